@@ -1,0 +1,332 @@
+//! The configuration, checked. Raw TOML comes in by [`load`]; what is in these types has passed every rule.
+//!
+//! Invariants: a [`Config`] is complete (every default filled in) and consistent (names unique, references resolve);
+//! it holds no secret, only where secrets are kept. Durations are positive unless said otherwise.
+
+pub mod load;
+pub mod show;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use crate::names::{Action, AppId, BucketName, ClientName, Pattern, RegionName, Stream};
+use crate::secret::SecretSource;
+use crate::vendor::Vendor;
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`: where callers connect.
+    pub server: Server,
+    /// `[admin]`: health, metrics, admin API.
+    pub admin: Admin,
+    /// `[log]`.
+    pub log: Log,
+    /// `[store]`.
+    pub store: Store,
+    /// `[upstream]`: how the vendor is reached.
+    pub upstream: Upstream,
+    /// `[[apps]]`, ids unique.
+    pub apps: Vec<App>,
+    /// `[[clients]]`, names unique.
+    pub clients: Vec<Client>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `"127.0.0.1:8080"`.
+    Tcp(SocketAddr),
+    /// `"unix:/run/rtm-gateway/gateway.sock"`.
+    Unix(PathBuf),
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where to listen; at least one.
+    pub listen: Vec<Listen>,
+    /// More connections than this wait to be accepted.
+    pub max_connections: usize,
+    /// Bytes of a caller's request body.
+    pub request_body_limit: usize,
+    /// How long a caller may take to send a request's head.
+    pub header_read_timeout: Duration,
+    /// How long a stop waits for what runs.
+    pub shutdown_grace: Duration,
+    /// Callers without credentials become this client. Only on loopback and Unix sockets.
+    pub anonymous_client: Option<ClientName>,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: Listen,
+    /// SHA-256 of the key that opens all but health and metrics. Needed unless `listen` is loopback or a Unix socket.
+    pub api_key_sha256: Option<[u8; 32]>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A filter as in `RUST_LOG`; checked.
+    pub level: String,
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// One line a request.
+    pub access: bool,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// `[store]`: the embedded one (`redis` comes later).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Folder of the data files.
+    pub path: PathBuf,
+}
+
+/// `[upstream]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Whose dialect.
+    pub vendor: Vendor,
+    /// How long a connection may take to be made, TLS included.
+    pub connect_timeout: Duration,
+    /// How long the vendor may take to answer.
+    pub request_timeout: Duration,
+    /// PEM file of trust anchors beside the public ones.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One of `[[apps]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// The App ID.
+    pub id: AppId,
+    /// At least one, names unique; the first serves what keeps no state in a region.
+    pub regions: Vec<Region>,
+    /// What opens the vendor's door.
+    pub credential: Credential,
+    /// The vendor's limits.
+    pub quota: Quota,
+    /// `[apps.events]`.
+    pub events: Events,
+    /// `[apps.history]`.
+    pub history: History,
+}
+
+/// One of an app's regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name; `"default"` if none was given.
+    pub name: RegionName,
+    /// Scheme and authority, no path.
+    pub base_url: Uri,
+}
+
+/// `[apps.credential]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// HTTP Basic.
+    Basic {
+        /// Left of the colon; holds no colon.
+        api_key: SecretSource,
+        /// Right of the colon.
+        api_secret: SecretSource,
+    },
+    /// A minted RTM token.
+    Token {
+        /// Signs the token.
+        app_certificate: SecretSource,
+        /// The user the token is for.
+        uid: String,
+    },
+}
+
+/// N requests in any window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// N.
+    pub requests: NonZeroU32,
+    /// The window's length.
+    pub per: Duration,
+}
+
+/// A bucket of its own, or another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaRule {
+    /// Its own limit.
+    Own(Limit),
+    /// Counted in that bucket, which has its own limit (sharing does not chain).
+    Share(BucketName),
+}
+
+/// `[apps.quota]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the bucket of that name")]
+pub struct Quota {
+    pub user_events: QuotaRule,
+    pub channel_events: QuotaRule,
+    pub history_create: QuotaRule,
+    pub history_get: QuotaRule,
+    pub history_count: QuotaRule,
+    pub messages: QuotaRule,
+}
+
+impl Quota {
+    /// The rule of a bucket.
+    #[must_use]
+    pub fn rule(&self, bucket: BucketName) -> QuotaRule {
+        match bucket {
+            BucketName::UserEvents => self.user_events,
+            BucketName::ChannelEvents => self.channel_events,
+            BucketName::HistoryCreate => self.history_create,
+            BucketName::HistoryGet => self.history_get,
+            BucketName::HistoryCount => self.history_count,
+            BucketName::Messages => self.messages,
+        }
+    }
+}
+
+/// `[apps.events]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// The streams to read; may be empty.
+    pub streams: Vec<Stream>,
+    /// Between reads while events flow.
+    pub poll_interval: Duration,
+    /// Between reads while none do; at least `poll_interval`.
+    pub poll_interval_idle: Duration,
+    /// How long events are kept.
+    pub retention: Duration,
+    /// How many bytes of events each stream may keep.
+    pub retention_bytes: u64,
+    /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
+    pub dedup_window: Duration,
+}
+
+/// `[apps.history]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// How long one synchronous request may take.
+    pub deadline: Duration,
+    /// How long a result stays fetchable by its handle.
+    pub handle_ttl: Duration,
+    /// The largest `limit` a caller may ask for.
+    pub max_limit: usize,
+}
+
+/// One of `[[clients]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The name.
+    pub name: ClientName,
+    /// SHA-256 of its key; unique. `None`: no way to show itself but `anonymous_client`.
+    pub api_key_sha256: Option<[u8; 32]>,
+    /// Share of a contended quota, at least 1.
+    pub weight: NonZeroU32,
+    /// What it may do. Empty: nothing.
+    pub allow: Vec<Allow>,
+}
+
+/// An entry of a client's `allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// `None` is `"*"`.
+    pub app: Option<AppId>,
+    /// What may be done with it.
+    pub actions: Vec<Action>,
+    /// Whom it may send messages as. `None`: anyone.
+    pub users: Option<Vec<Pattern>>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
+            max_connections: 10_000,
+            request_body_limit: 1 << 20,
+            header_read_timeout: Duration::from_secs(10),
+            shutdown_grace: Duration::from_secs(30),
+            anonymous_client: None,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090))), api_key_sha256: None }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Json, access: true }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "data".into() }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            vendor: Vendor::default(),
+            connect_timeout: Duration::from_secs(3),
+            request_timeout: Duration::from_secs(10),
+            ca_file: None,
+        }
+    }
+}
+
+impl Default for Quota {
+    /// The vendor's published limits (spec: events 10/s each, history 100/s each, *field*: messages 500/s together).
+    fn default() -> Self {
+        let per_second = |n| {
+            let requests = NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+            QuotaRule::Own(Limit { requests, per: Duration::from_secs(1) })
+        };
+        Self {
+            user_events: per_second(10),
+            channel_events: per_second(10),
+            history_create: per_second(100),
+            history_get: per_second(100),
+            history_count: per_second(100),
+            messages: per_second(500),
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            streams: Stream::ALL.to_vec(),
+            poll_interval: Duration::from_millis(200),
+            poll_interval_idle: Duration::from_secs(1),
+            retention: Duration::from_secs(7 * 24 * 3600),
+            retention_bytes: 1 << 30,
+            dedup_window: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), handle_ttl: Duration::from_secs(300), max_limit: 10_000 }
+    }
+}

@@ -1,0 +1,15 @@
+//! rtm-gateway: an authenticating reverse proxy for a vendor's real-time-messaging REST API.
+
+pub mod clock;
+pub mod config;
+pub mod egress;
+pub mod events;
+pub mod history;
+pub mod metrics;
+pub mod names;
+pub mod order;
+pub mod quota;
+pub mod secret;
+pub mod store;
+pub mod task;
+pub mod vendor;

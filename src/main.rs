@@ -1,0 +1,3 @@
+//! The `rtm-gateway` binary.
+
+fn main() {}

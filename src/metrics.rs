@@ -1,0 +1,237 @@
+//! Every metric: name, labels and help in one file.
+//!
+//! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent, so the number
+//! of series is bounded; no value of a secret is ever a label. Names start with `rtm_gateway_`. A [`Metrics`] is a
+//! value: two gateways in one process do not share one.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident),+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        #[expect(missing_docs, reason = "the fields are the labels of that name")]
+        pub struct $name { $(pub $field: String),+ }
+    )+};
+}
+
+labels! {
+    /// A finished request.
+    RequestLabels { route, client, status }
+    /// A route.
+    RouteLabels { route }
+    /// An exchange with the vendor. `status` is a number, or `error`.
+    UpstreamLabels { app, region, endpoint, status }
+    /// An endpoint of the vendor.
+    EndpointLabels { app, endpoint }
+    /// A bucket of an app.
+    BucketLabels { app, bucket }
+    /// A stream of a region.
+    SourceLabels { app, stream, region }
+    /// A stream.
+    StreamLabels { app, stream }
+    /// A subscription. Bounded: a subscription costs a stored cursor.
+    SubscriptionLabels { app, stream, subscription }
+    /// Why events may have been lost.
+    LossLabels { app, stream, region, reason }
+    /// An app.
+    AppLabels { app }
+    /// A cache and what a look-up found.
+    CacheLabels { cache, outcome }
+    /// A reload and how it ended.
+    OutcomeLabels { outcome }
+}
+
+/// The metrics of one gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+/// The families. Reached through [`Metrics`], which derefs to it.
+#[expect(missing_docs, reason = "each family is described where it is registered")]
+pub struct Inner {
+    registry: Registry,
+    pub requests: Family<RequestLabels, Counter>,
+    pub request_duration: Histograms<RouteLabels>,
+    pub upstream_requests: Family<UpstreamLabels, Counter>,
+    pub upstream_duration: Histograms<EndpointLabels>,
+    pub quota_tokens_available: Family<BucketLabels, Gauge>,
+    pub quota_limit: Family<BucketLabels, Gauge>,
+    pub quota_waiting: Family<BucketLabels, Gauge>,
+    pub quota_wait: Histograms<BucketLabels>,
+    pub quota_rejections: Family<BucketLabels, Counter>,
+    pub quota_refused_by_vendor: Family<BucketLabels, Counter>,
+    pub events_ingested: Family<SourceLabels, Counter>,
+    pub events_duplicates: Family<SourceLabels, Counter>,
+    pub events_overflow_suspected: Family<SourceLabels, Counter>,
+    pub events_seconds_to_overflow: Family<SourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub events_possible_loss: Family<LossLabels, Counter>,
+    pub events_quarantined: Family<SourceLabels, Counter>,
+    pub events_delivered: Family<SubscriptionLabels, Counter>,
+    pub events_given_again: Family<SubscriptionLabels, Counter>,
+    pub events_cut_off: Family<SubscriptionLabels, Counter>,
+    pub subscription_lag: Family<SubscriptionLabels, Gauge>,
+    pub poller_paused: Family<SourceLabels, Gauge>,
+    pub store_append: Histogram,
+    pub store_errors: Counter,
+    pub history_resolve: Histograms<AppLabels>,
+    pub history_recreated: Family<AppLabels, Counter>,
+    pub cache_requests: Family<CacheLabels, Counter>,
+    pub connections: Gauge,
+    pub reloads: Family<OutcomeLabels, Counter>,
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry with everything in it.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut r = Registry::with_prefix("rtm_gateway");
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "What runs here", build);
+        Self(Arc::new(Inner {
+            requests: add(&mut r, "requests", "Finished requests of callers"),
+            request_duration: add_times(
+                &mut r,
+                "request_duration_seconds",
+                "From a request's head to its answer's end",
+            ),
+            upstream_requests: add(&mut r, "upstream_requests", "Exchanges with the vendor"),
+            upstream_duration: add_times(&mut r, "upstream_duration_seconds", "From sending to the whole answer"),
+            quota_tokens_available: add(&mut r, "quota_tokens_available", "Seats free now"),
+            quota_limit: add(
+                &mut r,
+                "quota_limit",
+                "Seats in use or free; below the configured limit after a refusal by the vendor",
+            ),
+            quota_waiting: add(&mut r, "quota_waiting", "Orders that wait for a seat"),
+            quota_wait: add_times(&mut r, "quota_wait_seconds", "How long orders waited for a seat"),
+            quota_rejections: add(&mut r, "quota_rejections", "Orders refused because no seat could come in time"),
+            quota_refused_by_vendor: add(&mut r, "quota_refused_by_vendor", "429 answers of the vendor"),
+            events_ingested: add(&mut r, "events_ingested", "Events stored"),
+            events_duplicates: add(
+                &mut r,
+                "events_duplicates",
+                "Events dropped because another region had returned them",
+            ),
+            events_overflow_suspected: add(
+                &mut r,
+                "events_overflow_suspected",
+                "Times that two full reads followed a pause",
+            ),
+            events_seconds_to_overflow: add(
+                &mut r,
+                "events_seconds_to_overflow",
+                "Time until the vendor overwrites unread events, at the present rate",
+            ),
+            events_possible_loss: add(
+                &mut r,
+                "events_possible_loss",
+                "Reads that may have consumed events without handing them over",
+            ),
+            events_quarantined: add(&mut r, "events_quarantined", "Responses that could not be read, kept whole"),
+            events_delivered: add(&mut r, "events_delivered", "Events handed over"),
+            events_given_again: add(&mut r, "events_given_again", "Events whose first hand-over failed"),
+            events_cut_off: add(
+                &mut r,
+                "events_cut_off",
+                "Events that retention removed before the subscription read them",
+            ),
+            subscription_lag: add(&mut r, "subscription_lag_events", "Events stored and not yet handed over"),
+            poller_paused: add(
+                &mut r,
+                "poller_paused",
+                "1 while reading is stopped because the store cannot keep events",
+            ),
+            store_append: add_with(
+                &mut r,
+                "store_append_seconds",
+                "From an append's call to its data on stable storage",
+                times(),
+            ),
+            store_errors: add(&mut r, "store_errors", "Store operations that failed"),
+            history_resolve: add_times(&mut r, "history_resolve_seconds", "How long history queries took to resolve"),
+            history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
+            cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
+            connections: add(&mut r, "connections", "Connections of callers"),
+            reloads: add(&mut r, "reloads", "Configuration reloads"),
+            registry: r,
+        }))
+    }
+
+    /// The Prometheus text form.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail; an encoder that did would give an empty page, not a panic.
+        if encode(&mut text, &self.registry).is_err() {
+            text.clear();
+        }
+        text
+    }
+}
+
+fn add_with<M>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M
+where
+    M: prometheus_client::registry::Metric + Clone,
+{
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn add<M>(registry: &mut Registry, name: &str, help: &str) -> M
+where
+    M: prometheus_client::registry::Metric + Clone + Default,
+{
+    add_with(registry, name, help, M::default())
+}
+
+fn add_times<L>(registry: &mut Registry, name: &str, help: &str) -> Histograms<L>
+where
+    L: Clone + std::hash::Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static,
+{
+    add_with(registry, name, help, Family::new_with_constructor(times as fn() -> Histogram))
+}
+
+/// 0.5 ms to 65 s, in powers of two.
+fn times() -> Histogram {
+    Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0005, 2.0, 18))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_promised() {
+        let metrics = Metrics::new();
+        let labels = RequestLabels { route: "r".into(), client: "c".into(), status: "200".into() };
+        metrics.requests.get_or_create(&labels).inc();
+        let text = metrics.text();
+        assert!(text.contains(r#"rtm_gateway_requests_total{route="r",client="c",status="200"} 1"#), "{text}");
+        assert!(text.contains(r#"rtm_gateway_build_info{version=""#), "{text}");
+    }
+}

@@ -1,0 +1,272 @@
+//! The names of things: apps, clients, regions, streams, subscriptions, endpoints, buckets.
+//!
+//! Invariants: a value of these types has passed its rule, so it can stand in a path, a log line, a metric label or a
+//! file name without escaping (users' ids and handles are not of these types: they are anybody's text).
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A name that breaks its rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {max} characters of A-Z a-z 0-9 {extra}")]
+pub struct BadName {
+    max: usize,
+    extra: &'static str,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $max:literal, $extra:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Checks and takes a name.
+            ///
+            /// # Errors
+            /// When it is empty, too long, or holds another character.
+            pub fn parse(text: &str) -> Result<Self, BadName> {
+                let fits = |c: char| c.is_ascii_alphanumeric() || ($extra.contains(c) && c != ' ');
+                // Dots alone would read as a path's dot segments.
+                let dots = text.bytes().all(|b| b == b'.');
+                if text.len() > $max || dots || !text.chars().all(fits) {
+                    return Err(BadName { max: $max, extra: $extra });
+                }
+                Ok(Self(text.into()))
+            }
+
+            /// The name.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// An App ID at the vendor: one quota, one credential, one set of event queues.
+    AppId, 64, "_ -"
+);
+name!(
+    /// One who calls the gateway.
+    ClientName, 128, "_ - ."
+);
+name!(
+    /// One of the vendor's places that serves an app. Events are cached by region.
+    RegionName, 64, "_ - ."
+);
+name!(
+    /// A reader's place in a stream, shared by those who name it.
+    SubscriptionName, 128, "_ - ."
+);
+
+impl From<&ClientName> for SubscriptionName {
+    /// A client's default subscription has its name (both names obey one rule).
+    fn from(client: &ClientName) -> Self {
+        Self(client.0.clone())
+    }
+}
+
+/// One of the vendor's two destructive event queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// Logins and logouts.
+    UserEvents,
+    /// Joins and leaves of channels.
+    ChannelEvents,
+}
+
+impl Stream {
+    /// Both streams.
+    pub const ALL: [Self; 2] = [Self::UserEvents, Self::ChannelEvents];
+
+    /// The stream's name in paths, configuration and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserEvents => "user_events",
+            Self::ChannelEvents => "channel_events",
+        }
+    }
+
+    /// The stream of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// The bucket its reads are counted in.
+    #[must_use]
+    pub fn bucket(self) -> BucketName {
+        match self {
+            Self::UserEvents => BucketName::UserEvents,
+            Self::ChannelEvents => BucketName::ChannelEvents,
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A limit the vendor counts by itself, as `[apps.quota]` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the vendor endpoint of that name")]
+pub enum BucketName {
+    UserEvents,
+    ChannelEvents,
+    HistoryCreate,
+    HistoryGet,
+    HistoryCount,
+    Messages,
+}
+
+impl BucketName {
+    /// All buckets of an app.
+    pub const ALL: [Self; 6] = [
+        Self::UserEvents,
+        Self::ChannelEvents,
+        Self::HistoryCreate,
+        Self::HistoryGet,
+        Self::HistoryCount,
+        Self::Messages,
+    ];
+
+    /// The name in configuration, metrics and `RateLimit` headers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserEvents => "user_events",
+            Self::ChannelEvents => "channel_events",
+            Self::HistoryCreate => "history_create",
+            Self::HistoryGet => "history_get",
+            Self::HistoryCount => "history_count",
+            Self::Messages => "messages",
+        }
+    }
+
+    /// The bucket of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|b| b.as_str() == text)
+    }
+}
+
+impl fmt::Display for BucketName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a client may be allowed to do with an app (`actions` in an `allow` entry).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Action {
+    Events,
+    History,
+    Count,
+    Messages,
+}
+
+impl Action {
+    /// All actions.
+    pub const ALL: [Self; 4] = [Self::Events, Self::History, Self::Count, Self::Messages];
+
+    /// The name in configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::History => "history",
+            Self::Count => "count",
+            Self::Messages => "messages",
+        }
+    }
+
+    /// The action of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.as_str() == text)
+    }
+}
+
+/// A pattern in which `*` stands for any run of characters, none included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Any text is a pattern.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// Whether the whole of `text` fits. Linear in the text for each star: no input makes it blow up.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(first) else { return false };
+        let mut last = None;
+        for part in parts {
+            if let Some(middle) = last.replace(part) {
+                let Some(at) = rest.find(middle) else { return false };
+                rest = &rest[at + middle.len()..];
+            }
+        }
+        match last {
+            None => rest.is_empty(),
+            Some(suffix) => rest.ends_with(suffix),
+        }
+    }
+
+    /// The pattern as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_escape_a_path_or_a_label_are_refused() {
+        for bad in ["", ".", "..", "a/b", "a b", "a\"", "é", &"x".repeat(129)] {
+            assert!(ClientName::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(AppId::parse("a.b").is_err());
+        assert_eq!(AppId::parse("a_B-9").unwrap().as_str(), "a_B-9");
+        assert_eq!(ClientName::parse("billing.prod").unwrap().as_str(), "billing.prod");
+    }
+
+    #[test]
+    fn a_star_matches_any_run() {
+        for (pattern, text, fits) in [
+            ("*", "", true),
+            ("*", "abc", true),
+            ("a*", "abc", true),
+            ("*c", "abc", true),
+            ("a*c", "ac", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*a", "a", false),
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("", "", true),
+            ("", "a", false),
+            ("a**b", "ab", true),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches(text), fits, "{pattern} on {text}");
+        }
+    }
+}

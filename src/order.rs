@@ -1,0 +1,133 @@
+//! An [`Order`]: one thing wanted from the vendor, stated in full.
+//!
+//! Invariants: an order names an [`Operation`], never a path; method, path, bucket and what may be done after a failure
+//! follow from it in one place. Nothing of the caller's head is in it but the allow-listed headers.
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method};
+use tokio::time::Instant;
+
+use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
+
+/// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `GET /rtm/vendor/{user_events|channel_events}`: removes what it returns.
+    ReadEvents(Stream),
+    /// `POST /rtm/message/history/query` with this body.
+    CreateHistory(Bytes),
+    /// `GET /rtm/message/history/query/{handle}`: the handle dies once messages came through it.
+    FetchHistory(String),
+    /// `GET /rtm/message/history/count` with these query parameters.
+    CountHistory(Vec<(String, String)>),
+    /// `POST /rtm/users/{user}/peer_messages`.
+    PeerMessage(Message),
+    /// `POST /rtm/users/{user}/channel_messages`.
+    ChannelMessage(Message),
+}
+
+/// What a message order carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The user who sends.
+    pub user: String,
+    /// The caller's query parameters (the vendor has `wait_for_ack`).
+    pub query: Vec<(String, String)>,
+    /// The caller's body, unread.
+    pub body: Bytes,
+}
+
+/// What may be done when an exchange fails after its request may have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// The read may have removed events: never cancel, never send again for this reading.
+    Destructive,
+    /// Asking twice is the same as asking once.
+    Idempotent,
+    /// The vendor may have acted: never send again.
+    Once,
+}
+
+impl Operation {
+    /// The HTTP method.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        match self {
+            Self::ReadEvents(_) | Self::FetchHistory(_) | Self::CountHistory(_) => Method::GET,
+            Self::CreateHistory(_) | Self::PeerMessage(_) | Self::ChannelMessage(_) => Method::POST,
+        }
+    }
+
+    /// The bucket the vendor counts it in.
+    #[must_use]
+    pub fn bucket(&self) -> BucketName {
+        match self {
+            Self::ReadEvents(stream) => stream.bucket(),
+            Self::CreateHistory(_) => BucketName::HistoryCreate,
+            Self::FetchHistory(_) => BucketName::HistoryGet,
+            Self::CountHistory(_) => BucketName::HistoryCount,
+            Self::PeerMessage(_) | Self::ChannelMessage(_) => BucketName::Messages,
+        }
+    }
+
+    /// The endpoint's name in metrics and logs.
+    #[must_use]
+    pub fn endpoint(&self) -> &'static str {
+        match self {
+            Self::ReadEvents(stream) => stream.as_str(),
+            Self::CreateHistory(_) => "history_create",
+            Self::FetchHistory(_) => "history_get",
+            Self::CountHistory(_) => "history_count",
+            Self::PeerMessage(_) => "peer_messages",
+            Self::ChannelMessage(_) => "channel_messages",
+        }
+    }
+
+    /// What may be done after a failure.
+    #[must_use]
+    pub fn safety(&self) -> Safety {
+        match self {
+            Self::ReadEvents(_) => Safety::Destructive,
+            // A query made twice leaves one unused handle behind; it costs nothing but quota.
+            Self::CreateHistory(_) | Self::CountHistory(_) => Safety::Idempotent,
+            // The handle may be dead already: the resolver makes the query anew instead.
+            Self::FetchHistory(_) | Self::PeerMessage(_) | Self::ChannelMessage(_) => Safety::Once,
+        }
+    }
+
+    /// The body to send, empty for a GET.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        match self {
+            Self::CreateHistory(body) => body.clone(),
+            Self::PeerMessage(message) | Self::ChannelMessage(message) => message.body.clone(),
+            Self::ReadEvents(_) | Self::FetchHistory(_) | Self::CountHistory(_) => Bytes::new(),
+        }
+    }
+}
+
+/// Who pays for an order with its share of the quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payer {
+    /// The client, or the gateway itself for its own reads.
+    pub client: ClientName,
+    /// Its share of a contended bucket, at least 1.
+    pub weight: u32,
+}
+
+/// One thing wanted from the vendor. Handed to `egress`.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The app it is for.
+    pub app: AppId,
+    /// What is wanted.
+    pub operation: Operation,
+    /// Who pays.
+    pub payer: Payer,
+    /// When the payer gives up: no seat is waited for beyond it.
+    pub deadline: Instant,
+    /// The region to ask; `None` is the app's first.
+    pub region: Option<RegionName>,
+    /// The caller's allow-listed headers (`Accept`, `Content-Type`, …). Anything else in it is not sent.
+    pub headers: HeaderMap,
+}

@@ -1,0 +1,108 @@
+//! Stable storage: one contract, one conformance suite, an embedded engine now and a shared one later.
+//!
+//! Invariants of the contract, which every engine must keep:
+//! - [`Store::append`] returns only when the batch is on stable storage; what it returns survives `kill -9` and power loss.
+//! - Sequence numbers of a log rise by one for each entry, without a hole, and never go back, also after trimming all.
+//! - A batch is there whole or not at all.
+//! - Many logs share syncs (group commit): appends that wait together are synced together.
+//! - An error leaves the store as it was; a later call may succeed (a disk that was full has room again).
+
+pub mod batch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::UnixMillis;
+use crate::names::SubscriptionName;
+pub use batch::{Batch, Content, EventText, LogKey, NewBatch, Sequence};
+
+/// Why the store could not do it. For operators; callers read 503.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No room: disk or quota full, or less free than the reserve.
+    #[error("the store is short of space: {0}")]
+    Full(String),
+    /// Read-only, I/O error, gone.
+    #[error("the store cannot be used: {0}")]
+    Io(String),
+    /// What was read back is not what was written.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The store was closed (shutdown).
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// What a log looks like now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The number of the oldest entry kept; `next` when none is.
+    pub earliest: Sequence,
+    /// The number the next entry will get.
+    pub next: Sequence,
+    /// Bytes kept, about.
+    pub bytes: u64,
+}
+
+/// A response that could not be read, kept whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// When it came.
+    pub received_at: UnixMillis,
+    /// Where from.
+    pub region: crate::names::RegionName,
+    /// What was wrong with it.
+    pub why: String,
+    /// All of it.
+    pub body: bytes::Bytes,
+}
+
+/// Stable storage for event logs, subscriptions' cursors, quarantine and the record of clean stops.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Names this store's contents: differs when the folder was made anew. Cursors carry it.
+    fn epoch(&self) -> u64;
+
+    /// When the last run ended in order; `None` when it did not, or there was none. Taken once, at opening.
+    fn last_clean_stop(&self) -> Option<UnixMillis>;
+
+    /// Whether this folder held no store before.
+    fn is_new(&self) -> bool;
+
+    /// The state of a log; an unknown log is an empty one.
+    async fn log_state(&self, log: &LogKey) -> Result<LogState, Error>;
+
+    /// Appends a batch and returns it with its place, once it is on stable storage.
+    async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error>;
+
+    /// The batches that hold entries after `after`, oldest first, until at least `entries` entries after it are covered
+    /// (or the log ends). The first batch may begin at or before `after`. Trimmed entries are skipped.
+    async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error>;
+
+    /// The number of the first entry received at or after `time`; `next` when there is none.
+    async fn first_since(&self, log: &LogKey, time: UnixMillis) -> Result<Sequence, Error>;
+
+    /// Removes whole batches, oldest first: those received before `older_than`, and then as many as bring the log's bytes
+    /// down to `keep_bytes`. The newest batch may go too. Works in bounded steps. Returns the state after.
+    async fn trim(&self, log: &LogKey, older_than: UnixMillis, keep_bytes: u64) -> Result<LogState, Error>;
+
+    /// All stored cursors of a log: the last entry handed over, for each subscription.
+    async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error>;
+
+    /// Stores a cursor; durable on return. Shares syncs with appends.
+    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error>;
+
+    /// Keeps a response that could not be read; durable on return.
+    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error>;
+
+    /// The quarantined responses of a log, newest first, at most `most`.
+    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error>;
+
+    /// Whether a batch of the largest size could be kept now: writable, and more free space than the reserve.
+    /// The poller asks before each read. Cheap when all is well.
+    async fn ready(&self) -> Result<(), Error>;
+
+    /// Records a clean stop and closes. Later calls answer [`Error::Closed`].
+    async fn close(&self, now: UnixMillis) -> Result<(), Error>;
+}

@@ -1,0 +1,181 @@
+//! A [`Batch`]: what one read brought, stored and delivered as one thing.
+//!
+//! Invariants: a batch holds at least one entry; its entries have consecutive sequence numbers from `first`. The text of
+//! its events is one buffer, joined by commas, so any run of them is a slice of it: a thousand readers of a batch share
+//! one copy. Event text is the vendor's own, byte for byte.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::UnixMillis;
+use crate::names::{AppId, RegionName, Stream};
+
+/// Which log: one for each app and stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogKey {
+    /// The app.
+    pub app: AppId,
+    /// The stream.
+    pub stream: Stream,
+}
+
+/// The number of an entry in its log. The first entry has 1; 0 stands before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    /// The number `n` places on.
+    #[must_use]
+    pub fn plus(self, n: u64) -> Self {
+        Self(self.0.saturating_add(n))
+    }
+}
+
+/// A batch before the log has given it its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBatch {
+    /// When the gateway received it.
+    pub received_at: UnixMillis,
+    /// Where it was read.
+    pub region: RegionName,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// A stored batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The number of its first entry.
+    pub first: Sequence,
+    /// When the gateway received it.
+    pub received_at: UnixMillis,
+    /// Where it was read.
+    pub region: RegionName,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a batch holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Events, as the vendor wrote them.
+    Events(EventText),
+    /// A marker, one entry: events may have been lost here, and why.
+    PossibleLoss(String),
+}
+
+/// The texts of one or more events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventText {
+    /// The events, joined by commas.
+    text: Bytes,
+    /// Where each event ends in `text`. Never empty.
+    ends: Arc<[u32]>,
+}
+
+impl EventText {
+    /// Joins event texts. `None` when there are none, or they are 4 GiB or more.
+    pub fn join<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut text = Vec::new();
+        let mut ends = Vec::new();
+        for event in events {
+            if !ends.is_empty() {
+                text.push(b',');
+            }
+            text.extend_from_slice(event);
+            ends.push(u32::try_from(text.len()).ok()?);
+        }
+        Self::from_parts(text.into(), ends.into())
+    }
+
+    /// Takes text and ends as they were stored. `None` when they do not fit each other.
+    #[must_use]
+    pub fn from_parts(text: Bytes, ends: Arc<[u32]>) -> Option<Self> {
+        let last = *ends.last()?;
+        let rising = ends.windows(2).all(|w| w[0] < w[1]);
+        let commas = ends[..ends.len() - 1].iter().all(|&end| text.get(end as usize) == Some(&b','));
+        (last as usize == text.len() && rising && commas).then_some(Self { text, ends })
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &Bytes {
+        &self.text
+    }
+
+    /// The ends, as to be stored.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// How many events.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The events of a range, joined by commas; shares the buffer. Empty when the range is empty or outside.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        if range.is_empty() || range.end > self.ends.len() {
+            return Bytes::new();
+        }
+        let start = if range.start == 0 { 0 } else { self.ends[range.start - 1] as usize + 1 };
+        self.text.slice(start..self.ends[range.end - 1] as usize)
+    }
+
+    /// Each event's text.
+    pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
+        (0..self.len()).map(|i| self.slice(i..i + 1))
+    }
+}
+
+impl Content {
+    /// How many entries.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Events(events) => events.len(),
+            Self::PossibleLoss(_) => 1,
+        }
+    }
+}
+
+impl Batch {
+    /// The number of its last entry.
+    #[must_use]
+    pub fn last(&self) -> Sequence {
+        self.first.plus(self.content.len() as u64 - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_run_of_events_is_a_slice_of_the_text() {
+        let text = EventText::join([&b"{\"a\":1}"[..], b"{}", b"{\"b\":\",\"}"]).unwrap();
+        assert_eq!(text.slice(0..3), text.text());
+        assert_eq!(text.slice(1..2), "{}");
+        assert_eq!(text.slice(1..3), "{},{\"b\":\",\"}");
+        assert_eq!(text.slice(3..3), "");
+        assert_eq!(text.slice(2..4), "");
+        assert_eq!(EventText::join([]), None);
+    }
+
+    #[test]
+    fn stored_parts_that_do_not_fit_are_refused() {
+        let whole = EventText::join([&b"{}"[..], b"[]"]).unwrap();
+        let text = whole.text().clone();
+        assert_eq!(EventText::from_parts(text.clone(), whole.ends().into()), Some(whole));
+        for ends in [&[][..], &[2], &[1, 5], &[5, 2], &[2, 6], &[2, 2, 5]] {
+            assert_eq!(EventText::from_parts(text.clone(), ends.into()), None, "{ends:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Tasks with an owner, a cancel rule and a place in shutdown.
+//!
+//! Invariants: this is the only file that calls `tokio::spawn` (a clippy rule keeps it so). A task that panics is
+//! logged under its kind's name; if its kind is vital, the whole gateway is asked to stop, because going on without it
+//! would break a promise. [`Tasks::finish`] returns only when every task is gone.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a task is. Says what its end by panic and its cancellation mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Takes connections of one listener. Panic: stop the gateway. Stop: accept no more.
+    Accept,
+    /// Serves one connection. Panic: log. Stop: finish the requests in hand, then cut.
+    Connection,
+    /// Reads one stream of one region. Panic: stop the gateway. Stop: store the read in hand.
+    Poller,
+    /// Writes to the store. Panic: stop the gateway. Stop: last of all.
+    StoreWriter,
+    /// Removes what is older than retention. Panic: log. Stop: at once.
+    Retention,
+    /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
+    Linger,
+    /// Resolves one history query or count. Panic: log. Stop: at once.
+    Resolver,
+    /// Watches files and signals. Panic: stop the gateway. Stop: at once.
+    Reload,
+    /// A part of the simulated vendor. Panic: log. Stop: at once.
+    Simulator,
+}
+
+impl Kind {
+    fn is_vital(self) -> bool {
+        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Reload)
+    }
+}
+
+/// A group of tasks that stop together. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    force: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Tasks {
+    /// A group of its own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task. It should watch [`Tasks::stopping`], and end soon after; it is dropped when the group is forced.
+    pub fn spawn(&self, kind: Kind, work: impl Future<Output = ()> + Send + 'static) {
+        let failed = self.failed.clone();
+        let force = self.force.clone();
+        let task = async move {
+            let ended = force.run_until_cancelled(AssertUnwindSafe(work).catch_unwind()).await;
+            if let Some(Err(_)) = ended {
+                tracing::error!(task = ?kind, "task panicked");
+                if kind.is_vital() {
+                    failed.cancel();
+                }
+            }
+        };
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        tokio::spawn(self.tracker.track_future(task));
+    }
+
+    /// Runs blocking work (disk) off the async threads, and waits for it. It cannot be cancelled.
+    ///
+    /// # Errors
+    /// When the work panicked.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+        self.tracker.track_future(tokio::task::spawn_blocking(work)).await.map_err(|_| Panicked)
+    }
+
+    /// Resolves when the group was asked to stop.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Cancelled when a vital task has panicked.
+    #[must_use]
+    pub fn failed(&self) -> CancellationToken {
+        self.failed.clone()
+    }
+
+    /// Asks all tasks to end, waits `grace` for them, then drops those that are left, and waits until they are gone.
+    /// Says how many had to be dropped.
+    pub async fn finish(&self, grace: Duration) -> usize {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(grace, self.tracker.wait()).await.is_ok() {
+            return 0;
+        }
+        let left = self.tracker.len();
+        self.force.cancel();
+        self.tracker.wait().await;
+        left
+    }
+}
+
+/// Blocking work that panicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("blocking work panicked")]
+pub struct Panicked;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn finish_waits_for_the_willing_and_drops_the_rest() {
+        let tasks = Tasks::new();
+        let stop = tasks.stopping();
+        tasks.spawn(Kind::Poller, async move { stop.cancelled().await });
+        tasks.spawn(Kind::Connection, std::future::pending());
+        assert_eq!(tasks.finish(Duration::from_secs(5)).await, 1);
+        assert!(!tasks.failed().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_panics_is_told() {
+        let tasks = Tasks::new();
+        tasks.spawn(Kind::Linger, async { panic!("not vital") });
+        tasks.spawn(Kind::Poller, async { panic!("vital") });
+        tasks.failed().cancelled().await;
+        assert_eq!(tasks.finish(Duration::from_secs(5)).await, 0);
+    }
+}
