@@ -3,8 +3,15 @@
 //! Invariants: a [`Config`] is complete (every default filled in) and consistent (names unique, references resolve);
 //! it holds no secret, only where secrets are kept. Durations are positive unless said otherwise.
 
+mod apps;
+mod checks;
+mod clients;
+mod document;
+pub mod finding;
 pub mod load;
+mod sections;
 pub mod show;
+mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
