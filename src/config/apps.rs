@@ -198,7 +198,8 @@ fn events(t: &Table<'_>) -> Events {
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
     };
-    if events.poll_interval > events.poll_interval_idle
+    if t.sound()
+        && events.poll_interval > events.poll_interval_idle
         && let Some(node) = t.take("poll_interval_idle").or_else(|| t.take("poll_interval"))
     {
         node.fault::<()>(

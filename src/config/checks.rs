@@ -20,17 +20,6 @@ pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     }
 }
 
-impl Listen {
-    /// Whether only this machine can reach it.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
 /// Whether binding one would keep the other from being bound. Port 0 is a free port each time.
 fn clash(a: &Listen, b: &Listen) -> bool {
     let everywhere = |x: &SocketAddr| x.ip().is_unspecified();
@@ -47,6 +36,9 @@ fn clash(a: &Listen, b: &Listen) -> bool {
 }
 
 fn addresses(doc: &Document<'_>, draft: &Draft) {
+    if !doc.sound("server.listen") || !doc.sound("admin.listen") {
+        return;
+    }
     let listen = &draft.server.listen;
     for (n, here) in listen.iter().enumerate() {
         if listen[..n].iter().any(|other| clash(here, other)) {
@@ -64,7 +56,7 @@ fn anonymous(doc: &Document<'_>, draft: &Draft) {
         let mend = "Add [[clients]] with that name, or correct it";
         doc.fault_at("server.anonymous_client", "names a client that is not configured", mend);
     }
-    if !draft.server.listen.iter().all(Listen::is_local) {
+    if doc.sound("server.listen") && !draft.server.listen.iter().all(Listen::is_local) {
         let what = "needs every address of server.listen to be loopback or a Unix socket";
         doc.fault_at("server.anonymous_client", what, "Leave it out, or listen on this machine only");
     }
@@ -72,7 +64,7 @@ fn anonymous(doc: &Document<'_>, draft: &Draft) {
 
 fn admin_key(doc: &Document<'_>, draft: &Draft) {
     let admin = &draft.admin;
-    if !admin.listen.is_local() && admin.api_key_sha256.is_none() {
+    if !admin.listen.is_local() && admin.api_key_sha256.is_none() && doc.sound("admin.api_key_sha256") {
         let what = "is needed unless admin.listen is loopback or a Unix socket";
         doc.fault_at("admin.api_key_sha256", what, "`rtm-gateway client-key NAME` makes a key and its SHA-256");
     }

@@ -52,6 +52,12 @@ impl<'d> Document<'d> {
         self.found.borrow_mut().warnings.push(finding);
     }
 
+    /// Whether no fault was found at this path or below it.
+    pub(super) fn sound(&self, path: &str) -> bool {
+        let below = |fault: &Finding| fault.path.strip_prefix(path).is_some_and(|rest| !rest.starts_with(is_bare));
+        !self.found.borrow().faults.iter().any(below)
+    }
+
     pub(super) fn into_found(self) -> Found {
         let mut found = self.found.into_inner();
         found.faults.sort_by_key(|f| (f.line, f.column));
@@ -161,6 +167,11 @@ impl<'d> Table<'d> {
         self.fault_on(join(&self.path, key), &self.span, "is missing".into(), mend.into());
     }
 
+    /// Whether no fault was found in this table so far.
+    pub(super) fn sound(&self) -> bool {
+        self.doc.sound(&self.path)
+    }
+
     fn fault_on(&self, path: String, span: &Range<usize>, what: String, mend: String) {
         let finding = self.doc.finding(path, span, what, mend);
         self.doc.found.borrow_mut().faults.push(finding);
@@ -241,9 +252,13 @@ pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
 }
 
 fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let bare = !key.is_empty() && key.chars().all(is_bare);
     let key = if bare { key.to_owned() } else { format!("{key:?}") };
     if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }
 
 fn without_indices(path: &str) -> String {

@@ -109,4 +109,6 @@ fn whole_file(file: &Path, at: Option<(usize, usize)>, what: &str, mend: &str) -
 }
 
 #[cfg(test)]
+mod shipped;
+#[cfg(test)]
 mod tests;

@@ -177,8 +177,10 @@ impl<'d> Node<'d> {
         // EnvFilter takes any word for a module's name, so a mistyped level would silence the log without a fault.
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
         let clear = |part: &str| part.contains(['=', '[']) || levels.contains(&part.to_ascii_lowercase().as_str());
-        let parts = text.split(',').map(str::trim);
-        if parts.clone().all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+        let mut parts = text.split(',').map(str::trim);
+        // EnvFilter's parser slices by bytes and panics inside a character of several.
+        let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if plain && parts.all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
             return Some(text.to_owned());
         }
         self.fault(
