@@ -11,7 +11,7 @@ pub mod finding;
 pub mod load;
 mod sections;
 pub mod show;
-mod values;
+pub(crate) mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -250,7 +250,8 @@ impl<'d> Node<'d> {
     }
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A duration with a unit. Takes any text without a panic.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     // humantime panics where its sum of parts overflows at the last carry; a text that short cannot get there.
     if text.len() > 24 {
         return None;
