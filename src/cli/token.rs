@@ -36,7 +36,7 @@ struct Mint {
     #[arg(long, value_name = "FILE")]
     certificate_file: PathBuf,
     /// The user the token is for.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     uid: String,
     /// When the right to log in ends: from now on ("24h"), a time ("2030-01-01T00:00:00Z"), or seconds since 1970
     /// [default: with the token].
@@ -164,14 +164,14 @@ impl Found<'_> {
         writeln!(out, "version     006")?;
         writeln!(out, "app id      {}", token.app_id)?;
         match token.minted() {
-            Some(minted) => writeln!(out, "minted      {}", self.moment(minted, "in", "ago"))?,
+            Some(minted) => writeln!(out, "minted      {}", self.moment(minted))?,
             None => writeln!(out, "minted      before 1970, by the rule that a token lives 24 hours")?,
         }
         let state = if token.alive(self.now) { "valid until" } else { "expired at" };
-        writeln!(out, "life        {state} {}", self.moment(token.ts, "in", "ago"))?;
+        writeln!(out, "life        {state} {}", self.moment(token.ts))?;
         writeln!(out, "salt        {}", token.salt)?;
         for privilege in &token.privileges {
-            let until = self.moment(privilege.expires, "in", "ago");
+            let until = self.moment(privilege.expires);
             writeln!(out, "privilege   {} ({}) until {until}", privilege.id, privilege_name(privilege.id))?;
         }
         let account = match self.account {
@@ -218,12 +218,12 @@ impl Found<'_> {
     }
 
     /// A time, and how far away it is.
-    fn moment(&self, at: u32, ahead: &str, behind: &str) -> String {
+    fn moment(&self, at: u32) -> String {
         let away = |seconds: u64| humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
         match u64::from(at).checked_sub(self.now) {
             Some(0) => format!("{} (now)", rfc3339(at)),
-            Some(left) => format!("{} ({ahead} {})", rfc3339(at), away(left)),
-            None => format!("{} ({} {behind})", rfc3339(at), away(self.now.saturating_sub(at.into()))),
+            Some(left) => format!("{} (in {})", rfc3339(at), away(left)),
+            None => format!("{} ({} ago)", rfc3339(at), away(self.now.saturating_sub(at.into()))),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     for entry in entries {
         let app = entry.table(|t| app(t, vendor)).unwrap_or(Entry { name: None, whole: None });
         if app.name.is_some() && apps.iter().any(|other| other.name == app.name) {
-            entry.fault::<()>("has the id of another app", "Give each App ID one [[apps]]");
+            entry.fault_in("id", "is the id of another app", "Give each App ID one [[apps]]");
         }
         apps.push(app);
     }
@@ -77,7 +77,7 @@ fn regions(node: &Node<'_>) -> Option<Vec<Region>> {
             continue;
         };
         if regions.iter().any(|other| other.name == region.name) {
-            entry.fault::<()>("has the name of another region", "Give each region its own");
+            entry.fault_in("name", "is the name of another region", "Give each region its own");
         }
         if regions.iter().any(|other| other.base_url == region.base_url) {
             entry.warn("has the address of another region: they read one queue twice as often", "Keep one of them");
@@ -149,9 +149,10 @@ fn quota(t: &Table<'_>) -> Quota {
     for (bucket, node) in nodes {
         let (QuotaRule::Share(other), Some(node)) = (of(bucket), node) else { continue };
         if other == bucket {
-            node.fault::<()>("shares with itself", "Name another bucket, or write requests and per");
+            node.fault_in("share", "is the bucket itself", "Name another bucket, or write requests and per");
         } else if let QuotaRule::Share(_) = of(other) {
-            node.fault::<()>(format!("shares with {other}, which has no limit of its own"), "Sharing does not chain");
+            let what = format!("names {other}, which has no limit of its own");
+            node.fault_in("share", &what, "Sharing does not chain");
         }
     }
     Quota {

@@ -14,11 +14,15 @@ pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
     for entry in entries {
         let client = entry.table(client).unwrap_or(Entry { name: None, whole: None });
         if client.name.is_some() && clients.iter().any(|other| other.name == client.name) {
-            entry.fault::<()>("has the name of another client", "Give each client its own");
+            entry.fault_in("name", "is the name of another client", "Give each client its own");
         }
         let key = |c: &Entry<_, Client>| c.whole.as_ref().and_then(|client| client.api_key_sha256);
         if key(&client).is_some() && clients.iter().any(|other| key(other) == key(&client)) {
-            entry.fault::<()>("has the key of another client", "Make it a key with `rtm-gateway client-key NAME`");
+            entry.fault_in(
+                "api_key_sha256",
+                "is the key of another client",
+                "Make it a key with `rtm-gateway client-key NAME`",
+            );
         }
         clients.push(client);
     }

@@ -213,6 +213,11 @@ impl<'d> Node<'d> {
         None
     }
 
+    /// Notes that a key of this table is faulty.
+    pub(super) fn fault_in(&self, key: &str, what: &str, mend: &str) {
+        self.doc.fault_at(&join(&self.path, key), what, mend);
+    }
+
     /// Notes that the value is questionable.
     pub(super) fn warn(&self, what: impl Into<String>, mend: impl Into<String>) {
         let finding = self.doc.finding(self.path.clone(), &self.value.span(), what.into(), mend.into());

@@ -42,7 +42,7 @@ pub(super) fn store(t: &Table<'_>) -> Store {
             _ => kind.one_of(&[("embedded", ())]),
         };
     }
-    Store { path: t.or("path", Node::path, Store::default().path) }
+    Store { path: t.or("path", folder, Store::default().path) }
 }
 
 pub(super) fn upstream(t: &Table<'_>) -> Upstream {
@@ -64,6 +64,15 @@ fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
         return node.fault("must name at least one address", format!("Write {like}"));
     }
     Some(listens)
+}
+
+/// A folder, or nothing yet: the store makes it.
+fn folder(node: Node<'_>) -> Option<std::path::PathBuf> {
+    let path = node.clone().path()?;
+    if path.exists() && !path.is_dir() {
+        return node.fault("names something that is not a folder", "Name a folder; it is made if it is not there");
+    }
+    Some(path)
 }
 
 /// Bodies are held whole, so their limit must stay far below the memory of a machine.

@@ -68,6 +68,31 @@ fn every_key_that_is_understood_is_in_it_and_set_to_the_default_where_it_is_on()
     assert_eq!(off, optional);
 }
 
+#[test]
+fn a_secret_pasted_in_place_of_any_value_is_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = turned_on(dir.path());
+    let lines: Vec<&str> = text.lines().collect();
+    let mut tried = 0;
+    for (n, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#')) else { continue };
+        for value in
+            ["\"s3cr3t/hunter2\"", "[\"s3cr3t/hunter2\"]", "{ env = \"s3cr3t\" }", "{ file = \"s3cr3t/hunter2\" }"]
+        {
+            let pasted = format!("{key} = {value}");
+            let mut lines = lines.clone();
+            lines[n] = &pasted;
+            let told = match from_text(&lines.join("\n"), Path::new("gateway.toml")) {
+                Ok(loaded) => format!("{:?}", loaded.warnings),
+                Err(faults) => format!("{faults:?}"),
+            };
+            assert!(!told.contains("s3cr3t"), "{told}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
 /// A secret is `env` or `file`, a bucket a limit or a share: each is shown at one of its places.
 fn is_one_of_several(key: &str) -> bool {
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));

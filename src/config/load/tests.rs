@@ -68,7 +68,7 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
     let place = Place::new();
     let public = "api_key_sha256 = \"bb\"";
     for (top, path, line, word) in [
-        ("colour = 1", "colour", 1, "Known here: identity".trim_end_matches(" identity")),
+        ("colour = 1", "colour", 1, "Known here: "),
         ("[sever]\nlisten = []", "sever", 1, "`server`"),
         ("server = 7", "server", 1, "must be a table"),
         ("[server]\nlistne = []", "server.listne", 2, "`listen`"),
@@ -108,6 +108,7 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
         ("[store]\nkind = \"embeded\"", "store.kind", 2, "The nearest is \"embedded\""),
         ("[store]\nurl = \"redis://s3cr3t-hunter2@h\"", "store.url", 2, "not available in this version"),
         ("[store]\npath = \"\"", "store.path", 2, "must be a path"),
+        ("[store]\npath = \"$DIR/secret\"", "store.path", 2, "not a folder"),
         ("[upstream]\nvendor = \"agoar\"", "upstream.vendor", 2, "\"agora\""),
         ("[upstream]\nproxy = \"http://s3cr3t-hunter2@p\"", "upstream.proxy", 2, "not available in this version"),
         ("[upstream]\nca_file = \"$DIR/none.pem\"", "upstream.ca_file", 2, "cannot be read"),
@@ -125,6 +126,12 @@ fn each_fault_of_an_app_names_its_key_its_line_and_its_mend() {
     for (app, path, line, word) in [
         ("regions = []", "apps[0].regions", 5, "at least one"),
         ("regions = [{ name = \"a/b\", base_url = \"https://h\" }]", "apps[0].regions[0].name", 5, "1 to 64"),
+        (
+            "regions = [{ name = \"a\", base_url = \"https://h\" }, { name = \"a\", base_url = \"https://g\" }]",
+            "apps[0].regions[1].name",
+            5,
+            "another region",
+        ),
         ("regions = [{ name = \"a\" }]", "apps[0].regions[0].base_url", 5, "missing"),
         ("[[apps.webhooks]]\nurl = \"u\"", "apps[0].webhooks", 5, "not available in this version"),
         ("[apps.quota]\nmesages = 1", "apps[0].quota.mesages", 6, "`messages`"),
@@ -137,12 +144,12 @@ fn each_fault_of_an_app_names_its_key_its_line_and_its_mend() {
             6,
             "must be a duration with a unit, as \"2s\"",
         ),
-        ("[apps.quota]\nmessages = { share = \"messages\" }", "apps[0].quota.messages", 6, "itself"),
+        ("[apps.quota]\nmessages = { share = \"messages\" }", "apps[0].quota.messages.share", 6, "itself"),
         ("[apps.quota]\nmessages = { share = \"nothing\" }", "apps[0].quota.messages.share", 6, "one of"),
         ("[apps.quota]\nmessages = { share = \"history_get\", per = \"1s\" }", "apps[0].quota.messages", 6, "both"),
         (
             "[apps.quota]\nmessages = { share = \"history_get\" }\nhistory_get = { share = \"history_count\" }",
-            "apps[0].quota.messages",
+            "apps[0].quota.messages.share",
             6,
             "does not chain",
         ),
@@ -184,7 +191,7 @@ fn an_app_needs_an_id_of_its_own_and_a_credential_that_is_there() {
         ("[apps]\nid = \"a\"".into(), "apps", 1, "[[apps]]"),
         (app("", basic), "apps[0].id", 1, "missing"),
         (app("id = \"a.b\"", basic), "apps[0].id", 2, "1 to 64 characters"),
-        (app("id = \"a\"", basic).repeat(2), "apps[1]", 7, "another app"),
+        (app("id = \"a\"", basic).repeat(2), "apps[1].id", 8, "another app"),
         ("[[apps]]\nid = \"a\"".into(), "apps[0].credential", 1, "missing"),
         (app("id = \"a\"", ""), "apps[0].credential.kind", 3, "missing"),
         (app("id = \"a\"", "kind = \"digest\""), "apps[0].credential.kind", 4, "\"basic\", \"token\""),
@@ -232,14 +239,14 @@ fn each_fault_of_a_client_names_its_key_its_line_and_its_mend() {
             9,
             "user id",
         ),
-        ("[[clients]]\nname = \"billing\"", "clients[1]", 9, "name of another"),
+        ("[[clients]]\nname = \"billing\"", "clients[1].name", 10, "name of another"),
         ("[[clients]]\nname = \"a b\"", "clients[1].name", 10, "1 to 128"),
         ("[[clients]]\nweight = 1", "clients[1].name", 9, "missing"),
     ] {
         refused(&place, &place.config("", "", client), path, line, word);
     }
     let second = |hash: &str| place.config("", "", &format!("[[clients]]\nname = \"b\"\napi_key_sha256 = \"{hash}\""));
-    refused(&place, &second(&"A".repeat(64)), "clients[1]", 9, "key of another");
+    refused(&place, &second(&"A".repeat(64)), "clients[1].api_key_sha256", 11, "key of another");
     refused(&place, &second(PLANTED), "clients[1].api_key_sha256", 11, "64 hex digits");
     refused(&place, &second(&"é".repeat(32)), "clients[1].api_key_sha256", 11, "64 hex digits");
     let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
