@@ -1,9 +1,11 @@
 //! rtm-gateway: an authenticating reverse proxy for a vendor's real-time-messaging REST API.
 
 pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod conn;
+pub mod credentials;
 pub mod egress;
 pub mod events;
 pub mod flow;
