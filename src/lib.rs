@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod route;
 pub mod routes;
 pub mod secret;
+pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod vendor;
