@@ -14,4 +14,5 @@ pub mod quota;
 pub mod secret;
 pub mod store;
 pub mod task;
+pub mod upstream;
 pub mod vendor;
