@@ -27,4 +27,5 @@ pub mod secret;
 pub mod simulator;
 pub mod store;
 pub mod task;
+pub mod upstream;
 pub mod vendor;
