@@ -12,4 +12,5 @@ pub mod quota;
 pub mod secret;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod vendor;
