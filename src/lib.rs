@@ -10,6 +10,7 @@ pub mod names;
 pub mod order;
 pub mod quota;
 pub mod secret;
+pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
