@@ -9,19 +9,14 @@ pub mod serve;
 pub mod simulate;
 pub mod token;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// An authenticating reverse proxy for a vendor's real-time-messaging REST API.
 #[derive(Debug, Parser)]
-#[command(
-    name = "rtm-gateway",
-    version,
-    about,
-    after_help = "Example:\n  rtm-gateway demo\n\nSee it work first with `demo`; then write a configuration and `check` it; then `serve` it."
-)]
+#[command(name = "rtm-gateway", version, about, after_help = EXAMPLE)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,31 +33,60 @@ enum Command {
     /// Run the simulated vendor alone
     Simulate(simulate::Args),
     /// Mint or explain RTM tokens
-    #[command(subcommand)]
-    Token(token::Command),
+    Token(token::Args),
     /// Make a caller's key and its [[clients]] stanza
     ClientKey(client_key::Args),
+}
+
+/// Why a command ended without having done its work. Exit status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What went wrong, for people.
+    #[error("{0}")]
+    Failed(String),
+    /// It has been written to stderr already.
+    #[error("failed")]
+    Told,
+    /// The output could not be written, or the system gave no runtime.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The gateway could not run, or ended by itself.
+    #[error(transparent)]
+    Run(#[from] crate::app::RunError),
+    /// Logging could not be set up.
+    #[error(transparent)]
+    Log(#[from] crate::telemetry::Error),
 }
 
 impl Cli {
     /// Runs the command and says how it ended.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        let (mut out, mut err) = (io::stdout(), io::stderr());
         let done = match self.command {
-            Command::Serve(args) => serve::run(&args),
-            Command::Check(args) => check::run(&args),
-            Command::Demo(args) => demo::run(&args),
-            Command::Simulate(args) => simulate::run(&args),
-            Command::Token(command) => token::run(&command),
-            Command::ClientKey(args) => client_key::run(&args),
+            Command::Serve(args) => serve::run(&args, &mut err),
+            Command::Check(args) => check::run(&args, &mut out, &mut err),
+            Command::Demo(args) => demo::run(&args, &mut out),
+            Command::Simulate(args) => simulate::run(&args, &mut out),
+            Command::Token(args) => token::run(&args, &mut io::stdin(), &mut out),
+            Command::ClientKey(args) => client_key::run(&args, &mut out),
         };
         match done {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(CliError::Told) => {}
+            // A reader who has seen enough (`| head`) is no failure to speak of.
+            Err(CliError::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => {}
             Err(why) => {
                 // A closed stderr leaves nobody to tell.
-                let _ = writeln!(std::io::stderr(), "rtm-gateway: {why}");
-                ExitCode::FAILURE
+                let _ = writeln!(err, "rtm-gateway: {why}");
             }
         }
+        ExitCode::FAILURE
     }
 }
+
+const EXAMPLE: &str = "\
+Example:
+  rtm-gateway demo
+
+See it work first with `demo`; then write a configuration and `check` it; then `serve` it.";

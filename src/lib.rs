@@ -1,7 +1,9 @@
 //! rtm-gateway: an authenticating reverse proxy for a vendor's real-time-messaging REST API.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod credentials;
 pub mod egress;
 pub mod events;
 pub mod history;

@@ -1,0 +1,3 @@
+//! What opens the vendor's door.
+
+pub mod token;
