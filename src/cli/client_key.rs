@@ -14,7 +14,7 @@ use super::CliError;
 use crate::names::ClientName;
 use crate::secret::Secret;
 
-/// Makes a caller's key: prints the key once, and the [[clients]] stanza with its SHA-256.
+/// Makes a caller's key: prints the key once, and the `[[clients]]` stanza with its SHA-256.
 ///
 /// The first line is the key, for the caller. From the third line on it is the stanza, for the configuration.
 #[derive(Clone, Debug, clap::Args)]
