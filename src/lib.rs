@@ -16,4 +16,5 @@ pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod upstream;
 pub mod vendor;
