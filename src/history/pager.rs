@@ -13,7 +13,7 @@
 //!   message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last message
 //!   included, does no harm.
 //! - A sweep longer than a page (more than 100 messages in that second) cannot be verified by overlap when they share a
-//!   millisecond. It counts only if the window's head is the same before and after; else it is done again.
+//!   millisecond. It counts only if all of it reads the same a second time; else it is done again.
 //! - The list ends at a page that is not full.
 //!
 //! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages move only while
@@ -29,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::{self, FuturesOrdered};
 use tokio::time::sleep;
 
 use super::Error;
@@ -52,6 +52,9 @@ const WINDOW_MAX: usize = 24;
 /// How often a window is swept anew because its head moved meanwhile, and the first wait between.
 const SWEEPS: u32 = 8;
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pages in flight when a sweep is read for the second time.
+const SWEEP_WINDOW: usize = 8;
 
 /// Most messages in one sweep, so that one second of an absurd list cannot take all memory.
 const SWEEP_MAX: usize = 100_000;
@@ -199,24 +202,47 @@ impl<P: Pages> Pager<P> {
         self.series.flight.clear();
         let mut pause = SWEEP_PAUSE;
         for _ in 0..SWEEPS {
-            let head = self.page(filter, offset).await?;
-            let mut piece = head.clone();
-            let mut full = head.len() >= PAGE;
-            while full && piece.last().is_some_and(|last| !self.is_before(ms, last.ms)) && piece.len() < SWEEP_MAX {
+            let mut piece = self.page(filter, offset).await?;
+            let mut full = piece.len() >= PAGE;
+            let mut pages = 1;
+            while full && piece.last().is_some_and(|last| !self.is_before(ms, last.ms)) {
+                if piece.len() >= SWEEP_MAX {
+                    return Err(Error::BadUpstream("too many messages in one second".into()));
+                }
                 let page = self.page(filter, offset.saturating_add(piece.len() as u64)).await?;
                 full = page.len() >= PAGE;
                 piece.extend(page);
+                pages += 1;
             }
-            if piece.len() >= SWEEP_MAX {
-                return Err(Error::BadUpstream("too many messages in one second".into()));
-            }
-            if piece.len() == head.len() || (self.in_order(&piece) && head == self.page(filter, offset).await?) {
+            if pages == 1 || self.is_still(filter, offset, &piece).await? {
                 return Ok((piece, full));
             }
             sleep(pause).await;
             pause *= 2;
         }
         Err(Error::BadUpstream("the list of messages moves faster than it can be read".into()))
+    }
+
+    /// Whether the same messages are there at the same offsets now.
+    async fn is_still(&mut self, filter: &Filter, offset: u64, piece: &[Message]) -> Result<bool, Error> {
+        let queries = (0..piece.len())
+            .step_by(PAGE)
+            .map(|skip| self.query(filter, offset.saturating_add(skip as u64), PAGE))
+            .collect::<Vec<_>>();
+        let pages = Arc::clone(&self.pages);
+        let mut again = stream::iter(queries)
+            .map(|query| {
+                let pages = Arc::clone(&pages);
+                async move { pages.page(query).await }
+            })
+            .buffered(SWEEP_WINDOW);
+        let mut left = piece.iter();
+        while let Some(page) = again.next().await {
+            if !page?.iter().all(|text| left.next().is_some_and(|message| message.text == *text)) {
+                return Ok(false);
+            }
+        }
+        Ok(left.next().is_none() && self.in_order(piece))
     }
 
     async fn next_of_series(&mut self) -> Result<Vec<Message>, Error> {
