@@ -3,8 +3,15 @@
 //! Invariants: a [`Config`] is complete (every default filled in) and consistent (names unique, references resolve);
 //! it holds no secret, only where secrets are kept. Durations are positive unless said otherwise.
 
+mod apps;
+mod checks;
+mod clients;
+mod document;
+pub mod finding;
 pub mod load;
+mod sections;
 pub mod show;
+pub(crate) mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -43,6 +50,17 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `"unix:/run/rtm-gateway/gateway.sock"`.
     Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
 }
 
 /// `[server]`.
