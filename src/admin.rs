@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
@@ -47,7 +48,7 @@ fn respond(status: StatusCode, content: Content) -> Response<Body> {
         Content::Json(value) => ("application/json", value.to_string()),
         Content::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text),
     };
-    let mut response = Response::new(Body::full(text));
+    let mut response = Response::new(Body::from(Bytes::from(text)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -117,7 +118,7 @@ fn apps(parts: &Parts) -> Value {
                 .map(|r| json!({ "name": r.name.as_str(), "base_url": r.base_url.to_string() }))
                 .collect();
             let streams: Vec<&str> = app.events.streams.iter().map(|s| s.as_str()).collect();
-            let credential = credentials.iter().find(|(id, _)| *id == app.id).map(|(_, state)| state);
+            let credential = credentials.iter().find(|state| state.app == app.id.as_str());
             json!({ "id": app.id.as_str(), "regions": regions, "streams": streams, "credential": credential })
         })
         .collect();
@@ -142,20 +143,22 @@ fn quotas(parts: &Parts) -> Value {
 }
 
 async fn quarantine(parts: &Parts) -> (StatusCode, Content) {
-    match parts.events.quarantined(QUARANTINE_SHOWN).await {
-        Ok(found) => {
-            let responses: Vec<Value> = found
-                .into_iter()
-                .map(|(log, kept)| {
-                    json!({
-                        "app": log.app.as_str(), "stream": log.stream.as_str(), "region": kept.region.as_str(),
-                        "received_at": kept.received_at.to_string(), "why": kept.why,
-                        "body": String::from_utf8_lossy(&kept.body),
-                    })
+    let config = parts.config.load_full();
+    let mut responses = Vec::new();
+    for app in &config.apps {
+        for stream in &app.events.streams {
+            let kept = match parts.events.quarantined(&app.id, *stream, QUARANTINE_SHOWN).await {
+                Ok(kept) => kept,
+                Err(why) => return refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
+            };
+            responses.extend(kept.into_iter().map(|kept| {
+                json!({
+                    "app": app.id.as_str(), "stream": stream.as_str(), "region": kept.region.as_str(),
+                    "received_at": kept.received_at.to_string(), "why": kept.why,
+                    "body": String::from_utf8_lossy(&kept.body),
                 })
-                .collect();
-            (StatusCode::OK, Content::Json(json!({ "quarantine": responses })))
+            }));
         }
-        Err(why) => refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
     }
+    (StatusCode::OK, Content::Json(json!({ "quarantine": responses })))
 }

@@ -9,25 +9,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
-use crate::egress::{self, Egress};
+use crate::egress::{self, Egress, Past};
 use crate::events::Events;
+use crate::flow;
 use crate::gateway::Gateway;
 use crate::history::History;
-use crate::listener::Listener;
+use crate::listener::{Limits, Listener};
 use crate::metrics::Metrics;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
 use crate::task::{Kind, Tasks};
-use crate::{admin, listener};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
+/// Connections to the operator's port.
+const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
@@ -83,7 +88,9 @@ pub struct App {
 struct Groups {
     /// Listeners and connections of callers.
     front: Tasks,
-    /// Pollers, resolvers, retention, exchanges that outlive their callers, reload.
+    /// Pollers, retention, the saving of cursors.
+    events: Tasks,
+    /// What callers' requests and pollers still need while they end: resolvers, exchanges that outlive their callers.
     work: Tasks,
     /// The store's writer.
     store: Tasks,
@@ -97,24 +104,30 @@ impl App {
     /// # Errors
     /// When an address is taken, the store cannot be opened, or the trust anchors cannot be read.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
-        let bind = |listen: &Listen| {
-            Listener::bind(listen).map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
-        };
-        let listeners = config.server.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let admin = bind(&config.admin.listen)?;
+        let mut listeners = Vec::with_capacity(config.server.listen.len());
+        for listen in &config.server.listen {
+            listeners.push(bind(listen).await?);
+        }
+        let admin = bind(&config.admin.listen).await?;
 
         let tasks = Groups::default();
         let metrics = Metrics::new();
-        let store: Arc<dyn Store> = EmbeddedStore::open(&config.store.path, &tasks.store, &clock, &metrics).await?;
-        let begin = egress::Begin {
-            is_new: store.is_new(),
-            since_clean_stop: store.last_clean_stop().map(|stopped| clock.wall_ms().since(stopped)),
-        };
-        let egress = Egress::new(&config, begin, clock.clone(), metrics.clone(), tasks.work.clone())?;
-        let events = Events::new(store.clone(), egress.clone(), tasks.work.clone(), clock.clone(), metrics.clone());
-        let history = History::new(egress.clone(), tasks.work.clone(), clock.clone(), metrics.clone());
-        let gateway =
-            Gateway::new(&config, egress.clone(), events.clone(), history.clone(), clock.clone(), metrics.clone());
+        let (time, meters) = (|| clock.clone(), || metrics.clone());
+        let store: Arc<dyn Store> =
+            EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
+        let past = Past::of(&*store, &clock);
+        let egress = Egress::new(&config, past, time(), meters(), &tasks.work)?;
+        let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
+        let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
+        let gateway = Gateway::new(
+            &config,
+            egress.clone(),
+            events.clone(),
+            history.clone(),
+            meters(),
+            time(),
+            tasks.front.stopping(),
+        );
         let parts = Parts {
             clock,
             metrics,
@@ -123,7 +136,7 @@ impl App {
             egress,
             events,
             history,
-            gateway: Arc::new(gateway),
+            gateway,
             store,
             draining: CancellationToken::new(),
         };
@@ -157,15 +170,17 @@ impl App {
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
         parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
-        let operator = parts.clone();
-        admin.serve(listener::Limits::admin(), tasks.admin.clone(), move |_conn, request| {
-            admin::answer(operator.clone(), request)
-        });
+        let (operator, own) = (parts.clone(), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
+        admin.serve(&tasks.admin, own, move |_, request| admin::answer(operator.clone(), request));
+        let limits = Limits::new(
+            config.server.max_connections,
+            config.server.header_read_timeout,
+            parts.metrics.connections.clone(),
+        );
         for listener in listeners {
             let gateway = parts.gateway.clone();
-            listener.serve(listener::Limits::from(&config.server), tasks.front.clone(), move |conn, request| {
-                gateway.clone().answer(conn, request)
-            });
+            listener
+                .serve(&tasks.front, limits.clone(), move |conn, request| flow::handle(gateway.clone(), conn, request));
         }
         if let Some(watch) = watch {
             let reloader = reload::Reloader::new(watch.path, parts.clone(), watch.levels);
@@ -202,11 +217,16 @@ pub enum RunError {
     TaskDied,
 }
 
+async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
+    Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
+}
+
 impl Groups {
     /// Resolves when a vital task of any group has panicked.
     async fn failed(&self) {
         tokio::select! {
             () = self.front.failed().cancelled_owned() => {}
+            () = self.events.failed().cancelled_owned() => {}
             () = self.work.failed().cancelled_owned() => {}
             () = self.store.failed().cancelled_owned() => {}
         }
@@ -218,11 +238,14 @@ impl Groups {
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         parts.draining.cancel();
         // Both at once: a reader that waits for events is answered while the pollers store their last reads.
-        let (connections, work) = tokio::join!(self.front.finish(grace), self.work.finish(grace));
-        if connections + work > 0 {
-            tracing::warn!(connections, work, "grace is over; cut");
+        let (connections, pollers) = tokio::join!(self.front.finish(grace), self.events.finish(grace));
+        if connections + pollers > 0 {
+            tracing::warn!(connections, pollers, "grace is over; cut");
         }
-        parts.events.flush().await;
+        self.work.finish(Duration::ZERO).await;
+        if let Err(why) = parts.events.flush().await {
+            tracing::error!(%why, "not everything could be stored");
+        }
         if let Err(why) = parts.store.close(parts.clock.wall_ms()).await {
             tracing::error!(%why, "store not closed in order");
         }

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::clock::Clock;
+
 /// An authenticating reverse proxy for a vendor's real-time-messaging REST API.
 #[derive(Debug, Parser)]
 #[command(name = "rtm-gateway", version, about, after_help = EXAMPLE)]
@@ -68,7 +70,7 @@ impl Cli {
             Command::Check(args) => check::run(&args, &mut out, &mut err),
             Command::Demo(args) => demo::run(&args, &mut out),
             Command::Simulate(args) => simulate::run(&args, &mut out),
-            Command::Token(args) => token::run(&args, &mut io::stdin(), &mut out),
+            Command::Token(args) => token::run(&args, &Clock::system(), &mut out),
             Command::ClientKey(args) => client_key::run(&args, &mut out),
         };
         match done {

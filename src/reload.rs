@@ -74,7 +74,7 @@ impl Reloader {
             if !asked && now == seen {
                 continue;
             }
-            if !asked && now != settle(&files, &now).await {
+            if !asked && now != settle(&files).await {
                 continue; // still being written: looked at again in the next round
             }
             if let Some(loaded) = self.reload().await {
@@ -112,10 +112,15 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Loaded, Vec<String>> {
-        let path = self.path.clone();
-        let loaded = load::from_file(&path).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let path = &self.path;
+        let loaded = load::from_file(path)
+            .map_err(|faults| faults.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         for warning in &loaded.warnings {
-            tracing::warn!(%warning, "configuration");
+            tracing::warn!(warning = %warning.in_file(path), "configuration");
+        }
+        if loaded.config.apps.is_empty() && !self.parts.config.load().apps.is_empty() {
+            // More likely half of a file than a wish. Who means it can restart.
+            return Err(vec![format!("{}: apps: would remove every app", path.display())]);
         }
         self.parts.apply(&loaded.config).await.map_err(|why| vec![why.to_string()])?;
         if let Some(levels) = &self.levels
@@ -154,7 +159,7 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
 }
 
 /// The stamps one look later: equal when nothing is being written.
-async fn settle(files: &[PathBuf], _now: &Stamps) -> Stamps {
+async fn settle(files: &[PathBuf]) -> Stamps {
     tokio::time::sleep(LOOK / 2).await;
     Stamps::of(files).await
 }

@@ -34,9 +34,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<Levels, Error> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let lines = match format {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
-        LogFormat::Text => {
-            fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed()
-        }
+        LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| Error::Twice)?;
     std::panic::set_hook(Box::new(|panic| {

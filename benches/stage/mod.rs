@@ -155,7 +155,11 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// A request's bytes.
 pub fn request(method: &str, path: &str, auth: &str, body: &str) -> Vec<u8> {
-    let length = if method == "POST" { format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()) } else { String::new() };
+    let length = if method == "POST" {
+        format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
+    } else {
+        String::new()
+    };
     format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{auth}\r\n{length}\r\n{body}").into_bytes()
 }
 

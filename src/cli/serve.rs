@@ -1,5 +1,6 @@
 //! `rtm-gateway serve`: runs the gateway until it is told to stop.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,8 +35,14 @@ enum Format {
 ///
 /// # Errors
 /// When the configuration is not valid, an address is taken, or the store cannot be opened.
-pub fn run(args: &Args) -> Result<(), CliError> {
-    let loaded = load::from_file(&args.config).map_err(|faults| CliError::faults(&args.config, &faults))?;
+pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+    let loaded = match load::from_file(&args.config) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            return Err(CliError::Told);
+        }
+    };
     let format = match args.log_format {
         Some(Format::Json) => LogFormat::Json,
         Some(Format::Text) => LogFormat::Text,
@@ -43,12 +50,12 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     };
     let levels = telemetry::init(&loaded.config.log.level, format)?;
     for warning in &loaded.warnings {
-        tracing::warn!(%warning, "configuration");
+        tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
-        let app = App::build(loaded.config, Clock::system()).await?;
+        let app = App::build(loaded.config, Clock::system()).await.map_err(crate::app::RunError::from)?;
         for address in app.addresses() {
             tracing::info!(%address, "listening for callers");
         }
