@@ -13,6 +13,7 @@ mod sections;
 pub mod show;
 pub(crate) mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -50,6 +51,16 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `"unix:/run/rtm-gateway/gateway.sock"`.
     Unix(PathBuf),
+}
+
+/// As the configuration writes it.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Listen {

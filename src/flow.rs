@@ -25,9 +25,9 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::body::Body;
+use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
-use crate::conn::{Conn, Fault};
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;

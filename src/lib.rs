@@ -1,5 +1,7 @@
 //! rtm-gateway: an authenticating reverse proxy for a vendor's real-time-messaging REST API.
 
+pub mod admin;
+pub mod app;
 pub mod body;
 pub mod cli;
 pub mod clock;
@@ -20,6 +22,7 @@ pub mod order;
 pub mod policy;
 pub mod quota;
 pub mod refusal;
+pub mod reload;
 pub mod request_id;
 pub mod route;
 pub mod routes;
@@ -27,5 +30,6 @@ pub mod secret;
 pub mod simulator;
 pub mod store;
 pub mod task;
+pub mod telemetry;
 pub mod upstream;
 pub mod vendor;

@@ -118,10 +118,7 @@ fn allow(entry: &Allow) -> String {
 }
 
 fn listen(listen: &Listen) -> String {
-    match listen {
-        Listen::Tcp(address) => quoted(address),
-        Listen::Unix(path) => quoted(format_args!("unix:{}", path.display())),
-    }
+    quoted(listen)
 }
 
 fn duration(duration: Duration) -> String {

@@ -90,6 +90,3 @@ async fn rest(feed: &Feed, pace: &Pace) {
 
 /// How often a store that is not ready is asked again, at least.
 const STORE_CHECKED_EVERY: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests;
