@@ -231,7 +231,7 @@ async fn identical_requests_in_flight_share_one_vendor_request() {
     // Each client has a handle of its own; the messages are one copy.
     let third = location(&answers.pop().unwrap().unwrap());
     let [first, second] = [0, 1].map(|n| location(answers[n].as_ref().unwrap()));
-    assert_eq!((&first == &third, &first == &second), (true, false));
+    assert_eq!((first == third, first == second), (true, false));
     assert!(matches!(world.fetch(&second, "c").await, Err(Error::NoSuchHandle)));
     let chunks: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap().members[2].as_ptr()).collect();
     assert_eq!(chunks[0], chunks[1]);
