@@ -1,0 +1,5 @@
+//! The commands.
+
+pub mod check;
+pub mod client_key;
+pub mod token;

@@ -1,0 +1,247 @@
+//! One connection: its bytes, its life, and what is to happen once an answer has been flushed.
+//!
+//! Invariant: "whole" means that the last byte of an answer was written to the socket and the socket was flushed. What
+//! waits for that when the connection dies is dropped, which tells it that it did not happen.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::lock;
+use super::region::{Idle, Region};
+use super::serve;
+use crate::task::Kind;
+
+/// A connection's state, shared by its bytes, its requests and the simulator.
+#[derive(Debug, Default)]
+pub(super) struct Conn {
+    pub(super) number: u64,
+    pub(super) kill: CancellationToken,
+    reset: AtomicBool,
+    in_flight: AtomicUsize,
+    pub(super) activity: Notify,
+    writes: AtomicU64,
+    after_flush: Mutex<Vec<(u64, After)>>,
+}
+
+/// What happens once what is in the buffers now has been flushed.
+pub(super) enum After {
+    /// This is told.
+    Tell(Box<dyn FnOnce() + Send>),
+    /// The connection ends.
+    Kill,
+}
+
+impl std::fmt::Debug for After {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tell(_) => "Tell",
+            Self::Kill => "Kill",
+        })
+    }
+}
+
+impl Conn {
+    pub(super) fn new(number: u64) -> Arc<Self> {
+        Arc::new(Self { number, ..Self::default() })
+    }
+
+    /// Ends the connection now.
+    pub(super) fn end(&self, reset: bool) {
+        self.reset.store(reset, Ordering::SeqCst);
+        self.kill.cancel();
+    }
+
+    pub(super) fn after_flush(&self, after: After) {
+        lock(&self.after_flush).push((self.writes.load(Ordering::SeqCst), after));
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        self.activity.notify_one();
+    }
+
+    pub(super) fn finish(&self) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.activity.notify_one();
+    }
+
+    fn flushed(&self) {
+        let ready: Vec<After> = {
+            let mut waiting = lock(&self.after_flush);
+            if waiting.is_empty() {
+                return;
+            }
+            // What was put here after the last write is still in a buffer above.
+            let writes = self.writes.load(Ordering::SeqCst);
+            waiting.extract_if(.., |(at, _)| *at < writes).map(|(_, after)| after).collect()
+        };
+        for after in ready {
+            match after {
+                After::Tell(tell) => tell(),
+                After::Kill => self.kill.cancel(),
+            }
+        }
+    }
+}
+
+/// Something that carries a connection's bytes.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes its end a reset.
+    fn reset_at_end(&self) {}
+}
+
+impl Transport for TcpStream {
+    fn reset_at_end(&self) {
+        // A socket that is dead already needs no reset.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Transport for DuplexStream {}
+
+/// A transport that tells its connection what was written and flushed.
+pub(super) struct Wire<T: Transport> {
+    transport: T,
+    conn: Arc<Conn>,
+}
+
+impl<T: Transport> Wire<T> {
+    pub(super) fn new(transport: T, conn: Arc<Conn>) -> Self {
+        Self { transport, conn }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(_)) = written {
+            self.conn.writes.fetch_add(1, Ordering::SeqCst);
+        }
+        written
+    }
+}
+
+impl<T: Transport> Drop for Wire<T> {
+    fn drop(&mut self) {
+        if self.conn.reset.load(Ordering::SeqCst) {
+            self.transport.reset_at_end();
+        }
+    }
+}
+
+impl<T: Transport> AsyncRead for Wire<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_read(cx, buf)
+    }
+}
+
+impl<T: Transport> AsyncWrite for Wire<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.conn.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+/// Serves a connection until it ends, is ended, or the region stops.
+pub(super) async fn serve(
+    region: Arc<Region>,
+    conn: Arc<Conn>,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
+    let mut builder = auto::Builder::new(Streams { region: region.clone(), conn: conn.clone() });
+    builder.http1().timer(TokioTimer::new());
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
+    let service = {
+        let (region, conn) = (region.clone(), conn.clone());
+        service_fn(move |request| serve::serve(region.clone(), conn.clone(), request))
+    };
+    let serving = builder.serve_connection(TokioIo::new(io), service);
+    let stop = region.tasks.stopping();
+    tokio::select! {
+        // How it ends is the caller's affair or a scripted fault.
+        _ = serving => {}
+        () = conn.kill.cancelled() => {}
+        () = idle(&region, &conn) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Marks a connection as gone: its streams end, and what waited for a flush is told that none came.
+pub(super) fn close(region: &Region, conn: &Conn) {
+    conn.kill.cancel();
+    let waiting = std::mem::take(&mut *lock(&conn.after_flush));
+    drop(waiting);
+    lock(&region.conns).remove(&conn.number);
+    region.update(|stats| stats.open -= 1);
+}
+
+/// Resolves when the connection has been idle for as long as the region allows.
+async fn idle(region: &Region, conn: &Conn) {
+    loop {
+        let mode = *lock(&region.idle);
+        match mode {
+            Idle::CloseAfter(time) if conn.is_idle() => tokio::select! {
+                () = tokio::time::sleep(time) => if conn.is_idle() { return },
+                () = conn.activity.notified() => {}
+            },
+            _ => conn.activity.notified().await,
+        }
+    }
+}
+
+/// Runs HTTP/2 streams, which end with their connection.
+#[derive(Clone)]
+struct Streams {
+    region: Arc<Region>,
+    conn: Arc<Conn>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let (region, kill) = (self.region.clone(), self.conn.kill.clone());
+        self.region.tasks.spawn(Kind::Simulator, async move {
+            let until_killed = async {
+                kill.run_until_cancelled(stream).await;
+            };
+            region.guarded(until_killed).await;
+        });
+    }
+}

@@ -1,0 +1,213 @@
+//! The life of one request at the simulated vendor.
+//!
+//! | step | may end it with |
+//! | --- | --- |
+//! | head and body are read; the target is read | 404, 405, 400 |
+//! | scripted: waits, connection dies before counting | nothing |
+//! | the world's hook runs; the request is counted in its window | 429 |
+//! | the credential is checked | 401 |
+//! | scripted: answered without acting | any status |
+//! | [`act`]: events removed, handle spent, message stored | 200, 400, 404, 410 |
+//! | scripted: waits, hangs, connection dies; the body goes out whole or spoilt | |
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode};
+
+use super::answer::Answer;
+use super::body::AnswerBody;
+use super::conn::Conn;
+use super::region::{Idle, Region};
+use super::script::{Plan, Shape};
+use super::seen::Seen;
+use super::stats::EndpointStats;
+use super::target::{self, Call};
+use super::violation::ViolationKind;
+use super::world::Account;
+use super::{Endpoint, act, auth, control, headers, lock};
+
+/// No request of the vendor's API is larger.
+const LARGEST_BODY: usize = 1 << 20;
+
+/// Answers one request, or never: then the connection ends.
+pub(super) async fn serve(
+    region: Arc<Region>,
+    conn: Arc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let flight = Flight::begin(&region, &conn);
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else { return silence(&conn, false).await };
+    let body = body.to_bytes();
+    let shape = Shape { close: *lock(&region.idle) == Idle::CloseAfterEach, ..Shape::default() };
+    if let Some(path) = head.uri.path().strip_prefix("/_sim/") {
+        let answer = control::answer(&region, &head.method, path, &body);
+        return Ok(respond(answer, shape, flight, None));
+    }
+    let (app, call) = match target::parse(&head.method, &head.uri) {
+        Ok(target) => target,
+        Err(no) => {
+            region.note(|| Seen::new(&head, &body, None, None, conn.number));
+            region.violate("", ViolationKind::Target { why: format!("{} {}: {}", head.method, head.uri, no.why) });
+            return Ok(respond(Answer::no(no.status, &no.why), shape, flight, None));
+        }
+    };
+    let endpoint = call.endpoint();
+    let mut plan = lock(&region.script).next(endpoint);
+    plan.shape.close |= shape.close;
+    count_up(&region, endpoint, |e| {
+        e.received += 1;
+        e.faulted += u64::from(plan.faulted);
+    });
+    tokio::time::sleep(plan.before).await;
+    if let Some(death) = plan.death.filter(|d| d.before) {
+        region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
+        return silence(&conn, death.reset).await;
+    }
+    region.world.run_hook(endpoint);
+    let asked = Asked { head, body, app, call };
+    let mut answer = decide(&region, &conn, &asked, &mut plan);
+    tokio::time::sleep(plan.after).await;
+    if plan.hang {
+        return std::future::pending().await;
+    }
+    if let Some(death) = plan.death {
+        drop(answer);
+        return silence(&conn, death.reset).await;
+    }
+    answer.stamp(region.world.clock().now());
+    Ok(respond(answer, plan.shape, flight, Some(endpoint)))
+}
+
+/// A request whose target is known.
+pub(super) struct Asked {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+    pub(super) app: String,
+    pub(super) call: Call,
+}
+
+/// Counts a request, checks it, and acts on it.
+fn decide(region: &Arc<Region>, conn: &Conn, asked: &Asked, plan: &mut Plan) -> Answer {
+    let Asked { head, body, app, call } = asked;
+    let endpoint = call.endpoint();
+    let Some(account) = region.world.account(app) else {
+        region.note(|| Seen::new(head, body, Some(endpoint), None, conn.number));
+        region.violate(app, ViolationKind::BadCredential { why: "no such app".into() });
+        return Answer::no(StatusCode::UNAUTHORIZED, "unauthorized");
+    };
+    let counted = account.count(endpoint.bucket(), region.world.clock());
+    count_up(region, endpoint, |e| e.counted += 1);
+    region.note(|| Seen::new(head, body, Some(endpoint), Some(counted.at), conn.number));
+    if let Some((requests, within)) = counted.breach {
+        region.violate(app, ViolationKind::OverLimit { bucket: endpoint.bucket(), requests, within });
+    }
+    let settings = account.settings();
+    inspect(region, asked, settings.rules.dialect);
+    if counted.refused {
+        return Answer::too_many(&settings.rules);
+    }
+    let now = region.world.clock().wall_ms();
+    if let Err(why) = auth::verify(&head.headers, app, settings.rules.dialect, &settings.credentials, now) {
+        region.violate(app, ViolationKind::BadCredential { why });
+        return Answer::no(StatusCode::UNAUTHORIZED, "unauthorized");
+    }
+    acted_or_canned(region, &account, asked, plan)
+}
+
+fn acted_or_canned(region: &Arc<Region>, account: &Account, asked: &Asked, plan: &mut Plan) -> Answer {
+    match plan.canned.take() {
+        None => act::act(region, account, asked),
+        Some(canned) => {
+            if canned.acted {
+                // Acted on, but nobody hears of it: the effect is dropped.
+                drop(act::act(region, account, asked));
+            }
+            Answer::canned(canned)
+        }
+    }
+}
+
+/// Records what must not have come here.
+fn inspect(region: &Region, asked: &Asked, dialect: super::app::Dialect) {
+    for name in headers::leaks(&asked.head.headers, dialect) {
+        region.violate(&asked.app, ViolationKind::Header { name });
+    }
+    let query =
+        matches!(asked.call, Call::Events(_) | Call::Create | Call::Fetch(_)) && asked.head.uri.query().is_some();
+    let why = query.then_some("a query where none is known").or_else(|| headers::oddities(&asked.head));
+    let body = matches!(asked.call, Call::Events(_) | Call::Fetch(_) | Call::Count) && !asked.body.is_empty();
+    if let Some(why) = why.or(body.then_some("a body where none is known")) {
+        region.violate(&asked.app, ViolationKind::Target { why: why.to_owned() });
+    }
+}
+
+fn respond(answer: Answer, shape: Shape, flight: Flight, endpoint: Option<Endpoint>) -> Response<AnswerBody> {
+    let Answer { status, content_type, retry_after, body, effect } = answer;
+    let conn = flight.conn.clone();
+    let whole = Box::new(move || {
+        effect.whole();
+        if let Some(endpoint) = endpoint {
+            count_up(&flight.region, endpoint, |e| match status {
+                StatusCode::OK => e.ok += 1,
+                StatusCode::TOO_MANY_REQUESTS => e.too_many += 1,
+                _ => e.other += 1,
+            });
+        }
+        drop(flight);
+    });
+    let mut response = Response::new(AnswerBody::new(conn, shape, body, whole));
+    *response.status_mut() = status;
+    let mut set = |name, value: &str| {
+        if let Ok(value) = value.parse() {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    if !content_type.is_empty() {
+        set(CONTENT_TYPE, &content_type);
+    }
+    if let Some(retry_after) = retry_after {
+        set(RETRY_AFTER, &retry_after);
+    }
+    response
+}
+
+/// The connection ends; nothing is answered.
+async fn silence(conn: &Conn, reset: bool) -> Result<Response<AnswerBody>, Infallible> {
+    conn.end(reset);
+    std::future::pending().await
+}
+
+fn count_up(region: &Region, endpoint: Endpoint, change: impl FnOnce(&mut EndpointStats)) {
+    region.update(|stats| change(&mut stats.endpoints[endpoint as usize]));
+}
+
+/// A request under way.
+struct Flight {
+    region: Arc<Region>,
+    conn: Arc<Conn>,
+}
+
+impl Flight {
+    fn begin(region: &Arc<Region>, conn: &Arc<Conn>) -> Self {
+        conn.begin();
+        region.update(|stats| {
+            stats.in_flight += 1;
+            stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
+        });
+        Self { region: region.clone(), conn: conn.clone() }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.conn.finish();
+        self.region.update(|stats| stats.in_flight -= 1);
+    }
+}
