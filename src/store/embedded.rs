@@ -277,3 +277,6 @@ impl Store for EmbeddedStore {
         self.counted(self.ask(|ack| Command::Close(now.0, ack)).await)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@
 //! - redb refuses all work after an I/O error until its file is opened anew. No two openings of the file overlap:
 //!   whoever uses the database holds the lock's read side, reopening takes the write side.
 
+use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction};
@@ -182,8 +183,8 @@ fn broken() -> Error {
 pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Io(e) if is_full(&e) => Error::Full(e.to_string()),
-        // A file too short for what its pages say reads so.
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Error::Damaged(e.to_string()),
+        // So read a file that is not redb's, and one too short for what its pages say.
+        redb::Error::Io(e) if matches!(e.kind(), InvalidData | UnexpectedEof) => Error::Damaged(e.to_string()),
         redb::Error::Io(e) => Error::Io(e.to_string()),
         e @ (redb::Error::Corrupted(_)
         | redb::Error::TableTypeMismatch { .. }

@@ -76,7 +76,16 @@ pub(super) fn first_since(
             high = low;
         }
     }
-    Ok(Sequence(low))
+    // Those found were received after one that was, which may be trimmed by now: they follow a clock that went back.
+    for entry in table.range((log, low)..(log, next)).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        let last = key.value().1;
+        let head = decode_batch_head(log, last, value.value())?;
+        if head.received >= time {
+            return Ok(Sequence(head.first));
+        }
+    }
+    Ok(Sequence(next))
 }
 
 /// All cursors of a log.

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! `received` is the gateway's wall clock, which can go back; `high` is the greatest `received` of the log so far,
-//! which cannot, so the first batch received at or after a time is found by bisection.
+//! which cannot, so where to look for the first batch received at or after a time is found by bisection.
 
 use std::sync::Arc;
 

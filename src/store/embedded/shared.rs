@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use super::engine::{BATCHES, Engine, LOGS, failed};
+use super::engine::{BATCHES, Engine, LOGS, QUARANTINE, failed};
 use super::record::{Key, Row, decode_row, encode_row, room};
 use super::writer::name;
 use crate::names::{AppId, Stream};
@@ -125,10 +125,13 @@ impl Shared {
         }
         let ahead: Vec<_> = found
             .iter()
-            .filter(|(log, found)| found.next > known.get(log).map_or(1, |row| row.next))
+            .filter(|(log, found)| {
+                let known = known.get(log).copied().unwrap_or(Row::empty(found.id));
+                found.next > known.next || found.quarantine_next > known.quarantine_next
+            })
             .map(|(log, row)| (log.clone(), *row))
             .collect();
-        // Its trimming stands, and so does the room that it took for cursors and quarantine.
+        // What it trimmed is gone; a cursor that it stored may stay.
         known.extend(found);
         if !ahead.is_empty() {
             let undone = self.engine.commit(|tx| {
@@ -143,16 +146,10 @@ impl Shared {
 
     fn undo(&self, tx: &WriteTransaction, log: &LogKey, mut row: Row) -> Result<Row, Error> {
         let known = self.row(log).unwrap_or(Row::empty(row.id));
-        let mut batches = tx.open_table(BATCHES).map_err(failed)?;
-        let mut gone = Vec::new();
-        for entry in batches.range((row.id, known.next)..=(row.id, u64::MAX)).map_err(failed)? {
-            let (key, value) = entry.map_err(failed)?;
-            gone.push((key.value(), room(value.value().len())));
-        }
-        for (key, bytes) in gone {
-            batches.remove(key).map_err(failed)?;
-            row.bytes = row.bytes.saturating_sub(bytes);
-        }
+        row.bytes = row.bytes.saturating_sub(remove(tx, BATCHES, (row.id, known.next))?);
+        let from = (row.id, known.quarantine_next);
+        row.quarantine_bytes = row.quarantine_bytes.saturating_sub(remove(tx, QUARANTINE, from)?);
+        row.quarantine_next = known.quarantine_next;
         row.next = known.next;
         row.earliest = row.earliest.min(row.next);
         row.high = known.high;
@@ -165,6 +162,24 @@ impl Shared {
     fn logs(&self) -> MutexGuard<'_, HashMap<LogKey, Row>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes what a log has in a table from a number on; says how much room that took.
+fn remove(
+    tx: &WriteTransaction,
+    table: TableDefinition<'_, (u32, u64), &'static [u8]>,
+    from: (u32, u64),
+) -> Result<u64, Error> {
+    let mut table = tx.open_table(table).map_err(failed)?;
+    let mut gone = Vec::new();
+    for entry in table.range(from..=(from.0, u64::MAX)).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        gone.push((key.value(), room(value.value().len())));
+    }
+    for (key, _) in &gone {
+        table.remove(*key).map_err(failed)?;
+    }
+    Ok(gone.iter().map(|(_, bytes)| bytes).sum())
 }
 
 fn rows(tx: &ReadTransaction) -> Result<HashMap<LogKey, Row>, Error> {
