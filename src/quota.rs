@@ -18,6 +18,8 @@ mod fair_queue;
 mod ledger;
 mod penalty;
 mod seat;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

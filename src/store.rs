@@ -8,6 +8,7 @@
 //! - An error leaves the store as it was; a later call may succeed (a disk that was full has room again).
 
 pub mod batch;
+pub mod embedded;
 
 use std::sync::Arc;
 

@@ -230,3 +230,149 @@ fn wide(count: usize) -> Tag {
 }
 
 const SWEEP_AT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(name: impl std::fmt::Display) -> ClientName {
+        ClientName::parse(&name.to_string()).unwrap()
+    }
+
+    fn served(queue: &mut FairQueue<&'static str>, turns: usize) -> HashMap<&'static str, usize> {
+        let mut counts = HashMap::new();
+        for _ in 0..turns {
+            *counts.entry(queue.pop().unwrap()).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn weights_share_in_proportion_at_every_moment() {
+        let mut queue = FairQueue::new();
+        for _ in 0..3000 {
+            queue.push(&client("a"), 1, "a");
+            queue.push(&client("b"), 3, "b");
+            queue.push(&client("c"), 7, "c");
+        }
+        for _ in 0..300 {
+            let counts = served(&mut queue, 11);
+            assert!(counts["a"].abs_diff(1) <= 1 && counts["b"].abs_diff(3) <= 1 && counts["c"].abs_diff(7) <= 1);
+        }
+    }
+
+    #[test]
+    fn who_leaves_costs_its_client_nothing() {
+        let mut queue = FairQueue::new();
+        let places: Vec<_> = (0..100).map(|_| queue.push(&client("a"), 1, "left")).collect();
+        queue.push(&client("a"), 1, "a");
+        queue.push(&client("b"), 1, "b");
+        for place in places {
+            assert!(queue.remove(&place).is_some());
+            assert!(queue.remove(&place).is_none());
+        }
+        queue.push(&client("b"), 1, "b");
+        assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some("a"), Some("b"), Some("b"), None]);
+    }
+
+    #[test]
+    fn absence_saves_up_no_turns_and_presence_owes_none() {
+        let mut queue = FairQueue::new();
+        for _ in 0..1000 {
+            queue.push(&client("busy"), 1, "busy");
+        }
+        served(&mut queue, 900);
+        for _ in 0..50 {
+            queue.push(&client("late"), 1, "late");
+        }
+        let counts = served(&mut queue, 40);
+        assert!(counts["late"].abs_diff(20) <= 1, "{counts:?}");
+    }
+
+    #[test]
+    fn clients_that_went_are_forgotten() {
+        let mut queue = FairQueue::new();
+        for _ in 0..100_000 {
+            queue.push(&client("stays"), 1, "stays");
+        }
+        for number in 0..10_000 {
+            queue.push(&client(number), 1, "passes");
+            served(&mut queue, 2);
+        }
+        assert!(queue.clients.len() <= 2 * SWEEP_AT, "{}", queue.clients.len());
+        while queue.pop().is_some() {}
+        assert_eq!((queue.clients.len(), queue.virtual_time), (0, 0));
+    }
+
+    #[test]
+    fn long_runs_do_not_overflow() {
+        let mut queue = FairQueue::new();
+        queue.virtual_time = Tag::from(u64::MAX) << 60;
+        for _ in 0..10 {
+            queue.push(&client("a"), 0, "a");
+            queue.push(&client("b"), u32::MAX, "b");
+        }
+        assert_eq!(served(&mut queue, 11)["b"], 10);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push { client: u8, weight: u32 },
+        Pop,
+        Remove(prop::sample::Index),
+        Retain { every: usize },
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            6 => (0..5u8, 1..4u32).prop_map(|(client, weight)| Op::Push { client, weight }),
+            2 => Just(Op::Pop),
+            2 => any::<prop::sample::Index>().prop_map(Op::Remove),
+            1 => (2..9usize).prop_map(|every| Op::Retain { every }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn ranks_tell_the_order_of_service_whatever_came_before(ops in prop::collection::vec(any_op(), 1..120)) {
+            let mut queue = FairQueue::new();
+            let mut inside: Vec<Place> = Vec::new();
+            for (item, op) in ops.into_iter().enumerate() {
+                match op {
+                    Op::Push { client: c, weight } => {
+                        let rank = queue.rank_of_next(&client(c), weight);
+                        let place = queue.push(&client(c), weight, item);
+                        prop_assert_eq!(queue.rank(&place), Some(rank));
+                        inside.push(place);
+                    }
+                    Op::Pop => {
+                        queue.pop();
+                    }
+                    Op::Remove(index) if !inside.is_empty() => {
+                        queue.remove(index.get(&inside));
+                    }
+                    Op::Remove(_) => {}
+                    Op::Retain { every } => {
+                        let mut ranks = Vec::new();
+                        queue.retain(|item, rank| { ranks.push(rank); item % every != 0 });
+                        prop_assert!(ranks.is_sorted());
+                    }
+                }
+                inside.retain(|place| queue.rank(place).is_some());
+                prop_assert_eq!(inside.len(), queue.len());
+                prop_assert_eq!(queue.first().map(|(number, _)| number), queue.first_place().map(|p| p.number()));
+            }
+            let mut order: Vec<_> = inside.iter().map(|place| (queue.rank(place).unwrap(), place.number())).collect();
+            order.sort_unstable();
+            for (at, (rank, number)) in order.into_iter().enumerate() {
+                prop_assert_eq!(rank, at);
+                prop_assert_eq!(queue.first().unwrap().0, number);
+                queue.pop();
+            }
+            prop_assert!(queue.is_empty());
+        }
+    }
+}

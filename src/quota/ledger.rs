@@ -199,3 +199,99 @@ fn cycle(limit: Limit) -> Duration {
     let window = window(limit);
     window + slack(window)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Pass(u64),
+        Take,
+        Cool,
+        GiveBack,
+        Refused(u64),
+        Reconfigure(u32, u64),
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..400u64).prop_map(Op::Pass),
+            8 => Just(Op::Take),
+            4 => Just(Op::Cool),
+            1 => Just(Op::GiveBack),
+            1 => (0..3000u64).prop_map(Op::Refused),
+            1 => (1..12u32, 100..1000u64).prop_map(|(requests, per)| Op::Reconfigure(requests, per)),
+        ]
+    }
+
+    fn limit(requests: u32, per: u64) -> Limit {
+        Limit { requests: NonZeroU32::new(requests).unwrap(), per: Duration::from_millis(per) }
+    }
+
+    proptest! {
+        #[test]
+        fn the_bound_is_exact_for_the_first_and_never_late_for_the_others(ops in prop::collection::vec(any_op(), 0..60)) {
+            let mut now = Instant::now();
+            let mut ledger = Ledger::new(limit(6, 500), Begin::Full, now);
+            let (mut shortened, mut shrunk) = (false, false);
+            for op in ops {
+                ledger.advance(now);
+                match op {
+                    Op::Pass(ms) => now += Duration::from_millis(ms),
+                    Op::Take => drop(ledger.take(now)),
+                    Op::Cool if ledger.in_flight > 0 => ledger.cool(now),
+                    Op::GiveBack if ledger.in_flight > 0 => ledger.give_back(),
+                    Op::Refused(ms) if ledger.in_flight > 0 => {
+                        ledger.refused(now, ledger.penalty.era(), Some(Duration::from_millis(ms)));
+                        shrunk = true;
+                    }
+                    Op::Cool | Op::GiveBack | Op::Refused(_) => {}
+                    Op::Reconfigure(requests, per) => {
+                        shortened |= Duration::from_millis(per) < ledger.limit.per;
+                        ledger.reconfigure(limit(requests, per), now);
+                    }
+                }
+            }
+            ledger.advance(now);
+            let bounds: Vec<_> = (0..50).map(|rank| ledger.when(rank, now)).collect();
+            prop_assert!(bounds.is_sorted());
+            // All goes as fast as it can.
+            while ledger.in_flight > 0 {
+                ledger.cool(now);
+            }
+            for (rank, bound) in bounds.into_iter().enumerate() {
+                while ledger.take(now).is_none() {
+                    let next = ledger.when(0, now);
+                    prop_assert!(next > now);
+                    ledger.advance(next - Duration::from_nanos(1));
+                    prop_assert!(shortened || ledger.take(next - Duration::from_nanos(1)).is_none(), "rank {} was late", rank);
+                    now = next;
+                    ledger.advance(now);
+                }
+                prop_assert!(bound <= now, "rank {}: {:?} late", rank, bound - now);
+                prop_assert!(shortened || shrunk || bound == now, "rank {}: {:?} early", rank, now - bound);
+                ledger.cool(now);
+            }
+        }
+    }
+
+    #[test]
+    fn absurd_limits_do_not_overflow() {
+        let now = Instant::now();
+        for begin in [Begin::Full, Begin::Empty] {
+            let limit = Limit { requests: NonZeroU32::MAX, per: Duration::MAX };
+            let mut ledger = Ledger::new(limit, begin, now);
+            ledger.advance(now);
+            assert_eq!(ledger.take(now).is_some(), begin == Begin::Full);
+            ledger.refused(now, 0, Some(Duration::MAX));
+            ledger.reconfigure(Limit { requests: NonZeroU32::MIN, per: Duration::from_nanos(1) }, now);
+            assert!(ledger.when(usize::MAX, now) > now);
+            ledger.snapshot(now, usize::MAX);
+        }
+    }
+}
