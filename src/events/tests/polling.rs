@@ -4,8 +4,6 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
-    let rig = Rig::new(&[]).await;
-    drop(rig);
     let vendor = Arc::new(Script::default());
     vendor.say("cn", [answer(0..1000), answer(1000..1007), answer(0..0), answer(1007..1009)]);
     let rig = Rig::with(MemoryStore::default(), config(&["cn"]), vendor).await;
