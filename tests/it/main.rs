@@ -3,7 +3,7 @@
 
 mod client;
 mod egress;
-mod front;
+mod history_service;
 mod layers;
 mod readme;
 mod simulator;
