@@ -1,5 +1,12 @@
 //! The real binary as an operator meets it: signals, `kill -9`, reloads, a full disk. Against the simulated vendor.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 #[path = "../it/client.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]

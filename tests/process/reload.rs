@@ -3,6 +3,7 @@
 use std::fs;
 
 use rtm_gateway::names::Stream;
+use rtm_gateway::secret::Secret;
 use rtm_gateway::simulator::Credential;
 use rustix::process::Signal;
 
@@ -39,7 +40,8 @@ async fn a_rotated_secret_is_taken_up_and_no_event_is_missed() {
     let vendor = vendor().await;
     let home = Home::new(&vendor);
     let gateway = Gateway::start(&home);
-    vendor.world().set_credentials(APP, vec![Credential::basic("api-key", "second")]);
+    let second = Credential::Basic { key: "api-key".into(), secret: Secret::new("second".into()) };
+    vendor.world().set_credentials(APP, vec![second]);
     vendor.emit_many(APP, Stream::UserEvents, 3);
     fs::write(home.path("secret"), "second").unwrap();
     let mut caller = gateway.caller("one").await;
