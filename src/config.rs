@@ -3,9 +3,17 @@
 //! Invariants: a [`Config`] is complete (every default filled in) and consistent (names unique, references resolve);
 //! it holds no secret, only where secrets are kept. Durations are positive unless said otherwise.
 
+mod apps;
+mod checks;
+mod clients;
+mod document;
+pub mod finding;
 pub mod load;
+mod sections;
 pub mod show;
+pub(crate) mod values;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -43,6 +51,27 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `"unix:/run/rtm-gateway/gateway.sock"`.
     Unix(PathBuf),
+}
+
+/// As the configuration writes it.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
 }
 
 /// `[server]`.

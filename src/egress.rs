@@ -1,20 +1,98 @@
 //! The only door out: order -> quota -> credential -> upstream -> reply.
 //!
-//! To be written by its owner; the signatures are the contract.
+//! Invariants:
+//! - Nothing leaves but through [`Egress::send`], and nothing without a seat of the bucket the vendor counts it in.
+//! - The seat goes with the exchange, not with the caller: a caller that leaves or gives up hands the exchange to the
+//!   [`linger`] task, which keeps its seat until the vendor began to answer, or the connection is dead.
+//! - [`retry`] alone decides what is sent again. What may have been sent is sent again only when asking twice is asking
+//!   once.
+//! - A reload is all or nothing: [`Egress::apply`] builds everything that can fail before it changes anything. Buckets
+//!   outlive it.
+//!
+//! | an attempt ended with                | all orders                          | idempotent ones also           |
+//! |--------------------------------------|-------------------------------------|--------------------------------|
+//! | no connection (nothing was sent)     | again, twice at most, after a pause |                                |
+//! | 401                                  | again, once, with the secret reread |                                |
+//! | 429                                  | again with another seat             |                                |
+//! | connection lost, 408, 5xx            |                                     | again, twice at most           |
+//! | any other status, or time-out        |                                     |                                |
+//!
+//! All of it only before the order's deadline. An exchange ends after `request_timeout` and at the order's deadline; one
+//! that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's deadline was (that
+//! bounds only the wait for a seat).
 
-use std::sync::Arc;
+mod attempt;
+mod buckets;
+mod desk;
+mod linger;
+mod meters;
+mod request_id;
+mod retry;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Limit;
-use crate::names::{BucketName, RegionName};
+use crate::clock::Clock;
+use crate::config::{Config, Limit};
+use crate::credentials::CredentialState;
+use crate::metrics::Metrics;
+use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Order;
+use crate::quota::Snapshot;
+use crate::task::Tasks;
+use crate::upstream::{self, Upstream};
+use buckets::Buckets;
+pub use buckets::Past;
+use desk::Desk;
+use linger::Linger;
+
+/// An exchange nobody waits for, or that reads events, ends after this many times `upstream.request_timeout`.
+pub const LINGER: u32 = 6;
 
 /// The door. Cheap to clone.
 #[derive(Clone)]
-pub struct Egress;
+pub struct Egress(Arc<Inner>);
+
+struct Inner {
+    table: ArcSwap<Table>,
+    buckets: Mutex<Buckets>,
+    linger: Linger,
+    clock: Clock,
+    metrics: Metrics,
+    stopping: CancellationToken,
+}
+
+/// All that a reload replaces.
+struct Table {
+    desks: HashMap<AppId, Desk>,
+    upstream: Arc<Upstream>,
+    request_timeout: Duration,
+}
+
+/// Why a configuration cannot be put into force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// No connections can be made with these settings.
+    #[error(transparent)]
+    Upstream(#[from] upstream::BuildError),
+    /// A token's uid cannot stand in a header.
+    #[error("apps.credential.uid of app {0} cannot stand in a header")]
+    BadUid(AppId),
+    /// A `base_url` lacks its scheme or host.
+    #[error("apps.regions.base_url of app {app}, region {region} is not an absolute URL")]
+    BadBase {
+        /// Whose.
+        app: AppId,
+        /// Which region.
+        region: RegionName,
+    },
+}
 
 /// What sending an order took, for the access log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,11 +200,99 @@ impl Failure {
 }
 
 impl Egress {
-    /// Sends an order and waits for the whole answer. Retries what may be retried (see the module's header).
+    /// The door as configured. Secrets are read now; one that cannot be read stops its app until it can (see
+    /// [`Egress::credential_states`]). Buckets begin as `past` says.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn new(config: &Config, past: Past, clock: Clock, metrics: Metrics, tasks: &Tasks) -> Result<Self, BuildError> {
+        let prepared = Table::prepare(config, None, &clock)?;
+        let mut buckets = Buckets::new(past, clock.clone(), metrics.clone());
+        let table = prepared.commit(&mut buckets, &metrics);
+        buckets.opened();
+        Ok(Self(Arc::new(Inner {
+            table: ArcSwap::from_pointee(table),
+            buckets: Mutex::new(buckets),
+            linger: Linger::start(tasks),
+            clock,
+            metrics,
+            stopping: tasks.stopping(),
+        })))
+    }
+
+    /// Puts another configuration into force: all of it or, on an error, nothing. Secrets are read again; buckets and
+    /// what waits in them stay; connections stay unless `[upstream]` or its `ca_file` has changed. Orders under way
+    /// finish as they began.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn apply(&self, config: &Config) -> Result<(), BuildError> {
+        // Held throughout: two reloads at a time would mix.
+        let mut buckets = self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.table.load_full();
+        let prepared = Table::prepare(config, Some(&old), &self.0.clock)?;
+        let table = prepared.commit(&mut buckets, &self.0.metrics);
+        self.0.table.store(Arc::new(table));
+        for (app, desk) in &old.desks {
+            if !self.0.table.load().desks.contains_key(app) {
+                desk.lines().for_each(|line| line.meters.gone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an order and waits for the whole answer. Retries what may be retried (see the module's header). Must be
+    /// polled to make progress; may be dropped at any time.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub async fn send(&self, _order: Order) -> Result<Reply, Failed> {
-        unimplemented!()
+    pub async fn send(&self, order: Order) -> Result<Reply, Failed> {
+        let mut costs = Costs::default();
+        match self.0.attempts(&order, &mut costs).await {
+            Ok(answer) => Ok(Reply {
+                status: answer.status,
+                headers: answer.headers,
+                body: answer.body,
+                region: answer.region,
+                costs,
+            }),
+            Err(why) => Err(Failed { why, costs }),
+        }
+    }
+
+    /// All buckets as they are now, those that share another's left out.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<(AppId, BucketName, Snapshot)> {
+        let table = self.0.table.load();
+        let mut all: Vec<_> = table
+            .desks
+            .iter()
+            .flat_map(|(app, desk)| desk.lines().map(|line| (app.clone(), line.name, line.bucket.snapshot())))
+            .collect();
+        all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        all
+    }
+
+    /// The bucket that orders of this name are counted in, as it is now. `None`: no such app.
+    #[must_use]
+    pub fn bucket(&self, app: &AppId, name: BucketName) -> Option<Snapshot> {
+        self.0.table.load().desks.get(app).map(|desk| desk.line(name).bucket.snapshot())
+    }
+
+    /// How each app's credential is. Holds no secret.
+    #[must_use]
+    pub fn credential_states(&self) -> Vec<CredentialState> {
+        let table = self.0.table.load();
+        let mut all: Vec<_> = table.desks.iter().map(|(app, desk)| desk.credential.state(app)).collect();
+        all.sort_by(|a, b| a.app.cmp(&b.app));
+        all
+    }
+
+    /// Writes the buckets' gauges. To be called when metrics are read.
+    pub fn refresh_metrics(&self) {
+        let table = self.0.table.load();
+        for line in table.desks.values().flat_map(Desk::lines) {
+            line.meters.show(&line.bucket.snapshot());
+        }
     }
 }

@@ -1,115 +1,85 @@
 //! Events: read once from the vendor, kept durably, handed to many subscribers.
 //!
-//! To be written by its owner; the signatures are the contract with the routes, the admin API and the composition root.
+//! ```text
+//! egress <── poller (one for each app, stream and region) ──> log ──> store
+//!                                                             │ tail (memory)
+//! routes <── delivery, receipt <── reader <── subscription <──┘
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
+//! | `dedup` | drops what another region returned already |
+//! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
+//! | `reader` | serves one read: from memory, from the store, or when something comes |
+//! | `subscription`, `claims` | who has read what; `saver` stores it |
+//! | `retention` | removes what is old |
+//! | `leftovers` | what a forced stop left in hand |
+//!
+//! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
+//! vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is given
+//! every entry at least once (from where it began, as long as retention keeps it), and exactly once while its responses
+//! are handed over and the store is closed in order.
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+mod apply;
+mod claims;
+mod cursor;
+mod dedup;
+mod delivery;
+mod leftovers;
+mod log;
+mod loss;
+mod poller;
+mod reader;
+mod retention;
+mod saver;
+mod subscription;
+mod tail;
 
-use crate::clock::UnixMillis;
-use crate::names::{AppId, Stream, SubscriptionName};
-use crate::store::{Batch, Sequence};
+#[cfg(test)]
+mod memory_store;
+#[cfg(test)]
+mod tests;
 
-/// All event logs of the gateway and their pollers.
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use self::apply::{FeedKey, Running};
+use self::leftovers::Leftovers;
+use self::log::Log;
+use self::poller::feed::Source;
+use self::saver::Saver;
+use crate::clock::Clock;
+use crate::egress::Egress;
+use crate::metrics::Metrics;
+use crate::names::{AppId, Stream};
+use crate::store::{Error, LogKey, Quarantined, Store};
+use crate::task::Tasks;
+
+pub use self::cursor::{Cursor, NotACursor};
+pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
+
+/// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
-pub struct Events;
+pub struct Events(Arc<Inner>);
 
-/// A place in a log as a client holds it: opaque, names the store's epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// The store's epoch.
-    pub epoch: u64,
-    /// The last entry read.
-    pub at: Sequence,
+struct Inner {
+    store: Arc<dyn Store>,
+    source: Arc<dyn Source>,
+    tasks: Tasks,
+    clock: Clock,
+    metrics: Metrics,
+    saver: Saver,
+    leftovers: Arc<Leftovers>,
+    logs: ArcSwap<Logs>,
+    feeds: Mutex<BTreeMap<FeedKey, Running>>,
+    /// Whether [`Events::apply`] has been called; held while it runs.
+    is_started: tokio::sync::Mutex<bool>,
 }
 
-/// Where a new subscription starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum From {
-    Earliest,
-    Latest,
-    Since(UnixMillis),
-}
-
-/// From where to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// From a subscription's stored cursor; what is handed over moves it.
-    Subscription {
-        /// Its name.
-        name: SubscriptionName,
-        /// Where it starts if it is new.
-        from: From,
-    },
-    /// From a cursor, moving nothing.
-    After(Cursor),
-}
-
-/// One read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Read {
-    /// From where.
-    pub place: Place,
-    /// At most this many entries, 1 to 1000.
-    pub limit: usize,
-    /// How long to wait for the first entry.
-    pub wait: Duration,
-    /// Whether markers are wanted (native reads). Otherwise they are passed over, but the cursor moves past them.
-    pub markers: bool,
-}
-
-/// A run of a batch's entries.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// The batch.
-    pub batch: Arc<Batch>,
-    /// Which of its entries.
-    pub entries: Range<usize>,
-}
-
-/// What a read found. Dropping `receipt` without [`Receipt::handed_over`] gives the entries again to the next read.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The entries, oldest first. May be empty.
-    pub runs: Vec<Run>,
-    /// The place after the last entry.
-    pub next: Cursor,
-    /// Entries stored after `next`.
-    pub lag: u64,
-    /// To be told when the response was handed over whole.
-    pub receipt: Receipt,
-}
-
-/// Stands for entries on their way to a reader.
-#[derive(Debug)]
-#[must_use]
-pub struct Receipt;
-
-impl Receipt {
-    /// The reader has all of it: the subscription's cursor moves.
-    pub fn handed_over(self) {}
-}
-
-/// Why a read cannot be served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The cursor is older than what is kept, or of another store.
-    #[error("the cursor is older than retention")]
-    Expired {
-        /// The place before the oldest entry kept: read after this.
-        earliest: Cursor,
-    },
-    /// The cursor is no place in this log (ahead of its end).
-    #[error("the cursor is ahead of the log")]
-    Ahead,
-    /// This app does not have this stream.
-    #[error("the stream is not read for this app")]
-    NoSuchStream,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] crate::store::Error),
-}
+type Logs = BTreeMap<LogKey, Arc<Log>>;
 
 /// What the admin API shows of a poller: one for each app, stream and region.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -142,11 +112,120 @@ pub struct SubscriptionStatus {
 }
 
 impl Events {
-    /// Reads from a stream's log; waits up to `read.wait` for the first entry.
+    /// No logs and no pollers yet: see [`Events::apply`].
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, egress: Egress, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+        Self::with_source(store, Arc::new(egress), tasks, clock, metrics)
+    }
+
+    fn with_source(
+        store: Arc<dyn Store>,
+        source: Arc<dyn Source>,
+        tasks: Tasks,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            saver: Saver::new(Arc::clone(&store), metrics.clone()),
+            store,
+            source,
+            tasks,
+            clock,
+            metrics,
+            leftovers: Arc::default(),
+            logs: ArcSwap::default(),
+            feeds: Mutex::default(),
+            is_started: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Reads from a stream's log; waits up to `read.wait` for the first entry, or until the gateway stops.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(&self, _app: &AppId, _stream: Stream, _read: Read) -> Result<Delivery, ReadError> {
-        unimplemented!()
+    pub async fn read(&self, app: &AppId, stream: Stream, read: Read) -> Result<Delivery, ReadError> {
+        self.log(app, stream)?.read(read, self.0.tasks.stopping()).await
     }
+
+    /// The responses of a stream that could not be read, newest first, at most `most`.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the store fails.
+    pub async fn quarantined(&self, app: &AppId, stream: Stream, most: usize) -> Result<Vec<Quarantined>, ReadError> {
+        Ok(self.0.store.quarantined(&self.log(app, stream)?.key, most).await?)
+    }
+
+    /// What each poller is doing.
+    #[must_use]
+    pub fn pollers(&self) -> Vec<PollerStatus> {
+        let now = self.0.clock.now();
+        lock(&self.0.feeds).values().map(|running| running.feed.status.observe(now)).collect()
+    }
+
+    /// Where each subscription stands, by app, stream and name.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        let mut all = Vec::new();
+        for log in self.logs().values() {
+            let (_, next) = log.range();
+            let mut subscriptions = log.subscriptions();
+            subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
+            all.extend(subscriptions.iter().map(|subscription| {
+                let standing = subscription.observe(next);
+                SubscriptionStatus {
+                    app: log.key.app.to_string(),
+                    stream: log.key.stream.as_str(),
+                    subscription: subscription.name().to_string(),
+                    cursor: log.cursor(standing.low).to_string(),
+                    lag: standing.lag,
+                    in_flight: standing.in_flight,
+                }
+            }));
+        }
+        all
+    }
+
+    /// Why reading is stopped, for `/readyz`; `None` when it is not.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<String> {
+        lock(&self.0.feeds).values().find_map(|running| running.feed.status.paused())
+    }
+
+    /// Renews the metrics that move by themselves: lags, and times left until overflow. Done every few seconds anyway.
+    pub fn observe(&self) {
+        let _ = self.pollers();
+        for log in self.logs().values() {
+            let (_, next) = log.range();
+            for subscription in log.subscriptions() {
+                subscription.observe(next);
+            }
+        }
+    }
+
+    /// Stores what is still only in memory: what a forced stop left in hand, and cursors. To be called when all tasks have
+    /// ended and all responses are done, before the store is closed.
+    ///
+    /// # Errors
+    /// When the store fails: then the stop is not a clean one.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let leftovers = self.0.leftovers.flush().await;
+        for log in self.logs().values() {
+            self.0.saver.save(&log.subscriptions()).await?;
+        }
+        leftovers
+    }
+
+    fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {
+        self.logs().get(&LogKey { app: app.clone(), stream }).cloned().ok_or(ReadError::NoSuchStream)
+    }
+
+    fn logs(&self) -> Arc<Logs> {
+        self.0.logs.load_full()
+    }
+}
+
+/// Locks. A panic elsewhere while the lock was held cannot have left a half-made change: sections here are short and do
+/// not panic.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

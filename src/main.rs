@@ -1,3 +1,10 @@
-//! The `rtm-gateway` binary.
+//! The `rtm-gateway` binary: parses the command line and runs one command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rtm_gateway::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -1,15 +1,32 @@
 //! Seats: the right to send one order to the vendor now.
 //!
-//! To be written by its owner; the signatures are the contract.
+//! The promise: at no instant has the vendor counted more than N requests of a bucket in any window of length W,
+//! closed at both ends, whatever the network delays are. How it is kept:
+//!
+//! - A seat is taken before a request's first byte leaves and comes free W (and a little) after its response began, or
+//!   after its connection was known dead; at once if nothing was sent. The vendor counts in between, so two requests
+//!   in one seat are counted more than W apart, and N seats are counted at most N times in a window.
+//! - A seat is never given while N others are under way or cooling. That one comparison ([`ledger`]) is all that
+//!   shrinking, growing and reconfiguring change, so none of them can breach.
+//! - Seats go to those who wait by start-time fair queueing over clients ([`fair_queue`]).
+//!
+//! Everything of a bucket is under one short lock that is never held across an await; there is no task and no timer of
+//! the bucket's own. Who waits holds its timer ([`bucket`]).
 
-use std::sync::Arc;
+mod bucket;
+mod fair_queue;
+mod ledger;
+mod penalty;
+mod seat;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use tokio::time::Instant;
+pub use bucket::Bucket;
+pub use seat::Seat;
 
-use crate::clock::Clock;
 use crate::config::Limit;
-use crate::order::Payer;
 
 /// How a bucket begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +37,6 @@ pub enum Begin {
     Empty,
 }
 
-/// One limit of the vendor.
-#[derive(Debug)]
-pub struct Bucket;
-
-/// A seat. Dropped without a word it settles by what is known: see the methods.
-#[derive(Debug)]
-#[must_use]
-pub struct Seat;
-
 /// Why no seat was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -37,59 +45,30 @@ pub enum Refused {
         /// When to ask again.
         retry_after: Duration,
     },
-    /// Too many wait already.
+    /// Too many orders of this client wait already.
     Crowded,
 }
 
 /// What a bucket looks like now (for the admin API, metrics and `RateLimit`).
+///
+/// `free + in_flight + cooling + retired` is the limit's N. Only after the limit was lowered it may be more, until the
+/// surplus has cooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The configured limit.
     pub limit: Limit,
-    /// Seats in use or free now: below the limit after a refusal by the vendor.
+    /// Seats that may be used: below the limit after a refusal by the vendor.
     pub in_force: u32,
     /// Seats free now.
     pub free: u32,
-    /// Seats whose exchange is under way.
+    /// Seats given out whose exchange is not settled.
     pub in_flight: u32,
+    /// Seats that wait out their window, or the vendor's `Retry-After`.
+    pub cooling: u32,
+    /// Seats out of use since the vendor refused.
+    pub retired: u32,
     /// Orders that wait.
     pub waiting: usize,
     /// How long until the next seat comes free, as far as is known; zero when one is free.
     pub next: Duration,
-}
-
-impl Bucket {
-    /// A bucket.
-    #[must_use]
-    pub fn new(_limit: Limit, _begin: Begin, _clock: Clock) -> Arc<Self> {
-        unimplemented!()
-    }
-
-    /// Waits for a seat, in fair order. Dropping the future leaves the queue.
-    ///
-    /// # Errors
-    /// At once when no seat can come before `deadline`, or at the deadline when others came first.
-    pub async fn seat(self: &Arc<Self>, _payer: &Payer, _deadline: Instant) -> Result<Seat, Refused> {
-        unimplemented!()
-    }
-
-    /// Changes the limit of a running bucket without breaching the old or the new one.
-    pub fn reconfigure(&self, _limit: Limit) {}
-
-    /// A look at it.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        unimplemented!()
-    }
-}
-
-impl Seat {
-    /// The request's first bytes may leave now. From here on a drop means "connection known dead now".
-    pub fn sending(&mut self) {}
-
-    /// The response began to arrive now: the seat comes free one window later.
-    pub fn answered(self) {}
-
-    /// The vendor answered 429: the seat comes free one window later, and the bucket shrinks and pauses.
-    pub fn refused(self, _retry_after: Option<Duration>) {}
 }

@@ -8,6 +8,11 @@
 //! - An error leaves the store as it was; a later call may succeed (a disk that was full has room again).
 
 pub mod batch;
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod embedded;
+#[cfg(test)]
+pub(crate) mod model;
 
 use std::sync::Arc;
 
@@ -90,7 +95,7 @@ pub trait Store: Send + Sync + 'static {
     /// All stored cursors of a log: the last entry handed over, for each subscription.
     async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error>;
 
-    /// Stores a cursor; durable on return. Shares syncs with appends.
+    /// Stores a cursor; durable on return. Shares syncs with appends. One whose storing failed may have been stored.
     async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error>;
 
     /// Keeps a response that could not be read; durable on return.

@@ -1,1 +1,114 @@
-//! To be written.
+//! From TOML text to a checked [`Config`]: all faults at once, nothing half-read.
+//!
+//! Invariants: a [`Config`] leaves here only when there was no fault; every key that is absent has its default, and no
+//! key is ignored. Reading looks at the files that the configuration names (secrets, certificates) and at nothing else:
+//! nothing is bound, created or written. Relative paths, in the file too, are taken from the working directory.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::document::{Document, Found, position};
+use super::finding::{Faults, Finding};
+use super::{Config, apps, checks, clients, sections};
+
+/// A configuration that passed every rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Finding>,
+    /// The configuration file and every file it refers to: what a reload must watch.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// All faults of the file, or the one that it cannot be read.
+pub fn from_file(path: &Path) -> Result<Loaded, Faults> {
+    match std::fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => from_text(&text, path),
+        Ok(Err(bytes)) => {
+            let good = String::from_utf8_lossy(&bytes.as_bytes()[..bytes.utf8_error().valid_up_to()]).into_owned();
+            let (line, column) = position(&good, good.len());
+            Err(whole_file(path, Some((line, column)), "is not UTF-8", "Save it as UTF-8 text"))
+        }
+        Err(why) => Err(whole_file(path, None, &format!("cannot be read: {}", why.kind()), "Name a readable file")),
+    }
+}
+
+/// Checks the text of a configuration; `file` is where it came from, for messages and the list of files.
+///
+/// # Errors
+/// All faults of the text, or its first error of syntax.
+pub fn from_text(text: &str, file: &Path) -> Result<Loaded, Faults> {
+    let root = DeTable::parse(text).map_err(|error| {
+        let at = error.span().map(|span| position(text, span.start));
+        whole_file(file, at, &format!("is not TOML: {}", error.message()), "Mend the line, then check again")
+    })?;
+    let (config, found) = read(text, root.get_ref());
+    match config {
+        Some(config) if found.faults.is_empty() => {
+            let mut files = vec![file.to_owned()];
+            files.extend(found.files);
+            files.sort();
+            files.dedup();
+            Ok(Loaded { config, warnings: found.warnings, files })
+        }
+        _ => Err(Faults { file: file.to_owned(), faults: found.faults, warnings: found.warnings }),
+    }
+}
+
+/// Reads every part, whatever is wrong with the others. `None` when an app or client is too broken to have a value.
+pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Found) {
+    let doc = Document::new(text, root);
+    let draft = doc.read(|top| {
+        top.later(&["identity"]);
+        let upstream = top.section("upstream", sections::upstream);
+        Draft {
+            server: top.section("server", sections::server),
+            admin: top.section("admin", sections::admin),
+            log: top.section("log", sections::log),
+            store: top.section("store", sections::store),
+            apps: apps::all(top, upstream.vendor),
+            clients: clients::all(top),
+            upstream,
+        }
+    });
+    checks::all(&doc, &draft);
+    let Draft { server, admin, log, store, upstream, apps, clients } = draft;
+    let apps = apps.into_iter().map(|app| app.whole).collect::<Option<Vec<_>>>();
+    let clients = clients.into_iter().map(|client| client.whole).collect::<Option<Vec<_>>>();
+    let config = apps.zip(clients).map(|(apps, clients)| Config { server, admin, log, store, upstream, apps, clients });
+    (config, doc.into_found())
+}
+
+/// What was read, before the checks across parts. Entries keep their places in the file, so that paths are right.
+pub(super) struct Draft {
+    pub(super) server: super::Server,
+    pub(super) admin: super::Admin,
+    pub(super) log: super::Log,
+    pub(super) store: super::Store,
+    pub(super) upstream: super::Upstream,
+    pub(super) apps: Vec<Entry<crate::names::AppId, super::App>>,
+    pub(super) clients: Vec<Entry<crate::names::ClientName, super::Client>>,
+}
+
+/// An app or a client as far as it could be read.
+pub(super) struct Entry<N, T> {
+    pub(super) name: Option<N>,
+    pub(super) whole: Option<T>,
+}
+
+fn whole_file(file: &Path, at: Option<(usize, usize)>, what: &str, mend: &str) -> Faults {
+    let (line, column) = at.unzip();
+    let fault = Finding { path: String::new(), line, column, what: what.into(), mend: mend.into() };
+    Faults { file: file.to_owned(), faults: vec![fault], warnings: Vec::new() }
+}
+
+#[cfg(test)]
+mod shipped;
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,221 @@
-//! To be written.
+//! The effective configuration, for people and for the admin API: every default filled in, every secret hidden.
+//!
+//! Invariant: nothing secret is printed, nor where to find it, nor the hash of a key (a guessed key could be proved by
+//! it). What is printed has the shape of the file: with the hidden values filled in again it loads to the same.
+
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use super::{Allow, App, Client, Config, Credential, Listen, LogFormat, QuotaRule};
+use crate::names::BucketName;
+
+/// What stands in a secret's place.
+pub const REDACTED: &str = "\"<redacted>\"";
+
+/// The configuration as TOML, in the order of the documented file.
+#[must_use]
+pub fn toml(config: &Config) -> String {
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_all(&mut page, config);
+    page
+}
+
+/// The same as JSON.
+#[must_use]
+pub fn json(config: &Config) -> serde_json::Value {
+    // What `toml` writes is TOML: a test holds it to that for every kind of value.
+    toml::from_str(&toml(config)).unwrap_or_default()
+}
+
+fn write_all(page: &mut String, config: &Config) -> fmt::Result {
+    let Config { server, admin, log, store, upstream, apps, clients } = config;
+    writeln!(page, "[server]")?;
+    writeln!(page, "listen = {}", array(server.listen.iter().map(listen)))?;
+    writeln!(page, "max_connections = {}", server.max_connections)?;
+    writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
+    writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
+    writeln!(page, "shutdown_grace = {}", duration(server.shutdown_grace))?;
+    if let Some(client) = &server.anonymous_client {
+        writeln!(page, "anonymous_client = {}", quoted(client))?;
+    }
+    writeln!(page, "\n[admin]\nlisten = {}", listen(&admin.listen))?;
+    if admin.api_key_sha256.is_some() {
+        writeln!(page, "api_key_sha256 = {REDACTED}")?;
+    }
+    let format = match log.format {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    writeln!(page, "\n[log]\nlevel = {}\nformat = {}\naccess = {}", quoted(&log.level), quoted(format), log.access)?;
+    writeln!(page, "\n[store]\nkind = \"embedded\"\npath = {}", quoted(store.path.display()))?;
+    writeln!(page, "\n[upstream]\nvendor = {}", quoted(upstream.vendor.as_str()))?;
+    writeln!(page, "connect_timeout = {}", duration(upstream.connect_timeout))?;
+    writeln!(page, "request_timeout = {}", duration(upstream.request_timeout))?;
+    if let Some(file) = &upstream.ca_file {
+        writeln!(page, "ca_file = {}", quoted(file.display()))?;
+    }
+    for app in apps {
+        write_app(page, app)?;
+    }
+    for client in clients {
+        write_client(page, client)?;
+    }
+    Ok(())
+}
+
+fn write_app(page: &mut String, app: &App) -> fmt::Result {
+    let App { id, regions, credential, quota, events, history } = app;
+    let regions = regions.iter().map(|region| {
+        let base_url = region.base_url.to_string();
+        format!("{{ name = {}, base_url = {} }}", quoted(&region.name), quoted(base_url.trim_end_matches('/')))
+    });
+    writeln!(page, "\n[[apps]]\nid = {}\nregions = {}", quoted(id), array(regions))?;
+    writeln!(page, "[apps.credential]")?;
+    match credential {
+        Credential::Basic { .. } => {
+            writeln!(page, "kind = \"basic\"\napi_key = {REDACTED}\napi_secret = {REDACTED}")?;
+        }
+        Credential::Token { uid, .. } => {
+            writeln!(page, "kind = \"token\"\napp_certificate = {REDACTED}\nuid = {}", quoted(uid))?;
+        }
+    }
+    writeln!(page, "[apps.quota]")?;
+    for bucket in BucketName::ALL {
+        match quota.rule(bucket) {
+            QuotaRule::Own(limit) => {
+                let per = duration(limit.per);
+                writeln!(page, "{bucket} = {{ requests = {}, per = {per} }}", limit.requests)?;
+            }
+            QuotaRule::Share(other) => writeln!(page, "{bucket} = {{ share = {} }}", quoted(other))?,
+        }
+    }
+    writeln!(page, "[apps.events]\nstreams = {}", array(events.streams.iter().map(quoted)))?;
+    writeln!(page, "poll_interval = {}", duration(events.poll_interval))?;
+    writeln!(page, "poll_interval_idle = {}", duration(events.poll_interval_idle))?;
+    writeln!(page, "retention = {}", duration(events.retention))?;
+    writeln!(page, "retention_bytes = {}", size(events.retention_bytes))?;
+    writeln!(page, "dedup_window = {}", duration(events.dedup_window))?;
+    writeln!(page, "[apps.history]\ndeadline = {}", duration(history.deadline))?;
+    writeln!(page, "handle_ttl = {}\nmax_limit = {}", duration(history.handle_ttl), history.max_limit)
+}
+
+fn write_client(page: &mut String, client: &Client) -> fmt::Result {
+    writeln!(page, "\n[[clients]]\nname = {}", quoted(&client.name))?;
+    if client.api_key_sha256.is_some() {
+        writeln!(page, "api_key_sha256 = {REDACTED}")?;
+    }
+    writeln!(page, "weight = {}\nallow = {}", client.weight, array(client.allow.iter().map(allow)))
+}
+
+fn allow(entry: &Allow) -> String {
+    let app = entry.app.as_ref().map_or("*", |app| app.as_str());
+    let actions = array(entry.actions.iter().map(|action| quoted(action.as_str())));
+    let users = entry.users.as_ref().map_or(String::new(), |users| {
+        format!(", users = {}", array(users.iter().map(|pattern| quoted(pattern.as_str()))))
+    });
+    format!("{{ app = {}, actions = {actions}{users} }}", quoted(app))
+}
+
+fn listen(listen: &Listen) -> String {
+    quoted(listen)
+}
+
+fn duration(duration: Duration) -> String {
+    quoted(humantime::format_duration(duration))
+}
+
+/// In the largest unit that says it exactly.
+fn size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let exact = units.iter().find(|(_, bits)| bytes.trailing_zeros() >= *bits && bytes > 0);
+    exact.map_or_else(
+        || quoted(format_args!("{bytes}B")),
+        |(unit, bits)| quoted(format_args!("{}{unit}", bytes >> bits)),
+    )
+}
+
+/// A TOML text, escaped as need be.
+fn quoted(text: impl Display) -> String {
+    toml::Value::String(text.to_string()).to_string()
+}
+
+fn array(entries: impl Iterator<Item = String>) -> String {
+    format!("[{}]", entries.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::load::from_text;
+
+    /// Every kind of value, none at its default.
+    fn everything(secret: &str) -> String {
+        let hash = |digit: &str| digit.repeat(64);
+        format!(
+            r#"
+[server]
+listen = ["[::1]:8081", "unix:/tmp/a \"b\".sock"]
+max_connections = 7
+request_body_limit = "1025B"
+header_read_timeout = "1500ms"
+anonymous_client = "side.car"
+[admin]
+listen = "0.0.0.0:9091"
+api_key_sha256 = "{a}"
+[log]
+level = "info,rtm_gateway::quota=debug"
+format = "text"
+access = false
+[store]
+path = 'C:\data'
+[upstream]
+vendor = "agora"
+connect_timeout = "1m 1s"
+[[apps]]
+id = "one"
+regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu", base_url = "https://[::1]" }}]
+credential = {{ kind = "basic", api_key = {{ file = "{secret}" }}, api_secret = {{ file = "{secret}" }} }}
+quota = {{ messages = {{ share = "history_get" }}, user_events = {{ requests = 3, per = "90s" }} }}
+events = {{ streams = [], retention_bytes = "3MB", dedup_window = "0s" }}
+[[apps]]
+id = "two"
+credential = {{ kind = "token", app_certificate = {{ file = "{secret}" }}, uid = "用户" }}
+[[clients]]
+name = "side.car"
+weight = 3
+allow = [{{ app = "*", actions = ["count"] }}, {{ app = "two", actions = ["messages"], users = ["bot-*", "\"'"] }}]
+[[clients]]
+name = "keyed"
+api_key_sha256 = "{b}"
+"#,
+            a = hash("a"),
+            b = hash("b"),
+        )
+    }
+
+    #[test]
+    fn what_is_shown_loads_to_the_same_once_the_hidden_values_are_filled_in() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "hunter2").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let config = from_text(&everything(path), Path::new("x")).unwrap().config;
+        let shown = toml(&config);
+        assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
+        assert_eq!(shown.matches(REDACTED).count(), 5);
+        let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
+        again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
+        again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
+        assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
+    }
+
+    #[test]
+    fn the_json_form_says_the_same() {
+        let shown = json(&Config::default());
+        assert_eq!(shown["server"]["request_body_limit"], "1MiB");
+        assert_eq!(shown["upstream"]["request_timeout"], "10s");
+        assert_eq!(shown["log"]["access"], true);
+    }
+}

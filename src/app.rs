@@ -1,0 +1,284 @@
+//! The composition root: opens the store, binds the ports, builds every part, starts them, and drains them.
+//!
+//! Invariants: nothing is bound unless the configuration is valid, and nothing runs unless all is bound. Every part gets
+//! what it needs as an argument; there are no statics, so two gateways live in one process. The order of stopping:
+//! accept no more and answer what waits, finish reads in flight and store them, save cursors, close the store, and the
+//! operator's port last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::clock::Clock;
+use crate::config::{Config, Listen};
+use crate::egress::{self, Egress, Past};
+use crate::events::Events;
+use crate::flow;
+use crate::gateway::Gateway;
+use crate::history::History;
+use crate::listener::{Limits, Listener};
+use crate::metrics::Metrics;
+use crate::reload;
+use crate::store::embedded::EmbeddedStore;
+use crate::store::{self, Store};
+use crate::task::{Kind, Tasks};
+
+/// How long the operator's port and the store get to end after everything else has.
+const LAST_GRACE: Duration = Duration::from_secs(5);
+/// Connections to the operator's port.
+const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// What one gateway is made of: shared by its requests, the operator's port and reload.
+pub struct Parts {
+    /// The time.
+    pub clock: Clock,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// How reloading went.
+    pub reload: ArcSwap<reload::State>,
+    /// The only door out.
+    pub egress: Egress,
+    /// Event logs and pollers.
+    pub events: Events,
+    /// History and count.
+    pub history: History,
+    /// What a request may touch.
+    pub gateway: Arc<Gateway>,
+    store: Arc<dyn Store>,
+    draining: CancellationToken,
+}
+
+/// Why a gateway cannot be built or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {listen}: {why}. Is another process there? Change server.listen or admin.listen")]
+    Bind {
+        /// The address.
+        listen: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("store.path: {0}")]
+    Store(#[from] store::Error),
+    /// The way out cannot be built.
+    #[error(transparent)]
+    Egress(#[from] egress::BuildError),
+}
+
+/// A gateway that is built and bound and does not run yet.
+pub struct App {
+    parts: Arc<Parts>,
+    listeners: Vec<Listener>,
+    admin: Listener,
+    tasks: Groups,
+}
+
+/// Tasks by when they stop.
+#[derive(Clone, Default)]
+struct Groups {
+    /// Listeners and connections of callers.
+    front: Tasks,
+    /// Pollers, retention, the saving of cursors.
+    events: Tasks,
+    /// What callers' requests and pollers still need while they end: resolvers, exchanges that outlive their callers.
+    work: Tasks,
+    /// The store's writer.
+    store: Tasks,
+    /// The operator's port.
+    admin: Tasks,
+}
+
+impl App {
+    /// Binds all ports, opens the store and builds every part. Starts nothing but the store's writer.
+    ///
+    /// # Errors
+    /// When an address is taken, the store cannot be opened, or the trust anchors cannot be read.
+    pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
+        let mut listeners = Vec::with_capacity(config.server.listen.len());
+        for listen in &config.server.listen {
+            listeners.push(bind(listen).await?);
+        }
+        let admin = bind(&config.admin.listen).await?;
+
+        let tasks = Groups::default();
+        let metrics = Metrics::new();
+        let (time, meters) = (|| clock.clone(), || metrics.clone());
+        let store: Arc<dyn Store> =
+            EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
+        let past = Past::of(&*store, &clock);
+        let egress = Egress::new(&config, past, time(), meters(), &tasks.work)?;
+        let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
+        let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
+        let gateway = Gateway::new(
+            &config,
+            egress.clone(),
+            events.clone(),
+            history.clone(),
+            meters(),
+            time(),
+            tasks.front.stopping(),
+        );
+        let parts = Parts {
+            clock,
+            metrics,
+            config: ArcSwap::from_pointee(config),
+            reload: ArcSwap::from_pointee(reload::State::default()),
+            egress,
+            events,
+            history,
+            gateway,
+            store,
+            draining: CancellationToken::new(),
+        };
+        Ok(Self { parts: Arc::new(parts), listeners, admin, tasks })
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+
+    /// Where callers connect, with the ports that were given for port 0.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Listen> {
+        self.listeners.iter().map(Listener::address).collect()
+    }
+
+    /// Where operators connect.
+    #[must_use]
+    pub fn admin_address(&self) -> Listen {
+        self.admin.address()
+    }
+
+    /// Starts everything and serves until `stop`, then drains.
+    ///
+    /// # Errors
+    /// When the store cannot open the logs of the configured apps, or a vital task died.
+    pub async fn run(self, stop: CancellationToken, watch: Option<Watch>) -> Result<(), RunError> {
+        let Self { parts, listeners, admin, tasks } = self;
+        let config = parts.config.load_full();
+        parts.history.apply(&config.apps, config.upstream.vendor);
+        parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
+        let (operator, own) = (parts.clone(), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
+        admin.serve(&tasks.admin, own, move |_, request| admin::answer(operator.clone(), request));
+        let limits = Limits::new(
+            config.server.max_connections,
+            config.server.header_read_timeout,
+            parts.metrics.connections.clone(),
+        );
+        for listener in listeners {
+            let gateway = parts.gateway.clone();
+            listener
+                .serve(&tasks.front, limits.clone(), move |conn, request| flow::handle(gateway.clone(), conn, request));
+        }
+        if let Some(watch) = watch {
+            let reloader = reload::Reloader::new(watch.path, parts.clone(), watch.levels);
+            tasks.work.spawn(Kind::Reload, reloader.run(watch.files, tasks.work.stopping()));
+        }
+        tracing::info!("ready");
+        let failed = tokio::select! {
+            () = stop.cancelled() => false,
+            () = tasks.failed() => true,
+        };
+        tasks.drain(&parts).await;
+        if failed { Err(RunError::TaskDied) } else { Ok(()) }
+    }
+}
+
+/// What is needed to reload while running.
+pub struct Watch {
+    /// The configuration file.
+    pub path: std::path::PathBuf,
+    /// It and every file it names.
+    pub files: Vec<std::path::PathBuf>,
+    /// The log's levels, if this process logs.
+    pub levels: Option<crate::telemetry::Levels>,
+}
+
+/// Why a gateway ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It could not start.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A task died that promises rest on; the log says which.
+    #[error("a vital task died; see the log")]
+    TaskDied,
+}
+
+async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
+    Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
+}
+
+impl Groups {
+    /// Resolves when a vital task of any group has panicked.
+    async fn failed(&self) {
+        tokio::select! {
+            () = self.front.failed().cancelled_owned() => {}
+            () = self.events.failed().cancelled_owned() => {}
+            () = self.work.failed().cancelled_owned() => {}
+            () = self.store.failed().cancelled_owned() => {}
+        }
+    }
+
+    async fn drain(&self, parts: &Parts) {
+        let grace = parts.config.load().server.shutdown_grace;
+        let until = Instant::now() + grace;
+        tracing::info!(grace_seconds = grace.as_secs(), "draining");
+        parts.draining.cancel();
+        // Both at once: a reader that waits for events is answered while the pollers store their last reads.
+        let (connections, pollers) = tokio::join!(self.front.finish(grace), self.events.finish(grace));
+        if connections + pollers > 0 {
+            tracing::warn!(connections, pollers, "grace is over; cut");
+        }
+        self.work.finish(Duration::ZERO).await;
+        if let Err(why) = parts.events.flush().await {
+            tracing::error!(%why, "not everything could be stored");
+        }
+        if let Err(why) = parts.store.close(parts.clock.wall_ms()).await {
+            tracing::error!(%why, "store not closed in order");
+        }
+        let left = until.saturating_duration_since(Instant::now()).max(LAST_GRACE);
+        self.store.finish(left).await;
+        self.admin.finish(Duration::ZERO).await;
+        tracing::info!("stopped");
+    }
+}
+
+impl Parts {
+    /// Puts a validated configuration in force, whole or not at all.
+    ///
+    /// # Errors
+    /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
+    pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
+        self.egress.apply(config)?;
+        if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
+            let old = self.config.load_full();
+            self.egress.apply(&old)?;
+            self.events.apply(&old.apps, &old.upstream).await?;
+            return Err(why.into());
+        }
+        self.history.apply(&config.apps, config.upstream.vendor);
+        self.gateway.apply(config);
+        self.config.store(Arc::new(config.clone()));
+        Ok(())
+    }
+
+    /// Why the gateway is not ready for callers; empty when it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let draining = self.draining.is_cancelled().then(|| "draining".to_owned());
+        draining.into_iter().chain(self.events.not_ready()).collect()
+    }
+}

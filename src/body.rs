@@ -1,0 +1,261 @@
+//! Bodies: what a response carries to its caller, and how a request's body is read.
+//!
+//! Invariants:
+//! - A response body's length is known before its first byte: its frames are all there. Frames are shared buffers, so the
+//!   same event text goes to a thousand readers from one copy.
+//! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
+//!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
+//! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
+
+pub mod handover;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+
+use handover::{Ending, Ticket};
+
+/// A response's body.
+#[derive(Debug, Default)]
+pub struct Body {
+    frames: std::vec::IntoIter<Bytes>,
+    next: Option<Bytes>,
+    total: u64,
+    left: u64,
+    /// HTTP/2: the last byte is a frame of its own, see [`Body::bind`].
+    split_tail: bool,
+    ending: Option<Box<dyn Ending>>,
+    ticket: Option<Ticket>,
+}
+
+/// Pieces below this size are copied together: a frame costs more than the copy.
+const SMALL: usize = 1024;
+
+/// Collects a body's frames: large buffers are shared, small pieces are copied together.
+#[derive(Debug, Default)]
+pub struct Frames {
+    done: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Frames {
+    /// Adds a copy of a small piece.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.small.put_slice(piece);
+    }
+
+    /// Adds a shared buffer: without copying when it is large.
+    pub fn share(&mut self, piece: Bytes) {
+        if piece.len() < SMALL {
+            return self.push(&piece);
+        }
+        if !self.small.is_empty() {
+            self.done.push(self.small.split().freeze());
+        }
+        self.done.push(piece);
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn into_body(mut self) -> Body {
+        if !self.small.is_empty() {
+            self.done.push(self.small.freeze());
+        }
+        let total = self.done.iter().map(|f| f.len() as u64).sum();
+        let mut frames = self.done.into_iter();
+        Body::of(frames.next(), frames, total)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        let total = bytes.len() as u64;
+        Self::of((total > 0).then_some(bytes), Vec::new().into_iter(), total)
+    }
+}
+
+impl Body {
+    fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
+        Self { frames, next, total, left: total, split_tail: false, ending: None, ticket: None }
+    }
+
+    /// How many bytes it had from the start.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Hangs an ending on it.
+    pub fn on_end(&mut self, ending: Box<dyn Ending>) {
+        self.ending = Some(ending);
+    }
+
+    /// For an answer to HEAD: the bytes are not sent, and count as taken.
+    pub fn withhold(&mut self) {
+        self.next = None;
+        self.frames = Vec::new().into_iter();
+        self.left = 0;
+    }
+
+    /// Ties it to the connection that will carry it.
+    ///
+    /// On HTTP/2 the last byte is sent as a frame of its own. A frame is taken whole as soon as the caller's window has
+    /// room for one byte; so when that last frame is taken, the window has room for the whole body, and the connection's
+    /// next complete flush carries all of it.
+    pub fn bind(&mut self, ticket: Ticket, http2: bool) {
+        self.split_tail = http2 && self.ending.is_some();
+        self.ticket = Some(ticket);
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(mut frame) = self.next.take() else { return Poll::Ready(None) };
+        let is_last = frame.len() as u64 == self.left;
+        if is_last && self.split_tail && frame.len() > 1 {
+            self.next = Some(frame.split_off(frame.len() - 1));
+        } else {
+            self.next = self.frames.next();
+        }
+        self.left -= frame.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let Some(ending) = &mut self.ending {
+            ending.taken(self.total - self.left);
+        }
+        // A body of known length is not always polled to `None`: whether it was taken whole is read off what is left.
+        if let (Some(ticket), 0) = (self.ticket.take(), self.left) {
+            ticket.taken_whole(self.ending.take());
+        }
+    }
+}
+
+/// Why a request's body could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// More bytes than allowed.
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    /// It did not come in time.
+    #[error("the body did not come in time")]
+    TooSlow,
+    /// The connection broke, or the body's framing did.
+    #[error("the body ended early")]
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes within `time`.
+///
+/// # Errors
+/// See [`Unread`]. A body whose stated length is over the limit is refused before a byte of it is read.
+pub async fn read_up_to(mut body: Incoming, limit: usize, time: Duration) -> Result<Bytes, Unread> {
+    let at_least = body.size_hint().lower();
+    if at_least > limit as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let read = async {
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            // Trailers mean nothing to us.
+            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+            if first.len() + whole.len() + data.len() > limit {
+                return Err(Unread::TooLarge);
+            }
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+                continue;
+            }
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&data);
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    };
+    tokio::time::timeout(time, read).await.unwrap_or(Err(Unread::TooSlow))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn take_all(body: &mut Body) -> Vec<Bytes> {
+        let mut frames = Vec::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(&mut cx) {
+            frames.push(frame.into_data().unwrap());
+        }
+        frames
+    }
+
+    #[derive(Debug)]
+    struct Told(Arc<AtomicBool>);
+    impl Ending for Told {
+        fn taken(&mut self, _: u64) {}
+        fn handed_over(self: Box<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn large_pieces_are_shared_and_small_ones_are_joined() {
+        let large = Bytes::from(vec![b'x'; SMALL]);
+        let mut frames = Frames::default();
+        frames.push(b"[");
+        frames.share(Bytes::from_static(b"1"));
+        frames.push(b",");
+        frames.share(large.clone());
+        frames.push(b"]");
+        let mut body = frames.into_body();
+        assert_eq!(body.total(), 4 + SMALL as u64);
+        let taken = take_all(&mut body);
+        assert_eq!(taken[0], "[1,");
+        assert_eq!(taken[1].as_ptr(), large.as_ptr());
+        assert_eq!(taken[2], "]");
+    }
+
+    #[test]
+    fn an_ending_is_told_only_after_the_whole_body_was_taken_and_flushed() {
+        for (take, flush, expected) in [(true, true, true), (true, false, false), (false, true, false)] {
+            let told = Arc::new(AtomicBool::new(false));
+            let wire = handover::Wire::new();
+            let mut body = Body::from(Bytes::from_static(b"abc"));
+            body.on_end(Box::new(Told(told.clone())));
+            body.bind(wire.ticket(), true);
+            if take {
+                assert_eq!(take_all(&mut body), ["ab", "c"]);
+            }
+            drop(body);
+            assert_eq!(wire.in_hand(), u32::from(take));
+            if flush {
+                wire.flushed();
+            }
+            wire.settle();
+            assert_eq!(told.load(Ordering::SeqCst), expected, "taken {take}, flushed {flush}");
+            wire.close();
+            assert_eq!(wire.in_hand(), 0);
+            assert_eq!(told.load(Ordering::SeqCst), expected, "closing tells nobody");
+        }
+    }
+}

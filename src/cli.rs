@@ -1,0 +1,94 @@
+//! The command line: one file a command.
+//!
+//! Exit status: 0 done, 1 failed, 2 wrong usage (clap's own).
+
+pub mod check;
+pub mod client_key;
+pub mod demo;
+pub mod serve;
+pub mod simulate;
+pub mod token;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::Clock;
+
+/// An authenticating reverse proxy for a vendor's real-time-messaging REST API.
+#[derive(Debug, Parser)]
+#[command(name = "rtm-gateway", version, about, after_help = EXAMPLE)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::Args),
+    /// Validate a configuration as `serve` would, and print it in full with every secret redacted
+    Check(check::Args),
+    /// Show the whole job on loopback: a simulated vendor, a gateway, real requests
+    Demo(demo::Args),
+    /// Run the simulated vendor alone
+    Simulate(simulate::Args),
+    /// Mint or explain RTM tokens
+    Token(token::Args),
+    /// Make a caller's key and its [[clients]] stanza
+    ClientKey(client_key::Args),
+}
+
+/// Why a command ended without having done its work. Exit status 1.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What went wrong, for people.
+    #[error("{0}")]
+    Failed(String),
+    /// It has been written to stderr already.
+    #[error("failed")]
+    Told,
+    /// The output could not be written, or the system gave no runtime.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The gateway could not run, or ended by itself.
+    #[error(transparent)]
+    Run(#[from] crate::app::RunError),
+    /// Logging could not be set up.
+    #[error(transparent)]
+    Log(#[from] crate::telemetry::Error),
+}
+
+impl Cli {
+    /// Runs the command and says how it ended.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let (mut out, mut err) = (io::stdout(), io::stderr());
+        let done = match self.command {
+            Command::Serve(args) => serve::run(&args, &mut err),
+            Command::Check(args) => check::run(&args, &mut out, &mut err),
+            Command::Demo(args) => demo::run(&args, &mut out),
+            Command::Simulate(args) => simulate::run(&args, &mut out),
+            Command::Token(args) => token::run(&args, &Clock::system(), &mut out),
+            Command::ClientKey(args) => client_key::run(&args, &mut out),
+        };
+        match done {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(CliError::Told) => {}
+            // A reader who has seen enough (`| head`) is no failure to speak of.
+            Err(CliError::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(why) => {
+                // A closed stderr leaves nobody to tell.
+                let _ = writeln!(err, "rtm-gateway: {why}");
+            }
+        }
+        ExitCode::FAILURE
+    }
+}
+
+const EXAMPLE: &str = "\
+Example:
+  rtm-gateway demo
+
+See it work first with `demo`; then write a configuration and `check` it; then `serve` it.";

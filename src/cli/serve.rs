@@ -1,0 +1,83 @@
+//! `rtm-gateway serve`: runs the gateway until it is told to stop.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::CliError;
+use crate::app::{App, Watch};
+use crate::clock::Clock;
+use crate::config::{LogFormat, load};
+use crate::telemetry;
+
+/// What `serve` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  rtm-gateway serve --config config/gateway.toml\n\n\
+    SIGTERM and Ctrl-C stop it in order. SIGHUP, or a changed file, reloads the configuration.")]
+pub struct Args {
+    /// The configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Log as one JSON object a line, or as text for people; goes before log.format
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+/// Runs the gateway.
+///
+/// # Errors
+/// When the configuration is not valid, an address is taken, or the store cannot be opened.
+pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+    let loaded = match load::from_file(&args.config) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            writeln!(err, "{faults}")?;
+            return Err(CliError::Told);
+        }
+    };
+    let format = match args.log_format {
+        Some(Format::Json) => LogFormat::Json,
+        Some(Format::Text) => LogFormat::Text,
+        None => loaded.config.log.format,
+    };
+    let levels = telemetry::init(&loaded.config.log.level, format)?;
+    for warning in &loaded.warnings {
+        tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        let app = App::build(loaded.config, Clock::system()).await.map_err(crate::app::RunError::from)?;
+        for address in app.addresses() {
+            tracing::info!(%address, "listening for callers");
+        }
+        tracing::info!(address = %app.admin_address(), "listening for operators");
+        let watch = Watch { path: args.config.clone(), files: loaded.files, levels: Some(levels) };
+        app.run(stop, Some(watch)).await?;
+        Ok(())
+    })
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process: there is no group to own it")]
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,145 @@
+//! What no section can judge by itself: references between them, who is reachable from where, values that fight.
+//!
+//! Invariant: a check that needs a part which could not be read says nothing; that part has its own fault.
+
+use std::net::SocketAddr;
+
+use super::document::Document;
+use super::load::{Draft, Entry};
+use super::{App, Listen, QuotaRule};
+
+pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
+    addresses(doc, draft);
+    anonymous(doc, draft);
+    admin_key(doc, draft);
+    allowed_apps(doc, draft);
+    idle_parts(doc, draft);
+    times(doc, draft);
+    for (n, app) in whole(&draft.apps) {
+        polling(doc, n, app);
+    }
+}
+
+/// Whether binding one would keep the other from being bound. Port 0 is a free port each time.
+fn clash(a: &Listen, b: &Listen) -> bool {
+    let everywhere = |x: &SocketAddr| x.ip().is_unspecified();
+    match (a, b) {
+        (Listen::Unix(a), Listen::Unix(b)) => a == b,
+        (Listen::Tcp(a), Listen::Tcp(b)) => {
+            let same_family = a.is_ipv4() == b.is_ipv4();
+            let dual_stack = [a, b].iter().any(|x| x.is_ipv6() && everywhere(x));
+            let covers = (everywhere(a) || everywhere(b)) && (same_family || dual_stack);
+            a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers)
+        }
+        _ => false,
+    }
+}
+
+fn addresses(doc: &Document<'_>, draft: &Draft) {
+    if !doc.sound("server.listen") || !doc.sound("admin.listen") {
+        return;
+    }
+    let listen = &draft.server.listen;
+    for (n, here) in listen.iter().enumerate() {
+        if listen[..n].iter().any(|other| clash(here, other)) {
+            doc.fault_at(&format!("server.listen[{n}]"), "clashes with another listener", "Give each its own port");
+        }
+    }
+    if listen.iter().any(|other| clash(&draft.admin.listen, other)) {
+        doc.fault_at("admin.listen", "clashes with server.listen", "Give each its own port");
+    }
+}
+
+fn anonymous(doc: &Document<'_>, draft: &Draft) {
+    let Some(name) = &draft.server.anonymous_client else { return };
+    if all_named(&draft.clients) && !draft.clients.iter().any(|client| client.name.as_ref() == Some(name)) {
+        let mend = "Add [[clients]] with that name, or correct it";
+        doc.fault_at("server.anonymous_client", "names a client that is not configured", mend);
+    }
+    if doc.sound("server.listen") && !draft.server.listen.iter().all(Listen::is_local) {
+        let what = "needs every address of server.listen to be loopback or a Unix socket";
+        doc.fault_at("server.anonymous_client", what, "Leave it out, or listen on this machine only");
+    }
+}
+
+fn admin_key(doc: &Document<'_>, draft: &Draft) {
+    let admin = &draft.admin;
+    if !admin.listen.is_local() && admin.api_key_sha256.is_none() && doc.sound("admin.api_key_sha256") {
+        let what = "is needed unless admin.listen is loopback or a Unix socket";
+        doc.fault_at("admin.api_key_sha256", what, "`rtm-gateway client-key NAME` makes a key and its SHA-256");
+    }
+    let Some(key) = admin.api_key_sha256 else { return };
+    for (n, _) in whole(&draft.clients).filter(|(_, client)| client.api_key_sha256 == Some(key)) {
+        let path = format!("clients[{n}].api_key_sha256");
+        doc.warn_at(&path, "is that of the admin API too: this client can open it", "Make a key for each");
+    }
+}
+
+fn allowed_apps(doc: &Document<'_>, draft: &Draft) {
+    if !all_named(&draft.apps) {
+        return;
+    }
+    for (n, client) in whole(&draft.clients) {
+        for (m, allow) in client.allow.iter().enumerate() {
+            if allow.app.is_some() && !draft.apps.iter().any(|app| app.name == allow.app) {
+                let path = format!("clients[{n}].allow[{m}].app");
+                doc.fault_at(&path, "names an app that is not configured", "Write the id of one of [[apps]], or \"*\"");
+            }
+        }
+    }
+}
+
+/// Parts that nobody can use.
+fn idle_parts(doc: &Document<'_>, draft: &Draft) {
+    if draft.clients.is_empty() {
+        doc.warn_at("clients", "is empty: every call will be refused", "`rtm-gateway client-key NAME` makes a client");
+        return;
+    }
+    for (n, client) in whole(&draft.clients) {
+        let anonymous = draft.server.anonymous_client.as_ref() == Some(&client.name);
+        if client.api_key_sha256.is_none() && !anonymous {
+            let mend = "Give it an api_key_sha256, or make it server.anonymous_client";
+            doc.warn_at(&format!("clients[{n}]"), "has no key: no caller can be this client", mend);
+        }
+        if client.allow.is_empty() {
+            doc.warn_at(&format!("clients[{n}]"), "is allowed nothing", "Give it an allow entry");
+        }
+    }
+}
+
+fn times(doc: &Document<'_>, draft: &Draft) {
+    let request = draft.upstream.request_timeout;
+    for (n, _) in whole(&draft.apps).filter(|(_, app)| request > app.history.deadline) {
+        let path = format!("apps[{n}].history.deadline");
+        let what = "is shorter than upstream.request_timeout: one slow answer uses it up";
+        doc.warn_at(&path, what, "Raise it, or lower upstream.request_timeout");
+    }
+    if draft.server.shutdown_grace < request {
+        let what = "is shorter than upstream.request_timeout: a stop may cut a read of events in flight";
+        doc.warn_at("server.shutdown_grace", what, "Raise it, or lower upstream.request_timeout");
+    }
+}
+
+/// Whether an app's pollers will be held back by its quota even while events flow calmly.
+fn polling(doc: &Document<'_>, n: usize, app: &App) {
+    for stream in &app.events.streams {
+        let QuotaRule::Own(limit) = app.quota.rule(stream.bucket()) else { continue };
+        let reads = limit.per.as_secs_f64() / app.events.poll_interval.as_secs_f64() * app.regions.len() as f64;
+        if reads > f64::from(limit.requests.get()) {
+            let what = format!("asks for more reads of {stream} in all regions than its quota allows");
+            doc.warn_at(
+                &format!("apps[{n}].events.poll_interval"),
+                what,
+                "Raise it; the quota holds reads back anyway",
+            );
+        }
+    }
+}
+
+fn whole<N, T>(entries: &[Entry<N, T>]) -> impl Iterator<Item = (usize, &T)> {
+    entries.iter().enumerate().filter_map(|(n, entry)| entry.whole.as_ref().map(|whole| (n, whole)))
+}
+
+fn all_named<N, T>(entries: &[Entry<N, T>]) -> bool {
+    entries.iter().all(|entry| entry.name.is_some())
+}

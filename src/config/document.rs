@@ -1,0 +1,298 @@
+//! A TOML file whose every key knows its path and line, and a list of what is wrong with it.
+//!
+//! Invariants: a table is read by [`Table::read`] or [`Node::table`], which refuse every key that the reader did not ask
+//! for; a reader that meets a fault notes it and goes on, so that one pass finds them all.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::finding::Finding;
+
+/// The file, and what was found in it so far.
+pub(super) struct Document<'d> {
+    text: &'d str,
+    root: &'d DeTable<'d>,
+    found: RefCell<Found>,
+}
+
+/// What a reading brings up beside the values.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) faults: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+    /// Files the configuration refers to.
+    pub(super) files: Vec<PathBuf>,
+    /// Every key that was asked for, without indices: what the documented file must explain.
+    pub(super) asked: std::collections::BTreeSet<String>,
+}
+
+impl<'d> Document<'d> {
+    pub(super) fn new(text: &'d str, root: &'d DeTable<'d>) -> Self {
+        Self { text, root, found: RefCell::default() }
+    }
+
+    /// Reads the top level.
+    pub(super) fn read<T>(&'d self, reader: impl FnOnce(&Table<'d>) -> T) -> T {
+        Table::new(self, String::new(), 0..0, self.root).read(reader)
+    }
+
+    /// A fault at a path that a check across sections knows by name.
+    pub(super) fn fault_at(&self, path: &str, what: impl Into<String>, mend: impl Into<String>) {
+        let finding = self.finding(path.to_owned(), &self.locate(path), what.into(), mend.into());
+        self.found.borrow_mut().faults.push(finding);
+    }
+
+    /// A warning at a path.
+    pub(super) fn warn_at(&self, path: &str, what: impl Into<String>, mend: impl Into<String>) {
+        let finding = self.finding(path.to_owned(), &self.locate(path), what.into(), mend.into());
+        self.found.borrow_mut().warnings.push(finding);
+    }
+
+    /// Whether no fault was found at this path or below it.
+    pub(super) fn sound(&self, path: &str) -> bool {
+        let below = |fault: &Finding| fault.path.strip_prefix(path).is_some_and(|rest| !rest.starts_with(is_bare));
+        !self.found.borrow().faults.iter().any(below)
+    }
+
+    pub(super) fn into_found(self) -> Found {
+        let mut found = self.found.into_inner();
+        found.faults.sort_by_key(|f| (f.line, f.column));
+        found.warnings.sort_by_key(|f| (f.line, f.column));
+        found
+    }
+
+    fn finding(&self, path: String, span: &Range<usize>, what: String, mend: String) -> Finding {
+        let (line, column) = position(self.text, span.start);
+        Finding { path, line: Some(line), column: Some(column), what, mend }
+    }
+
+    /// Where the path stands; where its nearest ancestor does when it does not.
+    fn locate(&self, path: &str) -> Range<usize> {
+        let mut span = 0..0;
+        let mut here = None;
+        for step in path.split(['.', '[', ']']).filter(|step| !step.is_empty()) {
+            let next = match here {
+                None => self.root.get(step),
+                Some(value) => match step.parse::<usize>() {
+                    Ok(index) => DeValue::get(value, index),
+                    Err(_) => DeValue::get(value, step),
+                },
+            };
+            let Some(next) = next else { break };
+            span = next.span();
+            here = Some(next.get_ref());
+        }
+        span
+    }
+}
+
+/// One table.
+pub(super) struct Table<'d> {
+    doc: &'d Document<'d>,
+    path: String,
+    span: Range<usize>,
+    entries: &'d DeTable<'d>,
+    /// What the reader knows.
+    asked: RefCell<Vec<&'static str>>,
+    /// What is already refused, or cannot be judged.
+    spared: RefCell<Vec<&'static str>>,
+}
+
+impl<'d> Table<'d> {
+    fn new(doc: &'d Document<'d>, path: String, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
+        Self { doc, path, span, entries, asked: RefCell::default(), spared: RefCell::default() }
+    }
+
+    fn read<T>(self, reader: impl FnOnce(&Self) -> T) -> T {
+        let read = reader(&self);
+        self.refuse_the_rest();
+        read
+    }
+
+    /// The value of a key, if it is there.
+    pub(super) fn take(&self, key: &'static str) -> Option<Node<'d>> {
+        self.asked.borrow_mut().push(key);
+        let path = join(&self.path, key);
+        self.doc.found.borrow_mut().asked.insert(without_indices(&path));
+        let value = self.entries.get(key)?;
+        Some(Node { doc: self.doc, path, value })
+    }
+
+    /// The value of a key that must be there. `mend` says what to write.
+    pub(super) fn need(&self, key: &'static str, mend: &str) -> Option<Node<'d>> {
+        let node = self.take(key);
+        if node.is_none() {
+            self.missing(key, mend);
+        }
+        node
+    }
+
+    /// The value of a key, read by `parse`; the default when it is absent or faulty.
+    pub(super) fn or<T>(&self, key: &'static str, parse: impl FnOnce(Node<'d>) -> Option<T>, default: T) -> T {
+        self.take(key).and_then(parse).unwrap_or(default)
+    }
+
+    /// A table inside this one; the default when it is absent.
+    pub(super) fn section<T: Default>(&self, key: &'static str, reader: impl FnOnce(&Table<'d>) -> T) -> T {
+        self.take(key).and_then(|node| node.table(reader)).unwrap_or_default()
+    }
+
+    /// Refuses keys of features that this version does not have.
+    pub(super) fn later(&self, keys: &[&'static str]) {
+        self.refuse(keys, "is not available in this version", "Leave it out");
+    }
+
+    /// Refuses keys that have no place here.
+    pub(super) fn refuse(&self, keys: &[&'static str], what: &str, mend: &str) {
+        for key in keys {
+            if let Some((key, _)) = self.entries.get_key_value(*key) {
+                let path = join(&self.path, key.get_ref());
+                self.fault_on(path, &key.span(), what.to_owned(), mend.to_owned());
+            }
+        }
+        self.spared.borrow_mut().extend(keys);
+    }
+
+    /// Lets every key pass: for a table whose kind is unknown, so that nothing can be said of the rest.
+    pub(super) fn spare_the_rest(&self, keys: &[&'static str]) {
+        self.spared.borrow_mut().extend(keys);
+    }
+
+    /// Says that a key is missing from this table.
+    pub(super) fn missing(&self, key: &str, mend: &str) {
+        self.fault_on(join(&self.path, key), &self.span, "is missing".into(), mend.into());
+    }
+
+    /// Whether no fault was found in this table so far.
+    pub(super) fn sound(&self) -> bool {
+        self.doc.sound(&self.path)
+    }
+
+    fn fault_on(&self, path: String, span: &Range<usize>, what: String, mend: String) {
+        let finding = self.doc.finding(path, span, what, mend);
+        self.doc.found.borrow_mut().faults.push(finding);
+    }
+
+    fn refuse_the_rest(&self) {
+        let (asked, spared) = (self.asked.borrow(), self.spared.borrow());
+        for (key, _) in self.entries {
+            let name = key.get_ref().as_ref();
+            if asked.contains(&name) || spared.contains(&name) {
+                continue;
+            }
+            let mend = match nearest(key.get_ref(), &asked) {
+                Some(near) => format!("The nearest known key is `{near}`"),
+                None => format!("Known here: {}", asked.join(", ")),
+            };
+            self.fault_on(join(&self.path, key.get_ref()), &key.span(), "is not a known key".into(), mend);
+        }
+    }
+}
+
+/// One value.
+#[derive(Clone)]
+pub(super) struct Node<'d> {
+    doc: &'d Document<'d>,
+    pub(super) path: String,
+    value: &'d Spanned<DeValue<'d>>,
+}
+
+impl<'d> Node<'d> {
+    pub(super) fn value(&self) -> &'d DeValue<'d> {
+        self.value.get_ref()
+    }
+
+    /// Notes that the value is faulty. Gives `None`, the value's place in what is being read.
+    pub(super) fn fault<T>(&self, what: impl Into<String>, mend: impl Into<String>) -> Option<T> {
+        let finding = self.doc.finding(self.path.clone(), &self.value.span(), what.into(), mend.into());
+        self.doc.found.borrow_mut().faults.push(finding);
+        None
+    }
+
+    /// Notes that a key of this table is faulty.
+    pub(super) fn fault_in(&self, key: &str, what: &str, mend: &str) {
+        self.doc.fault_at(&join(&self.path, key), what, mend);
+    }
+
+    /// Notes that the value is questionable.
+    pub(super) fn warn(&self, what: impl Into<String>, mend: impl Into<String>) {
+        let finding = self.doc.finding(self.path.clone(), &self.value.span(), what.into(), mend.into());
+        self.doc.found.borrow_mut().warnings.push(finding);
+    }
+
+    /// Notes that the configuration refers to a file.
+    pub(super) fn refers_to(&self, file: PathBuf) {
+        self.doc.found.borrow_mut().files.push(file);
+    }
+
+    /// The table that this value must be.
+    pub(super) fn table<T>(&self, reader: impl FnOnce(&Table<'d>) -> T) -> Option<T> {
+        let DeValue::Table(entries) = self.value() else {
+            return self
+                .fault("must be a table", format!("Write [{0}], or {0} = {{ … }}", without_indices(&self.path)));
+        };
+        let (path, span) = (self.path.clone(), self.value.span());
+        Some(Table::new(self.doc, path, span, entries).read(reader))
+    }
+
+    /// The entries of the array that this value must be.
+    pub(super) fn entries(&self, like: &str) -> Option<Vec<Self>> {
+        let DeValue::Array(entries) = self.value() else {
+            return self.fault("must be an array", format!("Write {like}"));
+        };
+        let entry = |(n, value)| Self { doc: self.doc, path: format!("{}[{n}]", self.path), value };
+        Some(entries.iter().enumerate().map(entry).collect())
+    }
+}
+
+/// Line and column of a byte, both from 1; the column counts characters.
+pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(is_bare);
+    let key = if bare { key.to_owned() } else { format!("{key:?}") };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
+fn without_indices(path: &str) -> String {
+    path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
+}
+
+/// The known word nearest to a mistyped one, if one is near.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A longer text is no mistyped key, and the distance costs the product of the lengths.
+    if word.len() > 64 {
+        return None;
+    }
+    let near = |candidate: &str| distance(word, candidate);
+    let best = known.iter().copied().min_by_key(|candidate| near(candidate))?;
+    (near(best) <= (best.len() / 3).clamp(1, 3)).then_some(best)
+}
+
+/// How many characters must be added, removed or replaced to make one word the other.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,119 @@
+//! The documented file is the default, and explains every key.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::super::{Config, Credential, Events, History, Quota};
+use super::{from_text, read};
+
+const SHIPPED: &str = include_str!("../../../config/gateway.toml");
+
+/// The file with every key turned on, and secrets that are there.
+fn turned_on(dir: &Path) -> String {
+    let path = |name: &str| format!("\"{}\"", dir.join(name).display());
+    std::fs::write(dir.join("secret"), "hunter2").unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert;
+    std::fs::write(dir.join("ca.pem"), certificate.pem()).unwrap();
+    let on = |line: &str| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_alphabetic()) => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    let text: String = SHIPPED.lines().map(|line| on(line) + "\n").collect();
+    text.replace("{ env = \"RTM_API_KEY\" }", &format!("{{ file = {} }}", path("secret")))
+        .replace("{ env = \"RTM_APP_CERTIFICATE\" }", &format!("{{ file = {} }}", path("secret")))
+        .replace("\"/run/secrets/rtm-api-secret\"", &path("secret"))
+        .replace("\"certs/upstream-ca.pem\"", &path("ca.pem"))
+}
+
+#[test]
+fn its_active_keys_are_the_defaults_and_it_lacks_nothing_but_an_app() {
+    let root = DeTable::parse(SHIPPED).unwrap();
+    let (config, found) = read(SHIPPED, root.get_ref());
+    assert_eq!(config, Some(Config::default()));
+    let paths: Vec<&str> = found.faults.iter().map(|f| f.path.as_str()).collect();
+    assert_eq!(paths, ["apps"]);
+}
+
+#[test]
+fn its_examples_load_once_turned_on_and_show_the_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let loaded = from_text(&turned_on(dir.path()), Path::new("gateway.toml")).unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.files, [dir.path().join("ca.pem"), dir.path().join("secret"), "gateway.toml".into()]);
+    let app = &loaded.config.apps[0];
+    assert_eq!((app.quota, &app.events, &app.history), (Quota::default(), &Events::default(), &History::default()));
+    assert!(matches!(loaded.config.apps[1].credential, Credential::Token { .. }));
+    assert_eq!(loaded.config.clients[0].weight.get(), 1);
+}
+
+#[test]
+fn every_key_that_is_understood_is_in_it_and_set_to_the_default_where_it_is_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = turned_on(dir.path());
+    let root = DeTable::parse(&text).unwrap();
+    let (_, found) = read(&text, root.get_ref());
+    let mut written = BTreeSet::new();
+    keys(root.get_ref(), "", &mut written);
+    let missing: Vec<&String> = found.asked.difference(&written).filter(|key| !is_one_of_several(key)).collect();
+    assert!(missing.is_empty(), "not explained in config/gateway.toml: {missing:?}");
+
+    // Nothing is on in the file but keys; so each key that has a default is written down as on.
+    let mut on = BTreeSet::new();
+    keys(DeTable::parse(SHIPPED).unwrap().get_ref(), "", &mut on);
+    let entries = |key: &str| key.starts_with("apps") || key.starts_with("clients.");
+    let off: Vec<&str> = found.asked.difference(&on).map(String::as_str).filter(|key| !entries(key)).collect();
+    let optional = ["admin.api_key_sha256", "clients", "server.anonymous_client", "upstream.ca_file"];
+    assert_eq!(off, optional);
+}
+
+#[test]
+fn a_secret_pasted_in_place_of_any_value_is_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = turned_on(dir.path());
+    let lines: Vec<&str> = text.lines().collect();
+    let mut tried = 0;
+    for (n, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#')) else { continue };
+        for value in
+            ["\"s3cr3t/hunter2\"", "[\"s3cr3t/hunter2\"]", "{ env = \"s3cr3t\" }", "{ file = \"s3cr3t/hunter2\" }"]
+        {
+            let pasted = format!("{key} = {value}");
+            let mut lines = lines.clone();
+            lines[n] = &pasted;
+            let told = match from_text(&lines.join("\n"), Path::new("gateway.toml")) {
+                Ok(loaded) => format!("{:?}", loaded.warnings),
+                Err(faults) => format!("{faults:?}"),
+            };
+            assert!(!told.contains("s3cr3t"), "{told}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+/// A secret is `env` or `file`, a bucket a limit or a share: each is shown at one of its places.
+fn is_one_of_several(key: &str) -> bool {
+    let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
+    match last {
+        "env" | "file" => parent.starts_with("apps.credential."),
+        "requests" | "per" | "share" => parent.starts_with("apps.quota."),
+        _ => false,
+    }
+}
+
+fn keys(table: &DeTable<'_>, path: &str, written: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        let tables: Vec<&DeTable<'_>> = match value.get_ref() {
+            DeValue::Table(table) => vec![table],
+            DeValue::Array(entries) => entries.iter().filter_map(|entry| entry.get_ref().as_table()).collect(),
+            _ => Vec::new(),
+        };
+        for table in tables {
+            keys(table, &path, written);
+        }
+        written.insert(path);
+    }
+}

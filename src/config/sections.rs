@@ -1,0 +1,84 @@
+//! The sections that stand once: `[server]`, `[admin]`, `[log]`, `[store]`, `[upstream]`.
+
+use super::document::{Node, Table};
+use super::{Admin, Log, LogFormat, Server, Store, Upstream};
+use crate::names::ClientName;
+use crate::vendor::Vendor;
+
+pub(super) fn server(t: &Table<'_>) -> Server {
+    let d = Server::default();
+    t.later(&["tls"]);
+    Server {
+        listen: t.or("listen", listens, d.listen),
+        max_connections: t.or("max_connections", |n| n.count(1_000_000).map(|n| n as usize), d.max_connections),
+        request_body_limit: t.or("request_body_limit", body_limit, d.request_body_limit),
+        header_read_timeout: t.or("header_read_timeout", Node::duration, d.header_read_timeout),
+        shutdown_grace: t.or("shutdown_grace", Node::duration, d.shutdown_grace),
+        anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
+    }
+}
+
+pub(super) fn admin(t: &Table<'_>) -> Admin {
+    Admin {
+        listen: t.or("listen", Node::listen, Admin::default().listen),
+        api_key_sha256: t.take("api_key_sha256").and_then(Node::sha256),
+    }
+}
+
+pub(super) fn log(t: &Table<'_>) -> Log {
+    let d = Log::default();
+    Log {
+        level: t.or("level", Node::log_level, d.level),
+        format: t.or("format", |n| n.one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)]), d.format),
+        access: t.or("access", Node::flag, d.access),
+    }
+}
+
+pub(super) fn store(t: &Table<'_>) -> Store {
+    t.later(&["url"]);
+    if let Some(kind) = t.take("kind") {
+        match kind.value().as_str() {
+            Some("redis") => kind.fault::<()>("\"redis\" is not available in this version", "Write \"embedded\""),
+            _ => kind.one_of(&[("embedded", ())]),
+        };
+    }
+    Store { path: t.or("path", folder, Store::default().path) }
+}
+
+pub(super) fn upstream(t: &Table<'_>) -> Upstream {
+    let d = Upstream::default();
+    let vendors = [Vendor::AnyRtc, Vendor::Agora].map(|v| (v.as_str(), v));
+    t.later(&["proxy"]);
+    Upstream {
+        vendor: t.or("vendor", |n| n.one_of(&vendors), d.vendor),
+        connect_timeout: t.or("connect_timeout", Node::duration, d.connect_timeout),
+        request_timeout: t.or("request_timeout", Node::duration, d.request_timeout),
+        ca_file: t.take("ca_file").and_then(Node::certificates),
+    }
+}
+
+fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
+    let like = "[\"127.0.0.1:8080\"]";
+    let listens = node.clone().set(like, Node::listen)?;
+    if listens.is_empty() {
+        return node.fault("must name at least one address", format!("Write {like}"));
+    }
+    Some(listens)
+}
+
+/// A folder, or nothing yet: the store makes it.
+fn folder(node: Node<'_>) -> Option<std::path::PathBuf> {
+    let path = node.clone().path()?;
+    if path.exists() && !path.is_dir() {
+        return node.fault("names something that is not a folder", "Name a folder; it is made if it is not there");
+    }
+    Some(path)
+}
+
+/// Bodies are held whole, so their limit must stay far below the memory of a machine.
+fn body_limit(node: Node<'_>) -> Option<usize> {
+    match node.clone().size()? {
+        bytes @ ..=0x4000_0000 => usize::try_from(bytes).ok(),
+        _ => node.fault("must be at most 1GiB: a body is held in memory", "Write a smaller size"),
+    }
+}

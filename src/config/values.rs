@@ -1,0 +1,313 @@
+//! How each kind of value is read: text with a unit, an address, the name of something, a place where a secret is kept.
+//!
+//! Invariant: what is given back has passed its rule, and a fault says what belongs in the value's place, never what
+//! stands there.
+//!
+//! Durations are humantime's texts (`"250ms"`, `"2s"`, `"1h 30m"`, `"7d"`) from 1 ms to ten years: a shorter one would
+//! spin, a longer one would overflow clocks. Sizes are bytesize's texts (`"512B"`, `"1MiB"`, `"10MB"`). Neither is ever a
+//! bare number: 30 what? Relative paths are taken from the working directory of the process.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use hyper::Uri;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use toml::de::DeValue;
+
+use super::Listen;
+use super::document::{Node, nearest};
+use crate::secret::{Secret, SecretError, SecretSource};
+
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl<'d> Node<'d> {
+    pub(super) fn text(self) -> Option<&'d str> {
+        match self.value() {
+            DeValue::String(text) => Some(text),
+            _ => self.fault("must be a text", "Write it in quotes"),
+        }
+    }
+
+    pub(super) fn flag(self) -> Option<bool> {
+        match self.value() {
+            DeValue::Boolean(flag) => Some(*flag),
+            _ => self.fault("must be true or false", "Write it without quotes"),
+        }
+    }
+
+    /// A whole number of `1..=most`.
+    pub(super) fn count(self, most: u32) -> Option<u32> {
+        let DeValue::Integer(number) = self.value() else {
+            return self.fault("must be a whole number", "Write it without quotes and without a point");
+        };
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u32::try_from(n).ok());
+        match number.filter(|n| (1..=most).contains(n)) {
+            Some(number) => Some(number),
+            None => self.fault(format!("must be 1 to {most}"), "Write a number of that range"),
+        }
+    }
+
+    pub(super) fn duration(self) -> Option<Duration> {
+        let (what, like) = ("must be a duration with a unit, as \"2s\"", "Write a number and one of ms, s, m, h, d");
+        let DeValue::String(text) = self.value() else { return self.fault(what, like) };
+        match parse_duration(text) {
+            None => self.fault(what, like),
+            Some(d) if d < SHORTEST || d > LONGEST => {
+                self.fault("must be 1ms to 3650d", "Write a duration of that range")
+            }
+            Some(duration) => Some(duration),
+        }
+    }
+
+    /// A duration, or `"0s"` for off.
+    pub(super) fn duration_or_off(self) -> Option<Duration> {
+        if self.value().as_str().and_then(parse_duration) == Some(Duration::ZERO) {
+            return Some(Duration::ZERO);
+        }
+        self.duration()
+    }
+
+    /// A positive number of bytes.
+    pub(super) fn size(self) -> Option<u64> {
+        let like = "Write a number and one of B, KiB, MiB, GiB";
+        let DeValue::String(text) = self.value() else {
+            return self.fault("must be a size with a unit, as \"1MiB\": a bare number does not say of what", like);
+        };
+        let has_unit = text.trim_end().ends_with(|c: char| c.is_ascii_alphabetic());
+        match ByteSize::from_str(text).ok().filter(|_| has_unit) {
+            None => self.fault("must be a size with a unit, as \"1MiB\"", like),
+            Some(ByteSize(0)) => self.fault("must be more than nothing", like),
+            Some(ByteSize(u64::MAX)) => self.fault("must be less than 16 EiB", like),
+            Some(ByteSize(bytes)) => Some(bytes),
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        let text = self.value().as_str().unwrap_or_default();
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let mend = match nearest(text, &known) {
+            Some(near) => format!("The nearest is \"{near}\""),
+            None => "Write one of them, in quotes".to_owned(),
+        };
+        self.fault(format!("must be one of \"{}\"", known.join("\", \"")), mend)
+    }
+
+    /// An array of different values.
+    pub(super) fn set<T: PartialEq>(self, like: &str, parse: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
+        let mut set = Vec::new();
+        let mut whole = true;
+        for entry in self.entries(like)? {
+            match parse(entry.clone()) {
+                None => whole = false,
+                Some(value) if set.contains(&value) => {
+                    whole = false;
+                    entry.fault::<()>("is there already", "Leave it out");
+                }
+                Some(value) => set.push(value),
+            }
+        }
+        whole.then_some(set)
+    }
+
+    /// A name that has a rule of its own.
+    pub(super) fn name<T, E: Display>(self, parse: impl Fn(&str) -> Result<T, E>) -> Option<T> {
+        let text = self.clone().text()?;
+        parse(text).map_or_else(|why| self.fault(why.to_string(), "Write a name that keeps to it"), Some)
+    }
+
+    pub(super) fn listen(self) -> Option<Listen> {
+        let text = self.clone().text()?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            // sockaddr_un holds 108 bytes, the last of them zero.
+            if path.is_empty() || path.len() > 107 || path.contains('\0') {
+                return self.fault("must be \"unix:\" and a path of 1 to 107 bytes", "Give the socket a shorter path");
+            }
+            return Some(Listen::Unix(path.into()));
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) => Some(Listen::Tcp(address)),
+            Err(_) => self.fault(
+                "must be an address and a port, as \"127.0.0.1:8080\", or \"unix:/path/to/socket\"",
+                "Write the address as numbers; 0.0.0.0 or [::] is every address of the machine",
+            ),
+        }
+    }
+
+    /// A SHA-256 in hex.
+    pub(super) fn sha256(self) -> Option<[u8; 32]> {
+        // SHA-256 of nothing (FIPS 180-4): as the hash of a key it would let an empty key in.
+        const OF_NOTHING: [u8; 4] = [0xe3, 0xb0, 0xc4, 0x42];
+        let mend = "`rtm-gateway client-key NAME` makes a key and its SHA-256";
+        let text = self.clone().text()?;
+        match parse_hex(text) {
+            None => self.fault("must be a SHA-256 as 64 hex digits", mend),
+            Some(hash) if hash.starts_with(&OF_NOTHING) => self.fault("is the SHA-256 of an empty text", mend),
+            Some(hash) => Some(hash),
+        }
+    }
+
+    /// A vendor's address: scheme and authority, no more.
+    pub(super) fn base_url(self) -> Option<Uri> {
+        let text = self.clone().text()?;
+        let Some((uri, encrypted)) = parse_base_url(text) else {
+            return self.fault(
+                "must be http:// or https:// and a host, with a port if need be, as \"https://api.agrtc.cn\"",
+                "Leave out path, query, user and password: the gateway writes the path, and [apps.credential] holds the secret",
+            );
+        };
+        if !encrypted && !uri.host().is_some_and(is_loopback) {
+            self.warn("is plain http: credentials and messages cross the network in the clear", "Use https");
+        }
+        Some(uri)
+    }
+
+    /// A filter of log lines.
+    pub(super) fn log_level(self) -> Option<String> {
+        let text = self.clone().text()?;
+        // EnvFilter takes any word for a module's name, so a mistyped level would silence the log without a fault.
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        let clear = |part: &str| part.contains(['=', '[']) || levels.contains(&part.to_ascii_lowercase().as_str());
+        let mut parts = text.split(',').map(str::trim);
+        // EnvFilter's parser slices by bytes and panics inside a character of several.
+        let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        if plain && parts.all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+            return Some(text.to_owned());
+        }
+        self.fault(
+            format!("must be one of {}, or module=level, several with commas between", levels.join(", ")),
+            "As \"info\", or \"info,rtm_gateway::quota=debug\"",
+        )
+    }
+
+    /// A path of a file or folder, not looked at.
+    pub(super) fn path(self) -> Option<PathBuf> {
+        let text = self.clone().text()?;
+        if text.is_empty() || text.contains('\0') {
+            return self.fault("must be a path", "Relative paths are taken from the working directory");
+        }
+        Some(text.into())
+    }
+
+    /// A PEM file of certificates, looked at.
+    pub(super) fn certificates(self) -> Option<PathBuf> {
+        let path = self.clone().path()?;
+        self.refers_to(path.clone());
+        match trust_anchors(&path) {
+            Ok(()) => Some(path),
+            Err(why) => self.fault(format!("names a file that {why}"), "Name a PEM file of CA certificates"),
+        }
+    }
+
+    /// Where a secret is kept. The secret is read once, to see that it is there and passes `usable`.
+    pub(super) fn secret(self, usable: impl Fn(&Secret) -> Result<(), &'static str>) -> Option<SecretSource> {
+        let (what, mend) =
+            ("must be { env = \"NAME\" } or { file = \"PATH\" }", "A secret is never written here itself");
+        let DeValue::Table(_) = self.value() else { return self.fault(what, mend) };
+        let source = self.table(|t| match (t.take("env"), t.take("file")) {
+            (Some(env), None) => env.variable().map(SecretSource::Env),
+            (None, Some(file)) => file.path().map(SecretSource::File),
+            _ => self.fault(what, mend),
+        })??;
+        if let SecretSource::File(path) = &source {
+            self.refers_to(path.clone());
+        }
+        // Neither name is repeated: a secret written in its place by mistake would be shown.
+        match source.read() {
+            Ok(secret) => match usable(&secret) {
+                Ok(()) => Some(source),
+                Err(why) => self.fault(why, "Look at what is kept there"),
+            },
+            Err(SecretError::NoVariable(_)) => {
+                self.fault("names an environment variable that is not set", "Set it where the gateway is started")
+            }
+            Err(SecretError::Unusable(_)) => {
+                self.fault("is empty, or is not one line of text", "Look at what is kept there")
+            }
+            Err(SecretError::Unreadable { why, .. }) => self.fault(
+                format!("names a file that cannot be read: {why}"),
+                "Make it readable to the gateway; relative paths are taken from the working directory",
+            ),
+        }
+    }
+
+    fn variable(self) -> Option<String> {
+        let text = self.clone().text()?;
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if text.is_empty() || !text.chars().all(name) {
+            return self.fault("must be the name of an environment variable", "A secret is never written here itself");
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// A duration with a unit. Takes any text without a panic.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    // humantime panics where its sum of parts overflows at the last carry; a text that short cannot get there.
+    if text.len() > 24 {
+        return None;
+    }
+    humantime::parse_duration(text).ok()
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        *byte = digit(0)? << 4 | digit(1)?;
+    }
+    Some(hash)
+}
+
+/// The address, and whether it is https.
+fn parse_base_url(text: &str) -> Option<(Uri, bool)> {
+    // Uri drops a fragment without a word.
+    if text.contains(['#', '?', '@']) {
+        return None;
+    }
+    let uri: Uri = text.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let encrypted = match scheme.as_str() {
+        "https" => true,
+        "http" => false,
+        _ => return None,
+    };
+    let authority = uri.authority()?;
+    let port_is_sane = match authority.as_str().rsplit_once(':') {
+        Some((_, after)) if !after.ends_with(']') => after.parse::<u16>().is_ok_and(|port| port > 0),
+        _ => true,
+    };
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    if !bare || !port_is_sane || authority.host().is_empty() {
+        return None;
+    }
+    let uri = format!("{scheme}://{authority}").parse().ok()?;
+    Some((uri, encrypted))
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    address.map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |ip| ip.to_canonical().is_loopback())
+}
+
+fn trust_anchors(path: &Path) -> Result<(), String> {
+    let pem = std::fs::read(path).map_err(|e| format!("cannot be read: {}", e.kind()))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|_| "is not PEM".to_owned())?;
+        roots.add(certificate).map_err(|_| "holds a certificate that cannot be read".to_owned())?;
+    }
+    if roots.is_empty() { Err("holds no certificate".into()) } else { Ok(()) }
+}

@@ -1,0 +1,42 @@
+//! What is known of the connection a request came on.
+
+use std::net::SocketAddr;
+
+/// A connection's facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conn {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The address it came in on; `None` on a Unix socket.
+    pub local: Option<SocketAddr>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// By TCP.
+    Tcp(SocketAddr),
+    /// By a Unix socket.
+    Unix {
+        /// The user its process ran as when it connected, as the kernel says.
+        uid: Option<u32>,
+    },
+}
+
+/// What is wrong with how a request's head was written, where the HTTP library mends it without a word. In the
+/// request's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// `Content-Length` and `Transfer-Encoding` (RFC 9112, 6.3: the classic way to smuggle a request).
+    #[error("Transfer-Encoding: not with Content-Length")]
+    TwoLengths,
+    /// `Content-Length` more than once.
+    #[error("Content-Length: given twice")]
+    LengthTwice,
+    /// A target with a fragment (RFC 9112, 3.2 has none).
+    #[error("target: holds a fragment")]
+    Fragment,
+    /// Where this request begins could not be followed.
+    #[error("the request is malformed")]
+    Unfollowed,
+}

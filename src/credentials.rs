@@ -1,0 +1,199 @@
+//! What opens the vendor's door: secrets kept current, shown as headers, and guarded when the vendor refuses them.
+//!
+//! Invariants:
+//! - Nothing leaves without a [`Signed`], and only this module makes one: from an order, a seat, a [`Pass`] and a base
+//!   taken from the checked configuration. The caller's headers are copied by allow-list, so its own credentials cannot
+//!   be among them.
+//! - A secret that cannot be read stops what needs it, after [`GRACE`] in which its last good value still serves. An
+//!   empty or partly written file never replaces a good value. All of it mends itself.
+//! - After the vendor said 401 to a secret, at most one request at a time goes out with it until the vendor took one;
+//!   when the second is refused too, none but one probe each [`guard::PROBE_EVERY`] does, until the secret changes.
+//! - A secret leaves this module only as a header value marked sensitive.
+
+mod basic;
+mod guard;
+mod kept;
+mod minted;
+mod signed;
+pub mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config;
+use crate::names::AppId;
+use crate::secret::SecretError;
+use crate::vendor::Vendor;
+use guard::{Entry, Guard};
+use kept::{Kept, Shown};
+pub(crate) use signed::{Base, Signed};
+
+/// How long the last good value of a secret is used after the secret could no longer be read.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// How often a secret is looked at, at most, while requests are made.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The uid of a token credential cannot stand in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("uid cannot stand in a header")]
+pub struct BadUid;
+
+/// How a credential is, for the admin API. Holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CredentialState {
+    /// Whose.
+    pub app: String,
+    /// `basic` or `token`.
+    pub kind: &'static str,
+    /// `good`, `grace` (unreadable, the last good value still serves), `unavailable`, `doubted` (refused once) or
+    /// `refused` (the vendor is not asked but by probes).
+    pub state: &'static str,
+    /// What is wrong, naming the place of the secret, never its value.
+    pub problem: Option<String>,
+}
+
+/// One app's credential.
+pub(crate) struct Credential {
+    source: config::Credential,
+    vendor: Vendor,
+    kept: Kept,
+    guard: Guard,
+}
+
+/// Why an order may not go out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// The secret cannot be read.
+    Unavailable(SecretError),
+    /// The vendor refuses it.
+    Refused,
+    /// Whether the vendor still takes it was not known before the deadline.
+    Undecided,
+}
+
+/// The right to send one request with a credential. The vendor's verdict is told by [`Pass::accepted`] or
+/// [`Pass::refused`]; dropped, there was none.
+pub(crate) struct Pass {
+    credential: Arc<Credential>,
+    shown: Arc<Shown>,
+    /// The content that is on trial by this pass, if one is.
+    trial: Option<u64>,
+}
+
+impl Credential {
+    /// A credential; its secret is read now. One that cannot be read is no error here: it may come.
+    pub(crate) fn new(
+        app: &AppId,
+        source: &config::Credential,
+        vendor: Vendor,
+        clock: &Clock,
+    ) -> Result<Arc<Self>, BadUid> {
+        let recipe: Box<dyn kept::Recipe> = match source {
+            config::Credential::Basic { .. } => Box::new(basic::Basic),
+            config::Credential::Token { uid, .. } => Box::new(minted::Minted::new(app.clone(), uid, vendor)?),
+        };
+        let sources = match source {
+            config::Credential::Basic { api_key, api_secret } => vec![api_key.clone(), api_secret.clone()],
+            config::Credential::Token { app_certificate, .. } => vec![app_certificate.clone()],
+        };
+        let kept = Kept::new(app.clone(), sources, recipe, clock.clone());
+        kept.look();
+        Ok(Arc::new(Self { source: source.clone(), vendor, kept, guard: Guard::new(app.clone(), clock.clone()) }))
+    }
+
+    /// Whether it is what this configuration asks for.
+    pub(crate) fn is(&self, source: &config::Credential, vendor: Vendor) -> bool {
+        self.source == *source && self.vendor == vendor
+    }
+
+    /// Reads the secret now (a reload).
+    pub(crate) fn look(&self) {
+        self.kept.look();
+    }
+
+    /// Waits for the right to send: not at all, but while another order tries whether the vendor still takes the secret.
+    pub(crate) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Pass, Denied> {
+        loop {
+            let verdict = self.guard.verdict();
+            tokio::pin!(verdict);
+            // Listens before it looks: a verdict between the two is not missed.
+            verdict.as_mut().enable();
+            match self.try_enter()? {
+                Some(pass) => return Ok(pass),
+                None if tokio::time::timeout_at(deadline, verdict).await.is_err() => return Err(Denied::Undecided),
+                None => {}
+            }
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>) -> Result<Option<Pass>, Denied> {
+        let shown = self.kept.current().map_err(Denied::Unavailable)?;
+        match self.guard.enter(shown.content) {
+            Entry::Go { trial } => {
+                let trial = trial.then_some(shown.content);
+                Ok(Some(Pass { credential: self.clone(), shown, trial }))
+            }
+            Entry::Wait => Ok(None),
+            Entry::Refused => Err(Denied::Refused),
+        }
+    }
+
+    /// How it is.
+    pub(crate) fn state(&self, app: &AppId) -> CredentialState {
+        let kind = match self.source {
+            config::Credential::Basic { .. } => "basic",
+            config::Credential::Token { .. } => "token",
+        };
+        let (state, problem) = match (self.kept.current(), self.kept.problem()) {
+            (Err(problem), _) => ("unavailable", Some(problem.to_string())),
+            (Ok(shown), problem) => match (self.guard.stand(shown.content), problem) {
+                (guard::Seen::Closed, _) => ("refused", Some("the vendor answered 401".to_owned())),
+                (guard::Seen::Doubted, _) => ("doubted", Some("the vendor answered 401 once".to_owned())),
+                (guard::Seen::Open, Some(problem)) => ("grace", Some(problem.to_string())),
+                (guard::Seen::Open, None) => ("good", None),
+            },
+        };
+        CredentialState { app: app.to_string(), kind, state, problem }
+    }
+}
+
+impl Pass {
+    /// Looks again after a wait. `None`: things changed, enter anew.
+    pub(crate) fn confirm(mut self) -> Result<Option<Self>, Denied> {
+        if self.trial.is_some() {
+            self.shown = self.credential.kept.current().map_err(Denied::Unavailable)?;
+            return Ok(Some(self));
+        }
+        let credential = self.credential.clone();
+        credential.try_enter()
+    }
+
+    /// The vendor took the credential.
+    pub(crate) fn accepted(mut self) {
+        if self.trial.take().is_some() {
+            self.credential.guard.accepted();
+        }
+    }
+
+    /// The vendor answered 401. Reads the secret again and, when it is still the same, lets the guard know.
+    pub(crate) fn refused(mut self) {
+        let trial = self.trial.take().is_some();
+        let content = self.credential.kept.look_again(&self.shown);
+        self.credential.guard.refused(self.shown.content, content, trial);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(content) = self.trial {
+            self.credential.guard.no_verdict(content);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! A minted token and the uid it is for, as two headers named by the vendor.
+//!
+//! Invariants: the vendor honours a token for [`token::LIFE`] by its clock (*field*); one is used for at most half of
+//! that by ours, so that neither a slow renewal nor clocks hours apart let a dead one go out.
+
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::kept::{Headers, Recipe};
+use super::{BadUid, token};
+use crate::clock::UnixMillis;
+use crate::names::AppId;
+use crate::secret::{Secret, SecretError, SecretSource};
+use crate::vendor::Vendor;
+
+/// How long a token is used.
+const USE: Duration = Duration::from_secs(token::LIFE.as_secs() / 2);
+
+/// Made of one secret: the app certificate.
+pub(super) struct Minted {
+    app: AppId,
+    uid: String,
+    token_name: HeaderName,
+    uid_header: (HeaderName, HeaderValue),
+}
+
+impl Minted {
+    pub(super) fn new(app: AppId, uid: &str, vendor: Vendor) -> Result<Self, BadUid> {
+        let value = HeaderValue::from_bytes(uid.as_bytes()).map_err(|_| BadUid)?;
+        Ok(Self {
+            app,
+            uid: uid.to_owned(),
+            token_name: vendor.token_header(),
+            uid_header: (vendor.uid_header(), value),
+        })
+    }
+}
+
+impl Recipe for Minted {
+    fn headers(&self, sources: &[SecretSource], secrets: &[Secret], now: UnixMillis) -> Result<Headers, SecretError> {
+        let unusable = || SecretError::Unusable(sources.first().map(SecretSource::to_string).unwrap_or_default());
+        let [certificate] = secrets else { return Err(unusable()) };
+        let ts = now.seconds().saturating_add(token::LIFE.as_secs());
+        let ts = u32::try_from(ts).unwrap_or(u32::MAX);
+        let minted = token::mint(&self.app, certificate, &self.uid, rand::random(), ts, ts);
+        let mut value = HeaderValue::from_str(minted.expose()).map_err(|_| unusable())?;
+        value.set_sensitive(true);
+        Ok(vec![(self.token_name.clone(), value), self.uid_header.clone()])
+    }
+
+    fn stale(&self, made: UnixMillis, now: UnixMillis) -> bool {
+        // A clock that was set back makes a token's age unknown: anything older than now is then suspect.
+        now < made || now.since(made) >= USE
+    }
+}

@@ -1,0 +1,90 @@
+//! A request as it leaves.
+//!
+//! Invariants: the target's scheme and authority come from the configuration, its path from the operation; the only
+//! headers are those listed here, the credential's, and what hyper adds (`Host`, `Content-Length`). The secret's value
+//! is marked sensitive: HTTP/2 does not index it and `Debug` does not show it.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+use hyper::http::uri::{Authority, PathAndQuery, Scheme};
+use hyper::{Method, Uri};
+
+use super::Pass;
+use crate::names::AppId;
+use crate::order::{Operation, Order};
+use crate::quota::Seat;
+use crate::vendor;
+
+/// What of a caller's headers the vendor needs.
+static ALLOWED: [HeaderName; 5] = [ACCEPT, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT];
+
+/// How the gateway calls itself when no caller has a name.
+static AGENT: HeaderValue = HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION")));
+
+/// Where a region's requests go: from the checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Base {
+    scheme: Scheme,
+    authority: Authority,
+}
+
+/// A request that may leave, with all that follows from its going: the seat it takes and the credential it shows.
+pub(crate) struct Signed {
+    pub(crate) request: Request<Full<Bytes>>,
+    pub(crate) seat: Seat,
+    pub(crate) pass: Pass,
+}
+
+/// A target that is no URI. Cannot happen for percent-encoded paths below `http::uri`'s length limit of 64 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadTarget;
+
+impl Base {
+    /// The scheme and authority of a `base_url`; `None` when it lacks one.
+    pub(crate) fn new(base_url: &Uri) -> Option<Self> {
+        Some(Self { scheme: base_url.scheme()?.clone(), authority: base_url.authority()?.clone() })
+    }
+
+    fn target(&self, app: &AppId, operation: &Operation) -> Result<Uri, BadTarget> {
+        let path = PathAndQuery::from_maybe_shared(Bytes::from(vendor::target(app, operation)));
+        let mut parts = hyper::http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path.map_err(|_| BadTarget)?);
+        Uri::from_parts(parts).map_err(|_| BadTarget)
+    }
+}
+
+impl Signed {
+    /// The request of an order, to be sent to `base` from `seat` under `pass`.
+    pub(crate) fn new(order: &Order, base: &Base, seat: Seat, pass: Pass) -> Result<Self, BadTarget> {
+        let mut request = Request::new(Full::new(order.operation.body()));
+        *request.method_mut() = order.operation.method();
+        *request.uri_mut() = base.target(&order.app, &order.operation)?;
+        *request.headers_mut() = headers(order, &pass);
+        Ok(Self { request, seat, pass })
+    }
+}
+
+fn headers(order: &Order, pass: &Pass) -> HeaderMap {
+    // Room for these, the credential and `Host` without growing.
+    let mut out = HeaderMap::with_capacity(12);
+    for name in &ALLOWED {
+        for value in order.headers.get_all(name) {
+            out.append(name, value.clone());
+        }
+    }
+    out.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
+    if order.operation.method() == Method::POST {
+        // All the vendor's bodies are JSON (its page); the gateway's own orders need not say so.
+        out.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in &pass.shown.headers {
+        out.insert(name, value.clone());
+    }
+    out
+}

@@ -1,0 +1,83 @@
+//! Exchanges that nobody waits for any more.
+//!
+//! Invariants: an exchange ends by its answer, by its own end, or after its time; never because its caller left. Their
+//! number is bounded by the seats they hold. On a stop all end at once: their connections die.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use hyper::Response;
+use hyper::body::Incoming;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
+
+use crate::task::{Kind, Tasks};
+use crate::upstream::{Exchange, Fault};
+
+/// Hands exchanges to the task that waits for them.
+pub(super) struct Linger {
+    sender: UnboundedSender<Left>,
+}
+
+struct Left {
+    exchange: Exchange,
+    until: Instant,
+}
+
+/// An exchange its caller waits for. Dropped before the answer came, it lingers.
+pub(super) struct Flight<'a> {
+    exchange: Option<Exchange>,
+    until: Instant,
+    linger: &'a Linger,
+}
+
+impl Linger {
+    pub(super) fn start(tasks: &Tasks) -> Self {
+        let (sender, receiver) = unbounded_channel();
+        let stop = tasks.stopping();
+        tasks.spawn(Kind::Linger, async move {
+            stop.run_until_cancelled(wait(receiver)).await;
+        });
+        Self { sender }
+    }
+
+    /// Watches over an exchange, which is given up at `until` at the latest.
+    pub(super) fn watch(&self, exchange: Exchange, until: Instant) -> Flight<'_> {
+        Flight { exchange: Some(exchange), until, linger: self }
+    }
+}
+
+impl Flight<'_> {
+    /// Waits for the head of the answer. `None`: it did not come by `limit`, and the exchange lingers.
+    pub(super) async fn head(mut self, limit: Instant) -> Option<Result<Response<Incoming>, Fault>> {
+        let exchange = self.exchange.as_mut()?;
+        let head = timeout_at(limit.min(self.until), exchange).await.ok()?;
+        self.exchange = None;
+        Some(head)
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            // The task is gone only when the gateway stops: then the exchange ends here, as it would there.
+            let _ = self.linger.sender.send(Left { exchange, until: self.until });
+        }
+    }
+}
+
+async fn wait(mut arrivals: UnboundedReceiver<Left>) {
+    let mut waiting = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            arrival = arrivals.recv() => match arrival {
+                // An answer's body is of no use to anyone: the exchange settled its seat, dropping it ends the rest.
+                Some(Left { exchange, until }) => waiting.push(timeout_at(until, exchange)),
+                None => break,
+            },
+            Some(ended) = waiting.next() => if ended.is_err() {
+                tracing::debug!("an exchange without a caller was given up");
+            },
+        }
+    }
+    while waiting.next().await.is_some() {}
+}

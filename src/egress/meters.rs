@@ -1,0 +1,175 @@
+//! Metric handles, looked up once, so that an exchange formats no label.
+//!
+//! Invariants: labels come from the configuration, the operations' names and statuses of three digits.
+
+use std::sync::{Mutex, PoisonError};
+
+use hyper::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::metrics::{BucketLabels, EndpointLabels, Metrics, UpstreamLabels};
+use crate::names::{AppId, BucketName, RegionName};
+use crate::order::Operation;
+use crate::quota::Snapshot;
+
+/// The endpoints, as [`Operation::endpoint`] names them.
+const ENDPOINTS: [&str; 7] = [
+    "user_events",
+    "channel_events",
+    "history_create",
+    "history_get",
+    "history_count",
+    "peer_messages",
+    "channel_messages",
+];
+
+fn of<'a, T>(all: &'a [T; ENDPOINTS.len()], operation: &Operation) -> Option<&'a T> {
+    let name = operation.endpoint();
+    ENDPOINTS.iter().position(|endpoint| *endpoint == name).and_then(|at| all.get(at))
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With this status.
+    Status(StatusCode),
+    /// Without one: no connection, no answer, or nobody who waited for it.
+    Error,
+}
+
+/// The meters of an app.
+pub(super) struct AppMeters {
+    durations: [Histogram; ENDPOINTS.len()],
+}
+
+/// The meters of a region: exchanges by endpoint and ending.
+pub(super) struct RegionMeters {
+    metrics: Metrics,
+    app: AppId,
+    region: RegionName,
+    /// Few statuses occur: a list is searched faster than a map.
+    counters: [Mutex<Vec<(Ending, Counter)>>; ENDPOINTS.len()],
+}
+
+/// The meters of a bucket.
+#[derive(Clone)]
+pub(super) struct BucketMeters {
+    pub(super) wait: Histogram,
+    pub(super) rejections: Counter,
+    pub(super) refused: Counter,
+    free: Gauge,
+    limit: Gauge,
+    waiting: Gauge,
+}
+
+impl AppMeters {
+    pub(super) fn new(metrics: &Metrics, app: &AppId) -> Self {
+        let durations = ENDPOINTS.map(|endpoint| {
+            let labels = EndpointLabels { app: app.to_string(), endpoint: endpoint.to_owned() };
+            metrics.upstream_duration.get_or_create(&labels).clone()
+        });
+        Self { durations }
+    }
+
+    /// How long exchanges of this operation take.
+    pub(super) fn took(&self, operation: &Operation, time: std::time::Duration) {
+        if let Some(histogram) = of(&self.durations, operation) {
+            histogram.observe(time.as_secs_f64());
+        }
+    }
+}
+
+impl RegionMeters {
+    pub(super) fn new(metrics: &Metrics, app: &AppId, region: &RegionName) -> Self {
+        let counters = ENDPOINTS.map(|_| Mutex::default());
+        Self { metrics: metrics.clone(), app: app.clone(), region: region.clone(), counters }
+    }
+
+    /// Counts an exchange.
+    pub(super) fn ended(&self, operation: &Operation, ending: Ending) {
+        let Some(list) = of(&self.counters, operation) else { return };
+        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = list.iter().find(|(known, _)| *known == ending) {
+            counter.inc();
+            return;
+        }
+        let labels = UpstreamLabels {
+            app: self.app.to_string(),
+            region: self.region.to_string(),
+            endpoint: operation.endpoint().to_owned(),
+            status: match ending {
+                Ending::Status(status) => status.as_str().to_owned(),
+                Ending::Error => "error".to_owned(),
+            },
+        };
+        let counter = self.metrics.upstream_requests.get_or_create(&labels).clone();
+        counter.inc();
+        list.push((ending, counter));
+    }
+}
+
+impl BucketMeters {
+    pub(super) fn new(metrics: &Metrics, app: &AppId, bucket: BucketName) -> Self {
+        let labels = BucketLabels { app: app.to_string(), bucket: bucket.to_string() };
+        Self {
+            wait: metrics.quota_wait.get_or_create(&labels).clone(),
+            rejections: metrics.quota_rejections.get_or_create(&labels).clone(),
+            refused: metrics.quota_refused_by_vendor.get_or_create(&labels).clone(),
+            free: metrics.quota_tokens_available.get_or_create(&labels).clone(),
+            limit: metrics.quota_limit.get_or_create(&labels).clone(),
+            waiting: metrics.quota_waiting.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// Writes the gauges.
+    pub(super) fn show(&self, now: &Snapshot) {
+        self.free.set(i64::from(now.free));
+        self.limit.set(i64::from(now.in_force));
+        self.waiting.set(i64::try_from(now.waiting).unwrap_or(i64::MAX));
+    }
+
+    /// Writes that it is out of use.
+    pub(super) fn gone(&self) {
+        [&self.free, &self.limit, &self.waiting].into_iter().for_each(|gauge| {
+            gauge.set(0);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::names::Stream;
+    use crate::order::Message;
+
+    #[test]
+    fn every_operation_has_its_meters() {
+        let message = Message { user: "u".into(), query: Vec::new(), body: Bytes::new() };
+        let operations = [
+            Operation::ReadEvents(Stream::UserEvents),
+            Operation::ReadEvents(Stream::ChannelEvents),
+            Operation::CreateHistory(Bytes::new()),
+            Operation::FetchHistory("h".into()),
+            Operation::CountHistory(Vec::new()),
+            Operation::PeerMessage(message.clone()),
+            Operation::ChannelMessage(message),
+        ];
+        let metrics = Metrics::new();
+        let region = RegionMeters::new(&metrics, &AppId::parse("a").unwrap(), &RegionName::parse("r").unwrap());
+        for operation in &operations {
+            region.ended(operation, Ending::Status(StatusCode::OK));
+            region.ended(operation, Ending::Status(StatusCode::OK));
+            region.ended(operation, Ending::Error);
+        }
+        let text = metrics.text();
+        for endpoint in ENDPOINTS {
+            let series = r#"upstream_requests_total{app="a",region="r",endpoint=""#;
+            assert!(text.contains(&format!("{series}{endpoint}\",status=\"200\"}} 2")), "{endpoint}: {text}");
+            assert!(text.contains(&format!("{series}{endpoint}\",status=\"error\"}} 1")), "{endpoint}: {text}");
+        }
+    }
+}

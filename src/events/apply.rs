@@ -1,0 +1,107 @@
+//! Making pollers and logs what the configuration says, at start and at each reload.
+//!
+//! Invariants: what can fail comes first; if it fails, no poller was started, stopped or changed. A poller that is in the
+//! old and the new configuration runs on without a pause. One that is gone finishes its read; its log stays readable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::log::{Log, Retention};
+use super::loss::Loss;
+use super::poller::{self, Feed, Settings};
+use super::{Events, lock, retention};
+use crate::config;
+use crate::names::RegionName;
+use crate::store::{Error, LogKey};
+use crate::task::Kind;
+
+/// A poller that was started.
+pub(super) struct Running {
+    pub(super) feed: Arc<Feed>,
+    stop: CancellationToken,
+}
+
+/// Which poller.
+pub(super) type FeedKey = (LogKey, RegionName);
+
+impl Events {
+    /// Starts, stops and adjusts pollers and logs.
+    ///
+    /// # Errors
+    /// When the store fails; then no poller has changed.
+    pub async fn apply(&self, apps: &[config::App], upstream: &config::Upstream) -> Result<(), Error> {
+        let mut is_started = self.0.is_started.lock().await;
+        let mut logs = BTreeMap::clone(&self.logs());
+        for (key, app) in streams(apps) {
+            let retention = Retention { age: app.events.retention, bytes: app.events.retention_bytes };
+            let log = match logs.get(&key) {
+                Some(log) => Arc::clone(log),
+                None => self.open(&key, retention).await?,
+            };
+            let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
+            log.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
+            log.set_retention(retention);
+            logs.insert(key, log);
+        }
+        self.0.logs.store(Arc::new(logs));
+        self.apply_feeds(apps, upstream, !*is_started);
+        if !std::mem::replace(&mut *is_started, true) {
+            let stop = self.0.tasks.stopping();
+            self.0.tasks.spawn(Kind::StoreWriter, self.0.saver.clone().run(stop.clone()));
+            self.0.tasks.spawn(Kind::Retention, retention::run(self.clone(), stop));
+        }
+        Ok(())
+    }
+
+    async fn open(&self, key: &LogKey, retention: Retention) -> Result<Arc<Log>, Error> {
+        let events = &self.0;
+        Log::open(key.clone(), Arc::clone(&events.store), events.clock.clone(), events.saver.clone(), retention).await
+    }
+
+    fn apply_feeds(&self, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {
+        let logs = self.logs();
+        let mut running = lock(&self.0.feeds);
+        let mut before = std::mem::take(&mut *running);
+        for (key, app) in streams(apps) {
+            let Some(log) = logs.get(&key) else { continue };
+            let settings = Settings::new(&app.events, upstream);
+            for region in &app.regions {
+                let feed_key = (key.clone(), region.name.clone());
+                let feed = match before.remove(&feed_key) {
+                    Some(feed) => {
+                        feed.feed.adjust(settings);
+                        feed
+                    }
+                    None => self.start(log, &region.name, settings, at_start),
+                };
+                running.insert(feed_key, feed);
+            }
+        }
+        before.into_values().for_each(|gone| gone.stop.cancel());
+    }
+
+    fn start(&self, log: &Arc<Log>, region: &RegionName, settings: Settings, at_start: bool) -> Running {
+        let events = &self.0;
+        let feed = Feed::new(
+            (Arc::clone(log), region.clone()),
+            Arc::clone(&events.source),
+            (events.clock.clone(), events.tasks.clone(), events.metrics.clone()),
+            settings,
+            Arc::clone(&events.leftovers),
+        );
+        let stop = events.tasks.stopping().child_token();
+        // A log that never held anything is taken for one that was not read before.
+        let unclean = at_start && !events.store.is_new() && events.store.last_clean_stop().is_none();
+        let first = (unclean && log.range().1 > 1).then_some(Loss::UncleanStop);
+        events.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&feed), first, stop.clone()));
+        Running { feed, stop }
+    }
+}
+
+/// Every configured stream, with its app.
+fn streams(apps: &[config::App]) -> impl Iterator<Item = (LogKey, &config::App)> {
+    apps.iter()
+        .flat_map(|app| app.events.streams.iter().map(move |&stream| (LogKey { app: app.id.clone(), stream }, app)))
+}

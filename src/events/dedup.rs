@@ -1,0 +1,236 @@
+//! [`Dedup`]: drops an event that another region has returned already.
+//!
+//! The rule: a *sighting* is an event returned by a region (stored or dropped), remembered for `dedup_window`. An event
+//! from a region is dropped if another region has more sightings of it than this region has. So an event that two
+//! regions return is one; two equal events of one region are two; and when the other region returns both as well, they
+//! are still two. With three regions the one with the most sightings counts.
+//!
+//! Two events are equal when they are the same JSON value: the vendor's regions need not run one release, so the order
+//! of members and the spaces between are not looked at. Text that is not JSON is equal to its own bytes only.
+//!
+//! Invariants: looking ([`Dedup::fresh`]) changes nothing, so an append that fails can be tried again; sightings are
+//! recorded once the append has succeeded. Memory is bounded ([`MOST_SIGHTINGS`]): beyond it the oldest are forgotten,
+//! and a late duplicate passes rather than an event being lost. An event is known by 128 bits of its SHA-256: user ids are
+//! anybody's text, so nobody must be able to make two events look equal.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::UnixMillis;
+use crate::names::RegionName;
+use crate::store::{Batch, Content};
+
+/// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
+pub(super) const MOST_SIGHTINGS: usize = 1 << 18;
+
+/// What an event is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Fingerprint(u128);
+
+impl Fingerprint {
+    /// Of an event's text.
+    pub(super) fn of(event: &[u8]) -> Self {
+        // `Value` keeps members sorted by name.
+        let even = serde_json::from_slice::<serde_json::Value>(event).and_then(|value| serde_json::to_vec(&value));
+        let digest = Sha256::digest(even.as_deref().unwrap_or(event));
+        Self(digest.iter().take(16).fold(0, |n, &byte| n << 8 | u128::from(byte)))
+    }
+}
+
+/// The sightings of one log's regions.
+#[derive(Debug)]
+pub(super) struct Dedup {
+    window: Duration,
+    most_sightings: usize,
+    regions: Vec<RegionName>,
+    counts: HashMap<Fingerprint, Vec<Seen>>,
+    sightings: VecDeque<Sighting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    region: u16,
+    times: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    at: UnixMillis,
+    event: Fingerprint,
+    region: u16,
+}
+
+impl Dedup {
+    /// Nothing seen yet.
+    pub(super) fn new(window: Duration) -> Self {
+        Self {
+            window,
+            most_sightings: MOST_SIGHTINGS,
+            regions: Vec::new(),
+            counts: HashMap::new(),
+            sightings: VecDeque::new(),
+        }
+    }
+
+    /// Changes how long a sighting is remembered.
+    pub(super) fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
+    /// For each event of one answer, in order: whether it is to be kept.
+    pub(super) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: UnixMillis) -> Vec<bool> {
+        self.forget(now);
+        let region = self.number(region);
+        let mut here = HashMap::<Fingerprint, u32>::new();
+        let judge = |event: &Fingerprint| {
+            let seen = self.counts.get(event).map_or(&[][..], Vec::as_slice);
+            let own = seen.iter().find(|seen| seen.region == region).map_or(0, |seen| seen.times);
+            let elsewhere = seen.iter().filter(|seen| seen.region != region).map(|seen| seen.times).max().unwrap_or(0);
+            let before = here.entry(*event).or_default();
+            let fresh = own + *before >= elsewhere;
+            *before += 1;
+            fresh
+        };
+        events.iter().map(judge).collect()
+    }
+
+    /// Records one answer's events, dropped ones too.
+    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: UnixMillis) {
+        let region = self.number(region);
+        for &event in events {
+            self.sightings.push_back(Sighting { at, event, region });
+            let seen = self.counts.entry(event).or_default();
+            match seen.iter_mut().find(|seen| seen.region == region) {
+                Some(seen) => seen.times += 1,
+                None => seen.push(Seen { region, times: 1 }),
+            }
+        }
+        while self.sightings.len() > self.most_sightings {
+            self.forget_oldest();
+        }
+    }
+
+    /// Records a batch read back from the log. (What was dropped as a duplicate is not in the log: of a region that
+    /// returned only duplicates nothing is known after a restart.)
+    pub(super) fn replay(&mut self, batch: &Batch) {
+        if let Content::Events(events) = &batch.content {
+            let events: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
+            self.record(&batch.region, &events, batch.received_at);
+        }
+    }
+
+    fn forget(&mut self, now: UnixMillis) {
+        while self.sightings.front().is_some_and(|oldest| now.since(oldest.at) > self.window) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.sightings.pop_front() else { return };
+        if let Some(seen) = self.counts.get_mut(&oldest.event) {
+            if let Some(at) = seen.iter().position(|seen| seen.region == oldest.region) {
+                seen[at].times -= 1;
+                if seen[at].times == 0 {
+                    seen.swap_remove(at);
+                }
+            }
+            if seen.is_empty() {
+                self.counts.remove(&oldest.event);
+            }
+        }
+    }
+
+    fn number(&mut self, region: &RegionName) -> u16 {
+        let known = self.regions.iter().position(|known| known == region);
+        let at = known.unwrap_or_else(|| {
+            self.regions.push(region.clone());
+            self.regions.len() - 1
+        });
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_members_and_spaces_do_not_make_an_event_another() {
+        let one = Fingerprint::of(br#"{"type":"Join","ms":1,"user_id":"\u0061"}"#);
+        assert_eq!(one, Fingerprint::of(br#"{ "user_id" : "a", "ms":1,"type":"Join" }"#));
+        assert_ne!(one, Fingerprint::of(br#"{"type":"Join","ms":2,"user_id":"a"}"#));
+        assert_ne!(Fingerprint::of(b"x"), Fingerprint::of(b" x"));
+    }
+
+    /// The rule, stated naively over a list of all sightings.
+    fn model(seen: &[(u64, u8, u8)], window: u64, now: u64, region: u8, event: u8) -> bool {
+        let times = |of: u8| seen.iter().filter(|s| now - s.0 <= window && s.1 == of && s.2 == event).count();
+        (0..3).filter(|&other| other != region).all(|other| times(region) >= times(other))
+    }
+
+    proptest! {
+        #[test]
+        fn dedup_agrees_with_its_rule(
+            answers in prop::collection::vec((0..3u8, 0..60u64, prop::collection::vec(0..4u8, 0..6), any::<bool>()), 1..40)
+        ) {
+            let window = 100;
+            let mut dedup = Dedup::new(Duration::from_millis(window));
+            let (mut seen, mut now) = (Vec::new(), 0);
+            for (region, pause, events, stored) in answers {
+                now += pause;
+                let name = RegionName::parse(&format!("r{region}")).unwrap();
+                let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&[*event])).collect();
+                let fresh = dedup.fresh(&name, &prints, UnixMillis(now));
+                let before = seen.len();
+                for (event, fresh) in events.iter().zip(fresh) {
+                    prop_assert_eq!(fresh, model(&seen, window, now, region, *event));
+                    seen.push((now, region, *event));
+                }
+                if stored {
+                    dedup.record(&name, &prints, UnixMillis(now));
+                } else {
+                    seen.truncate(before); // The append failed: as if it had never been looked at.
+                }
+            }
+        }
+
+        #[test]
+        fn what_two_regions_both_return_is_stored_once_in_any_interleaving(
+            events in prop::collection::vec(0..4u8, 0..30), order in prop::collection::vec(any::<bool>(), 60)
+        ) {
+            let mut dedup = Dedup::new(Duration::from_secs(600));
+            let names = ["a", "b"].map(|name| RegionName::parse(name).unwrap());
+            let (mut read, mut stored) = ([0, 0], Vec::new());
+            for second in order {
+                // When one region has nothing left, the other goes on.
+                let region = if read[usize::from(second)] < events.len() { usize::from(second) } else { usize::from(!second) };
+                let Some(event) = events.get(read[region]) else { break };
+                read[region] += 1;
+                let print = [Fingerprint::of(&[*event])];
+                if dedup.fresh(&names[region], &print, UnixMillis(1))[0] {
+                    stored.push(*event);
+                }
+                dedup.record(&names[region], &print, UnixMillis(1));
+            }
+            let (mut expected, mut stored) = (events, stored);
+            expected.sort_unstable();
+            stored.sort_unstable();
+            prop_assert_eq!(stored, expected);
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut dedup = Dedup { most_sightings: 1500, ..Dedup::new(Duration::from_secs(600)) };
+        let region = RegionName::parse("a").unwrap();
+        for n in 0..5 {
+            let events: Vec<_> = (0..1000).map(|event| Fingerprint(event + n * 1000)).collect();
+            dedup.record(&region, &events, UnixMillis(1));
+        }
+        assert_eq!((dedup.sightings.len(), dedup.counts.len()), (1500, 1500));
+    }
+}

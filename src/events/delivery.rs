@@ -1,0 +1,112 @@
+//! What a reader asks for and what it gets.
+//!
+//! Invariants: a [`Delivery`] holds a run of entries without a gap (but for what retention took or the reader does not
+//! want), oldest first; its text is shared with every other reader, never copied.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Cursor;
+use super::subscription::Claim;
+use crate::clock::UnixMillis;
+use crate::names::SubscriptionName;
+use crate::store::Batch;
+
+/// The most entries one read hands over: the vendor's own limit.
+pub const MOST_IN_ONE_READ: usize = crate::vendor::events::MOST_IN_ONE_READ;
+
+/// Where a new subscription starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum From {
+    Earliest,
+    Latest,
+    Since(UnixMillis),
+}
+
+/// From where to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// From a subscription's stored cursor; what is handed over moves it.
+    Subscription {
+        /// Its name.
+        name: SubscriptionName,
+        /// Where it starts if it is new.
+        from: From,
+    },
+    /// From a cursor, moving nothing.
+    After(Cursor),
+}
+
+/// One read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// From where.
+    pub place: Place,
+    /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside.
+    pub limit: usize,
+    /// How long to wait for the first entry.
+    pub wait: Duration,
+    /// Whether markers are wanted (native reads). Otherwise they are passed over, but the cursor moves past them.
+    pub markers: bool,
+}
+
+/// A run of a batch's entries.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The batch.
+    pub batch: Arc<Batch>,
+    /// Which of its entries.
+    pub entries: Range<usize>,
+}
+
+/// What a read found. Dropping `receipt` without [`Receipt::handed_over`] gives the entries again to the next read.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The entries, oldest first. May be empty.
+    pub runs: Vec<Run>,
+    /// The place after the last entry.
+    pub next: Cursor,
+    /// Entries stored after `next`.
+    pub lag: u64,
+    /// To be told when the response was handed over whole.
+    pub receipt: Receipt,
+}
+
+/// Stands for entries on their way to a reader.
+#[derive(Debug)]
+#[must_use]
+pub struct Receipt(pub(super) Option<Claim>);
+
+impl Receipt {
+    /// The reader has all of it: the subscription's cursor moves.
+    pub fn handed_over(self) {
+        if let Some(claim) = self.0 {
+            claim.settle();
+        }
+    }
+}
+
+/// Why a read cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The cursor is older than what is kept, or of another store.
+    #[error("the cursor is older than retention")]
+    Expired {
+        /// The place before the oldest entry kept: read after this.
+        earliest: Cursor,
+    },
+    /// The cursor is no place in this log (ahead of its end).
+    #[error("the cursor is ahead of the log")]
+    Ahead,
+    /// This app does not have this stream.
+    #[error("the stream is not read for this app")]
+    NoSuchStream,
+    /// The stream has as many subscriptions as it may have.
+    #[error("the stream has too many subscriptions")]
+    TooManySubscriptions,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+}

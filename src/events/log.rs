@@ -1,0 +1,262 @@
+//! [`Log`]: the events of one stream of one app: written by its pollers, read by its subscribers.
+//!
+//! Invariants: a batch is on stable storage before it is in the tail, and in the tail before readers are woken; so
+//! nothing is seen that is not stored. Appends of one log go one at a time (appends of many logs share a sync in the
+//! store), so the tail grows in order, and two regions cannot both store an event while each looks for the other's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
+use super::delivery::From;
+use super::saver::Saver;
+use super::subscription::Subscription;
+use super::tail::Tail;
+use super::{Cursor, ReadError, lock};
+use crate::clock::{Clock, UnixMillis};
+use crate::names::SubscriptionName;
+use crate::store::{Batch, Content, Error, EventText, LogKey, NewBatch, Sequence, Store};
+
+/// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
+pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
+
+/// The events of one stream of one app.
+pub(super) struct Log {
+    pub(super) key: LogKey,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    pub(super) tail: Mutex<Tail>,
+    /// The number of the next entry; wakes readers.
+    pub(super) next: watch::Sender<u64>,
+    /// Held while appending. `None` while there is but one region.
+    writer: tokio::sync::Mutex<Option<Dedup>>,
+    subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
+    saver: Saver,
+    retention: Mutex<Retention>,
+}
+
+/// How much a log keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retention {
+    pub(super) age: Duration,
+    pub(super) bytes: u64,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Appended {
+    /// Entries stored.
+    pub(super) kept: u64,
+    /// Events dropped because another region had returned them.
+    pub(super) duplicates: u64,
+}
+
+impl Log {
+    /// Opens a log as the store has it: its subscriptions, and its newest entries into memory.
+    pub(super) async fn open(
+        key: LogKey,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        saver: Saver,
+        retention: Retention,
+    ) -> Result<Arc<Self>, Error> {
+        let state = store.log_state(&key).await?;
+        let cursors = store.cursors(&key).await?;
+        let (earliest, next) = (state.earliest.0, state.next.0);
+        let mut tail = Tail::new(earliest, next);
+        if earliest < next {
+            for batch in store.read(&key, Sequence((next - 1).saturating_sub(PRELOADED)), PRELOADED as usize).await? {
+                tail.push(batch);
+            }
+        }
+        let subscription = |(name, at): (SubscriptionName, Sequence)| {
+            let at = at.0.min(next - 1);
+            (name.clone(), Subscription::new(name, &key, at, true, &saver))
+        };
+        let subscriptions = Mutex::new(cursors.into_iter().map(subscription).collect());
+        Ok(Arc::new(Self {
+            key,
+            store,
+            clock,
+            tail: Mutex::new(tail),
+            next: watch::Sender::new(next),
+            writer: tokio::sync::Mutex::new(None),
+            subscriptions,
+            saver,
+            retention: Mutex::new(retention),
+        }))
+    }
+
+    /// Appends a batch, less what another region had returned already. Its entries are seen once they are stored.
+    ///
+    /// # Errors
+    /// When the store fails: nothing has changed, and the same append may be tried again.
+    pub(super) async fn append(&self, new: &NewBatch) -> Result<Appended, Error> {
+        let mut writer = self.writer.lock().await;
+        let (Some(dedup), Content::Events(events)) = (writer.as_mut(), &new.content) else {
+            self.publish(self.store.append(&self.key, new.clone()).await?);
+            return Ok(Appended { kept: new.content.len() as u64, duplicates: 0 });
+        };
+        let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
+        let fresh = dedup.fresh(&new.region, &prints, new.received_at);
+        let kept = if fresh.iter().all(|&fresh| fresh) { Some(events.clone()) } else { only(events, &fresh) };
+        let kept_count = kept.as_ref().map_or(0, |kept| kept.len() as u64);
+        if let Some(kept) = kept {
+            let new = NewBatch { content: Content::Events(kept), ..new.clone() };
+            self.publish(self.store.append(&self.key, new).await?);
+        }
+        dedup.record(&new.region, &prints, new.received_at);
+        Ok(Appended { kept: kept_count, duplicates: events.len() as u64 - kept_count })
+    }
+
+    /// Turns dropping of other regions' events on (with what the log says was seen), off, or changes its window.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing has changed.
+    pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
+        let mut writer = self.writer.lock().await;
+        match (window, writer.as_mut()) {
+            (Some(window), Some(dedup)) => dedup.set_window(window),
+            (None, _) => *writer = None,
+            (Some(window), None) => {
+                let mut dedup = Dedup::new(window);
+                let since = self.store.first_since(&self.key, self.clock.wall_ms().before(window)).await?.0;
+                let end = self.range().1;
+                let mut after = since.max(end.saturating_sub(MOST_SIGHTINGS as u64)).saturating_sub(1);
+                while after + 1 < end {
+                    let batches = self.store.read(&self.key, Sequence(after), REPLAYED_AT_ONCE).await?;
+                    let Some(newest) = batches.last() else { break };
+                    after = newest.last().0;
+                    batches.iter().for_each(|batch| dedup.replay(batch));
+                }
+                *writer = Some(dedup);
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes how much is kept, from the next trimming on.
+    pub(super) fn set_retention(&self, retention: Retention) {
+        *lock(&self.retention) = retention;
+    }
+
+    /// Removes what is older or more than is to be kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn trim(&self) -> Result<(), Error> {
+        let retention = *lock(&self.retention);
+        let older_than = self.clock.wall_ms().before(retention.age);
+        let state = self.store.trim(&self.key, older_than, retention.bytes).await?;
+        self.trimmed(state.earliest.0);
+        Ok(())
+    }
+
+    /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
+    /// Returns that.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn catch_up(&self) -> Result<Vec<Arc<Batch>>, Error> {
+        let _writer = self.writer.lock().await;
+        let known = self.range().1;
+        let unseen = usize::try_from(self.store.log_state(&self.key).await?.next.0.saturating_sub(known));
+        let batches = match unseen {
+            Ok(0) => Vec::new(),
+            _ => self.store.read(&self.key, Sequence(known - 1), unseen.unwrap_or(usize::MAX)).await?,
+        };
+        batches.iter().for_each(|batch| self.publish(Arc::clone(batch)));
+        Ok(batches)
+    }
+
+    /// All before `earliest` is gone from the store.
+    pub(super) fn trimmed(&self, earliest: u64) {
+        let (before, _) = self.range();
+        if earliest <= before {
+            return;
+        }
+        lock(&self.tail).trimmed(earliest);
+        self.subscriptions().iter().for_each(|subscription| subscription.cut(earliest));
+    }
+
+    /// The number of the oldest entry, and the number of the next.
+    pub(super) fn range(&self) -> (u64, u64) {
+        let tail = lock(&self.tail);
+        (tail.earliest(), tail.next())
+    }
+
+    /// The cursor of a place: `at` is the last entry before it.
+    pub(super) fn cursor(&self, at: u64) -> Cursor {
+        Cursor { epoch: self.store.epoch(), at: Sequence(at) }
+    }
+
+    /// The subscriptions there are.
+    pub(super) fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+        lock(&self.subscriptions).values().cloned().collect()
+    }
+
+    /// The subscription of that name; a new one begins at `from` and is stored before it is used.
+    ///
+    /// # Errors
+    /// When the store fails, or there are too many.
+    pub(super) async fn subscription(
+        &self,
+        name: &SubscriptionName,
+        from: From,
+    ) -> Result<Arc<Subscription>, ReadError> {
+        let known = lock(&self.subscriptions).get(name).cloned();
+        let subscription = match known {
+            Some(subscription) => subscription,
+            None => {
+                let at = self.place(from).await?;
+                let mut all = lock(&self.subscriptions);
+                // Another reader may have made it meanwhile: then its place counts.
+                if !all.contains_key(name) && all.len() >= MOST_SUBSCRIPTIONS {
+                    return Err(ReadError::TooManySubscriptions);
+                }
+                let make = || Subscription::new(name.clone(), &self.key, at, false, &self.saver);
+                Arc::clone(all.entry(name.clone()).or_insert_with(make))
+            }
+        };
+        subscription.make_durable(&*self.store).await?;
+        Ok(subscription)
+    }
+
+    /// The last entry before the place where a new subscription begins.
+    async fn place(&self, from: From) -> Result<u64, Error> {
+        let (earliest, next) = self.range();
+        let first = match from {
+            From::Earliest => earliest,
+            From::Latest => next,
+            From::Since(time) => self.first_since(time).await?.clamp(earliest, next),
+        };
+        Ok(first - 1)
+    }
+
+    async fn first_since(&self, time: UnixMillis) -> Result<u64, Error> {
+        Ok(self.store.first_since(&self.key, time).await?.0)
+    }
+
+    fn publish(&self, batch: Arc<Batch>) {
+        let next = {
+            let mut tail = lock(&self.tail);
+            tail.push(batch);
+            tail.next()
+        };
+        self.next.send_replace(next);
+    }
+}
+
+/// The events that are fresh, if any.
+fn only(events: &EventText, fresh: &[bool]) -> Option<EventText> {
+    let kept: Vec<_> = events.iter().zip(fresh).filter_map(|(event, &fresh)| fresh.then_some(event)).collect();
+    EventText::join(kept.iter().map(|event| &event[..]))
+}
+
+/// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.
+const PRELOADED: u64 = 2000;
+
+const REPLAYED_AT_ONCE: usize = 10_000;

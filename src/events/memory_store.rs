@@ -1,0 +1,176 @@
+//! A store in memory for tests: keeps the contract, counts, and fails or delays on command.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::lock;
+use crate::clock::UnixMillis;
+use crate::names::SubscriptionName;
+use crate::store::{Batch, Content, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
+
+#[derive(Default)]
+pub(super) struct MemoryStore {
+    logs: Mutex<HashMap<LogKey, MemoryLog>>,
+    /// Appends and quarantine fail.
+    pub(super) broken: AtomicBool,
+    /// `ready` fails.
+    pub(super) unready: AtomicBool,
+    /// How long each append and save takes, in milliseconds.
+    pub(super) delay: AtomicU64,
+    /// How long an append takes to say that it is done, in milliseconds.
+    pub(super) ack_delay: AtomicU64,
+    pub(super) reads: AtomicUsize,
+    pub(super) saves: AtomicUsize,
+    /// What `is_new` and `last_clean_stop` say.
+    pub(super) is_old: bool,
+    pub(super) clean_stop: Option<UnixMillis>,
+}
+
+#[derive(Default)]
+struct MemoryLog {
+    batches: Vec<Arc<Batch>>,
+    last: u64,
+    cursors: HashMap<SubscriptionName, Sequence>,
+    quarantine: Vec<Quarantined>,
+}
+
+impl MemoryLog {
+    fn state(&self) -> LogState {
+        let next = Sequence(self.last + 1);
+        LogState { earliest: self.batches.first().map_or(next, |b| b.first), next, bytes: self.bytes() }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.batches.iter().map(|batch| bytes(batch)).sum()
+    }
+}
+
+fn bytes(batch: &Batch) -> u64 {
+    match &batch.content {
+        Content::Events(events) => events.text().len() as u64,
+        Content::PossibleLoss(reason) => reason.len() as u64,
+    }
+}
+
+async fn pause(millis: &AtomicU64) {
+    match millis.load(Ordering::Relaxed) {
+        0 => {}
+        millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+    }
+}
+
+impl MemoryStore {
+    /// The same contents, opened by another run.
+    pub(super) fn reopened(&self, clean_stop: bool) -> Self {
+        let logs = std::mem::take(&mut *lock(&self.logs));
+        let clean_stop = clean_stop.then_some(UnixMillis(1));
+        Self { logs: Mutex::new(logs), is_old: true, clean_stop, ..Self::default() }
+    }
+
+    fn with<T>(&self, log: &LogKey, work: impl FnOnce(&mut MemoryLog) -> T) -> T {
+        work(lock(&self.logs).entry(log.clone()).or_default())
+    }
+
+    async fn write(&self) -> Result<(), Error> {
+        pause(&self.delay).await;
+        if self.broken.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn epoch(&self) -> u64 {
+        77
+    }
+
+    fn last_clean_stop(&self) -> Option<UnixMillis> {
+        self.clean_stop
+    }
+
+    fn is_new(&self) -> bool {
+        !self.is_old
+    }
+
+    async fn log_state(&self, log: &LogKey) -> Result<LogState, Error> {
+        Ok(self.with(log, |log| log.state()))
+    }
+
+    async fn append(&self, log: &LogKey, new: NewBatch) -> Result<Arc<Batch>, Error> {
+        self.write().await?;
+        let batch = self.with(log, |log| {
+            let NewBatch { received_at, region, content } = new;
+            let batch = Arc::new(Batch { first: Sequence(log.last + 1), received_at, region, content });
+            log.last = batch.last().0;
+            log.batches.push(Arc::clone(&batch));
+            batch
+        });
+        pause(&self.ack_delay).await;
+        Ok(batch)
+    }
+
+    async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        Ok(self.with(log, |log| {
+            let mut found = Vec::new();
+            let mut covered = 0;
+            for batch in log.batches.iter().filter(|batch| batch.last() > after) {
+                if covered >= entries as u64 {
+                    break;
+                }
+                covered += batch.last().0 - after.0.max(batch.first.0 - 1);
+                found.push(Arc::clone(batch));
+            }
+            found
+        }))
+    }
+
+    async fn first_since(&self, log: &LogKey, time: UnixMillis) -> Result<Sequence, Error> {
+        Ok(self.with(log, |log| {
+            let first = log.batches.iter().find(|batch| batch.received_at >= time);
+            first.map_or(Sequence(log.last + 1), |batch| batch.first)
+        }))
+    }
+
+    async fn trim(&self, log: &LogKey, older_than: UnixMillis, keep_bytes: u64) -> Result<LogState, Error> {
+        Ok(self.with(log, |log| {
+            while log.batches.first().is_some_and(|b| b.received_at < older_than || log.bytes() > keep_bytes) {
+                log.batches.remove(0);
+            }
+            log.state()
+        }))
+    }
+
+    async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error> {
+        Ok(self.with(log, |log| log.cursors.clone().into_iter().collect()))
+    }
+
+    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
+        self.saves.fetch_add(1, Ordering::Relaxed);
+        self.write().await?;
+        self.with(log, |log| log.cursors.insert(name.clone(), at));
+        Ok(())
+    }
+
+    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error> {
+        self.write().await?;
+        self.with(log, |log| log.quarantine.insert(0, response));
+        Ok(())
+    }
+
+    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error> {
+        Ok(self.with(log, |log| log.quarantine.iter().take(most).cloned().collect()))
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        if self.unready.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
+    }
+
+    async fn close(&self, _now: UnixMillis) -> Result<(), Error> {
+        Ok(())
+    }
+}

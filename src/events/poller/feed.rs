@@ -1,0 +1,247 @@
+//! [`Feed`]: one stream of one region, and how what comes from it is kept.
+//!
+//! Invariants: [`Feed::keep`] returns only when all of an outcome is stored; while the store fails it tries again, also
+//! during a stop. If it is dropped on the way, what is left goes to [`Leftovers`].
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::answer::Outcome;
+use super::status::Status;
+use crate::clock::Clock;
+use crate::config;
+use crate::egress::{Egress, Failed, Reply};
+use crate::events::leftovers::{Entry, Leftovers};
+use crate::events::log::{Appended, Log};
+use crate::events::loss::Loss;
+use crate::metrics::Metrics;
+use crate::names::{ClientName, RegionName};
+use crate::order::{Operation, Order, Payer};
+use crate::store::{Content, NewBatch, Quarantined, Store};
+use crate::task::Tasks;
+use crate::vendor::events::MOST_IN_ONE_READ;
+
+/// Where orders go: egress, or a script in tests.
+#[async_trait]
+pub(in crate::events) trait Source: Send + Sync + 'static {
+    /// Sends an order.
+    async fn send(&self, order: Order) -> Result<Reply, Failed>;
+}
+
+#[async_trait]
+impl Source for Egress {
+    async fn send(&self, order: Order) -> Result<Reply, Failed> {
+        Egress::send(self, order).await
+    }
+}
+
+/// What a poller goes by; changed by a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::events) struct Settings {
+    /// Between reads while events flow.
+    pub(in crate::events) poll_interval: Duration,
+    /// Between reads while none do.
+    pub(in crate::events) poll_interval_idle: Duration,
+    /// How long the poller waits for a read before it leaves it to itself.
+    pub(in crate::events) give_up_after: Duration,
+}
+
+impl Settings {
+    /// As configured.
+    pub(in crate::events) fn new(events: &config::Events, upstream: &config::Upstream) -> Self {
+        Self {
+            poll_interval: events.poll_interval,
+            poll_interval_idle: events.poll_interval_idle,
+            give_up_after: WAIT_FOR_A_SEAT + upstream.connect_timeout + upstream.request_timeout,
+        }
+    }
+}
+
+/// What a read brought, for the poller's pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::events) struct Summary {
+    /// Events, duplicates too.
+    pub(super) events: usize,
+    /// It failed, or ended in doubt.
+    pub(super) failed: bool,
+    /// When the vendor, or our own quota, wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Summary {
+    /// Whether there may be more.
+    pub(super) fn is_full(&self) -> bool {
+        self.events >= MOST_IN_ONE_READ && !self.failed
+    }
+}
+
+/// One stream of one region.
+pub(in crate::events) struct Feed {
+    region: RegionName,
+    log: Arc<Log>,
+    source: Arc<dyn Source>,
+    payer: Payer,
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+    pub(in crate::events) status: Status,
+    settings: watch::Sender<Settings>,
+    /// Bounds the reads under way.
+    places: Arc<Semaphore>,
+    leftovers: Arc<Leftovers>,
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.log.key.app, self.log.key.stream, self.region)
+    }
+}
+
+impl Feed {
+    pub(in crate::events) fn new(
+        (log, region): (Arc<Log>, RegionName),
+        source: Arc<dyn Source>,
+        (clock, tasks, metrics): (Clock, Tasks, Metrics),
+        settings: Settings,
+        leftovers: Arc<Leftovers>,
+    ) -> Arc<Self> {
+        let client = ClientName::parse("rtm-gateway").expect("the literal keeps the rule of names");
+        Arc::new(Self {
+            status: Status::new(&log.key, &region, metrics),
+            region,
+            log,
+            source,
+            payer: Payer { client, weight: 1 },
+            clock,
+            tasks,
+            settings: watch::Sender::new(settings),
+            places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
+            leftovers,
+        })
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        *self.settings.borrow()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
+    }
+
+    /// Changes what the poller goes by, from its next wait on.
+    pub(in crate::events) fn adjust(&self, settings: Settings) {
+        self.settings.send_if_modified(|now| std::mem::replace(now, settings) != settings);
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.log.store
+    }
+
+    /// Waits until fewer than [`READS_UNDER_WAY`] are. (Given up reads end by egress's own limit.)
+    pub(super) async fn place_for_a_read(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Sends a read and waits for its end, however long that takes.
+    pub(super) async fn order_a_read(&self) -> Result<Reply, Failed> {
+        let order = Order {
+            app: self.log.key.app.clone(),
+            operation: Operation::ReadEvents(self.log.key.stream),
+            payer: self.payer.clone(),
+            deadline: self.clock.now() + WAIT_FOR_A_SEAT,
+            region: Some(self.region.clone()),
+            headers: HeaderMap::new(),
+        };
+        self.source.send(order).await
+    }
+
+    /// Keeps what a read brought: what cannot be read, then the events, then the marker.
+    pub(super) async fn keep(&self, outcome: Outcome) -> Summary {
+        let now = self.clock.wall_ms();
+        let events = outcome.events.as_ref().map_or(0, |events| events.len());
+        let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
+        self.status.read(events, outcome.error, now, self.clock.now());
+        let unreadable = outcome.unreadable.map(|(body, why)| {
+            self.status.quarantined();
+            Entry::Unreadable(Quarantined { received_at: now, region: self.region.clone(), why, body })
+        });
+        let marker = outcome.loss.map(|loss| {
+            self.status.lost(loss);
+            loss.marker()
+        });
+        let batches = [outcome.events.map(Content::Events), marker].into_iter().flatten();
+        let batches = batches.map(|content| self.batch(content));
+        self.insist(unreadable.into_iter().chain(batches).collect()).await;
+        summary
+    }
+
+    /// Marks that the vendor may have overwritten events.
+    pub(super) async fn overflow_suspected(&self) {
+        self.status.lost(Loss::Overflow);
+        self.insist([self.batch(Loss::Overflow.marker())].into()).await;
+    }
+
+    /// Leaves a marker for the last flush.
+    pub(super) fn leave_marker(&self, loss: Loss) {
+        self.status.lost(loss);
+        self.leftovers.add(&self.log, self.batch(loss.marker()));
+    }
+
+    fn batch(&self, content: Content) -> Entry {
+        Entry::Batch(NewBatch { received_at: self.clock.wall_ms(), region: self.region.clone(), content })
+    }
+
+    async fn insist(&self, entries: VecDeque<Entry>) {
+        let mut unstored = Unstored { feed: self, entries };
+        let mut pause = FIRST_RETRY;
+        while let Some(entry) = unstored.entries.front() {
+            match entry.store(&self.log).await {
+                Ok(appended) => {
+                    self.note(entry, appended);
+                    unstored.entries.pop_front();
+                    self.status.resume();
+                    pause = FIRST_RETRY;
+                }
+                Err(error) => {
+                    self.status.pause(&error);
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+                    pause = (pause * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+
+    fn note(&self, entry: &Entry, appended: Appended) {
+        if let Entry::Batch(NewBatch { content: Content::Events(_), .. }) = entry {
+            self.status.stored(appended.kept, appended.duplicates);
+        }
+    }
+}
+
+/// What is not stored yet.
+struct Unstored<'a> {
+    feed: &'a Feed,
+    entries: VecDeque<Entry>,
+}
+
+impl Drop for Unstored<'_> {
+    fn drop(&mut self) {
+        for entry in self.entries.drain(..) {
+            self.feed.leftovers.add(&self.feed.log, entry);
+        }
+    }
+}
+
+/// How long a read may wait for its turn within the quota; then nothing was sent, and it is tried again.
+const WAIT_FOR_A_SEAT: Duration = Duration::from_secs(2);
+
+/// The one at hand and those given up. With egress's limit of six request timeouts there are fewer.
+const READS_UNDER_WAY: usize = 8;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);

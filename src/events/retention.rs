@@ -1,0 +1,44 @@
+//! Housekeeping: trims logs to what is to be kept, and renews the metrics that move without anyone's doing.
+//!
+//! Invariants: a log that cannot be trimmed does not keep others from it; it is tried again next time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::Events;
+
+/// How often logs are trimmed.
+pub(super) const TRIMMED_EVERY: Duration = Duration::from_secs(30);
+
+/// How often lags and times left are renewed.
+const OBSERVED_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps house until stopped.
+pub(super) async fn run(events: Events, stop: CancellationToken) {
+    let mut trim = tokio::time::interval(TRIMMED_EVERY);
+    let mut observe = tokio::time::interval(OBSERVED_EVERY);
+    trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = trim.tick() => {
+                if stop.run_until_cancelled(trim_all(&events)).await.is_none() {
+                    return;
+                }
+            }
+            _ = observe.tick() => events.observe(),
+        }
+    }
+}
+
+async fn trim_all(events: &Events) {
+    for log in events.logs().values().map(Arc::clone) {
+        if let Err(error) = log.trim().await {
+            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "old events could not be removed");
+        }
+    }
+}

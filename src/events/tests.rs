@@ -1,0 +1,252 @@
+//! The whole of events over a scripted vendor and a store in memory, in paused time.
+
+mod faults;
+mod polling;
+mod reading;
+mod subscribing;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use hyper::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::memory_store::MemoryStore;
+use super::*;
+use crate::config;
+use crate::egress::{Costs, Failed, Failure, Reply};
+use crate::names::{RegionName, SubscriptionName};
+use crate::order::{Operation, Order};
+use crate::store::{Content, EventText, NewBatch};
+
+/// What a scripted vendor does with a read.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Answers so.
+    Answer(u16, String),
+    /// Fails so.
+    Fail(Failure),
+    /// Does the next step after a while.
+    After(Duration, Box<Step>),
+    /// Never answers.
+    Hang,
+}
+
+/// Answers reads by script, region by region; when the script is at its end, with no events.
+#[derive(Default)]
+pub(super) struct Script {
+    steps: Mutex<HashMap<String, VecDeque<Step>>>,
+    /// Region and time of each read.
+    seen: Mutex<Vec<(String, Instant)>>,
+}
+
+impl Script {
+    fn say(&self, region: &str, steps: impl IntoIterator<Item = Step>) {
+        lock(&self.steps).entry(region.to_owned()).or_default().extend(steps);
+    }
+
+    fn seen(&self) -> usize {
+        lock(&self.seen).len()
+    }
+}
+
+#[async_trait]
+impl Source for Script {
+    async fn send(&self, order: Order) -> Result<Reply, Failed> {
+        assert!(matches!(order.operation, Operation::ReadEvents(_)));
+        let region = order.region.unwrap();
+        lock(&self.seen).push((region.to_string(), Instant::now()));
+        let mut step = lock(&self.steps).get_mut(region.as_str()).and_then(VecDeque::pop_front);
+        while let Some(Step::After(pause, then)) = step {
+            tokio::time::sleep(pause).await;
+            step = Some(*then);
+        }
+        let costs = Costs::default();
+        let (status, body) = match step {
+            Some(Step::Answer(status, body)) => (status, body),
+            Some(Step::Fail(why)) => return Err(Failed { why, costs }),
+            Some(Step::Hang) => std::future::pending().await,
+            Some(Step::After(..)) | None => (200, events(0..0)),
+        };
+        let status = StatusCode::from_u16(status).unwrap();
+        Ok(Reply { status, headers: HeaderMap::new(), body: body.into(), region, costs })
+    }
+}
+
+/// A vendor's answer with these events: each is its number.
+pub(super) fn events(numbers: std::ops::Range<u64>) -> String {
+    let numbers: Vec<_> = numbers.map(|n| n.to_string()).collect();
+    format!(r#"{{"result":"success","request_id":"1","events":[{}]}}"#, numbers.join(","))
+}
+
+pub(super) fn answer(numbers: std::ops::Range<u64>) -> Step {
+    Step::Answer(200, events(numbers))
+}
+
+/// One run of the events service.
+pub(super) struct Rig {
+    events: Events,
+    vendor: Arc<Script>,
+    store: Arc<MemoryStore>,
+    tasks: Tasks,
+    metrics: Metrics,
+    config: config::App,
+}
+
+pub(super) const STREAM: Stream = Stream::UserEvents;
+
+pub(super) fn app() -> AppId {
+    AppId::parse("app").unwrap()
+}
+
+pub(super) fn key() -> LogKey {
+    LogKey { app: app(), stream: STREAM }
+}
+
+pub(super) fn config(regions: &[&str]) -> config::App {
+    let region = |name: &&str| config::Region {
+        name: RegionName::parse(name).unwrap(),
+        base_url: "http://127.0.0.1".parse().unwrap(),
+    };
+    config::App {
+        id: app(),
+        regions: regions.iter().map(region).collect(),
+        credential: config::Credential::Token {
+            app_certificate: crate::secret::SecretSource::Env("NONE".into()),
+            uid: "gateway".into(),
+        },
+        quota: config::Quota::default(),
+        events: config::Events { streams: vec![STREAM], ..config::Events::default() },
+        history: config::History::default(),
+    }
+}
+
+impl Rig {
+    async fn new(regions: &[&str]) -> Self {
+        Self::over(MemoryStore::default(), config(regions)).await
+    }
+
+    /// A gateway that reads nothing: for tests that append themselves.
+    async fn quiet() -> Self {
+        Self::new(&[]).await
+    }
+
+    async fn over(store: MemoryStore, config: config::App) -> Self {
+        Self::with(store, config, Arc::default()).await
+    }
+
+    async fn with(store: MemoryStore, config: config::App, vendor: Arc<Script>) -> Self {
+        let (store, tasks, metrics) = (Arc::new(store), Tasks::new(), Metrics::new());
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let source: Arc<dyn Source> = vendor.clone();
+        let clock = Clock::anchored(at);
+        let events = Events::with_source(store.clone(), source, tasks.clone(), clock, metrics.clone());
+        let rig = Self { events, vendor, store, tasks, metrics, config };
+        rig.apply().await;
+        rig
+    }
+
+    async fn apply(&self) {
+        self.events.apply(std::slice::from_ref(&self.config), &config::Upstream::default()).await.unwrap();
+    }
+
+    /// Stops in order, and starts again over the same store.
+    async fn restart(self) -> Self {
+        assert_eq!(self.tasks.finish(Duration::from_secs(30)).await, 0);
+        self.events.flush().await.unwrap();
+        Self::with(self.store.reopened(true), self.config, self.vendor).await
+    }
+
+    /// Ends without a word.
+    async fn kill(self) -> Self {
+        self.tasks.finish(Duration::ZERO).await;
+        Self::with(self.store.reopened(false), self.config, self.vendor).await
+    }
+
+    fn log(&self) -> Arc<Log> {
+        self.events.log(&app(), STREAM).unwrap()
+    }
+
+    async fn append(&self, numbers: std::ops::Range<u64>) {
+        let numbers: Vec<_> = numbers.map(|n| n.to_string()).collect();
+        self.append_content(Content::Events(EventText::join(numbers.iter().map(|n| n.as_bytes())).unwrap())).await;
+    }
+
+    async fn append_content(&self, content: Content) {
+        let received_at = self.events.0.clock.wall_ms();
+        let new = NewBatch { received_at, region: RegionName::parse("cn").unwrap(), content };
+        self.log().append(&new).await.unwrap();
+    }
+
+    async fn read(&self, read: Read) -> Result<Delivery, ReadError> {
+        self.events.read(&app(), STREAM, read).await
+    }
+
+    /// Reads and hands over.
+    async fn take(&self, read: Read) -> Vec<String> {
+        let delivery = self.read(read).await.unwrap();
+        let texts = texts(&delivery);
+        delivery.receipt.handed_over();
+        texts
+    }
+
+    /// All of the log, markers by their reason.
+    async fn all(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut after = self.log().cursor(self.log().range().0 - 1);
+        loop {
+            let read = Read { place: Place::After(after), limit: 1000, wait: Duration::ZERO, markers: true };
+            let delivery = self.read(read).await.unwrap();
+            if delivery.runs.is_empty() {
+                return all;
+            }
+            all.extend(texts(&delivery));
+            after = delivery.next;
+        }
+    }
+
+    /// Waits until the vendor has seen so many reads.
+    async fn until_seen(&self, reads: usize) {
+        while self.vendor.seen() < reads {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        let text = self.metrics.text();
+        text.lines().any(|l| l.strip_prefix("rtm_gateway_").is_some_and(|l| l == line))
+    }
+}
+
+/// The texts of what was delivered, markers by their reason.
+pub(super) fn texts(delivery: &Delivery) -> Vec<String> {
+    let run = |run: &Run| match &run.batch.content {
+        Content::Events(events) => {
+            let text = events.slice(run.entries.clone());
+            std::str::from_utf8(&text).unwrap().split(',').map(str::to_owned).collect()
+        }
+        Content::PossibleLoss(reason) => vec![reason.clone()],
+    };
+    delivery.runs.iter().flat_map(run).collect()
+}
+
+pub(super) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
+
+/// A vendor-compatible read of a subscription that begins at the earliest.
+pub(super) fn by(name: &str, limit: usize) -> Read {
+    let name = SubscriptionName::parse(name).unwrap();
+    Read { place: Place::Subscription { name, from: From::Earliest }, limit, wait: Duration::ZERO, markers: false }
+}
+
+pub(super) fn wait(seconds: u64, read: Read) -> Read {
+    Read { wait: Duration::from_secs(seconds), ..read }
+}
+
+pub(super) fn from(from: From, read: Read) -> Read {
+    let Place::Subscription { name, .. } = read.place else { panic!("not a subscription") };
+    Read { place: Place::Subscription { name, from }, ..read }
+}

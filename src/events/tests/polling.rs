@@ -1,0 +1,223 @@
+//! What the poller reads, when, and what it keeps of it.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
+    let rig = Rig::new(&[]).await;
+    drop(rig);
+    let vendor = Arc::new(Script::default());
+    vendor.say("cn", [answer(0..1000), answer(1000..1007), answer(0..0), answer(1007..1009)]);
+    let rig = Rig::with(MemoryStore::default(), config(&["cn"]), vendor).await;
+    rig.until_seen(6).await;
+    assert_eq!(rig.all().await, numbers(0..1009));
+    let times: Vec<_> = lock(&rig.vendor.seen).iter().map(|(_, at)| *at).collect();
+    let pauses: Vec<_> = times.windows(2).map(|w| (w[1] - w[0]).as_millis() / 10 * 10).collect();
+    assert_eq!(pauses, [0, 200, 400, 200, 400]);
+    assert!(rig.metric(r#"events_ingested_total{app="app",stream="user_events",region="cn"} 1009"#));
+    let status = &rig.events.pollers()[0];
+    assert_eq!((status.events, status.possible_losses, status.last_error.as_deref()), (1009, 0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_full_reads_after_a_pause_are_marked_once() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(1).await;
+    rig.vendor.say("cn", (0..4).map(|n| answer(n * 1000..(n + 1) * 1000)));
+    rig.until_seen(7).await;
+    let markers: Vec<_> = rig.all().await.into_iter().filter(|text| text == "overflow").collect();
+    assert_eq!(markers.len(), 1);
+    assert!(rig.metric(r#"events_overflow_suspected_total{app="app",stream="user_events",region="cn"} 1"#));
+    assert_eq!(rig.all().await.len(), 4001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_while_the_store_cannot_keep_it_and_reading_goes_on_by_itself() {
+    let store = MemoryStore::default();
+    store.unready.store(true, Ordering::Relaxed);
+    let rig = Rig::over(store, config(&["cn"])).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.vendor.seen(), 0);
+    assert!(rig.events.not_ready().unwrap().contains("short of space"));
+    assert!(rig.metric(r#"poller_paused{app="app",stream="user_events",region="cn"} 1"#));
+    assert_eq!(rig.events.pollers()[0].state, "paused");
+    rig.store.unready.store(false, Ordering::Relaxed);
+    rig.until_seen(2).await;
+    assert_eq!(rig.events.not_ready(), None);
+    assert!(rig.metric(r#"poller_paused{app="app",stream="user_events",region="cn"} 0"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_stored_is_held_until_it_can_and_nothing_is_read_meanwhile() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(1).await;
+    rig.store.broken.store(true, Ordering::Relaxed);
+    rig.vendor.say("cn", [answer(0..3), answer(3..4)]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.vendor.seen(), 2);
+    assert!(rig.events.not_ready().is_some());
+    assert_eq!(rig.all().await, numbers(0..0));
+    rig.store.broken.store(false, Ordering::Relaxed);
+    rig.until_seen(4).await;
+    assert_eq!(rig.all().await, numbers(0..4));
+    assert_eq!(rig.events.not_ready(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_same_region() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    let lost = |partial: Option<&'static str>| Failure::Lost { why: "x".into(), partial: partial.map(Into::into) };
+    rig.vendor.say(
+        "cn",
+        [
+            Step::Fail(Failure::TimedOut { sent: true }),
+            Step::Fail(lost(None)),
+            Step::Fail(lost(Some("{\"events\":[1"))),
+            Step::Answer(408, "{}".into()),
+            Step::Answer(502, "<html>".into()),
+            Step::Answer(200, "<html>".into()),
+            Step::Fail(Failure::Unreachable("no".into())),
+            Step::Answer(404, "no".into()),
+            answer(7..8),
+        ],
+    );
+    while rig.all().await.last().is_none_or(|last| last != "7") {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(rig.all().await, ["timeout", "reset", "cut_body", "status_408", "status_5xx", "unparsable", "7"]);
+    let quarantined = rig.events.quarantined(&app(), STREAM, 10).await.unwrap();
+    let bodies: Vec<_> = quarantined.iter().map(|answer| &answer.body[..]).collect();
+    assert_eq!(bodies, [&b"<html>"[..], b"{\"events\":[1"]);
+    assert!(
+        rig.metric(r#"events_possible_loss_total{app="app",stream="user_events",region="cn",reason="status_408"} 1"#)
+    );
+    assert!(rig.metric(r#"events_quarantined_total{app="app",stream="user_events",region="cn"} 2"#));
+    assert_eq!(lock(&rig.vendor.steps)["cn"].len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_is_stored_after_all_and_its_doubt_is_marked_once() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(1).await;
+    let late = Step::After(Duration::from_secs(40), Box::new(answer(0..5)));
+    let dead = Step::After(Duration::from_secs(60), Box::new(Step::Fail(Failure::TimedOut { sent: true })));
+    rig.vendor.say("cn", [late, answer(5..6), dead, answer(6..7)]);
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(rig.all().await, ["timeout", "5", "timeout", "6", "0", "1", "2", "3", "4"]);
+    assert!(rig.vendor.seen() > 10, "reading went on meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_that_hang_are_bounded_in_number() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.vendor.say("cn", (0..1000).map(|_| Step::Hang));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(rig.vendor.seen(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_finishes_the_read_in_hand_and_stores_it() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(1).await;
+    rig.vendor.say("cn", [Step::After(Duration::from_secs(5), Box::new(answer(0..5)))]);
+    rig.until_seen(2).await;
+    let before = rig.vendor.seen();
+    let rig = rig.restart().await;
+    assert_eq!(rig.all().await, numbers(0..5));
+    assert!(rig.vendor.seen() <= before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_stop_leaves_a_marker_for_the_read_in_hand_and_stores_what_it_holds() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.until_seen(2).await;
+    rig.vendor.say("cn", [answer(0..5)]);
+    rig.vendor.say("eu", [Step::Hang]);
+    rig.store.broken.store(true, Ordering::Relaxed);
+    rig.until_seen(4).await;
+    assert_eq!(rig.tasks.finish(Duration::from_secs(1)).await, 4, "two pollers and their reads");
+    assert!(rig.events.flush().await.is_err());
+    rig.store.broken.store(false, Ordering::Relaxed);
+    rig.events.flush().await.unwrap();
+    let mut all = rig.all().await;
+    all.sort();
+    assert_eq!(all, ["0", "1", "2", "3", "4", "stopped"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_a_forced_stop_cut_short_is_not_stored_twice() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(1).await;
+    rig.vendor.say("cn", [answer(0..5)]);
+    rig.store.ack_delay.store(10_000, Ordering::Relaxed);
+    rig.until_seen(2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.all().await, numbers(0..0), "the store has not said that it is stored");
+    rig.tasks.finish(Duration::ZERO).await;
+    rig.store.ack_delay.store(0, Ordering::Relaxed);
+    rig.events.flush().await.unwrap();
+    assert_eq!(rig.all().await, numbers(0..5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_did_not_end_in_order_is_marked() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.vendor.say("cn", [answer(0..2)]);
+    rig.until_seen(3).await;
+    let rig = rig.restart().await;
+    rig.until_seen(5).await;
+    assert_eq!(rig.all().await, numbers(0..2));
+    let rig = rig.kill().await;
+    rig.until_seen(7).await;
+    assert_eq!(rig.all().await, ["0", "1", "unclean_stop"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_region_returned_is_dropped_also_after_a_restart() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.vendor.say("cn", [answer(0..4)]);
+    rig.until_seen(5).await;
+    rig.vendor.say("eu", [answer(2..6)]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.all().await, numbers(0..6));
+    assert!(rig.metric(r#"events_duplicates_total{app="app",stream="user_events",region="eu"} 2"#));
+    let rig = rig.restart().await;
+    rig.vendor.say("eu", [answer(0..2)]);
+    rig.vendor.say("cn", [answer(4..5), answer(3..4)]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut expected = numbers(0..6);
+    expected.push("3".into()); // Twice from one region: two events.
+    assert_eq!(rig.all().await, expected);
+    tokio::time::sleep(Duration::from_secs(601)).await;
+    rig.vendor.say("eu", [answer(0..1)]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    expected.push("0".into());
+    assert_eq!(rig.all().await, expected, "outside of the window");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_leaves_pollers_running_and_a_poller_that_is_gone_finishes_its_read() {
+    let mut rig = Rig::new(&["cn", "eu"]).await;
+    rig.until_seen(2).await;
+    let slow = |numbers| Step::After(Duration::from_secs(5), Box::new(answer(numbers)));
+    rig.vendor.say("cn", [slow(0..2)]);
+    rig.vendor.say("eu", [slow(2..4)]);
+    rig.until_seen(4).await;
+    rig.config.regions.pop();
+    rig.config.events.poll_interval_idle = Duration::from_secs(3600);
+    rig.apply().await;
+    assert_eq!(rig.vendor.seen(), 4, "no poller was started anew");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let mut all = rig.all().await;
+    all.sort();
+    assert_eq!(all, numbers(0..4));
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    let before = rig.vendor.seen();
+    rig.config.events.poll_interval_idle = Duration::from_secs(1);
+    rig.apply().await;
+    rig.until_seen(before + 2).await;
+    assert!(lock(&rig.vendor.seen)[4..].iter().all(|(region, _)| region == "cn"));
+    rig.events.apply(&[], &config::Upstream::default()).await.unwrap();
+    assert_eq!(rig.events.pollers().len(), 0);
+    assert_eq!(rig.all().await.len(), 4, "the log stays readable");
+}

@@ -1,0 +1,155 @@
+//! What readers get, and when.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn every_subscription_gets_every_event_and_readers_of_one_share_it() {
+    let rig = Rig::quiet().await;
+    rig.append(0..5).await;
+    rig.append(5..8).await;
+    assert_eq!(rig.take(by("a", 1000)).await, numbers(0..8));
+    assert_eq!(rig.take(by("a", 1000)).await, numbers(0..0));
+    let (one, two) = (rig.read(by("b", 4)).await.unwrap(), rig.read(by("b", 4)).await.unwrap());
+    assert_eq!((texts(&one), texts(&two)), (numbers(0..4), numbers(4..8)));
+    assert_eq!((one.lag, two.lag), (4, 0));
+    assert_eq!(rig.take(by("b", 4)).await, numbers(0..0), "all is on its way");
+    drop(one);
+    two.receipt.handed_over();
+    assert_eq!(rig.take(by("b", 3)).await, numbers(0..3), "given again");
+    assert_eq!(rig.take(by("b", 3)).await, numbers(3..4));
+    assert!(rig.metric(r#"events_delivered_total{app="app",stream="user_events",subscription="b"} 8"#));
+    assert!(rig.metric(r#"events_given_again_total{app="app",stream="user_events",subscription="b"} 4"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_who_keep_up_share_one_copy_and_do_not_ask_the_store() {
+    let rig = Rig::quiet().await;
+    rig.append(0..100).await;
+    let mut copies = Vec::new();
+    for n in 0..50 {
+        let delivery = rig.read(by(&format!("s{n}"), 1000)).await.unwrap();
+        copies.push(Arc::clone(&delivery.runs[0].batch));
+        delivery.receipt.handed_over();
+    }
+    assert!(copies.windows(2).all(|two| Arc::ptr_eq(&two[0], &two[1])));
+    assert_eq!(rig.store.reads.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_ends_with_the_first_event_and_not_with_a_marker() {
+    let rig = Arc::new(Rig::quiet().await);
+    let began = Instant::now();
+    let reader = |read| {
+        let rig = Arc::clone(&rig);
+        async move { (rig.take(read).await, Instant::now() - began) }
+    };
+    let writer = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        rig.append_content(Content::PossibleLoss("reset".into())).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        rig.append(0..1).await;
+    };
+    let native = Read { markers: true, ..wait(20, by("native", 10)) };
+    let ((), plain, native, after, short) = tokio::join!(
+        writer,
+        reader(wait(20, by("plain", 10))),
+        reader(native),
+        reader(wait(20, Read { place: Place::After(rig.log().cursor(0)), ..by("x", 10) })),
+        reader(wait(5, by("short", 10))),
+    );
+    assert_eq!(plain, (numbers(0..1), Duration::from_secs(6)));
+    assert_eq!(native, (vec!["reset".to_owned()], Duration::from_secs(3)));
+    assert_eq!(after, (numbers(0..1), Duration::from_secs(6)));
+    assert_eq!(short, (numbers(0..0), Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_reader_gets_what_another_gives_back() {
+    let rig = Rig::quiet().await;
+    rig.append(0..3).await;
+    let lost = rig.read(by("a", 10)).await.unwrap();
+    let give_back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(lost);
+    };
+    let (taken, ()) = tokio::join!(rig.take(wait(20, by("a", 10))), give_back);
+    assert_eq!(taken, numbers(0..3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_wait() {
+    let rig = Rig::quiet().await;
+    let began = Instant::now();
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.tasks.stopping().cancel();
+    };
+    let (taken, ()) = tokio::join!(rig.take(wait(20, by("a", 10))), stop);
+    assert_eq!((taken, began.elapsed()), (numbers(0..0), Duration::from_secs(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_moves_nothing_and_says_when_it_is_no_place() {
+    let rig = Rig::quiet().await;
+    rig.append(0..10).await;
+    let after = |cursor, limit| Read { place: Place::After(cursor), ..by("x", limit) };
+    let first = rig.read(after(rig.log().cursor(0), 4)).await.unwrap();
+    for _ in 0..2 {
+        let second = rig.read(after(first.next, 4)).await.unwrap();
+        assert_eq!((texts(&second), second.lag), (numbers(4..8), 2));
+    }
+    assert_eq!(rig.events.subscriptions().len(), 0);
+    let end = rig.read(after(rig.log().cursor(10), 4)).await.unwrap();
+    assert_eq!((texts(&end).len(), end.next), (0, rig.log().cursor(10)));
+    for ahead in [11, u64::MAX] {
+        assert_eq!(rig.read(after(rig.log().cursor(ahead), 4)).await.unwrap_err(), ReadError::Ahead);
+    }
+    let other = Cursor { epoch: 1, ..first.next };
+    let expired = ReadError::Expired { earliest: rig.log().cursor(0) };
+    assert_eq!(rig.read(after(other, 4)).await.unwrap_err(), expired);
+    let none = rig.events.read(&app(), Stream::ChannelEvents, by("x", 1)).await;
+    assert_eq!(none.unwrap_err(), ReadError::NoSuchStream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_memory_has_dropped_comes_from_the_store() {
+    let rig = Rig::quiet().await;
+    let big = |n: u64| Content::Events(EventText::join([format!("{n}{}", " ".repeat(900_000)).as_bytes()]).unwrap());
+    for n in 0..10 {
+        rig.append_content(big(n)).await;
+    }
+    let trimmed = |texts: Vec<String>| texts.iter().map(|text| text.trim().to_owned()).collect::<Vec<_>>();
+    assert_eq!(trimmed(rig.take(by("a", 3)).await), numbers(0..3));
+    assert_eq!(trimmed(rig.take(by("a", 1000)).await), numbers(3..10));
+    assert_eq!(rig.store.reads.load(Ordering::Relaxed), 2);
+    assert_eq!(trimmed(rig.take(from(From::Since(crate::clock::UnixMillis(0)), by("b", 1))).await), numbers(0..1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
+    let mut config = config(&[]);
+    config.events.retention = Duration::from_secs(3600);
+    let rig = Rig::over(MemoryStore::default(), config).await;
+    rig.append(0..10).await;
+    let first = rig.read(by("a", 2)).await.unwrap();
+    let cursor = first.next;
+    first.receipt.handed_over();
+    rig.take(by("vendor-like", 2)).await;
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    rig.append(10..12).await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    let read = Read { place: Place::After(cursor), ..by("x", 10) };
+    assert_eq!(rig.read(read).await.unwrap_err(), ReadError::Expired { earliest: rig.log().cursor(10) });
+    assert!(rig.metric(r#"events_cut_off_total{app="app",stream="user_events",subscription="a"} 8"#));
+    assert!(rig.metric(r#"subscription_lag_events{app="app",stream="user_events",subscription="a"} 2"#));
+    let native = Read { markers: true, ..by("a", 1) };
+    drop(rig.read(native.clone()).await.unwrap());
+    assert_eq!(rig.take(native.clone()).await, ["retention", "10"]);
+    assert_eq!(rig.take(native).await, ["11"]);
+    assert_eq!(rig.take(by("vendor-like", 10)).await, numbers(10..12));
+    tokio::time::sleep(Duration::from_secs(4000)).await;
+    assert_eq!(rig.all().await, numbers(0..0));
+    rig.append(12..13).await;
+    assert_eq!(rig.take(by("a", 1)).await, numbers(12..13), "numbers go on after all was trimmed");
+    assert_eq!(rig.log().range(), (13, 14));
+}

@@ -1,0 +1,119 @@
+//! The spine: a request from its head to its answer, every stage by name.
+//!
+//! | stage    | file              | hands on     | may end the request with                              |
+//! |----------|-------------------|--------------|-------------------------------------------------------|
+//! | accept   | `listener.rs`     | `Conn`       | close; 400 and 431 for what is not HTTP                |
+//! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
+//! | identify | `identity.rs`     | `Client`     | 401                                                   |
+//! | grant    | `policy.rs`       | `Grant`      | –                                                     |
+//! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
+//! | permit   | `route.rs`        | `Call`       | 403                                                   |
+//! | serve    | `routes/*.rs`     | `Served`     | what the services say                                  |
+//!
+//! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has `X-Request-Id` and
+//! `X-RTM-Origin`. Nothing is spawned here: a caller that leaves drops the whole of its request.
+
+pub mod trail;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use crate::body::Body;
+use crate::conn::{Conn, Fault};
+use crate::events::Receipt;
+use crate::gateway::{Gateway, Live};
+use crate::refusal::Refusal;
+use crate::route::{Kind, Route};
+use crate::routes;
+use trail::{Origin, Trail};
+
+/// An answer on its way out.
+#[derive(Debug)]
+pub struct Served {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, but for those that every answer has.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Body,
+    /// Who decided the status.
+    pub origin: Origin,
+    /// What stands for the events in it.
+    pub receipt: Option<Receipt>,
+}
+
+/// Answers a request.
+pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let live = gateway.live();
+    let mut trail = Trail::begin(&gateway, &live, &head);
+    let work = call(&gateway, &live, &conn, &head, body, &mut trail);
+    let served = match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(served)) => served,
+        Ok(Err(refusal)) => refuse(&refusal, &mut trail),
+        // What a panic says may hold anything: it goes to the panic hook, not into an answer or this line.
+        Err(_) => refuse(&Refusal::Internal("panic".into()), &mut trail),
+    };
+    finish(served, &head.method, trail)
+}
+
+async fn call(
+    gateway: &Gateway,
+    live: &Live,
+    conn: &Conn,
+    head: &Parts,
+    body: Incoming,
+    trail: &mut Trail,
+) -> Result<Served, Refusal> {
+    if let Some(fault) = head.extensions.get::<Fault>() {
+        return Err(Refusal::bad(fault.to_string()));
+    }
+    live.hosts.check(head, conn.local)?;
+    let client = live.identity.identify(&head.headers)?;
+    trail.client(client.name());
+    let grant = live.policy.grant(client);
+    let route = Route::parse(&head.method, &head.uri)?;
+    trail.route(&route);
+    let (kind, app, payer) = route.within(&grant)?.into_parts();
+    let request = routes::Asked { gateway, live, head, body, app, payer, trail };
+    match kind {
+        Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
+        Kind::HistoryQuery => routes::history::query(request).await,
+        Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
+        Kind::Count { query } => routes::count::ask(request, query.as_deref()).await,
+        Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
+    }
+}
+
+fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
+    trail.refused(refusal);
+    Served {
+        status: refusal.status(),
+        headers: refusal.headers(),
+        body: Body::from(refusal.body(trail.id())),
+        origin: Origin::Gateway,
+        receipt: None,
+    }
+}
+
+fn finish(served: Served, method: &Method, mut trail: Trail) -> Response<Body> {
+    let Served { status, headers, mut body, origin, receipt } = served;
+    let mut response = Response::new(Body::from(Bytes::new()));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    trail.mark(response.headers_mut(), origin);
+    trail.answered(status, origin, receipt);
+    if method == Method::HEAD {
+        response.headers_mut().insert(hyper::header::CONTENT_LENGTH, body.total().into());
+        body.withhold();
+    }
+    body.on_end(Box::new(trail));
+    *response.body_mut() = body;
+    response
+}

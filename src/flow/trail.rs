@@ -1,0 +1,249 @@
+//! A [`Trail`]: what is known of a request, written as one log line and counted once, when its answer ended.
+//!
+//! Invariants: the line is written on drop, so every request has one, however it ended; it says whether the answer was
+//! handed over. It holds no header value, no body, no path (users' ids and handles stand in paths) and of the query
+//! only the parameters' names. Labels of metrics come from the configuration and from fixed sets.
+
+use std::sync::Arc;
+
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use crate::body::handover::Ending;
+use crate::clock::Clock;
+use crate::egress::Costs;
+use crate::events::Receipt;
+use crate::gateway::{Gateway, Live};
+use crate::headers::X_RTM_ORIGIN;
+use crate::metrics::{Metrics, RequestLabels, RouteLabels};
+use crate::names::{AppId, ClientName};
+use crate::refusal::Refusal;
+use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::route::Route;
+
+/// The most of a query's parameter names that a log line shows, in bytes.
+const MOST_OF_QUERY: usize = 128;
+
+/// Who decided a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The gateway, also where it made its answer from the vendor's (events, history, count).
+    Gateway,
+    /// The vendor: status and body are its own.
+    Vendor,
+}
+
+impl Origin {
+    /// The word in `X-RTM-Origin`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Vendor => "vendor",
+        }
+    }
+}
+
+/// What is known of a request.
+#[derive(Debug)]
+pub struct Trail {
+    clock: Clock,
+    began: Instant,
+    metrics: MetricsOf,
+    access_log: bool,
+    id: RequestId,
+    method: String,
+    query: String,
+    client: Option<ClientName>,
+    app: Option<AppId>,
+    route: &'static str,
+    status: Option<StatusCode>,
+    origin: Origin,
+    code: Option<&'static str>,
+    cause: Option<Arc<str>>,
+    costs: Costs,
+    bytes: u64,
+    receipt: Option<Receipt>,
+    handed_over: bool,
+}
+
+struct MetricsOf(Metrics);
+
+impl std::fmt::Debug for MetricsOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Trail {
+    /// Of a request that just came.
+    #[must_use]
+    pub fn begin(gateway: &Gateway, live: &Live, head: &Parts) -> Self {
+        Self {
+            clock: gateway.clock.clone(),
+            began: gateway.clock.now(),
+            metrics: MetricsOf(gateway.metrics.clone()),
+            access_log: live.access_log,
+            id: RequestId::of(&head.headers),
+            method: head.method.as_str().chars().take(16).collect(),
+            query: query_names(head.uri.query().unwrap_or_default()),
+            client: None,
+            app: None,
+            route: "unmatched",
+            status: None,
+            origin: Origin::Gateway,
+            code: None,
+            cause: None,
+            costs: Costs::default(),
+            bytes: 0,
+            receipt: None,
+            handed_over: false,
+        }
+    }
+
+    /// The request's name.
+    #[must_use]
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Who calls.
+    pub fn client(&mut self, name: &ClientName) {
+        self.client = Some(name.clone());
+    }
+
+    /// What is asked.
+    pub fn route(&mut self, route: &Route) {
+        self.route = route.name();
+        self.app = Some(route.app.clone());
+    }
+
+    /// What it cost at the vendor.
+    pub fn costs(&mut self, costs: Costs) {
+        self.costs = costs;
+    }
+
+    /// Why it was refused.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.code = Some(refusal.code());
+        self.cause = refusal.cause().map(Into::into);
+    }
+
+    /// The answer is made.
+    pub(super) fn answered(&mut self, status: StatusCode, origin: Origin, receipt: Option<Receipt>) {
+        self.status = Some(status);
+        self.origin = origin;
+        self.receipt = receipt;
+    }
+
+    /// Writes what every answer's head has.
+    pub(super) fn mark(&self, headers: &mut HeaderMap, origin: Origin) {
+        headers.insert(X_REQUEST_ID, self.id.header_value());
+        headers.insert(X_RTM_ORIGIN, HeaderValue::from_static(origin.as_str()));
+    }
+
+    fn write(&self) {
+        let status = self.status.map_or(0, |s| s.as_u16());
+        let time = self.clock.now().saturating_duration_since(self.began);
+        let client = self.client.as_ref().map_or("", ClientName::as_str);
+        // 499 as nginx counts it: the caller left before there was an answer.
+        let label = if status == 0 { 499 } else { status };
+        let labels = RequestLabels { route: self.route.into(), client: client.into(), status: label.to_string() };
+        self.metrics.0.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels { route: self.route.into() };
+        self.metrics.0.request_duration.get_or_create(&labels).observe(time.as_secs_f64());
+        let cause = self.cause.as_deref().unwrap_or_default();
+        if !self.access_log {
+            if status >= 500 {
+                tracing::warn!(request_id = %self.id, client, route = self.route, status, cause, "request failed");
+            }
+            return;
+        }
+        tracing::info!(
+            target: "rtm_gateway::access",
+            request_id = %self.id,
+            client,
+            app = self.app.as_ref().map_or("", AppId::as_str),
+            method = %self.method,
+            route = self.route,
+            query = %self.query,
+            status,
+            origin = self.origin.as_str(),
+            code = self.code.unwrap_or_default(),
+            cause,
+            queue_wait_ms = millis(self.costs.queue_wait),
+            upstream_ms = millis(self.costs.upstream_time),
+            upstream_exchanges = self.costs.exchanges,
+            upstream_request_id = self.costs.upstream_request_id.as_deref().unwrap_or_default(),
+            bytes = self.bytes,
+            duration_ms = millis(time),
+            end = self.end(),
+            "request"
+        );
+    }
+
+    fn end(&self) -> &'static str {
+        match (self.status, self.handed_over) {
+            (_, true) => "handed_over",
+            (Some(_), false) => "cut",
+            (None, false) => "caller_left",
+        }
+    }
+}
+
+impl Ending for Trail {
+    fn taken(&mut self, bytes: u64) {
+        self.bytes = bytes;
+    }
+
+    fn handed_over(mut self: Box<Self>) {
+        self.handed_over = true;
+        if let Some(receipt) = self.receipt.take() {
+            receipt.handed_over();
+        }
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+fn millis(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The parameters' names, joined by commas, cut.
+fn query_names(query: &str) -> String {
+    let mut names = String::new();
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let Some((name, _)) = pair.split_once('=') else {
+            // No `=`: it could be a value as well as a name.
+            continue;
+        };
+        if names.len() + name.len() > MOST_OF_QUERY {
+            names.push('…');
+            break;
+        }
+        if !names.is_empty() {
+            names.push(',');
+        }
+        names.push_str(name);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_query_only_names_are_kept() {
+        assert_eq!(query_names("limit=5&subscription=secret&&secret2&from=x"), "limit,subscription,from");
+        assert_eq!(query_names(""), "");
+        assert!(query_names(&format!("{}=1", "x".repeat(500))).len() < 10);
+    }
+}

@@ -1,0 +1,96 @@
+//! A [`Gateway`]: what a request may touch.
+//!
+//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its head to its
+//! end. The services know of reloads themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::egress::Egress;
+use crate::events::Events;
+use crate::history::History;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::route::target::Hosts;
+
+/// What a request may touch.
+pub struct Gateway {
+    /// What a reload changes.
+    live: ArcSwap<Live>,
+    /// The door out: for messages.
+    pub egress: Egress,
+    /// The event logs.
+    pub events: Events,
+    /// History and count.
+    pub history: History,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// Cancelled when the gateway stops: long polls answer what they have.
+    pub stopping: CancellationToken,
+}
+
+/// What a configuration says about requests.
+#[derive(Debug)]
+pub struct Live {
+    /// Who calls.
+    pub identity: Identity,
+    /// What they may do.
+    pub policy: Policy,
+    /// Which hosts a target may name.
+    pub hosts: Hosts,
+    /// Bytes of a caller's body.
+    pub body_limit: usize,
+    /// How long a message may take.
+    pub request_timeout: Duration,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+impl Live {
+    fn new(config: &Config) -> Self {
+        Self {
+            identity: Identity::new(config),
+            policy: Policy::new(config),
+            hosts: Hosts::new(config),
+            body_limit: config.server.request_body_limit,
+            request_timeout: config.upstream.request_timeout,
+            access_log: config.log.access,
+        }
+    }
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        config: &Config,
+        egress: Egress,
+        events: Events,
+        history: History,
+        metrics: Metrics,
+        clock: Clock,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        let live = ArcSwap::from_pointee(Live::new(config));
+        Arc::new(Self { live, egress, events, history, metrics, clock, stopping })
+    }
+
+    /// Takes a new configuration for the requests that come from now on.
+    pub fn apply(&self, config: &Config) {
+        self.live.store(Arc::new(Live::new(config)));
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+}

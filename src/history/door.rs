@@ -1,0 +1,20 @@
+//! The one thing history needs of egress, so that a scripted vendor can stand in its place.
+
+use async_trait::async_trait;
+
+use crate::egress::{Egress, Failed, Reply};
+use crate::order::Order;
+
+/// Takes orders to the vendor.
+#[async_trait]
+pub(super) trait Door: Send + Sync {
+    /// Sends an order and waits for the whole answer.
+    async fn send(&self, order: Order) -> Result<Reply, Failed>;
+}
+
+#[async_trait]
+impl Door for Egress {
+    async fn send(&self, order: Order) -> Result<Reply, Failed> {
+        Self::send(self, order).await
+    }
+}

@@ -1,0 +1,252 @@
+//! Work under way, shared by those who want the same.
+//!
+//! Invariants:
+//! - One look-up-or-insert under one lock: identical requests of one app share one job, however they race.
+//! - A job whose last caller left is dropped, unless a handle to it was given out (a promise); then it goes on to its
+//!   end, bounded by a total time. While the gateway stops, only callers keep a job alive.
+//! - Every job publishes an outcome exactly once, also when it panics or is forced to end.
+//! - A job can be found by its number until its outcome is kept elsewhere: there is no gap between.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::query::Query;
+use crate::egress::{Costs, Failure};
+use crate::names::{AppId, ClientName};
+use crate::vendor::history::Filter;
+
+/// Most jobs at a time.
+const JOBS_MAX: usize = 1024;
+
+/// What is wanted of the vendor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ask {
+    Messages(Query),
+    Count(Filter),
+}
+
+/// What makes two requests the same. Never equal across apps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) app: AppId,
+    pub(super) ask: Ask,
+}
+
+/// What a job made.
+#[derive(Debug)]
+pub(super) struct Product {
+    /// The rendered member that holds it: `"messages":[…]` or `"count":N`.
+    pub(super) member: Bytes,
+    /// What it took.
+    pub(super) costs: Costs,
+}
+
+pub(super) type Outcome = Result<Arc<Product>, Error>;
+
+/// A job, or what is left of it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) number: u64,
+    pub(super) key: Key,
+    /// When it is given up, promise or no.
+    pub(super) end: Instant,
+    deadline: watch::Sender<Instant>,
+    outcome: watch::Sender<Option<(Instant, Outcome)>>,
+    abandoned: CancellationToken,
+    /// The handle of each client that was given one.
+    pub(super) handles: Mutex<Vec<(ClientName, Arc<str>)>>,
+}
+
+impl Job {
+    /// When it ended, and how; `None` while it is under way.
+    pub(super) fn outcome(&self) -> Option<(Instant, Outcome)> {
+        self.outcome.borrow().clone()
+    }
+
+    /// When the last of those who wait for it gives up.
+    pub(super) fn deadline(&self) -> watch::Receiver<Instant> {
+        self.deadline.subscribe()
+    }
+
+    /// Resolves when nobody wants it any more.
+    pub(super) async fn abandoned(&self) {
+        self.abandoned.cancelled().await;
+    }
+
+    fn extend(&self, to: Instant) {
+        let to = to.min(self.end);
+        self.deadline.send_if_modified(|deadline| {
+            let later = to > *deadline;
+            *deadline = to.max(*deadline);
+            later
+        });
+    }
+}
+
+/// All jobs under way. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Jobs(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    newest: HashMap<Key, u64>,
+    jobs: HashMap<u64, Entry>,
+    last_number: u64,
+    stopping: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    job: Arc<Job>,
+    callers: usize,
+    promised: bool,
+}
+
+impl Table {
+    fn remove(&mut self, number: u64) {
+        if let Some(entry) = self.jobs.remove(&number)
+            && self.newest.get(&entry.job.key) == Some(&number)
+        {
+            self.newest.remove(&entry.job.key);
+        }
+    }
+
+    fn abandon_if_unwanted(&mut self, number: u64) {
+        let unwanted = |entry: &Entry| entry.callers == 0 && (!entry.promised || self.stopping);
+        if let Some(entry) = self.jobs.get(&number)
+            && unwanted(entry)
+        {
+            entry.job.abandoned.cancel();
+            self.remove(number);
+        }
+    }
+}
+
+/// How a caller came to a job.
+pub(super) enum Came {
+    /// It runs already.
+    Joined(Caller),
+    /// It is new: the runner is to be given to a task.
+    Began(Caller, Runner),
+}
+
+impl Jobs {
+    /// Joins the newest job of that key (`join`), or begins one.
+    pub(super) fn enter(&self, key: Key, join: bool, deadline: Instant, end: Instant) -> Result<Came, Error> {
+        let mut table = self.table();
+        if join
+            && let Some(number) = table.newest.get(&key).copied()
+            && let Some(entry) = table.jobs.get_mut(&number)
+        {
+            entry.callers += 1;
+            entry.job.extend(deadline);
+            return Ok(Came::Joined(Caller { jobs: self.clone(), job: Arc::clone(&entry.job) }));
+        }
+        if table.jobs.len() >= JOBS_MAX {
+            return Err(Error::Crowded);
+        }
+        table.last_number += 1;
+        let job = Arc::new(Job {
+            number: table.last_number,
+            key: key.clone(),
+            end,
+            deadline: watch::Sender::new(deadline.min(end)),
+            outcome: watch::Sender::new(None),
+            abandoned: CancellationToken::new(),
+            handles: Mutex::default(),
+        });
+        table.newest.insert(key, job.number);
+        table.jobs.insert(job.number, Entry { job: Arc::clone(&job), callers: 1, promised: false });
+        drop(table);
+        let caller = Caller { jobs: self.clone(), job: Arc::clone(&job) };
+        Ok(Came::Began(caller, Runner { jobs: self.clone(), job }))
+    }
+
+    /// The job of that number, while it is under way.
+    pub(super) fn find(&self, number: u64) -> Option<Arc<Job>> {
+        self.table().jobs.get(&number).map(|entry| Arc::clone(&entry.job))
+    }
+
+    /// The gateway stops: jobs that nobody waits for end now, the others when their callers have left.
+    pub(super) fn stop(&self) {
+        let mut table = self.table();
+        table.stopping = true;
+        let numbers: Vec<_> = table.jobs.keys().copied().collect();
+        for number in numbers {
+            table.abandon_if_unwanted(number);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits for a job. Leaves it when dropped.
+#[derive(Debug)]
+pub(super) struct Caller {
+    jobs: Jobs,
+    pub(super) job: Arc<Job>,
+}
+
+impl Caller {
+    /// Waits for the outcome, no longer than to the deadline.
+    pub(super) async fn wait(&self, deadline: Instant) -> Option<Outcome> {
+        let mut outcome = self.job.outcome.subscribe();
+        let published = timeout_at(deadline, outcome.wait_for(Option::is_some)).await.ok()?;
+        // The job is held here, so its sender lives.
+        published.ok()?.as_ref().map(|(_, outcome)| outcome.clone())
+    }
+
+    /// Lets the job go on to its end without callers.
+    pub(super) fn promise(&self) {
+        let mut table = self.jobs.table();
+        if let Some(entry) = table.jobs.get_mut(&self.job.number) {
+            entry.promised = true;
+        }
+        drop(table);
+        self.job.extend(self.job.end);
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut table = self.jobs.table();
+        if let Some(entry) = table.jobs.get_mut(&self.job.number) {
+            entry.callers -= 1;
+        }
+        table.abandon_if_unwanted(self.job.number);
+    }
+}
+
+/// The duty to publish a job's outcome and to take it off the table.
+#[derive(Debug)]
+pub(super) struct Runner {
+    jobs: Jobs,
+    pub(super) job: Arc<Job>,
+}
+
+impl Runner {
+    /// Tells those who wait. The job is still found by its number until this is dropped.
+    pub(super) fn publish(&self, at: Instant, outcome: Outcome) {
+        self.job.outcome.send_if_modified(|slot| {
+            let first = slot.is_none();
+            slot.get_or_insert((at, outcome));
+            first
+        });
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Only a task that panicked or was forced to end comes here without an outcome.
+        self.publish(self.job.end, Err(Failure::Stopping.into()));
+        self.jobs.table().remove(self.job.number);
+    }
+}

@@ -1,0 +1,322 @@
+//! What a caller asks for, read from a body or a query string into one normal form.
+//!
+//! Invariants: two requests that mean the same give equal values, so they can share one vendor request; what is refused
+//! here costs the vendor nothing, and the refusal names the parameter. Nothing is clamped and nothing rounded: a limit
+//! too large or a time with a fraction is refused. No input makes it panic.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use percent_encoding::percent_decode;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::Error;
+use crate::vendor::history::{Direction, Filter};
+
+/// The vendor's default (its page).
+const DEFAULT_LIMIT: usize = 20;
+
+/// Longest name of a sender or receiver, in bytes. The vendor's are at most 64; this only bounds what is kept.
+const MAX_NAME: usize = 1024;
+
+/// Largest offset: what every JSON reader can hold exactly.
+const MAX_OFFSET: u64 = (1 << 53) - 1;
+
+/// A history query of a caller.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Query {
+    /// Which messages.
+    pub(super) filter: Filter,
+    /// How many to skip.
+    pub(super) offset: u64,
+    /// How many to return, at least 1.
+    pub(super) limit: usize,
+    /// In which order.
+    pub(super) direction: Direction,
+}
+
+#[derive(Deserialize)]
+struct BodyIn<'a> {
+    #[serde(borrow)]
+    filter: Option<&'a RawValue>,
+    #[serde(borrow)]
+    offset: Option<&'a RawValue>,
+    #[serde(borrow)]
+    limit: Option<&'a RawValue>,
+    #[serde(borrow)]
+    order: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct FilterIn<'a> {
+    #[serde(borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow)]
+    destination: Option<&'a RawValue>,
+    #[serde(borrow)]
+    start_time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    end_time: Option<&'a RawValue>,
+}
+
+/// Reads the body of `POST …/history/query`. Members nobody knows are dropped.
+pub(super) fn parse_body(body: &[u8], max_limit: usize) -> Result<Query, Error> {
+    let text = std::str::from_utf8(body).map_err(|_| bad("body", "is not UTF-8"))?;
+    let body: BodyIn<'_> = object("body", text)?;
+    let filter = body.filter.ok_or_else(|| bad("filter", "is missing"))?;
+    let filter: FilterIn<'_> = object("filter", filter.get())?;
+    let filter = checked(
+        "filter.",
+        [name("filter.source", filter.source)?, name("filter.destination", filter.destination)?],
+        [
+            filter.start_time.map(|raw| time_member("filter.start_time", raw)).transpose()?,
+            filter.end_time.map(|raw| time_member("filter.end_time", raw)).transpose()?,
+        ],
+    )?;
+    let offset = match body.offset {
+        None => 0,
+        Some(raw) => whole(raw)
+            .filter(|offset| *offset <= MAX_OFFSET)
+            .ok_or_else(|| bad("offset", "must be a whole number, 0 or more"))?,
+    };
+    let limit = match body.limit {
+        None => DEFAULT_LIMIT.min(max_limit),
+        Some(raw) => whole(raw)
+            .and_then(|limit| usize::try_from(limit).ok())
+            .filter(|limit| (1..=max_limit).contains(limit))
+            .ok_or_else(|| bad("limit", &format!("must be a whole number from 1 to {max_limit}")))?,
+    };
+    let direction = match body.order.map(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get())) {
+        None => Direction::Asc,
+        Some(Ok(word)) if word == "asc" => Direction::Asc,
+        Some(Ok(word)) if word == "desc" => Direction::Desc,
+        Some(_) => return Err(bad("order", "must be \"asc\" or \"desc\"")),
+    };
+    Ok(Query { filter, offset, limit, direction })
+}
+
+/// Reads the query string of `GET …/history/count`. It may begin with `&` and its values may be quoted, as in the
+/// vendor's own examples.
+pub(super) fn parse_count(query: Option<&str>) -> Result<Filter, Error> {
+    const NAMES: [&str; 4] = ["source", "destination", "start_time", "end_time"];
+    let mut given: [Option<String>; 4] = [const { None }; 4];
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(at) = decoded(key).and_then(|key| NAMES.iter().position(|name| *name == key)) else { continue };
+        let value = decoded(value).ok_or_else(|| bad(NAMES[at], "is not UTF-8"))?;
+        let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(&value);
+        if given[at].replace(bare.to_owned()).is_some() {
+            return Err(bad(NAMES[at], "is given twice"));
+        }
+    }
+    let [source, destination, start, end] = given;
+    checked(
+        "",
+        [usable("source", source.unwrap_or_default())?, usable("destination", destination.unwrap_or_default())?],
+        [
+            start.map(|text| time_text("start_time", &text)).transpose()?,
+            end.map(|text| time_text("end_time", &text)).transpose()?,
+        ],
+    )
+}
+
+/// The rules that a filter's members obey together. `at` stands before their names in a refusal.
+fn checked(at: &str, names: [Option<Arc<str>>; 2], times: [Option<u64>; 2]) -> Result<Filter, Error> {
+    let [source, destination] = names;
+    if source.is_none() && destination.is_none() {
+        return Err(bad(&format!("{at}source"), &format!("and {at}destination are both absent or empty")));
+    }
+    let [start, end] = times;
+    let start = start.ok_or_else(|| bad(&format!("{at}start_time"), "is missing"))?;
+    let end = end.ok_or_else(|| bad(&format!("{at}end_time"), "is missing"))?;
+    if start > end {
+        return Err(bad(&format!("{at}start_time"), &format!("is after {at}end_time")));
+    }
+    Ok(Filter { source, destination, start, end })
+}
+
+fn bad(parameter: &str, what: &str) -> Error {
+    Error::BadRequest(format!("{parameter} {what}"))
+}
+
+/// A JSON object. (A derived reader would take a list for one.)
+fn object<'a, T: Deserialize<'a>>(parameter: &str, text: &'a str) -> Result<T, Error> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(bad(parameter, "must be a JSON object"));
+    }
+    serde_json::from_str(text).map_err(|why| bad(parameter, &format!("is not a JSON object: {why}")))
+}
+
+fn name(parameter: &str, raw: Option<&RawValue>) -> Result<Option<Arc<str>>, Error> {
+    let Some(raw) = raw else { return Ok(None) };
+    let text: String = serde_json::from_str(raw.get()).map_err(|_| bad(parameter, "must be a string"))?;
+    usable(parameter, text)
+}
+
+/// Empty is the same as absent: public clients send `""` for "not set".
+fn usable(parameter: &str, text: String) -> Result<Option<Arc<str>>, Error> {
+    if text.len() > MAX_NAME {
+        return Err(bad(parameter, &format!("is longer than {MAX_NAME} bytes")));
+    }
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+fn whole(raw: &RawValue) -> Option<u64> {
+    raw.get().parse().ok()
+}
+
+fn time_member(parameter: &str, raw: &RawValue) -> Result<u64, Error> {
+    match serde_json::from_str(raw.get()) {
+        Ok(Value::String(text)) => time_text(parameter, &text),
+        Ok(Value::Number(number)) => {
+            // Some encoders write whole numbers as 1433088000.0.
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 1e15")]
+            let seconds = number.as_u64().or(whole.map(|float| float as u64));
+            in_calendar(parameter, seconds)
+        }
+        _ => Err(bad_time(parameter)),
+    }
+}
+
+/// Seconds, or ISO-8601 with an offset (RFC 3339).
+fn time_text(parameter: &str, text: &str) -> Result<u64, Error> {
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return in_calendar(parameter, text.parse().ok());
+    }
+    let time: jiff::Timestamp = text.parse().map_err(|_| bad_time(parameter))?;
+    if time.subsec_nanosecond() != 0 {
+        return Err(bad(parameter, "must be a whole second"));
+    }
+    in_calendar(parameter, u64::try_from(time.as_second()).ok())
+}
+
+/// A time that the sister vendor's format can hold; milliseconds given for seconds are not.
+fn in_calendar(parameter: &str, seconds: Option<u64>) -> Result<u64, Error> {
+    let latest = u64::try_from(jiff::Timestamp::MAX.as_second()).unwrap_or_default();
+    seconds.filter(|seconds| *seconds <= latest).ok_or_else(|| bad_time(parameter))
+}
+
+fn bad_time(parameter: &str) -> Error {
+    bad(parameter, "must be whole seconds since 1970, or a time like 2019-08-01T01:22:10Z")
+}
+
+/// A query string's text as it was meant, or nothing if that is not UTF-8 (a lossy reading would ask for another user).
+fn decoded(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    percent_decode(spaced.as_bytes()).decode_utf8().ok().map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn why(result: Result<impl std::fmt::Debug, Error>) -> String {
+        match result {
+            Err(Error::BadRequest(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn body(text: &str) -> Result<Query, Error> {
+        parse_body(text.as_bytes(), 10_000)
+    }
+
+    #[test]
+    fn requests_that_mean_the_same_are_equal() {
+        let plain = body(r#"{"filter":{"destination":"a","start_time":1564622530,"end_time":1564622531}}"#).unwrap();
+        assert_eq!((plain.offset, plain.limit, plain.direction), (0, 20, Direction::Asc));
+        for same in [
+            r#"{"order":"asc","limit":20,"offset":0,"filter":{"source":"","destination":"a","start_time":"1564622530","end_time":1564622531.0}}"#,
+            r#" {"x":[{}],"limit":null,"filter":{"source":null,"destination":"\u0061","y":1,"end_time":"2019-08-01T09:22:11+08:00","start_time":"2019-08-01T01:22:10Z"}}"#,
+        ] {
+            assert_eq!(body(same).unwrap(), plain, "{same}");
+        }
+        for same in [
+            "&destination=\"a\"&start_time=1564622530&end_time=1564622531",
+            "destination=%22a%22&source=\"\"&start_time=%222019-08-01T01:22:10Z%22&end_time=1564622531&other=%ff",
+            "start_time=2019-08-01T09:22:10%2B08:00&end_time=1564622531&destination=a&",
+        ] {
+            assert_eq!(parse_count(Some(same)).unwrap(), plain.filter, "{same}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter() {
+        let with = |filter: &str, rest: &str| format!(r#"{{"filter":{{{filter}}}{rest}}}"#);
+        let times = r#""start_time":1,"end_time":2"#;
+        let good = format!(r#""source":"a",{times}"#);
+        for (text, named) in [
+            (String::new(), "body"),
+            ("[1]".into(), "body"),
+            ("{".into(), "body"),
+            ("{}".into(), "filter"),
+            (r#"{"filter":[]}"#.into(), "filter"),
+            (r#"{"filter":{},"filter":{}}"#.into(), "body is not a JSON object: duplicate field `filter`"),
+            (with(times, ""), "filter.source and filter.destination"),
+            (with(&format!(r#""source":"","destination":"",{times}"#), ""), "filter.source"),
+            (with(&format!(r#""source":7,{times}"#), ""), "filter.source"),
+            (with(&format!(r#""destination":"{}",{times}"#, "x".repeat(1025)), ""), "filter.destination"),
+            (with(r#""source":"a","end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":2"#, ""), "filter.end_time"),
+            (with(r#""source":"a","start_time":3,"end_time":2"#, ""), "filter.start_time is after"),
+            (with(r#""source":"a","start_time":-1,"end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":0.5,"end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":1,"end_time":1e300"#, ""), "filter.end_time"),
+            (with(r#""source":"a","start_time":1,"end_time":1e999"#, ""), "filter.end_time"),
+            (with(r#""source":"a","start_time":1,"end_time":1564622530000"#, ""), "filter.end_time"),
+            (with(r#""source":"a","start_time":"","end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":"soon","end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":"2019-08-01T01:22:10.5Z","end_time":2"#, ""), "filter.start_time"),
+            (with(r#""source":"a","start_time":"1969-08-01T01:22:10Z","end_time":2"#, ""), "filter.start_time"),
+            (with(&good, r#","offset":-1"#), "offset"),
+            (with(&good, r#","offset":1.5"#), "offset"),
+            (with(&good, r#","offset":18446744073709551615"#), "offset"),
+            (with(&good, r#","limit":0"#), "limit"),
+            (with(&good, r#","limit":10001"#), "limit"),
+            (with(&good, r#","limit":"20""#), "limit"),
+            (with(&good, r#","order":"ASC""#), "order"),
+            (with(&good, r#","order":1"#), "order"),
+        ] {
+            let why = why(body(&text));
+            assert!(why.starts_with(named), "{text}: {why}");
+        }
+        for (text, named) in [
+            ("", "source"),
+            ("source=a&source=a&start_time=1&end_time=2", "source is given twice"),
+            ("source=%ff&start_time=1&end_time=2", "source"),
+            ("source=a&start_time&end_time=2", "start_time"),
+            ("source=a&start_time=1&end_time=99999999999999999999", "end_time"),
+            ("source=a&start_time=2&end_time=1", "start_time is after"),
+        ] {
+            assert!(why(parse_count(Some(text))).starts_with(named), "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_json_is_no_danger() {
+        let deep = "[".repeat(200_000);
+        let closed = format!("{deep}{}", "]".repeat(200_000));
+        assert!(body(&deep).is_err());
+        let in_filter = format!(r#"{{"filter":{{"source":"a","start_time":{closed},"end_time":2}}}}"#);
+        assert!(why(body(&in_filter)).starts_with("filter.start_time"));
+        let beside = format!(r#"{{"x":{closed},"filter":{{"source":"a","start_time":1,"end_time":2}}}}"#);
+        assert!(body(&beside).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), number in any::<f64>(), text in ".*") {
+            let _ = parse_body(&bytes, 100);
+            let _ = parse_body(&serde_json::to_vec(&serde_json::json!({
+                "filter": {"source": &text, "start_time": number, "end_time": &text},
+            })).unwrap(), 100);
+            let _ = parse_count(Some(&text));
+            let _ = parse_count(Some(&format!("source={text}&start_time={number}&end_time={text}")));
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One page, one count: the vendor's create, fetch and ask-again, as one call.
+//!
+//! Invariants:
+//! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so).
+//! - A handle through which messages may have come is dead (one shot, by that page): when they were not understood the
+//!   query is made anew. That is safe: it leaves an unused handle behind and costs quota, no more.
+//! - Every loop is bounded, by attempts or by the job's end. Creations and counts are idempotent, so egress retries
+//!   them; fetches are retried only here, where it is known what a lost one means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::Error;
+use super::door::Door;
+use super::pager::Pages;
+use super::tally::Tally;
+use crate::clock::Clock;
+use crate::egress::{Failed, Failure, Reply};
+use crate::metrics::{AppLabels, Metrics};
+use crate::names::AppId;
+use crate::order::{Operation, Order, Payer, Safety};
+use crate::vendor::Vendor;
+use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
+
+/// How long the vendor wants to be left alone after `in progress`.
+const IN_PROGRESS_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often one page's query is made before the vendor is called incomprehensible.
+const CREATIONS: u32 = 5;
+
+/// How often one thing is asked when the answer is 408, 5xx or unreadable.
+const ATTEMPTS: u32 = 4;
+
+/// The wait after the first such answer; doubled after each.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Speaks to the vendor for one job. Shared by the job's pages.
+pub(super) struct Resolver {
+    pub(super) door: Arc<dyn Door>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) app: AppId,
+    pub(super) vendor: Vendor,
+    pub(super) payer: Payer,
+    /// When the last of those who wait gives up. Moves on when another joins, and to the job's end with a promise.
+    pub(super) deadline: watch::Receiver<Instant>,
+    pub(super) tally: Tally,
+}
+
+/// What came of a handle.
+enum Handle {
+    Gave(Vec<Bytes>),
+    Died(&'static str),
+}
+
+impl Pages for Resolver {
+    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+        let mut why = "";
+        for creation in 0..CREATIONS {
+            if creation > 0 {
+                self.metrics.history_recreated.get_or_create(&AppLabels { app: self.app.to_string() }).inc();
+            }
+            if creation > 1 {
+                sleep(backoff(creation - 1)).await;
+            }
+            let handle = self.create(&query).await?;
+            match self.fetch(handle).await? {
+                Handle::Gave(messages) => return Ok(messages),
+                Handle::Died(reason) => why = reason,
+            }
+            tracing::debug!(app = %self.app, why, "a history query's handle died");
+        }
+        Err(Error::BadUpstream(format!("{CREATIONS} handles died in a row, the last because {why}")))
+    }
+}
+
+impl Resolver {
+    async fn create(&self, query: &PageQuery) -> Result<String, Error> {
+        let body = wire::create_body(self.vendor, query);
+        let mut attempt = 1;
+        loop {
+            let reply = self.send(Operation::CreateHistory(body.clone())).await?;
+            if !reply.status.is_success() {
+                return Err(refused(reply));
+            }
+            match wire::created(&reply.body) {
+                Ok(handle) => return Ok(handle),
+                Err(why) if attempt == ATTEMPTS => return Err(Error::BadUpstream(why.to_string())),
+                Err(_) => sleep(backoff(attempt)).await,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn fetch(&self, handle: String) -> Result<Handle, Error> {
+        let mut attempt = 1;
+        loop {
+            let reply = match self.send(Operation::FetchHistory(handle.clone())).await {
+                Ok(reply) => reply,
+                Err(Failure::Lost { .. }) => return Ok(Handle::Died("its answer was lost")),
+                Err(Failure::TimedOut { sent: true }) => return Ok(Handle::Died("its answer did not come")),
+                Err(Failure::TooLarge) => return Err(Error::BadUpstream(Failure::TooLarge.to_string())),
+                Err(other) => return Err(other.into()),
+            };
+            let progress = wire::fetched(&reply.body);
+            match (reply.status, progress) {
+                (_, Ok(Progress::Gone)) | (StatusCode::NOT_FOUND | StatusCode::GONE, _) => {
+                    return Ok(Handle::Died("the vendor no longer knows it"));
+                }
+                (status, Ok(Progress::Ready(messages))) if status.is_success() => return Ok(Handle::Gave(messages)),
+                (status, Ok(Progress::Running)) if status.is_success() => sleep(IN_PROGRESS_PAUSE).await,
+                (status, Err(_)) if status.is_success() => {
+                    return Ok(Handle::Died("its answer could not be read"));
+                }
+                // Whether it gave its messages away with this answer shows when it is asked again.
+                (status, _) if may_pass(status) && attempt < ATTEMPTS => {
+                    sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
+                _ => return Err(refused(reply)),
+            }
+        }
+    }
+
+    /// How many messages a filter selects.
+    pub(super) async fn count(&self, filter: &Filter) -> Result<u64, Error> {
+        let parameters = wire::count_parameters(self.vendor, filter);
+        let mut attempt = 1;
+        loop {
+            let reply = self.send(Operation::CountHistory(parameters.clone())).await?;
+            if !reply.status.is_success() {
+                return Err(refused(reply));
+            }
+            let why = match wire::counted(&reply.body) {
+                Ok(Progress::Ready(count)) => return Ok(count),
+                Ok(Progress::Running) => {
+                    sleep(IN_PROGRESS_PAUSE).await;
+                    continue;
+                }
+                Ok(Progress::Gone) => "the vendor says that a count does not exist".to_owned(),
+                Err(why) => why.to_string(),
+            };
+            if attempt == ATTEMPTS {
+                return Err(Error::BadUpstream(why));
+            }
+            sleep(backoff(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Sends one order, under the deadline of those who wait now. When that passes while the order is under way, they
+    /// leave: for good (the job is dropped, and this with it), or with a promise that gives the job more time.
+    async fn send(&self, operation: Operation) -> Result<Reply, Failure> {
+        let mut deadline = self.deadline.clone();
+        loop {
+            let until = *deadline.borrow_and_update();
+            let order = Order {
+                app: self.app.clone(),
+                operation: operation.clone(),
+                payer: self.payer.clone(),
+                deadline: until,
+                region: None,
+                headers: headers(&operation),
+            };
+            let Failed { why, costs } = match self.door.send(order).await {
+                Ok(reply) => {
+                    self.tally.add(&reply.costs);
+                    return Ok(reply);
+                }
+                Err(failed) => failed,
+            };
+            self.tally.add(&costs);
+            let again = match &why {
+                Failure::QuotaSpent { .. } | Failure::TimedOut { sent: false } => true,
+                Failure::TimedOut { sent: true } => operation.safety() == Safety::Idempotent,
+                _ => false,
+            };
+            if self.clock.now() >= until {
+                while *deadline.borrow_and_update() <= until {
+                    if deadline.changed().await.is_err() {
+                        return Err(why);
+                    }
+                }
+            }
+            if !again || *deadline.borrow() <= until {
+                return Err(why);
+            }
+        }
+    }
+}
+
+fn headers(operation: &Operation) -> HeaderMap {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, JSON);
+    if matches!(operation, Operation::CreateHistory(_)) {
+        headers.insert(CONTENT_TYPE, JSON);
+    }
+    headers
+}
+
+fn may_pass(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
+}
+
+/// The vendor's documented refusals are the caller's to read; anything else only says that the vendor is at odds with us.
+fn refused(reply: Reply) -> Error {
+    match reply.status {
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::REQUEST_TIMEOUT | StatusCode::GONE => {
+            Error::Refused(Arc::new(reply))
+        }
+        status => Error::BadUpstream(format!("status {}", status.as_u16())),
+    }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    BACKOFF * (1 << attempt.saturating_sub(1).min(4))
+}

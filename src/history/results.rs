@@ -1,0 +1,193 @@
+//! What jobs made, kept for a while: by handle for the client that was given it, by request for whoever asks the same.
+//!
+//! Invariants:
+//! - A handle is 144 random bits and opens a result only to the client and app it was given to; to anybody else it does
+//!   not exist. It can be used again and again until `handle_ttl` after it was given out, or after the result was
+//!   there, whichever is later.
+//! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, handles and
+//!   remembered requests in number; the least recently used go first.
+//! - Expiry stands in the values and is judged by our clock; the caches only bound and evict.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tokio::time::Instant;
+
+use super::Error;
+use super::jobs::{Ask, Job, Jobs, Key};
+use crate::names::{AppId, ClientName};
+use crate::vendor::history::LOCATION;
+
+/// Bytes of all kept results.
+const RESULT_BYTES: u64 = 128 << 20;
+
+/// Handles given out and not expired.
+const HANDLES_MAX: u64 = 100_000;
+
+/// Requests whose result may be given again.
+const ANSWERS_MAX: u64 = 10_000;
+
+/// How long a result is given again to whoever asks the same. (Arrivals in a past window are rare, not impossible.)
+const ANSWER_TTL: Duration = Duration::from_secs(60);
+
+/// What a result weighs beside its text.
+const OVERHEAD: usize = 512;
+
+/// What is kept. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Results {
+    jobs: Jobs,
+    results: Cache<u64, Arc<Job>>,
+    handles: Cache<Arc<str>, Handle>,
+    answers: Cache<Key, Remembered>,
+}
+
+#[derive(Clone)]
+struct Handle {
+    client: ClientName,
+    app: AppId,
+    job: u64,
+    given: Instant,
+    ttl: Duration,
+}
+
+#[derive(Clone)]
+struct Remembered {
+    job: u64,
+    until: Instant,
+}
+
+impl Results {
+    pub(super) fn new(jobs: Jobs) -> Self {
+        let weigh = |_: &u64, job: &Arc<Job>| {
+            let text = match job.outcome() {
+                Some((_, Ok(product))) => product.member.len(),
+                Some((_, Err(Error::Refused(reply)))) => reply.body.len(),
+                _ => 0,
+            };
+            let asked = match &job.key.ask {
+                Ask::Messages(query) => &query.filter,
+                Ask::Count(filter) => filter,
+            };
+            let names = [&asked.source, &asked.destination].into_iter().flatten().map(|name| name.len());
+            u32::try_from(text.saturating_add(names.sum::<usize>()).saturating_add(OVERHEAD)).unwrap_or(u32::MAX)
+        };
+        let lru = EvictionPolicy::lru;
+        Self {
+            jobs,
+            results: Cache::builder().max_capacity(RESULT_BYTES).weigher(weigh).eviction_policy(lru()).build(),
+            handles: Cache::builder().max_capacity(HANDLES_MAX).eviction_policy(lru()).build(),
+            answers: Cache::builder().max_capacity(ANSWERS_MAX).eviction_policy(lru()).build(),
+        }
+    }
+
+    /// Keeps a job whose outcome is published, so that handles lead to it. `again`: also for those who ask the same.
+    pub(super) async fn keep(&self, job: &Arc<Job>, again: bool, now: Instant) {
+        self.results.insert(job.number, Arc::clone(job)).await;
+        if again {
+            self.answers.insert(job.key.clone(), Remembered { job: job.number, until: now + ANSWER_TTL }).await;
+        }
+    }
+
+    /// A kept job that answers this.
+    pub(super) async fn answer(&self, key: &Key, now: Instant) -> Option<Arc<Job>> {
+        let remembered = self.answers.get(key).await.filter(|remembered| now < remembered.until)?;
+        self.results.get(&remembered.job).await
+    }
+
+    /// The location by which a client gets this job's result: one for each client, renewed when given again.
+    pub(super) async fn location(
+        &self,
+        job: &Job,
+        client: &ClientName,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<String, Error> {
+        let text = {
+            let mut handles = job.handles.lock().unwrap_or_else(PoisonError::into_inner);
+            match handles.iter().find(|(name, _)| name == client) {
+                Some((_, text)) => Arc::clone(text),
+                None => {
+                    let text = unguessable()?;
+                    handles.push((client.clone(), Arc::clone(&text)));
+                    text
+                }
+            }
+        };
+        let location = format!("{LOCATION}{text}");
+        let handle = Handle { client: client.clone(), app: job.key.app.clone(), job: job.number, given: now, ttl };
+        self.handles.insert(text, handle).await;
+        Ok(location)
+    }
+
+    /// The job that a client's handle leads to.
+    pub(super) async fn open(&self, app: &AppId, client: &ClientName, handle: &str, now: Instant) -> Option<Arc<Job>> {
+        let handle = self.handles.get(handle).await?;
+        if handle.app != *app || handle.client != *client {
+            return None;
+        }
+        let job = match self.jobs.find(handle.job) {
+            Some(job) => job,
+            None => self.results.get(&handle.job).await?,
+        };
+        (now < handle.until(&job)).then_some(job)
+    }
+
+    /// Forgets what has expired. Says whether nothing is left.
+    pub(super) async fn sweep(&self, now: Instant) -> bool {
+        // Read by iteration: a look-up would count as a use, and upset which goes first.
+        let kept: HashMap<u64, Arc<Job>> = self.results.iter().map(|(number, job)| (*number, job)).collect();
+        let mut in_use = HashSet::new();
+        for (text, handle) in &self.handles {
+            let job = self.jobs.find(handle.job).or_else(|| kept.get(&handle.job).cloned());
+            if job.is_some_and(|job| now < handle.until(&job)) {
+                in_use.insert(handle.job);
+            } else {
+                self.handles.invalidate(&*text).await;
+            }
+        }
+        for (key, remembered) in &self.answers {
+            if now >= remembered.until {
+                self.answers.invalidate(&*key).await;
+            }
+        }
+        for (number, job) in kept {
+            // One that is new may be about to be given its first handle.
+            let new = job.outcome().is_some_and(|(at, _)| now < at + ANSWER_TTL);
+            if !new && !in_use.contains(&number) {
+                self.results.invalidate(&number).await;
+            }
+        }
+        self.results.run_pending_tasks().await;
+        self.handles.run_pending_tasks().await;
+        self.answers.run_pending_tasks().await;
+        self.is_empty()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.results.entry_count() == 0 && self.handles.entry_count() == 0 && self.answers.entry_count() == 0
+    }
+}
+
+impl Handle {
+    fn until(&self, job: &Job) -> Instant {
+        match job.outcome() {
+            Some((at, _)) => self.given.max(at) + self.ttl,
+            None => self.given.max(job.end) + self.ttl,
+        }
+    }
+}
+
+fn unguessable() -> Result<Arc<str>, Error> {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).map_err(|why| {
+        tracing::error!(%why, "no random bits for a handle");
+        Error::Crowded
+    })?;
+    Ok(URL_SAFE_NO_PAD.encode(random).into())
+}

@@ -1,0 +1,88 @@
+//! Where callers connect: sockets in, requests to a handler, responses out.
+//!
+//! Invariants:
+//! - A socket is bound before anything runs ([`Listener::bind`]), so its port is known and a fault stops the start.
+//! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
+//! - A connection holds one of a bounded number of slots from its accept to its end; callers beyond that wait in the
+//!   system's queue.
+//! - Nobody takes for ever: a head must come within a time, an HTTP/2 peer must answer pings.
+//! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in hand.
+//!
+//! | part | does |
+//! | --- | --- |
+//! | `socket` | TCP and Unix sockets as one |
+//! | `accept` | the accept loop |
+//! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
+//! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
+//! | `framing` | follows the heads of HTTP/1.1 requests, for what hyper mends without a word |
+
+mod accept;
+mod connection;
+mod framing;
+mod io;
+mod socket;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Semaphore;
+
+use crate::body::Body;
+use crate::config::Listen;
+use crate::conn::Conn;
+use crate::task::{Kind, Tasks};
+
+/// A bound socket, not yet served.
+#[derive(Debug)]
+pub struct Listener {
+    socket: socket::Socket,
+}
+
+/// What connections may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A slot for each connection; shared by all listeners that share the limit.
+    pub slots: Arc<Semaphore>,
+    /// How long a caller may take to send a request's head; also how long a kept connection may idle.
+    pub header_read_timeout: Duration,
+    /// Counts connections.
+    pub connections: Gauge,
+}
+
+impl Limits {
+    /// So many connections.
+    #[must_use]
+    pub fn new(max_connections: usize, header_read_timeout: Duration, connections: Gauge) -> Self {
+        let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+        Self { slots, header_read_timeout, connections }
+    }
+}
+
+impl Listener {
+    /// Binds. A Unix socket that nobody serves any more is replaced; the new one has mode 0660.
+    ///
+    /// # Errors
+    /// When the address is in use or may not be used.
+    pub async fn bind(listen: &Listen) -> std::io::Result<Self> {
+        Ok(Self { socket: socket::Socket::bind(listen).await? })
+    }
+
+    /// Where it is bound, the port resolved.
+    #[must_use]
+    pub fn address(&self) -> Listen {
+        self.socket.address()
+    }
+
+    /// Takes connections until the group stops, and hands their requests to `handler`.
+    pub fn serve<H, F>(self, tasks: &Tasks, limits: Limits, handler: H)
+    where
+        H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        tasks.spawn(Kind::Accept, accept::run(self.socket, tasks.clone(), limits, handler));
+    }
+}

@@ -1,0 +1,100 @@
+//! The accept loop: it survives everything but being told to stop.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+
+use super::socket::Socket;
+use super::{Limits, connection};
+use crate::body::Body;
+use crate::conn::Conn;
+use crate::task::{Kind, Tasks};
+
+/// The first pause after an error that the next accept would meet again, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+pub(super) async fn run<H, F>(socket: Socket, tasks: Tasks, limits: Limits, handler: H)
+where
+    H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let stop = tasks.stopping();
+    let accepting = async {
+        // The slot comes first: who has none waits in the system's queue. The semaphore is never closed.
+        while let Ok(slot) = limits.slots.clone().acquire_owned().await {
+            let (stream, conn) = survive(|| socket.accept()).await;
+            let serving = connection::serve(stream, Arc::new(conn), handler.clone(), limits.clone(), tasks.stopping());
+            tasks.spawn(Kind::Connection, async move {
+                serving.await;
+                drop(slot);
+            });
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+}
+
+/// Accepts until it succeeds.
+async fn survive<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    let mut pause = PAUSES.0;
+    loop {
+        match accept().await {
+            Ok(accepted) => return accepted,
+            Err(e) if concerns_one_peer(&e) => tracing::debug!(error = %e, "a connection died before it was accepted"),
+            Err(e) => {
+                tracing::warn!(error = %e, pause_ms = pause.as_millis(), "cannot accept connections: pausing");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSES.1);
+            }
+        }
+    }
+}
+
+/// Whether the next accept has nothing to do with this error. Linux passes a dead peer's network error to accept(2).
+fn concerns_one_peer(e: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, InvalidInput, NetworkDown,
+        NetworkUnreachable, NotConnected, PermissionDenied, TimedOut,
+    };
+    matches!(
+        e.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | InvalidInput
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | PermissionDenied
+            | TimedOut
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use tokio::time::Instant;
+
+    /// `EMFILE`: no descriptors left.
+    const NO_DESCRIPTORS: i32 = 24;
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_of_a_peer_are_skipped_and_exhaustion_pauses_longer_each_time() {
+        let began = Instant::now();
+        let errors = RefCell::new(vec![NO_DESCRIPTORS; 10]);
+        errors.borrow_mut().extend([104, 103, 113, 4]);
+        let accept = || {
+            let next = errors.borrow_mut().pop();
+            async move { next.map_or(Ok(7), |code| Err(io::Error::from_raw_os_error(code))) }
+        };
+        assert_eq!(survive(accept).await, 7);
+        // 10, 20, … 640 ms, then a second each.
+        assert_eq!(began.elapsed(), Duration::from_millis(1270 + 3000));
+    }
+}

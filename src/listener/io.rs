@@ -1,0 +1,161 @@
+//! The bytes of one connection, watched in both directions.
+//!
+//! Invariants:
+//! - The connection's [`Wire`] learns of every write and every flush, in order.
+//! - hyper answers by itself, with an empty 400, 414 or 431, what it cannot parse. While no request is in hand nothing else
+//!   can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says what every
+//!   answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
+//! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the connection
+//!   is closed, what still comes is read away for a while. Otherwise the system would reset the connection
+//!   and the answer with it.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::framing::{Framing, Protocol, Watch};
+use crate::body::handover::Wire;
+use crate::refusal::Refusal;
+use crate::request_id::RequestId;
+
+/// How long a cut-off caller's bytes are read away.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A connection's stream.
+#[derive(Debug)]
+pub(super) struct Io<S> {
+    stream: S,
+    wire: Wire,
+    watch: Watch,
+    framing: Framing,
+    /// Our answer in place of hyper's, not yet written.
+    own: Bytes,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
+    pub(super) fn new(stream: S, wire: Wire, watch: Watch) -> Self {
+        let framing = Framing::new(watch.clone());
+        Self { stream, wire, watch, framing, own: Bytes::new(), linger: None }
+    }
+
+    /// Whether these bytes are an answer of hyper's own; ours takes its place then.
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        let unasked = self.wire.in_hand() == 0 && self.watch.protocol() == Protocol::Http1;
+        let refusal = match bytes.get(..12) {
+            Some(b"HTTP/1.1 400" | b"HTTP/1.0 400") if unasked => Refusal::bad("the request is not well-formed HTTP"),
+            Some(b"HTTP/1.1 431" | b"HTTP/1.0 431" | b"HTTP/1.1 414" | b"HTTP/1.0 414") if unasked => {
+                Refusal::HeadersTooLarge
+            }
+            _ => return false,
+        };
+        self.own = answer(&refusal);
+        true
+    }
+
+    fn poll_write_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.own.is_empty() {
+            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.own))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.own.advance(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads away what comes, until the peer ends, errs, or the time is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut waste = [0; 4096];
+        // A bounded number of reads a turn: a fast sender must not keep the thread to itself.
+        for _ in 0..16 {
+            let mut buf = ReadBuf::new(&mut waste);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// An answer as bytes of HTTP/1.1, for what never became a request.
+fn answer(refusal: &Refusal) -> Bytes {
+    let id = RequestId::random();
+    let status = refusal.status();
+    tracing::info!(request_id = %id, status = status.as_u16(), "refused what is not a request");
+    let body = refusal.body(&id);
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\
+         x-rtm-origin: gateway\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), &body].concat().into()
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        this.framing.feed(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.wire.wrote();
+        ready!(this.poll_write_own(cx))?;
+        if let [first, ..] = bufs
+            && this.replaces(first)
+        {
+            return Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum()));
+        }
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_own(cx))?;
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.wire.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_own(cx))?;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            // On HTTP/2 frames come until the peer has read our GOAWAY; hyper has seen to that before.
+            if this.watch.protocol() != Protocol::Http1 || this.watch.is_between_requests() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.poll_linger(cx).map(Ok)
+    }
+}

@@ -1,0 +1,298 @@
+//! A bucket: its ledger and its queue under one lock, and those who wait.
+//!
+//! Invariants:
+//!
+//! - Whoever changes something gives out what came free by it, under the same lock ([`State::deal`]). So the only thing
+//!   that waiters must watch is time.
+//! - The first in line sleeps until the next seat can come free, never longer, and then deals. Whoever becomes first is
+//!   woken to set its timer. The others sleep until their own lower bound or deadline, and deal too when they wake: a
+//!   first in line that nobody polls delays the others, but does not stop them, and a thousand waiters do not wake for
+//!   each seat.
+//! - A waiter's outcome is written under the lock, once. A waiter that is dropped looks at it under the lock: still in
+//!   line, it leaves; given a seat it never took, the seat goes to the next. No seat and no wakeup is lost between.
+//! - Wakers are called after the lock was left, because they are foreign code.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::fair_queue::{FairQueue, Place};
+use super::ledger::{GRAIN, Ledger};
+use super::seat::Seat;
+use super::{Begin, Refused, Snapshot};
+use crate::clock::Clock;
+use crate::config::Limit;
+use crate::order::Payer;
+
+/// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
+const LONGEST_LINE: usize = 10_000;
+
+/// One limit of the vendor.
+pub struct Bucket {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+impl Bucket {
+    /// A bucket.
+    #[must_use]
+    pub fn new(limit: Limit, begin: Begin, clock: Clock) -> Arc<Self> {
+        let ledger = Ledger::new(limit, begin, clock.now());
+        let state = State { ledger, queue: FairQueue::new(), first: None, told: Vec::new() };
+        Arc::new(Self { clock, state: Mutex::new(state) })
+    }
+
+    /// Waits for a seat, in fair order. Dropping the future leaves the queue.
+    ///
+    /// A seat that is free is given whatever the deadline is. With none free the bound is judged as things stand: that
+    /// everyone ahead takes its turn and that every seat given out is used.
+    ///
+    /// # Errors
+    /// At once when no seat can come before `deadline`, or at the deadline when others came first. Sooner than that
+    /// when it turns out on the way: the vendor refused, or answers late.
+    pub async fn seat(self: &Arc<Self>, payer: &Payer, deadline: Instant) -> Result<Seat, Refused> {
+        let mut turn = match self.with(|state, now| state.ask(payer, deadline, now))? {
+            Asked::Given(era) => return Ok(Seat::new(self.clone(), era)),
+            Asked::Wait(waiter, place, wake_at) => Turn { bucket: self, waiter, place, wake_at, over: false },
+        };
+        loop {
+            // Woken by word or by time: either way, look.
+            let _ = timeout_at(turn.wake_at, turn.waiter.word.notified()).await;
+            match turn.look() {
+                Some(Outcome::Given(era)) => return Ok(Seat::new(self.clone(), era)),
+                Some(Outcome::Refused(why)) => return Err(why),
+                None => {}
+            }
+        }
+    }
+
+    /// Changes the limit of a running bucket without breaching the old or the new one. More requests: at once. Fewer:
+    /// as seats come back. A longer window: no seat is given until the last request is a new window old, because
+    /// what was counted before is no longer known.
+    pub fn reconfigure(&self, limit: Limit) {
+        self.with(|state, now| {
+            if state.ledger.reconfigure(limit, now) {
+                state.judge(now);
+                // Seats may come sooner than the first in line knows.
+                state.first = None;
+                state.deal(now);
+            }
+        });
+    }
+
+    /// A look at it.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.with(|state, now| {
+            state.deal(now);
+            state.ledger.snapshot(now, state.queue.len())
+        })
+    }
+
+    /// A seat comes back that nothing was sent with.
+    pub(super) fn give_back(&self) {
+        self.with(|state, now| {
+            state.ledger.give_back();
+            state.deal(now);
+        });
+    }
+
+    /// A seat was answered, or its connection is known dead, now.
+    pub(super) fn cool(&self) {
+        self.with(|state, now| state.ledger.cool(now));
+    }
+
+    /// A seat of `era` was answered 429 now.
+    pub(super) fn refused(&self, era: u64, retry_after: Option<Duration>) {
+        self.with(|state, now| {
+            state.ledger.refused(now, era, retry_after);
+            state.judge(now);
+            state.deal(now);
+        });
+    }
+
+    /// Runs `change` under the lock with the time as it is there, then wakes those it told.
+    fn with<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
+        // No section panics; if one did, counts that are off by one still serve better than a bucket that is gone.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let result = change(&mut state, now);
+        let told = std::mem::take(&mut state.told);
+        drop(state);
+        for waiter in told {
+            waiter.word.notify_one();
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bucket").finish_non_exhaustive()
+    }
+}
+
+/// One who waits.
+#[derive(Debug)]
+struct Waiter {
+    deadline: Instant,
+    /// Says: look.
+    word: Notify,
+    /// Set under the bucket's lock when it leaves the queue other than by its own will.
+    outcome: OnceLock<Outcome>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// A seat of that era is its own.
+    Given(u64),
+    Refused(Refused),
+}
+
+enum Asked {
+    /// A seat of that era.
+    Given(u64),
+    /// It waits there, and is to look at that time.
+    Wait(Arc<Waiter>, Place, Instant),
+}
+
+/// All that changes.
+struct State {
+    ledger: Ledger,
+    queue: FairQueue<Arc<Waiter>>,
+    /// The number of the first in line that knows it is first: its timer is set for the next seat.
+    first: Option<u64>,
+    /// Those to wake when the lock is left.
+    told: Vec<Arc<Waiter>>,
+}
+
+impl State {
+    fn ask(&mut self, payer: &Payer, deadline: Instant, now: Instant) -> Result<Asked, Refused> {
+        self.deal(now);
+        if self.queue.is_empty()
+            && let Some(era) = self.ledger.take(now)
+        {
+            return Ok(Asked::Given(era));
+        }
+        if self.queue.len_of(&payer.client) >= LONGEST_LINE {
+            return Err(Refused::Crowded);
+        }
+        let bound = self.ledger.when(self.queue.rank_of_next(&payer.client, payer.weight), now);
+        if bound > deadline {
+            return Err(Refused::Spent { retry_after: bound - now });
+        }
+        let waiter = Arc::new(Waiter { deadline, word: Notify::new(), outcome: OnceLock::new() });
+        let place = self.queue.push(&payer.client, payer.weight, waiter.clone());
+        self.note_first(place.number());
+        Ok(Asked::Wait(waiter, place, bound))
+    }
+
+    /// Brings the ledger up to now, gives what is free to whose turn it is, and sees that the first in line knows it.
+    fn deal(&mut self, now: Instant) {
+        self.ledger.advance(now);
+        while let Some((_, waiter)) = self.queue.first() {
+            // Its own timer should have seen to it: nobody polls it. It must not be given what it will not take.
+            if now.saturating_duration_since(waiter.deadline) > GRAIN {
+                let retry_after = self.ledger.when(0, now) - now;
+                self.drop_first(Outcome::Refused(Refused::Spent { retry_after }));
+                continue;
+            }
+            let Some(era) = self.ledger.take(now) else { break };
+            if let Some(waiter) = self.queue.pop() {
+                self.tell(waiter, Outcome::Given(era));
+            }
+        }
+        if let Some((number, waiter)) = self.queue.first()
+            && self.first != Some(number)
+        {
+            self.first = Some(number);
+            self.told.push(waiter.clone());
+        }
+    }
+
+    /// Refuses those whom no seat can reach in time any more.
+    fn judge(&mut self, now: Instant) {
+        let Self { ledger, queue, told, .. } = self;
+        queue.retain(|waiter, rank| {
+            let bound = ledger.when(rank, now);
+            let stays = bound <= waiter.deadline;
+            if !stays {
+                let _ = waiter.outcome.set(Outcome::Refused(Refused::Spent { retry_after: bound - now }));
+                told.push(waiter.clone());
+            }
+            stays
+        });
+    }
+
+    fn drop_first(&mut self, outcome: Outcome) {
+        let Some(place) = self.queue.first_place() else { return };
+        if let Some(waiter) = self.queue.remove(&place) {
+            self.tell(waiter, outcome);
+        }
+    }
+
+    fn tell(&mut self, waiter: Arc<Waiter>, outcome: Outcome) {
+        // Set once: it has just left the queue.
+        let _ = waiter.outcome.set(outcome);
+        self.told.push(waiter);
+    }
+
+    /// The waiter of that number sets its timer now. If it is the first, it need not be told.
+    fn note_first(&mut self, number: u64) {
+        if self.queue.first().is_some_and(|(first, _)| first == number) {
+            self.first = Some(number);
+        }
+    }
+}
+
+/// One's turn to come. Dropped before it is over, it is given up.
+struct Turn<'a> {
+    bucket: &'a Bucket,
+    waiter: Arc<Waiter>,
+    place: Place,
+    wake_at: Instant,
+    over: bool,
+}
+
+impl Turn<'_> {
+    /// What has come of it; `None`: nothing yet, and `wake_at` is set anew.
+    fn look(&mut self) -> Option<Outcome> {
+        let outcome =
+            self.waiter.outcome.get().copied().or_else(|| self.bucket.with(|state, now| self.wait_on(state, now)));
+        self.over = outcome.is_some();
+        outcome
+    }
+
+    fn wait_on(&mut self, state: &mut State, now: Instant) -> Option<Outcome> {
+        state.deal(now);
+        let Some(rank) = state.queue.rank(&self.place) else { return self.waiter.outcome.get().copied() };
+        let bound = state.ledger.when(rank, now);
+        if now >= self.waiter.deadline || bound > self.waiter.deadline {
+            state.queue.remove(&self.place);
+            state.deal(now);
+            return Some(Outcome::Refused(Refused::Spent { retry_after: bound - now }));
+        }
+        state.note_first(self.place.number());
+        self.wake_at = bound;
+        None
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        self.bucket.with(|state, now| {
+            if let Some(Outcome::Given(_)) = self.waiter.outcome.get() {
+                state.ledger.give_back();
+            } else {
+                state.queue.remove(&self.place);
+            }
+            state.deal(now);
+        });
+    }
+}

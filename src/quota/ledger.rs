@@ -1,0 +1,297 @@
+//! How many seats are in use, which cool until when, and when the next can be given. No waiting, no lock: plain counts.
+//!
+//! Invariants: a seat is given only while those in flight and those cooling are fewer than those in force, which are
+//! never more than N. Of the requests in one window take the one whose seat was given last: when it was given, all
+//! others were in flight or cooling. So there are at most N of them. Free and retired seats are not stored: they are
+//! what is left, so no change of the limit has to move them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::penalty::Penalty;
+use super::{Begin, Snapshot};
+use crate::config::Limit;
+
+/// The grain of timers and clocks here and at the vendor's.
+pub(super) const GRAIN: Duration = Duration::from_millis(2);
+/// Two machines' clocks run apart by at most 500 parts in a million while one is being slewed (adjtimex(2)).
+const SKEW_PARTS: u32 = 2000;
+/// No window is longer. Keeps sums of times far from overflow.
+const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The seats of one bucket.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limit: Limit,
+    in_flight: u32,
+    /// When each cooling seat comes free, soonest first.
+    cooling: VecDeque<Instant>,
+    /// When the last seat was settled: everything the vendor has counted for settled seats, it counted before.
+    last_used: Option<Instant>,
+    penalty: Penalty,
+}
+
+impl Ledger {
+    pub(super) fn new(limit: Limit, begin: Begin, now: Instant) -> Self {
+        let seats = limit.requests.get();
+        let opens_at = match begin {
+            Begin::Full => now,
+            Begin::Empty => later(now, cycle(limit)),
+        };
+        Self {
+            limit,
+            in_flight: 0,
+            cooling: VecDeque::with_capacity(usize::try_from(seats.min(1024)).unwrap_or(0)),
+            last_used: (begin == Begin::Empty).then_some(now),
+            penalty: Penalty::none(seats, opens_at),
+        }
+    }
+
+    /// Brings the books up to now: seats that have cooled, seats that grow back.
+    pub(super) fn advance(&mut self, now: Instant) {
+        while self.cooling.front().is_some_and(|at| *at <= now) {
+            self.cooling.pop_front();
+        }
+        self.penalty.grow(now, self.seats(), window(self.limit));
+    }
+
+    /// Takes a seat if one is free; says in which era. Call [`Ledger::advance`] first.
+    pub(super) fn take(&mut self, now: Instant) -> Option<u64> {
+        if now < self.penalty.opens_at() || self.busy() >= self.penalty.in_force() {
+            return None;
+        }
+        self.in_flight += 1;
+        Some(self.penalty.era())
+    }
+
+    /// A seat comes back that nothing was sent with.
+    pub(super) fn give_back(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// A seat's request was answered, or its connection is known dead, now.
+    pub(super) fn cool(&mut self, now: Instant) {
+        self.give_back();
+        self.last_used = Some(now);
+        let until = later(now, cycle(self.limit));
+        // Nearly always the last. Not so after the window was shortened.
+        let place = self.cooling.partition_point(|at| *at <= until);
+        self.cooling.insert(place, until);
+    }
+
+    /// A seat of `era` was answered 429 now.
+    pub(super) fn refused(&mut self, now: Instant, era: u64, retry_after: Option<Duration>) {
+        self.cool(now);
+        let window = window(self.limit);
+        self.penalty.refused(now, era, retry_after, window, slack(window));
+    }
+
+    /// Changes the limit; says whether it is another.
+    pub(super) fn reconfigure(&mut self, limit: Limit, now: Instant) -> bool {
+        // What was due under the old limit.
+        self.advance(now);
+        let (old, new) = (self.limit, limit);
+        self.limit = new;
+        self.penalty.reseat(old.requests.get(), new.requests.get());
+        // A longer window reaches back over requests whose seats have long come free. How many they were is not known.
+        if new.per > old.per
+            && let Some(last) = self.last_used
+        {
+            self.penalty.close_until(later(last, cycle(new)));
+        }
+        old != new
+    }
+
+    /// The soonest that somebody can be given a seat before whom `rank` others are to be served: when all of them use
+    /// theirs, all that is in flight is answered now, and so is all that will be. Never late; exact for rank 0 unless
+    /// seats come back unused.
+    pub(super) fn when(&self, rank: usize, now: Instant) -> Instant {
+        let (seats, in_force) = (self.seats(), self.penalty.in_force());
+        let opens = self.penalty.opens_at().max(now);
+        let (window, cycle) = (window(self.limit), cycle(self.limit));
+        let seat = self.seat_at(0, now, opens);
+        let start = self.penalty.grows_at(seats).map_or(seat, |at| seat.min(at.max(opens)));
+        let mut left = u64::try_from(rank).unwrap_or(u64::MAX);
+        let mut round = 0;
+        // In each round every seat is used once. Seats that grow back during a round count as there from its start.
+        loop {
+            let end = later(start, cycle.saturating_mul(round + 1));
+            let grown = self.penalty.grown_by(end, seats, window);
+            let capacity = u64::from(in_force + grown);
+            if in_force + grown == seats || round > 10_000 {
+                round = round.saturating_add(u32::try_from(left / capacity).unwrap_or(u32::MAX));
+                left %= capacity;
+            }
+            if left < capacity {
+                let grown = u64::from(grown);
+                let first = if left < grown { start } else { self.seat_at(left - grown, now, opens) };
+                return later(first, cycle.saturating_mul(round));
+            }
+            left -= capacity;
+            round += 1;
+        }
+    }
+
+    /// When the `index`th of the seats in force can be given for the first time.
+    fn seat_at(&self, index: u64, now: Instant, opens: Instant) -> Instant {
+        let (busy, in_force) = (self.busy(), self.penalty.in_force());
+        let spare = u64::from(in_force.saturating_sub(busy));
+        if index < spare {
+            return opens;
+        }
+        // While more are busy than in force, the first to come free are retired.
+        let surplus = u64::from(busy.saturating_sub(in_force));
+        let place = usize::try_from(index - spare + surplus).unwrap_or(usize::MAX);
+        match self.cooling.get(place) {
+            // After the window was shortened others may be used twice before this one cools: stay a lower bound.
+            Some(at) => (*at).clamp(opens, later(opens, cycle(self.limit))),
+            None => later(now, cycle(self.limit)).max(opens),
+        }
+    }
+
+    /// A look at the books. Call [`Ledger::advance`] first.
+    pub(super) fn snapshot(&self, now: Instant, waiting: usize) -> Snapshot {
+        let (busy, in_force) = (self.busy(), self.penalty.in_force());
+        let spare = in_force.saturating_sub(busy);
+        let open = now >= self.penalty.opens_at();
+        let cooling = busy - self.in_flight;
+        Snapshot {
+            limit: self.limit,
+            in_force,
+            free: if open { spare } else { 0 },
+            in_flight: self.in_flight,
+            cooling: if open { cooling } else { cooling + spare },
+            retired: self.seats().saturating_sub(busy.max(in_force)),
+            waiting,
+            next: self.when(0, now).saturating_duration_since(now),
+        }
+    }
+
+    fn seats(&self) -> u32 {
+        self.limit.requests.get()
+    }
+
+    /// Seats in flight or cooling: what the vendor may still count, or has counted in the window that ends now.
+    fn busy(&self) -> u32 {
+        self.in_flight.saturating_add(u32::try_from(self.cooling.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// `at + by`.
+pub(super) fn later(at: Instant, by: Duration) -> Instant {
+    // The sum is at hand for any window and any number of rounds; if it were not, a year stands for ever.
+    at.checked_add(by).unwrap_or_else(|| at + LONGEST_WINDOW)
+}
+
+fn window(limit: Limit) -> Duration {
+    limit.per.min(LONGEST_WINDOW)
+}
+
+/// What is added to a window so that it is over by any of the clocks concerned.
+fn slack(window: Duration) -> Duration {
+    GRAIN + window / SKEW_PARTS
+}
+
+/// From the instant a seat was last used to when it is free.
+fn cycle(limit: Limit) -> Duration {
+    let window = window(limit);
+    window + slack(window)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Pass(u64),
+        Take,
+        Cool,
+        GiveBack,
+        Refused(u64),
+        Reconfigure(u32, u64),
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            4 => (0..400u64).prop_map(Op::Pass),
+            8 => Just(Op::Take),
+            4 => Just(Op::Cool),
+            1 => Just(Op::GiveBack),
+            1 => (0..3000u64).prop_map(Op::Refused),
+            1 => (1..12u32, 100..1000u64).prop_map(|(requests, per)| Op::Reconfigure(requests, per)),
+        ]
+    }
+
+    fn limit(requests: u32, per: u64) -> Limit {
+        Limit { requests: NonZeroU32::new(requests).unwrap(), per: Duration::from_millis(per) }
+    }
+
+    proptest! {
+        #[test]
+        fn the_bound_is_exact_for_the_first_and_never_late_for_the_others(ops in prop::collection::vec(any_op(), 0..60)) {
+            let mut now = Instant::now();
+            let mut ledger = Ledger::new(limit(6, 500), Begin::Full, now);
+            let (mut shortened, mut shrunk) = (false, false);
+            for op in ops {
+                ledger.advance(now);
+                match op {
+                    Op::Pass(ms) => now += Duration::from_millis(ms),
+                    Op::Take => drop(ledger.take(now)),
+                    Op::Cool if ledger.in_flight > 0 => ledger.cool(now),
+                    Op::GiveBack if ledger.in_flight > 0 => ledger.give_back(),
+                    Op::Refused(ms) if ledger.in_flight > 0 => {
+                        ledger.refused(now, ledger.penalty.era(), Some(Duration::from_millis(ms)));
+                        shrunk = true;
+                    }
+                    Op::Cool | Op::GiveBack | Op::Refused(_) => {}
+                    Op::Reconfigure(requests, per) => {
+                        shortened |= Duration::from_millis(per) < ledger.limit.per;
+                        ledger.reconfigure(limit(requests, per), now);
+                    }
+                }
+            }
+            ledger.advance(now);
+            let bounds: Vec<_> = (0..50).map(|rank| ledger.when(rank, now)).collect();
+            prop_assert!(bounds.is_sorted());
+            // All goes as fast as it can.
+            while ledger.in_flight > 0 {
+                ledger.cool(now);
+            }
+            for (rank, bound) in bounds.into_iter().enumerate() {
+                while ledger.take(now).is_none() {
+                    let next = ledger.when(0, now);
+                    prop_assert!(next > now);
+                    ledger.advance(next - Duration::from_nanos(1));
+                    prop_assert!(shortened || ledger.take(next - Duration::from_nanos(1)).is_none(), "rank {} was late", rank);
+                    now = next;
+                    ledger.advance(now);
+                }
+                prop_assert!(bound <= now, "rank {}: {:?} late", rank, bound - now);
+                prop_assert!(shortened || shrunk || bound == now, "rank {}: {:?} early", rank, now - bound);
+                ledger.cool(now);
+            }
+        }
+    }
+
+    #[test]
+    fn absurd_limits_do_not_overflow() {
+        let now = Instant::now();
+        for begin in [Begin::Full, Begin::Empty] {
+            let limit = Limit { requests: NonZeroU32::MAX, per: Duration::MAX };
+            let mut ledger = Ledger::new(limit, begin, now);
+            ledger.advance(now);
+            assert_eq!(ledger.take(now).is_some(), begin == Begin::Full);
+            ledger.refused(now, 0, Some(Duration::MAX));
+            ledger.reconfigure(Limit { requests: NonZeroU32::MIN, per: Duration::from_nanos(1) }, now);
+            assert!(ledger.when(usize::MAX, now) > now);
+            ledger.snapshot(now, usize::MAX);
+        }
+    }
+}

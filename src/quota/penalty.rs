@@ -1,0 +1,97 @@
+//! What a bucket does after the vendor refused a request (429) all the same: someone else spends the same App ID.
+//!
+//! Invariants: `1 <= in_force <= N`. One burst of refusals halves once: a refusal of a seat that was given before the
+//! last halving says nothing new. Growth is one seat for each whole window after the pause without a refusal, and is
+//! applied when somebody looks, so it needs no timer.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ledger::later;
+
+/// The longest `Retry-After` that is believed. A stranger's number must not stop a bucket for a day.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How far a bucket is held back.
+#[derive(Debug)]
+pub(super) struct Penalty {
+    in_force: u32,
+    opens_at: Instant,
+    grows_at: Instant,
+    era: u64,
+}
+
+impl Penalty {
+    /// None, but closed until `opens_at`.
+    pub(super) fn none(seats: u32, opens_at: Instant) -> Self {
+        Self { in_force: seats, opens_at, grows_at: opens_at, era: 0 }
+    }
+
+    /// Seats that may be used.
+    pub(super) fn in_force(&self) -> u32 {
+        self.in_force
+    }
+
+    /// No seat is given before.
+    pub(super) fn opens_at(&self) -> Instant {
+        self.opens_at
+    }
+
+    /// Counts the halvings. A seat remembers the era it was given in.
+    pub(super) fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// No seat is given before `at`.
+    pub(super) fn close_until(&mut self, at: Instant) {
+        self.opens_at = self.opens_at.max(at);
+    }
+
+    /// The vendor refused a seat of `era`. `window` is W, `slack` what is added to be sure it is over.
+    pub(super) fn refused(
+        &mut self,
+        now: Instant,
+        era: u64,
+        retry_after: Option<Duration>,
+        window: Duration,
+        slack: Duration,
+    ) {
+        let asked = retry_after.unwrap_or_default().min(LONGEST_PAUSE);
+        self.close_until(later(now, asked.max(window).saturating_add(slack)));
+        self.grows_at = later(self.opens_at, window);
+        if era == self.era {
+            self.in_force = (self.in_force / 2).max(1);
+            self.era += 1;
+        }
+    }
+
+    /// Applies the growth that is due.
+    pub(super) fn grow(&mut self, now: Instant, seats: u32, window: Duration) {
+        let due = self.grown_by(now, seats, window);
+        if due > 0 {
+            self.in_force += due;
+            self.grows_at = later(self.grows_at, window.saturating_mul(due));
+        }
+    }
+
+    /// How many seats more there will be at `at` if the vendor refuses none until then.
+    pub(super) fn grown_by(&self, at: Instant, seats: u32, window: Duration) -> u32 {
+        let missing = seats.saturating_sub(self.in_force);
+        if missing == 0 || at < self.grows_at {
+            return 0;
+        }
+        let windows = (at - self.grows_at).as_nanos() / window.as_nanos().max(1) + 1;
+        u32::try_from(windows).unwrap_or(u32::MAX).min(missing)
+    }
+
+    /// When the next seat grows back; `None` when none is missing.
+    pub(super) fn grows_at(&self, seats: u32) -> Option<Instant> {
+        (self.in_force < seats).then_some(self.grows_at)
+    }
+
+    /// The limit changed from `old` to `new` seats. A penalty stays, what was whole stays whole.
+    pub(super) fn reseat(&mut self, old: u32, new: u32) {
+        self.in_force = if self.in_force < old { self.in_force.min(new) } else { new };
+    }
+}

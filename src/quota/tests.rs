@@ -1,0 +1,382 @@
+//! What a bucket promises, in paused time. The invariant itself is in [`vendor`].
+
+mod vendor;
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::task::Context;
+
+use futures_util::FutureExt as _;
+use futures_util::task::noop_waker;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, advance, sleep, sleep_until};
+
+use super::*;
+use crate::clock::Clock;
+use crate::names::ClientName;
+use crate::order::Payer;
+
+const W: Duration = Duration::from_secs(1);
+/// No deadline to speak of.
+const LONG: Duration = Duration::from_secs(100_000);
+/// A window with all that is added to it, rounded up to the timer's grain.
+const TURN: Duration = Duration::from_millis(1003);
+
+fn limit(requests: u32, per: Duration) -> Limit {
+    Limit { requests: NonZeroU32::new(requests).unwrap(), per }
+}
+
+fn bucket(requests: u32, begin: Begin) -> Arc<Bucket> {
+    Bucket::new(limit(requests, W), begin, Clock::system())
+}
+
+fn payer(name: &str, weight: u32) -> Payer {
+    Payer { client: ClientName::parse(name).unwrap(), weight }
+}
+
+fn within(wait: Duration) -> Instant {
+    Instant::now() + wait
+}
+
+async fn seat(bucket: &Arc<Bucket>, wait: Duration) -> Result<Seat, Refused> {
+    bucket.seat(&payer("a", 1), within(wait)).await
+}
+
+fn use_up(mut seat: Seat) {
+    seat.sending();
+    seat.answered();
+}
+
+/// Uses all free seats now.
+async fn exhaust(bucket: &Arc<Bucket>) {
+    while bucket.snapshot().free > 0 {
+        use_up(seat(bucket, Duration::ZERO).await.unwrap());
+    }
+}
+
+fn sum(look: Snapshot) -> u32 {
+    look.free + look.in_flight + look.cooling + look.retired
+}
+
+type Served = Arc<Mutex<Vec<(&'static str, usize)>>>;
+
+/// `count` orders of a client that come now, in order, and use their seats at once.
+fn queue_up(
+    tasks: &mut JoinSet<()>,
+    bucket: &Arc<Bucket>,
+    served: &Served,
+    (name, weight, count): (&'static str, u32, usize),
+) {
+    for number in 0..count {
+        let (bucket, served) = (bucket.clone(), served.clone());
+        tasks.spawn(async move {
+            let seat = bucket.seat(&payer(name, weight), within(LONG)).await.unwrap();
+            served.lock().unwrap().push((name, number));
+            use_up(seat);
+        });
+    }
+}
+
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_comes_free_one_window_after_its_answer_and_at_once_if_nothing_was_sent() {
+    let bucket = bucket(1, Begin::Full);
+    let mut first = seat(&bucket, Duration::ZERO).await.unwrap();
+    first.sending();
+    sleep(Duration::from_secs(7)).await;
+    first.answered();
+    let answered = Instant::now();
+    let mut second = seat(&bucket, LONG).await.unwrap();
+    assert!(answered.elapsed() > W && answered.elapsed() <= TURN, "{:?}", answered.elapsed());
+    second.sending();
+    drop(second);
+    let lost = Instant::now();
+    let third = seat(&bucket, LONG).await.unwrap();
+    assert!(lost.elapsed() > W);
+    drop(third);
+    assert_eq!(bucket.snapshot().free, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_begins_empty_fills_after_one_window() {
+    let bucket = bucket(5, Begin::Empty);
+    let began = Instant::now();
+    let look = bucket.snapshot();
+    assert_eq!((look.free, look.cooling, sum(look)), (0, 5, 5));
+    let Err(Refused::Spent { retry_after }) = seat(&bucket, W).await else { panic!() };
+    assert!(retry_after > W && retry_after <= TURN);
+    let mut seats = Vec::new();
+    for _ in 0..5 {
+        seats.push(seat(&bucket, LONG).await.unwrap());
+        assert!(began.elapsed() > W && began.elapsed() <= TURN);
+    }
+    assert_eq!(bucket.snapshot().free, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_of_one_client_delay_another_by_at_most_one_turn_and_stay_in_order() {
+    let (bucket, served, mut tasks) = (bucket(10, Begin::Full), Served::default(), JoinSet::new());
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 1000));
+    sleep(Duration::from_millis(2500)).await;
+    let before = served.lock().unwrap().len();
+    queue_up(&mut tasks, &bucket, &served, ("b", 1, 1));
+    tasks.join_all().await;
+    let served = served.lock().unwrap();
+    let turns = served.iter().skip(before).position(|(name, _)| *name == "b").unwrap();
+    assert!(turns <= 1, "{turns} turns");
+    assert!(served.iter().filter(|(name, _)| *name == "a").is_sorted());
+}
+
+#[tokio::test(start_paused = true)]
+async fn weights_share_an_overloaded_bucket() {
+    let (bucket, served, mut tasks) = (bucket(10, Begin::Empty), Served::default(), JoinSet::new());
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 400));
+    queue_up(&mut tasks, &bucket, &served, ("b", 3, 400));
+    sleep(TURN * 40 + W / 2).await;
+    let served = served.lock().unwrap();
+    let of_a = served.iter().filter(|(name, _)| *name == "a").count();
+    assert_eq!(served.len(), 400);
+    assert!(of_a.abs_diff(100) <= 1, "{of_a}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn overload_uses_nearly_all_of_what_the_round_trip_leaves() {
+    for rtt in [0, 20, 100] {
+        let (bucket, rtt) = (bucket(10, Begin::Empty), Duration::from_millis(rtt));
+        let (served, mut tasks) = (Served::default(), JoinSet::new());
+        for _ in 0..50 {
+            let (bucket, served) = (bucket.clone(), served.clone());
+            tasks.spawn(async move {
+                loop {
+                    let mut seat = bucket.seat(&payer("a", 1), within(LONG)).await.unwrap();
+                    seat.sending();
+                    served.lock().unwrap().push(("a", 0));
+                    sleep(rtt).await;
+                    seat.answered();
+                }
+            });
+        }
+        sleep(TURN + W * 100).await;
+        let best = 10.0 * 100.0 * W.as_secs_f64() / (W + rtt).as_secs_f64();
+        let used = served.lock().unwrap().len();
+        assert!(used as f64 >= 0.95 * best, "{used} of {best} with {rtt:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_comes_at_once_and_only_when_no_seat_can_come_in_time() {
+    let (bucket, served, mut tasks) = (bucket(2, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 4));
+    settle().await;
+    // Four wait before it: two go in the next window, two in the one after, so it is in the third.
+    let asked = Instant::now();
+    let Err(Refused::Spent { retry_after }) = seat(&bucket, TURN * 2).await else { panic!() };
+    assert_eq!(asked.elapsed(), Duration::ZERO);
+    assert!(retry_after > TURN * 2 && retry_after <= TURN * 3, "{retry_after:?}");
+    // Fair order puts another client's first.
+    use_up(bucket.seat(&payer("b", 1), within(TURN)).await.unwrap());
+    assert!(seat(&bucket, retry_after).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_overtaken_is_refused_by_its_deadline() {
+    let bucket = bucket(1, Begin::Full);
+    exhaust(&bucket).await;
+    let (served, mut tasks) = (Served::default(), JoinSet::new());
+    let slow = bucket.clone();
+    let overtaken = tasks.spawn(async move {
+        queue_behind(&slow, "slow").await;
+    });
+    settle().await;
+    queue_up(&mut tasks, &bucket, &served, ("quick", 1000, 5));
+    let began = Instant::now();
+    while !overtaken.is_finished() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(began.elapsed() <= TURN * 2 + GRACE, "{:?}", began.elapsed());
+
+    /// Waits with a line of its own before it that others may pass.
+    async fn queue_behind(bucket: &Arc<Bucket>, name: &'static str) {
+        let payer = payer(name, 1);
+        let first = bucket.seat(&payer, within(LONG));
+        let second = bucket.seat(&payer, within(TURN * 2));
+        let (first, second) = tokio::join!(first.map(|seat| seat.map(use_up)), second);
+        assert!(first.is_ok());
+        assert!(matches!(second, Err(Refused::Spent { .. })), "{second:?}");
+    }
+    const GRACE: Duration = Duration::from_millis(5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_costs_nothing_and_loses_no_seat() {
+    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
+    let holder = seat(&bucket, Duration::ZERO).await.unwrap();
+    let mut leaving = JoinSet::new();
+    queue_up(&mut leaving, &bucket, &served, ("a", 1, 500));
+    settle().await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 1));
+    settle().await;
+    assert_eq!(bucket.snapshot().waiting, 501);
+    // The first of those that leave is given the seat and dropped before it could take it.
+    drop(holder);
+    leaving.abort_all();
+    while leaving.join_next().await.is_some() {}
+    tasks.join_next().await.unwrap().unwrap();
+    assert_eq!(*served.lock().unwrap(), [("a", 0)]);
+    let look = bucket.snapshot();
+    assert_eq!((look.waiting, look.in_flight, look.cooling), (0, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_given_to_a_future_that_is_dropped_goes_to_the_next() {
+    let bucket = bucket(1, Begin::Full);
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let holder = seat(&bucket, Duration::ZERO).await.unwrap();
+    let mut first = Box::pin(seat(&bucket, LONG));
+    let mut second = Box::pin(seat(&bucket, LONG));
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    drop(holder);
+    assert_eq!(bucket.snapshot().waiting, 1);
+    assert!(second.as_mut().poll(&mut cx).is_pending());
+    drop(first);
+    assert!(second.now_or_never().unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_in_line_that_is_never_polled_does_not_stop_the_others() {
+    let bucket = bucket(2, Begin::Full);
+    exhaust(&bucket).await;
+    let mut stuck = Box::pin(seat(&bucket, W * 10));
+    assert!(stuck.as_mut().poll(&mut Context::from_waker(&noop_waker())).is_pending());
+    let began = Instant::now();
+    for turn in 1..5 {
+        use_up(bucket.seat(&payer("b", 1), within(LONG)).await.unwrap());
+        assert!(began.elapsed() <= TURN * turn, "{:?}", began.elapsed());
+    }
+    drop(stuck);
+    assert_eq!(bucket.snapshot().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_the_vendor_pauses_halves_once_and_grows_back_one_for_each_clean_window() {
+    let bucket = bucket(8, Begin::Full);
+    let mut seats = Vec::new();
+    for _ in 0..3 {
+        let mut seat = seat(&bucket, Duration::ZERO).await.unwrap();
+        seat.sending();
+        seats.push(seat);
+    }
+    let refused = Instant::now();
+    for seat in seats {
+        seat.refused(Some(Duration::from_secs(5)));
+    }
+    let look = bucket.snapshot();
+    assert_eq!((look.in_force, look.free, look.retired, sum(look)), (4, 0, 4, 8));
+    assert!(look.next > Duration::from_secs(5) && look.next < Duration::from_secs(6));
+    use_up(seat(&bucket, LONG).await.unwrap());
+    assert!(refused.elapsed() > Duration::from_secs(5) && refused.elapsed() < Duration::from_secs(6));
+    for (second, in_force) in [(5, 4), (6, 5), (7, 6), (8, 7), (9, 8), (10, 8), (100, 8)] {
+        sleep_until(refused + Duration::from_secs(second) + Duration::from_millis(20)).await;
+        let look = bucket.snapshot();
+        assert_eq!((look.in_force, sum(look)), (in_force, 8), "after {second} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_a_hint_pauses_one_window_and_one_seat_always_remains() {
+    let bucket = bucket(2, Begin::Full);
+    for _ in 0..3 {
+        let mut seat = seat(&bucket, LONG).await.unwrap();
+        seat.sending();
+        seat.refused(None);
+        let look = bucket.snapshot();
+        assert_eq!((look.in_force, look.free), (1, 0));
+        assert!(look.next > W && look.next <= TURN, "{:?}", look.next);
+    }
+    let mut seat = seat(&bucket, LONG).await.unwrap();
+    seat.sending();
+    seat.refused(Some(Duration::MAX));
+    assert!(bucket.snapshot().next < Duration::from_secs(61), "a stranger's number is not believed without end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_whom_the_vendors_pause_outlasts_are_refused_then_and_the_others_wait_on() {
+    let bucket = bucket(2, Begin::Full);
+    let mut bad = seat(&bucket, Duration::ZERO).await.unwrap();
+    bad.sending();
+    exhaust(&bucket).await;
+    let (mut short, mut long) = (Box::pin(seat(&bucket, W * 3)), Box::pin(seat(&bucket, W * 30)));
+    assert!((&mut short).now_or_never().is_none());
+    assert!((&mut long).now_or_never().is_none());
+    bad.refused(Some(W * 10));
+    let began = Instant::now();
+    assert!(matches!(short.await, Err(Refused::Spent { retry_after }) if retry_after > W * 9));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(long.await.is_ok());
+    assert!(began.elapsed() > W * 10 && began.elapsed() < W * 11, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raised_limit_serves_those_who_wait_and_a_lowered_one_waits_for_the_surplus() {
+    let (bucket, served, mut tasks) = (bucket(2, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 3));
+    settle().await;
+    bucket.reconfigure(limit(4, W));
+    settle().await;
+    assert_eq!(served.lock().unwrap().len(), 2);
+    bucket.reconfigure(limit(1, W));
+    let look = bucket.snapshot();
+    assert_eq!((look.in_force, look.free, look.cooling), (1, 0, 4));
+    let began = Instant::now();
+    tasks.join_all().await;
+    assert!(began.elapsed() > W - Duration::from_millis(5) && began.elapsed() <= TURN);
+    sleep(TURN).await;
+    assert_eq!(sum(bucket.snapshot()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_window_waits_until_the_last_request_is_that_old() {
+    let bucket = bucket(2, Begin::Full);
+    exhaust(&bucket).await;
+    sleep(W * 4).await;
+    assert_eq!(bucket.snapshot().free, 2);
+    bucket.reconfigure(limit(2, W * 10));
+    let look = bucket.snapshot();
+    assert_eq!((look.free, sum(look)), (0, 2));
+    assert!(look.next > W * 6 && look.next < W * 7, "{:?}", look.next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clients_line_has_an_end_and_leaves_room_for_others() {
+    let bucket = bucket(1000, Begin::Empty);
+    let mut waiting = Vec::new();
+    let mut refused = None;
+    while refused.is_none() {
+        let mut one = Box::pin(seat(&bucket, LONG));
+        refused = (&mut one).now_or_never();
+        waiting.push(one);
+    }
+    assert!(matches!(refused, Some(Err(Refused::Crowded))));
+    assert!(waiting.len() > 5000);
+    assert!(bucket.seat(&payer("b", 1), within(LONG)).now_or_never().is_none());
+    drop(waiting);
+    assert_eq!(bucket.snapshot().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_without_a_runtime_can_still_take_seats_back() {
+    let bucket = bucket(1, Begin::Full);
+    let held = seat(&bucket, Duration::ZERO).await.unwrap();
+    let waits = Box::pin(seat(&bucket, LONG));
+    std::thread::scope(|scope| scope.spawn(|| drop(held)).join().unwrap());
+    drop(waits);
+    advance(W).await;
+    assert_eq!(bucket.snapshot().free, 1);
+}

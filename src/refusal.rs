@@ -1,0 +1,184 @@
+//! Why a request is refused: the one error type of the request path.
+//!
+//! Invariants: every refusal has one status and one code, by tables without a wildcard, so a new variant does not compile until it
+//! has both. What the caller reads ([`Refusal::detail`]) is made of our own words and of values the caller sent or may
+//! see; what went wrong inside ([`Refusal::cause`]) goes to the log only.
+
+mod classify;
+mod problem;
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+
+use crate::config::Limit;
+use crate::names::BucketName;
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Malformed; the text names what. Never costs the vendor's quota.
+    BadRequest(String),
+    /// Not known who calls.
+    Unauthenticated,
+    /// Known, but may not do this, or the app does not exist: the same answer for both.
+    Forbidden,
+    /// No such place.
+    NoSuchRoute,
+    /// A place that does not take this method.
+    MethodNotAllowed {
+        /// The methods it takes, as `Allow` lists them.
+        allow: &'static str,
+    },
+    /// The caller's body did not come in time.
+    RequestTimeout,
+    /// The cursor is older than retention.
+    CursorExpired {
+        /// The place before the oldest event kept.
+        earliest: String,
+    },
+    /// No such history handle, or not this client's, or expired.
+    NoSuchHandle,
+    /// The body is larger than allowed.
+    BodyTooLarge {
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The body is not of a kind we take.
+    UnsupportedMediaType,
+    /// The head is larger than allowed.
+    HeadersTooLarge,
+    /// No quota within the deadline.
+    QuotaExceeded {
+        /// Which bucket.
+        bucket: BucketName,
+        /// Its limit.
+        limit: Limit,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The gateway's own fault: a panic. The text is for the log.
+    Internal(String),
+    /// The vendor answered what cannot be understood, or was cut off, or refused the gateway's credential.
+    BadUpstream(String),
+    /// Draining, overloaded, the store not writable, the vendor not reachable: nothing was done, asking again is safe.
+    Unavailable(String),
+    /// No credential can be had for the vendor.
+    CredentialUnavailable(String),
+    /// The vendor did not answer in time.
+    UpstreamTimeout(String),
+    /// The deadline passed while the work goes on.
+    StillRunning {
+        /// Where the result will be, when it can be fetched.
+        location: Option<String>,
+    },
+}
+
+impl Refusal {
+    /// A [`Refusal::BadRequest`].
+    pub fn bad(detail: impl Into<String>) -> Self {
+        Self::BadRequest(detail.into())
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NoSuchRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::CursorExpired { .. } | Self::NoSuchHandle => StatusCode::GONE,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::QuotaExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BadUpstream(_) => StatusCode::BAD_GATEWAY,
+            Self::Unavailable(_) | Self::CredentialUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout(_) | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The word software tells refusals apart by. The two with spaces are the vendor's own, for software written for it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NoSuchRoute => "no_such_route",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::CursorExpired { .. } => "cursor_expired",
+            Self::NoSuchHandle => "resource not exist",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::Internal(_) => "internal",
+            Self::BadUpstream(_) => "bad_upstream",
+            Self::Unavailable(_) => "unavailable",
+            Self::CredentialUnavailable(_) => "credential_unavailable",
+            Self::UpstreamTimeout(_) => "upstream_timeout",
+            Self::StillRunning { .. } => "in progress",
+        }
+    }
+
+    /// What the caller reads.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::BadRequest(detail) => detail.clone(),
+            Self::Unauthenticated => "no known key was shown (X-API-Key, Authorization: Bearer or Basic)".into(),
+            Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
+            Self::NoSuchRoute => "there is nothing at this path".into(),
+            Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
+            Self::RequestTimeout => "the request's body did not come in time".into(),
+            Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
+            Self::NoSuchHandle => "there is no such query result (any more): create the query again".into(),
+            Self::BodyTooLarge { limit } => format!("a request's body may have {limit} bytes"),
+            Self::UnsupportedMediaType => "the body must be application/json in UTF-8, without content encoding".into(),
+            Self::HeadersTooLarge => "the request's head is too large".into(),
+            Self::QuotaExceeded { bucket, limit, .. } => format!(
+                "no request of {bucket} could be sent within the deadline: {} in {} are allowed",
+                limit.requests,
+                humantime::format_duration(limit.per)
+            ),
+            Self::Internal(_) => "the gateway failed on this request".into(),
+            Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
+            Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
+            Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
+            Self::UpstreamTimeout(_) => "the vendor did not answer in time".into(),
+            Self::StillRunning { location: Some(_) } => "the result is not there yet: fetch it at `location`".into(),
+            Self::StillRunning { location: None } => "the result is not there yet: ask again".into(),
+        }
+    }
+
+    /// What the operator reads in the log, where it says more than the status does.
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
+        match self {
+            Self::BadRequest(cause)
+            | Self::Internal(cause)
+            | Self::BadUpstream(cause)
+            | Self::Unavailable(cause)
+            | Self::CredentialUnavailable(cause)
+            | Self::UpstreamTimeout(cause) => Some(cause),
+            Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NoSuchRoute
+            | Self::MethodNotAllowed { .. }
+            | Self::RequestTimeout
+            | Self::CursorExpired { .. }
+            | Self::NoSuchHandle
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType
+            | Self::HeadersTooLarge
+            | Self::QuotaExceeded { .. }
+            | Self::StillRunning { .. } => None,
+        }
+    }
+}

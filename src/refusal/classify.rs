@@ -1,0 +1,34 @@
+//! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
+
+use crate::egress::Failure;
+use crate::events::ReadError;
+use crate::refusal::Refusal;
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let cause = failure.to_string();
+        match failure {
+            Failure::QuotaSpent { bucket, limit, retry_after } => Self::QuotaExceeded { bucket, limit, retry_after },
+            Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
+            Failure::CredentialRefused | Failure::Lost { .. } | Failure::TooLarge => Self::BadUpstream(cause),
+            // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
+            Failure::Crowded(_) | Failure::Unreachable(_) | Failure::Stopping => Self::Unavailable(cause),
+            Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
+            // It was there when the request was granted: a reload took it away.
+            Failure::NoSuchApp => Self::Forbidden,
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        let cause = error.to_string();
+        match error {
+            ReadError::Expired { earliest } => Self::CursorExpired { earliest: earliest.to_string() },
+            ReadError::Ahead => Self::bad("after: the cursor is no place in this stream"),
+            ReadError::NoSuchStream => Self::NoSuchRoute,
+            ReadError::TooManySubscriptions => Self::bad("subscription: the stream has as many as it may have"),
+            ReadError::Store(_) => Self::Unavailable(cause),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A refusal as `application/problem+json` (RFC 9457), with the vendor's `result: "failed"` beside.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use serde::Serialize;
+
+use crate::headers::{RATELIMIT, RATELIMIT_POLICY};
+use crate::refusal::Refusal;
+use crate::request_id::RequestId;
+
+/// How long a caller should stay away when nothing better is known.
+const A_WHILE: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: String,
+    code: &'a str,
+    result: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earliest: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<&'a str>,
+}
+
+impl Refusal {
+    /// The body.
+    #[must_use]
+    pub fn body(&self, id: &RequestId) -> Bytes {
+        let code = self.code();
+        let status = self.status();
+        let problem = Problem {
+            kind: format!("urn:rtm-gateway:problem:{}", code.replace(' ', "_")),
+            title: status.canonical_reason().unwrap_or("Refused"),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code,
+            result: "failed",
+            request_id: id.as_str(),
+            earliest: match self {
+                Self::CursorExpired { earliest } => Some(earliest),
+                _ => None,
+            },
+            location: match self {
+                Self::StillRunning { location } => location.as_deref(),
+                _ => None,
+            },
+        };
+        // Strings and numbers always serialize; the fallback is a body without details, not a panic.
+        serde_json::to_vec(&problem).unwrap_or_else(|_| br#"{"result":"failed"}"#.to_vec()).into()
+    }
+
+    /// The headers, but for the request's id and origin.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self {
+            Self::Unauthenticated => {
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="rtm-gateway""#));
+                headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Basic realm="rtm-gateway""#));
+            }
+            Self::MethodNotAllowed { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::QuotaExceeded { bucket, limit, retry_after } => {
+                headers.insert(RETRY_AFTER, seconds(*retry_after));
+                let left = format!(r#""{bucket}";r=0;t={}"#, ceil_seconds(*retry_after));
+                let policy = format!(r#""{bucket}";q={};w={}"#, limit.requests, ceil_seconds(limit.per));
+                set(&mut headers, RATELIMIT, left);
+                set(&mut headers, RATELIMIT_POLICY, policy);
+            }
+            Self::Unavailable(_) | Self::CredentialUnavailable(_) | Self::StillRunning { .. } => {
+                headers.insert(RETRY_AFTER, seconds(A_WHILE));
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// Whole seconds, rounded up, at least 1: "now" would only bring the caller back too early.
+fn ceil_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn seconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(ceil_seconds(time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limit;
+    use crate::names::BucketName;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn a_spent_quota_says_when_to_come_back_and_what_the_limit_is() {
+        let limit = Limit { requests: NonZeroU32::new(100).unwrap(), per: Duration::from_millis(1500) };
+        let refusal = Refusal::QuotaExceeded {
+            bucket: BucketName::HistoryCreate,
+            limit,
+            retry_after: Duration::from_millis(2001),
+        };
+        let headers = refusal.headers();
+        assert_eq!(headers[RETRY_AFTER], "3");
+        assert_eq!(headers[RATELIMIT], r#""history_create";r=0;t=3"#);
+        assert_eq!(headers[RATELIMIT_POLICY], r#""history_create";q=100;w=2"#);
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body(&RequestId::random())).unwrap();
+        assert_eq!(body["status"], 429);
+        assert_eq!(body["code"], "quota_exceeded");
+        assert_eq!(body["result"], "failed");
+    }
+
+    #[test]
+    fn what_went_wrong_inside_is_not_told_to_callers() {
+        let inside = "connect to 10.1.2.3:443 failed, key /run/secrets/x".to_owned();
+        for refusal in [
+            Refusal::Internal(inside.clone()),
+            Refusal::BadUpstream(inside.clone()),
+            Refusal::Unavailable(inside.clone()),
+            Refusal::CredentialUnavailable(inside.clone()),
+            Refusal::UpstreamTimeout(inside.clone()),
+        ] {
+            let body = String::from_utf8(refusal.body(&RequestId::random()).to_vec()).unwrap();
+            assert!(!body.contains("10.1.2.3") && !body.contains("secrets"), "{body}");
+            assert_eq!(refusal.cause(), Some(inside.as_str()));
+        }
+    }
+
+    #[test]
+    fn software_written_for_the_vendor_finds_its_own_words() {
+        let location = Some("~/rtm/message/history/query/H".to_owned());
+        let body = Refusal::StillRunning { location }.body(&RequestId::random());
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&body["code"], &body["location"]),
+            (&"in progress".into(), &"~/rtm/message/history/query/H".into())
+        );
+        let gone = Refusal::NoSuchHandle;
+        assert_eq!((gone.status().as_u16(), gone.code()), (410, "resource not exist"));
+    }
+}

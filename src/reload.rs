@@ -1,0 +1,190 @@
+//! Reload: a changed file or SIGHUP makes the new configuration the one in force, whole or not at all.
+//!
+//! Invariants: a configuration that does not validate changes nothing; what was in force stays, the fault is logged and
+//! shown by the admin API. Files are watched by content, not by time: a mounted secret that is swapped by a symlink, and
+//! an edit within the clock's grain, are both seen. A file in the middle of being written is left until it rests.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Parts;
+use crate::config::load::{self, Loaded};
+use crate::config::{Config, show};
+use crate::metrics::OutcomeLabels;
+use crate::telemetry::Levels;
+
+/// How often files are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How the last reload ended, for the admin API.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct State {
+    /// Reloads applied since the start.
+    pub applied: u64,
+    /// Reloads refused since the start.
+    pub refused: u64,
+    /// When the last one was tried.
+    pub last_at: Option<String>,
+    /// Why the last one was refused; `None` when it was applied.
+    pub last_refusal: Option<Vec<String>>,
+    /// Keys whose new value waits for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Reloads the configuration of one gateway.
+pub struct Reloader {
+    path: PathBuf,
+    parts: Arc<Parts>,
+    levels: Option<Levels>,
+    /// What the process started with: some keys are read only then.
+    started_with: Arc<Config>,
+}
+
+impl Reloader {
+    /// A reloader of the file at `path`, which `parts` were built from.
+    #[must_use]
+    pub fn new(path: PathBuf, parts: Arc<Parts>, levels: Option<Levels>) -> Self {
+        let started_with = parts.config.load_full();
+        Self { path, parts, levels, started_with }
+    }
+
+    /// Watches the files and SIGHUP until `stop`.
+    pub async fn run(self, mut files: Vec<PathBuf>, stop: CancellationToken) {
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => Some(hangup),
+            Err(why) => {
+                tracing::warn!(%why, "SIGHUP cannot be watched; changed files still are");
+                None
+            }
+        };
+        let mut seen = Stamps::of(&files).await;
+        loop {
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                () = hung_up(&mut hangup) => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            let now = Stamps::of(&files).await;
+            if !asked && now == seen {
+                continue;
+            }
+            if !asked && now != settle(&files).await {
+                continue; // still being written: looked at again in the next round
+            }
+            if let Some(loaded) = self.reload().await {
+                files = loaded.files;
+            }
+            seen = Stamps::of(&files).await;
+        }
+    }
+
+    /// Reads the file and applies it, whole or not at all. What was loaded, when it was applied.
+    pub async fn reload(&self) -> Option<Loaded> {
+        let outcome = self.try_reload().await;
+        let at = Some(self.parts.clock.wall_ms().to_string());
+        let label = if outcome.is_ok() { "applied" } else { "refused" };
+        self.parts.metrics.reloads.get_or_create(&OutcomeLabels { outcome: label.to_owned() }).inc();
+        let mut state = State::clone(&self.parts.reload.load());
+        state.last_at = at;
+        let loaded = match outcome {
+            Ok(loaded) => {
+                state.applied += 1;
+                state.last_refusal = None;
+                state.needs_restart = needs_restart(&self.started_with, &loaded.config);
+                tracing::info!(needs_restart = ?state.needs_restart, "configuration applied");
+                Some(loaded)
+            }
+            Err(faults) => {
+                state.refused += 1;
+                tracing::error!(?faults, "configuration refused; the one in force stays");
+                state.last_refusal = Some(faults);
+                None
+            }
+        };
+        self.parts.reload.store(Arc::new(state));
+        loaded
+    }
+
+    async fn try_reload(&self) -> Result<Loaded, Vec<String>> {
+        let path = &self.path;
+        let loaded = load::from_file(path)
+            .map_err(|faults| faults.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        for warning in &loaded.warnings {
+            tracing::warn!(warning = %warning.in_file(path), "configuration");
+        }
+        if loaded.config.apps.is_empty() && !self.parts.config.load().apps.is_empty() {
+            // More likely half of a file than a wish. Who means it can restart.
+            return Err(vec![format!("{}: apps: would remove every app", path.display())]);
+        }
+        self.parts.apply(&loaded.config).await.map_err(|why| vec![why.to_string()])?;
+        if let Some(levels) = &self.levels
+            && let Err(why) = levels.set(&loaded.config.log.level)
+        {
+            tracing::warn!(%why, "log level not changed");
+        }
+        Ok(loaded)
+    }
+}
+
+/// The keys that are read only at the start and differ now.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let mut differs = |key, is| {
+        if is {
+            keys.push(key);
+        }
+    };
+    differs("server.listen", old.server.listen != new.server.listen);
+    differs("server.max_connections", old.server.max_connections != new.server.max_connections);
+    differs("server.header_read_timeout", old.server.header_read_timeout != new.server.header_read_timeout);
+    differs("admin", old.admin != new.admin);
+    differs("log.format", old.log.format != new.log.format);
+    differs("store", old.store != new.store);
+    keys
+}
+
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    if let Some(signal) = hangup
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// The stamps one look later: equal when nothing is being written.
+async fn settle(files: &[PathBuf]) -> Stamps {
+    tokio::time::sleep(LOOK / 2).await;
+    Stamps::of(files).await
+}
+
+/// What is in each file, by its digest; `None` for one that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamps(Vec<Option<[u8; 32]>>);
+
+impl Stamps {
+    async fn of(files: &[PathBuf]) -> Self {
+        let mut stamps = Vec::with_capacity(files.len());
+        for file in files {
+            stamps.push(stamp(file).await);
+        }
+        Self(stamps)
+    }
+}
+
+async fn stamp(file: &Path) -> Option<[u8; 32]> {
+    let content = zeroize::Zeroizing::new(tokio::fs::read(file).await.ok()?);
+    Some(Sha256::digest(content.as_slice()).into())
+}
+
+/// The effective configuration and how reloading went, for the admin API.
+#[must_use]
+pub fn describe(config: &Config, state: &ArcSwap<State>) -> serde_json::Value {
+    serde_json::json!({ "reload": &**state.load(), "effective": show::json(config) })
+}

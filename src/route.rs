@@ -1,0 +1,207 @@
+//! The URL space, parsed once: a request's method and target in, a [`Route`] out, then a [`Call`] inside a grant.
+//!
+//! Invariants: everything a request says in its path and query is a value here, decoded and checked; no later stage
+//! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what takes
+//! another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
+
+mod path;
+mod query;
+pub mod target;
+
+use std::sync::Arc;
+
+use hyper::{Method, Uri};
+
+use crate::config;
+use crate::names::{Action, AppId, Stream, SubscriptionName};
+use crate::order::Payer;
+use crate::policy::Grant;
+use crate::refusal::Refusal;
+
+pub use query::{EventsQuery, Start};
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Of which app.
+    pub app: AppId,
+    /// What.
+    pub kind: Kind,
+}
+
+/// The kinds of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A read of a stream of events.
+    Events {
+        /// Which stream.
+        stream: Stream,
+        /// In whose words.
+        form: Form,
+        /// From where, and how many.
+        query: EventsQuery,
+    },
+    /// `POST …/history/query`.
+    HistoryQuery,
+    /// `GET …/history/query/{handle}`.
+    HistoryFetch {
+        /// The handle.
+        handle: String,
+    },
+    /// `GET …/history/count`, its query string as it came: the service reads the vendor's odd forms.
+    Count {
+        /// All after the `?`.
+        query: Option<String>,
+    },
+    /// `POST …/users/{user}/{peer_messages|channel_messages}`.
+    Message {
+        /// To a user or to a channel.
+        to: Addressee,
+        /// As whom.
+        user: String,
+        /// The query parameters, passed on.
+        query: Vec<(String, String)>,
+    },
+}
+
+/// The form of an events read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As the vendor answers.
+    Vendor,
+    /// Our own: with cursors, times and markers.
+    Native,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Addressee {
+    Peer,
+    Channel,
+}
+
+/// A route the caller may use.
+#[derive(Debug)]
+pub struct Call {
+    kind: Kind,
+    app: Arc<config::App>,
+    payer: Payer,
+}
+
+impl Route {
+    /// Reads a request's target.
+    ///
+    /// # Errors
+    /// 400, 404 or 405; 403 for an app id that no app can have, as for any app that does not exist.
+    pub fn parse(method: &Method, uri: &Uri) -> Result<Self, Refusal> {
+        if method == Method::CONNECT {
+            return Err(Refusal::MethodNotAllowed { allow: "GET, POST" });
+        }
+        let segments = path::segments(uri.path())?;
+        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        let get = || allow(method, &Method::GET, "GET");
+        let post = || allow(method, &Method::POST, "POST");
+        let (app, kind) = match segments.as_slice() {
+            ["dev", "v2", "project", app, "rtm", rest @ ..] => match rest {
+                ["vendor", stream] => (app, events(stream, Form::Vendor, uri, get)?),
+                ["message", "history", "query"] => {
+                    post()?;
+                    query::none(uri.query())?;
+                    (app, Kind::HistoryQuery)
+                }
+                ["message", "history", "query", handle] => {
+                    get()?;
+                    query::none(uri.query())?;
+                    (app, Kind::HistoryFetch { handle: (*handle).to_owned() })
+                }
+                ["message", "history", "count"] => {
+                    get()?;
+                    (app, Kind::Count { query: uri.query().map(str::to_owned) })
+                }
+                ["users", user, "peer_messages"] => (app, message(Addressee::Peer, user, uri, post)?),
+                ["users", user, "channel_messages"] => (app, message(Addressee::Channel, user, uri, post)?),
+                _ => return Err(Refusal::NoSuchRoute),
+            },
+            ["v1", "apps", app, "events", stream] => (app, events(stream, Form::Native, uri, get)?),
+            _ => return Err(Refusal::NoSuchRoute),
+        };
+        Ok(Self { app: AppId::parse(app).map_err(|_| Refusal::Forbidden)?, kind })
+    }
+
+    /// What a client must be allowed to do for it.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self.kind {
+            Kind::Events { .. } => Action::Events,
+            Kind::HistoryQuery | Kind::HistoryFetch { .. } => Action::History,
+            Kind::Count { .. } => Action::Count,
+            Kind::Message { .. } => Action::Messages,
+        }
+    }
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Events { stream, form: Form::Vendor, .. } => stream.as_str(),
+            Kind::Events { stream: Stream::UserEvents, form: Form::Native, .. } => "native_user_events",
+            Kind::Events { stream: Stream::ChannelEvents, form: Form::Native, .. } => "native_channel_events",
+            Kind::HistoryQuery => "history_query",
+            Kind::HistoryFetch { .. } => "history_fetch",
+            Kind::Count { .. } => "history_count",
+            Kind::Message { to: Addressee::Peer, .. } => "peer_messages",
+            Kind::Message { to: Addressee::Channel, .. } => "channel_messages",
+        }
+    }
+
+    /// The call, when the grant covers it.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] when it does not, or there is no such app.
+    pub fn within(self, grant: &Grant<'_>) -> Result<Call, Refusal> {
+        let app = grant.app(&self.app, self.action())?;
+        if let Kind::Message { user, .. } = &self.kind
+            && !grant.sends_as(&self.app, user)
+        {
+            return Err(Refusal::Forbidden);
+        }
+        Ok(Call { kind: self.kind, app, payer: grant.payer() })
+    }
+}
+
+impl Call {
+    /// What is asked, of which app, and who pays.
+    #[must_use]
+    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer) {
+        (self.kind, self.app, self.payer)
+    }
+}
+
+fn events(stream: &str, form: Form, uri: &Uri, get: impl Fn() -> Result<(), Refusal>) -> Result<Kind, Refusal> {
+    let stream = Stream::parse(stream).ok_or(Refusal::NoSuchRoute)?;
+    get()?;
+    Ok(Kind::Events { stream, form, query: EventsQuery::parse(uri.query())? })
+}
+
+fn message(to: Addressee, user: &str, uri: &Uri, post: impl Fn() -> Result<(), Refusal>) -> Result<Kind, Refusal> {
+    post()?;
+    let query = query::pairs(uri.query())?;
+    Ok(Kind::Message { to, user: user.to_owned(), query })
+}
+
+fn allow(method: &Method, wanted: &Method, allow: &'static str) -> Result<(), Refusal> {
+    if method == wanted { Ok(()) } else { Err(Refusal::MethodNotAllowed { allow }) }
+}
+
+/// The default subscription of a client has its name.
+impl EventsQuery {
+    /// The subscription to read, for this client.
+    #[must_use]
+    pub fn subscription(&self, payer: &Payer) -> SubscriptionName {
+        self.subscription.clone().unwrap_or_else(|| SubscriptionName::from(&payer.client))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Query strings: strict where the parameters are ours, passed on where they are the vendor's.
+//!
+//! Invariant: a parameter that is unknown, given twice or not understood is refused by its name; none is ignored.
+
+use std::time::Duration;
+
+use crate::clock::UnixMillis;
+use crate::events::{Cursor, From};
+use crate::names::SubscriptionName;
+use crate::refusal::Refusal;
+use crate::route::path::decode;
+
+/// The longest a caller may have us wait for events.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The most events in one answer: as many as the vendor gives.
+const MOST_EVENTS: usize = 1000;
+
+/// The parameters of an events read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsQuery {
+    /// `subscription`; `None`: the one of the client's name.
+    pub(super) subscription: Option<SubscriptionName>,
+    /// `from` or `after`.
+    pub start: Start,
+    /// `limit`.
+    pub limit: usize,
+    /// `wait`, at most a minute.
+    pub wait: Duration,
+}
+
+/// Where an events read begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Where the subscription is; a new one begins here.
+    Stored(From),
+    /// After this place, moving nothing.
+    After(Cursor),
+}
+
+impl EventsQuery {
+    /// Reads a query string.
+    ///
+    /// # Errors
+    /// 400, naming the parameter.
+    pub fn parse(query: Option<&str>) -> Result<Self, Refusal> {
+        let mut subscription = None;
+        let mut limit = None;
+        let mut wait = None;
+        let mut from = None;
+        let mut after = None;
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "subscription" => once(&name, &mut subscription, SubscriptionName::parse(&value).ok())?,
+                "limit" => once(&name, &mut limit, value.parse().ok().filter(|n| (1..=MOST_EVENTS).contains(n)))?,
+                "wait" => once(&name, &mut wait, duration(&value))?,
+                "from" => once(&name, &mut from, start(&value))?,
+                "after" => once(&name, &mut after, value.parse().ok())?,
+                _ => return Err(unknown(&name)),
+            }
+        }
+        let start = match (from, after) {
+            (Some(_), Some(_)) => return Err(Refusal::bad("from: says where a subscription starts, not with `after`")),
+            (from, None) => Start::Stored(from.unwrap_or(From::Earliest)),
+            (None, Some(after)) => Start::After(after),
+        };
+        let wait = wait.unwrap_or_default().min(LONGEST_WAIT);
+        Ok(Self { subscription, start, limit: limit.unwrap_or(MOST_EVENTS), wait })
+    }
+}
+
+/// Refuses any parameter.
+pub(super) fn none(query: Option<&str>) -> Result<(), Refusal> {
+    match pairs(query)?.first() {
+        None => Ok(()),
+        Some((name, _)) => Err(unknown(name)),
+    }
+}
+
+/// The pairs of a query string, decoded (`+` is a space). Empty pairs are passed over.
+pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+    let text = |raw: &str| {
+        let spaced = raw.replace('+', " ");
+        let decoded = decode(&spaced).filter(|t| !t.chars().any(char::is_control));
+        decoded.map(std::borrow::Cow::into_owned).ok_or_else(|| Refusal::bad("query: holds a bad percent-encoding"))
+    };
+    let all = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    all.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((text(name)?, text(value)?))
+    })
+    .collect()
+}
+
+fn once<T>(name: &str, place: &mut Option<T>, value: Option<T>) -> Result<(), Refusal> {
+    let value = value.ok_or_else(|| Refusal::bad(format!("{name}: not understood ({})", expected(name))))?;
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::bad(format!("{name}: given twice"))),
+    }
+}
+
+fn expected(name: &str) -> &'static str {
+    match name {
+        "subscription" => "1 to 128 of A-Z a-z 0-9 _ - .",
+        "limit" => "1 to 1000",
+        "wait" => "a duration such as 20s",
+        "from" => "earliest, latest or an RFC 3339 time",
+        _ => "a cursor of this gateway",
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    // The name is the caller's: cut, so that an answer or a log line has a bounded size.
+    let name: String = name.chars().take(64).collect();
+    Refusal::bad(format!("{name}: unknown parameter"))
+}
+
+/// `20s`, or plain seconds.
+fn duration(text: &str) -> Option<Duration> {
+    text.parse().ok().map(Duration::from_secs).or_else(|| humantime::parse_duration(text).ok())
+}
+
+fn start(text: &str) -> Option<From> {
+    match text {
+        "earliest" => Some(From::Earliest),
+        "latest" => Some(From::Latest),
+        time => {
+            let time: jiff::Timestamp = time.parse().ok()?;
+            Some(From::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `GET …/history/count`: one answer, however often the vendor says `in progress`.
+
+use super::Asked;
+use super::history::{answer, terms};
+use crate::flow::Served;
+use crate::headers::prefer::Prefer;
+use crate::refusal::Refusal;
+
+/// Answers a count.
+///
+/// # Errors
+/// What the query string or the service says.
+pub async fn ask(asked: Asked<'_>, query: Option<&str>) -> Result<Served, Refusal> {
+    // A count has no handle to come back with: it cannot be answered later.
+    let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
+    let terms = terms(&asked, &prefer);
+    let counted = asked.gateway.history.count(&asked.app.id, query, terms).await;
+    let mut served = answer::shape(counted, &asked.app.id, asked.trail)?;
+    answer::say_applied(&mut served, &prefer, asked.app.history.deadline);
+    Ok(served)
+}

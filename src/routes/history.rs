@@ -1,0 +1,51 @@
+//! History: `POST …/history/query` answers when the messages are there; `GET …/history/query/{handle}` serves software
+//! written for the vendor's two steps, and is answered at once as the vendor answers it.
+//!
+//! Invariants: the messages are the service's shared buffers, never copied. `X-RTM-Origin` is `gateway` for every answer
+//! the gateway made from the vendor's parts, and `vendor` only where the vendor's refusal passes through.
+
+pub(super) mod answer;
+
+use super::{Asked, read_body};
+use crate::flow::Served;
+use crate::headers;
+use crate::headers::prefer::Prefer;
+use crate::history::Terms;
+use crate::refusal::Refusal;
+
+/// Answers a query.
+///
+/// # Errors
+/// What the body or the service says.
+pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
+    if !headers::is_plain_json(&asked.head.headers) {
+        return Err(Refusal::UnsupportedMediaType);
+    }
+    let prefer = Prefer::of(&asked.head.headers);
+    let terms = terms(&asked, &prefer);
+    let body = read_body(asked.live, asked.body).await?;
+    let answer = asked.gateway.history.query(&asked.app.id, &body, terms).await;
+    let mut served = answer::shape(answer, &asked.app.id, asked.trail)?;
+    answer::say_applied(&mut served, &prefer, asked.app.history.deadline);
+    Ok(served)
+}
+
+/// Answers a fetch.
+///
+/// # Errors
+/// What the service says.
+pub async fn fetch(asked: Asked<'_>, handle: &str) -> Result<Served, Refusal> {
+    let terms = terms(&asked, &Prefer::default());
+    let answer = asked.gateway.history.fetch(&asked.app.id, handle, terms).await;
+    answer::shape(answer, &asked.app.id, asked.trail)
+}
+
+/// On which terms: the deadline runs from the request's head.
+pub(super) fn terms(asked: &Asked<'_>, prefer: &Prefer) -> Terms {
+    Terms {
+        payer: asked.payer.clone(),
+        deadline: asked.gateway.clock.now() + prefer.within(asked.app.history.deadline),
+        fresh: headers::wants_fresh(&asked.head.headers),
+        respond_async: prefer.respond_async,
+    }
+}

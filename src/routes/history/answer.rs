@@ -1,0 +1,97 @@
+//! The answers of history and count: `{"result":"success","request_id":"…",` and the members the service made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{HeaderMap, StatusCode};
+
+use crate::body::{Body, Frames};
+use crate::egress::Reply;
+use crate::flow::Served;
+use crate::flow::trail::{Origin, Trail};
+use crate::headers;
+use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
+use crate::history::{Answer, Error, State};
+use crate::names::AppId;
+use crate::refusal::Refusal;
+
+/// What the service said, as an answer.
+pub(in crate::routes) fn shape(said: Result<Answer, Error>, app: &AppId, trail: &mut Trail) -> Result<Served, Refusal> {
+    let answer = match said {
+        Ok(answer) => answer,
+        Err(Error::Refused(reply)) => return Ok(passed_on(&reply, trail)),
+        Err(error) => return Err(error.into()),
+    };
+    trail.costs(answer.costs.clone());
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let status = match answer.state {
+        State::Done | State::InProgress => StatusCode::OK,
+        State::Accepted => {
+            if let Some(place) = location(&answer, app) {
+                headers.insert(LOCATION, place);
+            }
+            StatusCode::ACCEPTED
+        }
+    };
+    let mut frames = Frames::default();
+    // An id needs no escaping: see its module.
+    frames.push(format!(r#"{{"result":"success","request_id":"{}","#, trail.id()).as_bytes());
+    for chunk in answer.members {
+        frames.share(chunk);
+    }
+    frames.push(b"}");
+    Ok(Served { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipt: None })
+}
+
+/// Says which preferences were honoured.
+pub(in crate::routes) fn say_applied(served: &mut Served, prefer: &Prefer, cap: Duration) {
+    if let Some(applied) = prefer.applied(cap).filter(|_| served.origin == Origin::Gateway) {
+        served.headers.insert(PREFERENCE_APPLIED, applied);
+    }
+}
+
+/// The vendor's refusal of a caller's own request, with its body.
+fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
+    trail.costs(reply.costs.clone());
+    Served {
+        status: reply.status,
+        headers: headers::coming_back(&reply.headers),
+        body: Body::from(reply.body.clone()),
+        origin: Origin::Vendor,
+        receipt: None,
+    }
+}
+
+/// `Location` of an accepted query. The body's `location` is the vendor's form of it, where `~` stands for the project.
+fn location(answer: &Answer, app: &AppId) -> Option<HeaderValue> {
+    #[derive(serde::Deserialize)]
+    struct Members {
+        location: String,
+    }
+    let object = [&b"{"[..], &answer.members.concat(), b"}"].concat();
+    let members: Members = serde_json::from_slice(&object).ok()?;
+    let rest = members.location.strip_prefix('~')?;
+    HeaderValue::try_from(format!("/dev/v2/project/{app}{rest}")).ok()
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let cause = error.to_string();
+        match error {
+            Error::BadRequest(detail) => Self::BadRequest(detail),
+            Error::StillRunning { location } => Self::StillRunning { location },
+            Error::NoSuchHandle => Self::NoSuchHandle,
+            // Reached only by a caller of the service that does not pass replies on.
+            Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
+            Error::BadUpstream(_) => Self::BadUpstream(cause),
+            Error::Egress(failure) => failure.into(),
+            Error::Crowded => Self::Unavailable(cause),
+        }
+    }
+}
+
+fn refused(reply: &Arc<Reply>) -> String {
+    format!("the vendor answered {}", reply.status)
+}

@@ -1,0 +1,235 @@
+//! What every engine must do: one suite, run by each engine's tests through [`conformance!`].
+//!
+//! A [`Home`] is a place where a store can be opened, left and opened again. The checks know nothing else of an engine.
+
+use std::sync::Arc;
+
+use super::model::{self, events, log, region};
+use super::*;
+
+/// A place where a store lives.
+pub(crate) trait Home {
+    /// Opens the store there.
+    async fn open(&self) -> Arc<dyn Store>;
+    /// Leaves it without closing, as a crash does, and returns when it can be opened again.
+    async fn leave(&self, store: Arc<dyn Store>);
+}
+
+/// Makes a test of each check, for homes that an expression makes.
+macro_rules! conformance {
+    ($home:expr) => {
+        $crate::store::conformance::conformance!($home;
+            numbers_rise_by_one_and_batches_come_back_whole
+            a_read_may_begin_inside_a_batch_and_stops_once_enough_is_covered
+            logs_do_not_see_each_other
+            numbers_do_not_go_back_when_everything_was_trimmed
+            trimming_by_age_stops_at_the_first_batch_that_is_young_enough
+            trimming_by_size_keeps_the_newest
+            time_finds_the_first_entry_received_since_even_when_the_clock_went_back
+            cursors_and_quarantine_outlive_a_crash
+            a_clean_stop_is_told_once
+            a_closed_store_says_so
+            appends_at_once_to_many_logs_are_all_kept_in_order
+        );
+
+        #[test]
+        fn it_agrees_with_a_model() {
+            proptest::proptest!(proptest::test_runner::Config::with_cases(24), |(ops in $crate::store::model::ops())| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on($crate::store::conformance::it_agrees_with_a_model(&$home, ops));
+            });
+        }
+    };
+    ($home:expr; $($check:ident)+) => {$(
+        #[tokio::test]
+        async fn $check() {
+            $crate::store::conformance::$check(&$home).await;
+        }
+    )+};
+}
+pub(crate) use conformance;
+
+pub(crate) async fn numbers_rise_by_one_and_batches_come_back_whole(home: &impl Home) {
+    let store = home.open().await;
+    let loss = Content::PossibleLoss("the vendor did not answer".into());
+    let mut stored = Vec::new();
+    for (received, content) in [(5, events(0, 3)), (6, loss), (7, events(3, 1000))] {
+        let new = NewBatch { received_at: UnixMillis(received), region: region(), content };
+        stored.push(store.append(&log(0), new).await.unwrap());
+    }
+    assert_eq!(stored.iter().map(|b| b.first.0).collect::<Vec<_>>(), [1, 4, 5]);
+    let state = store.log_state(&log(0)).await.unwrap();
+    assert_eq!((state.earliest, state.next), (Sequence(1), Sequence(1005)));
+    assert!(state.bytes > 1000);
+    home.leave(store).await;
+    let store = home.open().await;
+    assert_eq!(store.read(&log(0), Sequence(0), 5000).await.unwrap(), stored);
+    assert_eq!(store.log_state(&log(0)).await.unwrap(), state);
+}
+
+pub(crate) async fn a_read_may_begin_inside_a_batch_and_stops_once_enough_is_covered(home: &impl Home) {
+    let store = home.open().await;
+    for k in 0..5 {
+        append(&*store, 0, k, 10).await;
+    }
+    for (after, entries, firsts) in [
+        (0, 1, &[1][..]),
+        (0, 10, &[1]),
+        (0, 11, &[1, 11]),
+        (9, 1, &[1]),
+        (9, 2, &[1, 11]),
+        (10, 10, &[11]),
+        (35, 100, &[31, 41]),
+        (49, 1, &[41]),
+        (50, 1, &[]),
+        (u64::MAX, 1, &[]),
+        (0, 0, &[]),
+    ] {
+        let found = store.read(&log(0), Sequence(after), entries).await.unwrap();
+        assert_eq!(found.iter().map(|b| b.first.0).collect::<Vec<_>>(), firsts, "{after} {entries}");
+    }
+}
+
+pub(crate) async fn logs_do_not_see_each_other(home: &impl Home) {
+    let store = home.open().await;
+    append(&*store, 0, 1, 2).await;
+    append(&*store, 2, 1, 3).await;
+    store.save_cursor(&log(0), &model::subscription(0), Sequence(2)).await.unwrap();
+    assert_eq!(store.read(&log(1), Sequence(0), 10).await.unwrap(), []);
+    assert_eq!(store.cursors(&log(2)).await.unwrap(), []);
+    assert_eq!(store.log_state(&log(1)).await.unwrap().next, Sequence(1));
+    assert_eq!(store.log_state(&log(2)).await.unwrap().next, Sequence(4));
+    store.trim(&log(2), UnixMillis(u64::MAX), 0).await.unwrap();
+    assert_eq!(store.read(&log(0), Sequence(0), 10).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn numbers_do_not_go_back_when_everything_was_trimmed(home: &impl Home) {
+    let store = home.open().await;
+    append(&*store, 0, 1, 7).await;
+    let state = store.trim(&log(0), UnixMillis(u64::MAX), u64::MAX).await.unwrap();
+    assert_eq!(state, LogState { earliest: Sequence(8), next: Sequence(8), bytes: 0 });
+    home.leave(store).await;
+    let store = home.open().await;
+    assert_eq!(store.log_state(&log(0)).await.unwrap(), state);
+    assert_eq!(store.first_since(&log(0), UnixMillis(0)).await.unwrap(), Sequence(8));
+    assert_eq!(append(&*store, 0, 1, 1).await.first, Sequence(8));
+}
+
+pub(crate) async fn trimming_by_age_stops_at_the_first_batch_that_is_young_enough(home: &impl Home) {
+    let store = home.open().await;
+    for received in [1, 2, 5, 3, 6] {
+        append(&*store, 0, received, 10).await;
+    }
+    let state = store.trim(&log(0), UnixMillis(5), u64::MAX).await.unwrap();
+    assert_eq!((state.earliest, state.next), (Sequence(21), Sequence(51)));
+    let found = store.read(&log(0), Sequence(0), 100).await.unwrap();
+    assert_eq!(found.iter().map(|b| b.first.0).collect::<Vec<_>>(), [21, 31, 41]);
+}
+
+pub(crate) async fn trimming_by_size_keeps_the_newest(home: &impl Home) {
+    let store = home.open().await;
+    futures_util::future::join_all((0..700).map(|received| append(&*store, 0, received, 1))).await;
+    let before = store.log_state(&log(0)).await.unwrap();
+    let state = store.trim(&log(0), UnixMillis(0), before.bytes / 10).await.unwrap();
+    assert!(state.bytes <= before.bytes / 10);
+    assert_eq!(state.next, before.next);
+    let kept = state.next.0 - state.earliest.0;
+    assert!((60..=80).contains(&kept), "{kept}");
+    let found = store.read(&log(0), Sequence(0), 1000).await.unwrap();
+    assert_eq!((found[0].first, found.len() as u64), (state.earliest, kept));
+    let state = store.trim(&log(0), UnixMillis(0), 0).await.unwrap();
+    assert_eq!((state.earliest, state.bytes), (before.next, 0));
+}
+
+pub(crate) async fn time_finds_the_first_entry_received_since_even_when_the_clock_went_back(home: &impl Home) {
+    let store = home.open().await;
+    for received in [10, 20, 15, 30, 30, 25] {
+        append(&*store, 0, received, 3).await;
+    }
+    for (time, first) in [(0, 1), (10, 1), (11, 4), (20, 4), (21, 10), (30, 10), (31, 19)] {
+        assert_eq!(store.first_since(&log(0), UnixMillis(time)).await.unwrap(), Sequence(first), "{time}");
+    }
+    assert_eq!(store.first_since(&log(1), UnixMillis(0)).await.unwrap(), Sequence(1));
+}
+
+pub(crate) async fn cursors_and_quarantine_outlive_a_crash(home: &impl Home) {
+    let store = home.open().await;
+    for at in [3, 9] {
+        store.save_cursor(&log(0), &model::subscription(0), Sequence(at)).await.unwrap();
+    }
+    store.save_cursor(&log(0), &model::subscription(1), Sequence(1)).await.unwrap();
+    for k in 0..3 {
+        store.quarantine(&log(0), model::unreadable(k)).await.unwrap();
+    }
+    home.leave(store).await;
+    let store = home.open().await;
+    let mut cursors = store.cursors(&log(0)).await.unwrap();
+    cursors.sort();
+    assert_eq!(cursors, [(model::subscription(0), Sequence(9)), (model::subscription(1), Sequence(1))]);
+    let found = store.quarantined(&log(0), 2).await.unwrap();
+    assert_eq!(found, [model::unreadable(2), model::unreadable(1)]);
+}
+
+pub(crate) async fn a_clean_stop_is_told_once(home: &impl Home) {
+    let store = home.open().await;
+    assert!(store.is_new());
+    assert_eq!(store.last_clean_stop(), None);
+    let epoch = store.epoch();
+    store.close(UnixMillis(77)).await.unwrap();
+    home.leave(store).await;
+    for told in [Some(UnixMillis(77)), None] {
+        let store = home.open().await;
+        assert_eq!((store.is_new(), store.epoch(), store.last_clean_stop()), (false, epoch, told));
+        home.leave(store).await;
+    }
+}
+
+pub(crate) async fn a_closed_store_says_so(home: &impl Home) {
+    let store = home.open().await;
+    append(&*store, 0, 1, 1).await;
+    store.close(UnixMillis(1)).await.unwrap();
+    let new = NewBatch { received_at: UnixMillis(1), region: region(), content: events(0, 1) };
+    assert_eq!(store.append(&log(0), new).await, Err(Error::Closed));
+    assert_eq!(store.read(&log(0), Sequence(0), 1).await, Err(Error::Closed));
+    assert_eq!(store.ready().await, Err(Error::Closed));
+    assert_eq!(store.close(UnixMillis(2)).await, Err(Error::Closed));
+}
+
+pub(crate) async fn appends_at_once_to_many_logs_are_all_kept_in_order(home: &impl Home) {
+    let store = home.open().await;
+    let one = async |k: u64| {
+        for round in 0..20 {
+            assert_eq!(append(&*store, k, round, 2).await.first, Sequence(1 + round * 2));
+        }
+    };
+    futures_util::future::join_all((0..6).map(one)).await;
+    for k in 0..6 {
+        let found = store.read(&log(k), Sequence(0), 100).await.unwrap();
+        assert_eq!(found.iter().map(|b| b.received_at.0).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+    }
+}
+
+pub(crate) async fn it_agrees_with_a_model(home: &impl Home, ops: Vec<model::Op>) {
+    let mut model = model::Model::default();
+    let mut store = home.open().await;
+    for op in ops {
+        match op {
+            model::Op::Leave => {
+                home.leave(store).await;
+                store = home.open().await;
+            }
+            model::Op::Close => {
+                store.close(UnixMillis(1)).await.unwrap();
+                home.leave(store).await;
+                store = home.open().await;
+            }
+            op => assert_eq!(model::run(&*store, &op).await.unwrap(), model.run(&op), "{op:?}"),
+        }
+    }
+    model.check(&*store).await;
+}
+
+async fn append(store: &dyn Store, k: u64, received: u64, count: u64) -> Arc<Batch> {
+    let new = NewBatch { received_at: UnixMillis(received), region: region(), content: events(received, count) };
+    store.append(&log(k), new).await.unwrap()
+}

@@ -1,0 +1,282 @@
+//! The embedded engine: one folder, one process, a redb file (measured against others in `docs/store.md`).
+//!
+//! ```text
+//! append, save_cursor, quarantine, trim --> queue --> writer (one task) --> one commit, synced --> acks
+//! read, first_since, cursors, quarantined ----------> snapshots of the last commit
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
+//! | `engine.rs` | redb: tables, commits, opening and opening again |
+//! | `record.rs` | how values are written: version, checksum, fields |
+//! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
+//! | `writer.rs` | group commit |
+//! | `trim.rs`, `read.rs` | retention, reading |
+//!
+//! Invariants, beside the contract's:
+//! - Only the writer changes the file. What it has acknowledged is what readers see, never more.
+//! - After a failure the engine is mended from inside: the next change, or [`Store::ready`], opens the file again.
+//!   [`Store::ready`] says yes again only after it has written and synced as much as a large batch takes.
+//! - The room of removed batches is used again by later ones, so the free space that counts is the file system's and
+//!   the file's own.
+
+mod disk;
+mod engine;
+mod read;
+mod record;
+mod shared;
+mod trim;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::disk::Faults;
+use self::disk::Folder;
+use self::engine::{Engine, Found};
+use self::record::Row;
+use self::shared::Shared;
+use self::writer::{Ack, Change, Command, Done, Write};
+use super::{Batch, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
+use crate::clock::{Clock, UnixMillis};
+use crate::metrics::Metrics;
+use crate::names::SubscriptionName;
+use crate::task::{Kind, Tasks};
+
+/// Changes that wait for the writer, at most; more wait to be queued.
+const QUEUE: usize = 1024;
+
+/// What tests set.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes that must stay free on the disk for [`Store::ready`] to say yes.
+    pub reserve: u64,
+    /// A disk that fails when told to.
+    pub faults: Faults,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { reserve: 64 << 20, faults: Faults::default() }
+    }
+}
+
+/// A store in a folder of this machine.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Command>,
+    found: Found,
+    reserve: u64,
+    tasks: Tasks,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a folder, which is made if it is not there.
+    ///
+    /// The writer runs in `tasks` until [`Store::close`], or until the store is dropped; a stop of `tasks` alone does not
+    /// end it, because the last appends come from tasks that are stopping. So give the store a group of its own, and
+    /// finish that group after `close`.
+    ///
+    /// # Errors
+    /// The folder is in use, cannot be used, or holds a damaged store.
+    pub async fn open(
+        path: impl Into<PathBuf>,
+        tasks: Tasks,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, Error> {
+        Self::open_with(path, Options::default(), tasks, clock, metrics).await
+    }
+
+    /// [`EmbeddedStore::open`], with options.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub async fn open_with(
+        path: impl Into<PathBuf>,
+        options: Options,
+        tasks: Tasks,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, Error> {
+        let (path, Options { reserve, faults }) = (path.into(), options);
+        let opening = move || {
+            let (engine, found) = Engine::open(Folder::lock(&path, faults)?)?;
+            Ok((Shared::load(engine)?, found))
+        };
+        let (shared, found) = tasks.blocking(opening).await.unwrap_or_else(|_| Err(panicked()))?;
+        let shared = Arc::new(shared);
+        let (queue, commands) = mpsc::channel(QUEUE);
+        tasks.spawn(Kind::StoreWriter, writer::run(shared.clone(), commands, tasks.clone()));
+        Ok(Arc::new(Self { shared, queue, found, reserve, tasks, clock, metrics }))
+    }
+
+    /// Sends a command to the writer and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(Ack<T>) -> Command) -> Result<T, Error> {
+        let (ack, answer) = oneshot::channel();
+        self.open_or_closed()?;
+        self.queue.send(command(ack)).await.map_err(|_| self.gone())?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    async fn change(&self, log: &LogKey, change: Change) -> Result<Done, Error> {
+        let log = log.clone();
+        self.counted(self.ask(|ack| Command::Write(Write { log, change, ack })).await)
+    }
+
+    /// Reads from a snapshot. If the engine had failed before, it is mended first.
+    async fn view<T: Send + 'static>(
+        &self,
+        log: &LogKey,
+        work: impl Fn(&redb::ReadTransaction, Row) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        self.open_or_closed()?;
+        if self.shared.row(log).is_none() {
+            return Ok(None);
+        }
+        let read = || {
+            let (shared, log, work) = (self.shared.clone(), log.clone(), work.clone());
+            // The row is taken before the snapshot, which so holds at least what the row says.
+            let view = move || shared.row(&log).map(|row| shared.engine.read(|tx| work(tx, row))).transpose();
+            self.tasks.blocking(view)
+        };
+        let seen = match read().await {
+            Ok(Err(Error::Io(_) | Error::Full(_))) => {
+                self.shared.note(Error::Io("reading failed".into()));
+                self.ask(Command::Mend).await?;
+                read().await
+            }
+            seen => seen,
+        };
+        self.counted(seen.unwrap_or_else(|_| Err(panicked())))
+    }
+
+    fn counted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.inspect_err(|error| {
+            if *error != Error::Closed {
+                self.metrics.store_errors.inc();
+            }
+        })
+    }
+
+    fn open_or_closed(&self) -> Result<(), Error> {
+        if self.shared.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Why the writer did not answer.
+    fn gone(&self) -> Error {
+        self.open_or_closed().err().unwrap_or_else(panicked)
+    }
+
+    /// Whether there is room: free on the disk, or in the file.
+    fn room(shared: &Shared, reserve: u64) -> Result<(), Error> {
+        let folder = shared.engine.folder();
+        let free = folder.free()?;
+        if free >= reserve {
+            return Ok(());
+        }
+        // What the tables' inner pages take is not counted as kept.
+        let kept = shared.kept();
+        let inside = folder.taken().saturating_sub(kept + kept / 8 + (4 << 20));
+        if free.saturating_add(inside) >= reserve {
+            return Ok(());
+        }
+        Err(Error::Full(format!("{free} bytes are free, {reserve} are kept in reserve")))
+    }
+}
+
+fn panicked() -> Error {
+    Error::Damaged("the engine panicked".into())
+}
+
+fn state(row: Option<Row>) -> LogState {
+    let row = row.unwrap_or(Row::empty(0));
+    LogState { earliest: Sequence(row.earliest), next: Sequence(row.next), bytes: row.bytes }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn epoch(&self) -> u64 {
+        self.found.epoch
+    }
+
+    fn last_clean_stop(&self) -> Option<UnixMillis> {
+        self.found.clean_stop.map(UnixMillis)
+    }
+
+    fn is_new(&self) -> bool {
+        self.found.is_new
+    }
+
+    async fn log_state(&self, log: &LogKey) -> Result<LogState, Error> {
+        self.open_or_closed()?;
+        Ok(state(self.shared.row(log)))
+    }
+
+    async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error> {
+        let began = self.clock.now();
+        match self.change(log, Change::Append(batch)).await? {
+            Done::Stored(batch) => {
+                self.metrics.store_append.observe(began.elapsed().as_secs_f64());
+                Ok(batch)
+            }
+            Done::Saved | Done::Trimmed { .. } => Err(panicked()),
+        }
+    }
+
+    async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
+        let view = move |tx: &_, row: Row| read::batches(tx, row.id, (after.0, row.next), entries);
+        Ok(self.view(log, view).await?.unwrap_or_default())
+    }
+
+    async fn first_since(&self, log: &LogKey, time: UnixMillis) -> Result<Sequence, Error> {
+        let view = move |tx: &_, row: Row| read::first_since(tx, row.id, (row.earliest, row.next), time.0);
+        Ok(self.view(log, view).await?.unwrap_or(Sequence(1)))
+    }
+
+    async fn trim(&self, log: &LogKey, older_than: UnixMillis, keep_bytes: u64) -> Result<LogState, Error> {
+        let limits = trim::Limits { older_than: older_than.0, keep_bytes };
+        let mut more = self.view(log, move |tx, row| trim::is_due(tx, &row, limits)).await?.unwrap_or(false);
+        while more {
+            more = matches!(self.change(log, Change::Trim(limits)).await?, Done::Trimmed { more: true });
+        }
+        self.log_state(log).await
+    }
+
+    async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error> {
+        Ok(self.view(log, |tx, row| read::cursors(tx, row.id)).await?.unwrap_or_default())
+    }
+
+    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
+        self.change(log, Change::Cursor(name.clone(), at)).await.map(drop)
+    }
+
+    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error> {
+        self.change(log, Change::Quarantine(response)).await.map(drop)
+    }
+
+    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error> {
+        Ok(self.view(log, move |tx, row| read::quarantined(tx, row.id, most)).await?.unwrap_or_default())
+    }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.open_or_closed()?;
+        let (shared, reserve) = (self.shared.clone(), self.reserve);
+        self.tasks.blocking(move || Self::room(&shared, reserve)).await.unwrap_or_else(|_| Err(panicked()))?;
+        if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }
+    }
+
+    async fn close(&self, now: UnixMillis) -> Result<(), Error> {
+        self.counted(self.ask(|ack| Command::Close(now.0, ack)).await)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The engine: redb's tables, one commit at a time, opened again after it failed.
+//!
+//! Invariants:
+//! - All of a commit is on stable storage when [`Engine::commit`] returns `Ok`. After an `Err` the caller must call
+//!   [`Engine::reopen`] before it relies on what the tables hold: the commit may have happened all the same (its last
+//!   sync failed after it had taken effect).
+//! - Commits are two-phase and carry the allocator's state (redb's quick repair): opening after a crash takes
+//!   milliseconds, whatever the size, and an old state stays whole until the new one is synced.
+//! - redb refuses all work after an I/O error until its file is opened anew. No two openings of the file overlap:
+//!   whoever uses the database holds the lock's read side, reopening takes the write side.
+
+use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use redb::{Database, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction};
+
+use super::disk::{Backend, Folder, is_full};
+use super::record::{Key, decode_number, encode_number};
+use crate::store::Error;
+
+/// Batches by log and the number of their last entry.
+pub(super) const BATCHES: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("batches");
+/// Rows of logs by `app/stream`.
+pub(super) const LOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("logs");
+/// Cursors by log and subscription.
+pub(super) const CURSORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("cursors");
+/// Quarantined responses by log and number.
+pub(super) const QUARANTINE: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("quarantine");
+/// The store's own facts.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Its pages in memory, at most.
+const CACHE: usize = 16 << 20;
+/// The layout of tables and keys. A change that old code would misread gets a new number.
+const FORMAT: u64 = 1;
+
+const FORMAT_KEY: &str = "format";
+const EPOCH_KEY: &str = "epoch";
+const CLEAN_STOP_KEY: &str = "clean stop";
+const PROBE_KEY: &str = "probe";
+
+/// The open database, or none while it is broken or closed.
+#[derive(Debug)]
+pub(super) struct Engine {
+    folder: Folder,
+    database: RwLock<Option<Database>>,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) epoch: u64,
+    pub(super) is_new: bool,
+    pub(super) clean_stop: Option<u64>,
+}
+
+impl Engine {
+    /// Opens the folder's database, or makes it. Takes the record of the last clean stop out, durably.
+    pub(super) fn open(folder: Folder) -> Result<(Self, Found), Error> {
+        let (database, is_new) = match folder.existing()? {
+            Some(file) => (open(file)?, false),
+            None => (create(&folder)?, true),
+        };
+        let engine = Self { folder, database: RwLock::new(Some(database)) };
+        let (epoch, clean_stop) = engine.read(|tx| {
+            let meta = tx.open_table(META).map_err(failed)?;
+            let number = |key: &str| match meta.get(key).map_err(failed)? {
+                Some(value) => decode_number(Key::Meta(key), value.value()).map(Some),
+                None => Ok(None),
+            };
+            match number(FORMAT_KEY)? {
+                Some(FORMAT) => {}
+                Some(other) => return Err(Error::Io(format!("its format {other} is unknown to this version"))),
+                None => return Err(Error::Damaged("its format is not recorded".into())),
+            }
+            let epoch = number(EPOCH_KEY)?.ok_or_else(|| Error::Damaged("its epoch is not recorded".into()))?;
+            Ok((epoch, number(CLEAN_STOP_KEY)?))
+        })?;
+        if clean_stop.is_some() {
+            engine.commit(|tx| {
+                tx.open_table(META).map_err(failed)?.remove(CLEAN_STOP_KEY).map_err(failed)?;
+                Ok(())
+            })?;
+        }
+        Ok((engine, Found { epoch, is_new, clean_stop }))
+    }
+
+    /// The folder it is in.
+    pub(super) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Runs `work` on a snapshot of the last commit.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        let guard = self.guard();
+        let database = guard.as_ref().ok_or_else(broken)?;
+        work(&database.begin_read().map_err(failed)?)
+    }
+
+    /// Runs `work` and commits what it did. Writers take turns.
+    pub(super) fn commit<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
+        let guard = self.guard();
+        let database = guard.as_ref().ok_or_else(broken)?;
+        let mut tx = database.begin_write().map_err(failed)?;
+        tx.set_quick_repair(true);
+        let done = work(&tx)?;
+        tx.commit().map_err(failed)?;
+        Ok(done)
+    }
+
+    /// Lets the database go and opens it anew, waiting for reads that run.
+    pub(super) fn reopen(&self) -> Result<(), Error> {
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The old one must have let go of the file first.
+        *guard = None;
+        let file = self.folder.existing()?.ok_or_else(|| Error::Io("the data file is gone".into()))?;
+        *guard = Some(open(file)?);
+        Ok(())
+    }
+
+    /// Lets the database go for good.
+    pub(super) fn close(&self) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Records when the gateway stopped in order.
+    pub(super) fn record_clean_stop(&self, now: u64) -> Result<(), Error> {
+        self.commit(|tx| {
+            let mut meta = tx.open_table(META).map_err(failed)?;
+            let value = encode_number(Key::Meta(CLEAN_STOP_KEY), now);
+            meta.insert(CLEAN_STOP_KEY, value.as_slice()).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    /// Writes `size` bytes and removes them again, both durably: whether a batch of that size could be kept.
+    pub(super) fn probe(&self, size: usize) -> Result<(), Error> {
+        self.commit(|tx| {
+            let mut meta = tx.open_table(META).map_err(failed)?;
+            meta.insert(PROBE_KEY, vec![0x5a; size].as_slice()).map_err(failed)?;
+            Ok(())
+        })?;
+        self.commit(|tx| {
+            tx.open_table(META).map_err(failed)?.remove(PROBE_KEY).map_err(failed)?;
+            Ok(())
+        })
+    }
+
+    fn guard(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(file: Backend) -> Result<Database, Error> {
+    Database::builder().set_cache_size(CACHE).create_with_backend(file).map_err(failed)
+}
+
+fn create(folder: &Folder) -> Result<Database, Error> {
+    let epoch = getrandom::u64().map_err(|e| Error::Io(format!("no randomness: {e}")))?;
+    let database = open(folder.begin()?)?;
+    let tx = database.begin_write().map_err(failed)?;
+    {
+        let mut meta = tx.open_table(META).map_err(failed)?;
+        for (key, number) in [(FORMAT_KEY, FORMAT), (EPOCH_KEY, epoch)] {
+            meta.insert(key, encode_number(Key::Meta(key), number).as_slice()).map_err(failed)?;
+        }
+        // Readers find every table there.
+        tx.open_table(BATCHES).map_err(failed)?;
+        tx.open_table(LOGS).map_err(failed)?;
+        tx.open_table(CURSORS).map_err(failed)?;
+        tx.open_table(QUARANTINE).map_err(failed)?;
+    }
+    tx.commit().map_err(failed)?;
+    folder.finish()?;
+    Ok(database)
+}
+
+fn broken() -> Error {
+    Error::Io("the data file could not be opened again after an error".into())
+}
+
+/// Sorts the engine's errors: no room, damage, all else.
+pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(e) if is_full(&e) => Error::Full(e.to_string()),
+        // So read a file that is not redb's, and one too short for what its pages say.
+        redb::Error::Io(e) if matches!(e.kind(), InvalidData | UnexpectedEof) => Error::Damaged(e.to_string()),
+        redb::Error::Io(e) => Error::Io(e.to_string()),
+        e @ (redb::Error::Corrupted(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. }
+        | redb::Error::TableDoesNotExist(_)
+        | redb::Error::TableIsMultimap(_)) => Error::Damaged(e.to_string()),
+        // `redb::Error` is open to new variants, so the rest cannot be named.
+        e => Error::Io(e.to_string()),
+    }
+}

@@ -1,0 +1,228 @@
+//! The writer: the one task that changes the store. What waits together is committed together, with one sync.
+//!
+//! Invariants:
+//! - A change is answered only after its commit is on stable storage, and only then do readers see it.
+//! - A group is committed whole or not at all; the numbers of its batches follow those that were acknowledged.
+//! - After a commit that failed, the file is opened anew and set back to what was acknowledged, and the group is tried
+//!   once more. If that fails too, every change of the group is answered with the error and the store is as it was.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redb::WriteTransaction;
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::{BATCHES, CURSORS, LOGS, QUARANTINE, failed};
+use super::record::{Key, Row, encode_batch, encode_number, encode_quarantined, encode_row, room};
+use super::shared::Shared;
+use super::trim;
+use crate::names::SubscriptionName;
+use crate::store::{Batch, Content, Error, LogKey, NewBatch, Quarantined, Sequence};
+use crate::task::Tasks;
+
+/// Changes in one commit, at most.
+const GROUP: usize = 256;
+/// Bytes of content in one commit, about: a group takes no more changes once it holds these.
+const GROUP_BYTES: usize = 16 << 20;
+/// The size a probe writes: larger than any batch that is usual.
+const PROBE: usize = 1 << 20;
+
+pub(super) type Ack<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    /// Shares its commit with others.
+    Write(Write),
+    /// Mends the engine if it is broken.
+    Mend(Ack<()>),
+    /// Mends the engine and tries whether it can keep a batch.
+    Probe(Ack<()>),
+    /// Records a clean stop at that time, and ends.
+    Close(u64, Ack<()>),
+}
+
+/// A change to a log.
+pub(super) struct Write {
+    pub(super) log: LogKey,
+    pub(super) change: Change,
+    pub(super) ack: Ack<Done>,
+}
+
+pub(super) enum Change {
+    Append(NewBatch),
+    Cursor(SubscriptionName, Sequence),
+    Quarantine(Quarantined),
+    Trim(trim::Limits),
+}
+
+/// How a change was done.
+pub(super) enum Done {
+    Stored(Arc<Batch>),
+    Saved,
+    Trimmed {
+        /// Whether another step has more to remove.
+        more: bool,
+    },
+}
+
+impl Write {
+    fn size(&self) -> usize {
+        match &self.change {
+            Change::Append(NewBatch { content: Content::Events(events), .. }) => events.text().len(),
+            Change::Append(_) | Change::Cursor(..) | Change::Trim(_) => 0,
+            Change::Quarantine(response) => response.body.len(),
+        }
+    }
+}
+
+/// Runs until it is told to close, or nobody is left who could ask for anything. A stop of its tasks does not end it:
+/// those who append must end first.
+pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>, tasks: Tasks) {
+    let mut next = queue.recv().await;
+    while let Some(command) = next.take() {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        let mut control = None;
+        let mut taken = Some(command);
+        while let Some(command) = taken.take() {
+            match command {
+                Command::Write(write) => {
+                    bytes += write.size();
+                    group.push(write);
+                }
+                other => {
+                    control = Some(other);
+                    break;
+                }
+            }
+            if group.len() < GROUP && bytes < GROUP_BYTES {
+                taken = queue.try_recv().ok();
+            }
+        }
+        let ends = matches!(control, Some(Command::Close(..)));
+        let at = shared.clone();
+        let work = move || {
+            if !group.is_empty() {
+                commit(&at, group);
+            }
+            if let Some(control) = control {
+                obey(&at, control);
+            }
+        };
+        if tasks.blocking(work).await.is_err() {
+            // The engine met what it holds to be impossible. Those who wait learn it from their dropped acks.
+            shared.note(Error::Damaged("the engine panicked".into()));
+        }
+        if ends {
+            return;
+        }
+        next = queue.recv().await;
+    }
+}
+
+fn obey(shared: &Shared, command: Command) {
+    // Whoever asked may have left.
+    let _ = match command {
+        Command::Write(write) => return commit(shared, vec![write]),
+        Command::Mend(ack) => ack.send(shared.mend()),
+        Command::Probe(ack) => {
+            let tried = shared.twice(|| shared.engine.probe(PROBE));
+            if tried.is_ok() {
+                shared.well();
+            }
+            ack.send(tried)
+        }
+        Command::Close(now, ack) => {
+            let recorded = shared.twice(|| shared.engine.record_clean_stop(now));
+            shared.closed.store(true, Ordering::Release);
+            shared.engine.close();
+            ack.send(recorded)
+        }
+    };
+}
+
+fn commit(shared: &Shared, group: Vec<Write>) {
+    match shared.twice(|| attempt(shared, &group)) {
+        Ok((rows, done)) => {
+            shared.publish(rows);
+            for (write, done) in group.into_iter().zip(done) {
+                let _ = write.ack.send(Ok(done));
+            }
+        }
+        Err(error) => {
+            for write in group {
+                let _ = write.ack.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+type Rows = HashMap<LogKey, Row>;
+
+fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Done>), Error> {
+    shared.engine.commit(|tx| {
+        let mut rows = Rows::new();
+        let mut free_id = shared.free_id();
+        let mut done = Vec::with_capacity(group.len());
+        for write in group {
+            let row = rows.entry(write.log.clone()).or_insert_with(|| {
+                shared.row(&write.log).unwrap_or_else(|| {
+                    free_id += 1;
+                    Row::empty(free_id - 1)
+                })
+            });
+            done.push(apply(tx, row, &write.change)?);
+        }
+        let mut logs = tx.open_table(LOGS).map_err(failed)?;
+        for (log, row) in &rows {
+            let name = name(log);
+            logs.insert(name.as_str(), encode_row(Key::Log(&name), row).as_slice()).map_err(failed)?;
+        }
+        Ok((rows, done))
+    })
+}
+
+/// A log's name in the table of logs.
+pub(super) fn name(log: &LogKey) -> String {
+    format!("{}/{}", log.app, log.stream)
+}
+
+fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, Error> {
+    match change {
+        Change::Append(new) => append(tx, row, new).map(Done::Stored),
+        Change::Cursor(name, at) => {
+            let value = encode_number(Key::Cursor(row.id, name.as_str()), at.0);
+            let mut table = tx.open_table(CURSORS).map_err(failed)?;
+            table.insert((row.id, name.as_str()), value.as_slice()).map_err(failed)?;
+            Ok(Done::Saved)
+        }
+        Change::Quarantine(response) => {
+            let key = (row.id, row.quarantine_next);
+            let value = encode_quarantined(Key::Quarantine(key.0, key.1), response);
+            let mut table = tx.open_table(QUARANTINE).map_err(failed)?;
+            table.insert(key, value.as_slice()).map_err(failed)?;
+            row.quarantine_next += 1;
+            row.quarantine_bytes += room(value.len());
+            Ok(Done::Saved)
+        }
+        Change::Trim(limits) => trim::step(tx, row, *limits).map(|more| Done::Trimmed { more }),
+    }
+}
+
+fn append(tx: &WriteTransaction, row: &mut Row, new: &NewBatch) -> Result<Arc<Batch>, Error> {
+    let batch = Batch {
+        first: Sequence(row.next),
+        received_at: new.received_at,
+        region: new.region.clone(),
+        content: new.content.clone(),
+    };
+    let last = batch.last().0;
+    row.high = row.high.max(batch.received_at.0);
+    let value = encode_batch(Key::Batch(row.id, last), &batch, row.high);
+    let mut table = tx.open_table(BATCHES).map_err(failed)?;
+    table.insert((row.id, last), value.as_slice()).map_err(failed)?;
+    row.bytes += room(value.len());
+    row.next = last + 1;
+    Ok(Arc::new(batch))
+}

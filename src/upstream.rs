@@ -1,0 +1,129 @@
+//! The connections to the vendor: a pool, HTTP/1.1 and HTTP/2, TLS.
+//!
+//! Invariants:
+//! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
+//!   the head of the answer is there.
+//! - Whether a failed request may have reached the vendor is decided in one place, [`Fault::of`], and in doubt it may.
+//! - Nothing the vendor sends is unbounded: heads, bodies, and the time each may take.
+//!
+//! hyper-util's client sends a request once more when the pooled connection it was meant for turned out closed before
+//! one byte of it was written. That is no second exchange: the seat is told once, and a destructive read is read once.
+//! A connection's own task is spawned by hyper-util's executor and ends with the pool or with its connection.
+
+mod body;
+mod connector;
+mod exchange;
+pub(crate) mod retry_after;
+mod tls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::credentials::Signed;
+pub(crate) use body::{BodyFault, read_body};
+use connector::Connector;
+pub(crate) use exchange::{Exchange, Fault};
+
+/// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
+pub const MAX_BODY: usize = 16 << 20;
+
+/// Bytes of an answer's head, and of the read buffer of an HTTP/1.1 connection.
+const MAX_HEAD: usize = 128 << 10;
+
+/// Bytes of an answer's header fields on HTTP/2, unpacked.
+const MAX_FIELDS: u32 = 64 << 10;
+
+/// Idle connections are closed after this long: before most load balancers do it.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Idle connections kept for one host.
+const IDLE_CONNECTIONS: usize = 128;
+
+/// A silent HTTP/2 connection under load is asked for a sign of life this often, and given up after [`ALIVE_TIMEOUT`].
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why connections cannot be made with these settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// `upstream.ca_file` cannot be read.
+    #[error("upstream.ca_file: cannot read {path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: std::io::ErrorKind,
+    },
+    /// `upstream.ca_file` holds no certificate, or one that cannot be used.
+    #[error("upstream.ca_file: {path} {why}")]
+    BadAnchors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The TLS library refuses its set-up.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// The pool.
+pub(crate) struct Upstream {
+    client: Client<Connector, Full<Bytes>>,
+    settings: Settings,
+    clock: Clock,
+}
+
+/// What a pool was built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    connect_timeout: Duration,
+    ca_file: Option<(PathBuf, Vec<u8>)>,
+}
+
+impl Settings {
+    /// Reads what the configuration names.
+    pub(crate) fn read(config: &config::Upstream) -> Result<Self, BuildError> {
+        let read = |path: &PathBuf| match std::fs::read(path) {
+            Ok(pem) => Ok((path.clone(), pem)),
+            Err(e) => Err(BuildError::Unreadable { path: path.clone(), why: e.kind() }),
+        };
+        Ok(Self { connect_timeout: config.connect_timeout, ca_file: config.ca_file.as_ref().map(read).transpose()? })
+    }
+}
+
+impl Upstream {
+    /// A pool without connections.
+    pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
+        let anchors = settings.ca_file.as_ref().map(|(path, pem)| (path.as_path(), pem.as_slice()));
+        let connector = Connector::new(tls::client(anchors)?, settings.connect_timeout);
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(MAX_HEAD)
+            .http2_max_header_list_size(MAX_FIELDS)
+            .http2_keep_alive_interval(ALIVE_EVERY)
+            .http2_keep_alive_timeout(ALIVE_TIMEOUT)
+            .build(connector);
+        Ok(Self { client, settings, clock: clock.clone() })
+    }
+
+    /// Whether it was built from these settings.
+    pub(crate) fn is(&self, settings: &Settings) -> bool {
+        self.settings == *settings
+    }
+
+    /// Begins an exchange. Nothing happens before it is polled.
+    pub(crate) fn send(&self, signed: Signed) -> Exchange {
+        Exchange::new(self.client.request(signed.request), signed.seat, signed.pass, self.clock.clone())
+    }
+}

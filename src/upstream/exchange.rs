@@ -1,0 +1,112 @@
+//! One request under way, until the head of its answer.
+//!
+//! Invariants: the seat is settled exactly once. When the head comes, whoever polls then, it is told so (or that it was
+//! a 429); when no connection could be made, it is given back unused; in every other case, being dropped included, it
+//! counts as sent. The credential's pass is told the vendor's verdict at the same moment.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::header::RETRY_AFTER;
+use hyper::{Response, StatusCode};
+use hyper_util::client::legacy::{Error, ResponseFuture};
+
+use super::connector::ConnectTimedOut;
+use super::retry_after;
+use crate::clock::Clock;
+use crate::credentials::Pass;
+use crate::quota::Seat;
+
+/// A request under way. Resolves with the head of the answer.
+pub(crate) struct Exchange {
+    response: ResponseFuture,
+    held: Option<(Seat, Pass)>,
+    clock: Clock,
+}
+
+/// Why there is no head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No byte of the request left.
+    NotSent {
+        /// Because making the connection took too long.
+        timed_out: bool,
+        /// What happened.
+        why: String,
+    },
+    /// It may have left, whole or in part.
+    MaybeSent {
+        /// What happened.
+        why: String,
+    },
+}
+
+impl Exchange {
+    pub(super) fn new(response: ResponseFuture, seat: Seat, pass: Pass, clock: Clock) -> Self {
+        Self { response, held: Some((seat, pass)), clock }
+    }
+
+    fn settle(&mut self, answer: &Result<Response<Incoming>, Fault>) {
+        let Some((mut seat, pass)) = self.held.take() else { return };
+        match answer {
+            Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
+                seat.sending();
+                let value = response.headers().get(RETRY_AFTER);
+                seat.refused(value.and_then(|v| retry_after::parse(v, self.clock.wall_ms())));
+            }
+            Ok(response) => {
+                seat.sending();
+                seat.answered();
+                match response.status() {
+                    StatusCode::UNAUTHORIZED => pass.refused(),
+                    // Says nothing about the credential: a server in trouble may not have looked at it.
+                    StatusCode::REQUEST_TIMEOUT => {}
+                    status if status.is_server_error() => {}
+                    _ => pass.accepted(),
+                }
+            }
+            // Dropped without a word: nothing was sent, the seat is free at once.
+            Err(Fault::NotSent { .. }) => {}
+            Err(Fault::MaybeSent { .. }) => seat.sending(),
+        }
+    }
+}
+
+impl Future for Exchange {
+    type Output = Result<Response<Incoming>, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match Pin::new(&mut self.response).poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(answer) => answer.map_err(|error| Fault::of(&error)),
+        };
+        self.settle(&answer);
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some((seat, _)) = &mut self.held {
+            seat.sending();
+        }
+    }
+}
+
+impl Fault {
+    /// What hyper-util's error says about the request. Only errors of the connector are known to precede its first byte.
+    fn of(error: &Error) -> Self {
+        // The innermost cause tells most: "connection refused", "invalid peer certificate".
+        let mut cause: &dyn std::error::Error = error;
+        let mut timed_out = false;
+        while let Some(deeper) = cause.source() {
+            let system = deeper.downcast_ref::<io::Error>().map(io::Error::kind);
+            timed_out |= deeper.is::<ConnectTimedOut>() || system == Some(io::ErrorKind::TimedOut);
+            cause = deeper;
+        }
+        let why = cause.to_string();
+        if error.is_connect() { Self::NotSent { timed_out, why } } else { Self::MaybeSent { why } }
+    }
+}

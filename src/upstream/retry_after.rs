@@ -1,0 +1,48 @@
+//! `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date.
+
+use std::time::Duration;
+
+use hyper::header::HeaderValue;
+use jiff::fmt::rfc2822::DateTimeParser;
+
+use crate::clock::UnixMillis;
+
+/// Longer waits are taken for this one: whoever uses the value clamps it further, and no sum can overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the vendor asks to wait. `None` when it cannot be understood.
+pub(crate) fn parse(value: &HeaderValue, now: UnixMillis) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // Too many digits for a number are still a long wait.
+        return Some(text.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
+    }
+    let date = DateTimeParser::new().parse_timestamp(text).ok()?;
+    let until = UnixMillis(u64::try_from(date.as_millisecond()).ok()?);
+    Some(until.since(now).min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_dates_are_understood_and_nonsense_is_not() {
+        let now = UnixMillis(784_111_777_000); // Sun, 06 Nov 1994 08:49:37 GMT, the RFC's own example
+        let cases = [
+            ("0", Some(0)),
+            ("3", Some(3)),
+            ("99999999999999999999999999", Some(86_400)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+        ];
+        for (text, seconds) in cases {
+            let parsed = parse(&HeaderValue::from_static(text), now);
+            assert_eq!(parsed, seconds.map(Duration::from_secs), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The tiers of the source: a module imports only from its own tier or lower ones.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lowest first. A new module must be given its place here.
+const TIERS: [(&str, &[&str]); 8] = [
+    ("kernel", &["clock", "secret", "names", "task", "metrics"]),
+    ("facts", &["order", "vendor", "config", "telemetry"]),
+    ("parts", &["store", "quota", "credentials", "upstream"]),
+    ("egress", &["egress"]),
+    ("services", &["events", "history"]),
+    ("requests", &["identity", "policy", "route", "routes", "gateway", "flow", "refusal", "body", "headers", "request_id"]),
+    ("edges", &["listener", "admin", "app", "reload"]),
+    ("roots", &["cli", "main", "lib"]),
+];
+
+/// Stands aside: it may use the kernel only, so that it cannot share a mistake with what it tests.
+const SIMULATOR: &str = "simulator";
+
+#[test]
+fn a_module_imports_only_from_its_own_tier_or_lower_ones() {
+    let tiers: BTreeMap<&str, usize> =
+        TIERS.iter().enumerate().flat_map(|(tier, (_, names))| names.iter().map(move |name| (*name, tier))).collect();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut faults = Vec::new();
+    for file in files_below(&src) {
+        let module = first_component(file.strip_prefix(&src).unwrap());
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let allowed = if module == SIMULATOR { 0 } else { *tiers.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no tier")) };
+        if file.to_string_lossy().contains("tests") {
+            continue;
+        }
+        for used in uses(code) {
+            let is_above = tiers.get(used.as_str()).is_some_and(|tier| *tier > allowed);
+            let is_simulator = used == SIMULATOR && module != SIMULATOR && module != "cli";
+            if is_above || is_simulator {
+                faults.push(format!("{} uses {used}", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+fn first_component(path: &Path) -> String {
+    let first = path.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// The first path segment after each `crate::`, with groups opened one level.
+fn uses(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let inside = group.split('}').next().unwrap_or_default();
+            found.extend(inside.split(',').map(|item| ident(item.trim())));
+        } else {
+            found.push(ident(rest));
+        }
+    }
+    found
+}
+
+fn ident(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}

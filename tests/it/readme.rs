@@ -1,0 +1,101 @@
+//! Every command of the README runs, as a reader would run it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+const GATEWAY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
+
+#[test]
+fn the_readme_s_commands_are_those_of_the_gate_and_of_this_test() {
+    let blocks = blocks("sh");
+    let known = ["cargo run --release -- demo", "cargo test --locked", "curl ", "rtm-gateway "];
+    for line in blocks.iter().flat_map(|b| b.lines()).filter(|l| !l.starts_with('#') && !l.is_empty()) {
+        assert!(known.iter().any(|k| line.starts_with(k)), "nothing runs this command: {line}");
+    }
+    let gate = fs::read_to_string(root(".ci/run")).unwrap();
+    assert!(gate.lines().any(|l| l == "cargo test --locked"), "the gate runs another test command than the README");
+}
+
+#[test]
+fn the_demo_answers_each_curl_line_of_the_readme() {
+    let demo = Demo::start();
+    let curls: Vec<String> = blocks("sh")
+        .iter()
+        .flat_map(|b| b.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|l| l.starts_with("curl "))
+        .collect();
+    assert_eq!(curls.len(), 5);
+    let expected = ["\"events\":[{", "\"next\"", "\"messages\":[{", "\"count\":", "\"subscriptions\""];
+    for (line, expected) in curls.iter().zip(expected) {
+        let here = line.replace("127.0.0.1:8080", &demo.gateway).replace("127.0.0.1:9090", &demo.admin);
+        let output = Command::new("sh").args(["-c", &here]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(expected), "{here}\n{text}");
+    }
+}
+
+#[test]
+fn the_readme_s_configuration_is_valid_and_its_commands_take_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("rtm-api-secret");
+    fs::write(&secret, "s3cret\n").unwrap();
+    let config = blocks("toml").remove(0).replace("/run/secrets/rtm-api-secret", secret.to_str().unwrap());
+    fs::write(dir.path().join("gateway.toml"), config.replace("127.0.0.1:8080", "127.0.0.1:0")).unwrap();
+    for line in blocks("sh").iter().flat_map(|b| b.lines()).filter(|l| l.starts_with("rtm-gateway ")) {
+        if line.contains(" serve ") {
+            continue; // started and stopped by the tests of the binary
+        }
+        let args = line.split_whitespace().skip(1);
+        let output =
+            Command::new(GATEWAY).args(args).env("RTM_API_KEY", "key").current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("s3cret"));
+    }
+}
+
+fn root(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The fenced blocks of one language.
+fn blocks(language: &str) -> Vec<String> {
+    let readme = fs::read_to_string(root("README.md")).unwrap();
+    let fence = format!("```{language}\n");
+    readme.split(&fence).skip(1).filter_map(|rest| rest.split("```").next().map(str::to_owned)).collect()
+}
+
+struct Demo {
+    child: Child,
+    gateway: String,
+    admin: String,
+}
+
+impl Demo {
+    /// Starts the demo on free ports and waits until it says where it is.
+    fn start() -> Self {
+        let mut child = Command::new(GATEWAY)
+            .args(["demo", "--port", "0", "--admin-port", "0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (mut gateway, mut admin) = (None, None);
+        for line in out.lines() {
+            let line = line.unwrap();
+            gateway = gateway.or_else(|| line.strip_prefix("gateway  http://").map(str::to_owned));
+            admin = admin.or_else(|| line.strip_prefix("operator http://").map(str::to_owned));
+            if line.starts_with("Try it") {
+                break;
+            }
+        }
+        Self { child, gateway: gateway.expect("the demo names its port"), admin: admin.expect("and the operator's") }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
