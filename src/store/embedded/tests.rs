@@ -103,7 +103,7 @@ async fn a_full_disk_refuses_appends_keeps_what_is_there_and_recovers_by_itself(
     };
     assert!(matches!(error, Error::Full(_)), "{error}");
     assert!(matches!(store.ready().await, Err(Error::Full(_))));
-    // What was kept is still read, and old entries can still be removed.
+    // What was kept is still read.
     assert_eq!(store.read(&log(0), Sequence(0), usize::MAX).await.unwrap().len() as u64, kept);
     home.faults.heal();
     store.ready().await.unwrap();
