@@ -233,6 +233,11 @@ impl Egress {
         let prepared = Table::prepare(config, Some(&old), &self.0.clock)?;
         let table = prepared.commit(&mut buckets, &self.0.metrics);
         self.0.table.store(Arc::new(table));
+        for (app, desk) in &old.desks {
+            if !self.0.table.load().desks.contains_key(app) {
+                desk.lines().for_each(|line| line.meters.gone());
+            }
+        }
         Ok(())
     }
 
@@ -266,6 +271,12 @@ impl Egress {
             .collect();
         all.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         all
+    }
+
+    /// The bucket that orders of this name are counted in, as it is now. `None`: no such app.
+    #[must_use]
+    pub fn bucket(&self, app: &AppId, name: BucketName) -> Option<Snapshot> {
+        self.0.table.load().desks.get(app).map(|desk| desk.line(name).bucket.snapshot())
     }
 
     /// How each app's credential is. Holds no secret.

@@ -1,1 +1,221 @@
+use std::time::SystemTime;
 
+use tokio::time::advance;
+
+use super::*;
+use crate::secret::{Secret, SecretSource};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Rig {
+    folder: tempfile::TempDir,
+    credential: Arc<Credential>,
+    clock: Clock,
+}
+
+impl Rig {
+    fn basic() -> Self {
+        Self::new(|folder| config::Credential::Basic {
+            api_key: SecretSource::File(folder.join("key")),
+            api_secret: SecretSource::File(folder.join("secret")),
+        })
+    }
+
+    fn token() -> Self {
+        Self::new(|folder| config::Credential::Token {
+            app_certificate: SecretSource::File(folder.join("secret")),
+            uid: "gateway".into(),
+        })
+    }
+
+    fn new(source: impl FnOnce(&std::path::Path) -> config::Credential) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "k").unwrap();
+        std::fs::write(folder.path().join("secret"), "s1\n").unwrap();
+        let clock = Clock::anchored(SystemTime::UNIX_EPOCH + HOUR * 24 * 365);
+        let source = source(folder.path());
+        let credential = Credential::new(&app(), &source, Vendor::Agora, &clock).unwrap();
+        Self { folder, credential, clock }
+    }
+
+    fn write(&self, secret: &str) {
+        std::fs::write(self.folder.path().join("secret"), secret).unwrap();
+    }
+
+    async fn enter(&self) -> Result<Pass, Denied> {
+        self.credential.enter(self.clock.now() + Duration::from_millis(1)).await
+    }
+
+    async fn shown(&self) -> Vec<(String, String)> {
+        let pass = self.enter().await.unwrap();
+        pass.shown.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect()
+    }
+
+    fn state(&self) -> &'static str {
+        self.credential.state(&app()).state
+    }
+}
+
+fn app() -> AppId {
+    AppId::parse("0123456789abcdef0123456789abcdef").unwrap()
+}
+
+fn basic(text: &str) -> Vec<(String, String)> {
+    vec![("authorization".into(), format!("Basic {text}"))]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_file_is_in_use_a_second_later() {
+    let rig = Rig::basic();
+    assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    rig.write("s2");
+    assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    advance(LOOK_EVERY).await;
+    assert_eq!(rig.shown().await, basic("azpzMg=="));
+    rig.write("s3");
+    rig.credential.look();
+    assert_eq!(rig.shown().await, basic("azpzMw=="));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_secret_serves_for_its_grace_then_stops_and_mends_itself() {
+    let rig = Rig::basic();
+    // A file about to be written again is empty for a moment.
+    rig.write("");
+    advance(LOOK_EVERY).await;
+    assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    assert_eq!(rig.state(), "grace");
+    advance(GRACE).await;
+    assert!(matches!(rig.enter().await, Err(Denied::Unavailable(SecretError::Unusable(_)))));
+    assert_eq!(rig.state(), "unavailable");
+    rig.write("s4");
+    advance(LOOK_EVERY).await;
+    assert_eq!(rig.shown().await, basic("azpzNA=="));
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_a_colon_is_never_sent() {
+    let rig = Rig::basic();
+    std::fs::write(rig.folder.path().join("key"), "a:b").unwrap();
+    advance(LOOK_EVERY + GRACE).await;
+    assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    advance(GRACE).await;
+    assert!(matches!(rig.enter().await, Err(Denied::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_minted_once_and_again_at_half_its_life() {
+    let rig = Rig::token();
+    let first = rig.shown().await;
+    assert_eq!(first[0].0, "x-agora-token");
+    assert_eq!(first[1], ("x-agora-uid".into(), "gateway".into()));
+    let parsed = token::parse(&first[0].1).unwrap();
+    assert!(parsed.signed_by(&Secret::new("s1".into()), "gateway"));
+    assert_eq!(u64::from(parsed.ts), rig.clock.wall_ms().seconds() + 24 * 3600);
+
+    advance(HOUR * 11).await;
+    assert_eq!(rig.shown().await, first);
+    advance(HOUR).await;
+    let second = rig.shown().await;
+    let parsed = token::parse(&second[0].1).unwrap();
+    assert_eq!(u64::from(parsed.ts), rig.clock.wall_ms().seconds() + 24 * 3600);
+    assert_eq!(rig.credential.kept.current().unwrap().content, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_401_a_token_is_minted_anew_but_once() {
+    let rig = Rig::token();
+    let (a, b) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
+    let first = rig.shown().await;
+    a.refused();
+    let second = rig.shown().await;
+    assert_ne!(first[0], second[0]);
+    b.refused();
+    assert_eq!(rig.shown().await, second);
+}
+
+#[test]
+fn a_uid_that_cannot_stand_in_a_header_is_refused() {
+    let source =
+        config::Credential::Token { app_certificate: SecretSource::Env("NO_SUCH_VARIABLE".into()), uid: "a\nb".into() };
+    assert!(Credential::new(&app(), &source, Vendor::AnyRtc, &Clock::system()).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
+    let rig = Rig::basic();
+    let early: Vec<_> = vec![rig.enter().await.unwrap(), rig.enter().await.unwrap(), rig.enter().await.unwrap()];
+    early.into_iter().for_each(Pass::refused);
+    assert_eq!(rig.state(), "doubted");
+
+    let trial = rig.enter().await.unwrap();
+    assert!(trial.trial.is_some());
+    assert!(matches!(rig.enter().await, Err(Denied::Undecided)));
+    // One that gives up without a verdict makes room for the next.
+    let waiting = rig.credential.enter(rig.clock.now() + HOUR);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    drop(trial);
+    let trial = waiting.await.unwrap();
+    trial.accepted();
+    assert!(rig.enter().await.unwrap().trial.is_none());
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_secret_is_probed_once_a_minute_until_it_is_taken() {
+    let rig = Rig::basic();
+    rig.enter().await.unwrap().refused();
+    rig.enter().await.unwrap().refused();
+    assert_eq!(rig.state(), "refused");
+    let mut sent = 0;
+    for _ in 0..600 {
+        advance(Duration::from_secs(1)).await;
+        if let Ok(probe) = rig.enter().await {
+            probe.refused();
+            sent += 1;
+        }
+    }
+    assert_eq!(sent, 10);
+    advance(guard::PROBE_EVERY).await;
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_secret_opens_the_guard_and_is_judged_by_itself() {
+    let rig = Rig::basic();
+    let straggler = rig.enter().await.unwrap();
+    rig.enter().await.unwrap().refused();
+    rig.enter().await.unwrap().refused();
+    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    rig.write("s2");
+    advance(LOOK_EVERY).await;
+    assert!(rig.enter().await.unwrap().trial.is_none());
+    // A 401 to the old secret says nothing about the new one.
+    straggler.refused();
+    assert_eq!(rig.state(), "good");
+    rig.enter().await.unwrap().refused();
+    assert_eq!(rig.state(), "doubted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_finds_a_secret_changed_meanwhile_without_waiting_a_second() {
+    let rig = Rig::basic();
+    let pass = rig.enter().await.unwrap();
+    rig.write("s2");
+    pass.refused();
+    assert_eq!(rig.shown().await, basic("azpzMg=="));
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_from_before_the_doubt_does_not_confirm() {
+    let rig = Rig::basic();
+    let (early, pass) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
+    early.refused();
+    let trial = rig.enter().await.unwrap();
+    assert!(pass.confirm().unwrap().is_none());
+    assert!(trial.confirm().unwrap().is_some_and(|p| p.trial.is_some()));
+}

@@ -14,7 +14,7 @@ use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Operation;
 use crate::quota::Snapshot;
 
-/// The endpoints, in the order of [`place`].
+/// The endpoints, as [`Operation::endpoint`] names them.
 const ENDPOINTS: [&str; 7] = [
     "user_events",
     "channel_events",
@@ -25,10 +25,9 @@ const ENDPOINTS: [&str; 7] = [
     "channel_messages",
 ];
 
-fn place<T>(all: &[T; ENDPOINTS.len()], operation: &Operation) -> Option<usize> {
+fn of<'a, T>(all: &'a [T; ENDPOINTS.len()], operation: &Operation) -> Option<&'a T> {
     let name = operation.endpoint();
-    debug_assert_eq!(all.len(), ENDPOINTS.len());
-    ENDPOINTS.iter().position(|endpoint| *endpoint == name)
+    ENDPOINTS.iter().position(|endpoint| *endpoint == name).and_then(|at| all.get(at))
 }
 
 /// How an exchange ended.
@@ -76,7 +75,7 @@ impl AppMeters {
 
     /// How long exchanges of this operation take.
     pub(super) fn took(&self, operation: &Operation, time: std::time::Duration) {
-        if let Some(histogram) = place(&self.durations, operation).and_then(|at| self.durations.get(at)) {
+        if let Some(histogram) = of(&self.durations, operation) {
             histogram.observe(time.as_secs_f64());
         }
     }
@@ -90,7 +89,7 @@ impl RegionMeters {
 
     /// Counts an exchange.
     pub(super) fn ended(&self, operation: &Operation, ending: Ending) {
-        let Some(list) = place(&self.counters, operation).and_then(|at| self.counters.get(at)) else { return };
+        let Some(list) = of(&self.counters, operation) else { return };
         let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, counter)) = list.iter().find(|(known, _)| *known == ending) {
             counter.inc();
@@ -129,6 +128,13 @@ impl BucketMeters {
         self.free.set(i64::from(now.free));
         self.limit.set(i64::from(now.in_force));
         self.waiting.set(i64::try_from(now.waiting).unwrap_or(i64::MAX));
+    }
+
+    /// Writes that it is out of use.
+    pub(super) fn gone(&self) {
+        [&self.free, &self.limit, &self.waiting].into_iter().for_each(|gauge| {
+            gauge.set(0);
+        });
     }
 }
 

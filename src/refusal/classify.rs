@@ -27,7 +27,8 @@ impl From<ReadError> for Refusal {
             ReadError::Expired { earliest } => Self::CursorExpired { earliest: earliest.to_string() },
             ReadError::Ahead => Self::bad("after: the cursor is no place in this stream"),
             ReadError::NoSuchStream => Self::NoSuchRoute,
-            ReadError::TooManySubscriptions | ReadError::Store(_) => Self::Unavailable(cause),
+            ReadError::TooManySubscriptions => Self::bad("subscription: the stream has as many as it may have"),
+            ReadError::Store(_) => Self::Unavailable(cause),
         }
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn whatever_is_changed_is_refused() {
         let now = TS - 10;
-        let check = |token: &str, app, certificate, uid| verify(token, app, certificate, uid, now);
+        let check = |token: &str, app: &str, certificate: &str, uid: &str| verify(token, app, certificate, uid, now);
         assert_eq!(check(TOKEN, APP, CERTIFICATE, "test_user2"), Err(Refused::Uid));
         assert_eq!(check(TOKEN, APP, &CERTIFICATE.to_lowercase(), "test_user"), Err(Refused::Signature));
         assert_eq!(check(TOKEN, &APP.to_lowercase(), CERTIFICATE, "test_user"), Err(Refused::App));

@@ -4,6 +4,7 @@
 //! a 429); when no connection could be made, it is given back unused; in every other case, being dropped included, it
 //! counts as sent. The credential's pass is told the vendor's verdict at the same moment.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -101,7 +102,8 @@ impl Fault {
         let mut cause: &dyn std::error::Error = error;
         let mut timed_out = false;
         while let Some(deeper) = cause.source() {
-            timed_out |= deeper.is::<ConnectTimedOut>();
+            let system = deeper.downcast_ref::<io::Error>().map(io::Error::kind);
+            timed_out |= deeper.is::<ConnectTimedOut>() || system == Some(io::ErrorKind::TimedOut);
             cause = deeper;
         }
         let why = cause.to_string();

@@ -1,1 +1,66 @@
+use bytes::Bytes;
+use hyper::HeaderMap;
 
+use super::*;
+use crate::names::RegionName;
+
+fn answered(status: u16, retry_after: u64) -> Outcome {
+    Outcome::Answered(Answer {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        region: RegionName::parse("r").unwrap(),
+        retry_after: Duration::from_secs(retry_after),
+    })
+}
+
+fn lost() -> Outcome {
+    Outcome::Failed(Failure::Lost { why: String::new(), partial: None })
+}
+
+/// How often an order is sent in all when every attempt ends like this.
+fn sends(safety: Safety, outcome: impl Fn() -> Outcome) -> u32 {
+    let now = Instant::now();
+    let mut tries = Tries::default();
+    let mut sent = 1;
+    while let Next::Again(_) = tries.after(outcome(), safety, now, now + Duration::from_secs(3600)) {
+        sent += 1;
+        if sent == 100 {
+            break;
+        }
+    }
+    sent
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on() {
+    type Make = fn() -> Outcome;
+    let cases: [(Make, [u32; 3]); 10] = [
+        (lost, [1, 3, 1]),
+        (|| answered(503, 0), [1, 3, 1]),
+        (|| answered(408, 0), [1, 3, 1]),
+        (|| answered(200, 0), [1, 1, 1]),
+        (|| answered(404, 0), [1, 1, 1]),
+        (|| Outcome::Failed(Failure::TimedOut { sent: true }), [1, 1, 1]),
+        (|| Outcome::Failed(Failure::TooLarge), [1, 1, 1]),
+        (|| Outcome::Failed(Failure::Unreachable(String::new())), [3, 3, 3]),
+        (|| Outcome::Failed(Failure::TimedOut { sent: false }), [3, 3, 3]),
+        (|| Outcome::Unauthorized, [2, 2, 2]),
+    ];
+    for (at, (outcome, expected)) in cases.into_iter().enumerate() {
+        let safeties = [Safety::Destructive, Safety::Idempotent, Safety::Once];
+        assert_eq!(safeties.map(|safety| sends(safety, outcome)), expected, "case {at}");
+    }
+    // The bucket and the deadline bound this one.
+    assert_eq!(sends(Safety::Destructive, || Outcome::OverLimit), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_after_the_deadline_or_before_the_vendor_wishes_it() {
+    let now = Instant::now();
+    let after =
+        |outcome, seconds| Tries::default().after(outcome, Safety::Idempotent, now, now + Duration::from_secs(seconds));
+    assert!(matches!(after(lost(), 0), Next::Done(Err(Failure::Lost { .. }))));
+    assert!(matches!(after(answered(503, 5), 4), Next::Done(Ok(_))));
+    assert!(matches!(after(answered(503, 5), 6), Next::Again(pause) if pause == Duration::from_secs(5)));
+}

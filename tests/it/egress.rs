@@ -1,0 +1,9 @@
+//! What leaves the gateway, what it costs, and what happens when the vendor or the network misbehaves.
+
+mod credential;
+mod faults;
+mod limits;
+mod reload;
+mod rig;
+mod tls;
+mod wire;

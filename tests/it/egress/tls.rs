@@ -1,0 +1,87 @@
+//! TLS to the vendor: whom we trust, and which HTTP is spoken on it.
+
+use std::sync::Arc;
+
+use hyper::Version;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rtm_gateway::clock::Clock;
+use rtm_gateway::egress::Failure;
+use rtm_gateway::simulator::{Listen, Options, Sim, World};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::rig::{Rig, read, vendor_app};
+
+/// A vendor on TLS that speaks these protocols, and the PEM of the authority that signed its certificate.
+async fn vendor(alpn: &[&str]) -> (Sim, String) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    tls.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+
+    let world = World::new(Clock::system(), Options::default());
+    world.add(vendor_app(20));
+    let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
+    (sim, authority.pem())
+}
+
+fn rig(sim: &Sim, ca: Option<&str>) -> Rig {
+    Rig::with(&sim.base_url(), |config| {
+        if let Some(pem) = ca {
+            let rtm_gateway::config::Credential::Basic {
+                api_key: rtm_gateway::secret::SecretSource::File(path), ..
+            } = &config.apps[0].credential
+            else {
+                panic!("another credential")
+            };
+            let file = path.with_file_name("ca.pem");
+            std::fs::write(&file, pem).unwrap();
+            config.upstream.ca_file = Some(file);
+        }
+    })
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_where_the_vendor_can_and_http_1_where_it_cannot() {
+    for (alpn, version) in [(&["h2", "http/1.1"][..], Version::HTTP_2), (&["http/1.1"], Version::HTTP_11)] {
+        let (sim, ca) = vendor(alpn).await;
+        let rig = rig(&sim, Some(&ca));
+        for _ in 0..3 {
+            rig.egress.send(read()).await.unwrap();
+        }
+        let seen = sim.seen();
+        assert!(seen.len() == 3 && seen.iter().all(|s| s.version == version && s.connection == 1), "{seen:?}");
+        if version == Version::HTTP_2 {
+            let names: Vec<_> = seen[0].headers.keys().map(hyper::header::HeaderName::as_str).collect();
+            assert_eq!(names, ["user-agent", "authorization"]);
+        }
+        assert_eq!(sim.violations(), []);
+        sim.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_vendor_whom_nobody_we_trust_vouches_for_gets_no_byte() {
+    let (sim, _) = vendor(&["h2"]).await;
+    let (_other, anothers_ca) = vendor(&["h2"]).await;
+    for ca in [None, Some(anothers_ca.as_str())] {
+        let rig = rig(&sim, ca);
+        let failed = rig.egress.send(read()).await.unwrap_err();
+        assert!(matches!(&failed.why, Failure::Unreachable(why) if why.contains("certificate")), "{failed:?}");
+        assert_eq!(rig.free(), 20);
+    }
+    assert_eq!(sim.stats().received(), 0);
+    sim.stop().await;
+}
