@@ -194,6 +194,20 @@ async fn what_another_region_returned_is_dropped_also_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_append_that_is_tried_again_counts_as_one_sighting() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.until_seen(2).await;
+    rig.store.broken.store(true, Ordering::Relaxed);
+    rig.vendor.say("cn", [answer(1..2)]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    rig.store.broken.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    rig.vendor.say("eu", [Step::Answer(200, r#"{"events":[1,1]}"#.into())]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.all().await, ["1", "1"], "the second of eu is another event");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reload_leaves_pollers_running_and_a_poller_that_is_gone_finishes_its_read() {
     let mut rig = Rig::new(&["cn", "eu"]).await;
     rig.until_seen(2).await;
