@@ -16,12 +16,16 @@ fn run(args: &[&str], dir: &std::path::Path) -> (Output, String, String) {
 fn a_bad_configuration_ends_with_1_and_every_fault_and_nothing_bound() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let config = format!("[server]\nlisten = [\"{}\"]\nmax_conections = 1\n[log]\nlevel = 3\n", taken.local_addr().unwrap());
+    let config =
+        format!("[server]\nlisten = [\"{}\"]\nmax_conections = 1\n[log]\nlevel = 3\n", taken.local_addr().unwrap());
     fs::write(dir.path().join("g.toml"), config).unwrap();
     for command in ["check", "serve"] {
         let (output, out, err) = run(&[command, "--config", "g.toml"], dir.path());
         assert_eq!(output.status.code(), Some(1));
-        assert!(out.is_empty() && err.contains("g.toml:3: server.max_conections") && err.contains("g.toml:5: log.level"), "{err}");
+        assert!(
+            out.is_empty() && err.contains("g.toml:3: server.max_conections") && err.contains("g.toml:5: log.level"),
+            "{err}"
+        );
         // A port that is taken is not reached: nothing is bound before all is valid.
         assert!(!err.contains("cannot listen"), "{err}");
     }

@@ -98,9 +98,11 @@ async fn whole_log(gateway: &Gateway) -> Vec<String> {
 /// How many events are before the stored cursor of a subscription.
 async fn cursor_of(gateway: &Gateway, subscription: &str) -> usize {
     let (_, body) = gateway.admin("/admin/v1/subscriptions").await;
-    let found = body["subscriptions"].as_array().unwrap().iter().find(|s| {
-        s["subscription"] == subscription && s["stream"] == "user_events"
-    });
+    let found = body["subscriptions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["subscription"] == subscription && s["stream"] == "user_events");
     let Some(found) = found else { return 0 };
     let cursor = found["cursor"].as_str().unwrap();
     let all = whole_log(gateway).await.len();

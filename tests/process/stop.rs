@@ -15,7 +15,11 @@ async fn a_read_in_flight_is_stored_and_a_waiting_reader_is_answered() {
     let mut gateway = Gateway::start(&home);
     let mut waiting = gateway.caller("one").await;
     let poll = tokio::spawn(async move { waiting.get(&api("vendor/channel_events?wait=30s")).await });
-    gateway.admin_says("/admin/v1/subscriptions", |_, body| body["subscriptions"].as_array().is_some_and(|s| !s.is_empty())).await;
+    gateway
+        .admin_says("/admin/v1/subscriptions", |_, body| {
+            body["subscriptions"].as_array().is_some_and(|s| !s.is_empty())
+        })
+        .await;
     // The next read takes events and answers late: the stop comes in between.
     vendor.on(Endpoint::UserEvents, Fault::DelayAfter(Duration::from_millis(600)));
     vendor.emit_many(APP, Stream::UserEvents, 5);
