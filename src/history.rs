@@ -46,6 +46,7 @@ use crate::task::Tasks;
 use crate::vendor::Vendor;
 use door::Door;
 use jobs::{Ask, Jobs};
+use render::Desk;
 use results::Results;
 
 /// The service. Cheap to clone.
@@ -60,6 +61,7 @@ struct Inner {
     settings: ArcSwap<Settings>,
     jobs: Jobs,
     results: Results,
+    desk: Desk,
     sweeping: AtomicBool,
 }
 
@@ -146,7 +148,7 @@ impl History {
         let results = Results::new(jobs.clone());
         let settings = ArcSwap::default();
         let sweeping = AtomicBool::new(false);
-        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, results, sweeping }))
+        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, results, desk: Desk::default(), sweeping }))
     }
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.

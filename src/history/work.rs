@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::jobs::{Ask, Caller, Came, Job, Key, Outcome, Product, Runner};
 use super::pager::Pager;
+use super::render::Desk;
 use super::resolver::Resolver;
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
@@ -24,9 +25,6 @@ use crate::names::AppId;
 use crate::order::Payer;
 use crate::task::Kind;
 use crate::vendor::Vendor;
-
-/// Bytes of one result.
-const RESULT_MAX: usize = 64 << 20;
 
 /// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
 const PAST_MARGIN: Duration = Duration::from_secs(30);
@@ -90,7 +88,7 @@ impl History {
             tally: Tally::default(),
         });
         let stopping = inner.tasks.stopping();
-        let mut work = pin!(timeout_at(job.end, make(Arc::clone(&resolver), &job.key.ask)));
+        let mut work = pin!(timeout_at(job.end, make(Arc::clone(&resolver), inner.desk.clone(), &job.key.ask)));
         let mut told = false;
         let made = loop {
             tokio::select! {
@@ -173,20 +171,15 @@ impl Source {
     }
 }
 
-async fn make(resolver: Arc<Resolver>, ask: &Ask) -> Result<Bytes, Error> {
+async fn make(resolver: Arc<Resolver>, desk: Desk, ask: &Ask) -> Result<Bytes, Error> {
     let query = match ask {
         Ask::Count(filter) => return resolver.count(filter).await.map(render::count),
         Ask::Messages(query) => query,
     };
     let mut pager = Pager::new(resolver, query);
-    let mut list = render::MessageList::new();
+    let mut list = render::MessageList::new(desk);
     while let Some(messages) = pager.next().await? {
-        for message in messages {
-            list.push(&message);
-        }
-        if list.len() > RESULT_MAX {
-            return Err(Error::BadRequest(format!("limit selects more than {} MiB of messages", RESULT_MAX >> 20)));
-        }
+        list.extend(&messages)?;
     }
     Ok(list.finish())
 }

@@ -96,9 +96,7 @@ fn body(limit: u64, order: &str) -> Value {
 
 #[tokio::test]
 async fn a_list_that_moves_under_a_failing_vendor_comes_whole() {
-    for (order, snapshot) in
-        [("asc", Snapshot::Create), ("asc", Snapshot::Fetch), ("desc", Snapshot::Create), ("desc", Snapshot::Fetch)]
-    {
+    for (order, snapshot) in [("asc", Snapshot::Fetch), ("desc", Snapshot::Create)] {
         let rig = Rig::new(simulator::App::new(APP), Vendor::AnyRtc).await;
         let world = rig.sim.world();
         world.set_rules(APP, |rules| {
