@@ -208,11 +208,9 @@ impl Events {
     /// # Errors
     /// When the store fails: then the stop is not a clean one.
     pub async fn flush(&self) -> Result<(), Error> {
-        let leftovers = self.0.leftovers.flush().await;
-        for log in self.logs().values() {
-            self.0.saver.save(&log.subscriptions()).await?;
-        }
-        leftovers
+        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
+        let cursors = self.0.saver.save(&subscriptions).await;
+        self.0.leftovers.flush().await.and(cursors)
     }
 
     fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {

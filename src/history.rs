@@ -3,6 +3,7 @@
 //! | part | does |
 //! | --- | --- |
 //! | `query` | reads a body or query string into one normal form; refuses what would only cost quota |
+//! | `work` | where an answer comes from: a kept result, a job under way, a new one; and what a job does |
 //! | `jobs` | one job for all who want the same now; it goes on without them only if a handle was promised |
 //! | `resolver` | one page, one count: create, fetch, ask again, make anew |
 //! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
@@ -25,40 +26,28 @@ mod scripted;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config;
 use crate::egress::{Costs, Egress, Failure};
-use crate::metrics::{AppLabels, CacheLabels, Metrics};
+use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::order::Payer;
-use crate::task::{Kind, Tasks};
+use crate::task::Tasks;
 use crate::vendor::Vendor;
 use door::Door;
-use jobs::{Ask, Caller, Came, Job, Jobs, Key, Outcome, Product, Runner};
-use pager::Pager;
-use resolver::Resolver;
+use jobs::{Ask, Jobs};
+use render::Desk;
 use results::Results;
-use tally::Tally;
-
-/// Bytes of one result.
-const RESULT_MAX: usize = 64 << 20;
-
-/// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
-const PAST_MARGIN: Duration = Duration::from_secs(30);
-
-/// How often expired results are removed, while there are any.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -72,6 +61,7 @@ struct Inner {
     settings: ArcSwap<Settings>,
     jobs: Jobs,
     results: Results,
+    desk: Desk,
     sweeping: AtomicBool,
 }
 
@@ -158,7 +148,7 @@ impl History {
         let results = Results::new(jobs.clone());
         let settings = ArcSwap::default();
         let sweeping = AtomicBool::new(false);
-        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, results, sweeping }))
+        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, results, desk: Desk::default(), sweeping }))
     }
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.
@@ -228,173 +218,10 @@ impl History {
         let of_app = settings.apps.get(app).cloned().ok_or(Failure::NoSuchApp)?;
         Ok((settings.vendor, of_app))
     }
-
-    /// A kept result, a job under way, or a new one.
-    async fn source(
-        &self,
-        app: &AppId,
-        ask: Ask,
-        terms: &Terms,
-        vendor: Vendor,
-        settings: &config::History,
-    ) -> Result<Source, Error> {
-        let now = self.0.clock.now();
-        let key = Key { app: app.clone(), ask };
-        if !terms.fresh
-            && let Some(job) = self.0.results.answer(&key, now).await
-        {
-            self.looked_up("hit");
-            return Ok(Source::Kept(job));
-        }
-        let end = now + settings.handle_ttl.max(settings.deadline);
-        let deadline = if terms.respond_async { end } else { terms.deadline };
-        match self.0.jobs.enter(key, !terms.fresh, deadline, end)? {
-            Came::Joined(caller) => {
-                self.looked_up("joined");
-                Ok(Source::Shared(caller))
-            }
-            Came::Began(caller, runner) => {
-                self.looked_up(if terms.fresh { "bypass" } else { "miss" });
-                let run = self.clone().run(runner, vendor, terms.payer.clone());
-                self.0.tasks.spawn(Kind::Resolver, run);
-                Ok(Source::Own(caller))
-            }
-        }
-    }
-
-    fn looked_up(&self, outcome: &str) {
-        let labels = CacheLabels { cache: "history".into(), outcome: outcome.into() };
-        self.0.metrics.cache_requests.get_or_create(&labels).inc();
-    }
-
-    /// A job from its beginning to its end, in its own task.
-    async fn run(self, runner: Runner, vendor: Vendor, payer: Payer) {
-        let inner = &*self.0;
-        let job = Arc::clone(&runner.job);
-        let began = inner.clock.now();
-        let past = is_past(&job.key.ask, &inner.clock);
-        let resolver = Arc::new(Resolver {
-            door: Arc::clone(&inner.door),
-            clock: inner.clock.clone(),
-            metrics: inner.metrics.clone(),
-            app: job.key.app.clone(),
-            vendor,
-            payer,
-            deadline: job.deadline(),
-            tally: Tally::default(),
-        });
-        let stopping = inner.tasks.stopping();
-        let mut work = pin!(timeout_at(job.end, make(Arc::clone(&resolver), &job.key.ask)));
-        let mut told = false;
-        let made = loop {
-            tokio::select! {
-                biased;
-                () = job.abandoned() => return,
-                () = stopping.cancelled(), if !told => {
-                    told = true;
-                    inner.jobs.stop();
-                }
-                made = &mut work => break made.unwrap_or_else(|_| Err(Failure::TimedOut { sent: true }.into())),
-            }
-        };
-        let now = inner.clock.now();
-        let labels = AppLabels { app: job.key.app.to_string() };
-        inner.metrics.history_resolve.get_or_create(&labels).observe((now - began).as_secs_f64());
-        let again = past && made.is_ok();
-        runner.publish(now, made.map(|member| Arc::new(Product { member, costs: resolver.tally.sum() })));
-        // A count has no handle: it is kept only to be given again.
-        if again || matches!(job.key.ask, Ask::Messages(_)) {
-            inner.results.keep(&job, again, now).await;
-            self.keep_sweeping();
-        }
-    }
-
-    /// Sees to it that expired results are removed until there are none.
-    fn keep_sweeping(&self) {
-        if self.0.sweeping.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let inner = Arc::clone(&self.0);
-        let stopping = inner.tasks.stopping();
-        self.0.tasks.spawn(Kind::Retention, async move {
-            while stopping.run_until_cancelled(sleep(SWEEP_INTERVAL)).await.is_some() {
-                if inner.results.sweep(inner.clock.now()).await {
-                    inner.sweeping.store(false, Ordering::Release);
-                    // One may have been kept just before that.
-                    if inner.results.is_empty() || inner.sweeping.swap(true, Ordering::AcqRel) {
-                        return;
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Where a caller's answer comes from.
-enum Source {
-    Kept(Arc<Job>),
-    Shared(Caller),
-    Own(Caller),
-}
-
-impl Source {
-    fn job(&self) -> &Job {
-        match self {
-            Self::Kept(job) => job,
-            Self::Shared(caller) | Self::Own(caller) => &caller.job,
-        }
-    }
-
-    async fn outcome(&self, deadline: Instant) -> Option<Outcome> {
-        match self {
-            Self::Kept(job) => job.outcome().map(|(_, outcome)| outcome),
-            Self::Shared(caller) | Self::Own(caller) => caller.wait(deadline).await,
-        }
-    }
-
-    fn promise(&self) {
-        match self {
-            Self::Kept(_) => {}
-            Self::Shared(caller) | Self::Own(caller) => caller.promise(),
-        }
-    }
-
-    fn costs(&self, product: &Product) -> Costs {
-        match self {
-            Self::Kept(_) | Self::Shared(_) => Costs::default(),
-            Self::Own(_) => product.costs.clone(),
-        }
-    }
 }
 
 const COMMA: Bytes = Bytes::from_static(b",");
 
 fn done(members: Vec<Bytes>, costs: Costs) -> Answer {
     Answer { state: State::Done, members, costs }
-}
-
-async fn make(resolver: Arc<Resolver>, ask: &Ask) -> Result<Bytes, Error> {
-    let query = match ask {
-        Ask::Count(filter) => return resolver.count(filter).await.map(render::count),
-        Ask::Messages(query) => query,
-    };
-    let mut pager = Pager::new(resolver, query);
-    let mut list = render::MessageList::new();
-    while let Some(messages) = pager.next().await? {
-        for message in messages {
-            list.push(&message);
-        }
-        if list.len() > RESULT_MAX {
-            return Err(Error::BadRequest(format!("limit selects more than {} MiB of messages", RESULT_MAX >> 20)));
-        }
-    }
-    Ok(list.finish())
-}
-
-fn is_past(ask: &Ask, clock: &Clock) -> bool {
-    let filter = match ask {
-        Ask::Messages(query) => &query.filter,
-        Ask::Count(filter) => filter,
-    };
-    filter.end < clock.wall_ms().before(PAST_MARGIN).seconds()
 }

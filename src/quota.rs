@@ -6,12 +6,12 @@
 //! - A seat is taken before a request's first byte leaves and comes free W (and a little) after its response began, or
 //!   after its connection was known dead; at once if nothing was sent. The vendor counts in between, so two requests
 //!   in one seat are counted more than W apart, and N seats are counted at most N times in a window.
-//! - A seat is never given while N others are under way or cooling. That one comparison ([`ledger`]) is all that
+//! - A seat is never given while N others are under way or cooling. That one comparison (`ledger`) is all that
 //!   shrinking, growing and reconfiguring change, so none of them can breach.
-//! - Seats go to those who wait by start-time fair queueing over clients ([`fair_queue`]).
+//! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`).
 //!
 //! Everything of a bucket is under one short lock that is never held across an await; there is no task and no timer of
-//! the bucket's own. Who waits holds its timer ([`bucket`]).
+//! the bucket's own. Who waits holds its timer (`bucket`).
 
 mod bucket;
 mod fair_queue;

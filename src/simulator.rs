@@ -29,6 +29,7 @@ mod answer;
 mod app;
 mod auth;
 mod body;
+pub mod config;
 mod conn;
 mod control;
 mod endpoint;

@@ -1,5 +1,5 @@
 //! What the benchmarks stand on: a gateway in a process of its own, and a caller that costs little.
-#![allow(dead_code, reason = "each benchmark uses a part")]
+#![allow(dead_code, unreachable_pub, clippy::disallowed_methods, reason = "each benchmark uses a part; real time is what is measured")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rtm_gateway::clock::Clock;
+use rtm_gateway::names::BucketName;
+use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Rules, Sim, World};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,6 +19,21 @@ use tokio::net::TcpStream;
 pub const APP: &str = "bench-app";
 pub const KEY: &str = "bench-key";
 pub const SECRET: &str = "bench-secret";
+
+/// A simulated vendor that remembers nothing it need not, with the same limit for every bucket.
+pub async fn vendor(limit: Limit) -> Sim {
+    let options = Options { seen: 0, ledger: 0, replicate: false };
+    let world = World::new(Clock::system(), options);
+    let rules = |rules: &mut Rules| rules.queue_capacity = 1_000_000;
+    world.add(App::new(APP).basic(KEY, SECRET).limits(Limits::all(limit)).rules(rules));
+    Sim::listen(&world, "here", Listen::default()).await.unwrap()
+}
+
+/// `[apps.quota]` with the same limit for every bucket.
+pub fn quota(requests: usize) -> String {
+    let line = |bucket: &BucketName| format!("{bucket} = {{ requests = {requests}, per = \"1s\" }}\n");
+    format!("[apps.quota]\n{}", BucketName::ALL.iter().map(line).collect::<String>())
+}
 
 /// A configuration for a gateway in front of `vendor`, its data in `dir`.
 pub fn configuration(dir: &Path, vendor: SocketAddr, app: &str, clients: usize) -> String {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,7 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         Some(Format::Text) => LogFormat::Text,
         None => loaded.config.log.format,
     };
+    raise_descriptor_limit();
     let levels = telemetry::init(&loaded.config.log.level, format)?;
     for warning in &loaded.warnings {
         tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
@@ -64,6 +66,13 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         app.run(stop, Some(watch)).await?;
         Ok(())
     })
+}
+
+/// Lets the process have as many descriptors as it may: the usual soft limit is below `max_connections`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused by a sandbox, the old limit stays: the listener lives with running out.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// A token that SIGTERM or SIGINT cancels.

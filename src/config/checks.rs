@@ -91,6 +91,9 @@ fn allowed_apps(doc: &Document<'_>, draft: &Draft) {
 
 /// Parts that nobody can use.
 fn idle_parts(doc: &Document<'_>, draft: &Draft) {
+    if draft.apps.is_empty() {
+        doc.warn_at("apps", "is empty: nothing can be asked for", "Write [[apps]] with an id and an [apps.credential]");
+    }
     if draft.clients.is_empty() {
         doc.warn_at("clients", "is empty: every call will be refused", "`rtm-gateway client-key NAME` makes a client");
         return;

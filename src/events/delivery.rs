@@ -44,7 +44,8 @@ pub enum Place {
 pub struct Read {
     /// From where.
     pub place: Place,
-    /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside.
+    /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside. (A marker of what retention
+    /// has cut off from a subscription comes on top.)
     pub limit: usize,
     /// How long to wait for the first entry.
     pub wait: Duration,

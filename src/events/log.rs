@@ -74,7 +74,9 @@ impl Log {
         }
         let subscription = |(name, at): (SubscriptionName, Sequence)| {
             let at = at.0.min(next - 1);
-            (name.clone(), Subscription::new(name, &key, at, true, &saver))
+            let subscription = Subscription::new(name.clone(), &key, at, true, &saver);
+            subscription.cut(earliest);
+            (name, subscription)
         };
         let subscriptions = Mutex::new(cursors.into_iter().map(subscription).collect());
         Ok(Arc::new(Self {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,7 +37,7 @@ impl Log {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
             markers: read.markers,
-            deadline: self.clock.now() + read.wait,
+            deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
             stopping,
         };
         match read.place {
@@ -161,6 +162,9 @@ impl Terms {
         }
     }
 }
+
+/// No wait is longer, whatever is asked for.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The entries of a range that a reader wants.
 struct Found {

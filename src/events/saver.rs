@@ -5,7 +5,7 @@
 //! again. A stop writes all once more, after the last hand-over and before the store is closed.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -24,7 +24,8 @@ pub(super) struct Saver(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     metrics: Metrics,
-    listed: Mutex<Vec<Arc<Subscription>>>,
+    /// Weak, since subscriptions know their saver: logs own them.
+    listed: Mutex<Vec<Weak<Subscription>>>,
     wake: Notify,
 }
 
@@ -40,7 +41,7 @@ impl Saver {
     /// The subscription's cursor has moved.
     pub(super) fn list(&self, subscription: &Arc<Subscription>) {
         if !subscription.listed.swap(true, Ordering::AcqRel) {
-            lock(&self.0.listed).push(Arc::clone(subscription));
+            lock(&self.0.listed).push(Arc::downgrade(subscription));
             self.0.wake.notify_one();
         }
     }
@@ -80,6 +81,7 @@ impl Saver {
 
     async fn round(&self) -> Result<(), Error> {
         let listed = std::mem::take(&mut *lock(&self.0.listed));
+        let listed: Vec<_> = listed.iter().filter_map(Weak::upgrade).collect();
         self.save(&listed).await
     }
 }

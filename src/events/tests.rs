@@ -1,5 +1,6 @@
 //! The whole of events over a scripted vendor and a store in memory, in paused time.
 
+mod embedded;
 mod faults;
 mod polling;
 mod reading;
@@ -19,6 +20,7 @@ use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::names::{RegionName, SubscriptionName};
 use crate::order::{Operation, Order};
+use crate::store::embedded::EmbeddedStore;
 use crate::store::{Content, EventText, NewBatch};
 
 /// What a scripted vendor does with a read.
@@ -90,9 +92,27 @@ pub(super) struct Rig {
     events: Events,
     vendor: Arc<Script>,
     store: Arc<MemoryStore>,
+    /// The real store instead of the one in memory.
+    folder: Option<Folder>,
     tasks: Tasks,
+    clock: Clock,
     metrics: Metrics,
     config: config::App,
+}
+
+/// A store in a folder, opened.
+pub(super) struct Folder {
+    folder: tempfile::TempDir,
+    store: Arc<EmbeddedStore>,
+    writer: Tasks,
+}
+
+impl Folder {
+    async fn open(folder: tempfile::TempDir, clock: &Clock) -> Self {
+        let writer = Tasks::new();
+        let store = EmbeddedStore::open(folder.path(), writer.clone(), clock.clone(), Metrics::new()).await.unwrap();
+        Self { folder, store, writer }
+    }
 }
 
 pub(super) const STREAM: Stream = Stream::UserEvents;
@@ -103,6 +123,10 @@ pub(super) fn app() -> AppId {
 
 pub(super) fn key() -> LogKey {
     LogKey { app: app(), stream: STREAM }
+}
+
+pub(super) fn clock() -> Clock {
+    Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
 }
 
 pub(super) fn config(regions: &[&str]) -> config::App {
@@ -138,12 +162,31 @@ impl Rig {
     }
 
     async fn with(store: MemoryStore, config: config::App, vendor: Arc<Script>) -> Self {
+        Self::start(store, None, config, vendor, clock()).await
+    }
+
+    /// Over the real store.
+    async fn in_folder(config: config::App) -> Self {
+        let clock = clock();
+        let folder = Folder::open(tempfile::tempdir().unwrap(), &clock).await;
+        Self::start(MemoryStore::default(), Some(folder), config, Arc::default(), clock).await
+    }
+
+    async fn start(
+        store: MemoryStore,
+        folder: Option<Folder>,
+        config: config::App,
+        vendor: Arc<Script>,
+        clock: Clock,
+    ) -> Self {
         let (store, tasks, metrics) = (Arc::new(store), Tasks::new(), Metrics::new());
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let source: Arc<dyn Source> = vendor.clone();
-        let clock = Clock::anchored(at);
-        let events = Events::with_source(store.clone(), source, tasks.clone(), clock, metrics.clone());
-        let rig = Self { events, vendor, store, tasks, metrics, config };
+        let used: Arc<dyn Store> = match &folder {
+            Some(folder) => folder.store.clone(),
+            None => store.clone(),
+        };
+        let events = Events::with_source(used, source, tasks.clone(), clock.clone(), metrics.clone());
+        let rig = Self { events, vendor, store, folder, tasks, clock, metrics, config };
         rig.apply().await;
         rig
     }
@@ -156,13 +199,30 @@ impl Rig {
     async fn restart(self) -> Self {
         assert_eq!(self.tasks.finish(Duration::from_secs(30)).await, 0);
         self.events.flush().await.unwrap();
-        Self::with(self.store.reopened(true), self.config, self.vendor).await
+        if let Some(folder) = &self.folder {
+            folder.store.close(self.clock.wall_ms()).await.unwrap();
+        }
+        self.reopen(true).await
     }
 
     /// Ends without a word.
     async fn kill(self) -> Self {
         self.tasks.finish(Duration::ZERO).await;
-        Self::with(self.store.reopened(false), self.config, self.vendor).await
+        self.reopen(false).await
+    }
+
+    async fn reopen(self, clean_stop: bool) -> Self {
+        let Self { events, vendor, store, folder, clock, config, .. } = self;
+        drop(events);
+        let folder = match folder {
+            Some(Folder { folder, store, writer }) => {
+                drop(store);
+                assert_eq!(writer.finish(Duration::from_secs(30)).await, 0);
+                Some(Folder::open(folder, &clock).await)
+            }
+            None => None,
+        };
+        Self::start(store.reopened(clean_stop), folder, config, vendor, clock).await
     }
 
     fn log(&self) -> Arc<Log> {

@@ -12,8 +12,9 @@
 //! - **A page that does not cover is repaired by key**: a new series begins in a window whose first second holds the last
 //!   message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last message
 //!   included, does no harm.
-//! - A sweep longer than a page (more than 100 messages in that second) cannot be verified by overlap when they share a
-//!   millisecond. It counts only if all of it reads the same a second time; else it is done again.
+//! - A sweep longer than a page (more than 100 messages in that second) goes on by pages that overlap by half. Where
+//!   even those do not cover each other, because so many share a millisecond, it is read side by side, and counts only
+//!   if all of it reads the same a second time; else it is done again.
 //! - The list ends at a page that is not full.
 //!
 //! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages move only while
@@ -202,25 +203,57 @@ impl<P: Pages> Pager<P> {
         self.series.flight.clear();
         let mut pause = SWEEP_PAUSE;
         for _ in 0..SWEEPS {
-            let mut piece = self.page(filter, offset).await?;
-            let mut full = piece.len() >= PAGE;
-            let mut pages = 1;
-            while full && piece.last().is_some_and(|last| !self.is_before(ms, last.ms)) {
-                if piece.len() >= SWEEP_MAX {
-                    return Err(Error::BadUpstream("too many messages in one second".into()));
-                }
-                let page = self.page(filter, offset.saturating_add(piece.len() as u64)).await?;
-                full = page.len() >= PAGE;
-                piece.extend(page);
-                pages += 1;
+            if let Some(piece) = self.sweep_joined(filter, offset, ms).await? {
+                return Ok(piece);
             }
-            if pages == 1 || self.is_still(filter, offset, &piece).await? {
-                return Ok((piece, full));
+            if let Some(piece) = self.sweep_still(filter, offset, ms).await? {
+                return Ok(piece);
             }
             sleep(pause).await;
             pause *= 2;
         }
         Err(Error::BadUpstream("the list of messages moves faster than it can be read".into()))
+    }
+
+    /// A sweep of pages that overlap by half and must cover each other. Nothing if one does not.
+    async fn sweep_joined(
+        &mut self,
+        filter: &Filter,
+        mut offset: u64,
+        ms: u64,
+    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
+        let mut piece = self.page(filter, offset).await?;
+        let mut full = piece.len() >= PAGE;
+        let Some(mut run) = Run::begin(self.direction, &piece) else { return Ok(Some((piece, full))) };
+        while full && !self.is_before(ms, run.last_ms()) {
+            offset = offset.saturating_add(PAGE as u64 / 2);
+            let page = self.page(filter, offset).await?;
+            if !run.covered_by(&page) {
+                return Ok(None);
+            }
+            full = page.len() >= PAGE;
+            piece.extend(run.extend(page));
+            bounded(&piece)?;
+        }
+        Ok(Some((piece, full)))
+    }
+
+    /// A sweep of pages side by side that must read the same a second time. Nothing if they do not.
+    async fn sweep_still(
+        &mut self,
+        filter: &Filter,
+        offset: u64,
+        ms: u64,
+    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
+        let mut piece = Vec::new();
+        let mut full = true;
+        while full && piece.last().is_none_or(|last: &Message| !self.is_before(ms, last.ms)) {
+            let page = self.page(filter, offset.saturating_add(piece.len() as u64)).await?;
+            full = page.len() >= PAGE;
+            piece.extend(page);
+            bounded(&piece)?;
+        }
+        Ok(self.is_still(filter, offset, &piece).await?.then_some((piece, full)))
     }
 
     /// Whether the same messages are there at the same offsets now.
@@ -287,6 +320,13 @@ impl<P: Pages> Pager<P> {
     fn is_before(&self, a: u64, b: u64) -> bool {
         run::is_before(self.direction, a, b)
     }
+}
+
+fn bounded(piece: &[Message]) -> Result<(), Error> {
+    if piece.len() > SWEEP_MAX {
+        return Err(Error::BadUpstream("too many messages in one second".into()));
+    }
+    Ok(())
 }
 
 fn texts(messages: Vec<Message>) -> Vec<Bytes> {

@@ -169,8 +169,11 @@ impl Results {
         self.is_empty()
     }
 
+    /// Exact at once, unlike the caches' own counts.
     pub(super) fn is_empty(&self) -> bool {
-        self.results.entry_count() == 0 && self.handles.entry_count() == 0 && self.answers.entry_count() == 0
+        self.results.iter().next().is_none()
+            && self.handles.iter().next().is_none()
+            && self.answers.iter().next().is_none()
     }
 }
 

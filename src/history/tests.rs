@@ -1,9 +1,10 @@
 //! The service against a scripted vendor, in paused time.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::scripted::{Act, Scripted};
 use super::*;

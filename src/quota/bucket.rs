@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::fair_queue::{FairQueue, Place};
-use super::ledger::{GRAIN, Ledger};
+use super::ledger::{GRAIN, Ledger, later};
 use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
 use crate::clock::Clock;
@@ -186,8 +186,8 @@ impl State {
         }
         let waiter = Arc::new(Waiter { deadline, word: Notify::new(), outcome: OnceLock::new() });
         let place = self.queue.push(&payer.client, payer.weight, waiter.clone());
-        self.note_first(place.number());
-        Ok(Asked::Wait(waiter, place, bound))
+        let wake_at = self.wake_at(place.number(), bound, deadline);
+        Ok(Asked::Wait(waiter, place, wake_at))
     }
 
     /// Brings the ledger up to now, gives what is free to whose turn it is, and sees that the first in line knows it.
@@ -240,11 +240,14 @@ impl State {
         self.told.push(waiter);
     }
 
-    /// The waiter of that number sets its timer now. If it is the first, it need not be told.
-    fn note_first(&mut self, number: u64) {
+    /// When the waiter of that number has to look. It sets its timer now, so if it is the first it need not be told.
+    fn wake_at(&mut self, number: u64, bound: Instant, deadline: Instant) -> Instant {
         if self.queue.first().is_some_and(|(first, _)| first == number) {
             self.first = Some(number);
+            return bound;
         }
+        // After the first, who deals to all: then they are woken in the order of the line, and once.
+        later(bound, GRAIN).min(deadline)
     }
 }
 
@@ -275,8 +278,7 @@ impl Turn<'_> {
             state.deal(now);
             return Some(Outcome::Refused(Refused::Spent { retry_after: bound - now }));
         }
-        state.note_first(self.place.number());
-        self.wake_at = bound;
+        self.wake_at = state.wake_at(self.place.number(), bound, self.waiter.deadline);
         None
     }
 }

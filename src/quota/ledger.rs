@@ -144,11 +144,9 @@ impl Ledger {
         // While more are busy than in force, the first to come free are retired.
         let surplus = u64::from(busy.saturating_sub(in_force));
         let place = usize::try_from(index - spare + surplus).unwrap_or(usize::MAX);
-        match self.cooling.get(place) {
-            // After the window was shortened others may be used twice before this one cools: stay a lower bound.
-            Some(at) => (*at).clamp(opens, later(opens, cycle(self.limit))),
-            None => later(now, cycle(self.limit)).max(opens),
-        }
+        let answered_now = later(now, cycle(self.limit)).max(opens);
+        // One that began to cool before the window was shortened may cool longer than those yet to be answered.
+        self.cooling.get(place).map_or(answered_now, |at| (*at).clamp(opens, answered_now))
     }
 
     /// A look at the books. Call [`Ledger::advance`] first.

@@ -22,6 +22,8 @@ const W: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(100_000);
 /// A window with all that is added to it, rounded up to the timer's grain.
 const TURN: Duration = Duration::from_millis(1003);
+/// Timers' grain, with what those who are not first in line add to it.
+const GRACE: Duration = Duration::from_millis(5);
 
 fn limit(requests: u32, per: Duration) -> Limit {
     Limit { requests: NonZeroU32::new(requests).unwrap(), per }
@@ -59,7 +61,8 @@ fn sum(look: Snapshot) -> u32 {
     look.free + look.in_flight + look.cooling + look.retired
 }
 
-type Served = Arc<Mutex<Vec<(&'static str, usize)>>>;
+/// Who was served, its number in its client's line, and when.
+type Served = Arc<Mutex<Vec<(&'static str, usize, Instant)>>>;
 
 /// `count` orders of a client that come now, in order, and use their seats at once.
 fn queue_up(
@@ -72,7 +75,7 @@ fn queue_up(
         let (bucket, served) = (bucket.clone(), served.clone());
         tasks.spawn(async move {
             let seat = bucket.seat(&payer(name, weight), within(LONG)).await.unwrap();
-            served.lock().unwrap().push((name, number));
+            served.lock().unwrap().push((name, number, Instant::now()));
             use_up(seat);
         });
     }
@@ -119,16 +122,20 @@ async fn a_bucket_that_begins_empty_fills_after_one_window() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_of_one_client_delay_another_by_at_most_one_turn_and_stay_in_order() {
-    let (bucket, served, mut tasks) = (bucket(10, Begin::Full), Served::default(), JoinSet::new());
-    queue_up(&mut tasks, &bucket, &served, ("a", 1, 1000));
-    sleep(Duration::from_millis(2500)).await;
-    let before = served.lock().unwrap().len();
-    queue_up(&mut tasks, &bucket, &served, ("b", 1, 1));
-    tasks.join_all().await;
-    let served = served.lock().unwrap();
-    let turns = served.iter().skip(before).position(|(name, _)| *name == "b").unwrap();
-    assert!(turns <= 1, "{turns} turns");
-    assert!(served.iter().filter(|(name, _)| *name == "a").is_sorted());
+    for seats in [1, 10] {
+        let (bucket, served, mut tasks) = (bucket(seats, Begin::Full), Served::default(), JoinSet::new());
+        queue_up(&mut tasks, &bucket, &served, ("a", 1, 1000));
+        sleep(Duration::from_millis(2500)).await;
+        let asked = Instant::now();
+        queue_up(&mut tasks, &bucket, &served, ("b", 1, 1));
+        tasks.join_all().await;
+        let mut served = served.lock().unwrap().clone();
+        let (_, _, when) = *served.iter().find(|(name, ..)| *name == "b").unwrap();
+        let turns = served.iter().filter(|(_, _, at)| *at > asked && *at < when).count();
+        assert!(turns <= 1, "{turns} turns with {seats} seats");
+        served.sort_unstable();
+        assert!(served.is_sorted_by_key(|(name, _, at)| (*name, *at)), "first come, first served");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +145,7 @@ async fn weights_share_an_overloaded_bucket() {
     queue_up(&mut tasks, &bucket, &served, ("b", 3, 400));
     sleep(TURN * 40 + W / 2).await;
     let served = served.lock().unwrap();
-    let of_a = served.iter().filter(|(name, _)| *name == "a").count();
+    let of_a = served.iter().filter(|(name, ..)| *name == "a").count();
     assert_eq!(served.len(), 400);
     assert!(of_a.abs_diff(100) <= 1, "{of_a}");
 }
@@ -154,7 +161,7 @@ async fn overload_uses_nearly_all_of_what_the_round_trip_leaves() {
                 loop {
                     let mut seat = bucket.seat(&payer("a", 1), within(LONG)).await.unwrap();
                     seat.sending();
-                    served.lock().unwrap().push(("a", 0));
+                    served.lock().unwrap().push(("a", 0, Instant::now()));
                     sleep(rtt).await;
                     seat.answered();
                 }
@@ -209,7 +216,6 @@ async fn who_is_overtaken_is_refused_by_its_deadline() {
         assert!(first.is_ok());
         assert!(matches!(second, Err(Refused::Spent { .. })), "{second:?}");
     }
-    const GRACE: Duration = Duration::from_millis(5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +233,7 @@ async fn who_leaves_costs_nothing_and_loses_no_seat() {
     leaving.abort_all();
     while leaving.join_next().await.is_some() {}
     tasks.join_next().await.unwrap().unwrap();
-    assert_eq!(*served.lock().unwrap(), [("a", 0)]);
+    assert_eq!(served.lock().unwrap().len(), 1);
     let look = bucket.snapshot();
     assert_eq!((look.waiting, look.in_flight, look.cooling), (0, 0, 1));
 }
@@ -257,7 +263,7 @@ async fn a_first_in_line_that_is_never_polled_does_not_stop_the_others() {
     let began = Instant::now();
     for turn in 1..5 {
         use_up(bucket.seat(&payer("b", 1), within(LONG)).await.unwrap());
-        assert!(began.elapsed() <= TURN * turn, "{:?}", began.elapsed());
+        assert!(began.elapsed() <= (TURN + GRACE) * turn, "{:?}", began.elapsed());
     }
     drop(stuck);
     assert_eq!(bucket.snapshot().in_flight, 0);
@@ -339,6 +345,21 @@ async fn a_raised_limit_serves_those_who_wait_and_a_lowered_one_waits_for_the_su
     assert!(began.elapsed() > W - Duration::from_millis(5) && began.elapsed() <= TURN);
     sleep(TURN).await;
     assert_eq!(sum(bucket.snapshot()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_window_wakes_those_who_wait_for_the_longer_one() {
+    let bucket = Bucket::new(limit(1, W * 60), Begin::Full, Clock::system());
+    let mut held = seat(&bucket, Duration::ZERO).await.unwrap();
+    held.sending();
+    let mut tasks = JoinSet::new();
+    queue_up(&mut tasks, &bucket, &Served::default(), ("a", 1, 1));
+    settle().await;
+    bucket.reconfigure(limit(1, W));
+    held.answered();
+    let answered = Instant::now();
+    tasks.join_all().await;
+    assert!(answered.elapsed() > W && answered.elapsed() <= TURN, "{:?}", answered.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,15 @@ impl Limits {
         Self([limit; BucketName::ALL.len()])
     }
 
+    /// Whether every share points at a limit of its own.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.0.iter().all(|limit| match limit {
+            Limit::Own { .. } => true,
+            Limit::Share(home) => matches!(self.0[*home as usize], Limit::Own { .. }),
+        })
+    }
+
     fn set(&mut self, bucket: BucketName, limit: Limit) {
         self.0[bucket as usize] = limit;
     }
@@ -110,7 +119,7 @@ impl Counters {
         self.limits = limits;
     }
 
-    /// A share of a share is counted where the first one points: configuration refuses chains.
+    /// A share of a share is not limited: see [`Limits::is_sound`].
     fn resolve(&self, bucket: BucketName) -> (BucketName, usize, Duration) {
         let home = match self.limits.0[bucket as usize] {
             Limit::Own { .. } => bucket,

@@ -1,5 +1,10 @@
 //! Promises kept, a file each, over real sockets against the simulated vendor.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+mod client;
 mod egress;
 mod front;
+mod history_service;
+mod layers;
+mod readme;
+mod simulator;

@@ -120,13 +120,10 @@ struct Fjall {
 
 impl Fjall {
     fn open(folder: &Path) -> Self {
-        let db = fjall::Database::builder(folder.join("fjall"))
-            .cache_size(CACHE as u64)
-            .max_write_buffer_size(Some(CACHE as u64))
-            .worker_threads(1)
-            .open()
-            .unwrap();
-        let records = db.keyspace("records", fjall::KeyspaceCreateOptions::default).unwrap();
+        let db =
+            fjall::Database::builder(folder.join("fjall")).cache_size(CACHE as u64).worker_threads(1).open().unwrap();
+        let records =
+            db.keyspace("records", || fjall::KeyspaceCreateOptions::default().max_memtable_size(CACHE as u64)).unwrap();
         Self { db, records }
     }
 }
@@ -217,7 +214,8 @@ impl Engine for Sqlite {
 
     fn read(&self, log: u32, from: u64, enough: &mut dyn FnMut(u64, &[u8]) -> bool) {
         let c = self.reader.lock().unwrap();
-        let mut select = c.prepare_cached("SELECT id, value FROM records WHERE id BETWEEN ?1 AND ?2 ORDER BY id").unwrap();
+        let mut select =
+            c.prepare_cached("SELECT id, value FROM records WHERE id BETWEEN ?1 AND ?2 ORDER BY id").unwrap();
         let mut rows = select.query((id(log, from), id(log, u64::MAX))).unwrap();
         while let Some(row) = rows.next().unwrap() {
             let key = row.get::<_, i64>(0).unwrap() as u64 & ((1 << 48) - 1);
@@ -229,14 +227,17 @@ impl Engine for Sqlite {
 
     fn delete(&self, log: u32, to: u64, most: usize) -> usize {
         let c = self.writer.lock().unwrap();
-        let sql = "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)";
+        let sql =
+            "DELETE FROM records WHERE id IN (SELECT id FROM records WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)";
         c.prepare_cached(sql).unwrap().execute((id(log, 0), id(log, to), most as i64)).unwrap()
     }
 
     fn last(&self, log: u32) -> Option<u64> {
         let c = self.reader.lock().unwrap();
         let max: Option<i64> = c
-            .query_row("SELECT MAX(id) FROM records WHERE id BETWEEN ?1 AND ?2", (id(log, 0), id(log, u64::MAX)), |r| r.get(0))
+            .query_row("SELECT MAX(id) FROM records WHERE id BETWEEN ?1 AND ?2", (id(log, 0), id(log, u64::MAX)), |r| {
+                r.get(0)
+            })
             .unwrap();
         max.map(|id| id as u64 & ((1 << 48) - 1))
     }

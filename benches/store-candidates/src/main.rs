@@ -1,7 +1,9 @@
-//! Measures embedded storage engines for rtm-gateway's event log. One command: `cargo run --release`.
+//! Measures embedded storage engines for rtm-gateway's event log. One command: `cargo run --release`; with names of
+//! engines after it, only those.
 //!
 //! Each engine runs in child processes of its own (so that memory and `kill -9` are real), one after the other, in a
 //! temporary folder under the current one. Events are 120 bytes; a record is one event, or one batch (one read of the vendor).
+#![allow(clippy::disallowed_methods, reason = "a program of its own: the gateway's clock and settings are not here")]
 
 mod engines;
 
@@ -14,7 +16,11 @@ use std::time::{Duration, Instant};
 use engines::{Engine, NAMES, Record};
 
 const EVENT: usize = 120;
-const EVENTS: u64 = 1_000_000;
+
+/// Events of the large log: 1 million, or what the environment says (`EVENTS=17000000` makes 2 GiB).
+fn events() -> u64 {
+    std::env::var("EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000)
+}
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +29,9 @@ fn main() {
         ["child", engine, folder, shape, "groups"] => groups(&*engines::open(engine, Path::new(folder)), shape),
         ["child", engine, folder, shape, "big"] => big(engine, Path::new(folder), shape),
         ["child", engine, folder, shape, "rest"] => rest(engine, Path::new(folder), shape),
-        ["child", engine, folder, shape, "append-until-killed"] => append_until_killed(engine, Path::new(folder), shape),
+        ["child", engine, folder, shape, "append-until-killed"] => {
+            append_until_killed(engine, Path::new(folder), shape)
+        }
         engines => {
             for engine in if engines.is_empty() { &NAMES[..] } else { engines } {
                 for shape in ["event", "batch"] {
@@ -56,7 +64,9 @@ fn child(engine: &str, folder: &Path, shape: &str, mode: &str) -> Command {
 /// `n` events of `log` from number `first`, as records of the shape asked for.
 fn records(shape: &str, log: u32, first: u64, n: u64) -> Vec<Record> {
     let event = |k: u64| {
-        let mut text = format!("{{\"ms\":{k:013},\"type\":\"Join\",\"group_id\":\"channel-{}\",\"user_id\":\"user-{k}", k % 97).into_bytes();
+        let mut text =
+            format!("{{\"ms\":{k:013},\"type\":\"Join\",\"group_id\":\"channel-{}\",\"user_id\":\"user-{k}", k % 97)
+                .into_bytes();
         let filler = k.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         while text.len() < EVENT - 2 {
             text.push(b'a' + ((filler >> (text.len() % 59)) % 26) as u8);
@@ -126,23 +136,24 @@ fn groups(engine: &dyn Engine, shape: &str) {
     println!("   {per_second:.0} appends/s in {commits} commits for {} appends", 8 * 150);
 }
 
-/// A million events in; reads from cursors; the oldest tenth out, in steps of 10 000 events; another tenth in.
+/// All events in; reads from cursors; the oldest tenth out, in steps of 10 000 events; another tenth in.
 fn big(name: &str, folder: &Path, shape: &str) {
+    let events = events();
     let engine = engines::open(name, folder);
     let began = Instant::now();
     let mut next = 1;
-    while next <= EVENTS {
+    while next <= events {
         engine.commit(&records(shape, 0, next, 1000));
         next += 1000;
     }
-    println!("   load of {EVENTS} in commits of 1000: {:.1?}, {} on disk", began.elapsed(), mebibytes(size(folder)));
-    let times = (0..200u64).map(|k| read(&*engine, 1 + (k * 7919 * 101) % (EVENTS - 2000))).collect();
+    println!("   load of {events} in commits of 1000: {:.1?}, {} on disk", began.elapsed(), mebibytes(size(folder)));
+    let times = (0..200u64).map(|k| read(&*engine, 1 + (k * 7919 * 101) % (events - 2000))).collect();
     print_times("read of 1000 from a cursor", times);
     let mut times = Vec::new();
     let step = if shape == "event" { 10_000 } else { 10 };
     loop {
         let began = Instant::now();
-        let gone = engine.delete(0, EVENTS / 10, step);
+        let gone = engine.delete(0, events / 10, step);
         if gone == 0 {
             break;
         }
@@ -151,7 +162,16 @@ fn big(name: &str, folder: &Path, shape: &str) {
     let total: Duration = times.iter().sum();
     print_times(&format!("delete of the oldest tenth, {total:.1?}, a step"), times);
     let after = size(folder);
-    while next <= EVENTS + EVENTS / 10 {
+    let times = (0..200)
+        .map(|k| {
+            let records = records(shape, 7, 1 + k, 1);
+            let began = Instant::now();
+            engine.commit(&records);
+            began.elapsed()
+        })
+        .collect();
+    print_times("append of 1 beside all that", times);
+    while next <= events + events / 10 {
         engine.commit(&records(shape, 0, next, 1000));
         next += 1000;
     }
@@ -179,7 +199,11 @@ fn rest(name: &str, folder: &Path, shape: &str) {
     engine.commit(&records(shape, 0, last + 1, 1000));
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).unwrap_or("?").trim().to_owned();
-    println!("   opening after a clean stop {opened:.1?}; memory at rest {} (anonymous {})", line("VmRSS:"), line("RssAnon:"));
+    println!(
+        "   opening after a clean stop {opened:.1?}; memory at rest {} (anonymous {})",
+        line("VmRSS:"),
+        line("RssAnon:")
+    );
 }
 
 fn append_until_killed(name: &str, folder: &Path, shape: &str) {

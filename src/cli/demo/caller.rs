@@ -58,7 +58,6 @@ impl Caller {
         let exchange = async {
             let response = self.client.request(request).await.map_err(|e| e.to_string())?;
             let status = response.status();
-            #[expect(clippy::disallowed_methods, reason = "bounded by Limited")]
             let bytes = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|e| e.to_string())?;
             let body = serde_json::from_slice(&bytes.to_bytes()).unwrap_or(Value::Null);
             Ok(Answer { status, body })

@@ -186,8 +186,6 @@ fn an_app_needs_an_id_of_its_own_and_a_credential_that_is_there() {
     let basic = "kind = \"basic\"\napi_key = $SECRET\napi_secret = $SECRET";
     let key = |value: &str| app("id = \"a\"", &format!("kind = \"basic\"\napi_secret = $SECRET\napi_key = {value}"));
     for (text, path, line, word) in [
-        (String::new(), "apps", 1, "at least one [[apps]]"),
-        ("apps = []".into(), "apps", 1, "at least one [[apps]]"),
         ("[apps]\nid = \"a\"".into(), "apps", 1, "[[apps]]"),
         (app("", basic), "apps[0].id", 1, "missing"),
         (app("id = \"a.b\"", basic), "apps[0].id", 2, "1 to 64 characters"),

@@ -53,12 +53,12 @@ pub(in crate::events) struct Settings {
 }
 
 impl Settings {
-    /// As configured.
+    /// As configured, within a day (so that no sum overflows).
     pub(in crate::events) fn new(events: &config::Events, upstream: &config::Upstream) -> Self {
         Self {
-            poll_interval: events.poll_interval,
-            poll_interval_idle: events.poll_interval_idle,
-            give_up_after: WAIT_FOR_A_SEAT + upstream.connect_timeout + upstream.request_timeout,
+            poll_interval: events.poll_interval.min(A_DAY),
+            poll_interval_idle: events.poll_interval_idle.min(A_DAY),
+            give_up_after: WAIT_FOR_A_SEAT + upstream.connect_timeout.min(A_DAY) + upstream.request_timeout.min(A_DAY),
         }
     }
 }
@@ -239,6 +239,8 @@ impl Drop for Unstored<'_> {
 
 /// How long a read may wait for its turn within the quota; then nothing was sent, and it is tried again.
 const WAIT_FOR_A_SEAT: Duration = Duration::from_secs(2);
+
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The one at hand and those given up. With egress's limit of six request timeouts there are fewer.
 const READS_UNDER_WAY: usize = 8;

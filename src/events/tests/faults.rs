@@ -112,8 +112,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
     let (store, tasks) = (Arc::new(MemoryStore::default()), Tasks::new());
     store.delay.store(3, Ordering::Relaxed);
     let source: Arc<dyn Source> = vendor.clone();
-    let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    let events = Events::with_source(store.clone(), source, tasks.clone(), clock, Metrics::new());
+    let events = Events::with_source(store.clone(), source, tasks.clone(), clock(), Metrics::new());
     events.apply(&[config(&["cn"])], &config::Upstream::default()).await.unwrap();
     for trouble in troubles {
         let (broken, unready, millis) = match trouble {

@@ -4,8 +4,6 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
-    let rig = Rig::new(&[]).await;
-    drop(rig);
     let vendor = Arc::new(Script::default());
     vendor.say("cn", [answer(0..1000), answer(1000..1007), answer(0..0), answer(1007..1009)]);
     let rig = Rig::with(MemoryStore::default(), config(&["cn"]), vendor).await;
@@ -193,6 +191,20 @@ async fn what_another_region_returned_is_dropped_also_after_a_restart() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     expected.push("0".into());
     assert_eq!(rig.all().await, expected, "outside of the window");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_is_tried_again_counts_as_one_sighting() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.until_seen(2).await;
+    rig.store.broken.store(true, Ordering::Relaxed);
+    rig.vendor.say("cn", [answer(1..2)]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    rig.store.broken.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    rig.vendor.say("eu", [Step::Answer(200, r#"{"events":[1,1]}"#.into())]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(rig.all().await, ["1", "1"], "the second of eu is another event");
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,7 @@ async fn subscriptions_are_bounded_in_number() {
 }
 
 #[derive(Clone, Debug)]
-enum Act {
+pub(super) enum Act {
     Append(u64),
     Mark,
     Read { limit: usize, markers: bool },
@@ -74,7 +74,7 @@ enum Act {
     Kill,
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+pub(super) fn acts(most: usize) -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         3 => (1..30u64).prop_map(Act::Append),
         1 => Just(Act::Mark),
@@ -84,12 +84,11 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::Restart),
         1 => Just(Act::Kill),
     ];
-    prop::collection::vec(act, 0..50)
+    prop::collection::vec(act, 0..most)
 }
 
-/// Does `acts`, then reads to the end. Returns how often each event was handed over, and in which order.
-async fn run(acts: &[Act]) -> (u64, Vec<String>) {
-    let mut rig = Rig::quiet().await;
+/// Does `acts`, then reads to the end. Returns how many events there were, and what was handed over, in its order.
+pub(super) async fn run(mut rig: Rig, acts: &[Act]) -> (u64, Vec<String>) {
     let (mut appended, mut handed_over, mut on_their_way) = (0, Vec::new(), Vec::<Delivery>::new());
     for act in acts {
         match act {
@@ -138,7 +137,7 @@ async fn run(acts: &[Act]) -> (u64, Vec<String>) {
 }
 
 /// What is dropped, killed or read by several at once may come twice; otherwise a subscription is a queue.
-fn is_one_careful_reader(acts: &[Act]) -> Vec<Act> {
+pub(super) fn one_careful_reader(acts: &[Act]) -> Vec<Act> {
     let careful = acts.iter().filter(|act| !matches!(act, Act::Lose(_) | Act::Kill | Act::HandOver(_))).cloned();
     careful
         .flat_map(|act| match act {
@@ -156,8 +155,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_event_reaches_the_subscription_whatever_fails(acts in acts()) {
-        let (appended, handed_over) = in_paused_time(run(&acts));
+    fn every_event_reaches_the_subscription_whatever_fails(acts in acts(50)) {
+        let (appended, handed_over) = in_paused_time(async { run(Rig::quiet().await, &acts).await });
         let distinct: std::collections::BTreeSet<u64> = handed_over.iter().map(|text| text.parse().unwrap()).collect();
         prop_assert!(distinct.into_iter().eq(0..appended));
         if !acts.iter().any(|act| matches!(act, Act::Restart | Act::Kill)) {
@@ -166,8 +165,8 @@ proptest! {
     }
 
     #[test]
-    fn one_reader_who_loses_nothing_gets_each_event_once_and_in_order(acts in acts()) {
-        let (appended, handed_over) = in_paused_time(run(&is_one_careful_reader(&acts)));
+    fn one_reader_who_loses_nothing_gets_each_event_once_and_in_order(acts in acts(50)) {
+        let (appended, handed_over) = in_paused_time(async { run(Rig::quiet().await, &one_careful_reader(&acts)).await });
         prop_assert_eq!(handed_over, numbers(0..appended));
     }
 }

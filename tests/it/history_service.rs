@@ -1,0 +1,165 @@
+//! History and count through the real egress, against the simulated vendor: whole answers from a list that moves and a
+//! vendor that fails, without one breach of its rules.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rtm_gateway::clock::Clock;
+use rtm_gateway::config::{App, Config, Credential, Quota, Region};
+use rtm_gateway::egress::{Egress, Past};
+use rtm_gateway::history::{Answer, Error, History, Terms};
+use rtm_gateway::metrics::Metrics;
+use rtm_gateway::names::{AppId, ClientName, RegionName};
+use rtm_gateway::order::Payer;
+use rtm_gateway::secret::SecretSource;
+use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message, Profile, Sim, Snapshot};
+use rtm_gateway::task::Tasks;
+use rtm_gateway::vendor::Vendor;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+const APP: &str = "demo-app";
+
+/// Far enough back that no result depends on the hour of the test, near enough to be kept by the vendor.
+fn base_ms() -> u64 {
+    Clock::system().wall_ms().0 - 3_600_000
+}
+
+struct Rig {
+    sim: Sim,
+    history: History,
+    tasks: Tasks,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new(app: simulator::App, vendor: Vendor) -> Self {
+        let sim = Sim::start(app.basic("key", "secret")).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let secret = |name: &str| {
+            std::fs::write(folder.path().join(name), name).unwrap();
+            SecretSource::File(folder.path().join(name))
+        };
+        let mut config = Config::default();
+        config.upstream.vendor = vendor;
+        config.apps = vec![App {
+            id: AppId::parse(APP).unwrap(),
+            regions: vec![Region { name: RegionName::parse("cn").unwrap(), base_url: sim.base_url().parse().unwrap() }],
+            credential: Credential::Basic { api_key: secret("key"), api_secret: secret("secret") },
+            quota: Quota::default(),
+            events: rtm_gateway::config::Events::default(),
+            history: rtm_gateway::config::History::default(),
+        }];
+        let (clock, metrics, tasks) = (Clock::system(), Metrics::new(), Tasks::new());
+        let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &tasks).unwrap();
+        let history = History::new(egress, tasks.clone(), clock, metrics);
+        history.apply(&config.apps, vendor);
+        Self { sim, history, tasks, _folder: folder }
+    }
+
+    async fn query(&self, body: &Value) -> Result<Value, Error> {
+        let answer = self.history.query(&AppId::parse(APP).unwrap(), body.to_string().as_bytes(), terms()).await?;
+        Ok(value(&answer))
+    }
+
+    async fn stop(self) {
+        self.tasks.finish(Duration::from_secs(5)).await;
+        assert_eq!(self.sim.violations(), []);
+        self.sim.stop().await;
+    }
+}
+
+fn terms() -> Terms {
+    let payer = Payer { client: ClientName::parse("tester").unwrap(), weight: 1 };
+    Terms { payer, deadline: Instant::now() + Duration::from_secs(30), fresh: false, respond_async: false }
+}
+
+fn value(answer: &Answer) -> Value {
+    let members = String::from_utf8(answer.members.concat()).unwrap();
+    serde_json::from_str(&format!("{{{members}}}")).unwrap()
+}
+
+fn message(n: u64, ms: u64) -> Message {
+    Message::peer("alice", "bob", &n.to_string()).at(ms)
+}
+
+fn payloads(answer: &Value) -> Vec<u64> {
+    let messages = answer["messages"].as_array().unwrap();
+    messages.iter().map(|message| message["payload"].as_str().unwrap().parse().unwrap()).collect()
+}
+
+fn body(limit: u64, order: &str) -> Value {
+    let (start, end) = (base_ms() / 1000 - 10, base_ms() / 1000 + 7200);
+    json!({"filter": {"source": "alice", "destination": "", "start_time": start, "end_time": end},
+        "limit": limit, "order": order})
+}
+
+#[tokio::test]
+async fn a_list_that_moves_under_a_failing_vendor_comes_whole() {
+    for (order, snapshot) in [("asc", Snapshot::Fetch), ("desc", Snapshot::Create)] {
+        let rig = Rig::new(simulator::App::new(APP), Vendor::AnyRtc).await;
+        let world = rig.sim.world();
+        world.set_rules(APP, |rules| {
+            rules.snapshot = snapshot;
+            rules.dead_handle = DeadHandle::Gone;
+            rules.unknown_members = true;
+        });
+        let base = base_ms();
+        // Seven messages share a millisecond, 350 a second; numbers rise with time.
+        world.add_messages(APP, (0..2000).map(|n| message(n, base + n / 7 * 20)));
+        let (next, oldest) = (AtomicU64::new(2000), AtomicU64::new(0));
+        world.before_each(move |world, endpoint| {
+            if matches!(endpoint, Endpoint::HistoryCreate | Endpoint::HistoryGet) {
+                let n = next.fetch_add(3, Ordering::Relaxed);
+                world.add_messages(APP, (n..n + 3).map(|n| message(n, base + n / 7 * 20)));
+                let gone = oldest.fetch_add(2, Ordering::Relaxed);
+                world.remove_messages(APP, |m| m.payload.parse::<u64>().is_ok_and(|n| n < gone));
+            }
+        });
+        rig.sim.random(
+            Profile::seeded(7)
+                .with_at(Endpoint::HistoryGet, 0.05, Fault::ResetAfter)
+                .with_at(Endpoint::HistoryGet, 0.05, Fault::CutBody { keep: 500 })
+                .with_at(Endpoint::HistoryGet, 0.05, Fault::garbage("{\"code\":\"ok\",\"messages\":["))
+                .with_at(Endpoint::HistoryGet, 0.05, Fault::status_but_acted(500))
+                .with_at(Endpoint::HistoryCreate, 0.05, Fault::status(503))
+                .with(0.3, Fault::JitterAfter(Duration::from_millis(30))),
+        );
+        let got = payloads(&rig.query(&body(1200, order)).await.unwrap());
+        assert_eq!(got.len(), 1200);
+        let step = |pair: &[u64]| if order == "asc" { pair[0] + 1 == pair[1] } else { pair[0] == pair[1] + 1 };
+        assert!(got.windows(2).all(step), "{order}: {got:?}");
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn both_dialects_and_both_names_of_the_list_are_understood() {
+    for (vendor, dialect, member) in
+        [(Vendor::AnyRtc, Dialect::AnyRtc, "message"), (Vendor::Agora, Dialect::Agora, "messages")]
+    {
+        let rig = Rig::new(simulator::App::new(APP), vendor).await;
+        rig.sim.world().set_rules(APP, |rules| {
+            rules.dialect = dialect;
+            rules.messages_member = member;
+        });
+        let base = base_ms();
+        rig.sim.world().add_messages(APP, (0..30).map(|n| message(n, base + n)));
+        let got = rig.query(&body(20, "asc")).await.unwrap();
+        assert_eq!(payloads(&got), (0..20).collect::<Vec<_>>());
+        let query = format!("&source=\"alice\"&start_time={}&end_time={}", base / 1000 - 1, base / 1000 + 100);
+        let counted = rig.history.count(&AppId::parse(APP).unwrap(), Some(&query), terms()).await.unwrap();
+        assert_eq!(value(&counted), json!({"code": "ok", "count": 30}));
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_vendor_refuses_reaches_the_caller_as_it_is() {
+    let rig = Rig::new(simulator::App::new(APP), Vendor::AnyRtc).await;
+    rig.sim.on(Endpoint::HistoryCreate, Fault::status(400));
+    let Err(Error::Refused(reply)) = rig.query(&body(20, "asc")).await else { panic!("must be refused") };
+    assert_eq!(reply.status, 400);
+    assert!(reply.body.starts_with(b"{\"result\":\"failed\""));
+    rig.stop().await;
+}

@@ -1,0 +1,19 @@
+//! The real binary as an operator meets it: signals, `kill -9`, reloads, a full disk. Against the simulated vendor.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+#[path = "../it/client.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod client;
+mod commands;
+mod full_disk;
+mod gateway;
+mod kill;
+mod reload;
+mod stop;

@@ -1,0 +1,50 @@
+//! Reload: a changed file or SIGHUP is applied whole; what does not validate changes nothing.
+
+use std::fs;
+
+use rtm_gateway::names::Stream;
+use rtm_gateway::secret::Secret;
+use rtm_gateway::simulator::Credential;
+use rustix::process::Signal;
+
+use crate::gateway::{APP, Gateway, Home, api, client, vendor};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_applied_without_dropping_a_connection_and_a_bad_one_is_refused_whole() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let mut kept = gateway.caller("one").await;
+    assert_eq!(kept.get(&api("vendor/user_events")).await.unwrap().status, 200);
+    let mut newcomer = gateway.caller("three").await;
+    assert_eq!(newcomer.get(&api("vendor/user_events")).await.unwrap().status, 401);
+
+    home.write(&format!("{}{}{}", home.base(&vendor), client("one"), client("three")));
+    gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["applied"] == 1).await;
+    assert_eq!(newcomer.get(&api("vendor/user_events")).await.unwrap().status, 200);
+    assert_eq!(kept.get(&api("vendor/user_events")).await.unwrap().status, 200, "on the same connection");
+
+    home.write("[server]\nlisten = 7\n");
+    let body = gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["refused"] == 1).await;
+    assert!(body["reload"]["last_refusal"].to_string().contains("server.listen"), "{body}");
+    assert_eq!(newcomer.get(&api("vendor/user_events")).await.unwrap().status, 200, "the old one stays");
+
+    home.write(&format!("{}{}", home.base(&vendor), client("one")));
+    gateway.signal(Signal::HUP);
+    gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["applied"] == 2).await;
+    assert_eq!(newcomer.get(&api("vendor/user_events")).await.unwrap().status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_secret_is_taken_up_and_no_event_is_missed() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let second = Credential::Basic { key: "api-key".into(), secret: Secret::new("second".into()) };
+    vendor.world().set_credentials(APP, vec![second]);
+    vendor.emit_many(APP, Stream::UserEvents, 3);
+    fs::write(home.path("secret"), "second").unwrap();
+    let mut caller = gateway.caller("one").await;
+    let reply = caller.get(&api("vendor/user_events?wait=15s")).await.unwrap();
+    assert_eq!(reply.json()["events"].as_array().unwrap().len(), 3, "{}", reply.text());
+}

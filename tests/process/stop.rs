@@ -1,0 +1,56 @@
+//! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0.
+
+use std::time::Duration;
+
+use rtm_gateway::names::Stream;
+use rtm_gateway::simulator::{Endpoint, Fault};
+use rustix::process::Signal;
+
+use crate::gateway::{APP, Gateway, Home, api, vendor};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_in_flight_is_stored_and_a_waiting_reader_is_answered() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let mut gateway = Gateway::start(&home);
+    let mut waiting = gateway.caller("one").await;
+    let poll = tokio::spawn(async move { waiting.get(&api("vendor/channel_events?wait=30s")).await });
+    gateway
+        .admin_says("/admin/v1/subscriptions", |_, body| {
+            body["subscriptions"].as_array().is_some_and(|s| !s.is_empty())
+        })
+        .await;
+    // The next read takes events and answers late: the stop comes in between.
+    vendor.on(Endpoint::UserEvents, Fault::DelayAfter(Duration::from_millis(600)));
+    vendor.emit_many(APP, Stream::UserEvents, 5);
+    vendor.wait_until(|_| vendor.ledger(APP, Stream::UserEvents).waiting.is_empty()).await.unwrap();
+    gateway.signal(Signal::TERM);
+    let answered = poll.await.unwrap().unwrap();
+    assert_eq!(answered.status, 200);
+    assert_eq!(answered.json()["events"], serde_json::json!([]));
+    gateway.logged("stopped");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+
+    let gateway = Gateway::start(&home);
+    let reply = gateway.caller("one").await.get(&api("vendor/user_events")).await.unwrap();
+    assert_eq!(reply.json()["events"].as_array().unwrap().len(), 5);
+    assert_eq!(vendor.violations(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_query_under_way_is_finished() {
+    let vendor = vendor().await;
+    vendor.add_message(APP, rtm_gateway::simulator::Message::peer("a", "b", "hello"));
+    vendor.world().set_rules(APP, |rules| rules.in_progress = 1);
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let mut caller = gateway.caller("one").await;
+    let query = r#"{"filter":{"source":"a","start_time":1,"end_time":4000000000}}"#;
+    let asked = tokio::spawn(async move { caller.post(&api("message/history/query"), query).await });
+    vendor.wait_until(|stats| stats.of(Endpoint::HistoryGet).answered() == 1).await.unwrap();
+    gateway.signal(Signal::TERM);
+    let reply = asked.await.unwrap().unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.json()["messages"][0]["payload"], "hello");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
