@@ -1,8 +1,8 @@
 //! Bodies: what a response carries to its caller, and how a request's body is read.
 //!
 //! Invariants:
-//! - A response body's length is known before its first byte: its frames are all there. Frames are shared buffers, so the
-//!   same event text goes to a thousand readers from one copy.
+//! - A response body's length is known before its first byte: its frames are all there. Frames are shared buffers, so
+//!   the same event text goes to a thousand readers from one copy.
 //! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
 //!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
@@ -27,8 +27,10 @@ pub struct Body {
     next: Option<Bytes>,
     total: u64,
     left: u64,
-    /// HTTP/2: the last byte is a frame of its own, see [`Body::bind`].
-    split_tail: bool,
+    /// HTTP/2: the end is taken in steps, see [`Body::bind`].
+    stepwise: bool,
+    /// Nothing is left, and the machinery is done with what it took.
+    is_over: bool,
     ending: Option<Box<dyn Ending>>,
     ticket: Option<Ticket>,
 }
@@ -81,7 +83,7 @@ impl From<Bytes> for Body {
 
 impl Body {
     fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
-        Self { frames, next, total, left: total, split_tail: false, ending: None, ticket: None }
+        Self { frames, next, total, left: total, stepwise: false, is_over: total == 0, ending: None, ticket: None }
     }
 
     /// How many bytes it had from the start.
@@ -100,15 +102,18 @@ impl Body {
         self.next = None;
         self.frames = Vec::new().into_iter();
         self.left = 0;
+        self.is_over = true;
     }
 
     /// Ties it to the connection that will carry it.
     ///
-    /// On HTTP/2 the last byte is sent as a frame of its own. A frame is taken whole as soon as the caller's window has
-    /// room for one byte; so when that last frame is taken, the window has room for the whole body, and the connection's
-    /// next complete flush carries all of it.
+    /// HTTP/1.1 has every byte of a frame in its write buffer when it takes the next, or drops the body. HTTP/2 does
+    /// not: hyper takes a frame, then waits until the caller's window has room for one byte of it, then hands all of
+    /// it on, then asks for the next. So there the last byte is a frame of its own, and after it the body must be
+    /// asked once more before it is over: then the window has room for all of it, and the connection's next complete
+    /// flush carries it.
     pub fn bind(&mut self, ticket: Ticket, http2: bool) {
-        self.split_tail = http2 && self.ending.is_some();
+        self.stepwise = http2 && self.ending.is_some();
         self.ticket = Some(ticket);
     }
 }
@@ -118,19 +123,23 @@ impl hyper::body::Body for Body {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(mut frame) = self.next.take() else { return Poll::Ready(None) };
+        let Some(mut frame) = self.next.take() else {
+            self.is_over = true;
+            return Poll::Ready(None);
+        };
         let is_last = frame.len() as u64 == self.left;
-        if is_last && self.split_tail && frame.len() > 1 {
+        if is_last && self.stepwise && frame.len() > 1 {
             self.next = Some(frame.split_off(frame.len() - 1));
         } else {
             self.next = self.frames.next();
         }
         self.left -= frame.len() as u64;
+        self.is_over = self.left == 0 && !self.stepwise;
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.is_over
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -143,8 +152,8 @@ impl Drop for Body {
         if let Some(ending) = &mut self.ending {
             ending.taken(self.total - self.left);
         }
-        // A body of known length is not always polled to `None`: whether it was taken whole is read off what is left.
-        if let (Some(ticket), 0) = (self.ticket.take(), self.left) {
+        // A body of known length is not always polled to `None`: on HTTP/1.1 it is over with its last frame.
+        if let (Some(ticket), true) = (self.ticket.take(), self.is_over) {
             ticket.taken_whole(self.ending.take());
         }
     }

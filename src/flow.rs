@@ -10,8 +10,8 @@
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
 //! | serve    | `routes/*.rs`     | `Served`     | what the services say                                  |
 //!
-//! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has `X-Request-Id` and
-//! `X-RTM-Origin`. Nothing is spawned here: a caller that leaves drops the whole of its request.
+//! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has
+//! `X-Request-Id` and `X-RTM-Origin`. Nothing is spawned here: a caller that leaves drops the whole of its request.
 
 pub mod trail;
 

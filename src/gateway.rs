@@ -1,7 +1,7 @@
 //! A [`Gateway`]: what a request may touch.
 //!
-//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its head to its
-//! end. The services know of reloads themselves.
+//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
+//! head to its end. The services know of reloads themselves.
 
 use std::sync::Arc;
 use std::time::Duration;

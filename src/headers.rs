@@ -1,6 +1,7 @@
 //! Headers: which may leave, which come back, and how the few that we read are read.
 //!
-//! Invariant: what goes to the vendor and what comes back are lists of what is allowed; a header nobody thought of stays.
+//! Invariant: what goes to the vendor and what comes back are lists of what is allowed; a header nobody thought of
+//! stays.
 
 pub mod prefer;
 

@@ -3,10 +3,11 @@
 //! Invariants:
 //! - A socket is bound before anything runs ([`Listener::bind`]), so its port is known and a fault stops the start.
 //! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
-//! - A connection holds one of a bounded number of slots from its accept to its end; callers beyond that wait in the
-//!   system's queue.
+//! - A connection holds one of a bounded number of slots while it is served; callers beyond that wait, one for each
+//!   listener accepted already, the others in the system's queue.
 //! - Nobody takes for ever: a head must come within a time, an HTTP/2 peer must answer pings.
-//! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in hand.
+//! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in
+//!   hand.
 //!
 //! | part | does |
 //! | --- | --- |

@@ -1,8 +1,8 @@
 //! Why a request is refused: the one error type of the request path.
 //!
-//! Invariants: every refusal has one status and one code, by tables without a wildcard, so a new variant does not compile until it
-//! has both. What the caller reads ([`Refusal::detail`]) is made of our own words and of values the caller sent or may
-//! see; what went wrong inside ([`Refusal::cause`]) goes to the log only.
+//! Invariants: every refusal has one status and one code, by tables without a wildcard, so a new variant does not
+//! compile until it has both. What the caller reads ([`Refusal::detail`]) is made of our own words and of values the
+//! caller sent or may see; what went wrong inside ([`Refusal::cause`]) goes to the log only.
 
 mod classify;
 mod problem;
@@ -102,7 +102,8 @@ impl Refusal {
         }
     }
 
-    /// The word software tells refusals apart by. The two with spaces are the vendor's own, for software written for it.
+    /// The word software tells refusals apart by. The two with spaces are the vendor's own, for software written for
+    /// it.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

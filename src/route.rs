@@ -1,8 +1,8 @@
 //! The URL space, parsed once: a request's method and target in, a [`Route`] out, then a [`Call`] inside a grant.
 //!
 //! Invariants: everything a request says in its path and query is a value here, decoded and checked; no later stage
-//! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what takes
-//! another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
+//! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what
+//! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
 mod path;
 mod query;

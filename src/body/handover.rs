@@ -4,11 +4,11 @@
 //! was written and flushed to the system. Where the connection dies before, its ending is dropped instead, and
 //! the events of the response are given again.
 //!
-//! How it is known: the connection's I/O says [`Wire::flushed`] after each successful flush, and [`Wire::wrote`] when it
-//! takes more bytes; the connection's driver says [`Wire::settle`] after each turn of the HTTP machinery.
+//! How it is known: the connection's I/O says [`Wire::flushed`] after each successful flush, and [`Wire::wrote`] when
+//! it takes more bytes; the connection's driver says [`Wire::settle`] after each turn of the HTTP machinery.
 //! - HTTP/1.1 flushes only when its write buffer is empty, so a flush after the body was taken carries all of it.
 //! - HTTP/2 may flush between frames, but ends a turn with a flush only when no frame that fits the caller's
-//!   window is left. The last frame of a body is taken only when the window has room for it (see `Body::bind`).
+//!   window is left; and a body is over only when all of it fits (see `Body::bind`).
 //!
 //! What is not known: whether the peer's machine, or the program on it, has read the bytes. A response small enough for
 //! the socket's buffers counts as handed over although the caller crashed before reading it.

@@ -1,9 +1,9 @@
 //! Callers' keys: `X-API-Key: KEY`, `Authorization: Bearer KEY`, `Authorization: Basic base64(NAME:KEY)`.
 //!
-//! Invariants: only SHA-256 digests of keys are kept. A key is found by the first bytes of its digest and compared whole
-//! without timing leaks; who times us learns of a digest, not of a key. `X-API-Key` alone decides when it is there, because old
-//! software may go on sending the vendor's `Authorization`. A header given twice proves nothing: which one
-//! a proxy before us looked at cannot be known.
+//! Invariants: only SHA-256 digests of keys are kept. A key is found by the first bytes of its digest and compared
+//! whole without timing leaks; who times us learns of a digest, not of a key. `X-API-Key` alone decides when it is
+//! there, because old software may go on sending the vendor's `Authorization`. A header given twice proves nothing:
+//! which one a proxy before us looked at cannot be known.
 
 use std::collections::HashMap;
 

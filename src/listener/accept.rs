@@ -24,9 +24,11 @@ where
 {
     let stop = tasks.stopping();
     let accepting = async {
-        // The slot comes first: who has none waits in the system's queue. The semaphore is never closed.
-        while let Ok(slot) = limits.slots.clone().acquire_owned().await {
+        loop {
             let (stream, conn) = survive(|| socket.accept()).await;
+            // One connection waits here, the others in the system's queue. A slot taken before the accept would be
+            // lost to the other listeners for as long as nobody comes. The semaphore is never closed.
+            let Ok(slot) = limits.slots.clone().acquire_owned().await else { return };
             let serving = connection::serve(stream, Arc::new(conn), handler.clone(), limits.clone(), tasks.stopping());
             tasks.spawn(Kind::Connection, async move {
                 serving.await;

@@ -1,8 +1,8 @@
 //! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, told apart by its first bytes.
 //!
-//! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops all of it
-//! and the order of "body taken", "written", "flushed" is the order in which things happened (`body::handover`).
-//! A stop finishes the requests in hand and takes no more.
+//! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops
+//! all of it and the order of "body taken", "written", "flushed" is the order in which things happened
+//! (`body::handover`). A stop finishes the requests in hand and takes no more.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -19,12 +19,12 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::framing::{Protocol, Watch};
 use super::io::Io;
-use super::socket::Stream;
 use crate::body::Body;
 use crate::body::handover::Wire;
 use crate::conn::Conn;
@@ -39,8 +39,9 @@ const MOST_STREAMS: u32 = 256;
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// Serves a connection to its end.
-pub(super) async fn serve<H, F>(stream: Stream, conn: Arc<Conn>, handler: H, limits: Limits, stop: CancellationToken)
+pub(super) async fn serve<S, H, F>(stream: S, conn: Arc<Conn>, handler: H, limits: Limits, stop: CancellationToken)
 where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Arc<Conn>, Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -160,3 +161,6 @@ impl Drop for Counted {
         self.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Follows the heads of HTTP/1.1 requests as their bytes come in, beside hyper's own parser.
 //!
-//! Why: hyper mends some malformed heads without a word. Of `Content-Length` and `Transfer-Encoding` together it takes
-//! the first out of the header map (and closes the connection after), of equal `Content-Length` lines it keeps one, and a
-//! fragment is cut off a target. Each of these is how a proxy before us and we could read two different requests, so each is to be
-//! refused; but the handler cannot see them. What is found here goes with the request as a [`Fault`].
+//! Why: hyper mends some malformed heads without a word. Of `Content-Length` and `Transfer-Encoding` together it
+//! takes the first out of the header map (and closes the connection after), of equal `Content-Length` lines it keeps
+//! one, and a fragment is cut off a target. Each of these is how a proxy before us and we could read two different
+//! requests, so each is to be refused; but the handler cannot see them. What is found here goes with the request as a
+//! [`Fault`].
 //!
 //! Invariant: this decides nothing about what hyper accepts. Where it cannot follow (hyper then refuses, too, or closes
 //! the connection), every later request of the connection is at fault.

@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! - The connection's [`Wire`] learns of every write and every flush, in order.
-//! - hyper answers by itself, with an empty 400, 414 or 431, what it cannot parse. While no request is in hand nothing else
-//!   can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says what every
-//!   answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
-//! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the connection
-//!   is closed, what still comes is read away for a while. Otherwise the system would reset the connection
+//! - hyper answers by itself, with an empty 400, 414 or 431, what it cannot parse. While no request is in hand
+//!   nothing else can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says
+//!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
+//! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the
+//!   connection is closed, what still comes is read away for a while. Otherwise the system would reset the connection
 //!   and the answer with it.
 
 use std::io::{self, IoSlice};

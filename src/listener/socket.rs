@@ -1,7 +1,7 @@
 //! TCP and Unix sockets as one: binding, accepting, and the stream of an accepted connection.
 //!
-//! Invariants: a Unix socket appears at its path with its final mode, never wider (bound aside, then renamed); one that a
-//! live process serves is never taken away; our own is removed when we end, unless another took its place.
+//! Invariants: a Unix socket appears at its path with its final mode, never wider (bound aside, then renamed); one
+//! that a live process serves is never taken away; our own is removed when we end, unless another took its place.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};

@@ -1,8 +1,8 @@
 //! A path's segments, decoded, or a refusal.
 //!
 //! Invariant: a segment that comes out is never empty, never `.` or `..`, holds no `/`, no `\`, no control character,
-//! and is UTF-8. So a value taken from a path can be put into another path without leaving its place, and no two readers of
-//! the raw path can see different segments.
+//! and is UTF-8. So a value taken from a path can be put into another path without leaving its place, and no two
+//! readers of the raw path can see different segments.
 
 use std::borrow::Cow;
 

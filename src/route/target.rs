@@ -1,9 +1,9 @@
 //! Whether a request's head is one that every reader reads alike, and whom it is addressed to.
 //!
 //! Invariants: HTTP/1.1 has exactly one `Host`; HTTP/2 has an authority, and a `Host` beside it says the same. A
-//! target in absolute form is served like the origin form only when it names a configured upstream host (so old software may
-//! use us as its `http_proxy`) or the very address the connection came in on; we are nobody's open proxy. A body has one
-//! length: what hyper hides from us of that is found by `listener::framing`.
+//! target in absolute form is served like the origin form only when it names a configured upstream host (so old
+//! software may use us as its `http_proxy`) or the very address the connection came in on; we are nobody's open
+//! proxy. A body has one length: what hyper hides from us of that is found by `listener::framing`.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

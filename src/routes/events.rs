@@ -1,7 +1,8 @@
 //! Reading events, in the vendor's form or our own.
 //!
-//! Invariants: what is answered is what the log has; no caller causes a read at the vendor. The entries of an answer are
-//! given again unless the answer was handed over whole. A gateway that stops ends long polls at once, with what there is.
+//! Invariants: what is answered is what the log has; no caller causes a read at the vendor. The entries of an answer
+//! are given again unless the answer was handed over whole. A gateway that stops ends long polls at once, with what
+//! there is.
 
 mod native;
 

@@ -1,8 +1,8 @@
 //! Sending messages: the caller's body goes to the vendor as it is, and the vendor's answer comes back as it is.
 //!
-//! Invariants: of the caller's head only the allow-listed headers leave; the user id in the path is one the client may send
-//! as (checked with the grant). An answer that is the caller's to deal with passes (2xx, 400, 404, 408, 410);
-//! any other says that gateway and vendor do not understand each other, and is 502.
+//! Invariants: of the caller's head only the allow-listed headers leave; the user id in the path is one the client
+//! may send as (checked with the grant). An answer that is the caller's to deal with passes (2xx, 400, 404, 408,
+//! 410); any other says that gateway and vendor do not understand each other, and is 502.
 
 use hyper::StatusCode;
 

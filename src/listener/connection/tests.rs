@@ -1,0 +1,153 @@
+use super::*;
+use crate::body::Frames;
+use crate::body::handover::Ending;
+use crate::conn::Peer;
+use crate::task::{Kind, Tasks};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::mpsc;
+
+/// Bytes of a response: one frame, taken whole by the HTTP machinery long before it is written.
+const RESPONSE: usize = 50_000;
+/// Bytes the "socket" holds.
+const SOCKET: usize = 1000;
+
+/// How a response ended.
+#[derive(Debug, PartialEq, Eq)]
+enum How {
+    HandedOver,
+    Cut,
+}
+
+#[derive(Debug)]
+struct Tell(mpsc::UnboundedSender<How>, How);
+
+impl Ending for Tell {
+    fn taken(&mut self, _: u64) {}
+    fn handed_over(mut self: Box<Self>) {
+        self.1 = How::HandedOver;
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::mem::replace(&mut self.1, How::Cut));
+    }
+}
+
+/// A served connection's other end, and how its responses end.
+fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks) {
+    let (near, far) = duplex(socket);
+    let (tell, told) = mpsc::unbounded_channel();
+    let handler = move |_: Arc<Conn>, _: Request<Incoming>| {
+        let mut frames = Frames::default();
+        frames.share(Bytes::from(vec![b'x'; RESPONSE]));
+        let mut body = frames.into_body();
+        body.on_end(Box::new(Tell(tell.clone(), How::Cut)));
+        async move { Response::new(body) }
+    };
+    let conn = Arc::new(Conn { peer: Peer::Unix { uid: None }, local: None });
+    let limits = Limits::new(1, Duration::from_secs(1), Gauge::default());
+    let tasks = Tasks::new();
+    tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
+    (near, told, tasks)
+}
+
+async fn read_some(stream: &mut DuplexStream, bytes: usize) {
+    let mut some = vec![0; bytes];
+    stream.read_exact(&mut some).await.unwrap();
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_handed_over_when_its_last_byte_was_written_and_not_before() {
+    let (mut caller, mut told, _tasks) = connect(SOCKET);
+    caller.write_all(GET).await.unwrap();
+    // All but what the socket still holds, and the last of what it does not.
+    read_some(&mut caller, RESPONSE - SOCKET).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(told.try_recv().is_err());
+    read_some(&mut caller, SOCKET).await;
+    assert_eq!(told.recv().await, Some(How::HandedOver));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_before_the_last_byte_was_written_cuts_it() {
+    let (mut caller, mut told, _tasks) = connect(SOCKET);
+    caller.write_all(GET).await.unwrap();
+    read_some(&mut caller, RESPONSE - SOCKET).await;
+    drop(caller);
+    assert_eq!(told.recv().await, Some(How::Cut));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_response_beyond_the_callers_window_is_not_handed_over() {
+    let (caller, mut told, tasks) = connect(1 << 20);
+    let (mut sender, connection) = http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .initial_stream_window_size(u32::try_from(RESPONSE).unwrap() - 10)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(caller))
+        .await
+        .unwrap();
+    tasks.spawn(Kind::Linger, async { drop(connection.await) });
+    let mut ask = || sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap());
+
+    let unread = ask().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(told.try_recv().is_err(), "ten bytes have no room at the caller");
+    drop(unread);
+    assert_eq!(told.recv().await, Some(How::Cut));
+
+    let mut body = ask().await.unwrap().into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().into_data().unwrap().len();
+    }
+    assert_eq!(read, RESPONSE);
+    assert_eq!(told.recv().await, Some(How::HandedOver));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_streams_of_one_connection_end_each_by_itself() {
+    let (caller, mut told, tasks) = connect(SOCKET);
+    let (sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(hyper_util::rt::TokioExecutor::new(), TokioIo::new(caller))
+            .await
+            .unwrap();
+    tasks.spawn(Kind::Linger, async { drop(connection.await) });
+    let asked = (0..50).map(|n| {
+        let mut sender = sender.clone();
+        async move {
+            let answer = sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap()).await.unwrap();
+            let mut body = answer.into_body();
+            // Every fifth leaves early.
+            while let Some(frame) = body.frame().await {
+                frame.unwrap();
+                if n % 5 == 0 {
+                    break;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    let mut handed_over = 0;
+    for _ in 0..50 {
+        handed_over += usize::from(told.recv().await == Some(How::HandedOver));
+    }
+    // A response may have been on its way whole before its reader left.
+    assert!((40..=50).contains(&handed_over), "{handed_over}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_ends_in_time_also_after_half_a_preface() {
+    for beginning in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+        let (mut caller, _told, _tasks) = connect(SOCKET);
+        caller.write_all(beginning).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), caller.read_to_end(&mut rest)).await;
+        assert_eq!((ended.unwrap().unwrap(), rest.len()), (0, 0));
+    }
+}

@@ -1,0 +1,12 @@
+//! What a caller meets: malformed requests, identity, routes, hand-over of events, drain. With bytes on real sockets
+//! where a well-behaved client would not go.
+
+mod connections;
+mod events;
+mod handover;
+mod history;
+mod identity;
+mod log;
+mod malformed;
+mod messages;
+mod stage;

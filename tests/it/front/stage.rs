@@ -1,0 +1,197 @@
+//! A whole gateway in front of a simulated vendor, and a caller that writes bytes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rtm_gateway::app::App;
+use rtm_gateway::clock::Clock;
+use rtm_gateway::config::{self, Listen};
+use rtm_gateway::simulator::{self, Limits, Sim};
+use rtm_gateway::task::{Kind, Tasks};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+pub(super) const APP: &str = "demo-app";
+pub(super) const RTM: &str = "/dev/v2/project/demo-app/rtm";
+const VENDOR_KEY: &str = "vendor-key";
+pub(super) const VENDOR_SECRET: &str = "the-s3cret-of-the-vendor";
+/// Longer than anything a test waits for on purpose.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running gateway. Clients: `all` may do everything, `reader` may read events, `bot` may send as `bot-*`; the key of
+/// each is its name and `-key`.
+pub(super) struct Stage {
+    pub(super) sim: Sim,
+    pub(super) addr: SocketAddr,
+    pub(super) app: std::sync::Arc<rtm_gateway::app::Parts>,
+    pub(super) folder: tempfile::TempDir,
+    stop: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Stage {
+    pub(super) async fn start() -> Self {
+        Self::with("", "").await
+    }
+
+    /// With these lines more in `[server]`, and in `[[apps]]`.
+    pub(super) async fn with(server: &str, app: &str) -> Self {
+        let limits = Limits::all(simulator::Limit::per_second(1000));
+        let vendor = simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET).limits(limits);
+        let sim = Sim::start(vendor).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let text = configuration(folder.path(), sim.addr(), server, app);
+        let loaded = config::load::from_text(&text, Path::new("test.toml")).unwrap();
+        let app = App::build(loaded.config, Clock::system()).await.unwrap();
+        let Some(Listen::Tcp(addr)) = app.addresses().first().cloned() else { panic!("no TCP listener") };
+        let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
+        let run = app.run(stop.clone(), None);
+        tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
+        Self { sim, addr, app: parts, folder, stop, tasks }
+    }
+
+    pub(super) fn socket_path(&self) -> PathBuf {
+        self.folder.path().join("gateway.sock")
+    }
+
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Sends these bytes on a connection of their own and reads the first answer.
+    pub(super) async fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        let mut tcp = self.connect().await;
+        // A gateway that refuses early may close before it has read all.
+        let _ = tcp.write_all(bytes.as_ref()).await;
+        Answer::read(&mut tcp).await
+    }
+
+    /// A request of the client `all`.
+    pub(super) async fn get(&self, target: &str) -> Answer {
+        self.raw(request("GET", target, "all", "", "")).await
+    }
+
+    /// Begins to stop; see [`Stage::stopped`].
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until it has stopped; no connection may be left to cut.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancel();
+        assert_eq!(self.tasks.finish(DEADLINE).await, 0);
+    }
+}
+
+/// A request with a client's key.
+pub(super) fn request(method: &str, target: &str, client: &str, headers: &str, body: &str) -> String {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\nX-API-Key: {client}-key\r\n{length}{headers}\r\n{body}")
+}
+
+fn configuration(folder: &Path, vendor: SocketAddr, server: &str, app: &str) -> String {
+    std::fs::write(folder.join("key"), VENDOR_KEY).unwrap();
+    std::fs::write(folder.join("secret"), VENDOR_SECRET).unwrap();
+    let dir = folder.display();
+    let client = |name: &str, allow: &str| {
+        let digest: String = Sha256::digest(format!("{name}-key")).iter().map(|b| format!("{b:02x}")).collect();
+        format!("[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{digest}\"\nallow = [{allow}]\n")
+    };
+    let clients = [
+        client("all", r#"{ app = "*", actions = ["events", "history", "count", "messages"] }"#),
+        client("reader", r#"{ app = "demo-app", actions = ["events"] }"#),
+        client("bot", r#"{ app = "demo-app", actions = ["messages"], users = ["bot-*"] }"#),
+        client("nobody", ""),
+    ];
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0", "unix:{dir}/gateway.sock"]
+shutdown_grace = "10s"
+request_body_limit = "64KiB"
+{server}
+[admin]
+listen = "127.0.0.1:0"
+[store]
+path = "{dir}/data"
+[[apps]]
+id = "{APP}"
+regions = [{{ name = "here", base_url = "http://{vendor}" }}]
+[apps.credential]
+kind = "basic"
+api_key = {{ file = "{dir}/key" }}
+api_secret = {{ file = "{dir}/secret" }}
+[apps.quota]
+user_events = {{ requests = 1000, per = "1s" }}
+channel_events = {{ requests = 1000, per = "1s" }}
+[apps.events]
+poll_interval = "10ms"
+poll_interval_idle = "20ms"
+{app}
+{}"#,
+        clients.concat()
+    )
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads one answer. Panics when it is cut short.
+    pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Self {
+        let reading = async {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.expect("a head"));
+            }
+            let head = String::from_utf8(head).unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let mut answer = Self { status, head, body: Vec::new() };
+            if status != 100 {
+                let length = answer.header("content-length").expect("a length").parse().unwrap();
+                answer.body = vec![0; length];
+                stream.read_exact(&mut answer.body).await.expect("a whole body");
+            }
+            answer
+        };
+        tokio::time::timeout(DEADLINE, reading).await.expect("an answer in time")
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1);
+        lines.filter_map(|l| l.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(super) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The `code` of a problem, which says all that a problem has to say.
+    pub(super) fn code(&self) -> String {
+        let problem = self.json();
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        assert_eq!(problem["status"], self.status, "{self:?}");
+        assert_eq!(problem["result"], "failed", "{self:?}");
+        assert_eq!(self.header("x-rtm-origin"), Some("gateway"), "{self:?}");
+        assert_eq!(self.header("x-request-id"), problem["request_id"].as_str(), "{self:?}");
+        problem["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+/// Writes a request and reads its answer, on a connection that stays.
+pub(super) async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    Answer::read(stream).await
+}
