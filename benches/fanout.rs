@@ -68,8 +68,8 @@ async fn store(vendor: &Sim, gateway: &Gateway) {
     read_all(&mut reader, "tail", STORED).await;
     let (took, cpu) = (began.elapsed(), gateway.cpu() - cpu);
     println!(
-        "stored: {} events a second ({STORED} in {took:?}, CPU {cpu:?}; one reader included)",
-        per_second(STORED, took)
+        "stored: {} events a second ({left} in {took:?}, CPU {cpu:?}; one reader included)",
+        per_second(left, took)
     );
 }
 
