@@ -36,7 +36,7 @@ enum Command {
     Simulate(simulate::Args),
     /// Mint or explain RTM tokens
     Token(token::Args),
-    /// Make a caller's key and its [[clients]] stanza
+    /// Make a caller's key and its `[[clients]]` stanza
     ClientKey(client_key::Args),
 }
 
