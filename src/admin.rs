@@ -69,7 +69,7 @@ enum Content {
 fn respond(status: StatusCode, content: Content) -> Response<Body> {
     let (kind, text) = match content {
         Content::Json(value) => ("application/json", value.to_string()),
-        Content::Text(text) => ("text/plain; version=0.0.4; charset=utf-8", text),
+        Content::Text(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
     };
     let mut response = Response::new(Body::from(Bytes::from(text)));
     *response.status_mut() = status;

@@ -56,13 +56,15 @@ const QUEUE: usize = 1024;
 pub struct Options {
     /// Bytes that must stay free on the disk for [`Store::ready`] to say yes.
     pub reserve: u64,
+    /// Bytes of quarantined responses that a log keeps.
+    pub keep_quarantined: u64,
     /// A disk that fails when told to.
     pub faults: Faults,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve: 64 << 20, faults: Faults::default() }
+        Self { reserve: 64 << 20, keep_quarantined: 256 << 20, faults: Faults::default() }
     }
 }
 
@@ -72,6 +74,7 @@ pub struct EmbeddedStore {
     queue: mpsc::Sender<Command>,
     found: Found,
     reserve: u64,
+    keep_quarantined: u64,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
@@ -106,7 +109,7 @@ impl EmbeddedStore {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
-        let (path, Options { reserve, faults }) = (path.into(), options);
+        let (path, Options { reserve, keep_quarantined, faults }) = (path.into(), options);
         let opening = move || {
             let (engine, found) = Engine::open(Folder::lock(&path, faults)?)?;
             Ok((Shared::load(engine)?, found))
@@ -115,7 +118,7 @@ impl EmbeddedStore {
         let shared = Arc::new(shared);
         let (queue, commands) = mpsc::channel(QUEUE);
         tasks.spawn(Kind::StoreWriter, writer::run(shared.clone(), commands, tasks.clone()));
-        Ok(Arc::new(Self { shared, queue, found, reserve, tasks, clock, metrics }))
+        Ok(Arc::new(Self { shared, queue, found, reserve, keep_quarantined, tasks, clock, metrics }))
     }
 
     /// Sends a command to the writer and waits for its answer.
@@ -242,7 +245,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn trim(&self, log: &LogKey, older_than: UnixMillis, keep_bytes: u64) -> Result<LogState, Error> {
-        let limits = trim::Limits { older_than: older_than.0, keep_bytes };
+        let limits = trim::Limits { older_than: older_than.0, keep_bytes, keep_quarantined: self.keep_quarantined };
         let mut more = self.view(log, move |tx, row| trim::is_due(tx, &row, limits)).await?.unwrap_or(false);
         while more {
             more = matches!(self.change(log, Change::Trim(limits)).await?, Done::Trimmed { more: true });

@@ -56,6 +56,24 @@ fn batch(received: u64, count: u64) -> NewBatch {
 }
 
 #[tokio::test]
+async fn quarantined_responses_are_bounded_and_the_newest_stay() {
+    let home = TestHome::new();
+    let options = Options { keep_quarantined: 4 << 10, faults: home.faults.clone(), ..Options::default() };
+    let metrics = home.metrics.clone();
+    let store =
+        EmbeddedStore::open_with(home.folder.path(), options, Tasks::new(), Clock::system(), metrics).await.unwrap();
+    for n in 0..40u64 {
+        let body = vec![b'x'; 1000].into();
+        let why = n.to_string();
+        let response = Quarantined { received_at: UnixMillis(n), region: region(), why, body };
+        store.quarantine(&log(0), response).await.unwrap();
+    }
+    store.trim(&log(0), UnixMillis(0), u64::MAX).await.unwrap();
+    let kept: Vec<String> = store.quarantined(&log(0), 100).await.unwrap().into_iter().map(|r| r.why).collect();
+    assert!((1..=4).contains(&kept.len()) && kept[0] == "39", "{kept:?}");
+}
+
+#[tokio::test]
 async fn a_folder_is_open_once() {
     let home = TestHome::new();
     let store = home.open().await;

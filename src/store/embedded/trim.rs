@@ -20,6 +20,8 @@ pub(super) struct Limits {
     pub(super) older_than: u64,
     /// As many as bring the log down to these bytes.
     pub(super) keep_bytes: u64,
+    /// As many quarantined responses, oldest first, as bring them down to these bytes.
+    pub(super) keep_quarantined: u64,
 }
 
 /// Whether there is anything to remove: spares the commit when there is not.
@@ -83,25 +85,28 @@ fn batches(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool,
     Ok(more && go > 0)
 }
 
-/// Quarantined responses go by age alone: they wait for somebody to look at them.
+/// Quarantined responses go by age, and the oldest when there are too many: a vendor that answers garbage for days must
+/// not fill the disk, which would stop reading.
 fn quarantined(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool, Error> {
     if row.quarantine_bytes == 0 {
         return Ok(false);
     }
     let mut table = tx.open_table(QUARANTINE).map_err(failed)?;
     let mut old = Vec::new();
+    let mut left = row.quarantine_bytes;
     for entry in table.range((row.id, 0)..=(row.id, u64::MAX)).map_err(failed)?.take(STEP) {
         let (key, value) = entry.map_err(failed)?;
         let number = key.value().1;
         match decode_quarantined(row.id, number, value.value()) {
-            Ok(response) if response.received_at.0 >= limits.older_than => break,
+            Ok(response) if response.received_at.0 >= limits.older_than && left <= limits.keep_quarantined => break,
             // One that cannot be read helps nobody.
-            Ok(_) | Err(_) => old.push((number, room(value.value().len()))),
+            Ok(_) | Err(_) => old.push(number),
         }
+        left = left.saturating_sub(room(value.value().len()));
     }
-    for (number, bytes) in &old {
+    for number in &old {
         table.remove((row.id, *number)).map_err(failed)?;
-        row.quarantine_bytes = row.quarantine_bytes.saturating_sub(*bytes);
     }
+    row.quarantine_bytes = left;
     Ok(old.len() == STEP)
 }
