@@ -1,5 +1,10 @@
 //! What the benchmarks stand on: a gateway in a process of its own, and a caller that costs little.
-#![allow(dead_code, unreachable_pub, clippy::disallowed_methods, reason = "each benchmark uses a part; real time is what is measured")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "each benchmark uses a part; real time is what is measured"
+)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

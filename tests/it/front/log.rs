@@ -1,10 +1,12 @@
 //! The one line a request leaves, and what must not be in it.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rtm_gateway::names::Stream;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::handover::wait_until;
 use super::stage::{APP, RTM, Stage, VENDOR_SECRET, request};
@@ -36,31 +38,48 @@ impl Lines {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn requests(&self) -> Vec<serde_json::Value> {
+    /// The lines of the request of this id.
+    fn of(&self, id: &str) -> Vec<serde_json::Value> {
         let lines = self.text();
         let all = lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-        all.filter(|line| line["target"] == "rtm_gateway::access").collect()
+        let all = all.filter(|line| line["target"] == "rtm_gateway::access");
+        all.map(|line| line["fields"].clone()).filter(|fields| fields["request_id"] == id).collect()
+    }
+
+    /// All that the gateways of this process log. One for all tests: whether a line is wanted is remembered by the
+    /// process, not by the thread.
+    fn of_this_process() -> Self {
+        static LINES: OnceLock<Lines> = OnceLock::new();
+        let install = || {
+            let lines = Lines::default();
+            // hyper and h2 trace whole heads: what the gateway itself says is what counts.
+            let ours = Targets::new().with_target("rtm_gateway", tracing::Level::TRACE);
+            let layer = tracing_subscriber::fmt::layer().json().with_writer(lines.clone());
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(ours).with(layer)).unwrap();
+            lines
+        };
+        LINES.get_or_init(install).clone()
     }
 }
 
 #[tokio::test]
 async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
-    let lines = Lines::default();
-    // Of this thread; the test's runtime has no other.
-    let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE).with_writer(lines.clone());
-    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let lines = Lines::of_this_process();
     let stage = Stage::start().await;
     stage.sim.emit_many(APP, Stream::UserEvents, 2);
     let target = format!("{RTM}/vendor/user_events?wait=20s&subscription=planted-in-query");
-    let answer = stage.raw(request("GET", &target, "all", "X-Request-Id: r1\r\nCookie: planted-cookie\r\n", "")).await;
+    let ask = |target: &str, client: &str, id: &str| {
+        let headers = format!("X-Request-Id: {id}\r\nCookie: planted-cookie\r\n");
+        stage.raw(request("GET", target, client, &headers, ""))
+    };
+    let answer = ask(&target, "all", "line-1").await;
     assert_eq!(answer.status, 200);
-    stage.raw(request("GET", &format!("{RTM}/message/history/query/planted-handle"), "all", "", "")).await;
-    stage.raw(request("GET", "/planted-path", "wrong-planted", "", "")).await;
-    wait_until(|| lines.requests().len() == 3).await;
+    ask(&format!("{RTM}/message/history/query/planted-handle"), "all", "line-2").await;
+    ask("/planted-path", "wrong-planted", "line-3").await;
+    wait_until(|| ["line-1", "line-2", "line-3"].iter().all(|id| lines.of(id).len() == 1)).await;
 
-    let line = &lines.requests()[0]["fields"];
+    let line = &lines.of("line-1")[0];
     for (field, expected) in [
-        ("request_id", "r1"),
         ("client", "all"),
         ("app", APP),
         ("route", "user_events"),
@@ -72,14 +91,12 @@ async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
         assert_eq!(line[field], expected, "{line}");
     }
     assert_eq!((&line["status"], &line["bytes"]), (&200.into(), &answer.body.len().into()), "{line}");
-    assert_eq!(lines.requests()[1]["fields"]["code"], "resource not exist");
-    assert_eq!(lines.requests()[2]["fields"]["route"], "unmatched");
+    assert_eq!(lines.of("line-2")[0]["code"], "resource not exist");
+    assert_eq!(lines.of("line-3")[0]["route"], "unmatched");
     stage.stopped().await;
     let text = lines.text();
-    // hyper and h2 trace whole heads: what the gateway itself says is what counts.
-    let ours = |l: &&str| l.contains("\"target\":\"rtm_gateway");
     for secret in ["planted", "all-key", VENDOR_SECRET, "dmVuZG9y"] {
-        let told: Vec<&str> = text.lines().filter(ours).filter(|l| l.contains(secret)).collect();
+        let told: Vec<&str> = text.lines().filter(|l| l.contains(secret)).collect();
         assert!(told.is_empty(), "{secret}: {told:#?}");
     }
     let metrics = stage.app.metrics.text();
