@@ -58,17 +58,18 @@ async fn store(vendor: &Sim, gateway: &Gateway) {
         vendor.emit_raw(APP, Stream::UserEvents, &event(n));
     }
     let mut reader = Line::open(gateway.address).await;
-    let (began, cpu) = (Instant::now(), gateway.cpu());
-    let done = || vendor.ledger(APP, Stream::UserEvents).counts.handed as usize == STORED;
-    while !done() {
+    let handed = || vendor.ledger(APP, Stream::UserEvents).counts.handed as usize;
+    // The gateway has begun already: only what is left counts.
+    let (began, cpu, left) = (Instant::now(), gateway.cpu(), STORED - handed());
+    while handed() < STORED {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // The last read is handed over; it is stored when a subscriber can have its last event.
     read_all(&mut reader, "tail", STORED).await;
     let (took, cpu) = (began.elapsed(), gateway.cpu() - cpu);
     println!(
-        "stored: {} events a second ({STORED} in {took:?}, CPU {cpu:?}; one reader included)",
-        per_second(STORED, took)
+        "stored: {} events a second ({left} in {took:?}, CPU {cpu:?}; one reader included)",
+        per_second(left, took)
     );
 }
 

@@ -3,14 +3,20 @@
 //! Invariants: nothing here changes anything; no secret is in any answer; `/healthz`, `/readyz` and `/metrics` are open,
 //! the rest needs the admin key unless the port is reachable only from this machine.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tower::{Service, ServiceBuilder};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::Parts;
 use crate::body::Body;
@@ -19,8 +25,25 @@ use crate::reload;
 /// How many quarantined responses of a log are shown.
 const QUARANTINE_SHOWN: usize = 20;
 
+/// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
+/// a key that was shown is marked so that no log prints it.
+pub fn service<B: Send + 'static>(
+    parts: Arc<Parts>,
+) -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+    let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")];
+    ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new(keys))
+        .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .service_fn(move |request| {
+            let parts = parts.clone();
+            async move { Ok(answer(parts, request).await) }
+        })
+}
+
 /// Answers one request on the operator's port.
-pub async fn answer<B>(parts: Arc<Parts>, request: Request<B>) -> Response<Body> {
+async fn answer<B>(parts: Arc<Parts>, request: Request<B>) -> Response<Body> {
     let (status, content) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, Content::Json(json!({ "alive": true }))),
         (&Method::GET, "/readyz") => readiness(&parts),
@@ -75,6 +98,7 @@ fn readiness(parts: &Parts) -> (StatusCode, Content) {
 
 fn metrics(parts: &Parts) -> String {
     parts.egress.refresh_metrics();
+    parts.events.observe();
     parts.metrics.text()
 }
 

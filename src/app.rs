@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::admin;
 use crate::clock::Clock;
@@ -170,8 +172,14 @@ impl App {
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
         parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
-        let (operator, own) = (parts.clone(), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
-        admin.serve(&tasks.admin, own, move |_, request| admin::answer(operator.clone(), request));
+        let (operator, own) =
+            (admin::service(parts.clone()), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
+        admin.serve(&tasks.admin, own, move |_, request| {
+            operator.clone().oneshot(request).map(|answered| match answered {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+        });
         let limits = Limits::new(
             config.server.max_connections,
             config.server.header_read_timeout,

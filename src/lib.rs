@@ -1,4 +1,40 @@
 //! rtm-gateway: an authenticating reverse proxy for a vendor's real-time-messaging REST API.
+//!
+//! # The life of a request
+//!
+//! ```text
+//! listener --Conn--> identity --Client--> policy --Grant--> route --Call--+      (flow: the spine, top to bottom)
+//!                                                                         |
+//!         +------------------+--------------------+---------------------+
+//!         v                  v                    v                     v
+//!    routes/events      routes/history       routes/count        routes/messages
+//!         |                  |                    |                     |
+//!         v                  +---------+----------+                     |
+//!    events (subscriptions)            v                                |
+//!         ^                         history (jobs, pager, results)      |
+//!      store (log) <- poller           |                                |
+//!                        +----Order----+-------------Order--------------+
+//!                        v
+//!    egress:  quota --Seat--> credentials --Signed--> upstream --Reply--> back to whoever ordered
+//! ```
+//!
+//! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, metered or
+//! signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs than the
+//! pollers in [`events`]; nothing spawns but [`task`].
+//!
+//! | tier | modules |
+//! | --- | --- |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`task`] |
+//! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] |
+//! | door | [`egress`] |
+//! | services | [`events`] [`history`] |
+//! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
+//! | edges | [`listener`] [`admin`] [`reload`] [`app`] (the composition root) |
+//! | roots | [`cli`] |
+//! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
+//!
+//! A module imports only from its own tier or lower ones; `tests/it/layers.rs` holds it so.
 
 pub mod admin;
 pub mod app;

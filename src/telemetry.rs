@@ -58,5 +58,13 @@ impl Levels {
 #[expect(clippy::disallowed_methods, reason = "RUST_LOG is read from the environment, as everywhere")]
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    EnvFilter::try_new(asked.as_deref().unwrap_or(level)).map_err(|e| Error::Level(e.to_string()))
+    let level = asked.as_deref().unwrap_or(level);
+    // Such text makes the parser panic, not fail; the configuration refuses it already.
+    if !level.is_ascii() {
+        return Err(Error::Level("holds a character that no filter has".into()));
+    }
+    EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|e| Error::Level(e.to_string()))
 }
+
+/// These trace whole heads, credentials included. Who must see that names them in the level: what comes later wins.
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info";

@@ -72,7 +72,7 @@ fn invitation(stage: &Stage) -> String {
     format!(
         "Try it (two events occur each second; Ctrl-C ends it):
 
-  curl -s -H 'X-API-Key: demo-crm' 'http://{gateway}/dev/v2/project/{APP}/rtm/vendor/user_events?limit=3'
+  curl -s -H 'X-API-Key: demo-crm' 'http://{gateway}/dev/v2/project/{APP}/rtm/vendor/user_events?limit=3&wait=5s'
   curl -s -H 'X-API-Key: demo-audit' 'http://{gateway}/v1/apps/{APP}/events/user_events?limit=3&wait=5s'
   curl -s -H 'X-API-Key: demo-crm' -H 'Content-Type: application/json' -d '{{\"filter\":{{\"destination\":\"lobby\",\"start_time\":1,\"end_time\":4000000000}},\"limit\":150}}' http://{gateway}/dev/v2/project/{APP}/rtm/message/history/query
   curl -s -H 'X-API-Key: demo-crm' 'http://{gateway}/dev/v2/project/{APP}/rtm/message/history/count?destination=lobby&start_time=1&end_time=4000000000'

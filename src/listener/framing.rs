@@ -6,6 +6,9 @@
 //! requests, so each is to be refused; but the handler cannot see them. What is found here goes with the request as a
 //! [`Fault`].
 //!
+//! It also finds quotation marks in request lines: the vendor's own examples write `destination="userA"` raw, which no
+//! URI may hold (RFC 3986, 2) and hyper refuses. The connection's IO escapes them on the way in.
+//!
 //! Invariant: this decides nothing about what hyper accepts. Where it cannot follow (hyper then refuses, too, or closes
 //! the connection), every later request of the connection is at fault.
 
@@ -121,17 +124,24 @@ impl Framing {
         Self { watch, state: State::Start, heads: 0, head: Head::default(), preface: 0 }
     }
 
-    /// The next bytes of the connection.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    /// The next bytes of the connection. Says where in them request lines hold a quotation mark.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<usize> {
         if self.watch.protocol() == Protocol::Unknown {
             self.tell_protocol(bytes);
         }
+        let mut quotes = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() && !matches!(self.state, State::Off) {
+            let is_request_line = matches!(self.state, State::RequestLine);
             let used = self.step(rest);
+            if is_request_line {
+                let start = bytes.len() - rest.len();
+                quotes.extend((0..used).filter(|&at| rest[at] == b'"').map(|at| start + at));
+            }
             rest = &rest[used..];
         }
         self.watch.found().between = matches!(self.state, State::Start);
+        quotes
     }
 
     fn tell_protocol(&mut self, bytes: &[u8]) {
@@ -286,8 +296,23 @@ mod tests {
     fn faults(bytes: &str, piece: usize, heads: usize) -> (Vec<Option<Fault>>, bool) {
         let watch = Watch::default();
         let mut framing = Framing::new(watch.clone());
-        bytes.as_bytes().chunks(piece).for_each(|piece| framing.feed(piece));
+        bytes.as_bytes().chunks(piece).for_each(|piece| drop(framing.feed(piece)));
         ((0..heads).map(|_| watch.next_head()).collect(), watch.is_between_requests())
+    }
+
+    #[test]
+    fn quotation_marks_are_found_in_request_lines_and_nowhere_else() {
+        let post = "POST /a?\"b\"=c HTTP/1.1\r\nContent-Length: 3\r\nX: \"\r\n\r\n\"\"\"";
+        let bytes = format!("{post}{GOOD}GET /\" HTTP/1.1\r\n");
+        let last = bytes.rfind('"').unwrap();
+        for piece in [1, 3, 7, 1000] {
+            let mut framing = Framing::new(Watch::default());
+            let mut found = Vec::new();
+            for (n, part) in bytes.as_bytes().chunks(piece).enumerate() {
+                found.extend(framing.feed(part).iter().map(|at| n * piece + at));
+            }
+            assert_eq!(found, [8, 10, last], "in pieces of {piece}");
+        }
     }
 
     #[test]
@@ -349,7 +374,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), piece in 1..50usize) {
             let mut framing = Framing::new(Watch::default());
-            bytes.chunks(piece).for_each(|piece| framing.feed(piece));
+            bytes.chunks(piece).for_each(|piece| drop(framing.feed(piece)));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - hyper answers by itself, with an empty 400, 414 or 431, what it cannot parse. While no request is in hand
 //!   nothing else can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says
 //!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
+//! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed.
 //! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the
 //!   connection is closed, what still comes is read away for a while. Otherwise the system would reset the connection
 //!   and the answer with it.
@@ -35,13 +36,15 @@ pub(super) struct Io<S> {
     framing: Framing,
     /// Our answer in place of hyper's, not yet written.
     own: Bytes,
+    /// What came in and, escaped, had no room in the reader's buffer.
+    held: Bytes,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
     pub(super) fn new(stream: S, wire: Wire, watch: Watch) -> Self {
         let framing = Framing::new(watch.clone());
-        Self { stream, wire, watch, framing, own: Bytes::new(), linger: None }
+        Self { stream, wire, watch, framing, own: Bytes::new(), held: Bytes::new(), linger: None }
     }
 
     /// Whether these bytes are an answer of hyper's own; ours takes its place then.
@@ -106,11 +109,33 @@ fn answer(refusal: &Refusal) -> Bytes {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.framing.feed(&buf.filled()[before..]);
+        if this.held.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let quotes = this.framing.feed(&buf.filled()[before..]);
+            if quotes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.held = escaped(&buf.filled()[before..], &quotes);
+            buf.set_filled(before);
+        }
+        let room = this.held.len().min(buf.remaining());
+        buf.put_slice(&this.held.split_to(room));
         Poll::Ready(Ok(()))
     }
+}
+
+/// The bytes, with those at `quotes` percent-encoded.
+fn escaped(bytes: &[u8], quotes: &[usize]) -> Bytes {
+    let mut escaped = Vec::with_capacity(bytes.len() + 2 * quotes.len());
+    let mut from = 0;
+    for &at in quotes {
+        escaped.extend_from_slice(&bytes[from..at]);
+        escaped.extend_from_slice(b"%22");
+        from = at + 1;
+    }
+    escaped.extend_from_slice(&bytes[from..]);
+    escaped.into()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {

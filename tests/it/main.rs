@@ -3,6 +3,7 @@
 
 mod client;
 mod egress;
+mod events_service;
 mod front;
 mod history_service;
 mod layers;
