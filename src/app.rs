@@ -251,11 +251,13 @@ impl Groups {
             tracing::warn!(connections, pollers, "grace is over; cut");
         }
         self.work.finish(Duration::ZERO).await;
-        if let Err(why) = parts.events.flush().await {
-            tracing::error!(%why, "not everything could be stored");
-        }
-        if let Err(why) = parts.store.close(parts.clock.wall_ms()).await {
-            tracing::error!(%why, "store not closed in order");
+        // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
+        let closed = match parts.events.flush().await {
+            Ok(()) => parts.store.close(parts.clock.wall_ms()).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = closed {
+            tracing::error!(%why, "not everything could be stored; this is no clean stop");
         }
         let left = until.saturating_duration_since(Instant::now()).max(LAST_GRACE);
         self.store.finish(left).await;
