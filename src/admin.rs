@@ -24,6 +24,8 @@ use crate::reload;
 
 /// How many quarantined responses of a log are shown.
 const QUARANTINE_SHOWN: usize = 20;
+/// How much of each is shown: an answer may be of many megabytes.
+const QUARANTINE_BODY_SHOWN: usize = 16 << 10;
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
 /// a key that was shown is marked so that no log prints it.
@@ -179,7 +181,8 @@ async fn quarantine(parts: &Parts) -> (StatusCode, Content) {
                 json!({
                     "app": app.id.as_str(), "stream": stream.as_str(), "region": kept.region.as_str(),
                     "received_at": kept.received_at.to_string(), "why": kept.why,
-                    "body": String::from_utf8_lossy(&kept.body),
+                    "bytes": kept.body.len(),
+                    "body": String::from_utf8_lossy(&kept.body[..kept.body.len().min(QUARANTINE_BODY_SHOWN)]),
                 })
             }));
         }

@@ -199,8 +199,12 @@ impl App {
             () = stop.cancelled() => false,
             () = tasks.failed() => true,
         };
-        tasks.drain(&parts).await;
-        if failed { Err(RunError::TaskDied) } else { Ok(()) }
+        let is_clean = tasks.drain(&parts, failed).await;
+        match (failed, is_clean) {
+            (true, _) => Err(RunError::TaskDied),
+            (false, false) => Err(RunError::NotStored),
+            (false, true) => Ok(()),
+        }
     }
 }
 
@@ -220,6 +224,9 @@ pub enum RunError {
     /// It could not start.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// It stopped, and not everything could be stored.
+    #[error("stopped, but not everything could be stored; see the log")]
+    NotStored,
     /// A task died that promises rest on; the log says which.
     #[error("a vital task died; see the log")]
     TaskDied,
@@ -240,7 +247,12 @@ impl Groups {
         }
     }
 
-    async fn drain(&self, parts: &Parts) {
+    fn has_failed(&self) -> bool {
+        [&self.front, &self.events, &self.work, &self.store].iter().any(|group| group.failed().is_cancelled())
+    }
+
+    /// Stops everything in order. Says whether all could be stored.
+    async fn drain(&self, parts: &Parts, failed: bool) -> bool {
         let grace = parts.config.load().server.shutdown_grace;
         let until = Instant::now() + grace;
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
@@ -253,16 +265,21 @@ impl Groups {
         self.work.finish(Duration::ZERO).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
         let closed = match parts.events.flush().await {
+            // A task that panicked may have lost what it held.
+            Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
             Ok(()) => parts.store.close(parts.clock.wall_ms()).await,
             Err(why) => Err(why),
         };
+        let is_clean = closed.is_ok();
         if let Err(why) = closed {
             tracing::error!(%why, "not everything could be stored; this is no clean stop");
         }
+        // A store that was not closed has a writer that waits for more: there is nothing to wait for.
         let left = until.saturating_duration_since(Instant::now()).max(LAST_GRACE);
-        self.store.finish(left).await;
+        self.store.finish(if is_clean { left } else { Duration::ZERO }).await;
         self.admin.finish(Duration::ZERO).await;
         tracing::info!("stopped");
+        is_clean
     }
 }
 
@@ -272,6 +289,7 @@ impl Parts {
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
     pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
+        let config = &self.with_doors_as_bound(config);
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
             let old = self.config.load_full();
@@ -283,6 +301,19 @@ impl Parts {
         self.gateway.apply(config);
         self.config.store(Arc::new(config.clone()));
         Ok(())
+    }
+
+    /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a rule
+    /// that is right for the new address (no key, anonymous callers) must not open the old one.
+    fn with_doors_as_bound(&self, config: &Config) -> Config {
+        let bound = self.config.load();
+        let mut config = config.clone();
+        config.admin = bound.admin.clone();
+        config.server.listen.clone_from(&bound.server.listen);
+        if !config.server.listen.iter().all(Listen::is_local) {
+            config.server.anonymous_client = None;
+        }
+        config
     }
 
     /// Why the gateway is not ready for callers; empty when it is.

@@ -6,6 +6,8 @@
 
 pub mod api_key;
 
+use std::collections::HashSet;
+
 use hyper::HeaderMap;
 
 use crate::config::Config;
@@ -46,13 +48,24 @@ enum Shown<'a> {
 pub struct Identity {
     api_keys: ApiKeys,
     anonymous: Option<ClientName>,
+    names: HashSet<ClientName>,
 }
 
 impl Identity {
     /// The ways a configuration gives.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { api_keys: ApiKeys::new(&config.clients), anonymous: config.server.anonymous_client.clone() }
+        Self {
+            api_keys: ApiKeys::new(&config.clients),
+            anonymous: config.server.anonymous_client.clone(),
+            names: config.clients.iter().map(|client| client.name.clone()).collect(),
+        }
+    }
+
+    /// Whether `name` is that of a client other than `client`.
+    #[must_use]
+    pub fn is_another_client(&self, name: &str, client: &ClientName) -> bool {
+        name != client.as_str() && self.names.iter().any(|other| other.as_str() == name)
     }
 
     /// Says who calls.

@@ -77,10 +77,14 @@ impl Reloader {
             if !asked && now != settle(&files).await {
                 continue; // still being written: looked at again in the next round
             }
-            if let Some(loaded) = self.reload().await {
+            // What changes while it is being applied differs from `now`, and is looked at in the next round.
+            seen = now;
+            if let Some(loaded) = self.reload().await
+                && loaded.files != files
+            {
                 files = loaded.files;
+                seen = Stamps::of(&files).await;
             }
-            seen = Stamps::of(&files).await;
         }
     }
 

@@ -233,9 +233,9 @@ impl Log {
         let first = match from {
             From::Earliest => earliest,
             From::Latest => next,
-            From::Since(time) => self.first_since(time).await?.clamp(earliest, next),
+            From::Since(time) => self.first_since(time).await?.max(earliest).min(next),
         };
-        Ok(first - 1)
+        Ok(first.saturating_sub(1))
     }
 
     async fn first_since(&self, time: UnixMillis) -> Result<u64, Error> {

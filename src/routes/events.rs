@@ -29,7 +29,14 @@ use crate::store::Content;
 /// What the log says.
 pub async fn read(asked: Asked<'_>, stream: Stream, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
     let place = match query.start {
-        Start::Stored(from) => Place::Subscription { name: query.subscription(&asked.payer), from },
+        Start::Stored(from) => {
+            let name = query.subscription(&asked.payer);
+            // Another client's default subscription has its name: reading it would take its events.
+            if asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
+                return Err(Refusal::Forbidden);
+            }
+            Place::Subscription { name, from }
+        }
         Start::After(cursor) => Place::After(cursor),
     };
     let read = Read { place, limit: query.limit, wait: query.wait, markers: form == Form::Native };

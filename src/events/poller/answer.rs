@@ -81,7 +81,7 @@ fn judge_success(reply: &Reply) -> Outcome {
         Ok(answer) => {
             let events = joined(&answer);
             let Some(result) = answer.refused else { return Outcome { events, ..Outcome::default() } };
-            let why = format!("result is {result:?}");
+            let why = format!("result is {:?}", result.chars().take(SHOWN).collect::<String>());
             Outcome {
                 unreadable: events.is_none().then(|| (reply.body.clone(), why.clone())),
                 events,
@@ -90,7 +90,7 @@ fn judge_success(reply: &Reply) -> Outcome {
                 retry_after: None,
             }
         }
-        Err(why) => doubt(Loss::Unparsable, why.to_string(), Some(reply.body.clone())),
+        Err(why) => doubt(Loss::Unparsable, why.to_string().chars().take(SHOWN).collect(), Some(reply.body.clone())),
     }
 }
 
@@ -125,6 +125,9 @@ fn doubt(loss: Loss, why: String, body: Option<Bytes>) -> Outcome {
 fn joined(answer: &Answer<'_>) -> Option<EventText> {
     EventText::join(answer.events.iter().map(|event| event.as_bytes()))
 }
+
+/// Characters of the vendor's own words that go into logs and the status: a stranger's text may be of any length.
+const SHOWN: usize = 200;
 
 #[cfg(test)]
 mod tests {
