@@ -244,11 +244,14 @@ impl Groups {
             () = self.events.failed().cancelled_owned() => {}
             () = self.work.failed().cancelled_owned() => {}
             () = self.store.failed().cancelled_owned() => {}
+            () = self.admin.failed().cancelled_owned() => {}
         }
     }
 
     fn has_failed(&self) -> bool {
-        [&self.front, &self.events, &self.work, &self.store].iter().any(|group| group.failed().is_cancelled())
+        [&self.front, &self.events, &self.work, &self.store, &self.admin]
+            .iter()
+            .any(|group| group.failed().is_cancelled())
     }
 
     /// Stops everything in order. Says whether all could be stored.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::clock::UnixMillis;
+use crate::config::values::parse_duration;
 use crate::events::{Cursor, From};
 use crate::names::SubscriptionName;
 use crate::refusal::Refusal;
@@ -117,7 +118,7 @@ fn unknown(name: &str) -> Refusal {
 
 /// `20s`, or plain seconds.
 fn duration(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_secs).or_else(|| humantime::parse_duration(text).ok())
+    text.parse().ok().map(Duration::from_secs).or_else(|| parse_duration(text))
 }
 
 fn start(text: &str) -> Option<From> {
