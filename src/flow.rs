@@ -77,7 +77,7 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
-    let client = live.identity.identify(&head.headers)?;
+    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms())?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;
