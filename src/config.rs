@@ -8,9 +8,12 @@ mod checks;
 mod clients;
 mod document;
 pub mod finding;
+mod jwt;
 pub mod load;
 mod sections;
 pub mod show;
+mod tls;
+mod upstream;
 pub(crate) mod values;
 
 use std::fmt;
@@ -23,7 +26,9 @@ use hyper::Uri;
 
 use crate::names::{Action, AppId, BucketName, ClientName, Pattern, RegionName, Stream};
 use crate::secret::SecretSource;
-use crate::vendor::Vendor;
+pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
+pub use tls::{ClientAuth, ServerTls};
+pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub struct Config {
     pub store: Store,
     /// `[upstream]`: how the vendor is reached.
     pub upstream: Upstream,
+    /// `[identity.jwt]`: whose tokens are believed.
+    pub jwt: Option<Jwt>,
     /// `[[apps]]`, ids unique.
     pub apps: Vec<App>,
     /// `[[clients]]`, names unique.
@@ -89,6 +96,25 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Callers without credentials become this client. Only on loopback and Unix sockets.
     pub anonymous_client: Option<ClientName>,
+    /// How long a caller may take nothing of an answer that is there for it.
+    pub write_timeout: Duration,
+    /// Requests in hand at a time; more are answered 503 at once.
+    pub max_requests: usize,
+    /// Permission bits of Unix sockets.
+    pub unix_mode: u32,
+    /// Whose Unix sockets are.
+    pub unix_owner: UnixOwner,
+    /// Encrypts all TCP listeners.
+    pub tls: Option<ServerTls>,
+}
+
+/// User and group of a socket's file; `None` leaves it to the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixOwner {
+    /// The user's number.
+    pub uid: Option<u32>,
+    /// The group's number.
+    pub gid: Option<u32>,
 }
 
 /// `[admin]`.
@@ -124,19 +150,6 @@ pub enum LogFormat {
 pub struct Store {
     /// Folder of the data files.
     pub path: PathBuf,
-}
-
-/// `[upstream]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// Whose dialect.
-    pub vendor: Vendor,
-    /// How long a connection may take to be made, TLS included.
-    pub connect_timeout: Duration,
-    /// How long the vendor may take to answer.
-    pub request_timeout: Duration,
-    /// PEM file of trust anchors beside the public ones.
-    pub ca_file: Option<PathBuf>,
 }
 
 /// One of `[[apps]]`.
@@ -257,17 +270,72 @@ pub struct History {
     pub max_limit: usize,
 }
 
-/// One of `[[clients]]`.
+/// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no value
+/// is another client's too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// The name.
     pub name: ClientName,
-    /// SHA-256 of its key; unique. `None`: no way to show itself but `anonymous_client`.
-    pub api_key_sha256: Option<[u8; 32]>,
+    /// SHA-256 of its keys.
+    pub api_key_sha256: Vec<[u8; 32]>,
+    /// URI SAN of its certificate, as `spiffe://corp/ns/prod/sa/billing`.
+    pub spiffe_id: Vec<String>,
+    /// DNS SAN of its certificate, in lower case.
+    pub dns_san: Vec<String>,
+    /// `sub` of its tokens.
+    pub jwt_subject: Vec<String>,
+    /// The user its process runs as, on Unix sockets.
+    pub unix_uid: Vec<u32>,
     /// Share of a contended quota, at least 1.
     pub weight: NonZeroU32,
+    /// Requests it may have in hand at a time; `None`: as many as the gateway takes.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Requests it may make in a second; `None`: as many as it likes.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Whether what it may not do is refused.
+    pub mode: ClientMode,
     /// What it may do. Empty: nothing.
     pub allow: Vec<Allow>,
+}
+
+impl Client {
+    /// A client with this name and rights, that nobody can be yet. For tests and defaults.
+    #[must_use]
+    pub fn named(name: ClientName, allow: Vec<Allow>) -> Self {
+        Self {
+            name,
+            api_key_sha256: Vec::new(),
+            spiffe_id: Vec::new(),
+            dns_san: Vec::new(),
+            jwt_subject: Vec::new(),
+            unix_uid: Vec::new(),
+            weight: NonZeroU32::MIN,
+            max_concurrent: None,
+            requests_per_second: None,
+            mode: ClientMode::Enforce,
+            allow,
+        }
+    }
+}
+
+/// `mode` of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMode {
+    /// What it may not do is refused.
+    Enforce,
+    /// It is logged and counted, and done all the same.
+    Report,
+}
+
+impl ClientMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Report => "report",
+        }
+    }
 }
 
 /// An entry of a client's `allow`.
@@ -290,6 +358,11 @@ impl Default for Server {
             header_read_timeout: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(30),
             anonymous_client: None,
+            write_timeout: Duration::from_secs(30),
+            max_requests: 4096,
+            unix_mode: 0o660,
+            unix_owner: UnixOwner::default(),
+            tls: None,
         }
     }
 }
@@ -309,17 +382,6 @@ impl Default for Log {
 impl Default for Store {
     fn default() -> Self {
         Self { path: "data".into() }
-    }
-}
-
-impl Default for Upstream {
-    fn default() -> Self {
-        Self {
-            vendor: Vendor::default(),
-            connect_timeout: Duration::from_secs(3),
-            request_timeout: Duration::from_secs(10),
-            ca_file: None,
-        }
     }
 }
 

@@ -95,12 +95,7 @@ mod tests {
     }
 
     fn policy(allow: Vec<Allow>) -> Policy {
-        let client = config::Client {
-            name: ClientName::parse("c").unwrap(),
-            api_key_sha256: None,
-            weight: NonZeroU32::MIN,
-            allow,
-        };
+        let client = config::Client::named(ClientName::parse("c").unwrap(), allow);
         let mut policy = Policy::new(&Config { clients: vec![client], ..Config::default() });
         for id in ["a1", "a2"] {
             let uid = config::Credential::Token {

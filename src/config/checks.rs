@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::document::Document;
 use super::load::{Draft, Entry};
-use super::{App, Listen, QuotaRule};
+use super::{App, ClientAuth, Listen, QuotaRule};
 
 pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     addresses(doc, draft);
@@ -14,6 +14,7 @@ pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     admin_key(doc, draft);
     allowed_apps(doc, draft);
     idle_parts(doc, draft);
+    ways_in(doc, draft);
     times(doc, draft);
     for (n, app) in whole(&draft.apps) {
         polling(doc, n, app);
@@ -69,7 +70,7 @@ fn admin_key(doc: &Document<'_>, draft: &Draft) {
         doc.fault_at("admin.api_key_sha256", what, "`rtm-gateway client-key NAME` makes a key and its SHA-256");
     }
     let Some(key) = admin.api_key_sha256 else { return };
-    for (n, _) in whole(&draft.clients).filter(|(_, client)| client.api_key_sha256 == Some(key)) {
+    for (n, _) in whole(&draft.clients).filter(|(_, client)| client.api_key_sha256.contains(&key)) {
         let path = format!("clients[{n}].api_key_sha256");
         doc.warn_at(&path, "is that of the admin API too: this client can open it", "Make a key for each");
     }
@@ -100,13 +101,48 @@ fn idle_parts(doc: &Document<'_>, draft: &Draft) {
     }
     for (n, client) in whole(&draft.clients) {
         let anonymous = draft.server.anonymous_client.as_ref() == Some(&client.name);
-        if client.api_key_sha256.is_none() && !anonymous {
-            let mend = "Give it an api_key_sha256, or make it server.anonymous_client";
-            doc.warn_at(&format!("clients[{n}]"), "has no key: no caller can be this client", mend);
+        let can_show_itself = !(client.api_key_sha256.is_empty()
+            && client.spiffe_id.is_empty()
+            && client.dns_san.is_empty()
+            && client.jwt_subject.is_empty()
+            && client.unix_uid.is_empty());
+        if !can_show_itself && !anonymous {
+            let mend = "Give it an api_key_sha256, a spiffe_id, a jwt_subject or a unix_uid, or make it server.anonymous_client";
+            doc.warn_at(&format!("clients[{n}]"), "has nothing to show: no caller can be this client", mend);
         }
         if client.allow.is_empty() {
             doc.warn_at(&format!("clients[{n}]"), "is allowed nothing", "Give it an allow entry");
         }
+    }
+}
+
+/// Ways to show itself that the listeners do not offer, and keys that cross the network in the clear.
+fn ways_in(doc: &Document<'_>, draft: &Draft) {
+    let certificates = draft.server.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
+    let unix = draft.server.listen.iter().any(|listen| matches!(listen, Listen::Unix(_)));
+    for (n, client) in whole(&draft.clients) {
+        let idle = |key: &str, what: &str, mend: &str| doc.warn_at(&format!("clients[{n}].{key}"), what, mend);
+        let no_certificates = "is of no use: no client's certificate is asked for";
+        if !certificates && doc.sound("server.tls") {
+            let mend = "Write [server.tls] with a client_ca";
+            if !client.spiffe_id.is_empty() {
+                idle("spiffe_id", no_certificates, mend);
+            }
+            if !client.dns_san.is_empty() {
+                idle("dns_san", no_certificates, mend);
+            }
+        }
+        if !client.jwt_subject.is_empty() && draft.jwt.is_none() && doc.sound("identity") {
+            idle("jwt_subject", "is of no use: no issuer's tokens are believed", "Write [identity.jwt]");
+        }
+        if !client.unix_uid.is_empty() && !unix && doc.sound("server.listen") {
+            idle("unix_uid", "is of no use: no address of server.listen is a Unix socket", "Add \"unix:/path\"");
+        }
+    }
+    let tls = draft.server.tls.is_some() || !doc.sound("server.tls");
+    if !tls && doc.sound("server.listen") && !draft.server.listen.iter().all(Listen::is_local) {
+        let what = "is reached from other machines without TLS: keys and events cross the network in the clear";
+        doc.warn_at("server.listen", what, "Write [server.tls], or let a mesh or load balancer encrypt");
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::document::{Node, Table};
 use super::load::Entry;
-use super::{Allow, Client};
+use super::{Allow, Client, ClientMode};
 use crate::names::{Action, AppId, ClientName, Pattern};
 
 pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
@@ -16,27 +16,50 @@ pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
         if client.name.is_some() && clients.iter().any(|other| other.name == client.name) {
             entry.fault_in("name", "is the name of another client", "Give each client its own");
         }
-        let key = |c: &Entry<_, Client>| c.whole.as_ref().and_then(|client| client.api_key_sha256);
-        if key(&client).is_some() && clients.iter().any(|other| key(other) == key(&client)) {
-            entry.fault_in(
-                "api_key_sha256",
-                "is the key of another client",
-                "Make it a key with `rtm-gateway client-key NAME`",
-            );
+        if let Some(client) = &client.whole {
+            let others: Vec<&Client> = clients.iter().filter_map(|other| other.whole.as_ref()).collect();
+            refuse_shared(&entry, client, &others);
         }
         clients.push(client);
     }
     clients
 }
 
+/// What shows two clients shows neither.
+fn refuse_shared(entry: &Node<'_>, client: &Client, others: &[&Client]) {
+    fn shared<T: PartialEq>(mine: &[T], others: &[&Client], theirs: impl Fn(&Client) -> &[T]) -> bool {
+        mine.iter().any(|value| others.iter().any(|other| theirs(other).contains(value)))
+    }
+    let checks = [
+        ("api_key_sha256", shared(&client.api_key_sha256, others, |c| &c.api_key_sha256)),
+        ("spiffe_id", shared(&client.spiffe_id, others, |c| &c.spiffe_id)),
+        ("dns_san", shared(&client.dns_san, others, |c| &c.dns_san)),
+        ("jwt_subject", shared(&client.jwt_subject, others, |c| &c.jwt_subject)),
+        ("unix_uid", shared(&client.unix_uid, others, |c| &c.unix_uid)),
+    ];
+    for (key, _) in checks.into_iter().filter(|(_, is_shared)| *is_shared) {
+        match key {
+            "api_key_sha256" => {
+                let mend = "Make it a key with `rtm-gateway client-key NAME`";
+                entry.fault_in(key, "is the key of another client", mend);
+            }
+            _ => entry.fault_in(key, "shows another client too", "Give each client its own"),
+        }
+    }
+}
+
 fn client(t: &Table<'_>) -> Entry<ClientName, Client> {
-    t.later(&["spiffe_id", "dns_san", "jwt_subject", "unix_uid"]);
     let name = t.need("name", "Give the client a name").and_then(|n| n.name(ClientName::parse));
-    let key = t.take("api_key_sha256");
-    let key_is_faulty = key.is_some();
-    let api_key_sha256 = key.and_then(Node::sha256);
-    let key_is_faulty = key_is_faulty && api_key_sha256.is_none();
+    let api_key_sha256 = shown(t, "api_key_sha256", Node::sha256);
+    let spiffe_id = shown(t, "spiffe_id", spiffe_id);
+    let dns_san = shown(t, "dns_san", dns_san);
+    let jwt_subject = shown(t, "jwt_subject", subject);
+    let unix_uid = shown(t, "unix_uid", uid);
     let weight = t.or("weight", |n| n.count(1_000_000).and_then(NonZeroU32::new), NonZeroU32::MIN);
+    let ceiling = |key| t.take(key).and_then(|n| n.count(1_000_000)).and_then(NonZeroU32::new);
+    let (max_concurrent, requests_per_second) = (ceiling("max_concurrent"), ceiling("requests_per_second"));
+    let modes = [ClientMode::Enforce, ClientMode::Report].map(|mode| (mode.as_str(), mode));
+    let mode = t.or("mode", |n| n.one_of(&modes), ClientMode::Enforce);
     let allow = match t.take("allow") {
         None => Some(Vec::new()),
         Some(node) => node.entries("[{ app = \"*\", actions = [\"events\"] }]").and_then(|entries| {
@@ -44,9 +67,68 @@ fn client(t: &Table<'_>) -> Entry<ClientName, Client> {
             allow.into_iter().collect()
         }),
     };
-    let whole = name.clone().zip(allow).filter(|_| !key_is_faulty);
-    let whole = whole.map(|(name, allow)| Client { name, api_key_sha256, weight, allow });
+    let whole = (|| {
+        Some(Client {
+            name: name.clone()?,
+            api_key_sha256: api_key_sha256?,
+            spiffe_id: spiffe_id?,
+            dns_san: dns_san?,
+            jwt_subject: jwt_subject?,
+            unix_uid: unix_uid?,
+            weight,
+            max_concurrent,
+            requests_per_second,
+            mode,
+            allow: allow?,
+        })
+    })();
     Entry { name, whole }
+}
+
+/// One way to show itself: a value, several, or none. `None`: a faulty one.
+fn shown<'d, T: PartialEq>(t: &Table<'d>, key: &'static str, parse: impl Fn(Node<'d>) -> Option<T>) -> Option<Vec<T>> {
+    t.take(key).map_or(Some(Vec::new()), |node| node.one_or_more("one value, or [one, another]", parse))
+}
+
+/// SPIFFE-ID section 2: `spiffe://`, a trust domain of `a-z 0-9 . - _`, a path without empty or dot segments.
+fn spiffe_id(node: Node<'_>) -> Option<String> {
+    let text = node.clone().text()?;
+    let domain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
+    let segment =
+        |s: &str| !matches!(s, "" | "." | "..") && s.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    let fits = text.len() <= 2048
+        && text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).is_some_and(|(trust, path)| {
+            (1..=255).contains(&trust.len()) && trust.chars().all(domain) && path.split('/').all(segment)
+        });
+    if !fits {
+        let what = "must be a SPIFFE ID with a path, as \"spiffe://corp/ns/prod/sa/billing\"";
+        return node.fault(what, "Write the URI of the workload's certificate");
+    }
+    Some(text.to_owned())
+}
+
+fn dns_san(node: Node<'_>) -> Option<String> {
+    let text = node.clone().text()?.to_ascii_lowercase();
+    let label =
+        |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if text.len() > 253 || !text.split('.').all(label) {
+        return node.fault("must be a DNS name without *, as \"billing.prod.svc\"", "Write the certificate's DNS name");
+    }
+    Some(text)
+}
+
+fn subject(node: Node<'_>) -> Option<String> {
+    let text = node.clone().text()?;
+    if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+        let what = "must be a token's sub, as \"system:serviceaccount:prod:billing\"";
+        return node.fault(what, "Write it as the token has it");
+    }
+    Some(text.to_owned())
+}
+
+fn uid(node: Node<'_>) -> Option<u32> {
+    // 2^32-1 is "no user" to the kernel.
+    node.count_or_none(u32::MAX - 1)
 }
 
 fn allow(t: &Table<'_>) -> Option<Allow> {

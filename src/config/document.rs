@@ -131,6 +131,11 @@ impl<'d> Table<'d> {
         node
     }
 
+    /// Whether the key is there, good or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     /// The value of a key, read by `parse`; the default when it is absent or faulty.
     pub(super) fn or<T>(&self, key: &'static str, parse: impl FnOnce(Node<'d>) -> Option<T>, default: T) -> T {
         self.take(key).and_then(parse).unwrap_or(default)

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::document::{Document, Found, position};
 use super::finding::{Faults, Finding};
-use super::{Config, apps, checks, clients, sections};
+use super::{Config, apps, checks, clients, jwt, sections, upstream};
 
 /// A configuration that passed every rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,23 +65,24 @@ pub fn from_text(text: &str, file: &Path) -> Result<Loaded, Faults> {
 pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Found) {
     let doc = Document::new(text, root);
     let draft = doc.read(|top| {
-        top.later(&["identity"]);
-        let upstream = top.section("upstream", sections::upstream);
+        let upstream = top.section("upstream", upstream::upstream);
         Draft {
             server: top.section("server", sections::server),
             admin: top.section("admin", sections::admin),
             log: top.section("log", sections::log),
             store: top.section("store", sections::store),
+            jwt: top.section("identity", jwt::identity),
             apps: apps::all(top, upstream.vendor),
             clients: clients::all(top),
             upstream,
         }
     });
     checks::all(&doc, &draft);
-    let Draft { server, admin, log, store, upstream, apps, clients } = draft;
+    let Draft { server, admin, log, store, upstream, jwt, apps, clients } = draft;
     let apps = apps.into_iter().map(|app| app.whole).collect::<Option<Vec<_>>>();
     let clients = clients.into_iter().map(|client| client.whole).collect::<Option<Vec<_>>>();
-    let config = apps.zip(clients).map(|(apps, clients)| Config { server, admin, log, store, upstream, apps, clients });
+    let config =
+        apps.zip(clients).map(|(apps, clients)| Config { server, admin, log, store, upstream, jwt, apps, clients });
     (config, doc.into_found())
 }
 
@@ -92,6 +93,7 @@ pub(super) struct Draft {
     pub(super) log: super::Log,
     pub(super) store: super::Store,
     pub(super) upstream: super::Upstream,
+    pub(super) jwt: Option<super::Jwt>,
     pub(super) apps: Vec<Entry<crate::names::AppId, super::App>>,
     pub(super) clients: Vec<Entry<crate::names::ClientName, super::Client>>,
 }

@@ -1,13 +1,11 @@
-//! The sections that stand once: `[server]`, `[admin]`, `[log]`, `[store]`, `[upstream]`.
+//! The sections that stand once: `[server]`, `[admin]`, `[log]`, `[store]`.
 
 use super::document::{Node, Table};
-use super::{Admin, Log, LogFormat, Server, Store, Upstream};
+use super::{Admin, Log, LogFormat, Server, Store, UnixOwner, tls};
 use crate::names::ClientName;
-use crate::vendor::Vendor;
 
 pub(super) fn server(t: &Table<'_>) -> Server {
     let d = Server::default();
-    t.later(&["tls"]);
     Server {
         listen: t.or("listen", listens, d.listen),
         max_connections: t.or("max_connections", |n| n.count(1_000_000).map(|n| n as usize), d.max_connections),
@@ -15,6 +13,11 @@ pub(super) fn server(t: &Table<'_>) -> Server {
         header_read_timeout: t.or("header_read_timeout", Node::duration, d.header_read_timeout),
         shutdown_grace: t.or("shutdown_grace", Node::duration, d.shutdown_grace),
         anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
+        write_timeout: t.or("write_timeout", Node::duration, d.write_timeout),
+        max_requests: t.or("max_requests", |n| n.count(1_000_000).map(|n| n as usize), d.max_requests),
+        unix_mode: t.or("unix_mode", mode, d.unix_mode),
+        unix_owner: t.or("unix_owner", owner, d.unix_owner),
+        tls: t.take("tls").and_then(|node| node.table(tls::server).flatten()),
     }
 }
 
@@ -45,18 +48,6 @@ pub(super) fn store(t: &Table<'_>) -> Store {
     Store { path: t.or("path", folder, Store::default().path) }
 }
 
-pub(super) fn upstream(t: &Table<'_>) -> Upstream {
-    let d = Upstream::default();
-    let vendors = [Vendor::AnyRtc, Vendor::Agora].map(|v| (v.as_str(), v));
-    t.later(&["proxy"]);
-    Upstream {
-        vendor: t.or("vendor", |n| n.one_of(&vendors), d.vendor),
-        connect_timeout: t.or("connect_timeout", Node::duration, d.connect_timeout),
-        request_timeout: t.or("request_timeout", Node::duration, d.request_timeout),
-        ca_file: t.take("ca_file").and_then(Node::certificates),
-    }
-}
-
 fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
     let like = "[\"127.0.0.1:8080\"]";
     let listens = node.clone().set(like, Node::listen)?;
@@ -64,6 +55,27 @@ fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
         return node.fault("must name at least one address", format!("Write {like}"));
     }
     Some(listens)
+}
+
+/// Permission bits as `chmod` takes them.
+fn mode(node: Node<'_>) -> Option<u32> {
+    let text = node.clone().text()?;
+    match u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600) {
+        Some(mode) => Some(mode),
+        None => node
+            .fault("must be permission bits, as \"0660\", with the owner's", "Write it as chmod takes it, in quotes"),
+    }
+}
+
+/// `"UID"`, `"UID:GID"` or `":GID"`.
+fn owner(node: Node<'_>) -> Option<UnixOwner> {
+    let text = node.clone().text()?;
+    let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+    let number = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    match (number(uid), number(gid)) {
+        (Some(uid), Some(gid)) if uid.is_some() || gid.is_some() => Some(UnixOwner { uid, gid }),
+        _ => node.fault("must be numbers of a user and a group, as \"1000:1000\"", "`id` prints them"),
+    }
 }
 
 /// A folder, or nothing yet: the store makes it.

@@ -6,7 +6,10 @@
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::{Allow, App, Client, Config, Credential, Listen, LogFormat, QuotaRule};
+use super::{
+    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, QuotaRule, Server, ServerTls,
+    Upstream,
+};
 use crate::names::BucketName;
 
 /// What stands in a secret's place.
@@ -29,16 +32,8 @@ pub fn json(config: &Config) -> serde_json::Value {
 }
 
 fn write_all(page: &mut String, config: &Config) -> fmt::Result {
-    let Config { server, admin, log, store, upstream, apps, clients } = config;
-    writeln!(page, "[server]")?;
-    writeln!(page, "listen = {}", array(server.listen.iter().map(listen)))?;
-    writeln!(page, "max_connections = {}", server.max_connections)?;
-    writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
-    writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
-    writeln!(page, "shutdown_grace = {}", duration(server.shutdown_grace))?;
-    if let Some(client) = &server.anonymous_client {
-        writeln!(page, "anonymous_client = {}", quoted(client))?;
-    }
+    let Config { server, admin, log, store, upstream, jwt, apps, clients } = config;
+    write_server(page, server)?;
     writeln!(page, "\n[admin]\nlisten = {}", listen(&admin.listen))?;
     if admin.api_key_sha256.is_some() {
         writeln!(page, "api_key_sha256 = {REDACTED}")?;
@@ -49,11 +44,9 @@ fn write_all(page: &mut String, config: &Config) -> fmt::Result {
     };
     writeln!(page, "\n[log]\nlevel = {}\nformat = {}\naccess = {}", quoted(&log.level), quoted(format), log.access)?;
     writeln!(page, "\n[store]\nkind = \"embedded\"\npath = {}", quoted(store.path.display()))?;
-    writeln!(page, "\n[upstream]\nvendor = {}", quoted(upstream.vendor.as_str()))?;
-    writeln!(page, "connect_timeout = {}", duration(upstream.connect_timeout))?;
-    writeln!(page, "request_timeout = {}", duration(upstream.request_timeout))?;
-    if let Some(file) = &upstream.ca_file {
-        writeln!(page, "ca_file = {}", quoted(file.display()))?;
+    write_upstream(page, upstream)?;
+    if let Some(jwt) = jwt {
+        write_jwt(page, jwt)?;
     }
     for app in apps {
         write_app(page, app)?;
@@ -62,6 +55,81 @@ fn write_all(page: &mut String, config: &Config) -> fmt::Result {
         write_client(page, client)?;
     }
     Ok(())
+}
+
+fn write_server(page: &mut String, server: &Server) -> fmt::Result {
+    writeln!(page, "[server]")?;
+    writeln!(page, "listen = {}", array(server.listen.iter().map(listen)))?;
+    writeln!(page, "max_connections = {}", server.max_connections)?;
+    writeln!(page, "max_requests = {}", server.max_requests)?;
+    writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
+    writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
+    writeln!(page, "write_timeout = {}", duration(server.write_timeout))?;
+    writeln!(page, "shutdown_grace = {}", duration(server.shutdown_grace))?;
+    writeln!(page, "unix_mode = {}", quoted(format_args!("{:04o}", server.unix_mode)))?;
+    let owner = server.unix_owner;
+    if owner != super::UnixOwner::default() {
+        let number = |id: Option<u32>| id.map_or(String::new(), |id| id.to_string());
+        writeln!(page, "unix_owner = {}", quoted(format_args!("{}:{}", number(owner.uid), number(owner.gid))))?;
+    }
+    if let Some(client) = &server.anonymous_client {
+        writeln!(page, "anonymous_client = {}", quoted(client))?;
+    }
+    let Some(ServerTls { cert, key, client_ca, client_auth, client_crl }) = &server.tls else { return Ok(()) };
+    writeln!(page, "[server.tls]\ncert = {}\nkey = {}", quoted(cert.display()), quoted(key.display()))?;
+    if let Some(file) = client_ca {
+        writeln!(page, "client_ca = {}", quoted(file.display()))?;
+    }
+    writeln!(page, "client_auth = {}", quoted(client_auth.as_str()))?;
+    if !client_crl.is_empty() {
+        writeln!(page, "client_crl = {}", array(client_crl.iter().map(|file| quoted(file.display()))))?;
+    }
+    Ok(())
+}
+
+fn write_upstream(page: &mut String, upstream: &Upstream) -> fmt::Result {
+    writeln!(page, "\n[upstream]\nvendor = {}", quoted(upstream.vendor.as_str()))?;
+    writeln!(page, "connect_timeout = {}", duration(upstream.connect_timeout))?;
+    if let Some(first) = upstream.first_byte_timeout {
+        writeln!(page, "first_byte_timeout = {}", duration(first))?;
+    }
+    writeln!(page, "idle_timeout = {}", duration(upstream.idle_timeout))?;
+    writeln!(page, "request_timeout = {}", duration(upstream.request_timeout))?;
+    if let Some(file) = &upstream.ca_file {
+        writeln!(page, "ca_file = {}", quoted(file.display()))?;
+    }
+    if let Some(proxy) = &upstream.proxy {
+        let url = proxy.url.to_string();
+        writeln!(page, "proxy = {}", quoted(url.trim_end_matches('/')))?;
+        if let Some(authorization) = &proxy.authorization {
+            writeln!(page, "proxy_user = {}\nproxy_password = {REDACTED}", quoted(&authorization.user))?;
+        }
+        writeln!(page, "no_proxy = {}", array(proxy.no_proxy.iter().map(quoted)))?;
+    }
+    let (retry, breaker) = (upstream.retry_budget, upstream.breaker);
+    writeln!(page, "[upstream.retry]\npercent = {}\nmin_per_second = {}", retry.percent, retry.min_per_second)?;
+    writeln!(page, "[upstream.breaker]\nfailures = {}\nopen_for = {}", breaker.failures, duration(breaker.open_for))
+}
+
+fn write_jwt(page: &mut String, jwt: &Jwt) -> fmt::Result {
+    writeln!(page, "\n[identity.jwt]\nissuer = {}", quoted(&jwt.issuer))?;
+    writeln!(page, "audience = {}", one_or_more(jwt.audience.iter().map(quoted)))?;
+    match &jwt.keys {
+        JwtKeys::File(file) => writeln!(page, "jwks_file = {}", quoted(file.display()))?,
+        JwtKeys::Url(from) => {
+            writeln!(page, "jwks_url = {}", quoted(&from.url))?;
+            if let Some(file) = &from.ca_file {
+                writeln!(page, "jwks_ca_file = {}", quoted(file.display()))?;
+            }
+            if let Some(file) = &from.token_file {
+                writeln!(page, "jwks_token_file = {}", quoted(file.display()))?;
+            }
+            writeln!(page, "jwks_refresh = {}", duration(from.refresh))?;
+            writeln!(page, "jwks_allow_private_targets = {}", from.allow_private_targets)?;
+        }
+    }
+    writeln!(page, "algorithms = {}", array(jwt.algorithms.iter().map(|algorithm| quoted(algorithm.as_str()))))?;
+    writeln!(page, "leeway = {}", duration(jwt.leeway))
 }
 
 fn write_app(page: &mut String, app: &App) -> fmt::Result {
@@ -102,8 +170,25 @@ fn write_app(page: &mut String, app: &App) -> fmt::Result {
 
 fn write_client(page: &mut String, client: &Client) -> fmt::Result {
     writeln!(page, "\n[[clients]]\nname = {}", quoted(&client.name))?;
-    if client.api_key_sha256.is_some() {
-        writeln!(page, "api_key_sha256 = {REDACTED}")?;
+    let keys = client.api_key_sha256.iter().map(|_| REDACTED.to_owned());
+    let ways = [
+        ("api_key_sha256", one_or_more(keys)),
+        ("spiffe_id", one_or_more(client.spiffe_id.iter().map(quoted))),
+        ("dns_san", one_or_more(client.dns_san.iter().map(quoted))),
+        ("jwt_subject", one_or_more(client.jwt_subject.iter().map(quoted))),
+        ("unix_uid", one_or_more(client.unix_uid.iter().map(u32::to_string))),
+    ];
+    for (key, shown) in ways.iter().filter(|(_, shown)| shown != "[]") {
+        writeln!(page, "{key} = {shown}")?;
+    }
+    if let Some(most) = client.max_concurrent {
+        writeln!(page, "max_concurrent = {most}")?;
+    }
+    if let Some(most) = client.requests_per_second {
+        writeln!(page, "requests_per_second = {most}")?;
+    }
+    if client.mode != ClientMode::Enforce {
+        writeln!(page, "mode = {}", quoted(client.mode.as_str()))?;
     }
     writeln!(page, "weight = {}\nallow = {}", client.weight, array(client.allow.iter().map(allow)))
 }
@@ -144,6 +229,15 @@ fn array(entries: impl Iterator<Item = String>) -> String {
     format!("[{}]", entries.collect::<Vec<_>>().join(", "))
 }
 
+/// A single value by itself, as most people write it.
+fn one_or_more(entries: impl Iterator<Item = String>) -> String {
+    let mut entries: Vec<String> = entries.collect();
+    match (entries.len(), entries.pop()) {
+        (1, Some(only)) => only,
+        (_, last) => array(entries.into_iter().chain(last)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -162,6 +256,10 @@ max_connections = 7
 request_body_limit = "1025B"
 header_read_timeout = "1500ms"
 anonymous_client = "side.car"
+max_requests = 8
+write_timeout = "3s"
+unix_mode = "0600"
+unix_owner = ":7"
 [admin]
 listen = "0.0.0.0:9091"
 api_key_sha256 = "{a}"
@@ -174,6 +272,23 @@ path = 'C:\data'
 [upstream]
 vendor = "agora"
 connect_timeout = "1m 1s"
+first_byte_timeout = "2s"
+idle_timeout = "4s"
+proxy = "http://proxy.corp:3128"
+proxy_user = "u"
+proxy_password = {{ file = "{secret}" }}
+no_proxy = [".corp", "10.0.0.0/8"]
+retry = {{ percent = 0, min_per_second = 1 }}
+breaker = {{ failures = 0, open_for = "1s" }}
+[identity.jwt]
+issuer = "https://issuer"
+audience = ["one", "two"]
+jwks_url = "https://issuer/keys?x=y"
+jwks_token_file = "token"
+jwks_refresh = "1m"
+jwks_allow_private_targets = true
+algorithms = ["EdDSA", "PS512"]
+leeway = "0s"
 [[apps]]
 id = "one"
 regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu", base_url = "https://[::1]" }}]
@@ -190,6 +305,13 @@ allow = [{{ app = "*", actions = ["count"] }}, {{ app = "two", actions = ["messa
 [[clients]]
 name = "keyed"
 api_key_sha256 = "{b}"
+spiffe_id = "spiffe://corp/a"
+dns_san = ["a.svc", "b.svc"]
+jwt_subject = "s"
+unix_uid = [0, 1000]
+max_concurrent = 5
+requests_per_second = 6
+mode = "report"
 "#,
             a = hash("a"),
             b = hash("b"),
@@ -204,7 +326,7 @@ api_key_sha256 = "{b}"
         let config = from_text(&everything(path), Path::new("x")).unwrap().config;
         let shown = toml(&config);
         assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
-        assert_eq!(shown.matches(REDACTED).count(), 5);
+        assert_eq!(shown.matches(REDACTED).count(), 6);
         let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
         again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
         again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));

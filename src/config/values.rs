@@ -53,6 +53,14 @@ impl<'d> Node<'d> {
         }
     }
 
+    /// A whole number of `0..=most`.
+    pub(super) fn count_or_none(self, most: u32) -> Option<u32> {
+        match self.value() {
+            DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()) == Ok(0) => Some(0),
+            _ => self.count(most),
+        }
+    }
+
     pub(super) fn duration(self) -> Option<Duration> {
         let (what, like) = ("must be a duration with a unit, as \"2s\"", "Write a number and one of ms, s, m, h, d");
         let DeValue::String(text) = self.value() else { return self.fault(what, like) };
@@ -117,6 +125,15 @@ impl<'d> Node<'d> {
             }
         }
         whole.then_some(set)
+    }
+
+    /// One value, or an array of different ones, at least one.
+    pub(super) fn one_or_more<T: PartialEq>(self, like: &str, parse: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
+        let DeValue::Array(entries) = self.value() else { return parse(self).map(|value| vec![value]) };
+        if entries.is_empty() {
+            return self.fault("must not be empty", format!("Write {like}, or leave it out"));
+        }
+        self.set(like, parse)
     }
 
     /// A name that has a rule of its own.
@@ -272,7 +289,7 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
 }
 
 /// The address, and whether it is https.
-fn parse_base_url(text: &str) -> Option<(Uri, bool)> {
+pub(super) fn parse_base_url(text: &str) -> Option<(Uri, bool)> {
     // Uri drops a fragment without a word.
     if text.contains(['#', '?', '@']) {
         return None;
@@ -297,7 +314,7 @@ fn parse_base_url(text: &str) -> Option<(Uri, bool)> {
     Some((uri, encrypted))
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     address.map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |ip| ip.to_canonical().is_loopback())
 }

@@ -38,8 +38,8 @@ impl ApiKeys {
     pub(super) fn new(clients: &[config::Client]) -> Self {
         let mut by_prefix: HashMap<_, Vec<_>> = HashMap::new();
         for client in clients {
-            if let Some(digest) = client.api_key_sha256 {
-                by_prefix.entry(prefix(&digest)).or_default().push((digest, client.name.clone()));
+            for digest in &client.api_key_sha256 {
+                by_prefix.entry(prefix(digest)).or_default().push((*digest, client.name.clone()));
             }
         }
         Self { by_prefix }
@@ -97,14 +97,11 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Single<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU32;
 
     fn keys() -> ApiKeys {
         let client = |name: &str, key: &str| config::Client {
-            name: ClientName::parse(name).unwrap(),
-            api_key_sha256: Some(Sha256::digest(key).into()),
-            weight: NonZeroU32::MIN,
-            allow: Vec::new(),
+            api_key_sha256: vec![Sha256::digest(key).into()],
+            ..config::Client::named(ClientName::parse(name).unwrap(), Vec::new())
         };
         ApiKeys::new(&[client("billing", "kb"), client("crm", "k:c")])
     }

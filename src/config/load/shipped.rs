@@ -14,8 +14,11 @@ const SHIPPED: &str = include_str!("../../../config/gateway.toml");
 fn turned_on(dir: &Path) -> String {
     let path = |name: &str| format!("\"{}\"", dir.join(name).display());
     std::fs::write(dir.join("secret"), "hunter2").unwrap();
-    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert;
-    std::fs::write(dir.join("ca.pem"), certificate.pem()).unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.join("server.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(dir.join("crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
+    std::fs::write(dir.join("jwks.json"), "{\"keys\":[]}").unwrap();
     let on = |line: &str| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_alphabetic()) => key.to_owned(),
         _ => line.to_owned(),
@@ -25,6 +28,13 @@ fn turned_on(dir: &Path) -> String {
         .replace("{ env = \"RTM_APP_CERTIFICATE\" }", &format!("{{ file = {} }}", path("secret")))
         .replace("\"/run/secrets/rtm-api-secret\"", &path("secret"))
         .replace("\"certs/upstream-ca.pem\"", &path("ca.pem"))
+        .replace("\"certs/server.pem\"", &path("ca.pem"))
+        .replace("\"certs/server.key\"", &path("server.key"))
+        .replace("\"certs/client-ca.pem\"", &path("ca.pem"))
+        .replace("\"certs/client-crl.pem\"", &path("crl.pem"))
+        .replace("\"certs/jwks.json\"", &path("jwks.json"))
+        .replace("\"/run/secrets/proxy-password\"", &path("secret"))
+        .replace("listen = [\"127.0.0.1:8080\"]", "listen = [\"127.0.0.1:8080\", \"unix:/tmp/gateway.sock\"]")
 }
 
 #[test]
@@ -43,7 +53,9 @@ fn its_examples_load_once_turned_on_and_show_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let loaded = from_text(&turned_on(dir.path()), Path::new("gateway.toml")).unwrap();
     assert_eq!(loaded.warnings, []);
-    assert_eq!(loaded.files, [dir.path().join("ca.pem"), dir.path().join("secret"), "gateway.toml".into()]);
+    let of = |name: &str| dir.path().join(name);
+    let named = ["ca.pem", "crl.pem", "jwks.json", "secret", "server.key"].map(of);
+    assert_eq!(loaded.files, [&named[..], &["gateway.toml".into()]].concat());
     let app = &loaded.config.apps[0];
     assert_eq!((app.quota, &app.events, &app.history), (Quota::default(), &Events::default(), &History::default()));
     assert!(matches!(loaded.config.apps[1].credential, Credential::Token { .. }));
@@ -64,9 +76,23 @@ fn every_key_that_is_understood_is_in_it_and_set_to_the_default_where_it_is_on()
     // Nothing is on in the file but keys; so each key that has a default is written down as on.
     let mut on = BTreeSet::new();
     keys(DeTable::parse(SHIPPED).unwrap().get_ref(), "", &mut on);
-    let entries = |key: &str| key.starts_with("apps") || key.starts_with("clients.");
+    let inside_what_is_off = ["apps", "clients.", "identity.", "server.tls.", "upstream.proxy_password."];
+    let entries = |key: &str| inside_what_is_off.iter().any(|off| key.starts_with(off));
     let off: Vec<&str> = found.asked.difference(&on).map(String::as_str).filter(|key| !entries(key)).collect();
-    let optional = ["admin.api_key_sha256", "clients", "server.anonymous_client", "upstream.ca_file"];
+    let optional = [
+        "admin.api_key_sha256",
+        "clients",
+        "identity",
+        "server.anonymous_client",
+        "server.tls",
+        "server.unix_owner",
+        "upstream.ca_file",
+        "upstream.first_byte_timeout",
+        "upstream.no_proxy",
+        "upstream.proxy",
+        "upstream.proxy_password",
+        "upstream.proxy_user",
+    ];
     assert_eq!(off, optional);
 }
 
@@ -99,8 +125,9 @@ fn a_secret_pasted_in_place_of_any_value_is_not_repeated() {
 fn is_one_of_several(key: &str) -> bool {
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
     match last {
-        "env" | "file" => parent.starts_with("apps.credential."),
+        "env" | "file" => parent.starts_with("apps.credential.") || parent == "upstream.proxy_password",
         "requests" | "per" | "share" => parent.starts_with("apps.quota."),
+        "jwks_url" => parent == "identity.jwt",
         _ => false,
     }
 }

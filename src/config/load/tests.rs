@@ -16,6 +16,12 @@ impl Place {
         for (name, text) in [("secret", "a-secret\n"), ("colon", "a:b"), ("empty", "\n"), ("no.pem", "no PEM at all")] {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
+        std::fs::write(dir.path().join("jwks"), "{\"keys\":[]}").unwrap();
+        for name in ["a", "b"] {
+            let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            std::fs::write(dir.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+            std::fs::write(dir.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        }
         Self(dir)
     }
 
@@ -95,7 +101,26 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
             3,
             "loopback or a Unix socket",
         ),
-        ("[server]\ntls = { cert = \"c\" }", "server.tls", 2, "not available in this version"),
+        ("[server]\nunix_mode = \"0066\"", "server.unix_mode", 2, "owner's"),
+        ("[server]\nunix_mode = 660", "server.unix_mode", 2, "must be a text"),
+        ("[server]\nunix_owner = \"root\"", "server.unix_owner", 2, "numbers"),
+        ("[server]\nunix_owner = \":\"", "server.unix_owner", 2, "numbers"),
+        ("[server.tls]\ncert = \"$DIR/a.pem\"", "server.tls.key", 1, "missing"),
+        ("[server.tls]\nkey = \"$DIR/a.key\"\ncert = \"$DIR/no.pem\"", "server.tls.cert", 3, "no certificate"),
+        ("[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.pem\"", "server.tls.key", 3, "no private key"),
+        ("[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/b.key\"", "server.tls.cert", 2, "one certificate"),
+        (
+            "[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.key\"\nclient_auth = \"required\"",
+            "server.tls.client_auth",
+            4,
+            "client_ca",
+        ),
+        (
+            "[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.key\"\nclient_ca = \"$DIR/a.pem\"\nclient_crl = \"$DIR/a.pem\"",
+            "server.tls.client_crl",
+            5,
+            "no revocation list",
+        ),
         ("[admin]\nlisten = \"0.0.0.0:9090\"", "admin.api_key_sha256", 1, "is needed"),
         ("[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen", 2, "clashes"),
         (&format!("[admin]\nlisten = \"0.0.0.0:9090\"\n{public}"), "admin.api_key_sha256", 3, "64 hex digits"),
@@ -110,13 +135,58 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
         ("[store]\npath = \"\"", "store.path", 2, "must be a path"),
         ("[store]\npath = \"$DIR/secret\"", "store.path", 2, "not a folder"),
         ("[upstream]\nvendor = \"agoar\"", "upstream.vendor", 2, "\"agora\""),
-        ("[upstream]\nproxy = \"http://s3cr3t-hunter2@p\"", "upstream.proxy", 2, "not available in this version"),
+        ("[upstream]\nproxy = \"http://s3cr3t-hunter2@p\"", "upstream.proxy", 2, "proxy_user"),
+        ("[upstream]\nproxy = \"https://p\"", "upstream.proxy", 2, "must be http://"),
+        ("[upstream]\nproxy = \"http://p\"\nproxy_user = \"u\"", "upstream.proxy_user", 3, "both"),
+        ("[upstream]\nno_proxy = [\"*\"]", "upstream.no_proxy", 2, "without proxy"),
+        ("[upstream]\nfirst_byte_timeout = \"11s\"", "upstream.first_byte_timeout", 2, "request_timeout"),
+        ("[upstream.retry]\npercent = 101", "upstream.retry.percent", 2, "1 to 100"),
+        ("[upstream.breaker]\nopen_for = 5", "upstream.breaker.open_for", 2, "with a unit"),
         ("[upstream]\nca_file = \"$DIR/none.pem\"", "upstream.ca_file", 2, "cannot be read"),
         ("[upstream]\nca_file = \"$DIR/no.pem\"", "upstream.ca_file", 2, "no certificate"),
-        ("[identity.jwt]\nissuer = \"i\"", "identity", 1, "not available in this version"),
     ] {
         refused(&place, &place.config(top, "", ""), path, line, word);
     }
+}
+
+#[test]
+fn each_fault_of_an_issuer_names_its_key_its_line_and_its_mend() {
+    let place = Place::new();
+    let jwt = "[identity.jwt]\nissuer = \"i\"\naudience = \"a\"\n";
+    for (rest, path, line, word) in [
+        ("", "identity.jwt.jwks_url", 1, "missing"),
+        ("jwks_file = \"$DIR/jwks\"\njwks_url = \"https://h/\"", "identity.jwt.jwks_file", 4, "Keep one"),
+        ("jwks_file = \"$DIR/no.pem\"", "identity.jwt.jwks_file", 4, "no JWK set"),
+        ("jwks_file = \"$DIR/none\"", "identity.jwt.jwks_file", 4, "cannot be read"),
+        ("jwks_file = \"$DIR/jwks\"\njwks_refresh = \"1s\"", "identity.jwt.jwks_refresh", 5, "belongs to jwks_url"),
+        ("jwks_url = \"http://h/\"", "identity.jwt.jwks_url", 4, "https://"),
+        ("jwks_url = \"https://u:s3cr3t-hunter2@h/\"", "identity.jwt.jwks_url", 4, "https://"),
+        ("jwks_file = \"$DIR/jwks\"\nalgorithms = []", "identity.jwt.algorithms", 5, "at least one"),
+        ("jwks_file = \"$DIR/jwks\"\nalgorithms = [\"none\"]", "identity.jwt.algorithms[0]", 5, "RS256"),
+        ("jwks_file = \"$DIR/jwks\"\nalgorithms = [\"HS256\"]", "identity.jwt.algorithms[0]", 5, "RS256"),
+    ] {
+        refused(&place, &place.config(&format!("{jwt}{rest}"), "", ""), path, line, word);
+    }
+    let text = "[identity.jwt]\nissuer = \"i\"\naudience = []\njwks_file = \"$DIR/jwks\"";
+    refused(&place, &place.config(text, "", ""), "identity.jwt.audience", 3, "not be empty");
+}
+
+#[test]
+fn a_way_in_that_the_listeners_do_not_offer_is_warned_of() {
+    let place = Place::new();
+    let warned = |top: &str, client: &str| {
+        let text = place.config(top, "", &format!("{client}\nallow = [{{ app = \"*\", actions = [\"events\"] }}]"));
+        let text = text.replace("$DIR", place.0.path().to_str().unwrap());
+        let warnings = from_text(&text, Path::new("g")).unwrap().warnings;
+        warnings.into_iter().map(|w| w.path).collect::<Vec<_>>()
+    };
+    let all = "spiffe_id = \"spiffe://c/a\"\ndns_san = \"a\"\njwt_subject = \"s\"\nunix_uid = 0";
+    let of = |keys: &[&str]| keys.iter().map(|key| format!("clients[0].{key}")).collect::<Vec<_>>();
+    assert_eq!(warned("", all), of(&["spiffe_id", "dns_san", "jwt_subject", "unix_uid"]));
+    let offered = "[server]\nlisten = [\"127.0.0.1:1\", \"unix:/tmp/s\"]\n[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.key\"\n\
+                   client_ca = \"$DIR/a.pem\"\n[identity.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_file = \"$DIR/jwks\"";
+    assert_eq!(warned(offered, all), Vec::<String>::new());
+    assert_eq!(warned("[server]\nlisten = [\"0.0.0.0:1\"]", ""), ["server.listen"]);
 }
 
 #[test]
@@ -221,10 +291,20 @@ fn each_fault_of_a_client_names_its_key_its_line_and_its_mend() {
     // The client's own keys end at line 8.
     for (client, path, line, word) in [
         ("weight = 0", "clients[0].weight", 9, "1 to"),
-        ("spiffe_id = \"s\"", "clients[0].spiffe_id", 9, "not available in this version"),
-        ("dns_san = \"s\"", "clients[0].dns_san", 9, "not available in this version"),
-        ("jwt_subject = \"s\"", "clients[0].jwt_subject", 9, "not available in this version"),
-        ("unix_uid = 1", "clients[0].unix_uid", 9, "not available in this version"),
+        ("spiffe_id = \"https://s3cr3t-hunter2\"", "clients[0].spiffe_id", 9, "SPIFFE ID"),
+        ("spiffe_id = \"spiffe://corp\"", "clients[0].spiffe_id", 9, "SPIFFE ID"),
+        ("spiffe_id = [\"spiffe://corp/a\", \"spiffe://Corp/a\"]", "clients[0].spiffe_id[1]", 9, "SPIFFE ID"),
+        ("spiffe_id = \"spiffe://corp/../a\"", "clients[0].spiffe_id", 9, "SPIFFE ID"),
+        ("spiffe_id = []", "clients[0].spiffe_id", 9, "not be empty"),
+        ("dns_san = \"*.svc\"", "clients[0].dns_san", 9, "without *"),
+        ("dns_san = [\"a\", \"A\"]", "clients[0].dns_san[1]", 9, "already"),
+        ("jwt_subject = \"\"", "clients[0].jwt_subject", 9, "sub"),
+        ("unix_uid = -1", "clients[0].unix_uid", 9, "1 to"),
+        ("unix_uid = [0, \"root\"]", "clients[0].unix_uid[1]", 9, "whole number"),
+        ("max_concurrent = 0", "clients[0].max_concurrent", 9, "1 to"),
+        ("requests_per_second = 1.5", "clients[0].requests_per_second", 9, "whole number"),
+        ("mode = \"reprot\"", "clients[0].mode", 9, "\"report\""),
+        ("unix_uid = 0\n[[clients]]\nname = \"b\"\nunix_uid = [1, 0]", "clients[1].unix_uid", 12, "another client"),
         ("allow = \"*\"", "clients[0].allow", 9, "array"),
         ("allow = [{ app = \"*\" }]", "clients[0].allow[0].actions", 9, "missing"),
         ("allow = [{ app = \"*\", actions = [] }]", "clients[0].allow[0].actions", 9, "at least one"),
@@ -331,7 +411,7 @@ fn what_is_allowed_but_fights_is_warned_of() {
         ),
         (&format!("[admin]\napi_key_sha256 = \"{}\"", "a".repeat(64)), "", good, "clients[0].api_key_sha256", "admin"),
         ("", "", "", "clients[0]", "allowed nothing"),
-        ("", "", &format!("{good}\n[[clients]]\nname = \"c\"\n{good}"), "clients[1]", "no key"),
+        ("", "", &format!("{good}\n[[clients]]\nname = \"c\"\n{good}"), "clients[1]", "nothing to show"),
         (
             "",
             "",

@@ -1,0 +1,191 @@
+//! `[upstream]`: how the vendor is reached, how long it may take, and what is done when it fails.
+//!
+//! Invariant: the first byte may not take longer than the whole.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::document::{Node, Table};
+use crate::secret::SecretSource;
+use crate::vendor::Vendor;
+
+/// `[upstream]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Whose dialect.
+    pub vendor: Vendor,
+    /// How long a connection may take to be made, proxy and TLS included.
+    pub connect_timeout: Duration,
+    /// How long the vendor may take to begin its answer; `None`: as long as the whole.
+    pub first_byte_timeout: Option<Duration>,
+    /// How long the vendor may pause in the middle of an answer.
+    pub idle_timeout: Duration,
+    /// How long the vendor may take to answer.
+    pub request_timeout: Duration,
+    /// PEM file of trust anchors beside the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The way out, where there is no other.
+    pub proxy: Option<Proxy>,
+    /// `[upstream.retry]`.
+    pub retry_budget: RetryBudget,
+    /// `[upstream.breaker]`.
+    pub breaker: Breaker,
+}
+
+/// An HTTP proxy that is asked with CONNECT (RFC 9110 section 9.3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// `http://host:port`.
+    pub url: Uri,
+    /// What it is shown, if it asks.
+    pub authorization: Option<ProxyAuthorization>,
+    /// Hosts that are reached without it: names, `.domain`s, addresses, networks, `*`; each with `:port` if need be.
+    pub no_proxy: Vec<String>,
+}
+
+/// Basic credentials for the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyAuthorization {
+    /// The user; holds no colon.
+    pub user: String,
+    /// The password.
+    pub password: SecretSource,
+}
+
+/// `[upstream.retry]`: what may be sent again, of all that is sent. A vendor that fails is not asked many times more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// Retries for each hundred first tries.
+    pub percent: u32,
+    /// Retries a second that are always allowed.
+    pub min_per_second: u32,
+}
+
+/// `[upstream.breaker]`: when a region is not asked at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// So many failures in a row open it; 0 turns it off.
+    pub failures: u32,
+    /// How long it stays open at first.
+    pub open_for: Duration,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            vendor: Vendor::default(),
+            connect_timeout: Duration::from_secs(3),
+            first_byte_timeout: None,
+            idle_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            ca_file: None,
+            proxy: None,
+            retry_budget: RetryBudget::default(),
+            breaker: Breaker::default(),
+        }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, min_per_second: 10 }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, open_for: Duration::from_secs(5) }
+    }
+}
+
+pub(super) fn upstream(t: &Table<'_>) -> Upstream {
+    let d = Upstream::default();
+    let vendors = [Vendor::AnyRtc, Vendor::Agora].map(|v| (v.as_str(), v));
+    let upstream = Upstream {
+        vendor: t.or("vendor", |n| n.one_of(&vendors), d.vendor),
+        connect_timeout: t.or("connect_timeout", Node::duration, d.connect_timeout),
+        first_byte_timeout: t.take("first_byte_timeout").and_then(Node::duration),
+        idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
+        request_timeout: t.or("request_timeout", Node::duration, d.request_timeout),
+        ca_file: t.take("ca_file").and_then(Node::certificates),
+        proxy: proxy(t),
+        retry_budget: t.section("retry", retry),
+        breaker: t.section("breaker", breaker),
+    };
+    if upstream.first_byte_timeout.is_some_and(|first| first > upstream.request_timeout)
+        && let Some(node) = t.take("first_byte_timeout")
+    {
+        node.fault::<()>("is longer than request_timeout, which ends the whole", "Shorten it, or leave it out");
+    }
+    upstream
+}
+
+fn proxy(t: &Table<'_>) -> Option<Proxy> {
+    let needs = ["proxy_user", "proxy_password", "no_proxy"];
+    let Some(node) = t.take("proxy") else {
+        t.refuse(&needs, "is of no use without proxy", "Write proxy = \"http://host:port\", or leave it out");
+        return None;
+    };
+    let url = node.proxy_url();
+    let (user, password) = (t.take("proxy_user"), t.take("proxy_password"));
+    let authorization = match (user, password) {
+        (None, None) => Some(None),
+        (Some(user), Some(password)) => {
+            let user = user.proxy_user();
+            let password = password.secret(|_| Ok(()));
+            user.zip(password).map(|(user, password)| Some(ProxyAuthorization { user, password }))
+        }
+        (Some(node), None) | (None, Some(node)) => {
+            node.fault("needs proxy_user and proxy_password, both", "Write the other too, or leave both out")
+        }
+    };
+    let no_proxy = t.take("no_proxy").map_or(Some(Vec::new()), |node| {
+        node.set("[\"localhost\", \".corp\", \"10.0.0.0/8\"]", |entry| {
+            let text = entry.clone().text()?;
+            if text.is_empty() || text.contains(char::is_whitespace) || !text.is_ascii() {
+                return entry.fault("must be a host, a .domain, an address, a network or *", "Write one to an entry");
+            }
+            Some(text.to_ascii_lowercase())
+        })
+    });
+    Some(Proxy { url: url?, authorization: authorization?, no_proxy: no_proxy? })
+}
+
+fn retry(t: &Table<'_>) -> RetryBudget {
+    let d = RetryBudget::default();
+    RetryBudget {
+        percent: t.or("percent", |n| n.count_or_none(100), d.percent),
+        min_per_second: t.or("min_per_second", |n| n.count_or_none(10_000), d.min_per_second),
+    }
+}
+
+fn breaker(t: &Table<'_>) -> Breaker {
+    let d = Breaker::default();
+    Breaker {
+        failures: t.or("failures", |n| n.count_or_none(1_000_000), d.failures),
+        open_for: t.or("open_for", Node::duration, d.open_for),
+    }
+}
+
+impl Node<'_> {
+    fn proxy_url(self) -> Option<Uri> {
+        let text = self.clone().text()?;
+        match super::values::parse_base_url(text) {
+            Some((uri, false)) => Some(uri),
+            _ => self.fault(
+                "must be http:// and a host, with a port if need be, as \"http://proxy.corp:3128\"",
+                "User and password go into proxy_user and proxy_password",
+            ),
+        }
+    }
+
+    fn proxy_user(self) -> Option<String> {
+        let text = self.clone().text()?;
+        if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+            return self.fault("must be a name without a colon", "Write the user that the proxy knows");
+        }
+        Some(text.to_owned())
+    }
+}
