@@ -10,3 +10,4 @@ mod history_service;
 mod layers;
 mod readme;
 mod simulator;
+mod soak_ledger;
