@@ -32,7 +32,7 @@ async fn a_chunk_that_two_readers_could_end_in_two_places_is_refused() {
         format!("{size:x}h"),
         format!("{size:x}\r"),
         format!("{size:x}\r\r"),
-        format!("\u{ff13}\u{ff15}"),
+        "\u{ff13}\u{ff15}".into(),
         String::new(),
         ";a=b".into(),
         "-1".into(),

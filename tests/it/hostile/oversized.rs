@@ -71,7 +71,7 @@ async fn a_body_over_the_limit_is_refused_by_its_length_or_as_soon_as_it_is_seen
         format!("{}{}", "[".repeat(30_000), "]".repeat(30_000)),
         format!("{}1{}", r#"{"filter":"#.repeat(5000), "}".repeat(5000)),
         format!(r#"{{"filter":{{"source":"a","start_time":1,"end_time":9}},"limit":{}}}"#, "9".repeat(10_000)),
-        format!(r#"{{"filter":{{"source":"a","start_time":1e9999,"end_time":9}}}}"#),
+        r#"{"filter":{"source":"a","start_time":1e9999,"end_time":9}}"#.to_owned(),
         "\u{feff}{}".to_owned(),
         "nul\0l".to_owned(),
         String::new(),

@@ -171,7 +171,7 @@ async fn a_length_that_is_not_one_plain_number_is_refused() {
         format!("\u{a0}{length}"),
         format!("{length}\0"),
         format!("{length}\r"),
-        format!("\u{ff15}\u{ff13}"),
+        "\u{ff15}\u{ff13}".into(),
         format!("{}{length}", " ".repeat(300) + "x"),
         "-0".into(),
         "+0".into(),
