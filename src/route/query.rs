@@ -111,9 +111,14 @@ fn expected(name: &str) -> &'static str {
 }
 
 fn unknown(name: &str) -> Refusal {
-    // The name is the caller's: cut, so that an answer or a log line has a bounded size.
-    let name: String = name.chars().take(64).collect();
-    Refusal::bad(format!("{name}: unknown parameter"))
+    Refusal::bad(format!("{}: unknown parameter", printable(name)))
+}
+
+/// A parameter's name as answers and the log may repeat it: a word. Anything else is the caller's own text, and may be a
+/// key that was pasted into the wrong place.
+pub(crate) fn printable(name: &str) -> &str {
+    let is_word = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b'-';
+    if (1..=24).contains(&name.len()) && name.bytes().all(is_word) { name } else { "…" }
 }
 
 /// `20s`, or plain seconds.
