@@ -77,7 +77,7 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
-    let client = live.identity.identify(&head.headers)?;
+    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms())?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;
@@ -88,7 +88,7 @@ async fn call(
         Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
-        Kind::Count { query } => routes::count::ask(request, query.as_deref()).await,
+        Kind::Count { query } => routes::count::ask(request, &query).await,
         Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
     }
 }
