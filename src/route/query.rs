@@ -83,7 +83,8 @@ pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusa
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = text(name).ok_or_else(|| Refusal::bad("query: a name holds a bad percent-encoding"))?;
-        let value = text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", printable(&name))))?;
+        let value =
+            text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", printable(&name))))?;
         Ok((name, value))
     })
     .collect()

@@ -48,8 +48,9 @@ async fn no_secret_comes_out_whatever_is_asked_and_whatever_goes_wrong() {
         token.drive(&heap, &gateway, &plants),
         slow_body(&heap, &gateway, &plants),
         lost_secret(&heap, &gateway, &plants, &home),
+        old_cursor(&heap, &gateway, &plants, &vendors),
     );
-    after_the_faults(&heap, &gateway, &plants).await;
+    after_the_faults(&heap, &gateway, &plants, &vendors).await;
     operators(&heap, &gateway, &plants).await;
     basic.refuse(&heap, &gateway, &plants).await;
     token.refuse(&heap, &gateway, &plants).await;
@@ -72,21 +73,20 @@ async fn no_secret_comes_out_whatever_is_asked_and_whatever_goes_wrong() {
     let search = Search::new(&plants.list());
     // The vendor got what callers must not: the search would see it.
     for seen in [vendors.basic.seen(), vendors.token.seen()] {
-        let heads = format!(
-            "{:?}",
-            seen.iter()
-                .flat_map(|s| s.headers.values().map(|v| v.as_bytes().to_vec()))
-                .map(|v| String::from_utf8(v).unwrap())
-                .collect::<Vec<_>>()
-        );
+        let heads = seen.iter().flat_map(|s| s.headers.values().map(|v| v.to_str().unwrap()));
+        let heads = heads.collect::<Vec<_>>().join("\n");
         assert!(!search.find(heads.as_bytes()).is_empty());
         assert!(!heads.contains(&plants.caller_key) && !heads.contains(&plants.cookie), "a caller's secret left");
     }
     let mut leaks = Vec::new();
     for (from, text) in heap.texts() {
-        leaks.extend(search.find(&text).into_iter().map(|leak| format!("{from}: {leak:?}")));
+        leaks.extend(search.find(&text).into_iter().map(|leak| (from.clone(), leak)));
     }
-    assert!(leaks.is_empty(), "{} leaks: {:#?}", leaks.len(), &leaks[..leaks.len().min(20)]);
+    let total = leaks.len();
+    // One view of each is enough to mend it.
+    leaks.dedup_by(|a, b| (&a.0, &a.1.what) == (&b.0, &b.1.what));
+    leaks.truncate(20);
+    assert!(leaks.is_empty(), "{total} leaks, such as {leaks:#?}");
 }
 
 /// The token in use, and all before it.
@@ -223,7 +223,7 @@ async fn malformed(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         format!("GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\0{unknown}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: \"{unknown}\"\r\nConnection: close\r\n\r\n"),
     ] {
-        heap.add("answer to what is malformed", client::raw(gateway.callers, text.as_bytes()).await);
+        heap.raw("answer to what is malformed", client::raw(gateway.callers, text.as_bytes()).await);
     }
 }
 
@@ -271,7 +271,7 @@ async fn slow_body(heap: &Heap, gateway: &Gateway, plants: &Plants) {
     let mut answer = Vec::new();
     tokio::time::timeout(PATIENCE, tcp.read_to_end(&mut answer)).await.expect("it is given up").unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
-    heap.add("answer to a slow body", answer);
+    heap.raw("answer to a slow body", answer);
 }
 
 /// A secret that goes away serves for its grace, and then no more.
@@ -289,7 +289,7 @@ async fn lost_secret(heap: &Heap, gateway: &Gateway, plants: &Plants, home: &Hom
 }
 
 /// What the faults left behind: events with the credential in them, markers, a cursor that is too old.
-async fn after_the_faults(heap: &Heap, gateway: &Gateway, plants: &Plants) {
+async fn after_the_faults(heap: &Heap, gateway: &Gateway, plants: &Plants, vendors: &Vendors) {
     let headers = [("x-api-key", plants.caller_key.as_str())];
     for app in [BASIC, TOKEN] {
         for stream in Stream::ALL {
@@ -309,11 +309,31 @@ async fn after_the_faults(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         }
     }
     // A history that takes longer than its caller waits.
+    vendors.token.world().set_rules(TOKEN, |rules| rules.in_progress = 2);
     let query = r#"{"filter":{"source":"slow","start_time":0,"end_time":4102444800}}"#;
     let headers =
         [("x-api-key", plants.caller_key.as_str()), ("prefer", "wait=1"), ("content-type", "application/json")];
-    let sims = rtm(TOKEN, "message/history/query");
-    ask(heap, gateway.callers, false, (Method::POST, &sims), &headers, query).await;
+    let target = rtm(TOKEN, "message/history/query");
+    ask(heap, gateway.callers, false, (Method::POST, &target), &headers, query).await;
+}
+
+/// A cursor whose events retention has removed: 410.
+async fn old_cursor(heap: &Heap, gateway: &Gateway, plants: &Plants, vendors: &Vendors) {
+    let headers = [("x-api-key", plants.caller_key.as_str())];
+    let get = async |query: &str| {
+        let target = format!("/v1/apps/tight-app/events/user_events?{query}");
+        ask(heap, gateway.callers, false, (Method::GET, &target), &headers, "").await
+    };
+    vendors.calm.emit_many("tight-app", Stream::UserEvents, 1);
+    let cursor = get("wait=20s&limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    vendors.calm.emit_many("tight-app", Stream::UserEvents, 1);
+    let asking = async {
+        while heap.said("cursor_expired") == 0 {
+            get(&format!("after={cursor}")).await;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("retention removes what is old");
 }
 
 /// All that operators can ask, with the right key, a wrong one and none.

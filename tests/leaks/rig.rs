@@ -48,11 +48,23 @@ impl Heap {
             text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
         }
         text.extend_from_slice(&reply.body);
-        let code = serde_json::from_slice::<Value>(&reply.body).ok().and_then(|v| Some(v["code"].as_str()?.to_owned()));
         let is_ours = reply.headers.get("x-rtm-origin").is_some_and(|v| v == "gateway");
-        let code = code.filter(|_| is_ours).unwrap_or_default();
-        *self.answers.lock().unwrap().entry((reply.status.as_u16(), code)).or_default() += 1;
+        self.count(reply.status.as_u16(), if is_ours { &reply.body } else { b"" });
         self.add(from, text);
+    }
+
+    /// An answer of the gateway as it came from the socket.
+    pub(crate) fn raw(&self, from: &str, answer: Vec<u8>) {
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            self.count(head.split(' ').nth(1).unwrap().parse().unwrap(), body.as_bytes());
+        }
+        self.add(from, answer);
+    }
+
+    fn count(&self, status: u16, body: &[u8]) {
+        let code = serde_json::from_slice::<Value>(body).ok().and_then(|v| Some(v["code"].as_str()?.to_owned()));
+        *self.answers.lock().unwrap().entry((status, code.unwrap_or_default())).or_default() += 1;
     }
 
     pub(crate) fn texts(&self) -> Vec<(String, Vec<u8>)> {
@@ -72,6 +84,8 @@ impl Heap {
 pub(crate) struct Vendors {
     pub(crate) basic: Sim,
     pub(crate) token: Sim,
+    /// Of the apps that are not driven through faults.
+    pub(crate) calm: Sim,
     pub(crate) authority: String,
 }
 
@@ -80,14 +94,16 @@ impl Vendors {
         let limits = Limits::all(Limit::per_second(100_000));
         let world = World::new(Clock::system(), Options::default());
         world.add(App::new(BASIC).basic(&plants.api_key, &plants.api_secret).limits(limits));
+        let basic = Sim::listen(&world, "default", Listen::default()).await.unwrap();
+        let world = World::new(Clock::system(), Options::default());
         world.add(App::new("tight-app").basic(&plants.api_key, &plants.api_secret).limits(limits));
         world.add(App::new("lost-app").basic(&plants.api_key, &plants.lost_secret).limits(limits));
-        let basic = Sim::listen(&world, "default", Listen::default()).await.unwrap();
+        let calm = Sim::listen(&world, "default", Listen::default()).await.unwrap();
         let (tls, authority) = tls();
         let world = World::new(Clock::system(), Options::default());
         world.add(App::new(TOKEN).certificate(&plants.certificate).limits(limits));
         let token = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
-        Self { basic, token, authority }
+        Self { basic, token, calm, authority }
     }
 }
 
@@ -154,7 +170,7 @@ impl Home {
         let quiet = "[apps.events]\nstreams = []";
         let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"";
         let tight = "messages = { requests = 1, per = \"1h\" }\n";
-        let (plain, tls) = (vendors.basic.base_url(), vendors.token.base_url());
+        let (plain, tls, calm) = (vendors.basic.base_url(), vendors.token.base_url(), vendors.calm.base_url());
         let client = |name: &str, key: &str, allow: &str| {
             let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
             format!("[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{hash}\"\nallow = [{allow}]\n")
@@ -169,8 +185,8 @@ impl Home {
                  ca_file = \"{dir}/ca.pem\"\n[upstream.breaker]\nfailures = 0\n"
             ),
             app(BASIC, &plain, &basic("secret"), events),
-            app("tight-app", &plain, &basic("secret"), &format!("{tight}{short}")),
-            app("lost-app", &plain, &basic("lost"), quiet),
+            app("tight-app", &calm, &basic("secret"), &format!("{tight}{short}")),
+            app("lost-app", &calm, &basic("lost"), quiet),
             app("away-app", "http://127.0.0.1:9", &basic("secret"), quiet),
             app(TOKEN, &tls, &token, events),
             client("all", &plants.caller_key, all),
