@@ -21,7 +21,7 @@ pub fn check(data: &[u8]) {
         assert_eq!(again, data);
     }
     if let Ok(at) = decode_cursor(1, "s", data) {
-        assert_eq!(encode_cursor(1, "s", at)[..], data[..data.len().min(13)]);
+        assert_eq!(encode_cursor(1, "s", at), data);
     }
     if let Ok(response) = decode_quarantined(1, place, data) {
         assert_eq!(encode_quarantined(1, place, &response), data);

@@ -154,7 +154,8 @@ pub(super) fn decode_row(key: Key<'_>, value: &[u8]) -> Result<Row, Error> {
             quarantine_bytes: body.u64()?,
         })
     };
-    row().filter(|row| 1 <= row.earliest && row.earliest <= row.next).ok_or_else(|| damaged(key, "it is impossible"))
+    let row = row().filter(|row| 1 <= row.earliest && row.earliest <= row.next);
+    row.filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is impossible"))
 }
 
 pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
@@ -164,7 +165,8 @@ pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
 }
 
 pub(super) fn decode_number(key: Key<'_>, value: &[u8]) -> Result<u64, Error> {
-    open(key, value)?.u64().ok_or_else(|| damaged(key, "it is too short"))
+    let mut body = open(key, value)?;
+    body.u64().filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is not one number"))
 }
 
 pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8> {
