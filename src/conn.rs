@@ -1,14 +1,35 @@
 //! What is known of the connection a request came on.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A connection's facts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Conn {
     /// Who is at the other end.
     pub peer: Peer,
     /// The address it came in on; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
+    ending: AtomicBool,
+}
+
+impl Conn {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
+        Self { peer, local, ending: AtomicBool::new(false) }
+    }
+
+    /// Asks that the connection take no request after those in hand.
+    pub fn end_soon(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked.
+    #[must_use]
+    pub fn ends_soon(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
 }
 
 /// Who is at the other end of a connection.

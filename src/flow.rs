@@ -28,6 +28,7 @@ use crate::body::Body;
 use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
+use crate::headers;
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;
@@ -50,7 +51,8 @@ pub struct Served {
 
 /// Answers a request.
 pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    headers::mark_credentials(&mut head.headers);
     let live = gateway.live();
     let mut trail = Trail::begin(&gateway, &live, &head);
     let work = call(&gateway, &live, &conn, &head, body, &mut trail);
@@ -75,7 +77,7 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
-    let client = live.identity.identify(&head.headers)?;
+    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms())?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;

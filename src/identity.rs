@@ -10,7 +10,9 @@ use std::collections::HashSet;
 
 use hyper::HeaderMap;
 
+use crate::clock::UnixMillis;
 use crate::config::Config;
+use crate::conn::Conn;
 use crate::names::ClientName;
 use crate::refusal::Refusal;
 
@@ -68,11 +70,11 @@ impl Identity {
         name != client.as_str() && self.names.iter().any(|other| other.as_str() == name)
     }
 
-    /// Says who calls.
+    /// Says who calls, by what is known of the connection, what the head shows, and the time.
     ///
     /// # Errors
     /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Client, Refusal> {
+    pub fn identify(&self, _conn: &Conn, headers: &HeaderMap, _now: UnixMillis) -> Result<Client, Refusal> {
         let name = match self.api_keys.identify(headers) {
             Shown::Known(name) => Some(name),
             Shown::Wrong => None,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
@@ -60,9 +61,13 @@ where
         if !http2 && let Some(fault) = watch.next_head() {
             request.extensions_mut().insert(fault);
         }
-        let response = handler(conn.clone(), request);
+        let (response, conn) = (handler(conn.clone(), request), conn.clone());
         async move {
             let mut response = response.await;
+            // Requests that were sent ahead may be served in the same turn, before the shutdown below.
+            if conn.ends_soon() && !http2 {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             response.body_mut().bind(ticket, http2);
             Ok::<_, Infallible>(response)
         }
@@ -85,6 +90,11 @@ where
             wire.settle();
             if let Poll::Ready(ended) = turn {
                 return Poll::Ready(ended.map_err(|e| e.to_string()));
+            }
+            if !stopped && conn.ends_soon() {
+                stopped = true;
+                connection.as_mut().graceful_shutdown();
+                continue;
             }
             let new = spawned.take();
             if new.is_empty() {

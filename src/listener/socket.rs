@@ -82,12 +82,12 @@ impl Socket {
                 // Answers are written whole: waiting to fill a packet only delays their end.
                 stream.set_nodelay(true)?;
                 let local = stream.local_addr().ok();
-                Ok((Stream::Tcp(stream), Conn { peer: Peer::Tcp(peer), local }))
+                Ok((Stream::Tcp(stream), Conn::new(Peer::Tcp(peer), local)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|cred| cred.uid());
-                Ok((Stream::Unix(stream), Conn { peer: Peer::Unix { uid }, local: None }))
+                Ok((Stream::Unix(stream), Conn::new(Peer::Unix { uid }, None)))
             }
         }
     }

@@ -49,7 +49,7 @@ fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks)
         body.on_end(Box::new(Tell(tell.clone(), How::Cut)));
         async move { Response::new(body) }
     };
-    let conn = Arc::new(Conn { peer: Peer::Unix { uid: None }, local: None });
+    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
     let limits = Limits::new(1, Duration::from_secs(1), Gauge::default());
     let tasks = Tasks::new();
     tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
@@ -150,4 +150,38 @@ async fn a_connection_that_says_nothing_ends_in_time_also_after_half_a_preface()
         let ended = tokio::time::timeout(Duration::from_secs(5), caller.read_to_end(&mut rest)).await;
         assert_eq!((ended.unwrap().unwrap(), rest.len()), (0, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_a_handler_ends_answers_what_is_in_hand_and_takes_no_more() {
+    let handler = |conn: Arc<Conn>, _: Request<Incoming>| async move {
+        conn.end_soon();
+        Response::new(Body::from(Bytes::from_static(b"last")))
+    };
+    let start = || {
+        let (near, far) = duplex(1 << 16);
+        let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
+        let tasks = Tasks::new();
+        let limits = Limits::new(1, Duration::from_secs(1), Gauge::default());
+        tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
+        (near, tasks)
+    };
+    let (mut caller, _tasks) = start();
+    caller.write_all(&[GET, GET].concat()).await.unwrap();
+    let mut answers = String::new();
+    caller.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("last").count(), 1, "{answers}");
+    assert!(answers.to_ascii_lowercase().contains("connection: close"), "{answers}");
+
+    let (caller, tasks) = start();
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(hyper_util::rt::TokioExecutor::new(), TokioIo::new(caller))
+            .await
+            .unwrap();
+    let ended = tokio::join!(connection, async {
+        let answer = sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap()).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "last");
+    });
+    assert!(ended.0.is_ok());
+    drop(tasks);
 }
