@@ -57,7 +57,9 @@ fn as_hypers_parser_says(bytes: &[u8], seen: &Seen) {
         } else if lengths.len() > 1 {
             Some(Fault::LengthTwice)
         } else {
-            request.path.filter(|path| path.contains('#')).map(|_| Fault::Fragment)
+            // Also in a method, where it may be but no method of ours has it.
+            let line = [request.method, request.path];
+            line.iter().flatten().any(|word| word.contains('#')).then_some(Fault::Fragment)
         };
         let found = seen.faults[head];
         // A length behind more blanks than are looked at is given up on, which is refused too.

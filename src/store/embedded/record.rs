@@ -104,7 +104,9 @@ pub(super) fn encode_batch(key: Key<'_>, batch: &Batch, high: u64) -> Vec<u8> {
 pub(super) fn decode_batch(log: u32, last: u64, value: &[u8]) -> Result<Batch, Error> {
     let key = Key::Batch(log, last);
     let batch = batch(open(key, value)?).ok_or_else(|| damaged(key, "its parts do not fit"))?;
-    if batch.last().0 == last { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
+    let length = batch.content.len() as u64;
+    let fits = batch.first.0 >= 1 && batch.first.0.checked_add(length - 1) == Some(last);
+    if fits { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
 }
 
 fn batch(mut body: Fields<'_>) -> Option<Batch> {
