@@ -5,9 +5,11 @@
 pub mod check;
 pub mod client_key;
 pub mod demo;
+mod harden;
 pub mod serve;
 pub mod simulate;
 pub mod token;
+mod usage;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -61,6 +63,16 @@ pub enum CliError {
 }
 
 impl Cli {
+    /// Runs the command that the process was started with.
+    #[must_use]
+    pub fn main() -> ExitCode {
+        crate::telemetry::hush_panics();
+        match Self::try_parse() {
+            Ok(cli) => cli.run(),
+            Err(why) => usage::exit(why),
+        }
+    }
+
     /// Runs the command and says how it ended.
     #[must_use]
     pub fn run(self) -> ExitCode {

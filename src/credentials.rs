@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::names::AppId;
 use crate::secret::SecretError;
+use crate::secret::redact::Redactor;
 use crate::vendor::Vendor;
 use guard::{Entry, Guard};
 use kept::{Kept, Shown};
@@ -162,6 +163,11 @@ impl Credential {
 }
 
 impl Pass {
+    /// Knows what is shown by it, for answers that repeat it.
+    pub(crate) fn redactor(&self) -> Arc<Redactor> {
+        self.shown.redactor.clone()
+    }
+
     /// Looks again after a wait. `None`: things changed, enter anew.
     pub(crate) fn confirm(mut self) -> Result<Option<Self>, Denied> {
         if self.trial.is_some() {

@@ -26,6 +26,7 @@ mod buckets;
 mod desk;
 mod linger;
 mod meters;
+mod redact;
 mod request_id;
 mod retry;
 

@@ -26,6 +26,8 @@ mod claims;
 mod cursor;
 mod dedup;
 mod delivery;
+#[doc(hidden)]
+pub mod fuzzing;
 mod leftovers;
 mod log;
 mod loss;

@@ -28,6 +28,7 @@ use crate::body::Body;
 use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
+use crate::headers;
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;
@@ -50,7 +51,8 @@ pub struct Served {
 
 /// Answers a request.
 pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    headers::mark_credentials(&mut head.headers);
     let live = gateway.live();
     let mut trail = Trail::begin(&gateway, &live, &head);
     let work = call(&gateway, &live, &conn, &head, body, &mut trail);
@@ -86,7 +88,7 @@ async fn call(
         Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
-        Kind::Count { query } => routes::count::ask(request, query.as_deref()).await,
+        Kind::Count { query } => routes::count::ask(request, &query).await,
         Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
     }
 }

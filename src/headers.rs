@@ -7,8 +7,8 @@ pub mod prefer;
 
 use hyper::HeaderMap;
 use hyper::header::{
-    ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderName, RETRY_AFTER,
-    USER_AGENT,
+    ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
+    HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
 
 /// Who decided a response's status: `gateway` or `vendor`.
@@ -24,8 +24,19 @@ pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-poli
 
 /// Of a caller's headers, these may leave. Nothing else does.
 const MAY_LEAVE: [HeaderName; 5] = [ACCEPT, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT];
+/// What callers show themselves by, here or elsewhere.
+const SECRET: [HeaderName; 4] = [AUTHORIZATION, X_API_KEY, COOKIE, PROXY_AUTHORIZATION];
 /// Of the vendor's headers, these come back.
 const MAY_COME_BACK: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, RETRY_AFTER];
+
+/// Marks what callers show themselves by, so that no `Debug` prints it.
+pub fn mark_credentials(headers: &mut HeaderMap) {
+    for (name, value) in headers.iter_mut() {
+        if SECRET.contains(name) {
+            value.set_sensitive(true);
+        }
+    }
+}
 
 /// The caller's headers that may leave.
 #[must_use]

@@ -15,6 +15,8 @@
 //! it. A job's orders are paid by the client that began it, under the latest deadline of those who wait for it.
 
 mod door;
+#[doc(hidden)]
+pub mod fuzzing;
 mod jobs;
 mod pager;
 mod query;
@@ -200,11 +202,11 @@ impl History {
         }
     }
 
-    /// `GET …/history/count`: parses the query string and waits out `in progress`.
+    /// `GET …/history/count`: reads the decoded query parameters and waits out `in progress`.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn count(&self, app: &AppId, query: Option<&str>, terms: Terms) -> Result<Answer, Error> {
+    pub async fn count(&self, app: &AppId, query: &[(String, String)], terms: Terms) -> Result<Answer, Error> {
         let (vendor, settings) = self.settings(app)?;
         let filter = query::parse_count(query)?;
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;

@@ -21,6 +21,8 @@
 mod accept;
 mod connection;
 mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
 mod socket;
 mod tls;

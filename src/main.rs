@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use rtm_gateway::cli::Cli;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes all that is freed: also what libraries copied of a secret (read and write buffers, texts that grew).
+#[global_allocator]
+static WIPING: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::main()
 }

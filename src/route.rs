@@ -48,10 +48,10 @@ pub enum Kind {
         /// The handle.
         handle: String,
     },
-    /// `GET …/history/count`, its query string as it came: the service reads the vendor's odd forms.
+    /// `GET …/history/count`.
     Count {
-        /// All after the `?`.
-        query: Option<String>,
+        /// The query parameters, decoded; the service reads the vendor's odd forms of them.
+        query: Vec<(String, String)>,
     },
     /// `POST …/users/{user}/{peer_messages|channel_messages}`.
     Message {
@@ -117,7 +117,7 @@ impl Route {
                 }
                 ["message", "history", "count"] => {
                     get()?;
-                    (app, Kind::Count { query: uri.query().map(str::to_owned) })
+                    (app, Kind::Count { query: query::pairs(uri.query())? })
                 }
                 ["users", user, "peer_messages"] => (app, message(Addressee::Peer, user, uri, post)?),
                 ["users", user, "channel_messages"] => (app, message(Addressee::Channel, user, uri, post)?),

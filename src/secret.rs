@@ -3,6 +3,8 @@
 //! Invariants: a [`Secret`] has no `Display`, no `Serialize` and a `Debug` that says nothing; it is wiped when dropped.
 //! An empty or unreadable secret is an error, never an empty value.
 
+pub mod redact;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -23,6 +25,13 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+/// For what owns it and wipes it, such as a header's value.
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 

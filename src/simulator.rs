@@ -61,7 +61,7 @@ pub use endpoint::Endpoint;
 pub use fault::{Canned, Fault};
 pub use limits::{Limit, Limits};
 pub use messages::{Message, MessageKind};
-pub use queue::{EventCounts, Ledger};
+pub use queue::{EventCounts, EventsRead, Ledger};
 pub use region::{AcceptFault, Idle};
 pub use script::{Chance, Profile};
 pub use seen::Seen;

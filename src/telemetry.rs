@@ -1,10 +1,13 @@
 //! Logs: one JSON object a line on stderr, or text for people.
 //!
 //! Invariants: one subscriber for the process, set by the commands that run for long and by nothing else. The level can
-//! be changed while running. A panic is logged by its place alone: its message may quote anything.
+//! be changed while running. A panic is logged by its place alone: its message may quote anything. What libraries say
+//! below `info` is never logged, whatever the level: hyper, h2 and rustls trace whole heads, credentials included.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -36,12 +39,23 @@ pub fn init(level: &str, format: LogFormat) -> Result<Levels, Error> {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| Error::Twice)?;
+    tracing_subscriber::registry().with(filter).with(ceiling()).with(lines).try_init().map_err(|_| Error::Twice)?;
+    hush_panics();
+    Ok(Levels(handle))
+}
+
+/// Makes every panic of the process say where it was, and nothing else: in the log if there is one, else on stderr.
+pub fn hush_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic");
+        if tracing::dispatcher::has_been_set() {
+            let thread = std::thread::current();
+            tracing::error!(place, thread = thread.name().unwrap_or_default(), "panic");
+        } else {
+            // A closed stderr leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "rtm-gateway: panic at {place}");
+        }
     }));
-    Ok(Levels(handle))
 }
 
 impl Levels {
@@ -63,8 +77,11 @@ fn filter(level: &str) -> Result<EnvFilter, Error> {
     if !level.is_ascii() {
         return Err(Error::Level("holds a character that no filter has".into()));
     }
-    EnvFilter::try_new(format!("{QUIET},{level}")).map_err(|e| Error::Level(e.to_string()))
+    // The parser's own words would repeat the text, which comes from a file or the environment.
+    EnvFilter::try_new(level).map_err(|_| Error::Level("it does not parse".into()))
 }
 
-/// These trace whole heads, credentials included. Who must see that names them in the level: what comes later wins.
-const QUIET: &str = "h2=info,hyper=info,hyper_util=info,rustls=info";
+/// The most that is logged: of the gateway everything, of libraries what is for operators.
+fn ceiling() -> Targets {
+    Targets::new().with_target("rtm_gateway", LevelFilter::TRACE).with_default(LevelFilter::INFO)
+}

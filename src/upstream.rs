@@ -13,6 +13,8 @@
 mod body;
 mod connector;
 mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod retry_after;
 mod tls;
 

@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
+use super::harden::harden;
 use crate::app::{App, Watch};
 use crate::clock::Clock;
 use crate::config::{LogFormat, load};
@@ -37,6 +38,8 @@ enum Format {
 /// # Errors
 /// When the configuration is not valid, an address is taken, or the store cannot be opened.
 pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+    // Before the first secret is read.
+    let hardened = harden();
     let loaded = match load::from_file(&args.config) {
         Ok(loaded) => loaded,
         Err(faults) => {
@@ -51,6 +54,9 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     };
     raise_descriptor_limit();
     let levels = telemetry::init(&loaded.config.log.level, format)?;
+    if let Err(why) = hardened {
+        tracing::warn!(%why, "core dumps cannot be turned off here: see to it outside");
+    }
     for warning in &loaded.warnings {
         tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
     }

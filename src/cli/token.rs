@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::values::parse_duration;
 use crate::credentials::token::{LIFE, LOGIN, Token, mint, parse};
 use crate::names::AppId;
-use crate::secret::{Secret, SecretSource};
+use crate::secret::{Secret, SecretError, SecretSource};
 
 use super::CliError;
 
@@ -147,7 +147,13 @@ fn run_inspect(args: &Inspect, now: u64, out: &mut dyn Write) -> Result<(), CliE
 }
 
 fn read_certificate(file: &Path) -> Result<Secret, CliError> {
-    SecretSource::File(file.to_owned()).read().map_err(|why| CliError::Failed(why.to_string()))
+    SecretSource::File(file.to_owned()).read().map_err(|why| {
+        // The name is not repeated: it may be the certificate itself, given in the file's place.
+        CliError::Failed(match why {
+            SecretError::Unreadable { why, .. } => format!("--certificate-file: cannot be read: {why}"),
+            _ => "--certificate-file: is empty or is not one line of text".into(),
+        })
+    })
 }
 
 /// What is known of a token.

@@ -2,10 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
-use super::kept::{Headers, Recipe};
+use super::kept::{Headers, Recipe, header_value};
 use crate::clock::UnixMillis;
 use crate::secret::{Secret, SecretError, SecretSource};
 
@@ -20,10 +20,9 @@ impl Recipe for Basic {
         if key.expose().contains(':') {
             return Err(unusable());
         }
-        let pair = Zeroizing::new(format!("{}:{}", key.expose(), secret.expose()));
-        let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-        let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
-        value.set_sensitive(true);
+        let pair = Zeroizing::new([key.expose(), ":", secret.expose()].concat());
+        let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        let value = header_value(Secret::new(["Basic ", &encoded].concat())).map_err(|_| unusable())?;
         Ok(vec![(AUTHORIZATION, value)])
     }
 

@@ -9,12 +9,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::header::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use hyper::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::time::Instant;
 
 use super::{GRACE, LOOK_EVERY};
 use crate::clock::{Clock, UnixMillis};
 use crate::names::AppId;
+use crate::secret::redact::Redactor;
 use crate::secret::{Secret, SecretError, SecretSource};
 
 /// How a secret becomes headers.
@@ -29,11 +31,30 @@ pub(super) trait Recipe: Send + Sync {
 /// What is added to a request.
 pub(super) type Headers = Vec<(HeaderName, HeaderValue)>;
 
+/// A secret as a header's value: marked sensitive, and wiped when its last clone is dropped.
+pub(super) fn header_value(secret: Secret) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(secret))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// A credential as it goes out.
 pub(super) struct Shown {
     /// Rises when the secret's content changes.
     pub(super) content: u64,
     pub(super) headers: Headers,
+    /// Knows the secrets, and the headers made of them.
+    pub(super) redactor: Arc<Redactor>,
+}
+
+impl Shown {
+    fn new(content: u64, secrets: &[Secret], headers: Headers) -> Arc<Self> {
+        let shown = headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(_, value)| value.as_bytes());
+        // `Basic` itself is no secret.
+        let shown = shown.map(|value| value.strip_prefix(b"Basic ").unwrap_or(value));
+        let redactor = Redactor::new(secrets.iter().map(|secret| secret.expose().as_bytes()).chain(shown));
+        Arc::new(Self { content, headers, redactor: Arc::new(redactor) })
+    }
 }
 
 pub(super) struct Kept {
@@ -94,7 +115,7 @@ impl Kept {
             && Arc::ptr_eq(&good.shown, tried)
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, now)
         {
-            good.shown = Arc::new(Shown { content: good.shown.content, headers });
+            good.shown = Shown::new(good.shown.content, &good.secrets, headers);
             good.made = now;
         }
         state.good.as_ref().map_or(tried.content, |good| good.shown.content)
@@ -114,7 +135,8 @@ impl Kept {
             good => {
                 let content = good.as_ref().map_or(1, |old| old.shown.content + u64::from(old.secrets != secrets));
                 let headers = self.recipe.headers(&self.sources, &secrets, wall)?;
-                Ok(Some(Good { secrets, shown: Arc::new(Shown { content, headers }), made: wall }))
+                let shown = Shown::new(content, &secrets, headers);
+                Ok(Some(Good { secrets, shown, made: wall }))
             }
         });
         match fresh {

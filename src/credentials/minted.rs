@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::kept::{Headers, Recipe};
+use super::kept::{Headers, Recipe, header_value};
 use super::{BadUid, token};
 use crate::clock::UnixMillis;
 use crate::names::AppId;
@@ -44,8 +44,7 @@ impl Recipe for Minted {
         let ts = now.seconds().saturating_add(token::LIFE.as_secs());
         let ts = u32::try_from(ts).unwrap_or(u32::MAX);
         let minted = token::mint(&self.app, certificate, &self.uid, rand::random(), ts, ts);
-        let mut value = HeaderValue::from_str(minted.expose()).map_err(|_| unusable())?;
-        value.set_sensitive(true);
+        let value = header_value(minted).map_err(|_| unusable())?;
         Ok(vec![(self.token_name.clone(), value), self.uid_header.clone()])
     }
 

@@ -23,6 +23,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 use crate::names::AppId;
 use crate::secret::Secret;
@@ -50,7 +51,8 @@ pub fn mint(app_id: &AppId, certificate: &Secret, uid: &str, salt: u32, ts: u32,
     content.extend(crc32fast::hash(uid.as_bytes()).to_le_bytes());
     content.extend(crc32fast::hash(b"").to_le_bytes());
     push_str(&mut content, &message);
-    Secret::new(format!("{VERSION}{app_id}{}", STANDARD.encode(content)))
+    let content = Zeroizing::new(STANDARD.encode(content));
+    Secret::new([VERSION, app_id.as_str(), &content].concat())
 }
 
 /// A token's fields.

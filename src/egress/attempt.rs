@@ -18,11 +18,12 @@ use super::buckets::Line;
 use super::desk::{Desk, Region};
 use super::meters::Ending;
 use super::retry::{Next, Outcome, Tries};
-use super::{Costs, Failure, Inner, LINGER, Table, request_id};
+use super::{Costs, Failure, Inner, LINGER, Table, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
 use crate::order::{Order, Safety};
 use crate::quota::{Refused, Seat};
+use crate::secret::redact::Redactor;
 use crate::upstream::{BodyFault, Fault, MAX_BODY, read_body, retry_after};
 
 /// What of the answer's head is handed on.
@@ -106,12 +107,13 @@ impl Inner {
         let began = self.clock.now();
         let limits = Limits::of(order, table, began);
         let mut count = Count { region, order, ending: Ending::Error };
+        let redactor = signed.pass.redactor();
         let flight = self.linger.watch(table.upstream.send(signed), limits.linger);
         let outcome = match flight.head(limits.caller).await {
             Some(Ok(head)) => {
                 count.ending = Ending::Status(head.status());
                 costs.exchanges += 1;
-                self.receive(head, order, region, &limits, costs).await
+                self.receive(head, order, region, &redactor, &limits, costs).await
             }
             Some(Err(Fault::NotSent { timed_out: true, .. })) => Outcome::Failed(Failure::TimedOut { sent: false }),
             Some(Err(Fault::NotSent { why, .. })) => Outcome::Failed(Failure::Unreachable(why)),
@@ -139,11 +141,14 @@ impl Inner {
         head: Response<Incoming>,
         order: &Order,
         region: &Region,
+        redactor: &Redactor,
         limits: &Limits,
         costs: &mut Costs,
     ) -> Outcome {
         let (parts, body) = head.into_parts();
         let body = read_body(body, MAX_BODY, limits.caller).await;
+        let mut headers = kept(&parts.headers);
+        let body = redact::clean(redactor, (parts.status, order.operation.safety()), &mut headers, body);
         if let Ok(body) = &body {
             costs.upstream_request_id = request_id::find(body);
         }
@@ -156,7 +161,7 @@ impl Inner {
         match body {
             Ok(body) => Outcome::Answered(Answer {
                 status: parts.status,
-                headers: kept(&parts.headers),
+                headers,
                 body,
                 region: region.name.clone(),
                 retry_after: self.retry_after(&parts.headers),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hyper::header::HeaderValue;
 use hyper::http::request::Parts;
-use hyper::{HeaderMap, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::handover::Ending;
@@ -54,7 +54,7 @@ pub struct Trail {
     metrics: MetricsOf,
     access_log: bool,
     id: RequestId,
-    method: String,
+    method: &'static str,
     query: String,
     client: Option<ClientName>,
     app: Option<AppId>,
@@ -87,7 +87,7 @@ impl Trail {
             metrics: MetricsOf(gateway.metrics.clone()),
             access_log: live.access_log,
             id: RequestId::of(&head.headers),
-            method: head.method.as_str().chars().take(16).collect(),
+            method: method_name(&head.method),
             query: query_names(head.uri.query().unwrap_or_default()),
             client: None,
             app: None,
@@ -166,7 +166,7 @@ impl Trail {
             request_id = %self.id,
             client,
             app = self.app.as_ref().map_or("", AppId::as_str),
-            method = %self.method,
+            method = self.method,
             route = self.route,
             query = %self.query,
             status,
@@ -214,6 +214,22 @@ impl Drop for Trail {
 
 fn millis(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The methods of RFC 9110 by name. Any other is the caller's own text.
+fn method_name(method: &Method) -> &'static str {
+    let known = [
+        (Method::GET, "GET"),
+        (Method::POST, "POST"),
+        (Method::HEAD, "HEAD"),
+        (Method::PUT, "PUT"),
+        (Method::DELETE, "DELETE"),
+        (Method::OPTIONS, "OPTIONS"),
+        (Method::PATCH, "PATCH"),
+        (Method::CONNECT, "CONNECT"),
+        (Method::TRACE, "TRACE"),
+    ];
+    known.iter().find(|(known, _)| known == method).map_or("other", |(_, name)| name)
 }
 
 /// The parameters' names, joined by commas, cut.

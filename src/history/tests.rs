@@ -50,7 +50,8 @@ impl World {
     }
 
     async fn count(&self, query: &str, terms: Terms) -> Result<Answer, Error> {
-        self.history.count(&a1(), Some(query), terms).await
+        let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        self.history.count(&a1(), &query, terms).await
     }
 
     async fn fetch(&self, location: &str, client: &str) -> Result<Answer, Error> {
@@ -376,7 +377,7 @@ async fn bad_requests_and_unknown_apps_cost_the_vendor_nothing() {
     for body in ["", "{}", &present(0), &present(10_001)] {
         assert!(matches!(world.query(body, terms("c", 30)).await, Err(Error::BadRequest(_))));
     }
-    assert!(matches!(world.history.count(&a1(), None, terms("c", 30)).await, Err(Error::BadRequest(_))));
+    assert!(matches!(world.history.count(&a1(), &[], terms("c", 30)).await, Err(Error::BadRequest(_))));
     let unknown = AppId::parse("a3").unwrap();
     let answer = world.history.query(&unknown, present(20).as_bytes(), terms("c", 30)).await;
     assert!(matches!(answer, Err(Error::Egress(Failure::NoSuchApp))));

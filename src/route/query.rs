@@ -79,17 +79,20 @@ pub(super) fn none(query: Option<&str>) -> Result<(), Refusal> {
 
 /// The pairs of a query string, decoded (`+` is a space). Empty pairs are passed over.
 pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
-    let text = |raw: &str| {
-        let spaced = raw.replace('+', " ");
-        let decoded = decode(&spaced).filter(|t| !t.chars().any(char::is_control));
-        decoded.map(std::borrow::Cow::into_owned).ok_or_else(|| Refusal::bad("query: holds a bad percent-encoding"))
-    };
     let all = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Ok((text(name)?, text(value)?))
+        let name = text(name).ok_or_else(|| Refusal::bad("query: a name holds a bad percent-encoding"))?;
+        let value = text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", cut(&name))))?;
+        Ok((name, value))
     })
     .collect()
+}
+
+/// What was encoded, when that is UTF-8 without control characters.
+fn text(raw: &str) -> Option<String> {
+    let spaced = raw.replace('+', " ");
+    decode(&spaced).filter(|text| !text.chars().any(char::is_control)).map(std::borrow::Cow::into_owned)
 }
 
 fn once<T>(name: &str, place: &mut Option<T>, value: Option<T>) -> Result<(), Refusal> {
@@ -111,9 +114,12 @@ fn expected(name: &str) -> &'static str {
 }
 
 fn unknown(name: &str) -> Refusal {
-    // The name is the caller's: cut, so that an answer or a log line has a bounded size.
-    let name: String = name.chars().take(64).collect();
-    Refusal::bad(format!("{name}: unknown parameter"))
+    Refusal::bad(format!("{}: unknown parameter", cut(name)))
+}
+
+/// A caller's own text, cut, so that an answer or a log line has a bounded size.
+fn cut(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// `20s`, or plain seconds.

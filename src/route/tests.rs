@@ -39,7 +39,7 @@ fn each_route_is_read_with_its_values_decoded() {
     );
     assert_eq!(
         kind("GET", &format!("{RTM}/message/history/count?&source=%22u%22&x")),
-        Kind::Count { query: Some("&source=%22u%22&x".into()) }
+        Kind::Count { query: vec![("source".into(), "\"u\"".into()), ("x".into(), String::new())] }
     );
     assert_eq!(
         kind("POST", &format!("{RTM}/users/%E7%94%A8+1/peer_messages?wait_for_ack=true&a=b+c%2F")),
@@ -99,6 +99,18 @@ fn a_path_that_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_count_whose_query_cannot_be_decoded_is_refused_by_its_parameter() {
+    for (query, named) in
+        [("&source=%ff", "source: "), ("&a&destination=%2", "destination: "), ("x=%0a", "x: "), ("%80=1", "query: ")]
+    {
+        match parse("GET", &format!("{RTM}/message/history/count?{query}")) {
+            Err(Refusal::BadRequest(detail)) => assert!(detail.starts_with(named), "{query}: {detail}"),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn an_app_that_can_be_nobodys_is_forbidden_like_any_other() {
     assert_eq!(parse("GET", "/v1/apps/a.1/events/user_events"), Err(Refusal::Forbidden));
 }
@@ -133,7 +145,8 @@ fn parameters_are_read_or_refused_by_name() {
         ("subscription=", "subscription"),
         ("cursor=1", "cursor"),
         ("Limit=1", "Limit"),
-        ("limit=%zz", "query"),
+        ("limit=%zz", "limit: holds a bad percent-encoding"),
+        ("%zz=1", "query"),
         (&format!("from=latest&after={cursor}"), "from"),
     ] {
         match parse("GET", &format!("{RTM}/vendor/user_events?{query}")) {

@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 ///
 /// # Errors
 /// What the query string or the service says.
-pub async fn ask(asked: Asked<'_>, query: Option<&str>) -> Result<Served, Refusal> {
+pub async fn ask(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served, Refusal> {
     // A count has no handle to come back with: it cannot be answered later.
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
     let terms = terms(&asked, &prefer);

@@ -24,7 +24,7 @@ pub(super) fn act(region: &Arc<Region>, account: &Account, asked: &Asked) -> Ans
     let done = Doing { region, account, asked, rules: &settings.rules, id: request_id(region) };
     match &asked.call {
         Call::Events(stream) => {
-            let handover = Queue::take(&region.queue(&asked.app, *stream), settings.rules.read_limit);
+            let handover = Queue::take(&region.queue(&asked.app, *stream), settings.rules.read_limit, asked.received);
             Answer::events(&done.id, handover, &settings.rules)
         }
         Call::Create => done.create(),

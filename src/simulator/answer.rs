@@ -38,10 +38,10 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    pub(super) fn whole(self) {
+    pub(super) fn whole(self, now: Instant) {
         match self {
             Self::None => {}
-            Self::Events(handover) => handover.whole(),
+            Self::Events(handover) => handover.whole(now),
             Self::Spent(heard) => heard.store(true, Ordering::SeqCst),
             Self::InProgress(told, at) => *lock(&told) = Some(at),
         }

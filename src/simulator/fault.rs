@@ -122,6 +122,30 @@ impl Fault {
         })
     }
 
+    /// Its kind's name, for counting.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DelayBefore(_) => "delay_before",
+            Self::DelayAfter(_) => "delay_after",
+            Self::JitterBefore(_) => "jitter_before",
+            Self::JitterAfter(_) => "jitter_after",
+            Self::DropBefore => "drop_before",
+            Self::DropAfter => "drop_after",
+            Self::ResetBefore => "reset_before",
+            Self::ResetAfter => "reset_after",
+            Self::Hang => "hang",
+            Self::CutBody { .. } => "cut_body",
+            Self::StallBody { .. } => "stall_body",
+            Self::Chunked => "chunked",
+            Self::Pad(_) => "pad",
+            Self::Drip { .. } => "drip",
+            Self::CloseAfter => "close_after",
+            Self::Answer(_) => "answer",
+            Self::All(_) => "all",
+        }
+    }
+
     /// Several at once.
     #[must_use]
     pub fn all(faults: impl IntoIterator<Item = Self>) -> Self {

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use super::lock;
 
 /// What became of a queue's events, each as its JSON text.
@@ -23,6 +25,17 @@ pub struct Ledger {
     pub counts: EventCounts,
 }
 
+/// One read, with what it took out of the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsRead {
+    /// When the request was there.
+    pub received: Instant,
+    /// What it took, each as its JSON text, in order.
+    pub events: Vec<Arc<str>>,
+    /// When the answer had gone out whole; `None` when it never did (or has not yet).
+    pub whole: Option<Instant>,
+}
+
 /// Numbers of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[expect(missing_docs, reason = "as in the ledger")]
@@ -38,6 +51,8 @@ pub struct EventCounts {
 pub(super) struct Queue {
     waiting: VecDeque<Arc<str>>,
     ledger: Ledger,
+    /// Every read, in the order in which they took. As many as `keep`.
+    reads: Vec<EventsRead>,
     /// How many texts a list of the ledger may hold; more are only counted.
     keep: usize,
 }
@@ -59,11 +74,24 @@ impl Queue {
         overwrote
     }
 
-    /// Removes up to `max` events, oldest first.
-    pub(super) fn take(queue: &Arc<Mutex<Self>>, max: usize) -> Handover {
+    /// Removes up to `max` events, oldest first, for a request that was `received` then.
+    pub(super) fn take(queue: &Arc<Mutex<Self>>, max: usize, received: Instant) -> Handover {
         let mut this = lock(queue);
         let count = this.waiting.len().min(max);
-        Handover { events: this.waiting.drain(..count).collect(), queue: queue.clone() }
+        let events: Vec<_> = this.waiting.drain(..count).collect();
+        let place = this.reads.len();
+        if place < this.keep {
+            this.reads.push(EventsRead { received, events: events.clone(), whole: None });
+        }
+        Handover { events, queue: queue.clone(), place }
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn reads(&self) -> Vec<EventsRead> {
+        self.reads.clone()
     }
 
     pub(super) fn ledger(&self) -> Ledger {
@@ -86,6 +114,8 @@ fn note(list: &mut Vec<Arc<str>>, event: Arc<str>, keep: usize) {
 pub(super) struct Handover {
     queue: Arc<Mutex<Queue>>,
     events: Vec<Arc<str>>,
+    /// Its place among the reads.
+    place: usize,
 }
 
 impl Handover {
@@ -93,10 +123,13 @@ impl Handover {
         &self.events
     }
 
-    /// The answer went out whole.
-    pub(super) fn whole(mut self) {
+    /// The answer went out whole, now.
+    pub(super) fn whole(mut self, now: Instant) {
         let mut queue = lock(&self.queue);
         let queue = &mut *queue;
+        if let Some(read) = queue.reads.get_mut(self.place) {
+            read.whole = Some(now);
+        }
         for event in std::mem::take(&mut self.events) {
             queue.ledger.counts.handed += 1;
             note(&mut queue.ledger.handed, event, queue.keep);
@@ -128,10 +161,11 @@ mod tests {
         for n in 0..7 {
             lock(&queue).push(n.to_string().into(), 5);
         }
-        let first = Queue::take(&queue, 2);
-        let second = Queue::take(&queue, 2);
+        let now = Instant::now();
+        let first = Queue::take(&queue, 2, now);
+        let second = Queue::take(&queue, 2, now);
         drop(second);
-        first.whole();
+        first.whole(now);
         let texts = |list: &[Arc<str>]| list.iter().map(|t| t.parse().unwrap()).collect::<Vec<u8>>();
         let ledger = lock(&queue).ledger();
         assert_eq!(texts(&ledger.overwritten), [0, 1]);
@@ -139,5 +173,8 @@ mod tests {
         assert_eq!(texts(&ledger.lost), [4, 5]);
         assert_eq!(texts(&ledger.waiting), [6]);
         assert_eq!(ledger.counts, EventCounts { emitted: 7, handed: 2, lost: 2, overwritten: 2 });
+        let reads = lock(&queue).reads();
+        assert_eq!((texts(&reads[0].events), reads[0].whole), (vec![2, 3], Some(now)));
+        assert_eq!((texts(&reads[1].events), reads[1].whole), (vec![4, 5], None));
     }
 }

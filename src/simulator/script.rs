@@ -2,7 +2,7 @@
 //!
 //! Invariant: chance comes from one seeded generator, so the same requests in the same order meet the same faults.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -63,6 +63,7 @@ pub(super) struct Script {
     standing: HashMap<Endpoint, Fault>,
     chances: Vec<Chance>,
     random: Option<StdRng>,
+    met: BTreeMap<&'static str, u64>,
 }
 
 impl Script {
@@ -80,22 +81,31 @@ impl Script {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { met: std::mem::take(&mut self.met), ..Self::default() };
+    }
+
+    /// How often each kind of fault befell a request.
+    pub(super) fn met(&self) -> &BTreeMap<&'static str, u64> {
+        &self.met
     }
 
     /// What befalls the next request of an endpoint.
     pub(super) fn next(&mut self, endpoint: Endpoint) -> Plan {
         let mut plan = Plan::default();
         let random = self.random.get_or_insert_with(|| StdRng::seed_from_u64(0));
-        if let Some(fault) = self.queued.get_mut(&endpoint).and_then(VecDeque::pop_front) {
+        let mut befall = |fault: Fault, random: &mut StdRng| {
+            *self.met.entry(fault.name()).or_default() += 1;
             plan.add(fault, random);
+        };
+        if let Some(fault) = self.queued.get_mut(&endpoint).and_then(VecDeque::pop_front) {
+            befall(fault, random);
         } else if let Some(fault) = self.standing.get(&endpoint) {
-            plan.add(fault.clone(), random);
+            befall(fault.clone(), random);
         }
         for chance in &self.chances {
             let here = chance.endpoint.is_none_or(|e| e == endpoint);
             if here && random.random_bool(chance.probability.clamp(0.0, 1.0)) {
-                plan.add(chance.fault.clone(), random);
+                befall(chance.fault.clone(), random);
             }
         }
         plan

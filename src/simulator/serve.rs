@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::body::AnswerBody;
@@ -46,6 +47,7 @@ pub(super) async fn serve(
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else { return silence(&conn, false).await };
     let body = body.to_bytes();
+    let received = region.world.clock().now();
     let shape = Shape { close: *lock(&region.idle) == Idle::CloseAfterEach, ..Shape::default() };
     if let Some(path) = head.uri.path().strip_prefix("/_sim/") {
         let answer = control::answer(&region, &head.method, path, &body);
@@ -72,7 +74,7 @@ pub(super) async fn serve(
         return silence(&conn, death.reset).await;
     }
     region.world.run_hook(endpoint);
-    let asked = Asked { head, body, app, call };
+    let asked = Asked { head, body, app, call, received };
     let mut answer = decide(&region, &conn, &asked, &mut plan);
     wait(plan.after).await;
     if plan.hang {
@@ -92,11 +94,13 @@ pub(super) struct Asked {
     pub(super) body: Bytes,
     pub(super) app: String,
     pub(super) call: Call,
+    /// When all of it was there.
+    pub(super) received: Instant,
 }
 
 /// Counts a request, checks it, and acts on it.
 fn decide(region: &Arc<Region>, conn: &Conn, asked: &Asked, plan: &mut Plan) -> Answer {
-    let Asked { head, body, app, call } = asked;
+    let Asked { head, body, app, call, .. } = asked;
     let endpoint = call.endpoint();
     let Some(account) = region.world.account(app) else {
         region.note(|| Seen::new(head, body, Some(endpoint), None, conn.number));
@@ -153,7 +157,7 @@ fn respond(answer: Answer, shape: Shape, flight: Flight, endpoint: Option<Endpoi
     let Answer { status, content_type, retry_after, body, effect } = answer;
     let conn = flight.conn.clone();
     let whole = Box::new(move || {
-        effect.whole();
+        effect.whole(flight.region.world.clock().now());
         if let Some(endpoint) = endpoint {
             count_up(&flight.region, endpoint, |e| match status {
                 StatusCode::OK => e.ok += 1,

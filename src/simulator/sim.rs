@@ -1,5 +1,6 @@
 //! The handle on one listening region: starts and stops it, scripts it, and says what it saw.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use super::conn::{self, Conn, Transport, Wire};
 use super::fault::Fault;
 use super::lock;
 use super::messages::Message;
-use super::queue::Ledger;
+use super::queue::{EventsRead, Ledger};
 use super::region::{AcceptFault, Idle, Region};
 use super::script::Profile;
 use super::seen::Seen;
@@ -201,6 +202,24 @@ impl Sim {
     #[must_use]
     pub fn ledger(&self, app: &str, stream: Stream) -> Ledger {
         lock(&self.region.queue(app, stream)).ledger()
+    }
+
+    /// The reads of a stream in this region, in the order in which they took events.
+    #[must_use]
+    pub fn event_reads(&self, app: &str, stream: Stream) -> Vec<EventsRead> {
+        lock(&self.region.queue(app, stream)).reads()
+    }
+
+    /// How often each kind of fault befell a request.
+    #[must_use]
+    pub fn faults_met(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.region.script).met().clone()
+    }
+
+    /// How many events of a stream wait in this region.
+    #[must_use]
+    pub fn waiting(&self, app: &str, stream: Stream) -> usize {
+        lock(&self.region.queue(app, stream)).waiting()
     }
 
     /// What callers did wrong, in all regions of the world.

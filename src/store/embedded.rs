@@ -23,6 +23,8 @@
 
 mod disk;
 mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod read;
 mod record;
 mod shared;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod client;
+mod deploy;
 mod egress;
 mod events_service;
 mod front;
@@ -9,3 +10,4 @@ mod history_service;
 mod layers;
 mod readme;
 mod simulator;
+mod soak_ledger;

@@ -197,14 +197,14 @@ pub(super) fn room(value: usize) -> u64 {
     if value > 4096 / 2 { value.next_power_of_two().max(4096) } else { value + value / 2 }
 }
 
-fn begin() -> Vec<u8> {
+pub(super) fn begin() -> Vec<u8> {
     let mut value = Vec::with_capacity(64);
     value.push(VERSION);
     value.extend_from_slice(&[0; HEAD - 1]);
     value
 }
 
-fn seal(key: Key<'_>, mut value: Vec<u8>) -> Vec<u8> {
+pub(super) fn seal(key: Key<'_>, mut value: Vec<u8>) -> Vec<u8> {
     let sum = checksum(key, &value[HEAD..]);
     value[1..HEAD].copy_from_slice(&sum.to_le_bytes());
     value

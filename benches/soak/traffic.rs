@@ -1,0 +1,71 @@
+//! Other traffic: history, counts and messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinSet;
+
+use super::caller::{Caller, Ended};
+use super::readers::judge;
+use super::stage::{Live, Stage};
+use super::vendor::{MESSAGES, ONE};
+
+pub fn start(stage: &Arc<Stage>, seed: u64, tasks: &mut JoinSet<()>) {
+    for n in 0..6 {
+        tasks.spawn(call(stage.clone(), n, StdRng::seed_from_u64(seed ^ (n << 32))));
+    }
+}
+
+async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
+    let mut line: Option<(Live, Caller)> = None;
+    let mut number = 0;
+    while !stage.is_finishing() {
+        tokio::time::sleep(Duration::from_millis(random.random_range(5..120))).await;
+        let live = stage.live().await;
+        if line.as_ref().is_none_or(|(of, _)| *of != live) {
+            line = Some((live, Caller::new(live.callers, "reader")));
+        }
+        let Some((_, line)) = line.as_mut() else { continue };
+        number += 1;
+        // Each question is another: after a kill nobody knows what the vendor had been asked.
+        let end = 4_000_000_000_u64 + caller * 10_000_000 + number;
+        let (what, ended) = match random.random_range(0..10) {
+            0..2 => {
+                let filter = format!(r#"{{"source":"ann","destination":"bob","start_time":1,"end_time":{end}}}"#);
+                let body = format!(r#"{{"filter":{filter},"limit":1000}}"#);
+                ("history", line.post(&api("message/history/query"), &body).await)
+            }
+            2..4 => {
+                let query = format!("source=ann&destination=bob&start_time=1&end_time={end}");
+                ("count", line.get(&api(&format!("message/history/count?{query}")), super::caller::Manner::Plain).await)
+            }
+            _ => {
+                let body = r#"{"destination":"carl","payload":"hello"}"#;
+                ("messages", line.post(&api("users/bot/peer_messages"), body).await)
+            }
+        };
+        match ended {
+            Ended::Answered(answer) => {
+                stage.status(what, answer.status);
+                judge(&stage, what, &answer);
+                let body = answer.json();
+                let found = match what {
+                    "history" if answer.status == 200 => body["messages"].as_array().map(Vec::len),
+                    "count" if answer.status == 200 => body["count"].as_u64().and_then(|n| usize::try_from(n).ok()),
+                    _ => Some(MESSAGES),
+                };
+                if found != Some(MESSAGES) {
+                    stage.breach(format!("{what} says {found:?} messages of {MESSAGES}: {body}"));
+                }
+            }
+            Ended::Hung => stage.breach(format!("a call of {what} was not answered")),
+            Ended::Nothing | Ended::Broken | Ended::Left => stage.status(what, "cut"),
+        }
+    }
+}
+
+fn api(path: &str) -> String {
+    format!("/dev/v2/project/{ONE}/rtm/{path}")
+}

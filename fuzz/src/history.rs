@@ -1,0 +1,102 @@
+//! Bodies of history queries: how they are understood, what the vendor is asked, and what the caller gets.
+//!
+//! Input: the body.
+
+use rtm_gateway::history::fuzzing::{Asked, Understood, ask};
+use rtm_gateway::vendor::Vendor;
+use rtm_gateway::vendor::history::{Direction, PAGE_SIZES, PageQuery, create_body};
+use serde_json::Value;
+
+const MAX_LIMIT: usize = 1000;
+/// Messages in the list that is read: more than a page, and than the pages that are asked for side by side.
+const MESSAGES: u64 = 333;
+/// The last second of the year 9999, before any offset: what both vendors' formats can hold.
+const LATEST: u64 = 253_402_207_200;
+
+/// Takes any bytes; panics when a promise is broken.
+pub fn check(data: &[u8]) {
+    let value = serde_json::from_slice::<Value>(data).ok();
+    let asked = match ask(data, MAX_LIMIT, MESSAGES) {
+        Ok(asked) => asked,
+        Err(why) => {
+            let why = why.to_string();
+            assert!(["body", "filter", "offset", "limit", "order"].iter().any(|name| why.starts_with(name)), "{why}");
+            assert!(value.is_none_or(|value| !is_in_order(&value)), "refused: {why}");
+            return;
+        }
+    };
+    if let Some(value) = &value {
+        understood_as_json_says(&asked.query, value);
+    }
+    for query in &asked.sent {
+        within_the_vendors_rules(query, &asked.query);
+    }
+    let Asked { query: Understood { offset, limit, direction, .. }, messages, .. } = asked;
+    let end = offset.saturating_add(limit as u64).min(MESSAGES);
+    let expected = (offset..end).map(|n| if direction == Direction::Asc { n } else { MESSAGES - n });
+    let expected: Vec<String> = expected.map(|ms| format!("{{\"ms\":{ms}}}")).collect();
+    assert_eq!(messages, expected);
+}
+
+fn understood_as_json_says(query: &Understood, value: &Value) {
+    let filter = &value["filter"];
+    let text = |name: &str| filter[name].as_str().filter(|text| !text.is_empty());
+    assert_eq!(query.filter.source.as_deref(), text("source"));
+    assert_eq!(query.filter.destination.as_deref(), text("destination"));
+    assert!(query.filter.source.is_some() || query.filter.destination.is_some());
+    for (name, seconds) in [("start_time", query.filter.start), ("end_time", query.filter.end)] {
+        match &filter[name] {
+            Value::Number(number) => assert_eq!(number.as_f64(), Some(seconds as f64), "{name}"),
+            Value::String(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                assert_eq!(digits.parse(), Ok(seconds), "{name}");
+            }
+            other => assert!(other.is_string(), "{name}: {other}"),
+        }
+    }
+    assert!(query.filter.start <= query.filter.end);
+    assert_eq!(query.offset, value["offset"].as_u64().unwrap_or(0));
+    assert_eq!(query.limit as u64, value["limit"].as_u64().unwrap_or(20));
+    assert_eq!(query.direction.as_str(), value["order"].as_str().unwrap_or("asc"));
+}
+
+/// Whether the vendor's own page would take it as it stands: then so must we.
+fn is_in_order(value: &Value) -> bool {
+    let known = |value: &Value, names: &[&str]| {
+        value.as_object().is_some_and(|members| members.keys().all(|name| names.contains(&&**name)))
+    };
+    let filter = &value["filter"];
+    let name = |name: &str| filter[name].as_str().is_some_and(|text| (1..=64).contains(&text.len()));
+    let time = |name: &str| filter[name].as_u64().filter(|seconds| *seconds <= LATEST);
+    known(value, &["filter", "offset", "limit", "order"])
+        && known(filter, &["source", "destination", "start_time", "end_time"])
+        && name("source")
+        && name("destination")
+        && time("start_time").zip(time("end_time")).is_some_and(|(start, end)| start <= end)
+        && value["offset"].as_u64().is_some_and(|offset| offset < 1 << 32)
+        && value["limit"].as_u64().is_some_and(|limit| PAGE_SIZES.contains(&(limit as usize)))
+        && value["order"].as_str().is_some_and(|order| order == "asc" || order == "desc")
+}
+
+fn within_the_vendors_rules(query: &PageQuery, asked: &Understood) {
+    assert!(PAGE_SIZES.contains(&query.limit), "{query:?}");
+    assert!(query.filter.start <= query.filter.end && query.direction == asked.direction, "{query:?}");
+    assert!(asked.filter.start <= query.filter.start && query.filter.end <= asked.filter.end, "{query:?}");
+    for vendor in [Vendor::AnyRtc, Vendor::Agora] {
+        let body = create_body(vendor, query);
+        let value: Value = serde_json::from_slice(&body).expect("what is sent is JSON");
+        let members: Vec<&String> = value.as_object().expect("an object").keys().collect();
+        assert_eq!(members, ["filter", "limit", "offset", "order"]);
+        for name in ["start_time", "end_time"] {
+            let time = &value["filter"][name];
+            assert_eq!(time.is_string(), vendor == Vendor::Agora, "{time}");
+            assert!(time.as_str().is_none_or(|text| text.len() == 20 && text.ends_with('Z')), "{time}");
+        }
+        for name in ["source", "destination"] {
+            assert!(value["filter"].get(name).is_none_or(|text| text.as_str().is_some_and(|text| !text.is_empty())));
+        }
+        // Our own reader takes what we send for what we meant.
+        let Understood { filter, offset, limit, direction } =
+            ask(&body, MAX_LIMIT, 0).expect("what is sent is accepted").query;
+        assert_eq!(PageQuery { filter, offset, limit, direction }, *query);
+    }
+}

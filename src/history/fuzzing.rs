@@ -1,0 +1,79 @@
+//! Doors for the fuzz targets (`fuzz/`) and the corpus test: what this module reads and sends, made visible from outside.
+//!
+//! Invariant: only what the service itself calls is called here; nothing is decided.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
+use super::Error;
+use super::pager::{Pager, Pages};
+use super::query;
+use crate::vendor::history::{Direction, Filter, PageQuery};
+
+/// A history query as it was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in the query")]
+pub struct Understood {
+    pub filter: Filter,
+    pub offset: u64,
+    pub limit: usize,
+    pub direction: Direction,
+}
+
+/// What a query's body led to.
+#[derive(Debug)]
+pub struct Asked {
+    /// How it was understood.
+    pub query: Understood,
+    /// What the vendor was asked, in order.
+    pub sent: Vec<PageQuery>,
+    /// What the caller gets.
+    pub messages: Vec<Bytes>,
+}
+
+/// Reads the body of a query and pages through a list of so many messages that does not move: message `n` is
+/// `{"ms":n}`. The vendor's window is not applied to it.
+///
+/// # Errors
+/// What the body is refused for, or why the list could not be read.
+pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error> {
+    let query = query::parse_body(body, max_limit)?;
+    let list = Arc::new(Still { messages, sent: Mutex::default() });
+    let mut pager = Pager::new(Arc::clone(&list), &query);
+    let mut all = Vec::new();
+    let read = async {
+        while let Some(texts) = pager.next().await? {
+            all.extend(texts);
+        }
+        Ok::<(), Error>(())
+    };
+    read.now_or_never().ok_or_else(|| Error::BadUpstream("the pager waits for a list that stands still".into()))??;
+    let sent = std::mem::take(&mut *list.sent.lock().unwrap_or_else(PoisonError::into_inner));
+    let query::Query { filter, offset, limit, direction } = query;
+    Ok(Asked { query: Understood { filter, offset, limit, direction }, sent, messages: all })
+}
+
+/// Reads a count's parameters.
+///
+/// # Errors
+/// What they are refused for.
+pub fn count(query: &[(String, String)]) -> Result<Filter, Error> {
+    query::parse_count(query)
+}
+
+struct Still {
+    messages: u64,
+    sent: Mutex<Vec<PageQuery>>,
+}
+
+impl Pages for Still {
+    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+        let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
+        let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
+        let page = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
+        Ok(page)
+    }
+}
