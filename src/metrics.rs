@@ -49,8 +49,10 @@ labels! {
     AppLabels { app }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// A reload and how it ended.
+    /// A reload, or a TLS handshake, and how it ended.
     OutcomeLabels { outcome }
+    /// What we hold that runs out: `certificate` or `revocation_list`.
+    HeldLabels { what }
 }
 
 /// The metrics of one gateway. Cheap to clone.
@@ -89,6 +91,8 @@ pub struct Inner {
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub reloads: Family<OutcomeLabels, Counter>,
+    pub tls_handshakes: Family<OutcomeLabels, Counter>,
+    pub tls_not_after: Family<HeldLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -178,6 +182,12 @@ impl Metrics {
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
+            tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
+            tls_not_after: add(
+                &mut r,
+                "tls_not_after_timestamp_seconds",
+                "When the certificate that callers are shown, or the first revocation list, runs out",
+            ),
             registry: r,
         }))
     }
