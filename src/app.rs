@@ -35,6 +35,7 @@ const LAST_GRACE: Duration = Duration::from_secs(5);
 /// Connections to the operator's port.
 const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
@@ -184,8 +185,10 @@ impl App {
             leave_as_found(&*parts.store, &parts.clock).await;
             return Err(BuildError::Store(why).into());
         }
-        let (operator, own) =
-            (admin::service(parts.clone()), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
+        let (operator, own) = (
+            admin::service(parts.clone()),
+            Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
+        );
         admin.serve(&tasks.admin, own, move |_, request| {
             operator.clone().oneshot(request).map(|answered| match answered {
                 Ok(response) => response,
@@ -195,6 +198,7 @@ impl App {
         let limits = Limits::new(
             config.server.max_connections,
             config.server.header_read_timeout,
+            config.server.write_timeout,
             parts.metrics.connections.clone(),
         );
         for listener in listeners {
