@@ -118,6 +118,7 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
     let value = match path.trim_start_matches("/admin/v1/") {
         "apps" => apps(parts),
         "quotas" => quotas(parts),
+        "regions" => json!({ "regions": parts.egress.regions() }),
         "pollers" => json!({ "pollers": parts.events.pollers() }),
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
         "quarantine" => return quarantine(parts).await,
@@ -125,7 +126,7 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
         _ => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "one of /admin/v1/apps, quotas, pollers, subscriptions, quarantine, config",
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, config",
             );
         }
     };
