@@ -102,6 +102,7 @@ fn readiness(parts: &Parts) -> (StatusCode, Content) {
 fn metrics(parts: &Parts) -> String {
     parts.egress.refresh_metrics();
     parts.events.observe();
+    parts.jwks.observe();
     parts.metrics.text()
 }
 
@@ -121,11 +122,12 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
         "pollers" => json!({ "pollers": parts.events.pollers() }),
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
         "quarantine" => return quarantine(parts).await,
+        "identity" => json!({ "token_keys": parts.jwks.status() }),
         "config" => reload::describe(&parts.config.load(), &parts.reload),
         _ => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "one of /admin/v1/apps, quotas, pollers, subscriptions, quarantine, config",
+                "one of /admin/v1/apps, quotas, pollers, subscriptions, quarantine, identity, config",
             );
         }
     };

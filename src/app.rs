@@ -21,9 +21,10 @@ use crate::config::{Config, Listen};
 use crate::egress::{self, Egress, Past};
 use crate::events::Events;
 use crate::flow;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Live};
 use crate::history::History;
-use crate::listener::{Limits, Listener};
+use crate::jwks::{self, Jwks};
+use crate::listener::{Limits, Listener, UnixFile};
 use crate::metrics::Metrics;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub history: History,
     /// What a request may touch.
     pub gateway: Arc<Gateway>,
+    /// The token issuer's keys.
+    pub jwks: Jwks,
     store: Arc<dyn Store>,
     draining: CancellationToken,
 }
@@ -75,6 +78,9 @@ pub enum BuildError {
     /// The way out cannot be built.
     #[error(transparent)]
     Egress(#[from] egress::BuildError),
+    /// The token issuer's keys cannot be had from where the configuration says.
+    #[error(transparent)]
+    Jwks(#[from] jwks::BuildError),
 }
 
 /// A gateway that is built and bound and does not run yet.
@@ -108,9 +114,9 @@ impl App {
     pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
-            listeners.push(bind(listen).await?);
+            listeners.push(bind(listen, UnixFile::of(&config.server)).await?);
         }
-        let admin = bind(&config.admin.listen).await?;
+        let admin = bind(&config.admin.listen, UnixFile::default()).await?;
 
         let tasks = Groups::default();
         let metrics = Metrics::new();
@@ -121,8 +127,10 @@ impl App {
         let egress = Egress::new(&config, past, time(), meters(), &tasks.work)?;
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
+        let jwks = Jwks::new(tasks.work.clone(), time(), meters());
+        let keys = jwks.prepare(config.jwt.as_ref())?;
         let gateway = Gateway::new(
-            &config,
+            Live::new(&config, keys.keys(), &metrics),
             egress.clone(),
             events.clone(),
             history.clone(),
@@ -130,6 +138,7 @@ impl App {
             time(),
             tasks.front.stopping(),
         );
+        jwks.commit(keys);
         let parts = Parts {
             clock,
             metrics,
@@ -139,6 +148,7 @@ impl App {
             events,
             history,
             gateway,
+            jwks,
             store,
             draining: CancellationToken::new(),
         };
@@ -180,6 +190,7 @@ impl App {
                 Err(never) => match never {},
             })
         });
+        parts.jwks.start();
         let limits = Limits::new(
             config.server.max_connections,
             config.server.header_read_timeout,
@@ -232,8 +243,8 @@ pub enum RunError {
     TaskDied,
 }
 
-async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
-    Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
+async fn bind(listen: &Listen, file: UnixFile) -> Result<Listener, BuildError> {
+    Listener::bind(listen, file).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
 }
 
 impl Groups {
@@ -293,6 +304,7 @@ impl Parts {
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
     pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
         let config = &self.with_doors_as_bound(config);
+        let keys = self.jwks.prepare(config.jwt.as_ref())?;
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
             let old = self.config.load_full();
@@ -301,7 +313,9 @@ impl Parts {
             return Err(why.into());
         }
         self.history.apply(&config.apps, config.upstream.vendor);
-        self.gateway.apply(config);
+        self.gateway.apply(Live::new(config, keys.keys(), &self.metrics));
+        self.jwks.commit(keys);
+        self.jwks.start();
         self.config.store(Arc::new(config.clone()));
         Ok(())
     }

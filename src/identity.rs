@@ -3,20 +3,34 @@
 //! Invariants: only this module makes a [`Client`]. Each method of proof stands by itself and says one of three things:
 //! known, wrong, or nothing shown. The first that says anything decides; wrong credentials are never forgiven because
 //! another method would have let the caller in. `anonymous_client` is only for callers that showed nothing at all.
+//!
+//! | shown | by | asked |
+//! | --- | --- | --- |
+//! | a key, or a token | `api_key`, `jwt` | first: it was put there for this request |
+//! | the user at the other end of a Unix socket | `unix_peer` | when the head shows nothing |
 
 pub mod api_key;
+mod credential;
+mod jwt;
+mod unix_peer;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use hyper::HeaderMap;
 
 use crate::clock::UnixMillis;
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::jwks::Keys;
+use crate::metrics::Metrics;
 use crate::names::ClientName;
 use crate::refusal::Refusal;
 
 use api_key::ApiKeys;
+use credential::Credential;
+use jwt::Tokens;
+use unix_peer::UnixPeers;
 
 /// A caller we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,16 +63,21 @@ enum Shown<'a> {
 #[derive(Debug)]
 pub struct Identity {
     api_keys: ApiKeys,
+    tokens: Option<Tokens>,
+    unix_peers: UnixPeers,
     anonymous: Option<ClientName>,
     names: HashSet<ClientName>,
 }
 
 impl Identity {
-    /// The ways a configuration gives.
+    /// The ways a configuration gives; `keys` are those of its token issuer, and what came of tokens is counted.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+        let jwt = config.jwt.as_ref().zip(keys);
         Self {
             api_keys: ApiKeys::new(&config.clients),
+            tokens: jwt.map(|(jwt, keys)| Tokens::new(jwt, &config.clients, keys, metrics.clone())),
+            unix_peers: UnixPeers::new(&config.clients),
             anonymous: config.server.anonymous_client.clone(),
             names: config.clients.iter().map(|client| client.name.clone()).collect(),
         }
@@ -73,13 +92,25 @@ impl Identity {
     /// Says who calls, by what is known of the connection, what the head shows, and the time.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong.
-    pub fn identify(&self, _conn: &Conn, headers: &HeaderMap, _now: UnixMillis) -> Result<Client, Refusal> {
-        let name = match self.api_keys.identify(headers) {
+    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
+    /// token was shown and the issuer's keys are not known.
+    pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+        let name = match self.by_head(headers, now).await? {
             Shown::Known(name) => Some(name),
             Shown::Wrong => None,
-            Shown::Nothing => self.anonymous.as_ref(),
+            Shown::Nothing => match self.unix_peers.identify(conn) {
+                Shown::Known(name) => Some(name),
+                Shown::Wrong => None,
+                Shown::Nothing => self.anonymous.as_ref(),
+            },
         };
         name.map(|name| Client { name: name.clone() }).ok_or(Refusal::Unauthenticated)
+    }
+
+    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
+        match (Credential::of(headers), &self.tokens) {
+            (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => tokens.identify(bearer, now).await,
+            (shown, _) => Ok(self.api_keys.identify(&shown)),
+        }
     }
 }

@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`targets`] [`jwks`] |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
@@ -51,6 +51,7 @@ pub mod gateway;
 pub mod headers;
 pub mod history;
 pub mod identity;
+pub mod jwks;
 pub mod listener;
 pub mod metrics;
 pub mod names;
@@ -65,6 +66,7 @@ pub mod routes;
 pub mod secret;
 pub mod simulator;
 pub mod store;
+pub mod targets;
 pub mod task;
 pub mod telemetry;
 pub mod upstream;

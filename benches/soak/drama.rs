@@ -49,7 +49,8 @@ impl Drama {
         fs::write(stage.dir.join("secret"), "secret-0").unwrap();
         fs::write(stage.dir.join("certificate"), CERTIFICATE).unwrap();
         let config = Config { quota: 10, guest: true, poll_ms: 100 };
-        let mut drama = Self { stage, random: StdRng::seed_from_u64(seed), gateway: None, config, secrets: 0, restarts: true };
+        let mut drama =
+            Self { stage, random: StdRng::seed_from_u64(seed), gateway: None, config, secrets: 0, restarts: true };
         drama.write();
         drama.start(false).await;
         drama
@@ -255,7 +256,8 @@ impl Drama {
 
     async fn somebody_else_spends(&mut self) {
         self.stage.act("quota spent elsewhere");
-        let bucket = *pick(&mut self.random, &[BucketName::UserEvents, BucketName::ChannelEvents, BucketName::HistoryGet]);
+        let bucket =
+            *pick(&mut self.random, &[BucketName::UserEvents, BucketName::ChannelEvents, BucketName::HistoryGet]);
         self.stage.vendor.here.world().spend(ONE, bucket, self.random.random_range(1..10));
     }
 

@@ -237,7 +237,9 @@ impl Feed<'_> {
     fn stored(&self, read: &Read) -> Option<(usize, usize)> {
         let places = read.events.iter().filter_map(|event| self.places.at.get(event));
         let own = places.filter(|at| self.log.entries[**at].region == self.region);
-        own.fold(None, |span, at| Some(span.map_or((*at, *at), |(low, high): (usize, usize)| (low.min(*at), high.max(*at)))))
+        own.fold(None, |span, at| {
+            Some(span.map_or((*at, *at), |(low, high): (usize, usize)| (low.min(*at), high.max(*at))))
+        })
     }
 
     fn check_order(&self, stored: &[Option<(usize, usize)>], verdict: &mut Verdict) {
@@ -269,10 +271,8 @@ impl Feed<'_> {
     fn may_be_lost(&self, read: &Read, whole: Instant) -> bool {
         let run = self.runs.partition_point(|run| run.began <= read.received).saturating_sub(1);
         let end = self.runs.get(run + 1).map(|next| next.began);
-        let went_on = self
-            .reads
-            .iter()
-            .any(|other| other.received > whole && end.is_none_or(|end| other.received < end));
+        let went_on =
+            self.reads.iter().any(|other| other.received > whole && end.is_none_or(|end| other.received < end));
         self.runs[run].killed && (!went_on || self.is_late(read))
     }
 

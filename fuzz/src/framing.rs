@@ -90,7 +90,9 @@ fn ends_where_hypers_parser_says(bytes: &[u8], no_body: bool) {
 fn after_chunks(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let Ok(httparse::Status::Complete((used, size))) = httparse::parse_chunk_size(&bytes[at..]) else { return None };
+        let Ok(httparse::Status::Complete((used, size))) = httparse::parse_chunk_size(&bytes[at..]) else {
+            return None;
+        };
         at += used;
         if size == 0 {
             return bytes[at..].starts_with(b"\r\n").then_some(at + 2);
