@@ -24,9 +24,9 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`targets`] [`jwks`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |

@@ -73,7 +73,7 @@ where
 
 /// A resolver whose answers are judged.
 #[derive(Clone, Debug)]
-pub struct Judged<R> {
+pub(super) struct Judged<R> {
     guard: Guard,
     resolver: R,
 }

@@ -3,6 +3,7 @@
 mod credential;
 mod faults;
 mod limits;
+mod redirect;
 mod reload;
 mod rig;
 mod tls;
