@@ -19,6 +19,7 @@ use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::route::target::Hosts;
+use crate::tls::ClientTrust;
 
 /// What a request may touch.
 pub struct Gateway {
@@ -56,11 +57,11 @@ pub struct Live {
 }
 
 impl Live {
-    /// What this configuration says; tokens are checked by `keys` and counted.
+    /// What this configuration says; certificates are held against `trust`, tokens are checked by `keys` and counted.
     #[must_use]
-    pub fn new(config: &Config, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
         Self {
-            identity: Identity::new(config, keys, metrics),
+            identity: Identity::new(config, trust, keys, metrics),
             policy: Policy::new(config),
             hosts: Hosts::new(config),
             body_limit: config.server.request_body_limit,

@@ -2,16 +2,19 @@
 //!
 //! Invariants: only this module makes a [`Client`]. Each method of proof stands by itself and says one of three things:
 //! known, wrong, or nothing shown. The first that says anything decides; wrong credentials are never forgiven because
-//! another method would have let the caller in. `anonymous_client` is only for callers that showed nothing at all.
+//! another method would have let the caller in. `anonymous_client` is only for callers that showed nothing at all. One
+//! exception, and why, is in `mtls`: a certificate that names nobody does not stand in the way of a key.
 //!
 //! | shown | by | asked |
 //! | --- | --- | --- |
 //! | a key, or a token | `api_key`, `jwt` | first: it was put there for this request |
-//! | the user at the other end of a Unix socket | `unix_peer` | when the head shows nothing |
+//! | a client certificate | `mtls` | when the head shows nothing |
+//! | the user at the other end of a Unix socket | `unix_peer` | when there is no certificate |
 
 pub mod api_key;
 mod credential;
 mod jwt;
+mod mtls;
 mod unix_peer;
 
 use std::collections::HashSet;
@@ -26,10 +29,12 @@ use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::names::ClientName;
 use crate::refusal::Refusal;
+use crate::tls::ClientTrust;
 
 use api_key::ApiKeys;
 use credential::Credential;
 use jwt::Tokens;
+use mtls::Certificates;
 use unix_peer::UnixPeers;
 
 /// A caller we know.
@@ -65,19 +70,24 @@ pub struct Identity {
     api_keys: ApiKeys,
     tokens: Option<Tokens>,
     unix_peers: UnixPeers,
+    certificates: Certificates,
+    trust: Arc<ClientTrust>,
     anonymous: Option<ClientName>,
     names: HashSet<ClientName>,
 }
 
 impl Identity {
-    /// The ways a configuration gives; `keys` are those of its token issuer, and what came of tokens is counted.
+    /// The ways a configuration gives; certificates are held against `trust`, tokens are checked by `keys`, those of the
+    /// configured issuer, and counted.
     #[must_use]
-    pub fn new(config: &Config, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
         let jwt = config.jwt.as_ref().zip(keys);
         Self {
             api_keys: ApiKeys::new(&config.clients),
             tokens: jwt.map(|(jwt, keys)| Tokens::new(jwt, &config.clients, keys, metrics.clone())),
             unix_peers: UnixPeers::new(&config.clients),
+            certificates: Certificates::new(&config.clients),
+            trust,
             anonymous: config.server.anonymous_client.clone(),
             names: config.clients.iter().map(|client| client.name.clone()).collect(),
         }
@@ -95,10 +105,19 @@ impl Identity {
     /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
     /// token was shown and the issuer's keys are not known.
     pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+        let by_connection = match conn.certificate() {
+            None => self.unix_peers.identify(conn),
+            Some(certificate) if self.trust.vouches_for(certificate, now) => self.certificates.identify(certificate),
+            Some(_) => {
+                // Expired, revoked or of an authority that is trusted no more. Another handshake says which.
+                conn.end_soon();
+                return Err(Refusal::Unauthenticated);
+            }
+        };
         let name = match self.by_head(headers, now).await? {
             Shown::Known(name) => Some(name),
             Shown::Wrong => None,
-            Shown::Nothing => match self.unix_peers.identify(conn) {
+            Shown::Nothing => match by_connection {
                 Shown::Known(name) => Some(name),
                 Shown::Wrong => None,
                 Shown::Nothing => self.anonymous.as_ref(),
@@ -114,3 +133,6 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

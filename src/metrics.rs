@@ -49,8 +49,10 @@ labels! {
     AppLabels { app }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// Something that was tried and how it ended: a reload, a fetch, a token.
+    /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
+    /// What we hold that runs out: `certificate` or `revocation_list`.
+    HeldLabels { what }
 }
 
 /// The metrics of one gateway. Cheap to clone.
@@ -93,6 +95,8 @@ pub struct Inner {
     pub jwks_keys: Gauge,
     pub jwks_age: Gauge,
     pub jwt_tokens: Family<OutcomeLabels, Counter>,
+    pub tls_handshakes: Family<OutcomeLabels, Counter>,
+    pub tls_not_after: Family<HeldLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -186,6 +190,12 @@ impl Metrics {
             jwks_keys: add(&mut r, "jwks_keys", "Keys of the token issuer that tokens are checked by now"),
             jwks_age: add(&mut r, "jwks_age_seconds", "Time since the token issuer's keys were last fetched"),
             jwt_tokens: add(&mut r, "jwt_tokens", "Callers' tokens, by what came of them"),
+            tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
+            tls_not_after: add(
+                &mut r,
+                "tls_not_after_timestamp_seconds",
+                "When the certificate that callers are shown, or the first revocation list, runs out",
+            ),
             registry: r,
         }))
     }

@@ -2,13 +2,13 @@
 //! where a well-behaved client would not go.
 
 mod connections;
-mod events;
-mod handover;
+pub(crate) mod events;
+pub(crate) mod handover;
 mod history;
 mod identity;
 mod log;
 mod malformed;
 mod messages;
 mod peers;
-mod stage;
+pub(crate) mod stage;
 mod tokens;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const TIERS: [(&str, &[&str]); 8] = [
     ("kernel", &["targets", "clock", "conn", "secret", "names", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
-    ("parts", &["store", "quota", "credentials", "upstream", "jwks"]),
+    ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),
     ("egress", &["egress"]),
     ("services", &["events", "history"]),
     (
