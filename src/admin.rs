@@ -106,6 +106,7 @@ fn readiness(parts: &Parts) -> (StatusCode, Content) {
 fn metrics(parts: &Parts) -> String {
     parts.egress.refresh_metrics();
     parts.events.observe();
+    parts.jwks.observe();
     parts.metrics.text()
 }
 
@@ -127,11 +128,12 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
         "quarantine" => return quarantine(parts).await,
         "backup" => return backup(parts).await,
+        "identity" => json!({ "token_keys": parts.jwks.status() }),
         "config" => reload::describe(&parts.config.load(), &parts.reload),
         _ => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, config, backup",
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, identity, config, backup",
             );
         }
     };

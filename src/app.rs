@@ -23,7 +23,8 @@ use crate::events::Events;
 use crate::flow;
 use crate::gateway::{Gateway, Live};
 use crate::history::History;
-use crate::listener::{Limits, Listener};
+use crate::jwks::{self, Jwks};
+use crate::listener::{Limits, Listener, UnixFile};
 use crate::metrics::Metrics;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub history: History,
     /// What a request may touch.
     pub gateway: Arc<Gateway>,
+    /// The token issuer's keys.
+    pub jwks: Jwks,
     /// TLS of the callers' ports, if they speak it.
     tls: Option<Tls>,
     store: Arc<dyn Store>,
@@ -79,6 +82,9 @@ pub enum BuildError {
     /// The way out cannot be built.
     #[error(transparent)]
     Egress(#[from] egress::BuildError),
+    /// The token issuer's keys cannot be had from where the configuration says.
+    #[error(transparent)]
+    Jwks(#[from] jwks::BuildError),
     /// TLS cannot be had from the files that `[server.tls]` names.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -116,11 +122,13 @@ impl App {
         let tasks = Groups::default();
         let metrics = Metrics::new();
         let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
+        let jwks = Jwks::new(tasks.work.clone(), clock.clone(), metrics.clone());
+        let keys = jwks.prepare(config.jwt.as_ref())?;
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
-            listeners.push(bind(listen).await?.speaking(tls.clone()));
+            listeners.push(bind(listen, UnixFile::of(&config.server)).await?.speaking(tls.clone()));
         }
-        let admin = bind(&config.admin.listen).await?;
+        let admin = bind(&config.admin.listen, UnixFile::default()).await?;
 
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
@@ -139,7 +147,7 @@ impl App {
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let gateway = Gateway::new(
-            Live::new(&config, trust_of(tls.as_ref())),
+            Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics),
             egress.clone(),
             events.clone(),
             history.clone(),
@@ -147,6 +155,7 @@ impl App {
             time(),
             tasks.front.stopping(),
         );
+        jwks.commit(keys);
         let parts = Parts {
             clock,
             metrics,
@@ -156,6 +165,7 @@ impl App {
             events,
             history,
             gateway,
+            jwks,
             tls,
             store,
             draining: CancellationToken::new(),
@@ -203,6 +213,7 @@ impl App {
                 Err(never) => match never {},
             })
         });
+        parts.jwks.start();
         let limits = Limits::new(
             config.server.max_connections,
             config.server.header_read_timeout,
@@ -261,8 +272,8 @@ fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
     tls.map_or_else(ClientTrust::nobody, |tls| tls.live().trust.clone())
 }
 
-async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
-    Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
+async fn bind(listen: &Listen, file: UnixFile) -> Result<Listener, BuildError> {
+    Listener::bind(listen, file).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
 }
 
 impl Groups {
@@ -341,6 +352,7 @@ impl Parts {
         let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
         let tls = tls.map(|(tls, config)| tls.prepare(config).map(|live| (tls, live))).transpose()?;
         let config = &self.with_doors_as_bound(config);
+        let keys = self.jwks.prepare(config.jwt.as_ref())?;
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
             let old = self.config.load_full();
@@ -352,7 +364,9 @@ impl Parts {
         if let Some((tls, live)) = tls {
             tls.put_in_force(live);
         }
-        self.gateway.apply(Live::new(config, trust_of(self.tls.as_ref())));
+        self.gateway.apply(Live::new(config, trust_of(self.tls.as_ref()), keys.keys(), &self.metrics));
+        self.jwks.commit(keys);
+        self.jwks.start();
         self.config.store(Arc::new(config.clone()));
         Ok(())
     }

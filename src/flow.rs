@@ -4,7 +4,7 @@
 //! |----------|-------------------|--------------|-------------------------------------------------------|
 //! | accept   | `listener.rs`     | `Conn`       | close; 400 and 431 for what is not HTTP                |
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
-//! | identify | `identity.rs`     | `Client`     | 401                                                   |
+//! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
@@ -77,7 +77,7 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
-    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms())?;
+    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;

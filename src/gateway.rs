@@ -15,6 +15,7 @@ use crate::egress::Egress;
 use crate::events::Events;
 use crate::history::History;
 use crate::identity::Identity;
+use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::route::target::Hosts;
@@ -56,11 +57,11 @@ pub struct Live {
 }
 
 impl Live {
-    /// What this configuration says; certificates are held against `trust`.
+    /// What this configuration says; certificates are held against `trust`, tokens are checked by `keys` and counted.
     #[must_use]
-    pub fn new(config: &Config, trust: Arc<ClientTrust>) -> Self {
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
         Self {
-            identity: Identity::new(config, trust),
+            identity: Identity::new(config, trust, keys, metrics),
             policy: Policy::new(config),
             hosts: Hosts::new(config),
             body_limit: config.server.request_body_limit,

@@ -4,9 +4,18 @@
 //! known, wrong, or nothing shown. The first that says anything decides; wrong credentials are never forgiven because
 //! another method would have let the caller in. `anonymous_client` is only for callers that showed nothing at all. One
 //! exception, and why, is in `mtls`: a certificate that names nobody does not stand in the way of a key.
+//!
+//! | shown | by | asked |
+//! | --- | --- | --- |
+//! | a key, or a token | `api_key`, `jwt` | first: it was put there for this request |
+//! | a client certificate | `mtls` | when the head shows nothing |
+//! | the user at the other end of a Unix socket | `unix_peer` | when there is no certificate |
 
 pub mod api_key;
+mod credential;
+mod jwt;
 mod mtls;
+mod unix_peer;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,12 +25,17 @@ use hyper::HeaderMap;
 use crate::clock::UnixMillis;
 use crate::config::Config;
 use crate::conn::Conn;
+use crate::jwks::Keys;
+use crate::metrics::Metrics;
 use crate::names::ClientName;
 use crate::refusal::Refusal;
 use crate::tls::ClientTrust;
 
 use api_key::ApiKeys;
+use credential::Credential;
+use jwt::Tokens;
 use mtls::Certificates;
+use unix_peer::UnixPeers;
 
 /// A caller we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +68,8 @@ enum Shown<'a> {
 #[derive(Debug)]
 pub struct Identity {
     api_keys: ApiKeys,
+    tokens: Option<Tokens>,
+    unix_peers: UnixPeers,
     certificates: Certificates,
     trust: Arc<ClientTrust>,
     anonymous: Option<ClientName>,
@@ -61,11 +77,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The ways a configuration gives; certificates are held against `trust`.
+    /// The ways a configuration gives; certificates are held against `trust`, tokens are checked by `keys`, those of the
+    /// configured issuer, and counted.
     #[must_use]
-    pub fn new(config: &Config, trust: Arc<ClientTrust>) -> Self {
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+        let jwt = config.jwt.as_ref().zip(keys);
         Self {
             api_keys: ApiKeys::new(&config.clients),
+            tokens: jwt.map(|(jwt, keys)| Tokens::new(jwt, &config.clients, keys, metrics.clone())),
+            unix_peers: UnixPeers::new(&config.clients),
             certificates: Certificates::new(&config.clients),
             trust,
             anonymous: config.server.anonymous_client.clone(),
@@ -82,10 +102,11 @@ impl Identity {
     /// Says who calls, by what is known of the connection, what the head shows, and the time.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong.
-    pub fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
-        let by_certificate = match conn.certificate() {
-            None => Shown::Nothing,
+    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
+    /// token was shown and the issuer's keys are not known.
+    pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+        let by_connection = match conn.certificate() {
+            None => self.unix_peers.identify(conn),
             Some(certificate) if self.trust.vouches_for(certificate, now) => self.certificates.identify(certificate),
             Some(_) => {
                 // Expired, revoked or of an authority that is trusted no more. Another handshake says which.
@@ -93,16 +114,23 @@ impl Identity {
                 return Err(Refusal::Unauthenticated);
             }
         };
-        let name = match self.api_keys.identify(headers) {
+        let name = match self.by_head(headers, now).await? {
             Shown::Known(name) => Some(name),
             Shown::Wrong => None,
-            Shown::Nothing => match by_certificate {
+            Shown::Nothing => match by_connection {
                 Shown::Known(name) => Some(name),
                 Shown::Wrong => None,
                 Shown::Nothing => self.anonymous.as_ref(),
             },
         };
         name.map(|name| Client { name: name.clone() }).ok_or(Refusal::Unauthenticated)
+    }
+
+    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
+        match (Credential::of(headers), &self.tokens) {
+            (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => tokens.identify(bearer, now).await,
+            (shown, _) => Ok(self.api_keys.identify(&shown)),
+        }
     }
 }
 

@@ -24,9 +24,9 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`tls`] (of the callers' listeners) |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners) |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
@@ -53,6 +53,7 @@ pub mod gateway;
 pub mod headers;
 pub mod history;
 pub mod identity;
+pub mod jwks;
 pub mod listener;
 pub mod metrics;
 pub mod names;
@@ -67,6 +68,7 @@ pub mod routes;
 pub mod secret;
 pub mod simulator;
 pub mod store;
+pub mod targets;
 pub mod task;
 pub mod telemetry;
 pub mod tls;

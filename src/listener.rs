@@ -50,6 +50,7 @@ use crate::config::Listen;
 use crate::conn::Conn;
 use crate::task::{Kind, Tasks};
 use crate::tls::Tls;
+pub use socket::UnixFile;
 
 /// A bound socket, not yet served.
 #[derive(Debug)]
@@ -86,12 +87,12 @@ impl Limits {
 }
 
 impl Listener {
-    /// Binds. A Unix socket that nobody serves any more is replaced; the new one has mode 0660.
+    /// Binds. A Unix socket that nobody serves any more is replaced; the new one is of that mode and owner.
     ///
     /// # Errors
-    /// When the address is in use or may not be used.
-    pub async fn bind(listen: &Listen) -> std::io::Result<Self> {
-        Ok(Self { socket: socket::Socket::bind(listen).await?, tls: None })
+    /// When the address is in use or may not be used, or the socket may not be given to that owner.
+    pub async fn bind(listen: &Listen, file: UnixFile) -> std::io::Result<Self> {
+        Ok(Self { socket: socket::Socket::bind(listen, file).await?, tls: None })
     }
 
     /// Speaks TLS on TCP, if there is any to speak. A Unix socket stays as it is.

@@ -53,7 +53,7 @@ labels! {
     PlaceLabels { region, host }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// A reload, or a TLS handshake, and how it ended.
+    /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
@@ -100,6 +100,10 @@ pub struct Inner {
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub reloads: Family<OutcomeLabels, Counter>,
+    pub jwks_fetches: Family<OutcomeLabels, Counter>,
+    pub jwks_keys: Gauge,
+    pub jwks_age: Gauge,
+    pub jwt_tokens: Family<OutcomeLabels, Counter>,
     pub tls_handshakes: Family<OutcomeLabels, Counter>,
     pub tls_not_after: Family<HeldLabels, Gauge>,
 }
@@ -212,6 +216,10 @@ impl Metrics {
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
+            jwks_fetches: add(&mut r, "jwks_fetches", "Fetches of the token issuer's keys"),
+            jwks_keys: add(&mut r, "jwks_keys", "Keys of the token issuer that tokens are checked by now"),
+            jwks_age: add(&mut r, "jwks_age_seconds", "Time since the token issuer's keys were last fetched"),
+            jwt_tokens: add(&mut r, "jwt_tokens", "Callers' tokens, by what came of them"),
             tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
             tls_not_after: add(
                 &mut r,

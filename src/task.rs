@@ -31,6 +31,8 @@ pub enum Kind {
     Resolver,
     /// Watches files and signals. Panic: stop the gateway. Stop: at once.
     Reload,
+    /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
+    KeyKeeper,
     /// A part of the simulated vendor. Panic: log. Stop: at once.
     Simulator,
 }

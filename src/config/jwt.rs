@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::document::{Node, Table};
+use crate::targets::Guard;
 
 /// `[identity.jwt]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
             file.jwks_file().map(JwtKeys::File)
         }
         (None, Some(url)) => {
-            let url = url.jwks_url();
+            let (address, url) = (url.clone(), url.jwks_url());
             let ca_file = t.take("jwks_ca_file");
             let has_bad_ca = ca_file.is_some();
             let ca_file = ca_file.and_then(Node::certificates);
@@ -139,6 +140,12 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
             let token_file = t.take("jwks_token_file").and_then(Node::path);
             let refresh = t.or("jwks_refresh", Node::duration, Duration::from_secs(300));
             let allow_private_targets = t.or("jwks_allow_private_targets", Node::flag, false);
+            if let Some(Err(why)) = url.as_ref().map(|url| Guard::new(allow_private_targets).judge(url)) {
+                return address.fault(
+                    format!("may not be fetched: {why}"),
+                    "Write another address, or jwks_allow_private_targets = true if it is meant",
+                );
+            }
             url.filter(|_| !has_bad_ca)
                 .map(|url| JwtKeys::Url(JwksUrl { url, ca_file, token_file, refresh, allow_private_targets }))
         }

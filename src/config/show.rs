@@ -348,7 +348,8 @@ mode = "report"
     #[test]
     fn the_longest_durations_are_shown_as_they_can_be_read() {
         for (text, shown) in [("184461615s 1000ms", "184461616s"), ("3649d 23h 59m 59s 1ns", "315359999000000001ns")] {
-            let with = |text: &str| from_text(&format!("[server]\nshutdown_grace = \"{text}\""), Path::new("x")).unwrap();
+            let with =
+                |text: &str| from_text(&format!("[server]\nshutdown_grace = \"{text}\""), Path::new("x")).unwrap();
             let page = toml(&with(text).config);
             assert!(page.contains(&format!("shutdown_grace = \"{shown}\"")), "{page}");
             assert_eq!(with(shown).config, with(text).config);

@@ -1,37 +1,22 @@
 //! Callers' keys: `X-API-Key: KEY`, `Authorization: Bearer KEY`, `Authorization: Basic base64(NAME:KEY)`.
 //!
 //! Invariants: only SHA-256 digests of keys are kept. A key is found by the first bytes of its digest and compared
-//! whole without timing leaks; who times us learns of a digest, not of a key. `X-API-Key` alone decides when it is
-//! there, because old software may go on sending the vendor's `Authorization`. A header given twice proves nothing:
-//! which one a proxy before us looked at cannot be known.
+//! whole without timing leaks; who times us learns of a digest, not of a key.
 
 use std::collections::HashMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HeaderName};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
 use super::Shown;
+use super::credential::Credential;
 use crate::config;
-use crate::headers::X_API_KEY;
 use crate::names::ClientName;
 
 /// All clients' keys.
 #[derive(Debug)]
 pub(super) struct ApiKeys {
     by_prefix: HashMap<[u8; 8], Vec<([u8; 32], ClientName)>>,
-}
-
-/// A header that may be given at most once.
-enum Single<'a> {
-    Absent,
-    One(&'a str),
-    /// Twice, or not text.
-    Bad,
 }
 
 impl ApiKeys {
@@ -45,29 +30,19 @@ impl ApiKeys {
         Self { by_prefix }
     }
 
-    pub(super) fn identify(&self, headers: &HeaderMap) -> Shown<'_> {
-        match (single(headers, &X_API_KEY), single(headers, &AUTHORIZATION)) {
-            (Single::One(key), _) => self.known(key),
-            (Single::Bad, _) | (Single::Absent, Single::Bad) => Shown::Wrong,
-            (Single::Absent, Single::One(authorization)) => self.authorized(authorization),
-            (Single::Absent, Single::Absent) => Shown::Nothing,
-        }
-    }
-
-    fn authorized(&self, value: &str) -> Shown<'_> {
-        let (scheme, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
-        let rest = rest.trim_start();
-        if scheme.eq_ignore_ascii_case("bearer") {
-            return self.known(rest);
-        }
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return Shown::Wrong;
-        }
-        let Ok(pair) = STANDARD.decode(rest).map(Zeroizing::new) else { return Shown::Wrong };
-        let Some(pair) = std::str::from_utf8(&pair).ok().and_then(|p| p.split_once(':')) else { return Shown::Wrong };
-        match self.known(pair.1) {
-            Shown::Known(name) if name.as_str() == pair.0 => Shown::Known(name),
-            _ => Shown::Wrong,
+    /// Whose key it is.
+    pub(super) fn identify(&self, shown: &Credential<'_>) -> Shown<'_> {
+        match shown {
+            Credential::Nothing => Shown::Nothing,
+            Credential::Wrong => Shown::Wrong,
+            Credential::Key(key) | Credential::Bearer(key) => self.known(key),
+            Credential::Pair(pair) => {
+                let Some((name, key)) = pair.split_once(':') else { return Shown::Wrong };
+                match self.known(key) {
+                    Shown::Known(known) if known.as_str() == name => Shown::Known(known),
+                    _ => Shown::Wrong,
+                }
+            }
         }
     }
 
@@ -85,18 +60,14 @@ fn prefix(digest: &[u8; 32]) -> [u8; 8] {
     first
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Single<'a> {
-    let mut all = headers.get_all(name).iter();
-    match (all.next(), all.next()) {
-        (None, _) => Single::Absent,
-        (Some(value), None) => value.to_str().map_or(Single::Bad, Single::One),
-        (Some(_), Some(_)) => Single::Bad,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::X_API_KEY;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hyper::HeaderMap;
+    use hyper::header::{AUTHORIZATION, HeaderName};
 
     fn keys() -> ApiKeys {
         let client = |name: &str, key: &str| config::Client {
@@ -111,7 +82,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(name, value.parse().unwrap());
         }
-        match keys().identify(&headers) {
+        match keys().identify(&Credential::of(&headers)) {
             Shown::Known(name) => name.to_string(),
             other => format!("{other:?}"),
         }

@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use hyper::header::{AUTHORIZATION, HeaderName};
 use sha2::{Digest as _, Sha256};
 
@@ -45,7 +46,7 @@ fn identity(anonymous: Option<&str>) -> (Identity, Authority) {
         client_crl: Vec::new(),
     };
     let tls = Tls::open(&files, &crate::clock::Clock::anchored(now()), &Metrics::new()).unwrap();
-    (Identity::new(&config, tls.live().trust.clone()), authority)
+    (Identity::new(&config, tls.live().trust.clone(), None, &Metrics::new()), authority)
 }
 
 fn conn(certificate: Option<PeerCertificate>) -> Conn {
@@ -81,7 +82,7 @@ async fn what_the_head_shows_decides_before_a_certificate_and_a_certificate_befo
             let what = format!("{:?} {shown:?} {anonymous:?}", certificate.as_ref().map(|says| &says.uris));
             let certificate = certificate.map(|says| PeerCertificate::read(authority.issue(&says).chain).unwrap());
             let conn = conn(certificate);
-            let found = identity.identify(&conn, &headers(shown), UnixMillis::from(now()));
+            let found = identity.identify(&conn, &headers(shown), UnixMillis::from(now())).await;
             assert_eq!(found.as_ref().ok().map(|client| client.name().as_str()), expected, "{what}");
             assert!(!conn.ends_soon());
         }
@@ -93,7 +94,12 @@ async fn a_certificate_that_is_good_no_more_is_forgiven_by_no_key_and_ends_its_c
     let (identity, authority) = identity(Some("crm"));
     let made = authority.issue(&Says::uri(now(), BILLING));
     let conn = conn(Some(PeerCertificate::read(made.chain).unwrap()));
-    let at = |time: SystemTime, shown| identity.identify(&conn, &headers(shown), UnixMillis::from(time)).is_ok();
+    let at = |time: SystemTime, shown| {
+        let shown = headers(shown);
+        // Without tokens nothing is waited for.
+        let found = identity.identify(&conn, &shown, UnixMillis::from(time)).now_or_never();
+        found.expect("an answer at once").is_ok()
+    };
     assert!(at(now(), None) && at(now() + DAY, None) && !conn.ends_soon());
     assert!(!at(now() + DAY + Duration::from_secs(1), None));
     assert!(conn.ends_soon());

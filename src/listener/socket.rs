@@ -1,10 +1,11 @@
 //! TCP and Unix sockets as one: binding, accepting, and the stream of an accepted connection.
 //!
-//! Invariants: a Unix socket appears at its path with its final mode, never wider (bound aside, then renamed); one
-//! that a live process serves is never taken away; our own is removed when we end, unless another took its place.
+//! Invariants: a Unix socket appears at its path with its final mode and owner, never wider: it is bound in a folder that
+//! only we can enter, and renamed when all is set. One that a live process serves is never taken away; our own is removed
+//! when we end, unless another took its place.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,11 +14,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use crate::config::Listen;
+use crate::config::{Listen, Server, UnixOwner};
 use crate::conn::{Conn, Peer};
 
-/// Owner and group may connect.
-const MODE: u32 = 0o660;
+/// Who may connect to a Unix socket: the file's mode and owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixFile {
+    mode: u32,
+    owner: UnixOwner,
+}
+
+impl UnixFile {
+    /// As `server.unix_mode` and `server.unix_owner` say.
+    #[must_use]
+    pub fn of(server: &Server) -> Self {
+        Self { mode: server.unix_mode, owner: server.unix_owner }
+    }
+}
+
+/// Our own user and group may.
+impl Default for UnixFile {
+    fn default() -> Self {
+        Self { mode: 0o660, owner: UnixOwner::default() }
+    }
+}
 
 /// A bound socket.
 #[derive(Debug)]
@@ -51,20 +71,20 @@ pub(super) enum Stream {
 }
 
 impl Socket {
-    pub(super) async fn bind(listen: &Listen) -> io::Result<Self> {
+    pub(super) async fn bind(listen: &Listen, file: UnixFile) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
             Listen::Unix(path) => {
                 refuse_if_served(path).await?;
-                let aside = path.with_extension("new");
-                match std::fs::remove_file(&aside) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
+                let aside = Aside::beside(path)?;
+                let listener = UnixListener::bind(&aside.socket)?;
+                // The owner first: it may be others' right to connect that the mode gives.
+                if file.owner != UnixOwner::default() {
+                    std::os::unix::fs::chown(&aside.socket, file.owner.uid, file.owner.gid)?;
                 }
-                let listener = UnixListener::bind(&aside)?;
-                std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(MODE))?;
-                let inode = inode(&aside)?;
-                std::fs::rename(&aside, path)?;
+                std::fs::set_permissions(&aside.socket, std::fs::Permissions::from_mode(file.mode))?;
+                let inode = inode(&aside.socket)?;
+                std::fs::rename(&aside.socket, path)?;
                 Ok(Self::Unix(listener, OwnPath { path: path.clone(), inode }))
             }
         }
@@ -93,6 +113,28 @@ impl Socket {
                 Ok((Stream::Unix(stream), Conn::new(Peer::Unix { uid }, None)))
             }
         }
+    }
+}
+
+/// A folder beside a socket's path, on the same file system, that only we can enter; gone when dropped.
+struct Aside {
+    folder: PathBuf,
+    socket: PathBuf,
+}
+
+impl Aside {
+    fn beside(path: &Path) -> io::Result<Self> {
+        // Short, because a socket's path has at most 107 bytes. Random, because processes may share the folder.
+        let parent = path.parent().unwrap_or(Path::new("."));
+        let folder = parent.join(format!(".{:06x}", rand::random::<u32>() >> 8));
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self { socket: folder.join("s"), folder })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -171,13 +213,13 @@ mod tests {
         let path = folder.path().join("gateway.sock");
         let listen = Listen::Unix(path.clone());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let first = Socket::bind(&listen).await.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
-        assert_eq!(Socket::bind(&listen).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let first = Socket::bind(&listen, UnixFile::default()).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(Socket::bind(&listen, UnixFile::default()).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(!path.exists());
         std::fs::write(&path, "mine").unwrap();
-        assert_eq!(Socket::bind(&listen).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(Socket::bind(&listen, UnixFile::default()).await.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }
 
@@ -185,10 +227,52 @@ mod tests {
     async fn a_socket_that_another_replaced_is_left_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.sock");
-        let ours = Socket::bind(&Listen::Unix(path.clone())).await.unwrap();
+        let ours = Socket::bind(&Listen::Unix(path.clone()), UnixFile::default()).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         let _theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
         drop(ours);
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_the_mode_and_owner_that_are_configured_and_nothing_else_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = std::fs::metadata(folder.path()).unwrap();
+        // Whoever runs this may give a file to itself; root may give it to anybody.
+        let (uid, gid) = if made.uid() == 0 { (4242, 4343) } else { (made.uid(), made.gid()) };
+        for (mode, owner) in [
+            (0o600, UnixOwner { uid: Some(uid), gid: None }),
+            (0o666, UnixOwner { uid: None, gid: Some(gid) }),
+            (0o620, UnixOwner { uid: Some(uid), gid: Some(gid) }),
+            (0o660, UnixOwner::default()),
+        ] {
+            let path = folder.path().join("s.sock");
+            let socket = Socket::bind(&Listen::Unix(path.clone()), UnixFile { mode, owner }).await.unwrap();
+            let file = std::fs::metadata(&path).unwrap();
+            assert_eq!(file.mode() & 0o7777, mode);
+            assert_eq!(file.uid(), owner.uid.unwrap_or(made.uid()), "{owner:?}");
+            assert_eq!(file.gid(), owner.gid.unwrap_or(made.gid()), "{owner:?}");
+            let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            assert_eq!(left, ["s.sock"]);
+            let (connected, accepted) = tokio::join!(UnixStream::connect(&path), socket.accept());
+            let ours = connected.unwrap().peer_cred().unwrap().uid();
+            assert_eq!(accepted.unwrap().1.peer, Peer::Unix { uid: Some(ours) });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_given_away_never_appears() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.sock");
+        // Root may give a file to anybody; others may not give one to root.
+        let not_root = std::fs::metadata(folder.path()).unwrap().uid() != 0;
+        let bound = Socket::bind(&Listen::Unix(folder.path().join("no/s.sock")), UnixFile::default()).await;
+        assert_eq!(bound.unwrap_err().kind(), io::ErrorKind::NotFound);
+        if not_root {
+            let owner = UnixOwner { uid: Some(0), gid: None };
+            let bound = Socket::bind(&Listen::Unix(path.clone()), UnixFile { mode: 0o660, owner }).await;
+            assert_eq!(bound.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -4,6 +4,7 @@ mod credential;
 mod faults;
 mod limits;
 mod proxy;
+mod redirect;
 mod reload;
 mod resilience;
 mod rig;

@@ -9,4 +9,6 @@ mod identity;
 mod log;
 mod malformed;
 mod messages;
+mod peers;
 pub(crate) mod stage;
+mod tokens;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. A new module must be given its place here.
 const TIERS: [(&str, &[&str]); 8] = [
-    ("kernel", &["clock", "conn", "secret", "names", "task", "metrics"]),
+    ("kernel", &["targets", "clock", "conn", "secret", "names", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
-    ("parts", &["store", "quota", "credentials", "upstream", "tls"]),
+    ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),
     ("egress", &["egress"]),
     ("services", &["events", "history"]),
     (

@@ -8,6 +8,7 @@ mod events_service;
 mod front;
 mod history_service;
 mod hostile;
+mod issuer;
 mod layers;
 mod readme;
 mod simulator;

@@ -1,0 +1,58 @@
+//! Tokens that were verified before: a service shows the same one with each request until it expires.
+//!
+//! Invariants: what is remembered holds for the very set of keys that verified it, so a key that the issuer takes back
+//! takes its tokens along at once; and it is judged by the clock each time, so it never outlives its token. Only digests
+//! are kept, no tokens. Bounded: the least used go.
+//!
+//! Worth it: docs/identity.md has the figures.
+
+use std::sync::{Arc, Weak};
+
+use sha2::{Digest as _, Sha256};
+
+use super::claims::Life;
+use crate::jwks::set::KeySet;
+
+/// Tokens that are remembered: some 2 MB.
+const CAPACITY: u64 = 10_000;
+
+/// The SHA-256 of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Digest([u8; 32]);
+
+impl Digest {
+    pub(super) fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+/// What is remembered of a token.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// Weak: the set goes when it is replaced, but its place is not given to another while this is here.
+    set: Weak<KeySet>,
+    subject: Arc<str>,
+    life: Life,
+}
+
+/// The tokens.
+#[derive(Debug)]
+pub(super) struct Seen(moka::sync::Cache<Digest, Entry>);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self(moka::sync::Cache::new(CAPACITY))
+    }
+}
+
+impl Seen {
+    /// Whose a token is, and when it is good, if a key of this set signed it.
+    pub(super) fn find(&self, digest: &Digest, set: &Arc<KeySet>) -> Option<(Arc<str>, Life)> {
+        let entry = self.0.get(digest)?;
+        std::ptr::eq(entry.set.as_ptr(), Arc::as_ptr(set)).then_some((entry.subject, entry.life))
+    }
+
+    pub(super) fn remember(&self, digest: Digest, set: &Arc<KeySet>, subject: &str, life: Life) {
+        self.0.insert(digest, Entry { set: Arc::downgrade(set), subject: subject.into(), life });
+    }
+}

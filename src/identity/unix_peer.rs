@@ -1,0 +1,31 @@
+//! The user at the other end of a Unix socket: `unix_uid`.
+//!
+//! Invariants: the uid is the kernel's word (`SO_PEERCRED`) for the process that connected, at the moment it connected;
+//! who hands its connection on hands its identity on. A uid that no client has says nothing, it is not wrong: every
+//! process has one, and it may have a key too.
+
+use std::collections::HashMap;
+
+use super::Shown;
+use crate::config;
+use crate::conn::{Conn, Peer};
+use crate::names::ClientName;
+
+/// All clients' users.
+#[derive(Debug)]
+pub(super) struct UnixPeers(HashMap<u32, ClientName>);
+
+impl UnixPeers {
+    pub(super) fn new(clients: &[config::Client]) -> Self {
+        let uids = clients.iter().flat_map(|client| client.unix_uid.iter().map(|uid| (*uid, client.name.clone())));
+        Self(uids.collect())
+    }
+
+    /// Who connected. Never [`Shown::Wrong`].
+    pub(super) fn identify(&self, conn: &Conn) -> Shown<'_> {
+        match conn.peer {
+            Peer::Unix { uid: Some(uid) } => self.0.get(&uid).map_or(Shown::Nothing, Shown::Known),
+            Peer::Unix { uid: None } | Peer::Tcp(_) => Shown::Nothing,
+        }
+    }
+}

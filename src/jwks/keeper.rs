@@ -1,0 +1,144 @@
+//! The task that fetches an issuer's keys: when, how often, and what is said when it fails.
+//!
+//! Invariants: one fetch at a time. After a good one the next comes `jwks_refresh` later, or sooner when the issuer's
+//! `Cache-Control` says so (but not within [`ASK_GAP`]); after a failed one in growing steps. Times are spread, so that
+//! replicas that start together do not ask together for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::fetch::{FetchError, Fetched, Fetcher};
+use super::{ASK_GAP, BELIEVED_FOR, BuildError, Held, Keys};
+use crate::config::JwksUrl;
+use crate::metrics::{Metrics, OutcomeLabels};
+use crate::task::Tasks;
+
+/// The wait after the first failure, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Keeps one source's keys fresh.
+pub(super) struct Keeper {
+    keys: Arc<Keys>,
+    fetcher: Fetcher,
+    refresh: Duration,
+    metrics: Metrics,
+    failures: u32,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        keys: Arc<Keys>,
+        settings: &JwksUrl,
+        anchors: Option<&[u8]>,
+        metrics: Metrics,
+    ) -> Result<Self, BuildError> {
+        Ok(Self { keys, fetcher: Fetcher::new(settings, anchors)?, refresh: settings.refresh, metrics, failures: 0 })
+    }
+
+    /// Fetches until it is told to stop or other keys are put in force.
+    pub(super) async fn run(mut self, stop: CancellationToken, tasks: Tasks) {
+        let retired = self.keys.retired.clone();
+        let work = async {
+            loop {
+                let pause = self.round(&tasks).await;
+                self.rest(pause).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = retired.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    /// Fetches once. Says how long to rest.
+    async fn round(&mut self, tasks: &Tasks) -> Duration {
+        let began = self.keys.clock.now();
+        self.keys.rounds.send_modify(|rounds| {
+            rounds.begun += 1;
+            rounds.last_began = Some(began);
+        });
+        let pause = match self.fetcher.fetch(tasks, began).await {
+            Ok(fetched) => self.take(fetched),
+            Err(why) => self.fail(&why),
+        };
+        self.keys.rounds.send_modify(|rounds| rounds.ended += 1);
+        pause
+    }
+
+    fn take(&mut self, fetched: Fetched) -> Duration {
+        self.count("ok");
+        let confirmed = Some((self.keys.clock.now(), self.keys.clock.wall_ms()));
+        let before = self.keys.held.load_full();
+        let set = match &before.set {
+            // What was verified by these very keys stays verified.
+            Some(same) if before.digest == fetched.digest => same.clone(),
+            _ => {
+                let (keys, ignored) = (fetched.set.len(), fetched.set.ignored());
+                if fetched.set.is_empty() {
+                    tracing::warn!(ignored, "the issuer publishes no key that can be used: no token will be believed");
+                } else {
+                    tracing::info!(keys, ignored, "the issuer's keys changed");
+                }
+                Arc::new(fetched.set)
+            }
+        };
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "the issuer's keys can be fetched again");
+        }
+        self.failures = 0;
+        self.keys.held.store(Arc::new(Held { set: Some(set), digest: fetched.digest, confirmed, fault: None }));
+        let asked_for = fetched.max_age.map_or(self.refresh, |age| age.max(ASK_GAP));
+        spread(self.refresh.min(asked_for))
+    }
+
+    fn fail(&mut self, why: &FetchError) -> Duration {
+        self.count("failed");
+        self.failures = self.failures.saturating_add(1);
+        let before = self.keys.held.load_full();
+        let age = before.confirmed.map(|(at, _)| self.keys.clock.now().duration_since(at));
+        let age_seconds = age.map(|age| age.as_secs());
+        match age {
+            Some(age) if age <= BELIEVED_FOR => {
+                tracing::warn!(%why, age_seconds, "the issuer's keys could not be fetched; the last ones stay in force");
+            }
+            _ => {
+                tracing::error!(%why, age_seconds, "the issuer's keys could not be fetched: no token can be checked");
+            }
+        }
+        self.keys.held.store(Arc::new(Held { fault: Some(why.to_string()), ..Held::clone(&before) }));
+        let step = PAUSES.0.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        spread(step.min(PAUSES.1).min(self.refresh.max(PAUSES.0)))
+    }
+
+    /// Waits, until the time is over or a caller's token asks for a key that is not held and it is not too soon.
+    async fn rest(&self, pause: Duration) {
+        let until: Instant = self.keys.clock.now() + pause;
+        let asked = async {
+            loop {
+                self.keys.asked.notified().await;
+                let rounds = *self.keys.rounds.borrow();
+                if !self.keys.is_too_soon(rounds) {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = asked => {}
+        }
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.jwks_fetches.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
+    }
+}
+
+/// A tenth less to a tenth more.
+fn spread(time: Duration) -> Duration {
+    time.mul_f64(rand::rng().random_range(0.9..=1.1))
+}

@@ -1,0 +1,61 @@
+//! What the configuration says of where the keys are, with what its files held, so that a change of either is seen.
+
+use std::path::{Path, PathBuf};
+
+use super::set::BadSet;
+use crate::config::{JwksUrl, JwtKeys};
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    File { path: PathBuf, document: Vec<u8> },
+    Url { settings: JwksUrl, anchors: Option<Vec<u8>> },
+}
+
+/// Why keys cannot be had from where the configuration says they are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// A file cannot be read.
+    #[error("identity.jwt.{key}: cannot read {path}: {why}")]
+    Unreadable {
+        /// Which key of the configuration names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: std::io::ErrorKind,
+    },
+    /// `jwks_file` is no key set.
+    #[error("identity.jwt.jwks_file: {0}")]
+    BadSet(#[from] BadSet),
+    /// `jwks_ca_file` holds no certificate, or one that cannot be used.
+    #[error("identity.jwt.jwks_ca_file: {0}")]
+    BadAnchors(String),
+    /// `jwks_url` may not be fetched.
+    #[error("identity.jwt.jwks_url: {0}")]
+    Target(#[from] crate::targets::Refused),
+    /// The TLS library refuses its set-up.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+impl Source {
+    pub(super) fn read(keys: &JwtKeys) -> Result<Self, BuildError> {
+        match keys {
+            JwtKeys::File(path) => Ok(Self::File { path: path.clone(), document: read("jwks_file", path)? }),
+            JwtKeys::Url(settings) => {
+                let anchors = settings.ca_file.as_deref().map(|path| read("jwks_ca_file", path)).transpose()?;
+                Ok(Self::Url { settings: settings.clone(), anchors })
+            }
+        }
+    }
+
+    /// Whether both are fetched from the same address, whatever else differs.
+    pub(super) fn is_same_address(&self, other: &Self) -> bool {
+        matches!((self, other), (Self::Url { settings: a, .. }, Self::Url { settings: b, .. }) if a.url == b.url)
+    }
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
+    std::fs::read(path).map_err(|why| BuildError::Unreadable { key, path: path.to_owned(), why: why.kind() })
+}
