@@ -74,14 +74,12 @@ fn main() {
     for (name, spent) in [("plain", &mut by_plain), ("TLS", &mut by_tls)] {
         println!("  {name}: least {:?}, median {:?}", stage::percentile(spent, 0.0), stage::percentile(spent, 0.5));
     }
-    let again =
-        |config: &ClientConfig| ClientConfig { resumption: Resumption::in_memory_sessions(64), ..config.clone() };
     println!("{CONNECTIONS} callers, {ROUNDS} windows of {WINDOW:?}, handshakes:");
     for (name, caller, kind) in [
         ("full", &anonymous, HandshakeKind::Full),
         ("full, with a client's certificate", &known, HandshakeKind::Full),
-        ("resumed", &again(&anonymous), HandshakeKind::Resumed),
-        ("resumed, with a client's certificate", &again(&known), HandshakeKind::Resumed),
+        ("resumed", &anonymous, HandshakeKind::Resumed),
+        ("resumed, with a client's certificate", &known, HandshakeKind::Resumed),
     ] {
         let (mut spent, mut rates) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
@@ -153,13 +151,16 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut line: Line<S>, request: &[u8
     asked
 }
 
-/// Shakes hands again and again for one window; how often. The first of each caller may be of another kind.
+/// Shakes hands again and again for one window; how often. The first of each caller is a full one.
 async fn handshakes(to: SocketAddr, caller: &ClientConfig, kind: HandshakeKind) -> u32 {
     let until = Instant::now() + WINDOW;
-    let caller = Arc::new(caller.clone());
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let caller = caller.clone();
+        let mut caller = caller.clone();
+        if kind == HandshakeKind::Resumed {
+            caller.resumption = Resumption::in_memory_sessions(64);
+        }
+        let caller = Arc::new(caller);
         callers.spawn(async move {
             let mut shaken = 0;
             while Instant::now() < until {
