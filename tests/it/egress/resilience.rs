@@ -6,7 +6,7 @@ use rtm_gateway::config::{Breaker, Config, Region, RetryBudget};
 use rtm_gateway::egress::Failure;
 use rtm_gateway::names::{BucketName, RegionName, Stream};
 use rtm_gateway::order::{Operation, Order};
-use rtm_gateway::simulator::{Endpoint, Fault, Profile, Sim};
+use rtm_gateway::simulator::{self, Endpoint, Fault, Profile, Sim};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -62,7 +62,7 @@ async fn what_keeps_no_state_goes_to_the_next_region_and_reads_of_events_never_d
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_window_is_breached_by_retries_in_two_regions() {
     let first = Sim::start(vendor_app(20)).await.unwrap();
-    let second = Sim::listen(first.world(), "eu", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let second = Sim::listen(first.world(), "eu", simulator::Listen::default()).await.unwrap();
     let late = Fault::JitterBefore(Duration::from_millis(50));
     for (seed, sim) in [(1, &first), (2, &second)] {
         sim.random(
