@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`tls`] (of the callers' listeners) |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
@@ -35,6 +35,8 @@
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
 //! A module imports only from its own tier or lower ones; `tests/it/layers.rs` holds it so.
+
+#![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod app;
@@ -67,5 +69,6 @@ pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod vendor;

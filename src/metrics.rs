@@ -53,8 +53,10 @@ labels! {
     PlaceLabels { region, host }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// A reload and how it ended.
+    /// A reload, or a TLS handshake, and how it ended.
     OutcomeLabels { outcome }
+    /// What we hold that runs out: `certificate` or `revocation_list`.
+    HeldLabels { what }
 }
 
 /// The metrics of one gateway. Cheap to clone.
@@ -92,11 +94,14 @@ pub struct Inner {
     pub poller_paused: Family<SourceLabels, Gauge>,
     pub store_append: Histogram,
     pub store_errors: Counter,
+    pub store_damaged: Counter,
     pub history_resolve: Histograms<AppLabels>,
     pub history_recreated: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub reloads: Family<OutcomeLabels, Counter>,
+    pub tls_handshakes: Family<OutcomeLabels, Counter>,
+    pub tls_not_after: Family<HeldLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -197,11 +202,22 @@ impl Metrics {
                 times(),
             ),
             store_errors: add(&mut r, "store_errors", "Store operations that failed"),
+            store_damaged: add(
+                &mut r,
+                "store_damaged",
+                "Stored batches that were found damaged; readers pass over them",
+            ),
             history_resolve: add_times(&mut r, "history_resolve_seconds", "How long history queries took to resolve"),
             history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
+            tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
+            tls_not_after: add(
+                &mut r,
+                "tls_not_after_timestamp_seconds",
+                "When the certificate that callers are shown, or the first revocation list, runs out",
+            ),
             registry: r,
         }))
     }

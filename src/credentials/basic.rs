@@ -1,5 +1,7 @@
 //! HTTP Basic: `Authorization: Basic base64(api_key:api_secret)` (the vendor's page; RFC 7617).
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderValue};
@@ -31,7 +33,7 @@ impl Recipe for Basic {
         Ok(vec![(AUTHORIZATION, value)])
     }
 
-    fn stale(&self, _made: UnixMillis, _now: UnixMillis) -> bool {
+    fn stale(&self, _made: UnixMillis, _now: UnixMillis, _held: Duration) -> bool {
         false
     }
 }

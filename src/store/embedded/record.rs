@@ -8,6 +8,7 @@
 //! tag, key     B: log u32, last u64    L: "app/stream"    C: log u32, name    Q: log u32, number u64    M: name
 //! body B       first u64 | received u64 | high u64 | region str8 | 0 | count u32 | count x end u32 | text
 //!            | first u64 | received u64 | high u64 | region str8 | 1 | reason
+//!            | first u64 | received u64 | high u64 | region str8 | 2 | entries u64
 //! body L       log u32 | earliest u64 | next u64 | bytes u64 | high u64 | quarantine next u64 | quarantine bytes u64
 //! body C, M    u64
 //! body Q       received u64 | region str8 | why length u32 | why | response body
@@ -97,6 +98,10 @@ pub(super) fn encode_batch(key: Key<'_>, batch: &Batch, high: u64) -> Vec<u8> {
             value.push(1);
             value.extend_from_slice(reason.as_bytes());
         }
+        Content::Damaged(entries) => {
+            value.push(2);
+            value.extend_from_slice(&entries.to_le_bytes());
+        }
     }
     seal(key, value)
 }
@@ -104,7 +109,9 @@ pub(super) fn encode_batch(key: Key<'_>, batch: &Batch, high: u64) -> Vec<u8> {
 pub(super) fn decode_batch(log: u32, last: u64, value: &[u8]) -> Result<Batch, Error> {
     let key = Key::Batch(log, last);
     let batch = batch(open(key, value)?).ok_or_else(|| damaged(key, "its parts do not fit"))?;
-    if batch.last().0 == last { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
+    let length = batch.content.len() as u64;
+    let fits = batch.first.0 >= 1 && batch.first.0.checked_add(length - 1) == Some(last);
+    if fits { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
 }
 
 fn batch(mut body: Fields<'_>) -> Option<Batch> {
@@ -120,6 +127,7 @@ fn batch(mut body: Fields<'_>) -> Option<Batch> {
             Content::Events(EventText::from_parts(Bytes::copy_from_slice(body.0), ends)?)
         }
         1 => Content::PossibleLoss(str::from_utf8(body.0).ok()?.to_owned()),
+        2 => Content::Damaged(body.u64().filter(|entries| *entries > 0)?),
         _ => return None,
     };
     Some(Batch { first, received_at, region, content })
@@ -154,7 +162,8 @@ pub(super) fn decode_row(key: Key<'_>, value: &[u8]) -> Result<Row, Error> {
             quarantine_bytes: body.u64()?,
         })
     };
-    row().filter(|row| 1 <= row.earliest && row.earliest <= row.next).ok_or_else(|| damaged(key, "it is impossible"))
+    let row = row().filter(|row| 1 <= row.earliest && row.earliest <= row.next);
+    row.filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is impossible"))
 }
 
 pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
@@ -164,7 +173,8 @@ pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
 }
 
 pub(super) fn decode_number(key: Key<'_>, value: &[u8]) -> Result<u64, Error> {
-    open(key, value)?.u64().ok_or_else(|| damaged(key, "it is too short"))
+    let mut body = open(key, value)?;
+    body.u64().filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is not one number"))
 }
 
 pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8> {
