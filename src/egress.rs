@@ -14,10 +14,11 @@
 //! | no connection (nothing was sent)     | again, twice at most, after a pause |                                |
 //! | 401                                  | again, once, with the secret reread |                                |
 //! | 429                                  | again with another seat             |                                |
-//! | connection lost, 408, 5xx            |                                     | again, twice at most           |
-//! | any other status, or time-out        |                                     |                                |
+//! | connection lost, time-out, 408, 5xx  |                                     | again, twice at most           |
+//! | any other status                     |                                     |                                |
 //!
-//! All of it only before the order's deadline. An exchange ends after `request_timeout` and at the order's deadline; one
+//! All of it only before the order's deadline, and all but the 401 and 429 within the app's retry budget ([`budget`]). A
+//! region that fails is left alone for a while ([`breaker`]); orders that keep no state there go to the next. An exchange ends after `request_timeout` and at the order's deadline; one
 //! that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's deadline was (that
 //! bounds only the wait for a seat).
 

@@ -51,6 +51,8 @@ pub(super) struct Resolver {
     pub(super) payer: Payer,
     /// When the last of those who wait gives up. Moves on when another joins, and to the job's end with a promise.
     pub(super) deadline: watch::Receiver<Instant>,
+    /// Told when the deadline has passed and no seat came.
+    pub(super) stuck: watch::Sender<Option<Failure>>,
     pub(super) tally: Tally,
 }
 
@@ -188,6 +190,9 @@ impl Resolver {
                 _ => false,
             };
             if self.clock.now() >= until {
+                if matches!(why, Failure::QuotaSpent { .. }) {
+                    self.stuck.send_replace(Some(why.clone()));
+                }
                 while *deadline.borrow_and_update() <= until {
                     if deadline.changed().await.is_err() {
                         return Err(why);

@@ -6,7 +6,7 @@ use rtm_gateway::config::{Breaker, Config, Region, RetryBudget};
 use rtm_gateway::egress::Failure;
 use rtm_gateway::names::{BucketName, RegionName, Stream};
 use rtm_gateway::order::{Operation, Order};
-use rtm_gateway::simulator::{Endpoint, Fault, Sim};
+use rtm_gateway::simulator::{self, Endpoint, Fault, Profile, Sim};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ fn fetch(region: &str) -> Order {
 async fn what_keeps_no_state_goes_to_the_next_region_and_reads_of_events_never_do() {
     let (first, second, rig) = two_regions(|_| {}).await;
     second.emit_user_event(APP, "Login", "of-the-second");
-    for order in [count(), message(), super::rig::order(count().operation, Duration::from_secs(2))] {
+    for order in [count(), message(), count()] {
         let reply = rig.egress.send(order).await.unwrap();
         assert_eq!((reply.status.as_u16(), reply.region.as_str()), (200, "eu"));
     }
@@ -56,6 +56,47 @@ async fn what_keeps_no_state_goes_to_the_next_region_and_reads_of_events_never_d
     assert_eq!(second.ledger(APP, Stream::UserEvents).lost, Vec::<std::sync::Arc<str>>::new());
     assert_eq!(second.violations(), []);
     drop(first);
+}
+
+/// Regions that come and go, callers that are sent elsewhere and retries: the vendor counts them all in one window.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_window_is_breached_by_retries_in_two_regions() {
+    let first = Sim::start(vendor_app(20)).await.unwrap();
+    let second = Sim::listen(first.world(), "eu", simulator::Listen::default()).await.unwrap();
+    let late = Fault::JitterBefore(Duration::from_millis(50));
+    for (seed, sim) in [(1, &first), (2, &second)] {
+        sim.random(
+            Profile::seeded(seed)
+                .with(0.5, late.clone())
+                .with(0.2, Fault::status(503))
+                .with(0.1, Fault::DropAfter)
+                .with(0.1, Fault::ResetBefore),
+        );
+    }
+    let rig = Rig::with(&first.base_url(), |config| {
+        config.apps[0].regions = vec![region("cn", &first), region("eu", &second)];
+        config.upstream.breaker = Breaker { failures: 3, open_for: Duration::from_millis(100) };
+    });
+    let mut callers = JoinSet::new();
+    let end = Instant::now() + Duration::from_secs(3);
+    for caller in 0..20 {
+        let egress = rig.egress.clone();
+        callers.spawn(async move {
+            while Instant::now() < end {
+                let operation = if caller % 2 == 0 { count().operation } else { message().operation };
+                if egress.send(order(operation, Duration::from_millis(500))).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+    }
+    while callers.join_next().await.is_some() {}
+    let breaches: Vec<_> = first.violations().into_iter().filter(|v| v.kind.is_over_limit()).collect();
+    assert_eq!(breaches, []);
+    for sim in [&first, &second] {
+        assert!(sim.stats().of(Endpoint::HistoryCount).counted > 0, "{}", sim.name());
+    }
+    assert!(rig.metrics.text().contains(r#"upstream_retries_total{app="demo-app",reason="lost"}"#));
 }
 
 #[tokio::test]
