@@ -21,7 +21,7 @@ use crate::config::{Config, Listen};
 use crate::egress::{self, Egress, Past};
 use crate::events::Events;
 use crate::flow;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Live};
 use crate::history::History;
 use crate::listener::{Limits, Listener};
 use crate::metrics::Metrics;
@@ -29,12 +29,14 @@ use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
 use crate::task::{Kind, Tasks};
+use crate::tls::{ClientTrust, Tls, TlsError};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 /// Connections to the operator's port.
 const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
@@ -54,6 +56,8 @@ pub struct Parts {
     pub history: History,
     /// What a request may touch.
     pub gateway: Arc<Gateway>,
+    /// TLS of the callers' ports, if they speak it.
+    tls: Option<Tls>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
 }
@@ -75,6 +79,9 @@ pub enum BuildError {
     /// The way out cannot be built.
     #[error(transparent)]
     Egress(#[from] egress::BuildError),
+    /// TLS cannot be had from the files that `[server.tls]` names.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A gateway that is built and bound and does not run yet.
@@ -106,23 +113,33 @@ impl App {
     /// # Errors
     /// When an address is taken, the store cannot be opened, or the trust anchors cannot be read.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
+        let tasks = Groups::default();
+        let metrics = Metrics::new();
+        let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
-            listeners.push(bind(listen).await?);
+            listeners.push(bind(listen).await?.speaking(tls.clone()));
         }
         let admin = bind(&config.admin.listen).await?;
 
-        let tasks = Groups::default();
-        let metrics = Metrics::new();
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
             EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
-        let past = Past::of(&*store, &clock);
-        let egress = Egress::new(&config, past, time(), meters(), &tasks.work)?;
+        let egress = match Past::of(&*store, &clock).await {
+            Ok(past) => Egress::new(&config, past, time(), meters(), &tasks.work).map_err(BuildError::from),
+            Err(why) => Err(why.into()),
+        };
+        let egress = match egress {
+            Ok(egress) => egress,
+            Err(why) => {
+                leave_as_found(&*store, &clock).await;
+                return Err(why);
+            }
+        };
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let gateway = Gateway::new(
-            &config,
+            Live::new(&config, trust_of(tls.as_ref())),
             egress.clone(),
             events.clone(),
             history.clone(),
@@ -139,6 +156,7 @@ impl App {
             events,
             history,
             gateway,
+            tls,
             store,
             draining: CancellationToken::new(),
         };
@@ -171,9 +189,14 @@ impl App {
         let Self { parts, listeners, admin, tasks } = self;
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
-        parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
-        let (operator, own) =
-            (admin::service(parts.clone()), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
+        if let Err(why) = parts.events.apply(&config.apps, &config.upstream).await {
+            leave_as_found(&*parts.store, &parts.clock).await;
+            return Err(BuildError::Store(why).into());
+        }
+        let (operator, own) = (
+            admin::service(parts.clone()),
+            Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
+        );
         admin.serve(&tasks.admin, own, move |_, request| {
             operator.clone().oneshot(request).map(|answered| match answered {
                 Ok(response) => response,
@@ -183,6 +206,7 @@ impl App {
         let limits = Limits::new(
             config.server.max_connections,
             config.server.header_read_timeout,
+            config.server.write_timeout,
             parts.metrics.connections.clone(),
         );
         for listener in listeners {
@@ -232,6 +256,11 @@ pub enum RunError {
     TaskDied,
 }
 
+/// Whose certificates callers may show.
+fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
+    tls.map_or_else(ClientTrust::nobody, |tls| tls.live().trust.clone())
+}
+
 async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
     Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
 }
@@ -270,7 +299,7 @@ impl Groups {
         let closed = match parts.events.flush().await {
             // A task that panicked may have lost what it held.
             Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
-            Ok(()) => parts.store.close(parts.clock.wall_ms()).await,
+            Ok(()) => close(parts).await,
             Err(why) => Err(why),
         };
         let is_clean = closed.is_ok();
@@ -286,12 +315,31 @@ impl Groups {
     }
 }
 
+/// Records a clean stop.
+async fn close(parts: &Parts) -> Result<(), store::Error> {
+    Past::note_stop(&*parts.store, &parts.clock).await?;
+    parts.store.close(parts.clock.wall_ms()).await
+}
+
+/// The start failed before anything was read from the vendor: what the store said of the run before stays true.
+async fn leave_as_found(store: &dyn Store, clock: &Clock) {
+    let stopped = if store.is_new() { Some(clock.wall_ms()) } else { store.last_clean_stop() };
+    if let Some(stopped) = stopped
+        && let Err(why) = store.close(stopped).await
+    {
+        tracing::warn!(%why, "the record of the last clean stop is lost; the next start marks a doubt");
+    }
+}
+
 impl Parts {
     /// Puts a validated configuration in force, whole or not at all.
     ///
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
     pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
+        // A configuration without TLS leaves it as it is until a restart.
+        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
+        let tls = tls.map(|(tls, config)| tls.prepare(config).map(|live| (tls, live))).transpose()?;
         let config = &self.with_doors_as_bound(config);
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
@@ -301,7 +349,10 @@ impl Parts {
             return Err(why.into());
         }
         self.history.apply(&config.apps, config.upstream.vendor);
-        self.gateway.apply(config);
+        if let Some((tls, live)) = tls {
+            tls.put_in_force(live);
+        }
+        self.gateway.apply(Live::new(config, trust_of(self.tls.as_ref())));
         self.config.store(Arc::new(config.clone()));
         Ok(())
     }
@@ -313,10 +364,21 @@ impl Parts {
         let mut config = config.clone();
         config.admin = bound.admin.clone();
         config.server.listen.clone_from(&bound.server.listen);
+        if config.server.tls.is_some() != bound.server.tls.is_some() {
+            config.server.tls.clone_from(&bound.server.tls);
+        }
         if !config.server.listen.iter().all(Listen::is_local) {
             config.server.anonymous_client = None;
         }
         config
+    }
+
+    /// A consistent copy of the store, as a file.
+    ///
+    /// # Errors
+    /// When there is no room for it, or the store fails.
+    pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
+        self.store.backup().await
     }
 
     /// Why the gateway is not ready for callers; empty when it is.

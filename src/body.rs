@@ -1,8 +1,8 @@
 //! Bodies: what a response carries to its caller, and how a request's body is read.
 //!
 //! Invariants:
-//! - A response body's length is known before its first byte: its frames are all there. Frames are shared buffers, so
-//!   the same event text goes to a thousand readers from one copy.
+//! - A response body's length is known before its first byte: its frames are all there (or, for operators, a file is).
+//!   Frames are shared buffers, so the same event text goes to a thousand readers from one copy.
 //! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
 //!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
@@ -11,12 +11,15 @@ pub mod handover;
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use handover::{Ending, Ticket};
 
@@ -25,6 +28,8 @@ use handover::{Ending, Ticket};
 pub struct Body {
     frames: std::vec::IntoIter<Bytes>,
     next: Option<Bytes>,
+    /// What comes after the frames: so many bytes of a file as are left.
+    file: Option<tokio::fs::File>,
     total: u64,
     left: u64,
     /// HTTP/2: the end is taken in steps, see [`Body::bind`].
@@ -33,10 +38,30 @@ pub struct Body {
     is_over: bool,
     ending: Option<Box<dyn Ending>>,
     ticket: Option<Ticket>,
+    meter: Option<Meter>,
 }
+
+/// How many bytes of a body its connection has taken so far: for whoever watches that it goes on. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// Bytes taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The most that HTTP/2 is given at a time. It keeps what it was given and the caller's window has no room for, so this
+/// bounds what one stream holds there; and a caller's progress shows in steps of it.
+const STEP: usize = 16 << 10;
 
 /// Pieces below this size are copied together: a frame costs more than the copy.
 const SMALL: usize = 1024;
+
+/// Bytes of a file that are one frame.
+const PIECE: usize = 64 << 10;
 
 /// Collects a body's frames: large buffers are shared, small pieces are copied together.
 #[derive(Debug, Default)]
@@ -83,7 +108,18 @@ impl From<Bytes> for Body {
 
 impl Body {
     fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
-        Self { frames, next, total, left: total, stepwise: false, is_over: total == 0, ending: None, ticket: None }
+        let is_over = total == 0;
+        let (ending, ticket, meter) = (None, None, None);
+        Self { frames, next, file: None, total, left: total, stepwise: false, is_over, ending, ticket, meter }
+    }
+
+    /// A file's bytes from where it stands, which must be as many as said. If they are fewer the body ends early, and the
+    /// connection with it. For operators: it carries no ending.
+    #[must_use]
+    pub fn from_file(file: std::fs::File, length: u64) -> Self {
+        let mut body = Self::of(None, Vec::new().into_iter(), length);
+        body.file = Some(tokio::fs::File::from_std(file));
+        body
     }
 
     /// How many bytes it had from the start.
@@ -101,6 +137,7 @@ impl Body {
     pub fn withhold(&mut self) {
         self.next = None;
         self.frames = Vec::new().into_iter();
+        self.file = None;
         self.left = 0;
         self.is_over = true;
     }
@@ -112,9 +149,23 @@ impl Body {
     /// it on, then asks for the next. So there the last byte is a frame of its own, and after it the body must be
     /// asked once more before it is over: then the window has room for all of it, and the connection's next complete
     /// flush carries it.
-    pub fn bind(&mut self, ticket: Ticket, http2: bool) {
+    pub fn bind(&mut self, ticket: Ticket, http2: bool) -> Meter {
         self.stepwise = http2 && self.ending.is_some();
         self.ticket = Some(ticket);
+        self.meter.insert(Meter::default()).clone()
+    }
+}
+
+impl Body {
+    /// The next piece of the file, if there is one.
+    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(file) = &mut self.file else { return Poll::Ready(None) };
+        let mut piece = BytesMut::zeroed(usize::try_from(self.left).unwrap_or(PIECE).min(PIECE));
+        let mut buffer = ReadBuf::new(&mut piece);
+        let read = ready!(Pin::new(file).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        piece.truncate(filled);
+        Poll::Ready((read.is_ok() && filled > 0).then(|| piece.freeze()))
     }
 }
 
@@ -122,18 +173,26 @@ impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.next.is_none() && self.left > 0 {
+            self.next = ready!(self.poll_file(cx));
+        }
         let Some(mut frame) = self.next.take() else {
             self.is_over = true;
             return Poll::Ready(None);
         };
         let is_last = frame.len() as u64 == self.left;
-        if is_last && self.stepwise && frame.len() > 1 {
+        if self.stepwise && frame.len() > STEP {
+            self.next = Some(frame.split_off(STEP));
+        } else if is_last && self.stepwise && frame.len() > 1 {
             self.next = Some(frame.split_off(frame.len() - 1));
         } else {
             self.next = self.frames.next();
         }
         self.left -= frame.len() as u64;
+        if let Some(meter) = &self.meter {
+            meter.0.store(self.total - self.left, Ordering::Relaxed);
+        }
         self.is_over = self.left == 0 && !self.stepwise;
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
@@ -168,7 +227,7 @@ pub enum Unread {
     /// It did not come in time.
     #[error("the body did not come in time")]
     TooSlow,
-    /// The connection broke, or the body's framing did.
+    /// The connection broke, or the body's framing did; or it has a trailer.
     #[error("the body ended early")]
     Broken,
 }
@@ -186,8 +245,12 @@ pub async fn read_up_to(mut body: Incoming, limit: usize, time: Duration) -> Res
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            // Trailers mean nothing to us.
-            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+            let data = match frame.map_err(|_| Unread::Broken)?.into_data() {
+                Ok(data) => data,
+                // A trailer means nothing to us, and some readers take it for a header (RFC 9110, 6.5.1). On HTTP/2 its
+                // parser does not tell one with pseudo-headers in it (RFC 9113, 8.1) from another.
+                Err(_) => return Err(Unread::Broken),
+            };
             if first.len() + whole.len() + data.len() > limit {
                 return Err(Unread::TooLarge);
             }
@@ -206,8 +269,7 @@ pub async fn read_up_to(mut body: Incoming, limit: usize, time: Duration) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     fn take_all(body: &mut Body) -> Vec<Bytes> {
         let mut frames = Vec::new();

@@ -81,7 +81,7 @@ async fn call(
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;
-    trail.route(&route);
+    trail.route(&route, live.policy.has(&route.app));
     let (kind, app, payer) = route.within(&grant)?.into_parts();
     let request = routes::Asked { gateway, live, head, body, app, payer, trail };
     match kind {

@@ -5,25 +5,36 @@
 //! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
 //! - A connection holds one of a bounded number of slots while it is served; callers beyond that wait, one for each
 //!   listener accepted already, the others in the system's queue.
-//! - Nobody takes for ever: a head must come within a time, an HTTP/2 peer must answer pings.
+//! - Nobody takes for ever: a head must come within a time, a body too (`body::read_up_to`), an answer must be taken, a
+//!   connection without requests ends. Nothing that a caller can make us hold or do grows without bound: see `builder`
+//!   in `connection`.
 //! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in
 //!   hand.
 //!
 //! | part | does |
 //! | --- | --- |
-//! | `socket` | TCP and Unix sockets as one |
+//! | `socket` | TCP, TLS and Unix sockets as one |
 //! | `accept` | the accept loop |
+//! | `tls` | the handshake, where TLS is spoken |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
 //! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
-//! | `framing` | follows the heads of HTTP/1.1 requests, for what hyper mends without a word |
+//! | `framing` | follows HTTP/1.1 requests, for what hyper mends without a word |
+//! | `frames` | follows HTTP/2 frames, against floods |
+//! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
+//! | `patience`, `allowance` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
+mod allowance;
 mod connection;
+mod frames;
 mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod io;
+mod patience;
 mod socket;
+mod stream;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -38,11 +49,13 @@ use crate::body::Body;
 use crate::config::Listen;
 use crate::conn::Conn;
 use crate::task::{Kind, Tasks};
+use crate::tls::Tls;
 
 /// A bound socket, not yet served.
 #[derive(Debug)]
 pub struct Listener {
     socket: socket::Socket,
+    tls: Option<Tls>,
 }
 
 /// What connections may take.
@@ -52,6 +65,8 @@ pub struct Limits {
     pub slots: Arc<Semaphore>,
     /// How long a caller may take to send a request's head; also how long a kept connection may idle.
     pub header_read_timeout: Duration,
+    /// How long a caller may take nothing of what is written to it (see `patience`).
+    pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,
 }
@@ -59,9 +74,14 @@ pub struct Limits {
 impl Limits {
     /// So many connections.
     #[must_use]
-    pub fn new(max_connections: usize, header_read_timeout: Duration, connections: Gauge) -> Self {
+    pub fn new(
+        max_connections: usize,
+        header_read_timeout: Duration,
+        write_timeout: Duration,
+        connections: Gauge,
+    ) -> Self {
         let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { slots, header_read_timeout, connections }
+        Self { slots, header_read_timeout, write_timeout, connections }
     }
 }
 
@@ -71,7 +91,13 @@ impl Listener {
     /// # Errors
     /// When the address is in use or may not be used.
     pub async fn bind(listen: &Listen) -> std::io::Result<Self> {
-        Ok(Self { socket: socket::Socket::bind(listen).await? })
+        Ok(Self { socket: socket::Socket::bind(listen).await?, tls: None })
+    }
+
+    /// Speaks TLS on TCP, if there is any to speak. A Unix socket stays as it is.
+    #[must_use]
+    pub fn speaking(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it is bound, the port resolved.
@@ -86,6 +112,6 @@ impl Listener {
         H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        tasks.spawn(Kind::Accept, accept::run(self.socket, tasks.clone(), limits, handler));
+        tasks.spawn(Kind::Accept, accept::run(self.socket, self.tls, tasks.clone(), limits, handler));
     }
 }

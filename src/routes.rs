@@ -50,6 +50,6 @@ async fn read_body(live: &Live, body: Incoming) -> Result<Bytes, Refusal> {
     read_up_to(body, limit, BODY_TIME).await.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },
         Unread::TooSlow => Refusal::RequestTimeout,
-        Unread::Broken => Refusal::bad("the request's body ended early or is malformed"),
+        Unread::Broken => Refusal::bad("the request's body ended early, is malformed, or has a trailer"),
     })
 }

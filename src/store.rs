@@ -104,9 +104,19 @@ pub trait Store: Send + Sync + 'static {
     /// The quarantined responses of a log, newest first, at most `most`.
     async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error>;
 
+    /// A number that was kept under this name; `None` when none was.
+    async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error>;
+
+    /// Keeps numbers under names, all or none; durable on return.
+    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error>;
+
     /// Whether a batch of the largest size could be kept now: writable, and more free space than the reserve.
     /// The poller asks before each read. Cheap when all is well.
     async fn ready(&self) -> Result<(), Error>;
+
+    /// A consistent copy of everything, as a data file that can be put in the place of this store's own: to be read from its
+    /// beginning. All that was acknowledged before the call is in it. It has an epoch of its own.
+    async fn backup(&self) -> Result<std::fs::File, Error>;
 
     /// Records a clean stop and closes. Later calls answer [`Error::Closed`].
     async fn close(&self, now: UnixMillis) -> Result<(), Error>;

@@ -43,7 +43,8 @@ impl Rig {
     }
 
     async fn enter(&self) -> Result<Pass, Denied> {
-        self.credential.enter(self.clock.now() + Duration::from_millis(1)).await
+        self.credential.clear(self.clock.now() + Duration::from_millis(1)).await?;
+        self.credential.pass().map(Option::unwrap)
     }
 
     async fn shown(&self) -> Vec<(String, String)> {
@@ -124,6 +125,35 @@ async fn a_token_is_minted_once_and_again_at_half_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_jump_of_the_wall_clock_keeps_a_dead_token_or_mints_without_end() {
+    let rig = Rig::token();
+    let hour = i64::try_from(HOUR.as_millis()).unwrap();
+    let mut shown = vec![rig.shown().await];
+    // Of each jump, what follows it: how many tokens there are in the next minute, at a look a second.
+    for jump in [hour, -hour, -hour, 25 * hour, -25 * hour] {
+        rig.clock.jump(jump);
+        for _ in 0..60 {
+            advance(LOOK_EVERY).await;
+            shown.push(rig.shown().await);
+        }
+    }
+    shown.dedup();
+    assert!(shown.len() <= 6, "{} tokens for 5 jumps", shown.len());
+    // A clock that is set back an hour every hour shows a token for ever young. It is not used for ever.
+    let mut minted = rig.clock.now();
+    let mut last = rig.shown().await;
+    for _ in 0..40 {
+        advance(HOUR).await;
+        rig.clock.jump(-hour + 1000);
+        let now = rig.shown().await;
+        if now != last {
+            (minted, last) = (rig.clock.now(), now);
+        }
+        assert!(rig.clock.now() - minted <= HOUR * 13, "older than half its life");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_401_a_token_is_minted_anew_but_once() {
     let rig = Rig::token();
     let (a, b) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
@@ -153,11 +183,12 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
     assert!(trial.trial.is_some());
     assert!(matches!(rig.enter().await, Err(Denied::Undecided)));
     // One that gives up without a verdict makes room for the next.
-    let waiting = rig.credential.enter(rig.clock.now() + HOUR);
+    let waiting = rig.credential.clear(rig.clock.now() + HOUR);
     tokio::pin!(waiting);
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     drop(trial);
-    let trial = waiting.await.unwrap();
+    waiting.await.unwrap();
+    let trial = rig.enter().await.unwrap();
     trial.accepted();
     assert!(rig.enter().await.unwrap().trial.is_none());
     assert_eq!(rig.state(), "good");
@@ -211,11 +242,32 @@ async fn a_401_finds_a_secret_changed_meanwhile_without_waiting_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_from_before_the_doubt_does_not_confirm() {
+async fn who_waits_for_a_seat_holds_no_trial_and_spends_no_probe() {
     let rig = Rig::basic();
-    let (early, pass) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
-    early.refused();
-    let trial = rig.enter().await.unwrap();
-    assert!(pass.confirm().unwrap().is_none());
-    assert!(trial.confirm().unwrap().is_some_and(|p| p.trial.is_some()));
+    rig.enter().await.unwrap().refused();
+    // Cleared, and then no seat came: the trial is another's.
+    rig.credential.clear(rig.clock.now()).await.unwrap();
+    let trial = rig.credential.pass().unwrap().unwrap();
+    assert!(rig.credential.pass().unwrap().is_none());
+    trial.refused();
+    advance(guard::PROBE_EVERY).await;
+    for _ in 0..3 {
+        rig.credential.clear(rig.clock.now()).await.unwrap();
+    }
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_secret_is_tried_at_once_where_requests_go_elsewhere() {
+    let rig = Rig::basic();
+    rig.enter().await.unwrap().refused();
+    rig.enter().await.unwrap().refused();
+    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    rig.credential.try_anew();
+    rig.enter().await.unwrap().refused();
+    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    rig.credential.try_anew();
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(rig.state(), "good");
 }

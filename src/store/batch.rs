@@ -64,6 +64,8 @@ pub enum Content {
     Events(EventText),
     /// A marker, one entry: events may have been lost here, and why.
     PossibleLoss(String),
+    /// So many entries that were stored and cannot be read any more: what stands in the place of a damaged batch.
+    Damaged(u64),
 }
 
 /// The texts of one or more events.
@@ -143,6 +145,7 @@ impl Content {
         match self {
             Self::Events(events) => events.len(),
             Self::PossibleLoss(_) => 1,
+            Self::Damaged(entries) => usize::try_from(*entries).unwrap_or(usize::MAX),
         }
     }
 }

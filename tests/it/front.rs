@@ -2,11 +2,11 @@
 //! where a well-behaved client would not go.
 
 mod connections;
-mod events;
-mod handover;
+pub(crate) mod events;
+pub(crate) mod handover;
 mod history;
 mod identity;
 mod log;
 mod malformed;
 mod messages;
-mod stage;
+pub(crate) mod stage;

@@ -30,14 +30,17 @@ pub(super) const QUARANTINE: TableDefinition<'_, (u32, u64), &[u8]> = TableDefin
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Its pages in memory, at most.
-const CACHE: usize = 16 << 20;
+pub(super) const CACHE: usize = 16 << 20;
 /// The layout of tables and keys. A change that old code would misread gets a new number.
 const FORMAT: u64 = 1;
 
 const FORMAT_KEY: &str = "format";
-const EPOCH_KEY: &str = "epoch";
+pub(super) const EPOCH_KEY: &str = "epoch";
 const CLEAN_STOP_KEY: &str = "clean stop";
 const PROBE_KEY: &str = "probe";
+
+/// What a copy must not have.
+pub(super) const SPOKEN_OF_STOPS: [&str; 2] = [CLEAN_STOP_KEY, PROBE_KEY];
 
 /// The open database, or none while it is broken or closed.
 #[derive(Debug)]
@@ -123,6 +126,29 @@ impl Engine {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// A number kept under a name.
+    pub(super) fn fact(&self, name: &str) -> Result<Option<u64>, Error> {
+        let key = fact_key(name);
+        self.read(|tx| {
+            let meta = tx.open_table(META).map_err(failed)?;
+            let value = meta.get(key.as_str()).map_err(failed)?;
+            value.map(|value| decode_number(Key::Meta(&key), value.value())).transpose()
+        })
+    }
+
+    /// Keeps numbers under names.
+    pub(super) fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+        self.commit(|tx| {
+            let mut meta = tx.open_table(META).map_err(failed)?;
+            for (name, number) in facts {
+                let key = fact_key(name);
+                let value = encode_number(Key::Meta(&key), *number);
+                meta.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Records when the gateway stopped in order.
     pub(super) fn record_clean_stop(&self, now: u64) -> Result<(), Error> {
         self.commit(|tx| {
@@ -149,6 +175,11 @@ impl Engine {
     fn guard(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Apart from the store's own.
+fn fact_key(name: &str) -> String {
+    format!("fact {name}")
 }
 
 fn open(file: Backend) -> Result<Database, Error> {
