@@ -122,6 +122,7 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
     let value = match path.trim_start_matches("/admin/v1/") {
         "apps" => apps(parts),
         "quotas" => quotas(parts),
+        "regions" => json!({ "regions": parts.egress.regions() }),
         "pollers" => json!({ "pollers": parts.events.pollers() }),
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
         "quarantine" => return quarantine(parts).await,
@@ -130,7 +131,7 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
         _ => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "one of /admin/v1/apps, quotas, pollers, subscriptions, quarantine, config, backup",
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, config, backup",
             );
         }
     };

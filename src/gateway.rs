@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::route::target::Hosts;
+use crate::tls::ClientTrust;
 
 /// What a request may touch.
 pub struct Gateway {
@@ -55,9 +56,11 @@ pub struct Live {
 }
 
 impl Live {
-    fn new(config: &Config) -> Self {
+    /// What this configuration says; certificates are held against `trust`.
+    #[must_use]
+    pub fn new(config: &Config, trust: Arc<ClientTrust>) -> Self {
         Self {
-            identity: Identity::new(config),
+            identity: Identity::new(config, trust),
             policy: Policy::new(config),
             hosts: Hosts::new(config),
             body_limit: config.server.request_body_limit,
@@ -71,7 +74,7 @@ impl Gateway {
     /// Puts the parts together.
     #[must_use]
     pub fn new(
-        config: &Config,
+        live: Live,
         egress: Egress,
         events: Events,
         history: History,
@@ -79,13 +82,13 @@ impl Gateway {
         clock: Clock,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        let live = ArcSwap::from_pointee(Live::new(config));
+        let live = ArcSwap::from_pointee(live);
         Arc::new(Self { live, egress, events, history, metrics, clock, stopping })
     }
 
     /// Takes a new configuration for the requests that come from now on.
-    pub fn apply(&self, config: &Config) {
-        self.live.store(Arc::new(Live::new(config)));
+    pub fn apply(&self, live: Live) {
+        self.live.store(Arc::new(live));
     }
 
     /// What is in force now.

@@ -47,10 +47,16 @@ labels! {
     LossLabels { app, stream, region, reason }
     /// An app.
     AppLabels { app }
+    /// Why orders of an app are sent again.
+    RetryLabels { app, reason }
+    /// A region's host.
+    PlaceLabels { region, host }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// A reload and how it ended.
+    /// A reload, or a TLS handshake, and how it ended.
     OutcomeLabels { outcome }
+    /// What we hold that runs out: `certificate` or `revocation_list`.
+    HeldLabels { what }
 }
 
 /// The metrics of one gateway. Cheap to clone.
@@ -65,6 +71,10 @@ pub struct Inner {
     pub request_duration: Histograms<RouteLabels>,
     pub upstream_requests: Family<UpstreamLabels, Counter>,
     pub upstream_duration: Histograms<EndpointLabels>,
+    pub upstream_retries: Family<RetryLabels, Counter>,
+    pub upstream_retry_budget_exhausted: Family<AppLabels, Counter>,
+    pub upstream_breaker_open: Family<PlaceLabels, Gauge>,
+    pub upstream_clock_skew: Family<PlaceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub quota_tokens_available: Family<BucketLabels, Gauge>,
     pub quota_limit: Family<BucketLabels, Gauge>,
     pub quota_waiting: Family<BucketLabels, Gauge>,
@@ -90,6 +100,8 @@ pub struct Inner {
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub reloads: Family<OutcomeLabels, Counter>,
+    pub tls_handshakes: Family<OutcomeLabels, Counter>,
+    pub tls_not_after: Family<HeldLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -122,6 +134,22 @@ impl Metrics {
             ),
             upstream_requests: add(&mut r, "upstream_requests", "Exchanges with the vendor"),
             upstream_duration: add_times(&mut r, "upstream_duration_seconds", "From sending to the whole answer"),
+            upstream_retries: add(&mut r, "upstream_retries", "Orders sent again"),
+            upstream_retry_budget_exhausted: add(
+                &mut r,
+                "upstream_retry_budget_exhausted",
+                "Orders not sent again because the retry budget was spent",
+            ),
+            upstream_breaker_open: add(
+                &mut r,
+                "upstream_breaker_open",
+                "1 while a region is left alone because it fails",
+            ),
+            upstream_clock_skew: add(
+                &mut r,
+                "upstream_clock_skew_seconds",
+                "The vendor's clock less ours, by the Date of its answers",
+            ),
             quota_tokens_available: add(&mut r, "quota_tokens_available", "Seats free now"),
             quota_limit: add(
                 &mut r,
@@ -184,6 +212,12 @@ impl Metrics {
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
+            tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
+            tls_not_after: add(
+                &mut r,
+                "tls_not_after_timestamp_seconds",
+                "When the certificate that callers are shown, or the first revocation list, runs out",
+            ),
             registry: r,
         }))
     }

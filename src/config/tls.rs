@@ -3,6 +3,7 @@
 //! Invariants: the certificate and the key were read, and belong together; a client's certificate can only be asked for
 //! where there is an authority to judge it by. All four kinds of file are watched: see `reload`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
@@ -22,7 +23,7 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
     /// Whether a client shows a certificate.
     pub client_auth: ClientAuth,
-    /// PEM files: the certificates that are revoked.
+    /// Revocation lists, in PEM or DER.
     pub client_crl: Vec<PathBuf>,
 }
 
@@ -93,17 +94,28 @@ impl Node<'_> {
     }
 
     fn private_key(self) -> Option<PathBuf> {
-        self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))
+        let node = self.clone();
+        let path =
+            self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))?;
+        // Mounted secrets often are: it is told, not refused.
+        if std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+            node.warn("names a file that everybody on this machine may read", "Take the others' right away: chmod o-r");
+        }
+        Some(path)
     }
 
     fn revocations(self) -> Option<PathBuf> {
         self.pem(|pem| {
+            // As authorities publish it: DER, which begins with the tag of a sequence.
+            if pem.first() == Some(&0x30) {
+                return Ok(());
+            }
             let mut lists = 0;
             for list in CertificateRevocationListDer::pem_slice_iter(pem) {
                 list.map_err(|_| "is not PEM")?;
                 lists += 1;
             }
-            if lists == 0 { Err("holds no revocation list in PEM") } else { Ok(()) }
+            if lists == 0 { Err("holds no revocation list") } else { Ok(()) }
         })
     }
 

@@ -3,7 +3,9 @@
 mod credential;
 mod faults;
 mod limits;
+mod proxy;
 mod reload;
+mod resilience;
 mod rig;
 mod tls;
 mod wire;

@@ -12,3 +12,4 @@ mod layers;
 mod readme;
 mod simulator;
 mod soak_ledger;
+mod tls;
