@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::descriptors;
 use crate::egress::{self, Egress, Past};
 use crate::events::Events;
 use crate::flow;
@@ -32,8 +33,6 @@ use crate::task::{Kind, Tasks};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
-/// Connections to the operator's port.
-const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
@@ -172,19 +171,21 @@ impl App {
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
         parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
+        let shares = descriptors::share_out(config.server.max_connections, listeners.len());
         let (operator, own) =
-            (admin::service(parts.clone()), Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, Gauge::default()));
-        admin.serve(&tasks.admin, own, move |_, request| {
+            (admin::service(parts.clone()), Limits::new(shares.operators, ADMIN_HEAD_TIME, Gauge::default()));
+        let slots = own.slots.clone();
+        admin.serve(&tasks.admin, own, move |conn, request| {
+            // Whoever comes next must not wait for connections that are kept for later.
+            if slots.available_permits() < shares.operators / 2 {
+                conn.end_soon();
+            }
             operator.clone().oneshot(request).map(|answered| match answered {
                 Ok(response) => response,
                 Err(never) => match never {},
             })
         });
-        let limits = Limits::new(
-            config.server.max_connections,
-            config.server.header_read_timeout,
-            parts.metrics.connections.clone(),
-        );
+        let limits = Limits::new(shares.callers, config.server.header_read_timeout, parts.metrics.connections.clone());
         for listener in listeners {
             let gateway = parts.gateway.clone();
             listener

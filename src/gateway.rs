@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress::Egress;
@@ -23,6 +24,8 @@ use crate::route::target::Hosts;
 pub struct Gateway {
     /// What a reload changes.
     live: ArcSwap<Live>,
+    /// Who is in hand.
+    pub admission: Arc<Admission>,
     /// The door out: for messages.
     pub egress: Egress,
     /// The event logs.
@@ -80,11 +83,13 @@ impl Gateway {
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let live = ArcSwap::from_pointee(Live::new(config));
-        Arc::new(Self { live, egress, events, history, metrics, clock, stopping })
+        let admission = Admission::new(config, clock.clone(), metrics.clone());
+        Arc::new(Self { live, admission, egress, events, history, metrics, clock, stopping })
     }
 
     /// Takes a new configuration for the requests that come from now on.
     pub fn apply(&self, config: &Config) {
+        self.admission.apply(config);
         self.live.store(Arc::new(Live::new(config)));
     }
 

@@ -6,16 +6,28 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. A new module must be given its place here.
 const TIERS: [(&str, &[&str]); 8] = [
-    ("kernel", &["clock", "conn", "secret", "names", "task", "metrics"]),
+    ("kernel", &["clock", "conn", "secret", "names", "share", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
     ("parts", &["store", "quota", "credentials", "upstream"]),
     ("egress", &["egress"]),
     ("services", &["events", "history"]),
     (
         "requests",
-        &["identity", "policy", "route", "routes", "gateway", "flow", "refusal", "body", "headers", "request_id"],
+        &[
+            "admission",
+            "identity",
+            "policy",
+            "route",
+            "routes",
+            "gateway",
+            "flow",
+            "refusal",
+            "body",
+            "headers",
+            "request_id",
+        ],
     ),
-    ("edges", &["listener", "admin", "app", "reload"]),
+    ("edges", &["listener", "admin", "app", "descriptors", "reload"]),
     ("roots", &["cli", "main", "lib"]),
 ];
 
