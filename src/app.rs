@@ -34,6 +34,7 @@ use crate::task::{Kind, Tasks};
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
@@ -116,8 +117,17 @@ impl App {
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
             EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
-        let past = Past::of(&*store, &clock);
-        let egress = Egress::new(&config, past, time(), meters(), &tasks.work)?;
+        let egress = match Past::of(&*store, &clock).await {
+            Ok(past) => Egress::new(&config, past, time(), meters(), &tasks.work).map_err(BuildError::from),
+            Err(why) => Err(why.into()),
+        };
+        let egress = match egress {
+            Ok(egress) => egress,
+            Err(why) => {
+                leave_as_found(&*store, &clock).await;
+                return Err(why);
+            }
+        };
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let gateway = Gateway::new(
@@ -170,10 +180,15 @@ impl App {
         let Self { parts, listeners, admin, tasks } = self;
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
-        parts.events.apply(&config.apps, &config.upstream).await.map_err(BuildError::Store)?;
+        if let Err(why) = parts.events.apply(&config.apps, &config.upstream).await {
+            leave_as_found(&*parts.store, &parts.clock).await;
+            return Err(BuildError::Store(why).into());
+        }
         let shares = descriptors::share_out(config.server.max_connections, listeners.len());
-        let (operator, own) =
-            (admin::service(parts.clone()), Limits::new(shares.operators, ADMIN_HEAD_TIME, Gauge::default()));
+        let (operator, own) = (
+            admin::service(parts.clone()),
+            Limits::new(shares.operators, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
+        );
         let slots = own.slots.clone();
         admin.serve(&tasks.admin, own, move |conn, request| {
             // Whoever comes next must not wait for connections that are kept for later.
@@ -185,7 +200,12 @@ impl App {
                 Err(never) => match never {},
             })
         });
-        let limits = Limits::new(shares.callers, config.server.header_read_timeout, parts.metrics.connections.clone());
+        let limits = Limits::new(
+            shares.callers,
+            config.server.header_read_timeout,
+            config.server.write_timeout,
+            parts.metrics.connections.clone(),
+        );
         for listener in listeners {
             let gateway = parts.gateway.clone();
             listener
@@ -271,7 +291,7 @@ impl Groups {
         let closed = match parts.events.flush().await {
             // A task that panicked may have lost what it held.
             Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
-            Ok(()) => parts.store.close(parts.clock.wall_ms()).await,
+            Ok(()) => close(parts).await,
             Err(why) => Err(why),
         };
         let is_clean = closed.is_ok();
@@ -284,6 +304,22 @@ impl Groups {
         self.admin.finish(Duration::ZERO).await;
         tracing::info!("stopped");
         is_clean
+    }
+}
+
+/// Records a clean stop.
+async fn close(parts: &Parts) -> Result<(), store::Error> {
+    Past::note_stop(&*parts.store, &parts.clock).await?;
+    parts.store.close(parts.clock.wall_ms()).await
+}
+
+/// The start failed before anything was read from the vendor: what the store said of the run before stays true.
+async fn leave_as_found(store: &dyn Store, clock: &Clock) {
+    let stopped = if store.is_new() { Some(clock.wall_ms()) } else { store.last_clean_stop() };
+    if let Some(stopped) = stopped
+        && let Err(why) = store.close(stopped).await
+    {
+        tracing::warn!(%why, "the record of the last clean stop is lost; the next start marks a doubt");
     }
 }
 

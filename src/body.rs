@@ -11,6 +11,8 @@ pub mod handover;
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,7 +35,24 @@ pub struct Body {
     is_over: bool,
     ending: Option<Box<dyn Ending>>,
     ticket: Option<Ticket>,
+    meter: Option<Meter>,
 }
+
+/// How many bytes of a body its connection has taken so far: for whoever watches that it goes on. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// Bytes taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The most that HTTP/2 is given at a time. It keeps what it was given and the caller's window has no room for, so this
+/// bounds what one stream holds there; and a caller's progress shows in steps of it.
+const STEP: usize = 16 << 10;
 
 /// Pieces below this size are copied together: a frame costs more than the copy.
 const SMALL: usize = 1024;
@@ -83,7 +102,8 @@ impl From<Bytes> for Body {
 
 impl Body {
     fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
-        Self { frames, next, total, left: total, stepwise: false, is_over: total == 0, ending: None, ticket: None }
+        let is_over = total == 0;
+        Self { frames, next, total, left: total, stepwise: false, is_over, ending: None, ticket: None, meter: None }
     }
 
     /// How many bytes it had from the start.
@@ -112,9 +132,10 @@ impl Body {
     /// it on, then asks for the next. So there the last byte is a frame of its own, and after it the body must be
     /// asked once more before it is over: then the window has room for all of it, and the connection's next complete
     /// flush carries it.
-    pub fn bind(&mut self, ticket: Ticket, http2: bool) {
+    pub fn bind(&mut self, ticket: Ticket, http2: bool) -> Meter {
         self.stepwise = http2 && self.ending.is_some();
         self.ticket = Some(ticket);
+        self.meter.insert(Meter::default()).clone()
     }
 }
 
@@ -128,12 +149,17 @@ impl hyper::body::Body for Body {
             return Poll::Ready(None);
         };
         let is_last = frame.len() as u64 == self.left;
-        if is_last && self.stepwise && frame.len() > 1 {
+        if self.stepwise && frame.len() > STEP {
+            self.next = Some(frame.split_off(STEP));
+        } else if is_last && self.stepwise && frame.len() > 1 {
             self.next = Some(frame.split_off(frame.len() - 1));
         } else {
             self.next = self.frames.next();
         }
         self.left -= frame.len() as u64;
+        if let Some(meter) = &self.meter {
+            meter.0.store(self.total - self.left, Ordering::Relaxed);
+        }
         self.is_over = self.left == 0 && !self.stepwise;
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
@@ -168,7 +194,7 @@ pub enum Unread {
     /// It did not come in time.
     #[error("the body did not come in time")]
     TooSlow,
-    /// The connection broke, or the body's framing did.
+    /// The connection broke, or the body's framing did; or it has a trailer.
     #[error("the body ended early")]
     Broken,
     /// There is no memory for more of it.
@@ -194,8 +220,12 @@ pub async fn read_up_to(
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            // Trailers mean nothing to us.
-            let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+            let data = match frame.map_err(|_| Unread::Broken)?.into_data() {
+                Ok(data) => data,
+                // A trailer means nothing to us, and some readers take it for a header (RFC 9110, 6.5.1). On HTTP/2 its
+                // parser does not tell one with pseudo-headers in it (RFC 9113, 8.1) from another.
+                Err(_) => return Err(Unread::Broken),
+            };
             if first.len() + whole.len() + data.len() > limit {
                 return Err(Unread::TooLarge);
             }
@@ -217,8 +247,7 @@ pub async fn read_up_to(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     fn take_all(body: &mut Body) -> Vec<Bytes> {
         let mut frames = Vec::new();

@@ -57,6 +57,24 @@ pub enum Fault {
     /// A target with a fragment (RFC 9112, 3.2 has none).
     #[error("target: holds a fragment")]
     Fragment,
+    /// A line that ends in LF without CR.
+    #[error("a line ends without CR LF")]
+    BareLineFeed,
+    /// `Transfer-Encoding` that is not `chunked` alone (RFC 9112, 6.1 knows others; nobody sends them).
+    #[error("Transfer-Encoding: only chunked, and once")]
+    Coding,
+    /// `Content-Length` that is not digits alone.
+    #[error("Content-Length: not a plain number")]
+    LengthOdd,
+    /// A header that others may take for one of framing: `Transfer_Encoding`, `Content-Encoding: chunked`.
+    #[error("a header looks like one that says where the request ends")]
+    LookAlike,
+    /// An expectation that is not `100-continue` (RFC 9110, 10.1.1).
+    #[error("Expect: only 100-continue")]
+    Expectation,
+    /// What no HTTP/2 head may hold and its parser lets pass.
+    #[error("{0}")]
+    Http2(&'static str),
     /// Where this request begins could not be followed.
     #[error("the request is malformed")]
     Unfollowed,

@@ -14,6 +14,7 @@
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
 //! | `retention` | removes what is old |
+//! | `witness` | how old a thing is, whatever the wall clock did |
 //! | `leftovers` | what a forced stop left in hand |
 //!
 //! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
@@ -37,6 +38,7 @@ mod retention;
 mod saver;
 mod subscription;
 mod tail;
+mod witness;
 
 #[cfg(test)]
 mod memory_store;
@@ -53,6 +55,7 @@ use self::leftovers::Leftovers;
 use self::log::Log;
 use self::poller::feed::Source;
 use self::saver::Saver;
+use self::witness::Witness;
 use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
@@ -72,6 +75,7 @@ struct Inner {
     source: Arc<dyn Source>,
     tasks: Tasks,
     clock: Clock,
+    witness: Arc<Witness>,
     metrics: Metrics,
     saver: Saver,
     leftovers: Arc<Leftovers>,
@@ -132,6 +136,7 @@ impl Events {
             store,
             source,
             tasks,
+            witness: Arc::new(Witness::new(clock.clone())),
             clock,
             metrics,
             leftovers: Arc::default(),
@@ -212,7 +217,8 @@ impl Events {
     pub async fn flush(&self) -> Result<(), Error> {
         let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
         let cursors = self.0.saver.save(&subscriptions).await;
-        self.0.leftovers.flush().await.and(cursors)
+        self.0.leftovers.flush().await.and(cursors)?;
+        self.0.witness.keep(&*self.0.store).await
     }
 
     fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {

@@ -84,7 +84,7 @@ async fn call(
     trail.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;
-    trail.route(&route);
+    trail.route(&route, live.policy.has(&route.app));
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
     let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);

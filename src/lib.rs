@@ -36,6 +36,8 @@
 //!
 //! A module imports only from its own tier or lower ones; `tests/it/layers.rs` holds it so.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod admission;
 pub mod app;

@@ -5,7 +5,9 @@
 //! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
 //! - A connection holds one of a bounded number of slots while it is served; callers beyond that wait, one for each
 //!   listener accepted already, the others in the system's queue.
-//! - Nobody takes for ever: a head must come within a time, an HTTP/2 peer must answer pings.
+//! - Nobody takes for ever: a head must come within a time, a body too (`body::read_up_to`), an answer must be taken, a
+//!   connection without requests ends. Nothing that a caller can make us hold or do grows without bound: see `builder`
+//!   in `connection`.
 //! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in
 //!   hand.
 //!
@@ -15,15 +17,22 @@
 //! | `accept` | the accept loop |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
 //! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
-//! | `framing` | follows the heads of HTTP/1.1 requests, for what hyper mends without a word |
+//! | `framing` | follows HTTP/1.1 requests, for what hyper mends without a word |
+//! | `frames` | follows HTTP/2 frames, against floods |
+//! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
+//! | `patience`, `allowance` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
+mod allowance;
 mod connection;
+mod frames;
 mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod io;
+mod patience;
 mod socket;
+mod stream;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -52,6 +61,8 @@ pub struct Limits {
     pub slots: Arc<Semaphore>,
     /// How long a caller may take to send a request's head; also how long a kept connection may idle.
     pub header_read_timeout: Duration,
+    /// How long a caller may take nothing of what is written to it (see `patience`).
+    pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,
 }
@@ -59,9 +70,14 @@ pub struct Limits {
 impl Limits {
     /// So many connections.
     #[must_use]
-    pub fn new(max_connections: usize, header_read_timeout: Duration, connections: Gauge) -> Self {
+    pub fn new(
+        max_connections: usize,
+        header_read_timeout: Duration,
+        write_timeout: Duration,
+        connections: Gauge,
+    ) -> Self {
         let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { slots, header_read_timeout, connections }
+        Self { slots, header_read_timeout, write_timeout, connections }
     }
 }
 

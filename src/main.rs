@@ -1,5 +1,7 @@
 //! The `rtm-gateway` binary: parses the command line and runs one command.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use rtm_gateway::cli::Cli;

@@ -73,6 +73,12 @@ impl Policy {
         Self { apps, rights }
     }
 
+    /// Whether there is an app of this id. For the log: an id that is nobody's is the caller's own text.
+    #[must_use]
+    pub fn has(&self, app: &AppId) -> bool {
+        self.apps.contains_key(app)
+    }
+
     /// What this client may do; possibly nothing.
     #[must_use]
     pub fn grant(&self, client: Client) -> Grant<'_> {

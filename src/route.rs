@@ -5,7 +5,7 @@
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
 mod path;
-mod query;
+pub(crate) mod query;
 pub mod target;
 
 use std::sync::Arc;

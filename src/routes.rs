@@ -72,7 +72,7 @@ async fn read_body(live: &Live, body: Incoming, trail: &mut Trail) -> Result<Byt
     read_up_to(body, limit, BODY_TIME, room).await.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },
         Unread::TooSlow => Refusal::RequestTimeout,
-        Unread::Broken => Refusal::bad("the request's body ended early or is malformed"),
+        Unread::Broken => Refusal::bad("the request's body ended early, is malformed, or has a trailer"),
         Unread::NoRoom => full.unwrap_or(Refusal::shed(Shed::BodyMemory)),
     })
 }

@@ -104,6 +104,12 @@ pub trait Store: Send + Sync + 'static {
     /// The quarantined responses of a log, newest first, at most `most`.
     async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error>;
 
+    /// A number that was kept under this name; `None` when none was.
+    async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error>;
+
+    /// Keeps numbers under names, all or none; durable on return.
+    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error>;
+
     /// Whether a batch of the largest size could be kept now: writable, and more free space than the reserve.
     /// The poller asks before each read. Cheap when all is well.
     async fn ready(&self) -> Result<(), Error>;

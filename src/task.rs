@@ -61,6 +61,9 @@ impl Tasks {
     pub fn spawn(&self, kind: Kind, work: impl Future<Output = ()> + Send + 'static) {
         let failed = self.failed.clone();
         let force = self.force.clone();
+        // In a box: each future around it would hold room for it twice, where it is kept and where it is awaited. With
+        // the connections' it is most of what an idle one costs.
+        let work = Box::pin(work);
         let task = async move {
             let ended = force.run_until_cancelled(AssertUnwindSafe(work).catch_unwind()).await;
             if let Some(Err(_)) = ended {

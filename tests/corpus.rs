@@ -12,7 +12,8 @@ fn every_input_of_the_corpus_keeps_the_promises_of_its_target() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let mut broken = Vec::new();
     for (target, check) in fuzz::TARGETS {
-        let inputs: Vec<_> = std::fs::read_dir(corpus.join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let inputs: Vec<_> =
+            std::fs::read_dir(corpus.join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert!(inputs.len() > 1, "{target} has no corpus");
         for input in inputs {
             let bytes = std::fs::read(&input).unwrap();

@@ -63,7 +63,9 @@ impl Caller {
     pub async fn post(&mut self, path: &str, body: &str) -> Ended {
         let (key, length) = (&self.key, body.len());
         let kind = "content-type: application/json";
-        let text = format!("POST {path} HTTP/1.1\r\nhost: soak\r\nx-api-key: {key}\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let text = format!(
+            "POST {path} HTTP/1.1\r\nhost: soak\r\nx-api-key: {key}\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         self.ask(text.as_bytes(), Manner::Plain).await
     }
 

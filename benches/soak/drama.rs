@@ -49,7 +49,8 @@ impl Drama {
         fs::write(stage.dir.join("secret"), "secret-0").unwrap();
         fs::write(stage.dir.join("certificate"), CERTIFICATE).unwrap();
         let config = Config { quota: 10, guest: true, poll_ms: 100 };
-        let mut drama = Self { stage, random: StdRng::seed_from_u64(seed), gateway: None, config, secrets: 0, restarts: true };
+        let mut drama =
+            Self { stage, random: StdRng::seed_from_u64(seed), gateway: None, config, secrets: 0, restarts: true };
         drama.write();
         drama.start(false).await;
         drama
@@ -59,12 +60,12 @@ impl Drama {
     pub async fn play(&mut self, until: Instant, restarts: bool) {
         self.restarts = restarts;
         while Instant::now() < until {
-            self.pause(200..2500).await;
+            self.pause(200..1800).await;
             match self.random.random_range(if restarts { 0 } else { 50 }..100) {
-                0..22 => self.kill().await,
-                22..28 => self.kill_while_starting().await,
-                28..34 => self.kill_while_draining().await,
-                34..50 => self.stop_in_order().await,
+                0..24 => self.kill().await,
+                24..30 => self.kill_while_starting().await,
+                30..38 => self.kill_while_draining().await,
+                38..50 => self.stop_in_order().await,
                 50..60 => self.change_quota().await,
                 60..66 => self.change_guest().await,
                 66..72 => self.rotate_secret().await,
@@ -101,7 +102,7 @@ impl Drama {
         let started = Gateway::start(&stage.dir, &stage.log, kill_after).await;
         match started {
             Ok(gateway) => {
-                let run = Run { began, killed: false, cursors: cursors(&gateway).await };
+                let run = Run { began, killed: false, cursors: Some(cursors(&gateway).await) };
                 let number = {
                     let mut runs = stage.runs.lock().unwrap();
                     runs.push(run);
@@ -116,7 +117,7 @@ impl Drama {
                 }
                 // It may have read from the vendor: a run like any other, but nobody saw its cursors.
                 stage.vendor.quiet().await;
-                stage.runs.lock().unwrap().push(Run { began, killed: true, cursors: HashMap::new() });
+                stage.runs.lock().unwrap().push(Run { began, killed: true, cursors: None });
             }
         }
     }
@@ -177,8 +178,14 @@ impl Drama {
         self.start(false).await;
     }
 
-    /// Stops the gateway in order.
-    pub async fn terminate(&mut self) {
+    /// Stops the gateway in order, starts it, and stops it again: what it has stored is seen once more.
+    pub async fn finish(&mut self) {
+        self.terminate().await;
+        self.start(false).await;
+        self.terminate().await;
+    }
+
+    async fn terminate(&mut self) {
         if let Some(gateway) = &self.gateway {
             gateway.signal(Signal::TERM);
         }
@@ -255,7 +262,8 @@ impl Drama {
 
     async fn somebody_else_spends(&mut self) {
         self.stage.act("quota spent elsewhere");
-        let bucket = *pick(&mut self.random, &[BucketName::UserEvents, BucketName::ChannelEvents, BucketName::HistoryGet]);
+        let bucket =
+            *pick(&mut self.random, &[BucketName::UserEvents, BucketName::ChannelEvents, BucketName::HistoryGet]);
         self.stage.vendor.here.world().spend(ONE, bucket, self.random.random_range(1..10));
     }
 
@@ -326,6 +334,7 @@ impl Config {
                 "[apps.quota]\nuser_events = {{ requests = {quota}, per = \"1s\" }}\n\
                  channel_events = {{ requests = {quota}, per = \"1s\" }}\n\
                  [apps.events]\nstreams = [{}]\npoll_interval = \"{poll}ms\"\npoll_interval_idle = \"{poll}ms\"\n\
+                 dedup_window = \"1m\"\n\
                  [apps.history]\ndeadline = \"15s\"\n",
                 streams(app)
             )

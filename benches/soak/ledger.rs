@@ -56,8 +56,8 @@ pub struct Run {
     pub began: Instant,
     /// It ended by `kill -9`, not in order.
     pub killed: bool,
-    /// The stored cursors it found, by log and subscription.
-    pub cursors: HashMap<(usize, String), u64>,
+    /// The stored cursors it found, by log and subscription. `None` if it was killed before anybody could see them.
+    pub cursors: Option<HashMap<(usize, String), u64>>,
 }
 
 /// One answer that a subscriber got, or (`left`) walked away from.
@@ -237,7 +237,9 @@ impl Feed<'_> {
     fn stored(&self, read: &Read) -> Option<(usize, usize)> {
         let places = read.events.iter().filter_map(|event| self.places.at.get(event));
         let own = places.filter(|at| self.log.entries[**at].region == self.region);
-        own.fold(None, |span, at| Some(span.map_or((*at, *at), |(low, high): (usize, usize)| (low.min(*at), high.max(*at)))))
+        own.fold(None, |span, at| {
+            Some(span.map_or((*at, *at), |(low, high): (usize, usize)| (low.min(*at), high.max(*at))))
+        })
     }
 
     fn check_order(&self, stored: &[Option<(usize, usize)>], verdict: &mut Verdict) {
@@ -269,10 +271,8 @@ impl Feed<'_> {
     fn may_be_lost(&self, read: &Read, whole: Instant) -> bool {
         let run = self.runs.partition_point(|run| run.began <= read.received).saturating_sub(1);
         let end = self.runs.get(run + 1).map(|next| next.began);
-        let went_on = self
-            .reads
-            .iter()
-            .any(|other| other.received > whole && end.is_none_or(|end| other.received < end));
+        let went_on =
+            self.reads.iter().any(|other| other.received > whole && end.is_none_or(|end| other.received < end));
         self.runs[run].killed && (!went_on || self.is_late(read))
     }
 
@@ -314,10 +314,12 @@ impl Reader<'_> {
         Some((*ranks.first()?, *ranks.last()? + 1))
     }
 
-    /// The stored cursor that a run found, as a place among the events.
-    fn stored_cursor(&self, run: usize) -> Option<usize> {
-        let cursor = self.runs[run].cursors.get(&(self.book.log, self.book.subscription.clone()))?;
-        Some(self.places.up_to(*cursor))
+    /// The stored cursor that a run found, as a place among the events: `Some(None)` if there was none, `None` if nobody
+    /// knows.
+    fn stored_cursor(&self, run: usize) -> Option<Option<usize>> {
+        let cursors = self.runs[run].cursors.as_ref()?;
+        let cursor = cursors.get(&(self.book.log, self.book.subscription.clone()));
+        Some(cursor.map(|cursor| self.places.up_to(*cursor)))
     }
 
     fn check_alone(&mut self) {
@@ -353,7 +355,8 @@ impl Reader<'_> {
     fn restarts(&mut self, mut at: Option<usize>, from: usize, to: usize) -> Option<usize> {
         for run in from + 1..=to {
             let Some(stood) = at else { continue };
-            let Some(stored) = self.stored_cursor(run) else {
+            let Some(stored) = self.stored_cursor(run) else { continue };
+            let Some(stored) = stored else {
                 // It was never stored: then nothing was handed over.
                 if stood > 0 {
                     self.breach(&format!("run {run} does not know it, and it had got {stood} events"));
@@ -385,7 +388,8 @@ impl Reader<'_> {
             for (rank, last) in last_run.iter_mut().enumerate().take(end).skip(first) {
                 if let Some(before) = last.replace(delivery.run) {
                     let again = (before + 1..=delivery.run).any(|run| {
-                        self.runs[run - 1].killed && self.stored_cursor(run).is_none_or(|stored| stored <= rank)
+                        let stored = self.stored_cursor(run).map(Option::unwrap_or_default);
+                        self.runs[run - 1].killed && stored.is_some_and(|stored| stored <= rank)
                     });
                     if again {
                         self.verdict.repeats += 1;

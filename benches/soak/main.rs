@@ -107,8 +107,7 @@ async fn soak(time: Duration, seed: u64) -> bool {
     let memory = memory.lock().unwrap().clone();
     let descriptors = descriptors_at_rest(&stage, &drama).await;
     let scans = scans(&stage).await;
-    drama.terminate().await;
-    // Once more, to see that a stop in order is remembered as one.
+    drama.finish().await;
     let violations = breaches(&stage);
     let ending = report::Ending { seed, took: began.elapsed(), memory, descriptors, violations, scans };
     let sound = report::end(&stage, ending, LATE_AFTER);

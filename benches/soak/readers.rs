@@ -113,7 +113,7 @@ impl Reader {
                 }
                 Ended::Nothing | Ended::Broken => {
                     self.stage.status("events", "cut");
-                    self.pause(30).await;
+                    self.pause(200).await;
                 }
                 Ended::Hung => self.stage.breach(format!("a read of {name} was not answered")),
             }
@@ -179,7 +179,7 @@ async fn scan_along(stage: Arc<Stage>, log: usize) {
             Ended::Hung => stage.breach("a read by cursor was not answered".into()),
             Ended::Nothing | Ended::Broken | Ended::Left => {
                 stage.status("after", "cut");
-                tokio::time::sleep(Duration::from_millis(30)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }

@@ -123,7 +123,10 @@ impl Vendor {
             _ => String::new(),
         };
         let group = if LOGS[log].1 == Stream::ChannelEvents { "\"group_id\":\"room\"," } else { "" };
-        let text = format!("{{{group}\"ms\":{},\"type\":\"Login\",\"user_id\":\"u-{serial}\"{more}}}", 1_700_000_000_000 + u64::from(serial));
+        let text = format!(
+            "{{{group}\"ms\":{},\"type\":\"Login\",\"user_id\":\"u-{serial}\"{more}}}",
+            1_700_000_000_000 + u64::from(serial)
+        );
         let (app, stream) = LOGS[log];
         let text = self.regions(log)[0].emit_raw(app, stream, &text);
         emitted.serials.insert(text, serial);

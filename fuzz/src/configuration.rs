@@ -6,7 +6,8 @@ use std::path::Path;
 
 use rtm_gateway::config::finding::{Faults, Finding};
 use rtm_gateway::config::load::{Loaded, from_text};
-use rtm_gateway::config::{Config, show};
+use rtm_gateway::config::{Client, Config, Upstream, show};
+use rtm_gateway::secret::SecretSource;
 use toml::Value;
 
 /// What stands for a secret that was pasted into a wrong place.
@@ -83,16 +84,24 @@ fn what_is_shown_loads_to_the_same(config: &Config) {
     let again = from_text(&filled, Path::new("gateway.toml")).unwrap_or_else(|why| panic!("{why}\n{filled}")).config;
     assert_eq!(show::toml(&again), shown);
     assert!(show::json(config).is_object(), "{shown}");
-    let Config { server, admin, log, store, upstream, apps, clients } = &again;
-    assert_eq!((server, log, store, upstream), (&config.server, &config.log, &config.store, &config.upstream));
+    let Config { server, admin, log, store, upstream, jwt, apps, clients } = again;
+    assert_eq!((&server, &log, &store, &jwt), (&config.server, &config.log, &config.store, &config.jwt));
     assert_eq!(admin.listen, config.admin.listen);
+    assert_eq!(without_secrets(upstream), without_secrets(config.upstream.clone()));
     for (app, other) in apps.iter().zip(&config.apps) {
         assert_eq!((&app.id, &app.regions, &app.quota), (&other.id, &other.regions, &other.quota));
         assert_eq!((&app.events, &app.history), (&other.events, &other.history));
     }
     for (client, other) in clients.iter().zip(&config.clients) {
-        assert_eq!((&client.name, client.weight, &client.allow), (&other.name, other.weight, &other.allow));
+        assert_eq!(Client { api_key_sha256: other.api_key_sha256.clone(), ..client.clone() }, *other);
     }
+}
+
+fn without_secrets(mut upstream: Upstream) -> Upstream {
+    if let Some(basic) = upstream.proxy.as_mut().and_then(|proxy| proxy.authorization.as_mut()) {
+        basic.password = SecretSource::Env(String::new());
+    }
+    upstream
 }
 
 /// The shown configuration with secrets in the places of those that are hidden: a hash of its own for each key.

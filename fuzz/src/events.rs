@@ -93,8 +93,16 @@ fn events_say_what_json_says(kept: &Kept, body: &Bytes, value: &Value) {
 fn is_plain(text: &[u8]) -> bool {
     let times = |word: &[u8]| text.windows(word.len()).filter(|piece| *piece == word).count();
     let names: [&[u8]; 10] = [
-        b"\"events\"", b"\"result\"", b"\"type\"", b"\"ms\"", b"\"ts\"", b"\"user_id\"", b"\"group_id\"", b"\"channel_id\"",
-        b"\"code\"", b"\"request_id\"",
+        b"\"events\"",
+        b"\"result\"",
+        b"\"type\"",
+        b"\"ms\"",
+        b"\"ts\"",
+        b"\"user_id\"",
+        b"\"group_id\"",
+        b"\"channel_id\"",
+        b"\"code\"",
+        b"\"request_id\"",
     ];
     !text.contains(&b'\\') && names.iter().all(|name| times(name) <= 1) && times(b"\":") <= names.len()
 }

@@ -49,7 +49,11 @@ fn a_wait_is_what_the_rfc_says(value: &HeaderValue) {
     assert!(wait.is_none_or(|wait| wait <= day));
     let Ok(text) = value.to_str() else { return assert_eq!(wait, None) };
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        let seconds = text.trim_start_matches('0').parse::<u64>().unwrap_or(if text.contains(|c| c != '0') { u64::MAX } else { 0 });
+        let seconds = text.trim_start_matches('0').parse::<u64>().unwrap_or(if text.contains(|c| c != '0') {
+            u64::MAX
+        } else {
+            0
+        });
         assert_eq!(wait, Some(Duration::from_secs(seconds).min(day)));
     } else if let Ok(date) = httpdate::parse_http_date(text) {
         // All three forms of a date (RFC 9110, 5.6.7).

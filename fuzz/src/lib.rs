@@ -17,6 +17,7 @@ pub mod history;
 pub mod pattern;
 pub mod query;
 pub mod record;
+pub mod redact;
 pub mod route;
 pub mod token;
 
@@ -24,7 +25,7 @@ pub mod token;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, as the folders of the corpus are called.
-pub const TARGETS: [(&str, Check); 12] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("answers", answers::check),
     ("configuration", configuration::check),
     ("cursor", cursor::check),
@@ -35,6 +36,7 @@ pub const TARGETS: [(&str, Check); 12] = [
     ("pattern", pattern::check),
     ("query", query::check),
     ("record", record::check),
+    ("redact", redact::check),
     ("route", route::check),
     ("token", token::check),
 ];

@@ -31,7 +31,9 @@ credential = { kind = "basic", api_key = { file = "fuzz/files/secret" }, api_sec
 
 static HOSTS: LazyLock<Hosts> = LazyLock::new(|| {
     let loaded = from_text(CONFIG, std::path::Path::new("gateway.toml"));
-    Hosts::new(&loaded.unwrap_or_else(|faults| panic!("{faults} (the working directory must be the repository)")).config)
+    Hosts::new(
+        &loaded.unwrap_or_else(|faults| panic!("{faults} (the working directory must be the repository)")).config,
+    )
 });
 
 /// Takes any bytes; panics when a promise is broken.
@@ -42,7 +44,11 @@ pub fn check(data: &[u8]) {
     }
     if let Ok(route) = Route::parse(&head.method, &head.uri) {
         accepted_segments_are_plain(head.uri.path(), &route);
-        assert_eq!(Route::parse(&method(&route), &written(&route)), Ok(route.clone()), "not the same when written again");
+        assert_eq!(
+            Route::parse(&method(&route), &written(&route)),
+            Ok(route.clone()),
+            "not the same when written again"
+        );
         what_leaves_stays_in_its_place(&route);
     }
 }
@@ -119,9 +125,8 @@ fn method(route: &Route) -> Method {
 fn written(route: &Route) -> Uri {
     let app = &route.app;
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let query = |pairs: &[(String, String)]| {
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
-    };
+    let query =
+        |pairs: &[(String, String)]| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let target = match &route.kind {
         Kind::Events { stream, form: rtm_gateway::route::Form::Vendor, query } => {
             format!("/dev/v2/project/{app}/rtm/vendor/{stream}?{}", super::query::written(query))

@@ -3,7 +3,7 @@
 //! Invariants: a process that is hardened writes no core file, however it dies and whatever limits it was started with;
 //! no other process of the same user reads its memory or environment (`/proc/PID/mem`, `environ`, `ptrace`). Root can.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// Turns core dumps and inspection off.
 ///

@@ -193,7 +193,10 @@ impl<'d> Table<'d> {
                 Some(near) => format!("The nearest known key is `{near}`"),
                 None => format!("Known here: {}", asked.join(", ")),
             };
-            self.fault_on(join(&self.path, key.get_ref()), &key.span(), "is not a known key".into(), mend);
+            // What is no word may be a secret in the wrong place.
+            let is_like_one = nearest(name, &asked).is_some() || is_word(name);
+            let shown = if is_like_one { name } else { "…" };
+            self.fault_on(join(&self.path, shown), &key.span(), "is not a known key".into(), mend);
         }
     }
 }
@@ -269,6 +272,10 @@ fn join(path: &str, key: &str) -> String {
 
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
+fn is_word(key: &str) -> bool {
+    key.len() <= 24 && key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'-')
 }
 
 fn without_indices(path: &str) -> String {

@@ -198,6 +198,13 @@ impl<'d> Node<'d> {
         // EnvFilter's parser slices by bytes and panics inside a character of several.
         let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
         if plain && parts.all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+            let ours = |part: &str| part.starts_with("rtm_gateway") || !part.contains('=');
+            if !text.split(',').map(str::trim).all(ours) {
+                self.warn(
+                    "names a library, of which nothing below info is logged: heads would be, with keys",
+                    "Leave it out",
+                );
+            }
             return Some(text.to_owned());
         }
         self.fault(

@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+
 use hyper::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
@@ -26,7 +28,7 @@ impl Recipe for Basic {
         Ok(vec![(AUTHORIZATION, value)])
     }
 
-    fn stale(&self, _made: UnixMillis, _now: UnixMillis) -> bool {
+    fn stale(&self, _made: UnixMillis, _now: UnixMillis, _held: Duration) -> bool {
         false
     }
 }

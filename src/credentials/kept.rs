@@ -8,6 +8,7 @@
 //! the thread of the request that is due.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue, InvalidHeaderValue};
@@ -24,8 +25,8 @@ pub(super) trait Recipe: Send + Sync {
     /// The headers that show these secrets.
     fn headers(&self, sources: &[SecretSource], secrets: &[Secret], now: UnixMillis) -> Result<Headers, SecretError>;
 
-    /// Whether headers made at `made` must be made anew although the secret is the same.
-    fn stale(&self, made: UnixMillis, now: UnixMillis) -> bool;
+    /// Whether headers made at `made`, and held for so long since, must be made anew although the secret is the same.
+    fn stale(&self, made: UnixMillis, now: UnixMillis, held: Duration) -> bool;
 }
 
 /// What is added to a request.
@@ -77,6 +78,7 @@ struct Good {
     secrets: Vec<Secret>,
     shown: Arc<Shown>,
     made: UnixMillis,
+    since: Instant,
 }
 
 impl Kept {
@@ -117,6 +119,7 @@ impl Kept {
         {
             good.shown = Shown::new(good.shown.content, &good.secrets, headers);
             good.made = now;
+            good.since = self.clock.now();
         }
         state.good.as_ref().map_or(tried.content, |good| good.shown.content)
     }
@@ -131,12 +134,17 @@ impl Kept {
         let wall = self.clock.wall_ms();
         let read: Result<Vec<Secret>, SecretError> = self.sources.iter().map(SecretSource::read).collect();
         let fresh = read.and_then(|secrets| match &state.good {
-            Some(good) if good.secrets == secrets && !self.recipe.stale(good.made, wall) => Ok(None),
+            Some(good)
+                if good.secrets == secrets
+                    && !self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since)) =>
+            {
+                Ok(None)
+            }
             good => {
                 let content = good.as_ref().map_or(1, |old| old.shown.content + u64::from(old.secrets != secrets));
                 let headers = self.recipe.headers(&self.sources, &secrets, wall)?;
                 let shown = Shown::new(content, &secrets, headers);
-                Ok(Some(Good { secrets, shown, made: wall }))
+                Ok(Some(Good { secrets, shown, made: wall, since: now }))
             }
         });
         match fresh {

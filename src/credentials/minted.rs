@@ -1,7 +1,8 @@
 //! A minted token and the uid it is for, as two headers named by the vendor.
 //!
 //! Invariants: the vendor honours a token for [`token::LIFE`] by its clock (*field*); one is used for at most half of
-//! that by ours, so that neither a slow renewal nor clocks hours apart let a dead one go out.
+//! that by any of ours, so that neither a slow renewal nor clocks hours apart or jumping let a dead one go out. A jump costs one
+//! minting, not one for each request.
 
 use std::time::Duration;
 
@@ -48,8 +49,10 @@ impl Recipe for Minted {
         Ok(vec![(self.token_name.clone(), value), self.uid_header.clone()])
     }
 
-    fn stale(&self, made: UnixMillis, now: UnixMillis) -> bool {
-        // A clock that was set back makes a token's age unknown: anything older than now is then suspect.
-        now < made || now.since(made) >= USE
+    fn stale(&self, made: UnixMillis, now: UnixMillis, held: Duration) -> bool {
+        // By the wall clock, which the token's time is of, and which goes on while the machine sleeps; and by the
+        // monotonic one, since a wall clock that is set back again and again would keep a token for ever. One minted
+        // in what is now the future was minted by a wrong clock.
+        now < made || now.since(made) >= USE || held >= USE
     }
 }

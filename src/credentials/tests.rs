@@ -124,6 +124,35 @@ async fn a_token_is_minted_once_and_again_at_half_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_jump_of_the_wall_clock_keeps_a_dead_token_or_mints_without_end() {
+    let rig = Rig::token();
+    let hour = i64::try_from(HOUR.as_millis()).unwrap();
+    let mut shown = vec![rig.shown().await];
+    // Of each jump, what follows it: how many tokens there are in the next minute, at a look a second.
+    for jump in [hour, -hour, -hour, 25 * hour, -25 * hour] {
+        rig.clock.jump(jump);
+        for _ in 0..60 {
+            advance(LOOK_EVERY).await;
+            shown.push(rig.shown().await);
+        }
+    }
+    shown.dedup();
+    assert!(shown.len() <= 6, "{} tokens for 5 jumps", shown.len());
+    // A clock that is set back an hour every hour shows a token for ever young. It is not used for ever.
+    let mut minted = rig.clock.now();
+    let mut last = rig.shown().await;
+    for _ in 0..40 {
+        advance(HOUR).await;
+        rig.clock.jump(-hour + 1000);
+        let now = rig.shown().await;
+        if now != last {
+            (minted, last) = (rig.clock.now(), now);
+        }
+        assert!(rig.clock.now() - minted <= HOUR * 13, "older than half its life");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_401_a_token_is_minted_anew_but_once() {
     let rig = Rig::token();
     let (a, b) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());

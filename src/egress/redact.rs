@@ -20,7 +20,8 @@ pub(super) fn clean(
     headers: &mut HeaderMap,
     body: Result<Bytes, BodyFault>,
 ) -> Result<Bytes, BodyFault> {
-    let tainted: Vec<_> = headers.iter().filter(|(_, v)| redactor.is_in(v.as_bytes())).map(|(n, _)| n.clone()).collect();
+    let tainted: Vec<_> =
+        headers.iter().filter(|(_, v)| redactor.is_in(v.as_bytes())).map(|(n, _)| n.clone()).collect();
     for name in tainted {
         headers.remove(name);
     }

@@ -33,6 +33,9 @@ impl Events {
     /// When the store fails; then no poller has changed.
     pub async fn apply(&self, apps: &[config::App], upstream: &config::Upstream) -> Result<(), Error> {
         let mut is_started = self.0.is_started.lock().await;
+        if !*is_started {
+            self.0.witness.recall(&*self.0.store).await?;
+        }
         let mut logs = BTreeMap::clone(&self.logs());
         for (key, app) in streams(apps) {
             let retention = Retention { age: app.events.retention, bytes: app.events.retention_bytes };
@@ -57,7 +60,8 @@ impl Events {
 
     async fn open(&self, key: &LogKey, retention: Retention) -> Result<Arc<Log>, Error> {
         let events = &self.0;
-        Log::open(key.clone(), Arc::clone(&events.store), events.clock.clone(), events.saver.clone(), retention).await
+        let times = (events.clock.clone(), Arc::clone(&events.witness));
+        Log::open(key.clone(), Arc::clone(&events.store), times, events.saver.clone(), retention).await
     }
 
     fn apply_feeds(&self, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {
@@ -92,9 +96,9 @@ impl Events {
             Arc::clone(&events.leftovers),
         );
         let stop = events.tasks.stopping().child_token();
-        // A log that never held anything is taken for one that was not read before.
+        // Also in a log that holds nothing: its very first read may have been under way.
         let unclean = at_start && !events.store.is_new() && events.store.last_clean_stop().is_none();
-        let first = (unclean && log.range().1 > 1).then_some(Loss::UncleanStop);
+        let first = unclean.then_some(Loss::UncleanStop);
         events.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&feed), first, stop.clone()));
         Running { feed, stop }
     }

@@ -10,15 +10,16 @@
 //!
 //! Invariants: looking ([`Dedup::fresh`]) changes nothing, so an append that fails can be tried again; sightings are
 //! recorded once the append has succeeded. Memory is bounded ([`MOST_SIGHTINGS`]): beyond it the oldest are forgotten,
-//! and a late duplicate passes rather than an event being lost. An event is known by 128 bits of its SHA-256: user ids are
+//! and a late duplicate passes rather than an event being lost. Ages are by the monotonic clock, so no jump of the wall
+//! clock makes it forget. An event is known by 128 bits of its SHA-256: user ids are
 //! anybody's text, so nobody must be able to make two events look equal.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
-use crate::clock::UnixMillis;
 use crate::names::RegionName;
 use crate::store::{Batch, Content};
 
@@ -57,7 +58,7 @@ struct Seen {
 
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
-    at: UnixMillis,
+    at: Instant,
     event: Fingerprint,
     region: u16,
 }
@@ -80,7 +81,7 @@ impl Dedup {
     }
 
     /// For each event of one answer, in order: whether it is to be kept.
-    pub(super) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: UnixMillis) -> Vec<bool> {
+    pub(super) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: Instant) -> Vec<bool> {
         self.forget(now);
         let region = self.number(region);
         let mut here = HashMap::<Fingerprint, u32>::new();
@@ -97,7 +98,7 @@ impl Dedup {
     }
 
     /// Records one answer's events, dropped ones too.
-    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: UnixMillis) {
+    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
         let region = self.number(region);
         for &event in events {
             self.sightings.push_back(Sighting { at, event, region });
@@ -112,17 +113,17 @@ impl Dedup {
         }
     }
 
-    /// Records a batch read back from the log. (What was dropped as a duplicate is not in the log: of a region that
+    /// Records a batch read back from the log, which came `at` that time. (What was dropped as a duplicate is not in the log: of a region that
     /// returned only duplicates nothing is known after a restart.)
-    pub(super) fn replay(&mut self, batch: &Batch) {
+    pub(super) fn replay(&mut self, batch: &Batch, at: Instant) {
         if let Content::Events(events) = &batch.content {
             let events: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
-            self.record(&batch.region, &events, batch.received_at);
+            self.record(&batch.region, &events, at);
         }
     }
 
-    fn forget(&mut self, now: UnixMillis) {
-        while self.sightings.front().is_some_and(|oldest| now.since(oldest.at) > self.window) {
+    fn forget(&mut self, now: Instant) {
+        while self.sightings.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) > self.window) {
             self.forget_oldest();
         }
     }
@@ -179,19 +180,21 @@ mod tests {
         ) {
             let window = 100;
             let mut dedup = Dedup::new(Duration::from_millis(window));
+            let t0 = Instant::now();
+            let at = |ms| t0 + Duration::from_millis(ms);
             let (mut seen, mut now) = (Vec::new(), 0);
             for (region, pause, events, stored) in answers {
                 now += pause;
                 let name = RegionName::parse(&format!("r{region}")).unwrap();
                 let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&[*event])).collect();
-                let fresh = dedup.fresh(&name, &prints, UnixMillis(now));
+                let fresh = dedup.fresh(&name, &prints, at(now));
                 let before = seen.len();
                 for (event, fresh) in events.iter().zip(fresh) {
                     prop_assert_eq!(fresh, model(&seen, window, now, region, *event));
                     seen.push((now, region, *event));
                 }
                 if stored {
-                    dedup.record(&name, &prints, UnixMillis(now));
+                    dedup.record(&name, &prints, at(now));
                 } else {
                     seen.truncate(before); // The append failed: as if it had never been looked at.
                 }
@@ -203,6 +206,7 @@ mod tests {
             events in prop::collection::vec(0..4u8, 0..30), order in prop::collection::vec(any::<bool>(), 60)
         ) {
             let mut dedup = Dedup::new(Duration::from_secs(600));
+            let now = Instant::now();
             let names = ["a", "b"].map(|name| RegionName::parse(name).unwrap());
             let (mut read, mut stored) = ([0, 0], Vec::new());
             for second in order {
@@ -211,10 +215,10 @@ mod tests {
                 let Some(event) = events.get(read[region]) else { break };
                 read[region] += 1;
                 let print = [Fingerprint::of(&[*event])];
-                if dedup.fresh(&names[region], &print, UnixMillis(1))[0] {
+                if dedup.fresh(&names[region], &print, now)[0] {
                     stored.push(*event);
                 }
-                dedup.record(&names[region], &print, UnixMillis(1));
+                dedup.record(&names[region], &print, now);
             }
             let (mut expected, mut stored) = (events, stored);
             expected.sort_unstable();
@@ -229,7 +233,7 @@ mod tests {
         let region = RegionName::parse("a").unwrap();
         for n in 0..5 {
             let events: Vec<_> = (0..1000).map(|event| Fingerprint(event + n * 1000)).collect();
-            dedup.record(&region, &events, UnixMillis(1));
+            dedup.record(&region, &events, Instant::now());
         }
         assert_eq!((dedup.sightings.len(), dedup.counts.len()), (1500, 1500));
     }

@@ -15,6 +15,7 @@ use super::delivery::From;
 use super::saver::Saver;
 use super::subscription::Subscription;
 use super::tail::Tail;
+use super::witness::Witness;
 use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
 use crate::names::{ClientName, SubscriptionName};
@@ -29,6 +30,7 @@ pub(super) struct Log {
     pub(super) key: LogKey,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
+    witness: Arc<Witness>,
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
@@ -62,7 +64,7 @@ impl Log {
     pub(super) async fn open(
         key: LogKey,
         store: Arc<dyn Store>,
-        clock: Clock,
+        (clock, witness): (Clock, Arc<Witness>),
         saver: Saver,
         retention: Retention,
     ) -> Result<Arc<Self>, Error> {
@@ -86,6 +88,7 @@ impl Log {
             key,
             store,
             clock,
+            witness,
             tail: Mutex::new(tail),
             next: watch::Sender::new(next),
             writer: tokio::sync::Mutex::new(None),
@@ -107,14 +110,14 @@ impl Log {
             return Ok(Appended { kept: new.content.len() as u64, duplicates: 0 });
         };
         let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
-        let fresh = dedup.fresh(&new.region, &prints, new.received_at);
+        let fresh = dedup.fresh(&new.region, &prints, self.clock.now());
         let kept = if fresh.iter().all(|&fresh| fresh) { Some(events.clone()) } else { only(events, &fresh) };
         let kept_count = kept.as_ref().map_or(0, |kept| kept.len() as u64);
         if let Some(kept) = kept {
             let new = NewBatch { content: Content::Events(kept), ..new.clone() };
             self.publish(self.store.append(&self.key, new).await?);
         }
-        dedup.record(&new.region, &prints, new.received_at);
+        dedup.record(&new.region, &prints, self.clock.now());
         Ok(Appended { kept: kept_count, duplicates: events.len() as u64 - kept_count })
     }
 
@@ -129,14 +132,18 @@ impl Log {
             (None, _) => *writer = None,
             (Some(window), None) => {
                 let mut dedup = Dedup::new(window);
-                let since = self.store.first_since(&self.key, self.clock.wall_ms().before(window)).await?.0;
+                let since = self.store.first_since(&self.key, self.witness.older_than(window)).await?.0;
                 let end = self.range().1;
                 let mut after = since.max(end.saturating_sub(MOST_SIGHTINGS as u64)).saturating_sub(1);
                 while after + 1 < end {
                     let batches = self.store.read(&self.key, Sequence(after), REPLAYED_AT_ONCE).await?;
                     let Some(newest) = batches.last() else { break };
                     after = newest.last().0;
-                    batches.iter().for_each(|batch| dedup.replay(batch));
+                    let now = self.clock.now();
+                    for batch in &batches {
+                        let age = self.witness.age(batch.received_at, window);
+                        dedup.replay(batch, now.checked_sub(age).unwrap_or(now));
+                    }
                 }
                 *writer = Some(dedup);
             }
@@ -155,7 +162,7 @@ impl Log {
     /// When the store fails.
     pub(super) async fn trim(&self) -> Result<(), Error> {
         let retention = *lock(&self.retention);
-        let older_than = self.clock.wall_ms().before(retention.age);
+        let older_than = self.witness.older_than(retention.age);
         let state = self.store.trim(&self.key, older_than, retention.bytes).await?;
         self.trimmed(state.earliest.0);
         Ok(())

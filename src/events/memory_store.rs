@@ -28,6 +28,7 @@ pub(super) struct MemoryStore {
     /// What `is_new` and `last_clean_stop` say.
     pub(super) is_old: bool,
     pub(super) clean_stop: Option<UnixMillis>,
+    facts: Mutex<HashMap<&'static str, u64>>,
 }
 
 #[derive(Default)]
@@ -68,7 +69,9 @@ impl MemoryStore {
     pub(super) fn reopened(&self, clean_stop: bool) -> Self {
         let logs = std::mem::take(&mut *lock(&self.logs));
         let clean_stop = clean_stop.then_some(UnixMillis(1));
-        Self { logs: Mutex::new(logs), is_old: true, clean_stop, ..Self::default() }
+        let facts = std::mem::take(&mut *lock(&self.facts));
+        let (logs, facts) = (Mutex::new(logs), Mutex::new(facts));
+        Self { logs, facts, is_old: true, clean_stop, ..Self::default() }
     }
 
     fn with<T>(&self, log: &LogKey, work: impl FnOnce(&mut MemoryLog) -> T) -> T {
@@ -164,6 +167,16 @@ impl Store for MemoryStore {
 
     async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error> {
         Ok(self.with(log, |log| log.quarantine.iter().take(most).cloned().collect()))
+    }
+
+    async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        Ok(lock(&self.facts).get(name).copied())
+    }
+
+    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+        self.write().await?;
+        lock(&self.facts).extend(facts.iter().copied());
+        Ok(())
     }
 
     async fn ready(&self) -> Result<(), Error> {

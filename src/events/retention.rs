@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Events;
+use super::witness::KEPT_EVERY;
 
 /// How often logs are trimmed.
 pub(super) const TRIMMED_EVERY: Duration = Duration::from_secs(30);
@@ -22,6 +23,8 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
     let mut observe = tokio::time::interval(OBSERVED_EVERY);
     trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
     observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keep = tokio::time::interval(KEPT_EVERY);
+    keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -31,6 +34,11 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                 }
             }
             _ = observe.tick() => events.observe(),
+            _ = keep.tick() => {
+                if let Some(Err(error)) = stop.run_until_cancelled(events.0.witness.keep(&*events.0.store)).await {
+                    tracing::warn!(%error, "what was seen of the clock could not be kept");
+                }
+            }
         }
     }
 }

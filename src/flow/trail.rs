@@ -1,8 +1,9 @@
 //! A [`Trail`]: what is known of a request, written as one log line and counted once, when its answer ended.
 //!
 //! Invariants: the line is written on drop, so every request has one, however it ended; it says whether the answer was
-//! handed over. It holds no header value, no body, no path (users' ids and handles stand in paths) and of the query
-//! only the parameters' names. Labels of metrics come from the configuration and from fixed sets.
+//! handed over. It holds no header value, no body, no path (users' ids and handles stand in paths), no app that is not
+//! configured, and of the query only the parameters' names, as far as they are words. Labels of metrics come from the
+//! configuration and from fixed sets.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::names::{AppId, ClientName};
 use crate::refusal::Refusal;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::route::Route;
+use crate::route::query::printable;
 
 /// The most of a query's parameter names that a log line shows, in bytes.
 const MOST_OF_QUERY: usize = 128;
@@ -118,10 +120,10 @@ impl Trail {
         self.client = Some(name.clone());
     }
 
-    /// What is asked.
-    pub fn route(&mut self, route: &Route) {
+    /// What is asked, of an app that `exists` or not.
+    pub fn route(&mut self, route: &Route, exists: bool) {
         self.route = route.name();
-        self.app = Some(route.app.clone());
+        self.app = exists.then(|| route.app.clone());
     }
 
     /// It is in hand from now on, to the end of its answer.
@@ -284,7 +286,7 @@ fn query_names(query: &str) -> String {
         if !names.is_empty() {
             names.push(',');
         }
-        names.push_str(name);
+        names.push_str(printable(name));
     }
     names
 }
@@ -296,7 +298,8 @@ mod tests {
     #[test]
     fn of_a_query_only_names_are_kept() {
         assert_eq!(query_names("limit=5&subscription=secret&&secret2&from=x"), "limit,subscription,from");
+        assert_eq!(query_names("X3cret-9=&limit=&%41="), "…,limit,…");
         assert_eq!(query_names(""), "");
-        assert!(query_names(&format!("{}=1", "x".repeat(500))).len() < 10);
+        assert!(query_names(&"x=1&".repeat(500)).len() < 140);
     }
 }

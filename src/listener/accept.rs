@@ -29,7 +29,9 @@ where
             // One connection waits here, the others in the system's queue. A slot taken before the accept would be
             // lost to the other listeners for as long as nobody comes. The semaphore is never closed.
             let Ok(slot) = limits.slots.clone().acquire_owned().await else { return };
-            let serving = connection::serve(stream, Arc::new(conn), handler.clone(), limits.clone(), tasks.stopping());
+            let (conn, stopping) = (Arc::new(conn), tasks.stopping());
+            // In a box, as in `Tasks::spawn`.
+            let serving = Box::pin(connection::serve(stream, conn, handler.clone(), limits.clone(), stopping));
             tasks.spawn(Kind::Connection, async move {
                 serving.await;
                 drop(slot);

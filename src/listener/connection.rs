@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -15,29 +15,46 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
+use super::allowance::Allowance;
 use super::framing::{Protocol, Watch};
 use super::io::Io;
+use super::stream::Spawned;
 use crate::body::Body;
 use crate::body::handover::Wire;
-use crate::conn::Conn;
+use crate::conn::{Conn, Fault};
 
-/// Bytes of a request's head: line and headers.
+/// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
 const MOST_OF_HEAD: usize = 64_000;
 /// Headers of a request.
 const MOST_HEADERS: usize = 128;
 /// Requests at a time on one HTTP/2 connection.
 const MOST_STREAMS: u32 = 256;
+/// Bytes that may come in unread on one HTTP/2 stream, and on all of a connection together. Bodies are small and read
+/// at once: a larger window would only let more of them be held. (hyper's own are 1 MiB each.)
+const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
+/// Bytes of one HTTP/2 stream's answer that wait to be written. `Body` gives 16 KiB at a time.
+const MOST_TO_SEND: usize = 64 << 10;
+/// Streams that a caller opened and reset before they were looked at (CVE-2023-44487).
+const MOST_RESET_UNSEEN: usize = 20;
+/// Streams that we reset because a caller broke the protocol on them (CVE-2025-8671): an honest one breaks none.
+const MOST_RESET_BY_US: usize = 64;
+/// Requests on one HTTP/2 connection that a caller takes back before they are answered, at once and a second
+/// (CVE-2023-44487, where the stream was looked at): a request costs its work although nobody waits for it.
+const TAKEN_BACK: (u32, u32) = (200, 10);
 /// How often a quiet HTTP/2 peer is asked whether it lives, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How long an HTTP/2 connection may have no request: longer than the pools of clients keep one (90 seconds in Go's and
+/// in hyper's).
+const IDLE: Duration = Duration::from_secs(120);
 
 /// Serves a connection to its end.
 pub(super) async fn serve<S, H, F>(stream: S, conn: Arc<Conn>, handler: H, limits: Limits, stop: CancellationToken)
@@ -51,24 +68,36 @@ where
     let watch = Watch::default();
     // Declared before the connection, so dropped after it: a body dropped with the connection finds it closed.
     let _closed = CloseOnDrop(wire.clone());
-    let spawned = Spawned::default();
+    let spawned = Spawned::new(limits.write_timeout);
+    let taken_back = TakenBack::new();
     let mut streams = FuturesUnordered::new();
 
-    let io = TokioIo::new(Io::new(stream, wire.clone(), watch.clone()));
+    let io = TokioIo::new(Io::new(stream, wire.clone(), watch.clone(), limits.write_timeout));
     let service = service_fn(|mut request: Request<Incoming>| {
         let ticket = wire.ticket();
         let http2 = request.version() == Version::HTTP_2;
-        if !http2 && let Some(fault) = watch.next_head() {
+        let fault = if http2 { http2_fault(&request) } else { watch.next_head() };
+        if let Some(fault) = fault {
             request.extensions_mut().insert(fault);
         }
-        let (response, conn) = (handler(conn.clone(), request), conn.clone());
+        let unanswered = http2.then(|| taken_back.unanswered());
+        let spawned = spawned.clone();
+        // In a box: a connection without a request holds nothing of a handler.
+        let (response, conn) = (Box::pin(handler(conn.clone(), request)), conn.clone());
         async move {
             let mut response = response.await;
-            // Requests that were sent ahead may be served in the same turn, before the shutdown below.
-            if conn.ends_soon() && !http2 {
+            if let Some(unanswered) = unanswered {
+                unanswered.answered();
+            }
+            // After a fault it is in doubt where the next request begins. And requests that were sent ahead may be served
+            // in the same turn, before the shutdown below.
+            if !http2 && (fault.is_some() || conn.ends_soon()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response.body_mut().bind(ticket, http2);
+            let meter = response.body_mut().bind(ticket, http2);
+            if http2 {
+                spawned.answered(meter);
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -76,8 +105,9 @@ where
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
-    // Until the protocol is known no timer of hyper's runs.
+    // Until the protocol is known no timer of hyper's runs. Later, on HTTP/2: how long it may be idle.
     let mut mute = pin!(tokio::time::sleep(limits.header_read_timeout));
+    let mut was_busy = true;
 
     let ended = poll_fn(|cx| {
         if !stopped && stopping.as_mut().poll(cx).is_ready() {
@@ -100,10 +130,35 @@ where
             if new.is_empty() {
                 break;
             }
+            // Also when they are over before this turn is.
+            was_busy = true;
             streams.extend(new);
         }
-        if watch.protocol() == Protocol::Unknown && mute.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err("no request came in time".to_owned()));
+        if taken_back.are_too_many() {
+            return Poll::Ready(Err("too many requests were taken back".to_owned()));
+        }
+        match watch.protocol() {
+            Protocol::Unknown if mute.as_mut().poll(cx).is_ready() => {
+                return Poll::Ready(Err("no request came in time".to_owned()));
+            }
+            Protocol::Http2 => {
+                let is_busy = !streams.is_empty();
+                if was_busy && !is_busy {
+                    mute.as_mut().reset(Instant::now() + IDLE);
+                }
+                was_busy = is_busy;
+                if !is_busy && mute.as_mut().poll(cx).is_ready() {
+                    if stopped {
+                        return Poll::Ready(Err("the peer does not end an idle connection".to_owned()));
+                    }
+                    stopped = true;
+                    connection.as_mut().graceful_shutdown();
+                    mute.as_mut().reset(Instant::now() + limits.header_read_timeout);
+                    // The new time is to be waited for, and the farewell to be written.
+                    cx.waker().wake_by_ref();
+                }
+            }
+            Protocol::Unknown | Protocol::Http1 => {}
         }
         Poll::Pending
     });
@@ -112,6 +167,11 @@ where
     }
 }
 
+/// What a caller can make one connection hold, at the worst: on HTTP/1.1 a head of 64 KB or as much of a body that waits
+/// to be read, 64 KB of answers that wait to be written, and what the body of the one request in hand may have
+/// (`server.request_body_limit`). On HTTP/2 256 KiB that came in (`WINDOWS`), a head of up to 64 KB in the making, and
+/// for each of 256 streams a body in the making, a decoded head of up to 64 KB while its handler runs, and 64 KiB of
+/// its answer; an answer itself is shared or bounded by what makes it.
 fn builder(limits: &Limits, spawned: Spawned) -> auto::Builder<Spawned> {
     let mut builder = auto::Builder::new(spawned);
     builder
@@ -126,25 +186,64 @@ fn builder(limits: &Limits, spawned: Spawned) -> auto::Builder<Spawned> {
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .max_concurrent_streams(MOST_STREAMS)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .max_send_buf_size(MOST_TO_SEND)
+        .max_pending_accept_reset_streams(MOST_RESET_UNSEEN)
+        .max_local_error_reset_streams(MOST_RESET_BY_US)
         .max_header_list_size(u32::try_from(MOST_OF_HEAD).unwrap_or(u32::MAX));
     builder
 }
 
-type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What no head may hold on HTTP/2 and its parser lets pass (RFC 9113, 8.2.1); `route::target` sees to the target. As
+/// many headers are taken as on HTTP/1.1.
+fn http2_fault<B>(request: &Request<B>) -> Option<Fault> {
+    let is_odd = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        bytes.trim_ascii().len() != bytes.len()
+    };
+    if request.headers().len() > MOST_HEADERS {
+        return Some(Fault::Http2("more headers than are taken"));
+    }
+    if request.headers().values().any(is_odd) {
+        return Some(Fault::Http2("a header's value begins or ends with white space"));
+    }
+    None
+}
 
-/// Where hyper's HTTP/2 puts the futures of its streams: they are polled by the connection's own task.
-#[derive(Clone, Default)]
-struct Spawned(Arc<Mutex<Vec<Boxed>>>);
+/// Counts the requests that callers take back before they have an answer. Cheap to clone.
+#[derive(Clone)]
+struct TakenBack(Arc<Mutex<(Allowance, bool)>>);
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawned {
-    fn execute(&self, stream: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(stream));
+impl TakenBack {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new((Allowance::new(TAKEN_BACK.0, TAKEN_BACK.1), false))))
+    }
+
+    fn unanswered(&self) -> Unanswered {
+        Unanswered(Some(self.clone()))
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 }
 
-impl Spawned {
-    fn take(&self) -> Vec<Boxed> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+/// A request that has no answer yet. Counted as taken back when dropped so.
+struct Unanswered(Option<TakenBack>);
+
+impl Unanswered {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(taken_back) = &self.0 {
+            let mut count = taken_back.0.lock().unwrap_or_else(PoisonError::into_inner);
+            count.1 |= !count.0.take();
+        }
     }
 }
 

@@ -1,25 +1,32 @@
-//! Follows the heads of HTTP/1.1 requests as their bytes come in, beside hyper's own parser.
+//! Follows the bytes of HTTP/1.1 requests as they come in, beside hyper's own parser.
 //!
-//! Why: hyper mends some malformed heads without a word. Of `Content-Length` and `Transfer-Encoding` together it
-//! takes the first out of the header map (and closes the connection after), of equal `Content-Length` lines it keeps
-//! one, and a fragment is cut off a target. Each of these is how a proxy before us and we could read two different
-//! requests, so each is to be refused; but the handler cannot see them. What is found here goes with the request as a
-//! [`Fault`].
+//! Why: hyper mends some malformed messages without a word, as RFC 9112 lets it. Of `Content-Length` and
+//! `Transfer-Encoding` together it takes the first out of the header map (and closes the connection after), of equal
+//! `Content-Length` lines it keeps one, a fragment is cut off a target, a line may end in a bare LF, a chunk's size may
+//! be followed by anything. Each of these is how a proxy before us and we could read two different requests, so each is
+//! to be refused; but the handler cannot see them. What is found in a head goes with the request as a [`Fault`], and the
+//! answer is the connection's last. What is found after a head, in a chunked body, breaks the body off: see [`Fed`].
 //!
 //! It also finds quotation marks in request lines: the vendor's own examples write `destination="userA"` raw, which no
-//! URI may hold (RFC 3986, 2) and hyper refuses. The connection's IO escapes them on the way in.
+//! URI may hold (RFC 3986, 2) and hyper refuses. The connection's IO escapes them on the way in. Of HTTP/2 it follows
+//! the frames, against floods (`frames`).
 //!
-//! Invariant: this decides nothing about what hyper accepts. Where it cannot follow (hyper then refuses, too, or closes
+//! Invariant: it only takes away from what hyper accepts. Where it cannot follow (hyper then refuses, too, or closes
 //! the connection), every later request of the connection is at fault.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::frames::Frames;
 use crate::conn::Fault;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The bytes of a header line that are looked at: enough for the two names and any sane length.
 const LOOKED_AT: usize = 64;
+/// The bytes of empty lines before a request line: RFC 9112, 2.2 asks to pass over one at least.
+const BLANK: usize = 8;
+/// The bytes of a chunk: no body may have more, whatever `request_body_limit` says.
+const MOST_OF_CHUNK: u64 = 1 << 30;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,22 +93,32 @@ pub(super) struct Framing {
     head: Head,
     /// Bytes of the preface seen so far.
     preface: usize,
+    /// The last byte fed.
+    last: u8,
+}
+
+/// What was found in the bytes fed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fed {
+    /// Where request lines hold a quotation mark.
+    pub(super) quotes: Vec<usize>,
+    /// From where on nothing may be believed, and why: the bytes before go to hyper, the connection's input ends.
+    pub(super) broken: Option<(usize, &'static str)>,
 }
 
 #[derive(Debug, Default)]
 struct Head {
     lengths: u32,
     length: u64,
-    encoded: bool,
-    fragment: bool,
-    /// A length that is no number: hyper refuses it.
-    bad_length: bool,
+    codings: u32,
+    /// The first fault that is one whatever else is in the head.
+    fault: Option<Fault>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Before a request line. Empty lines are passed over, as hyper does.
-    Start,
+    /// Before a request line, after so many bytes of empty lines.
+    Start(usize),
     RequestLine,
     /// In a header line: its first bytes.
     Header(Vec<u8>),
@@ -115,136 +132,184 @@ enum State {
     ChunkEnd,
     /// In a trailer line that has (or has not) bytes.
     Trailer(bool),
+    /// HTTP/2.
+    Frames(Box<Frames>),
     /// Not followed.
     Off,
 }
 
 impl Framing {
     pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, state: State::Start, heads: 0, head: Head::default(), preface: 0 }
+        Self { watch, state: State::Start(0), heads: 0, head: Head::default(), preface: 0, last: 0 }
     }
 
-    /// The next bytes of the connection. Says where in them request lines hold a quotation mark.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<usize> {
-        if self.watch.protocol() == Protocol::Unknown {
-            self.tell_protocol(bytes);
-        }
-        let mut quotes = Vec::new();
+    /// The next bytes of the connection.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Fed {
+        let mut fed = Fed::default();
         let mut rest = bytes;
+        if self.watch.protocol() == Protocol::Unknown {
+            rest = &bytes[self.tell_protocol(bytes)..];
+        }
         while !rest.is_empty() && !matches!(self.state, State::Off) {
+            let start = bytes.len() - rest.len();
             let is_request_line = matches!(self.state, State::RequestLine);
-            let used = self.step(rest);
+            let used = match self.step(rest) {
+                Ok(used) => used,
+                Err(why) => {
+                    self.state = State::Off;
+                    self.lose(self.heads);
+                    fed.broken = Some((start, why));
+                    break;
+                }
+            };
             if is_request_line {
-                let start = bytes.len() - rest.len();
-                quotes.extend((0..used).filter(|&at| rest[at] == b'"').map(|at| start + at));
+                fed.quotes.extend((0..used).filter(|&at| rest[at] == b'"').map(|at| start + at));
+            }
+            if let Some(&last) = rest[..used].last() {
+                self.last = last;
             }
             rest = &rest[used..];
         }
-        self.watch.found().between = matches!(self.state, State::Start);
-        quotes
+        self.watch.found().between = matches!(self.state, State::Start(_));
+        fed
     }
 
-    fn tell_protocol(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
+    /// So many bytes were taken of what we wrote.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        if let State::Frames(frames) = &mut self.state {
+            frames.wrote(bytes);
+        }
+    }
+
+    /// Says how many of the bytes end the preface of HTTP/2; none when they do not.
+    fn tell_protocol(&mut self, bytes: &[u8]) -> usize {
+        for (at, &byte) in bytes.iter().enumerate() {
             if byte != PREFACE[self.preface] {
                 self.watch.found().protocol = Protocol::Http1;
-                return;
+                return 0;
             }
             self.preface += 1;
             if self.preface == PREFACE.len() {
                 self.watch.found().protocol = Protocol::Http2;
-                self.state = State::Off;
-                return;
+                self.state = State::Frames(Box::new(Frames::new()));
+                return at + 1;
             }
         }
+        0
     }
 
-    /// Takes some of the bytes; says how many, at least one.
-    fn step(&mut self, bytes: &[u8]) -> usize {
+    /// Takes some of the bytes; says how many (none at most once in a row), or what is wrong with them.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let (line, used, ends) = match bytes.iter().position(|&b| b == b'\n') {
             Some(at) => (&bytes[..at], at + 1, true),
             None => (bytes, bytes.len(), false),
         };
+        // RFC 9112, 2.2 lets a bare LF end a line; who else reads the connection may not.
+        let is_bare = ends && line.last().copied().unwrap_or(self.last) != b'\r';
         match &mut self.state {
-            State::Start => {
-                let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-                if blank == 0 {
+            State::Start(blank) => {
+                let some = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
+                *blank += some;
+                if *blank > BLANK {
+                    return Err("empty lines instead of a request");
+                }
+                if some == 0 {
                     self.head = Head::default();
                     self.state = State::RequestLine;
+                } else if bytes[..some].iter().enumerate().any(|(at, &b)| {
+                    let before = if at == 0 { self.last } else { bytes[at - 1] };
+                    b == b'\n' && before != b'\r'
+                }) {
+                    return Err("an empty line ends without CR");
                 }
-                blank
+                return Ok(some);
             }
             State::RequestLine => {
-                self.head.fragment |= line.contains(&b'#');
+                if line.contains(&b'#') {
+                    self.head.is_at(Fault::Fragment);
+                }
                 if ends {
                     self.state = State::Header(Vec::new());
                 }
-                used
             }
             State::Header(seen) => {
                 seen.extend_from_slice(&line[..line.len().min(LOOKED_AT - seen.len())]);
                 if ends {
                     let seen = std::mem::take(seen);
+                    if is_bare {
+                        self.head.is_at(Fault::BareLineFeed);
+                    }
                     if seen.is_empty() || seen == b"\r" {
                         self.head_ended();
                     } else {
                         self.head.look_at(&seen);
                     }
+                    return Ok(used);
                 }
-                used
             }
             State::Body(left) | State::Chunk(left) => {
                 let used = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= used as u64;
                 if *left == 0 {
-                    self.state = if matches!(self.state, State::Body(_)) { State::Start } else { State::ChunkEnd };
+                    self.state = if matches!(self.state, State::Body(_)) { State::Start(0) } else { State::ChunkEnd };
                 }
-                used
+                return Ok(used);
             }
-            State::ChunkSize(digits) => {
-                digits.extend_from_slice(&line[..line.len().min(LOOKED_AT - digits.len())]);
-                if ends {
-                    self.state = chunk(digits);
-                    if matches!(self.state, State::Off) {
-                        self.lose(self.heads);
-                    }
+            State::ChunkSize(seen) => {
+                if line.iter().any(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r')) || is_bare {
+                    return Err("a chunk's size is malformed");
                 }
-                used
+                seen.extend_from_slice(&line[..line.len().min(LOOKED_AT - seen.len())]);
+                if ends {
+                    self.state = chunk(seen).ok_or("a chunk's size is malformed")?;
+                }
+                return Ok(used);
             }
             State::ChunkEnd => {
                 if ends {
                     self.state = State::ChunkSize(Vec::new());
                 }
-                used
+                return Ok(used);
             }
             State::Trailer(has_bytes) => {
+                if is_bare {
+                    return Err("a trailer ends without CR");
+                }
                 *has_bytes |= line.iter().any(|&b| b != b'\r');
                 if ends {
-                    self.state = if *has_bytes { State::Trailer(false) } else { State::Start };
+                    self.state = if *has_bytes { State::Trailer(false) } else { State::Start(0) };
                 }
-                used
+                return Ok(used);
             }
-            State::Off => bytes.len(),
+            State::Frames(frames) => {
+                frames.feed(bytes).map_err(|_| "a flood of frames that do no work")?;
+                return Ok(bytes.len());
+            }
+            State::Off => return Ok(bytes.len()),
         }
+        if is_bare {
+            self.head.is_at(Fault::BareLineFeed);
+        }
+        Ok(used)
     }
 
     fn head_ended(&mut self) {
         let head = self.heads;
         self.heads += 1;
         let fault = match &self.head {
-            Head { encoded: true, lengths: 1.., .. } => Some(Fault::TwoLengths),
+            Head { codings: 1.., lengths: 1.., .. } => Some(Fault::TwoLengths),
             Head { lengths: 2.., .. } => Some(Fault::LengthTwice),
-            Head { fragment: true, .. } => Some(Fault::Fragment),
-            _ => None,
+            Head { codings: 2.., .. } => Some(Fault::Coding),
+            Head { fault, .. } => *fault,
         };
         if let Some(fault) = fault {
             self.watch.found().faults.push_back((head, fault));
         }
         self.state = match &self.head {
-            // hyper reads no other request after this one.
-            Head { encoded: true, lengths: 1.., .. } | Head { bad_length: true, .. } => State::Off,
-            Head { encoded: true, .. } => State::ChunkSize(Vec::new()),
-            Head { length: 0, .. } => State::Start,
+            // The answer is the connection's last, or hyper's own.
+            _ if fault.is_some() => State::Off,
+            Head { codings: 1.., .. } => State::ChunkSize(Vec::new()),
+            Head { length: 0, .. } => State::Start(0),
             Head { length, .. } => State::Body(*length),
         };
         if matches!(self.state, State::Off) {
@@ -258,123 +323,61 @@ impl Framing {
 }
 
 impl Head {
+    fn is_at(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
     fn look_at(&mut self, line: &[u8]) {
         let Some(colon) = line.iter().position(|&b| b == b':') else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            self.encoded = true;
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            self.lengths += 1;
-            let whole = line.len() < LOOKED_AT;
-            match std::str::from_utf8(value).ok().filter(|_| whole).and_then(|v| v.parse().ok()) {
-                Some(length) => self.length = length,
-                None => self.bad_length = true,
+        let whole = line.len() < LOOKED_AT;
+        let name: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
+        match name.as_slice() {
+            // Gateway interfaces and some proxies read `_` as `-`.
+            b"transfer-encoding" | b"content-length" if line[..colon].contains(&b'_') => self.is_at(Fault::LookAlike),
+            b"transfer-encoding" => {
+                self.codings += 1;
+                if !whole || !value.eq_ignore_ascii_case(b"chunked") {
+                    self.is_at(Fault::Coding);
+                }
             }
+            b"content-length" => {
+                self.lengths += 1;
+                match plain_number(value).filter(|_| whole) {
+                    Some(length) => self.length = length,
+                    None => self.is_at(Fault::LengthOdd),
+                }
+            }
+            // A transfer coding where a content coding stands.
+            b"content-encoding" if value.to_ascii_lowercase().starts_with(b"chunk") => self.is_at(Fault::LookAlike),
+            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => self.is_at(Fault::Expectation),
+            _ => {}
         }
     }
 }
 
-/// The state after a chunk's size line.
-fn chunk(line: &[u8]) -> State {
+/// Digits and nothing else, without a leading zero: some read it as the sign of an octal number.
+fn plain_number(value: &[u8]) -> Option<u64> {
+    let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || !value.starts_with(b"0"));
+    std::str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
+}
+
+/// The state after a chunk's size line: hexadecimal digits, then CR or an extension with a name (RFC 9112, 7.1.1) and
+/// nothing else. (That the line holds no other CR hyper sees to.)
+fn chunk(line: &[u8]) -> Option<State> {
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let goes_on_well = match line.get(digits..)? {
+        [b'\r'] => true,
+        [b';', name, ..] => name.is_ascii_alphanumeric(),
+        _ => false,
+    };
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok());
-    match size {
-        None => State::Off,
-        Some(0) => State::Trailer(false),
-        Some(size) => State::Chunk(size),
+    match size.filter(|_| goes_on_well)? {
+        0 => Some(State::Trailer(false)),
+        size @ 1..=MOST_OF_CHUNK => Some(State::Chunk(size)),
+        _ => None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GOOD: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-    /// The faults of the heads in these bytes, fed in pieces of `piece`.
-    fn faults(bytes: &str, piece: usize, heads: usize) -> (Vec<Option<Fault>>, bool) {
-        let watch = Watch::default();
-        let mut framing = Framing::new(watch.clone());
-        bytes.as_bytes().chunks(piece).for_each(|piece| drop(framing.feed(piece)));
-        ((0..heads).map(|_| watch.next_head()).collect(), watch.is_between_requests())
-    }
-
-    #[test]
-    fn quotation_marks_are_found_in_request_lines_and_nowhere_else() {
-        let post = "POST /a?\"b\"=c HTTP/1.1\r\nContent-Length: 3\r\nX: \"\r\n\r\n\"\"\"";
-        let bytes = format!("{post}{GOOD}GET /\" HTTP/1.1\r\n");
-        let last = bytes.rfind('"').unwrap();
-        for piece in [1, 3, 7, 1000] {
-            let mut framing = Framing::new(Watch::default());
-            let mut found = Vec::new();
-            for (n, part) in bytes.as_bytes().chunks(piece).enumerate() {
-                found.extend(framing.feed(part).iter().map(|at| n * piece + at));
-            }
-            assert_eq!(found, [8, 10, last], "in pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn what_hyper_mends_is_found_wherever_the_bytes_are_cut() {
-        let post = |headers: &str, body: &str| format!("POST /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}");
-        let both = post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n");
-        let turned = post("transfer-encoding:chunked\r\nCONTENT-LENGTH:3\r\n", "");
-        let twice = post("Content-Length: 3\r\nContent-Length: 3\r\n", "abc");
-        let sized = post("content-length:  27 \r\n", &GOOD.replace("Host", "Cook"));
-        let chunked =
-            post("Transfer-Encoding: chunked\r\n", "1a;x=y\r\nGET /#x HTTP/1.1\r\n\r\nabcdef\r\n0\r\nT: v\r\n\r\n");
-        let fragment = "\r\n\r\nGET /x#y HTTP/1.1\nHost: a\n\n";
-        for (bytes, expected, between) in [
-            (GOOD.to_owned(), vec![None], true),
-            (format!("{sized}{fragment}"), vec![None, Some(Fault::Fragment)], true),
-            (format!("{chunked}{twice}{GOOD}"), vec![None, Some(Fault::LengthTwice), None], true),
-            (format!("{GOOD}{both}{GOOD}"), vec![None, Some(Fault::TwoLengths), Some(Fault::Unfollowed)], false),
-            (turned, vec![Some(Fault::TwoLengths)], false),
-            (post("Content-Length: 5\r\n", "abc"), vec![None], false),
-            ("GET / HT".to_owned(), vec![None], false),
-            (post("Transfer-Encoding: chunked\r\n", "zz\r\n"), vec![None, Some(Fault::Unfollowed)], false),
-        ] {
-            for piece in [1, 2, 3, 7, bytes.len()] {
-                assert_eq!(faults(&bytes, piece, expected.len()), (expected.clone(), between), "{bytes:?} by {piece}");
-            }
-        }
-    }
-
-    #[test]
-    fn http2_is_told_by_its_preface_and_not_followed() {
-        let watch = Watch::default();
-        let mut framing = Framing::new(watch.clone());
-        framing.feed(&PREFACE[..10]);
-        assert_eq!(watch.protocol(), Protocol::Unknown);
-        framing.feed(&PREFACE[10..]);
-        framing.feed(b"\0\0\x06\x04#\r\n\r\n");
-        assert_eq!((watch.protocol(), watch.next_head()), (Protocol::Http2, None));
-        let watch = Watch::default();
-        Framing::new(watch.clone()).feed(b"PRIX");
-        assert_eq!(watch.protocol(), Protocol::Http1);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
-        /// Bytes of a body never count as a head, however they look.
-        #[test]
-        fn a_body_is_passed_over(body in "[GETPOS /#:\\r\\nContent\\-Lengthcdx0-9]{0,80}", chunk in 1..20usize, piece in 1..40usize) {
-            let sized = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}{GOOD}", body.len());
-            prop_assert_eq!(faults(&sized, piece, 2), (vec![None, None], true));
-            let mut chunks = String::new();
-            for part in body.as_bytes().chunks(chunk) {
-                chunks += &format!("{:X}\r\n{}\r\n", part.len(), std::str::from_utf8(part).unwrap());
-            }
-            let chunked = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n{GOOD}");
-            prop_assert_eq!(faults(&chunked, piece, 2), (vec![None, None], true));
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), piece in 1..50usize) {
-            let mut framing = Framing::new(Watch::default());
-            bytes.chunks(piece).for_each(|piece| drop(framing.feed(piece)));
-        }
-    }
-}
+mod tests;

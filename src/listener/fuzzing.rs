@@ -24,7 +24,7 @@ pub fn follow<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, heads: usize) -> S
     let mut quotes = Vec::new();
     let mut at = 0;
     for piece in pieces {
-        quotes.extend(framing.feed(piece).into_iter().map(|quote| at + quote));
+        quotes.extend(framing.feed(piece).quotes.into_iter().map(|quote| at + quote));
         at += piece.len();
     }
     Seen { faults: (0..heads).map(|_| watch.next_head()).collect(), quotes, between: watch.is_between_requests() }

@@ -5,7 +5,9 @@
 //! - hyper answers by itself, with an empty 400, 414 or 431, what it cannot parse. While no request is in hand
 //!   nothing else can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says
 //!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
-//! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed.
+//! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed; where it
+//!   cannot be believed any more (see `framing::Fed`) it ends.
+//! - A caller that does not take what is written to it is cut when our [`Patience`] is over.
 //! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the
 //!   connection is closed, what still comes is read away for a while. Otherwise the system would reset the connection
 //!   and the answer with it.
@@ -20,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::framing::{Framing, Protocol, Watch};
+use super::patience::Patience;
 use crate::body::handover::Wire;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
@@ -38,13 +41,18 @@ pub(super) struct Io<S> {
     own: Bytes,
     /// What came in and, escaped, had no room in the reader's buffer.
     held: Bytes,
+    /// Nothing more is read: why.
+    broken: Option<&'static str>,
+    patience: Patience,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
-    pub(super) fn new(stream: S, wire: Wire, watch: Watch) -> Self {
+    pub(super) fn new(stream: S, wire: Wire, watch: Watch, write_timeout: Duration) -> Self {
         let framing = Framing::new(watch.clone());
-        Self { stream, wire, watch, framing, own: Bytes::new(), held: Bytes::new(), linger: None }
+        let patience = Patience::new(write_timeout);
+        let (own, held) = (Bytes::new(), Bytes::new());
+        Self { stream, wire, watch, framing, own, held, broken: None, patience, linger: None }
     }
 
     /// Whether these bytes are an answer of hyper's own; ours takes its place then.
@@ -61,9 +69,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
         true
     }
 
+    /// What the stream said, unless the caller has kept it waiting for too long.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, said: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if said.is_pending() {
+            ready!(self.patience.poll_over(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller does not take its answer")));
+        }
+        said
+    }
+
     fn poll_write_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.own.is_empty() {
-            let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.own))?;
+            let said = Pin::new(&mut self.stream).poll_write(cx, &self.own);
+            let n = ready!(self.in_time(cx, said))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -111,12 +129,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
         let this = self.get_mut();
         if this.held.is_empty() {
             let before = buf.filled().len();
+            if let Some(why) = this.broken {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            let quotes = this.framing.feed(&buf.filled()[before..]);
-            if quotes.is_empty() {
+            let fed = this.framing.feed(&buf.filled()[before..]);
+            if let Some((at, why)) = fed.broken {
+                this.broken = Some(why);
+                buf.set_filled(before + at);
+                // Nothing read would mean the end of the input, which is no fault.
+                if at == 0 {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
+            }
+            if fed.quotes.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            this.held = escaped(&buf.filled()[before..], &quotes);
+            this.held = escaped(&buf.filled()[before..], &fed.quotes);
             buf.set_filled(before);
         }
         let room = this.held.len().min(buf.remaining());
@@ -156,7 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
         {
             return Poll::Ready(Ok(bufs.iter().map(|b| b.len()).sum()));
         }
-        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        let said = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let taken = ready!(this.in_time(cx, said))?;
+        this.patience.took(taken as u64);
+        this.framing.wrote(taken);
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -166,7 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_write_own(cx))?;
-        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        let said = Pin::new(&mut this.stream).poll_flush(cx);
+        ready!(this.in_time(cx, said))?;
+        this.patience.took_all();
         this.wire.flushed();
         Poll::Ready(Ok(()))
     }
@@ -175,7 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
         let this = self.get_mut();
         ready!(this.poll_write_own(cx))?;
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            let said = Pin::new(&mut this.stream).poll_shutdown(cx);
+            ready!(this.in_time(cx, said))?;
             // On HTTP/2 frames come until the peer has read our GOAWAY; hyper has seen to that before.
             if this.watch.protocol() != Protocol::Http1 || this.watch.is_between_requests() {
                 return Poll::Ready(Ok(()));

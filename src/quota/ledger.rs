@@ -16,6 +16,9 @@ use crate::config::Limit;
 
 /// The grain of timers and clocks here and at the vendor's.
 pub(super) const GRAIN: Duration = Duration::from_millis(2);
+/// How long what an earlier run has sent may be on its way after that run's death: one packet lost and sent again.
+pub(super) const ON_THE_WAY: Duration = Duration::from_millis(500);
+
 /// Two machines' clocks run apart by at most 500 parts in a million while one is being slewed (adjtimex(2)).
 const SKEW_PARTS: u32 = 2000;
 /// No window is longer. Keeps sums of times far from overflow.
@@ -38,7 +41,7 @@ impl Ledger {
         let seats = limit.requests.get();
         let opens_at = match begin {
             Begin::Full => now,
-            Begin::Empty => later(now, cycle(limit)),
+            Begin::Empty => later(later(now, ON_THE_WAY), cycle(limit)),
         };
         Self {
             limit,

@@ -83,7 +83,8 @@ pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusa
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = text(name).ok_or_else(|| Refusal::bad("query: a name holds a bad percent-encoding"))?;
-        let value = text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", cut(&name))))?;
+        let value =
+            text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", printable(&name))))?;
         Ok((name, value))
     })
     .collect()
@@ -114,12 +115,14 @@ fn expected(name: &str) -> &'static str {
 }
 
 fn unknown(name: &str) -> Refusal {
-    Refusal::bad(format!("{}: unknown parameter", cut(name)))
+    Refusal::bad(format!("{}: unknown parameter", printable(name)))
 }
 
-/// A caller's own text, cut, so that an answer or a log line has a bounded size.
-fn cut(name: &str) -> String {
-    name.chars().take(64).collect()
+/// A parameter's name as answers and the log may repeat it: a word. Anything else is the caller's own text, and may be a
+/// key that was pasted into the wrong place.
+pub(crate) fn printable(name: &str) -> &str {
+    let is_word = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b'-';
+    if (1..=24).contains(&name.len()) && name.bytes().all(is_word) { name } else { "…" }
 }
 
 /// `20s`, or plain seconds.

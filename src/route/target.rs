@@ -43,11 +43,16 @@ impl Hosts {
         if head.uri.path() == "*" {
             return Err(Refusal::bad("target: `*` names nothing here"));
         }
-        let absolute = head.version < Version::HTTP_2 && head.method != Method::CONNECT;
-        match head.uri.authority().filter(|_| absolute) {
-            None => Ok(()),
-            Some(authority) if authority.as_str().contains('@') => Err(Refusal::bad("target: holds user information")),
-            Some(authority) => {
+        let Some(authority) = head.uri.authority() else { return Ok(()) };
+        if authority.as_str().contains('@') {
+            return Err(Refusal::bad("target: holds user information"));
+        }
+        if !has_plain_port(authority) || !matches!(head.uri.scheme_str(), None | Some("http" | "https")) {
+            return Err(Refusal::bad("target: not of http or https"));
+        }
+        match head.version < Version::HTTP_2 && head.method != Method::CONNECT {
+            false => Ok(()),
+            true => {
                 let named = host_and_port(authority, head.uri.scheme_str());
                 let ours = self.upstream.contains(&named) || local.is_some_and(|at| is_at(&named, at));
                 if ours { Ok(()) } else { Err(Refusal::NoSuchRoute) }
@@ -68,7 +73,7 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
     if host.is_empty() && head.version < Version::HTTP_2 {
         return Ok(());
     }
-    let parsed = Authority::try_from(host.as_bytes()).ok().filter(|a| !a.as_str().contains('@'));
+    let parsed = Authority::try_from(host.as_bytes()).ok().filter(|a| !a.as_str().contains('@') && has_plain_port(a));
     let Some(parsed) = parsed else { return Err(Refusal::bad("Host: not a host")) };
     match head.uri.authority() {
         // RFC 9113, 8.3.1. (On HTTP/1.1 the absolute form wins, RFC 9112, 3.2.2.)
@@ -88,6 +93,18 @@ fn check_framing(head: &Parts) -> Result<(), Refusal> {
         }
         (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(Refusal::bad("Transfer-Encoding: only chunked, and once")),
+    }
+}
+
+/// Whether what follows the host is nothing or a port's number: the library takes anything, and reads it as no port.
+fn has_plain_port(authority: &Authority) -> bool {
+    let after = authority.as_str().split_at(authority.as_str().rfind('@').map_or(0, |at| at + 1)).1;
+    match after.strip_prefix(authority.host()) {
+        Some("") => true,
+        Some(port) => {
+            port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok())
+        }
+        None => false,
     }
 }
 
@@ -143,7 +160,10 @@ mod tests {
             let checked = check(target, &[("host", "any")], Version::HTTP_11);
             assert_eq!(checked, if ours { Ok(()) } else { Err(Refusal::NoSuchRoute) }, "{target}");
         }
-        assert!(check("http://u@api.agrtc.cn/dev", &[("host", "h")], Version::HTTP_11).is_err());
+        for target in ["http://u@api.agrtc.cn/dev", "http://api.agrtc.cn:99999/dev", "ftp://api.agrtc.cn/dev"] {
+            let checked = check(target, &[("host", "h")], Version::HTTP_11);
+            assert!(matches!(checked, Err(Refusal::BadRequest(_))), "{target}");
+        }
         // On HTTP/2 every target has an authority: it says nothing about a proxy.
         assert_eq!(check("http://gateway.internal/dev", &[], Version::HTTP_2), Ok(()));
     }
@@ -157,6 +177,10 @@ mod tests {
             (&[("host", "a b")], v11),
             (&[("host", "u@a")], v11),
             (&[("host", "a/b")], v11),
+            (&[("host", "a:b")], v11),
+            (&[("host", "a:")], v11),
+            (&[("host", "a:+80")], v11),
+            (&[("host", "a:99999")], v11),
             (&[("host", "a"), ("transfer-encoding", "gzip, chunked")], v11),
             (&[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], v11),
             (&[("host", "a"), ("transfer-encoding", "chunked"), ("content-length", "3")], v11),

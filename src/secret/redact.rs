@@ -3,9 +3,9 @@
 //! | form | as |
 //! | --- | --- |
 //! | as it is | `s3/cr+t` |
-//! | JSON | `s3\/cr+t`, `s3\u002fcr\u002bt` |
+//! | JSON | `s3\/cr+t`, `s3\u002fcr\u002bt`, `\u0073\u0033…` |
 //! | percent-encoded | `s3%2Fcr%2Bt`, `s3%2fcr%2bt`, `%73%33…` |
-//! | HTML | `a&amp;b`, `a&#43;b` |
+//! | HTML | `a&amp;b`, `a&#43;b`, `&#97;&#38;…` |
 //! | hex | `73332f…`, `73332F…` |
 //! | base64, within any longer text that was encoded | both alphabets, all three offsets |
 //!
@@ -123,6 +123,9 @@ fn forms_of(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex = each(secret, |_| false, |out, b| write!(out, "{b:02x}"));
     let is_word = |b: u8| b.is_ascii_alphanumeric();
     let unicode = each(secret, is_word, |out, b| write!(out, "\\u{b:04x}"));
+    let unicode_all = each(secret, |_| false, |out, b| write!(out, "\\u{b:04x}"));
+    let capital_all = each(secret, |_| false, |out, b| write!(out, "\\u{b:04X}"));
+    let decimal_all = each(secret, |_| false, |out, b| write!(out, "&#{b};"));
     let capital = each(secret, is_word, |out, b| write!(out, "\\u{b:04X}"));
     let decimal = each(secret, |b| is_word(b) || b"/=-_.:".contains(&b), |out, b| write!(out, "&#{b};"));
     let mut forms = vec![
@@ -137,6 +140,9 @@ fn forms_of(secret: &[u8]) -> Vec<Vec<u8>> {
         unicode.into_bytes(),
         capital.into_bytes(),
         decimal.into_bytes(),
+        unicode_all.into_bytes(),
+        capital_all.into_bytes(),
+        decimal_all.into_bytes(),
         secret.to_vec(),
     ];
     if let Ok(text) = std::str::from_utf8(secret) {
@@ -213,6 +219,8 @@ mod tests {
             "p%2FL%2B4nt%22ed%26s3cr3t%3DZz%3F9",
             "p%2fL%2b4nt%22ed%26s3cr3t%3dZz%3f9",
             "p/L+4nt&quot;ed&amp;s3cr3t=Zz?9",
+            &SECRET.bytes().map(|b| format!("\\u{b:04x}")).collect::<String>(),
+            &SECRET.bytes().map(|b| format!("&#{b};")).collect::<String>(),
             &hex,
             &hex.to_ascii_uppercase(),
         ] {

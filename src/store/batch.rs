@@ -94,7 +94,8 @@ impl EventText {
     #[must_use]
     pub fn from_parts(text: Bytes, ends: Arc<[u32]>) -> Option<Self> {
         let last = *ends.last()?;
-        let rising = ends.windows(2).all(|w| w[0] < w[1]);
+        // No event is empty, and a comma stands between two.
+        let rising = ends[0] > 0 && ends.windows(2).all(|w| w[1] - 1 > w[0]);
         let commas = ends[..ends.len() - 1].iter().all(|&end| text.get(end as usize) == Some(&b','));
         (last as usize == text.len() && rising && commas).then_some(Self { text, ends })
     }
@@ -176,6 +177,9 @@ mod tests {
         assert_eq!(EventText::from_parts(text.clone(), whole.ends().into()), Some(whole));
         for ends in [&[][..], &[2], &[1, 5], &[5, 2], &[2, 6], &[2, 2, 5]] {
             assert_eq!(EventText::from_parts(text.clone(), ends.into()), None, "{ends:?}");
+        }
+        for (text, ends) in [("", &[0][..]), ("{},", &[2, 3]), (",{}", &[0, 3])] {
+            assert_eq!(EventText::from_parts(text.into(), ends.into()), None, "an empty event: {text:?}");
         }
     }
 }

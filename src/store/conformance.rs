@@ -28,6 +28,7 @@ macro_rules! conformance {
             time_finds_the_first_entry_received_since_even_when_the_clock_went_back
             cursors_and_quarantine_outlive_a_crash
             a_clean_stop_is_told_once
+            facts_outlive_a_crash_and_are_kept_together
             a_closed_store_says_so
             appends_at_once_to_many_logs_are_all_kept_in_order
         );
@@ -182,6 +183,17 @@ pub(crate) async fn a_clean_stop_is_told_once(home: &impl Home) {
         assert_eq!((store.is_new(), store.epoch(), store.last_clean_stop()), (false, epoch, told));
         home.leave(store).await;
     }
+}
+
+pub(crate) async fn facts_outlive_a_crash_and_are_kept_together(home: &impl Home) {
+    let store = home.open().await;
+    assert_eq!(store.fact("a").await.unwrap(), None);
+    store.keep_facts(&[("a", 1), ("b", u64::MAX)]).await.unwrap();
+    store.keep_facts(&[("a", 2)]).await.unwrap();
+    home.leave(store).await;
+    let store = home.open().await;
+    assert_eq!((store.fact("a").await.unwrap(), store.fact("b").await.unwrap()), (Some(2), Some(u64::MAX)));
+    assert_eq!(store.fact("c").await.unwrap(), None);
 }
 
 pub(crate) async fn a_closed_store_says_so(home: &impl Home) {

@@ -271,6 +271,18 @@ impl Store for EmbeddedStore {
         Ok(self.view(log, move |tx, row| read::quarantined(tx, row.id, most)).await?.unwrap_or_default())
     }
 
+    async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error> {
+        self.open_or_closed()?;
+        let shared = self.shared.clone();
+        let read = self.tasks.blocking(move || shared.engine.fact(name)).await;
+        self.counted(read.unwrap_or_else(|_| Err(panicked())))
+    }
+
+    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+        let facts = facts.to_vec();
+        self.counted(self.ask(|ack| Command::Facts(facts, ack)).await)
+    }
+
     async fn ready(&self) -> Result<(), Error> {
         self.open_or_closed()?;
         let (shared, reserve) = (self.shared.clone(), self.reserve);

@@ -1,9 +1,8 @@
-//! `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date.
+//! `Retry-After` (RFC 9110 section 10.2.3): seconds, or a date in any of the three forms of section 5.6.7.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::header::HeaderValue;
-use jiff::fmt::rfc2822::DateTimeParser;
 
 use crate::clock::UnixMillis;
 
@@ -17,8 +16,8 @@ pub(crate) fn parse(value: &HeaderValue, now: UnixMillis) -> Option<Duration> {
         // Too many digits for a number are still a long wait.
         return Some(text.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
     }
-    let date = DateTimeParser::new().parse_timestamp(text).ok()?;
-    let until = UnixMillis(u64::try_from(date.as_millisecond()).ok()?);
+    let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let until = UnixMillis(u64::try_from(date.as_millis()).ok()?);
     Some(until.since(now).min(LONGEST))
 }
 
@@ -35,6 +34,8 @@ mod tests {
             ("99999999999999999999999999", Some(86_400)),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10)),
+            ("Sun Nov  6 08:49:47 1994", Some(10)),
             ("-1", None),
             ("1.5", None),
             ("", None),

@@ -3,11 +3,11 @@
 
 mod ceilings;
 mod connections;
-mod events;
-mod handover;
+pub(crate) mod events;
+pub(crate) mod handover;
 mod history;
 mod identity;
 mod log;
 mod malformed;
 mod messages;
-mod stage;
+pub(crate) mod stage;

@@ -7,6 +7,7 @@ mod egress;
 mod events_service;
 mod front;
 mod history_service;
+mod hostile;
 mod layers;
 mod readme;
 mod simulator;

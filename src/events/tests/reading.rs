@@ -153,3 +153,48 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     assert_eq!(rig.take(by("a", 1)).await, numbers(12..13), "numbers go on after all was trimmed");
     assert_eq!(rig.log().range(), (13, 14));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_deletes_nothing_young() {
+    let mut config = config(&[]);
+    config.events.retention = Duration::from_secs(3600);
+    let rig = Rig::over(MemoryStore::default(), config).await;
+    rig.append(0..10).await;
+    for jump in [3_600_000, 365 * 24 * 3_600_000, -7_200_000] {
+        rig.clock.jump(jump);
+        tokio::time::advance(Duration::from_secs(300)).await;
+        rig.log().trim().await.unwrap();
+        assert_eq!(rig.log().range().0, 1, "{jump}");
+        rig.append(10..11).await;
+    }
+    // Nor does a restart in between make them old.
+    let rig = rig.restart().await;
+    rig.clock.jump(24 * 3_600_000);
+    let rig = rig.kill().await;
+    rig.log().trim().await.unwrap();
+    assert_eq!(rig.log().range().0, 1);
+    // They are removed when they are old by any clock.
+    tokio::time::advance(Duration::from_secs(3 * 3600)).await;
+    rig.log().trim().await.unwrap();
+    assert!(rig.log().range().0 > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.vendor.say("cn", [answer(0..5)]);
+    while rig.log().range().1 < 6 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rig.clock.jump(3_600_000);
+    rig.vendor.say("eu", [answer(0..3)]);
+    rig.until_seen(rig.vendor.seen() + 4).await;
+    let rig = rig.restart().await;
+    rig.clock.jump(3_600_000);
+    let rig = rig.restart().await;
+    rig.vendor.say("eu", [answer(3..6)]);
+    while rig.log().range().1 < 7 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.all().await, numbers(0..6));
+}

@@ -15,6 +15,9 @@ const RESPONSE: usize = 50_000;
 /// Bytes the "socket" holds.
 const SOCKET: usize = 1000;
 
+/// How long a caller may take nothing.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How a response ended.
 #[derive(Debug, PartialEq, Eq)]
 enum How {
@@ -50,7 +53,7 @@ fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks)
         async move { Response::new(body) }
     };
     let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
-    let limits = Limits::new(1, Duration::from_secs(1), Gauge::default());
+    let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
     let tasks = Tasks::new();
     tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
     (near, told, tasks)
@@ -162,7 +165,7 @@ async fn a_connection_that_a_handler_ends_answers_what_is_in_hand_and_takes_no_m
         let (near, far) = duplex(1 << 16);
         let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
         let tasks = Tasks::new();
-        let limits = Limits::new(1, Duration::from_secs(1), Gauge::default());
+        let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
         tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
         (near, tasks)
     };
@@ -184,4 +187,78 @@ async fn a_connection_that_a_handler_ends_answers_what_is_in_hand_and_takes_no_m
     });
     assert!(ended.0.is_ok());
     drop(tasks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_without_requests_is_ended_after_a_while() {
+    let (caller, _told, tasks) = connect(1 << 20);
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(hyper_util::rt::TokioExecutor::new(), TokioIo::new(caller))
+            .await
+            .unwrap();
+    let (tell, ended) = tokio::sync::oneshot::channel();
+    tasks.spawn(Kind::Linger, async move {
+        let _ = tell.send(connection.await.is_ok());
+    });
+    let began = Instant::now();
+    for _ in 0..3 {
+        let answer = sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap()).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+        tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
+    }
+    assert!(sender.is_ready(), "each request begins the time anew");
+    assert_eq!(ended.await, Ok(true), "by GOAWAY");
+    assert!(began.elapsed() < 3 * IDLE + Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_connection_whose_peer_answers_nothing_is_cut_also_in_the_middle_of_a_head() {
+    let (mut caller, _told, _tasks) = connect(1 << 20);
+    caller.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let began = Instant::now();
+    let mut all = Vec::new();
+    // A head that never ends makes no request.
+    caller.write_all(b"\0\0\x01\x01\0\0\0\0\x01\x82").await.unwrap();
+    let _ = caller.read_to_end(&mut all).await;
+    assert!(began.elapsed() < IDLE + Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_takes_nothing_of_its_answer_is_cut_when_patience_is_over() {
+    let (mut caller, mut told, _tasks) = connect(SOCKET);
+    caller.write_all(GET).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(told.recv().await, Some(How::Cut));
+    assert_eq!(began.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+    // A slow one is not, as long as it goes on.
+    let (mut caller, mut told, _tasks) = connect(SOCKET);
+    caller.write_all(GET).await.unwrap();
+    let began = Instant::now();
+    for _ in 0..RESPONSE / SOCKET {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        read_some(&mut caller, SOCKET).await;
+    }
+    read_some(&mut caller, 50).await;
+    assert_eq!(told.recv().await, Some(How::HandedOver));
+    assert!(began.elapsed() > WRITE_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_http2_a_stream_that_takes_nothing_is_reset_and_the_connection_stays() {
+    let (caller, mut told, tasks) = connect(1 << 20);
+    let (mut sender, connection) = http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .initial_stream_window_size(1000)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(caller))
+        .await
+        .unwrap();
+    tasks.spawn(Kind::Linger, async { drop(connection.await) });
+    let mut ask = || sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap());
+    let began = Instant::now();
+    let unread = ask().await.unwrap();
+    assert_eq!(told.recv().await, Some(How::Cut));
+    assert_eq!(began.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+    assert!(unread.into_body().collect().await.is_err());
+    let read = ask().await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(read.len(), RESPONSE);
+    assert_eq!(told.recv().await, Some(How::HandedOver));
 }

@@ -123,6 +123,29 @@ impl Engine {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// A number kept under a name.
+    pub(super) fn fact(&self, name: &str) -> Result<Option<u64>, Error> {
+        let key = fact_key(name);
+        self.read(|tx| {
+            let meta = tx.open_table(META).map_err(failed)?;
+            let value = meta.get(key.as_str()).map_err(failed)?;
+            value.map(|value| decode_number(Key::Meta(&key), value.value())).transpose()
+        })
+    }
+
+    /// Keeps numbers under names.
+    pub(super) fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+        self.commit(|tx| {
+            let mut meta = tx.open_table(META).map_err(failed)?;
+            for (name, number) in facts {
+                let key = fact_key(name);
+                let value = encode_number(Key::Meta(&key), *number);
+                meta.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Records when the gateway stopped in order.
     pub(super) fn record_clean_stop(&self, now: u64) -> Result<(), Error> {
         self.commit(|tx| {
@@ -149,6 +172,11 @@ impl Engine {
     fn guard(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Apart from the store's own.
+fn fact_key(name: &str) -> String {
+    format!("fact {name}")
 }
 
 fn open(file: Backend) -> Result<Database, Error> {

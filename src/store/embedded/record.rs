@@ -104,7 +104,9 @@ pub(super) fn encode_batch(key: Key<'_>, batch: &Batch, high: u64) -> Vec<u8> {
 pub(super) fn decode_batch(log: u32, last: u64, value: &[u8]) -> Result<Batch, Error> {
     let key = Key::Batch(log, last);
     let batch = batch(open(key, value)?).ok_or_else(|| damaged(key, "its parts do not fit"))?;
-    if batch.last().0 == last { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
+    let length = batch.content.len() as u64;
+    let fits = batch.first.0 >= 1 && batch.first.0.checked_add(length - 1) == Some(last);
+    if fits { Ok(batch) } else { Err(damaged(key, "its length does not fit its place")) }
 }
 
 fn batch(mut body: Fields<'_>) -> Option<Batch> {
@@ -154,7 +156,8 @@ pub(super) fn decode_row(key: Key<'_>, value: &[u8]) -> Result<Row, Error> {
             quarantine_bytes: body.u64()?,
         })
     };
-    row().filter(|row| 1 <= row.earliest && row.earliest <= row.next).ok_or_else(|| damaged(key, "it is impossible"))
+    let row = row().filter(|row| 1 <= row.earliest && row.earliest <= row.next);
+    row.filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is impossible"))
 }
 
 pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
@@ -164,7 +167,8 @@ pub(super) fn encode_number(key: Key<'_>, number: u64) -> Vec<u8> {
 }
 
 pub(super) fn decode_number(key: Key<'_>, value: &[u8]) -> Result<u64, Error> {
-    open(key, value)?.u64().ok_or_else(|| damaged(key, "it is too short"))
+    let mut body = open(key, value)?;
+    body.u64().filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is not one number"))
 }
 
 pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8> {

@@ -38,6 +38,8 @@ pub(super) enum Command {
     Mend(Ack<()>),
     /// Mends the engine and tries whether it can keep a batch.
     Probe(Ack<()>),
+    /// Keeps numbers under names.
+    Facts(Vec<(&'static str, u64)>, Ack<()>),
     /// Records a clean stop at that time, and ends.
     Close(u64, Ack<()>),
 }
@@ -133,6 +135,7 @@ fn obey(shared: &Shared, command: Command) {
             }
             ack.send(tried)
         }
+        Command::Facts(facts, ack) => ack.send(shared.twice(|| shared.engine.keep_facts(&facts))),
         Command::Close(now, ack) => {
             let recorded = shared.twice(|| shared.engine.record_clean_stop(now));
             shared.closed.store(true, Ordering::Release);

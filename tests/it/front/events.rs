@@ -16,7 +16,7 @@ async fn read_all(stage: &Stage, target: &str, count: usize) -> Vec<String> {
 }
 
 /// The texts of a vendor-compatible answer's events, as they stand in it.
-pub(super) fn texts(answer: &Answer) -> Vec<String> {
+pub(crate) fn texts(answer: &Answer) -> Vec<String> {
     #[derive(serde::Deserialize)]
     struct Body<'a> {
         result: String,

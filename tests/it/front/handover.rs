@@ -16,7 +16,7 @@ use super::stage::{APP, Answer, DEADLINE, RTM, Stage, request};
 const LARGE: usize = 3 << 20;
 
 /// Events of this many bytes together.
-async fn large_events(stage: &Stage) -> Vec<String> {
+pub(crate) async fn large_events(stage: &Stage) -> Vec<String> {
     let payload = "x".repeat(32 << 10);
     let mut sent = Vec::new();
     for n in 0..LARGE / payload.len() {
@@ -32,19 +32,19 @@ async fn large_events(stage: &Stage) -> Vec<String> {
     sent
 }
 
-fn read() -> String {
+pub(crate) fn read() -> String {
     request("GET", &format!("{RTM}/vendor/user_events?wait=20s"), "all", "", "")
 }
 
 /// A caller whose system buffers little.
-async fn small_caller(stage: &Stage) -> TcpStream {
+pub(crate) async fn small_caller(stage: &Stage) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(stage.addr).await.unwrap()
 }
 
 /// Reads again until all events came.
-async fn rest(stage: &Stage, count: usize) -> Vec<String> {
+pub(crate) async fn rest(stage: &Stage, count: usize) -> Vec<String> {
     let mut events = Vec::new();
     while events.len() < count {
         events.extend(texts(&stage.raw(read()).await));
@@ -146,7 +146,7 @@ async fn a_stop_ends_long_polls_with_what_there_is() {
 }
 
 /// Looks until it is so, at every turn of the runtime.
-pub(super) async fn wait_until(mut so: impl FnMut() -> bool) {
+pub(crate) async fn wait_until(mut so: impl FnMut() -> bool) {
     let waiting = async {
         while !so() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

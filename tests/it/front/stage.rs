@@ -14,31 +14,31 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-pub(super) const APP: &str = "demo-app";
-pub(super) const RTM: &str = "/dev/v2/project/demo-app/rtm";
+pub(crate) const APP: &str = "demo-app";
+pub(crate) const RTM: &str = "/dev/v2/project/demo-app/rtm";
 const VENDOR_KEY: &str = "vendor-key";
-pub(super) const VENDOR_SECRET: &str = "the-s3cret-of-the-vendor";
+pub(crate) const VENDOR_SECRET: &str = "the-s3cret-of-the-vendor";
 /// Longer than anything a test waits for on purpose.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running gateway. Clients: `all` may do everything, `reader` may read events, `bot` may send as `bot-*`; the key of
 /// each is its name and `-key`.
-pub(super) struct Stage {
-    pub(super) sim: Sim,
-    pub(super) addr: SocketAddr,
-    pub(super) app: std::sync::Arc<rtm_gateway::app::Parts>,
-    pub(super) folder: tempfile::TempDir,
+pub(crate) struct Stage {
+    pub(crate) sim: Sim,
+    pub(crate) addr: SocketAddr,
+    pub(crate) app: std::sync::Arc<rtm_gateway::app::Parts>,
+    pub(crate) folder: tempfile::TempDir,
     stop: CancellationToken,
     tasks: Tasks,
 }
 
 impl Stage {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with("", "").await
     }
 
     /// With these lines more in `[server]`, and in `[[apps]]`.
-    pub(super) async fn with(server: &str, app: &str) -> Self {
+    pub(crate) async fn with(server: &str, app: &str) -> Self {
         let limits = Limits::all(simulator::Limit::per_second(1000));
         let vendor = simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET).limits(limits);
         let sim = Sim::start(vendor).await.unwrap();
@@ -53,16 +53,16 @@ impl Stage {
         Self { sim, addr, app: parts, folder, stop, tasks }
     }
 
-    pub(super) fn socket_path(&self) -> PathBuf {
+    pub(crate) fn socket_path(&self) -> PathBuf {
         self.folder.path().join("gateway.sock")
     }
 
-    pub(super) async fn connect(&self) -> TcpStream {
+    pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
     /// Sends these bytes on a connection of their own and reads the first answer.
-    pub(super) async fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
+    pub(crate) async fn raw(&self, bytes: impl AsRef<[u8]>) -> Answer {
         let mut tcp = self.connect().await;
         // A gateway that refuses early may close before it has read all.
         let _ = tcp.write_all(bytes.as_ref()).await;
@@ -70,24 +70,24 @@ impl Stage {
     }
 
     /// A request of the client `all`.
-    pub(super) async fn get(&self, target: &str) -> Answer {
+    pub(crate) async fn get(&self, target: &str) -> Answer {
         self.raw(request("GET", target, "all", "", "")).await
     }
 
     /// Begins to stop; see [`Stage::stopped`].
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
     /// Waits until it has stopped; no connection may be left to cut.
-    pub(super) async fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         self.stop.cancel();
         assert_eq!(self.tasks.finish(DEADLINE).await, 0);
     }
 }
 
 /// A request with a client's key.
-pub(super) fn request(method: &str, target: &str, client: &str, headers: &str, body: &str) -> String {
+pub(crate) fn request(method: &str, target: &str, client: &str, headers: &str, body: &str) -> String {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\nX-API-Key: {client}-key\r\n{length}{headers}\r\n{body}")
 }
@@ -138,15 +138,15 @@ poll_interval_idle = "20ms"
 
 /// An answer as it came.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
     /// Reads one answer. Panics when it is cut short.
-    pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Self {
+    pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Self {
         let reading = async {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -165,21 +165,21 @@ impl Answer {
         tokio::time::timeout(DEADLINE, reading).await.expect("an answer in time")
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().skip(1);
         lines.filter_map(|l| l.split_once(": ")).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
     }
 
     /// The `code` of a problem, which says all that a problem has to say.
-    pub(super) fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         let problem = self.json();
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         assert_eq!(problem["status"], self.status, "{self:?}");
@@ -191,7 +191,7 @@ impl Answer {
 }
 
 /// Writes a request and reads its answer, on a connection that stays.
-pub(super) async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Answer {
+pub(crate) async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Answer {
     stream.write_all(request.as_bytes()).await.unwrap();
     Answer::read(stream).await
 }

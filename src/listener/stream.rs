@@ -1,0 +1,87 @@
+//! The futures of one connection's HTTP/2 streams: where hyper puts them, and when one is cut.
+//!
+//! Invariants: they are polled by the connection's own task, so that dropping it drops all of them. A stream whose
+//! answer its caller does not take, because its window stays shut, ends when our [`Patience`] with it is over: it is
+//! dropped, which resets it (RST_STREAM) and gives its events back; the connection's other streams go on.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+
+use super::patience::Patience;
+use crate::body::Meter;
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where hyper puts the futures of streams. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Spawned {
+    write_timeout: Duration,
+    new: Arc<Mutex<Vec<Stream>>>,
+    answered: Arc<Mutex<Option<Meter>>>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawned {
+    fn execute(&self, work: F) {
+        let patience = Patience::new(self.write_timeout);
+        let answered = self.answered.clone();
+        let stream = Stream { work: Box::pin(work), answered, meter: None, seen: 0, patience };
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    }
+}
+
+impl Spawned {
+    pub(super) fn new(write_timeout: Duration) -> Self {
+        Self { write_timeout, new: Arc::default(), answered: Arc::default() }
+    }
+
+    /// Those that came since it was last asked.
+    pub(super) fn take(&self) -> Vec<Stream> {
+        std::mem::take(&mut self.new.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The stream that is being polled has its answer. Streams are polled one after another, so it is clear which.
+    pub(super) fn answered(&self, meter: Meter) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(meter);
+    }
+}
+
+/// One stream: its handler, then its answer.
+pub(super) struct Stream {
+    work: Boxed,
+    answered: Arc<Mutex<Option<Meter>>>,
+    /// Once it has an answer.
+    meter: Option<Meter>,
+    /// Bytes of the answer taken when last looked.
+    seen: u64,
+    patience: Patience,
+}
+
+impl Future for Stream {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.work.as_mut().poll(cx).is_ready() {
+            this.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Poll::Ready(());
+        }
+        if this.meter.is_none() {
+            this.meter = this.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        // Before there is an answer it is not the caller who is waited for. After, it is: a body is all there.
+        let Some(meter) = &this.meter else { return Poll::Pending };
+        let taken = meter.taken();
+        if taken > this.seen {
+            this.patience.took(taken - this.seen);
+            this.seen = taken;
+        }
+        ready!(this.patience.poll_over(cx));
+        tracing::debug!(taken, "a caller does not take its answer: stream reset");
+        Poll::Ready(())
+    }
+}
