@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
-//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs than the
-//! pollers in [`events`]; nothing spawns but [`task`].
+//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs
+//! than the pollers in [`events`]; nothing spawns but [`task`].
 //!
 //! | tier | modules |
 //! | --- | --- |
