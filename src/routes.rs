@@ -42,8 +42,11 @@ pub struct Asked<'a> {
     /// What is known of it.
     pub trail: &'a mut Trail,
     /// Made of an [`Admitted`], and of nothing else.
-    _admitted: (),
+    _admitted: Proof,
 }
+
+/// That there was an [`Admitted`].
+struct Proof;
 
 impl<'a> Asked<'a> {
     /// What is asked, and by whom.
@@ -57,7 +60,7 @@ impl<'a> Asked<'a> {
         trail: &'a mut Trail,
     ) -> (Kind, Self) {
         let (kind, app, payer) = admitted.into_parts();
-        (kind, Self { gateway, live, head, body, app, payer, trail, _admitted: () })
+        (kind, Self { gateway, live, head, body, app, payer, trail, _admitted: Proof })
     }
 }
 

@@ -137,6 +137,10 @@ impl Book {
     }
 }
 
+/// A client's name, requests in hand, those of them that are counted, bytes, and rate.
+#[cfg(test)]
+pub(super) type Looked = (ClientName, usize, u32, usize, Rate);
+
 #[cfg(test)]
 impl Book {
     pub(super) fn knows(&self, client: &ClientName) -> bool {
@@ -144,7 +148,7 @@ impl Book {
     }
 
     /// All that counts: requests, bytes, and of each client that has anything, what it has.
-    pub(super) fn look(&mut self, now: Instant) -> (usize, usize, Vec<(ClientName, usize, u32, usize, Rate)>) {
+    pub(super) fn look(&mut self, now: Instant) -> (usize, usize, Vec<Looked>) {
         for entry in self.clients.values_mut() {
             entry.rate.is_new(now);
         }
