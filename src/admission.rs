@@ -34,6 +34,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::names::ClientName;
 use crate::order::Payer;
 use crate::refusal::Refusal;
 use crate::route::{Call, Kind};
@@ -138,19 +139,20 @@ impl Shed {
 impl Admission {
     /// With nothing in hand.
     #[must_use]
-    pub fn new(config: &Config, clock: Clock, metrics: Metrics) -> Arc<Self> {
-        let max_requests = AtomicUsize::new(config.server.max_requests);
-        let book = Mutex::new(Book::new(metrics, room(config)));
+    pub fn new(room: Room, clock: Clock, metrics: Metrics) -> Arc<Self> {
+        let max_requests = AtomicUsize::new(room.requests);
+        let book = Mutex::new(Book::new(metrics, room));
         Arc::new(Self { book, in_hand: AtomicUsize::new(0), max_requests, clock })
     }
 
-    /// Takes a changed configuration. What is in hand stays so, also beyond a ceiling that was lowered.
-    pub fn apply(&self, config: &Config) {
-        self.max_requests.store(config.server.max_requests, Ordering::Relaxed);
+    /// Takes a changed configuration, of clients for which `stays` says yes. What is in hand stays so, also beyond a
+    /// ceiling that was lowered.
+    pub fn apply(&self, room: Room, stays: impl Fn(&ClientName) -> bool) {
+        self.max_requests.store(room.requests, Ordering::Relaxed);
         let now = self.clock.now();
         let mut book = self.book();
-        book.room = room(config);
-        book.forget(|name| config.clients.iter().any(|client| client.name == *name), now);
+        book.room = room;
+        book.forget(stays, now);
     }
 
     /// The first thing that is asked of a request, before anything of it is looked at.
@@ -239,14 +241,18 @@ impl Drop for Guarded<'_> {
 
 /// How much there is room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+pub struct Room {
     requests: usize,
     body_bytes: usize,
 }
 
-fn room(config: &Config) -> Room {
-    let body_bytes = BODY_BYTES.max(config.server.request_body_limit.saturating_mul(4));
-    Room { requests: config.server.max_requests, body_bytes }
+impl Room {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let body_bytes = BODY_BYTES.max(config.server.request_body_limit.saturating_mul(4));
+        Self { requests: config.server.max_requests, body_bytes }
+    }
 }
 
 /// When to come back after a concurrency refusal: nobody knows when a request ends.

@@ -22,7 +22,7 @@ use crate::descriptors;
 use crate::egress::{self, Egress, Past};
 use crate::events::Events;
 use crate::flow;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Live};
 use crate::history::History;
 use crate::listener::{Limits, Listener};
 use crate::metrics::Metrics;
@@ -30,6 +30,7 @@ use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
 use crate::task::{Kind, Tasks};
+use crate::tls::{ClientTrust, Tls, TlsError};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub struct Parts {
     pub history: History,
     /// What a request may touch.
     pub gateway: Arc<Gateway>,
+    /// TLS of the callers' ports, if they speak it.
+    tls: Option<Tls>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
 }
@@ -75,6 +78,9 @@ pub enum BuildError {
     /// The way out cannot be built.
     #[error(transparent)]
     Egress(#[from] egress::BuildError),
+    /// TLS cannot be had from the files that `[server.tls]` names.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A gateway that is built and bound and does not run yet.
@@ -106,14 +112,15 @@ impl App {
     /// # Errors
     /// When an address is taken, the store cannot be opened, or the trust anchors cannot be read.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
+        let tasks = Groups::default();
+        let metrics = Metrics::new();
+        let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
-            listeners.push(bind(listen).await?);
+            listeners.push(bind(listen).await?.speaking(tls.clone()));
         }
         let admin = bind(&config.admin.listen).await?;
 
-        let tasks = Groups::default();
-        let metrics = Metrics::new();
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
             EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
@@ -131,7 +138,7 @@ impl App {
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let gateway = Gateway::new(
-            &config,
+            Live::new(&config, trust_of(tls.as_ref())),
             egress.clone(),
             events.clone(),
             history.clone(),
@@ -148,6 +155,7 @@ impl App {
             events,
             history,
             gateway,
+            tls,
             store,
             draining: CancellationToken::new(),
         };
@@ -253,6 +261,11 @@ pub enum RunError {
     TaskDied,
 }
 
+/// Whose certificates callers may show.
+fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
+    tls.map_or_else(ClientTrust::nobody, |tls| tls.live().trust.clone())
+}
+
 async fn bind(listen: &Listen) -> Result<Listener, BuildError> {
     Listener::bind(listen).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
 }
@@ -329,6 +342,9 @@ impl Parts {
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
     pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
+        // A configuration without TLS leaves it as it is until a restart.
+        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
+        let tls = tls.map(|(tls, config)| tls.prepare(config).map(|live| (tls, live))).transpose()?;
         let config = &self.with_doors_as_bound(config);
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
@@ -338,7 +354,10 @@ impl Parts {
             return Err(why.into());
         }
         self.history.apply(&config.apps, config.upstream.vendor);
-        self.gateway.apply(config);
+        if let Some((tls, live)) = tls {
+            tls.put_in_force(live);
+        }
+        self.gateway.apply(Live::new(config, trust_of(self.tls.as_ref())));
         self.config.store(Arc::new(config.clone()));
         Ok(())
     }
@@ -350,6 +369,9 @@ impl Parts {
         let mut config = config.clone();
         config.admin = bound.admin.clone();
         config.server.listen.clone_from(&bound.server.listen);
+        if config.server.tls.is_some() != bound.server.tls.is_some() {
+            config.server.tls.clone_from(&bound.server.tls);
+        }
         if !config.server.listen.iter().all(Listen::is_local) {
             config.server.anonymous_client = None;
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use crate::names::{Action, AppId, BucketName, ClientName, Pattern, RegionName, Stream};
+use crate::names::{Action, AppId, BucketName, ClientName, Pattern, RegionName, SpiffeId, Stream};
 use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
@@ -279,7 +279,7 @@ pub struct Client {
     /// SHA-256 of its keys.
     pub api_key_sha256: Vec<[u8; 32]>,
     /// URI SAN of its certificate, as `spiffe://corp/ns/prod/sa/billing`.
-    pub spiffe_id: Vec<String>,
+    pub spiffe_id: Vec<SpiffeId>,
     /// DNS SAN of its certificate, in lower case.
     pub dns_san: Vec<String>,
     /// `sub` of its tokens.

@@ -1,7 +1,11 @@
 //! What is known of the connection a request came on.
 
+mod certificate;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use certificate::{BadCertificate, BadNames, Names, PeerCertificate, Verdict};
 
 /// A connection's facts.
 #[derive(Debug)]
@@ -10,6 +14,8 @@ pub struct Conn {
     pub peer: Peer,
     /// The address it came in on; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
+    /// What the handshake found; `None` where no TLS is spoken.
+    pub tls: Option<TlsFacts>,
     ending: AtomicBool,
 }
 
@@ -17,7 +23,19 @@ impl Conn {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
-        Self { peer, local, ending: AtomicBool::new(false) }
+        Self { peer, local, tls: None, ending: AtomicBool::new(false) }
+    }
+
+    /// With what its handshake found.
+    #[must_use]
+    pub fn with_tls(self, facts: TlsFacts) -> Self {
+        Self { tls: Some(facts), ..self }
+    }
+
+    /// The certificate that the caller showed.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&PeerCertificate> {
+        self.tls.as_ref().and_then(|tls| tls.certificate.as_ref())
     }
 
     /// Asks that the connection take no request after those in hand.
@@ -29,6 +47,44 @@ impl Conn {
     #[must_use]
     pub fn ends_soon(&self) -> bool {
         self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// What a TLS handshake found.
+#[derive(Debug)]
+pub struct TlsFacts {
+    /// What both sides agreed to speak by ALPN (RFC 7301); `None` when the caller did not say what it speaks.
+    pub speaks: Option<Alpn>,
+    /// The certificate that the caller showed, if it showed one.
+    pub certificate: Option<PeerCertificate>,
+}
+
+/// What may be agreed on by ALPN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alpn {
+    /// `http/1.1`.
+    Http1,
+    /// `h2`.
+    Http2,
+}
+
+impl Alpn {
+    /// Both, the one we prefer first.
+    pub const ALL: [Self; 2] = [Self::Http2, Self::Http1];
+
+    /// The protocol's name on the wire.
+    #[must_use]
+    pub fn id(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+
+    /// The protocol of that name.
+    #[must_use]
+    pub fn of(id: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|alpn| alpn.id() == id)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Room};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress::Egress;
@@ -19,6 +19,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::route::target::Hosts;
+use crate::tls::ClientTrust;
 
 /// What a request may touch.
 pub struct Gateway {
@@ -49,6 +50,8 @@ pub struct Live {
     pub policy: Policy,
     /// Which hosts a target may name.
     pub hosts: Hosts,
+    /// How much there is room for.
+    pub room: Room,
     /// Bytes of a caller's body.
     pub body_limit: usize,
     /// How long a message may take.
@@ -58,11 +61,14 @@ pub struct Live {
 }
 
 impl Live {
-    fn new(config: &Config) -> Self {
+    /// What this configuration says; certificates are held against `trust`.
+    #[must_use]
+    pub fn new(config: &Config, trust: Arc<ClientTrust>) -> Self {
         Self {
-            identity: Identity::new(config),
+            identity: Identity::new(config, trust),
             policy: Policy::new(config),
             hosts: Hosts::new(config),
+            room: Room::of(config),
             body_limit: config.server.request_body_limit,
             request_timeout: config.upstream.request_timeout,
             access_log: config.log.access,
@@ -74,7 +80,7 @@ impl Gateway {
     /// Puts the parts together.
     #[must_use]
     pub fn new(
-        config: &Config,
+        live: Live,
         egress: Egress,
         events: Events,
         history: History,
@@ -82,15 +88,15 @@ impl Gateway {
         clock: Clock,
         stopping: CancellationToken,
     ) -> Arc<Self> {
-        let live = ArcSwap::from_pointee(Live::new(config));
-        let admission = Admission::new(config, clock.clone(), metrics.clone());
+        let live = ArcSwap::from_pointee(live);
+        let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
         Arc::new(Self { live, admission, egress, events, history, metrics, clock, stopping })
     }
 
     /// Takes a new configuration for the requests that come from now on.
-    pub fn apply(&self, config: &Config) {
-        self.admission.apply(config);
-        self.live.store(Arc::new(Live::new(config)));
+    pub fn apply(&self, live: Live) {
+        self.admission.apply(live.room, |name| live.identity.knows(name));
+        self.live.store(Arc::new(live));
     }
 
     /// What is in force now.

@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`tls`] (of the callers' listeners) |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
@@ -72,5 +72,6 @@ pub mod simulator;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod vendor;

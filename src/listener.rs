@@ -13,8 +13,9 @@
 //!
 //! | part | does |
 //! | --- | --- |
-//! | `socket` | TCP and Unix sockets as one |
+//! | `socket` | TCP, TLS and Unix sockets as one |
 //! | `accept` | the accept loop |
+//! | `tls` | the handshake, where TLS is spoken |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
 //! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
 //! | `framing` | follows HTTP/1.1 requests, for what hyper mends without a word |
@@ -33,6 +34,7 @@ mod io;
 mod patience;
 mod socket;
 mod stream;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -47,11 +49,13 @@ use crate::body::Body;
 use crate::config::Listen;
 use crate::conn::Conn;
 use crate::task::{Kind, Tasks};
+use crate::tls::Tls;
 
 /// A bound socket, not yet served.
 #[derive(Debug)]
 pub struct Listener {
     socket: socket::Socket,
+    tls: Option<Tls>,
 }
 
 /// What connections may take.
@@ -87,7 +91,13 @@ impl Listener {
     /// # Errors
     /// When the address is in use or may not be used.
     pub async fn bind(listen: &Listen) -> std::io::Result<Self> {
-        Ok(Self { socket: socket::Socket::bind(listen).await? })
+        Ok(Self { socket: socket::Socket::bind(listen).await?, tls: None })
+    }
+
+    /// Speaks TLS on TCP, if there is any to speak. A Unix socket stays as it is.
+    #[must_use]
+    pub fn speaking(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Where it is bound, the port resolved.
@@ -102,6 +112,6 @@ impl Listener {
         H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        tasks.spawn(Kind::Accept, accept::run(self.socket, tasks.clone(), limits, handler));
+        tasks.spawn(Kind::Accept, accept::run(self.socket, self.tls, tasks.clone(), limits, handler));
     }
 }

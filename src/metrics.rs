@@ -57,8 +57,10 @@ labels! {
     WouldRefuseLabels { client, reason }
     /// What there was no room for.
     ShedLabels { reason }
-    /// A reload and how it ended.
+    /// A reload, or a TLS handshake, and how it ended.
     OutcomeLabels { outcome }
+    /// What we hold that runs out: `certificate` or `revocation_list`.
+    HeldLabels { what }
 }
 
 /// The metrics of one gateway. Cheap to clone.
@@ -102,6 +104,8 @@ pub struct Inner {
     pub client_limit_rejections: Family<CeilingLabels, Counter>,
     pub would_refuse: Family<WouldRefuseLabels, Counter>,
     pub reloads: Family<OutcomeLabels, Counter>,
+    pub tls_handshakes: Family<OutcomeLabels, Counter>,
+    pub tls_not_after: Family<HeldLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -208,6 +212,12 @@ impl Metrics {
                 "Requests that would be refused if their client were not in report mode",
             ),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
+            tls_handshakes: add(&mut r, "tls_handshakes", "TLS handshakes with callers, by how they ended"),
+            tls_not_after: add(
+                &mut r,
+                "tls_not_after_timestamp_seconds",
+                "When the certificate that callers are shown, or the first revocation list, runs out",
+            ),
             registry: r,
         }))
     }

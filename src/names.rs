@@ -3,8 +3,12 @@
 //! Invariants: a value of these types has passed its rule, so it can stand in a path, a log line, a metric label or a
 //! file name without escaping (users' ids and handles are not of these types: they are anybody's text).
 
+mod spiffe_id;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use spiffe_id::{BadSpiffeId, SpiffeId};
 
 /// A name that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

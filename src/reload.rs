@@ -150,6 +150,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     differs("server.write_timeout", old.server.write_timeout != new.server.write_timeout);
     differs("server.unix_mode", old.server.unix_mode != new.server.unix_mode);
     differs("server.unix_owner", old.server.unix_owner != new.server.unix_owner);
+    differs("server.tls", old.server.tls.is_some() != new.server.tls.is_some());
     differs("admin", old.admin != new.admin);
     differs("log.format", old.log.format != new.log.format);
     differs("store", old.store != new.store);

@@ -5,7 +5,6 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::ClientMode;
-use crate::names::ClientName;
 use crate::policy::Terms;
 use book::Place;
 
@@ -91,10 +90,9 @@ async fn memory_for_bodies_is_shared_and_comes_back() {
 
 #[test]
 fn a_panic_in_a_request_gives_its_place_back() {
-    let config = Config::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _in = runtime.enter();
-    let admission = Admission::new(&config, Clock::system(), Metrics::new());
+    let admission = Admission::new(Room::of(&Config::default()), Clock::system(), Metrics::new());
     let place = admission.book().admit(&name(1), &Terms::default(), admission.clock.now()).unwrap();
     let in_hand = InHand::new(&admission, name(1), place);
     assert_eq!(admission.in_hand(), 1);

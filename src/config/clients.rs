@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::document::{Node, Table};
 use super::load::Entry;
 use super::{Allow, Client, ClientMode};
-use crate::names::{Action, AppId, ClientName, Pattern};
+use crate::names::{Action, AppId, ClientName, Pattern, SpiffeId};
 
 pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
     let entries =
@@ -90,21 +90,14 @@ fn shown<'d, T: PartialEq>(t: &Table<'d>, key: &'static str, parse: impl Fn(Node
     t.take(key).map_or(Some(Vec::new()), |node| node.one_or_more("one value, or [one, another]", parse))
 }
 
-/// SPIFFE-ID section 2: `spiffe://`, a trust domain of `a-z 0-9 . - _`, a path without empty or dot segments.
-fn spiffe_id(node: Node<'_>) -> Option<String> {
-    let text = node.clone().text()?;
-    let domain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_".contains(c);
-    let segment =
-        |s: &str| !matches!(s, "" | "." | "..") && s.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
-    let fits = text.len() <= 2048
-        && text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')).is_some_and(|(trust, path)| {
-            (1..=255).contains(&trust.len()) && trust.chars().all(domain) && path.split('/').all(segment)
-        });
-    if !fits {
-        let what = "must be a SPIFFE ID with a path, as \"spiffe://corp/ns/prod/sa/billing\"";
-        return node.fault(what, "Write the URI of the workload's certificate");
+fn spiffe_id(node: Node<'_>) -> Option<SpiffeId> {
+    match SpiffeId::parse(node.clone().text()?) {
+        Ok(id) => Some(id),
+        Err(why) => node.fault(
+            format!("is no SPIFFE ID of a workload, which {why}"),
+            "Write the workload's URI, as \"spiffe://corp/ns/prod/sa/billing\"",
+        ),
     }
-    Some(text.to_owned())
 }
 
 fn dns_san(node: Node<'_>) -> Option<String> {

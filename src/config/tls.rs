@@ -22,7 +22,7 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
     /// Whether a client shows a certificate.
     pub client_auth: ClientAuth,
-    /// PEM files: the certificates that are revoked.
+    /// Revocation lists, in PEM or DER.
     pub client_crl: Vec<PathBuf>,
 }
 
@@ -98,12 +98,16 @@ impl Node<'_> {
 
     fn revocations(self) -> Option<PathBuf> {
         self.pem(|pem| {
+            // As authorities publish it: DER, which begins with the tag of a sequence.
+            if pem.first() == Some(&0x30) {
+                return Ok(());
+            }
             let mut lists = 0;
             for list in CertificateRevocationListDer::pem_slice_iter(pem) {
                 list.map_err(|_| "is not PEM")?;
                 lists += 1;
             }
-            if lists == 0 { Err("holds no revocation list in PEM") } else { Ok(()) }
+            if lists == 0 { Err("holds no revocation list") } else { Ok(()) }
         })
     }
 

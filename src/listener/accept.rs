@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
+use prometheus_client::metrics::gauge::Gauge;
 
-use super::socket::Socket;
-use super::{Limits, connection};
+use super::socket::{Socket, Stream};
+use super::{Limits, connection, tls};
 use crate::body::Body;
 use crate::conn::Conn;
 use crate::task::{Kind, Tasks};
+use crate::tls::Tls;
 
 /// The first pause after an error that the next accept would meet again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-pub(super) async fn run<H, F>(socket: Socket, tasks: Tasks, limits: Limits, handler: H)
+pub(super) async fn run<H, F>(socket: Socket, secured: Option<Tls>, tasks: Tasks, limits: Limits, handler: H)
 where
     H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -29,16 +31,41 @@ where
             // One connection waits here, the others in the system's queue. A slot taken before the accept would be
             // lost to the other listeners for as long as nobody comes. The semaphore is never closed.
             let Ok(slot) = limits.slots.clone().acquire_owned().await else { return };
-            let (conn, stopping) = (Arc::new(conn), tasks.stopping());
-            // In a box, as in `Tasks::spawn`.
-            let serving = Box::pin(connection::serve(stream, conn, handler.clone(), limits.clone(), stopping));
+            let (handler, limits, stop, secured) = (handler.clone(), limits.clone(), tasks.stopping(), secured.clone());
             tasks.spawn(Kind::Connection, async move {
-                serving.await;
+                let _counted = Counted::new(&limits);
+                let greeted = match (stream, secured) {
+                    (Stream::Tcp(tcp), Some(secured)) => {
+                        let greeting = Box::pin(tls::secure(tcp, conn, &secured, limits.header_read_timeout));
+                        stop.run_until_cancelled(greeting).await.flatten()
+                    }
+                    (stream, _) => Some((stream, conn)),
+                };
+                if let Some((stream, conn)) = greeted {
+                    // In a box, as in `Tasks::spawn`.
+                    Box::pin(connection::serve(stream, Arc::new(conn), handler, limits, stop)).await;
+                }
                 drop(slot);
             });
         }
     };
     stop.run_until_cancelled(accepting).await;
+}
+
+/// One of the connections the gauge shows.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(limits: &Limits) -> Self {
+        limits.connections.inc();
+        Self(limits.connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Accepts until it succeeds.

@@ -1,4 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2 with prior knowledge, told apart by its first bytes.
+//! One connection: HTTP/1.1 or HTTP/2, as agreed by ALPN; where nothing was agreed, told apart by its first bytes.
 //!
 //! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops
 //! all of it and the order of "body taken", "written", "flushed" is the order in which things happened
@@ -30,7 +30,7 @@ use super::io::Io;
 use super::stream::Spawned;
 use crate::body::Body;
 use crate::body::handover::Wire;
-use crate::conn::{Conn, Fault};
+use crate::conn::{Alpn, Conn, Fault};
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
 const MOST_OF_HEAD: usize = 64_000;
@@ -63,7 +63,6 @@ where
     H: Fn(Arc<Conn>, Request<Incoming>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let _counted = Counted::new(&limits);
     let wire = Wire::new();
     let watch = Watch::default();
     // Declared before the connection, so dropped after it: a body dropped with the connection finds it closed.
@@ -102,6 +101,12 @@ where
         }
     });
     let builder = builder(&limits, spawned.clone());
+    // What was agreed on by ALPN is what is spoken (RFC 7301, 3.2).
+    let builder = match conn.tls.as_ref().and_then(|tls| tls.speaks) {
+        Some(Alpn::Http1) => builder.http1_only(),
+        Some(Alpn::Http2) => builder.http2_only(),
+        None => builder,
+    };
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
@@ -252,22 +257,6 @@ struct CloseOnDrop(Wire);
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// One of the connections the gauge shows.
-struct Counted(prometheus_client::metrics::gauge::Gauge);
-
-impl Counted {
-    fn new(limits: &Limits) -> Self {
-        limits.connections.inc();
-        Self(limits.connections.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -28,7 +28,7 @@ use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 
 /// How long a cut-off caller's bytes are read away.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection's stream.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
 }
 
 /// An answer as bytes of HTTP/1.1, for what never became a request.
-fn answer(refusal: &Refusal) -> Bytes {
+pub(super) fn answer(refusal: &Refusal) -> Bytes {
     let id = RequestId::random();
     let status = refusal.status();
     tracing::info!(request_id = %id, status = status.as_u16(), "refused what is not a request");

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 use crate::config::Listen;
 use crate::conn::{Conn, Peer};
@@ -44,6 +45,8 @@ impl Drop for OwnPath {
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    /// TCP after the handshake. Boxed: it is large, and the other two are not.
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -120,6 +123,7 @@ macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self.get_mut() {
             Stream::Tcp($stream) => $call,
+            Stream::Tls($stream) => $call,
             Stream::Unix($stream) => $call,
         }
     };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const TIERS: [(&str, &[&str]); 8] = [
     ("kernel", &["clock", "conn", "secret", "names", "share", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
-    ("parts", &["store", "quota", "credentials", "upstream"]),
+    ("parts", &["store", "quota", "credentials", "upstream", "tls"]),
     ("egress", &["egress"]),
     ("services", &["events", "history"]),
     (

@@ -1,0 +1,187 @@
+//! A caller's certificate, read once for its connection: the names in it, and what it may be used for.
+//!
+//! Invariants: what is read here was verified by the handshake; this adds the rules that path validation (RFC 5280)
+//! leaves to its user. Names are taken as they stand: no wildcard, no common name, nothing mended. A certificate that
+//! claims to be an X.509-SVID (it has a `spiffe` URI) and breaks the SVID's rules has no name at all, not even its DNS
+//! names.
+
+use std::sync::{Mutex, PoisonError};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::clock::UnixMillis;
+use crate::names::SpiffeId;
+
+/// A certificate with more names than this is not looked at: each is a look-up for each request.
+const MOST_NAMES: usize = 100;
+
+/// A caller's certificate.
+#[derive(Debug)]
+pub struct PeerCertificate {
+    /// What the caller sent, its own first.
+    chain: Vec<CertificateDer<'static>>,
+    names: Result<Names, BadNames>,
+    /// Seconds since 1970; the certificate is good through this second.
+    not_after: i64,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+/// The names in a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// The workload, if it is an X.509-SVID.
+    pub spiffe_id: Option<SpiffeId>,
+    /// DNS names, in lower case.
+    pub dns: Vec<String>,
+}
+
+/// What was last found when the chain was held against what is trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which trust it was held against.
+    pub epoch: u64,
+    /// When.
+    pub at: UnixMillis,
+    /// Whether the caller may still show it.
+    pub good: bool,
+}
+
+/// Why a certificate cannot be used to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadCertificate {
+    /// It cannot be read.
+    #[error("is malformed")]
+    Malformed,
+    /// It signs certificates or revocation lists: an authority's (X509-SVID, 5.2; RFC 5280, 4.2.1.3).
+    #[error("is for signing certificates or revocation lists")]
+    Authority,
+    /// Its key usage does not allow the signature that a handshake is proved by (RFC 5280, 4.2.1.3).
+    #[error("is not for digital signatures")]
+    NoSignatures,
+}
+
+/// Why the names in a certificate are not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadNames {
+    /// A name that is no text.
+    #[error("holds a name that cannot be read")]
+    Unreadable,
+    /// More than are looked at.
+    #[error("holds more than 100 names")]
+    TooMany,
+    /// A SPIFFE ID and another URI (X509-SVID, 2: exactly one).
+    #[error("holds a SPIFFE ID beside another URI")]
+    SecondUri,
+    /// A `spiffe` URI that names no workload.
+    #[error("holds what is no SPIFFE ID of a workload, which {0}")]
+    SpiffeId(#[from] crate::names::BadSpiffeId),
+    /// An SVID without key usage (X509-SVID, 4.3).
+    #[error("holds a SPIFFE ID but does not say what its key is for")]
+    NoKeyUsage,
+}
+
+impl PeerCertificate {
+    /// Reads the first certificate of a chain.
+    ///
+    /// # Errors
+    /// When it cannot be used to call.
+    pub fn read(chain: Vec<CertificateDer<'static>>) -> Result<Self, BadCertificate> {
+        let first = chain.first().ok_or(BadCertificate::Malformed)?;
+        let leaf = parse(first)?;
+        let has_key_usage = usage(&leaf)?;
+        let not_after = leaf.validity().not_after.timestamp();
+        let names = names(&leaf, has_key_usage);
+        Ok(Self { chain, names, not_after, verdict: Mutex::new(None) })
+    }
+
+    /// Whether a certificate may be used to call at all, whomever it names.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn fits(der: &CertificateDer<'_>) -> Result<(), BadCertificate> {
+        usage(&parse(der)?).map(drop)
+    }
+
+    /// What the caller sent, its own first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The names in it.
+    ///
+    /// # Errors
+    /// Why they are not taken.
+    pub fn names(&self) -> Result<&Names, BadNames> {
+        self.names.as_ref().map_err(|why| *why)
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn has_expired(&self, now: UnixMillis) -> bool {
+        i64::try_from(now.seconds()).is_ok_and(|now| now > self.not_after)
+    }
+
+    /// What was last found of it.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Verdict> {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what was found of it.
+    pub fn judged(&self, verdict: Verdict) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    }
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, BadCertificate> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(BadCertificate::Malformed),
+    }
+}
+
+/// Whether the certificate says what its key is for.
+fn usage(leaf: &X509Certificate<'_>) -> Result<bool, BadCertificate> {
+    let constraints = leaf.basic_constraints().map_err(|_| BadCertificate::Malformed)?;
+    if constraints.is_some_and(|c| c.value.ca) {
+        return Err(BadCertificate::Authority);
+    }
+    match leaf.key_usage().map_err(|_| BadCertificate::Malformed)? {
+        None => Ok(false),
+        Some(usage) if usage.value.key_cert_sign() || usage.value.crl_sign() => Err(BadCertificate::Authority),
+        Some(usage) if !usage.value.digital_signature() => Err(BadCertificate::NoSignatures),
+        Some(_) => Ok(true),
+    }
+}
+
+fn names(leaf: &X509Certificate<'_>, has_key_usage: bool) -> Result<Names, BadNames> {
+    let Some(found) = leaf.subject_alternative_name().map_err(|_| BadNames::Unreadable)? else {
+        return Ok(Names::default());
+    };
+    let found = &found.value.general_names;
+    if found.len() > MOST_NAMES {
+        return Err(BadNames::TooMany);
+    }
+    let (mut uris, mut dns) = (Vec::new(), Vec::new());
+    for name in found {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            GeneralName::DNSName(name) => dns.push(name.to_ascii_lowercase()),
+            GeneralName::Invalid(..) => return Err(BadNames::Unreadable),
+            _ => {}
+        }
+    }
+    let claims = |uri: &&str| uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"));
+    let spiffe_id = match (uris.iter().find(|uri| claims(uri)), uris.len()) {
+        (None, _) => None,
+        (Some(_), 2..) => return Err(BadNames::SecondUri),
+        (Some(_), _) if !has_key_usage => return Err(BadNames::NoKeyUsage),
+        (Some(uri), _) => Some(SpiffeId::parse(uri)?),
+    };
+    Ok(Names { spiffe_id, dns })
+}
+
+#[cfg(test)]
+mod tests;

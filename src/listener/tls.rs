@@ -1,0 +1,147 @@
+//! TLS on an accepted connection: the handshake, and the parting where there is none.
+//!
+//! Invariants:
+//! - A handshake runs in its connection's own task, in a bounded time, and holds the connection's slot.
+//! - A resumed session is held against what is trusted now: the handshake itself does not look at its certificate again.
+//! - A caller that is refused gets to read why (an alert, or an HTTP answer where it did not speak TLS): after our last
+//!   words what still comes is read away for a while. Otherwise the system would reset the connection and them with it.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::{AlertDescription, CertificateError, Error, HandshakeKind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::io::{LINGER, answer};
+use super::socket::Stream;
+use crate::conn::{Alpn, Conn, PeerCertificate, TlsFacts, Verdict};
+use crate::metrics::OutcomeLabels;
+use crate::refusal::Refusal;
+use crate::tls::Tls;
+
+/// Why a connection does not come to be.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the caller does not speak TLS but HTTP")]
+    PlainText,
+    #[error("the handshake took too long")]
+    TimedOut,
+    #[error("no certificate was shown")]
+    NoCertificate,
+    #[error("the certificate was refused: {0}")]
+    BadCertificate(CertificateError),
+    #[error("the session's certificate is good no more")]
+    StaleSession,
+    #[error("the caller refused: {0:?}")]
+    Alert(AlertDescription),
+    #[error("{0}")]
+    Protocol(Error),
+    #[error("{0}")]
+    Gone(io::Error),
+}
+
+impl Fault {
+    fn of(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            None => Self::Gone(error),
+            Some(Error::NoCertificatesPresented) => Self::NoCertificate,
+            Some(Error::InvalidCertificate(why)) => Self::BadCertificate(why.clone()),
+            Some(Error::AlertReceived(alert)) => Self::Alert(*alert),
+            Some(other) => Self::Protocol(other.clone()),
+        }
+    }
+
+    /// Its label in the metrics.
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::PlainText => "plain_text",
+            Self::TimedOut => "timed_out",
+            Self::NoCertificate => "no_certificate",
+            Self::BadCertificate(_) | Self::StaleSession => "bad_certificate",
+            Self::Alert(_) => "refused_by_caller",
+            Self::Protocol(_) => "failed",
+            Self::Gone(_) => "gone",
+        }
+    }
+
+    /// Whether somebody has to look: a certificate of either side is not as the other wants it.
+    fn concerns_the_operator(&self) -> bool {
+        matches!(self, Self::NoCertificate | Self::BadCertificate(_) | Self::StaleSession | Self::Alert(_))
+    }
+}
+
+/// Shakes hands within a time. `None`: the connection is over.
+pub(super) async fn secure(tcp: TcpStream, conn: Conn, tls: &Tls, within: Duration) -> Option<(Stream, Conn)> {
+    let count = |outcome: &str| tls.handshakes.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
+    let (fault, left) = match tokio::time::timeout(within, shake(tcp, tls)).await {
+        Ok(Ok((stream, facts, outcome))) => {
+            count(outcome);
+            return Some((Stream::Tls(Box::new(stream)), conn.with_tls(facts)));
+        }
+        Ok(Err((fault, left))) => (fault, left),
+        Err(_) => (Fault::TimedOut, None),
+    };
+    count(fault.outcome());
+    if fault.concerns_the_operator() {
+        tracing::info!(peer = ?conn.peer, why = %fault, "no TLS connection");
+    } else {
+        tracing::debug!(peer = ?conn.peer, why = %fault, "no TLS connection");
+    }
+    if let Some(tcp) = left {
+        match fault {
+            Fault::PlainText => part(tcp, &answer(&Refusal::bad("this port speaks TLS: use https://"))).await,
+            _ => part(tcp, &[]).await,
+        }
+    }
+    None
+}
+
+type Shaken = (TlsStream<TcpStream>, TlsFacts, &'static str);
+
+async fn shake(tcp: TcpStream, tls: &Tls) -> Result<Shaken, (Fault, Option<TcpStream>)> {
+    let mut first = [0];
+    match tcp.peek(&mut first).await {
+        // A method's first letter. TLS begins with a record of type 22 (RFC 8446, 5.1).
+        Ok(1) if first[0].is_ascii_uppercase() => return Err((Fault::PlainText, Some(tcp))),
+        Ok(_) => {}
+        Err(gone) => return Err((Fault::Gone(gone), None)),
+    }
+    let (live, began) = (tls.live(), tls.now());
+    let accepting = TlsAcceptor::from(live.server.clone()).accept(tcp).into_fallible();
+    let mut stream = accepting.await.map_err(|(why, tcp)| (Fault::of(why), Some(tcp)))?;
+    let session = stream.get_ref().1;
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let speaks = session.alpn_protocol().and_then(Alpn::of);
+    let shown = session.peer_certificates().map(|chain| PeerCertificate::read(chain.to_vec()));
+    let certificate = match shown {
+        None => None,
+        Some(Ok(certificate)) if !resumed => {
+            certificate.judged(Verdict { epoch: live.trust.epoch(), at: began, good: true });
+            Some(certificate)
+        }
+        Some(Ok(certificate)) if live.trust.vouches_for(&certificate, began) => Some(certificate),
+        Some(_) => {
+            stream.get_mut().1.send_close_notify();
+            let _ = stream.flush().await;
+            return Err((Fault::StaleSession, Some(stream.into_inner().0)));
+        }
+    };
+    let outcome = if resumed { "resumed" } else { "full" };
+    Ok((stream, TlsFacts { speaks, certificate }, outcome))
+}
+
+/// Says last words and closes our end; reads away what still comes.
+async fn part(mut tcp: TcpStream, words: &[u8]) {
+    let parting = async {
+        tcp.write_all(words).await?;
+        tcp.shutdown().await?;
+        let mut waste = [0; 4096];
+        while tcp.read(&mut waste).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // However it ends, it is over.
+    let _ = tokio::time::timeout(LINGER, parting).await;
+}

@@ -1,0 +1,190 @@
+//! TLS of the callers' listeners: the certificate we show, the certificates we take, and how both change while
+//! connections live.
+//!
+//! Invariants:
+//! - What is in force is one [`Live`], made whole from files that were read together and fit each other, or not made. It
+//!   is swapped as one; a connection keeps what it was made with.
+//! - Files that have not changed change nothing: no other [`Live`], so that sessions go on and a revocation list that
+//!   ran out does not keep other changes of the configuration out.
+//! - Each [`Live`] has its own keys for session tickets. A session of an earlier one cannot be resumed, so nobody comes
+//!   past a changed authority or revocation list by resuming.
+//! - TLS 1.2 and 1.3, by the library's own choice of suites; no early data; no renegotiation (rustls has neither 1.1 nor
+//!   that). The cryptography is passed explicitly, so that no other crate in the build can change it.
+//!
+//! | part | does |
+//! | --- | --- |
+//! | `material` | the files, read together, and what is made of them |
+//! | `revocation` | revocation lists: whole, signed by whom they say, not run out |
+//! | `trust` | whose certificates callers may show, asked at the handshake and at each request after |
+
+#[cfg(test)]
+pub(crate) mod made;
+mod material;
+mod revocation;
+mod trust;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use rustls::ServerConfig;
+
+use crate::clock::{Clock, UnixMillis};
+use crate::config::ServerTls;
+use crate::metrics::{HeldLabels, Metrics, OutcomeLabels};
+use material::Material;
+pub use trust::ClientTrust;
+
+/// TLS of the callers' listeners. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    live: Arc<ArcSwap<Live>>,
+    clock: Clock,
+    /// Counts handshakes by how they ended.
+    pub handshakes: Family<OutcomeLabels, Counter>,
+    not_after: Family<HeldLabels, Gauge>,
+}
+
+/// What connections are made with.
+#[derive(Debug)]
+pub struct Live {
+    /// For the handshakes.
+    pub server: Arc<ServerConfig>,
+    /// Whose certificates callers may show.
+    pub trust: Arc<ClientTrust>,
+    /// When what we show and hold runs out.
+    pub expiry: Expiry,
+    made_of: [u8; 32],
+}
+
+/// When what we show and hold runs out, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Our own certificate.
+    pub certificate: i64,
+    /// The revocation list that runs out first.
+    pub revocation: Option<i64>,
+}
+
+/// Why TLS cannot be had from these files. Names the key and the file, never what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("server.tls.{key}: cannot read {path}: {why}")]
+    Unreadable {
+        /// The configuration's key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: std::io::ErrorKind,
+    },
+    /// What is in a file cannot be used.
+    #[error("server.tls.{key}: {path} {why}")]
+    Unusable {
+        /// The configuration's key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The certificate is another key's.
+    #[error("server.tls.key: {key} is not the key of the certificate in {cert}")]
+    Mismatch {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// Client certificates are asked for, and no authority is named.
+    #[error("server.tls.client_ca: is needed for client_auth")]
+    NoAuthority,
+    /// The TLS library refuses its set-up.
+    #[error("server.tls: {0}")]
+    Library(String),
+}
+
+/// Whether what has run out is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunOut {
+    /// At the start: it is used, and the log says so. Not to run at all would be worse: nobody would read the events.
+    /// What has run out stays without force by itself: callers refuse our certificate, and we those that a revocation
+    /// list which has run out says nothing about.
+    Tell,
+    /// On a reload: what is in force is better.
+    Refuse,
+}
+
+impl Tls {
+    /// Reads the files. What has run out is told in the log; it does not keep the gateway from running.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used, or the key is another certificate's.
+    pub fn open(config: &ServerTls, clock: &Clock, metrics: &Metrics) -> Result<Self, TlsError> {
+        let material = Material::read(config)?;
+        let live = Live::make(&material, config, clock, 1, RunOut::Tell)?;
+        let (handshakes, not_after) = (metrics.tls_handshakes.clone(), metrics.tls_not_after.clone());
+        let tls = Self { live: Arc::new(ArcSwap::from_pointee(live)), clock: clock.clone(), handshakes, not_after };
+        tls.show_expiry();
+        Ok(tls)
+    }
+
+    /// Reads the files anew, for [`Tls::put_in_force`]. What is in force stays when they have not changed.
+    ///
+    /// # Errors
+    /// Like [`Tls::open`], and when what would take the place of what is in force has run out.
+    pub fn prepare(&self, config: &ServerTls) -> Result<Arc<Live>, TlsError> {
+        let material = Material::read(config)?;
+        let live = self.live.load_full();
+        if live.made_of == material.digest() {
+            return Ok(live);
+        }
+        let epoch = live.trust.epoch() + 1;
+        Live::make(&material, config, &self.clock, epoch, RunOut::Refuse).map(Arc::new)
+    }
+
+    /// Makes what was prepared the one that connections are made with from now on.
+    pub fn put_in_force(&self, live: Arc<Live>) {
+        self.live.store(live);
+        self.show_expiry();
+    }
+
+    fn show_expiry(&self) {
+        let Expiry { certificate, revocation } = self.live.load().expiry;
+        let held = |what: &str| HeldLabels { what: what.to_owned() };
+        self.not_after.get_or_create(&held("certificate")).set(certificate);
+        match revocation {
+            Some(ends) => drop(self.not_after.get_or_create(&held("revocation_list")).set(ends)),
+            None => drop(self.not_after.remove(&held("revocation_list"))),
+        }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.clock.wall_ms()
+    }
+}
+
+/// Our clock, for the TLS library.
+#[derive(Debug)]
+struct Wall(Clock);
+
+impl rustls::time_provider::TimeProvider for Wall {
+    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
+        self.0.wall().duration_since(std::time::UNIX_EPOCH).ok().map(rustls::pki_types::UnixTime::since_unix_epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The files of `[server.tls]`, read together, and what is made of them.
+//!
+//! Invariants: a key is kept in memory that is wiped when dropped, as far as it is ours: what the TLS library makes of
+//! it is the library's. Nothing of a file's content is in an error.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, sign};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::revocation::Revocation;
+use super::trust::Verifier;
+use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
+use crate::clock::Clock;
+use crate::config::{ClientAuth, ServerTls};
+use crate::conn::Alpn;
+
+/// What is in the files.
+pub(super) struct Material {
+    cert: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+    crls: Vec<Vec<u8>>,
+    client_auth: ClientAuth,
+}
+
+impl Material {
+    /// Reads all files.
+    pub(super) fn read(config: &ServerTls) -> Result<Self, TlsError> {
+        let asks = config.client_auth != ClientAuth::Off;
+        let client_ca = config.client_ca.as_deref().filter(|_| asks);
+        let crls = config.client_crl.iter().filter(|_| asks);
+        Ok(Self {
+            cert: read("cert", &config.cert)?,
+            key: Zeroizing::new(read("key", &config.key)?),
+            client_ca: client_ca.map(|path| read("client_ca", path)).transpose()?,
+            crls: crls.map(|path| read("client_crl", path)).collect::<Result<_, _>>()?,
+            client_auth: config.client_auth,
+        })
+    }
+
+    /// Tells one material from another. Where the files lie does not matter.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let mut all = Sha256::new();
+        let mut add = |part: &[u8]| {
+            all.update(part.len().to_be_bytes());
+            all.update(part);
+        };
+        add(&[self.client_auth as u8]);
+        add(&self.cert);
+        add(&self.key);
+        add(self.client_ca.as_deref().unwrap_or_default());
+        self.crls.iter().for_each(|crl| add(crl));
+        all.finalize().into()
+    }
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|e| TlsError::Unreadable { key, path: path.to_owned(), why: e.kind() })
+}
+
+pub(super) fn unusable(key: &'static str, path: &Path, why: impl Into<String>) -> TlsError {
+    TlsError::Unusable { key, path: path.to_owned(), why: why.into() }
+}
+
+impl Live {
+    pub(super) fn make(
+        material: &Material,
+        config: &ServerTls,
+        clock: &Clock,
+        epoch: u64,
+        run_out: RunOut,
+    ) -> Result<Self, TlsError> {
+        warn_if_open_to_all(&config.key);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (shown, not_after) = own_certificate(material, config)?;
+        if i64::try_from(clock.wall_ms().seconds()).is_ok_and(|now| now > not_after) {
+            let why = unusable("cert", &config.cert, "holds a certificate that has expired");
+            match run_out {
+                RunOut::Refuse => return Err(why),
+                RunOut::Tell => tracing::error!(%why, "callers will refuse it"),
+            }
+        }
+        let (trust, revocation) = client_trust(material, config, clock, epoch, run_out, provider.clone())?;
+        let server = server(shown, &trust, clock, provider)?;
+        let expiry = Expiry { certificate: not_after, revocation };
+        Ok(Self { server: Arc::new(server), trust: Arc::new(trust), expiry, made_of: material.digest() })
+    }
+}
+
+/// A key that others on the machine can read is no secret. Mounted secrets often are: it is told, not refused.
+fn warn_if_open_to_all(path: &Path) {
+    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
+        tracing::warn!(path = %path.display(), "server.tls.key: everybody on this machine may open the file; make it 0600");
+    }
+}
+
+/// The certificate that we show with its key, and when it runs out.
+fn own_certificate(material: &Material, config: &ServerTls) -> Result<(CertifiedKey, i64), TlsError> {
+    let chain = certificates("cert", &config.cert, &material.cert)?;
+    let not_after = match X509Certificate::from_der(&chain[0]) {
+        Ok((_, first)) => first.validity().not_after.timestamp(),
+        Err(_) => return Err(unusable("cert", &config.cert, "holds a certificate that cannot be read")),
+    };
+    let mut der = PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| {
+        unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
+    })?;
+    let key = sign::any_supported_type(&der);
+    der.zeroize();
+    let key =
+        key.map_err(|_| unusable("key", &config.key, "holds a key that cannot be used (RSA, ECDSA or Ed25519)"))?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // All keys of our library show their public half: "unknown" does not happen, and would be no proof.
+        Ok(()) => Ok((certified, not_after)),
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(TlsError::Mismatch { cert: config.cert.clone(), key: config.key.clone() })
+        }
+        Err(why) => Err(unusable("cert", &config.cert, format!("holds a certificate that cannot be used: {why}"))),
+    }
+}
+
+/// The certificates in a PEM file; at least one.
+fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    match all {
+        Err(_) => Err(unusable(key, path, "is not PEM")),
+        Ok(all) if all.is_empty() => Err(unusable(key, path, "holds no certificate in PEM")),
+        Ok(all) => Ok(all),
+    }
+}
+
+/// Whose certificates callers may show, and when the first revocation list runs out.
+fn client_trust(
+    material: &Material,
+    config: &ServerTls,
+    clock: &Clock,
+    epoch: u64,
+    run_out: RunOut,
+    provider: Arc<CryptoProvider>,
+) -> Result<(ClientTrust, Option<i64>), TlsError> {
+    if material.client_auth == ClientAuth::Off {
+        return Ok((ClientTrust::new(epoch, None), None));
+    }
+    let (Some(path), Some(pem)) = (&config.client_ca, &material.client_ca) else { return Err(TlsError::NoAuthority) };
+    let authorities = certificates("client_ca", path, pem)?;
+    let mut roots = RootCertStore::empty();
+    for authority in &authorities {
+        // The anchor of a path need not be an authority's for the TLS library: a client's certificate put here by
+        // mistake could sign others.
+        let parsed = X509Certificate::from_der(authority);
+        if !parsed.is_ok_and(|(_, it)| it.is_ca() || it.version() == X509Version::V1) {
+            return Err(unusable("client_ca", path, "holds a certificate that is no authority's"));
+        }
+        roots
+            .add(authority.clone())
+            .map_err(|why| unusable("client_ca", path, format!("holds a certificate that cannot be used: {why}")))?;
+    }
+    let revocation = Revocation::read(&config.client_crl, &material.crls, &authorities)?;
+    if let Err(why) = revocation.has_not_run_out(clock.wall_ms()) {
+        match run_out {
+            RunOut::Refuse => return Err(why),
+            RunOut::Tell => tracing::error!(%why, "certificates of its authority are refused until there is a new one"),
+        }
+    }
+    let ends = revocation.ends();
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .with_crls(revocation.lists)
+        .enforce_revocation_expiration();
+    if material.client_auth == ClientAuth::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let verifier = builder.build().map_err(|why| TlsError::Library(why.to_string()))?;
+    Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier)))), ends))
+}
+
+fn server(
+    shown: CertifiedKey,
+    trust: &ClientTrust,
+    clock: &Clock,
+    provider: Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let library = |why: Error| TlsError::Library(why.to_string());
+    let builder = ServerConfig::builder_with_details(provider, Arc::new(Wall(clock.clone())))
+        .with_safe_default_protocol_versions()
+        .map_err(library)?;
+    let builder = match trust.verifier() {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+    server.alpn_protocols = Alpn::ALL.map(|alpn| alpn.id().to_vec()).to_vec();
+    // Sessions are kept by the callers: a store of ours would have to hold as many as there are callers.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.ticketer = aws_lc_rs::Ticketer::new().map_err(library)?;
+    Ok(server)
+}
