@@ -66,14 +66,18 @@ async fn answer<B>(parts: Arc<Parts>, request: Request<B>) -> Response<Body> {
 enum Content {
     Json(Value),
     Text(String),
+    /// A file and its length.
+    File(std::fs::File, u64),
 }
 
 fn respond(status: StatusCode, content: Content) -> Response<Body> {
-    let (kind, text) = match content {
-        Content::Json(value) => ("application/json", value.to_string()),
-        Content::Text(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+    let whole = |text: String| Body::from(Bytes::from(text));
+    let (kind, body) = match content {
+        Content::Json(value) => ("application/json", whole(value.to_string())),
+        Content::Text(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
+        Content::File(file, length) => ("application/octet-stream", Body::from_file(file, length)),
     };
-    let mut response = Response::new(Body::from(Bytes::from(text)));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -119,19 +123,33 @@ async fn about(parts: &Parts, path: &str) -> (StatusCode, Content) {
     let value = match path.trim_start_matches("/admin/v1/") {
         "apps" => apps(parts),
         "quotas" => quotas(parts),
+        "regions" => json!({ "regions": parts.egress.regions() }),
         "pollers" => json!({ "pollers": parts.events.pollers() }),
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
         "quarantine" => return quarantine(parts).await,
+        "backup" => return backup(parts).await,
         "identity" => json!({ "token_keys": parts.jwks.status() }),
         "config" => reload::describe(&parts.config.load(), &parts.reload),
         _ => {
             return refusal(
                 StatusCode::NOT_FOUND,
-                "one of /admin/v1/apps, quotas, pollers, subscriptions, quarantine, identity, config",
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, identity, config, backup",
             );
         }
     };
     (StatusCode::OK, Content::Json(value))
+}
+
+/// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
+async fn backup(parts: &Parts) -> (StatusCode, Content) {
+    let made = parts.backup().await.and_then(|file| {
+        let length = file.metadata().map_err(|why| crate::store::Error::Io(why.to_string()))?.len();
+        Ok((file, length))
+    });
+    match made {
+        Ok((file, length)) => (StatusCode::OK, Content::File(file, length)),
+        Err(why) => refusal(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
+    }
 }
 
 fn apps(parts: &Parts) -> Value {

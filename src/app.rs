@@ -387,6 +387,14 @@ impl Parts {
         config
     }
 
+    /// A consistent copy of the store, as a file.
+    ///
+    /// # Errors
+    /// When there is no room for it, or the store fails.
+    pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
+        self.store.backup().await
+    }
+
     /// Why the gateway is not ready for callers; empty when it is.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {

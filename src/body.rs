@@ -1,8 +1,8 @@
 //! Bodies: what a response carries to its caller, and how a request's body is read.
 //!
 //! Invariants:
-//! - A response body's length is known before its first byte: its frames are all there. Frames are shared buffers, so
-//!   the same event text goes to a thousand readers from one copy.
+//! - A response body's length is known before its first byte: its frames are all there (or, for operators, a file is).
+//!   Frames are shared buffers, so the same event text goes to a thousand readers from one copy.
 //! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
 //!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
@@ -13,12 +13,13 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use handover::{Ending, Ticket};
 
@@ -27,6 +28,8 @@ use handover::{Ending, Ticket};
 pub struct Body {
     frames: std::vec::IntoIter<Bytes>,
     next: Option<Bytes>,
+    /// What comes after the frames: so many bytes of a file as are left.
+    file: Option<tokio::fs::File>,
     total: u64,
     left: u64,
     /// HTTP/2: the end is taken in steps, see [`Body::bind`].
@@ -56,6 +59,9 @@ const STEP: usize = 16 << 10;
 
 /// Pieces below this size are copied together: a frame costs more than the copy.
 const SMALL: usize = 1024;
+
+/// Bytes of a file that are one frame.
+const PIECE: usize = 64 << 10;
 
 /// Collects a body's frames: large buffers are shared, small pieces are copied together.
 #[derive(Debug, Default)]
@@ -103,7 +109,17 @@ impl From<Bytes> for Body {
 impl Body {
     fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
         let is_over = total == 0;
-        Self { frames, next, total, left: total, stepwise: false, is_over, ending: None, ticket: None, meter: None }
+        let (ending, ticket, meter) = (None, None, None);
+        Self { frames, next, file: None, total, left: total, stepwise: false, is_over, ending, ticket, meter }
+    }
+
+    /// A file's bytes from where it stands, which must be as many as said. If they are fewer the body ends early, and the
+    /// connection with it. For operators: it carries no ending.
+    #[must_use]
+    pub fn from_file(file: std::fs::File, length: u64) -> Self {
+        let mut body = Self::of(None, Vec::new().into_iter(), length);
+        body.file = Some(tokio::fs::File::from_std(file));
+        body
     }
 
     /// How many bytes it had from the start.
@@ -121,6 +137,7 @@ impl Body {
     pub fn withhold(&mut self) {
         self.next = None;
         self.frames = Vec::new().into_iter();
+        self.file = None;
         self.left = 0;
         self.is_over = true;
     }
@@ -139,11 +156,27 @@ impl Body {
     }
 }
 
+impl Body {
+    /// The next piece of the file, if there is one.
+    fn poll_file(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(file) = &mut self.file else { return Poll::Ready(None) };
+        let mut piece = BytesMut::zeroed(usize::try_from(self.left).unwrap_or(PIECE).min(PIECE));
+        let mut buffer = ReadBuf::new(&mut piece);
+        let read = ready!(Pin::new(file).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        piece.truncate(filled);
+        Poll::Ready((read.is_ok() && filled > 0).then(|| piece.freeze()))
+    }
+}
+
 impl hyper::body::Body for Body {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.next.is_none() && self.left > 0 {
+            self.next = ready!(self.poll_file(cx));
+        }
         let Some(mut frame) = self.next.take() else {
             self.is_over = true;
             return Poll::Ready(None);

@@ -28,6 +28,7 @@ use crate::names::AppId;
 use crate::secret::SecretError;
 use crate::secret::redact::Redactor;
 use crate::vendor::Vendor;
+pub(crate) use basic::basic_header;
 use guard::{Entry, Guard};
 use kept::{Kept, Shown};
 pub(crate) use signed::{Base, Signed};
@@ -116,22 +117,33 @@ impl Credential {
         self.kept.look();
     }
 
-    /// Waits for the right to send: not at all, but while another order tries whether the vendor still takes the secret.
-    pub(crate) async fn enter(self: &Arc<Self>, deadline: Instant) -> Result<Pass, Denied> {
+    /// The app's requests go elsewhere from now on: what was refused there may be tried here at once.
+    pub(crate) fn try_anew(&self) {
+        self.guard.try_anew();
+    }
+
+    /// Waits until there may be a pass: not at all, but while another order tries whether the vendor still takes the
+    /// secret. Takes nothing: who then waits for a seat holds nobody up.
+    pub(crate) async fn clear(&self, deadline: Instant) -> Result<(), Denied> {
         loop {
             let verdict = self.guard.verdict();
             tokio::pin!(verdict);
             // Listens before it looks: a verdict between the two is not missed.
             verdict.as_mut().enable();
-            match self.try_enter()? {
-                Some(pass) => return Ok(pass),
-                None if tokio::time::timeout_at(deadline, verdict).await.is_err() => return Err(Denied::Undecided),
-                None => {}
+            let shown = self.kept.current().map_err(Denied::Unavailable)?;
+            match self.guard.look(shown.content) {
+                Entry::Go { .. } => return Ok(()),
+                Entry::Refused => return Err(Denied::Refused),
+                Entry::Wait if tokio::time::timeout_at(deadline, verdict).await.is_err() => {
+                    return Err(Denied::Undecided);
+                }
+                Entry::Wait => {}
             }
         }
     }
 
-    fn try_enter(self: &Arc<Self>) -> Result<Option<Pass>, Denied> {
+    /// The right to send now. `None`: another order has begun a trial meanwhile, wait again.
+    pub(crate) fn pass(self: &Arc<Self>) -> Result<Option<Pass>, Denied> {
         let shown = self.kept.current().map_err(Denied::Unavailable)?;
         match self.guard.enter(shown.content) {
             Entry::Go { trial } => {
@@ -166,16 +178,6 @@ impl Pass {
     /// Knows what is shown by it, for answers that repeat it.
     pub(crate) fn redactor(&self) -> Arc<Redactor> {
         self.shown.redactor.clone()
-    }
-
-    /// Looks again after a wait. `None`: things changed, enter anew.
-    pub(crate) fn confirm(mut self) -> Result<Option<Self>, Denied> {
-        if self.trial.is_some() {
-            self.shown = self.credential.kept.current().map_err(Denied::Unavailable)?;
-            return Ok(Some(self));
-        }
-        let credential = self.credential.clone();
-        credential.try_enter()
     }
 
     /// The vendor took the credential.

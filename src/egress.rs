@@ -14,21 +14,26 @@
 //! | no connection (nothing was sent)     | again, twice at most, after a pause |                                |
 //! | 401                                  | again, once, with the secret reread |                                |
 //! | 429                                  | again with another seat             |                                |
-//! | connection lost, 408, 5xx            |                                     | again, twice at most           |
-//! | any other status, or time-out        |                                     |                                |
+//! | connection lost, time-out, 408, 5xx  |                                     | again, twice at most           |
+//! | any other status                     |                                     |                                |
 //!
-//! All of it only before the order's deadline. An exchange ends after `request_timeout` and at the order's deadline; one
+//! All of it only before the order's deadline, and all but the 401 and 429 within the app's retry budget ([`budget`]). A
+//! region that fails is left alone for a while ([`breaker`]); orders that keep no state there go to the next. An exchange ends after `request_timeout` and at the order's deadline; one
 //! that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's deadline was (that
 //! bounds only the wait for a seat).
 
 mod attempt;
+mod breaker;
 mod buckets;
+mod budget;
 mod desk;
 mod linger;
 mod meters;
+mod places;
 mod redact;
 mod request_id;
 mod retry;
+mod skew;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +57,8 @@ use buckets::Buckets;
 pub use buckets::Past;
 use desk::Desk;
 use linger::Linger;
+use places::Places;
+pub use places::RegionState;
 
 /// An exchange nobody waits for, or that reads events, ends after this many times `upstream.request_timeout`.
 pub const LINGER: u32 = 6;
@@ -62,18 +69,35 @@ pub struct Egress(Arc<Inner>);
 
 struct Inner {
     table: ArcSwap<Table>,
-    buckets: Mutex<Buckets>,
+    lasting: Mutex<Lasting>,
     linger: Linger,
     clock: Clock,
     metrics: Metrics,
     stopping: CancellationToken,
 }
 
+/// What outlives reloads.
+struct Lasting {
+    buckets: Buckets,
+    places: Places,
+}
+
+/// How long an exchange may take.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    /// From the connection to the head of the answer.
+    first_byte: Duration,
+    /// Between two pieces of its body.
+    idle: Duration,
+    /// All of it.
+    request: Duration,
+}
+
 /// All that a reload replaces.
 struct Table {
     desks: HashMap<AppId, Desk>,
     upstream: Arc<Upstream>,
-    request_timeout: Duration,
+    timeouts: Timeouts,
 }
 
 /// Why a configuration cannot be put into force.
@@ -154,6 +178,14 @@ pub enum Failure {
     /// The vendor refused the credential, now or a while ago.
     #[error("the vendor refuses the gateway's credential")]
     CredentialRefused,
+    /// The region has failed too often of late and is left alone: nothing was sent, no seat was taken.
+    #[error("region {region} fails and is left alone")]
+    RegionDown {
+        /// Which.
+        region: RegionName,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// No connection: nothing was sent.
     #[error("cannot connect to the vendor: {0}")]
     Unreachable(String),
@@ -193,6 +225,7 @@ impl Failure {
             | Self::Crowded(_)
             | Self::CredentialUnavailable(_)
             | Self::CredentialRefused
+            | Self::RegionDown { .. }
             | Self::Unreachable(_)
             | Self::NoSuchApp
             | Self::Stopping => false,
@@ -209,11 +242,12 @@ impl Egress {
     pub fn new(config: &Config, past: Past, clock: Clock, metrics: Metrics, tasks: &Tasks) -> Result<Self, BuildError> {
         let prepared = Table::prepare(config, None, &clock)?;
         let mut buckets = Buckets::new(past, clock.clone(), metrics.clone());
-        let table = prepared.commit(&mut buckets, &metrics);
+        let mut places = Places::default();
+        let table = prepared.commit(&mut buckets, &mut places, &clock, &metrics);
         buckets.opened();
         Ok(Self(Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
-            buckets: Mutex::new(buckets),
+            lasting: Mutex::new(Lasting { buckets, places }),
             linger: Linger::start(tasks),
             clock,
             metrics,
@@ -229,16 +263,19 @@ impl Egress {
     /// See [`BuildError`].
     pub fn apply(&self, config: &Config) -> Result<(), BuildError> {
         // Held throughout: two reloads at a time would mix.
-        let mut buckets = self.0.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lasting = self.0.lasting.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.0.table.load_full();
         let prepared = Table::prepare(config, Some(&old), &self.0.clock)?;
-        let table = prepared.commit(&mut buckets, &self.0.metrics);
+        let Lasting { buckets, places } = &mut *lasting;
+        let table = prepared.commit(buckets, places, &self.0.clock, &self.0.metrics);
         self.0.table.store(Arc::new(table));
         for (app, desk) in &old.desks {
             if !self.0.table.load().desks.contains_key(app) {
                 desk.lines().for_each(|line| line.meters.gone());
             }
         }
+        drop(old);
+        places.prune();
         Ok(())
     }
 
@@ -286,6 +323,28 @@ impl Egress {
         let table = self.0.table.load();
         let mut all: Vec<_> = table.desks.iter().map(|(app, desk)| desk.credential.state(app)).collect();
         all.sort_by(|a, b| a.app.cmp(&b.app));
+        all
+    }
+
+    /// How each region's host is, in the order of names.
+    #[must_use]
+    pub fn regions(&self) -> Vec<RegionState> {
+        let table = self.0.table.load();
+        let mut places: Vec<(&Arc<places::Place>, Vec<&AppId>)> = Vec::new();
+        for (app, region) in table.desks.iter().flat_map(|(app, desk)| desk.regions().iter().map(move |r| (app, r))) {
+            match places.iter_mut().find(|(place, _)| Arc::ptr_eq(place, &region.place)) {
+                Some((_, apps)) => apps.push(app),
+                None => places.push((&region.place, vec![app])),
+            }
+        }
+        let mut all: Vec<_> = places
+            .into_iter()
+            .map(|(place, mut apps)| {
+                apps.sort();
+                place.describe(apps)
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.region, &a.host).cmp(&(&b.region, &b.host)));
         all
     }
 

@@ -33,6 +33,7 @@ mod work;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -210,7 +211,15 @@ impl History {
         let (vendor, settings) = self.settings(app)?;
         let filter = query::parse_count(query)?;
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
-        let outcome = source.outcome(terms.deadline).await.ok_or(Error::StillRunning { location: None })?;
+        let waits_not = terms.deadline <= self.0.clock.now();
+        let outcome = match source.outcome(terms.deadline).await {
+            Some(outcome) => outcome,
+            None if !waits_not => Err(Error::StillRunning { location: None }),
+            // `Prefer: wait=0`: learns at least whether it is the quota that it would have to wait for.
+            None => {
+                Err(source.job().stuck(NOT_AT_ALL).await.map_or(Error::StillRunning { location: None }, Into::into))
+            }
+        };
         let product = outcome?;
         Ok(done(vec![render::code("ok"), COMMA, product.member.clone()], source.costs(&product)))
     }
@@ -221,6 +230,9 @@ impl History {
         Ok((settings.vendor, of_app))
     }
 }
+
+/// How long a count whose caller does not wait is given to say that it has no seat.
+const NOT_AT_ALL: Duration = Duration::from_millis(200);
 
 const COMMA: Bytes = Bytes::from_static(b",");
 

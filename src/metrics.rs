@@ -47,6 +47,10 @@ labels! {
     LossLabels { app, stream, region, reason }
     /// An app.
     AppLabels { app }
+    /// Why orders of an app are sent again.
+    RetryLabels { app, reason }
+    /// A region's host.
+    PlaceLabels { region, host }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
@@ -67,6 +71,10 @@ pub struct Inner {
     pub request_duration: Histograms<RouteLabels>,
     pub upstream_requests: Family<UpstreamLabels, Counter>,
     pub upstream_duration: Histograms<EndpointLabels>,
+    pub upstream_retries: Family<RetryLabels, Counter>,
+    pub upstream_retry_budget_exhausted: Family<AppLabels, Counter>,
+    pub upstream_breaker_open: Family<PlaceLabels, Gauge>,
+    pub upstream_clock_skew: Family<PlaceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub quota_tokens_available: Family<BucketLabels, Gauge>,
     pub quota_limit: Family<BucketLabels, Gauge>,
     pub quota_waiting: Family<BucketLabels, Gauge>,
@@ -86,6 +94,7 @@ pub struct Inner {
     pub poller_paused: Family<SourceLabels, Gauge>,
     pub store_append: Histogram,
     pub store_errors: Counter,
+    pub store_damaged: Counter,
     pub history_resolve: Histograms<AppLabels>,
     pub history_recreated: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
@@ -129,6 +138,22 @@ impl Metrics {
             ),
             upstream_requests: add(&mut r, "upstream_requests", "Exchanges with the vendor"),
             upstream_duration: add_times(&mut r, "upstream_duration_seconds", "From sending to the whole answer"),
+            upstream_retries: add(&mut r, "upstream_retries", "Orders sent again"),
+            upstream_retry_budget_exhausted: add(
+                &mut r,
+                "upstream_retry_budget_exhausted",
+                "Orders not sent again because the retry budget was spent",
+            ),
+            upstream_breaker_open: add(
+                &mut r,
+                "upstream_breaker_open",
+                "1 while a region is left alone because it fails",
+            ),
+            upstream_clock_skew: add(
+                &mut r,
+                "upstream_clock_skew_seconds",
+                "The vendor's clock less ours, by the Date of its answers",
+            ),
             quota_tokens_available: add(&mut r, "quota_tokens_available", "Seats free now"),
             quota_limit: add(
                 &mut r,
@@ -181,6 +206,11 @@ impl Metrics {
                 times(),
             ),
             store_errors: add(&mut r, "store_errors", "Store operations that failed"),
+            store_damaged: add(
+                &mut r,
+                "store_damaged",
+                "Stored batches that were found damaged; readers pass over them",
+            ),
             history_resolve: add_times(&mut r, "history_resolve_seconds", "How long history queries took to resolve"),
             history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),

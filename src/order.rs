@@ -95,6 +95,15 @@ impl Operation {
         }
     }
 
+    /// Whether any region can serve it. Events and handles are in the region where they were made.
+    #[must_use]
+    pub fn keeps_no_state(&self) -> bool {
+        match self {
+            Self::ReadEvents(_) | Self::FetchHistory(_) => false,
+            Self::CreateHistory(_) | Self::CountHistory(_) | Self::PeerMessage(_) | Self::ChannelMessage(_) => true,
+        }
+    }
+
     /// The body to send, empty for a GET.
     #[must_use]
     pub fn body(&self) -> Bytes {
@@ -126,7 +135,8 @@ pub struct Order {
     pub payer: Payer,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
-    /// The region to ask; `None` is the app's first.
+    /// The region to ask, and no other. `None`: the first of the app's that can be reached, if the operation keeps no
+    /// state there; else the first.
     pub region: Option<RegionName>,
     /// The caller's allow-listed headers (`Accept`, `Content-Type`, …). Anything else in it is not sent.
     pub headers: HeaderMap,

@@ -63,6 +63,13 @@ pub enum Refusal {
     BadUpstream(String),
     /// Draining, overloaded, the store not writable, the vendor not reachable: nothing was done, asking again is safe.
     Unavailable(String),
+    /// The vendor's region fails and is left alone for a while: nothing was done, asking again then is safe.
+    RegionDown {
+        /// For the log.
+        cause: String,
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// No credential can be had for the vendor.
     CredentialUnavailable(String),
     /// The vendor did not answer in time.
@@ -97,7 +104,9 @@ impl Refusal {
             Self::QuotaExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadUpstream(_) => StatusCode::BAD_GATEWAY,
-            Self::Unavailable(_) | Self::CredentialUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamTimeout(_) | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -121,7 +130,7 @@ impl Refusal {
             Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::Internal(_) => "internal",
             Self::BadUpstream(_) => "bad_upstream",
-            Self::Unavailable(_) => "unavailable",
+            Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
             Self::CredentialUnavailable(_) => "credential_unavailable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::StillRunning { .. } => "in progress",
@@ -151,6 +160,7 @@ impl Refusal {
             Self::Internal(_) => "the gateway failed on this request".into(),
             Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
+            Self::RegionDown { .. } => "the vendor fails, so it is not asked for a while: nothing was sent".into(),
             Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
             Self::UpstreamTimeout(_) => "the vendor did not answer in time".into(),
             Self::StillRunning { location: Some(_) } => "the result is not there yet: fetch it at `location`".into(),
@@ -166,6 +176,7 @@ impl Refusal {
             | Self::Internal(cause)
             | Self::BadUpstream(cause)
             | Self::Unavailable(cause)
+            | Self::RegionDown { cause, .. }
             | Self::CredentialUnavailable(cause)
             | Self::UpstreamTimeout(cause) => Some(cause),
             Self::Unauthenticated

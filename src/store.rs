@@ -114,6 +114,10 @@ pub trait Store: Send + Sync + 'static {
     /// The poller asks before each read. Cheap when all is well.
     async fn ready(&self) -> Result<(), Error>;
 
+    /// A consistent copy of everything, as a data file that can be put in the place of this store's own: to be read from its
+    /// beginning. All that was acknowledged before the call is in it. It has an epoch of its own.
+    async fn backup(&self) -> Result<std::fs::File, Error>;
+
     /// Records a clean stop and closes. Later calls answer [`Error::Closed`].
     async fn close(&self, now: UnixMillis) -> Result<(), Error>;
 }

@@ -1,4 +1,4 @@
-//! The connections to the vendor: a pool, HTTP/1.1 and HTTP/2, TLS.
+//! The connections to the vendor: a pool, HTTP/1.1 and HTTP/2, TLS, a proxy if need be.
 //!
 //! Invariants:
 //! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
@@ -10,13 +10,17 @@
 //! one byte of it was written. That is no second exchange: the seat is told once, and a destructive read is read once.
 //! A connection's own task is spawned by hyper-util's executor and ends with the pool or with its connection.
 
+mod age;
 mod body;
 mod connector;
 mod exchange;
 #[doc(hidden)]
 pub mod fuzzing;
+mod no_proxy;
 pub(crate) mod retry_after;
 mod tls;
+mod tunnel;
+mod way;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,13 +28,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Signed;
 pub(crate) use body::{BodyFault, read_body};
-use connector::Connector;
+use connector::{Connector, Limits};
 pub(crate) use exchange::{Exchange, Fault};
 
 /// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
@@ -76,6 +82,8 @@ pub enum BuildError {
     Tls(String),
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The pool.
 pub(crate) struct Upstream {
     client: Client<Connector, Full<Bytes>>,
@@ -88,6 +96,7 @@ pub(crate) struct Upstream {
 pub(crate) struct Settings {
     connect_timeout: Duration,
     ca_file: Option<(PathBuf, Vec<u8>)>,
+    proxy: Option<config::Proxy>,
 }
 
 impl Settings {
@@ -97,7 +106,11 @@ impl Settings {
             Ok(pem) => Ok((path.clone(), pem)),
             Err(e) => Err(BuildError::Unreadable { path: path.clone(), why: e.kind() }),
         };
-        Ok(Self { connect_timeout: config.connect_timeout, ca_file: config.ca_file.as_ref().map(read).transpose()? })
+        Ok(Self {
+            connect_timeout: config.connect_timeout,
+            ca_file: config.ca_file.as_ref().map(read).transpose()?,
+            proxy: config.proxy.clone(),
+        })
     }
 }
 
@@ -105,7 +118,9 @@ impl Upstream {
     /// A pool without connections.
     pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
         let anchors = settings.ca_file.as_ref().map(|(path, pem)| (path.as_path(), pem.as_slice()));
-        let connector = Connector::new(tls::client(anchors)?, settings.connect_timeout);
+        let limits = Limits { timeout: settings.connect_timeout, oldest: age::OLDEST };
+        let (tls, proxy) = (tls::client(anchors)?, settings.proxy.clone());
+        let connector = Connector::new(GaiResolver::new(), tls, limits, proxy, clock.clone());
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -126,6 +141,8 @@ impl Upstream {
 
     /// Begins an exchange. Nothing happens before it is polled.
     pub(crate) fn send(&self, signed: Signed) -> Exchange {
-        Exchange::new(self.client.request(signed.request), signed.seat, signed.pass, self.clock.clone())
+        let Signed { mut request, seat, pass } = signed;
+        let connection = capture_connection(&mut request);
+        Exchange::new(self.client.request(request), connection, (seat, pass), self.clock.clone())
     }
 }

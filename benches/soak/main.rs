@@ -161,12 +161,11 @@ async fn descriptors_at_rest(stage: &Stage, drama: &Drama) -> usize {
 /// All logs from their beginnings; what readers by cursor got on the way must be the same.
 async fn scans(stage: &Stage) -> Vec<Vec<ledger::Entry>> {
     let mut scans = Vec::new();
-    for log in 0..LOGS.len() {
+    for (log, (app, stream)) in LOGS.iter().enumerate() {
         let whole = readers::scan(stage, log).await;
         let along = stage.scans[log].lock().unwrap();
         if whole != *along {
             let differ = whole.iter().zip(along.iter()).position(|(a, b)| a != b);
-            let (app, stream) = LOGS[log];
             stage.breach(format!(
                 "{app}/{stream}: a reader by cursor got {} entries, the log has {}; they differ at {differ:?}",
                 along.len(),

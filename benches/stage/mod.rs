@@ -17,7 +17,7 @@ use rtm_gateway::clock::Clock;
 use rtm_gateway::names::BucketName;
 use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Rules, Sim, World};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// The app, the vendor's credential and the callers' key that all benchmarks use.
@@ -140,8 +140,8 @@ impl Drop for Gateway {
 }
 
 /// One keep-alive connection that sends a prepared request again and again.
-pub struct Line {
-    stream: TcpStream,
+pub struct Line<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -149,6 +149,12 @@ impl Line {
     pub async fn open(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    pub fn over(stream: S) -> Self {
         Self { stream, buffer: Vec::with_capacity(1 << 20) }
     }
 

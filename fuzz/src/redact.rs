@@ -27,7 +27,10 @@ pub fn check(data: &[u8]) {
         for form in forms(secret).iter().filter(|form| form.len() >= least) {
             let text = Bytes::from([before, form, behind].concat());
             let clean = redactor.clean(text.clone(), kind);
-            assert!(has(&clean, MASK.as_bytes()) && !has(&clean, form), "{:?}", String::from_utf8_lossy(&clean));
+            assert!(has(&clean, MASK.as_bytes()), "{:?}", String::from_utf8_lossy(&clean));
+            // The mask and what stands beside it may look like a secret by chance.
+            let left = String::from_utf8_lossy(&clean).replace(MASK, "\n");
+            assert!(!has(left.as_bytes(), form), "{left:?}");
             assert!(redactor.is_in(&text));
             if !has(before, MASK.as_bytes()) && !has(behind, MASK.as_bytes()) {
                 only_secrets_are_gone(&text, &clean);

@@ -4,7 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::CliError;
+use crate::clock::Clock;
 use crate::config::{load, show};
+use crate::metrics::Metrics;
+use crate::tls::Tls;
 
 /// Checks a configuration and prints what it comes to, every default filled in and every secret hidden.
 ///
@@ -28,6 +31,12 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), 
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {}", warning.in_file(file))?;
+            }
+            if let Some(tls) = &loaded.config.server.tls
+                && let Err(why) = Tls::open(tls, &Clock::system(), &Metrics::new())
+            {
+                writeln!(err, "{}: {why}", file.display())?;
+                return Err(CliError::Told);
             }
             write!(out, "{}", show::toml(&loaded.config))?;
             out.flush()?;

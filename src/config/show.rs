@@ -206,8 +206,20 @@ fn listen(listen: &Listen) -> String {
     quoted(listen)
 }
 
+/// In the largest unit that says it exactly: a sum of many parts is longer than what is read.
 fn duration(duration: Duration) -> String {
-    quoted(humantime::format_duration(duration))
+    let nanos = duration.as_nanos();
+    let units: [(&str, u128); 7] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ];
+    let exact = units.iter().find(|(_, size)| nanos > 0 && nanos.is_multiple_of(*size));
+    exact.map_or_else(|| quoted("0s"), |(unit, size)| quoted(format_args!("{}{unit}", nanos / size)))
 }
 
 /// In the largest unit that says it exactly.
@@ -331,6 +343,17 @@ mode = "report"
         again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
         again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
         assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
+    }
+
+    #[test]
+    fn the_longest_durations_are_shown_as_they_can_be_read() {
+        for (text, shown) in [("184461615s 1000ms", "184461616s"), ("3649d 23h 59m 59s 1ns", "315359999000000001ns")] {
+            let with =
+                |text: &str| from_text(&format!("[server]\nshutdown_grace = \"{text}\""), Path::new("x")).unwrap();
+            let page = toml(&with(text).config);
+            assert!(page.contains(&format!("shutdown_grace = \"{shown}\"")), "{page}");
+            assert_eq!(with(shown).config, with(text).config);
+        }
     }
 
     #[test]

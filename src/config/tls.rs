@@ -3,6 +3,7 @@
 //! Invariants: the certificate and the key were read, and belong together; a client's certificate can only be asked for
 //! where there is an authority to judge it by. All four kinds of file are watched: see `reload`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
@@ -93,7 +94,14 @@ impl Node<'_> {
     }
 
     fn private_key(self) -> Option<PathBuf> {
-        self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))
+        let node = self.clone();
+        let path =
+            self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))?;
+        // Mounted secrets often are: it is told, not refused.
+        if std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+            node.warn("names a file that everybody on this machine may read", "Take the others' right away: chmod o-r");
+        }
+        Some(path)
     }
 
     fn revocations(self) -> Option<PathBuf> {

@@ -103,6 +103,19 @@ impl PeerCertificate {
         usage(&parse(der)?).map(drop)
     }
 
+    /// What an operator knows a certificate by, however bad it is: a name in it, at most so much of it as fits a log line.
+    #[must_use]
+    pub fn describe(der: &CertificateDer<'_>) -> String {
+        let Ok(leaf) = parse(der) else { return "malformed".to_owned() };
+        let serial = leaf.raw_serial_as_string();
+        let name = match names(&leaf, true) {
+            Ok(Names { spiffe_id: Some(id), .. }) => id.to_string(),
+            Ok(names) => names.dns.into_iter().next().unwrap_or_default(),
+            Err(why) => why.to_string(),
+        };
+        format!("{} (serial {})", short(&name), short(&serial))
+    }
+
     /// What the caller sent, its own first.
     #[must_use]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
@@ -133,6 +146,10 @@ impl PeerCertificate {
     pub fn judged(&self, verdict: Verdict) {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
     }
+}
+
+fn short(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(200)).unwrap_or_default()
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, BadCertificate> {

@@ -1,15 +1,22 @@
 //! HTTP Basic: `Authorization: Basic base64(api_key:api_secret)` (the vendor's page; RFC 7617).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 
-use hyper::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::kept::{Headers, Recipe, header_value};
 use crate::clock::UnixMillis;
 use crate::secret::{Secret, SecretError, SecretSource};
+
+/// `Basic base64(user:password)`, marked sensitive. `None` when it cannot stand in a header.
+pub(crate) fn basic_header(user: &str, password: &Secret) -> Option<HeaderValue> {
+    let pair = Zeroizing::new([user, ":", password.expose()].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+    header_value(Secret::new(["Basic ", &encoded].concat())).ok()
+}
 
 /// Made of two secrets: the key, then the secret.
 pub(super) struct Basic;
@@ -22,9 +29,7 @@ impl Recipe for Basic {
         if key.expose().contains(':') {
             return Err(unusable());
         }
-        let pair = Zeroizing::new([key.expose(), ":", secret.expose()].concat());
-        let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
-        let value = header_value(Secret::new(["Basic ", &encoded].concat())).map_err(|_| unusable())?;
+        let value = basic_header(key.expose(), secret).ok_or_else(unusable)?;
         Ok(vec![(AUTHORIZATION, value)])
     }
 

@@ -8,7 +8,7 @@
 //! |---------|------------------------------|--------------------------------------|----------------------------------|
 //! | open    | at first                     | all                                  | a 401: doubted                   |
 //! | doubted | one 401 came                 | one trial; the others wait for it    | its verdict: open or closed      |
-//! | closed  | the trial was refused too    | one probe each minute                | its verdict, or a changed secret |
+//! | closed  | the trial was refused too    | one probe each minute                | its verdict, or a changed secret, or a changed `base_url` (doubted) |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,6 +65,27 @@ impl Guard {
     /// Resolves when the state changes after it was enabled.
     pub(super) fn verdict(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// What [`Guard::enter`] would say now; takes nothing.
+    pub(super) fn look(&self, shown: u64) -> Entry {
+        match *self.lock() {
+            Stand::Open => Entry::Go { trial: false },
+            Stand::Doubted { content, .. } | Stand::Closed { content, .. } if content != shown => {
+                Entry::Go { trial: false }
+            }
+            Stand::Doubted { trying: true, .. } => Entry::Wait,
+            Stand::Closed { next_probe, trying, .. } if trying || self.clock.now() < next_probe => Entry::Refused,
+            Stand::Doubted { .. } | Stand::Closed { .. } => Entry::Go { trial: true },
+        }
+    }
+
+    /// Lets a refused content be tried at once. One try: its refusal closes the guard again.
+    pub(super) fn try_anew(&self) {
+        let mut stand = self.lock();
+        if let Stand::Closed { content, trying, .. } = *stand {
+            *stand = Stand::Doubted { content, trying };
+        }
     }
 
     /// May a request go out that shows this content?

@@ -26,7 +26,7 @@ static ALLOWED: [HeaderName; 5] = [ACCEPT, CONTENT_TYPE, CONTENT_ENCODING, ACCEP
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION")));
 
 /// Where a region's requests go: from the checked configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Base {
     scheme: Scheme,
     authority: Authority,
@@ -47,6 +47,11 @@ impl Base {
     /// The scheme and authority of a `base_url`; `None` when it lacks one.
     pub(crate) fn new(base_url: &Uri) -> Option<Self> {
         Some(Self { scheme: base_url.scheme()?.clone(), authority: base_url.authority()?.clone() })
+    }
+
+    /// The host, with its port if it is not the scheme's own.
+    pub(crate) fn host(&self) -> &str {
+        self.authority.as_str()
     }
 
     fn target(&self, app: &AppId, operation: &Operation) -> Result<Uri, BadTarget> {

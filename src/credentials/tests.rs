@@ -43,7 +43,8 @@ impl Rig {
     }
 
     async fn enter(&self) -> Result<Pass, Denied> {
-        self.credential.enter(self.clock.now() + Duration::from_millis(1)).await
+        self.credential.clear(self.clock.now() + Duration::from_millis(1)).await?;
+        self.credential.pass().map(Option::unwrap)
     }
 
     async fn shown(&self) -> Vec<(String, String)> {
@@ -182,11 +183,12 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
     assert!(trial.trial.is_some());
     assert!(matches!(rig.enter().await, Err(Denied::Undecided)));
     // One that gives up without a verdict makes room for the next.
-    let waiting = rig.credential.enter(rig.clock.now() + HOUR);
+    let waiting = rig.credential.clear(rig.clock.now() + HOUR);
     tokio::pin!(waiting);
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     drop(trial);
-    let trial = waiting.await.unwrap();
+    waiting.await.unwrap();
+    let trial = rig.enter().await.unwrap();
     trial.accepted();
     assert!(rig.enter().await.unwrap().trial.is_none());
     assert_eq!(rig.state(), "good");
@@ -240,11 +242,32 @@ async fn a_401_finds_a_secret_changed_meanwhile_without_waiting_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_from_before_the_doubt_does_not_confirm() {
+async fn who_waits_for_a_seat_holds_no_trial_and_spends_no_probe() {
     let rig = Rig::basic();
-    let (early, pass) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
-    early.refused();
-    let trial = rig.enter().await.unwrap();
-    assert!(pass.confirm().unwrap().is_none());
-    assert!(trial.confirm().unwrap().is_some_and(|p| p.trial.is_some()));
+    rig.enter().await.unwrap().refused();
+    // Cleared, and then no seat came: the trial is another's.
+    rig.credential.clear(rig.clock.now()).await.unwrap();
+    let trial = rig.credential.pass().unwrap().unwrap();
+    assert!(rig.credential.pass().unwrap().is_none());
+    trial.refused();
+    advance(guard::PROBE_EVERY).await;
+    for _ in 0..3 {
+        rig.credential.clear(rig.clock.now()).await.unwrap();
+    }
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_secret_is_tried_at_once_where_requests_go_elsewhere() {
+    let rig = Rig::basic();
+    rig.enter().await.unwrap().refused();
+    rig.enter().await.unwrap().refused();
+    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    rig.credential.try_anew();
+    rig.enter().await.unwrap().refused();
+    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    rig.credential.try_anew();
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(rig.state(), "good");
 }

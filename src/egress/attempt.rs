@@ -1,6 +1,6 @@
 //! An order's way out: one attempt after another until one counts.
 //!
-//! Invariants: an attempt takes the stages in their order: credential's pass, seat, signature, exchange. The
+//! Invariants: an attempt takes the stages in their order: region, seat, credential's pass, signature, exchange. The
 //! configuration is looked up anew for each. No await stands between the seat and the exchange.
 //!
 //! The happy path allocates the target's text and the header table, and what hyper-util does (a boxed future, a one-shot
@@ -14,11 +14,13 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, DATE, Head
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
+use super::breaker::Verdict;
 use super::buckets::Line;
 use super::desk::{Desk, Region};
+use super::linger::Head;
 use super::meters::Ending;
-use super::retry::{Next, Outcome, Tries};
-use super::{Costs, Failure, Inner, LINGER, Table, redact, request_id};
+use super::retry::{Next, Outcome, Reason, Tries};
+use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
 use crate::order::{Order, Safety};
@@ -45,6 +47,10 @@ struct Limits {
     caller: Instant,
     /// Nobody does.
     linger: Instant,
+    /// From the connection to the head of the answer.
+    first_byte: Duration,
+    /// Between two pieces of its body.
+    idle: Duration,
 }
 
 impl Inner {
@@ -57,20 +63,30 @@ impl Inner {
             }
             let table = self.table.load_full();
             let desk = table.desks.get(&order.app).ok_or(Failure::NoSuchApp)?;
-            let region = desk.region(order.region.as_ref()).ok_or(Failure::NoSuchApp)?;
+            let region = desk.region(order, &tries)?;
             let line = desk.line(order.operation.bucket());
 
-            let pass = desk.credential.enter(order.deadline).await.map_err(denied)?;
+            // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
+            // seat goes back unused.
+            desk.credential.clear(order.deadline).await.map_err(denied)?;
             let seat = self.seat(order, line, costs).await?;
-            let Some(pass) = pass.confirm().map_err(denied)? else { continue };
+            let Some(ticket) = region.place.enter(safety == Safety::Destructive) else { continue };
+            let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
             let signed = Signed::new(order, &region.base, seat, pass)
                 .map_err(|_| Failure::Unreachable("the request's target is too long".into()))?;
 
-            let outcome = self.exchange(order, signed, &table, desk, region, costs).await;
+            tries.begin(|| desk.budget.first(self.clock.now()));
+            let (outcome, verdict) = self.exchange(order, signed, &table, desk, region, costs).await;
+            ticket.tell(verdict);
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
             }
-            match tries.after(outcome, safety, self.clock.now(), order.deadline) {
+            if matches!(verdict, Verdict::Unreachable | Verdict::Failing) {
+                tries.note_failed(&region.name);
+            }
+            let elsewhere = desk.region(order, &tries).ok().map(|next| next.name != region.name);
+            let may = |reason: Reason| desk.may_send_again(reason, self.clock.now());
+            match tries.after(outcome, (safety, self.clock.now(), order.deadline), elsewhere, may) {
                 Next::Again(pause) if pause.is_zero() => {}
                 Next::Again(pause) => tokio::time::sleep(pause).await,
                 Next::Done(result) => return result,
@@ -103,27 +119,39 @@ impl Inner {
         desk: &Desk,
         region: &Region,
         costs: &mut Costs,
-    ) -> Outcome {
+    ) -> (Outcome, Verdict) {
         let began = self.clock.now();
         let limits = Limits::of(order, table, began);
         let mut count = Count { region, order, ending: Ending::Error };
         let redactor = signed.pass.redactor();
         let flight = self.linger.watch(table.upstream.send(signed), limits.linger);
-        let outcome = match flight.head(limits.caller).await {
-            Some(Ok(head)) => {
+        let head = flight.head(limits.caller, limits.first_byte).await;
+        let waited = self.clock.now().saturating_duration_since(began);
+        let patient = waited >= table.timeouts.first_byte.min(table.timeouts.request) / 2;
+        let (outcome, verdict) = match head {
+            Head::Came(Ok(head)) => {
                 count.ending = Ending::Status(head.status());
                 costs.exchanges += 1;
-                self.receive(head, order, region, &redactor, &limits, costs).await
+                region.place.note_date(head.headers(), waited);
+                let outcome = self.receive(head, order, region, &redactor, &limits, costs).await;
+                let verdict = said(&outcome);
+                (outcome, verdict)
             }
-            Some(Err(Fault::NotSent { timed_out: true, .. })) => Outcome::Failed(Failure::TimedOut { sent: false }),
-            Some(Err(Fault::NotSent { why, .. })) => Outcome::Failed(Failure::Unreachable(why)),
-            Some(Err(Fault::MaybeSent { why })) => {
-                costs.exchanges += 1;
-                Outcome::Failed(Failure::Lost { why, partial: None })
+            Head::Came(Err(Fault::NotSent { timed_out: true, .. })) => {
+                (Outcome::Failed(Failure::TimedOut { sent: false }), Verdict::Unreachable)
             }
-            None => {
+            Head::Came(Err(Fault::NotSent { why, .. })) => {
+                (Outcome::Failed(Failure::Unreachable(why)), Verdict::Unreachable)
+            }
+            Head::Came(Err(Fault::MaybeSent { why })) => {
                 costs.exchanges += 1;
-                Outcome::Failed(Failure::TimedOut { sent: true })
+                (Outcome::Failed(Failure::Lost { why, partial: None }), Verdict::Failing)
+            }
+            Head::Late { sent } => {
+                costs.exchanges += u32::from(sent);
+                // One who hardly waited has found out nothing.
+                let verdict = if sent && patient { Verdict::Failing } else { Verdict::Unknown };
+                (Outcome::Failed(Failure::TimedOut { sent }), verdict)
             }
         };
         let took = self.clock.now().saturating_duration_since(began);
@@ -132,7 +160,7 @@ impl Inner {
         if let Outcome::Failed(why) = &outcome {
             tracing::debug!(app = %order.app, region = %region.name, endpoint = order.operation.endpoint(), %why, "an exchange failed");
         }
-        outcome
+        (outcome, verdict)
     }
 
     /// Reads the rest of an answer and says what it means.
@@ -146,7 +174,7 @@ impl Inner {
         costs: &mut Costs,
     ) -> Outcome {
         let (parts, body) = head.into_parts();
-        let body = read_body(body, MAX_BODY, limits.caller).await;
+        let body = read_body(body, MAX_BODY, limits.caller, limits.idle).await;
         let mut headers = kept(&parts.headers);
         let body = redact::clean(redactor, (parts.status, order.operation.safety()), &mut headers, body);
         if let Ok(body) = &body {
@@ -187,13 +215,15 @@ impl Inner {
 
 impl Limits {
     fn of(order: &Order, table: &Table, began: Instant) -> Self {
-        let linger = began + table.request_timeout * LINGER;
-        let caller = match order.operation.safety() {
+        let Timeouts { first_byte, idle, request } = table.timeouts;
+        let linger = began + request * LINGER;
+        match order.operation.safety() {
             // What it removes must not be thrown away because it is slow.
-            Safety::Destructive => linger,
-            Safety::Idempotent | Safety::Once => (began + table.request_timeout).min(order.deadline),
-        };
-        Self { caller, linger }
+            Safety::Destructive => Self { caller: linger, linger, first_byte: Duration::MAX, idle: Duration::MAX },
+            Safety::Idempotent | Safety::Once => {
+                Self { caller: (began + request).min(order.deadline), linger, first_byte, idle }
+            }
+        }
     }
 }
 
@@ -205,6 +235,19 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
         }
     }
     out
+}
+
+/// What an answer, or its lack, says about the region.
+fn said(outcome: &Outcome) -> Verdict {
+    match outcome {
+        // 501 says that this one thing is not done, 408 that this one time it was not.
+        Outcome::Answered(answer) if answer.status == StatusCode::REQUEST_TIMEOUT => Verdict::Unknown,
+        Outcome::Answered(answer) if answer.status == StatusCode::NOT_IMPLEMENTED => Verdict::Well,
+        Outcome::Answered(answer) if answer.status.is_server_error() => Verdict::Failing,
+        Outcome::Answered(_) | Outcome::OverLimit | Outcome::Unauthorized => Verdict::Well,
+        Outcome::Failed(Failure::Lost { .. } | Failure::TimedOut { .. }) => Verdict::Failing,
+        Outcome::Failed(_) => Verdict::Well,
+    }
 }
 
 fn denied(denied: Denied) -> Failure {

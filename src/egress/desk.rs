@@ -8,19 +8,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buckets::{Buckets, Line};
+use super::budget::Budget;
 use super::meters::{AppMeters, RegionMeters};
-use super::{BuildError, Table};
+use super::places::{Place, Places};
+use super::retry::{Reason, Tries};
+use super::{BuildError, Failure, Table, Timeouts};
+use tokio::time::Instant;
+
 use crate::clock::Clock;
-use crate::config::{App, Config, Limit, Quota, QuotaRule};
+use crate::config::{self, App, Config, Limit, Quota, QuotaRule};
 use crate::credentials::{Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, RegionName};
+use crate::order::{Order, Safety};
 use crate::upstream::{Settings, Upstream};
 
 /// One app.
 pub(super) struct Desk {
     pub(super) credential: Arc<Credential>,
     pub(super) meters: AppMeters,
+    pub(super) budget: Arc<Budget>,
     regions: Vec<Region>,
     /// In the order of [`BucketName::ALL`]; those that share are the other's again.
     lines: [Line; BucketName::ALL.len()],
@@ -31,12 +38,13 @@ pub(super) struct Region {
     pub(super) name: RegionName,
     pub(super) base: Base,
     pub(super) meters: RegionMeters,
+    pub(super) place: Arc<Place>,
 }
 
 /// A table whose making can no longer fail.
 pub(super) struct Prepared {
     upstream: Arc<Upstream>,
-    request_timeout: Duration,
+    upstream_rules: config::Upstream,
     apps: Vec<PreparedApp>,
 }
 
@@ -45,17 +53,50 @@ struct PreparedApp {
     credential: Arc<Credential>,
     /// Whether it was in use before and its secret must be read again.
     kept: bool,
+    /// Whether its requests go elsewhere than before.
+    moved: bool,
+    budget: Option<Arc<Budget>>,
     regions: Vec<(RegionName, Base)>,
     quota: Quota,
 }
 
 impl Desk {
-    /// The region of that name, or the first.
-    pub(super) fn region(&self, name: Option<&RegionName>) -> Option<&Region> {
-        match name {
-            None => self.regions.first(),
-            Some(name) => self.regions.iter().find(|r| r.name == *name),
+    /// The region that an order is sent to now: the one it names; else, if it keeps no state, the first that may be
+    /// asked, those last that `tries` has failed with; else the first.
+    pub(super) fn region(&self, order: &Order, tries: &Tries) -> Result<&Region, Failure> {
+        let is_read = order.operation.safety() == Safety::Destructive;
+        let all = match &order.region {
+            Some(name) => self.regions.iter().find(|r| r.name == *name).map(std::slice::from_ref),
+            None if order.operation.keeps_no_state() => Some(&self.regions[..]),
+            None => self.regions.get(..1),
+        };
+        let all = all.filter(|all| !all.is_empty()).ok_or(Failure::NoSuchApp)?;
+        let (failed, fresh): (Vec<_>, Vec<_>) = all.iter().partition(|region| tries.has_failed(&region.name));
+        let mut shut: Option<(Duration, &Region)> = None;
+        for region in fresh.into_iter().chain(failed) {
+            match region.place.look(is_read) {
+                Ok(()) => return Ok(region),
+                Err(wait) if shut.is_none_or(|(least, _)| wait < least) => shut = Some((wait, region)),
+                Err(_) => {}
+            }
         }
+        let (retry_after, region) = shut.ok_or(Failure::NoSuchApp)?;
+        Err(Failure::RegionDown { region: region.name.clone(), retry_after })
+    }
+
+    /// Whether an order may be sent again for this reason. If so it is counted, and what it takes of the budget is taken.
+    pub(super) fn may_send_again(&self, reason: Reason, now: Instant) -> bool {
+        if reason.is_budgeted() && !self.budget.again(now) {
+            self.meters.budget_exhausted.inc();
+            return false;
+        }
+        self.meters.again(reason);
+        true
+    }
+
+    /// Its regions.
+    pub(super) fn regions(&self) -> &[Region] {
+        &self.regions
     }
 
     /// The bucket an order of this name is counted in.
@@ -86,37 +127,45 @@ impl Table {
             _ => Arc::new(Upstream::new(settings, clock)?),
         };
         let apps = config.apps.iter().map(|app| prepare_app(app, config, old, clock)).collect::<Result<_, _>>()?;
-        Ok(Prepared { upstream, request_timeout: config.upstream.request_timeout, apps })
+        Ok(Prepared { upstream, upstream_rules: config.upstream.clone(), apps })
     }
 }
 
 fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -> Result<PreparedApp, BuildError> {
     let vendor = config.upstream.vendor;
-    let in_use = old.and_then(|table| table.desks.get(&app.id)).map(|desk| &desk.credential);
-    let kept = in_use.filter(|credential| credential.is(&app.credential, vendor)).cloned();
+    let before = old.and_then(|table| table.desks.get(&app.id));
+    let kept = before.map(|desk| &desk.credential).filter(|credential| credential.is(&app.credential, vendor)).cloned();
     let base = |region: &crate::config::Region| match Base::new(&region.base_url) {
         Some(base) => Ok((region.name.clone(), base)),
         None => Err(BuildError::BadBase { app: app.id.clone(), region: region.name.clone() }),
     };
+    let regions: Vec<_> = app.regions.iter().map(base).collect::<Result<_, _>>()?;
+    let same = |desk: &Desk| desk.regions.iter().map(|r| (&r.name, &r.base)).eq(regions.iter().map(|(n, b)| (n, b)));
     Ok(PreparedApp {
         id: app.id.clone(),
         kept: kept.is_some(),
+        moved: before.is_some_and(|desk| !same(desk)),
+        budget: before.map(|desk| desk.budget.clone()),
         credential: match kept {
             Some(credential) => credential,
             None => Credential::new(&app.id, &app.credential, vendor, clock)
                 .map_err(|_| BuildError::BadUid(app.id.clone()))?,
         },
-        regions: app.regions.iter().map(base).collect::<Result<_, _>>()?,
+        regions,
         quota: app.quota,
     })
 }
 
 impl Prepared {
     /// Puts it into force: buckets get their limits, secrets are read again.
-    pub(super) fn commit(self, buckets: &mut Buckets, metrics: &Metrics) -> Table {
+    pub(super) fn commit(self, buckets: &mut Buckets, places: &mut Places, clock: &Clock, metrics: &Metrics) -> Table {
+        let rules = &self.upstream_rules;
         let desks = self.apps.into_iter().map(|app| {
             if app.kept {
                 app.credential.look();
+            }
+            if app.moved {
+                app.credential.try_anew();
             }
             let lines = BucketName::ALL.map(|name| {
                 let (name, limit) = counted_in(&app.quota, name);
@@ -124,14 +173,22 @@ impl Prepared {
             });
             let regions = app.regions.into_iter().map(|(name, base)| {
                 let meters = RegionMeters::new(metrics, &app.id, &name);
-                Region { name, base, meters }
+                let place = places.place(&name, &base, rules.breaker, clock, metrics);
+                Region { name, base, meters, place }
             });
             let regions = regions.collect();
             let meters = AppMeters::new(metrics, &app.id);
-            (app.id, Desk { credential: app.credential, meters, regions, lines })
+            let budget = app.budget.unwrap_or_else(|| Arc::new(Budget::new(rules.retry_budget, clock.now())));
+            budget.reconfigure(rules.retry_budget);
+            (app.id, Desk { credential: app.credential, meters, budget, regions, lines })
         });
         let desks: HashMap<_, _> = desks.collect();
-        Table { desks, upstream: self.upstream, request_timeout: self.request_timeout }
+        let timeouts = Timeouts {
+            first_byte: rules.first_byte_timeout.unwrap_or(rules.request_timeout),
+            idle: rules.idle_timeout,
+            request: rules.request_timeout,
+        };
+        Table { desks, upstream: self.upstream, timeouts }
     }
 }
 

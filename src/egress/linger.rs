@@ -1,7 +1,12 @@
 //! Exchanges that nobody waits for any more.
 //!
-//! Invariants: an exchange ends by its answer, by its own end, or after its time; never because its caller left. Their
+//! Invariants: an exchange that was sent ends by its answer, by its own end, or after its time; never because its caller
+//! left. One that was not sent yet ends with its caller, and its seat is free at once. Their
 //! number is bounded by the seats they hold. On a stop all end at once: their connections die.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -23,11 +28,22 @@ struct Left {
     until: Instant,
 }
 
-/// An exchange its caller waits for. Dropped before the answer came, it lingers.
+/// An exchange its caller waits for. Dropped before the answer came, it lingers, if it was sent.
 pub(super) struct Flight<'a> {
     exchange: Option<Exchange>,
     until: Instant,
     linger: &'a Linger,
+}
+
+/// What came of waiting for a head.
+pub(super) enum Head {
+    /// The exchange has its end.
+    Came(Result<Response<Incoming>, Fault>),
+    /// It did not come in time.
+    Late {
+        /// Whether the request may have left.
+        sent: bool,
+    },
 }
 
 impl Linger {
@@ -47,18 +63,37 @@ impl Linger {
 }
 
 impl Flight<'_> {
-    /// Waits for the head of the answer. `None`: it did not come by `limit`, and the exchange lingers.
-    pub(super) async fn head(mut self, limit: Instant) -> Option<Result<Response<Incoming>, Fault>> {
-        let exchange = self.exchange.as_mut()?;
-        let head = timeout_at(limit.min(self.until), exchange).await.ok()?;
-        self.exchange = None;
-        Some(head)
+    /// Waits for the head of the answer: until `limit`, and no longer than `first_byte` after there was a connection.
+    /// What has been sent by then lingers; what has not ends.
+    pub(super) async fn head(mut self, limit: Instant, first_byte: Duration) -> Head {
+        let limit = limit.min(self.until);
+        let timer = tokio::time::sleep_until(limit);
+        tokio::pin!(timer);
+        let head = std::future::poll_fn(|cx| {
+            let Some(exchange) = self.exchange.as_mut() else { return Poll::Ready(None) };
+            if let Poll::Ready(head) = Pin::new(&mut *exchange).poll(cx) {
+                return Poll::Ready(Some(head));
+            }
+            let first = exchange.connected().and_then(|at| at.checked_add(first_byte));
+            let until = first.map_or(limit, |first| first.min(limit));
+            if timer.deadline() != until {
+                timer.as_mut().reset(until);
+            }
+            timer.as_mut().poll(cx).map(|()| None)
+        });
+        match head.await {
+            Some(head) => {
+                self.exchange = None;
+                Head::Came(head)
+            }
+            None => Head::Late { sent: self.exchange.as_ref().is_some_and(|e| e.connected().is_some()) },
+        }
     }
 }
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
+        if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent) {
             // The task is gone only when the gateway stops: then the exchange ends here, as it would there.
             let _ = self.linger.sender.send(Left { exchange, until: self.until });
         }

@@ -9,7 +9,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::metrics::{BucketLabels, EndpointLabels, Metrics, UpstreamLabels};
+use super::retry::Reason;
+use crate::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
 use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Operation;
 use crate::quota::Snapshot;
@@ -41,6 +42,8 @@ pub(super) enum Ending {
 
 /// The meters of an app.
 pub(super) struct AppMeters {
+    retries: [Counter; Reason::ALL.len()],
+    pub(super) budget_exhausted: Counter,
     durations: [Histogram; ENDPOINTS.len()],
 }
 
@@ -70,7 +73,20 @@ impl AppMeters {
             let labels = EndpointLabels { app: app.to_string(), endpoint: endpoint.to_owned() };
             metrics.upstream_duration.get_or_create(&labels).clone()
         });
-        Self { durations }
+        let retries = Reason::ALL.map(|reason| {
+            let labels = RetryLabels { app: app.to_string(), reason: reason.as_str().to_owned() };
+            metrics.upstream_retries.get_or_create(&labels).clone()
+        });
+        let labels = AppLabels { app: app.to_string() };
+        let budget_exhausted = metrics.upstream_retry_budget_exhausted.get_or_create(&labels).clone();
+        Self { retries, budget_exhausted, durations }
+    }
+
+    /// An order is sent again.
+    pub(super) fn again(&self, reason: Reason) {
+        if let Some(counter) = self.retries.get(reason as usize) {
+            counter.inc();
+        }
     }
 
     /// How long exchanges of this operation take.

@@ -1,7 +1,9 @@
 //! What is sent again, and when: the one place that decides it.
 //!
 //! Invariants: an order that may have been acted on is sent again only if it is idempotent; nothing is sent again after
-//! its deadline; every cause has its own bound, but the vendor's 429, which the deadline bounds.
+//! its deadline, or where no region may be asked; every cause has its own bound, but the vendor's 429, which the deadline
+//! bounds. What failed for the vendor's sake is sent again only within the app's budget (`budget`); after a 401 or a 429
+//! other bounds hold: the guard's and the bucket's.
 
 use std::time::Duration;
 
@@ -10,15 +12,16 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::attempt::Answer;
+use crate::names::RegionName;
 use crate::order::Safety;
 
 /// How often an order is sent again because no connection could be made.
 const UNSENT: u32 = 2;
 
-/// How often an idempotent order is sent again because its answer was lost or was the vendor's own failure.
+/// How often an idempotent order is sent again because its answer was lost or late or was the vendor's own failure.
 const DOUBTFUL: u32 = 2;
 
-/// The first pause, before jitter; the second is twice as long.
+/// The first pause, before jitter; each is twice as long as the one before.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How an attempt ended.
@@ -41,35 +44,114 @@ pub(super) enum Next {
     Done(Result<Answer, Failure>),
 }
 
+/// Why an order is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Unreachable,
+    Lost,
+    TimedOut,
+    VendorFailed,
+    OverLimit,
+    Unauthorized,
+}
+
+impl Reason {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Unreachable, Self::Lost, Self::TimedOut, Self::VendorFailed, Self::OverLimit, Self::Unauthorized];
+
+    /// As the metric's label names it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::TimedOut => "timed_out",
+            Self::VendorFailed => "vendor_failed",
+            Self::OverLimit => "over_limit",
+            Self::Unauthorized => "unauthorized",
+        }
+    }
+
+    /// Whether it takes of the retry budget.
+    pub(super) fn is_budgeted(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Lost | Self::TimedOut | Self::VendorFailed => true,
+            Self::OverLimit | Self::Unauthorized => false,
+        }
+    }
+}
+
 /// What an order has tried.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
+    begun: bool,
+    /// Regions that failed. Few: a list.
+    failed: Vec<RegionName>,
     unsent: u32,
     doubtful: u32,
     unauthorized: bool,
 }
 
 impl Tries {
-    /// What follows an attempt's end.
-    pub(super) fn after(&mut self, outcome: Outcome, safety: Safety, now: Instant, deadline: Instant) -> Next {
-        let pause = match &outcome {
+    /// The order is about to be sent. Tells if it is the first time.
+    pub(super) fn begin(&mut self, first: impl FnOnce()) {
+        if !std::mem::replace(&mut self.begun, true) {
+            first();
+        }
+    }
+
+    /// A region failed with this order: others are asked before it.
+    pub(super) fn note_failed(&mut self, region: &RegionName) {
+        if !self.has_failed(region) {
+            self.failed.push(region.clone());
+        }
+    }
+
+    /// Whether it did.
+    pub(super) fn has_failed(&self, region: &RegionName) -> bool {
+        self.failed.contains(region)
+    }
+
+    /// What follows an attempt's end. `elsewhere`: whether the next would go to another region; `None`: to none. `may`
+    /// decides, when all else allows it.
+    pub(super) fn after(
+        &mut self,
+        outcome: Outcome,
+        (safety, now, deadline): (Safety, Instant, Instant),
+        elsewhere: Option<bool>,
+        may: impl FnOnce(Reason) -> bool,
+    ) -> Next {
+        let idempotent = safety == Safety::Idempotent;
+        let again = match &outcome {
             // The bucket says when: waiting for its next seat knows the deadline.
-            Outcome::OverLimit => return Next::Again(Duration::ZERO),
+            Outcome::OverLimit => {
+                may(Reason::OverLimit);
+                return Next::Again(Duration::ZERO);
+            }
             // The guard says when.
-            Outcome::Unauthorized => (!std::mem::replace(&mut self.unauthorized, true)).then_some(Duration::ZERO),
-            Outcome::Failed(why) if !why.in_doubt() => {
-                may_reconnect(why).then(|| spend(&mut self.unsent, UNSENT)).flatten()
+            Outcome::Unauthorized => {
+                let first = !std::mem::replace(&mut self.unauthorized, true);
+                first.then_some((Reason::Unauthorized, Duration::ZERO))
             }
-            Outcome::Failed(Failure::Lost { .. }) if safety == Safety::Idempotent => {
-                spend(&mut self.doubtful, DOUBTFUL)
+            Outcome::Failed(why) if may_reconnect(why) => {
+                // A region that was not tried yet needs no rest.
+                let rest = |pause| if elsewhere == Some(true) { Duration::ZERO } else { pause };
+                spend(&mut self.unsent, UNSENT).map(|pause| (Reason::Unreachable, rest(pause)))
             }
-            Outcome::Answered(answer) if safety == Safety::Idempotent && is_vendors_failure(answer.status) => {
-                spend(&mut self.doubtful, DOUBTFUL).map(|pause| pause.max(answer.retry_after))
+            Outcome::Failed(Failure::Lost { .. }) if idempotent => {
+                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::Lost, pause))
+            }
+            Outcome::Failed(Failure::TimedOut { sent: true }) if idempotent => {
+                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::TimedOut, pause))
+            }
+            Outcome::Answered(answer) if idempotent && is_vendors_failure(answer.status) => {
+                let asked = answer.retry_after;
+                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::VendorFailed, pause.max(asked)))
             }
             Outcome::Failed(_) | Outcome::Answered(_) => None,
         };
-        match (pause, outcome) {
-            (Some(pause), _) if now + pause < deadline => Next::Again(pause),
+        let again = again.filter(|(_, pause)| elsewhere.is_some() && now + *pause < deadline);
+        match (again.filter(|(reason, _)| may(*reason)), outcome) {
+            (Some((_, pause)), _) => Next::Again(pause),
             (_, Outcome::OverLimit | Outcome::Unauthorized) => Next::Done(Err(Failure::CredentialRefused)),
             (_, Outcome::Failed(why)) => Next::Done(Err(why)),
             (_, Outcome::Answered(answer)) => Next::Done(Ok(answer)),
@@ -93,7 +175,7 @@ fn spend(tries: &mut u32, most: u32) -> Option<Duration> {
         return None;
     }
     *tries += 1;
-    Some((PAUSE * *tries).mul_f64(rand::random_range(0.5..1.5)))
+    Some((PAUSE * (1 << (*tries - 1).min(16))).mul_f64(rand::random_range(0.5..1.5)))
 }
 
 #[cfg(test)]

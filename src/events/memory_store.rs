@@ -54,6 +54,7 @@ fn bytes(batch: &Batch) -> u64 {
     match &batch.content {
         Content::Events(events) => events.text().len() as u64,
         Content::PossibleLoss(reason) => reason.len() as u64,
+        Content::Damaged(_) => 0,
     }
 }
 
@@ -181,6 +182,10 @@ impl Store for MemoryStore {
 
     async fn ready(&self) -> Result<(), Error> {
         if self.unready.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
+    }
+
+    async fn backup(&self) -> Result<std::fs::File, Error> {
+        Err(Error::Io("there is no file".into()))
     }
 
     async fn close(&self, _now: UnixMillis) -> Result<(), Error> {

@@ -82,6 +82,7 @@ fn weight(batch: &Batch) -> usize {
     let content = match &batch.content {
         Content::Events(events) => events.text().len() + 4 * events.len(),
         Content::PossibleLoss(reason) => reason.len(),
+        Content::Damaged(_) => 0,
     };
     content + 128
 }

@@ -288,6 +288,7 @@ pub(super) fn texts(delivery: &Delivery) -> Vec<String> {
             std::str::from_utf8(&text).unwrap().split(',').map(str::to_owned).collect()
         }
         Content::PossibleLoss(reason) => vec![reason.clone()],
+        Content::Damaged(_) => vec!["damaged".to_owned()],
     };
     delivery.runs.iter().flat_map(run).collect()
 }

@@ -9,10 +9,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
@@ -58,6 +59,8 @@ pub(super) struct Job {
     pub(super) end: Instant,
     deadline: watch::Sender<Instant>,
     outcome: watch::Sender<Option<(Instant, Outcome)>>,
+    /// Why it waits for a later deadline, when it does for want of quota.
+    pub(super) stuck: watch::Sender<Option<Failure>>,
     abandoned: CancellationToken,
     /// The handle of each client that was given one.
     pub(super) handles: Mutex<Vec<(ClientName, Arc<str>)>>,
@@ -72,6 +75,12 @@ impl Job {
     /// When the last of those who wait for it gives up.
     pub(super) fn deadline(&self) -> watch::Receiver<Instant> {
         self.deadline.subscribe()
+    }
+
+    /// Waits so long for it to get stuck for want of quota, and says how.
+    pub(super) async fn stuck(&self, patience: Duration) -> Option<Failure> {
+        let mut stuck = self.stuck.subscribe();
+        timeout(patience, stuck.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
     }
 
     /// Resolves when nobody wants it any more.
@@ -158,6 +167,7 @@ impl Jobs {
             end,
             deadline: watch::Sender::new(deadline.min(end)),
             outcome: watch::Sender::new(None),
+            stuck: watch::Sender::new(None),
             abandoned: CancellationToken::new(),
             handles: Mutex::default(),
         });

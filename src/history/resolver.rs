@@ -4,6 +4,7 @@
 //! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so).
 //! - A handle through which messages may have come is dead (one shot, by that page): when they were not understood the
 //!   query is made anew. That is safe: it leaves an unused handle behind and costs quota, no more.
+//! - A handle lives in the region where it was made: it is fetched there and nowhere else. The query as a whole may move.
 //! - Every loop is bounded, by attempts or by the job's end. Creations and counts are idempotent, so egress retries
 //!   them; fetches are retried only here, where it is known what a lost one means.
 
@@ -23,7 +24,7 @@ use super::tally::Tally;
 use crate::clock::Clock;
 use crate::egress::{Failed, Failure, Reply};
 use crate::metrics::{AppLabels, Metrics};
-use crate::names::AppId;
+use crate::names::{AppId, RegionName};
 use crate::order::{Operation, Order, Payer, Safety};
 use crate::vendor::Vendor;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
@@ -50,6 +51,8 @@ pub(super) struct Resolver {
     pub(super) payer: Payer,
     /// When the last of those who wait gives up. Moves on when another joins, and to the job's end with a promise.
     pub(super) deadline: watch::Receiver<Instant>,
+    /// Told when the deadline has passed and no seat came.
+    pub(super) stuck: watch::Sender<Option<Failure>>,
     pub(super) tally: Tally,
 }
 
@@ -69,8 +72,8 @@ impl Pages for Resolver {
             if creation > 1 {
                 sleep(backoff(creation - 1)).await;
             }
-            let handle = self.create(&query).await?;
-            match self.fetch(handle).await? {
+            let (handle, region) = self.create(&query).await?;
+            match self.fetch(handle, region).await? {
                 Handle::Gave(messages) => return Ok(messages),
                 Handle::Died(reason) => why = reason,
             }
@@ -81,16 +84,17 @@ impl Pages for Resolver {
 }
 
 impl Resolver {
-    async fn create(&self, query: &PageQuery) -> Result<String, Error> {
+    /// Makes a query. Returns its handle, and the region where that is known.
+    async fn create(&self, query: &PageQuery) -> Result<(String, RegionName), Error> {
         let body = wire::create_body(self.vendor, query);
         let mut attempt = 1;
         loop {
-            let reply = self.send(Operation::CreateHistory(body.clone())).await?;
+            let reply = self.send(Operation::CreateHistory(body.clone()), None).await?;
             if !reply.status.is_success() {
                 return Err(refused(reply));
             }
             match wire::created(&reply.body) {
-                Ok(handle) => return Ok(handle),
+                Ok(handle) => return Ok((handle, reply.region)),
                 Err(why) if attempt == ATTEMPTS => return Err(Error::BadUpstream(why.to_string())),
                 Err(_) => sleep(backoff(attempt)).await,
             }
@@ -98,13 +102,17 @@ impl Resolver {
         }
     }
 
-    async fn fetch(&self, handle: String) -> Result<Handle, Error> {
+    async fn fetch(&self, handle: String, region: RegionName) -> Result<Handle, Error> {
         let mut attempt = 1;
         loop {
-            let reply = match self.send(Operation::FetchHistory(handle.clone())).await {
+            let reply = match self.send(Operation::FetchHistory(handle.clone()), Some(region.clone())).await {
                 Ok(reply) => reply,
                 Err(Failure::Lost { .. }) => return Ok(Handle::Died("its answer was lost")),
                 Err(Failure::TimedOut { sent: true }) => return Ok(Handle::Died("its answer did not come")),
+                // Another region may serve the query as a whole; if none does, making it anew says so.
+                Err(Failure::Unreachable(_) | Failure::RegionDown { .. }) => {
+                    return Ok(Handle::Died("its region cannot be reached"));
+                }
                 Err(Failure::TooLarge) => return Err(Error::BadUpstream(Failure::TooLarge.to_string())),
                 Err(other) => return Err(other.into()),
             };
@@ -133,7 +141,7 @@ impl Resolver {
         let parameters = wire::count_parameters(self.vendor, filter);
         let mut attempt = 1;
         loop {
-            let reply = self.send(Operation::CountHistory(parameters.clone())).await?;
+            let reply = self.send(Operation::CountHistory(parameters.clone()), None).await?;
             if !reply.status.is_success() {
                 return Err(refused(reply));
             }
@@ -156,7 +164,7 @@ impl Resolver {
 
     /// Sends one order, under the deadline of those who wait now. When that passes while the order is under way, they
     /// leave: for good (the job is dropped, and this with it), or with a promise that gives the job more time.
-    async fn send(&self, operation: Operation) -> Result<Reply, Failure> {
+    async fn send(&self, operation: Operation, region: Option<RegionName>) -> Result<Reply, Failure> {
         let mut deadline = self.deadline.clone();
         loop {
             let until = *deadline.borrow_and_update();
@@ -165,7 +173,7 @@ impl Resolver {
                 operation: operation.clone(),
                 payer: self.payer.clone(),
                 deadline: until,
-                region: None,
+                region: region.clone(),
                 headers: headers(&operation),
             };
             let Failed { why, costs } = match self.door.send(order).await {
@@ -182,6 +190,9 @@ impl Resolver {
                 _ => false,
             };
             if self.clock.now() >= until {
+                if matches!(why, Failure::QuotaSpent { .. }) {
+                    self.stuck.send_replace(Some(why.clone()));
+                }
                 while *deadline.borrow_and_update() <= until {
                     if deadline.changed().await.is_err() {
                         return Err(why);

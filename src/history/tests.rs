@@ -372,6 +372,30 @@ async fn a_spent_quota_is_told_at_once_unless_one_who_can_wait_has_joined() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_count_that_does_not_wait_learns_of_a_spent_quota_and_of_nothing_else() {
+    let world = World::new(5);
+    let query = format!("source=a&start_time={}&end_time={NOW}", NOW - 100);
+    world.vendor.script("history_count", [Act::NoSeat]);
+    let error = world.count(&query, terms("c", 0)).await.unwrap_err();
+    assert!(matches!(error, Error::Egress(Failure::QuotaSpent { .. })), "{error:?}");
+    world.vendor.script("history_count", [Act::InProgress]);
+    let error = world.count(&query, terms("c", 0)).await.unwrap_err();
+    assert!(matches!(error, Error::StillRunning { location: None }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_is_fetched_where_it_was_made_and_a_count_anywhere() {
+    let world = World::new(5);
+    world.query(present(20), terms("c", 30)).await.unwrap();
+    world.count(&format!("source=a&start_time={}&end_time={NOW}", NOW - 100), terms("c", 30)).await.unwrap();
+    for order in world.vendor.orders() {
+        let region = order.region.as_ref().map(|region| region.as_str());
+        let pinned = (order.operation.endpoint() == "history_get").then_some("default");
+        assert_eq!(region, pinned, "{order:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn bad_requests_and_unknown_apps_cost_the_vendor_nothing() {
     let world = World::new(5);
     for body in ["", "{}", &present(0), &present(10_001)] {

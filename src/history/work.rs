@@ -85,6 +85,7 @@ impl History {
             vendor,
             payer,
             deadline: job.deadline(),
+            stuck: job.stuck.clone(),
             tally: Tally::default(),
         });
         let stopping = inner.tasks.stopping();

@@ -34,6 +34,7 @@ where
             let (handler, limits, stop, secured) = (handler.clone(), limits.clone(), tasks.stopping(), secured.clone());
             tasks.spawn(Kind::Connection, async move {
                 let _counted = Counted::new(&limits);
+                // In boxes, as in `Tasks::spawn`; that of the handshake goes when it is over.
                 let greeted = match (stream, secured) {
                     (Stream::Tcp(tcp), Some(secured)) => {
                         let greeting = Box::pin(tls::secure(tcp, conn, &secured, limits.header_read_timeout));
@@ -42,7 +43,6 @@ where
                     (stream, _) => Some((stream, conn)),
                 };
                 if let Some((stream, conn)) = greeted {
-                    // In a box, as in `Tasks::spawn`.
                     Box::pin(connection::serve(stream, Arc::new(conn), handler, limits, stop)).await;
                 }
                 drop(slot);

@@ -12,6 +12,7 @@ impl From<Failure> for Refusal {
             Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
             Failure::CredentialRefused | Failure::Lost { .. } | Failure::TooLarge => Self::BadUpstream(cause),
             // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
+            Failure::RegionDown { retry_after, .. } => Self::RegionDown { cause, retry_after },
             Failure::Crowded(_) | Failure::Unreachable(_) | Failure::Stopping => Self::Unavailable(cause),
             Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
             // It was there when the request was granted: a reload took it away.

@@ -77,6 +77,9 @@ impl Refusal {
                 set(&mut headers, RATELIMIT, left);
                 set(&mut headers, RATELIMIT_POLICY, policy);
             }
+            Self::RegionDown { retry_after, .. } => {
+                headers.insert(RETRY_AFTER, seconds(*retry_after));
+            }
             Self::Unavailable(_) | Self::CredentialUnavailable(_) | Self::StillRunning { .. } => {
                 headers.insert(RETRY_AFTER, seconds(A_WHILE));
             }
@@ -133,6 +136,7 @@ mod tests {
             Refusal::Internal(inside.clone()),
             Refusal::BadUpstream(inside.clone()),
             Refusal::Unavailable(inside.clone()),
+            Refusal::RegionDown { cause: inside.clone(), retry_after: Duration::from_secs(1) },
             Refusal::CredentialUnavailable(inside.clone()),
             Refusal::UpstreamTimeout(inside.clone()),
         ] {

@@ -64,6 +64,8 @@ pub enum Content {
     Events(EventText),
     /// A marker, one entry: events may have been lost here, and why.
     PossibleLoss(String),
+    /// So many entries that were stored and cannot be read any more: what stands in the place of a damaged batch.
+    Damaged(u64),
 }
 
 /// The texts of one or more events.
@@ -95,7 +97,7 @@ impl EventText {
     pub fn from_parts(text: Bytes, ends: Arc<[u32]>) -> Option<Self> {
         let last = *ends.last()?;
         // No event is empty, and a comma stands between two.
-        let rising = ends[0] > 0 && ends.windows(2).all(|w| w[1] - 1 > w[0]);
+        let rising = ends[0] > 0 && ends.windows(2).all(|w| w[1] > w[0].saturating_add(1));
         let commas = ends[..ends.len() - 1].iter().all(|&end| text.get(end as usize) == Some(&b','));
         (last as usize == text.len() && rising && commas).then_some(Self { text, ends })
     }
@@ -143,6 +145,7 @@ impl Content {
         match self {
             Self::Events(events) => events.len(),
             Self::PossibleLoss(_) => 1,
+            Self::Damaged(entries) => usize::try_from(*entries).unwrap_or(usize::MAX),
         }
     }
 }
@@ -178,7 +181,7 @@ mod tests {
         for ends in [&[][..], &[2], &[1, 5], &[5, 2], &[2, 6], &[2, 2, 5]] {
             assert_eq!(EventText::from_parts(text.clone(), ends.into()), None, "{ends:?}");
         }
-        for (text, ends) in [("", &[0][..]), ("{},", &[2, 3]), (",{}", &[0, 3])] {
+        for (text, ends) in [("", &[0][..]), ("{},", &[2, 3]), (",{}", &[0, 3]), ("{},", &[2, 0])] {
             assert_eq!(EventText::from_parts(text.into(), ends.into()), None, "an empty event: {text:?}");
         }
     }

@@ -13,6 +13,7 @@
 //! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
 //! | `writer.rs` | group commit |
 //! | `trim.rs`, `read.rs` | retention, reading |
+//! | `backup.rs` | a consistent copy while the gateway goes on |
 //!
 //! Invariants, beside the contract's:
 //! - Only the writer changes the file. What it has acknowledged is what readers see, never more.
@@ -21,6 +22,7 @@
 //! - The room of removed batches is used again by later ones, so the free space that counts is the file system's and
 //!   the file's own.
 
+mod backup;
 mod disk;
 mod engine;
 #[doc(hidden)]
@@ -44,7 +46,7 @@ use self::engine::{Engine, Found};
 use self::record::Row;
 use self::shared::Shared;
 use self::writer::{Ack, Change, Command, Done, Write};
-use super::{Batch, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
+use super::{Batch, Content, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
@@ -77,6 +79,8 @@ pub struct EmbeddedStore {
     found: Found,
     reserve: u64,
     keep_quarantined: u64,
+    /// One backup at a time.
+    backing_up: tokio::sync::Mutex<()>,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
@@ -120,7 +124,8 @@ impl EmbeddedStore {
         let shared = Arc::new(shared);
         let (queue, commands) = mpsc::channel(QUEUE);
         tasks.spawn(Kind::StoreWriter, writer::run(shared.clone(), commands, tasks.clone()));
-        Ok(Arc::new(Self { shared, queue, found, reserve, keep_quarantined, tasks, clock, metrics }))
+        let backing_up = tokio::sync::Mutex::default();
+        Ok(Arc::new(Self { shared, queue, found, reserve, keep_quarantined, backing_up, tasks, clock, metrics }))
     }
 
     /// Sends a command to the writer and waits for its answer.
@@ -237,8 +242,20 @@ impl Store for EmbeddedStore {
     }
 
     async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
-        let view = move |tx: &_, row: Row| read::batches(tx, row.id, (after.0, row.next), entries);
-        Ok(self.view(log, view).await?.unwrap_or_default())
+        let name = writer::name(log);
+        let view = move |tx: &_, row: Row| {
+            let earliest = read::earliest(tx, &name)?;
+            read::batches(tx, row.id, after.0, (earliest, row.next), entries)
+        };
+        let found = self.view(log, view).await?.unwrap_or_default();
+        for batch in found.iter().filter(|batch| matches!(batch.content, Content::Damaged(_))) {
+            if self.shared.is_news(log, batch.last()) {
+                self.metrics.store_damaged.inc();
+                let (first, last) = (batch.first.0, batch.last().0);
+                tracing::error!(app = %log.app, stream = %log.stream, first, last, "stored entries are damaged; readers pass over them");
+            }
+        }
+        Ok(found)
     }
 
     async fn first_since(&self, log: &LogKey, time: UnixMillis) -> Result<Sequence, Error> {
@@ -288,6 +305,16 @@ impl Store for EmbeddedStore {
         let (shared, reserve) = (self.shared.clone(), self.reserve);
         self.tasks.blocking(move || Self::room(&shared, reserve)).await.unwrap_or_else(|_| Err(panicked()))?;
         if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }
+    }
+
+    async fn backup(&self) -> Result<std::fs::File, Error> {
+        self.open_or_closed()?;
+        let Ok(_one) = self.backing_up.try_lock() else {
+            return Err(Error::Io("another backup is being made".into()));
+        };
+        let (shared, reserve) = (self.shared.clone(), self.reserve);
+        let made = self.tasks.blocking(move || backup::make(&shared, reserve)).await;
+        self.counted(made.unwrap_or_else(|_| Err(panicked())))
     }
 
     async fn close(&self, now: UnixMillis) -> Result<(), Error> {

@@ -3,7 +3,6 @@
 //! Invariants: a key is kept in memory that is wiped when dropped, as far as it is ours: what the TLS library makes of
 //! it is the library's. Nothing of a file's content is in an error.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -81,7 +80,6 @@ impl Live {
         epoch: u64,
         run_out: RunOut,
     ) -> Result<Self, TlsError> {
-        warn_if_open_to_all(&config.key);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (shown, not_after) = own_certificate(material, config)?;
         if i64::try_from(clock.wall_ms().seconds()).is_ok_and(|now| now > not_after) {
@@ -95,13 +93,6 @@ impl Live {
         let server = server(shown, &trust, clock, provider)?;
         let expiry = Expiry { certificate: not_after, revocation };
         Ok(Self { server: Arc::new(server), trust: Arc::new(trust), expiry, made_of: material.digest() })
-    }
-}
-
-/// A key that others on the machine can read is no secret. Mounted secrets often are: it is told, not refused.
-fn warn_if_open_to_all(path: &Path) {
-    if std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0) {
-        tracing::warn!(path = %path.display(), "server.tls.key: everybody on this machine may open the file; make it 0600");
     }
 }
 

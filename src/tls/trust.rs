@@ -109,12 +109,20 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        PeerCertificate::fits(end_entity).map_err(|why| match why {
-            BadCertificate::Malformed => CertificateError::BadEncoding,
-            BadCertificate::Authority | BadCertificate::NoSignatures => CertificateError::InvalidPurpose,
-        })?;
-        Ok(verified)
+        let verified =
+            self.0.verify_client_cert(end_entity, intermediates, now).and_then(|verified| match PeerCertificate::fits(
+                end_entity,
+            ) {
+                Ok(()) => Ok(verified),
+                Err(BadCertificate::Malformed) => Err(CertificateError::BadEncoding.into()),
+                Err(BadCertificate::Authority | BadCertificate::NoSignatures) => {
+                    Err(CertificateError::InvalidPurpose.into())
+                }
+            });
+        verified.inspect_err(|why| {
+            let certificate = PeerCertificate::describe(end_entity);
+            tracing::info!(certificate, %why, "a caller's certificate is not taken");
+        })
     }
 
     fn verify_tls12_signature(

@@ -3,10 +3,12 @@
 //! Invariants: what has come is never thrown away with an error (a destructive read cannot be repeated). A body of one
 //! piece is not copied.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Why a body is not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub(crate) enum BodyFault {
         /// What had come.
         partial: Bytes,
     },
-    /// It took too long.
+    /// It took too long, or paused for too long.
     Slow {
         /// What had come.
         partial: Bytes,
@@ -27,15 +29,20 @@ pub(crate) enum BodyFault {
     TooLarge,
 }
 
-/// Reads all of a body.
-pub(crate) async fn read_body(mut body: Incoming, limit: usize, until: Instant) -> Result<Bytes, BodyFault> {
+/// Reads all of a body, of `limit` bytes at most, until then, with no pause longer than `idle`.
+pub(crate) async fn read_body(
+    mut body: Incoming,
+    limit: usize,
+    until: Instant,
+    idle: Duration,
+) -> Result<Bytes, BodyFault> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(BodyFault::TooLarge);
     }
     let mut got = Pieces { announced, ..Pieces::default() };
     loop {
-        let frame = match timeout_at(until, body.frame()).await {
+        let frame = match timeout_at(until, timeout(idle, body.frame())).await.flatten() {
             Err(_) => return Err(BodyFault::Slow { partial: got.whole() }),
             Ok(None) => return Ok(got.whole()),
             Ok(Some(Err(error))) => {

@@ -1,7 +1,10 @@
-//! Making one connection: name, TCP, TLS, all within one time-out.
+//! Making one connection: name, TCP, proxy, TLS, all within one time-out.
 //!
 //! Invariants: `connect_timeout` covers everything until a request could be written, so a peer that accepts and then
 //! says nothing cannot hold a seat longer than that. An error here means nothing was sent.
+//!
+//! A name is looked up for each connection (`getaddrinfo`, which orders the addresses by RFC 6724). Its addresses are
+//! tried one after another; those of the other family are raced from [`OTHER_FAMILY_AFTER`] on (RFC 8305).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,46 +13,72 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower::Service;
+
+use super::BoxError;
+use super::age::Aging;
+use super::way::Way;
+use crate::clock::Clock;
+use crate::config::Proxy;
+
+/// RFC 8305 section 8: the recommended Connection Attempt Delay.
+const OTHER_FAMILY_AFTER: Duration = Duration::from_millis(250);
 
 /// The connection could not be made in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no connection within {0:?}")]
 pub(super) struct ConnectTimedOut(Duration);
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Stream = Aging<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// Connects to `http://` and `https://`; ALPN decides between HTTP/2 and HTTP/1.1 on TLS.
 #[derive(Clone)]
-pub(super) struct Connector {
-    https: HttpsConnector<HttpConnector>,
-    timeout: Duration,
+pub(super) struct Connector<R = GaiResolver> {
+    https: HttpsConnector<Way<HttpConnector<R>>>,
+    limits: Limits,
+    clock: Clock,
 }
 
-impl Connector {
-    pub(super) fn new(tls: ClientConfig, timeout: Duration) -> Self {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Making a connection.
+    pub(super) timeout: Duration,
+    /// Using it.
+    pub(super) oldest: Duration,
+}
+
+impl<R> Connector<R>
+where
+    HttpConnector<R>: Clone,
+{
+    pub(super) fn new(resolver: R, tls: ClientConfig, limits: Limits, proxy: Option<Proxy>, clock: Clock) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
         // Requests are small and whole: waiting to fill a segment only costs time.
-        http.set_nodelay(true);
+        tcp.set_nodelay(true);
         // Shared between a name's addresses, so that the first does not use up the others' time.
-        http.set_connect_timeout(Some(timeout));
-        http.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_connect_timeout(Some(limits.timeout));
+        tcp.set_happy_eyeballs_timeout(Some(OTHER_FAMILY_AFTER));
+        tcp.set_keepalive(Some(Duration::from_secs(30)));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(http);
-        Self { https, timeout }
+            .wrap_connector(Way::new(tcp, proxy));
+        Self { https, limits, clock }
     }
 }
 
-impl Service<Uri> for Connector {
+impl<R> Service<Uri> for Connector<R>
+where
+    HttpConnector<R>: Service<Uri, Response = TokioIo<TcpStream>, Future: Send + 'static, Error: Into<BoxError>>,
+{
     type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
@@ -59,12 +88,15 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (connecting, limit) = (self.https.call(to), self.timeout);
+        let (connecting, limits, clock) = (self.https.call(to), self.limits, self.clock.clone());
         Box::pin(async move {
-            match tokio::time::timeout(limit, connecting).await {
-                Ok(connected) => connected,
-                Err(_) => Err(ConnectTimedOut(limit).into()),
+            match tokio::time::timeout(limits.timeout, connecting).await {
+                Ok(connected) => Ok(Aging::new(connected?, clock.now(), limits.oldest)),
+                Err(_) => Err(ConnectTimedOut(limits.timeout).into()),
             }
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

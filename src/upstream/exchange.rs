@@ -11,8 +11,11 @@ use std::task::{Context, Poll};
 use hyper::body::Incoming;
 use hyper::header::RETRY_AFTER;
 use hyper::{Response, StatusCode};
+use hyper_util::client::legacy::connect::CaptureConnection;
 use hyper_util::client::legacy::{Error, ResponseFuture};
+use tokio::time::Instant;
 
+use super::age;
 use super::connector::ConnectTimedOut;
 use super::retry_after;
 use crate::clock::Clock;
@@ -22,6 +25,9 @@ use crate::quota::Seat;
 /// A request under way. Resolves with the head of the answer.
 pub(crate) struct Exchange {
     response: ResponseFuture,
+    connection: CaptureConnection,
+    /// When it had a connection: from then on the request may have left.
+    connected: Option<Instant>,
     held: Option<(Seat, Pass)>,
     clock: Clock,
 }
@@ -44,8 +50,28 @@ pub(crate) enum Fault {
 }
 
 impl Exchange {
-    pub(super) fn new(response: ResponseFuture, seat: Seat, pass: Pass, clock: Clock) -> Self {
-        Self { response, held: Some((seat, pass)), clock }
+    pub(super) fn new(
+        response: ResponseFuture,
+        connection: CaptureConnection,
+        held: (Seat, Pass),
+        clock: Clock,
+    ) -> Self {
+        Self { response, connection, connected: None, held: Some(held), clock }
+    }
+
+    /// When it had a connection; `None`: nothing was sent yet. (The request is handed to the connection while this is
+    /// polled and at no other time, so what is said here holds until it is polled again.)
+    pub(crate) fn connected(&self) -> Option<Instant> {
+        self.connected
+    }
+
+    /// Ends it if nothing was sent yet: the seat is free at once. Else gives it back.
+    pub(crate) fn unless_sent(mut self) -> Option<Self> {
+        if self.connected.is_some() {
+            return Some(self);
+        }
+        self.held = None;
+        None
     }
 
     fn settle(&mut self, answer: &Result<Response<Incoming>, Fault>) {
@@ -79,10 +105,18 @@ impl Future for Exchange {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match Pin::new(&mut self.response).poll(cx) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                if self.connected.is_none() && self.connection.connection_metadata().is_some() {
+                    self.connected = Some(self.clock.now());
+                }
+                return Poll::Pending;
+            }
             Poll::Ready(answer) => answer.map_err(|error| Fault::of(&error)),
         };
         self.settle(&answer);
+        if answer.is_ok() {
+            age::leave_if_old(&self.connection, self.clock.now());
+        }
         Poll::Ready(answer)
     }
 }

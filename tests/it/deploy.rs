@@ -30,8 +30,10 @@ fn the_configurations_of_the_manifests_load_without_a_warning() {
     for name in ["kubernetes/shared.yaml", "kubernetes/sidecar.yaml"] {
         let mut text = configuration(&file(name));
         for (n, (path, content)) in mounted.iter().enumerate() {
-            let here = dir.path().join(n.to_string());
+            let here = dir.path().join(format!("{name}-{n}").replace('/', "-"));
             fs::write(&here, content).unwrap();
+            // As `defaultMode` of the manifests has it.
+            fs::set_permissions(&here, std::os::unix::fs::PermissionsExt::from_mode(0o440)).unwrap();
             text = text.replace(path, here.to_str().unwrap());
         }
         let loaded = load::from_text(&text, Path::new(name)).unwrap();

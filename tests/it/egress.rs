@@ -3,8 +3,10 @@
 mod credential;
 mod faults;
 mod limits;
+mod proxy;
 mod redirect;
 mod reload;
+mod resilience;
 mod rig;
 mod tls;
 mod wire;

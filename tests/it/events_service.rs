@@ -60,6 +60,7 @@ impl Rig {
                 Content::Events(text) => events
                     .extend(run.entries.clone().map(|n| String::from_utf8(text.slice(n..n + 1).to_vec()).unwrap())),
                 Content::PossibleLoss(reason) => markers.push(reason.clone()),
+                Content::Damaged(_) => markers.push("damaged".to_owned()),
             }
         }
         delivery.receipt.handed_over();

@@ -13,3 +13,4 @@ mod layers;
 mod readme;
 mod simulator;
 mod soak_ledger;
+mod tls;

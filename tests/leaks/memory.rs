@@ -71,6 +71,14 @@ async fn a_secret_that_was_replaced_and_the_keys_of_callers_that_left_are_wiped(
     let gateway = start(&home, &plants);
     let headers = [("x-api-key", plants.caller_key.as_str()), ("content-type", "application/json")];
     let basic = STANDARD.encode(format!("all:{}", plants.reader_key));
+    // In a new folder the quota begins spent, and fills within its window.
+    for app in [BASIC, TOKEN] {
+        let target = format!("/dev/v2/project/{app}/rtm/users/a/peer_messages");
+        let filled = async {
+            while ask(&heap, gateway.callers, false, (Method::POST, &target), &headers, MESSAGE).await.status != 200 {}
+        };
+        tokio::time::timeout(crate::rig::PATIENCE, filled).await.expect("the quota fills");
+    }
     for n in 0..100 {
         for app in [BASIC, TOKEN] {
             let target = format!("/dev/v2/project/{app}/rtm/users/a/peer_messages");

@@ -102,6 +102,28 @@ impl Gateway {
         Self::of(Command::new(BINARY), &home.config())
     }
 
+    /// Starts it, unless it ends by itself: then what it said.
+    pub(crate) fn try_start(home: &Home) -> Result<Self, String> {
+        let output = home.path("refusal");
+        let file = fs::File::create(&output).unwrap();
+        let mut probe = Command::new(BINARY);
+        let mut child = probe.args(["serve", "--config"]).arg(home.config()).stderr(file).spawn().unwrap();
+        // It ends, or it says that it is ready: whichever is first.
+        loop {
+            let said = fs::read_to_string(&output).unwrap_or_default();
+            if child.try_wait().unwrap().is_some() {
+                return Err(fs::read_to_string(&output).unwrap());
+            }
+            if said.contains("\"ready\"") {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Ok(Self::start(home))
+    }
+
     /// Starts it by a command that takes the gateway's arguments, and waits until it is ready.
     pub(crate) fn of(mut command: Command, config: &Path) -> Self {
         let mut child = command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap();

@@ -17,3 +17,4 @@ mod gateway;
 mod kill;
 mod reload;
 mod stop;
+mod storage;

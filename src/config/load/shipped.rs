@@ -16,7 +16,7 @@ fn turned_on(dir: &Path) -> String {
     std::fs::write(dir.join("secret"), "hunter2").unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
-    std::fs::write(dir.join("server.key"), made.signing_key.serialize_pem()).unwrap();
+    super::tests::write_key(&dir.join("server.key"), &made.signing_key);
     std::fs::write(dir.join("crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
     std::fs::write(dir.join("jwks.json"), "{\"keys\":[]}").unwrap();
     let on = |line: &str| match line.strip_prefix('#') {

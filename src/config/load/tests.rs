@@ -20,7 +20,7 @@ impl Place {
         for name in ["a", "b"] {
             let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
             std::fs::write(dir.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
-            std::fs::write(dir.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+            write_key(&dir.path().join(format!("{name}.key")), &made.signing_key);
         }
         Self(dir)
     }
@@ -464,4 +464,24 @@ proptest! {
         let _ = from_text(&format!("server.shutdown_grace = \"{text}\""), Path::new("g"));
         let _ = from_text("server.shutdown_grace = \"18446744073709551615s 1000ms\"", Path::new("g"));
     }
+}
+
+/// Writes a key as keys are kept: nobody else may read it.
+pub(super) fn write_key(path: &Path, key: &rcgen::KeyPair) {
+    std::fs::write(path, key.serialize_pem()).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_key_that_everybody_may_read_is_warned_of() {
+    let files = Place::new();
+    let key = files.0.path().join("a.key");
+    let warned = |mode| {
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let text = "[server.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.key\"";
+        let loaded =
+            from_text(&text.replace("$DIR", &files.0.path().display().to_string()), Path::new("g.toml")).unwrap();
+        loaded.warnings.iter().any(|warning| warning.path == "server.tls.key")
+    };
+    assert!(!warned(0o600) && !warned(0o640) && warned(0o644));
 }

@@ -23,7 +23,9 @@ fn sends(safety: Safety, outcome: impl Fn() -> Outcome) -> u32 {
     let now = Instant::now();
     let mut tries = Tries::default();
     let mut sent = 1;
-    while let Next::Again(_) = tries.after(outcome(), safety, now, now + Duration::from_secs(3600)) {
+    while let Next::Again(_) =
+        tries.after(outcome(), (safety, now, now + Duration::from_secs(3600)), Some(false), |_| true)
+    {
         sent += 1;
         if sent == 100 {
             break;
@@ -41,7 +43,7 @@ async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on
         (|| answered(408, 0), [1, 3, 1]),
         (|| answered(200, 0), [1, 1, 1]),
         (|| answered(404, 0), [1, 1, 1]),
-        (|| Outcome::Failed(Failure::TimedOut { sent: true }), [1, 1, 1]),
+        (|| Outcome::Failed(Failure::TimedOut { sent: true }), [1, 3, 1]),
         (|| Outcome::Failed(Failure::TooLarge), [1, 1, 1]),
         (|| Outcome::Failed(Failure::Unreachable(String::new())), [3, 3, 3]),
         (|| Outcome::Failed(Failure::TimedOut { sent: false }), [3, 3, 3]),
@@ -58,9 +60,31 @@ async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_again_after_the_deadline_or_before_the_vendor_wishes_it() {
     let now = Instant::now();
-    let after =
-        |outcome, seconds| Tries::default().after(outcome, Safety::Idempotent, now, now + Duration::from_secs(seconds));
+    let after = |outcome, seconds| {
+        let until = now + Duration::from_secs(seconds);
+        Tries::default().after(outcome, (Safety::Idempotent, now, until), Some(false), |_| true)
+    };
     assert!(matches!(after(lost(), 0), Next::Done(Err(Failure::Lost { .. }))));
     assert!(matches!(after(answered(503, 5), 4), Next::Done(Ok(_))));
     assert!(matches!(after(answered(503, 5), 6), Next::Again(pause) if pause == Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_without_a_budget_or_a_region_and_another_region_is_asked_at_once() {
+    let now = Instant::now();
+    let terms = (Safety::Idempotent, now, now + Duration::from_secs(60));
+    let unreachable = || Outcome::Failed(Failure::Unreachable(String::new()));
+    for outcome in [lost, unreachable, || answered(503, 0), || Outcome::Failed(Failure::TimedOut { sent: true })] {
+        let mut asked = None;
+        let spent = |reason| {
+            asked = Some(reason);
+            false
+        };
+        assert!(matches!(Tries::default().after(outcome(), terms, Some(false), spent), Next::Done(_)));
+        assert!(asked.is_some_and(Reason::is_budgeted));
+        let no_region = Tries::default().after(outcome(), terms, None, |_| panic!("nothing may be spent"));
+        assert!(matches!(no_region, Next::Done(_)));
+    }
+    let next = Tries::default().after(unreachable(), terms, Some(true), |_| true);
+    assert!(matches!(next, Next::Again(pause) if pause.is_zero()));
 }

@@ -100,7 +100,7 @@ fn judge_failure(why: &Failure) -> Outcome {
         Failure::Lost { partial: Some(partial), .. } => doubt(Loss::CutBody, why.to_string(), Some(partial.clone())),
         Failure::Lost { partial: None, .. } => doubt(Loss::Reset, why.to_string(), None),
         Failure::TooLarge => doubt(Loss::TooLarge, why.to_string(), None),
-        Failure::QuotaSpent { retry_after, .. } => {
+        Failure::QuotaSpent { retry_after, .. } | Failure::RegionDown { retry_after, .. } => {
             Outcome { error: Some(why.to_string()), retry_after: Some(*retry_after), ..Outcome::default() }
         }
         Failure::TimedOut { sent: false }
@@ -191,6 +191,7 @@ mod tests {
         for why in [
             Failure::Crowded(BucketName::UserEvents),
             Failure::CredentialRefused,
+            Failure::RegionDown { region: RegionName::parse("cn").unwrap(), retry_after: Duration::from_secs(1) },
             Failure::Unreachable("no".into()),
             Failure::TimedOut { sent: true },
             Failure::TimedOut { sent: false },

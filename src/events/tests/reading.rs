@@ -198,3 +198,18 @@ async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
     }
     assert_eq!(rig.all().await, numbers(0..6));
 }
+
+#[tokio::test(start_paused = true)]
+async fn readers_pass_over_damaged_entries_and_native_ones_are_told() {
+    let rig = Rig::quiet().await;
+    rig.append(0..3).await;
+    rig.append_content(Content::Damaged(4)).await;
+    rig.append(3..5).await;
+    assert_eq!(rig.take(by("a", 1000)).await, numbers(0..5));
+    let native = |limit| Read { markers: true, ..by("b", limit) };
+    assert_eq!(rig.take(native(2)).await, numbers(0..2));
+    assert_eq!(rig.take(native(3)).await, ["2", "damaged"]);
+    let delivery = rig.read(native(1000)).await.unwrap();
+    assert_eq!(texts(&delivery), ["damaged", "3", "4"]);
+    assert_eq!(delivery.next, rig.log().cursor(9));
+}

@@ -262,3 +262,30 @@ async fn over_http2_a_stream_that_takes_nothing_is_reset_and_the_connection_stay
     assert_eq!(read.len(), RESPONSE);
     assert_eq!(told.recv().await, Some(How::HandedOver));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
+    let time = Duration::from_secs(30);
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let handler = move |_: Arc<Conn>, request: Request<Incoming>| {
+        let tell = tell.clone();
+        async move {
+            tell.send(crate::body::read_up_to(request.into_body(), 1000, time).await).unwrap();
+            Response::new(Body::default())
+        }
+    };
+    let (mut caller, far) = duplex(1 << 16);
+    let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
+    let tasks = Tasks::new();
+    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
+    tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
+    caller.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    let began = Instant::now();
+    let read = loop {
+        match tokio::time::timeout(Duration::from_secs(1), told.recv()).await {
+            Ok(read) => break read.unwrap(),
+            Err(_) => caller.write_all(b"1\r\nx\r\n").await.unwrap(),
+        }
+    };
+    assert_eq!((read, began.elapsed()), (Err(crate::body::Unread::TooSlow), time));
+}

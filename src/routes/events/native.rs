@@ -23,7 +23,10 @@ pub(super) fn body(delivery: &Delivery) -> Body {
     out.extend_from_slice(br#"{"events":["#);
     let mut first = true;
     for run in &delivery.runs {
-        for index in run.entries.clone() {
+        // Damaged entries have one marker, at the last of them.
+        let is_one = matches!(run.batch.content, Content::Damaged(_));
+        let last = run.entries.end.saturating_sub(1);
+        for index in if is_one { last..run.entries.end } else { run.entries.clone() } {
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }
@@ -58,6 +61,7 @@ fn push_entry(out: &mut Vec<u8>, cursor: Cursor, batch: &Batch, index: usize) {
             out.extend_from_slice(br#""possible_loss","reason":"#);
             push_json(out, reason);
         }
+        Content::Damaged(_) => out.extend_from_slice(br#""possible_loss","reason":"damaged""#),
     }
     out.push(b'}');
 }

@@ -20,6 +20,8 @@ use crate::store::Error;
 const DATA: &str = "events.redb";
 /// A data file that is being made; given its name when it is whole.
 const MAKING: &str = "events.redb.new";
+/// A backup that is being made. It has this name for a moment only.
+const COPY: &str = "backup.redb.new";
 /// The file whose lock stands for the folder's.
 const LOCK: &str = "lock";
 
@@ -63,6 +65,15 @@ impl Folder {
     pub(super) fn begin(&self) -> Result<Backend, Error> {
         let file = options().create(true).truncate(true).open(self.path.join(MAKING));
         self.backend(file.map_err(|e| at("making the data file", &e))?)
+    }
+
+    /// A new, empty file of this folder's disk without a name.
+    pub(super) fn nameless(&self) -> Result<File, Error> {
+        let path = self.path.join(COPY);
+        let file = options().create(true).truncate(true).open(&path);
+        let file = file.map_err(|e| at("making the backup's file", &e))?;
+        std::fs::remove_file(&path).map_err(|e| at("making the backup's file", &e))?;
+        Ok(file)
     }
 
     /// Puts the new file, written and synced, in its place: a crash leaves a whole data file or none.

@@ -30,14 +30,17 @@ pub(super) const QUARANTINE: TableDefinition<'_, (u32, u64), &[u8]> = TableDefin
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Its pages in memory, at most.
-const CACHE: usize = 16 << 20;
+pub(super) const CACHE: usize = 16 << 20;
 /// The layout of tables and keys. A change that old code would misread gets a new number.
 const FORMAT: u64 = 1;
 
 const FORMAT_KEY: &str = "format";
-const EPOCH_KEY: &str = "epoch";
+pub(super) const EPOCH_KEY: &str = "epoch";
 const CLEAN_STOP_KEY: &str = "clean stop";
 const PROBE_KEY: &str = "probe";
+
+/// What a copy must not have.
+pub(super) const SPOKEN_OF_STOPS: [&str; 2] = [CLEAN_STOP_KEY, PROBE_KEY];
 
 /// The open database, or none while it is broken or closed.
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 //! tag, key     B: log u32, last u64    L: "app/stream"    C: log u32, name    Q: log u32, number u64    M: name
 //! body B       first u64 | received u64 | high u64 | region str8 | 0 | count u32 | count x end u32 | text
 //!            | first u64 | received u64 | high u64 | region str8 | 1 | reason
+//!            | first u64 | received u64 | high u64 | region str8 | 2 | entries u64
 //! body L       log u32 | earliest u64 | next u64 | bytes u64 | high u64 | quarantine next u64 | quarantine bytes u64
 //! body C, M    u64
 //! body Q       received u64 | region str8 | why length u32 | why | response body
@@ -97,6 +98,10 @@ pub(super) fn encode_batch(key: Key<'_>, batch: &Batch, high: u64) -> Vec<u8> {
             value.push(1);
             value.extend_from_slice(reason.as_bytes());
         }
+        Content::Damaged(entries) => {
+            value.push(2);
+            value.extend_from_slice(&entries.to_le_bytes());
+        }
     }
     seal(key, value)
 }
@@ -122,6 +127,7 @@ fn batch(mut body: Fields<'_>) -> Option<Batch> {
             Content::Events(EventText::from_parts(Bytes::copy_from_slice(body.0), ends)?)
         }
         1 => Content::PossibleLoss(str::from_utf8(body.0).ok()?.to_owned()),
+        2 => Content::Damaged(body.u64().filter(|entries| *entries > 0)?),
         _ => return None,
     };
     Some(Batch { first, received_at, region, content })

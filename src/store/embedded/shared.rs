@@ -3,7 +3,7 @@
 //! Invariants: `logs` holds exactly what was acknowledged; only the writer changes it. It is the truth to which the
 //! file is set back after a commit that failed. While `broken`, the engine must be opened anew before it is used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,10 @@ use super::engine::{BATCHES, Engine, LOGS, QUARANTINE, failed};
 use super::record::{Key, Row, decode_row, encode_row, room};
 use super::writer::name;
 use crate::names::{AppId, Stream};
-use crate::store::{Error, LogKey};
+use crate::store::{Error, LogKey, Sequence};
+
+/// Damaged batches that are told of, at most.
+const MOST_TOLD: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -23,6 +26,8 @@ pub(super) struct Shared {
     unwell: Mutex<Option<Error>>,
     broken: AtomicBool,
     pub(super) closed: AtomicBool,
+    /// The damaged batches that were told of, by their last entries.
+    damaged: Mutex<HashSet<(LogKey, Sequence)>>,
 }
 
 impl Shared {
@@ -41,12 +46,19 @@ impl Shared {
             unwell: Mutex::new(None),
             broken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            damaged: Mutex::default(),
         })
     }
 
     /// The acknowledged state of a log.
     pub(super) fn row(&self, log: &LogKey) -> Option<Row> {
         self.logs().get(log).copied()
+    }
+
+    /// Whether a damaged batch was not told of before. (Of endless damage only the beginning is.)
+    pub(super) fn is_news(&self, log: &LogKey, last: Sequence) -> bool {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        damaged.len() < MOST_TOLD && damaged.insert((log.clone(), last))
     }
 
     /// The least id above all that are taken.

@@ -222,9 +222,18 @@ async fn survey(home: &TestHome, written: &[Arc<Batch>]) -> &'static str {
         Err(_) => return "refused",
     };
     let outcome = match store.read(&log(0), Sequence(0), usize::MAX).await {
+        Ok(found) if found == written => "whole",
         Ok(found) => {
-            assert_eq!(found, written);
-            "whole"
+            // Every entry is accounted for, in its place: right, or said to be damaged.
+            let mut next = 1;
+            for batch in &found {
+                assert_eq!(batch.first.0, next);
+                next = batch.last().0 + 1;
+                assert!(written.contains(batch) || matches!(batch.content, Content::Damaged(_)), "{batch:?}");
+            }
+            assert_eq!(next, written.last().unwrap().last().0 + 1);
+            assert!(home.metrics.text().contains("rtm_gateway_store_damaged_total"));
+            "contained"
         }
         Err(Error::Damaged(_)) => {
             // Batches that can be read alone must be right.
@@ -275,7 +284,68 @@ async fn a_flipped_bit_gives_an_error_or_changes_nothing() {
         damage(&home.data(), |bytes| bytes[at] ^= 1 << (at % 8));
         *outcomes.entry(survey(&home, &written).await).or_insert(0) += 1;
     }
-    assert!(outcomes.contains_key("damaged") && outcomes.contains_key("whole"), "{outcomes:?}");
+    println!("{outcomes:?}");
+    assert!(outcomes.contains_key("contained") && outcomes.contains_key("whole"), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_batch_is_passed_over_told_once_and_can_be_trimmed() {
+    let home = TestHome::new();
+    let store = home.open().await;
+    let marked = |k: u64| {
+        let text = format!("{{\"batch\":\"{k:0>40}\"}}");
+        let content = Content::Events(crate::store::EventText::join([text.as_bytes(), b"1", b"2"]).unwrap());
+        NewBatch { content, ..batch(10 * k, 1) }
+    };
+    for k in 0..9 {
+        store.append(&log(0), marked(k)).await.unwrap();
+    }
+    store.close(UnixMillis(5)).await.unwrap();
+    home.leave(store).await;
+    damage(&home.data(), |bytes| {
+        for k in [0, 3, 4, 8] {
+            let text = format!("{k:0>40}");
+            // Old copies of a page hold it too.
+            let places: Vec<_> = (0..bytes.len() - 40).filter(|at| bytes[*at..].starts_with(text.as_bytes())).collect();
+            assert!(!places.is_empty());
+            places.into_iter().for_each(|at| bytes[at] ^= 1);
+        }
+    });
+    let store = home.open().await;
+    let shape = |found: &[Arc<Batch>]| {
+        let one = |b: &Arc<Batch>| (b.first.0, b.last().0, matches!(b.content, Content::Damaged(_)));
+        found.iter().map(one).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        let found = store.read(&log(0), Sequence(0), usize::MAX).await.unwrap();
+        let bad = true;
+        assert_eq!(
+            shape(&found),
+            [
+                (1, 3, bad),
+                (4, 6, !bad),
+                (7, 9, !bad),
+                (10, 12, bad),
+                (13, 15, bad),
+                (16, 18, !bad),
+                (19, 21, !bad),
+                (22, 24, !bad),
+                (25, 27, bad)
+            ]
+        );
+        assert!(home.metrics.text().contains("rtm_gateway_store_damaged_total 4\n"));
+    }
+    // From inside, and no more than asked for.
+    assert_eq!(shape(&store.read(&log(0), Sequence(10), 2).await.unwrap()), [(11, 12, true)]);
+    assert_eq!(shape(&store.read(&log(0), Sequence(26), 9).await.unwrap()), [(27, 27, true)]);
+    assert_eq!(store.first_since(&log(0), UnixMillis(50)).await.unwrap(), Sequence(16));
+    assert_eq!(store.append(&log(0), marked(9)).await.unwrap().first, Sequence(28));
+    assert_eq!(store.read(&log(0), Sequence(21), 99).await.unwrap().len(), 3);
+    let state = store.trim(&log(0), UnixMillis(50), u64::MAX).await.unwrap();
+    // Damaged ones have no known age: they go with the next that goes.
+    assert_eq!((state.earliest, state.next), (Sequence(10), Sequence(31)));
+    assert_eq!(store.read(&log(0), Sequence(0), 99).await.unwrap().len(), 7);
+    assert_eq!(store.trim(&log(0), UnixMillis(51), u64::MAX).await.unwrap().earliest, Sequence(19));
 }
 
 #[tokio::test]
@@ -306,4 +376,78 @@ async fn a_half_made_store_is_made_anew() {
     let store = home.open().await;
     assert!(store.is_new());
     store.append(&log(0), batch(1, 1)).await.unwrap();
+}
+
+/// Opens a data file in a folder of its own.
+async fn opened(file: std::fs::File) -> (TestHome, Arc<EmbeddedStore>) {
+    let home = TestHome::new();
+    let mut file = file;
+    let mut data = std::fs::File::create(home.data()).unwrap();
+    std::io::copy(&mut file, &mut data).unwrap();
+    let store = home.try_open().await.unwrap();
+    (home, store)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_under_load_holds_all_that_was_acknowledged_before_it_and_no_cursor_ahead() {
+    let home = TestHome::new();
+    let store = home.try_open().await.unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let acknowledged: [std::sync::atomic::AtomicU64; 4] = Default::default();
+    let load = async |k: usize| {
+        let mut round = 0;
+        while !stop.load(Ordering::SeqCst) {
+            round += 1;
+            let stored = store.append(&log(k as u64), batch(round, 1 + round % 50)).await.unwrap();
+            acknowledged[k].store(stored.last().0, Ordering::SeqCst);
+            store.save_cursor(&log(k as u64), &model::subscription(0), stored.last()).await.unwrap();
+            if round.is_multiple_of(40) {
+                store.trim(&log(k as u64), UnixMillis(round.saturating_sub(200)), u64::MAX).await.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let backups = async {
+        let mut epochs = std::collections::BTreeSet::from([store.epoch()]);
+        for round in 0..8 {
+            let before: Vec<u64> = acknowledged.iter().map(|at| at.load(Ordering::SeqCst)).collect();
+            let file = store.backup().await.unwrap();
+            let (copied, copy) = opened(file).await;
+            assert!(epochs.insert(copy.epoch()), "an epoch of its own");
+            assert_eq!(copy.last_clean_stop(), None);
+            for (k, before) in before.into_iter().enumerate() {
+                let log = log(k as u64);
+                let state = copy.log_state(&log).await.unwrap();
+                assert!(state.next.0 > before, "round {round}: {} of {before}", state.next.0 - 1);
+                let found = copy.read(&log, Sequence(0), usize::MAX).await.unwrap();
+                let mut next = state.earliest.0;
+                for batch in &found {
+                    assert!(batch.first.0 == next && matches!(batch.content, Content::Events(_)));
+                    next = batch.last().0 + 1;
+                }
+                assert_eq!(next, state.next.0);
+                for (_, at) in copy.cursors(&log).await.unwrap() {
+                    assert!(at < state.next, "a cursor is ahead");
+                }
+            }
+            copy.append(&log(0), batch(1, 1)).await.unwrap();
+            copied.leave(copy).await;
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(backups, load(0), load(1), load(2), load(3));
+    let names: Vec<_> = std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_backup_without_room_is_refused_and_takes_none() {
+    let home = TestHome::new();
+    let store = home.try_open().await.unwrap();
+    store.append(&log(0), batch(1, 100)).await.unwrap();
+    home.faults.show_free(Some(64 << 20));
+    assert!(matches!(store.backup().await, Err(Error::Full(_))));
+    store.append(&log(0), batch(2, 1)).await.unwrap();
+    home.faults.show_free(None);
+    assert!(store.backup().await.is_ok());
 }

@@ -20,7 +20,7 @@ fn impatient(config: &mut Config) {
 #[tokio::test]
 async fn a_vendor_that_is_down_costs_no_seat_and_is_asked_again_for_every_kind_of_order() {
     let sim = vendor().await;
-    let rig = Rig::new(&sim.base_url());
+    let rig = Rig::with(&sim.base_url(), |config| config.upstream.breaker.failures = 0);
     sim.down().await;
     for order in [read(), count(), message()] {
         let failed = rig.egress.send(order).await.unwrap_err();

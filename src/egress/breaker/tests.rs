@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const RULE: Rule = Rule { failures: 3, open_for: Duration::from_secs(5) };
+
+fn fail(breaker: &mut Breaker, times: u32, verdict: Verdict, now: Instant) {
+    for _ in 0..times {
+        let role = breaker.enter(false, now).unwrap();
+        breaker.ended(role, verdict, now, 0.5);
+    }
+}
+
+#[test]
+fn it_opens_after_failures_in_a_row_only() {
+    let now = Instant::now();
+    let mut breaker = Breaker::new(RULE);
+    for _ in 0..10 {
+        fail(&mut breaker, 2, Verdict::Failing, now);
+        fail(&mut breaker, 1, Verdict::Well, now);
+        fail(&mut breaker, 5, Verdict::Unknown, now);
+    }
+    assert_eq!(breaker.seen(now), Seen::Closed);
+    fail(&mut breaker, 3, Verdict::Unreachable, now);
+    assert_eq!(breaker.enter(false, now), Err(RULE.open_for));
+    assert_eq!(breaker.enter(true, now), Err(RULE.open_for));
+}
+
+#[test]
+fn one_probe_at_a_time_decides() {
+    let mut now = Instant::now();
+    let mut breaker = Breaker::new(RULE);
+    fail(&mut breaker, 3, Verdict::Unreachable, now);
+    for seconds in [5, 10, 20, 30, 30] {
+        assert_eq!(breaker.seen(now), Seen::Open { retry_after: Duration::from_secs(seconds) });
+        now += Duration::from_secs(seconds);
+        let probe = breaker.enter(false, now).unwrap();
+        assert!(matches!(probe, Role::Probe { .. }));
+        assert_eq!(breaker.enter(false, now), Err(SOON));
+        assert_eq!(breaker.enter(true, now), Err(SOON));
+        breaker.ended(probe, Verdict::Unreachable, now, 0.5);
+    }
+    now += Duration::from_secs(30);
+    // One that ends without a word makes room for the next.
+    let probe = breaker.enter(true, now).unwrap();
+    breaker.ended(probe, Verdict::Unknown, now, 0.5);
+    let probe = breaker.enter(false, now).unwrap();
+    breaker.ended(probe, Verdict::Well, now, 0.5);
+    assert_eq!(breaker.seen(now), Seen::Closed);
+    // Open again at once: longer. After a while in health: as at first.
+    fail(&mut breaker, 3, Verdict::Unreachable, now);
+    assert_eq!(breaker.seen(now), Seen::Open { retry_after: LONGEST });
+    now += LONGEST;
+    let probe = breaker.enter(false, now).unwrap();
+    breaker.ended(probe, Verdict::Well, now, 0.5);
+    now += Duration::from_secs(31);
+    fail(&mut breaker, 3, Verdict::Unreachable, now);
+    assert_eq!(breaker.seen(now), Seen::Open { retry_after: RULE.open_for });
+}
+
+#[test]
+fn a_region_that_answers_goes_on_being_read() {
+    let now = Instant::now();
+    let mut breaker = Breaker::new(RULE);
+    fail(&mut breaker, 3, Verdict::Failing, now);
+    assert!(breaker.enter(false, now).is_err());
+    let read = breaker.enter(true, now).unwrap();
+    assert_eq!(read, Role::Bystander);
+    breaker.ended(read, Verdict::Well, now, 0.5);
+    assert!(breaker.enter(false, now).is_err());
+    // When its time has come a read is as good a probe as any.
+    let probe = breaker.enter(true, now + RULE.open_for).unwrap();
+    breaker.ended(probe, Verdict::Well, now + RULE.open_for, 0.5);
+    assert_eq!(breaker.seen(now), Seen::Closed);
+}
+
+#[test]
+fn turned_off_it_never_opens() {
+    let now = Instant::now();
+    let mut breaker = Breaker::new(RULE);
+    fail(&mut breaker, 3, Verdict::Unreachable, now);
+    breaker.reconfigure(Rule { failures: 0, ..RULE });
+    fail(&mut breaker, 100, Verdict::Unreachable, now);
+    assert_eq!(breaker.seen(now), Seen::Closed);
+}
+
+proptest! {
+    /// Whatever ends in whatever order: never two probes at a time, nothing else goes out while it is open, and it is
+    /// never open for good.
+    #[test]
+    fn it_keeps_its_promises_in_any_order(
+        failures in 1_u32..5,
+        open_millis in 1_u64..60_000,
+        steps in proptest::collection::vec((0_u8..4, 0_usize..8, 0_u64..40_000, 0.0_f64..1.0), 1..200),
+    ) {
+        let rule = Rule { failures, open_for: Duration::from_millis(open_millis) };
+        let mut breaker = Breaker::new(rule);
+        let mut now = Instant::now();
+        let mut flying: Vec<Role> = Vec::new();
+        let verdicts = [Verdict::Well, Verdict::Unreachable, Verdict::Failing, Verdict::Unknown];
+        for (what, which, millis, chance) in steps {
+            match what {
+                0 | 1 => {
+                    let is_read = what == 1;
+                    let seen = breaker.seen(now);
+                    let looked = breaker.look(is_read, now);
+                    let entered = breaker.enter(is_read, now);
+                    prop_assert_eq!(looked, entered.map(|_| ()));
+                    match entered {
+                        Ok(role @ Role::Probe { .. }) => {
+                            prop_assert_eq!(seen, Seen::Open { retry_after: Duration::ZERO });
+                            flying.push(role);
+                        }
+                        Ok(role @ Role::Usual { .. }) => {
+                            prop_assert_eq!(seen, Seen::Closed);
+                            flying.push(role);
+                        }
+                        Ok(Role::Bystander) => prop_assert!(is_read && seen != Seen::Closed),
+                        Err(wait) => prop_assert!(wait <= LONGEST.max(rule.open_for).mul_f64(1.2) && !wait.is_zero()),
+                    }
+                    let probes = flying.iter().filter(|role| matches!(role, Role::Probe { since } if *since == breaker.changes));
+                    prop_assert!(probes.count() <= 1);
+                }
+                2 if !flying.is_empty() => {
+                    let role = flying.swap_remove(which % flying.len());
+                    breaker.ended(role, verdicts[which % verdicts.len()], now, chance);
+                }
+                _ => now += Duration::from_millis(millis),
+            }
+        }
+        flying.into_iter().for_each(|role| {
+            breaker.ended(role, Verdict::Unknown, now, 0.0);
+        });
+        now += LONGEST.max(rule.open_for) * 2;
+        let role = breaker.enter(false, now).unwrap();
+        breaker.ended(role, Verdict::Well, now, 0.0);
+        prop_assert_eq!(breaker.seen(now), Seen::Closed);
+    }
+}

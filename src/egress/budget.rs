@@ -1,0 +1,130 @@
+//! The retry budget of an app: what may be sent again, of all that is sent.
+//!
+//! Invariant: one is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
+//! last ten seconds are no more than `percent` of their first tries. So a vendor that fails all it is asked is asked a
+//! bounded share more often, not several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without
+//! its store of ten seconds' minimum that could be spent at once.)
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::config::RetryBudget;
+
+/// Seconds that are looked back on.
+const WINDOW: usize = 10;
+
+/// One app's budget.
+pub(super) struct Budget(Mutex<Book>);
+
+struct Book {
+    rule: RetryBudget,
+    began: Instant,
+    seconds: [Second; WINDOW],
+}
+
+/// What happened in one second.
+#[derive(Clone, Copy, Default)]
+struct Second {
+    number: u64,
+    first: u64,
+    again: u64,
+}
+
+impl Budget {
+    pub(super) fn new(rule: RetryBudget, now: Instant) -> Self {
+        Self(Mutex::new(Book { rule, began: now, seconds: [Second::default(); WINDOW] }))
+    }
+
+    /// Another rule, from now on.
+    pub(super) fn reconfigure(&self, rule: RetryBudget) {
+        self.book().rule = rule;
+    }
+
+    /// An order is sent for the first time.
+    pub(super) fn first(&self, now: Instant) {
+        self.book().second(now).first += 1;
+    }
+
+    /// May one be sent again? If so it is spent.
+    pub(super) fn again(&self, now: Instant) -> bool {
+        let mut book = self.book();
+        let RetryBudget { percent, min_per_second } = book.rule;
+        let this = *book.second(now);
+        let recent = |second: &&Second| second.number + WINDOW as u64 > this.number;
+        let (first, again) =
+            book.seconds.iter().filter(recent).fold((0, 0), |(f, a), second| (f + second.first, a + second.again));
+        let may = this.again < u64::from(min_per_second) || (again + 1) * 100 <= first * u64::from(percent);
+        if may {
+            book.second(now).again += 1;
+        }
+        may
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn second(&mut self, now: Instant) -> &mut Second {
+        let number = now.saturating_duration_since(self.began).as_secs();
+        let slot = &mut self.seconds[usize::try_from(number % WINDOW as u64).unwrap_or_default()];
+        if slot.number != number {
+            *slot = Second { number, ..Second::default() };
+        }
+        slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn retries_stay_within_a_share_of_first_tries_or_the_minimum(
+            percent in 0_u32..=100,
+            min_per_second in 0_u32..4,
+            steps in proptest::collection::vec((0_u64..1500, 0_u32..8, 0_u32..8), 1..60),
+        ) {
+            let mut now = Instant::now();
+            let began = now;
+            let budget = Budget::new(RetryBudget { percent, min_per_second }, now);
+            let mut log: Vec<(u64, u64, u64)> = Vec::new();
+            for (millis, first, again) in steps {
+                now += Duration::from_millis(millis);
+                let second = (now - began).as_secs();
+                (0..first).for_each(|_| budget.first(now));
+                let sent = (0..again).filter(|_| budget.again(now)).count() as u64;
+                log.push((second, u64::from(first), sent));
+                // Judged when one is sent: what the share was earned by may be gone a moment later.
+                let recent: Vec<_> = log.iter().filter(|(s, ..)| s + 10 > second).collect();
+                let (firsts, retries) = recent.iter().fold((0, 0), |(f, a), (_, first, sent)| (f + first, a + sent));
+                if sent > 0 && min_per_second == 0 {
+                    prop_assert!(retries * 100 <= firsts * u64::from(percent), "{retries} of {firsts}");
+                }
+                let (all, spent) = log.iter().fold((0, 0), |(f, a), (_, first, sent)| (f + first, a + sent));
+                prop_assert!(spent <= all * u64::from(percent) / 100 + (second + 1) * u64::from(min_per_second));
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_of_the_last_ten_seconds_and_a_minimum_may_be_sent_again() {
+        let now = Instant::now();
+        let budget = Budget::new(RetryBudget { percent: 20, min_per_second: 0 }, now);
+        let spent = |at| (0..50).filter(|_| budget.again(at)).count();
+        assert_eq!(spent(now), 0);
+        (0..100).for_each(|_| budget.first(now));
+        assert_eq!((spent(now), spent(now + Duration::from_secs(9))), (20, 0));
+        assert_eq!(spent(now + Duration::from_secs(11)), 0);
+        budget.reconfigure(RetryBudget { percent: 0, min_per_second: 3 });
+        assert_eq!(spent(now + Duration::from_secs(12)), 3);
+        assert_eq!(spent(now + Duration::from_secs(13)), 3);
+    }
+}

@@ -1,0 +1,193 @@
+//! Places: what is known of a region's host, whoever asks it.
+//!
+//! Invariants: apps whose regions have the same name and the same host share one place, and so one breaker: what one app
+//! finds out about a host spares the others. A place outlives reloads while an app names it. The state is under one
+//! short lock.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, Role, Seen, Verdict};
+use super::skew::Skew;
+use crate::clock::Clock;
+use crate::config;
+use crate::credentials::Base;
+use crate::metrics::{Metrics, PlaceLabels};
+use crate::names::{AppId, RegionName};
+
+/// A region's host.
+pub(super) struct Place {
+    region: RegionName,
+    host: String,
+    clock: Clock,
+    state: Mutex<State>,
+    open: Gauge,
+    skew: Gauge<f64, AtomicU64>,
+}
+
+struct State {
+    breaker: Breaker,
+    skew: Skew,
+}
+
+/// The right to send one request to a place. Dropped without a verdict, it says nothing about the place.
+pub(super) struct Ticket {
+    place: Arc<Place>,
+    role: Role,
+    told: bool,
+}
+
+/// How a region's host is, for the admin API.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RegionState {
+    /// The region's name in the configuration.
+    pub region: String,
+    /// The host, with its port if it is not the scheme's own.
+    pub host: String,
+    /// The apps that name it.
+    pub apps: Vec<String>,
+    /// `closed` (all is sent), `open` (nothing is) or `probing` (one request is under way to find out).
+    pub breaker: &'static str,
+    /// While it is open: how long until the next request is let through, in seconds.
+    pub retry_after_seconds: Option<f64>,
+    /// The vendor's clock less ours; `None` before the first answer with a `Date`.
+    pub clock_skew_seconds: Option<f64>,
+}
+
+/// All places in use.
+#[derive(Default)]
+pub(super) struct Places(HashMap<(RegionName, Base), Arc<Place>>);
+
+impl Places {
+    /// The place of a region, with this rule from now on.
+    pub(super) fn place(
+        &mut self,
+        region: &RegionName,
+        base: &Base,
+        rule: config::Breaker,
+        clock: &Clock,
+        metrics: &Metrics,
+    ) -> Arc<Place> {
+        let place = self.0.entry((region.clone(), base.clone())).or_insert_with(|| {
+            let labels = PlaceLabels { region: region.to_string(), host: base.host().to_owned() };
+            Arc::new(Place {
+                region: region.clone(),
+                host: base.host().to_owned(),
+                clock: clock.clone(),
+                state: Mutex::new(State { breaker: Breaker::new(rule), skew: Skew::default() }),
+                open: metrics.upstream_breaker_open.get_or_create(&labels).clone(),
+                skew: metrics.upstream_clock_skew.get_or_create(&labels).clone(),
+            })
+        });
+        place.state().breaker.reconfigure(rule);
+        place.show();
+        place.clone()
+    }
+
+    /// Forgets the places that no table names any more.
+    pub(super) fn prune(&mut self) {
+        self.0.retain(|_, place| {
+            let in_use = Arc::strong_count(place) > 1;
+            if !in_use {
+                place.open.set(0);
+                place.skew.set(0.0);
+            }
+            in_use
+        });
+    }
+}
+
+impl Place {
+    /// Would an order be let through now? If not: when to ask again.
+    pub(super) fn look(&self, is_read: bool) -> Result<(), Duration> {
+        self.state().breaker.look(is_read, self.clock.now())
+    }
+
+    /// The right to send one request, if there is.
+    pub(super) fn enter(self: &Arc<Self>, is_read: bool) -> Option<Ticket> {
+        let role = self.state().breaker.enter(is_read, self.clock.now()).ok()?;
+        Some(Ticket { place: self.clone(), role, told: false })
+    }
+
+    /// An answer's head has come, `after` its request had left.
+    pub(super) fn note_date(&self, headers: &HeaderMap, after: Duration) {
+        let mut state = self.state();
+        let told = state.skew.note(headers, after, self.clock.now(), self.clock.wall_ms());
+        if let Some(seconds) = state.skew.seconds {
+            self.skew.set(seconds);
+        }
+        drop(state);
+        if let Some(seconds) = told {
+            tracing::warn!(
+                region = %self.region, host = self.host, skew_seconds = seconds.round(),
+                "this machine's clock and the vendor's disagree by more than a minute (skew: theirs less ours)"
+            );
+        }
+    }
+
+    /// How it is, but for its apps.
+    pub(super) fn describe(&self, apps: Vec<&AppId>) -> RegionState {
+        let state = self.state();
+        let (breaker, retry_after) = match state.breaker.seen(self.clock.now()) {
+            Seen::Closed => ("closed", None),
+            Seen::Open { retry_after } => ("open", Some(retry_after.as_secs_f64())),
+            Seen::Probing => ("probing", None),
+        };
+        RegionState {
+            region: self.region.to_string(),
+            host: self.host.clone(),
+            apps: apps.into_iter().map(ToString::to_string).collect(),
+            breaker,
+            retry_after_seconds: retry_after,
+            clock_skew_seconds: state.skew.seconds,
+        }
+    }
+
+    fn ended(&self, role: Role, verdict: Verdict) {
+        let now: Instant = self.clock.now();
+        let changed = self.state().breaker.ended(role, verdict, now, rand::random());
+        if !changed {
+            return;
+        }
+        self.show();
+        match self.state().breaker.seen(now) {
+            Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region serves again"),
+            Seen::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
+                region = %self.region, host = self.host, why = ?verdict, seconds = retry_after.as_secs_f64(),
+                "the region fails: it is left alone for a while"
+            ),
+            Seen::Open { .. } | Seen::Probing => {}
+        }
+    }
+
+    fn show(&self) {
+        let is_closed = self.state().breaker.seen(self.clock.now()) == Seen::Closed;
+        self.open.set(i64::from(!is_closed));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Tells what the exchange said about its place.
+    pub(super) fn tell(mut self, verdict: Verdict) {
+        self.told = true;
+        self.place.ended(self.role, verdict);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.told {
+            self.place.ended(self.role, Verdict::Unknown);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! TLS with callers: handshakes, certificates of both sides, and their change while connections live.
+
+mod certificates;
+mod dev_certs;
+mod handshakes;
+#[path = "../../src/tls/made.rs"]
+mod made;
+mod rotation;
+mod stage;

@@ -1,0 +1,240 @@
+//! A gateway that speaks TLS, and callers with certificates.
+
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rtm_gateway::app::{App, Parts};
+use rtm_gateway::clock::Clock;
+use rtm_gateway::config::{self, Listen};
+use rtm_gateway::reload::{Reloader, State};
+use rtm_gateway::simulator::{self, Limits, Sim};
+use rtm_gateway::task::{Kind, Tasks};
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::aws_lc_rs::{default_provider, sign};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, SupportedProtocolVersion};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::made::{Authority, DAY, Made, Says};
+use crate::client::Client;
+
+pub(super) const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
+pub(super) const BILLING: &str = "spiffe://corp/ns/prod/sa/billing";
+pub(super) const CRM: &str = "crm.prod.svc";
+pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// A running gateway. Clients: `billing` by SPIFFE ID, `crm` by DNS name; the key of each is its name and `-key`.
+pub(super) struct Stage {
+    pub(super) sim: Sim,
+    pub(super) addr: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) parts: Arc<Parts>,
+    pub(super) servers: Authority,
+    pub(super) callers: Authority,
+    pub(super) folder: tempfile::TempDir,
+    clock: Clock,
+    reloader: Reloader,
+    stop: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Stage {
+    /// With this `client_auth`.
+    pub(super) async fn start(client_auth: &str) -> Self {
+        Self::with(client_auth, "").await
+    }
+
+    /// With these lines more in `[server]`.
+    pub(super) async fn with(client_auth: &str, server: &str) -> Self {
+        let limits = Limits::all(simulator::Limit::per_second(1000));
+        let vendor = simulator::App::new("demo-app").basic("vendor-key", "secret").limits(limits);
+        let sim = Sim::start(vendor).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::anchored(Clock::system().wall());
+        let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let shown = servers.issue(&Says::dns(clock.wall(), "127.0.0.1"));
+        write("key", "vendor-key".to_owned());
+        write("secret", "secret".to_owned());
+        write("server.pem", shown.pem());
+        write("server.key", shown.key_pem());
+        write("ca.pem", callers.pem());
+        write("crl.pem", callers.revokes(&[], clock.wall() + DAY));
+        let path = folder.path().join("gateway.toml");
+        write("gateway.toml", configuration(&folder, sim.addr(), client_auth, server));
+
+        let loaded = config::load::from_file(&path).unwrap();
+        let app = App::build(loaded.config, clock.clone()).await.unwrap();
+        let Listen::Tcp(addr) = app.addresses()[0].clone() else { panic!("no TCP listener") };
+        let Listen::Tcp(admin) = app.admin_address() else { panic!("no TCP listener") };
+        let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
+        let run = app.run(stop.clone(), None);
+        tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
+        let reloader = Reloader::new(path, parts.clone(), None);
+        Self { sim, addr, admin, parts, servers, callers, folder, clock, reloader, stop, tasks }
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.wall()
+    }
+
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// Reads all files anew.
+    pub(super) async fn reload(&self) -> Arc<State> {
+        self.reloader.reload().await;
+        self.parts.reload.load_full()
+    }
+
+    /// The number that a line of the metrics begins.
+    pub(super) fn metric(&self, line: &str) -> u64 {
+        let text = self.parts.metrics.text();
+        let found = text.lines().find_map(|it| it.strip_prefix(line));
+        found.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    pub(super) fn billing(&self) -> Made {
+        self.callers.issue(&Says::uri(self.now(), BILLING))
+    }
+
+    /// What a caller of this certificate connects with.
+    pub(super) fn caller(&self, made: Option<&Made>, version: &'static SupportedProtocolVersion) -> ClientConfig {
+        match made {
+            Some(made) => self.caller_with(made.chain.clone(), &made.key, version),
+            None => self.builder(version).with_no_client_auth(),
+        }
+    }
+
+    /// Of a caller that shows a certificate and proves it with a key, whether they fit or not.
+    pub(super) fn caller_with(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: &rcgen::KeyPair,
+        version: &'static SupportedProtocolVersion,
+    ) -> ClientConfig {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let shown = SingleCertAndKey::from(CertifiedKey::new(chain, sign::any_supported_type(&key).unwrap()));
+        let shown: Arc<dyn ResolvesClientCert> = Arc::new(shown);
+        self.builder(version).with_client_cert_resolver(shown)
+    }
+
+    fn builder(
+        &self,
+        version: &'static SupportedProtocolVersion,
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        for pem in rustls::pki_types::pem::PemObject::pem_slice_iter(self.servers.pem().as_bytes()) {
+            roots.add(pem.unwrap()).unwrap();
+        }
+        ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+    }
+
+    /// Shakes hands.
+    pub(super) async fn connect(&self, caller: &ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.addr).await?;
+        let name = ServerName::from(self.addr.ip());
+        TlsConnector::from(Arc::new(caller.clone())).connect(name, tcp).await
+    }
+
+    /// A connection that speaks HTTP/1.1.
+    pub(super) async fn http1(&self, caller: &ClientConfig) -> Client {
+        Client::http1_over(self.connect(caller).await.unwrap(), "gateway").await
+    }
+
+    /// Asks for events on a connection of its own: the answer's status, or the alert in its place.
+    pub(super) async fn ask(&self, caller: &ClientConfig, key: Option<&str>) -> Result<u16, AlertDescription> {
+        let stream = match self.connect(caller).await {
+            Ok(stream) => stream,
+            Err(refused) => return Err(alert(&refused)),
+        };
+        let mut client = Client::http1_over(stream, "gateway").await;
+        if let Some(key) = key {
+            client = client.with("x-api-key", key);
+        }
+        match client.get(EVENTS).await {
+            Ok(reply) => Ok(reply.status.as_u16()),
+            Err(refused) => {
+                let mut source = refused.source();
+                while let Some(error) = source {
+                    if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                        return Err(alert(error));
+                    }
+                    source = error.source();
+                }
+                panic!("no alert but {refused:?}")
+            }
+        }
+    }
+
+    /// Waits until it has stopped; no connection may be left to cut.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancel();
+        assert_eq!(self.tasks.finish(crate::client::DEADLINE).await, 0);
+    }
+}
+
+fn alert(error: &std::io::Error) -> AlertDescription {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::AlertReceived(alert)) => *alert,
+        _ => panic!("no alert but {error:?}"),
+    }
+}
+
+fn configuration(folder: &tempfile::TempDir, vendor: SocketAddr, client_auth: &str, server: &str) -> String {
+    let dir = folder.path().display();
+    let client = |name: &str, by: &str| {
+        let digest: String = Sha256::digest(format!("{name}-key")).iter().map(|b| format!("{b:02x}")).collect();
+        format!(
+            "[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{digest}\"\n{by}\n\
+             allow = [{{ app = \"*\", actions = [\"events\"] }}]\n"
+        )
+    };
+    let certificates = if client_auth == "off" {
+        String::new()
+    } else {
+        format!("client_ca = \"{dir}/ca.pem\"\nclient_auth = \"{client_auth}\"\nclient_crl = \"{dir}/crl.pem\"\n")
+    };
+    format!(
+        r#"
+[server]
+listen = ["127.0.0.1:0", "unix:{dir}/gateway.sock"]
+{server}
+[server.tls]
+cert = "{dir}/server.pem"
+key = "{dir}/server.key"
+{certificates}
+[admin]
+listen = "127.0.0.1:0"
+[store]
+path = "{dir}/data"
+[[apps]]
+id = "demo-app"
+regions = [{{ name = "here", base_url = "http://{vendor}" }}]
+[apps.credential]
+kind = "basic"
+api_key = {{ file = "{dir}/key" }}
+api_secret = {{ file = "{dir}/secret" }}
+[apps.quota]
+user_events = {{ requests = 1000, per = "1s" }}
+channel_events = {{ requests = 1000, per = "1s" }}
+[apps.events]
+poll_interval = "10ms"
+poll_interval_idle = "20ms"
+{}{}"#,
+        client("billing", &format!("spiffe_id = \"{BILLING}\"")),
+        client("crm", &format!("dns_san = \"{CRM}\"")),
+    )
+}
