@@ -1,7 +1,6 @@
 //! Callers with tokens, and where their issuer's keys come from.
 
 use rtm_gateway::clock::Clock;
-
 use serde_json::json;
 use tokio::net::TcpListener;
 
