@@ -77,7 +77,7 @@ impl Inner {
 
             tries.begin(|| desk.budget.first(self.clock.now()));
             let (outcome, verdict) = self.exchange(order, signed, &table, desk, region, costs).await;
-            ticket.tell(verdict);
+            ticket.tell(verdict, outcome.failure());
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
             }

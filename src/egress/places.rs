@@ -13,6 +13,7 @@ use hyper::HeaderMap;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
+use super::Failure;
 use super::breaker::{Breaker, Role, Seen, Verdict};
 use super::skew::Skew;
 use crate::clock::Clock;
@@ -149,7 +150,8 @@ impl Place {
         }
     }
 
-    fn ended(&self, role: Role, verdict: Verdict) {
+    /// `why` is for the log, if the state changes by it.
+    fn ended(&self, role: Role, verdict: Verdict, why: Option<&Failure>) {
         let now: Instant = self.clock.now();
         let changed = self.state().breaker.ended(role, verdict, now, rand::random());
         if !changed {
@@ -159,7 +161,8 @@ impl Place {
         match self.state().breaker.seen(now) {
             Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region serves again"),
             Seen::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
-                region = %self.region, host = self.host, why = ?verdict, seconds = retry_after.as_secs_f64(),
+                region = %self.region, host = self.host, seconds = retry_after.as_secs_f64(),
+                why = why.map_or_else(|| "it answers 5xx".to_owned(), ToString::to_string),
                 "the region fails: it is left alone for a while"
             ),
             Seen::Open { .. } | Seen::Probing => {}
@@ -178,16 +181,16 @@ impl Place {
 
 impl Ticket {
     /// Tells what the exchange said about its place.
-    pub(super) fn tell(mut self, verdict: Verdict) {
+    pub(super) fn tell(mut self, verdict: Verdict, why: Option<&Failure>) {
         self.told = true;
-        self.place.ended(self.role, verdict);
+        self.place.ended(self.role, verdict, why);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.place.ended(self.role, Verdict::Unknown);
+            self.place.ended(self.role, Verdict::Unknown, None);
         }
     }
 }

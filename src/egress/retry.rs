@@ -36,6 +36,16 @@ pub(super) enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// Why there is no answer.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(why) => Some(why),
+            Self::Answered(_) | Self::OverLimit | Self::Unauthorized => None,
+        }
+    }
+}
+
 /// What to do next.
 pub(super) enum Next {
     /// Try again after this pause.

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::rig::{Rig, SECRET, count, message, vendor};
+use super::tls;
 
 /// base64("gateway:the-proxys-pass")
 const SHOWN: &str = "Basic Z2F0ZXdheTp0aGUtcHJveHlzLXBhc3M=";
@@ -88,6 +89,23 @@ async fn the_vendor_is_reached_through_the_proxy_which_sees_no_credential_but_it
     );
     assert_eq!(proxy.heads(), [head]);
     assert_eq!(sim.violations(), []);
+    sim.stop().await;
+}
+
+/// The certificate is for 127.0.0.1: the proxy leads elsewhere than it is asked to.
+#[tokio::test]
+async fn the_vendors_name_is_verified_through_the_tunnel() {
+    let (sim, ca) = tls::vendor(&["h2", "http/1.1"]).await;
+    let (proxy, folder) = (TestProxy::start(None).await, tempfile::tempdir().unwrap());
+    let rig = tls::rig_with(&sim.base_url(), Some(&ca), |config| through(&proxy, &folder, &[], config));
+    assert_eq!(rig.egress.send(count()).await.unwrap().status.as_u16(), 200);
+    let named = format!("https://localhost:{}", sim.addr().port());
+    let rig = tls::rig_with(&named, Some(&ca), |config| through(&proxy, &folder, &[], config));
+    let failed = rig.egress.send(message()).await.unwrap_err();
+    assert!(matches!(&failed.why, Failure::Unreachable(why) if why.contains("certificate")), "{failed:?}");
+    assert!(proxy.heads().iter().all(|head| head.starts_with("CONNECT ")));
+    assert!(proxy.heads().len() >= 2);
+    assert_eq!(sim.seen().len(), 1);
     sim.stop().await;
 }
 

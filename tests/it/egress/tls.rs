@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::Version;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::clock::Clock;
+use rtm_gateway::config::Config;
 use rtm_gateway::egress::Failure;
 use rtm_gateway::simulator::{Listen, Options, Sim, World};
 use rustls::ServerConfig;
@@ -13,7 +14,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::rig::{Rig, read, vendor_app};
 
 /// A vendor on TLS that speaks these protocols, and the PEM of the authority that signed its certificate.
-async fn vendor(alpn: &[&str]) -> (Sim, String) {
+pub(super) async fn vendor(alpn: &[&str]) -> (Sim, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -38,7 +39,12 @@ async fn vendor(alpn: &[&str]) -> (Sim, String) {
 }
 
 fn rig(sim: &Sim, ca: Option<&str>) -> Rig {
-    Rig::with(&sim.base_url(), |config| {
+    rig_with(&sim.base_url(), ca, |_| {})
+}
+
+/// A rig that trusts this authority.
+pub(super) fn rig_with(base_url: &str, ca: Option<&str>, change: impl FnOnce(&mut Config)) -> Rig {
+    Rig::with(base_url, |config| {
         if let Some(pem) = ca {
             let rtm_gateway::config::Credential::Basic {
                 api_key: rtm_gateway::secret::SecretSource::File(path), ..
@@ -50,6 +56,7 @@ fn rig(sim: &Sim, ca: Option<&str>) -> Rig {
             std::fs::write(&file, pem).unwrap();
             config.upstream.ca_file = Some(file);
         }
+        change(config);
     })
 }
 
