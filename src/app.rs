@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::descriptors;
 use crate::egress::{self, Egress, Past};
 use crate::events::Events;
 use crate::flow;
@@ -34,8 +35,6 @@ use crate::tls::{ClientTrust, Tls, TlsError};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
-/// Connections to the operator's port.
-const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -203,11 +202,17 @@ impl App {
             leave_as_found(&*parts.store, &parts.clock).await;
             return Err(BuildError::Store(why).into());
         }
+        let shares = descriptors::share_out(config.server.max_connections, listeners.len());
         let (operator, own) = (
             admin::service(parts.clone()),
-            Limits::new(ADMIN_CONNECTIONS, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
+            Limits::new(shares.operators, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
         );
-        admin.serve(&tasks.admin, own, move |_, request| {
+        let slots = own.slots.clone();
+        admin.serve(&tasks.admin, own, move |conn, request| {
+            // Whoever comes next must not wait for connections that are kept for later.
+            if slots.available_permits() < shares.operators / 2 {
+                conn.end_soon();
+            }
             operator.clone().oneshot(request).map(|answered| match answered {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -215,7 +220,7 @@ impl App {
         });
         parts.jwks.start();
         let limits = Limits::new(
-            config.server.max_connections,
+            shares.callers,
             config.server.header_read_timeout,
             config.server.write_timeout,
             parts.metrics.connections.clone(),

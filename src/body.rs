@@ -230,13 +230,21 @@ pub enum Unread {
     /// The connection broke, or the body's framing did; or it has a trailer.
     #[error("the body ended early")]
     Broken,
+    /// There is no memory for more of it.
+    #[error("there is no room for the body")]
+    NoRoom,
 }
 
-/// Reads a body of at most `limit` bytes within `time`.
+/// Reads a body of at most `limit` bytes within `time`. Each piece that comes is kept only if `room` has room for it.
 ///
 /// # Errors
 /// See [`Unread`]. A body whose stated length is over the limit is refused before a byte of it is read.
-pub async fn read_up_to(mut body: Incoming, limit: usize, time: Duration) -> Result<Bytes, Unread> {
+pub async fn read_up_to(
+    mut body: Incoming,
+    limit: usize,
+    time: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, Unread> {
     let at_least = body.size_hint().lower();
     if at_least > limit as u64 {
         return Err(Unread::TooLarge);
@@ -253,6 +261,9 @@ pub async fn read_up_to(mut body: Incoming, limit: usize, time: Duration) -> Res
             };
             if first.len() + whole.len() + data.len() > limit {
                 return Err(Unread::TooLarge);
+            }
+            if !room(data.len()) {
+                return Err(Unread::NoRoom);
             }
             if first.is_empty() && whole.is_empty() {
                 first = data;

@@ -3,11 +3,13 @@
 //! | stage    | file              | hands on     | may end the request with                              |
 //! |----------|-------------------|--------------|-------------------------------------------------------|
 //! | accept   | `listener.rs`     | `Conn`       | close; 400 and 431 for what is not HTTP                |
+//! | enter    | `admission.rs`    | `Entered`    | 503 when the gateway is full                          |
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
 //! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
+//! | admit    | `admission.rs`    | `Admitted`   | 429 a ceiling of the client; 503 its share is full     |
 //! | serve    | `routes/*.rs`     | `Served`     | what the services say                                  |
 //!
 //! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has
@@ -73,6 +75,7 @@ async fn call(
     body: Incoming,
     trail: &mut Trail,
 ) -> Result<Served, Refusal> {
+    let entered = gateway.admission.enter()?;
     if let Some(fault) = head.extensions.get::<Fault>() {
         return Err(Refusal::bad(fault.to_string()));
     }
@@ -82,8 +85,9 @@ async fn call(
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?;
     trail.route(&route, live.policy.has(&route.app));
-    let (kind, app, payer) = route.within(&grant)?.into_parts();
-    let request = routes::Asked { gateway, live, head, body, app, payer, trail };
+    let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
+    trail.admitted(in_hand);
+    let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);
     match kind {
         Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{Admission, Room};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress::Egress;
@@ -25,6 +26,8 @@ use crate::tls::ClientTrust;
 pub struct Gateway {
     /// What a reload changes.
     live: ArcSwap<Live>,
+    /// Who is in hand.
+    pub admission: Arc<Admission>,
     /// The door out: for messages.
     pub egress: Egress,
     /// The event logs.
@@ -48,6 +51,8 @@ pub struct Live {
     pub policy: Policy,
     /// Which hosts a target may name.
     pub hosts: Hosts,
+    /// How much there is room for.
+    pub room: Room,
     /// Bytes of a caller's body.
     pub body_limit: usize,
     /// How long a message may take.
@@ -64,6 +69,7 @@ impl Live {
             identity: Identity::new(config, trust, keys, metrics),
             policy: Policy::new(config),
             hosts: Hosts::new(config),
+            room: Room::of(config),
             body_limit: config.server.request_body_limit,
             request_timeout: config.upstream.request_timeout,
             access_log: config.log.access,
@@ -84,11 +90,13 @@ impl Gateway {
         stopping: CancellationToken,
     ) -> Arc<Self> {
         let live = ArcSwap::from_pointee(live);
-        Arc::new(Self { live, egress, events, history, metrics, clock, stopping })
+        let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
+        Arc::new(Self { live, admission, egress, events, history, metrics, clock, stopping })
     }
 
     /// Takes a new configuration for the requests that come from now on.
     pub fn apply(&self, live: Live) {
+        self.admission.apply(live.room, |name| live.identity.knows(name));
         self.live.store(Arc::new(live));
     }
 

@@ -95,6 +95,12 @@ impl Identity {
         }
     }
 
+    /// Whether there is a client of that name.
+    #[must_use]
+    pub fn knows(&self, name: &ClientName) -> bool {
+        self.names.contains(name)
+    }
+
     /// Whether `name` is that of a client other than `client`.
     #[must_use]
     pub fn is_another_client(&self, name: &str, client: &ClientName) -> bool {

@@ -3,9 +3,9 @@
 //! # The life of a request
 //!
 //! ```text
-//! listener --Conn--> identity --Client--> policy --Grant--> route --Call--+      (flow: the spine, top to bottom)
-//!                                                                         |
-//!         +------------------+--------------------+---------------------+
+//! listener --Conn--> identity --Client--> policy --Grant--> route --Call--> admission --Admitted--+     (flow: the spine)
+//!                                                                                                 |
+//!         +------------------+--------------------+---------------------+--------------------------+
 //!         v                  v                    v                     v
 //!    routes/events      routes/history       routes/count        routes/messages
 //!         |                  |                    |                     |
@@ -18,19 +18,19 @@
 //!    egress:  quota --Seat--> credentials --Signed--> upstream --Reply--> back to whoever ordered
 //! ```
 //!
-//! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, metered or
-//! signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs than the
-//! pollers in [`events`]; nothing spawns but [`task`].
+//! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
+//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs
+//! than the pollers in [`events`]; nothing spawns but [`task`].
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners) |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] |
-//! | requests | [`identity`] [`policy`] [`route`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
-//! | edges | [`listener`] [`admin`] [`reload`] [`app`] (the composition root) |
+//! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
+//! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
@@ -39,6 +39,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod body;
 pub mod cli;
@@ -46,6 +47,7 @@ pub mod clock;
 pub mod config;
 pub mod conn;
 pub mod credentials;
+pub mod descriptors;
 pub mod egress;
 pub mod events;
 pub mod flow;
@@ -66,6 +68,7 @@ pub mod request_id;
 pub mod route;
 pub mod routes;
 pub mod secret;
+pub mod share;
 pub mod simulator;
 pub mod store;
 pub mod targets;

@@ -53,6 +53,14 @@ labels! {
     PlaceLabels { region, host }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
+    /// A client.
+    ClientLabels { client }
+    /// One of a client's ceilings.
+    CeilingLabels { client, limit }
+    /// Why a client in report mode would be refused.
+    WouldRefuseLabels { client, reason }
+    /// What there was no room for.
+    ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
     /// What we hold that runs out: `certificate` or `revocation_list`.
@@ -99,6 +107,11 @@ pub struct Inner {
     pub history_recreated: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
+    pub requests_in_hand: Family<ClientLabels, Gauge>,
+    pub request_body_bytes: Gauge,
+    pub requests_shed: Family<ShedLabels, Counter>,
+    pub client_limit_rejections: Family<CeilingLabels, Counter>,
+    pub would_refuse: Family<WouldRefuseLabels, Counter>,
     pub reloads: Family<OutcomeLabels, Counter>,
     pub jwks_fetches: Family<OutcomeLabels, Counter>,
     pub jwks_keys: Gauge,
@@ -215,6 +228,23 @@ impl Metrics {
             history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
+            requests_in_hand: add(
+                &mut r,
+                "requests_in_hand",
+                "Requests from their admission to the end of their answers",
+            ),
+            request_body_bytes: add(&mut r, "request_body_bytes", "Memory that callers' bodies take"),
+            requests_shed: add(&mut r, "requests_shed", "Requests refused because the gateway had no room"),
+            client_limit_rejections: add(
+                &mut r,
+                "client_limit_rejections",
+                "Requests refused because their client had reached a ceiling of its own",
+            ),
+            would_refuse: add(
+                &mut r,
+                "would_refuse",
+                "Requests that would be refused if their client were not in report mode",
+            ),
             reloads: add(&mut r, "reloads", "Configuration reloads"),
             jwks_fetches: add(&mut r, "jwks_fetches", "Fetches of the token issuer's keys"),
             jwks_keys: add(&mut r, "jwks_keys", "Keys of the token issuer that tokens are checked by now"),

@@ -1,13 +1,14 @@
 //! What a client may do: [`Client`] in, [`Grant`] out. What is not allowed is forbidden.
 //!
 //! Invariants: only [`Policy::grant`] makes a [`Grant`]. An app that does not exist and an app that is not the client's
-//! are refused by the same words, so nobody learns which apps there are.
+//! are refused by the same words, so nobody learns which apps there are. What a client in report mode may not do is
+//! allowed only where the app exists, and goes on marked as such.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::config::{self, Config};
+use crate::config::{self, ClientMode, Config};
 use crate::identity::Client;
 use crate::names::{Action, AppId, ClientName};
 use crate::order::Payer;
@@ -24,6 +25,26 @@ pub struct Policy {
 struct Rights {
     weight: NonZeroU32,
     allow: Vec<config::Allow>,
+    terms: Terms,
+}
+
+/// On which terms a client's request is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Requests it may have in hand.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Requests it may make in a second.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Whether these, and `allow`, are enforced or only reported.
+    pub mode: ClientMode,
+    /// This request would be forbidden if it were not for the mode.
+    pub would_forbid: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { max_concurrent: None, requests_per_second: None, mode: ClientMode::Enforce, would_forbid: false }
+    }
 }
 
 /// A client and what it may do.
@@ -39,7 +60,15 @@ impl Policy {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let apps = config.apps.iter().map(|app| (app.id.clone(), Arc::new(app.clone()))).collect();
-        let rights = |c: &config::Client| Arc::new(Rights { weight: c.weight, allow: c.allow.clone() });
+        let rights = |c: &config::Client| {
+            let terms = Terms {
+                max_concurrent: c.max_concurrent,
+                requests_per_second: c.requests_per_second,
+                mode: c.mode,
+                would_forbid: false,
+            };
+            Arc::new(Rights { weight: c.weight, allow: c.allow.clone(), terms })
+        };
         let rights = config.clients.iter().map(|c| (c.name.clone(), rights(c))).collect();
         Self { apps, rights }
     }
@@ -82,6 +111,18 @@ impl Grant<'_> {
     #[must_use]
     pub fn payer(&self) -> Payer {
         Payer { client: self.client.name().clone(), weight: self.rights.map_or(1, |r| r.weight.get()) }
+    }
+
+    /// On which terms its requests are admitted.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.rights.map(|r| r.terms).unwrap_or_default()
+    }
+
+    /// The app, if there is one of this id and the client is in report mode: then what is not allowed is only reported.
+    #[must_use]
+    pub fn unenforced(&self, app: &AppId) -> Option<Arc<config::App>> {
+        self.apps.get(app).filter(|_| self.terms().mode == ClientMode::Report).cloned()
     }
 
     fn entries<'a>(&'a self, app: &'a AppId, action: Action) -> impl Iterator<Item = &'a config::Allow> {

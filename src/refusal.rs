@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
+use crate::admission::{Ceiling, Shed};
 use crate::config::Limit;
 use crate::names::BucketName;
 
@@ -57,6 +58,20 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// The client has reached one of its ceilings.
+    ClientLimit {
+        /// Which.
+        ceiling: Ceiling,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// The gateway has no room. Nothing was done.
+    Shed {
+        /// For what.
+        what: Shed,
+        /// When to ask again: not the same for everybody, so that they do not all come back at once.
+        retry_after: Duration,
+    },
     /// The gateway's own fault: a panic. The text is for the log.
     Internal(String),
     /// The vendor answered what cannot be understood, or was cut off, or refused the gateway's credential.
@@ -87,6 +102,39 @@ impl Refusal {
         Self::BadRequest(detail.into())
     }
 
+    /// A [`Refusal::Shed`], with a random time to come back.
+    #[must_use]
+    pub fn shed(what: Shed) -> Self {
+        Self::Shed { what, retry_after: Duration::from_secs(rand::random_range(1..=3)) }
+    }
+
+    /// Whether the request was refused for what it is or for want of room, so that nothing was done for it: then it
+    /// costs its client nothing.
+    #[must_use]
+    pub fn cost_nothing(&self) -> bool {
+        match self {
+            Self::BadRequest(_)
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::NoSuchRoute
+            | Self::MethodNotAllowed { .. }
+            | Self::RequestTimeout
+            | Self::CursorExpired { .. }
+            | Self::NoSuchHandle
+            | Self::BodyTooLarge { .. }
+            | Self::UnsupportedMediaType
+            | Self::HeadersTooLarge
+            | Self::QuotaExceeded { .. }
+            | Self::ClientLimit { .. }
+            | Self::Shed { .. }
+            | Self::Unavailable(_)
+            | Self::RegionDown { .. }
+            | Self::CredentialUnavailable(_) => true,
+            // The vendor may have been asked, or the work goes on.
+            Self::Internal(_) | Self::BadUpstream(_) | Self::UpstreamTimeout(_) | Self::StillRunning { .. } => false,
+        }
+    }
+
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -101,10 +149,10 @@ impl Refusal {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::QuotaExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::QuotaExceeded { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadUpstream(_) => StatusCode::BAD_GATEWAY,
-            Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
+            Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamTimeout(_) | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -128,9 +176,10 @@ impl Refusal {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::HeadersTooLarge => "headers_too_large",
             Self::QuotaExceeded { .. } => "quota_exceeded",
+            Self::ClientLimit { .. } => "client_limit_exceeded",
             Self::Internal(_) => "internal",
             Self::BadUpstream(_) => "bad_upstream",
-            Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
+            Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
             Self::CredentialUnavailable(_) => "credential_unavailable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::StillRunning { .. } => "in progress",
@@ -157,6 +206,16 @@ impl Refusal {
                 limit.requests,
                 humantime::format_duration(limit.per)
             ),
+            Self::ClientLimit { ceiling: Ceiling::MaxConcurrent(most), .. } => {
+                format!("this client has {most} requests in hand, as many as it may: wait for one to end")
+            }
+            Self::ClientLimit { ceiling: Ceiling::RequestsPerSecond(most), .. } => {
+                format!("this client may make {most} requests a second")
+            }
+            Self::Shed { what: Shed::FairShare | Shed::HistoryJobs, .. } => {
+                "the gateway has too much in hand for this client: try again".into()
+            }
+            Self::Shed { .. } => "the gateway has too much in hand: try again".into(),
             Self::Internal(_) => "the gateway failed on this request".into(),
             Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
@@ -179,6 +238,7 @@ impl Refusal {
             | Self::RegionDown { cause, .. }
             | Self::CredentialUnavailable(cause)
             | Self::UpstreamTimeout(cause) => Some(cause),
+            Self::Shed { what, .. } => Some(what.cause()),
             Self::Unauthenticated
             | Self::Forbidden
             | Self::NoSuchRoute
@@ -190,6 +250,7 @@ impl Refusal {
             | Self::UnsupportedMediaType
             | Self::HeadersTooLarge
             | Self::QuotaExceeded { .. }
+            | Self::ClientLimit { .. }
             | Self::StillRunning { .. } => None,
         }
     }

@@ -15,7 +15,7 @@ use hyper::{Method, Uri};
 use crate::config;
 use crate::names::{Action, AppId, Stream, SubscriptionName};
 use crate::order::Payer;
-use crate::policy::Grant;
+use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;
 
 pub use query::{EventsQuery, Start};
@@ -87,6 +87,7 @@ pub struct Call {
     kind: Kind,
     app: Arc<config::App>,
     payer: Payer,
+    terms: Terms,
 }
 
 impl Route {
@@ -155,26 +156,37 @@ impl Route {
         }
     }
 
-    /// The call, when the grant covers it.
+    /// The call, when the grant covers it, or its client is in report mode (then the call says so).
     ///
     /// # Errors
     /// [`Refusal::Forbidden`] when it does not, or there is no such app.
     pub fn within(self, grant: &Grant<'_>) -> Result<Call, Refusal> {
+        let mut terms = grant.terms();
+        let app = match (self.allowed(grant), grant.unenforced(&self.app)) {
+            (Ok(app), _) => app,
+            (Err(refusal), None) => return Err(refusal),
+            (Err(_), Some(app)) => {
+                terms.would_forbid = true;
+                app
+            }
+        };
+        Ok(Call { kind: self.kind, app, payer: grant.payer(), terms })
+    }
+
+    fn allowed(&self, grant: &Grant<'_>) -> Result<Arc<config::App>, Refusal> {
         let app = grant.app(&self.app, self.action())?;
-        if let Kind::Message { user, .. } = &self.kind
-            && !grant.sends_as(&self.app, user)
-        {
-            return Err(Refusal::Forbidden);
+        match &self.kind {
+            Kind::Message { user, .. } if !grant.sends_as(&self.app, user) => Err(Refusal::Forbidden),
+            _ => Ok(app),
         }
-        Ok(Call { kind: self.kind, app, payer: grant.payer() })
     }
 }
 
 impl Call {
-    /// What is asked, of which app, and who pays.
+    /// What is asked, of which app, who pays, and on which terms it is admitted.
     #[must_use]
-    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer) {
-        (self.kind, self.app, self.payer)
+    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer, Terms) {
+        (self.kind, self.app, self.payer, self.terms)
     }
 }
 

@@ -13,17 +13,19 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 
+use crate::admission::{Admitted, Shed};
 use crate::body::{Unread, read_up_to};
 use crate::config;
 use crate::flow::trail::Trail;
 use crate::gateway::{Gateway, Live};
 use crate::order::Payer;
 use crate::refusal::Refusal;
+use crate::route::Kind;
 
 /// How long a caller may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// A granted request, as its route gets it.
+/// An admitted request, as its route gets it.
 pub struct Asked<'a> {
     /// The services.
     pub gateway: &'a Gateway,
@@ -39,17 +41,41 @@ pub struct Asked<'a> {
     pub payer: Payer,
     /// What is known of it.
     pub trail: &'a mut Trail,
+    /// Made of an [`Admitted`], and of nothing else.
+    _admitted: Proof,
+}
+
+/// That there was an [`Admitted`].
+struct Proof;
+
+impl<'a> Asked<'a> {
+    /// What is asked, and by whom.
+    #[must_use]
+    pub fn new(
+        gateway: &'a Gateway,
+        live: &'a Live,
+        head: &'a Parts,
+        body: Incoming,
+        admitted: Admitted,
+        trail: &'a mut Trail,
+    ) -> (Kind, Self) {
+        let (kind, app, payer) = admitted.into_parts();
+        (kind, Self { gateway, live, head, body, app, payer, trail, _admitted: Proof })
+    }
 }
 
 /// Reads a request's body.
 ///
 /// # Errors
-/// 413, 408 or 400.
-async fn read_body(live: &Live, body: Incoming) -> Result<Bytes, Refusal> {
+/// 413, 408 or 400; 503 when bodies take too much memory.
+async fn read_body(live: &Live, body: Incoming, trail: &mut Trail) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
-    read_up_to(body, limit, BODY_TIME).await.map_err(|unread| match unread {
+    let mut full = None;
+    let room = |bytes| trail.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();
+    read_up_to(body, limit, BODY_TIME, room).await.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },
         Unread::TooSlow => Refusal::RequestTimeout,
         Unread::Broken => Refusal::bad("the request's body ended early, is malformed, or has a trailer"),
+        Unread::NoRoom => full.unwrap_or(Refusal::shed(Shed::BodyMemory)),
     })
 }

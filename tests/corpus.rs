@@ -1,5 +1,6 @@
 //! The committed corpus of the fuzz targets as tests: every input that a fuzzer found worth keeping, and every one that
 //! once broke a promise, is checked by the very functions that are fuzzed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::path::Path;
 

@@ -58,7 +58,7 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     vec![
         secret.to_vec(),
-        json[1..json.len() - 1].as_bytes().to_vec(),
+        json.as_bytes()[1..json.len() - 1].to_vec(),
         percent.into_bytes(),
         hex.to_uppercase().into_bytes(),
         hex.into_bytes(),

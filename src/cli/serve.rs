@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +11,7 @@ use super::harden::harden;
 use crate::app::{App, Watch};
 use crate::clock::Clock;
 use crate::config::{LogFormat, load};
+use crate::descriptors::raise_limit;
 use crate::telemetry;
 
 /// What `serve` takes.
@@ -52,7 +52,7 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         Some(Format::Text) => LogFormat::Text,
         None => loaded.config.log.format,
     };
-    raise_descriptor_limit();
+    raise_limit();
     let levels = telemetry::init(&loaded.config.log.level, format)?;
     if let Err(why) = hardened {
         tracing::warn!(%why, "core dumps cannot be turned off here: see to it outside");
@@ -72,13 +72,6 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         app.run(stop, Some(watch)).await?;
         Ok(())
     })
-}
-
-/// Lets the process have as many descriptors as it may: the usual soft limit is below `max_connections`.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Refused by a sandbox, the old limit stays: the listener lives with running out.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// A token that SIGTERM or SIGINT cancels.

@@ -1,10 +1,12 @@
 //! Exchanges that nobody waits for any more.
 //!
 //! Invariants: an exchange that was sent ends by its answer, by its own end, or after its time; never because its caller
-//! left. One that was not sent yet ends with its caller, and its seat is free at once. Their
-//! number is bounded by the seats they hold. On a stop all end at once: their connections die.
+//! left. One that was not sent yet ends with its caller, and its seat is free at once. Their number is bounded by the seats
+//! they hold, and by [`MOST`]: one that leaves when so many wait ends at once, its connection dies, and its seat comes
+//! back as that of any dead connection. On a stop all end so.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,19 +15,26 @@ use futures_util::stream::FuturesUnordered;
 use hyper::Response;
 use hyper::body::Incoming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::task::{Kind, Tasks};
 use crate::upstream::{Exchange, Fault};
 
+/// Most exchanges without a caller.
+const MOST: usize = 4096;
+
 /// Hands exchanges to the task that waits for them.
 pub(super) struct Linger {
+    /// Not bounded by itself: each that is sent holds one of `room`.
     sender: UnboundedSender<Left>,
+    room: Arc<Semaphore>,
 }
 
 struct Left {
     exchange: Exchange,
     until: Instant,
+    _room: OwnedSemaphorePermit,
 }
 
 /// An exchange its caller waits for. Dropped before the answer came, it lingers, if it was sent.
@@ -53,7 +62,7 @@ impl Linger {
         tasks.spawn(Kind::Linger, async move {
             stop.run_until_cancelled(wait(receiver)).await;
         });
-        Self { sender }
+        Self { sender, room: Arc::new(Semaphore::new(MOST)) }
     }
 
     /// Watches over an exchange, which is given up at `until` at the latest.
@@ -93,9 +102,11 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent) {
+        if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent)
+            && let Ok(room) = self.linger.room.clone().try_acquire_owned()
+        {
             // The task is gone only when the gateway stops: then the exchange ends here, as it would there.
-            let _ = self.linger.sender.send(Left { exchange, until: self.until });
+            let _ = self.linger.sender.send(Left { exchange, until: self.until, _room: room });
         }
     }
 }
@@ -106,7 +117,11 @@ async fn wait(mut arrivals: UnboundedReceiver<Left>) {
         tokio::select! {
             arrival = arrivals.recv() => match arrival {
                 // An answer's body is of no use to anyone: the exchange settled its seat, dropping it ends the rest.
-                Some(Left { exchange, until }) => waiting.push(timeout_at(until, exchange)),
+                Some(Left { exchange, until, _room: room }) => waiting.push(async move {
+                    let ended = timeout_at(until, exchange).await;
+                    drop(room);
+                    ended
+                }),
                 None => break,
             },
             Some(ended) = waiting.next() => if ended.is_err() {

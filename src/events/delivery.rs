@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Cursor;
 use super::subscription::Claim;
 use crate::clock::UnixMillis;
-use crate::names::SubscriptionName;
+use crate::names::{ClientName, SubscriptionName};
 use crate::store::Batch;
 
 /// The most entries one read hands over: the vendor's own limit.
@@ -34,6 +34,8 @@ pub enum Place {
         name: SubscriptionName,
         /// Where it starts if it is new.
         from: From,
+        /// Whose it is if it is new: no client can make all the subscriptions there may be.
+        by: ClientName,
     },
     /// From a cursor, moving nothing.
     After(Cursor),
@@ -104,7 +106,7 @@ pub enum ReadError {
     /// This app does not have this stream.
     #[error("the stream is not read for this app")]
     NoSuchStream,
-    /// The stream has as many subscriptions as it may have.
+    /// The stream has as many subscriptions as it may have, or as this client may make.
     #[error("the stream has too many subscriptions")]
     TooManySubscriptions,
     /// The store failed.

@@ -18,7 +18,8 @@ use super::tail::Tail;
 use super::witness::Witness;
 use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
-use crate::names::SubscriptionName;
+use crate::names::{ClientName, SubscriptionName};
+use crate::share;
 use crate::store::{Batch, Content, Error, EventText, LogKey, NewBatch, Sequence, Store};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
@@ -36,6 +37,8 @@ pub(super) struct Log {
     /// Held while appending. `None` while there is but one region.
     writer: tokio::sync::Mutex<Option<Dedup>>,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
+    /// How many subscriptions each client has begun since the start.
+    begun: Mutex<HashMap<ClientName, usize>>,
     saver: Saver,
     retention: Mutex<Retention>,
 }
@@ -90,6 +93,7 @@ impl Log {
             next: watch::Sender::new(next),
             writer: tokio::sync::Mutex::new(None),
             subscriptions,
+            begun: Mutex::default(),
             saver,
             retention: Mutex::new(retention),
         }))
@@ -210,11 +214,12 @@ impl Log {
     /// The subscription of that name; a new one begins at `from` and is stored before it is used.
     ///
     /// # Errors
-    /// When the store fails, or there are too many.
+    /// When the store fails, or there are too many, or too many of this client's.
     pub(super) async fn subscription(
         &self,
         name: &SubscriptionName,
         from: From,
+        by: &ClientName,
     ) -> Result<Arc<Subscription>, ReadError> {
         let known = lock(&self.subscriptions).get(name).cloned();
         let subscription = match known {
@@ -223,8 +228,13 @@ impl Log {
                 let at = self.place(from).await?;
                 let mut all = lock(&self.subscriptions);
                 // Another reader may have made it meanwhile: then its place counts.
-                if !all.contains_key(name) && all.len() >= MOST_SUBSCRIPTIONS {
-                    return Err(ReadError::TooManySubscriptions);
+                if !all.contains_key(name) {
+                    let mut begun = lock(&self.begun);
+                    let held = begun.entry(by.clone()).or_default();
+                    if !share::may_take(1, *held, all.len(), MOST_SUBSCRIPTIONS) {
+                        return Err(ReadError::TooManySubscriptions);
+                    }
+                    *held += 1;
                 }
                 let make = || Subscription::new(name.clone(), &self.key, at, false, &self.saver);
                 Arc::clone(all.entry(name.clone()).or_insert_with(make))

@@ -17,7 +17,7 @@ use super::log::Log;
 use super::loss::Loss;
 use super::subscription::Claim;
 use super::{Cursor, From, lock};
-use crate::names::SubscriptionName;
+use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 
 /// What holds for the whole of a read.
@@ -42,7 +42,7 @@ impl Log {
         };
         match read.place {
             Place::After(cursor) => self.read_after(cursor, &terms).await,
-            Place::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
+            Place::Subscription { name, from, by } => self.read_subscription(&name, from, &by, &terms).await,
         }
     }
 
@@ -78,9 +78,10 @@ impl Log {
         &self,
         name: &SubscriptionName,
         from: From,
+        by: &ClientName,
         terms: &Terms,
     ) -> Result<Delivery, ReadError> {
-        let subscription = self.subscription(name, from).await?;
+        let subscription = self.subscription(name, from, by).await?;
         let mut changes = self.next.subscribe();
         loop {
             let mut given_back = std::pin::pin!(subscription.given_back.notified());

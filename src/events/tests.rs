@@ -18,7 +18,7 @@ use super::memory_store::MemoryStore;
 use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
-use crate::names::{RegionName, SubscriptionName};
+use crate::names::{ClientName, RegionName, SubscriptionName};
 use crate::order::{Operation, Order};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Content, EventText, NewBatch};
@@ -299,8 +299,8 @@ pub(super) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
 
 /// A vendor-compatible read of a subscription that begins at the earliest.
 pub(super) fn by(name: &str, limit: usize) -> Read {
-    let name = SubscriptionName::parse(name).unwrap();
-    Read { place: Place::Subscription { name, from: From::Earliest }, limit, wait: Duration::ZERO, markers: false }
+    let (name, by) = (SubscriptionName::parse(name).unwrap(), ClientName::parse(name).unwrap());
+    Read { place: Place::Subscription { name, from: From::Earliest, by }, limit, wait: Duration::ZERO, markers: false }
 }
 
 pub(super) fn wait(seconds: u64, read: Read) -> Read {
@@ -308,6 +308,6 @@ pub(super) fn wait(seconds: u64, read: Read) -> Read {
 }
 
 pub(super) fn from(from: From, read: Read) -> Read {
-    let Place::Subscription { name, .. } = read.place else { panic!("not a subscription") };
-    Read { place: Place::Subscription { name, from }, ..read }
+    let Place::Subscription { name, by, .. } = read.place else { panic!("not a subscription") };
+    Read { place: Place::Subscription { name, from, by }, ..read }
 }

@@ -12,13 +12,14 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::admission::{InHand, Reason};
 use crate::body::handover::Ending;
 use crate::clock::Clock;
 use crate::egress::Costs;
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers::X_RTM_ORIGIN;
-use crate::metrics::{Metrics, RequestLabels, RouteLabels};
+use crate::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLabels, WouldRefuseLabels};
 use crate::names::{AppId, ClientName};
 use crate::refusal::Refusal;
 use crate::request_id::{RequestId, X_REQUEST_ID};
@@ -69,6 +70,8 @@ pub struct Trail {
     bytes: u64,
     receipt: Option<Receipt>,
     handed_over: bool,
+    /// Its place; free when the trail ends.
+    in_hand: Option<InHand>,
 }
 
 struct MetricsOf(Metrics);
@@ -102,6 +105,7 @@ impl Trail {
             bytes: 0,
             receipt: None,
             handed_over: false,
+            in_hand: None,
         }
     }
 
@@ -122,6 +126,23 @@ impl Trail {
         self.app = exists.then(|| route.app.clone());
     }
 
+    /// It is in hand from now on, to the end of its answer.
+    pub fn admitted(&mut self, in_hand: InHand) {
+        if let (Some(reason), Some(client)) = (in_hand.would_refuse(), &self.client) {
+            let labels = WouldRefuseLabels { client: client.to_string(), reason: reason.as_str().into() };
+            self.metrics.0.would_refuse.get_or_create(&labels).inc();
+        }
+        self.in_hand = Some(in_hand);
+    }
+
+    /// Takes memory for so many more bytes of its body.
+    ///
+    /// # Errors
+    /// 503 when bodies take too much already.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.in_hand.as_mut().map_or(Ok(()), |in_hand| in_hand.reserve(bytes))
+    }
+
     /// What it cost at the vendor.
     pub fn costs(&mut self, costs: Costs) {
         self.costs = costs;
@@ -129,6 +150,21 @@ impl Trail {
 
     /// Why it was refused.
     pub fn refused(&mut self, refusal: &Refusal) {
+        if let Some(in_hand) = self.in_hand.as_mut().filter(|_| refusal.cost_nothing()) {
+            in_hand.unspend();
+        }
+        match refusal {
+            Refusal::Shed { what, .. } => {
+                let labels = ShedLabels { reason: what.as_str().into() };
+                self.metrics.0.requests_shed.get_or_create(&labels).inc();
+            }
+            Refusal::ClientLimit { ceiling, .. } => {
+                let client = self.client.as_ref().map_or("", ClientName::as_str).to_owned();
+                let labels = CeilingLabels { client, limit: ceiling.name().into() };
+                self.metrics.0.client_limit_rejections.get_or_create(&labels).inc();
+            }
+            _ => {}
+        }
         self.code = Some(refusal.code());
         self.cause = refusal.cause().map(Into::into);
     }
@@ -175,6 +211,7 @@ impl Trail {
             origin = self.origin.as_str(),
             code = self.code.unwrap_or_default(),
             cause,
+            would_refuse = self.in_hand.as_ref().and_then(InHand::would_refuse).map_or("", Reason::as_str),
             queue_wait_ms = millis(self.costs.queue_wait),
             upstream_ms = millis(self.costs.upstream_time),
             upstream_exchanges = self.costs.exchanges,

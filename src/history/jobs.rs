@@ -5,6 +5,7 @@
 //! - A job whose last caller left is dropped, unless a handle to it was given out (a promise); then it goes on to its
 //!   end, bounded by a total time. While the gateway stops, only callers keep a job alive.
 //! - Every job publishes an outcome exactly once, also when it panics or is forced to end.
+//! - No client can begin all the jobs there may be: see [`share`].
 //! - A job can be found by its number until its outcome is kept elsewhere: there is no gap between.
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use super::Error;
 use super::query::Query;
 use crate::egress::{Costs, Failure};
 use crate::names::{AppId, ClientName};
+use crate::share;
 use crate::vendor::history::Filter;
 
 /// Most jobs at a time.
@@ -106,6 +108,8 @@ pub(super) struct Jobs(Arc<Mutex<Table>>);
 struct Table {
     newest: HashMap<Key, u64>,
     jobs: HashMap<u64, Entry>,
+    /// How many jobs each client began that are under way. None are of nobody.
+    begun: HashMap<ClientName, usize>,
     last_number: u64,
     stopping: bool,
 }
@@ -113,16 +117,22 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     job: Arc<Job>,
+    by: ClientName,
     callers: usize,
     promised: bool,
 }
 
 impl Table {
     fn remove(&mut self, number: u64) {
-        if let Some(entry) = self.jobs.remove(&number)
-            && self.newest.get(&entry.job.key) == Some(&number)
-        {
+        let Some(entry) = self.jobs.remove(&number) else { return };
+        if self.newest.get(&entry.job.key) == Some(&number) {
             self.newest.remove(&entry.job.key);
+        }
+        if let Some(begun) = self.begun.get_mut(&entry.by) {
+            *begun -= 1;
+            if *begun == 0 {
+                self.begun.remove(&entry.by);
+            }
         }
     }
 
@@ -146,8 +156,18 @@ pub(super) enum Came {
 }
 
 impl Jobs {
-    /// Joins the newest job of that key (`join`), or begins one.
-    pub(super) fn enter(&self, key: Key, join: bool, deadline: Instant, end: Instant) -> Result<Came, Error> {
+    /// Joins the newest job of that key (`join`), or begins one for `client`.
+    ///
+    /// # Errors
+    /// [`Error::Crowded`] when there are too many, or too many of this client's.
+    pub(super) fn enter(
+        &self,
+        key: Key,
+        client: &ClientName,
+        join: bool,
+        deadline: Instant,
+        end: Instant,
+    ) -> Result<Came, Error> {
         let mut table = self.table();
         if join
             && let Some(number) = table.newest.get(&key).copied()
@@ -157,9 +177,11 @@ impl Jobs {
             entry.job.extend(deadline);
             return Ok(Came::Joined(Caller { jobs: self.clone(), job: Arc::clone(&entry.job) }));
         }
-        if table.jobs.len() >= JOBS_MAX {
+        let begun = table.begun.get(client).copied().unwrap_or(0);
+        if !share::may_take(1, begun, table.jobs.len(), JOBS_MAX) {
             return Err(Error::Crowded);
         }
+        table.begun.insert(client.clone(), begun + 1);
         table.last_number += 1;
         let job = Arc::new(Job {
             number: table.last_number,
@@ -172,7 +194,8 @@ impl Jobs {
             handles: Mutex::default(),
         });
         table.newest.insert(key, job.number);
-        table.jobs.insert(job.number, Entry { job: Arc::clone(&job), callers: 1, promised: false });
+        let entry = Entry { job: Arc::clone(&job), by: client.clone(), callers: 1, promised: false };
+        table.jobs.insert(job.number, entry);
         drop(table);
         let caller = Caller { jobs: self.clone(), job: Arc::clone(&job) };
         Ok(Came::Began(caller, Runner { jobs: self.clone(), job }))

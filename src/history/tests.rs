@@ -409,12 +409,22 @@ async fn bad_requests_and_unknown_apps_cost_the_vendor_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_jobs_than_there_may_be_are_refused() {
+async fn a_client_that_asks_for_too_much_is_refused_and_leaves_room_for_others() {
     let world = World::new(5);
-    let bodies: Vec<_> = (0..1025).map(|n| present(20 + n)).collect();
-    let answers = join_all(bodies.iter().map(|body| world.query(body, terms("c", 30)))).await;
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Err(Error::Crowded))).count(), 1);
-    assert!(world.query(present(20), terms("c", 30)).await.is_ok());
+    let bodies: Vec<_> = (0..1100).map(|n| present(20 + n)).collect();
+    let flood = join_all(bodies.iter().map(|body| world.query(body, terms("c", 30))));
+    let fresh = || Terms { fresh: true, ..terms("d", 30) };
+    let (flood, others) = tokio::join!(flood, async {
+        // A few milliseconds of paused time: the flood has come by then, and the vendor has answered nothing.
+        sleep(Duration::from_millis(10)).await;
+        join_all(bodies.iter().take(50).map(|body| world.query(body, fresh()))).await
+    });
+    let refused = |answers: &[Result<Answer, Error>]| {
+        answers.iter().filter(|answer| matches!(answer, Err(Error::Crowded))).count()
+    };
+    // 921 of 1024: nine times what is then left.
+    assert_eq!((refused(&flood), refused(&others)), (1100 - 921, 0));
+    assert!(world.query(present(20), terms("c", 30)).await.is_ok(), "what has ended makes room");
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,7 @@ impl History {
         }
         let end = now + settings.handle_ttl.max(settings.deadline);
         let deadline = if terms.respond_async { end } else { terms.deadline };
-        match self.0.jobs.enter(key, !terms.fresh, deadline, end)? {
+        match self.0.jobs.enter(key, &terms.payer.client, !terms.fresh, deadline, end)? {
             Came::Joined(caller) => {
                 self.looked_up("joined");
                 Ok(Source::Shared(caller))

@@ -119,7 +119,7 @@ impl Fetcher {
             return Err(FetchError::Status(status.as_u16()));
         }
         let max_age = max_age(answer.headers());
-        let document = read_body(answer.into_body(), MAX_BODY, until).await.map_err(|fault| match fault {
+        let document = read_body(answer.into_body(), MAX_BODY, until, TOTAL).await.map_err(|fault| match fault {
             BodyFault::Cut { .. } => FetchError::Cut,
             BodyFault::Slow { .. } => FetchError::Slow,
             BodyFault::TooLarge => FetchError::TooLarge,

@@ -1,5 +1,6 @@
 //! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
 
+use crate::admission::Shed;
 use crate::egress::Failure;
 use crate::events::ReadError;
 use crate::refusal::Refusal;
@@ -12,8 +13,9 @@ impl From<Failure> for Refusal {
             Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
             Failure::CredentialRefused | Failure::Lost { .. } | Failure::TooLarge => Self::BadUpstream(cause),
             // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
+            Failure::Crowded(_) => Self::shed(Shed::QuotaLine),
             Failure::RegionDown { retry_after, .. } => Self::RegionDown { cause, retry_after },
-            Failure::Crowded(_) | Failure::Unreachable(_) | Failure::Stopping => Self::Unavailable(cause),
+            Failure::Unreachable(_) | Failure::Stopping => Self::Unavailable(cause),
             Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
             // It was there when the request was granted: a reload took it away.
             Failure::NoSuchApp => Self::Forbidden,

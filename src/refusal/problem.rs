@@ -7,6 +7,7 @@ use hyper::HeaderMap;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
+use crate::admission::Ceiling;
 use crate::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
@@ -77,7 +78,23 @@ impl Refusal {
                 set(&mut headers, RATELIMIT, left);
                 set(&mut headers, RATELIMIT_POLICY, policy);
             }
-            Self::RegionDown { retry_after, .. } => {
+            Self::ClientLimit { ceiling, retry_after } => {
+                let (name, most) = (ceiling.name(), ceiling.most());
+                headers.insert(RETRY_AFTER, seconds(*retry_after));
+                let (left, policy) = match ceiling {
+                    // A quota unit of the draft's own registry; it has no window, and nobody knows when it is free again.
+                    Ceiling::MaxConcurrent(_) => {
+                        (format!(r#""{name}";r=0"#), format!(r#""{name}";q={most};qu="concurrent-requests""#))
+                    }
+                    Ceiling::RequestsPerSecond(_) => {
+                        let t = ceil_seconds(*retry_after);
+                        (format!(r#""{name}";r=0;t={t}"#), format!(r#""{name}";q={most};w=1"#))
+                    }
+                };
+                set(&mut headers, RATELIMIT, left);
+                set(&mut headers, RATELIMIT_POLICY, policy);
+            }
+            Self::Shed { retry_after, .. } | Self::RegionDown { retry_after, .. } => {
                 headers.insert(RETRY_AFTER, seconds(*retry_after));
             }
             Self::Unavailable(_) | Self::CredentialUnavailable(_) | Self::StillRunning { .. } => {
@@ -127,6 +144,29 @@ mod tests {
         assert_eq!(body["status"], 429);
         assert_eq!(body["code"], "quota_exceeded");
         assert_eq!(body["result"], "failed");
+    }
+
+    #[test]
+    fn a_ceiling_says_which_one_it_is_and_what_it_allows() {
+        let most = NonZeroU32::new(5).unwrap();
+        let retry_after = Duration::from_millis(200);
+        for (ceiling, left, policy) in [
+            (
+                Ceiling::MaxConcurrent(most),
+                r#""max_concurrent";r=0"#,
+                r#""max_concurrent";q=5;qu="concurrent-requests""#,
+            ),
+            (Ceiling::RequestsPerSecond(most), r#""requests_per_second";r=0;t=1"#, r#""requests_per_second";q=5;w=1"#),
+        ] {
+            let refusal = Refusal::ClientLimit { ceiling, retry_after };
+            assert_eq!((refusal.status().as_u16(), refusal.code()), (429, "client_limit_exceeded"));
+            let headers = refusal.headers();
+            assert_eq!(
+                (&headers[RATELIMIT], &headers[RATELIMIT_POLICY]),
+                (&left.parse().unwrap(), &policy.parse().unwrap())
+            );
+            assert_eq!(headers[RETRY_AFTER], "1");
+        }
     }
 
     #[test]

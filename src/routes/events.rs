@@ -35,7 +35,7 @@ pub async fn read(asked: Asked<'_>, stream: Stream, form: Form, query: EventsQue
             if asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
                 return Err(Refusal::Forbidden);
             }
-            Place::Subscription { name, from }
+            Place::Subscription { name, from, by: asked.payer.client.clone() }
         }
         Start::After(cursor) => Place::After(cursor),
     };

@@ -23,7 +23,7 @@ pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
     }
     let prefer = Prefer::of(&asked.head.headers);
     let terms = terms(&asked, &prefer);
-    let body = read_body(asked.live, asked.body).await?;
+    let body = read_body(asked.live, asked.body, asked.trail).await?;
     let answer = asked.gateway.history.query(&asked.app.id, &body, terms).await;
     let mut served = answer::shape(answer, &asked.app.id, asked.trail)?;
     answer::say_applied(&mut served, &prefer, asked.app.history.deadline);

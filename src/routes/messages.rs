@@ -28,7 +28,7 @@ pub async fn forward(
 ) -> Result<Served, Refusal> {
     let cap = asked.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
-    let body = read_body(asked.live, asked.body).await?;
+    let body = read_body(asked.live, asked.body, asked.trail).await?;
     let message = Message { user, query, body };
     let order = Order {
         app: asked.app.id.clone(),

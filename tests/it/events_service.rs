@@ -9,7 +9,7 @@ use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Regi
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::events::{Events, From, Place, Read};
 use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, RegionName, Stream, SubscriptionName};
+use rtm_gateway::names::{AppId, ClientName, RegionName, Stream, SubscriptionName};
 use rtm_gateway::secret::SecretSource;
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Profile, Sim};
 use rtm_gateway::store::embedded::EmbeddedStore;
@@ -51,7 +51,8 @@ impl Rig {
     /// The next entries of a subscription: events, and reasons of markers.
     async fn next(&self, subscription: &str) -> (Vec<String>, Vec<String>) {
         let name = SubscriptionName::parse(subscription).unwrap();
-        let place = Place::Subscription { name, from: From::Earliest };
+        let by = ClientName::parse(subscription).unwrap();
+        let place = Place::Subscription { name, from: From::Earliest, by };
         let read = Read { place, limit: 1000, wait: Duration::from_secs(10), markers: true };
         let delivery = self.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
         let (mut events, mut markers) = (Vec::new(), Vec::new());

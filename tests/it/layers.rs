@@ -6,16 +6,28 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. A new module must be given its place here.
 const TIERS: [(&str, &[&str]); 8] = [
-    ("kernel", &["targets", "clock", "conn", "secret", "names", "task", "metrics"]),
+    ("kernel", &["clock", "conn", "secret", "names", "share", "targets", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
     ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),
     ("egress", &["egress"]),
     ("services", &["events", "history"]),
     (
         "requests",
-        &["identity", "policy", "route", "routes", "gateway", "flow", "refusal", "body", "headers", "request_id"],
+        &[
+            "admission",
+            "identity",
+            "policy",
+            "route",
+            "routes",
+            "gateway",
+            "flow",
+            "refusal",
+            "body",
+            "headers",
+            "request_id",
+        ],
     ),
-    ("edges", &["listener", "admin", "app", "reload"]),
+    ("edges", &["listener", "admin", "app", "descriptors", "reload"]),
     ("roots", &["cli", "main", "lib"]),
 ];
 

@@ -50,7 +50,7 @@ impl Story {
         check(&[self.log], &self.runs, &[self.book], Duration::from_secs(3)).broken
     }
 
-    fn is_found(self, what: &str) {
+    fn finds(self, what: &str) {
         let broken = self.broken();
         assert!(broken.iter().any(|line| line.contains(what)), "{what}: {broken:?}");
     }
@@ -69,64 +69,64 @@ async fn what_may_happen_is_no_breach() {
 }
 
 #[tokio::test]
-async fn every_breach_of_the_log_is_found() {
+async fn every_breach_of_the_log_finds() {
     let mut lost = story();
     lost.log.feeds[0].1[2].received += Duration::from_millis(80);
     lost.log.feeds[0].1[2].whole = lost.log.feeds[0].1[2].whole.map(|w| w + Duration::from_millis(80));
-    lost.is_found("was handed over whole and is not in the log");
+    lost.finds("was handed over whole and is not in the log");
     let mut in_order = story();
     in_order.runs[0].killed = false;
-    in_order.is_found("was handed over whole and is not in the log");
+    in_order.finds("was handed over whole and is not in the log");
     let mut unmarked = story();
     unmarked.log.entries[5].region = "elsewhere".into();
-    unmarked.is_found("without a marker");
+    unmarked.finds("without a marker");
     let mut misplaced = story();
     misplaced.log.entries.swap(5, 7);
     misplaced.log.entries[5].sequence = 6;
     misplaced.log.entries[7].sequence = 8;
-    misplaced.is_found("without a marker");
+    misplaced.finds("without a marker");
     let mut twice = story();
     twice.log.entries[7].event = Some(8);
-    twice.is_found("in the log twice");
+    twice.finds("in the log twice");
     let mut invented = story();
     invented.log.entries[7].event = Some(77);
-    invented.is_found("no read took it");
+    invented.finds("no read took it");
     let mut swapped = story();
     swapped.log.entries[0].event = Some(1);
     swapped.log.entries[1].event = Some(0);
-    swapped.is_found("out of order in the log");
+    swapped.finds("out of order in the log");
     let mut hole = story();
     hole.log.entries[7].sequence = 9;
-    hole.is_found("stands at place");
+    hole.finds("stands at place");
     let mut part = story();
     part.log.entries[4].event = Some(5);
-    part.is_found("only a part");
+    part.finds("only a part");
 }
 
 #[tokio::test]
-async fn every_breach_towards_a_subscriber_is_found() {
+async fn every_breach_towards_a_subscriber_finds() {
     let with = |change: &dyn Fn(&mut Story)| {
         let mut story = story();
         change(&mut story);
         story
     };
-    with(&|s| drop(s.book.deliveries.pop())).is_found("stands at");
-    with(&|s| s.book.deliveries[3].events = vec![8, 9]).is_found("got again");
-    with(&|s| s.book.deliveries[1].events = vec![4]).is_found("misses");
-    with(&|s| s.book.deliveries[0].events = vec![0, 2]).is_found("gap");
-    with(&|s| s.book.deliveries[0].events = vec![0, 1, 7]).is_found("not in the log");
-    with(&|s| s.runs[1].cursors = Some(HashMap::from([((0, "s".into()), 5)]))).is_found("ahead");
-    with(&|s| s.runs[0].killed = false).is_found("after a stop in order");
-    with(&|s| s.runs[1].cursors = Some(HashMap::new())).is_found("does not know it");
+    with(&|s| drop(s.book.deliveries.pop())).finds("stands at");
+    with(&|s| s.book.deliveries[3].events = vec![8, 9]).finds("got again");
+    with(&|s| s.book.deliveries[1].events = vec![4]).finds("misses");
+    with(&|s| s.book.deliveries[0].events = vec![0, 2]).finds("gap");
+    with(&|s| s.book.deliveries[0].events = vec![0, 1, 7]).finds("not in the log");
+    with(&|s| s.runs[1].cursors = Some(HashMap::from([((0, "s".into()), 5)]))).finds("ahead");
+    with(&|s| s.runs[0].killed = false).finds("after a stop in order");
+    with(&|s| s.runs[1].cursors = Some(HashMap::new())).finds("does not know it");
     let shared = |change: &dyn Fn(&mut Story)| {
         let mut story = story();
         story.book.how = Use::Shared;
         change(&mut story);
         story
     };
-    shared(&|s| drop(s.book.deliveries.remove(0))).is_found("never got 3 events");
-    shared(&|s| s.book.deliveries[1].events = vec![0]).is_found("again in run");
-    shared(&|s| s.book.deliveries[2].events = vec![2, 3, 4, 8]).is_found("again in run");
+    shared(&|s| drop(s.book.deliveries.remove(0))).finds("never got 3 events");
+    shared(&|s| s.book.deliveries[1].events = vec![0]).finds("again in run");
+    shared(&|s| s.book.deliveries[2].events = vec![2, 3, 4, 8]).finds("again in run");
     let mut left = shared(&|s| s.book.deliveries[0].events.clear());
     left.book.deliveries[0].left = Some(3);
     assert_eq!(left.broken(), Vec::<String>::new());

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::client;
 use crate::commands::{self, wrong_configurations};
 use crate::plants::Plants;
-use crate::rig::{BASIC, Gateway, Heap, Home, PATIENCE, TOKEN, Vendors, ask, files};
+use crate::rig::{BASIC, Gateway, Heap, Home, PATIENCE, TOKEN, Vendors, ask, few_key, files};
 use crate::search::Search;
 use crate::vendor::Target;
 
@@ -204,6 +204,13 @@ async fn refusals(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         message("tight-app").await;
         assert_eq!(message("tight-app").await, 429);
         assert_eq!(message("away-app").await, 503);
+        // One a second: on a machine however slow, one of many meets the ceiling.
+        let few = few_key(plants);
+        let mut met = false;
+        for _ in 0..50 {
+            met |= get(&events, &[("x-api-key", &few)]).await == 429;
+        }
+        assert!(met, "a ceiling that nobody reaches");
     }
 }
 

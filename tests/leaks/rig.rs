@@ -191,9 +191,16 @@ impl Home {
             app(TOKEN, &tls, &token, events),
             client("all", &plants.caller_key, all),
             client("reader", &plants.reader_key, r#"{ app = "basic-app", actions = ["events"] }"#),
+            client("few", &few_key(plants), all),
+            "requests_per_second = 1\n".to_owned(),
         ]
         .concat()
     }
+}
+
+/// The key of a client with a ceiling: another's, and more.
+pub(crate) fn few_key(plants: &Plants) -> String {
+    format!("{}-few", plants.caller_key)
 }
 
 /// The running binary. Killed when dropped.

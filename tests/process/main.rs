@@ -12,6 +12,7 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod client;
 mod commands;
+mod descriptors;
 mod full_disk;
 mod gateway;
 mod kill;

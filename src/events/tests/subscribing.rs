@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::events::Place;
 use crate::events::log::MOST_SUBSCRIPTIONS;
+use crate::names::ClientName;
 
 #[tokio::test(start_paused = true)]
 async fn a_new_subscription_begins_where_it_says_and_keeps_that() {
@@ -61,6 +63,23 @@ async fn subscriptions_are_bounded_in_number() {
     }
     assert_eq!(rig.read(by("one-more", 1)).await.unwrap_err(), ReadError::TooManySubscriptions);
     assert!(rig.read(by("7", 1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_can_make_all_the_subscriptions_there_may_be() {
+    let rig = Rig::quiet().await;
+    let of_one = |n: usize| {
+        let mut read = by(&n.to_string(), 1);
+        let Place::Subscription { by, .. } = &mut read.place else { panic!("not a subscription") };
+        *by = ClientName::parse("one").unwrap();
+        read
+    };
+    for n in 0..MOST_SUBSCRIPTIONS / 10 * 9 {
+        rig.take(of_one(n)).await;
+    }
+    assert_eq!(rig.read(of_one(MOST_SUBSCRIPTIONS)).await.unwrap_err(), ReadError::TooManySubscriptions);
+    assert!(rig.read(by("other", 1)).await.is_ok());
+    assert!(rig.read(of_one(7)).await.is_ok(), "its own that are there");
 }
 
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 
+use crate::admission::Shed;
 use crate::body::{Body, Frames};
 use crate::egress::Reply;
 use crate::flow::Served;
@@ -87,7 +88,7 @@ impl From<Error> for Refusal {
             Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
             Error::BadUpstream(_) => Self::BadUpstream(cause),
             Error::Egress(failure) => failure.into(),
-            Error::Crowded => Self::Unavailable(cause),
+            Error::Crowded => Self::shed(Shed::HistoryJobs),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Callers with tokens, and where their issuer's keys come from.
 
-use std::time::SystemTime;
-
+use rtm_gateway::clock::Clock;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -37,7 +36,7 @@ allow = [{{ app = "*", actions = ["events"] }}]
 const LOCAL: &str = "jwks_allow_private_targets = true";
 
 fn token(signer: &Signer) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = Clock::system().wall_ms().seconds();
     let claims =
         json!({ "iss": "https://kubernetes.default.svc", "sub": SUBJECT, "aud": ["rtm-gateway"], "exp": now + 600 });
     signer.honest("ES256", &claims)
