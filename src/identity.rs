@@ -34,6 +34,8 @@ use crate::tls::ClientTrust;
 use api_key::ApiKeys;
 use credential::Credential;
 use jwt::Tokens;
+#[doc(hidden)]
+pub use jwt::fuzzing;
 use mtls::Certificates;
 use unix_peer::UnixPeers;
 

@@ -14,7 +14,9 @@ pub mod events;
 pub mod framing;
 pub mod headers;
 pub mod history;
+pub mod jwt;
 pub mod pattern;
+pub mod peers;
 pub mod query;
 pub mod record;
 pub mod redact;
@@ -25,7 +27,7 @@ pub mod token;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, as the folders of the corpus are called.
-pub const TARGETS: [(&str, Check); 13] = [
+pub const TARGETS: [(&str, Check); 15] = [
     ("answers", answers::check),
     ("configuration", configuration::check),
     ("cursor", cursor::check),
@@ -33,7 +35,9 @@ pub const TARGETS: [(&str, Check); 13] = [
     ("framing", framing::check),
     ("headers", headers::check),
     ("history", history::check),
+    ("jwt", jwt::check),
     ("pattern", pattern::check),
+    ("peers", peers::check),
     ("query", query::check),
     ("record", record::check),
     ("redact", redact::check),

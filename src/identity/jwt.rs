@@ -18,6 +18,8 @@
 
 mod claims;
 mod compact;
+#[doc(hidden)]
+pub mod fuzzing;
 mod seen;
 #[cfg(test)]
 pub(super) mod testing;

@@ -80,13 +80,18 @@ impl KeySet {
     /// # Errors
     /// When it is no key set; a key that cannot be used is none.
     pub fn parse(document: &[u8]) -> Result<Self, BadSet> {
+        if !document.trim_ascii_start().starts_with(b"{") {
+            // A derived reader would take a list for an object.
+            return Err(BadSet::NotASet);
+        }
         let raw: RawSet<'_> = serde_json::from_slice(document).map_err(|_| BadSet::NotASet)?;
         if raw.keys.len() > MAX_KEYS {
             return Err(BadSet::TooManyKeys(raw.keys.len()));
         }
         let mut set = Self::default();
         for key in raw.keys {
-            match serde_json::from_str::<RawKey>(key.get()).ok().and_then(Key::of) {
+            let object = Some(key.get()).filter(|text| text.starts_with('{'));
+            match object.and_then(|text| serde_json::from_str::<RawKey>(text).ok()).and_then(Key::of) {
                 Some(key) => set.keys.push(key),
                 None => set.ignored += 1,
             }

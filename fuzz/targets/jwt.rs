@@ -1,0 +1,3 @@
+//! See `rtm_gateway_fuzz::jwt`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rtm_gateway_fuzz::jwt::check(data));
