@@ -9,7 +9,13 @@ const GATEWAY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
 #[test]
 fn the_readme_s_commands_are_those_of_the_gate_and_of_this_test() {
     let blocks = blocks("sh");
-    let known = ["cargo run --release -- demo", "cargo test --locked", "curl ", "rtm-gateway "];
+    let known = [
+        "cargo run --release -- demo",
+        "cargo test --locked",
+        "cargo bench --bench soak -- --for 2m",
+        "curl ",
+        "rtm-gateway ",
+    ];
     for line in blocks.iter().flat_map(|b| b.lines()).filter(|l| !l.starts_with('#') && !l.is_empty()) {
         assert!(known.iter().any(|k| line.starts_with(k)), "nothing runs this command: {line}");
     }
