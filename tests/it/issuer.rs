@@ -15,7 +15,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-#[expect(dead_code, reason = "keys of other kinds are for the unit tests")]
+#[allow(dead_code, reason = "keys of other kinds are for the unit tests")]
 #[path = "../../src/identity/jwt/testing.rs"]
 mod signer;
 

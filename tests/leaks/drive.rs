@@ -345,7 +345,18 @@ async fn old_cursor(heap: &Heap, gateway: &Gateway, plants: &Plants, vendors: &V
 
 /// All that operators can ask, with the right key, a wrong one and none.
 async fn operators(heap: &Heap, gateway: &Gateway, plants: &Plants) {
-    let paths = ["apps", "quotas", "pollers", "subscriptions", "quarantine", "config", "nothing"];
+    let paths = [
+        "apps",
+        "regions",
+        "identity",
+        "backup",
+        "quotas",
+        "pollers",
+        "subscriptions",
+        "quarantine",
+        "config",
+        "nothing",
+    ];
     let paths: Vec<_> = paths.iter().map(|path| format!("/admin/v1/{path}")).collect();
     let open = ["/healthz", "/readyz", "/metrics", "/"].map(str::to_owned);
     for path in paths.iter().chain(&open) {

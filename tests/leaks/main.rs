@@ -15,9 +15,13 @@ mod client;
 mod commands;
 mod drive;
 mod inside;
+#[path = "../it/issuer.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod issuer;
 mod memory;
 mod panics;
 mod plants;
 mod rig;
 mod search;
 mod vendor;
+mod ways_in;
