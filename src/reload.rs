@@ -64,12 +64,15 @@ impl Reloader {
             }
         };
         let mut seen = Stamps::of(&files).await;
+        // A change between the start's reading and this first look would never be seen as one.
+        let mut behind = self.is_behind();
         loop {
-            let asked = tokio::select! {
-                () = stop.cancelled() => return,
-                () = hung_up(&mut hangup) => true,
-                () = tokio::time::sleep(LOOK) => false,
-            };
+            let asked = std::mem::take(&mut behind)
+                || tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = hung_up(&mut hangup) => true,
+                    () = tokio::time::sleep(LOOK) => false,
+                };
             let now = Stamps::of(&files).await;
             if !asked && now == seen {
                 continue;
@@ -86,6 +89,11 @@ impl Reloader {
                 seen = Stamps::of(&files).await;
             }
         }
+    }
+
+    /// Whether the file says something else than what is in force.
+    fn is_behind(&self) -> bool {
+        load::from_file(&self.path).map_or(true, |loaded| loaded.config != *self.started_with)
     }
 
     /// Reads the file and applies it, whole or not at all. What was loaded, when it was applied.
