@@ -191,7 +191,9 @@ impl Refusal {
     pub fn detail(&self) -> String {
         match self {
             Self::BadRequest(detail) => detail.clone(),
-            Self::Unauthenticated => "no known key was shown (X-API-Key, Authorization: Bearer or Basic)".into(),
+            Self::Unauthenticated => {
+                "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
+            }
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
             Self::NoSuchRoute => "there is nothing at this path".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
