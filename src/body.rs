@@ -1,27 +1,33 @@
 //! Bodies: what a response carries to its caller, and how a request's body is read.
 //!
 //! Invariants:
-//! - A response body's length is known before its first byte: its frames are all there (or, for operators, a file is).
+//! - A response body's length is known before its first byte, for its frames are all there (or, for operators, a file
+//!   is); or it is [made as it goes](Body::streaming), a piece each time its caller takes more.
 //!   Frames are shared buffers, so the same event text goes to a thousand readers from one copy.
 //! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
 //!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
 
 pub mod handover;
+mod meter;
+mod streaming;
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::Stream;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use handover::{Ending, Ticket};
+use streaming::Source;
+
+pub use self::meter::Meter;
+pub use self::streaming::Piece;
 
 /// A response's body.
 #[derive(Debug, Default)]
@@ -30,8 +36,12 @@ pub struct Body {
     next: Option<Bytes>,
     /// What comes after the frames: so many bytes of a file as are left.
     file: Option<tokio::fs::File>,
+    /// Or what is made as it goes.
+    source: Option<Box<Source>>,
     total: u64,
     left: u64,
+    /// The most that is given at a time.
+    step: usize,
     /// HTTP/2: the end is taken in steps, see [`Body::bind`].
     stepwise: bool,
     /// Nothing is left, and the machinery is done with what it took.
@@ -39,18 +49,6 @@ pub struct Body {
     ending: Option<Box<dyn Ending>>,
     ticket: Option<Ticket>,
     meter: Option<Meter>,
-}
-
-/// How many bytes of a body its connection has taken so far: for whoever watches that it goes on. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<AtomicU64>);
-
-impl Meter {
-    /// Bytes taken.
-    #[must_use]
-    pub fn taken(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// The most that HTTP/2 is given at a time. It keeps what it was given and the caller's window has no room for, so this
@@ -109,8 +107,21 @@ impl From<Bytes> for Body {
 impl Body {
     fn of(next: Option<Bytes>, frames: std::vec::IntoIter<Bytes>, total: u64) -> Self {
         let is_over = total == 0;
-        let (ending, ticket, meter) = (None, None, None);
-        Self { frames, next, file: None, total, left: total, stepwise: false, is_over, ending, ticket, meter }
+        let (file, source, ending, ticket, meter) = (None, None, None, None, None);
+        Self {
+            frames,
+            next,
+            file,
+            source,
+            total,
+            left: total,
+            step: usize::MAX,
+            stepwise: false,
+            is_over,
+            ending,
+            ticket,
+            meter,
+        }
     }
 
     /// A file's bytes from where it stands, which must be as many as said. If they are fewer the body ends early, and the
@@ -122,10 +133,20 @@ impl Body {
         body
     }
 
-    /// How many bytes it had from the start.
+    /// A body that is made as it goes: `source` is asked for a piece when the caller takes more, and its end is the body's.
+    /// Each piece's own ending is told when the piece was handed over, or dropped.
     #[must_use]
-    pub fn total(&self) -> u64 {
-        self.total
+    pub fn streaming(source: impl Stream<Item = Piece> + Send + 'static) -> Self {
+        let mut body = Self::of(None, Vec::new().into_iter(), 0);
+        body.source = Some(Box::new(Source::new(source)));
+        body.is_over = false;
+        body
+    }
+
+    /// How many bytes it has; `None` when it is made as it goes.
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        self.source.is_none().then_some(self.total)
     }
 
     /// Hangs an ending on it.
@@ -138,6 +159,7 @@ impl Body {
         self.next = None;
         self.frames = Vec::new().into_iter();
         self.file = None;
+        self.source = None;
         self.left = 0;
         self.is_over = true;
     }
@@ -151,6 +173,7 @@ impl Body {
     /// flush carries it.
     pub fn bind(&mut self, ticket: Ticket, http2: bool) -> Meter {
         self.stepwise = http2 && self.ending.is_some();
+        self.step = if http2 { STEP } else { usize::MAX };
         self.ticket = Some(ticket);
         self.meter.insert(Meter::default()).clone()
     }
@@ -167,6 +190,33 @@ impl Body {
         piece.truncate(filled);
         Poll::Ready((read.is_ok() && filled > 0).then(|| piece.freeze()))
     }
+
+    /// The next piece of what is made as it goes. Being asked means that what went before is in the connection's buffers,
+    /// whole (see [`Body::bind`]); so the next flush hands it over.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        for ending in source.taken() {
+            if let Some(ticket) = &self.ticket {
+                ticket.part(ending);
+            }
+        }
+        let Poll::Ready(piece) = source.poll_piece(cx, self.step) else {
+            if let Some(meter) = &self.meter {
+                meter.nothing_to_take();
+            }
+            return Poll::Pending;
+        };
+        match &piece {
+            Some(piece) => {
+                self.total += piece.len() as u64;
+                if let Some(meter) = &self.meter {
+                    meter.took(self.total);
+                }
+            }
+            None => self.is_over = true,
+        }
+        Poll::Ready(piece)
+    }
 }
 
 impl hyper::body::Body for Body {
@@ -174,6 +224,9 @@ impl hyper::body::Body for Body {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.source.is_some() {
+            return self.poll_source(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
+        }
         if self.next.is_none() && self.left > 0 {
             self.next = ready!(self.poll_file(cx));
         }
@@ -191,7 +244,7 @@ impl hyper::body::Body for Body {
         }
         self.left -= frame.len() as u64;
         if let Some(meter) = &self.meter {
-            meter.0.store(self.total - self.left, Ordering::Relaxed);
+            meter.took(self.total - self.left);
         }
         self.is_over = self.left == 0 && !self.stepwise;
         Poll::Ready(Some(Ok(Frame::data(frame))))
@@ -202,7 +255,7 @@ impl hyper::body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.source.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.left) }
     }
 }
 
@@ -280,7 +333,9 @@ pub async fn read_up_to(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use futures_util::StreamExt as _;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn take_all(body: &mut Body) -> Vec<Bytes> {
         let mut frames = Vec::new();
@@ -310,11 +365,44 @@ mod tests {
         frames.share(large.clone());
         frames.push(b"]");
         let mut body = frames.into_body();
-        assert_eq!(body.total(), 4 + SMALL as u64);
+        assert_eq!(body.total(), Some(4 + SMALL as u64));
         let taken = take_all(&mut body);
         assert_eq!(taken[0], "[1,");
         assert_eq!(taken[1].as_ptr(), large.as_ptr());
         assert_eq!(taken[2], "]");
+    }
+
+    #[test]
+    fn a_piece_s_ending_is_told_once_it_was_taken_and_flushed_and_never_when_the_connection_dies() {
+        let told: Vec<_> = (0..3).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        let piece = |n: usize, bytes: &'static str| {
+            let ending: Box<dyn Ending> = Box::new(Told(told[n].clone()));
+            Piece { bytes: bytes.into(), ending: Some(ending) }
+        };
+        let (source, pieces) = (vec![piece(0, "ab"), piece(1, ""), piece(2, "cd")], std::future::pending::<Piece>());
+        let pieces = futures_util::stream::iter(source).chain(futures_util::stream::once(pieces));
+        let seen = || told.iter().map(|told| told.load(Ordering::SeqCst)).collect::<Vec<_>>();
+        let wire = handover::Wire::new();
+        let mut body = Body::streaming(pieces);
+        assert_eq!((body.total(), body.size_hint().exact()), (None, None));
+        let meter = body.bind(wire.ticket(), false);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut take = || Pin::new(&mut body).poll_frame(&mut cx);
+        assert!(matches!(take(), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "ab"));
+        wire.flushed();
+        wire.settle();
+        assert_eq!(seen(), [false; 3], "it is not known yet that all of it was in the buffer");
+        assert!(matches!(take(), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "cd"));
+        assert!(!meter.is_idle());
+        wire.flushed();
+        wire.settle();
+        assert_eq!(seen(), [true, false, false]);
+        assert!(take().is_pending() && meter.is_idle() && meter.taken() == 4);
+        wire.close();
+        wire.settle();
+        drop(body);
+        assert_eq!(seen(), [true, false, false]);
+        assert_eq!(wire.in_hand(), 0);
     }
 
     #[test]

@@ -116,7 +116,9 @@ fn finish(served: Served, method: &Method, mut trail: Trail) -> Response<Body> {
     trail.mark(response.headers_mut(), origin);
     trail.answered(status, origin, receipt);
     if method == Method::HEAD {
-        response.headers_mut().insert(hyper::header::CONTENT_LENGTH, body.total().into());
+        if let Some(total) = body.total() {
+            response.headers_mut().insert(hyper::header::CONTENT_LENGTH, total.into());
+        }
         body.withhold();
     }
     body.on_end(Box::new(trail));

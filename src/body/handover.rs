@@ -49,7 +49,7 @@ struct Lists {
 #[derive(Debug)]
 struct Waiting {
     ending: Option<Box<dyn Ending>>,
-    _ticket: Ticket,
+    _ticket: Option<Ticket>,
 }
 
 /// One request in hand: from the call of the handler until its response was flushed, or given up.
@@ -67,9 +67,17 @@ impl Ticket {
         let wire = self.0.clone();
         let mut lists = wire.lists();
         if !lists.closed {
-            lists.taken.push(Waiting { ending, _ticket: self });
+            lists.taken.push(Waiting { ending, _ticket: Some(self) });
         }
         // A closed connection drops both here.
+    }
+
+    /// A part of the body that has an ending of its own was taken; the request goes on.
+    pub(super) fn part(&self, ending: Box<dyn Ending>) {
+        let mut lists = self.0.lists();
+        if !lists.closed {
+            lists.taken.push(Waiting { ending: Some(ending), _ticket: None });
+        }
     }
 }
 

@@ -73,8 +73,13 @@ impl Future for Stream {
         if this.meter.is_none() {
             this.meter = this.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
-        // Before there is an answer it is not the caller who is waited for. After, it is: a body is all there.
+        // Before there is an answer it is not the caller who is waited for. After, it is, unless it took all that was made.
         let Some(meter) = &this.meter else { return Poll::Pending };
+        if meter.is_idle() {
+            this.seen = meter.taken();
+            this.patience.took_all();
+            return Poll::Pending;
+        }
         let taken = meter.taken();
         if taken > this.seen {
             this.patience.took(taken - this.seen);
