@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
+//! | `filter` | which events a reader wants |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
@@ -27,6 +28,7 @@ mod claims;
 mod cursor;
 mod dedup;
 mod delivery;
+mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod leftovers;
@@ -65,6 +67,7 @@ use crate::task::Tasks;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
+pub use self::filter::Filter;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -215,10 +218,18 @@ impl Events {
     /// # Errors
     /// When the store fails: then the stop is not a clean one.
     pub async fn flush(&self) -> Result<(), Error> {
-        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
-        let cursors = self.0.saver.save(&subscriptions).await;
+        let cursors = self.save_cursors().await;
         self.0.leftovers.flush().await.and(cursors)?;
         self.0.witness.keep(&*self.0.store).await
+    }
+
+    /// Stores the cursors as they are now: for a copy of the store that is to hold what was handed over before.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn save_cursors(&self) -> Result<(), Error> {
+        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
+        self.0.saver.save(&subscriptions).await
     }
 
     fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Cursor;
 use super::subscription::Claim;
+use super::{Cursor, Filter};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::Batch;
@@ -53,6 +53,8 @@ pub struct Read {
     pub wait: Duration,
     /// Whether markers are wanted (native reads). Otherwise they are passed over, but the cursor moves past them.
     pub markers: bool,
+    /// Which events are wanted. The others are passed over, and the cursor moves past them.
+    pub filter: Arc<Filter>,
 }
 
 /// A run of a batch's entries.

@@ -16,16 +16,22 @@ use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receip
 use super::log::Log;
 use super::loss::Loss;
 use super::subscription::Claim;
-use super::{Cursor, From, lock};
+use super::{Cursor, Filter, From, lock};
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::{Batch, Content, Error, Sequence};
+use crate::store::{Batch, Content, Error, EventText, Sequence};
 
 /// What holds for the whole of a read.
 struct Terms {
     limit: usize,
-    markers: bool,
+    wants: Wants,
     deadline: Instant,
     stopping: CancellationToken,
+}
+
+/// Which entries are handed over.
+struct Wants {
+    markers: bool,
+    filter: Arc<Filter>,
 }
 
 impl Log {
@@ -36,7 +42,7 @@ impl Log {
     pub(super) async fn read(&self, read: Read, stopping: CancellationToken) -> Result<Delivery, ReadError> {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
-            markers: read.markers,
+            wants: Wants { markers: read.markers, filter: read.filter },
             deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
             stopping,
         };
@@ -59,14 +65,14 @@ impl Log {
             if at >= next {
                 return Err(ReadError::Ahead);
             }
-            let wanted = at + 1..next.min(at + 1 + terms.limit as u64);
+            let wanted = at + 1..next.min(at + 1 + terms.looks_at());
             if wanted.is_empty() {
                 if !terms.wait(&mut changes, std::future::pending()).await {
                     return Ok(self.delivery(Vec::new(), at, Receipt(None)));
                 }
                 continue;
             }
-            let Some(found) = self.fetch(&wanted, terms.markers).await? else { continue };
+            let Some(found) = self.fetch(&wanted, terms).await? else { continue };
             at = found.end - 1;
             if !found.runs.is_empty() {
                 return Ok(self.delivery(found.runs, at, Receipt(None)));
@@ -88,14 +94,14 @@ impl Log {
             given_back.as_mut().enable();
             changes.mark_unchanged();
             let (earliest, next) = self.range();
-            let Some(mut claim) = subscription.claim(earliest, next, terms.limit) else {
+            let Some(mut claim) = subscription.claim(earliest, next, terms.looks_at()) else {
                 if !terms.wait(&mut changes, given_back).await {
                     return Ok(self.delivery(Vec::new(), subscription.claimed(), Receipt(None)));
                 }
                 continue;
             };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let Some(found) = self.fetch(&claim.range(), terms.markers).await? else { continue };
+            let Some(found) = self.fetch(&claim.range(), terms).await? else { continue };
             claim.shorten(found.end);
             if found.runs.is_empty() {
                 claim.settle();
@@ -103,7 +109,7 @@ impl Log {
             }
             claim.under_way(found.events);
             let mut runs = found.runs;
-            if terms.markers && claim.tells_cut_off() {
+            if terms.wants.markers && claim.tells_cut_off() {
                 runs.insert(0, self.cut_off_marker(&claim, &runs[0]));
             }
             return Ok(self.delivery(runs, found.end - 1, Receipt(Some(claim))));
@@ -112,7 +118,7 @@ impl Log {
 
     /// Gets the entries of a range that is not empty. `None` when retention has removed some meanwhile; then the log's
     /// beginning has moved.
-    async fn fetch(&self, wanted: &Range<u64>, markers: bool) -> Result<Option<Found>, Error> {
+    async fn fetch(&self, wanted: &Range<u64>, terms: &Terms) -> Result<Option<Found>, Error> {
         let in_memory = lock(&self.tail).get(wanted);
         let batches = match in_memory {
             Some(batches) => batches,
@@ -121,7 +127,7 @@ impl Log {
                 self.store.read(&self.key, Sequence(wanted.start - 1), most).await?
             }
         };
-        let found = Found::in_batches(&batches, wanted, markers);
+        let found = Found::in_batches(&batches, wanted, terms);
         if found.end > wanted.start {
             return Ok(Some(found));
         }
@@ -152,6 +158,12 @@ impl Log {
 }
 
 impl Terms {
+    /// How many entries one read looks at: more than it hands over when it does not want all of them.
+    fn looks_at(&self) -> u64 {
+        let looks_at = if self.wants.filter.is_all() { self.limit } else { MOST_IN_ONE_READ };
+        looks_at as u64
+    }
+
     /// Waits for something new. `false` at the deadline, or when the gateway stops.
     async fn wait(&self, changes: &mut watch::Receiver<u64>, given_back: impl Future<Output = ()>) -> bool {
         tokio::select! {
@@ -177,8 +189,9 @@ struct Found {
 }
 
 impl Found {
-    fn in_batches(batches: &[Arc<Batch>], wanted: &Range<u64>, markers: bool) -> Self {
+    fn in_batches(batches: &[Arc<Batch>], wanted: &Range<u64>, terms: &Terms) -> Self {
         let mut found = Self { runs: Vec::new(), events: 0, end: wanted.start };
+        let mut left = terms.limit;
         for batch in batches {
             let first = batch.first.0;
             let start = found.end;
@@ -189,15 +202,62 @@ impl Found {
             if end <= start {
                 continue;
             }
-            found.end = end;
-            let is_event = matches!(batch.content, Content::Events(_));
-            if is_event || markers {
-                // Both fit: a batch has less than 2^32 entries.
-                let entries = (start - first) as usize..(end - first) as usize;
-                found.events += if is_event { end - start } else { 0 };
-                found.runs.push(Run { batch: Arc::clone(batch), entries });
+            // Both fit: a batch has less than 2^32 entries.
+            let entries = (start - first) as usize..(end - first) as usize;
+            match &batch.content {
+                Content::Events(_) if terms.wants.filter.is_all() => {
+                    left = left.saturating_sub(entries.len());
+                    found.events += end - start;
+                    found.runs.push(Run { batch: Arc::clone(batch), entries });
+                    found.end = end;
+                }
+                Content::Events(events) => {
+                    let looked_at = found.push_admitted(batch, events, entries, (&terms.wants.filter, &mut left));
+                    found.end = first + looked_at as u64;
+                }
+                _ if terms.wants.markers => {
+                    left = left.saturating_sub(1);
+                    found.runs.push(Run { batch: Arc::clone(batch), entries });
+                    found.end = end;
+                }
+                _ => found.end = end,
+            }
+            if left == 0 {
+                break;
             }
         }
         found
+    }
+
+    /// Adds those of a batch's entries that a filter admits, neighbours as one run, until none is `left` to add. Returns
+    /// the entry after the last one looked at.
+    fn push_admitted(
+        &mut self,
+        batch: &Arc<Batch>,
+        events: &EventText,
+        entries: Range<usize>,
+        (filter, left): (&Filter, &mut usize),
+    ) -> usize {
+        let mut run = entries.start..entries.start;
+        let mut push = |run: &mut Range<usize>, next: usize| {
+            let ended = std::mem::replace(run, next..next);
+            if !ended.is_empty() {
+                self.runs.push(Run { batch: Arc::clone(batch), entries: ended });
+            }
+        };
+        let mut looked_at = entries.start;
+        while looked_at < entries.end && *left > 0 {
+            let index = looked_at;
+            looked_at += 1;
+            if filter.admits(&events.slice(index..looked_at)) {
+                run.end = looked_at;
+                *left -= 1;
+                self.events += 1;
+            } else {
+                push(&mut run, looked_at);
+            }
+        }
+        push(&mut run, looked_at);
+        looked_at
     }
 }

@@ -80,10 +80,10 @@ impl Subscription {
     }
 
     /// Takes up to `limit` entries of a log that holds `earliest..next`.
-    pub(super) fn claim(self: &Arc<Self>, earliest: u64, next: u64, limit: usize) -> Option<Claim> {
+    pub(super) fn claim(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
         self.cut(earliest);
         let mut state = lock(&self.state);
-        let range = state.claims.take(next, limit as u64)?;
+        let range = state.claims.take(next, limit)?;
         let tells_cut_off = std::mem::take(&mut state.cut_off);
         Some(Claim { subscription: Arc::clone(self), range, events: 0, tells_cut_off, settled: false })
     }

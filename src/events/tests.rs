@@ -257,7 +257,13 @@ impl Rig {
         let mut all = Vec::new();
         let mut after = self.log().cursor(self.log().range().0 - 1);
         loop {
-            let read = Read { place: Place::After(after), limit: 1000, wait: Duration::ZERO, markers: true };
+            let read = Read {
+                place: Place::After(after),
+                limit: 1000,
+                wait: Duration::ZERO,
+                markers: true,
+                filter: Arc::default(),
+            };
             let delivery = self.read(read).await.unwrap();
             if delivery.runs.is_empty() {
                 return all;
@@ -300,7 +306,13 @@ pub(super) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
 /// A vendor-compatible read of a subscription that begins at the earliest.
 pub(super) fn by(name: &str, limit: usize) -> Read {
     let (name, by) = (SubscriptionName::parse(name).unwrap(), ClientName::parse(name).unwrap());
-    Read { place: Place::Subscription { name, from: From::Earliest, by }, limit, wait: Duration::ZERO, markers: false }
+    Read {
+        place: Place::Subscription { name, from: From::Earliest, by },
+        limit,
+        wait: Duration::ZERO,
+        markers: false,
+        filter: Arc::default(),
+    }
 }
 
 pub(super) fn wait(seconds: u64, read: Read) -> Read {

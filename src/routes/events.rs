@@ -6,6 +6,7 @@
 
 mod native;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -39,7 +40,8 @@ pub async fn read(asked: Asked<'_>, stream: Stream, form: Form, query: EventsQue
         }
         Start::After(cursor) => Place::After(cursor),
     };
-    let read = Read { place, limit: query.limit, wait: query.wait, markers: form == Form::Native };
+    let read =
+        Read { place, limit: query.limit, wait: query.wait, markers: form == Form::Native, filter: Arc::default() };
     let delivery = wait_for(&asked, stream, read).await?;
     let body = match form {
         Form::Vendor => vendor_body(&delivery, asked.trail.id()),

@@ -53,7 +53,7 @@ impl Rig {
         let name = SubscriptionName::parse(subscription).unwrap();
         let by = ClientName::parse(subscription).unwrap();
         let place = Place::Subscription { name, from: From::Earliest, by };
-        let read = Read { place, limit: 1000, wait: Duration::from_secs(10), markers: true };
+        let read = Read { place, limit: 1000, wait: Duration::from_secs(10), markers: true, filter: Arc::default() };
         let delivery = self.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
         let (mut events, mut markers) = (Vec::new(), Vec::new());
         for run in &delivery.runs {

@@ -213,3 +213,31 @@ async fn readers_pass_over_damaged_entries_and_native_ones_are_told() {
     assert_eq!(texts(&delivery), ["damaged", "3", "4"]);
     assert_eq!(delivery.next, rig.log().cursor(9));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_passes_over_what_is_not_wanted_and_hands_over_no_more_than_the_limit() {
+    let rig = Rig::quiet().await;
+    let event = |n: u64| format!(r#"{{"type":"T{}"}}"#, n % 3);
+    for batch in [0..10, 10..20] {
+        let events: Vec<_> = batch.map(event).collect();
+        rig.append_content(Content::Events(EventText::join(events.iter().map(String::as_bytes)).unwrap())).await;
+    }
+    rig.append_content(Content::PossibleLoss("reset".into())).await;
+    let wants = |kinds: &[&str], read: Read| {
+        let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
+        Read { filter: Arc::new(Filter::new(&kinds, &[], &[])), ..read }
+    };
+    let all = |kind: u64, range: std::ops::Range<u64>| range.filter(|n| n % 3 == kind).map(event).collect::<Vec<_>>();
+    let few = rig.read(wants(&["T1"], by("a", 5))).await.unwrap();
+    assert_eq!(texts(&few), all(1, 0..14), "numbers 1, 4, 7, 10 and 13");
+    assert_eq!((few.next, few.lag), (rig.log().cursor(14), 7), "no more was claimed than was looked at");
+    few.receipt.handed_over();
+    let native = |read| Read { markers: true, ..read };
+    let rest = [all(1, 14..20), vec!["reset".into()]].concat();
+    assert_eq!(rig.take(native(wants(&["T1"], by("a", 5)))).await, rest);
+    assert_eq!(rig.take(wants(&["none"], by("b", 5))).await, numbers(0..0));
+    assert_eq!(rig.take(by("b", 5)).await, numbers(0..0), "what is not wanted counts as read");
+    assert!(rig.metric(r#"events_delivered_total{app="app",stream="user_events",subscription="a"} 7"#));
+    let after = |limit, at| Read { place: Place::After(rig.log().cursor(at)), ..by("x", limit) };
+    assert_eq!(rig.take(wants(&["T0", "T2"], after(2, 8))).await, [event(8), event(9)]);
+}
