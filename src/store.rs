@@ -17,6 +17,7 @@ pub(crate) mod model;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::clock::UnixMillis;
 use crate::names::SubscriptionName;
@@ -60,10 +61,22 @@ pub struct Quarantined {
     /// What was wrong with it.
     pub why: String,
     /// All of it.
-    pub body: bytes::Bytes,
+    pub body: Bytes,
 }
 
-/// Stable storage for event logs, subscriptions' cursors, quarantine and the record of clean stops.
+/// What a note is about. Do not renumber: it is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum NoteKind {
+    /// What a subscription is beside its cursor.
+    Subscription = 1,
+    /// An event that was given up for a subscription.
+    DeadLetter = 2,
+    /// How far a webhook is with what it could not deliver.
+    Webhook = 3,
+}
+
+/// Stable storage for event logs, subscriptions' cursors, notes, quarantine and the record of clean stops.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Names this store's contents: differs when the folder was made anew. Cursors carry it.
@@ -97,6 +110,24 @@ pub trait Store: Send + Sync + 'static {
 
     /// Stores a cursor; durable on return. Shares syncs with appends. One whose storing failed may have been stored.
     async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error>;
+
+    /// Removes a subscription's cursor, if there is one; durable on return.
+    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error>;
+
+    /// The notes of a log and kind whose names begin with `prefix` and come after `after`, in order of their names'
+    /// bytes, at most `most`.
+    async fn notes(
+        &self,
+        log: &LogKey,
+        kind: NoteKind,
+        prefix: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, Error>;
+
+    /// Keeps small things beside a log, by name, and removes those for which there is `None`: all or none; durable on
+    /// return. Shares syncs with appends. Notes are not trimmed: whoever keeps them bounds them.
+    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error>;
 
     /// Keeps a response that could not be read; durable on return.
     async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error>;

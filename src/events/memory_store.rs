@@ -1,16 +1,17 @@
 //! A store in memory for tests: keeps the contract, counts, and fails or delays on command.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::lock;
 use crate::clock::UnixMillis;
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
+use crate::store::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
 
 #[derive(Default)]
 pub(super) struct MemoryStore {
@@ -37,6 +38,7 @@ struct MemoryLog {
     last: u64,
     cursors: HashMap<SubscriptionName, Sequence>,
     quarantine: Vec<Quarantined>,
+    notes: BTreeMap<(NoteKind, String), Bytes>,
 }
 
 impl MemoryLog {
@@ -157,6 +159,40 @@ impl Store for MemoryStore {
         self.saves.fetch_add(1, Ordering::Relaxed);
         self.write().await?;
         self.with(log, |log| log.cursors.insert(name.clone(), at));
+        Ok(())
+    }
+
+    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
+        self.write().await?;
+        self.with(log, |log| log.cursors.remove(name));
+        Ok(())
+    }
+
+    async fn notes(
+        &self,
+        log: &LogKey,
+        kind: NoteKind,
+        prefix: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, Error> {
+        Ok(self.with(log, |log| {
+            let of_kind = log.notes.iter().filter(|((of, name), _)| *of == kind && name.starts_with(prefix));
+            let wanted = of_kind.filter(|((_, name), _)| name.as_str() > after).take(most);
+            wanted.map(|((_, name), note)| (name.clone(), note.clone())).collect()
+        }))
+    }
+
+    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        self.write().await?;
+        self.with(log, |log| {
+            for (name, note) in notes {
+                match note {
+                    Some(note) => log.notes.insert((kind, name), note),
+                    None => log.notes.remove(&(kind, name)),
+                };
+            }
+        });
         Ok(())
     }
 

@@ -27,6 +27,8 @@ macro_rules! conformance {
             trimming_by_size_keeps_the_newest
             time_finds_the_first_entry_received_since_even_when_the_clock_went_back
             cursors_and_quarantine_outlive_a_crash
+            notes_are_told_in_order_of_their_names_and_outlive_a_crash
+            a_forgotten_cursor_is_gone
             a_clean_stop_is_told_once
             facts_outlive_a_crash_and_are_kept_together
             a_closed_store_says_so
@@ -169,6 +171,46 @@ pub(crate) async fn cursors_and_quarantine_outlive_a_crash(home: &impl Home) {
     assert_eq!(cursors, [(model::subscription(0), Sequence(9)), (model::subscription(1), Sequence(1))]);
     let found = store.quarantined(&log(0), 2).await.unwrap();
     assert_eq!(found, [model::unreadable(2), model::unreadable(1)]);
+}
+
+pub(crate) async fn notes_are_told_in_order_of_their_names_and_outlive_a_crash(home: &impl Home) {
+    let store = home.open().await;
+    let note = |name: &str, text: &'static str| (name.to_owned(), Some(Bytes::from(text)));
+    let (letters, webhooks) = (NoteKind::DeadLetter, NoteKind::Webhook);
+    assert_eq!(store.notes(&log(0), letters, "", "", 10).await.unwrap(), []);
+    let kept = ["a/2", "b/1", "a/1", "a/3", "a0"].map(|name| note(name, "first"));
+    store.keep_notes(&log(0), letters, kept.to_vec()).await.unwrap();
+    store.keep_notes(&log(0), letters, vec![note("a/1", "second"), ("a/2".into(), None)]).await.unwrap();
+    store.keep_notes(&log(0), webhooks, vec![note("a/9", "")]).await.unwrap();
+    store.keep_notes(&log(1), letters, vec![note("a/8", "other")]).await.unwrap();
+    home.leave(store).await;
+    let store = home.open().await;
+    let (first, second) = (Bytes::from("first"), Bytes::from("second"));
+    for (prefix, after, most, names) in [
+        ("a/", "", 10, &[("a/1", &second), ("a/3", &first)][..]),
+        ("a/", "", 1, &[("a/1", &second)]),
+        ("a/", "a/1", 10, &[("a/3", &first)]),
+        ("", "a/1", 10, &[("a/3", &first), ("a0", &first), ("b/1", &first)]),
+        ("a/", "b", 10, &[]),
+        ("c", "", 10, &[]),
+    ] {
+        let found = store.notes(&log(0), letters, prefix, after, most).await.unwrap();
+        let expected: Vec<_> = names.iter().map(|(name, text)| ((*name).to_owned(), Bytes::clone(text))).collect();
+        assert_eq!(found, expected, "{prefix} {after} {most}");
+    }
+    assert_eq!(store.notes(&log(0), webhooks, "", "", 10).await.unwrap(), [("a/9".into(), Bytes::new())]);
+}
+
+pub(crate) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
+    let store = home.open().await;
+    store.forget_cursor(&log(0), &model::subscription(0)).await.unwrap();
+    for k in 0..2 {
+        store.save_cursor(&log(0), &model::subscription(k), Sequence(3)).await.unwrap();
+    }
+    store.forget_cursor(&log(0), &model::subscription(0)).await.unwrap();
+    home.leave(store).await;
+    let store = home.open().await;
+    assert_eq!(store.cursors(&log(0)).await.unwrap(), [(model::subscription(1), Sequence(3))]);
 }
 
 pub(crate) async fn a_clean_stop_is_told_once(home: &impl Home) {

@@ -1,8 +1,8 @@
 //! The embedded engine: one folder, one process, a redb file (measured against others in `docs/store.md`).
 //!
 //! ```text
-//! append, save_cursor, quarantine, trim --> queue --> writer (one task) --> one commit, synced --> acks
-//! read, first_since, cursors, quarantined ----------> snapshots of the last commit
+//! append, cursors, notes, quarantine, trim -> queue --> writer (one task) --> one commit, synced --> acks
+//! read, first_since, cursors, notes, quarantined ----> snapshots of the last commit
 //! ```
 //!
 //! | file | holds |
@@ -13,6 +13,7 @@
 //! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
 //! | `writer.rs` | group commit |
 //! | `trim.rs`, `read.rs` | retention, reading |
+//! | `notes.rs` | small things kept beside a log |
 //! | `backup.rs` | a consistent copy while the gateway goes on |
 //!
 //! Invariants, beside the contract's:
@@ -27,6 +28,7 @@ mod disk;
 mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
+mod notes;
 mod read;
 mod record;
 mod shared;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::disk::Faults;
@@ -46,7 +49,7 @@ use self::engine::{Engine, Found};
 use self::record::Row;
 use self::shared::Shared;
 use self::writer::{Ack, Change, Command, Done, Write};
-use super::{Batch, Content, Error, LogKey, LogState, NewBatch, Quarantined, Sequence, Store};
+use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
@@ -278,6 +281,26 @@ impl Store for EmbeddedStore {
 
     async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
         self.change(log, Change::Cursor(name.clone(), at)).await.map(drop)
+    }
+
+    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
+        self.change(log, Change::ForgetCursor(name.clone())).await.map(drop)
+    }
+
+    async fn notes(
+        &self,
+        log: &LogKey,
+        kind: NoteKind,
+        prefix: &str,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Bytes)>, Error> {
+        let wanted = notes::Wanted { kind, prefix: prefix.to_owned(), after: after.to_owned(), most };
+        Ok(self.view(log, move |tx, row| notes::read(tx, row.id, &wanted)).await?.unwrap_or_default())
+    }
+
+    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
+        self.change(log, Change::Notes(kind, notes)).await.map(drop)
     }
 
     async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error> {

@@ -24,6 +24,8 @@ pub(super) const BATCHES: TableDefinition<'_, (u32, u64), &[u8]> = TableDefiniti
 pub(super) const LOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("logs");
 /// Cursors by log and subscription.
 pub(super) const CURSORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("cursors");
+/// Notes by log, kind and name. Made when the first is kept: stores of before have none.
+pub(super) const NOTES: TableDefinition<'_, (u32, u8, &str), &[u8]> = TableDefinition::new("notes");
 /// Quarantined responses by log and number.
 pub(super) const QUARANTINE: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("quarantine");
 /// The store's own facts.

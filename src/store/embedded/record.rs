@@ -6,11 +6,13 @@
 //! ```text
 //! value      = version u8 (1) | crc32 u32 of (tag u8, key, body) | body
 //! tag, key     B: log u32, last u64    L: "app/stream"    C: log u32, name    Q: log u32, number u64    M: name
+//!              N: log u32, kind u8, name
 //! body B       first u64 | received u64 | high u64 | region str8 | 0 | count u32 | count x end u32 | text
 //!            | first u64 | received u64 | high u64 | region str8 | 1 | reason
 //!            | first u64 | received u64 | high u64 | region str8 | 2 | entries u64
 //! body L       log u32 | earliest u64 | next u64 | bytes u64 | high u64 | quarantine next u64 | quarantine bytes u64
 //! body C, M    u64
+//! body N       bytes, as its keeper wrote them
 //! body Q       received u64 | region str8 | why length u32 | why | response body
 //! str8         length u8 | UTF-8
 //! ```
@@ -40,6 +42,8 @@ pub(super) enum Key<'a> {
     Cursor(u32, &'a str),
     /// A quarantined response.
     Quarantine(u32, u64),
+    /// A note: its log, kind and name.
+    Note(u32, u8, &'a str),
     /// One of the store's own facts.
     Meta(&'a str),
 }
@@ -177,6 +181,16 @@ pub(super) fn decode_number(key: Key<'_>, value: &[u8]) -> Result<u64, Error> {
     body.u64().filter(|_| body.0.is_empty()).ok_or_else(|| damaged(key, "it is not one number"))
 }
 
+pub(super) fn encode_note(key: Key<'_>, note: &[u8]) -> Vec<u8> {
+    let mut value = begin();
+    value.extend_from_slice(note);
+    seal(key, value)
+}
+
+pub(super) fn decode_note(key: Key<'_>, value: &[u8]) -> Result<Bytes, Error> {
+    Ok(Bytes::copy_from_slice(open(key, value)?.0))
+}
+
 pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8> {
     let mut value = begin();
     value.extend_from_slice(&response.received_at.0.to_le_bytes());
@@ -249,6 +263,12 @@ fn checksum(key: Key<'_>, body: &[u8]) -> u32 {
         Key::Cursor(log, name) => {
             sum.update(b"C");
             sum.update(&log.to_le_bytes());
+            sum.update(name.as_bytes());
+        }
+        Key::Note(log, kind, name) => {
+            sum.update(b"N");
+            sum.update(&log.to_le_bytes());
+            sum.update(&[kind]);
             sum.update(name.as_bytes());
         }
         Key::Meta(name) => {

@@ -10,15 +10,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::{BATCHES, CURSORS, LOGS, QUARANTINE, failed};
 use super::record::{Key, Row, encode_batch, encode_number, encode_quarantined, encode_row, room};
 use super::shared::Shared;
-use super::trim;
+use super::{notes, trim};
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, NewBatch, Quarantined, Sequence};
+use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Quarantined, Sequence};
 use crate::task::Tasks;
 
 /// Changes in one commit, at most.
@@ -54,6 +55,8 @@ pub(super) struct Write {
 pub(super) enum Change {
     Append(NewBatch),
     Cursor(SubscriptionName, Sequence),
+    ForgetCursor(SubscriptionName),
+    Notes(NoteKind, Vec<(String, Option<Bytes>)>),
     Quarantine(Quarantined),
     Trim(trim::Limits),
 }
@@ -72,7 +75,8 @@ impl Write {
     fn size(&self) -> usize {
         match &self.change {
             Change::Append(NewBatch { content: Content::Events(events), .. }) => events.text().len(),
-            Change::Append(_) | Change::Cursor(..) | Change::Trim(_) => 0,
+            Change::Append(_) | Change::Cursor(..) | Change::ForgetCursor(_) | Change::Trim(_) => 0,
+            Change::Notes(_, notes) => notes.iter().map(|(_, note)| note.as_ref().map_or(0, Bytes::len)).sum(),
             Change::Quarantine(response) => response.body.len(),
         }
     }
@@ -200,6 +204,11 @@ fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, 
             table.insert((row.id, name.as_str()), value.as_slice()).map_err(failed)?;
             Ok(Done::Saved)
         }
+        Change::ForgetCursor(name) => {
+            tx.open_table(CURSORS).map_err(failed)?.remove((row.id, name.as_str())).map_err(failed)?;
+            Ok(Done::Saved)
+        }
+        Change::Notes(kind, notes) => notes::keep(tx, row.id, *kind, notes).map(|()| Done::Saved),
         Change::Quarantine(response) => {
             let key = (row.id, row.quarantine_next);
             let value = encode_quarantined(Key::Quarantine(key.0, key.1), response);

@@ -1,0 +1,70 @@
+//! Notes: small things that services keep beside a log, by kind and name.
+//!
+//! Invariant: a note that cannot be read is told of and passed over. It must not keep the others, or a start, from going
+//! on.
+
+use bytes::Bytes;
+use redb::{ReadTransaction, TableError, WriteTransaction};
+
+use super::engine::{NOTES, failed};
+use super::record::{Key, decode_note, encode_note};
+use crate::store::{Error, NoteKind};
+
+/// Which notes are asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) kind: NoteKind,
+    pub(super) prefix: String,
+    pub(super) after: String,
+    pub(super) most: usize,
+}
+
+/// The notes of a log, in order of their names.
+pub(super) fn read(tx: &ReadTransaction, log: u32, wanted: &Wanted) -> Result<Vec<(String, Bytes)>, Error> {
+    let Wanted { kind, prefix, after, most } = wanted;
+    let table = match tx.open_table(NOTES) {
+        // A store from before there were notes, and none kept since.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table.map_err(failed)?,
+    };
+    let from = prefix.as_str().max(after.as_str());
+    let mut found = Vec::new();
+    for entry in table.range((log, *kind as u8, from)..).map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        let (of, of_kind, name) = key.value();
+        if of != log || of_kind != *kind as u8 || !name.starts_with(prefix.as_str()) || found.len() == *most {
+            break;
+        }
+        if name == after {
+            continue;
+        }
+        match decode_note(Key::Note(log, of_kind, name), value.value()) {
+            Ok(note) => found.push((name.to_owned(), note)),
+            Err(error) => tracing::error!(%error, "a stored note cannot be read"),
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps notes, and removes those for which there is `None`.
+pub(super) fn keep(
+    tx: &WriteTransaction,
+    log: u32,
+    kind: NoteKind,
+    notes: &[(String, Option<Bytes>)],
+) -> Result<(), Error> {
+    let mut table = tx.open_table(NOTES).map_err(failed)?;
+    for (name, note) in notes {
+        let key = (log, kind as u8, name.as_str());
+        match note {
+            Some(note) => {
+                let value = encode_note(Key::Note(key.0, key.1, key.2), note);
+                table.insert(key, value.as_slice()).map_err(failed)?;
+            }
+            None => {
+                table.remove(key).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
