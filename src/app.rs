@@ -392,11 +392,12 @@ impl Parts {
         config
     }
 
-    /// A consistent copy of the store, as a file.
+    /// A consistent copy of the store, as a file. What was handed over before counts as handed over in it.
     ///
     /// # Errors
     /// When there is no room for it, or the store fails.
     pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
+        self.events.save_cursors().await?;
         self.store.backup().await
     }
 

@@ -100,6 +100,8 @@ async fn a_backup_taken_under_load_restores_everything_from_before_it() {
         let body = reader.get(&read).await.unwrap().json();
         acknowledged += body["events"].as_array().unwrap().len();
     }
+    // The connection takes its next request once it knows that the last answer was handed over.
+    assert_eq!(reader.get(&format!("/v1/apps/{APP}/events/user_events?limit=1")).await.unwrap().status, 200);
     vendor.emit_many(APP, Stream::UserEvents, 1500);
     let mut operator = Client::http1(gateway.operators).await;
     let backup = operator.get("/admin/v1/backup").await.unwrap();
