@@ -257,6 +257,9 @@ pub struct Events {
     pub retention_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
+    /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the order
+    /// in which they came.
+    pub order_window: Duration,
 }
 
 /// `[apps.history]`.
@@ -412,6 +415,7 @@ impl Default for Events {
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
             dedup_window: Duration::from_secs(600),
+            order_window: Duration::ZERO,
         }
     }
 }

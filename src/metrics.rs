@@ -91,6 +91,7 @@ pub struct Inner {
     pub quota_refused_by_vendor: Family<BucketLabels, Counter>,
     pub events_ingested: Family<SourceLabels, Counter>,
     pub events_duplicates: Family<SourceLabels, Counter>,
+    pub events_late: Family<SourceLabels, Counter>,
     pub events_overflow_suspected: Family<SourceLabels, Counter>,
     pub events_seconds_to_overflow: Family<SourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub events_possible_loss: Family<LossLabels, Counter>,
@@ -182,6 +183,11 @@ impl Metrics {
                 &mut r,
                 "events_duplicates",
                 "Events dropped because another region had returned them",
+            ),
+            events_late: add(
+                &mut r,
+                "events_late",
+                "Events that came later than the order window allows, appended out of order",
             ),
             events_overflow_suspected: add(
                 &mut r,

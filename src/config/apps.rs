@@ -1,6 +1,7 @@
 //! `[[apps]]`: the vendor's App IDs, each with its credential, limits, events and history.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::document::{Node, Table};
 use super::load::Entry;
@@ -11,6 +12,9 @@ use crate::vendor::Vendor;
 
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.
 const MOST_REQUESTS: u32 = 1_000_000;
+
+/// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
+const LONGEST_ORDER_WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     // None at all is a warning (`checks`): the shipped file is whole without an app, and so can be tried.
@@ -194,7 +198,13 @@ fn events(t: &Table<'_>) -> Events {
         retention: t.or("retention", Node::duration, d.retention),
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
+        order_window: t.or("order_window", Node::duration_or_off, d.order_window),
     };
+    if events.order_window > LONGEST_ORDER_WINDOW
+        && let Some(node) = t.take("order_window")
+    {
+        node.fault::<()>("is longer than a minute", "Events wait as long before anyone sees them: write seconds");
+    }
     if t.sound()
         && events.poll_interval > events.poll_interval_idle
         && let Some(node) = t.take("poll_interval_idle").or_else(|| t.take("poll_interval"))

@@ -3,6 +3,7 @@
 mod embedded;
 mod faults;
 pub(super) mod memory_store;
+mod ordering;
 mod polling;
 mod reading;
 mod subscribing;
