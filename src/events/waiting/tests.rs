@@ -71,13 +71,23 @@ struct World {
     known: Vec<Known>,
     /// The last event of each region in this run.
     last: HashMap<u8, usize>,
+    /// What each region returned and could not be stored.
+    unstored: HashMap<u8, NewBatch>,
 }
 
 impl World {
     fn new() -> Self {
         let now = Instant::now();
         let waiting = Waiting::recall(WINDOW, &[], None, 1, now);
-        Self { waiting, now, log: Vec::new(), notes: BTreeMap::new(), known: Vec::new(), last: HashMap::new() }
+        Self {
+            waiting,
+            now,
+            log: Vec::new(),
+            notes: BTreeMap::new(),
+            known: Vec::new(),
+            last: HashMap::new(),
+            unstored: HashMap::new(),
+        }
     }
 
     fn end(&self) -> u64 {
@@ -111,18 +121,17 @@ impl World {
         let now = self.now;
         self.known.iter_mut().for_each(|known| known.came = now);
         self.last.clear();
+        self.unstored.clear();
     }
 
+    /// A region returns entries. What could not be stored is tried again first, as pollers do.
     fn take_in(&mut self, region: u8, entries: &[Option<u64>], is_marker: bool, fate: Fate) {
+        self.try_again(region);
         let first = self.known.len();
-        let high = self.log.iter().filter_map(|id| self.known[*id].ms).max().unwrap_or(0);
-        let follows = self.last.get(&region).copied();
+        let follows = self.last.get(&region).copied().filter(|_| is_marker);
         for ms in entries {
             let ms = ms.filter(|ms| *ms < 1000);
-            let late = ms.is_some_and(|ms| ms < high);
-            let acknowledged = fate == Fate::Succeeds;
-            let follows = follows.filter(|_| is_marker);
-            self.known.push(Known { region, ms, acknowledged, late, came: self.now, follows });
+            self.known.push(Known { region, ms, acknowledged: false, late: false, came: self.now, follows });
         }
         let content = if is_marker {
             Content::PossibleLoss(first.to_string())
@@ -136,15 +145,39 @@ impl World {
         };
         let region_name = RegionName::parse(&format!("r{region}")).unwrap();
         let new = NewBatch { received_at: UnixMillis(1000), region: region_name, content };
-        let plan = self.waiting.take_in(&new, self.end(), self.now);
-        assert_eq!(plan.late, self.known[first..].iter().filter(|known| known.late).count() as u64);
+        self.store(region, &new, fate);
+    }
+
+    fn try_again(&mut self, region: u8) {
+        if let Some(new) = self.unstored.remove(&region) {
+            self.store(region, &new, Fate::Succeeds);
+        }
+    }
+
+    fn store(&mut self, region: u8, new: &NewBatch, fate: Fate) {
+        let ids = ids(new);
+        let high = self.log.iter().filter_map(|id| self.known[*id].ms).max().unwrap_or(0);
+        for id in &ids {
+            let known = &mut self.known[*id];
+            known.late = known.ms.is_some_and(|ms| ms < high);
+            known.acknowledged = fate == Fate::Succeeds;
+            known.came = self.now;
+        }
+        let late: Vec<_> = ids.iter().copied().filter(|id| self.known[*id].late).collect();
+        let plan = self.waiting.take_in(new, self.end(), self.now);
+        assert_eq!(plan.late, late.len() as u64);
         self.commit(plan, fate);
-        if fate == Fate::Succeeds {
-            let late_ones = (first..self.known.len()).filter(|id| self.known[*id].late);
-            assert!(late_ones.into_iter().all(|id| self.log.contains(&id)), "what is late is there at once");
-            if !is_marker {
-                self.last.insert(region, self.known.len() - 1);
+        match fate {
+            Fate::Succeeds => {
+                assert!(late.iter().all(|id| self.log.contains(id)), "what is late is there at once");
+                if let (Content::Events(_), Some(last)) = (&new.content, ids.last()) {
+                    self.last.insert(region, *last);
+                }
             }
+            Fate::Fails | Fate::FailsButKeepsNotes => {
+                self.unstored.insert(region, new.clone());
+            }
+            Fate::SucceedsAndDies => {}
         }
     }
 
@@ -191,6 +224,7 @@ proptest! {
                 Act::Die => world.die(),
             }
         }
+        (0..3).for_each(|region| world.try_again(region));
         world.waiting.hurry(world.now);
         world.move_due(Fate::Succeeds);
         for name in world.waiting.farewell().expect("nothing waits any more") {
