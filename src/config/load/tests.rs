@@ -229,6 +229,7 @@ fn each_fault_of_an_app_names_its_key_its_line_and_its_mend() {
         ("[apps.events]\nstreams = [\"logins\"]", "apps[0].events.streams[0]", 6, "\"user_events\""),
         ("[apps.events]\nstreams = [\"user_events\", \"user_events\"]", "apps[0].events.streams[1]", 6, "already"),
         ("[apps.events]\npoll_interval = \"2s\"", "apps[0].events.poll_interval", 6, "poll_interval_idle"),
+        ("[apps.events]\norder_window = \"61s\"", "apps[0].events.order_window", 6, "minute"),
         ("[apps.events]\nretention_bytes = 5", "apps[0].events.retention_bytes", 6, "with a unit"),
         ("[apps.history]\nmax_limit = 0", "apps[0].history.max_limit", 6, "1 to"),
     ] {
