@@ -26,8 +26,6 @@ mod query;
 mod render;
 mod resolver;
 mod results;
-#[cfg(test)]
-mod scripted;
 mod steady;
 mod stream;
 mod streams;

@@ -117,7 +117,9 @@ fn accepted_segments_are_plain(path: &str, route: &Route) {
 fn method(route: &Route) -> Method {
     match route.kind {
         Kind::HistoryQuery | Kind::Message { .. } => Method::POST,
-        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } | Kind::Count { .. } => Method::GET,
+        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } | Kind::Count { .. } => {
+            Method::GET
+        }
     }
 }
 

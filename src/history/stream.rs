@@ -163,7 +163,10 @@ impl Run {
         let metrics = &self.history.0.metrics;
         let labels = StreamEndLabels { app: self.app.to_string(), end: end.into() };
         metrics.history_streams.get_or_create(&labels).inc();
-        metrics.history_stream_repairs.get_or_create(&AppLabels { app: self.app.to_string() }).inc_by(self.pager.repairs());
+        metrics
+            .history_stream_repairs
+            .get_or_create(&AppLabels { app: self.app.to_string() })
+            .inc_by(self.pager.repairs());
     }
 
     async fn give_all(&mut self) -> Result<Result<(), Error>, Left> {
