@@ -107,7 +107,7 @@ impl History {
         let pages = inner.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });
         let pages = Arc::new(Steady { resolver, stall: settings.deadline, pages });
         let (sender, mut parts) = mpsc::channel(1);
-        let run = Run {
+        let writer = Writer {
             pager: Pager::resume(pages, &query, after),
             history: self.clone(),
             app: app.clone(),
@@ -118,7 +118,7 @@ impl History {
             cursor: String::new(),
             _place: place,
         };
-        inner.tasks.spawn(Kind::Resolver, run.to_end());
+        inner.tasks.spawn(Kind::Resolver, writer.work());
         match timeout_at(terms.deadline, parts.recv()).await {
             Ok(Some(Part::Broken { error, .. })) => Err(error),
             // Its task was forced to end.
@@ -130,7 +130,7 @@ impl History {
 }
 
 /// A stream under way.
-struct Run {
+struct Writer {
     pager: Pager<Steady>,
     history: History,
     app: AppId,
@@ -147,8 +147,8 @@ struct Run {
 /// The reader left.
 struct Left;
 
-impl Run {
-    async fn to_end(mut self) {
+impl Writer {
+    async fn work(mut self) {
         self.cursor = self.place().unwrap_or_default();
         let end = match self.give_all().await {
             Ok(Ok(())) => "complete",
