@@ -70,6 +70,10 @@ name!(
     /// A reader's place in a stream, shared by those who name it.
     SubscriptionName, 128, "_ - ."
 );
+name!(
+    /// An address that an app's events are pushed to.
+    WebhookName, 64, "_ - ."
+);
 
 impl From<&ClientName> for SubscriptionName {
     /// A client's default subscription has its name (both names obey one rule).

@@ -1,4 +1,4 @@
-//! Where a fetch may go whose address an operator wrote and a name server completes: key sets now, webhooks next.
+//! Where a fetch may go whose address an operator wrote and a name server completes: key sets and webhooks.
 //!
 //! Invariants:
 //! - The address that is judged is the address that is connected to: a name is resolved once for each connection, every
