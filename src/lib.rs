@@ -28,7 +28,7 @@
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
-//! | services | [`events`] [`history`] |
+//! | services | [`events`] [`history`] [`webhooks`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
 //! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
@@ -78,3 +78,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod vendor;
+pub mod webhooks;

@@ -82,6 +82,26 @@ impl From<&ClientName> for SubscriptionName {
     }
 }
 
+impl From<&WebhookName> for SubscriptionName {
+    /// A webhook's own place in each of its streams. No caller's name holds a `$`.
+    fn from(webhook: &WebhookName) -> Self {
+        Self(format!("$webhook.{webhook}").into())
+    }
+}
+
+impl SubscriptionName {
+    /// A name as it is stored: a caller's, or one of the gateway's own.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse_stored(text: &str) -> Result<Self, BadName> {
+        match text.strip_prefix("$webhook.") {
+            Some(webhook) => WebhookName::parse(webhook).map(|webhook| Self::from(&webhook)),
+            None => Self::parse(text),
+        }
+    }
+}
+
 /// One of the vendor's two destructive event queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {

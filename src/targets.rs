@@ -146,6 +146,15 @@ impl Guard {
     }
 }
 
+/// The last cause of a failed exchange: the one that says what happened.
+pub(crate) fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
+}
+
 /// Whether some reader takes this name for an IPv4 address: its last part is a number (WHATWG URL, "ends in a number").
 fn ends_in_a_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();

@@ -21,7 +21,7 @@ use super::set::{BadSet, KeySet};
 use super::source::BuildError;
 use crate::config::JwksUrl;
 use crate::secret::{SecretError, SecretSource};
-use crate::targets::{self, Guard};
+use crate::targets::{self, Guard, innermost};
 use crate::task::Tasks;
 use crate::tls::Anchors;
 use crate::upstream::{BodyFault, read_body};
@@ -107,7 +107,11 @@ impl Fetcher {
         if let Some(token) = &self.token {
             headers.insert(AUTHORIZATION, bearer(token, tasks).await?);
         }
-        let answer = self.client.request(request).await.map_err(|error| FetchError::Unreachable(innermost(&error)))?;
+        let answer = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| FetchError::Unreachable(innermost(&error).to_string()))?;
         let status = answer.status();
         if status.is_redirection() {
             return Err(FetchError::Redirected(status.as_u16()));
@@ -133,15 +137,6 @@ async fn bearer(token: &SecretSource, tasks: &Tasks) -> Result<HeaderValue, Fetc
     let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The last cause of an error: the one that says what happened.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// `max-age` of a `Cache-Control`; zero for an answer that is not to be kept.

@@ -10,7 +10,7 @@ const TIERS: [(&str, &[&str]); 8] = [
     ("facts", &["order", "vendor", "config", "telemetry"]),
     ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),
     ("egress", &["egress"]),
-    ("services", &["events", "history"]),
+    ("services", &["events", "history", "webhooks"]),
     (
         "requests",
         &[
