@@ -250,7 +250,7 @@ impl App {
         }
         if let Some(watch) = watch {
             let reloader = reload::Reloader::new(watch.path, parts.clone(), watch.levels);
-            tasks.work.spawn(Kind::Reload, reloader.run(watch.files, tasks.work.stopping()));
+            tasks.work.spawn(Kind::Reload, reloader.run(watch.seen, tasks.work.stopping()));
         }
         tracing::info!("ready");
         let failed = tokio::select! {
@@ -270,8 +270,8 @@ impl App {
 pub struct Watch {
     /// The configuration file.
     pub path: std::path::PathBuf,
-    /// It and every file it names.
-    pub files: Vec<std::path::PathBuf>,
+    /// What it and every file it names held when it was read.
+    pub seen: reload::Stamps,
     /// The log's levels, if this process logs.
     pub levels: Option<crate::telemetry::Levels>,
 }

@@ -43,8 +43,6 @@ mod tail;
 mod witness;
 
 #[cfg(test)]
-mod memory_store;
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

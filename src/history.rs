@@ -23,8 +23,6 @@ mod query;
 mod render;
 mod resolver;
 mod results;
-#[cfg(test)]
-mod scripted;
 mod tally;
 #[cfg(test)]
 mod tests;

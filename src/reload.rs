@@ -4,20 +4,23 @@
 //! shown by the admin API. Files are watched by content, not by time: a mounted secret that is swapped by a symlink, and
 //! an edit within the clock's grain, are both seen. A file in the middle of being written is left until it rests.
 
-use std::path::{Path, PathBuf};
+mod stamps;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Parts;
-use crate::config::load::{self, Loaded};
+use crate::config::load::Loaded;
 use crate::config::{Config, show};
 use crate::metrics::OutcomeLabels;
 use crate::telemetry::Levels;
+
+pub use self::stamps::{Stamps, read};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -54,8 +57,8 @@ impl Reloader {
         Self { path, parts, levels, started_with }
     }
 
-    /// Watches the files and SIGHUP until `stop`.
-    pub async fn run(self, mut files: Vec<PathBuf>, stop: CancellationToken) {
+    /// Watches the files and SIGHUP until `stop`. What differs from `seen` is a change, also one from before this call.
+    pub async fn run(self, mut seen: Stamps, stop: CancellationToken) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => Some(hangup),
             Err(why) => {
@@ -63,54 +66,42 @@ impl Reloader {
                 None
             }
         };
-        let mut seen = Stamps::of(&files).await;
-        // A change between the start's reading and this first look would never be seen as one.
-        let mut behind = self.is_behind();
         loop {
-            let asked = std::mem::take(&mut behind)
-                || tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = hung_up(&mut hangup) => true,
-                    () = tokio::time::sleep(LOOK) => false,
-                };
-            let now = Stamps::of(&files).await;
+            let asked = tokio::select! {
+                () = stop.cancelled() => return,
+                () = hung_up(&mut hangup) => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            let now = seen.again().await;
             if !asked && now == seen {
                 continue;
             }
-            if !asked && now != settle(&files).await {
-                continue; // still being written: looked at again in the next round
+            if !asked {
+                tokio::time::sleep(LOOK / 2).await;
+                if now != seen.again().await {
+                    continue; // still being written: looked at again in the next round
+                }
             }
-            // What changes while it is being applied differs from `now`, and is looked at in the next round.
-            seen = now;
-            if let Some(loaded) = self.reload().await
-                && loaded.files != files
-            {
-                files = loaded.files;
-                seen = Stamps::of(&files).await;
-            }
+            // What changes while it is being applied differs from these, and is looked at in the next round.
+            seen = self.reload().await.unwrap_or(now);
         }
     }
 
-    /// Whether the file says something else than what is in force.
-    fn is_behind(&self) -> bool {
-        load::from_file(&self.path).map_or(true, |loaded| loaded.config != *self.started_with)
-    }
-
-    /// Reads the file and applies it, whole or not at all. What was loaded, when it was applied.
-    pub async fn reload(&self) -> Option<Loaded> {
+    /// Reads the file and applies it, whole or not at all. What its files held, when it was applied.
+    pub async fn reload(&self) -> Option<Stamps> {
         let outcome = self.try_reload().await;
         let at = Some(self.parts.clock.wall_ms().to_string());
         let label = if outcome.is_ok() { "applied" } else { "refused" };
         self.parts.metrics.reloads.get_or_create(&OutcomeLabels { outcome: label.to_owned() }).inc();
         let mut state = State::clone(&self.parts.reload.load());
         state.last_at = at;
-        let loaded = match outcome {
-            Ok(loaded) => {
+        let stamps = match outcome {
+            Ok((loaded, stamps)) => {
                 state.applied += 1;
                 state.last_refusal = None;
                 state.needs_restart = needs_restart(&self.started_with, &loaded.config);
                 tracing::info!(needs_restart = ?state.needs_restart, "configuration applied");
-                Some(loaded)
+                Some(stamps)
             }
             Err(faults) => {
                 state.refused += 1;
@@ -120,13 +111,13 @@ impl Reloader {
             }
         };
         self.parts.reload.store(Arc::new(state));
-        loaded
+        stamps
     }
 
-    async fn try_reload(&self) -> Result<Loaded, Vec<String>> {
+    async fn try_reload(&self) -> Result<(Loaded, Stamps), Vec<String>> {
         let path = &self.path;
-        let loaded = load::from_file(path)
-            .map_err(|faults| faults.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let (loaded, stamps) =
+            read(path).map_err(|faults| faults.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
         for warning in &loaded.warnings {
             tracing::warn!(warning = %warning.in_file(path), "configuration");
         }
@@ -140,7 +131,7 @@ impl Reloader {
         {
             tracing::warn!(%why, "log level not changed");
         }
-        Ok(loaded)
+        Ok((loaded, stamps))
     }
 }
 
@@ -172,31 +163,6 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
         return;
     }
     std::future::pending().await
-}
-
-/// The stamps one look later: equal when nothing is being written.
-async fn settle(files: &[PathBuf]) -> Stamps {
-    tokio::time::sleep(LOOK / 2).await;
-    Stamps::of(files).await
-}
-
-/// What is in each file, by its digest; `None` for one that cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamps(Vec<Option<[u8; 32]>>);
-
-impl Stamps {
-    async fn of(files: &[PathBuf]) -> Self {
-        let mut stamps = Vec::with_capacity(files.len());
-        for file in files {
-            stamps.push(stamp(file).await);
-        }
-        Self(stamps)
-    }
-}
-
-async fn stamp(file: &Path) -> Option<[u8; 32]> {
-    let content = zeroize::Zeroizing::new(tokio::fs::read(file).await.ok()?);
-    Some(Sha256::digest(content.as_slice()).into())
 }
 
 /// The effective configuration and how reloading went, for the admin API.

@@ -8,11 +8,9 @@
 //! - An error leaves the store as it was; a later call may succeed (a disk that was full has room again).
 
 pub mod batch;
-#[cfg(test)]
-pub(crate) mod conformance;
 pub mod embedded;
 #[cfg(test)]
-pub(crate) mod model;
+mod tests;
 
 use std::sync::Arc;
 

@@ -10,8 +10,9 @@ use super::CliError;
 use super::harden::harden;
 use crate::app::{App, Watch};
 use crate::clock::Clock;
-use crate::config::{LogFormat, load};
+use crate::config::LogFormat;
 use crate::descriptors::raise_limit;
+use crate::reload;
 use crate::telemetry;
 
 /// What `serve` takes.
@@ -40,8 +41,8 @@ enum Format {
 pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     // Before the first secret is read.
     let hardened = harden();
-    let loaded = match load::from_file(&args.config) {
-        Ok(loaded) => loaded,
+    let (loaded, seen) = match reload::read(&args.config) {
+        Ok(read) => read,
         Err(faults) => {
             writeln!(err, "{faults}")?;
             return Err(CliError::Told);
@@ -68,7 +69,7 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
             tracing::info!(%address, "listening for callers");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
-        let watch = Watch { path: args.config.clone(), files: loaded.files, levels: Some(levels) };
+        let watch = Watch { path: args.config.clone(), seen, levels: Some(levels) };
         app.run(stop, Some(watch)).await?;
         Ok(())
     })

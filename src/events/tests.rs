@@ -2,6 +2,7 @@
 
 mod embedded;
 mod faults;
+pub(super) mod memory_store;
 mod polling;
 mod reading;
 mod subscribing;
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::memory_store::MemoryStore;
+use self::memory_store::MemoryStore;
 use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};

@@ -1,12 +1,14 @@
 //! The service against a scripted vendor, in paused time.
 
+mod scripted;
+
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::scripted::{Act, Scripted};
+use self::scripted::{Act, Scripted};
 use super::*;
 use crate::config::{Credential, Quota};
 use crate::names::ClientName;

@@ -11,6 +11,7 @@ mod hostile;
 mod issuer;
 mod layers;
 mod readme;
+mod settings;
 mod simulator;
 mod soak_ledger;
 mod tls;

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::Content;
-use crate::store::conformance::{Home, conformance};
-use crate::store::model::{self, events, log, region};
+use crate::store::tests::conformance::{Home, conformance};
+use crate::store::tests::model::{self, events, log, region};
 
 /// A folder, and the disk under it.
 struct TestHome {

@@ -9,10 +9,11 @@ use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, Listen};
 use rtm_gateway::simulator::{self, Limits, Sim};
 use rtm_gateway::task::{Kind, Tasks};
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::settings;
 
 pub(crate) const APP: &str = "demo-app";
 pub(crate) const RTM: &str = "/dev/v2/project/demo-app/rtm";
@@ -96,10 +97,7 @@ fn configuration(folder: &Path, vendor: SocketAddr, server: &str, app: &str) -> 
     std::fs::write(folder.join("key"), VENDOR_KEY).unwrap();
     std::fs::write(folder.join("secret"), VENDOR_SECRET).unwrap();
     let dir = folder.display();
-    let client = |name: &str, allow: &str| {
-        let digest: String = Sha256::digest(format!("{name}-key")).iter().map(|b| format!("{b:02x}")).collect();
-        format!("[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{digest}\"\nallow = [{allow}]\n")
-    };
+    let client = |name, allow| settings::client(name, &format!("allow = [{allow}]"));
     let clients = [
         client("all", r#"{ app = "*", actions = ["events", "history", "count", "messages"] }"#),
         client("reader", r#"{ app = "demo-app", actions = ["events"] }"#),
@@ -113,25 +111,9 @@ listen = ["127.0.0.1:0", "unix:{dir}/gateway.sock"]
 shutdown_grace = "10s"
 request_body_limit = "64KiB"
 {server}
-[admin]
-listen = "127.0.0.1:0"
-[store]
-path = "{dir}/data"
-[[apps]]
-id = "{APP}"
-regions = [{{ name = "here", base_url = "http://{vendor}" }}]
-[apps.credential]
-kind = "basic"
-api_key = {{ file = "{dir}/key" }}
-api_secret = {{ file = "{dir}/secret" }}
-[apps.quota]
-user_events = {{ requests = 1000, per = "1s" }}
-channel_events = {{ requests = 1000, per = "1s" }}
-[apps.events]
-poll_interval = "10ms"
-poll_interval_idle = "20ms"
-{app}
+{}{app}
 {}"#,
+        settings::demo_app(folder, vendor),
         clients.concat()
     )
 }

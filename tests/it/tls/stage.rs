@@ -17,7 +17,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, SupportedProtocolVersion};
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::made::{Authority, DAY, Made, Says};
 use crate::client::Client;
+use crate::settings;
 
 pub(super) const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
 pub(super) const BILLING: &str = "spiffe://corp/ns/prod/sa/billing";
@@ -195,12 +195,8 @@ fn alert(error: &std::io::Error) -> AlertDescription {
 
 fn configuration(folder: &tempfile::TempDir, vendor: SocketAddr, client_auth: &str, server: &str) -> String {
     let dir = folder.path().display();
-    let client = |name: &str, by: &str| {
-        let digest: String = Sha256::digest(format!("{name}-key")).iter().map(|b| format!("{b:02x}")).collect();
-        format!(
-            "[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{digest}\"\n{by}\n\
-             allow = [{{ app = \"*\", actions = [\"events\"] }}]\n"
-        )
+    let client = |name, by: String| {
+        settings::client(name, &format!("{by}\nallow = [{{ app = \"*\", actions = [\"events\"] }}]"))
     };
     let certificates = if client_auth == "off" {
         String::new()
@@ -216,25 +212,9 @@ listen = ["127.0.0.1:0", "unix:{dir}/gateway.sock"]
 cert = "{dir}/server.pem"
 key = "{dir}/server.key"
 {certificates}
-[admin]
-listen = "127.0.0.1:0"
-[store]
-path = "{dir}/data"
-[[apps]]
-id = "demo-app"
-regions = [{{ name = "here", base_url = "http://{vendor}" }}]
-[apps.credential]
-kind = "basic"
-api_key = {{ file = "{dir}/key" }}
-api_secret = {{ file = "{dir}/secret" }}
-[apps.quota]
-user_events = {{ requests = 1000, per = "1s" }}
-channel_events = {{ requests = 1000, per = "1s" }}
-[apps.events]
-poll_interval = "10ms"
-poll_interval_idle = "20ms"
-{}{}"#,
-        client("billing", &format!("spiffe_id = \"{BILLING}\"")),
-        client("crm", &format!("dns_san = \"{CRM}\"")),
+{}{}{}"#,
+        settings::demo_app(folder.path(), vendor),
+        client("billing", format!("spiffe_id = \"{BILLING}\"")),
+        client("crm", format!("dns_san = \"{CRM}\"")),
     )
 }

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::model::{self, events, log, region};
-use super::*;
+use crate::store::*;
 
 /// A place where a store lives.
-pub(crate) trait Home {
+pub(in crate::store) trait Home {
     /// Opens the store there.
     async fn open(&self) -> Arc<dyn Store>;
     /// Leaves it without closing, as a crash does, and returns when it can be opened again.
@@ -18,7 +18,7 @@ pub(crate) trait Home {
 /// Makes a test of each check, for homes that an expression makes.
 macro_rules! conformance {
     ($home:expr) => {
-        $crate::store::conformance::conformance!($home;
+        $crate::store::tests::conformance::conformance!($home;
             numbers_rise_by_one_and_batches_come_back_whole
             a_read_may_begin_inside_a_batch_and_stops_once_enough_is_covered
             logs_do_not_see_each_other
@@ -37,22 +37,22 @@ macro_rules! conformance {
 
         #[test]
         fn it_agrees_with_a_model() {
-            proptest::proptest!(proptest::test_runner::Config::with_cases(24), |(ops in $crate::store::model::ops())| {
+            proptest::proptest!(proptest::test_runner::Config::with_cases(24), |(ops in $crate::store::tests::model::ops())| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on($crate::store::conformance::it_agrees_with_a_model(&$home, ops));
+                runtime.block_on($crate::store::tests::conformance::it_agrees_with_a_model(&$home, ops));
             });
         }
     };
     ($home:expr; $($check:ident)+) => {$(
         #[tokio::test]
         async fn $check() {
-            $crate::store::conformance::$check(&$home).await;
+            $crate::store::tests::conformance::$check(&$home).await;
         }
     )+};
 }
-pub(crate) use conformance;
+pub(in crate::store) use conformance;
 
-pub(crate) async fn numbers_rise_by_one_and_batches_come_back_whole(home: &impl Home) {
+pub(in crate::store) async fn numbers_rise_by_one_and_batches_come_back_whole(home: &impl Home) {
     let store = home.open().await;
     let loss = Content::PossibleLoss("the vendor did not answer".into());
     let mut stored = Vec::new();
@@ -70,7 +70,7 @@ pub(crate) async fn numbers_rise_by_one_and_batches_come_back_whole(home: &impl 
     assert_eq!(store.log_state(&log(0)).await.unwrap(), state);
 }
 
-pub(crate) async fn a_read_may_begin_inside_a_batch_and_stops_once_enough_is_covered(home: &impl Home) {
+pub(in crate::store) async fn a_read_may_begin_inside_a_batch_and_stops_once_enough_is_covered(home: &impl Home) {
     let store = home.open().await;
     for k in 0..5 {
         append(&*store, 0, k, 10).await;
@@ -93,7 +93,7 @@ pub(crate) async fn a_read_may_begin_inside_a_batch_and_stops_once_enough_is_cov
     }
 }
 
-pub(crate) async fn logs_do_not_see_each_other(home: &impl Home) {
+pub(in crate::store) async fn logs_do_not_see_each_other(home: &impl Home) {
     let store = home.open().await;
     append(&*store, 0, 1, 2).await;
     append(&*store, 2, 1, 3).await;
@@ -106,7 +106,7 @@ pub(crate) async fn logs_do_not_see_each_other(home: &impl Home) {
     assert_eq!(store.read(&log(0), Sequence(0), 10).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn numbers_do_not_go_back_when_everything_was_trimmed(home: &impl Home) {
+pub(in crate::store) async fn numbers_do_not_go_back_when_everything_was_trimmed(home: &impl Home) {
     let store = home.open().await;
     append(&*store, 0, 1, 7).await;
     let state = store.trim(&log(0), UnixMillis(u64::MAX), u64::MAX).await.unwrap();
@@ -118,7 +118,7 @@ pub(crate) async fn numbers_do_not_go_back_when_everything_was_trimmed(home: &im
     assert_eq!(append(&*store, 0, 1, 1).await.first, Sequence(8));
 }
 
-pub(crate) async fn trimming_by_age_stops_at_the_first_batch_that_is_young_enough(home: &impl Home) {
+pub(in crate::store) async fn trimming_by_age_stops_at_the_first_batch_that_is_young_enough(home: &impl Home) {
     let store = home.open().await;
     for received in [1, 2, 5, 3, 6] {
         append(&*store, 0, received, 10).await;
@@ -129,7 +129,7 @@ pub(crate) async fn trimming_by_age_stops_at_the_first_batch_that_is_young_enoug
     assert_eq!(found.iter().map(|b| b.first.0).collect::<Vec<_>>(), [21, 31, 41]);
 }
 
-pub(crate) async fn trimming_by_size_keeps_the_newest(home: &impl Home) {
+pub(in crate::store) async fn trimming_by_size_keeps_the_newest(home: &impl Home) {
     let store = home.open().await;
     futures_util::future::join_all((0..700).map(|received| append(&*store, 0, received, 1))).await;
     let before = store.log_state(&log(0)).await.unwrap();
@@ -144,7 +144,9 @@ pub(crate) async fn trimming_by_size_keeps_the_newest(home: &impl Home) {
     assert_eq!((state.earliest, state.bytes), (before.next, 0));
 }
 
-pub(crate) async fn time_finds_the_first_entry_received_since_even_when_the_clock_went_back(home: &impl Home) {
+pub(in crate::store) async fn time_finds_the_first_entry_received_since_even_when_the_clock_went_back(
+    home: &impl Home,
+) {
     let store = home.open().await;
     for received in [10, 20, 15, 30, 30, 25] {
         append(&*store, 0, received, 3).await;
@@ -155,7 +157,7 @@ pub(crate) async fn time_finds_the_first_entry_received_since_even_when_the_cloc
     assert_eq!(store.first_since(&log(1), UnixMillis(0)).await.unwrap(), Sequence(1));
 }
 
-pub(crate) async fn cursors_and_quarantine_outlive_a_crash(home: &impl Home) {
+pub(in crate::store) async fn cursors_and_quarantine_outlive_a_crash(home: &impl Home) {
     let store = home.open().await;
     for at in [3, 9] {
         store.save_cursor(&log(0), &model::subscription(0), Sequence(at)).await.unwrap();
@@ -173,7 +175,7 @@ pub(crate) async fn cursors_and_quarantine_outlive_a_crash(home: &impl Home) {
     assert_eq!(found, [model::unreadable(2), model::unreadable(1)]);
 }
 
-pub(crate) async fn notes_are_told_in_order_of_their_names_and_outlive_a_crash(home: &impl Home) {
+pub(in crate::store) async fn notes_are_told_in_order_of_their_names_and_outlive_a_crash(home: &impl Home) {
     let store = home.open().await;
     let note = |name: &str, text: &'static str| (name.to_owned(), Some(Bytes::from(text)));
     let (letters, webhooks) = (NoteKind::DeadLetter, NoteKind::Webhook);
@@ -201,7 +203,7 @@ pub(crate) async fn notes_are_told_in_order_of_their_names_and_outlive_a_crash(h
     assert_eq!(store.notes(&log(0), webhooks, "", "", 10).await.unwrap(), [("a/9".into(), Bytes::new())]);
 }
 
-pub(crate) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
+pub(in crate::store) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
     let store = home.open().await;
     store.forget_cursor(&log(0), &model::subscription(0)).await.unwrap();
     for k in 0..2 {
@@ -213,7 +215,7 @@ pub(crate) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
     assert_eq!(store.cursors(&log(0)).await.unwrap(), [(model::subscription(1), Sequence(3))]);
 }
 
-pub(crate) async fn a_clean_stop_is_told_once(home: &impl Home) {
+pub(in crate::store) async fn a_clean_stop_is_told_once(home: &impl Home) {
     let store = home.open().await;
     assert!(store.is_new());
     assert_eq!(store.last_clean_stop(), None);
@@ -227,7 +229,7 @@ pub(crate) async fn a_clean_stop_is_told_once(home: &impl Home) {
     }
 }
 
-pub(crate) async fn facts_outlive_a_crash_and_are_kept_together(home: &impl Home) {
+pub(in crate::store) async fn facts_outlive_a_crash_and_are_kept_together(home: &impl Home) {
     let store = home.open().await;
     assert_eq!(store.fact("a").await.unwrap(), None);
     store.keep_facts(&[("a", 1), ("b", u64::MAX)]).await.unwrap();
@@ -238,7 +240,7 @@ pub(crate) async fn facts_outlive_a_crash_and_are_kept_together(home: &impl Home
     assert_eq!(store.fact("c").await.unwrap(), None);
 }
 
-pub(crate) async fn a_closed_store_says_so(home: &impl Home) {
+pub(in crate::store) async fn a_closed_store_says_so(home: &impl Home) {
     let store = home.open().await;
     append(&*store, 0, 1, 1).await;
     store.close(UnixMillis(1)).await.unwrap();
@@ -249,7 +251,7 @@ pub(crate) async fn a_closed_store_says_so(home: &impl Home) {
     assert_eq!(store.close(UnixMillis(2)).await, Err(Error::Closed));
 }
 
-pub(crate) async fn appends_at_once_to_many_logs_are_all_kept_in_order(home: &impl Home) {
+pub(in crate::store) async fn appends_at_once_to_many_logs_are_all_kept_in_order(home: &impl Home) {
     let store = home.open().await;
     let one = async |k: u64| {
         for round in 0..20 {
@@ -263,7 +265,7 @@ pub(crate) async fn appends_at_once_to_many_logs_are_all_kept_in_order(home: &im
     }
 }
 
-pub(crate) async fn it_agrees_with_a_model(home: &impl Home, ops: Vec<model::Op>) {
+pub(in crate::store) async fn it_agrees_with_a_model(home: &impl Home, ops: Vec<model::Op>) {
     let mut model = model::Model::default();
     let mut store = home.open().await;
     for op in ops {

@@ -8,27 +8,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::lock;
 use crate::clock::UnixMillis;
+use crate::events::lock;
 use crate::names::SubscriptionName;
 use crate::store::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
 
 #[derive(Default)]
-pub(super) struct MemoryStore {
+pub(in crate::events) struct MemoryStore {
     logs: Mutex<HashMap<LogKey, MemoryLog>>,
     /// Appends and quarantine fail.
-    pub(super) broken: AtomicBool,
+    pub(in crate::events) broken: AtomicBool,
     /// `ready` fails.
-    pub(super) unready: AtomicBool,
+    pub(in crate::events) unready: AtomicBool,
     /// How long each append and save takes, in milliseconds.
-    pub(super) delay: AtomicU64,
+    pub(in crate::events) delay: AtomicU64,
     /// How long an append takes to say that it is done, in milliseconds.
-    pub(super) ack_delay: AtomicU64,
-    pub(super) reads: AtomicUsize,
-    pub(super) saves: AtomicUsize,
+    pub(in crate::events) ack_delay: AtomicU64,
+    pub(in crate::events) reads: AtomicUsize,
+    pub(in crate::events) saves: AtomicUsize,
     /// What `is_new` and `last_clean_stop` say.
-    pub(super) is_old: bool,
-    pub(super) clean_stop: Option<UnixMillis>,
+    pub(in crate::events) is_old: bool,
+    pub(in crate::events) clean_stop: Option<UnixMillis>,
     facts: Mutex<HashMap<&'static str, u64>>,
 }
 
@@ -69,7 +69,7 @@ async fn pause(millis: &AtomicU64) {
 
 impl MemoryStore {
     /// The same contents, opened by another run.
-    pub(super) fn reopened(&self, clean_stop: bool) -> Self {
+    pub(in crate::events) fn reopened(&self, clean_stop: bool) -> Self {
         let logs = std::mem::take(&mut *lock(&self.logs));
         let clean_stop = clean_stop.then_some(UnixMillis(1));
         let facts = std::mem::take(&mut *lock(&self.facts));

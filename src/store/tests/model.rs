@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
 use crate::names::{AppId, RegionName, Stream};
+use crate::store::*;
 
 /// One call, of few logs and small numbers, so that calls meet.
 #[derive(Clone, Debug)]
-pub(crate) enum Op {
+pub(in crate::store) enum Op {
     Append {
         log: u64,
         received: u64,
@@ -51,7 +51,7 @@ pub(crate) enum Op {
     Close,
 }
 
-pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
+pub(in crate::store) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let log = 0..3_u64;
     let op = prop_oneof![
         8 => (log.clone(), 0..60_u64, 0..6_u64).prop_map(|(log, received, count)| Op::Append { log, received, count }),
@@ -71,7 +71,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
 
 /// What a call answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Answer {
+pub(in crate::store) enum Answer {
     Stored(Arc<Batch>),
     Batches(Vec<Arc<Batch>>),
     Place(Sequence),
@@ -82,7 +82,7 @@ pub(crate) enum Answer {
 }
 
 /// Makes the call on a store.
-pub(crate) async fn run(store: &dyn Store, op: &Op) -> Result<Answer, Error> {
+pub(in crate::store) async fn run(store: &dyn Store, op: &Op) -> Result<Answer, Error> {
     match *op {
         Op::Append { log: k, received, count } => store.append(&log(k), new(received, count)).await.map(Answer::Stored),
         Op::Read { log: k, after, entries } => store.read(&log(k), Sequence(after), entries).await.map(Answer::Batches),
@@ -107,7 +107,7 @@ pub(crate) async fn run(store: &dyn Store, op: &Op) -> Result<Answer, Error> {
 
 /// The model.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Model(BTreeMap<u64, Log>);
+pub(in crate::store) struct Model(BTreeMap<u64, Log>);
 
 #[derive(Clone, Debug)]
 struct Log {
@@ -119,7 +119,7 @@ struct Log {
 
 impl Model {
     /// What a store must answer.
-    pub(crate) fn run(&mut self, op: &Op) -> Answer {
+    pub(in crate::store) fn run(&mut self, op: &Op) -> Answer {
         match *op {
             Op::Append { log, received, count } => {
                 let log = self.log(log);
@@ -169,7 +169,7 @@ impl Model {
     }
 
     /// Compares everything.
-    pub(crate) async fn check(&mut self, store: &dyn Store) {
+    pub(in crate::store) async fn check(&mut self, store: &dyn Store) {
         for log in 0..3 {
             for op in [
                 Op::Read { log, after: 0, entries: usize::MAX },
@@ -188,25 +188,25 @@ impl Model {
     }
 }
 
-pub(crate) fn log(k: u64) -> LogKey {
+pub(in crate::store) fn log(k: u64) -> LogKey {
     LogKey { app: AppId::parse(&format!("app{}", k / 2)).unwrap(), stream: Stream::ALL[(k % 2) as usize] }
 }
 
-pub(crate) fn region() -> RegionName {
+pub(in crate::store) fn region() -> RegionName {
     RegionName::parse("default").unwrap()
 }
 
-pub(crate) fn subscription(k: u64) -> SubscriptionName {
+pub(in crate::store) fn subscription(k: u64) -> SubscriptionName {
     SubscriptionName::parse(&format!("subscription-{k}")).unwrap()
 }
 
 /// `count` events that tell `from` and following numbers.
-pub(crate) fn events(from: u64, count: u64) -> Content {
+pub(in crate::store) fn events(from: u64, count: u64) -> Content {
     let texts: Vec<_> = (from..from + count).map(|k| format!("{{\"ms\":{k},\"user_id\":\"u\"}}")).collect();
     Content::Events(EventText::join(texts.iter().map(String::as_bytes)).unwrap())
 }
 
-pub(crate) fn unreadable(k: u64) -> Quarantined {
+pub(in crate::store) fn unreadable(k: u64) -> Quarantined {
     let body = bytes::Bytes::from(vec![b'<'; 40 * k as usize]);
     Quarantined { received_at: UnixMillis(k), region: region(), why: "not JSON".into(), body }
 }

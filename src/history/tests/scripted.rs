@@ -10,9 +10,9 @@ use hyper::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::door::Door;
 use crate::config::{Quota, QuotaRule};
 use crate::egress::{Costs, Failed, Failure, Reply};
+use crate::history::door::Door;
 use crate::names::{BucketName, RegionName};
 use crate::order::{Operation, Order};
 

@@ -1,0 +1,4 @@
+//! What every engine is tested with: the suite that each must pass, and the model that it must agree with.
+
+pub(in crate::store) mod conformance;
+pub(in crate::store) mod model;
