@@ -33,13 +33,15 @@ pub enum Kind {
     Reload,
     /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
     KeyKeeper,
+    /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
+    Webhook,
     /// A part of the simulated vendor. Panic: log. Stop: at once.
     Simulator,
 }
 
 impl Kind {
     fn is_vital(self) -> bool {
-        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Reload)
+        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Reload | Self::Webhook)
     }
 }
 

@@ -88,6 +88,7 @@ fn config(sim: &Sim, folder: &std::path::Path) -> Config {
             ..rtm_gateway::config::Events::default()
         },
         history: rtm_gateway::config::History::default(),
+        webhooks: Vec::new(),
     }];
     config
 }
