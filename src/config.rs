@@ -15,6 +15,7 @@ pub mod show;
 mod tls;
 mod upstream;
 pub(crate) mod values;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
+pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom};
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -167,6 +169,8 @@ pub struct App {
     pub events: Events,
     /// `[apps.history]`.
     pub history: History,
+    /// `[[apps.webhooks]]`, names unique.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// One of an app's regions.

@@ -24,11 +24,11 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners) |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
-//! | services | [`events`] [`history`] |
+//! | services | [`events`] [`history`] [`webhooks`] |
 //! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
 //! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
@@ -70,6 +70,7 @@ pub mod routes;
 pub mod secret;
 pub mod share;
 pub mod simulator;
+pub mod standard_webhooks;
 pub mod store;
 pub mod targets;
 pub mod task;
@@ -77,3 +78,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod vendor;
+pub mod webhooks;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::document::{Node, Table};
 use super::load::Entry;
+use super::webhooks;
 use super::{App, Credential, Events, History, Limit, Quota, QuotaRule, Region};
 use crate::names::{AppId, BucketName, RegionName, Stream};
 use crate::secret::Secret;
@@ -31,7 +32,6 @@ pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
 }
 
 fn app(t: &Table<'_>, vendor: Vendor) -> Entry<AppId, App> {
-    t.later(&["webhooks"]);
     let id = t.need("id", "Write the vendor's App ID").and_then(|n| n.name(AppId::parse));
     let regions = match t.take("regions") {
         Some(node) => regions(&node),
@@ -43,14 +43,23 @@ fn app(t: &Table<'_>, vendor: Vendor) -> Entry<AppId, App> {
     let quota = t.section("quota", quota);
     let events = t.section("events", events);
     let history = t.section("history", history);
+    let webhooks = webhooks::all(t, &events.streams);
     if let (Some(id), Some(Credential::Token { .. })) = (&id, &credential)
         && id.as_str().len() != 32
         && let Some(node) = t.take("id")
     {
         node.warn("is not 32 characters long, as a token's App ID is at the vendor", "Look at the vendor's console");
     }
-    let whole = id.clone().zip(regions).zip(credential);
-    let whole = whole.map(|((id, regions), credential)| App { id, regions, credential, quota, events, history });
+    let whole = id.clone().zip(regions).zip(credential).zip(webhooks);
+    let whole = whole.map(|(((id, regions), credential), webhooks)| App {
+        id,
+        regions,
+        credential,
+        quota,
+        events,
+        history,
+        webhooks,
+    });
     Entry { name: id, whole }
 }
 

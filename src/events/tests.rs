@@ -146,6 +146,7 @@ pub(super) fn config(regions: &[&str]) -> config::App {
         quota: config::Quota::default(),
         events: config::Events { streams: vec![STREAM], ..config::Events::default() },
         history: config::History::default(),
+        webhooks: Vec::new(),
     }
 }
 

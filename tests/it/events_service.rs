@@ -95,6 +95,7 @@ fn config(regions: &[&Sim], folder: &std::path::Path) -> Config {
             ..rtm_gateway::config::Events::default()
         },
         history: rtm_gateway::config::History::default(),
+        webhooks: Vec::new(),
     }];
     config
 }
