@@ -29,7 +29,7 @@
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] [`webhooks`] |
-//! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
+//! | requests | [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
 //! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
@@ -59,6 +59,7 @@ pub mod jwks;
 pub mod listener;
 pub mod metrics;
 pub mod names;
+pub mod openapi;
 pub mod order;
 pub mod policy;
 pub mod quota;

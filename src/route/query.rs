@@ -70,7 +70,7 @@ impl EventsQuery {
 }
 
 /// Refuses any parameter.
-pub(super) fn none(query: Option<&str>) -> Result<(), Refusal> {
+pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
     match pairs(query)?.first() {
         None => Ok(()),
         Some((name, _)) => Err(unknown(name)),

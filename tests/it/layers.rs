@@ -18,6 +18,7 @@ const TIERS: [(&str, &[&str]); 8] = [
             "identity",
             "policy",
             "route",
+            "openapi",
             "routes",
             "gateway",
             "flow",

@@ -10,6 +10,7 @@ mod history_service;
 mod hostile;
 mod issuer;
 mod layers;
+mod openapi;
 mod readme;
 mod settings;
 mod simulator;
