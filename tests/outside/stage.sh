@@ -81,8 +81,8 @@ GATEWAY
   } >"$folder/gateway.toml"
   "$binary" serve --config "$folder/gateway.toml" >"$folder/gateway.log" 2>&1 &
   STAGE_GATEWAY=$!
-  GATEWAY=http://$(stage_address "$folder/gateway.log" '"listening on \(127[^"]*\)"')
-  OPERATOR=http://$(stage_address "$folder/gateway.log" '"operators at \(127[^"]*\)"')
+  GATEWAY=http://$(stage_address "$folder/gateway.log" 'listening for callers.*"address":"\([^"]*\)"')
+  OPERATOR=http://$(stage_address "$folder/gateway.log" 'listening for operators.*"address":"\([^"]*\)"')
   export GATEWAY OPERATOR VENDOR
   local messages='' n
   for n in $(seq 1 120); do
