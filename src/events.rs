@@ -11,6 +11,7 @@
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
 //! | `filter` | which events a reader wants |
+//! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
@@ -34,6 +35,7 @@ pub mod fuzzing;
 mod leftovers;
 mod log;
 mod loss;
+mod marks;
 mod poller;
 mod reader;
 mod retention;
@@ -66,6 +68,7 @@ use crate::task::Tasks;
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 pub use self::filter::Filter;
+pub use self::marks::Marks;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]

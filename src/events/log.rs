@@ -245,11 +245,17 @@ impl Log {
     }
 
     /// The last entry before the place where a new subscription begins.
-    async fn place(&self, from: From) -> Result<u64, Error> {
+    async fn place(&self, from: From) -> Result<u64, ReadError> {
         let (earliest, next) = self.range();
         let first = match from {
             From::Earliest => earliest,
             From::Latest => next,
+            // Before the comparison with the end: a cursor of another store says nothing about this one.
+            From::After(cursor) if cursor.epoch != self.store.epoch() || cursor.at.0.saturating_add(1) < earliest => {
+                return Err(ReadError::Expired { earliest: self.cursor(earliest - 1) });
+            }
+            From::After(cursor) if cursor.at.0 >= next => return Err(ReadError::Ahead),
+            From::After(cursor) => cursor.at.0 + 1,
             From::Since(time) => self.first_since(time).await?.max(earliest).min(next),
         };
         Ok(first.saturating_sub(1))

@@ -39,8 +39,8 @@ pub(super) struct Subscription {
 
 struct State {
     claims: Claims,
-    /// Retention has cut entries off, and no reader was told yet.
-    cut_off: bool,
+    /// How many entries retention has cut off that no reader was told of yet.
+    cut_off: u64,
 }
 
 struct Meters {
@@ -65,7 +65,7 @@ impl Subscription {
         Arc::new(Self {
             name,
             log: log.clone(),
-            state: Mutex::new(State { claims: Claims::new(at), cut_off: false }),
+            state: Mutex::new(State { claims: Claims::new(at), cut_off: 0 }),
             given_back: Notify::new(),
             stored: tokio::sync::Mutex::new(stored.then_some(at)),
             is_stored: AtomicBool::new(stored),
@@ -84,8 +84,8 @@ impl Subscription {
         self.cut(earliest);
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
-        let tells_cut_off = std::mem::take(&mut state.cut_off);
-        Some(Claim { subscription: Arc::clone(self), range, events: 0, tells_cut_off, settled: false })
+        let cut_off = std::mem::take(&mut state.cut_off);
+        Some(Claim { subscription: Arc::clone(self), range, events: 0, cut_off, settled: false })
     }
 
     /// The last entry ever claimed.
@@ -97,7 +97,7 @@ impl Subscription {
     pub(super) fn cut(self: &Arc<Self>, earliest: u64) {
         self.change(|state| {
             let lost = state.claims.cut(earliest);
-            state.cut_off |= lost > 0;
+            state.cut_off += lost;
             self.meters.cut_off.inc_by(lost);
         });
     }
@@ -162,7 +162,8 @@ pub(super) struct Claim {
     range: Range<u64>,
     /// Events on their way in a response.
     events: u64,
-    tells_cut_off: bool,
+    /// Of how many entries that retention cut off before these its reader is told.
+    cut_off: u64,
     settled: bool,
 }
 
@@ -171,9 +172,9 @@ impl Claim {
         self.range.clone()
     }
 
-    /// Whether entries were cut off by retention before these, and no reader was told yet.
-    pub(super) fn tells_cut_off(&self) -> bool {
-        self.tells_cut_off
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(super) fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// Gives back the entries from `at` on.
@@ -183,6 +184,13 @@ impl Claim {
             self.range.end = at;
             self.subscription.given_back.notify_waiters();
         }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(super) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        self.shorten(at);
+        self.range.start < at
     }
 
     /// A response with so many events is on its way.
@@ -206,7 +214,7 @@ impl Drop for Claim {
         {
             let mut state = lock(&self.subscription.state);
             state.claims.give_back(self.range.start);
-            state.cut_off |= self.tells_cut_off;
+            state.cut_off += self.cut_off;
         }
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();
