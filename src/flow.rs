@@ -92,6 +92,7 @@ async fn call(
         Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
+        Kind::HistoryStream { query } => routes::history::stream::open(request, &query).await,
         Kind::Count { query } => routes::count::ask(request, &query).await,
         Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
     }

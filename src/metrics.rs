@@ -47,6 +47,8 @@ labels! {
     LossLabels { app, stream, region, reason }
     /// An app.
     AppLabels { app }
+    /// How a stream of an app's messages ended: `complete`, `broken`, or `left` by its reader.
+    StreamEndLabels { app, end }
     /// Why orders of an app are sent again.
     RetryLabels { app, reason }
     /// A region's host.
@@ -105,6 +107,10 @@ pub struct Inner {
     pub store_damaged: Counter,
     pub history_resolve: Histograms<AppLabels>,
     pub history_recreated: Family<AppLabels, Counter>,
+    pub history_streams: Family<StreamEndLabels, Counter>,
+    pub history_stream_messages: Family<AppLabels, Counter>,
+    pub history_stream_pages: Family<AppLabels, Counter>,
+    pub history_stream_repairs: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub requests_in_hand: Family<ClientLabels, Gauge>,
@@ -227,6 +233,15 @@ impl Metrics {
             ),
             history_resolve: add_times(&mut r, "history_resolve_seconds", "How long history queries took to resolve"),
             history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
+            history_streams: add(&mut r, "history_streams", "Streams of messages, by how they ended"),
+            history_stream_messages: add(&mut r, "history_stream_messages", "Messages given to streams"),
+            history_stream_pages: add(&mut r, "history_stream_pages", "Pages asked for by streams"),
+            history_stream_repairs: add(
+                &mut r,
+                "history_stream_repairs",
+                "Times that a stream went on by the last message's time, because the list had moved or crowded, or a \
+                 caller resumed",
+            ),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             requests_in_hand: add(

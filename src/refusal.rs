@@ -31,12 +31,19 @@ pub enum Refusal {
         /// The methods it takes, as `Allow` lists them.
         allow: &'static str,
     },
+    /// The caller takes no answer of the kind there is.
+    NotAcceptable {
+        /// The media type there is.
+        kind: &'static str,
+    },
     /// The caller's body did not come in time.
     RequestTimeout,
     /// The cursor is older than retention.
     CursorExpired {
         /// The place before the oldest event kept.
         earliest: String,
+        /// How many entries after the cursor are gone, as far as that is known.
+        lost: Option<u64>,
     },
     /// No such history handle, or not this client's, or expired.
     NoSuchHandle,
@@ -118,6 +125,7 @@ impl Refusal {
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
             | Self::NoSuchHandle
@@ -144,6 +152,7 @@ impl Refusal {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::CursorExpired { .. } | Self::NoSuchHandle => StatusCode::GONE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -169,6 +178,7 @@ impl Refusal {
             Self::Forbidden => "forbidden",
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::NotAcceptable { .. } => "not_acceptable",
             Self::RequestTimeout => "request_timeout",
             Self::CursorExpired { .. } => "cursor_expired",
             Self::NoSuchHandle => "resource not exist",
@@ -197,6 +207,7 @@ impl Refusal {
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
             Self::NoSuchRoute => "there is nothing at this path".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
+            Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
             Self::RequestTimeout => "the request's body did not come in time".into(),
             Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
             Self::NoSuchHandle => "there is no such query result (any more): create the query again".into(),
@@ -245,6 +256,7 @@ impl Refusal {
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
             | Self::NoSuchHandle

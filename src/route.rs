@@ -49,6 +49,11 @@ pub enum Kind {
         /// The handle.
         handle: String,
     },
+    /// `GET /v1/apps/{app}/history`.
+    HistoryStream {
+        /// The query parameters, decoded; the service reads them.
+        query: Vec<(String, String)>,
+    },
     /// `GET …/history/count`.
     Count {
         /// The query parameters, decoded; the service reads the vendor's odd forms of them.
@@ -133,6 +138,10 @@ impl Route {
                 _ => return Err(Refusal::NoSuchRoute),
             },
             ["v1", "apps", app, "events", stream] => (app, events(stream, Form::Native, uri, get)?),
+            ["v1", "apps", app, "history"] => {
+                get()?;
+                (app, Kind::HistoryStream { query: query::pairs(uri.query())? })
+            }
             _ => return Err(Refusal::NoSuchRoute),
         };
         Ok(Self { app: AppId::parse(app).map_err(|_| Refusal::Forbidden)?, kind })
@@ -159,7 +168,7 @@ impl Route {
     pub fn action(&self) -> Action {
         match self.kind {
             Kind::Events { .. } => Action::Events,
-            Kind::HistoryQuery | Kind::HistoryFetch { .. } => Action::History,
+            Kind::HistoryQuery | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } => Action::History,
             Kind::Count { .. } => Action::Count,
             Kind::Message { .. } => Action::Messages,
         }
@@ -182,6 +191,7 @@ impl Route {
             },
             Kind::HistoryQuery => "history_query",
             Kind::HistoryFetch { .. } => "history_fetch",
+            Kind::HistoryStream { .. } => "history_stream",
             Kind::Count { .. } => "history_count",
             Kind::Message { to: Addressee::Peer, .. } => "peer_messages",
             Kind::Message { to: Addressee::Channel, .. } => "channel_messages",

@@ -27,7 +27,7 @@ pub enum Kind {
     Retention,
     /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
     Linger,
-    /// Resolves one history query or count. Panic: log. Stop: at once.
+    /// Resolves one history query or count, or streams one. Panic: log. Stop: at once.
     Resolver,
     /// Watches files and signals. Panic: stop the gateway. Stop: at once.
     Reload,

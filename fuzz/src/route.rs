@@ -117,7 +117,9 @@ fn accepted_segments_are_plain(path: &str, route: &Route) {
 fn method(route: &Route) -> Method {
     match route.kind {
         Kind::HistoryQuery | Kind::Message { .. } => Method::POST,
-        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::Count { .. } => Method::GET,
+        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } | Kind::Count { .. } => {
+            Method::GET
+        }
     }
 }
 
@@ -138,6 +140,7 @@ fn written(route: &Route) -> Uri {
         Kind::HistoryFetch { handle } => {
             format!("/dev/v2/project/{app}/rtm/message/history/query/{}", encoded(handle))
         }
+        Kind::HistoryStream { query: pairs } => format!("/v1/apps/{app}/history?{}", query(pairs)),
         Kind::Count { query: pairs } => format!("/dev/v2/project/{app}/rtm/message/history/count?{}", query(pairs)),
         Kind::Message { to, user, query: pairs } => {
             format!("/dev/v2/project/{app}/rtm/users/{}/{}?{}", encoded(user), endpoint(*to), query(pairs))

@@ -3,12 +3,13 @@
 //! Invariant: only what the service itself calls is called here; nothing is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::Error;
-use super::pager::{Pager, Pages};
+use super::pager::{Page, Pager, Pages};
 use super::query;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
@@ -69,11 +70,11 @@ struct Still {
 }
 
 impl Pages for Still {
-    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+    async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
-        let page = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
+        let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
-        Ok(page)
+        Ok(Page { texts, waited: Duration::ZERO })
     }
 }

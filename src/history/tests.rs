@@ -1,6 +1,7 @@
 //! The service against a scripted vendor, in paused time.
 
 mod scripted;
+mod streaming;
 
 use std::time::{Duration, SystemTime};
 

@@ -254,17 +254,31 @@ fn duration(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).or_else(|| parse_duration(text))
 }
 
-fn begin(text: &str, streams: Streams) -> Option<Begin> {
+/// Where a subscription is to begin or to go: `earliest`, `latest`, an RFC 3339 time or a cursor.
+fn start(text: &str) -> Option<From> {
     match text {
-        "earliest" => Some(Begin::Earliest),
-        "latest" => Some(Begin::Latest),
-        text => {
-            let marks = Marks::read(text, streams).ok().map(Begin::After);
-            marks.or_else(|| {
+        "earliest" => Some(From::Earliest),
+        "latest" => Some(From::Latest),
+        text => match text.parse() {
+            Ok(cursor) => Some(From::After(cursor)),
+            Err(_) => {
                 let time: jiff::Timestamp = text.parse().ok()?;
-                Some(Begin::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
-            })
-        }
+                Some(From::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
+            }
+        },
+    }
+}
+
+fn begin(text: &str, streams: Streams) -> Option<Begin> {
+    if let Ok(marks) = Marks::read(text, streams) {
+        return Some(Begin::After(marks));
+    }
+    match start(text)? {
+        From::Earliest => Some(Begin::Earliest),
+        From::Latest => Some(Begin::Latest),
+        From::Since(time) => Some(Begin::Since(time)),
+        // Of one stream, where both are read.
+        From::After(_) => None,
     }
 }
 

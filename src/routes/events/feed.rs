@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::events::{Cursor, Delivery, Events, Filter, Marks, Place, Read, ReadError, Receipt, Run};
+use crate::events::{Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
 use crate::gateway::Gateway;
 use crate::names::{AppId, Stream, Streams};
 use crate::store::Content;
@@ -197,19 +197,15 @@ impl Feed {
         receipts
     }
 
-    /// Retention has taken what was to be read next of a stream: goes on from the earliest kept. Says how many entries are
-    /// gone; `None` when that is not known.
-    pub(super) fn skip_to(&mut self, stream: Stream, earliest: Cursor) -> Option<u64> {
-        let side = self.sides.iter_mut().find(|side| side.stream == stream)?;
-        let before = match &mut side.place {
-            Place::After(cursor) => std::mem::replace(cursor, earliest),
-            Place::Subscription { from, .. } => match std::mem::replace(from, crate::events::From::After(earliest)) {
-                crate::events::From::After(cursor) => cursor,
-                _ => return None,
-            },
-        };
+    /// Retention has taken what was to be read next of a stream: goes on from the earliest kept.
+    pub(super) fn skip_to(&mut self, stream: Stream, earliest: Cursor) {
+        for side in self.sides.iter_mut().filter(|side| side.stream == stream) {
+            match &mut side.place {
+                Place::After(cursor) => *cursor = earliest,
+                Place::Subscription { from, .. } => *from = From::After(earliest),
+            }
+        }
         self.marks.give(stream, earliest);
-        (before.epoch == earliest.epoch).then(|| earliest.at.0.saturating_sub(before.at.0))
     }
 
     /// The side whose run is next, if it is known which.

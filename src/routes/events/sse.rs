@@ -102,8 +102,8 @@ impl Open {
                 // The deadline, or the gateway stops.
                 Ok(()) if self.is_over() => return None,
                 Ok(()) => return Some((BEAT.into(), self)),
-                Err(Failed { stream, why: ReadError::Expired { earliest } }) => {
-                    let lost = self.feed.skip_to(stream, earliest);
+                Err(Failed { stream, why: ReadError::Expired { earliest, lost } }) => {
+                    self.feed.skip_to(stream, earliest);
                     let mut bytes = Vec::new();
                     let marks = self.feed.marks();
                     push_reset(&mut bytes, &marks.text(self.feed.streams()), lost, &self.extra(&stream));

@@ -54,7 +54,7 @@ pub(in crate::routes) fn say_applied(served: &mut Served, prefer: &Prefer, cap: 
 }
 
 /// The vendor's refusal of a caller's own request, with its body.
-fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
+pub(super) fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
     trail.costs(reply.costs.clone());
     Served {
         status: reply.status,
