@@ -3,7 +3,7 @@
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
 use super::{Addressee, Form, Kind, Route};
-use crate::names::Stream;
+use crate::names::{Stream, Streams};
 use crate::openapi::operations;
 
 operations! {
@@ -26,9 +26,11 @@ impl Route {
     #[must_use]
     pub fn operation(&self) -> Operation {
         match &self.kind {
-            Kind::Events { stream: Stream::UserEvents, form: Form::Vendor, .. } => Operation::UserEventsAsVendor,
-            Kind::Events { stream: Stream::ChannelEvents, form: Form::Vendor, .. } => Operation::ChannelEventsAsVendor,
-            Kind::Events { form: Form::Native, .. } => Operation::Events,
+            Kind::Events { streams, form: Form::Vendor, .. } => match streams {
+                Streams::One(Stream::ChannelEvents) => Operation::ChannelEventsAsVendor,
+                Streams::One(Stream::UserEvents) | Streams::All => Operation::UserEventsAsVendor,
+            },
+            Kind::Events { form: Form::Native | Form::Stream, .. } => Operation::Events,
             Kind::HistoryQuery => Operation::HistoryQuery,
             Kind::HistoryFetch { .. } => Operation::HistoryFetch,
             Kind::Count { .. } => Operation::HistoryCount,
