@@ -102,6 +102,8 @@ pub struct Server {
     pub write_timeout: Duration,
     /// Requests in hand at a time; more are answered 503 at once.
     pub max_requests: usize,
+    /// Streams of events (SSE) open at a time; more are answered 503 at once. They are not among the requests in hand.
+    pub max_streams: usize,
     /// Permission bits of Unix sockets.
     pub unix_mode: u32,
     /// Whose Unix sockets are.
@@ -367,6 +369,7 @@ impl Default for Server {
             anonymous_client: None,
             write_timeout: Duration::from_secs(30),
             max_requests: 4096,
+            max_streams: 16_384,
             unix_mode: 0o660,
             unix_owner: UnixOwner::default(),
             tls: None,

@@ -12,6 +12,7 @@
 //! | `dedup` | drops what another region returned already |
 //! | `filter` | which events a reader wants |
 //! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
+//! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
@@ -35,6 +36,7 @@ pub mod fuzzing;
 mod leftovers;
 mod log;
 mod loss;
+mod marks;
 mod poller;
 mod reader;
 mod retention;
@@ -69,6 +71,7 @@ use crate::task::Tasks;
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 pub use self::filter::Filter;
+pub use self::marks::Marks;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]

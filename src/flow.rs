@@ -51,7 +51,7 @@ pub struct Served {
     /// Who decided the status.
     pub origin: Origin,
     /// What stands for the events in it.
-    pub receipt: Option<Receipt>,
+    pub receipts: Vec<Receipt>,
 }
 
 /// Answers a request.
@@ -71,7 +71,7 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inc
 }
 
 async fn call(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     live: &Live,
     conn: &Conn,
     head: &Parts,
@@ -89,13 +89,13 @@ async fn call(
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
-    let route = Route::parse(&head.method, &head.uri)?;
+    let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     trail.route(&route, live.policy.has(&route.app));
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
     let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);
     match kind {
-        Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
+        Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
         Kind::HistoryStream { query } => routes::history::stream::open(request, &query).await,
@@ -119,17 +119,17 @@ fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
         headers: refusal.headers(),
         body: Body::from(refusal.body(trail.id())),
         origin: Origin::Gateway,
-        receipt: None,
+        receipts: Vec::new(),
     }
 }
 
 fn finish(served: Served, method: &Method, mut trail: Trail) -> Response<Body> {
-    let Served { status, headers, mut body, origin, receipt } = served;
+    let Served { status, headers, mut body, origin, receipts } = served;
     let mut response = Response::new(Body::from(Bytes::new()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     trail.mark(response.headers_mut(), origin);
-    trail.answered(status, origin, receipt);
+    trail.answered(status, origin, receipts);
     if method == Method::HEAD {
         if let Some(total) = body.total() {
             response.headers_mut().insert(hyper::header::CONTENT_LENGTH, total.into());

@@ -119,6 +119,7 @@ pub struct Inner {
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub requests_in_hand: Family<ClientLabels, Gauge>,
+    pub event_streams: Family<StreamLabels, Gauge>,
     pub request_body_bytes: Gauge,
     pub requests_shed: Family<ShedLabels, Counter>,
     pub client_limit_rejections: Family<CeilingLabels, Counter>,
@@ -262,7 +263,12 @@ impl Metrics {
             requests_in_hand: add(
                 &mut r,
                 "requests_in_hand",
-                "Requests from their admission to the end of their answers",
+                "Requests from their admission to the end of their answers, or until these stream",
+            ),
+            event_streams: add(
+                &mut r,
+                "event_streams",
+                "Streams of events (SSE) open now; not among the requests in hand",
             ),
             request_body_bytes: add(&mut r, "request_body_bytes", "Memory that callers' bodies take"),
             requests_shed: add(&mut r, "requests_shed", "Requests refused because the gateway had no room"),

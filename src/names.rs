@@ -146,6 +146,48 @@ impl fmt::Display for Stream {
     }
 }
 
+/// What an events read reads: one stream, or both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Streams {
+    /// That one.
+    One(Stream),
+    /// Both, in the order received.
+    All,
+}
+
+impl Streams {
+    /// The name in paths and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::One(stream) => stream.as_str(),
+            Self::All => "all",
+        }
+    }
+
+    /// What is of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "all" { Some(Self::All) } else { Stream::parse(text).map(Self::One) }
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub fn each(self) -> &'static [Stream] {
+        match self {
+            Self::One(Stream::UserEvents) => &[Stream::UserEvents],
+            Self::One(Stream::ChannelEvents) => &[Stream::ChannelEvents],
+            Self::All => &Stream::ALL,
+        }
+    }
+}
+
+impl fmt::Display for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A limit the vendor counts by itself, as `[apps.quota]` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is the vendor endpoint of that name")]

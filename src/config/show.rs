@@ -62,6 +62,7 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     writeln!(page, "listen = {}", array(server.listen.iter().map(listen)))?;
     writeln!(page, "max_connections = {}", server.max_connections)?;
     writeln!(page, "max_requests = {}", server.max_requests)?;
+    writeln!(page, "max_streams = {}", server.max_streams)?;
     writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
     writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
     writeln!(page, "write_timeout = {}", duration(server.write_timeout))?;
@@ -292,6 +293,7 @@ request_body_limit = "1025B"
 header_read_timeout = "1500ms"
 anonymous_client = "side.car"
 max_requests = 8
+max_streams = 9
 write_timeout = "3s"
 unix_mode = "0600"
 unix_owner = ":7"
