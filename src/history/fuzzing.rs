@@ -3,7 +3,6 @@
 //! Invariant: only what the service itself calls is called here; nothing is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -75,6 +74,6 @@ impl Pages for Still {
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
         let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
-        Ok(Page { texts, waited: Duration::ZERO })
+        Ok(Page { texts, ..Page::default() })
     }
 }

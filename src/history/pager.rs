@@ -26,6 +26,7 @@
 //! dropped pager asks for nothing more.
 
 mod flight;
+mod pace;
 mod run;
 mod sweep;
 #[cfg(test)]
@@ -72,7 +73,9 @@ const THIN: u32 = 2;
 pub(super) struct Page {
     /// The messages' own texts.
     pub(super) texts: Vec<Bytes>,
-    /// How long its orders waited for seats of the quota.
+    /// How long it took.
+    pub(super) took: Duration,
+    /// How much of that its orders waited for seats of the quota.
     pub(super) waited: Duration,
 }
 
@@ -117,7 +120,7 @@ impl Series {
     /// A series whose first page is at that offset.
     fn new(filter: Filter, offset: u64, overlap: usize) -> Self {
         let reach = offset.saturating_add(overlap as u64);
-        Self { filter, reach, overlap, flight: Flight::new(), calm: 0, trouble: 0, thin: 0 }
+        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, thin: 0 }
     }
 
     /// Another series in its place. What is under way is given up; how much may be is known.
