@@ -59,7 +59,7 @@ use self::witness::Witness;
 use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
-use crate::names::{AppId, Stream};
+use crate::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Error, LogKey, Quarantined, Store};
 use crate::task::Tasks;
 
@@ -153,6 +153,31 @@ impl Events {
     /// See [`ReadError`].
     pub async fn read(&self, app: &AppId, stream: Stream, read: Read) -> Result<Delivery, ReadError> {
         self.log(app, stream)?.read(read, self.0.tasks.stopping()).await
+    }
+
+    /// A reader of a subscription comes back and says that it has all up to `last` that it was given. In the response
+    /// that was given back and holds `last`, that part is settled, and nobody else's; what counts as handed over after
+    /// `last` is given again. So one reader gets each event once across reconnects, competing readers at least once.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or `last` is older than what is kept or no place in the log.
+    pub fn resume(&self, app: &AppId, stream: Stream, name: &SubscriptionName, last: Cursor) -> Result<(), ReadError> {
+        let log = self.log(app, stream)?;
+        let last = log.at(last)?;
+        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume(last);
+        Ok(())
+    }
+
+    /// Sets a subscription to another place; durable on return. What is under way to its readers is of no account any
+    /// more.
+    ///
+    /// # Errors
+    /// When there is no such subscription, `to` is no place in the log, or the store fails.
+    pub async fn seek(&self, app: &AppId, stream: Stream, name: &SubscriptionName, to: From) -> Result<(), ReadError> {
+        let log = self.log(app, stream)?;
+        let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
+        let at = log.place(to).await?;
+        Ok(subscription.seek(at, &*self.0.store).await?)
     }
 
     /// The responses of a stream that could not be read, newest first, at most `most`.

@@ -42,6 +42,8 @@ pub enum Refusal {
     CursorExpired {
         /// The place before the oldest event kept.
         earliest: String,
+        /// How many entries after the cursor are gone, as far as that is known.
+        lost: Option<u64>,
     },
     /// No such history handle, or not this client's, or expired.
     NoSuchHandle,

@@ -1,9 +1,11 @@
 //! [`Claims`]: which entries of a log a subscription has handed over, has under way, and has been given back.
 //!
 //! Invariants: every entry is in exactly one of four states: handed over, under way (in a response), given back (by a
-//! response that failed), or fresh (not yet claimed, from `fresh` on). Ranges are half open and never empty; ranges given
-//! back are merged with their neighbours. An entry claimed is claimed by one reader. [`Claims::low`] is the last entry
-//! below which all are handed over: what is stored, so that a restart gives again at most what was above it.
+//! response that failed), or fresh (not yet claimed, from `fresh` on). Ranges are half open and never empty. An entry
+//! claimed is claimed by one reader. What different responses gave back is never merged, nor taken as one: so that a
+//! reader who comes back and says how far it got ([`Claims::resume`]) speaks for nobody else's entries. [`Claims::low`] is
+//! the last entry below which all are handed over: what is stored, so that a restart gives again at most what was above
+//! it.
 //!
 //! Handed-over ranges above the low-water mark are not kept: they are what lies between the other kinds.
 
@@ -17,7 +19,7 @@ pub(super) struct Claims {
     fresh: u64,
     /// Start and end of what is under way.
     under_way: BTreeMap<u64, u64>,
-    /// Start and end of what was given back.
+    /// Start and end of what each response gave back.
     given_back: BTreeMap<u64, u64>,
 }
 
@@ -38,7 +40,7 @@ impl Claims {
         self.fresh - 1
     }
 
-    /// Takes up to `limit` entries before `next`: what was given back first, then fresh ones.
+    /// Takes up to `limit` entries before `next`: of what one response gave back, if there is any, else fresh ones.
     pub(super) fn take(&mut self, next: u64, limit: u64) -> Option<Range<u64>> {
         let range = match self.given_back.pop_first() {
             Some((start, end)) => {
@@ -69,17 +71,56 @@ impl Claims {
     /// Says that what was taken (by its start) was not handed over.
     pub(super) fn give_back(&mut self, start: u64) {
         if let Some(end) = self.under_way.remove(&start) {
-            self.put_back(start, end);
+            self.given_back.insert(start, end);
         }
     }
 
-    /// Gives back the part from `at` on of what was taken (by its start).
+    /// Gives back the part from `at` on of what was taken (by its start). No response held it.
     pub(super) fn shorten(&mut self, start: u64, at: u64) {
         let Some(end) = self.under_way.get_mut(&start) else { return };
         if start < at && at < *end {
             let rest = std::mem::replace(end, at);
-            self.put_back(at, rest);
+            if rest == self.fresh {
+                self.fresh = at;
+            } else {
+                self.given_back.insert(at, rest);
+            }
         }
+    }
+
+    /// A reader says that it has all up to `last` that it was given. So of what one response gave back, that part is
+    /// handed over if `last` lies in it; and what counts as handed over after `last` is given back: the reader, whose
+    /// responses end at `last`, did not get it, or another reader gets it twice.
+    pub(super) fn resume(&mut self, last: u64) {
+        let after = last.saturating_add(1);
+        if let Some((&start, &end)) = self.given_back.range(..after).next_back()
+            && last < end
+        {
+            self.given_back.remove(&start);
+            if after < end {
+                self.given_back.insert(after, end);
+            }
+        }
+        let mut at = after;
+        let mut again = Vec::new();
+        // What holds `after`, and all that follows, in order: between them lies what was handed over.
+        while at < self.fresh {
+            let (start, end) = self.held_from(at).unwrap_or((self.fresh, self.fresh));
+            if at < start {
+                again.push((at, start));
+            }
+            at = end;
+        }
+        self.given_back.extend(again);
+    }
+
+    /// Of what is under way or given back, the first that ends after `at`.
+    fn held_from(&self, at: u64) -> Option<(u64, u64)> {
+        let first = |ranges: &BTreeMap<u64, u64>| {
+            let holds = ranges.range(..=at).next_back().filter(|&(_, &end)| at < end);
+            holds.or_else(|| ranges.range(at..).next()).map(|(&start, &end)| (start, end))
+        };
+        [first(&self.under_way), first(&self.given_back)].into_iter().flatten().min()
     }
 
     /// Retention removed all before `earliest`: they count as handed over. Says how many were not. What is under way is
@@ -113,23 +154,6 @@ impl Claims {
     /// How many entries are under way.
     pub(super) fn in_flight(&self) -> u64 {
         self.under_way.iter().map(|(start, end)| end - start).sum()
-    }
-
-    fn put_back(&mut self, mut start: u64, mut end: u64) {
-        if let Some((&before, &its_end)) = self.given_back.range(..start).next_back()
-            && its_end == start
-        {
-            start = before;
-        }
-        if let Some(its_end) = self.given_back.remove(&end) {
-            end = its_end;
-        }
-        if end == self.fresh {
-            self.given_back.remove(&start);
-            self.fresh = start;
-        } else {
-            self.given_back.insert(start, end);
-        }
     }
 }
 

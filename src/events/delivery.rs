@@ -23,6 +23,7 @@ pub enum From {
     Earliest,
     Latest,
     Since(UnixMillis),
+    After(Cursor),
 }
 
 /// From where to read.
@@ -101,6 +102,8 @@ pub enum ReadError {
     Expired {
         /// The place before the oldest entry kept: read after this.
         earliest: Cursor,
+        /// How many entries after the cursor are gone; `None` when it is of another store, which says nothing.
+        lost: Option<u64>,
     },
     /// The cursor is no place in this log (ahead of its end).
     #[error("the cursor is ahead of the log")]
@@ -108,6 +111,9 @@ pub enum ReadError {
     /// This app does not have this stream.
     #[error("the stream is not read for this app")]
     NoSuchStream,
+    /// The stream has no such subscription.
+    #[error("the stream has no such subscription")]
+    NoSuchSubscription,
     /// The stream has as many subscriptions as it may have, or as this client may make.
     #[error("the stream has too many subscriptions")]
     TooManySubscriptions,

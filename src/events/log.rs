@@ -244,15 +244,39 @@ impl Log {
         Ok(subscription)
     }
 
+    /// The subscription of that name, if there is one.
+    pub(super) fn known(&self, name: &SubscriptionName) -> Option<Arc<Subscription>> {
+        lock(&self.subscriptions).get(name).cloned()
+    }
+
     /// The last entry before the place where a new subscription begins.
-    async fn place(&self, from: From) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// When the store fails, or a cursor is no place in this log.
+    pub(super) async fn place(&self, from: From) -> Result<u64, ReadError> {
         let (earliest, next) = self.range();
         let first = match from {
             From::Earliest => earliest,
             From::Latest => next,
             From::Since(time) => self.first_since(time).await?.max(earliest).min(next),
+            From::After(cursor) => return self.at(cursor),
         };
         Ok(first.saturating_sub(1))
+    }
+
+    /// The entry a cursor stands at.
+    ///
+    /// # Errors
+    /// When it is older than what is kept, of another store, or ahead of the log.
+    pub(super) fn at(&self, cursor: Cursor) -> Result<u64, ReadError> {
+        let (earliest, next) = self.range();
+        let at = cursor.at.0;
+        // Before the comparison with the end: a cursor of another store says nothing about this one.
+        let lost = (cursor.epoch == self.store.epoch()).then(|| (earliest - 1).saturating_sub(at));
+        if lost != Some(0) {
+            return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost });
+        }
+        if at >= next { Err(ReadError::Ahead) } else { Ok(at) }
     }
 
     async fn first_since(&self, time: UnixMillis) -> Result<u64, Error> {

@@ -57,14 +57,8 @@ impl Log {
         let mut at = cursor.at.0;
         loop {
             changes.mark_unchanged();
-            let (earliest, next) = self.range();
-            // Before the comparison with the end: a cursor of another store says nothing about this one.
-            if cursor.epoch != self.store.epoch() || at.saturating_add(1) < earliest {
-                return Err(ReadError::Expired { earliest: self.cursor(earliest - 1) });
-            }
-            if at >= next {
-                return Err(ReadError::Ahead);
-            }
+            self.at(Cursor { at: Sequence(at), ..cursor })?;
+            let (_, next) = self.range();
             let wanted = at + 1..next.min(at + 1 + terms.looks_at());
             if wanted.is_empty() {
                 if !terms.wait(&mut changes, std::future::pending()).await {

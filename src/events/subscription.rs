@@ -39,6 +39,8 @@ pub(super) struct Subscription {
 
 struct State {
     claims: Claims,
+    /// How often it was set to another place: claims from before then say nothing any more.
+    seeks: u64,
     /// Retention has cut entries off, and no reader was told yet.
     cut_off: bool,
 }
@@ -65,7 +67,7 @@ impl Subscription {
         Arc::new(Self {
             name,
             log: log.clone(),
-            state: Mutex::new(State { claims: Claims::new(at), cut_off: false }),
+            state: Mutex::new(State { claims: Claims::new(at), seeks: 0, cut_off: false }),
             given_back: Notify::new(),
             stored: tokio::sync::Mutex::new(stored.then_some(at)),
             is_stored: AtomicBool::new(stored),
@@ -85,7 +87,34 @@ impl Subscription {
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
         let tells_cut_off = std::mem::take(&mut state.cut_off);
-        Some(Claim { subscription: Arc::clone(self), range, events: 0, tells_cut_off, settled: false })
+        let seeks = state.seeks;
+        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, tells_cut_off, settled: false })
+    }
+
+    /// A reader says that it has all up to `last` that it was given: see [`Claims::resume`].
+    pub(super) fn resume(self: &Arc<Self>, last: u64) {
+        self.change(|state| state.claims.resume(last));
+        self.given_back.notify_waiters();
+    }
+
+    /// Goes to another place: all up to `at` is handed over, and nothing after it. What is under way is of no account
+    /// any more, whatever becomes of it. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails. Then the place has changed until the gateway ends.
+    pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
+        {
+            let mut state = lock(&self.state);
+            state.seeks += 1;
+            state.claims = Claims::new(at);
+            state.cut_off = false;
+        }
+        self.given_back.notify_waiters();
+        let saved = self.save(store).await;
+        if saved.is_err() {
+            self.saver.list(self);
+        }
+        saved
     }
 
     /// The last entry ever claimed.
@@ -160,6 +189,8 @@ impl Meters {
 pub(super) struct Claim {
     subscription: Arc<Subscription>,
     range: Range<u64>,
+    /// Of which place of the subscription: see [`State::seeks`].
+    seeks: u64,
     /// Events on their way in a response.
     events: u64,
     tells_cut_off: bool,
@@ -179,7 +210,11 @@ impl Claim {
     /// Gives back the entries from `at` on.
     pub(super) fn shorten(&mut self, at: u64) {
         if self.range.start < at && at < self.range.end {
-            lock(&self.subscription.state).claims.shorten(self.range.start, at);
+            let mut state = lock(&self.subscription.state);
+            if state.seeks == self.seeks {
+                state.claims.shorten(self.range.start, at);
+            }
+            drop(state);
             self.range.end = at;
             self.subscription.given_back.notify_waiters();
         }
@@ -193,7 +228,12 @@ impl Claim {
     /// The entries were handed over, or hold nothing that this reader wants.
     pub(super) fn settle(mut self) {
         self.settled = true;
-        self.subscription.change(|state| state.claims.settle(self.range.start));
+        let (seeks, start) = (self.seeks, self.range.start);
+        self.subscription.change(|state| {
+            if state.seeks == seeks {
+                state.claims.settle(start);
+            }
+        });
         self.subscription.meters.delivered.inc_by(self.events);
     }
 }
@@ -205,8 +245,10 @@ impl Drop for Claim {
         }
         {
             let mut state = lock(&self.subscription.state);
-            state.claims.give_back(self.range.start);
-            state.cut_off |= self.tells_cut_off;
+            if state.seeks == self.seeks {
+                state.claims.give_back(self.range.start);
+                state.cut_off |= self.tells_cut_off;
+            }
         }
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();

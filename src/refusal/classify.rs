@@ -27,9 +27,9 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         let cause = error.to_string();
         match error {
-            ReadError::Expired { earliest } => Self::CursorExpired { earliest: earliest.to_string() },
+            ReadError::Expired { earliest, lost } => Self::CursorExpired { earliest: earliest.to_string(), lost },
             ReadError::Ahead => Self::bad("after: the cursor is no place in this stream"),
-            ReadError::NoSuchStream => Self::NoSuchRoute,
+            ReadError::NoSuchStream | ReadError::NoSuchSubscription => Self::NoSuchRoute,
             ReadError::TooManySubscriptions => Self::bad("subscription: the stream has as many as it may have"),
             ReadError::Store(_) => Self::Unavailable(cause),
         }

@@ -28,6 +28,8 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     earliest: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<&'a str>,
 }
 
@@ -46,7 +48,11 @@ impl Refusal {
             result: "failed",
             request_id: id.as_str(),
             earliest: match self {
-                Self::CursorExpired { earliest } => Some(earliest),
+                Self::CursorExpired { earliest, .. } => Some(earliest),
+                _ => None,
+            },
+            lost: match self {
+                Self::CursorExpired { lost, .. } => *lost,
                 _ => None,
             },
             location: match self {

@@ -109,7 +109,7 @@ fn expected(name: &str) -> &'static str {
         "subscription" => "1 to 128 of A-Z a-z 0-9 _ - .",
         "limit" => "1 to 1000",
         "wait" => "a duration such as 20s",
-        "from" => "earliest, latest or an RFC 3339 time",
+        "from" => "earliest, latest, an RFC 3339 time or a cursor",
         _ => "a cursor of this gateway",
     }
 }
@@ -134,9 +134,12 @@ fn start(text: &str) -> Option<From> {
     match text {
         "earliest" => Some(From::Earliest),
         "latest" => Some(From::Latest),
-        time => {
-            let time: jiff::Timestamp = time.parse().ok()?;
-            Some(From::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
-        }
+        text => match text.parse() {
+            Ok(cursor) => Some(From::After(cursor)),
+            Err(_) => {
+                let time: jiff::Timestamp = text.parse().ok()?;
+                Some(From::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
+            }
+        },
     }
 }

@@ -13,12 +13,16 @@ enum Step {
     GiveBack(usize),
     Shorten(usize, u64),
     Cut(u64),
+    /// So many entries before the end.
+    Resume(u64),
     Restart,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Entry {
-    Waiting,
+    Fresh,
+    /// Given back, by which response.
+    Back(u32),
     UnderWay,
     Done,
 }
@@ -35,6 +39,7 @@ fn steps(faults: bool) -> impl Strategy<Value = Vec<Step>> {
         (0..8usize).prop_map(Step::GiveBack),
         (0..8usize, 1..10u64).prop_map(|(which, by)| Step::Shorten(which, by)),
         (0..20u64).prop_map(Step::Cut),
+        (0..60u64).prop_map(Step::Resume),
         Just(Step::Restart),
     ];
     prop::collection::vec(prop_oneof![3 => good, u32::from(faults) => bad], 0..120)
@@ -44,6 +49,7 @@ fn steps(faults: bool) -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     entries: Vec<Entry>,
     earliest: u64,
+    responses: u32,
 }
 
 impl Model {
@@ -53,33 +59,71 @@ impl Model {
         }
     }
 
+    fn give_back(&mut self, range: &Range<u64>) {
+        self.responses += 1;
+        self.set(range, Entry::Back(self.responses));
+    }
+
     fn low(&self) -> u64 {
         self.entries.iter().take_while(|entry| **entry == Entry::Done).count() as u64 - 1
     }
 
-    fn count(&self, of: Entry) -> u64 {
-        self.entries.iter().filter(|entry| **entry == of).count() as u64
+    /// The first entry that was never claimed.
+    fn fresh(&self) -> u64 {
+        self.entries.iter().rposition(|entry| *entry != Entry::Fresh).map_or(0, |last| last as u64 + 1)
+    }
+
+    fn count(&self, of: impl Fn(Entry) -> bool) -> u64 {
+        self.entries.iter().filter(|entry| of(**entry)).count() as u64
+    }
+
+    /// What the next take of so many is to get.
+    fn next(&self, limit: u64) -> Option<Range<u64>> {
+        let is_waiting = |entry: &Entry| matches!(entry, Entry::Fresh | Entry::Back(_));
+        let first = self.entries.iter().position(is_waiting)?;
+        let run = self.entries[first..].iter().take_while(|entry| **entry == self.entries[first]).count() as u64;
+        Some(first as u64..first as u64 + run.min(limit))
+    }
+
+    fn cut(&mut self, earliest: u64) -> u64 {
+        self.earliest = earliest;
+        let gone = self.entries[..earliest as usize].iter_mut();
+        gone.filter(|e| matches!(e, Entry::Fresh | Entry::Back(_))).map(|entry| *entry = Entry::Done).count() as u64
+    }
+
+    fn resume(&mut self, last: u64) {
+        if let Entry::Back(response) = self.entries[last as usize] {
+            for at in 0..=last as usize {
+                if self.entries[at] == Entry::Back(response) {
+                    self.entries[at] = Entry::Done;
+                }
+            }
+        }
+        let mut before = Entry::Fresh;
+        for at in last + 1..self.fresh() {
+            let entry = self.entries[at as usize];
+            if entry == Entry::Done {
+                self.responses += u32::from(before != Entry::Done);
+                self.entries[at as usize] = Entry::Back(self.responses);
+            }
+            before = entry;
+        }
     }
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let mut claims = Claims::new(0);
-    let mut model = Model { entries: vec![Entry::Done], earliest: 1 };
+    let mut model = Model { entries: vec![Entry::Done], earliest: 1, responses: 0 };
     let mut taken = Vec::<Range<u64>>::new();
     let pick = |which: usize, taken: &[Range<u64>]| if taken.is_empty() { None } else { Some(which % taken.len()) };
     for step in steps {
         let next = model.entries.len() as u64;
         match step {
-            Step::Append(n) => model.entries.extend((0..n).map(|_| Entry::Waiting)),
+            Step::Append(n) => model.entries.extend((0..n).map(|_| Entry::Fresh)),
             Step::Take(limit) => {
                 let got = claims.take(next, limit);
-                let first = model.entries.iter().position(|entry| *entry == Entry::Waiting);
-                prop_assert_eq!(got.as_ref().map(|range| range.start as usize), first, "the first that waits");
+                prop_assert_eq!(&got, &model.next(limit), "the first that waits, of one response");
                 if let Some(range) = got {
-                    prop_assert!(range.end - range.start <= limit);
-                    for at in range.clone() {
-                        prop_assert_eq!(model.entries[at as usize], Entry::Waiting);
-                    }
                     model.set(&range, Entry::UnderWay);
                     taken.push(range);
                 }
@@ -95,7 +139,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if let Some(which) = pick(which, &taken) {
                     let range = taken.swap_remove(which);
                     claims.give_back(range.start);
-                    model.set(&range, Entry::Waiting);
+                    model.give_back(&range);
                 }
             }
             Step::Shorten(which, by) => {
@@ -104,34 +148,57 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     let at = range.start + by;
                     claims.shorten(range.start, at);
                     if at < range.end {
-                        model.set(&(at..range.end), Entry::Waiting);
-                        range.end = at;
+                        let rest = at..std::mem::replace(&mut range.end, at);
+                        if rest.end == model.fresh() {
+                            model.set(&rest, Entry::Fresh);
+                        } else {
+                            model.give_back(&rest);
+                        }
                     }
                 }
             }
             Step::Cut(by) => {
-                model.earliest = (model.earliest + by).min(next);
-                let gone = &mut model.entries[..model.earliest as usize];
-                let lost = gone.iter_mut().filter(|entry| **entry == Entry::Waiting).map(|e| *e = Entry::Done).count();
-                prop_assert_eq!(claims.cut(model.earliest), lost as u64);
+                let lost = model.cut((model.earliest + by).min(next));
+                prop_assert_eq!(claims.cut(model.earliest), lost);
+            }
+            Step::Resume(before_end) => {
+                let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
+                claims.resume(last);
+                model.resume(last);
             }
             Step::Restart => {
                 let low = claims.low();
                 claims = Claims::new(low);
                 taken.clear();
-                let end = model.entries.len() as u64;
-                model.set(&(low + 1..end), Entry::Waiting);
+                model.set(&(low + 1..next), Entry::Fresh);
                 claims.cut(model.earliest);
                 let gone = &mut model.entries[..model.earliest as usize];
                 gone.iter_mut().for_each(|entry| *entry = Entry::Done);
             }
         }
         prop_assert_eq!(claims.low(), model.low());
-        prop_assert_eq!(claims.in_flight(), model.count(Entry::UnderWay));
+        prop_assert_eq!(claims.in_flight(), model.count(|entry| entry == Entry::UnderWay));
         let next = model.entries.len() as u64;
-        prop_assert_eq!(claims.lag(next), model.count(Entry::Waiting) + model.count(Entry::UnderWay));
+        prop_assert_eq!(claims.lag(next), model.count(|entry| entry != Entry::Done));
     }
     Ok(())
+}
+
+#[test]
+fn one_who_resumes_speaks_for_its_own_response_and_for_no_other() {
+    let mut claims = Claims::new(0);
+    let (of_one, of_another) = (claims.take(21, 10).unwrap(), claims.take(21, 10).unwrap());
+    assert_eq!((of_one, of_another), (1..11, 11..21));
+    claims.give_back(1);
+    claims.give_back(11);
+    claims.resume(14);
+    assert_eq!(claims.take(21, 20), Some(1..11), "the other's, of which this one says nothing");
+    assert_eq!(claims.take(21, 20), Some(15..21));
+    claims.settle(1);
+    claims.settle(15);
+    assert_eq!(claims.low(), 20);
+    claims.resume(17);
+    assert_eq!(claims.take(21, 20), Some(18..21), "written to a caller that never got it");
 }
 
 proptest! {

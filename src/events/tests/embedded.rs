@@ -59,7 +59,7 @@ async fn what_retention_removed_is_gone_for_cursors_and_subscriptions() {
     rig.log().trim().await.unwrap();
     let earliest = rig.log().range().0;
     assert!(earliest > 1 && earliest < 2001, "{earliest}");
-    let expired = ReadError::Expired { earliest: rig.log().cursor(earliest - 1) };
+    let expired = ReadError::Expired { earliest: rig.log().cursor(earliest - 1), lost: Some(earliest - 1) };
     assert_eq!(rig.read(read).await.unwrap_err(), expired);
     assert_eq!(rig.take(by("a", 1)).await, numbers(earliest - 1..earliest));
     let rig = rig.restart().await;

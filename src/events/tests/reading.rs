@@ -105,7 +105,7 @@ async fn a_cursor_moves_nothing_and_says_when_it_is_no_place() {
         assert_eq!(rig.read(after(rig.log().cursor(ahead), 4)).await.unwrap_err(), ReadError::Ahead);
     }
     let other = Cursor { epoch: 1, ..first.next };
-    let expired = ReadError::Expired { earliest: rig.log().cursor(0) };
+    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
     assert_eq!(rig.read(after(other, 4)).await.unwrap_err(), expired);
     let none = rig.events.read(&app(), Stream::ChannelEvents, by("x", 1)).await;
     assert_eq!(none.unwrap_err(), ReadError::NoSuchStream);
@@ -139,7 +139,8 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     rig.append(10..12).await;
     tokio::time::sleep(Duration::from_secs(1000)).await;
     let read = Read { place: Place::After(cursor), ..by("x", 10) };
-    assert_eq!(rig.read(read).await.unwrap_err(), ReadError::Expired { earliest: rig.log().cursor(10) });
+    let expired = ReadError::Expired { earliest: rig.log().cursor(10), lost: Some(8) };
+    assert_eq!(rig.read(read).await.unwrap_err(), expired);
     assert!(rig.metric(r#"events_cut_off_total{app="app",stream="user_events",subscription="a"} 8"#));
     assert!(rig.metric(r#"subscription_lag_events{app="app",stream="user_events",subscription="a"} 2"#));
     let native = Read { markers: true, ..by("a", 1) };

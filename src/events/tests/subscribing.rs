@@ -82,6 +82,49 @@ async fn no_client_can_make_all_the_subscriptions_there_may_be() {
     assert!(rig.read(of_one(7)).await.is_ok(), "its own that are there");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_resumes_gets_each_event_once_and_takes_none_of_anothers() {
+    let rig = Rig::quiet().await;
+    rig.append(0..30).await;
+    let name = SubscriptionName::parse("a").unwrap();
+    let resume = |last| rig.events.resume(&app(), STREAM, &name, rig.log().cursor(last));
+    assert_eq!(resume(0), Err(ReadError::NoSuchSubscription));
+    let (mine, others) = (rig.read(by("a", 10)).await.unwrap(), rig.read(by("a", 10)).await.unwrap());
+    drop((mine, others));
+    resume(14).unwrap();
+    assert_eq!(rig.take(by("a", 10)).await, numbers(0..10));
+    assert_eq!(rig.take(by("a", 10)).await, numbers(14..20));
+    assert_eq!(rig.take(by("a", 10)).await, numbers(20..30));
+    resume(25).unwrap();
+    assert_eq!(rig.take(by("a", 10)).await, numbers(25..30), "handed over, and yet it never came");
+    assert_eq!(resume(31), Err(ReadError::Ahead));
+    assert!(matches!(
+        rig.events.resume(&app(), STREAM, &name, Cursor { epoch: 1, ..rig.log().cursor(1) }),
+        Err(ReadError::Expired { lost: None, .. })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_moves_a_subscription_either_way_and_what_was_under_way_does_not_move_it_back() {
+    let rig = Rig::quiet().await;
+    rig.append(0..10).await;
+    let name = SubscriptionName::parse("a").unwrap();
+    let (kept, lost) = (rig.read(by("a", 3)).await.unwrap(), rig.read(by("a", 3)).await.unwrap());
+    let seek = async |rig: &Rig, to| rig.events.seek(&app(), STREAM, &name, to).await;
+    seek(&rig, From::After(rig.log().cursor(8))).await.unwrap();
+    kept.receipt.handed_over();
+    drop(lost);
+    assert_eq!(rig.take(by("a", 10)).await, numbers(8..10));
+    seek(&rig, From::Earliest).await.unwrap();
+    let rig = rig.kill().await;
+    assert_eq!(rig.take(by("a", 10)).await, numbers(0..10), "durable when it is answered");
+    assert_eq!(seek(&rig, From::After(rig.log().cursor(11))).await, Err(ReadError::Ahead));
+    let unknown = SubscriptionName::parse("b").unwrap();
+    let refused = rig.events.seek(&app(), STREAM, &unknown, From::Latest).await;
+    assert_eq!(refused, Err(ReadError::NoSuchSubscription));
+    assert_eq!(rig.take(from(From::After(rig.log().cursor(7)), by("b", 10))).await, numbers(7..10));
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Append(u64),
