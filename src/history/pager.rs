@@ -340,7 +340,7 @@ impl<P: Pages> Pager<P> {
     fn poll_series(&mut self, cx: &mut Context<'_>) -> bool {
         let series = &mut self.series;
         while series.flight.is_empty()
-            || (series.flight.has_room() && self.left > series.flight.len() * series.stride())
+            || (self.left > series.flight.len() * series.stride() && series.flight.has_room(cx))
         {
             let offset = series.reach.saturating_sub(series.overlap as u64);
             series.reach = offset.saturating_add(PAGE as u64);

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
+use tokio::time::{Sleep, sleep};
 
 use super::pace::{self, Pace};
 use super::{Error, PAGE, Page};
@@ -37,6 +38,8 @@ pub(super) struct Flight {
     /// How many were taken: the number of the first slot.
     taken: u64,
     pace: Pace,
+    /// Until the next may be begun.
+    pause: Option<Pin<Box<Sleep>>>,
     /// Bytes of those that have ended.
     held: usize,
     largest: usize,
@@ -73,8 +76,19 @@ impl Flight {
         self.slots.is_empty()
     }
 
-    /// Whether another may be begun.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether another may be begun. If it is only too early for that, the task is woken when it is not.
+    pub(super) fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.has_space() {
+            return false;
+        }
+        if let Some(pause) = self.pace.pause() {
+            let sleep = self.pause.insert(Box::pin(sleep(pause)));
+            return sleep.as_mut().poll(cx).is_ready();
+        }
+        true
+    }
+
+    fn has_space(&self) -> bool {
         let bytes = self.held + (self.running.len() + 1) * self.largest;
         !self.at_end
             && self.running.len() < self.pace.most()
@@ -85,6 +99,7 @@ impl Flight {
     /// Begins the page at that offset.
     pub(super) fn begin(&mut self, offset: u64, page: impl Future<Output = Ended> + Send + 'static) {
         let number = self.taken + self.slots.len() as u64;
+        self.pace.begun();
         self.slots.push_back(Slot { offset, ended: None });
         self.running.push(Running { number, page: page.boxed() });
     }
@@ -125,7 +140,12 @@ impl Flight {
         self.at_end = true;
         self.slots.truncate(usize::try_from(number - self.taken).unwrap_or(usize::MAX).saturating_add(1));
         self.running = std::mem::take(&mut self.running).into_iter().filter(|page| page.number < number).collect();
-        self.held = self.slots.iter().filter_map(|slot| slot.ended.as_ref()?.as_ref().ok()).map(|page| bytes_of(&page.texts)).sum();
+        self.held = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.ended.as_ref()?.as_ref().ok())
+            .map(|page| bytes_of(&page.texts))
+            .sum();
     }
 
     /// Moves those that run to their ends, so that none keeps a seat because nobody asks for it.

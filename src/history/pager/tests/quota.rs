@@ -72,15 +72,59 @@ async fn export(metered: &Arc<Metered>, direction: Direction) -> Duration {
     began.elapsed()
 }
 
+/// The least that it can take of the quota's own time: a seat is in use for a window and a round trip.
+fn possible(latency: u64) -> f64 {
+    1.0 + latency as f64 / 1000.0
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_export_takes_little_longer_than_the_quota_itself_does() {
-    for (rate, latency, in_progress, pages) in
-        [(10, 50, 0, 400), (20, 50, 0, 1000), (100, 50, 0, 3000), (100, 20, 0, 3000), (100, 400, 0, 3000), (20, 50, 1, 300), (100, 50, 1, 3000), (100, 50, 1, 9000)]
-    {
-        let metered = Arc::new(Metered { ..Metered::new(pages * 100, rate, latency, in_progress) });
+    for (rate, latency, in_progress, pages, over) in [
+        (10, 50, 0, 300, 1.05),
+        (20, 50, 0, 600, 1.05),
+        (100, 50, 0, 1500, 1.05),
+        // The first seconds, in which it is found out how many pages must run, count for more here.
+        (100, 400, 0, 3000, 1.1),
+        (100, 50, 1, 2000, 1.2),
+    ] {
+        let metered = Arc::new(Metered::new(pages * 100, rate, latency, in_progress));
         let took = export(&metered, Direction::Asc).await;
         let own = Duration::from_secs(pages * (1 + in_progress as u64)) / rate;
         let ratio = took.as_secs_f64() / own.as_secs_f64();
-        println!("{rate}/s {latency} ms, {in_progress} in progress: {ratio:.3} with {} pages of {pages}", metered.pages.load(Ordering::Relaxed));
+        assert!(
+            ratio < possible(latency) * over,
+            "{rate} a second at {latency} ms: {ratio:.3} times the quota's own time"
+        );
+        assert!(latency > 50 || in_progress > 0 || ratio < 1.1, "{ratio:.3}");
+        let begun = metered.pages.load(Ordering::Relaxed) as u64;
+        assert!(begun < pages + pages / 30 + 150, "{begun} pages for {pages}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_hardly_wait_beside_an_export_and_the_clients_own_orders_little_longer() {
+    for rate in [10, 20, 100] {
+        let metered = Arc::new(Metered::new(u64::from(rate) * 20_000, rate, 50, 0));
+        for name in ["other", "export"] {
+            let payer = payer(name);
+            let mut waits = Vec::new();
+            let asking = async {
+                sleep(Duration::from_secs(8)).await;
+                for _ in 0..50 {
+                    sleep(Duration::from_millis(373)).await;
+                    waits.push(metered.exchange(&metered.create, &payer).await);
+                }
+            };
+            tokio::select! {
+                took = export(&metered, Direction::Asc) => panic!("over after {took:?}"),
+                () = asking => {}
+            }
+            waits.sort_unstable();
+            let (turn, half, most) = (Duration::from_secs(1) / rate, waits[25], waits[40]);
+            assert!(
+                half < turn * 4 && most < Duration::from_millis(600),
+                "{name} at {rate} a second: {half:?}, {most:?}"
+            );
+        }
     }
 }
