@@ -9,7 +9,8 @@ use futures_util::FutureExt as _;
 
 use super::Error;
 use super::pager::{Page, Pager, Pages};
-use super::query;
+use super::{cursor, query};
+use crate::names::AppId;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.
@@ -61,6 +62,23 @@ pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error>
 /// What they are refused for.
 pub fn count(query: &[(String, String)]) -> Result<Filter, Error> {
     query::parse_count(query)
+}
+
+/// Reads a stream's parameters, and its cursor when it has one.
+///
+/// # Errors
+/// What they are refused for.
+pub fn stream(query: &[(String, String)]) -> Result<Understood, Error> {
+    let (query, cursor) = query::parse_stream(query)?;
+    if let Some(text) = cursor {
+        cursor::read(
+            text,
+            cursor::question(&AppId::parse("a1").map_err(|_| Error::NoSuchHandle)?, &query),
+            query.direction,
+        )?;
+    }
+    let query::Query { filter, offset, limit, direction } = query;
+    Ok(Understood { filter, offset, limit, direction })
 }
 
 struct Still {
