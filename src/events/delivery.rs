@@ -85,6 +85,12 @@ pub struct Delivery {
 pub struct Receipt(pub(super) Option<Claim>);
 
 impl Receipt {
+    /// Of entries that nobody has claimed.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self(None)
+    }
+
     /// The reader has all of it: the subscription's cursor moves.
     pub fn handed_over(self) {
         if let Some(claim) = self.0 {
