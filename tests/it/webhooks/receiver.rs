@@ -27,6 +27,8 @@ pub(super) struct Seen {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) at: Instant,
+    /// What it was answered; 0 for nothing.
+    pub(super) answered: u16,
 }
 
 impl Seen {
@@ -151,9 +153,13 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Respons
     // A try that the gateway gave up in the middle is none.
     let Ok(body) = body.collect().await else { return Ok(Response::default()) };
     let path = head.uri.path().to_owned();
-    let seen = Seen { path, headers: head.headers, body: body.to_bytes(), at: Instant::now() };
+    let mut seen = Seen { path, headers: head.headers, body: body.to_bytes(), at: Instant::now(), answered: 0 };
     let next = inner.next.lock().unwrap().pop_front();
     let answer = next.unwrap_or_else(|| (inner.rule.lock().unwrap())(&seen));
+    seen.answered = match answer {
+        Answer::Status(status) | Answer::With(status, ..) => status,
+        Answer::Never => 0,
+    };
     inner.seen.send_modify(|all| all.push(seen));
     let mut response = Response::new(Full::new(Bytes::from_static(b"whatever an endpoint says")));
     match answer {
