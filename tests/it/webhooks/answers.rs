@@ -6,6 +6,7 @@ use rtm_gateway::clock::Clock;
 
 use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};
+use crate::issuer::{Issuer, Says};
 
 #[tokio::test]
 async fn a_failed_event_is_tried_again_under_its_id_and_nothing_overtakes_it() {
@@ -151,5 +152,20 @@ async fn a_name_that_leads_to_this_machine_is_not_asked_unless_that_is_allowed()
     let why = status.last_error.unwrap();
     assert!(why.contains("may not be asked") || why.contains("cannot be reached"), "{why}");
     assert!(receiver.seen().is_empty());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn over_tls_the_endpoint_must_be_vouched_for_by_the_configured_authority() {
+    let endpoint = Issuer::start(Says::Keys(String::new())).await;
+    let url = format!("https://{}/hook", endpoint.addr);
+    let mut rig = Rig::start(&webhook("crm", &url, "")).await;
+    rig.emit(&["a"]);
+    let status = rig.stands("crm", |status| status.last_error.is_some()).await;
+    assert!(status.last_error.unwrap().contains("certificate"), "of no public authority");
+    std::fs::write(rig.folder.path().join("ca.pem"), &endpoint.ca).unwrap();
+    rig.reload(&webhook("crm", &url, "ca_file = \"$DIR/ca.pem\"")).await;
+    rig.idle("crm").await;
+    assert!(rig.status("crm").last_delivery_at.is_some());
     rig.stop().await;
 }
