@@ -77,6 +77,7 @@ pub(super) fn written(query: &EventsQuery) -> String {
         Start::Stored(From::Earliest) => pairs.append_pair("from", "earliest"),
         Start::Stored(From::Latest) => pairs.append_pair("from", "latest"),
         Start::Stored(From::Since(at)) => pairs.append_pair("from", &at.to_string()),
+        Start::Stored(From::After(cursor)) => pairs.append_pair("from", &cursor.to_string()),
         Start::After(cursor) => pairs.append_pair("after", &cursor.to_string()),
     };
     pairs.finish()
