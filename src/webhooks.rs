@@ -116,17 +116,14 @@ impl Webhooks {
         Ok(Prepared(targets))
     }
 
-    /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, ends those that are
-    /// gone. Their places are kept. To be called when the logs of the apps are open.
+    /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, lets those rest that
+    /// are gone. Their places are kept. To be called when the logs of the apps are open.
     pub fn commit(&self, Prepared(targets): Prepared) {
         let mut running = self.running();
-        running.retain(|key, webhook| {
-            let stays = targets.contains_key(key);
-            if !stays {
-                webhook.target.send_replace(None);
-            }
-            stays
-        });
+        for (_, gone) in running.iter().filter(|(key, _)| !targets.contains_key(key)) {
+            // Its task stays: one that comes back must not meet another that still ends.
+            gone.target.send_replace(None);
+        }
         for (key, target) in targets {
             match running.get(&key) {
                 Some(webhook) => {
@@ -175,7 +172,8 @@ impl Webhooks {
 
     async fn wish(&self, app: &AppId, name: &WebhookName, wish: Wish) -> Result<(), WishError> {
         let key = (app.clone(), name.clone());
-        let commands = self.running().get(&key).map(|webhook| webhook.commands.clone());
+        let is_there = |webhook: &&Running| webhook.target.borrow().is_some();
+        let commands = self.running().get(&key).filter(is_there).map(|webhook| webhook.commands.clone());
         let commands = commands.ok_or(WishError::NoSuchWebhook)?;
         let (done, told) = oneshot::channel();
         commands.send(Command { wish, done }).await.map_err(|_| WishError::Stopping)?;

@@ -26,11 +26,16 @@ impl Route {
     #[must_use]
     pub fn operation(&self) -> Operation {
         match &self.kind {
-            Kind::Events { streams, form: Form::Vendor, .. } => match streams {
-                Streams::One(Stream::ChannelEvents) => Operation::ChannelEventsAsVendor,
-                Streams::One(Stream::UserEvents) | Streams::All => Operation::UserEventsAsVendor,
-            },
-            Kind::Events { form: Form::Native | Form::Stream, .. } => Operation::Events,
+            Kind::Events { streams: Streams::One(Stream::UserEvents), form: Form::Vendor, .. } => {
+                Operation::UserEventsAsVendor
+            }
+            Kind::Events { streams: Streams::One(Stream::ChannelEvents), form: Form::Vendor, .. } => {
+                Operation::ChannelEventsAsVendor
+            }
+            // The vendor has no route for both: `all` is of the native routes only.
+            Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
+                Operation::Events
+            }
             Kind::HistoryQuery => Operation::HistoryQuery,
             Kind::HistoryFetch { .. } => Operation::HistoryFetch,
             Kind::Count { .. } => Operation::HistoryCount,

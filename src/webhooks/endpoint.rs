@@ -1,4 +1,4 @@
-//! An [`Endpoint`]: the task of one webhook, from its first configuration to its last.
+//! An [`Endpoint`]: the task of one webhook, from its first configuration to the gateway's stop.
 //!
 //! Invariants: it alone writes the webhook's records. A change of the configuration lets tries under way end, then goes
 //! on by the new one, from where it was. Nobody else waits for it.
@@ -71,10 +71,16 @@ pub(super) enum Left {
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// Delivers until the gateway stops or the webhook is gone.
+    /// Delivers until the gateway stops; rests while the webhook is not configured.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let Some(target) = self.targets.borrow_and_update().clone() else { break };
+            let Some(target) = self.targets.borrow_and_update().clone() else {
+                self.forget_metrics();
+                match stop.run_until_cancelled(self.targets.changed()).await {
+                    Some(Ok(())) => continue,
+                    _ => break,
+                }
+            };
             if stop.run_until_cancelled(self.recall(&target)).await.is_none() {
                 break;
             }
@@ -88,6 +94,10 @@ impl Endpoint {
                 break;
             }
         }
+    }
+
+    /// Takes away what would stand still.
+    fn forget_metrics(&self) {
         let labels = self.labels();
         self.means.metrics.webhook_disabled.remove(&labels);
         self.means.metrics.webhook_in_flight.remove(&labels);

@@ -1,6 +1,7 @@
 //! The [`Intake`]: entries that were read from a stream, as units for the [`Engine`](super::engine::Engine).
 //!
-//! Invariants: what the record says is done is left out. What went out as one before the last stop goes out as one again,
+//! Invariants: what the record says is done is left out until the record is caught up with: the subscription's stored
+//! place may be older. What is given again after that (a dead letter, a seek) is wanted again. What went out as one before the last stop goes out as one again,
 //! though it comes in several reads, so that its id is the same. A unit holds on to the reads that its entries came with
 //! until it is done; a read is handed over when all that came with it is.
 
@@ -36,12 +37,15 @@ pub(super) struct Intake {
     most: usize,
     /// What waits for the rest of what it was sent with.
     partial: Option<Group>,
+    /// Up to where the record is still to be caught up with.
+    behind: Option<u64>,
 }
 
 impl Intake {
     /// Goes on from a record. No unit has more than `most` entries.
     pub(super) fn new(record: Record, most: usize) -> Self {
-        Self { record, most, partial: None }
+        let behind = (record.claimed > 0).then_some(record.claimed);
+        Self { record, most, partial: None, behind }
     }
 
     /// Those entries are given again, though they were done.
@@ -66,12 +70,12 @@ impl Intake {
         let mut open = self.partial.take();
         for entry in entries {
             let held = match self.record.of(entry.number()) {
-                Known::Done => {
+                Known::Done if self.behind.is_some() => {
                     groups.extend(open.take());
                     continue;
                 }
                 Known::Held(held) => Some(held),
-                Known::New => None,
+                Known::Done | Known::New => None,
             };
             if open.as_ref().is_some_and(|group| !group.takes(&entry, held, self.most)) {
                 groups.extend(open.take());
@@ -91,6 +95,7 @@ impl Intake {
         }
         self.record.held.retain(|held| held.first <= held.last);
         self.record.claimed = self.record.claimed.max(upto);
+        self.behind = self.behind.filter(|goal| upto < *goal);
         unused(receipt);
         groups
     }
@@ -129,3 +134,6 @@ fn unused(receipt: Arc<Receipt>) {
         receipt.handed_over();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,3 +16,4 @@ mod settings;
 mod simulator;
 mod soak_ledger;
 mod tls;
+mod webhooks;
