@@ -78,6 +78,36 @@ impl From<&ClientName> for SubscriptionName {
     }
 }
 
+impl SubscriptionName {
+    /// The place of a webhook in a stream: no caller can name it, since a caller's name holds no `$`.
+    ///
+    /// # Errors
+    /// When the webhook's name is no name, or too long for this.
+    pub fn of_webhook(webhook: &str) -> Result<Self, BadName> {
+        let name = format!("{WEBHOOK}{webhook}");
+        if name.len() > 128 { Err(BadName { max: 128 - WEBHOOK.len(), extra: "_ - ." }) } else { Self::any(&name) }
+    }
+
+    /// A name of either kind: a caller's, or a webhook's. For the store and operators, not for callers.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn any(text: &str) -> Result<Self, BadName> {
+        match text.strip_prefix(WEBHOOK) {
+            Some(webhook) => Self::parse(webhook).map(|_| Self(text.into())),
+            None => Self::parse(text),
+        }
+    }
+
+    /// Whether it is the place of a webhook.
+    #[must_use]
+    pub fn is_of_webhook(&self) -> bool {
+        self.0.starts_with(WEBHOOK)
+    }
+}
+
+const WEBHOOK: &str = "$webhook.";
+
 /// One of the vendor's two destructive event queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
@@ -252,6 +282,19 @@ mod tests {
         assert!(AppId::parse("a.b").is_err());
         assert_eq!(AppId::parse("a_B-9").unwrap().as_str(), "a_B-9");
         assert_eq!(ClientName::parse("billing.prod").unwrap().as_str(), "billing.prod");
+    }
+
+    #[test]
+    fn callers_cannot_name_the_place_of_a_webhook() {
+        let name = SubscriptionName::of_webhook("crm").unwrap();
+        assert!(name.is_of_webhook() && SubscriptionName::parse(name.as_str()).is_err());
+        assert_eq!(SubscriptionName::any(name.as_str()), Ok(name));
+        let plain = SubscriptionName::any("crm").unwrap();
+        assert!(!plain.is_of_webhook());
+        for bad in ["$webhook.", "$crm", "$webhook.$x", ""] {
+            assert!(SubscriptionName::any(bad).is_err(), "{bad}");
+        }
+        assert!(SubscriptionName::of_webhook(&"x".repeat(120)).is_err());
     }
 
     #[test]

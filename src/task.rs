@@ -23,6 +23,8 @@ pub enum Kind {
     Poller,
     /// Writes to the store. Panic: stop the gateway. Stop: last of all.
     StoreWriter,
+    /// Ends leases that are over. Panic: stop the gateway. Stop: at once.
+    Leases,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
     /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     fn is_vital(self) -> bool {
-        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Reload)
+        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Leases | Self::Reload)
     }
 }
 

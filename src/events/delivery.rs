@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::subscription::Claim;
-use super::{Cursor, Filter};
+use super::subscription::{Claim, Held};
+use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::Batch;
@@ -56,6 +56,8 @@ pub struct Read {
     pub markers: bool,
     /// Which events are wanted. The others are passed over, and the cursor moves past them.
     pub filter: Arc<Filter>,
+    /// How what a subscription hands over is settled. Nothing to a read by a cursor.
+    pub ack: Ack,
 }
 
 /// A run of a batch's entries.
@@ -78,18 +80,41 @@ pub struct Delivery {
     pub lag: u64,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,
+    /// What is to be acknowledged, when that was asked for and there is something.
+    pub leased: Option<Leased>,
 }
 
 /// Stands for entries on their way to a reader.
 #[derive(Debug)]
 #[must_use]
-pub struct Receipt(pub(super) Option<Claim>);
+pub struct Receipt(Option<Taken>);
+
+#[derive(Debug)]
+enum Taken {
+    Claim(Claim),
+    Held(Held),
+}
 
 impl Receipt {
-    /// The reader has all of it: the subscription's cursor moves.
+    /// Stands for nothing: the read has taken nothing.
+    pub(super) fn of_nothing() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn claim(claim: Claim) -> Self {
+        Self(Some(Taken::Claim(claim)))
+    }
+
+    pub(super) fn held(held: Held) -> Self {
+        Self(Some(Taken::Held(held)))
+    }
+
+    /// The reader has all of it: the subscription's cursor moves, or the reader is to acknowledge it.
     pub fn handed_over(self) {
-        if let Some(claim) = self.0 {
-            claim.settle();
+        match self.0 {
+            Some(Taken::Claim(claim)) => claim.settle(),
+            Some(Taken::Held(held)) => held.handed_over(),
+            None => {}
         }
     }
 }
@@ -111,10 +136,22 @@ pub enum ReadError {
     /// This app does not have this stream.
     #[error("the stream is not read for this app")]
     NoSuchStream,
+    /// The subscription is being removed; a moment later a new one of that name can begin.
+    #[error("the subscription is being removed")]
+    BeingRemoved,
+    /// The subscription has no such dead letter.
+    #[error("the subscription has no such dead letter")]
+    NoSuchDeadLetter,
+    /// The client has as many subscriptions of the stream as it may have.
+    #[error("the client has as many subscriptions of the stream as it may have")]
+    TooManyOfClient {
+        /// How many.
+        most: usize,
+    },
     /// The stream has no such subscription.
     #[error("the stream has no such subscription")]
     NoSuchSubscription,
-    /// The stream has as many subscriptions as it may have, or as this client may make.
+    /// The stream has as many subscriptions as it may have, or the client its share of them.
     #[error("the stream has too many subscriptions")]
     TooManySubscriptions,
     /// The store failed.

@@ -78,7 +78,7 @@ pub(super) fn none(query: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// The pairs of a query string, decoded (`+` is a space). Empty pairs are passed over.
-pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
     let all = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -130,7 +130,8 @@ fn duration(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).or_else(|| parse_duration(text))
 }
 
-fn start(text: &str) -> Option<From> {
+/// Where a subscription is to begin or to go: `earliest`, `latest`, an RFC 3339 time or a cursor.
+pub(crate) fn start(text: &str) -> Option<From> {
     match text {
         "earliest" => Some(From::Earliest),
         "latest" => Some(From::Latest),

@@ -14,7 +14,7 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::Asked;
 use crate::body::{Body, Frames};
-use crate::events::{Delivery, Place, Read};
+use crate::events::{Ack, Delivery, Place, Read};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::headers::X_RTM_CURSOR;
@@ -40,8 +40,14 @@ pub async fn read(asked: Asked<'_>, stream: Stream, form: Form, query: EventsQue
         }
         Start::After(cursor) => Place::After(cursor),
     };
-    let read =
-        Read { place, limit: query.limit, wait: query.wait, markers: form == Form::Native, filter: Arc::default() };
+    let read = Read {
+        place,
+        limit: query.limit,
+        wait: query.wait,
+        markers: form == Form::Native,
+        filter: Arc::default(),
+        ack: Ack::OnHandover,
+    };
     let delivery = wait_for(&asked, stream, read).await?;
     let body = match form {
         Form::Vendor => vendor_body(&delivery, asked.trail.id()),
