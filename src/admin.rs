@@ -35,6 +35,7 @@ use self::answer::{Answer, Content, Refused, respond};
 use self::call::Call;
 use crate::app::Parts;
 use crate::body::Body;
+use crate::openapi;
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
 /// a key that was shown is marked so that no log prints it.
@@ -58,6 +59,9 @@ pub fn service(
 
 /// Answers one request on the operator's port.
 async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
+    if openapi::is_asked(request.method(), request.uri())? {
+        return Ok(Content::Document);
+    }
     let is_get = request.method() == Method::GET;
     match request.uri().path() {
         "/healthz" if is_get => Ok(Content::Json(json!({ "alive": true }))),
@@ -71,7 +75,7 @@ async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
             }
             v1::answer(Call::new(parts, request)?).await
         }
-        _ => Err(Refused::nowhere("see /healthz, /readyz, /metrics and /admin/v1/")),
+        _ => Err(Refused::nowhere("see /openapi.json, /healthz, /readyz, /metrics and /admin/v1/")),
     }
 }
 

@@ -11,6 +11,8 @@
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
 //! | `filter` | which events a reader wants |
+//! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
+//! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
@@ -39,12 +41,15 @@ mod leases;
 mod leftovers;
 mod log;
 mod loss;
+mod marks;
 mod poller;
 mod reader;
 mod retention;
 mod saver;
+mod sequencer;
 mod subscription;
 mod tail;
+mod waiting;
 mod witness;
 
 #[cfg(test)]
@@ -77,6 +82,7 @@ pub use self::dead_letters::{DeadLetter, GivenUp, MOST_DEAD_LETTERS, Redeliver};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 pub use self::filter::Filter;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
+pub use self::marks::Marks;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -110,6 +116,7 @@ pub struct PollerStatus {
     pub reads: u64,
     pub events: u64,
     pub duplicates: u64,
+    pub late: u64,
     pub possible_losses: u64,
     pub last_read_at: Option<String>,
     pub last_error: Option<String>,

@@ -3,6 +3,7 @@
 //! Invariant: what goes to the vendor and what comes back are lists of what is allowed; a header nobody thought of
 //! stays.
 
+pub mod accept;
 pub mod prefer;
 
 use hyper::HeaderMap;

@@ -7,6 +7,8 @@
 //! | `jobs` | one job for all who want the same now; it goes on without them only if a handle was promised |
 //! | `resolver` | one page, one count: create, fetch, ask again, make anew |
 //! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
+//! | `stream` | any number of messages as lines, as they come; `steady`: its pages, `streams`: how many there may be |
+//! | `cursor` | where a stream can be gone on with |
 //! | `results` | what was made, by handle and by request, for a while and within bounds |
 //! | `render` | the members of the answers |
 //!
@@ -14,6 +16,7 @@
 //! nothing off half done. Nothing made for one app is seen through another; a handle serves only the client that got
 //! it. A job's orders are paid by the client that began it, under the latest deadline of those who wait for it.
 
+mod cursor;
 mod door;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -23,6 +26,9 @@ mod query;
 mod render;
 mod resolver;
 mod results;
+mod steady;
+mod stream;
+mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -49,6 +55,8 @@ use door::Door;
 use jobs::{Ask, Jobs};
 use render::Desk;
 use results::Results;
+pub use stream::{Messages, Part};
+use streams::Streams;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -61,6 +69,7 @@ struct Inner {
     metrics: Metrics,
     settings: ArcSwap<Settings>,
     jobs: Jobs,
+    streams: Streams,
     results: Results,
     desk: Desk,
     sweeping: AtomicBool,
@@ -149,7 +158,8 @@ impl History {
         let results = Results::new(jobs.clone());
         let settings = ArcSwap::default();
         let sweeping = AtomicBool::new(false);
-        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, results, desk: Desk::default(), sweeping }))
+        let (streams, desk) = (Streams::default(), Desk::default());
+        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, streams, results, desk, sweeping }))
     }
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.

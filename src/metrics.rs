@@ -47,6 +47,8 @@ labels! {
     LossLabels { app, stream, region, reason }
     /// An app.
     AppLabels { app }
+    /// How a stream of an app's messages ended: `complete`, `broken`, or `left` by its reader.
+    StreamEndLabels { app, end }
     /// Why orders of an app are sent again.
     RetryLabels { app, reason }
     /// A region's host.
@@ -63,6 +65,10 @@ labels! {
     ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
+    /// A webhook.
+    WebhookLabels { app, webhook }
+    /// What came of a webhook's try.
+    WebhookOutcomeLabels { app, webhook, outcome }
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
 }
@@ -91,6 +97,7 @@ pub struct Inner {
     pub quota_refused_by_vendor: Family<BucketLabels, Counter>,
     pub events_ingested: Family<SourceLabels, Counter>,
     pub events_duplicates: Family<SourceLabels, Counter>,
+    pub events_late: Family<SourceLabels, Counter>,
     pub events_overflow_suspected: Family<SourceLabels, Counter>,
     pub events_seconds_to_overflow: Family<SourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub events_possible_loss: Family<LossLabels, Counter>,
@@ -110,9 +117,14 @@ pub struct Inner {
     pub store_damaged: Counter,
     pub history_resolve: Histograms<AppLabels>,
     pub history_recreated: Family<AppLabels, Counter>,
+    pub history_streams: Family<StreamEndLabels, Counter>,
+    pub history_stream_messages: Family<AppLabels, Counter>,
+    pub history_stream_pages: Family<AppLabels, Counter>,
+    pub history_stream_repairs: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
     pub requests_in_hand: Family<ClientLabels, Gauge>,
+    pub event_streams: Family<StreamLabels, Gauge>,
     pub request_body_bytes: Gauge,
     pub requests_shed: Family<ShedLabels, Counter>,
     pub client_limit_rejections: Family<CeilingLabels, Counter>,
@@ -124,6 +136,12 @@ pub struct Inner {
     pub jwt_tokens: Family<OutcomeLabels, Counter>,
     pub tls_handshakes: Family<OutcomeLabels, Counter>,
     pub tls_not_after: Family<HeldLabels, Gauge>,
+    pub webhook_attempts: Family<WebhookOutcomeLabels, Counter>,
+    pub webhook_attempt: Histograms<WebhookLabels>,
+    pub webhook_delivered: Family<WebhookLabels, Counter>,
+    pub webhook_dead_letters: Family<WebhookLabels, Counter>,
+    pub webhook_in_flight: Family<WebhookLabels, Gauge>,
+    pub webhook_disabled: Family<WebhookLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -187,6 +205,11 @@ impl Metrics {
                 &mut r,
                 "events_duplicates",
                 "Events dropped because another region had returned them",
+            ),
+            events_late: add(
+                &mut r,
+                "events_late",
+                "Events that came later than the order window allows, appended out of order",
             ),
             events_overflow_suspected: add(
                 &mut r,
@@ -252,12 +275,26 @@ impl Metrics {
             ),
             history_resolve: add_times(&mut r, "history_resolve_seconds", "How long history queries took to resolve"),
             history_recreated: add(&mut r, "history_recreated", "History queries made again because their handle died"),
+            history_streams: add(&mut r, "history_streams", "Streams of messages, by how they ended"),
+            history_stream_messages: add(&mut r, "history_stream_messages", "Messages given to streams"),
+            history_stream_pages: add(&mut r, "history_stream_pages", "Pages asked for by streams"),
+            history_stream_repairs: add(
+                &mut r,
+                "history_stream_repairs",
+                "Times that a stream went on by the last message's time, because the list had moved or crowded, or a \
+                 caller resumed",
+            ),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
             requests_in_hand: add(
                 &mut r,
                 "requests_in_hand",
-                "Requests from their admission to the end of their answers",
+                "Requests from their admission to the end of their answers, or until these stream",
+            ),
+            event_streams: add(
+                &mut r,
+                "event_streams",
+                "Streams of events (SSE) open now; not among the requests in hand",
             ),
             request_body_bytes: add(&mut r, "request_body_bytes", "Memory that callers' bodies take"),
             requests_shed: add(&mut r, "requests_shed", "Requests refused because the gateway had no room"),
@@ -282,6 +319,16 @@ impl Metrics {
                 "tls_not_after_timestamp_seconds",
                 "When the certificate that callers are shown, or the first revocation list, runs out",
             ),
+            webhook_attempts: add(&mut r, "webhook_attempts", "Requests to webhooks, by what came of them"),
+            webhook_attempt: add_times(&mut r, "webhook_attempt_seconds", "How long requests to webhooks took"),
+            webhook_delivered: add(&mut r, "webhook_delivered", "Events that webhooks took"),
+            webhook_dead_letters: add(
+                &mut r,
+                "webhook_dead_letters",
+                "Events that went to a webhook's dead letters because it did not take them",
+            ),
+            webhook_in_flight: add(&mut r, "webhook_in_flight", "Requests to webhooks under way"),
+            webhook_disabled: add(&mut r, "webhook_disabled", "1 while a webhook is disabled"),
             registry: r,
         }))
     }

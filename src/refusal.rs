@@ -31,6 +31,11 @@ pub enum Refusal {
         /// The methods it takes, as `Allow` lists them.
         allow: &'static str,
     },
+    /// The caller takes no answer of the kind there is.
+    NotAcceptable {
+        /// The media type there is.
+        kind: &'static str,
+    },
     /// The caller's body did not come in time.
     RequestTimeout,
     /// The cursor is older than retention.
@@ -127,6 +132,7 @@ impl Refusal {
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
             | Self::LeaseExpired
@@ -155,6 +161,7 @@ impl Refusal {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoSuchRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::CursorExpired { .. } | Self::LeaseExpired | Self::NoSuchHandle => StatusCode::GONE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -182,6 +189,7 @@ impl Refusal {
             Self::Forbidden => "forbidden",
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::NotAcceptable { .. } => "not_acceptable",
             Self::RequestTimeout => "request_timeout",
             Self::CursorExpired { .. } => "cursor_expired",
             Self::LeaseExpired => "lease_expired",
@@ -210,8 +218,9 @@ impl Refusal {
                 "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
             }
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
-            Self::NoSuchRoute => "there is nothing at this path".into(),
+            Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
+            Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
             Self::RequestTimeout => "the request's body did not come in time".into(),
             Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
             Self::LeaseExpired => {
@@ -267,6 +276,7 @@ impl Refusal {
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
             | Self::LeaseExpired

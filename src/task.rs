@@ -25,23 +25,29 @@ pub enum Kind {
     StoreWriter,
     /// Ends leases that are over. Panic: stop the gateway. Stop: at once.
     Leases,
+    /// Moves events whose turn has come into a log. Panic: stop the gateway. Stop: at once; what waits is stored.
+    Sequencer,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
     /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
     Linger,
-    /// Resolves one history query or count. Panic: log. Stop: at once.
+    /// Resolves one history query or count, or streams one. Panic: log. Stop: at once.
     Resolver,
     /// Watches files and signals. Panic: stop the gateway. Stop: at once.
     Reload,
     /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
     KeyKeeper,
+    /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
+    Webhook,
     /// A part of the simulated vendor. Panic: log. Stop: at once.
     Simulator,
 }
 
 impl Kind {
     fn is_vital(self) -> bool {
-        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Leases | Self::Reload)
+        let vital =
+            [Self::Accept, Self::Poller, Self::StoreWriter, Self::Sequencer, Self::Leases, Self::Reload, Self::Webhook];
+        vital.contains(&self)
     }
 }
 

@@ -117,7 +117,9 @@ fn accepted_segments_are_plain(path: &str, route: &Route) {
 fn method(route: &Route) -> Method {
     match route.kind {
         Kind::HistoryQuery | Kind::Message { .. } => Method::POST,
-        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::Count { .. } => Method::GET,
+        Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } | Kind::Count { .. } => {
+            Method::GET
+        }
     }
 }
 
@@ -128,16 +130,17 @@ fn written(route: &Route) -> Uri {
     let query =
         |pairs: &[(String, String)]| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let target = match &route.kind {
-        Kind::Events { stream, form: rtm_gateway::route::Form::Vendor, query } => {
-            format!("/dev/v2/project/{app}/rtm/vendor/{stream}?{}", super::query::written(query))
+        Kind::Events { streams, form: rtm_gateway::route::Form::Vendor, query } => {
+            format!("/dev/v2/project/{app}/rtm/vendor/{streams}?{}", super::query::written(query, *streams))
         }
-        Kind::Events { stream, form: rtm_gateway::route::Form::Native, query } => {
-            format!("/v1/apps/{app}/events/{stream}?{}", super::query::written(query))
+        Kind::Events { streams, query, .. } => {
+            format!("/v1/apps/{app}/events/{streams}?{}", super::query::written(query, *streams))
         }
         Kind::HistoryQuery => format!("/dev/v2/project/{app}/rtm/message/history/query"),
         Kind::HistoryFetch { handle } => {
             format!("/dev/v2/project/{app}/rtm/message/history/query/{}", encoded(handle))
         }
+        Kind::HistoryStream { query: pairs } => format!("/v1/apps/{app}/history?{}", query(pairs)),
         Kind::Count { query: pairs } => format!("/dev/v2/project/{app}/rtm/message/history/count?{}", query(pairs)),
         Kind::Message { to, user, query: pairs } => {
             format!("/dev/v2/project/{app}/rtm/users/{}/{}?{}", encoded(user), endpoint(*to), query(pairs))

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::events::ReadError;
+use crate::openapi;
 use crate::refusal::Refusal;
 use crate::store;
 
@@ -21,6 +22,8 @@ pub(super) enum Content {
     Json(Value),
     /// JSON with a status of its own.
     Status(StatusCode, Value),
+    /// The OpenAPI document.
+    Document,
     /// The metrics.
     Metrics(String),
     /// A file and its length.
@@ -94,6 +97,7 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     let whole = |text: String| Body::from(Bytes::from(text));
     let (kind, body) = match content {
         Content::Json(value) | Content::Status(_, value) => ("application/json", whole(value.to_string())),
+        Content::Document => ("application/json", Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()))),
         Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
         Content::File(file, length) => ("application/octet-stream", Body::from_file(file, length)),
     };

@@ -59,6 +59,14 @@ impl<'a> Call<'a> {
         Ok(crate::route::query::pairs(self.head.uri.query())?)
     }
 
+    /// Refuses parameters.
+    ///
+    /// # Errors
+    /// 400 when there are any.
+    pub(super) fn no_query(&self) -> Result<(), Refused> {
+        Ok(crate::route::query::none(self.head.uri.query())?)
+    }
+
     /// Its body, which is JSON.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ impl Which {
     /// # Errors
     /// 404 when there can be none.
     pub(super) fn parse(app: &str, stream: &str, name: &str) -> Result<Self, Refused> {
-        let parsed = AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::any(name).ok());
+        let parsed = AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok());
         let ((app, stream), name) =
             parsed.ok_or_else(|| Refused::nowhere("there can be no such app, stream or subscription"))?;
         Ok(Self { app, stream, name })

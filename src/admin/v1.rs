@@ -23,7 +23,10 @@ pub(super) async fn answer(call: Call<'_>) -> Answer {
     let segments = path::segments(&whole)?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     match segments.get(2..).unwrap_or_default() {
-        [what] if *call.method() == Method::GET => shown::answer(call.parts, what).await,
+        [what] if *call.method() == Method::GET => {
+            call.no_query()?;
+            shown::answer(call.parts, what).await
+        }
         [_] => Err(Refused::method("GET")),
         ["apps", app, "events", stream, "subscriptions", name, rest @ ..] => {
             let which = Which::parse(app, stream, name)?;

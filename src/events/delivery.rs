@@ -11,7 +11,7 @@ use super::subscription::{Claim, Held};
 use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::Batch;
+use crate::store::{Batch, Sequence};
 
 /// The most entries one read hands over: the vendor's own limit.
 pub const MOST_IN_ONE_READ: usize = crate::vendor::events::MOST_IN_ONE_READ;
@@ -78,6 +78,9 @@ pub struct Delivery {
     pub next: Cursor,
     /// Entries stored after `next`.
     pub lag: u64,
+    /// How many entries retention removed before this subscription was given them; told once, and markers are wanted: then
+    /// the first run is a marker of it.
+    pub lost: u64,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,
     /// What is to be acknowledged, when that was asked for and there is something.
@@ -96,8 +99,8 @@ enum Taken {
 }
 
 impl Receipt {
-    /// Stands for nothing: the read has taken nothing.
-    pub(super) fn of_nothing() -> Self {
+    /// Stands for nothing: nobody has taken anything.
+    pub(crate) fn of_nothing() -> Self {
         Self(None)
     }
 
@@ -107,6 +110,18 @@ impl Receipt {
 
     pub(super) fn held(held: Held) -> Self {
         Self(Some(Taken::Held(held)))
+    }
+
+    /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
+    /// `None`: nothing is on its way.
+    #[must_use]
+    pub fn only_before(self, at: Sequence, left: u64) -> Option<Self> {
+        let mut taken = self.0?;
+        let some_are_kept = match &mut taken {
+            Taken::Claim(claim) => claim.keep_before(at.0, left),
+            Taken::Held(held) => held.keep_before(at.0, left),
+        };
+        some_are_kept.then_some(Self(Some(taken)))
     }
 
     /// The reader has all of it: the subscription's cursor moves, or the reader is to acknowledge it.

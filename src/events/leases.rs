@@ -64,6 +64,12 @@ impl Leased {
     pub async fn over(&self) {
         self.over.cancelled().await;
     }
+
+    /// Whether nothing of it is held any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
 }
 
 impl std::fmt::Debug for Leased {
@@ -255,12 +261,14 @@ impl Log {
         let is_event = |run: &&Run| matches!(run.batch.content, Content::Events(_));
         held.under_way(runs.iter().filter(is_event).map(|run| run.entries.len() as u64).sum());
         let mut attempts: Vec<u32> = held.entries().iter().map(|&(_, attempt)| attempt).collect();
-        if markers && held.tells_cut_off() {
+        let lost = if markers { held.cut_off() } else { 0 };
+        if lost > 0 {
             runs.insert(0, self.cut_off_marker(wanted[0], &runs[0]));
             attempts.insert(0, 1);
         }
         let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
-        Ok(Some(self.delivery(runs, last, Receipt::held(held), leased)))
+        let delivery = self.delivery(runs, last, Receipt::held(held), leased);
+        Ok(Some(Delivery { lost, ..delivery }))
     }
 
     /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those

@@ -123,10 +123,12 @@ impl Log {
             }
             claim.under_way(found.events);
             let mut runs = found.runs;
-            if terms.wants.markers && claim.tells_cut_off() {
+            let lost = if terms.wants.markers { claim.cut_off() } else { 0 };
+            if lost > 0 {
                 runs.insert(0, self.cut_off_marker(claim.range().start, &runs[0]));
             }
-            return Ok(Some(self.delivery(runs, found.end - 1, Receipt::claim(claim), None)));
+            let delivery = self.delivery(runs, found.end - 1, Receipt::claim(claim), None);
+            return Ok(Some(Delivery { lost, ..delivery }));
         }
     }
 
@@ -155,7 +157,7 @@ impl Log {
 
     pub(super) fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt, leased: Option<Leased>) -> Delivery {
         let (_, next) = self.range();
-        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), receipt, leased }
+        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), lost: 0, receipt, leased }
     }
 
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this

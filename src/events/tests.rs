@@ -4,6 +4,7 @@ mod embedded;
 mod faults;
 mod leasing;
 pub(super) mod memory_store;
+mod ordering;
 mod polling;
 mod reading;
 mod subscribing;
@@ -146,6 +147,7 @@ pub(super) fn config(regions: &[&str]) -> config::App {
         quota: config::Quota::default(),
         events: config::Events { streams: vec![STREAM], ..config::Events::default() },
         history: config::History::default(),
+        webhooks: Vec::new(),
     }
 }
 

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::Error;
-use super::pager::{Pager, Pages};
-use super::query;
+use super::pager::{Page, Pager, Pages};
+use super::{cursor, query};
+use crate::names::AppId;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.
@@ -63,17 +64,34 @@ pub fn count(query: &[(String, String)]) -> Result<Filter, Error> {
     query::parse_count(query)
 }
 
+/// Reads a stream's parameters, and its cursor when it has one.
+///
+/// # Errors
+/// What they are refused for.
+pub fn stream(query: &[(String, String)]) -> Result<Understood, Error> {
+    let (query, cursor) = query::parse_stream(query)?;
+    if let Some(text) = cursor {
+        cursor::read(
+            text,
+            cursor::question(&AppId::parse("a1").map_err(|_| Error::NoSuchHandle)?, &query),
+            query.direction,
+        )?;
+    }
+    let query::Query { filter, offset, limit, direction } = query;
+    Ok(Understood { filter, offset, limit, direction })
+}
+
 struct Still {
     messages: u64,
     sent: Mutex<Vec<PageQuery>>,
 }
 
 impl Pages for Still {
-    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+    async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
-        let page = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
+        let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
-        Ok(page)
+        Ok(Page { texts, ..Page::default() })
     }
 }

@@ -8,62 +8,81 @@
 //!   message's millisecond, or at the head of a window that contains it. Then it holds all that is in that millisecond
 //!   and all that follows; what is known already is skipped by counting equal texts ([`Run`]).
 //! - **Offsets are a guess, verified.** A *series* of pages whose offsets overlap by a few messages is asked for side by
-//!   side. While nothing moves, or little, each covers the end of the one before.
-//! - **A page that does not cover is repaired by key**: a new series begins in a window whose first second holds the last
-//!   message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last message
-//!   included, does no harm.
+//!   side ([`Flight`]). While nothing moves, or little, each covers the end of the one before. How many messages overlap
+//!   follows from how many were needed of late: each costs one part in a hundred of the quota.
+//! - **A page that begins in the last millisecond itself is bridged**: messages crowd there, and a page from half a page
+//!   before closes the gap while the series goes on.
+//! - **A page that does not cover otherwise is repaired by key**: a new series begins in a window whose first second holds
+//!   the last message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last
+//!   message included, does no harm; and in that window offsets stand still, for what moves is at the list's ends. So a
+//!   descending list whose pages bring little new is repaired too. A list that is gone on with begins so.
 //! - A sweep longer than a page (more than 100 messages in that second) goes on by pages that overlap by half. Where
 //!   even those do not cover each other, because so many share a millisecond, it is read side by side, and counts only
 //!   if all of it reads the same a second time; else it is done again.
 //! - The list ends at a page that is not full.
 //!
-//! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages move only while
-//! [`Pager::next`] is awaited, so a slow reader holds everything back, and a dropped pager asks for nothing more.
+//! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages are begun only while
+//! [`Pager::next`] is awaited and the page it waits for is not there, so a slow reader holds everything back, and a
+//! dropped pager asks for nothing more.
 
+mod flight;
+mod pace;
 mod run;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, FutureExt as _};
-use futures_util::stream::{self, FuturesOrdered};
-use tokio::time::sleep;
+use futures_util::future::FutureExt as _;
 
 use super::Error;
 use super::query::Query;
 use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery};
-use run::{Message, Run};
+use flight::Flight;
+use run::Message;
+pub(super) use run::{Mark, Run};
 
 /// The vendor's largest page.
 const PAGE: usize = PAGE_SIZES[PAGE_SIZES.len() - 1];
 
-/// How many messages neighbours share at first. One fewer may expire between two evaluations without a repair.
-const OVERLAP: usize = 4;
+/// How many messages neighbours share at first. One may expire between two evaluations.
+const OVERLAP: usize = 3;
 
-/// Pages in flight at first: it grows by one with each full page, so a short list costs one page too many at most.
-const WINDOW_MIN: usize = 2;
+/// How many at least: with fewer even a list that rests would not be covered.
+const OVERLAP_MIN: usize = 2;
 
-/// Pages in flight at most. The quota decides how fast they go.
-const WINDOW_MAX: usize = 24;
+/// How many at most.
+const OVERLAP_MAX: usize = PAGE * 2 / 3;
 
-/// How often a window is swept anew because its head moved meanwhile, and the first wait between.
-const SWEEPS: u32 = 8;
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+/// After so many pages in a row that shared more than they had to, they share one less.
+const CALM: u32 = 32;
 
-/// Pages in flight when a sweep is read for the second time.
-const SWEEP_WINDOW: usize = 8;
+/// What a bridge adds to a series' trouble; a page that joins takes one off. With more than this much of it the series
+/// is repaired: its neighbours share too few.
+const TROUBLE: u32 = 16;
 
-/// Most messages in one sweep, so that one second of an absurd list cannot take all memory.
-const SWEEP_MAX: usize = 100_000;
+/// Full pages in a row that may bring less than half of what they should.
+const THIN: u32 = 2;
+
+/// One page of the vendor.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Page {
+    /// The messages' own texts.
+    pub(super) texts: Vec<Bytes>,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// How much of that its orders waited for seats of the quota.
+    pub(super) waited: Duration,
+}
 
 /// Where pages come from.
 pub(super) trait Pages: Send + Sync + 'static {
     /// One page: an unbroken piece of the list at some instant between this call and its end.
-    fn page(&self, query: PageQuery) -> impl Future<Output = Result<Vec<Bytes>, Error>> + Send;
+    fn page(&self, query: PageQuery) -> impl Future<Output = Result<Page, Error>> + Send;
 }
 
 /// A list being read.
@@ -75,24 +94,56 @@ pub(super) struct Pager<P> {
     /// How many messages are still wanted.
     left: usize,
     ended: bool,
+    /// The end of what was given; `None` before the first.
     run: Option<Run>,
+    /// It must be known where what was given ends, also when it is no more than a page.
+    keeps_place: bool,
+    /// The series leads nowhere: a repair is due.
+    astray: bool,
     series: Series,
+    repairs: u64,
 }
 
 /// Pages asked for side by side, in one window.
 struct Series {
     filter: Filter,
-    next_offset: u64,
+    /// Where the page that was begun last ends; the next overlaps it.
+    reach: u64,
     overlap: usize,
-    window: usize,
-    flight: FuturesOrdered<BoxFuture<'static, Result<Vec<Bytes>, Error>>>,
-    /// Full pages in a row that held nothing new.
-    idle: usize,
+    flight: Flight,
+    calm: u32,
+    trouble: u32,
+    thin: u32,
 }
 
 impl Series {
-    fn new(filter: Filter, next_offset: u64, overlap: usize) -> Self {
-        Self { filter, next_offset, overlap, window: WINDOW_MIN, flight: FuturesOrdered::new(), idle: 0 }
+    /// A series whose first page is at that offset.
+    fn new(filter: Filter, offset: u64, overlap: usize) -> Self {
+        let reach = offset.saturating_add(overlap as u64);
+        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, thin: 0 }
+    }
+
+    /// Another series in its place. What is under way is given up; how much may be is known.
+    fn begin_anew(&mut self, filter: Filter, offset: u64, overlap: usize) {
+        self.flight.clear();
+        let flight = std::mem::take(&mut self.flight);
+        *self = Self { flight, ..Self::new(filter, offset, overlap) };
+    }
+
+    /// How far neighbours are apart.
+    fn stride(&self) -> usize {
+        PAGE - self.overlap
+    }
+
+    /// A page was joined on, of which so many come before the last millisecond, and so many are new.
+    fn joined(&mut self, full: bool, before: usize, new: usize) {
+        self.trouble = self.trouble.saturating_sub(1);
+        self.thin = if full && new * 2 < self.stride() { self.thin + 1 } else { 0 };
+        self.calm = if before > 1 { self.calm + 1 } else { 0 };
+        if self.calm >= CALM {
+            self.calm = 0;
+            self.overlap = (self.overlap - 1).max(OVERLAP_MIN);
+        }
     }
 }
 
@@ -106,40 +157,75 @@ impl<P: Pages> Pager<P> {
             left: query.limit,
             ended: false,
             run: None,
+            keeps_place: false,
+            astray: false,
             series: Series::new(query.filter.clone(), query.offset, OVERLAP),
+            repairs: 0,
         }
     }
 
-    /// The next messages, at least one; `None` when the list or the limit is at its end.
+    /// Begins to read after the end of what was given elsewhere, if anything was, and knows at any time where one can go
+    /// on ([`Pager::place`]).
+    pub(super) fn resume(pages: Arc<P>, query: &Query, after: Option<Run>) -> Self {
+        Self { keeps_place: true, astray: after.is_some(), run: after, ..Self::new(pages, query) }
+    }
+
+    /// The end of what was given; `None` when nothing was.
+    pub(super) fn place(&self) -> Option<&Run> {
+        self.run.as_ref()
+    }
+
+    /// How often a new series was begun so far, because the list had moved or crowded.
+    pub(super) fn repairs(&self) -> u64 {
+        self.repairs
+    }
+
+    /// The next messages, at least one; `None` when the list or the limit is at its end. Not to be dropped half-way if
+    /// more is wanted.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        while !self.ended {
-            let mut texts = if self.run.is_some() {
-                texts(self.further().await?)
-            } else if self.left <= PAGE {
-                self.only_page().await?
-            } else {
-                texts(self.first().await?)
+        while !self.ended && self.left > 0 {
+            if self.run.is_none() && self.left <= PAGE && !self.keeps_place {
+                self.ended = true;
+                let texts = self.only_page().await?;
+                return Ok((!texts.is_empty()).then_some(texts));
+            }
+            let mut new = match (self.astray, &self.run) {
+                (true, Some(run)) => {
+                    let last_ms = run.last_ms;
+                    self.repair(last_ms).await?
+                }
+                (false, Some(_)) => self.further().await?,
+                (_, None) => self.first().await?,
             };
-            texts.truncate(self.left);
-            self.left -= texts.len();
-            self.ended |= self.left == 0;
-            if !texts.is_empty() {
-                return Ok(Some(texts));
+            new.truncate(self.left);
+            self.left -= new.len();
+            match &mut self.run {
+                Some(run) => run.advance(&new),
+                None => self.run = Run::begin(self.direction, &new),
+            }
+            if !new.is_empty() {
+                return Ok(Some(new.into_iter().map(|message| message.text).collect()));
             }
         }
         Ok(None)
     }
 
+    /// Sees to it that what is under way keeps no seat while nobody asks for it. Begins nothing; may be dropped.
+    pub(super) async fn settle(&mut self) {
+        self.series.flight.settle().await;
+    }
+
     /// What fits in one page of the vendor needs no joining, nor to be understood.
     async fn only_page(&mut self) -> Result<Vec<Bytes>, Error> {
-        self.ended = true;
         let limit = PAGE_SIZES.into_iter().find(|size| *size >= self.left).unwrap_or(PAGE);
-        self.pages.page(self.query(&self.filter, self.series.next_offset, limit)).await
+        let offset = self.series.reach.saturating_sub(self.series.overlap as u64);
+        let mut texts = self.pages.page(self.query(&self.filter, offset, limit)).await?.texts;
+        texts.truncate(self.left);
+        Ok(texts)
     }
 
     async fn first(&mut self) -> Result<Vec<Message>, Error> {
-        let offset = self.series.next_offset;
-        let mut page = self.next_of_series().await?;
+        let (offset, mut page) = self.next_of_series().await?;
         let mut full = page.len() >= PAGE;
         if let (Some(first), Some(last)) = (page.first(), page.last())
             && full
@@ -151,38 +237,76 @@ impl<P: Pages> Pager<P> {
             let filter = self.filter.clone();
             (page, full) = self.sweep(&filter, offset, first.ms).await?;
             let next = offset.saturating_add(page.len().saturating_sub(OVERLAP) as u64);
-            self.series = Series::new(filter, next, OVERLAP);
+            self.series.begin_anew(filter, next, OVERLAP);
         }
-        self.run = Run::begin(self.direction, &page);
         self.ended = !full;
         Ok(page)
     }
 
     async fn further(&mut self) -> Result<Vec<Message>, Error> {
-        let page = self.next_of_series().await?;
-        let Some(run) = &mut self.run else { return Ok(page) };
-        if !run.covered_by(&page) || self.series.idle >= WINDOW_MAX {
-            return self.repair().await;
+        let (offset, page) = self.next_of_series().await?;
+        let Some(run) = &self.run else { return Ok(page) };
+        if !run.covered_by(&page) {
+            return self.bridge(offset, page).await;
         }
-        self.ended = page.len() < PAGE;
-        let new = run.extend(page);
-        self.series.idle = if new.is_empty() { self.series.idle + 1 } else { 0 };
+        let full = page.len() >= PAGE;
+        let before = page.iter().take_while(|message| self.is_before(message.ms, run.last_ms)).count();
+        let new = run.unknown(page);
+        self.ended = !full;
+        self.series.joined(full, before, new.len());
+        self.astray = self.series.thin >= THIN;
+        Ok(new)
+    }
+
+    /// Joins a page on that begins too late, by one from half a page before it. What cannot be joined so is left to a
+    /// repair.
+    async fn bridge(&mut self, offset: u64, page: Vec<Message>) -> Result<Vec<Message>, Error> {
+        self.astray = true;
+        let (Some(run), Some(first)) = (&self.run, page.first()) else { return Ok(Vec::new()) };
+        self.series.trouble += TROUBLE;
+        if first.ms != run.last_ms || self.series.trouble > TROUBLE {
+            return Ok(Vec::new());
+        }
+        let mut run = run.clone();
+        self.series.overlap = (self.series.overlap * 2).min(OVERLAP_MAX);
+        let query = self.query(&self.series.filter, offset.saturating_sub(PAGE as u64 / 2), PAGE);
+        let pages = Arc::clone(&self.pages);
+        let mut asked = async move { pages.page(query).await }.boxed();
+        let texts = std::future::poll_fn(|cx| {
+            let ended = asked.poll_unpin(cx);
+            if ended.is_pending() {
+                self.poll_series(cx);
+            }
+            ended
+        })
+        .await?
+        .texts;
+        let between = self.understood(texts)?;
+        if !run.covered_by(&between) {
+            return Ok(Vec::new());
+        }
+        let mut new = run.unknown(between);
+        run.advance(&new);
+        if run.covered_by(&page) {
+            self.astray = false;
+            self.ended = page.len() < PAGE;
+            new.extend(run.unknown(page));
+        }
         Ok(new)
     }
 
     /// Goes on from the last message by its time, in a new series.
-    async fn repair(&mut self) -> Result<Vec<Message>, Error> {
-        let Some(last_ms) = self.run.as_ref().map(Run::last_ms) else { return Ok(Vec::new()) };
+    async fn repair(&mut self, last_ms: u64) -> Result<Vec<Message>, Error> {
+        self.repairs += 1;
         let filter = self.from(last_ms);
         let (page, full) = self.sweep(&filter, 0, last_ms).await?;
         let swept = page.len();
-        let Some(run) = &mut self.run else { return Ok(Vec::new()) };
-        let new = run.extend(page);
-        // Messages crowd in milliseconds here: neighbours must share more than one such crowd to cover each other.
-        let overlap = (2 * run.in_last_ms() + OVERLAP).min(PAGE * 2 / 3);
-        self.series = Series::new(filter, swept.saturating_sub(overlap) as u64, overlap);
+        // Where messages crowd in milliseconds neighbours must share more than one such crowd to cover each other.
+        let overlap = (2 * run::crowd(&page) + OVERLAP - 2).min(OVERLAP_MAX);
+        self.series.begin_anew(filter, swept.saturating_sub(overlap) as u64, overlap);
+        self.astray = false;
         self.ended = !full;
-        Ok(new)
+        Ok(self.run.as_ref().map_or_else(Vec::new, |run| run.unknown(page)))
     }
 
     /// The part of the window that begins no later than `ms`, whatever the vendor's edges mean: whether a window takes
@@ -196,108 +320,41 @@ impl<P: Pages> Pager<P> {
         filter
     }
 
-    /// Reads a window from an offset on, one page after another, until a message lies beyond `ms` or the list ends.
-    /// Gives an unbroken piece, and whether more may follow.
-    async fn sweep(&mut self, filter: &Filter, offset: u64, ms: u64) -> Result<(Vec<Message>, bool), Error> {
-        // The series is given up: what is in flight would stand still, and keep seats, while this is awaited.
-        self.series.flight.clear();
-        let mut pause = SWEEP_PAUSE;
-        for _ in 0..SWEEPS {
-            if let Some(piece) = self.sweep_joined(filter, offset, ms).await? {
-                return Ok(piece);
+    /// The next page of the series, and its offset.
+    async fn next_of_series(&mut self) -> Result<(u64, Vec<Message>), Error> {
+        let (offset, texts) = std::future::poll_fn(|cx| {
+            loop {
+                if let Some(taken) = self.series.flight.take() {
+                    return Poll::Ready(taken);
+                }
+                if !self.poll_series(cx) {
+                    return Poll::Pending;
+                }
             }
-            if let Some(piece) = self.sweep_still(filter, offset, ms).await? {
-                return Ok(piece);
-            }
-            sleep(pause).await;
-            pause *= 2;
-        }
-        Err(Error::BadUpstream("the list of messages moves faster than it can be read".into()))
+        })
+        .await;
+        Ok((offset, self.understood(texts?)?))
     }
 
-    /// A sweep of pages that overlap by half and must cover each other. Nothing if one does not.
-    async fn sweep_joined(
-        &mut self,
-        filter: &Filter,
-        mut offset: u64,
-        ms: u64,
-    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
-        let mut piece = self.page(filter, offset).await?;
-        let mut full = piece.len() >= PAGE;
-        let Some(mut run) = Run::begin(self.direction, &piece) else { return Ok(Some((piece, full))) };
-        while full && !self.is_before(ms, run.last_ms()) {
-            offset = offset.saturating_add(PAGE as u64 / 2);
-            let page = self.page(filter, offset).await?;
-            if !run.covered_by(&page) {
-                return Ok(None);
-            }
-            full = page.len() >= PAGE;
-            piece.extend(run.extend(page));
-            bounded(&piece)?;
-        }
-        Ok(Some((piece, full)))
-    }
-
-    /// A sweep of pages side by side that must read the same a second time. Nothing if they do not.
-    async fn sweep_still(
-        &mut self,
-        filter: &Filter,
-        offset: u64,
-        ms: u64,
-    ) -> Result<Option<(Vec<Message>, bool)>, Error> {
-        let mut piece = Vec::new();
-        let mut full = true;
-        while full && piece.last().is_none_or(|last: &Message| !self.is_before(ms, last.ms)) {
-            let page = self.page(filter, offset.saturating_add(piece.len() as u64)).await?;
-            full = page.len() >= PAGE;
-            piece.extend(page);
-            bounded(&piece)?;
-        }
-        Ok(self.is_still(filter, offset, &piece).await?.then_some((piece, full)))
-    }
-
-    /// Whether the same messages are there at the same offsets now.
-    async fn is_still(&mut self, filter: &Filter, offset: u64, piece: &[Message]) -> Result<bool, Error> {
-        let queries = (0..piece.len())
-            .step_by(PAGE)
-            .map(|skip| self.query(filter, offset.saturating_add(skip as u64), PAGE))
-            .collect::<Vec<_>>();
-        let pages = Arc::clone(&self.pages);
-        let mut again = stream::iter(queries)
-            .map(|query| {
-                let pages = Arc::clone(&pages);
-                async move { pages.page(query).await }
-            })
-            .buffered(SWEEP_WINDOW);
-        let mut left = piece.iter();
-        while let Some(page) = again.next().await {
-            if !page?.iter().all(|text| left.next().is_some_and(|message| message.text == *text)) {
-                return Ok(false);
-            }
-        }
-        Ok(left.next().is_none() && self.in_order(piece))
-    }
-
-    async fn next_of_series(&mut self) -> Result<Vec<Message>, Error> {
-        let stride = PAGE - self.series.overlap;
-        while self.series.flight.is_empty()
-            || (self.series.flight.len() < self.series.window && self.left > self.series.flight.len() * stride)
+    /// Begins as many pages as there may be, and moves them. Says whether one has ended.
+    fn poll_series(&mut self, cx: &mut Context<'_>) -> bool {
+        let series = &mut self.series;
+        while series.flight.is_empty()
+            || (self.left > series.flight.len() * series.stride() && series.flight.has_room(cx))
         {
-            let query = self.query(&self.series.filter, self.series.next_offset, PAGE);
+            let offset = series.reach.saturating_sub(series.overlap as u64);
+            series.reach = offset.saturating_add(PAGE as u64);
+            let filter = series.filter.clone();
+            let query = PageQuery { filter, offset, limit: PAGE, direction: self.direction };
             let pages = Arc::clone(&self.pages);
-            self.series.flight.push_back(async move { pages.page(query).await }.boxed());
-            self.series.next_offset = self.series.next_offset.saturating_add(stride as u64);
+            series.flight.begin(offset, async move { pages.page(query).await });
         }
-        let page = self.series.flight.next().await.unwrap_or_else(|| Ok(Vec::new()))?;
-        if page.len() >= PAGE {
-            self.series.window = (self.series.window + 1).min(WINDOW_MAX);
-        }
-        self.understood(page)
+        self.series.flight.poll(cx)
     }
 
     async fn page(&mut self, filter: &Filter, offset: u64) -> Result<Vec<Message>, Error> {
-        let texts = self.pages.page(self.query(filter, offset, PAGE)).await?;
-        self.understood(texts)
+        let page = self.pages.page(self.query(filter, offset, PAGE)).await?;
+        self.understood(page.texts)
     }
 
     fn query(&self, filter: &Filter, offset: u64, limit: usize) -> PageQuery {
@@ -320,15 +377,4 @@ impl<P: Pages> Pager<P> {
     fn is_before(&self, a: u64, b: u64) -> bool {
         run::is_before(self.direction, a, b)
     }
-}
-
-fn bounded(piece: &[Message]) -> Result<(), Error> {
-    if piece.len() > SWEEP_MAX {
-        return Err(Error::BadUpstream("too many messages in one second".into()));
-    }
-    Ok(())
-}
-
-fn texts(messages: Vec<Message>) -> Vec<Bytes> {
-    messages.into_iter().map(|message| message.text).collect()
 }

@@ -99,26 +99,78 @@ pub(super) fn parse_body(body: &[u8], max_limit: usize) -> Result<Query, Error> 
 /// Reads the query parameters of `GET …/history/count`. Values may be quoted, as in the vendor's own examples.
 /// Parameters nobody knows are dropped.
 pub(super) fn parse_count(query: &[(String, String)]) -> Result<Filter, Error> {
-    const NAMES: [&str; 4] = ["source", "destination", "start_time", "end_time"];
-    let mut given: [Option<String>; 4] = [const { None }; 4];
+    let mut given = [const { None }; 4];
     for (key, value) in query {
-        let Some(at) = NAMES.iter().position(|name| name == key) else { continue };
+        let Some(at) = FILTER.iter().position(|name| name == key) else { continue };
         let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
         // Left of a pair, or a pair within a pair: whether the vendor takes it for a part of the name is not known.
         if bare.starts_with('"') || bare.ends_with('"') {
-            return Err(bad(NAMES[at], "has quotation marks that are no pair around it"));
+            return Err(bad(FILTER[at], "has quotation marks that are no pair around it"));
         }
-        if given[at].replace(bare.to_owned()).is_some() {
-            return Err(bad(NAMES[at], "is given twice"));
-        }
+        once(FILTER[at], &mut given[at], bare)?;
     }
-    let [source, destination, start, end] = given;
+    filter_of(given)
+}
+
+/// Reads the query parameters of `GET /v1/apps/{app}/history`, and its cursor. They are our own: one nobody knows is
+/// refused, and nothing is unquoted.
+pub(super) fn parse_stream(query: &[(String, String)]) -> Result<(Query, Option<&str>), Error> {
+    let mut given = [const { None }; 4];
+    let (mut limit, mut order, mut cursor) = (None, None, None);
+    for (key, value) in query {
+        let (name, place) = match key.as_str() {
+            "limit" => ("limit", &mut limit),
+            "order" => ("order", &mut order),
+            "cursor" => ("cursor", &mut cursor),
+            key => match FILTER.iter().position(|name| *name == key) {
+                Some(at) => (FILTER[at], &mut given[at]),
+                None => return Err(Error::BadRequest(format!("{}: unknown parameter", printable(key)))),
+            },
+        };
+        once(name, place, value)?;
+    }
+    let filter = filter_of(given)?;
+    let limit = match limit {
+        None => usize::MAX,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|limit| *limit > 0)
+            .ok_or_else(|| bad("limit", "must be a whole number, 1 or more"))?,
+    };
+    let direction = match order {
+        None | Some("asc") => Direction::Asc,
+        Some("desc") => Direction::Desc,
+        Some(_) => return Err(bad("order", "must be asc or desc")),
+    };
+    Ok((Query { filter, offset: 0, limit, direction }, cursor))
+}
+
+/// The parameters that make a filter.
+const FILTER: [&str; 4] = ["source", "destination", "start_time", "end_time"];
+
+fn once<'a>(name: &str, place: &mut Option<&'a str>, value: &'a str) -> Result<(), Error> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(bad(name, "is given twice")),
+    }
+}
+
+/// A parameter's name as an answer may repeat it: a word.
+fn printable(name: &str) -> &str {
+    let is_word = (1..=24).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+    if is_word { name } else { "…" }
+}
+
+/// The filter that its parameters make, in the order of [`FILTER`].
+fn filter_of([source, destination, start, end]: [Option<&str>; 4]) -> Result<Filter, Error> {
+    let name = |name, text: Option<&str>| usable(name, text.unwrap_or_default().to_owned());
     checked(
         "",
-        [usable("source", source.unwrap_or_default())?, usable("destination", destination.unwrap_or_default())?],
+        [name("source", source)?, name("destination", destination)?],
         [
-            start.map(|text| time_text("start_time", &text)).transpose()?,
-            end.map(|text| time_text("end_time", &text)).transpose()?,
+            start.map(|text| time_text("start_time", text)).transpose()?,
+            end.map(|text| time_text("end_time", text)).transpose()?,
         ],
     )
 }
@@ -298,6 +350,32 @@ mod tests {
         ] {
             assert!(why(count(text)).starts_with(named), "{text}");
         }
+    }
+
+    #[test]
+    fn a_stream_takes_its_own_parameters_and_no_others() {
+        let asked = |query: &str| {
+            let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+            parse_stream(&pairs).map(|(query, cursor)| (query, cursor.map(str::to_owned)))
+        };
+        let filter = "source=a&start_time=1&end_time=1970-01-01T00:00:02Z";
+        let (query, cursor) = asked(filter).unwrap();
+        assert_eq!((query.limit, query.direction, cursor), (usize::MAX, Direction::Asc, None));
+        assert_eq!(query.filter, count(filter).unwrap());
+        let (query, cursor) = asked(&format!("{filter}&order=desc&limit=7&cursor=AQ")).unwrap();
+        assert_eq!((query.limit, query.direction, cursor.as_deref()), (7, Direction::Desc, Some("AQ")));
+        for (more, named) in [
+            ("&limit=0", "limit"),
+            ("&limit=-1", "limit"),
+            ("&order=up", "order"),
+            ("&order=asc&order=asc", "order is given twice"),
+            ("&source=a", "source is given twice"),
+            ("&offset=5", "offset: unknown parameter"),
+            ("&%3Cb%3E=5", "…: unknown parameter"),
+        ] {
+            assert!(why(asked(&format!("{filter}{more}"))).starts_with(named), "{more}");
+        }
+        assert!(why(asked("source=a&start_time=1")).starts_with("end_time is missing"));
     }
 
     #[test]

@@ -77,6 +77,51 @@ impl Drop for MessageList {
     }
 }
 
+/// Lines below this size are copied together: a piece costs more than the copy.
+const SMALL: usize = 1024;
+
+/// A line for each message, and one for the cursor after them, in pieces; large messages are not copied.
+pub(super) fn lines(messages: &[Bytes], cursor: Option<&str>) -> Vec<Bytes> {
+    let mut pieces = Vec::new();
+    let mut small = BytesMut::new();
+    for message in messages {
+        let message = on_one_line(message);
+        if message.len() < SMALL {
+            small.extend_from_slice(&message);
+        } else {
+            if !small.is_empty() {
+                pieces.push(small.split().freeze());
+            }
+            pieces.push(message);
+        }
+        small.extend_from_slice(b"\n");
+    }
+    if let Some(cursor) = cursor {
+        small.extend_from_slice(&cursor_line(cursor));
+    }
+    pieces.push(small.freeze());
+    pieces
+}
+
+/// A message's own text. Line breaks between its parts, which mean nothing in JSON, become spaces; within a string there
+/// are none.
+fn on_one_line(message: &Bytes) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', message).is_none() {
+        return message.clone();
+    }
+    message.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+}
+
+/// The line that says where one can go on. A cursor needs no escaping.
+pub(super) fn cursor_line(cursor: &str) -> Bytes {
+    format!("{{\"cursor\":\"{cursor}\"}}\n").into()
+}
+
+/// The last line of a stream that gave all there is.
+pub(super) fn end_line(messages: u64, cursor: &str) -> Bytes {
+    format!("{{\"end\":true,\"messages\":{messages},\"cursor\":\"{cursor}\"}}\n").into()
+}
+
 /// The member of a count.
 pub(super) fn count(count: u64) -> Bytes {
     format!("\"count\":{count}").into()
@@ -101,6 +146,16 @@ pub(super) fn located(code: &str, query: &Query, location: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_one_line_and_a_large_one_is_not_copied() {
+        let large = Bytes::from(format!("\"{}\"", "x".repeat(SMALL)));
+        let pieces = lines(&["{\"a\":\r\n 1}".into(), large.clone(), "2".into()], Some("c"));
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+        let large = std::str::from_utf8(&large).unwrap();
+        assert_eq!(pieces.concat(), format!("{{\"a\":   1}}\n{large}\n2\n{{\"cursor\":\"c\"}}\n").as_bytes());
+        assert_eq!(lines(&["1".into()], None), ["1\n"]);
+    }
 
     #[test]
     fn lists_being_written_are_bounded_each_and_together() {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Error;
 use super::door::Door;
-use super::pager::Pages;
+use super::pager::{Page, Pages};
 use super::tally::Tally;
 use crate::clock::Clock;
 use crate::egress::{Failed, Failure, Reply};
@@ -49,12 +49,28 @@ pub(super) struct Resolver {
     pub(super) app: AppId,
     pub(super) vendor: Vendor,
     pub(super) payer: Payer,
-    /// When the last of those who wait gives up. Moves on when another joins, and to the job's end with a promise.
-    pub(super) deadline: watch::Receiver<Instant>,
-    /// Told when the deadline has passed and no seat came.
-    pub(super) stuck: watch::Sender<Option<Failure>>,
+    pub(super) patience: Patience,
     pub(super) tally: Tally,
 }
+
+/// How long an answer is waited for.
+pub(super) enum Patience {
+    /// As long as those who wait for a job do.
+    Callers {
+        /// When the last of them gives up. Moves on when another joins, and to the job's end with a promise.
+        deadline: watch::Receiver<Instant>,
+        /// Told when the deadline has passed and no seat came.
+        stuck: watch::Sender<Option<Failure>>,
+    },
+    /// For seats of the quota as long as it takes; for a handle that stays `in progress`, so long.
+    Stream {
+        /// Without the waits for seats.
+        stall: Duration,
+    },
+}
+
+/// Even a stream gives up when there was no seat for so long: others take all of the quota.
+const SEAT_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What came of a handle.
 enum Handle {
@@ -63,8 +79,9 @@ enum Handle {
 }
 
 impl Pages for Resolver {
-    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+    async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let mut why = "";
+        let (began, mut waited) = (self.clock.now(), Duration::ZERO);
         for creation in 0..CREATIONS {
             if creation > 0 {
                 self.metrics.history_recreated.get_or_create(&AppLabels { app: self.app.to_string() }).inc();
@@ -72,9 +89,9 @@ impl Pages for Resolver {
             if creation > 1 {
                 sleep(backoff(creation - 1)).await;
             }
-            let (handle, region) = self.create(&query).await?;
-            match self.fetch(handle, region).await? {
-                Handle::Gave(messages) => return Ok(messages),
+            let (handle, region) = self.create(&query, &mut waited).await?;
+            match self.fetch(handle, region, &mut waited).await? {
+                Handle::Gave(texts) => return Ok(Page { texts, took: self.clock.now() - began, waited }),
                 Handle::Died(reason) => why = reason,
             }
             tracing::debug!(app = %self.app, why, "a history query's handle died");
@@ -85,11 +102,12 @@ impl Pages for Resolver {
 
 impl Resolver {
     /// Makes a query. Returns its handle, and the region where that is known.
-    async fn create(&self, query: &PageQuery) -> Result<(String, RegionName), Error> {
+    async fn create(&self, query: &PageQuery, waited: &mut Duration) -> Result<(String, RegionName), Error> {
         let body = wire::create_body(self.vendor, query);
         let mut attempt = 1;
         loop {
             let reply = self.send(Operation::CreateHistory(body.clone()), None).await?;
+            *waited += reply.costs.queue_wait;
             if !reply.status.is_success() {
                 return Err(refused(reply));
             }
@@ -102,7 +120,8 @@ impl Resolver {
         }
     }
 
-    async fn fetch(&self, handle: String, region: RegionName) -> Result<Handle, Error> {
+    async fn fetch(&self, handle: String, region: RegionName, waited: &mut Duration) -> Result<Handle, Error> {
+        let (began, waited_before) = (self.clock.now(), *waited);
         let mut attempt = 1;
         loop {
             let reply = match self.send(Operation::FetchHistory(handle.clone()), Some(region.clone())).await {
@@ -116,13 +135,20 @@ impl Resolver {
                 Err(Failure::TooLarge) => return Err(Error::BadUpstream(Failure::TooLarge.to_string())),
                 Err(other) => return Err(other.into()),
             };
+            *waited += reply.costs.queue_wait;
             let progress = wire::fetched(&reply.body);
             match (reply.status, progress) {
                 (_, Ok(Progress::Gone)) | (StatusCode::NOT_FOUND | StatusCode::GONE, _) => {
                     return Ok(Handle::Died("the vendor no longer knows it"));
                 }
                 (status, Ok(Progress::Ready(messages))) if status.is_success() => return Ok(Handle::Gave(messages)),
-                (status, Ok(Progress::Running)) if status.is_success() => sleep(IN_PROGRESS_PAUSE).await,
+                (status, Ok(Progress::Running)) if status.is_success() => {
+                    let at_the_vendor = (self.clock.now() - began).saturating_sub(*waited - waited_before);
+                    if matches!(self.patience, Patience::Stream { stall } if at_the_vendor >= stall) {
+                        return Err(Error::StillRunning { location: None });
+                    }
+                    sleep(IN_PROGRESS_PAUSE).await;
+                }
                 (status, Err(_)) if status.is_success() => {
                     return Ok(Handle::Died("its answer could not be read"));
                 }
@@ -165,25 +191,18 @@ impl Resolver {
     /// Sends one order, under the deadline of those who wait now. When that passes while the order is under way, they
     /// leave: for good (the job is dropped, and this with it), or with a promise that gives the job more time.
     async fn send(&self, operation: Operation, region: Option<RegionName>) -> Result<Reply, Failure> {
-        let mut deadline = self.deadline.clone();
+        let (mut deadline, stuck) = match &self.patience {
+            Patience::Callers { deadline, stuck } => (deadline.clone(), stuck),
+            Patience::Stream { .. } => {
+                return self.send_until(self.clock.now() + SEAT_PATIENCE, &operation, region.as_ref()).await;
+            }
+        };
         loop {
             let until = *deadline.borrow_and_update();
-            let order = Order {
-                app: self.app.clone(),
-                operation: operation.clone(),
-                payer: self.payer.clone(),
-                deadline: until,
-                region: region.clone(),
-                headers: headers(&operation),
+            let why = match self.send_until(until, &operation, region.as_ref()).await {
+                Ok(reply) => return Ok(reply),
+                Err(why) => why,
             };
-            let Failed { why, costs } = match self.door.send(order).await {
-                Ok(reply) => {
-                    self.tally.add(&reply.costs);
-                    return Ok(reply);
-                }
-                Err(failed) => failed,
-            };
-            self.tally.add(&costs);
             let again = match &why {
                 Failure::QuotaSpent { .. } | Failure::TimedOut { sent: false } => true,
                 Failure::TimedOut { sent: true } => operation.safety() == Safety::Idempotent,
@@ -191,7 +210,7 @@ impl Resolver {
             };
             if self.clock.now() >= until {
                 if matches!(why, Failure::QuotaSpent { .. }) {
-                    self.stuck.send_replace(Some(why.clone()));
+                    stuck.send_replace(Some(why.clone()));
                 }
                 while *deadline.borrow_and_update() <= until {
                     if deadline.changed().await.is_err() {
@@ -201,6 +220,32 @@ impl Resolver {
             }
             if !again || *deadline.borrow() <= until {
                 return Err(why);
+            }
+        }
+    }
+
+    async fn send_until(
+        &self,
+        deadline: Instant,
+        operation: &Operation,
+        region: Option<&RegionName>,
+    ) -> Result<Reply, Failure> {
+        let order = Order {
+            app: self.app.clone(),
+            operation: operation.clone(),
+            payer: self.payer.clone(),
+            deadline,
+            region: region.cloned(),
+            headers: headers(operation),
+        };
+        match self.door.send(order).await {
+            Ok(reply) => {
+                self.tally.add(&reply.costs);
+                Ok(reply)
+            }
+            Err(Failed { why, costs }) => {
+                self.tally.add(&costs);
+                Err(why)
             }
         }
     }

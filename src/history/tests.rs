@@ -1,6 +1,7 @@
 //! The service against a scripted vendor, in paused time.
 
 mod scripted;
+mod streaming;
 
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +34,7 @@ fn app(id: &str) -> config::App {
         quota: Quota::default(),
         events: config::Events::default(),
         history: config::History::default(),
+        webhooks: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::jobs::{Ask, Caller, Came, Job, Key, Outcome, Product, Runner};
 use super::pager::Pager;
 use super::render::Desk;
-use super::resolver::Resolver;
+use super::resolver::{Patience, Resolver};
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
 use crate::clock::Clock;
@@ -84,8 +84,7 @@ impl History {
             app: job.key.app.clone(),
             vendor,
             payer,
-            deadline: job.deadline(),
-            stuck: job.stuck.clone(),
+            patience: Patience::Callers { deadline: job.deadline(), stuck: job.stuck.clone() },
             tally: Tally::default(),
         });
         let stopping = inner.tasks.stopping();

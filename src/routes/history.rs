@@ -1,10 +1,12 @@
 //! History: `POST …/history/query` answers when the messages are there; `GET …/history/query/{handle}` serves software
-//! written for the vendor's two steps, and is answered at once as the vendor answers it.
+//! written for the vendor's two steps, and is answered at once as the vendor answers it. [`stream`] gives any number as
+//! they come.
 //!
 //! Invariants: the messages are the service's shared buffers, never copied. `X-RTM-Origin` is `gateway` for every
 //! answer the gateway made from the vendor's parts, and `vendor` only where the vendor's refusal passes through.
 
 pub(super) mod answer;
+pub mod stream;
 
 use super::{Asked, read_body};
 use crate::flow::Served;

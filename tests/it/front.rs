@@ -6,6 +6,7 @@ mod connections;
 pub(crate) mod events;
 pub(crate) mod handover;
 mod history;
+mod history_stream;
 mod identity;
 mod log;
 mod malformed;

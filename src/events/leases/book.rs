@@ -223,6 +223,15 @@ impl Book {
         }
     }
 
+    /// As [`Book::release`], for these of a lease's entries.
+    pub(in crate::events) fn release_some(&mut self, lease: LeaseName, entries: &[u64], now: Instant) {
+        for &at in entries {
+            if self.holder(at) == Some(lease) {
+                self.put_back(at, None, None, now);
+            }
+        }
+    }
+
     /// Ends the leases and delays that are over.
     pub(in crate::events) fn advance(&mut self, now: Instant) {
         while let Some(&(until, lease)) = self.due.first()

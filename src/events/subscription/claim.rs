@@ -20,7 +20,7 @@ pub(in crate::events) struct Claim {
     seeks: u64,
     /// Events on their way in a response.
     events: u64,
-    tells_cut_off: bool,
+    cut_off: u64,
     settled: bool,
 }
 
@@ -30,9 +30,9 @@ impl Subscription {
         self.cut(earliest);
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
-        let tells_cut_off = std::mem::take(&mut state.cut_off);
+        let cut_off = std::mem::take(&mut state.cut_off);
         let seeks = state.seeks;
-        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, tells_cut_off, settled: false })
+        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
     }
 
     /// Takes entries to be opened one by one, while not too many are; see [`super::held`].
@@ -51,9 +51,9 @@ impl Claim {
         self.range.clone()
     }
 
-    /// Whether entries were cut off by retention before these, and no reader was told yet.
-    pub(in crate::events) fn tells_cut_off(&self) -> bool {
-        self.tells_cut_off
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(in crate::events) fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// Gives back the entries from `at` on.
@@ -67,6 +67,13 @@ impl Claim {
             self.range.end = at;
             self.subscription.given_back.notify_waiters();
         }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(in crate::events) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        self.shorten(at);
+        self.range.start < at
     }
 
     /// A response with so many events is on its way.
@@ -91,12 +98,12 @@ impl Claim {
     pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
         self.settled = true;
         let (seeks, start) = (self.seeks, self.range.start);
-        let tells_cut_off = self.tells_cut_off;
+        let cut_off = self.cut_off;
         self.subscription.change(|state| {
             if state.seeks == seeks {
                 state.claims.settle(start);
                 state.admit(entries, now);
-                state.cut_off |= tells_cut_off;
+                state.cut_off += cut_off;
             }
         });
     }
@@ -111,7 +118,7 @@ impl Drop for Claim {
             let mut state = lock(&self.subscription.state);
             if state.seeks == self.seeks {
                 state.claims.give_back(self.range.start);
-                state.cut_off |= self.tells_cut_off;
+                state.cut_off += self.cut_off;
             }
         }
         self.subscription.meters.given_again.inc_by(self.events);

@@ -24,7 +24,7 @@ pub(in crate::events) struct Held {
     /// Whether the lease ends with the response: a plain read's.
     is_plain: bool,
     events: u64,
-    tells_cut_off: bool,
+    cut_off: u64,
     done: bool,
 }
 
@@ -51,7 +51,7 @@ impl Subscription {
             }
             Some((taken, std::mem::take(&mut state.cut_off)))
         });
-        let (taken, tells_cut_off) = held?;
+        let (taken, cut_off) = held?;
         self.arm();
         self.wake_one();
         Some(Held {
@@ -61,7 +61,7 @@ impl Subscription {
             over: taken.over,
             is_plain: hold.until.is_none(),
             events: 0,
-            tells_cut_off,
+            cut_off,
             done: false,
         })
     }
@@ -200,9 +200,9 @@ impl Held {
         &self.subscription
     }
 
-    /// Whether entries were cut off by retention before these, and no reader was told yet.
-    pub(in crate::events) fn tells_cut_off(&self) -> bool {
-        self.tells_cut_off
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(in crate::events) fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// These of the entries are gone, or hold nothing that this reader wants.
@@ -211,6 +211,18 @@ impl Held {
             self.subscription.buried(entries, now);
             self.entries.retain(|(at, _)| !entries.contains(at));
         }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(in crate::events) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        let kept = self.entries.iter().take_while(|(entry, _)| *entry < at).count();
+        let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
+        let now = self.subscription.shared.clock.now();
+        let lease = self.lease;
+        self.subscription.change(|state| state.book.release_some(lease, &rest, now));
+        self.subscription.wake_one();
+        kept > 0
     }
 
     /// A response with so many events is on its way.
@@ -248,7 +260,7 @@ impl Drop for Held {
         {
             let mut state = lock(&self.subscription.state);
             state.book.release(self.lease, now);
-            state.cut_off |= self.tells_cut_off;
+            state.cut_off += self.cut_off;
         }
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();

@@ -31,7 +31,7 @@ pub(super) struct State {
     /// How often it was set to another place: claims from before then say nothing any more.
     pub(super) seeks: u64,
     /// Retention has cut so many entries off, and no reader was told yet.
-    pub(super) cut_off: bool,
+    pub(super) cut_off: u64,
     /// Before this, nothing is left to cut.
     earliest: u64,
     /// When the timer looks at it, at the latest.
@@ -71,7 +71,7 @@ impl State {
             again,
             again_done: Vec::new(),
             seeks: 0,
-            cut_off: false,
+            cut_off: 0,
             earliest: 0,
             armed: None,
         };
@@ -165,7 +165,7 @@ impl State {
         let kept = self.again.split_off(&earliest);
         let gone = std::mem::replace(&mut self.again, kept);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
-        self.cut_off |= lost > 0;
+        self.cut_off += lost;
         lost
     }
 
@@ -177,7 +177,7 @@ impl State {
         self.marks.clear();
         self.attempts.clear();
         self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(|at| (at, false)));
-        self.cut_off = false;
+        self.cut_off = 0;
         self.floor = at;
     }
 

@@ -133,6 +133,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
         runs,
         next: Cursor { epoch: 0, at: Default::default() },
         lag: 0,
+        lost: 0,
         receipt: Receipt::of_nothing(),
         leased: None,
     });

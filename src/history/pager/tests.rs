@@ -1,5 +1,7 @@
 //! The pager against a vendor that moves under it.
 
+mod quota;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,9 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::history::cursor;
 
 /// The wall clock when a test begins, in milliseconds.
 const NOW: u64 = 1_600_000_000_000;
@@ -49,6 +52,7 @@ struct Vendor {
     /// Oldest first, those that went too.
     list: Mutex<Vec<Stored>>,
     pages: AtomicUsize,
+    asked: Mutex<Vec<PageQuery>>,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
 }
@@ -73,6 +77,7 @@ impl Vendor {
             motions: Mutex::new(motions),
             list: Mutex::new(list),
             pages: AtomicUsize::new(0),
+            asked: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
         }
@@ -127,15 +132,17 @@ impl Vendor {
 }
 
 impl Pages for Vendor {
-    async fn page(&self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+    async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         self.pages.fetch_add(1, Ordering::Relaxed);
+        self.asked.lock().unwrap().push(query.clone());
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
         self.pause().await;
         let early = self.evaluate(&query);
         self.pause().await;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        Ok(if self.evaluates_at_fetch { self.evaluate(&query) } else { early })
+        let texts = if self.evaluates_at_fetch { self.evaluate(&query) } else { early };
+        Ok(Page { texts, ..Page::default() })
     }
 }
 
@@ -143,6 +150,38 @@ fn query(offset: u64, limit: usize, direction: Direction) -> Query {
     let now = NOW / 1000;
     let filter = Filter { source: Some("s".into()), destination: None, start: now - 100, end: now + 1000 };
     Query { filter, offset, limit, direction }
+}
+
+/// Reads with cuts: after so many parts each the reader is gone, and another goes on where the last part ended.
+async fn read_with_cuts(vendor: &Arc<Vendor>, query: &Query, cuts: &[usize]) -> Vec<Bytes> {
+    let question = [1; 8];
+    let mut all = Vec::new();
+    let mut cursor = cursor::write(question, None).unwrap();
+    let mut cuts = cuts.iter();
+    loop {
+        let after = cursor::read(&cursor, question, query.direction).unwrap();
+        let mut pager = Pager::resume(Arc::clone(vendor), query, after);
+        // What came since the last cursor, which a reader that was cut throws away.
+        let mut since = Vec::new();
+        let mut parts = cuts.next().copied().unwrap_or(usize::MAX);
+        let ended = loop {
+            let Some(messages) = pager.next().await.unwrap() else { break true };
+            since.extend(messages);
+            if let Some(next) = cursor::write(question, pager.place()) {
+                cursor = next;
+                all.append(&mut since);
+            }
+            parts -= 1;
+            if parts == 0 {
+                break false;
+            }
+        };
+        if ended {
+            all.append(&mut since);
+            return all;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn read(vendor: &Arc<Vendor>, query: &Query) -> Vec<Bytes> {
@@ -261,6 +300,68 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_list_read_with_cuts_is_as_whole_as_one_read_at_once(
+        stored in stored(),
+        motions in prop_oneof![3 => motions(), 1 => Just(vec![])],
+        cuts in prop::collection::vec(1..4_usize, 0..6),
+        direction in directions(),
+        end in prop_oneof![Just(End::Exclusive), Just(End::Instant), Just(End::Second)],
+        evaluates_at_fetch: bool,
+        seed: u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let rests = motions.is_empty();
+            let vendor = Arc::new(Vendor { end, evaluates_at_fetch, ..Vendor::new(stored, motions, seed) });
+            let query = query(0, usize::MAX, direction);
+            let got = read_with_cuts(&vendor, &query, &cuts).await;
+            check(&vendor, &query, &got);
+            if rests {
+                let filter = query.filter.clone();
+                assert_eq!(got, vendor.evaluate(&PageQuery { filter, offset: 0, limit: usize::MAX, direction }));
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_gone_on_with_begins_where_it_was_left() {
+    for direction in [Direction::Asc, Direction::Desc] {
+        // One each 7 ms, ten minutes of them.
+        let vendor = Arc::new(Vendor::new((0..85_000).map(|n| (NOW + 100_000 + n * 7, 0)), vec![], 1));
+        let query = query(0, usize::MAX, direction);
+        let mut pager = Pager::resume(Arc::clone(&vendor), &query, None);
+        let mut given = 0;
+        while given < 10_000 {
+            given += pager.next().await.unwrap().unwrap().len();
+        }
+        let after = pager.place().cloned();
+        drop(pager);
+        vendor.asked.lock().unwrap().clear();
+        let last = after.as_ref().unwrap().last_ms / 1000;
+        let mut pager = Pager::resume(Arc::clone(&vendor), &query, after);
+        let mut rest = 0;
+        while let Some(messages) = pager.next().await.unwrap() {
+            rest += messages.len();
+        }
+        assert_eq!(given + rest, 85_000);
+        let asked = vendor.asked.lock().unwrap();
+        // The second of the last message, and the one beside it: nothing before that is fetched again.
+        let within = |filter: &Filter| match direction {
+            Direction::Asc => filter.start >= last - 1,
+            Direction::Desc => filter.end <= last + 1,
+        };
+        assert!(asked.iter().all(|query| within(&query.filter)));
+        // What is asked for side by side shares two or three messages with its neighbours.
+        let useful = asked.iter().filter(|query| query.offset < 75_500).count();
+        assert!(useful <= rest / 97 + 5, "{useful} pages for {rest}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_list_that_rests_costs_few_pages_side_by_side() {
     for direction in [Direction::Asc, Direction::Desc] {
@@ -272,7 +373,7 @@ async fn a_list_that_rests_costs_few_pages_side_by_side() {
         assert_eq!(got.len(), 10_000);
         let pages = vendor.pages.load(Ordering::Relaxed);
         assert!(pages <= 106, "{pages} pages");
-        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= WINDOW_MAX);
+        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= pace::MOST);
         // 105 pages of 100 ms each.
         assert!(vendor.began.elapsed() < Duration::from_millis(1100), "{:?}", vendor.began.elapsed());
     }
@@ -292,8 +393,11 @@ async fn pages_come_only_as_they_are_taken() {
     let vendor = Arc::new(Vendor::new((0..5000).map(|n| (NOW - 9000 + n, 0)), vec![], 1));
     let mut pager = Pager::new(Arc::clone(&vendor), &query(0, usize::MAX, Direction::Asc));
     assert_eq!(pager.next().await.unwrap().unwrap().len(), 100);
+    let asked = vendor.pages.load(Ordering::Relaxed);
+    assert!(asked <= 12, "{asked} pages while one was slow");
+    tokio::time::timeout(Duration::from_secs(60), pager.settle()).await.expect("all that was asked for ends");
     sleep(Duration::from_secs(60)).await;
-    assert!(vendor.pages.load(Ordering::Relaxed) <= WINDOW_MIN + 1);
+    assert_eq!((vendor.pages.load(Ordering::Relaxed), vendor.in_flight.load(Ordering::Relaxed)), (asked, 0));
     let mut rest = 0;
     while let Some(messages) = pager.next().await.unwrap() {
         rest += messages.len();
@@ -306,8 +410,9 @@ async fn a_list_out_of_order_or_without_times_is_refused_rather_than_joined_wron
     for bad in [vec![r#"{"ms":5}"#, r#"{"ms":4}"#], vec!["{}"], vec!["7"]] {
         struct Fixed(Vec<&'static str>);
         impl Pages for Fixed {
-            async fn page(&self, _: PageQuery) -> Result<Vec<Bytes>, Error> {
-                Ok(self.0.iter().map(|text| Bytes::from_static(text.as_bytes())).collect())
+            async fn page(&self, _: PageQuery) -> Result<Page, Error> {
+                let texts = self.0.iter().map(|text| Bytes::from_static(text.as_bytes())).collect();
+                Ok(Page { texts, ..Page::default() })
             }
         }
         let mut pager = Pager::new(Arc::new(Fixed(bad.clone())), &query(0, 101, Direction::Asc));

@@ -1,0 +1,73 @@
+//! How many streams there may be, and whose.
+//!
+//! Invariants: no client can have all of them (see [`share`]); a place is free when its [`Place`] is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Error;
+use crate::names::ClientName;
+use crate::share;
+
+/// Most streams at a time. Each holds a few MiB at most: see `pager::flight`.
+const STREAMS_MAX: usize = 128;
+
+/// The streams under way. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Streams(Arc<Mutex<HashMap<ClientName, usize>>>);
+
+/// One stream's place.
+#[derive(Debug)]
+pub(super) struct Place {
+    streams: Streams,
+    client: ClientName,
+}
+
+impl Streams {
+    pub(super) fn enter(&self, client: &ClientName) -> Result<Place, Error> {
+        let mut table = self.table();
+        let (held, taken) = (table.get(client).copied().unwrap_or(0), table.values().sum());
+        if !share::may_take(1, held, taken, STREAMS_MAX) {
+            return Err(Error::Crowded);
+        }
+        table.insert(client.clone(), held + 1);
+        Ok(Place { streams: self.clone(), client: client.clone() })
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<ClientName, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.streams.table();
+        if let Some(held) = table.get_mut(&self.client) {
+            *held -= 1;
+            if *held == 0 {
+                table.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_takes_all_places_and_what_ends_makes_room() {
+        let streams = Streams::default();
+        let client = |name: &str| ClientName::parse(name).unwrap();
+        let mut places: Vec<_> = std::iter::from_fn(|| streams.enter(&client("greedy")).ok()).collect();
+        assert!((STREAMS_MAX / 2..STREAMS_MAX).contains(&places.len()), "{}", places.len());
+        let other = streams.enter(&client("other"));
+        assert!(other.is_ok());
+        assert!(matches!(streams.enter(&client("greedy")), Err(Error::Crowded)));
+        places.pop();
+        drop(other);
+        assert!(streams.enter(&client("greedy")).is_ok());
+        drop(places);
+        assert!(streams.table().is_empty());
+    }
+}

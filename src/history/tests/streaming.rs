@@ -1,0 +1,174 @@
+//! Streams: whole, gone on with after any cursor, patient, and no faster than their readers.
+
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::egress::Reply;
+use crate::history::{Messages, Part};
+
+impl World {
+    async fn stream(&self, parameters: &str, terms: Terms) -> Result<Messages, Error> {
+        self.stream_until(parameters, terms, CancellationToken::new()).await
+    }
+
+    async fn stream_until(&self, more: &str, terms: Terms, stop: CancellationToken) -> Result<Messages, Error> {
+        let query = format!("source=s&start_time=1400000000&end_time={}{more}", NOW + 60);
+        let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        self.history.stream(&a1(), &query, terms, stop).await
+    }
+
+    /// Messages `from..to`, a line each.
+    fn lines(&self, from: usize, to: usize) -> Vec<String> {
+        let list = self.vendor.list(from, to);
+        let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(&list).unwrap();
+        list.iter().map(|message| message.get().to_owned()).collect()
+    }
+}
+
+fn text(part: &Part) -> String {
+    let Part::Lines(pieces) = part else { panic!("{part:?}") };
+    String::from_utf8(pieces.concat()).unwrap()
+}
+
+/// The messages in some parts, and the cursors with how many messages were given before each.
+fn read(parts: &[Part]) -> (Vec<String>, Vec<(usize, String)>) {
+    let (mut messages, mut cursors) = (Vec::new(), Vec::new());
+    for line in parts.iter().map(text).collect::<String>().lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        match value["cursor"].as_str() {
+            Some(cursor) => cursors.push((messages.len(), cursor.to_owned())),
+            None => messages.push(line.to_owned()),
+        }
+    }
+    (messages, cursors)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_whole_and_every_cursor_in_it_leads_to_exactly_the_rest() {
+    let world = World::new(431);
+    let parts: Vec<_> = world.stream("", terms("c", 30)).await.unwrap().collect().await;
+    let (messages, cursors) = read(&parts);
+    assert_eq!(messages, world.lines(0, 431));
+    let last = &cursors.last().unwrap().1;
+    assert_eq!(text(parts.last().unwrap()), format!("{{\"end\":true,\"messages\":431,\"cursor\":\"{last}\"}}\n"));
+    assert!(cursors.len() >= 5);
+    for (given, cursor) in cursors {
+        for (limit, to) in [("", 431), ("&limit=7", 431.min(given + 7))] {
+            let rest = world.stream(&format!("&cursor={cursor}{limit}"), terms("d", 30)).await.unwrap();
+            let (messages, cursors) = read(&rest.collect::<Vec<_>>().await);
+            assert_eq!(messages, world.lines(given, to));
+            let rest = world.stream(&format!("&cursor={}", cursors.last().unwrap().1), terms("d", 30)).await.unwrap();
+            assert_eq!(read(&rest.collect::<Vec<_>>().await).0, world.lines(to, 431));
+        }
+    }
+    assert_eq!(world.metric("rtm_gateway_history_streams_total{app=\"a1\",end=\"broken\"}"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_before_the_first_line_is_an_error_and_costs_no_more() {
+    let world = World::new(5);
+    for more in ["&cursor=x", "&cursor=", "&limit=0", "&offset=3", "&order=up"] {
+        let error = world.stream(more, terms("c", 30)).await.unwrap_err();
+        assert!(matches!(error, Error::BadRequest(_)), "{error:?}");
+    }
+    assert!(world.vendor.orders().is_empty());
+    world.vendor.script("history_create", [Act::Says(400, "no")]);
+    let error = world.stream("", terms("c", 30)).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused(reply) if matches!(**reply, Reply { status, .. } if status == 400)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_fails_for_a_while_breaks_nothing() {
+    let world = World::new(300);
+    world.vendor.script("history_create", (0..9).map(|_| Act::Says(503, "")));
+    world.vendor.script("history_get", (0..9).map(|_| Act::Lost));
+    let stream = world.stream("", terms("c", 0)).await.unwrap();
+    assert_eq!(read(&stream.collect::<Vec<_>>().await).0, world.lines(0, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_stalls_ends_the_stream_with_a_cursor_after_signs_of_life() {
+    let world = World::new(300);
+    let mut stream = world.stream("", terms("c", 30)).await.unwrap();
+    let mut given = vec![stream.next().await.unwrap()];
+    world.vendor.script("history_get", (0..1000).map(|_| Act::InProgress));
+    world.vendor.script("history_create", (0..1000).map(|_| Act::Says(503, "")));
+    let began = Instant::now();
+    let (error, cursor) = loop {
+        match stream.next().await.unwrap() {
+            Part::Broken { error, cursor } => break (error, cursor),
+            lines @ Part::Lines(_) => given.push(lines),
+        }
+    };
+    assert!(stream.next().await.is_none());
+    let lived = began.elapsed();
+    assert!((Duration::from_secs(26)..Duration::from_secs(62)).contains(&lived), "{lived:?}");
+    assert!(matches!(error, Error::BadUpstream(_) | Error::StillRunning { .. }), "{error:?}");
+    let (messages, cursors) = read(&given);
+    assert!(cursors.len() >= 2 && cursors.last() == Some(&(messages.len(), cursor.clone())), "{cursors:?}");
+    assert_eq!(world.metric("rtm_gateway_history_streams_total{app=\"a1\",end=\"broken\"}").as_deref(), Some("1"));
+
+    // A vendor that is well gives the rest.
+    let world = World::new(300);
+    let rest = world.stream(&format!("&cursor={cursor}"), terms("c", 30)).await.unwrap();
+    assert_eq!(read(&rest.collect::<Vec<_>>().await).0, world.lines(messages.len(), 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_for_the_quota_beyond_any_deadline() {
+    let world = World::new(20);
+    world.vendor.script("history_create", [Act::NoSeatInTime]);
+    let began = Instant::now();
+    let mut stream = world.stream("", terms("c", 1)).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(1), "the head does not wait");
+    for _ in 0..20 {
+        assert_eq!(read(&[stream.next().await.unwrap()]).0, Vec::<String>::new(), "a sign of life");
+    }
+    assert!(began.elapsed() >= Duration::from_secs(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stops_stops_the_vendor_and_one_that_leaves_ends_the_stream() {
+    let world = World::new(20_000);
+    let mut stream = world.stream("", terms("c", 30)).await.unwrap();
+    let mut given = Vec::new();
+    for _ in 0..10 {
+        given.push(stream.next().await.unwrap());
+    }
+    sleep(Duration::from_secs(10)).await;
+    let asked = world.vendor.orders().len();
+    assert!(asked < 200, "{asked}");
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.vendor.orders().len(), asked);
+    given.push(stream.next().await.unwrap());
+    given.push(stream.next().await.unwrap());
+    let messages = read(&given).0;
+    assert_eq!(messages, world.lines(0, messages.len()));
+    drop(stream);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.metric("rtm_gateway_history_streams_total{app=\"a1\",end=\"left\"}").as_deref(), Some("1"));
+    assert_eq!(world.tasks.finish(Duration::ZERO).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_drains_ends_a_stream_with_a_cursor() {
+    let world = World::new(20_000);
+    let stop = CancellationToken::new();
+    let mut stream = world.stream_until("", terms("c", 30), stop.clone()).await.unwrap();
+    let mut given = vec![stream.next().await.unwrap()];
+    stop.cancel();
+    let cursor = loop {
+        match stream.next().await.unwrap() {
+            Part::Broken { error, cursor } => {
+                assert!(matches!(error, Error::Egress(Failure::Stopping)), "{error:?}");
+                break cursor;
+            }
+            lines @ Part::Lines(_) => given.push(lines),
+        }
+    };
+    let messages = read(&given).0;
+    let mut rest = world.stream(&format!("&cursor={cursor}"), terms("c", 30)).await.unwrap();
+    let next = read(&[rest.next().await.unwrap()]).0;
+    assert_eq!(next, world.lines(messages.len(), messages.len() + next.len()));
+}
