@@ -110,7 +110,7 @@ fn document(trail: &mut Trail) -> Served {
     trail.document();
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
-    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipt: None }
+    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
 }
 
 fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {

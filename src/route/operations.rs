@@ -3,7 +3,7 @@
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
 use super::{Addressee, Form, Kind, Route, Settle};
-use crate::names::Stream;
+use crate::names::{Stream, Streams};
 use crate::openapi::operations;
 
 operations! {
@@ -29,9 +29,16 @@ impl Route {
     #[must_use]
     pub fn operation(&self) -> Operation {
         match &self.kind {
-            Kind::Events { stream: Stream::UserEvents, form: Form::Vendor, .. } => Operation::UserEventsAsVendor,
-            Kind::Events { stream: Stream::ChannelEvents, form: Form::Vendor, .. } => Operation::ChannelEventsAsVendor,
-            Kind::Events { form: Form::Native, .. } => Operation::Events,
+            Kind::Events { streams: Streams::One(Stream::UserEvents), form: Form::Vendor, .. } => {
+                Operation::UserEventsAsVendor
+            }
+            Kind::Events { streams: Streams::One(Stream::ChannelEvents), form: Form::Vendor, .. } => {
+                Operation::ChannelEventsAsVendor
+            }
+            // The vendor has no route for both: `all` is of the native routes only.
+            Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
+                Operation::Events
+            }
             Kind::Settle { what: Settle::Ack, .. } => Operation::Ack,
             Kind::Settle { what: Settle::Nack, .. } => Operation::Nack,
             Kind::Settle { what: Settle::Extend, .. } => Operation::Extend,
