@@ -9,6 +9,7 @@
 //! | `max_concurrent`                  | the client's | 429 `client_limit_exceeded`                             |
 //! | `requests_per_second`             | the client's | 429 `client_limit_exceeded`                             |
 //! | memory for bodies, as they come   | everybody's, and a fair share | 503 `unavailable`                      |
+//! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                 |
 //!
 //! Invariants:
 //! - Only [`Admission::admit`] makes an [`Admitted`], which routes need: what was not admitted cannot run.
@@ -17,6 +18,8 @@
 //!   later without having cost anything (a bad body, no seat of the vendor's quota) gives its rate token back.
 //! - A request is in hand from its admission until its answer was handed to the system whole, or it was given up, by
 //!   whatever way: [`InHand`] goes with the trail of the request and gives all back when it is dropped.
+//! - An answer that streams for as long as its caller likes gives its place among `max_requests` back and takes one of
+//!   another room ([`InHand::stream`]); for its client's `max_concurrent` it stays in hand.
 //! - What is in hand and what was taken outlives a reload; what may be taken is read from the configuration each time.
 //! - Clients in report mode are never refused by their own ceilings. What they would have been refused is counted as if
 //!   it had been: it does not count against what comes after it.
@@ -102,6 +105,8 @@ pub enum Shed {
     MaxRequests,
     /// The client has its share of them.
     FairShare,
+    /// `server.max_streams` are open, or the client has its share of them.
+    Streams,
     /// Bodies take all memory that is for them, or the client's have its share.
     BodyMemory,
     /// Too many history queries are under way, or too many of this client's.
@@ -117,6 +122,7 @@ impl Shed {
         match self {
             Self::MaxRequests => "max_requests",
             Self::FairShare => "fair_share",
+            Self::Streams => "streams",
             Self::BodyMemory => "body_memory",
             Self::HistoryJobs => "history_jobs",
             Self::QuotaLine => "quota_line",
@@ -129,6 +135,7 @@ impl Shed {
         match self {
             Self::MaxRequests => "overloaded: server.max_requests are in hand",
             Self::FairShare => "overloaded: the client has its share of server.max_requests in hand",
+            Self::Streams => "overloaded: server.max_streams are open, or the client has its share of them",
             Self::BodyMemory => "overloaded: no memory for more request bodies",
             Self::HistoryJobs => "overloaded: too many history queries are under way",
             Self::QuotaLine => "overloaded: too many orders wait for a seat of the vendor's quota",
@@ -243,6 +250,7 @@ impl Drop for Guarded<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     requests: usize,
+    streams: usize,
     body_bytes: usize,
 }
 
@@ -251,7 +259,7 @@ impl Room {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let body_bytes = BODY_BYTES.max(config.server.request_body_limit.saturating_mul(4));
-        Self { requests: config.server.max_requests, body_bytes }
+        Self { requests: config.server.max_requests, streams: config.server.max_streams, body_bytes }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod show;
 mod tls;
 mod upstream;
 pub(crate) mod values;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
+pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom};
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct Server {
     pub write_timeout: Duration,
     /// Requests in hand at a time; more are answered 503 at once.
     pub max_requests: usize,
+    /// Streams of events (SSE) open at a time; more are answered 503 at once. They are not among the requests in hand.
+    pub max_streams: usize,
     /// Permission bits of Unix sockets.
     pub unix_mode: u32,
     /// Whose Unix sockets are.
@@ -167,6 +171,8 @@ pub struct App {
     pub events: Events,
     /// `[apps.history]`.
     pub history: History,
+    /// `[[apps.webhooks]]`, names unique.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// One of an app's regions.
@@ -257,6 +263,9 @@ pub struct Events {
     pub retention_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
+    /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the order
+    /// in which they came.
+    pub order_window: Duration,
 }
 
 /// `[apps.history]`.
@@ -360,6 +369,7 @@ impl Default for Server {
             anonymous_client: None,
             write_timeout: Duration::from_secs(30),
             max_requests: 4096,
+            max_streams: 16_384,
             unix_mode: 0o660,
             unix_owner: UnixOwner::default(),
             tls: None,
@@ -412,6 +422,7 @@ impl Default for Events {
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
             dedup_window: Duration::from_secs(600),
+            order_window: Duration::ZERO,
         }
     }
 }

@@ -11,6 +11,8 @@
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
 //! | `filter` | which events a reader wants |
+//! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
+//! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
@@ -34,12 +36,15 @@ pub mod fuzzing;
 mod leftovers;
 mod log;
 mod loss;
+mod marks;
 mod poller;
 mod reader;
 mod retention;
 mod saver;
+mod sequencer;
 mod subscription;
 mod tail;
+mod waiting;
 mod witness;
 
 #[cfg(test)]
@@ -66,6 +71,7 @@ use crate::task::Tasks;
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 pub use self::filter::Filter;
+pub use self::marks::Marks;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -99,6 +105,7 @@ pub struct PollerStatus {
     pub reads: u64,
     pub events: u64,
     pub duplicates: u64,
+    pub late: u64,
     pub possible_losses: u64,
     pub last_read_at: Option<String>,
     pub last_error: Option<String>,

@@ -5,6 +5,7 @@
 //! | accept   | `listener.rs`     | `Conn`       | close; 400 and 431 for what is not HTTP                |
 //! | enter    | `admission.rs`    | `Entered`    | 503 when the gateway is full                          |
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
+//! | document | `openapi.rs`       | –            | 200 what may be asked, for anybody; 405                |
 //! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
@@ -31,6 +33,7 @@ use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers;
+use crate::openapi;
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;
@@ -48,7 +51,7 @@ pub struct Served {
     /// Who decided the status.
     pub origin: Origin,
     /// What stands for the events in it.
-    pub receipt: Option<Receipt>,
+    pub receipts: Vec<Receipt>,
 }
 
 /// Answers a request.
@@ -68,7 +71,7 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inc
 }
 
 async fn call(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     live: &Live,
     conn: &Conn,
     head: &Parts,
@@ -80,22 +83,33 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
+    if openapi::is_asked(&head.method, &head.uri)? {
+        return Ok(document(trail));
+    }
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
-    let route = Route::parse(&head.method, &head.uri)?;
+    let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     trail.route(&route, live.policy.has(&route.app));
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
     let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);
     match kind {
-        Kind::Events { stream, form, query } => routes::events::read(request, stream, form, query).await,
+        Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
         Kind::HistoryStream { query } => routes::history::stream::open(request, &query).await,
         Kind::Count { query } => routes::count::ask(request, &query).await,
         Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
     }
+}
+
+/// What may be asked here, for anybody.
+fn document(trail: &mut Trail) -> Served {
+    trail.document();
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
+    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipt: None }
 }
 
 fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
@@ -105,17 +119,17 @@ fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
         headers: refusal.headers(),
         body: Body::from(refusal.body(trail.id())),
         origin: Origin::Gateway,
-        receipt: None,
+        receipts: Vec::new(),
     }
 }
 
 fn finish(served: Served, method: &Method, mut trail: Trail) -> Response<Body> {
-    let Served { status, headers, mut body, origin, receipt } = served;
+    let Served { status, headers, mut body, origin, receipts } = served;
     let mut response = Response::new(Body::from(Bytes::new()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     trail.mark(response.headers_mut(), origin);
-    trail.answered(status, origin, receipt);
+    trail.answered(status, origin, receipts);
     if method == Method::HEAD {
         if let Some(total) = body.total() {
             response.headers_mut().insert(hyper::header::CONTENT_LENGTH, total.into());

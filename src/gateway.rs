@@ -18,8 +18,10 @@ use crate::history::History;
 use crate::identity::Identity;
 use crate::jwks::Keys;
 use crate::metrics::Metrics;
+use crate::names::{Action, AppId, ClientName};
 use crate::policy::Policy;
 use crate::route::target::Hosts;
+use crate::routes::events::Texts;
 use crate::tls::ClientTrust;
 
 /// What a request may touch.
@@ -34,6 +36,8 @@ pub struct Gateway {
     pub events: Events,
     /// History and count.
     pub history: History,
+    /// Texts of streams, made once for all of them.
+    pub texts: Texts,
     /// Where requests are counted.
     pub metrics: Metrics,
     /// The time.
@@ -91,13 +95,19 @@ impl Gateway {
     ) -> Arc<Self> {
         let live = ArcSwap::from_pointee(live);
         let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
-        Arc::new(Self { live, admission, egress, events, history, metrics, clock, stopping })
+        Arc::new(Self { live, admission, egress, events, history, texts: Texts::default(), metrics, clock, stopping })
     }
 
     /// Takes a new configuration for the requests that come from now on.
     pub fn apply(&self, live: Live) {
         self.admission.apply(live.room, |name| live.identity.knows(name));
         self.live.store(Arc::new(live));
+    }
+
+    /// Whether this client, whose request was granted before, may still do this with this app.
+    #[must_use]
+    pub fn still_allows(&self, client: &ClientName, app: &AppId, action: Action) -> bool {
+        self.live.load().policy.still_allows(client, app, action)
     }
 
     /// What is in force now.

@@ -70,11 +70,35 @@ name!(
     /// A reader's place in a stream, shared by those who name it.
     SubscriptionName, 128, "_ - ."
 );
+name!(
+    /// An address that an app's events are pushed to.
+    WebhookName, 64, "_ - ."
+);
 
 impl From<&ClientName> for SubscriptionName {
     /// A client's default subscription has its name (both names obey one rule).
     fn from(client: &ClientName) -> Self {
         Self(client.0.clone())
+    }
+}
+
+impl From<&WebhookName> for SubscriptionName {
+    /// A webhook's own place in each of its streams. No caller's name holds a `$`.
+    fn from(webhook: &WebhookName) -> Self {
+        Self(format!("$webhook.{webhook}").into())
+    }
+}
+
+impl SubscriptionName {
+    /// A name as it is stored: a caller's, or one of the gateway's own.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse_stored(text: &str) -> Result<Self, BadName> {
+        match text.strip_prefix("$webhook.") {
+            Some(webhook) => WebhookName::parse(webhook).map(|webhook| Self::from(&webhook)),
+            None => Self::parse(text),
+        }
     }
 }
 
@@ -117,6 +141,48 @@ impl Stream {
 }
 
 impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an events read reads: one stream, or both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Streams {
+    /// That one.
+    One(Stream),
+    /// Both, in the order received.
+    All,
+}
+
+impl Streams {
+    /// The name in paths and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::One(stream) => stream.as_str(),
+            Self::All => "all",
+        }
+    }
+
+    /// What is of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "all" { Some(Self::All) } else { Stream::parse(text).map(Self::One) }
+    }
+
+    /// Each of them.
+    #[must_use]
+    pub fn each(self) -> &'static [Stream] {
+        match self {
+            Self::One(Stream::UserEvents) => &[Stream::UserEvents],
+            Self::One(Stream::ChannelEvents) => &[Stream::ChannelEvents],
+            Self::All => &Stream::ALL,
+        }
+    }
+}
+
+impl fmt::Display for Streams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -79,6 +79,13 @@ impl Policy {
         self.apps.contains_key(app)
     }
 
+    /// Whether this client, who was let in before, may still do this with this app: what goes on for long asks again.
+    #[must_use]
+    pub fn still_allows(&self, client: &ClientName, app: &AppId, action: Action) -> bool {
+        let Some(rights) = self.rights.get(client) else { return false };
+        self.has(app) && (rights.terms.mode == ClientMode::Report || rights.entries(app, action).next().is_some())
+    }
+
     /// What this client may do; possibly nothing.
     #[must_use]
     pub fn grant(&self, client: Client) -> Grant<'_> {
@@ -126,8 +133,13 @@ impl Grant<'_> {
     }
 
     fn entries<'a>(&'a self, app: &'a AppId, action: Action) -> impl Iterator<Item = &'a config::Allow> {
-        let all = self.rights.map_or(&[][..], |r| &r.allow);
-        all.iter().filter(move |a| a.actions.contains(&action) && a.app.as_ref().is_none_or(|id| id == app))
+        self.rights.into_iter().flat_map(move |rights| rights.entries(app, action))
+    }
+}
+
+impl Rights {
+    fn entries<'a>(&'a self, app: &'a AppId, action: Action) -> impl Iterator<Item = &'a config::Allow> {
+        self.allow.iter().filter(move |a| a.actions.contains(&action) && a.app.as_ref().is_none_or(|id| id == app))
     }
 }
 
@@ -156,6 +168,7 @@ mod tests {
                 quota: config::Quota::default(),
                 events: config::Events::default(),
                 history: config::History::default(),
+                webhooks: Vec::new(),
             };
             policy.apps.insert(app(id), Arc::new(config));
         }

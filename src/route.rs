@@ -4,21 +4,24 @@
 //! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
+mod operations;
 mod path;
 pub(crate) mod query;
 pub mod target;
 
 use std::sync::Arc;
 
-use hyper::{Method, Uri};
+use hyper::{HeaderMap, Method, Uri};
 
 use crate::config;
-use crate::names::{Action, AppId, Stream, SubscriptionName};
+use crate::headers::accept;
+use crate::names::{Action, AppId, Stream, Streams, SubscriptionName};
 use crate::order::Payer;
 use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;
 
-pub use query::{EventsQuery, Start};
+pub use operations::Operation;
+pub use query::{Begin, EventsQuery, Explicit, Start};
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +35,10 @@ pub struct Route {
 /// The kinds of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A read of a stream of events.
+    /// A read of events.
     Events {
-        /// Which stream.
-        stream: Stream,
+        /// Of which stream, or both.
+        streams: Streams,
         /// In whose words.
         form: Form,
         /// From where, and how many.
@@ -76,7 +79,12 @@ pub enum Form {
     Vendor,
     /// Our own: with cursors, times and markers.
     Native,
+    /// Our own, as it goes: Server-Sent Events.
+    Stream,
 }
+
+/// The forms of a native read, the one for whoever does not say first.
+const NATIVE_FORMS: [&str; 2] = ["application/json", "text/event-stream"];
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +118,9 @@ impl Route {
         let post = || allow(method, &Method::POST, "POST");
         let (app, kind) = match segments.as_slice() {
             ["dev", "v2", "project", app, "rtm", rest @ ..] => match rest {
-                ["vendor", stream] => (app, events(stream, Form::Vendor, uri, get)?),
+                ["vendor", stream @ ("user_events" | "channel_events")] => {
+                    (app, events(stream, Form::Vendor, uri, get)?)
+                }
                 ["message", "history", "query"] => {
                     post()?;
                     query::none(uri.query())?;
@@ -139,6 +149,22 @@ impl Route {
         Ok(Self { app: AppId::parse(app).map_err(|_| Refusal::Forbidden)?, kind })
     }
 
+    /// The same, in the form that the caller accepts.
+    ///
+    /// # Errors
+    /// 400 when something is asked that this form does not know.
+    pub fn accepted(mut self, headers: &HeaderMap) -> Result<Self, Refusal> {
+        if let Kind::Events { streams, form, query } = &mut self.kind {
+            if *form == Form::Native && accept::preferred(headers, &NATIVE_FORMS) == 1 {
+                *form = Form::Stream;
+                query.for_stream(headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?")), *streams)?;
+            } else {
+                query.for_one_answer()?;
+            }
+        }
+        Ok(self)
+    }
+
     /// What a client must be allowed to do for it.
     #[must_use]
     pub fn action(&self) -> Action {
@@ -154,9 +180,17 @@ impl Route {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.kind {
-            Kind::Events { stream, form: Form::Vendor, .. } => stream.as_str(),
-            Kind::Events { stream: Stream::UserEvents, form: Form::Native, .. } => "native_user_events",
-            Kind::Events { stream: Stream::ChannelEvents, form: Form::Native, .. } => "native_channel_events",
+            Kind::Events { streams, form: Form::Vendor, .. } => streams.as_str(),
+            Kind::Events { streams, form: Form::Native, .. } => match streams {
+                Streams::One(Stream::UserEvents) => "native_user_events",
+                Streams::One(Stream::ChannelEvents) => "native_channel_events",
+                Streams::All => "native_all",
+            },
+            Kind::Events { streams, form: Form::Stream, .. } => match streams {
+                Streams::One(Stream::UserEvents) => "stream_user_events",
+                Streams::One(Stream::ChannelEvents) => "stream_channel_events",
+                Streams::All => "stream_all",
+            },
             Kind::HistoryQuery => "history_query",
             Kind::HistoryFetch { .. } => "history_fetch",
             Kind::HistoryStream { .. } => "history_stream",
@@ -201,9 +235,9 @@ impl Call {
 }
 
 fn events(stream: &str, form: Form, uri: &Uri, get: impl Fn() -> Result<(), Refusal>) -> Result<Kind, Refusal> {
-    let stream = Stream::parse(stream).ok_or(Refusal::NoSuchRoute)?;
+    let streams = Streams::parse(stream).ok_or(Refusal::NoSuchRoute)?;
     get()?;
-    Ok(Kind::Events { stream, form, query: EventsQuery::parse(uri.query())? })
+    Ok(Kind::Events { streams, form, query: EventsQuery::parse(uri.query(), streams, form)? })
 }
 
 fn message(to: Addressee, user: &str, uri: &Uri, post: impl Fn() -> Result<(), Refusal>) -> Result<Kind, Refusal> {

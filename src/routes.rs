@@ -28,7 +28,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// An admitted request, as its route gets it.
 pub struct Asked<'a> {
     /// The services.
-    pub gateway: &'a Gateway,
+    pub gateway: &'a Arc<Gateway>,
     /// The configuration in force when it came.
     pub live: &'a Live,
     /// Its head.
@@ -52,7 +52,7 @@ impl<'a> Asked<'a> {
     /// What is asked, and by whom.
     #[must_use]
     pub fn new(
-        gateway: &'a Gateway,
+        gateway: &'a Arc<Gateway>,
         live: &'a Live,
         head: &'a Parts,
         body: Incoming,

@@ -2,30 +2,23 @@
 //!
 //! Input: all after the `?`.
 
+use std::time::Duration;
+
 use hyper::{Method, Uri};
-use rtm_gateway::events::From;
 use rtm_gateway::history::fuzzing as history;
-use rtm_gateway::names::ClientName;
+use rtm_gateway::names::{ClientName, Stream, Streams};
 use rtm_gateway::order::Payer;
 use rtm_gateway::request_id::RequestId;
-use rtm_gateway::route::{EventsQuery, Kind, Route, Start};
+use rtm_gateway::route::{Begin, EventsQuery, Form, Kind, Route, Start};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::history::count_parameters;
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match EventsQuery::parse(Some(text)) {
-        Ok(query) => {
-            assert!((1..=1000).contains(&query.limit) && query.wait.as_secs() <= 60);
-            let again = written(&query);
-            assert_eq!(EventsQuery::parse(Some(&again)), Ok(query), "{again}");
-        }
-        Err(refusal) => {
-            assert_eq!(refusal.status(), 400);
-            let body = refusal.body(&RequestId::random());
-            let body: serde_json::Value = serde_json::from_slice(&body).expect("a refusal is JSON");
-            assert!(body["detail"].as_str().is_some_and(|detail| detail.len() < 1024), "{body}");
+    for streams in [Streams::One(Stream::UserEvents), Streams::All] {
+        for form in [Form::Vendor, Form::Native] {
+            events(text, streams, form);
         }
     }
     let Ok(uri) = format!("/dev/v2/project/a1/rtm/message/history/count?{text}").parse::<Uri>() else { return };
@@ -66,6 +59,22 @@ pub fn check(data: &[u8]) {
     }
 }
 
+fn events(text: &str, streams: Streams, form: Form) {
+    match EventsQuery::parse(Some(text), streams, form) {
+        Ok(query) => {
+            assert!((1..=1000).contains(&query.limit) && query.wait.is_none_or(|wait| wait.as_secs() <= 60));
+            let again = written(&query, streams);
+            assert_eq!(EventsQuery::parse(Some(&again), streams, form), Ok(query), "{again}");
+        }
+        Err(refusal) => {
+            assert_eq!(refusal.status(), 400);
+            let body = refusal.body(&RequestId::random());
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("a refusal is JSON");
+            assert!(body["detail"].as_str().is_some_and(|detail| detail.len() < 1024), "{body}");
+        }
+    }
+}
+
 fn count(uri: &Uri) -> Option<Vec<(String, String)>> {
     match Route::parse(&Method::GET, uri).ok()?.kind {
         Kind::Count { query } => Some(query),
@@ -74,7 +83,7 @@ fn count(uri: &Uri) -> Option<Vec<(String, String)>> {
 }
 
 /// The query string that says the same, in one way.
-pub(super) fn written(query: &EventsQuery) -> String {
+pub(super) fn written(query: &EventsQuery, streams: Streams) -> String {
     let mut pairs = form_urlencoded::Serializer::new(String::new());
     // A name that no query string here is likely to hold stands for the default.
     let payer = Payer { client: ClientName::parse("none-1f0e").expect("a name"), weight: 1 };
@@ -83,14 +92,31 @@ pub(super) fn written(query: &EventsQuery) -> String {
         pairs.append_pair("subscription", subscription.as_str());
     }
     pairs.append_pair("limit", &query.limit.to_string());
-    let wait = query.wait;
-    pairs.append_pair("wait", &format!("{}s {}ns", wait.as_secs(), wait.subsec_nanos()));
+    let duration = |time: Duration| format!("{}s {}ns", time.as_secs(), time.subsec_nanos());
+    if let Some(wait) = query.wait {
+        pairs.append_pair("wait", &duration(wait));
+    }
+    for (member, pattern) in query.filter.patterns() {
+        pairs.append_pair(member, pattern);
+    }
+    if let Some(explicit) = query.ack {
+        pairs.append_pair("ack", "explicit");
+        if let Some(lease) = explicit.lease {
+            pairs.append_pair("lease", &duration(lease));
+        }
+        if let Some(most) = explicit.max_attempts {
+            pairs.append_pair("max_attempts", &most.to_string());
+        }
+    }
+    if let Some(last) = query.last_event_id {
+        pairs.append_pair("last_event_id", &last.text(streams));
+    }
     match &query.start {
-        Start::Stored(From::Earliest) => pairs.append_pair("from", "earliest"),
-        Start::Stored(From::Latest) => pairs.append_pair("from", "latest"),
-        Start::Stored(From::Since(at)) => pairs.append_pair("from", &at.to_string()),
-        Start::Stored(From::After(cursor)) => pairs.append_pair("from", &cursor.to_string()),
-        Start::After(cursor) => pairs.append_pair("after", &cursor.to_string()),
+        Start::Stored(Begin::Earliest) => pairs.append_pair("from", "earliest"),
+        Start::Stored(Begin::Latest) => pairs.append_pair("from", "latest"),
+        Start::Stored(Begin::Since(at)) => pairs.append_pair("from", &at.to_string()),
+        Start::Stored(Begin::After(marks)) => pairs.append_pair("from", &marks.text(streams)),
+        Start::After(marks) => pairs.append_pair("after", &marks.text(streams)),
     };
     pairs.finish()
 }

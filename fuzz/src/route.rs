@@ -130,11 +130,11 @@ fn written(route: &Route) -> Uri {
     let query =
         |pairs: &[(String, String)]| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let target = match &route.kind {
-        Kind::Events { stream, form: rtm_gateway::route::Form::Vendor, query } => {
-            format!("/dev/v2/project/{app}/rtm/vendor/{stream}?{}", super::query::written(query))
+        Kind::Events { streams, form: rtm_gateway::route::Form::Vendor, query } => {
+            format!("/dev/v2/project/{app}/rtm/vendor/{streams}?{}", super::query::written(query, *streams))
         }
-        Kind::Events { stream, form: rtm_gateway::route::Form::Native, query } => {
-            format!("/v1/apps/{app}/events/{stream}?{}", super::query::written(query))
+        Kind::Events { streams, query, .. } => {
+            format!("/v1/apps/{app}/events/{streams}?{}", super::query::written(query, *streams))
         }
         Kind::HistoryQuery => format!("/dev/v2/project/{app}/rtm/message/history/query"),
         Kind::HistoryFetch { handle } => {

@@ -23,13 +23,16 @@ pub(super) struct Book {
     pub(super) room: Room,
     metrics: Metrics,
     in_hand: usize,
+    streams: usize,
     body_bytes: usize,
     clients: HashMap<ClientName, Entry>,
 }
 
 struct Entry {
     in_hand: usize,
-    /// Of those, the ones that its ceilings let through: all but those that were only reported.
+    /// Those that stream; not among the others.
+    streams: usize,
+    /// Of both, the ones that its ceilings let through: all but those that were only reported.
     counted: u32,
     body_bytes: usize,
     rate: Rate,
@@ -42,6 +45,8 @@ struct Entry {
 pub(super) struct Place {
     /// It counts against `max_concurrent`.
     pub(super) counted: bool,
+    /// It streams.
+    pub(super) streams: bool,
     /// It took one of `requests_per_second`.
     pub(super) taken: Option<Taken>,
     /// Bytes of memory for its body.
@@ -52,7 +57,7 @@ pub(super) struct Place {
 
 impl Book {
     pub(super) fn new(metrics: Metrics, room: Room) -> Self {
-        Self { room, metrics, in_hand: 0, body_bytes: 0, clients: HashMap::new() }
+        Self { room, metrics, in_hand: 0, streams: 0, body_bytes: 0, clients: HashMap::new() }
     }
 
     pub(super) fn in_hand(&self) -> usize {
@@ -100,6 +105,24 @@ impl Book {
         Ok(())
     }
 
+    /// A request's answer streams: it moves from one room to the other.
+    pub(super) fn stream(&mut self, client: &ClientName, place: &mut Place) -> Result<(), Refusal> {
+        let entry = entry(&mut self.clients, &self.metrics, client);
+        if place.streams {
+            return Ok(());
+        }
+        if !share::may_take(1, entry.streams, self.streams, self.room.streams) {
+            return Err(Refusal::shed(Shed::Streams));
+        }
+        place.streams = true;
+        entry.streams += 1;
+        self.streams += 1;
+        entry.in_hand -= 1;
+        entry.gauge.dec();
+        self.in_hand -= 1;
+        Ok(())
+    }
+
     /// A request was refused that cost nothing: it gives back what it took of the rate.
     pub(super) fn unspend(&mut self, client: &ClientName, place: &mut Place) {
         if let Some(taken) = place.taken.take() {
@@ -110,11 +133,16 @@ impl Book {
     /// A request is no longer in hand.
     pub(super) fn leave(&mut self, client: &ClientName, place: &Place) {
         let entry = entry(&mut self.clients, &self.metrics, client);
-        entry.in_hand -= 1;
         entry.counted -= u32::from(place.counted);
         entry.body_bytes -= place.body_bytes;
-        entry.gauge.dec();
-        self.in_hand -= 1;
+        if place.streams {
+            entry.streams -= 1;
+            self.streams -= 1;
+        } else {
+            entry.in_hand -= 1;
+            entry.gauge.dec();
+            self.in_hand -= 1;
+        }
         self.body_bytes -= place.body_bytes;
         self.metrics.request_body_bytes.dec_by(signed(place.body_bytes));
     }
@@ -128,7 +156,7 @@ impl Book {
     pub(super) fn forget(&mut self, stays: impl Fn(&ClientName) -> bool, now: Instant) {
         let metrics = &self.metrics;
         self.clients.retain(|name, entry| {
-            let kept = stays(name) || entry.in_hand > 0 || !entry.rate.is_new(now);
+            let kept = stays(name) || entry.in_hand + entry.streams > 0 || !entry.rate.is_new(now);
             if !kept {
                 metrics.requests_in_hand.remove(&ClientLabels { client: name.to_string() });
             }
@@ -177,6 +205,7 @@ impl Entry {
 fn entry<'a>(clients: &'a mut HashMap<ClientName, Entry>, metrics: &Metrics, client: &ClientName) -> &'a mut Entry {
     clients.entry(client.clone()).or_insert_with(|| Entry {
         in_hand: 0,
+        streams: 0,
         counted: 0,
         body_bytes: 0,
         rate: Rate::default(),

@@ -29,6 +29,14 @@ impl InHand {
         self.admission.book().reserve(&self.client, &mut self.place, bytes)
     }
 
+    /// Its answer streams for as long as the caller likes: it moves to the room for such.
+    ///
+    /// # Errors
+    /// 503 when there is no room, or the client has its share.
+    pub fn stream(&mut self) -> Result<(), Refusal> {
+        self.admission.book().stream(&self.client, &mut self.place)
+    }
+
     /// It was refused without having cost anything: what it took of the client's rate is given back.
     pub fn unspend(&mut self) {
         self.admission.book().unspend(&self.client, &mut self.place);

@@ -17,7 +17,7 @@ fn most(n: u32) -> Option<NonZeroU32> {
 }
 
 fn book(requests: usize, body_bytes: usize) -> Book {
-    Book::new(Metrics::new(), Room { requests, body_bytes })
+    Book::new(Metrics::new(), Room { requests, streams: 5, body_bytes })
 }
 
 fn limit(place: Result<Place, Refusal>) -> &'static str {
@@ -120,6 +120,9 @@ enum Op {
         which: prop::sample::Index,
         bytes: usize,
     },
+    Stream {
+        which: prop::sample::Index,
+    },
     Reload {
         max: u32,
         rate: u32,
@@ -133,6 +136,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         8 => (0usize..4, any::<bool>()).prop_map(|(client, forbidden)| Op::Ask { client, forbidden }),
         4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, refused)| Op::End { which, refused }),
         2 => (any::<prop::sample::Index>(), 0usize..400).prop_map(|(which, bytes)| Op::Reserve { which, bytes }),
+        2 => any::<prop::sample::Index>().prop_map(|which| Op::Stream { which }),
         1 => (0u32..6, 0u32..6, 1usize..14).prop_map(|(max, rate, requests)| Op::Reload { max, rate, requests }),
     ]
 }
@@ -164,13 +168,15 @@ proptest! {
                         max_concurrent: most(max), requests_per_second: most(rate), mode: modes[client], would_forbid,
                     };
                     let before = book.look(now);
-                    let held = in_hand.iter().filter(|(c, _)| *c == client).count();
+                    let held = in_hand.iter().filter(|(c, p)| *c == client && !p.streams).count();
+                    let of_its_ceiling = in_hand.iter().filter(|(c, _)| *c == client).count();
+                    let all = in_hand.iter().filter(|(_, p)| !p.streams).count();
                     match book.admit(&name(client), &terms, now) {
                         Ok(place) => {
-                            prop_assert!(in_hand.len() < requests);
-                            prop_assert!(held == 0 || in_hand.len() + 1 < requests, "the last is for newcomers");
+                            prop_assert!(all < requests);
+                            prop_assert!(held == 0 || all + 1 < requests, "the last is for newcomers");
                             if modes[client] == ClientMode::Enforce {
-                                prop_assert!(max == 0 || held < max as usize);
+                                prop_assert!(max == 0 || of_its_ceiling < max as usize);
                                 prop_assert_eq!(place.would_refuse, None);
                                 prop_assert_eq!(place.taken.is_some(), rate > 0);
                             }
@@ -184,7 +190,7 @@ proptest! {
                             prop_assert_eq!(before, book.look(now), "a refusal takes nothing");
                             let of_its_own = matches!(refusal, Refusal::ClientLimit { .. });
                             prop_assert!(!of_its_own || modes[client] == ClientMode::Enforce);
-                            prop_assert!(held > 0 || of_its_own || in_hand.len() >= requests, "a newcomer finds room");
+                            prop_assert!(held > 0 || of_its_own || all >= requests, "a newcomer finds room");
                         }
                     }
                 }
@@ -206,9 +212,19 @@ proptest! {
                     }
                     prop_assert!(in_hand.iter().map(|(_, p)| p.body_bytes).sum::<usize>() <= 1000);
                 }
-                Op::End { .. } | Op::Reserve { .. } => {}
+                Op::Stream { which } if !in_hand.is_empty() => {
+                    let at = which.index(in_hand.len());
+                    let streams = |p: &(usize, Place)| p.1.streams;
+                    let (others, was) = (in_hand.iter().filter(|p| streams(p)).count(), in_hand[at].1.streams);
+                    let before = book.look(now);
+                    let (client, place) = &mut in_hand[at];
+                    let moved = book.stream(&name(*client), place).is_ok();
+                    prop_assert!(was || !moved || others < 5);
+                    prop_assert_eq!(was || !moved, before == book.look(now), "what is refused, or done, changes nothing");
+                }
+                Op::End { .. } | Op::Reserve { .. } | Op::Stream { .. } => {}
             }
-            prop_assert_eq!(book.in_hand(), in_hand.len());
+            prop_assert_eq!(book.in_hand(), in_hand.iter().filter(|(_, p)| !p.streams).count());
         }
         for (client, place) in in_hand {
             book.leave(&name(client), &place);

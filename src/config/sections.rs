@@ -15,6 +15,7 @@ pub(super) fn server(t: &Table<'_>) -> Server {
         anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
         write_timeout: t.or("write_timeout", Node::duration, d.write_timeout),
         max_requests: t.or("max_requests", |n| n.count(1_000_000).map(|n| n as usize), d.max_requests),
+        max_streams: t.or("max_streams", |n| n.count(1_000_000).map(|n| n as usize), d.max_streams),
         unix_mode: t.or("unix_mode", mode, d.unix_mode),
         unix_owner: t.or("unix_owner", owner, d.unix_owner),
         tls: t.take("tls").and_then(|node| node.table(tls::server).flatten()),

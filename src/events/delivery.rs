@@ -11,7 +11,7 @@ use super::subscription::Claim;
 use super::{Cursor, Filter};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::Batch;
+use crate::store::{Batch, Sequence};
 
 /// The most entries one read hands over: the vendor's own limit.
 pub const MOST_IN_ONE_READ: usize = crate::vendor::events::MOST_IN_ONE_READ;
@@ -76,6 +76,9 @@ pub struct Delivery {
     pub next: Cursor,
     /// Entries stored after `next`.
     pub lag: u64,
+    /// How many entries retention removed before this subscription was given them; told once, and markers are wanted: then
+    /// the first run is a marker of it.
+    pub lost: u64,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,
 }
@@ -86,6 +89,20 @@ pub struct Delivery {
 pub struct Receipt(pub(super) Option<Claim>);
 
 impl Receipt {
+    /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
+    /// `None`: nothing is on its way.
+    #[must_use]
+    pub fn only_before(self, at: Sequence, left: u64) -> Option<Self> {
+        let mut claim = self.0?;
+        claim.keep_before(at.0, left).then(|| Self(Some(claim)))
+    }
+
+    /// Of entries that nobody has claimed.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self(None)
+    }
+
     /// The reader has all of it: the subscription's cursor moves.
     pub fn handed_over(self) {
         if let Some(claim) = self.0 {

@@ -38,6 +38,12 @@ impl Filter {
         self.kinds.is_empty() && self.user_ids.is_empty() && self.group_ids.is_empty()
     }
 
+    /// Its patterns, each with the member it is for: `type`, `user_id` or `group_id`.
+    pub fn patterns(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [("type", &self.kinds), ("user_id", &self.user_ids), ("group_id", &self.group_ids)];
+        all.into_iter().flat_map(|(member, all)| all.iter().map(move |pattern| (member, pattern.0.as_str())))
+    }
+
     /// Whether it admits this event, as the vendor wrote it.
     #[must_use]
     pub fn admits(&self, event: &[u8]) -> bool {

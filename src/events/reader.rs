@@ -103,10 +103,12 @@ impl Log {
             }
             claim.under_way(found.events);
             let mut runs = found.runs;
-            if terms.wants.markers && claim.tells_cut_off() {
+            let lost = if terms.wants.markers { claim.cut_off() } else { 0 };
+            if lost > 0 {
                 runs.insert(0, self.cut_off_marker(&claim, &runs[0]));
             }
-            return Ok(self.delivery(runs, found.end - 1, Receipt(Some(claim))));
+            let delivery = self.delivery(runs, found.end - 1, Receipt(Some(claim)));
+            return Ok(Delivery { lost, ..delivery });
         }
     }
 
@@ -135,7 +137,7 @@ impl Log {
 
     fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt) -> Delivery {
         let (_, next) = self.range();
-        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), receipt }
+        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), lost: 0, receipt }
     }
 
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this

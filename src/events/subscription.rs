@@ -41,8 +41,8 @@ struct State {
     claims: Claims,
     /// How often it was set to another place: claims from before then say nothing any more.
     seeks: u64,
-    /// Retention has cut entries off, and no reader was told yet.
-    cut_off: bool,
+    /// How many entries retention has cut off that no reader was told of yet.
+    cut_off: u64,
 }
 
 struct Meters {
@@ -67,7 +67,7 @@ impl Subscription {
         Arc::new(Self {
             name,
             log: log.clone(),
-            state: Mutex::new(State { claims: Claims::new(at), seeks: 0, cut_off: false }),
+            state: Mutex::new(State { claims: Claims::new(at), seeks: 0, cut_off: 0 }),
             given_back: Notify::new(),
             stored: tokio::sync::Mutex::new(stored.then_some(at)),
             is_stored: AtomicBool::new(stored),
@@ -86,9 +86,9 @@ impl Subscription {
         self.cut(earliest);
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
-        let tells_cut_off = std::mem::take(&mut state.cut_off);
+        let cut_off = std::mem::take(&mut state.cut_off);
         let seeks = state.seeks;
-        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, tells_cut_off, settled: false })
+        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
     }
 
     /// A reader says that it has all up to `last` that it was given: see [`Claims::resume`].
@@ -107,7 +107,7 @@ impl Subscription {
             let mut state = lock(&self.state);
             state.seeks += 1;
             state.claims = Claims::new(at);
-            state.cut_off = false;
+            state.cut_off = 0;
         }
         self.given_back.notify_waiters();
         let saved = self.save(store).await;
@@ -126,7 +126,7 @@ impl Subscription {
     pub(super) fn cut(self: &Arc<Self>, earliest: u64) {
         self.change(|state| {
             let lost = state.claims.cut(earliest);
-            state.cut_off |= lost > 0;
+            state.cut_off += lost;
             self.meters.cut_off.inc_by(lost);
         });
     }
@@ -193,7 +193,8 @@ pub(super) struct Claim {
     seeks: u64,
     /// Events on their way in a response.
     events: u64,
-    tells_cut_off: bool,
+    /// Of how many entries that retention cut off before these its reader is told.
+    cut_off: u64,
     settled: bool,
 }
 
@@ -202,9 +203,9 @@ impl Claim {
         self.range.clone()
     }
 
-    /// Whether entries were cut off by retention before these, and no reader was told yet.
-    pub(super) fn tells_cut_off(&self) -> bool {
-        self.tells_cut_off
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(super) fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// Gives back the entries from `at` on.
@@ -218,6 +219,13 @@ impl Claim {
             self.range.end = at;
             self.subscription.given_back.notify_waiters();
         }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(super) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        self.shorten(at);
+        self.range.start < at
     }
 
     /// A response with so many events is on its way.
@@ -247,7 +255,7 @@ impl Drop for Claim {
             let mut state = lock(&self.subscription.state);
             if state.seeks == self.seeks {
                 state.claims.give_back(self.range.start);
-                state.cut_off |= self.tells_cut_off;
+                state.cut_off += self.cut_off;
             }
         }
         self.subscription.meters.given_again.inc_by(self.events);

@@ -68,7 +68,7 @@ pub struct Trail {
     cause: Option<Arc<str>>,
     costs: Costs,
     bytes: u64,
-    receipt: Option<Receipt>,
+    receipts: Vec<Receipt>,
     handed_over: bool,
     /// Its place; free when the trail ends.
     in_hand: Option<InHand>,
@@ -103,7 +103,7 @@ impl Trail {
             cause: None,
             costs: Costs::default(),
             bytes: 0,
-            receipt: None,
+            receipts: Vec::new(),
             handed_over: false,
             in_hand: None,
         }
@@ -126,6 +126,11 @@ impl Trail {
         self.app = exists.then(|| route.app.clone());
     }
 
+    /// The document of what may be asked is.
+    pub(super) fn document(&mut self) {
+        self.route = "openapi";
+    }
+
     /// It is in hand from now on, to the end of its answer.
     pub fn admitted(&mut self, in_hand: InHand) {
         if let (Some(reason), Some(client)) = (in_hand.would_refuse(), &self.client) {
@@ -141,6 +146,14 @@ impl Trail {
     /// 503 when bodies take too much already.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.in_hand.as_mut().map_or(Ok(()), |in_hand| in_hand.reserve(bytes))
+    }
+
+    /// Its answer goes on for as long as the caller likes: it moves to the room for such, if there is any.
+    ///
+    /// # Errors
+    /// 503 when there is none.
+    pub fn streams(&mut self) -> Result<(), Refusal> {
+        self.in_hand.as_mut().map_or(Ok(()), InHand::stream)
     }
 
     /// What it cost at the vendor.
@@ -170,10 +183,10 @@ impl Trail {
     }
 
     /// The answer is made.
-    pub(super) fn answered(&mut self, status: StatusCode, origin: Origin, receipt: Option<Receipt>) {
+    pub(super) fn answered(&mut self, status: StatusCode, origin: Origin, receipts: Vec<Receipt>) {
         self.status = Some(status);
         self.origin = origin;
-        self.receipt = receipt;
+        self.receipts = receipts;
     }
 
     /// Writes what every answer's head has.
@@ -239,7 +252,7 @@ impl Ending for Trail {
 
     fn handed_over(mut self: Box<Self>) {
         self.handed_over = true;
-        if let Some(receipt) = self.receipt.take() {
+        for receipt in self.receipts.drain(..) {
             receipt.handed_over();
         }
     }

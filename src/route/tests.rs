@@ -1,5 +1,5 @@
 use super::*;
-use crate::events::{Cursor, From};
+use crate::events::{Cursor, Filter, Marks};
 use crate::store::Sequence;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -22,15 +22,26 @@ const RTM: &str = "/dev/v2/project/a1/rtm";
 
 #[test]
 fn each_route_is_read_with_its_values_decoded() {
-    let query =
-        EventsQuery { subscription: None, start: Start::Stored(From::Earliest), limit: 1000, wait: Duration::ZERO };
+    let query = EventsQuery {
+        subscription: None,
+        start: Start::Stored(Begin::Earliest),
+        limit: 1000,
+        wait: None,
+        filter: Arc::default(),
+        ack: None,
+        last_event_id: None,
+    };
     assert_eq!(
         kind("GET", &format!("{RTM}/vendor/user_events")),
-        Kind::Events { stream: Stream::UserEvents, form: Form::Vendor, query: query.clone() }
+        Kind::Events { streams: Streams::One(Stream::UserEvents), form: Form::Vendor, query: query.clone() }
     );
     assert_eq!(
         kind("GET", "/v1/apps/a1/events/channel_events"),
-        Kind::Events { stream: Stream::ChannelEvents, form: Form::Native, query }
+        Kind::Events { streams: Streams::One(Stream::ChannelEvents), form: Form::Native, query: query.clone() }
+    );
+    assert_eq!(
+        kind("GET", "/v1/apps/a1/events/all"),
+        Kind::Events { streams: Streams::All, form: Form::Native, query }
     );
     assert_eq!(kind("POST", &format!("{RTM}/message/history/query")), Kind::HistoryQuery);
     assert_eq!(
@@ -53,7 +64,14 @@ fn each_route_is_read_with_its_values_decoded() {
 
 #[test]
 fn what_is_nowhere_is_404_and_the_wrong_method_405() {
-    for target in ["/", "/x", "/dev/v2/project/a1/rtm", &format!("{RTM}/vendor/other"), "/v1/apps/a1/events"] {
+    for target in [
+        "/",
+        "/x",
+        "/dev/v2/project/a1/rtm",
+        &format!("{RTM}/vendor/other"),
+        &format!("{RTM}/vendor/all"),
+        "/v1/apps/a1/events",
+    ] {
         assert_eq!(status("GET", target), 404, "{target}");
     }
     for (method, path, allow) in [
@@ -122,14 +140,16 @@ fn parameters_are_read_or_refused_by_name() {
         other => panic!("{other:?}"),
     };
     let cursor = Cursor { epoch: 3, at: Sequence(9) };
+    let marks = Marks::read(&cursor.to_string(), Streams::One(Stream::UserEvents)).unwrap();
     let all = read("subscription=s-1&limit=5&wait=20s&from=2024-01-01T00:00:00Z");
     assert_eq!(all.subscription.as_ref().map(SubscriptionName::as_str), Some("s-1"));
-    assert_eq!((all.limit, all.wait), (5, Duration::from_secs(20)));
-    assert_eq!(all.start, Start::Stored(From::Since(crate::clock::UnixMillis(1_704_067_200_000))));
-    assert_eq!(read("from=latest").start, Start::Stored(From::Latest));
-    assert_eq!(read(&format!("after={cursor}")).start, Start::After(cursor));
-    assert_eq!(read("wait=7").wait, Duration::from_secs(7));
-    assert_eq!(read("wait=1h").wait, Duration::from_secs(60));
+    assert_eq!((all.limit, all.wait), (5, Some(Duration::from_secs(20))));
+    assert_eq!(all.start, Start::Stored(Begin::Since(crate::clock::UnixMillis(1_704_067_200_000))));
+    assert_eq!(read("from=latest").start, Start::Stored(Begin::Latest));
+    assert_eq!(read(&format!("after={cursor}")).start, Start::After(marks));
+    assert_eq!(read(&format!("from={cursor}")).start, Start::Stored(Begin::After(marks)));
+    assert_eq!(read("wait=7").wait, Some(Duration::from_secs(7)));
+    assert_eq!(read("wait=1h").wait, Some(Duration::from_secs(60)));
     for (query, named) in [
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
@@ -144,6 +164,9 @@ fn parameters_are_read_or_refused_by_name() {
         ("subscription=a%20b", "subscription"),
         ("subscription=", "subscription"),
         ("cursor=1", "cursor"),
+        // The vendor's form has no more parameters than these.
+        ("type=Login", "type: unknown"),
+        ("ack=explicit", "ack: unknown"),
         ("Limit=1", "Limit"),
         ("limit=%zz", "limit: holds a bad percent-encoding"),
         ("%zz=1", "query"),
@@ -155,6 +178,72 @@ fn parameters_are_read_or_refused_by_name() {
         }
     }
     assert_eq!(status("POST", &format!("{RTM}/message/history/query?limit=5")), 400);
+}
+
+#[test]
+fn the_native_form_has_more_parameters_and_some_only_together() {
+    let read = |query: &str| match kind("GET", &format!("/v1/apps/a1/events/user_events?{query}")) {
+        Kind::Events { query, .. } => query,
+        other => panic!("{other:?}"),
+    };
+    let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let filter = Filter::new(&texts(&["Log*", "Join"]), &texts(&["a b"]), &texts(&[""]));
+    assert_eq!(*read("type=Log*&user_id=a+b&type=Join&group_id=").filter, filter);
+    let explicit = Explicit { lease: Some(Duration::from_secs(45)), max_attempts: Some(7) };
+    assert_eq!(read("ack=explicit&lease=45s&max_attempts=7").ack, Some(explicit));
+    assert_eq!((read("ack=explicit").ack, read("ack=auto").ack), (Some(Explicit::default()), None));
+    let one = Cursor { epoch: 3, at: Sequence(9) };
+    let mut both = Marks::default();
+    both.give(Stream::ChannelEvents, one);
+    let both = both.text(Streams::All);
+    for (query, named) in [
+        ("lease=30s", "lease"),
+        ("ack=auto&max_attempts=3", "max_attempts"),
+        ("ack=explicit&lease=0s", "lease"),
+        ("ack=explicit&max_attempts=0", "max_attempts"),
+        ("ack=maybe", "ack"),
+        (&format!("ack=explicit&after={one}"), "ack"),
+        (&format!("after={both}"), "after"),
+        (&format!("type={}", "x".repeat(257)), "type"),
+        (&"user_id=x&".repeat(65), "user_id"),
+    ] {
+        match parse("GET", &format!("/v1/apps/a1/events/user_events?{query}")) {
+            Err(Refusal::BadRequest(detail)) => assert!(detail.starts_with(named), "{query}: {detail}"),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+    for query in ["ack=explicit", &format!("after={one}"), &format!("from={one}")] {
+        assert_eq!(status("GET", &format!("/v1/apps/a1/events/all?{query}")), 400, "{query}");
+    }
+}
+
+#[test]
+fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
+    let accepted = |query: &str, headers: &[(&'static str, &str)]| {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        let route = parse("GET", &format!("/v1/apps/a1/events/user_events?{query}"))?.accepted(&map)?;
+        match route.kind {
+            Kind::Events { form, query, .. } => Ok::<_, Refusal>((form, query)),
+            other => panic!("{other:?}"),
+        }
+    };
+    let sse = ("accept", "text/event-stream");
+    let [older, newer] = [4, 9].map(|at| Cursor { epoch: 3, at: Sequence(at) }.to_string());
+    let marks = |text: &str| Marks::read(text, Streams::One(Stream::UserEvents)).unwrap();
+    assert_eq!(accepted("wait=5s", &[]).unwrap().0, Form::Native);
+    let (form, query) = accepted("", &[sse, ("last-event-id", "")]).unwrap();
+    assert_eq!((form, query.last_event_id), (Form::Stream, None));
+    let url = format!("last_event_id={older}");
+    assert_eq!(accepted(&url, &[sse]).unwrap().1.last_event_id, Some(marks(&older)));
+    assert_eq!(accepted(&url, &[sse, ("last-event-id", &newer)]).unwrap().1.last_event_id, Some(marks(&newer)));
+    let (_, query) = accepted(&format!("after={older}"), &[sse, ("last-event-id", &newer)]).unwrap();
+    assert_eq!(query.start, Start::After(marks(&newer)));
+    assert_eq!(accepted(&url, &[]).unwrap_err().status(), 400);
+    assert_eq!(accepted("wait=5s", &[sse]).unwrap_err().status(), 400);
+    assert_eq!(accepted("", &[sse, ("last-event-id", "7")]).unwrap_err().status(), 400);
 }
 
 proptest! {

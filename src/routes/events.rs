@@ -1,60 +1,93 @@
-//! Reading events, in the vendor's form or our own.
+//! Reading events, in the vendor's form or our own, at once or as they come.
 //!
 //! Invariants: what is answered is what the log has; no caller causes a read at the vendor. The entries of an answer
 //! are given again unless the answer was handed over whole. A gateway that stops ends long polls at once, with what
-//! there is.
+//! there is, and streams between two events.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `feed` | one stream or both, run by run |
+//! | `native` | our own form, in one answer |
+//! | `sse`, `text` | our own form, as it comes |
 
+mod feed;
 mod native;
+mod sse;
+mod text;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
+use self::feed::Feed;
 use super::Asked;
 use crate::body::{Body, Frames};
 use crate::events::{Delivery, Place, Read};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::headers::X_RTM_CURSOR;
-use crate::names::Stream;
+use crate::names::{Stream, Streams};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::{EventsQuery, Form, Start};
 use crate::store::Content;
 
+pub use self::text::Texts;
+
 /// Answers an events read.
 ///
 /// # Errors
 /// What the log says.
-pub async fn read(asked: Asked<'_>, stream: Stream, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
-    let place = match query.start {
-        Start::Stored(from) => {
-            let name = query.subscription(&asked.payer);
-            // Another client's default subscription has its name: reading it would take its events.
-            if asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
-                return Err(Refusal::Forbidden);
-            }
-            Place::Subscription { name, from, by: asked.payer.client.clone() }
+pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
+    if query.ack.is_some() {
+        return Err(Refusal::bad("ack: explicit acknowledgement is not available in this version"));
+    }
+    let name = query.subscription(&asked.payer);
+    // Another client's default subscription has its name: reading it would take its events.
+    let is_stored = matches!(query.start, Start::Stored(_));
+    if is_stored && asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
+        return Err(Refusal::Forbidden);
+    }
+    let place = |stream: Stream| match query.start {
+        Start::Stored(begin) => {
+            Place::Subscription { name: name.clone(), from: begin.of(stream), by: asked.payer.client.clone() }
         }
-        Start::After(cursor) => Place::After(cursor),
+        Start::After(marks) => Place::After(marks.of(stream)),
     };
-    let read =
-        Read { place, limit: query.limit, wait: query.wait, markers: form == Form::Native, filter: Arc::default() };
-    let delivery = wait_for(&asked, stream, read).await?;
-    let body = match form {
-        Form::Vendor => vendor_body(&delivery, asked.trail.id()),
-        Form::Native => native::body(&delivery),
-    };
+    let wait = query.wait.unwrap_or_default();
+    match (form, streams) {
+        (Form::Stream, _) => {
+            let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
+            sse::open(asked, feed).await
+        }
+        (Form::Vendor | Form::Native, Streams::One(stream)) => {
+            let markers = form == Form::Native;
+            let read = Read { place: place(stream), limit: query.limit, wait, markers, filter: query.filter };
+            let delivery = wait_for(&asked, stream, read).await?;
+            let body = match form {
+                Form::Vendor => vendor_body(&delivery, asked.trail.id()),
+                Form::Native | Form::Stream => native::body(&delivery),
+            };
+            Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
+        }
+        (Form::Vendor | Form::Native, Streams::All) => {
+            let mut feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
+            feed.fill(asked.gateway, wait).await.map_err(|failed| failed.why)?;
+            let (body, receipts) = native::body_of_all(&mut feed, query.limit);
+            Ok(served(body, &feed.marks().text(streams), receipts))
+        }
+    }
+}
+
+fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> Served {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(next) = HeaderValue::try_from(delivery.next.to_string()) {
+    if let Ok(next) = HeaderValue::try_from(next) {
         headers.insert(X_RTM_CURSOR, next);
     }
-    let receipt = Some(delivery.receipt);
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipt })
+    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts }
 }
 
 async fn wait_for(asked: &Asked<'_>, stream: Stream, read: Read) -> Result<Delivery, Refusal> {

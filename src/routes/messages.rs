@@ -56,7 +56,13 @@ pub async fn forward(
     if let Some(applied) = prefer.applied(cap) {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    Ok(Served { status: reply.status, headers, body: Body::from(reply.body), origin: Origin::Vendor, receipt: None })
+    Ok(Served {
+        status: reply.status,
+        headers,
+        body: Body::from(reply.body),
+        origin: Origin::Vendor,
+        receipts: Vec::new(),
+    })
 }
 
 fn passes(status: StatusCode) -> bool {

@@ -129,8 +129,13 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
     events.flush().await.unwrap();
     let batches = store.read(&key(), crate::store::Sequence(0), usize::MAX).await.unwrap();
     let runs = batches.iter().map(|batch| Run { entries: 0..batch.content.len(), batch: Arc::clone(batch) }).collect();
-    let stored =
-        texts(&Delivery { runs, next: Cursor { epoch: 0, at: Default::default() }, lag: 0, receipt: Receipt(None) });
+    let stored = texts(&Delivery {
+        runs,
+        next: Cursor { epoch: 0, at: Default::default() },
+        lag: 0,
+        lost: 0,
+        receipt: Receipt(None),
+    });
     let returned = lock(&vendor.returned).clone();
     (stored, returned, vendor.doubts.load(Ordering::Relaxed))
 }

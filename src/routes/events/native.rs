@@ -3,14 +3,17 @@
 //!
 //! Invariant: `event` is the vendor's text, byte for byte.
 
+use std::fmt::Display;
 use std::io::Write as _;
 
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::feed::Feed;
 use crate::body::Body;
-use crate::events::{Cursor, Delivery};
-use crate::store::{Batch, Content};
+use crate::events::{Cursor, Delivery, Receipt, Run};
+use crate::names::{Stream, Streams};
+use crate::store::{Batch, Content, Sequence};
 use crate::vendor::events::facts;
 
 /// Of an entry, beside the vendor's text: about.
@@ -18,31 +21,72 @@ const BYTES_OF_FRAME: usize = 256;
 
 /// `{"events":[…],"next":"…","lag":…}`.
 pub(super) fn body(delivery: &Delivery) -> Body {
-    let entries: usize = delivery.runs.iter().map(|r| r.entries.len()).sum();
-    let mut out = Vec::with_capacity(entries * 2 * BYTES_OF_FRAME);
-    out.extend_from_slice(br#"{"events":["#);
-    let mut first = true;
+    let mut out = Out::new(delivery.runs.iter().map(|run| run.entries.len()).sum());
     for run in &delivery.runs {
+        let id = |at| Cursor { epoch: delivery.next.epoch, at };
+        out.push_run(run, id, None);
+    }
+    out.end(&delivery.next, delivery.lag)
+}
+
+/// The same of what both streams hold, at most so many entries in the order received; each says its `stream`. What is more
+/// is given back.
+pub(super) fn body_of_all(feed: &mut Feed, limit: usize) -> (Body, Vec<Receipt>) {
+    let (mut out, mut receipts, mut left) = (Out::new(0), Vec::new(), limit);
+    while left > 0 {
+        let Some(given) = feed.give(left) else { break };
+        left -= given.run.entries.len();
+        let id = |at| {
+            let mut marks = given.marks;
+            marks.give(given.stream, Cursor { epoch: marks.of(given.stream).epoch, at });
+            marks.text(Streams::All)
+        };
+        out.push_run(&given.run, id, Some(given.stream));
+        receipts.extend(given.receipt);
+    }
+    receipts.extend(feed.give_back());
+    (out.end(&feed.marks().text(Streams::All), feed.lag()), receipts)
+}
+
+struct Out {
+    bytes: Vec<u8>,
+    is_first: bool,
+}
+
+impl Out {
+    fn new(entries: usize) -> Self {
+        let mut bytes = Vec::with_capacity(entries * 2 * BYTES_OF_FRAME);
+        bytes.extend_from_slice(br#"{"events":["#);
+        Self { bytes, is_first: true }
+    }
+
+    fn push_run<C: Display>(&mut self, run: &Run, id: impl Fn(Sequence) -> C, stream: Option<Stream>) {
         // Damaged entries have one marker, at the last of them.
         let is_one = matches!(run.batch.content, Content::Damaged(_));
         let last = run.entries.end.saturating_sub(1);
         for index in if is_one { last..run.entries.end } else { run.entries.clone() } {
-            if !std::mem::take(&mut first) {
-                out.push(b',');
+            if !std::mem::take(&mut self.is_first) {
+                self.bytes.push(b',');
             }
-            let at = run.batch.first.plus(index as u64);
-            push_entry(&mut out, Cursor { epoch: delivery.next.epoch, at }, &run.batch, index);
+            push_entry(&mut self.bytes, &id(run.batch.first.plus(index as u64)), stream, &run.batch, index);
         }
     }
-    // Writing to a vector cannot fail.
-    let _ = write!(out, r#"],"next":"{}","lag":{}}}"#, delivery.next, delivery.lag);
-    Body::from(Bytes::from(out))
+
+    fn end(mut self, next: &impl Display, lag: u64) -> Body {
+        // Writing to a vector cannot fail.
+        let _ = write!(self.bytes, r#"],"next":"{next}","lag":{lag}}}"#);
+        Body::from(Bytes::from(self.bytes))
+    }
 }
 
-fn push_entry(out: &mut Vec<u8>, cursor: Cursor, batch: &Batch, index: usize) {
-    // Cursors, times and region names need no escaping.
+fn push_entry(out: &mut Vec<u8>, cursor: &impl Display, stream: Option<Stream>, batch: &Batch, index: usize) {
+    // Cursors, times and names need no escaping.
     let (time, region) = (batch.received_at, &batch.region);
-    let _ = write!(out, r#"{{"cursor":"{cursor}","received_at":"{time}","region":"{region}","type":"#);
+    let _ = write!(out, r#"{{"cursor":"{cursor}","#);
+    if let Some(stream) = stream {
+        let _ = write!(out, r#""stream":"{stream}","#);
+    }
+    let _ = write!(out, r#""received_at":"{time}","region":"{region}","type":"#);
     match &batch.content {
         Content::Events(events) => {
             let text = events.slice(index..index + 1);

@@ -43,7 +43,7 @@ pub(in crate::routes) fn shape(said: Result<Answer, Error>, app: &AppId, trail: 
         frames.share(chunk);
     }
     frames.push(b"}");
-    Ok(Served { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipt: None })
+    Ok(Served { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipts: Vec::new() })
 }
 
 /// Says which preferences were honoured.
@@ -61,7 +61,7 @@ pub(super) fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
         headers: headers::coming_back(&reply.headers),
         body: Body::from(reply.body.clone()),
         origin: Origin::Vendor,
-        receipt: None,
+        receipts: Vec::new(),
     }
 }
 

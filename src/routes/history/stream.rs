@@ -48,7 +48,7 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(KINDS[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Body::streaming(pieces);
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipt: None })
+    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
 }
 
 fn pieces(part: Part) -> Vec<Bytes> {

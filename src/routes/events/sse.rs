@@ -1,0 +1,229 @@
+//! A stream of events: Server-Sent Events, for as long as the caller takes them.
+//!
+//! Invariants:
+//! - A stream is a body, polled by its connection: it has no task of its own, and while nothing comes it holds one read that
+//!   waits, whose deadline is the heartbeat. A caller that leaves drops it.
+//! - The next piece is made when the caller has taken the last, so a slow one holds back itself only: one read of the log
+//!   (shared with all others) and one piece of text. What a piece holds counts as handed over once it was flushed.
+//! - What is refused is refused before the first byte: afterwards a stream goes on, or ends between two events, and its
+//!   caller comes again with `Last-Event-ID`. It ends when the gateway stops, when the client may not read any more, and when
+//!   the store fails.
+//! - What retention took before the reader came to it is said by `event: reset`, and reading goes on from the earliest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::feed::{Failed, Feed, Given};
+use super::text::{self, Extra};
+use crate::body::handover::Ending;
+use crate::body::{Body, Piece};
+use crate::events::{ReadError, Receipt};
+use crate::flow::Served;
+use crate::flow::trail::Origin;
+use crate::gateway::Gateway;
+use crate::metrics::StreamLabels;
+use crate::names::{Action, AppId, ClientName, Streams};
+use crate::refusal::Refusal;
+use crate::routes::Asked;
+use crate::store::Content;
+
+/// How often a stream in which nothing comes shows that it lives.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What a stream begins with: how many milliseconds a reader waits before it comes again.
+const BEGINNING: &[u8] = b"retry: 2000\n\n";
+/// A comment.
+const BEAT: Bytes = Bytes::from_static(b":\n\n");
+
+/// Bytes of a piece that is made for one reader: more begin another piece.
+const PIECE: usize = 32 << 10;
+/// A shared text is a piece of its own from this size; smaller ones are copied together.
+const LARGE: usize = 1024;
+/// A reader that is not further behind than this reads what others read too: its texts are kept.
+const NEAR_THE_END: u64 = 4000;
+
+/// An open stream.
+struct Open {
+    gateway: Arc<Gateway>,
+    client: ClientName,
+    app: AppId,
+    feed: Feed,
+    is_begun: bool,
+    _counted: Counted,
+}
+
+/// Answers with a stream.
+pub(super) async fn open(asked: Asked<'_>, mut feed: Feed) -> Result<Served, Refusal> {
+    asked.trail.streams()?;
+    // What was taken by retention is said in the stream.
+    if let Err(Failed { why, .. }) = feed.fill(asked.gateway, Duration::ZERO).await
+        && !matches!(why, ReadError::Expired { .. })
+    {
+        return Err(why.into());
+    }
+    let open = Open {
+        gateway: Arc::clone(asked.gateway),
+        client: asked.payer.client.clone(),
+        app: asked.app.id.clone(),
+        _counted: Counted::new(asked.gateway, &asked.app.id, feed.streams()),
+        feed,
+        is_begun: false,
+    };
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx, and others after it: pass on what comes when it comes.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let body = Body::streaming(futures_util::stream::unfold(Box::new(open), Open::next));
+    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+}
+
+impl Open {
+    /// The next piece. `None`: the stream is over.
+    async fn next(mut self: Box<Self>) -> Option<(Piece, Box<Self>)> {
+        if !std::mem::replace(&mut self.is_begun, true) {
+            let bytes = Bytes::from_static(BEGINNING);
+            return Some((bytes.into(), self));
+        }
+        loop {
+            if self.is_over() {
+                return None;
+            }
+            if let Some(piece) = self.piece() {
+                return Some((piece, self));
+            }
+            match self.feed.fill(&self.gateway, HEARTBEAT).await {
+                Ok(()) if self.feed.peek().is_some() => {}
+                // The deadline, or the gateway stops.
+                Ok(()) if self.is_over() => return None,
+                Ok(()) => return Some((BEAT.into(), self)),
+                Err(Failed { stream, why: ReadError::Expired { earliest, lost } }) => {
+                    self.feed.skip_to(stream, earliest);
+                    let mut bytes = Vec::new();
+                    let marks = self.feed.marks();
+                    push_reset(&mut bytes, &marks.text(self.feed.streams()), lost, &self.extra(&stream));
+                    return Some((Bytes::from(bytes).into(), self));
+                }
+                Err(Failed { stream, why }) => {
+                    tracing::warn!(app = %self.app, %stream, %why, "a stream of events ends");
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.gateway.stopping.is_cancelled() || !self.gateway.still_allows(&self.client, &self.app, Action::Events)
+    }
+
+    /// Makes a piece of what was read.
+    fn piece(&mut self) -> Option<Piece> {
+        let mut made = Vec::new();
+        let mut receipts = Vec::new();
+        while made.len() < PIECE {
+            let Some(run) = self.feed.peek() else { break };
+            let is_shared =
+                self.feed.streams() != Streams::All && self.feed.lag() <= NEAR_THE_END && text::is_kept(&run.batch);
+            if !is_shared {
+                let most = entries_in(&run.batch.content, run.entries.start, PIECE);
+                let Some(given) = self.feed.give(most) else { break };
+                self.push(&mut made, &given);
+                receipts.extend(given.receipt);
+                continue;
+            }
+            let is_first = made.is_empty();
+            // A marker of what retention took is nobody else's.
+            let Some(given) = self.feed.give(usize::MAX) else { break };
+            if given.lost > 0 {
+                self.push(&mut made, &given);
+                receipts.extend(given.receipt);
+                continue;
+            }
+            let epoch = given.marks.of(given.stream).epoch;
+            let shared = self.gateway.texts.of(&given.run.batch, given.run.entries.clone(), epoch);
+            receipts.extend(given.receipt);
+            if is_first && shared.len() >= LARGE {
+                return Some(piece(shared, receipts));
+            }
+            made.extend_from_slice(&shared);
+        }
+        (!made.is_empty() || !receipts.is_empty()).then(|| piece(made.into(), receipts))
+    }
+
+    fn push(&self, out: &mut Vec<u8>, given: &Given) {
+        let (streams, batch) = (self.feed.streams(), &given.run.batch);
+        let mut marks = given.marks;
+        for index in given.run.entries.clone() {
+            let epoch = marks.of(given.stream).epoch;
+            marks.give(given.stream, crate::events::Cursor { epoch, at: batch.first.plus(index as u64) });
+            let (id, extra) = (marks.text(streams), self.extra(&given.stream));
+            if given.lost > 0 {
+                push_reset(out, &id, Some(given.lost), &extra);
+            } else {
+                text::push(out, batch, index, &id, &extra);
+            }
+        }
+    }
+
+    /// The fields that an event of this stream has more.
+    fn extra<'a>(&self, stream: &'a crate::names::Stream) -> Vec<Extra<'a>> {
+        match self.feed.streams() {
+            Streams::All => vec![("stream", stream)],
+            Streams::One(_) => Vec::new(),
+        }
+    }
+}
+
+/// Tells that so many entries before this place are gone.
+fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
+    let data = serde_json::json!({ "earliest": earliest, "lost": lost });
+    text::push_ours(out, &earliest, "reset", &data, extra);
+}
+
+/// How many entries from one on have about so many bytes; one at least.
+fn entries_in(content: &Content, from: usize, bytes: usize) -> usize {
+    let Content::Events(events) = content else { return usize::MAX };
+    let ends = events.ends();
+    let start = from.checked_sub(1).map_or(0, |before| ends[before] as usize);
+    ends[from..].partition_point(|&end| end as usize - start <= bytes).max(1)
+}
+
+fn piece(bytes: Bytes, receipts: Vec<Receipt>) -> Piece {
+    let ending = (!receipts.is_empty()).then(|| Box::new(HandedOver(receipts)) as Box<dyn Ending>);
+    Piece { bytes, ending }
+}
+
+/// The reads that a piece ends.
+#[derive(Debug)]
+struct HandedOver(Vec<Receipt>);
+
+impl Ending for HandedOver {
+    fn taken(&mut self, _: u64) {}
+
+    fn handed_over(self: Box<Self>) {
+        self.0.into_iter().for_each(Receipt::handed_over);
+    }
+}
+
+/// One open stream, as the metric counts it.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gateway: &Gateway, app: &AppId, streams: Streams) -> Self {
+        let labels = StreamLabels { app: app.to_string(), stream: streams.to_string() };
+        let gauge = gateway.metrics.event_streams.get_or_create_owned(&labels);
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
