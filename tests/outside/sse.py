@@ -263,7 +263,7 @@ def browser(stage):
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{stage.port}/")
         with open(PAGE) as script:
-            page.evaluate(script.read())
+            page.evaluate("source => { (0, eval)(source) }", script.read())
         check(f"EventSource of Chromium {browser.version}", stage, by_browser(page))
         check_reset(page, stage)
         browser.close()
