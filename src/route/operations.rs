@@ -2,7 +2,7 @@
 //!
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
-use super::{Addressee, Form, Kind, Route};
+use super::{Addressee, Form, Kind, Route, Settle};
 use crate::names::{Stream, Streams};
 use crate::openapi::operations;
 
@@ -12,6 +12,9 @@ operations! {
         UserEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/user_events",
         ChannelEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/channel_events",
         Events = "GET" "/v1/apps/{app}/events/{stream}",
+        Ack = "POST" "/v1/apps/{app}/events/{stream}/ack",
+        Nack = "POST" "/v1/apps/{app}/events/{stream}/nack",
+        Extend = "POST" "/v1/apps/{app}/events/{stream}/extend",
         HistoryQuery = "POST" "/dev/v2/project/{app}/rtm/message/history/query",
         HistoryFetch = "GET" "/dev/v2/project/{app}/rtm/message/history/query/{handle}",
         HistoryCount = "GET" "/dev/v2/project/{app}/rtm/message/history/count",
@@ -36,6 +39,9 @@ impl Route {
             Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
                 Operation::Events
             }
+            Kind::Settle { what: Settle::Ack, .. } => Operation::Ack,
+            Kind::Settle { what: Settle::Nack, .. } => Operation::Nack,
+            Kind::Settle { what: Settle::Extend, .. } => Operation::Extend,
             Kind::HistoryQuery => Operation::HistoryQuery,
             Kind::HistoryFetch { .. } => Operation::HistoryFetch,
             Kind::Count { .. } => Operation::HistoryCount,

@@ -20,8 +20,9 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::feed::{Failed, Feed, Given};
 use super::text::{self, Extra};
+use crate::body::handover::Ending;
 use crate::body::{Body, Piece};
-use crate::events::{Marks, ReadError};
+use crate::events::{Marks, ReadError, Receipt};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::gateway::Gateway;
@@ -35,9 +36,9 @@ use crate::store::Content;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What a stream begins with: how many milliseconds a reader waits before it comes again.
-const BEGINNING: &[u8] = b"retry: 2000\n";
+pub(super) const BEGINNING: &[u8] = b"retry: 2000\n";
 /// A comment. Neither has an empty line after it: there are readers that take each of those for an event.
-const BEAT: Bytes = Bytes::from_static(b":\n");
+pub(super) const BEAT: Bytes = Bytes::from_static(b":\n");
 
 /// Bytes of a piece that is made for one reader: more begin another piece.
 const PIECE: usize = 32 << 10;
@@ -82,13 +83,23 @@ pub(super) async fn open(
         feed,
         is_begun: false,
     };
+    Ok(served(futures_util::stream::unfold(Box::new(open), Open::next)))
+}
+
+/// The answer that such pieces are.
+pub(super) fn served(pieces: impl futures_util::Stream<Item = Piece> + Send + 'static) -> Served {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx, and others after it: pass on what comes when it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let body = Body::streaming(futures_util::stream::unfold(Box::new(open), Open::next));
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+    Served {
+        status: StatusCode::OK,
+        headers,
+        body: Body::streaming(pieces),
+        origin: Origin::Gateway,
+        receipts: Vec::new(),
+    }
 }
 
 impl Open {
@@ -193,7 +204,7 @@ impl Open {
 }
 
 /// Tells that so many entries before this place are gone.
-fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
+pub(super) fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
     let data = serde_json::json!({ "earliest": earliest, "lost": lost });
     text::push_ours(out, &earliest, "reset", &data, extra);
 }
@@ -206,11 +217,23 @@ fn entries_in(content: &Content, from: usize, bytes: usize) -> usize {
     ends[from..].partition_point(|&end| end as usize - start <= bytes).max(1)
 }
 
+/// The read that a piece ends.
+#[derive(Debug)]
+pub(super) struct HandedOver(pub(super) Receipt);
+
+impl Ending for HandedOver {
+    fn taken(&mut self, _: u64) {}
+
+    fn handed_over(self: Box<Self>) {
+        self.0.handed_over();
+    }
+}
+
 /// One open stream, as the metric counts it.
-struct Counted(Gauge);
+pub(super) struct Counted(Gauge);
 
 impl Counted {
-    fn new(gateway: &Gateway, app: &AppId, streams: Streams) -> Self {
+    pub(super) fn new(gateway: &Gateway, app: &AppId, streams: Streams) -> Self {
         let labels = StreamLabels { app: app.to_string(), stream: streams.to_string() };
         let gauge = gateway.metrics.event_streams.get_or_create_owned(&labels);
         gauge.inc();
