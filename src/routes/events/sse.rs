@@ -246,3 +246,22 @@ impl Drop for Counted {
         self.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what a function returns is.
+    fn size_of_returned<A, R>(_: fn(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn an_idle_stream_holds_little() {
+        let idle = size_of_returned(Open::next) + size_of::<Open>();
+        assert!(idle <= IDLE, "{idle} bytes: {} of its state", size_of::<Open>());
+    }
+
+    /// Bytes: of that, nine tenths are the read that waits.
+    const IDLE: usize = 2048;
+}
