@@ -15,7 +15,7 @@
 //! - **A page that does not cover otherwise is repaired by key**: a new series begins in a window whose first second holds
 //!   the last message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last
 //!   message included, does no harm; and in that window offsets stand still, for what moves is at the list's ends. So a
-//!   descending list whose pages bring little new is repaired too. A list that is gone on with begins so.
+//!   descending list that grows, whose pages bring less new than they should, is repaired too. A list that is gone on with begins so.
 //! - A sweep longer than a page (more than 100 messages in that second) goes on by pages that overlap by half. Where
 //!   even those do not cover each other, because so many share a millisecond, it is read side by side, and counts only
 //!   if all of it reads the same a second time; else it is done again.
@@ -61,12 +61,14 @@ const OVERLAP_MAX: usize = PAGE * 2 / 3;
 /// After so many pages in a row that shared more than they had to, they share one less.
 const CALM: u32 = 32;
 
-/// What a bridge adds to a series' trouble; a page that joins takes one off. With more than this much of it the series
-/// is repaired: its neighbours share too few.
-const TROUBLE: u32 = 16;
+/// What a bridge adds to a series' trouble; a page that joins takes one off.
+const BRIDGED: u32 = 10;
 
-/// Full pages in a row that may bring less than half of what they should.
-const THIN: u32 = 2;
+/// With more trouble than that a series is repaired: a bridge costs less, but each is waited for.
+const TROUBLE: u32 = 40;
+
+/// So many messages may be read again, for the list's growth, before a series is repaired.
+const WASTED: u64 = 2 * PAGE as u64;
 
 /// One page of the vendor.
 #[derive(Clone, Debug, Default)]
@@ -113,14 +115,17 @@ struct Series {
     flight: Flight,
     calm: u32,
     trouble: u32,
-    thin: u32,
+    /// The offset of the page that was joined on last.
+    joined_at: Option<u64>,
+    /// How many messages were read again beyond what neighbours share.
+    wasted: u64,
 }
 
 impl Series {
     /// A series whose first page is at that offset.
     fn new(filter: Filter, offset: u64, overlap: usize) -> Self {
         let reach = offset.saturating_add(overlap as u64);
-        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, thin: 0 }
+        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, joined_at: None, wasted: 0 }
     }
 
     /// Another series in its place. What is under way is given up; how much may be is known.
@@ -135,10 +140,12 @@ impl Series {
         PAGE - self.overlap
     }
 
-    /// A page was joined on, of which so many come before the last millisecond, and so many are new.
-    fn joined(&mut self, full: bool, before: usize, new: usize) {
+    /// The page at that offset was joined on, of which so many come before the last millisecond, and so many are new.
+    fn joined(&mut self, offset: u64, before: usize, new: usize) {
         self.trouble = self.trouble.saturating_sub(1);
-        self.thin = if full && new * 2 < self.stride() { self.thin + 1 } else { 0 };
+        let expected = self.joined_at.map_or(0, |before| offset - before);
+        self.joined_at = Some(offset);
+        self.wasted += expected.saturating_sub(new as u64);
         self.calm = if before > 1 { self.calm + 1 } else { 0 };
         if self.calm >= CALM {
             self.calm = 0;
@@ -253,8 +260,8 @@ impl<P: Pages> Pager<P> {
         let before = page.iter().take_while(|message| self.is_before(message.ms, run.last_ms)).count();
         let new = run.unknown(page);
         self.ended = !full;
-        self.series.joined(full, before, new.len());
-        self.astray = self.series.thin >= THIN;
+        self.series.joined(offset, before, new.len());
+        self.astray = self.series.wasted > WASTED;
         Ok(new)
     }
 
@@ -263,7 +270,7 @@ impl<P: Pages> Pager<P> {
     async fn bridge(&mut self, offset: u64, page: Vec<Message>) -> Result<Vec<Message>, Error> {
         self.astray = true;
         let (Some(run), Some(first)) = (&self.run, page.first()) else { return Ok(Vec::new()) };
-        self.series.trouble += TROUBLE;
+        self.series.trouble += BRIDGED;
         if first.ms != run.last_ms || self.series.trouble > TROUBLE {
             return Ok(Vec::new());
         }
@@ -288,6 +295,7 @@ impl<P: Pages> Pager<P> {
         let mut new = run.unknown(between);
         run.advance(&new);
         if run.covered_by(&page) {
+            self.series.joined_at = Some(offset);
             self.astray = false;
             self.ended = page.len() < PAGE;
             new.extend(run.unknown(page));
@@ -302,7 +310,7 @@ impl<P: Pages> Pager<P> {
         let (page, full) = self.sweep(&filter, 0, last_ms).await?;
         let swept = page.len();
         // Where messages crowd in milliseconds neighbours must share more than one such crowd to cover each other.
-        let overlap = (2 * run::crowd(&page) + OVERLAP - 2).min(OVERLAP_MAX);
+        let overlap = (2 * run::crowd(&page) + OVERLAP - 2).max(self.series.overlap).min(OVERLAP_MAX);
         self.series.begin_anew(filter, swept.saturating_sub(overlap) as u64, overlap);
         self.astray = false;
         self.ended = !full;

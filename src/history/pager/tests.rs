@@ -53,6 +53,11 @@ struct Vendor {
     list: Mutex<Vec<Stored>>,
     pages: AtomicUsize,
     asked: Mutex<Vec<PageQuery>>,
+    /// How many messages went out.
+    given: AtomicUsize,
+    /// One page at a time.
+    in_turn: bool,
+    turn: tokio::sync::Semaphore,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
 }
@@ -78,6 +83,9 @@ impl Vendor {
             list: Mutex::new(list),
             pages: AtomicUsize::new(0),
             asked: Mutex::default(),
+            given: AtomicUsize::new(0),
+            in_turn: false,
+            turn: tokio::sync::Semaphore::new(1),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
         }
@@ -135,6 +143,7 @@ impl Pages for Vendor {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         self.pages.fetch_add(1, Ordering::Relaxed);
         self.asked.lock().unwrap().push(query.clone());
+        let _turn = if self.in_turn { self.turn.acquire().await.ok() } else { None };
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_in_flight.fetch_max(in_flight, Ordering::Relaxed);
         self.pause().await;
@@ -142,6 +151,7 @@ impl Pages for Vendor {
         self.pause().await;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let texts = if self.evaluates_at_fetch { self.evaluate(&query) } else { early };
+        self.given.fetch_add(texts.len(), Ordering::Relaxed);
         Ok(Page { texts, ..Page::default() })
     }
 }
@@ -377,6 +387,45 @@ async fn a_list_that_rests_costs_few_pages_side_by_side() {
         // 105 pages of 100 ms each.
         assert!(vendor.began.elapsed() < Duration::from_millis(1100), "{:?}", vendor.began.elapsed());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_messages_crowd_now_and_then_few_pages_more_are_asked_for() {
+    for direction in [Direction::Asc, Direction::Desc] {
+        // Of each 53 messages six share a millisecond.
+        let ms = |n: u64| NOW - 90_000 + (n - n / 53 * 6 - (n % 53).min(6)) * 5;
+        let vendor = Vendor::new((0..15_000).map(|n| (ms(n), (n % 7) as u16)), vec![], 1);
+        let vendor = Arc::new(Vendor { in_turn: true, latency: 10..11, ..vendor });
+        let query = query(0, usize::MAX, direction);
+        let mut pager = Pager::resume(Arc::clone(&vendor), &query, None);
+        let mut got = Vec::new();
+        while let Some(messages) = pager.next().await.unwrap() {
+            got.extend(messages);
+        }
+        let filter = query.filter.clone();
+        assert_eq!(got, vendor.evaluate(&PageQuery { filter, offset: 0, limit: usize::MAX, direction }));
+        let pages = vendor.given.load(Ordering::Relaxed) / PAGE;
+        assert!(pager.repairs() <= 1 && pages <= 180, "{} repairs, {pages} pages for 150", pager.repairs());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_descending_list_that_grows_fast_is_read_in_a_window_that_does_not() {
+    let arrive = |n: u64| (Duration::from_millis(n * 2), Motion::Arrives { ahead_ms: 0, payload: (n % 9) as u16 });
+    let stored = (0..10_000).map(|n| (NOW - 1 - n * 9, 0));
+    // Few pages side by side, each a while after the one before: each finds the list longer.
+    let vendor = Vendor { in_turn: true, latency: 10..11, ..Vendor::new(stored, (1..4000).map(arrive).collect(), 1) };
+    let vendor = Arc::new(vendor);
+    let query = query(0, usize::MAX, Direction::Desc);
+    let mut pager = Pager::resume(Arc::clone(&vendor), &query, None);
+    let mut got = Vec::new();
+    while let Some(messages) = pager.next().await.unwrap() {
+        got.extend(messages);
+    }
+    check(&vendor, &query, &got);
+    // Each page finds ten more before it: read so to the end, a tenth would be read again.
+    let again = vendor.given.load(Ordering::Relaxed) - got.len();
+    assert!((1..=3).contains(&pager.repairs()) && again < 900, "{} repairs, {again} read again", pager.repairs());
 }
 
 #[tokio::test(start_paused = true)]
