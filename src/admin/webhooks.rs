@@ -40,10 +40,8 @@ struct Asked {
 /// `POST …/webhooks/{name}/enable` and `/disable`; `GET` and `DELETE …/dead-letters`, `DELETE …/dead-letters/{cursor}`,
 /// `POST …/dead-letters/redeliver`.
 pub(super) async fn answer(call: Call<'_>, app: &str, name: &str, rest: &[&str]) -> Answer {
+    only_known(&call)?;
     let which = Which::parse(&call, app, name)?;
-    if *call.method() == Method::POST {
-        call.no_query()?;
-    }
     let webhooks = &call.parts.webhooks;
     match (rest, call.method()) {
         (["enable"], &Method::POST) => {
@@ -103,10 +101,23 @@ impl Which {
                     let given = value.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
                     asked.limit = given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))?;
                 }
-                _ => return Err(Refused::bad("only stream, after and limit are known")),
+                _ => {}
             }
         }
         Ok(asked)
+    }
+}
+
+/// Refuses parameters that mean nothing.
+fn only_known(call: &Call<'_>) -> Result<(), Refused> {
+    let known: &[&str] = match *call.method() {
+        Method::GET => &["stream", "after", "limit"],
+        Method::DELETE => &["stream"],
+        _ => &[],
+    };
+    match call.query()?.iter().all(|(name, _)| known.contains(&name.as_str())) {
+        true => Ok(()),
+        false => Err(Refused::bad(format_args!("known here: {}", known.join(", ")))),
     }
 }
 
