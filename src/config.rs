@@ -263,6 +263,10 @@ pub struct Events {
     pub retention_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
+    /// A subscription that nobody reads for so long is removed. Zero turns it off.
+    pub subscription_ttl: Duration,
+    /// How many subscriptions of a stream a client may have.
+    pub max_subscriptions_per_client: usize,
     /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the order
     /// in which they came.
     pub order_window: Duration,
@@ -422,6 +426,8 @@ impl Default for Events {
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
             dedup_window: Duration::from_secs(600),
+            subscription_ttl: Duration::from_secs(7 * 24 * 3600),
+            max_subscriptions_per_client: 1000,
             order_window: Duration::ZERO,
         }
     }

@@ -16,7 +16,9 @@
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
+//! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
 //! | `retention` | removes what is old |
+//! | `lag` | who is behind, and about to be cut off |
 //! | `witness` | how old a thing is, whatever the wall clock did |
 //! | `leftovers` | what a forced stop left in hand |
 //!
@@ -28,11 +30,14 @@
 mod apply;
 mod claims;
 mod cursor;
+mod dead_letters;
 mod dedup;
 mod delivery;
 mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
+mod lag;
+mod leases;
 mod leftovers;
 mod log;
 mod loss;
@@ -51,15 +56,19 @@ mod witness;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 
 use self::apply::{FeedKey, Running};
+use self::leases::Timer;
 use self::leftovers::Leftovers;
 use self::log::Log;
 use self::poller::feed::Source;
 use self::saver::Saver;
+use self::subscription::Shared;
 use self::witness::Witness;
 use crate::clock::Clock;
 use crate::egress::Egress;
@@ -69,8 +78,10 @@ use crate::store::{Error, LogKey, Quarantined, Store};
 use crate::task::Tasks;
 
 pub use self::cursor::{Cursor, NotACursor};
+pub use self::dead_letters::{DeadLetter, GivenUp, MOST_DEAD_LETTERS, Redeliver};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 pub use self::filter::Filter;
+pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::marks::Marks;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
@@ -84,7 +95,7 @@ struct Inner {
     clock: Clock,
     witness: Arc<Witness>,
     metrics: Metrics,
-    saver: Saver,
+    shared: Arc<Shared>,
     leftovers: Arc<Leftovers>,
     logs: ArcSwap<Logs>,
     feeds: Mutex<BTreeMap<FeedKey, Running>>,
@@ -120,9 +131,17 @@ pub struct SubscriptionStatus {
     pub app: String,
     pub stream: &'static str,
     pub subscription: String,
+    pub client: Option<String>,
     pub cursor: String,
     pub lag: u64,
+    pub undelivered: u64,
+    pub unacknowledged: u64,
     pub in_flight: u64,
+    pub dead_letters: u64,
+    pub oldest_event_age_seconds: Option<f64>,
+    pub delivered_per_second: f64,
+    pub near_retention: Option<&'static str>,
+    pub last_read_at: String,
 }
 
 impl Events {
@@ -140,7 +159,13 @@ impl Events {
         metrics: Metrics,
     ) -> Self {
         Self(Arc::new(Inner {
-            saver: Saver::new(Arc::clone(&store), metrics.clone()),
+            shared: Arc::new(Shared {
+                saver: Saver::new(Arc::clone(&store)),
+                timer: Timer::default(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                keys: RandomState::new(),
+            }),
             store,
             source,
             tasks,
@@ -175,16 +200,23 @@ impl Events {
         Ok(())
     }
 
-    /// Sets a subscription to another place; durable on return. What is under way to its readers is of no account any
-    /// more.
+    /// Sets a subscription to another place, and says which; durable on return. What is under way to its readers, or leased
+    /// to them, is of no account any more.
     ///
     /// # Errors
     /// When there is no such subscription, `to` is no place in the log, or the store fails.
-    pub async fn seek(&self, app: &AppId, stream: Stream, name: &SubscriptionName, to: From) -> Result<(), ReadError> {
+    pub async fn seek(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        to: From,
+    ) -> Result<Cursor, ReadError> {
         let log = self.log(app, stream)?;
         let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
         let at = log.place(to).await?;
-        Ok(subscription.seek(at, &*self.0.store).await?)
+        subscription.seek(at, &*self.0.store).await?;
+        Ok(log.cursor(at))
     }
 
     /// The responses of a stream that could not be read, newest first, at most `most`.
@@ -202,27 +234,13 @@ impl Events {
         lock(&self.0.feeds).values().map(|running| running.feed.status.observe(now)).collect()
     }
 
-    /// Where each subscription stands, by app, stream and name.
-    #[must_use]
-    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
-        let mut all = Vec::new();
-        for log in self.logs().values() {
-            let (_, next) = log.range();
-            let mut subscriptions = log.subscriptions();
-            subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
-            all.extend(subscriptions.iter().map(|subscription| {
-                let standing = subscription.observe(next);
-                SubscriptionStatus {
-                    app: log.key.app.to_string(),
-                    stream: log.key.stream.as_str(),
-                    subscription: subscription.name().to_string(),
-                    cursor: log.cursor(standing.low).to_string(),
-                    lag: standing.lag,
-                    in_flight: standing.in_flight,
-                }
-            }));
-        }
-        all
+    /// Removes a subscription: its place, its leases and its dead letters. A read of that name begins a new one.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or the store fails.
+    pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
+        let (log, subscription) = self.subscription(app, stream, name)?;
+        if log.remove(&subscription, true).await? { Ok(()) } else { Err(ReadError::BeingRemoved) }
     }
 
     /// Why reading is stopped, for `/readyz`; `None` when it is not.
@@ -248,7 +266,7 @@ impl Events {
     /// # Errors
     /// When the store fails: then the stop is not a clean one.
     pub async fn flush(&self) -> Result<(), Error> {
-        let cursors = self.save_cursors().await;
+        let cursors = self.save_cursors().await.and(self.keep_owners().await);
         self.0.leftovers.flush().await.and(cursors)?;
         self.0.witness.keep(&*self.0.store).await
     }
@@ -259,7 +277,17 @@ impl Events {
     /// When the store fails.
     pub async fn save_cursors(&self) -> Result<(), Error> {
         let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
-        self.0.saver.save(&subscriptions).await
+        self.0.shared.saver.save(&subscriptions).await
+    }
+
+    /// Stores whose each subscription is and when it was read last, as far as that has changed.
+    async fn keep_owners(&self) -> Result<(), Error> {
+        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
+        for some in subscriptions.chunks(KEPT_AT_ONCE) {
+            let kept = some.iter().map(|subscription| subscription.keep_owner(&*self.0.store));
+            join_all(kept).await.into_iter().collect::<Result<(), Error>>()?;
+        }
+        Ok(())
     }
 
     fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {
@@ -276,3 +304,6 @@ impl Events {
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// How many subscriptions' owners are stored together.
+const KEPT_AT_ONCE: usize = 256;

@@ -96,6 +96,7 @@ async fn call(
     let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);
     match kind {
         Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
+        Kind::Settle { stream, what } => routes::events::ack::settle(request, stream, what).await,
         Kind::HistoryQuery => routes::history::query(request).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(request, &handle).await,
         Kind::HistoryStream { query } => routes::history::stream::open(request, &query).await,
@@ -109,7 +110,7 @@ fn document(trail: &mut Trail) -> Served {
     trail.document();
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
-    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipt: None }
+    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
 }
 
 fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {

@@ -100,6 +100,12 @@ impl SubscriptionName {
             None => Self::parse(text),
         }
     }
+
+    /// Whether it is a webhook's place.
+    #[must_use]
+    pub fn is_of_webhook(&self) -> bool {
+        self.0.starts_with('$')
+    }
 }
 
 /// One of the vendor's two destructive event queues.

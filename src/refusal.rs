@@ -45,6 +45,13 @@ pub enum Refusal {
         /// How many entries after the cursor are gone, as far as that is known.
         lost: Option<u64>,
     },
+    /// The lease has run out, was given back, or never was.
+    LeaseExpired,
+    /// No more subscriptions can begin.
+    TooManySubscriptions {
+        /// How many the client may have; `None` when it is the stream that has as many as it may.
+        most: Option<usize>,
+    },
     /// No such history handle, or not this client's, or expired.
     NoSuchHandle,
     /// The body is larger than allowed.
@@ -128,6 +135,8 @@ impl Refusal {
             | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
+            | Self::LeaseExpired
+            | Self::TooManySubscriptions { .. }
             | Self::NoSuchHandle
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType
@@ -154,11 +163,13 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::CursorExpired { .. } | Self::NoSuchHandle => StatusCode::GONE,
+            Self::CursorExpired { .. } | Self::LeaseExpired | Self::NoSuchHandle => StatusCode::GONE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::QuotaExceeded { .. } | Self::ClientLimit { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::QuotaExceeded { .. } | Self::ClientLimit { .. } | Self::TooManySubscriptions { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::BadUpstream(_) => StatusCode::BAD_GATEWAY,
             Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
@@ -181,6 +192,8 @@ impl Refusal {
             Self::NotAcceptable { .. } => "not_acceptable",
             Self::RequestTimeout => "request_timeout",
             Self::CursorExpired { .. } => "cursor_expired",
+            Self::LeaseExpired => "lease_expired",
+            Self::TooManySubscriptions { .. } => "too_many_subscriptions",
             Self::NoSuchHandle => "resource not exist",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -210,6 +223,13 @@ impl Refusal {
             Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
             Self::RequestTimeout => "the request's body did not come in time".into(),
             Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
+            Self::LeaseExpired => {
+                "the lease has run out, was given back, or never was: its events are given to the next reader".into()
+            }
+            Self::TooManySubscriptions { most: Some(most) } => {
+                format!("this client has {most} subscriptions of the stream, as many as it may: use one of them")
+            }
+            Self::TooManySubscriptions { most: None } => "the stream has as many subscriptions as it may have".into(),
             Self::NoSuchHandle => "there is no such query result (any more): create the query again".into(),
             Self::BodyTooLarge { limit } => format!("a request's body may have {limit} bytes"),
             Self::UnsupportedMediaType => "the body must be application/json in UTF-8, without content encoding".into(),
@@ -259,6 +279,8 @@ impl Refusal {
             | Self::NotAcceptable { .. }
             | Self::RequestTimeout
             | Self::CursorExpired { .. }
+            | Self::LeaseExpired
+            | Self::TooManySubscriptions { .. }
             | Self::NoSuchHandle
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType

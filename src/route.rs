@@ -5,8 +5,9 @@
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
 mod operations;
-mod path;
+pub(crate) mod path;
 pub(crate) mod query;
+mod settling;
 pub mod target;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::refusal::Refusal;
 
 pub use operations::Operation;
 pub use query::{Begin, EventsQuery, Explicit, Start};
+pub use settling::{Settle, Settling};
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,13 @@ pub enum Kind {
         form: Form,
         /// From where, and how many.
         query: EventsQuery,
+    },
+    /// `POST …/events/{stream}/{ack|nack|extend}`.
+    Settle {
+        /// Of which stream.
+        stream: Stream,
+        /// Which of the three.
+        what: Settle,
     },
     /// `POST …/history/query`.
     HistoryQuery,
@@ -140,6 +149,13 @@ impl Route {
                 _ => return Err(Refusal::NoSuchRoute),
             },
             ["v1", "apps", app, "events", stream] => (app, events(stream, Form::Native, uri, get)?),
+            ["v1", "apps", app, "events", stream, what] => {
+                let stream = Stream::parse(stream).ok_or(Refusal::NoSuchRoute)?;
+                let what = Settle::parse(what).ok_or(Refusal::NoSuchRoute)?;
+                post()?;
+                query::none(uri.query())?;
+                (app, Kind::Settle { stream, what })
+            }
             ["v1", "apps", app, "history"] => {
                 get()?;
                 (app, Kind::HistoryStream { query: query::pairs(uri.query())? })
@@ -169,7 +185,7 @@ impl Route {
     #[must_use]
     pub fn action(&self) -> Action {
         match self.kind {
-            Kind::Events { .. } => Action::Events,
+            Kind::Events { .. } | Kind::Settle { .. } => Action::Events,
             Kind::HistoryQuery | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } => Action::History,
             Kind::Count { .. } => Action::Count,
             Kind::Message { .. } => Action::Messages,
@@ -190,6 +206,11 @@ impl Route {
                 Streams::One(Stream::UserEvents) => "stream_user_events",
                 Streams::One(Stream::ChannelEvents) => "stream_channel_events",
                 Streams::All => "stream_all",
+            },
+            Kind::Settle { what, .. } => match what {
+                Settle::Ack => "events_ack",
+                Settle::Nack => "events_nack",
+                Settle::Extend => "events_extend",
             },
             Kind::HistoryQuery => "history_query",
             Kind::HistoryFetch { .. } => "history_fetch",

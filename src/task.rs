@@ -23,6 +23,8 @@ pub enum Kind {
     Poller,
     /// Writes to the store. Panic: stop the gateway. Stop: last of all.
     StoreWriter,
+    /// Ends leases that are over. Panic: stop the gateway. Stop: at once.
+    Leases,
     /// Moves events whose turn has come into a log. Panic: stop the gateway. Stop: at once; what waits is stored.
     Sequencer,
     /// Removes what is older than retention. Panic: log. Stop: at once.
@@ -43,7 +45,9 @@ pub enum Kind {
 
 impl Kind {
     fn is_vital(self) -> bool {
-        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Sequencer | Self::Reload | Self::Webhook)
+        let vital =
+            [Self::Accept, Self::Poller, Self::StoreWriter, Self::Sequencer, Self::Leases, Self::Reload, Self::Webhook];
+        vital.contains(&self)
     }
 }
 

@@ -207,6 +207,12 @@ fn events(t: &Table<'_>) -> Events {
         retention: t.or("retention", Node::duration, d.retention),
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
+        subscription_ttl: t.or("subscription_ttl", Node::duration_or_off, d.subscription_ttl),
+        max_subscriptions_per_client: t.or(
+            "max_subscriptions_per_client",
+            |n| n.count(10_000).map(|n| n as usize),
+            d.max_subscriptions_per_client,
+        ),
         order_window: t.or("order_window", Node::duration_or_off, d.order_window),
     };
     if events.order_window > LONGEST_ORDER_WINDOW

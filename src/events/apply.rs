@@ -38,7 +38,12 @@ impl Events {
         }
         let mut logs = BTreeMap::clone(&self.logs());
         for (key, app) in streams(apps) {
-            let retention = Retention { age: app.events.retention, bytes: app.events.retention_bytes };
+            let retention = Retention {
+                age: app.events.retention,
+                bytes: app.events.retention_bytes,
+                subscription_ttl: app.events.subscription_ttl,
+                most_of_client: app.events.max_subscriptions_per_client,
+            };
             let log = match logs.get(&key) {
                 Some(log) => Arc::clone(log),
                 None => self.open(&key, retention).await?,
@@ -54,7 +59,8 @@ impl Events {
         self.apply_feeds(apps, upstream, !*is_started);
         if !std::mem::replace(&mut *is_started, true) {
             let stop = self.0.tasks.stopping();
-            self.0.tasks.spawn(Kind::StoreWriter, self.0.saver.clone().run(stop.clone()));
+            self.0.tasks.spawn(Kind::StoreWriter, self.0.shared.saver.clone().run(stop.clone()));
+            self.0.tasks.spawn(Kind::Leases, self.0.shared.timer.clone().run(stop.clone()));
             self.0.tasks.spawn(Kind::Retention, retention::run(self.clone(), stop));
         }
         Ok(())
@@ -62,8 +68,8 @@ impl Events {
 
     async fn open(&self, key: &LogKey, retention: Retention) -> Result<Arc<Log>, Error> {
         let events = &self.0;
-        let times = (events.clock.clone(), Arc::clone(&events.witness));
-        Log::open(key.clone(), Arc::clone(&events.store), times, events.saver.clone(), retention).await
+        let (store, witness) = (Arc::clone(&events.store), Arc::clone(&events.witness));
+        Log::open(key.clone(), store, witness, Arc::clone(&events.shared), retention).await
     }
 
     fn apply_feeds(&self, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {

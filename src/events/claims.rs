@@ -29,6 +29,19 @@ impl Claims {
         Self { fresh: at.saturating_add(1), under_way: BTreeMap::new(), given_back: BTreeMap::new() }
     }
 
+    /// All up to `at` handed over, and these entries after it, given in order; up to the last of them the others are given
+    /// back.
+    pub(super) fn with_gaps(at: u64, handed_over: impl Iterator<Item = u64>) -> Self {
+        let mut claims = Self::new(at);
+        for entry in handed_over {
+            if claims.fresh < entry {
+                claims.given_back.insert(claims.fresh, entry);
+            }
+            claims.fresh = entry + 1;
+        }
+        claims
+    }
+
     /// The last entry up to which all are handed over.
     pub(super) fn low(&self) -> u64 {
         let first = |ranges: &BTreeMap<u64, u64>| ranges.first_key_value().map_or(u64::MAX, |(&start, _)| start);
@@ -112,6 +125,21 @@ impl Claims {
             at = end;
         }
         self.given_back.extend(again);
+    }
+
+    /// Whether an entry is not handed over.
+    pub(super) fn holds(&self, at: u64) -> bool {
+        at >= self.fresh || self.held_from(at).is_some_and(|(start, _)| start <= at)
+    }
+
+    /// Whether a response has given back what nobody has taken since.
+    pub(super) fn has_given_back(&self) -> bool {
+        !self.given_back.is_empty()
+    }
+
+    /// Whether entries before `earliest` wait to be taken.
+    pub(super) fn is_before(&self, earliest: u64) -> bool {
+        self.fresh < earliest || self.given_back.first_key_value().is_some_and(|(&start, _)| start < earliest)
     }
 
     /// Of what is under way or given back, the first that ends after `at`.

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::subscription::Claim;
-use super::{Cursor, Filter};
+use super::subscription::{Claim, Held};
+use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Sequence};
@@ -56,6 +56,8 @@ pub struct Read {
     pub markers: bool,
     /// Which events are wanted. The others are passed over, and the cursor moves past them.
     pub filter: Arc<Filter>,
+    /// How what a subscription hands over is settled. Nothing to a read by a cursor.
+    pub ack: Ack,
 }
 
 /// A run of a batch's entries.
@@ -81,32 +83,53 @@ pub struct Delivery {
     pub lost: u64,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,
+    /// What is to be acknowledged, when that was asked for and there is something.
+    pub leased: Option<Leased>,
 }
 
 /// Stands for entries on their way to a reader.
 #[derive(Debug)]
 #[must_use]
-pub struct Receipt(pub(super) Option<Claim>);
+pub struct Receipt(Option<Taken>);
+
+#[derive(Debug)]
+enum Taken {
+    Claim(Claim),
+    Held(Held),
+}
 
 impl Receipt {
-    /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
-    /// `None`: nothing is on its way.
-    #[must_use]
-    pub fn only_before(self, at: Sequence, left: u64) -> Option<Self> {
-        let mut claim = self.0?;
-        claim.keep_before(at.0, left).then(|| Self(Some(claim)))
-    }
-
-    /// Of entries that nobody has claimed.
-    #[cfg(test)]
+    /// Stands for nothing: nobody has taken anything.
     pub(crate) fn of_nothing() -> Self {
         Self(None)
     }
 
-    /// The reader has all of it: the subscription's cursor moves.
+    pub(super) fn claim(claim: Claim) -> Self {
+        Self(Some(Taken::Claim(claim)))
+    }
+
+    pub(super) fn held(held: Held) -> Self {
+        Self(Some(Taken::Held(held)))
+    }
+
+    /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
+    /// `None`: nothing is on its way.
+    #[must_use]
+    pub fn only_before(self, at: Sequence, left: u64) -> Option<Self> {
+        let mut taken = self.0?;
+        let some_are_kept = match &mut taken {
+            Taken::Claim(claim) => claim.keep_before(at.0, left),
+            Taken::Held(held) => held.keep_before(at.0, left),
+        };
+        some_are_kept.then_some(Self(Some(taken)))
+    }
+
+    /// The reader has all of it: the subscription's cursor moves, or the reader is to acknowledge it.
     pub fn handed_over(self) {
-        if let Some(claim) = self.0 {
-            claim.settle();
+        match self.0 {
+            Some(Taken::Claim(claim)) => claim.settle(),
+            Some(Taken::Held(held)) => held.handed_over(),
+            None => {}
         }
     }
 }
@@ -128,10 +151,22 @@ pub enum ReadError {
     /// This app does not have this stream.
     #[error("the stream is not read for this app")]
     NoSuchStream,
+    /// The subscription is being removed; a moment later a new one of that name can begin.
+    #[error("the subscription is being removed")]
+    BeingRemoved,
+    /// The subscription has no such dead letter.
+    #[error("the subscription has no such dead letter")]
+    NoSuchDeadLetter,
+    /// The client has as many subscriptions of the stream as it may have.
+    #[error("the client has as many subscriptions of the stream as it may have")]
+    TooManyOfClient {
+        /// How many.
+        most: usize,
+    },
     /// The stream has no such subscription.
     #[error("the stream has no such subscription")]
     NoSuchSubscription,
-    /// The stream has as many subscriptions as it may have, or as this client may make.
+    /// The stream has as many subscriptions as it may have, or the client its share of them.
     #[error("the stream has too many subscriptions")]
     TooManySubscriptions,
     /// The store failed.

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
-use super::saver::Saver;
 use super::sequencer::Sequencer;
-use super::subscription::Subscription;
+use super::subscription::recalled::{self, Recalled};
+use super::subscription::{Shared, Subscription};
 use super::tail::Tail;
 use super::waiting::Waiting;
 use super::witness::Witness;
@@ -40,9 +40,9 @@ pub(super) struct Log {
     pub(super) writer: tokio::sync::Mutex<Writer>,
     pub(super) sequencer: Sequencer,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
-    /// How many subscriptions each client has begun since the start.
+    /// How many subscriptions each client has, as far as is known.
     begun: Mutex<HashMap<ClientName, usize>>,
-    saver: Saver,
+    pub(super) shared: Arc<Shared>,
     retention: Mutex<Retention>,
 }
 
@@ -59,6 +59,10 @@ pub(super) struct Writer {
 pub(super) struct Retention {
     pub(super) age: Duration,
     pub(super) bytes: u64,
+    /// A subscription that nobody reads for so long is removed; never when zero.
+    pub(super) subscription_ttl: Duration,
+    /// How many subscriptions a client may have.
+    pub(super) most_of_client: usize,
 }
 
 /// What became of an append.
@@ -77,12 +81,13 @@ impl Log {
     pub(super) async fn open(
         key: LogKey,
         store: Arc<dyn Store>,
-        (clock, witness): (Clock, Arc<Witness>),
-        saver: Saver,
+        witness: Arc<Witness>,
+        shared: Arc<Shared>,
         retention: Retention,
     ) -> Result<Arc<Self>, Error> {
         let state = store.log_state(&key).await?;
-        let cursors = store.cursors(&key).await?;
+        let clock = shared.clock.clone();
+        let recalled = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
         let (earliest, next) = (state.earliest.0, state.next.0);
         let mut tail = Tail::new(earliest, next);
         if earliest < next {
@@ -90,13 +95,17 @@ impl Log {
                 tail.push(batch);
             }
         }
-        let subscription = |(name, at): (SubscriptionName, Sequence)| {
-            let at = at.0.min(next - 1);
-            let subscription = Subscription::new(name.clone(), &key, at, true, &saver);
+        let mut begun = HashMap::new();
+        let subscription = |(name, mut recalled): (SubscriptionName, Recalled)| {
+            recalled.at = recalled.at.min(next - 1);
+            if let Some(by) = &recalled.owner.by {
+                *begun.entry(by.clone()).or_default() += 1;
+            }
+            let subscription = Subscription::new(name.clone(), &key, recalled, &shared);
             subscription.cut(earliest);
             (name, subscription)
         };
-        let subscriptions = Mutex::new(cursors.into_iter().map(subscription).collect());
+        let subscriptions = Mutex::new(recalled.into_iter().map(subscription).collect());
         Ok(Arc::new(Self {
             key,
             store,
@@ -107,8 +116,8 @@ impl Log {
             writer: tokio::sync::Mutex::default(),
             sequencer: Sequencer::default(),
             subscriptions,
-            begun: Mutex::default(),
-            saver,
+            begun: Mutex::new(begun),
+            shared,
             retention: Mutex::new(retention),
         }))
     }
@@ -266,20 +275,68 @@ impl Log {
                 let at = self.place(from).await?;
                 let mut all = lock(&self.subscriptions);
                 // Another reader may have made it meanwhile: then its place counts.
-                if !all.contains_key(name) {
+                if !all.contains_key(name) && !name.is_of_webhook() {
+                    let most = self.retention().most_of_client;
                     let mut begun = lock(&self.begun);
                     let held = begun.entry(by.clone()).or_default();
+                    if *held >= most {
+                        return Err(ReadError::TooManyOfClient { most });
+                    }
                     if !share::may_take(1, *held, all.len(), MOST_SUBSCRIPTIONS) {
                         return Err(ReadError::TooManySubscriptions);
                     }
                     *held += 1;
                 }
-                let make = || Subscription::new(name.clone(), &self.key, at, false, &self.saver);
+                let by = (!name.is_of_webhook()).then(|| by.clone());
+                let recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
+                let make = || Subscription::new(name.clone(), &self.key, recalled, &self.shared);
                 Arc::clone(all.entry(name.clone()).or_insert_with(make))
             }
         };
         subscription.make_durable(&*self.store).await?;
         Ok(subscription)
+    }
+
+    /// How much is kept.
+    pub(super) fn retention(&self) -> Retention {
+        *lock(&self.retention)
+    }
+
+    /// Removes the subscriptions that nobody has read for so long as they may be idle; webhooks' never.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn remove_idle(&self) -> Result<(), Error> {
+        let ttl = self.retention().subscription_ttl;
+        if ttl.is_zero() {
+            return Ok(());
+        }
+        let older_than = self.witness.older_than(ttl);
+        for subscription in self.subscriptions() {
+            let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
+            if is_idle && self.remove(&subscription, false).await? {
+                let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
+                tracing::info!(%app, %stream, subscription = %name, "removed: nobody has read it for subscription_ttl");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a subscription, also while it is read if so wished. Says whether that was done.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn remove(&self, subscription: &Arc<Subscription>, even_if_read: bool) -> Result<bool, Error> {
+        if !subscription.remove(&*self.store, even_if_read).await? {
+            return Ok(false);
+        }
+        lock(&self.subscriptions).remove(subscription.name());
+        if let Some(by) = subscription.by()
+            && let Some(held) = lock(&self.begun).get_mut(by)
+        {
+            *held = held.saturating_sub(1);
+        }
+        Ok(true)
     }
 
     /// The subscription of that name, if there is one.

@@ -15,22 +15,23 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
 use super::log::Log;
 use super::loss::Loss;
-use super::subscription::Claim;
-use super::{Cursor, Filter, From, lock};
+use super::subscription::Subscription;
+use super::{Ack, Cursor, Filter, From, Leased, lock};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
 /// What holds for the whole of a read.
-struct Terms {
-    limit: usize,
-    wants: Wants,
+pub(super) struct Terms {
+    pub(super) limit: usize,
+    pub(super) wants: Wants,
+    ack: Ack,
     deadline: Instant,
     stopping: CancellationToken,
 }
 
 /// Which entries are handed over.
-struct Wants {
-    markers: bool,
+pub(super) struct Wants {
+    pub(super) markers: bool,
     filter: Arc<Filter>,
 }
 
@@ -43,6 +44,7 @@ impl Log {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
             wants: Wants { markers: read.markers, filter: read.filter },
+            ack: read.ack,
             deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
             stopping,
         };
@@ -62,14 +64,14 @@ impl Log {
             let wanted = at + 1..next.min(at + 1 + terms.looks_at());
             if wanted.is_empty() {
                 if !terms.wait(&mut changes, std::future::pending()).await {
-                    return Ok(self.delivery(Vec::new(), at, Receipt(None)));
+                    return Ok(self.delivery(Vec::new(), at, Receipt::of_nothing(), None));
                 }
                 continue;
             }
-            let Some(found) = self.fetch(&wanted, terms).await? else { continue };
+            let Some(found) = self.fetch(&wanted, terms, terms.limit).await? else { continue };
             at = found.end - 1;
             if !found.runs.is_empty() {
-                return Ok(self.delivery(found.runs, at, Receipt(None)));
+                return Ok(self.delivery(found.runs, at, Receipt::of_nothing(), None));
             }
         }
     }
@@ -82,20 +84,38 @@ impl Log {
         terms: &Terms,
     ) -> Result<Delivery, ReadError> {
         let subscription = self.subscription(name, from, by).await?;
+        let _reading = subscription.reading(self.clock.wall_ms())?;
         let mut changes = self.next.subscribe();
         loop {
             let mut given_back = std::pin::pin!(subscription.given_back.notified());
             given_back.as_mut().enable();
             changes.mark_unchanged();
-            let (earliest, next) = self.range();
-            let Some(mut claim) = subscription.claim(earliest, next, terms.looks_at()) else {
-                if !terms.wait(&mut changes, given_back).await {
-                    return Ok(self.delivery(Vec::new(), subscription.claimed(), Receipt(None)));
+            let found = match terms.ack {
+                Ack::OnHandover => self.hand_over(&subscription, terms).await?,
+                Ack::Explicit { lease, max_attempts } => {
+                    self.lease(&subscription, terms, (lease, max_attempts)).await?
                 }
-                continue;
             };
+            if let Some(delivery) = found {
+                return Ok(delivery);
+            }
+            if subscription.is_removed() || !terms.wait(&mut changes, given_back).await {
+                let at = subscription.claimed();
+                return Ok(self.delivery(Vec::new(), at, Receipt::of_nothing(), None));
+            }
+        }
+    }
+
+    /// Takes what can be had now, to be settled by handing it over.
+    async fn hand_over(&self, subscription: &Arc<Subscription>, terms: &Terms) -> Result<Option<Delivery>, ReadError> {
+        loop {
+            if let Some(delivery) = self.hand_over_open(subscription, terms).await? {
+                return Ok(Some(delivery));
+            }
+            let (earliest, next) = self.range();
+            let Some(mut claim) = subscription.claim(earliest, next, terms.looks_at()) else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let Some(found) = self.fetch(&claim.range(), terms).await? else { continue };
+            let Some(found) = self.fetch(&claim.range(), terms, terms.limit).await? else { continue };
             claim.shorten(found.end);
             if found.runs.is_empty() {
                 claim.settle();
@@ -105,16 +125,16 @@ impl Log {
             let mut runs = found.runs;
             let lost = if terms.wants.markers { claim.cut_off() } else { 0 };
             if lost > 0 {
-                runs.insert(0, self.cut_off_marker(&claim, &runs[0]));
+                runs.insert(0, self.cut_off_marker(claim.range().start, &runs[0]));
             }
-            let delivery = self.delivery(runs, found.end - 1, Receipt(Some(claim)));
-            return Ok(Delivery { lost, ..delivery });
+            let delivery = self.delivery(runs, found.end - 1, Receipt::claim(claim), None);
+            return Ok(Some(Delivery { lost, ..delivery }));
         }
     }
 
-    /// Gets the entries of a range that is not empty. `None` when retention has removed some meanwhile; then the log's
+    /// Gets up to `limit` entries of a range that is not empty. `None` when retention has removed some meanwhile; then the log's
     /// beginning has moved.
-    async fn fetch(&self, wanted: &Range<u64>, terms: &Terms) -> Result<Option<Found>, Error> {
+    pub(super) async fn fetch(&self, wanted: &Range<u64>, terms: &Terms, limit: usize) -> Result<Option<Found>, Error> {
         let in_memory = lock(&self.tail).get(wanted);
         let batches = match in_memory {
             Some(batches) => batches,
@@ -123,7 +143,7 @@ impl Log {
                 self.store.read(&self.key, Sequence(wanted.start - 1), most).await?
             }
         };
-        let found = Found::in_batches(&batches, wanted, terms);
+        let found = Found::in_batches(&batches, wanted, &terms.wants, limit);
         if found.end > wanted.start {
             return Ok(Some(found));
         }
@@ -135,16 +155,16 @@ impl Log {
         Ok(None)
     }
 
-    fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt) -> Delivery {
+    pub(super) fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt, leased: Option<Leased>) -> Delivery {
         let (_, next) = self.range();
-        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), lost: 0, receipt }
+        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), lost: 0, receipt, leased }
     }
 
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this
-    /// subscription's own, at the last place that is gone.
-    fn cut_off_marker(&self, claim: &Claim, first: &Run) -> Run {
+    /// subscription's own, at the place before the first that is not.
+    pub(super) fn cut_off_marker(&self, before: u64, first: &Run) -> Run {
         let marker = Batch {
-            first: Sequence(claim.range().start - 1),
+            first: Sequence(before - 1),
             received_at: self.clock.wall_ms(),
             region: first.batch.region.clone(),
             content: Loss::Retention.marker(),
@@ -155,7 +175,7 @@ impl Log {
 
 impl Terms {
     /// How many entries one read looks at: more than it hands over when it does not want all of them.
-    fn looks_at(&self) -> u64 {
+    pub(super) fn looks_at(&self) -> u64 {
         let looks_at = if self.wants.filter.is_all() { self.limit } else { MOST_IN_ONE_READ };
         looks_at as u64
     }
@@ -176,18 +196,18 @@ impl Terms {
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The entries of a range that a reader wants.
-struct Found {
-    runs: Vec<Run>,
+pub(super) struct Found {
+    pub(super) runs: Vec<Run>,
     /// How many of them are events.
     events: u64,
     /// The number after the last entry looked at.
-    end: u64,
+    pub(super) end: u64,
 }
 
 impl Found {
-    fn in_batches(batches: &[Arc<Batch>], wanted: &Range<u64>, terms: &Terms) -> Self {
+    fn in_batches(batches: &[Arc<Batch>], wanted: &Range<u64>, wants: &Wants, limit: usize) -> Self {
         let mut found = Self { runs: Vec::new(), events: 0, end: wanted.start };
-        let mut left = terms.limit;
+        let mut left = limit;
         for batch in batches {
             let first = batch.first.0;
             let start = found.end;
@@ -201,17 +221,17 @@ impl Found {
             // Both fit: a batch has less than 2^32 entries.
             let entries = (start - first) as usize..(end - first) as usize;
             match &batch.content {
-                Content::Events(_) if terms.wants.filter.is_all() => {
+                Content::Events(_) if wants.filter.is_all() => {
                     left = left.saturating_sub(entries.len());
                     found.events += end - start;
                     found.runs.push(Run { batch: Arc::clone(batch), entries });
                     found.end = end;
                 }
                 Content::Events(events) => {
-                    let looked_at = found.push_admitted(batch, events, entries, (&terms.wants.filter, &mut left));
+                    let looked_at = found.push_admitted(batch, events, entries, (&wants.filter, &mut left));
                     found.end = first + looked_at as u64;
                 }
-                _ if terms.wants.markers => {
+                _ if wants.markers => {
                     left = left.saturating_sub(1);
                     found.runs.push(Run { batch: Arc::clone(batch), entries });
                     found.end = end;

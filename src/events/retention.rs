@@ -1,4 +1,5 @@
-//! Housekeeping: trims logs to what is to be kept, and renews the metrics that move without anyone's doing.
+//! Housekeeping: trims logs to what is to be kept, removes subscriptions that nobody reads, and renews the metrics that
+//! move without anyone's doing.
 //!
 //! Invariants: a log that cannot be trimmed does not keep others from it; it is tried again next time.
 
@@ -20,7 +21,7 @@ const OBSERVED_EVERY: Duration = Duration::from_secs(5);
 /// Keeps house until stopped.
 pub(super) async fn run(events: Events, stop: CancellationToken) {
     let mut trim = tokio::time::interval(TRIMMED_EVERY);
-    let mut observe = tokio::time::interval(OBSERVED_EVERY);
+    let mut observe = tokio::time::interval_at(events.0.clock.now() + OBSERVED_EVERY, OBSERVED_EVERY);
     trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
     observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keep = tokio::time::interval(KEPT_EVERY);
@@ -33,10 +34,18 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                     return;
                 }
             }
-            _ = observe.tick() => events.observe(),
+            _ = observe.tick() => {
+                events.observe();
+                if stop.run_until_cancelled(look_after_subscriptions(&events)).await.is_none() {
+                    return;
+                }
+            }
             _ = keep.tick() => {
                 if let Some(Err(error)) = stop.run_until_cancelled(events.0.witness.keep(&*events.0.store)).await {
                     tracing::warn!(%error, "what was seen of the clock could not be kept");
+                }
+                if let Some(Err(error)) = stop.run_until_cancelled(events.keep_owners()).await {
+                    tracing::warn!(%error, "when subscriptions were read could not be kept");
                 }
             }
         }
@@ -47,6 +56,22 @@ async fn trim_all(events: &Events) {
     for log in events.logs().values().map(Arc::clone) {
         if let Err(error) = log.trim().await {
             tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "old events could not be removed");
+        }
+        if let Err(error) = log.remove_idle().await {
+            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "idle subscriptions could not be removed");
+        }
+    }
+}
+
+/// Looks how far behind subscriptions are, and buries what was given up in those that nobody reads.
+async fn look_after_subscriptions(events: &Events) {
+    for log in events.logs().values().map(Arc::clone) {
+        let mut looked = log.look_at_subscriptions().await;
+        for subscription in log.subscriptions() {
+            looked = looked.and(log.bury_given_up(&subscription).await);
+        }
+        if let Err(error) = looked {
+            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "subscriptions could not be looked after");
         }
     }
 }

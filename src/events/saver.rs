@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::lock;
 use super::subscription::Subscription;
-use crate::metrics::Metrics;
 use crate::store::{Error, Store};
 
 /// The list of cursors to write. Cheap to clone.
@@ -23,19 +22,14 @@ pub(super) struct Saver(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    metrics: Metrics,
     /// Weak, since subscriptions know their saver: logs own them.
     listed: Mutex<Vec<Weak<Subscription>>>,
     wake: Notify,
 }
 
 impl Saver {
-    pub(super) fn new(store: Arc<dyn Store>, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner { store, metrics, listed: Mutex::default(), wake: Notify::new() }))
-    }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self(Arc::new(Inner { store, listed: Mutex::default(), wake: Notify::new() }))
     }
 
     /// The subscription's cursor has moved.

@@ -1,78 +1,119 @@
 //! [`Subscription`]: a reader's place in a log, shared by all who name it.
 //!
-//! Invariants: the state changes under one short lock, never held across an await. A [`Claim`] stands for the entries it
-//! took: it ends by [`Claim::settle`] or gives them back when it is dropped, whatever the reason. The stored cursor
-//! follows the low-water mark of [`Claims`] and is never ahead of it.
+//! | file | what |
+//! |---|---|
+//! | `state` | what is handed over, under way, open, settled: one value under one lock |
+//! | `claim` | a run of entries on its way to a plain reader |
+//! | `held` | entries under a lease; acknowledging, extending, giving back |
+//! | `recalled` | what an earlier run has stored of it |
+//! | `standing` | how far behind it is; its meters |
+//!
+//! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
+//! is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that they
+//! are settled. [`Subscription::save`] returns when all that was true at its call is durable; calls that wait for each
+//! other share a write.
 
-use std::fmt;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod claim;
+mod held;
+pub(super) mod recalled;
+mod standing;
+mod state;
+
+use std::hash::RandomState;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use super::claims::Claims;
-use super::lock;
+use self::recalled::{Owner, Recalled};
+use self::standing::Meters;
+use self::state::State;
+use super::lag::Seen;
+use super::leases::Timer;
 use super::saver::Saver;
-use crate::metrics::{Metrics, SubscriptionLabels};
-use crate::names::SubscriptionName;
-use crate::store::{Error, LogKey, Sequence, Store};
+use super::{ReadError, lock};
+use crate::clock::{Clock, UnixMillis};
+use crate::metrics::Metrics;
+use crate::names::{ClientName, SubscriptionName};
+use crate::store::{Error, LogKey, NoteKind, Sequence, Store};
+
+pub(super) use self::claim::Claim;
+pub(super) use self::held::{Held, NotSettled};
+pub(super) use self::state::own_key;
 
 /// A subscription of a log.
 pub(super) struct Subscription {
     name: SubscriptionName,
     log: LogKey,
+    /// Whose it is, as far as is known.
+    by: Option<ClientName>,
     state: Mutex<State>,
-    /// Wakes waiting readers when entries were given back.
+    /// Wakes waiting readers when entries can be had again.
     pub(super) given_back: Notify,
+    /// Held by the explicit reader who looks at what is next: so that keys stay in order.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Held while its list of dead letters grows.
+    pub(super) burying: tokio::sync::Mutex<()>,
     /// What is in the store; locked while it is being written.
-    stored: tokio::sync::Mutex<Option<u64>>,
+    stored: tokio::sync::Mutex<Stored>,
     /// Whether it was ever in the store.
     is_stored: AtomicBool,
+    /// Whether it is being removed, or is.
+    is_removed: AtomicBool,
     /// Whether the saver has it on its list.
     pub(super) listed: AtomicBool,
-    saver: Saver,
-    meters: Meters,
+    /// Reads that go on.
+    readers: AtomicUsize,
+    /// When the last read began or ended, in milliseconds since 1970.
+    read_at: AtomicU64,
+    /// Its dead letters.
+    pub(super) letters: AtomicUsize,
+    /// What was last seen of how far behind it is.
+    pub(super) seen: Mutex<Seen>,
+    shared: Arc<Shared>,
+    pub(super) meters: Meters,
 }
 
-struct State {
-    claims: Claims,
-    /// How often it was set to another place: claims from before then say nothing any more.
-    seeks: u64,
-    /// How many entries retention has cut off that no reader was told of yet.
-    cut_off: u64,
+/// What all subscriptions share.
+pub(super) struct Shared {
+    pub(super) saver: Saver,
+    pub(super) timer: Timer,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    /// Makes keys of users and channels; random, so that nobody can make users who wait for each other.
+    pub(super) keys: RandomState,
 }
 
-struct Meters {
-    delivered: Counter,
-    given_again: Counter,
-    cut_off: Counter,
-    lag: Gauge,
-}
-
-/// What a subscription looks like now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) low: u64,
-    pub(super) lag: u64,
-    pub(super) in_flight: u64,
+/// What is in the store.
+#[derive(Default)]
+struct Stored {
+    low: Option<u64>,
+    read_at: Option<u64>,
 }
 
 impl Subscription {
-    /// A subscription that has handed over all up to `at`. `stored`: that is what the store says.
-    pub(super) fn new(name: SubscriptionName, log: &LogKey, at: u64, stored: bool, saver: &Saver) -> Arc<Self> {
-        let meters = Meters::new(saver.metrics(), log, &name);
+    /// A subscription as it was recalled, or a new one.
+    pub(super) fn new(name: SubscriptionName, log: &LogKey, recalled: Recalled, shared: &Arc<Shared>) -> Arc<Self> {
+        let meters = Meters::new(&shared.metrics, log, &name);
+        let stored = Stored { low: recalled.stored.then_some(recalled.at), read_at: None };
+        let read_at = recalled.owner.read_at;
         Arc::new(Self {
             name,
             log: log.clone(),
-            state: Mutex::new(State { claims: Claims::new(at), seeks: 0, cut_off: 0 }),
+            by: recalled.owner.by.clone(),
+            is_stored: AtomicBool::new(recalled.stored),
+            letters: AtomicUsize::new(recalled.letters),
+            seen: Mutex::default(),
+            state: Mutex::new(State::new(recalled)),
             given_back: Notify::new(),
-            stored: tokio::sync::Mutex::new(stored.then_some(at)),
-            is_stored: AtomicBool::new(stored),
+            turn: tokio::sync::Mutex::default(),
+            burying: tokio::sync::Mutex::default(),
+            stored: tokio::sync::Mutex::new(stored),
+            is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
-            saver: saver.clone(),
+            readers: AtomicUsize::new(0),
+            read_at: AtomicU64::new(read_at.0),
+            shared: Arc::clone(shared),
             meters,
         })
     }
@@ -81,40 +122,30 @@ impl Subscription {
         &self.name
     }
 
-    /// Takes up to `limit` entries of a log that holds `earliest..next`.
-    pub(super) fn claim(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
-        self.cut(earliest);
-        let mut state = lock(&self.state);
-        let range = state.claims.take(next, limit)?;
-        let cut_off = std::mem::take(&mut state.cut_off);
-        let seeks = state.seeks;
-        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
+    /// Whose it is, as far as is known.
+    pub(super) fn by(&self) -> Option<&ClientName> {
+        self.by.as_ref()
     }
 
-    /// A reader says that it has all up to `last` that it was given: see [`Claims::resume`].
-    pub(super) fn resume(self: &Arc<Self>, last: u64) {
-        self.change(|state| state.claims.resume(last));
-        self.given_back.notify_waiters();
-    }
-
-    /// Goes to another place: all up to `at` is handed over, and nothing after it. What is under way is of no account
-    /// any more, whatever becomes of it. Durable on return.
+    /// Says that a read goes on, until the guard is dropped.
     ///
     /// # Errors
-    /// When the store fails. Then the place has changed until the gateway ends.
-    pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
-        {
-            let mut state = lock(&self.state);
-            state.seeks += 1;
-            state.claims = Claims::new(at);
-            state.cut_off = 0;
-        }
-        self.given_back.notify_waiters();
-        let saved = self.save(store).await;
-        if saved.is_err() {
-            self.saver.list(self);
-        }
-        saved
+    /// When the subscription is being removed.
+    pub(super) fn reading(self: &Arc<Self>, now: UnixMillis) -> Result<Reading, ReadError> {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        self.read_at.fetch_max(now.0, Ordering::Relaxed);
+        let reading = Reading(Arc::clone(self));
+        if self.is_removed.load(Ordering::SeqCst) { Err(ReadError::BeingRemoved) } else { Ok(reading) }
+    }
+
+    /// When it was read last.
+    pub(super) fn read_at(&self) -> UnixMillis {
+        UnixMillis(self.read_at.load(Ordering::Relaxed))
+    }
+
+    /// How many dead letters it has.
+    pub(super) fn letters(&self) -> usize {
+        self.letters.load(Ordering::Relaxed)
     }
 
     /// The last entry ever claimed.
@@ -124,147 +155,158 @@ impl Subscription {
 
     /// Retention removed all before `earliest`.
     pub(super) fn cut(self: &Arc<Self>, earliest: u64) {
-        self.change(|state| {
-            let lost = state.claims.cut(earliest);
-            state.cut_off += lost;
-            self.meters.cut_off.inc_by(lost);
-        });
-    }
-
-    /// What it looks like in a log whose next entry is `next`. Sets the metric too.
-    pub(super) fn observe(&self, next: u64) -> Standing {
-        let state = lock(&self.state);
-        let lag = state.claims.lag(next);
-        self.meters.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        Standing { low: state.claims.low(), lag, in_flight: state.claims.in_flight() }
-    }
-
-    /// Makes sure that a new subscription outlives a restart, so that it keeps where it began.
-    pub(super) async fn make_durable(&self, store: &dyn Store) -> Result<(), Error> {
-        if self.is_stored.load(Ordering::Acquire) { Ok(()) } else { self.save(store).await }
-    }
-
-    /// Stores the cursor if it has moved. Two savers cannot overtake each other.
-    pub(super) async fn save(&self, store: &dyn Store) -> Result<(), Error> {
-        let mut stored = self.stored.lock().await;
-        let low = lock(&self.state).claims.low();
-        if *stored != Some(low) {
-            store.save_cursor(&self.log, &self.name, Sequence(low)).await?;
-            *stored = Some(low);
-            self.is_stored.store(true, Ordering::Release);
+        if lock(&self.state).is_within(earliest) {
+            return;
         }
+        let now = self.shared.clock.now();
+        let lost = self.change(|state| state.cut(earliest, now));
+        self.meters.cut_off.inc_by(lost);
+    }
+
+    /// A reader says that it has all up to `last` that it was given: see
+    /// [`Claims::resume`](super::claims::Claims::resume).
+    pub(super) fn resume(self: &Arc<Self>, last: u64) {
+        self.change(|state| state.claims.resume(last));
+        self.given_back.notify_waiters();
+    }
+
+    /// Goes to another place: all up to `at` is settled, and nothing after it. What is under way or leased is of no
+    /// account any more, whatever becomes of it. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails. Then the place has changed until the gateway ends.
+    pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
+        lock(&self.state).seek(at);
+        self.given_back.notify_waiters();
+        self.save_or_list(store).await
+    }
+
+    /// Makes sure that a new subscription outlives a restart, so that it keeps where it began and whose it is.
+    pub(super) async fn make_durable(&self, store: &dyn Store) -> Result<(), Error> {
+        if self.is_stored.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.keep_owner(store).await?;
+        self.save(store).await
+    }
+
+    /// Stores whose it is and when it was read last, if that has changed.
+    pub(super) async fn keep_owner(&self, store: &dyn Store) -> Result<(), Error> {
+        let mut stored = self.stored.lock().await;
+        let read_at = self.read_at();
+        if stored.read_at == Some(read_at.0) || self.is_removed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let owner = Owner { by: self.by.clone(), read_at };
+        let note = (self.name.to_string(), Some(owner.note()));
+        store.keep_notes(&self.log, NoteKind::Subscription, vec![note]).await?;
+        stored.read_at = Some(read_at.0);
         Ok(())
     }
 
-    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
-        let moved = {
+    /// Stores what has changed: the cursor, and what is settled out of order. Two savers cannot overtake each other.
+    pub(super) async fn save(&self, store: &dyn Store) -> Result<(), Error> {
+        let mut stored = self.stored.lock().await;
+        if self.is_removed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let writes = lock(&self.state).writes(self.name.as_str(), stored.low);
+        let cursor = async {
+            match stored.low == Some(writes.low) {
+                true => Ok(()),
+                false => store.save_cursor(&self.log, &self.name, Sequence(writes.low)).await,
+            }
+        };
+        let notes = async {
+            match writes.notes.is_empty() {
+                true => Ok(()),
+                false => store.keep_notes(&self.log, NoteKind::Subscription, writes.notes.clone()).await,
+            }
+        };
+        let (cursor, notes) = tokio::join!(cursor, notes);
+        if cursor.is_ok() {
+            stored.low = Some(writes.low);
+            self.is_stored.store(true, Ordering::Release);
+        }
+        let notes = match notes {
+            Ok(()) => self.forget_letters(store, &writes.letters).await,
+            Err(error) => Err(error),
+        };
+        if notes.is_err() {
+            lock(&self.state).failed(writes);
+        }
+        cursor.and(notes)
+    }
+
+    /// Removes it from the store: cursor, notes and dead letters. Nothing of it is stored after that.
+    ///
+    /// # Errors
+    /// When the store fails: then it is as it was, but for what was removed.
+    pub(super) async fn remove(self: &Arc<Self>, store: &dyn Store, even_if_read: bool) -> Result<bool, Error> {
+        let _stored = self.stored.lock().await;
+        if self.is_removed.swap(true, Ordering::SeqCst) {
+            return Ok(false);
+        }
+        if !even_if_read && self.readers.load(Ordering::SeqCst) > 0 {
+            self.is_removed.store(false, Ordering::SeqCst);
+            return Ok(false);
+        }
+        let removed = recalled::remove(store, &self.log, &self.name).await;
+        if removed.is_err() {
+            self.is_removed.store(false, Ordering::SeqCst);
+            return removed.map(|()| true);
+        }
+        lock(&self.state).book.clear();
+        self.given_back.notify_waiters();
+        Meters::remove(&self.shared.metrics, &self.log, &self.name);
+        Ok(true)
+    }
+
+    /// Whether it is being removed, or is.
+    pub(super) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::SeqCst)
+    }
+
+    async fn save_or_list(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
+        let saved = self.save(store).await;
+        if saved.is_err() {
+            self.shared.saver.list(self);
+        }
+        saved
+    }
+
+    /// The dead letters of these were acknowledged when they were handed out again.
+    async fn forget_letters(&self, store: &dyn Store, letters: &[u64]) -> Result<(), Error> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let names = letters.iter().map(|&at| (recalled::letter(&self.name, at), None)).collect();
+        store.keep_notes(&self.log, NoteKind::DeadLetter, names).await?;
+        self.letters.fetch_sub(letters.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
+        let (moved, done) = {
             let mut state = lock(&self.state);
-            let before = state.claims.low();
-            change(&mut state);
-            state.claims.low() != before
+            let before = state.low();
+            let done = change(&mut state);
+            (state.settle_low() != before || state.has_writes(), done)
         };
         if moved {
-            self.saver.list(self);
+            self.shared.saver.list(self);
         }
+        done
     }
 }
 
-impl Meters {
-    fn new(metrics: &Metrics, log: &LogKey, name: &SubscriptionName) -> Self {
-        let labels = SubscriptionLabels {
-            app: log.app.to_string(),
-            stream: log.stream.to_string(),
-            subscription: name.to_string(),
-        };
-        Self {
-            delivered: metrics.events_delivered.get_or_create_owned(&labels),
-            given_again: metrics.events_given_again.get_or_create_owned(&labels),
-            cut_off: metrics.events_cut_off.get_or_create_owned(&labels),
-            lag: metrics.subscription_lag.get_or_create_owned(&labels),
-        }
-    }
-}
+/// That a read goes on.
+pub(super) struct Reading(Arc<Subscription>);
 
-/// Entries that one reader has taken and no other gets, until it gives them back.
-pub(super) struct Claim {
-    subscription: Arc<Subscription>,
-    range: Range<u64>,
-    /// Of which place of the subscription: see [`State::seeks`].
-    seeks: u64,
-    /// Events on their way in a response.
-    events: u64,
-    /// Of how many entries that retention cut off before these its reader is told.
-    cut_off: u64,
-    settled: bool,
-}
-
-impl Claim {
-    pub(super) fn range(&self) -> Range<u64> {
-        self.range.clone()
-    }
-
-    /// How many entries were cut off by retention before these that no reader was told of yet.
-    pub(super) fn cut_off(&self) -> u64 {
-        self.cut_off
-    }
-
-    /// Gives back the entries from `at` on.
-    pub(super) fn shorten(&mut self, at: u64) {
-        if self.range.start < at && at < self.range.end {
-            let mut state = lock(&self.subscription.state);
-            if state.seeks == self.seeks {
-                state.claims.shorten(self.range.start, at);
-            }
-            drop(state);
-            self.range.end = at;
-            self.subscription.given_back.notify_waiters();
-        }
-    }
-
-    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
-    pub(super) fn keep_before(&mut self, at: u64, left: u64) -> bool {
-        self.events = self.events.saturating_sub(left);
-        self.shorten(at);
-        self.range.start < at
-    }
-
-    /// A response with so many events is on its way.
-    pub(super) fn under_way(&mut self, events: u64) {
-        self.events = events;
-    }
-
-    /// The entries were handed over, or hold nothing that this reader wants.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
-        let (seeks, start) = (self.seeks, self.range.start);
-        self.subscription.change(|state| {
-            if state.seeks == seeks {
-                state.claims.settle(start);
-            }
-        });
-        self.subscription.meters.delivered.inc_by(self.events);
-    }
-}
-
-impl Drop for Claim {
+impl Drop for Reading {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        {
-            let mut state = lock(&self.subscription.state);
-            if state.seeks == self.seeks {
-                state.claims.give_back(self.range.start);
-                state.cut_off += self.cut_off;
-            }
-        }
-        self.subscription.meters.given_again.inc_by(self.events);
-        self.subscription.given_back.notify_waiters();
-    }
-}
-
-impl fmt::Debug for Claim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Claim({} {:?})", self.subscription.name, self.range)
+        let now = self.0.shared.clock.wall_ms();
+        self.0.read_at.fetch_max(now.0, Ordering::Relaxed);
+        self.0.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod faults;
+mod leasing;
 pub(super) mod memory_store;
 mod ordering;
 mod polling;
@@ -266,6 +267,7 @@ impl Rig {
                 wait: Duration::ZERO,
                 markers: true,
                 filter: Arc::default(),
+                ack: Ack::OnHandover,
             };
             let delivery = self.read(read).await.unwrap();
             if delivery.runs.is_empty() {
@@ -315,6 +317,7 @@ pub(super) fn by(name: &str, limit: usize) -> Read {
         wait: Duration::ZERO,
         markers: false,
         filter: Arc::default(),
+        ack: Ack::OnHandover,
     }
 }
 

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use super::Error;
 use crate::vendor::history::{Direction, Filter};
@@ -217,19 +217,20 @@ fn usable(parameter: &str, text: String) -> Result<Option<Arc<str>>, Error> {
 }
 
 fn whole(raw: &RawValue) -> Option<u64> {
-    raw.get().parse().ok()
+    whole_number(&serde_json::from_str(raw.get()).ok()?)
+}
+
+/// Some encoders write whole numbers as 1433088000.0.
+fn whole_number(number: &Number) -> Option<u64> {
+    let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 1e15")]
+    number.as_u64().or(float.map(|float| float as u64))
 }
 
 fn time_member(parameter: &str, raw: &RawValue) -> Result<u64, Error> {
     match serde_json::from_str(raw.get()) {
         Ok(Value::String(text)) => time_text(parameter, &text),
-        Ok(Value::Number(number)) => {
-            // Some encoders write whole numbers as 1433088000.0.
-            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 1e15")]
-            let seconds = number.as_u64().or(whole.map(|float| float as u64));
-            in_calendar(parameter, seconds)
-        }
+        Ok(Value::Number(number)) => in_calendar(parameter, whole_number(&number)),
         _ => Err(bad_time(parameter)),
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::admission::Shed;
 use crate::egress::Failure;
-use crate::events::ReadError;
+use crate::events::{AckError, ReadError};
 use crate::refusal::Refusal;
 
 impl From<Failure> for Refusal {
@@ -23,14 +23,26 @@ impl From<Failure> for Refusal {
     }
 }
 
+impl From<AckError> for Refusal {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::LeaseExpired => Self::LeaseExpired,
+            AckError::NoSuchStream => Self::NoSuchRoute,
+            AckError::Store(why) => Self::Unavailable(why.to_string()),
+        }
+    }
+}
+
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         let cause = error.to_string();
         match error {
             ReadError::Expired { earliest, lost } => Self::CursorExpired { earliest: earliest.to_string(), lost },
             ReadError::Ahead => Self::bad("after: the cursor is no place in this stream"),
-            ReadError::NoSuchStream | ReadError::NoSuchSubscription => Self::NoSuchRoute,
-            ReadError::TooManySubscriptions => Self::bad("subscription: the stream has as many as it may have"),
+            ReadError::NoSuchStream | ReadError::NoSuchSubscription | ReadError::NoSuchDeadLetter => Self::NoSuchRoute,
+            ReadError::TooManySubscriptions => Self::TooManySubscriptions { most: None },
+            ReadError::TooManyOfClient { most } => Self::TooManySubscriptions { most: Some(most) },
+            ReadError::BeingRemoved => Self::Unavailable(cause),
             ReadError::Store(_) => Self::Unavailable(cause),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
-use super::{Addressee, Form, Kind, Route};
-use crate::names::Stream;
+use super::{Addressee, Form, Kind, Route, Settle};
+use crate::names::{Stream, Streams};
 use crate::openapi::operations;
 
 operations! {
@@ -12,6 +12,9 @@ operations! {
         UserEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/user_events",
         ChannelEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/channel_events",
         Events = "GET" "/v1/apps/{app}/events/{stream}",
+        Ack = "POST" "/v1/apps/{app}/events/{stream}/ack",
+        Nack = "POST" "/v1/apps/{app}/events/{stream}/nack",
+        Extend = "POST" "/v1/apps/{app}/events/{stream}/extend",
         HistoryQuery = "POST" "/dev/v2/project/{app}/rtm/message/history/query",
         HistoryFetch = "GET" "/dev/v2/project/{app}/rtm/message/history/query/{handle}",
         HistoryCount = "GET" "/dev/v2/project/{app}/rtm/message/history/count",
@@ -26,9 +29,19 @@ impl Route {
     #[must_use]
     pub fn operation(&self) -> Operation {
         match &self.kind {
-            Kind::Events { stream: Stream::UserEvents, form: Form::Vendor, .. } => Operation::UserEventsAsVendor,
-            Kind::Events { stream: Stream::ChannelEvents, form: Form::Vendor, .. } => Operation::ChannelEventsAsVendor,
-            Kind::Events { form: Form::Native, .. } => Operation::Events,
+            Kind::Events { streams: Streams::One(Stream::UserEvents), form: Form::Vendor, .. } => {
+                Operation::UserEventsAsVendor
+            }
+            Kind::Events { streams: Streams::One(Stream::ChannelEvents), form: Form::Vendor, .. } => {
+                Operation::ChannelEventsAsVendor
+            }
+            // The vendor has no route for both: `all` is of the native routes only.
+            Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
+                Operation::Events
+            }
+            Kind::Settle { what: Settle::Ack, .. } => Operation::Ack,
+            Kind::Settle { what: Settle::Nack, .. } => Operation::Nack,
+            Kind::Settle { what: Settle::Extend, .. } => Operation::Extend,
             Kind::HistoryQuery => Operation::HistoryQuery,
             Kind::HistoryFetch { .. } => Operation::HistoryFetch,
             Kind::Count { .. } => Operation::HistoryCount,

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use crate::refusal::Refusal;
 
 /// The decoded segments of a path in origin form.
-pub(super) fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Refusal> {
+pub(crate) fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Refusal> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(Refusal::bad("path: must begin with a slash"));
     };

@@ -17,6 +17,8 @@ use crate::route::path::decode;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The most events in one answer: as many as the vendor gives.
 const MOST_EVENTS: usize = 1000;
+/// How many events are leased at a time when nothing is said.
+const MOST_LEASED: usize = 100;
 /// The most patterns of one filter, and the longest, in bytes: each is held against each event.
 const MOST_PATTERNS: usize = 64;
 const LONGEST_PATTERN: usize = 256;
@@ -129,7 +131,7 @@ impl EventsQuery {
             (_, _, Some(_)) => return Err(Refusal::bad("max_attempts: only with ack=explicit")),
             (_, None, None) => None,
         };
-        let limit = limit.unwrap_or(MOST_EVENTS);
+        let limit = limit.unwrap_or(if ack.is_some() { MOST_LEASED } else { MOST_EVENTS });
         let wait = wait.map(|wait: Duration| wait.min(LONGEST_WAIT));
         Ok(Self { subscription, start, limit, wait, filter: Arc::new(patterns.filter()), ack, last_event_id })
     }
@@ -199,7 +201,7 @@ pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// The pairs of a query string, decoded (`+` is a space). Empty pairs are passed over.
-pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
     let all = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -250,12 +252,12 @@ pub(crate) fn printable(name: &str) -> &str {
 }
 
 /// `20s`, or plain seconds.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_secs).or_else(|| parse_duration(text))
 }
 
 /// Where a subscription is to begin or to go: `earliest`, `latest`, an RFC 3339 time or a cursor.
-fn start(text: &str) -> Option<From> {
+pub(crate) fn start(text: &str) -> Option<From> {
     match text {
         "earliest" => Some(From::Earliest),
         "latest" => Some(From::Latest),

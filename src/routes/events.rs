@@ -9,8 +9,12 @@
 //! | `feed` | one stream or both, run by run |
 //! | `native` | our own form, in one answer |
 //! | `sse`, `text` | our own form, as it comes |
+//! | `leased` | the same, to be acknowledged |
+//! | `ack` | acknowledging, giving back, extending |
 
+pub mod ack;
 mod feed;
+mod leased;
 mod native;
 mod sse;
 mod text;
@@ -23,7 +27,7 @@ use hyper::{HeaderMap, StatusCode};
 use self::feed::Feed;
 use super::Asked;
 use crate::body::{Body, Frames};
-use crate::events::{Delivery, Place, Read};
+use crate::events::{Ack, Delivery, Place, Read};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::headers::X_RTM_CURSOR;
@@ -40,9 +44,6 @@ pub use self::text::Texts;
 /// # Errors
 /// What the log says.
 pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
-    if query.ack.is_some() {
-        return Err(Refusal::bad("ack: explicit acknowledgement is not available in this version"));
-    }
     let name = query.subscription(&asked.payer);
     // Another client's default subscription has its name: reading it would take its events.
     let is_stored = matches!(query.start, Start::Stored(_));
@@ -56,14 +57,22 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         Start::After(marks) => Place::After(marks.of(stream)),
     };
     let wait = query.wait.unwrap_or_default();
+    let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
+        lease: explicit.lease.unwrap_or(LEASE),
+        max_attempts: explicit.max_attempts.unwrap_or(ATTEMPTS),
+    });
     match (form, streams) {
+        (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
+            let (place, limit, filter) = (place(stream), query.limit, query.filter);
+            leased::open(asked, stream, Read { place, limit, wait, markers: true, filter, ack }).await
+        }
         (Form::Stream, _) => {
             let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
             sse::open(asked, feed).await
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
             let markers = form == Form::Native;
-            let read = Read { place: place(stream), limit: query.limit, wait, markers, filter: query.filter };
+            let read = Read { place: place(stream), limit: query.limit, wait, markers, filter: query.filter, ack };
             let delivery = wait_for(&asked, stream, read).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, asked.trail.id()),
@@ -79,6 +88,12 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
     }
 }
+
+/// How long a lease runs when nothing is said.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// After how many attempts an event is given up when nothing is said.
+const ATTEMPTS: u32 = 10;
 
 fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> Served {
     let mut headers = HeaderMap::with_capacity(5);

@@ -25,7 +25,7 @@ use super::record::{Disabled, Record};
 use super::standing::Standing;
 use super::target::Target;
 use crate::config::WebhookFrom;
-use crate::events::{Delivery, Filter, From, Place, Read, ReadError};
+use crate::events::{Ack, Delivery, Filter, From, Place, Read, ReadError};
 use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
 use crate::store::{Error, NoteKind};
@@ -177,6 +177,7 @@ impl<'e> Courier<'e> {
                 wait: READ_WAIT,
                 markers: true,
                 filter: Arc::clone(&self.filter),
+                ack: Ack::OnHandover,
             };
             let (events, app, stream) = (self.endpoint.means.events.clone(), self.endpoint.app.clone(), lane.stream);
             let reading = async move {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
 use rtm_gateway::egress::{Egress, Past};
-use rtm_gateway::events::{Events, From, Place, Read};
+use rtm_gateway::events::{Ack, Events, From, Place, Read};
 use rtm_gateway::metrics::Metrics;
 use rtm_gateway::names::{AppId, ClientName, RegionName, Stream, SubscriptionName};
 use rtm_gateway::secret::SecretSource;
@@ -58,7 +58,14 @@ impl Rig {
         let name = SubscriptionName::parse(subscription).unwrap();
         let by = ClientName::parse(subscription).unwrap();
         let place = Place::Subscription { name, from: From::Earliest, by };
-        let read = Read { place, limit: 1000, wait: Duration::from_secs(10), markers: true, filter: Arc::default() };
+        let read = Read {
+            place,
+            limit: 1000,
+            wait: Duration::from_secs(10),
+            markers: true,
+            filter: Arc::default(),
+            ack: Ack::OnHandover,
+        };
         let delivery = self.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
         let (mut events, mut markers) = (Vec::new(), Vec::new());
         for run in &delivery.runs {

@@ -31,13 +31,42 @@ fn the_demo_answers_each_curl_line_of_the_readme() {
         .flat_map(|b| b.lines().map(str::to_owned).collect::<Vec<_>>())
         .filter(|l| l.starts_with("curl "))
         .collect();
-    assert_eq!(curls.len(), 5);
-    let expected = ["\"events\":[{", "\"next\"", "\"messages\":[{", "\"count\":", "\"subscriptions\""];
+    let expected = [
+        "\"events\":[{",
+        "\"next\"",
+        "\"messages\":[{",
+        "\"count\":",
+        "\ndata: {",
+        "{\"end\":true,\"messages\":",
+        "\"subscriptions\"",
+    ];
+    assert_eq!(curls.len(), expected.len());
     for (line, expected) in curls.iter().zip(expected) {
         let here = line.replace("127.0.0.1:8080", &demo.gateway).replace("127.0.0.1:9090", &demo.admin);
         let output = Command::new("sh").args(["-c", &here]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains(expected), "{here}\n{text}");
+    }
+}
+
+#[test]
+fn the_demo_serves_each_command_of_the_readme_that_asks_a_gateway() {
+    let demo = Demo::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("key"), "demo-crm\n").unwrap();
+    let readme = blocks("sh");
+    let lines: Vec<_> = readme.iter().flat_map(|b| b.lines()).filter(|l| l.contains(" --url ")).collect();
+    assert_eq!(lines.len(), 2);
+    for line in lines {
+        let line = line.replace("127.0.0.1:8080", &demo.gateway);
+        let args = line.split_whitespace().skip(1);
+        // A tail goes on until it is ended.
+        let ends = line.contains(" tail ").then_some(["--limit", "1"]);
+        let output =
+            Command::new(GATEWAY).args(args).args(ends.iter().flatten()).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
+        let text = if ends.is_some() { output.stdout } else { fs::read(dir.path().join("lobby.ndjson")).unwrap() };
+        assert!(text.starts_with(b"{"), "{line}\n{}", String::from_utf8_lossy(&text));
     }
 }
 
@@ -49,8 +78,8 @@ fn the_readme_s_configuration_is_valid_and_its_commands_take_it() {
     let config = blocks("toml").remove(0).replace("/run/secrets/rtm-api-secret", secret.to_str().unwrap());
     fs::write(dir.path().join("gateway.toml"), config.replace("127.0.0.1:8080", "127.0.0.1:0")).unwrap();
     for line in blocks("sh").iter().flat_map(|b| b.lines()).filter(|l| l.starts_with("rtm-gateway ")) {
-        if line.contains(" serve ") {
-            continue; // started and stopped by the tests of the binary
+        if line.contains(" serve ") || line.contains(" --url ") {
+            continue; // run by the tests of the binary, and against the demo below
         }
         let args = line.split_whitespace().skip(1);
         let output =

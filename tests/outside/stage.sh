@@ -3,6 +3,8 @@
 #   stage_up BINARY FOLDER    sets GATEWAY, OPERATOR and VENDOR to their base URLs
 #   stage_down                ends both
 #
+# STAGE_APP may hold further lines of the app's configuration.
+#
 # The app is demo-app. The clients `all`, `crm` and `audit` may do everything, with the keys `all-key` and so on; the
 # operators' key is `admin-key`. A little history is there, and two events of each stream occur every second.
 
@@ -74,10 +76,10 @@ messages = { requests = 1000, per = "1s" }
 [apps.history]
 deadline = "5s"
 GATEWAY
+    [ -z "${STAGE_APP:-}" ] || printf '%s\n' "$STAGE_APP"
     stage_client all
     stage_client crm
     stage_client audit
-    [ -z "${STAGE_MORE:-}" ] || printf '%s\n' "$STAGE_MORE"
   } >"$folder/gateway.toml"
   "$binary" serve --config "$folder/gateway.toml" >"$folder/gateway.log" 2>&1 &
   STAGE_GATEWAY=$!

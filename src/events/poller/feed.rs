@@ -180,7 +180,7 @@ impl Feed {
         summary
     }
 
-    /// Marks that the vendor may have overwritten events.
+    /// Settled that the vendor may have overwritten events.
     pub(super) async fn overflow_suspected(&self) {
         self.status.lost(Loss::Overflow);
         self.insist([self.batch(Loss::Overflow.marker())].into()).await;

@@ -134,7 +134,8 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
         next: Cursor { epoch: 0, at: Default::default() },
         lag: 0,
         lost: 0,
-        receipt: Receipt(None),
+        receipt: Receipt::of_nothing(),
+        leased: None,
     });
     let returned = lock(&vendor.returned).clone();
     (stored, returned, vendor.doubts.load(Ordering::Relaxed))

@@ -67,7 +67,9 @@ async fn subscriptions_are_bounded_in_number() {
 
 #[tokio::test(start_paused = true)]
 async fn no_client_can_make_all_the_subscriptions_there_may_be() {
-    let rig = Rig::quiet().await;
+    let mut config = config(&[]);
+    config.events.max_subscriptions_per_client = MOST_SUBSCRIPTIONS;
+    let rig = Rig::over(MemoryStore::default(), config).await;
     let of_one = |n: usize| {
         let mut read = by(&n.to_string(), 1);
         let Place::Subscription { by, .. } = &mut read.place else { panic!("not a subscription") };

@@ -24,7 +24,7 @@ fn requests_that_mean_the_same_are_equal() {
     let plain = body(r#"{"filter":{"destination":"a","start_time":1564622530,"end_time":1564622531}}"#).unwrap();
     assert_eq!((plain.offset, plain.limit, plain.direction), (0, 20, Direction::Asc));
     for same in [
-        r#"{"order":"asc","limit":20,"offset":0,"filter":{"source":"","destination":"a","start_time":"1564622530","end_time":1564622531.0}}"#,
+        r#"{"order":"asc","limit":20.0,"offset":0.0,"filter":{"source":"","destination":"a","start_time":"1564622530","end_time":1564622531.0}}"#,
         r#" {"x":[{}],"limit":null,"filter":{"source":null,"destination":"\u0061","y":1,"end_time":"2019-08-01T09:22:11+08:00","start_time":"2019-08-01T01:22:10Z"}}"#,
     ] {
         assert_eq!(body(same).unwrap(), plain, "{same}");

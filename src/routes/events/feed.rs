@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::events::{Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
+use crate::events::{Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
 use crate::gateway::Gateway;
 use crate::names::{AppId, Stream, Streams};
 use crate::store::Content;
@@ -221,7 +221,7 @@ impl Feed {
 
 impl Side {
     fn read(&self, limit: usize, filter: &Arc<Filter>, wait: Duration) -> Read {
-        Read { place: self.place.clone(), limit, wait, markers: true, filter: Arc::clone(filter) }
+        Read { place: self.place.clone(), limit, wait, markers: true, filter: Arc::clone(filter), ack: Ack::OnHandover }
     }
 
     fn deliver(&self, read: Result<Delivery, ReadError>) -> Result<Delivery, Failed> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::feed::Feed;
 use crate::body::Body;
-use crate::events::{Cursor, Delivery, Receipt, Run};
+use crate::events::{Cursor, Delivery, LeaseName, Receipt, Run};
 use crate::names::{Stream, Streams};
 use crate::store::{Batch, Content, Sequence};
 use crate::vendor::events::facts;
@@ -19,12 +19,16 @@ use crate::vendor::events::facts;
 /// Of an entry, beside the vendor's text: about.
 const BYTES_OF_FRAME: usize = 256;
 
-/// `{"events":[…],"next":"…","lag":…}`.
+/// `{"events":[…],"next":"…","lag":…}`; with `"lease":"…"`, and an `attempt` of each event, when they are leased.
 pub(super) fn body(delivery: &Delivery) -> Body {
     let mut out = Out::new(delivery.runs.iter().map(|run| run.entries.len()).sum());
+    let mut attempts = delivery.leased.iter().flat_map(|leased| leased.attempts.iter().copied());
     for run in &delivery.runs {
         let id = |at| Cursor { epoch: delivery.next.epoch, at };
-        out.push_run(run, id, None);
+        out.push_run(run, id, None, &mut attempts);
+    }
+    if let Some(leased) = &delivery.leased {
+        out.lease(leased.name);
     }
     out.end(&delivery.next, delivery.lag)
 }
@@ -41,7 +45,7 @@ pub(super) fn body_of_all(feed: &mut Feed, limit: usize) -> (Body, Vec<Receipt>)
             marks.give(given.stream, Cursor { epoch: marks.of(given.stream).epoch, at });
             marks.text(Streams::All)
         };
-        out.push_run(&given.run, id, Some(given.stream));
+        out.push_run(&given.run, id, Some(given.stream), &mut std::iter::empty());
         receipts.extend(given.receipt);
     }
     receipts.extend(feed.give_back());
@@ -51,16 +55,23 @@ pub(super) fn body_of_all(feed: &mut Feed, limit: usize) -> (Body, Vec<Receipt>)
 struct Out {
     bytes: Vec<u8>,
     is_first: bool,
+    lease: Option<LeaseName>,
 }
 
 impl Out {
     fn new(entries: usize) -> Self {
         let mut bytes = Vec::with_capacity(entries * 2 * BYTES_OF_FRAME);
         bytes.extend_from_slice(br#"{"events":["#);
-        Self { bytes, is_first: true }
+        Self { bytes, is_first: true, lease: None }
     }
 
-    fn push_run<C: Display>(&mut self, run: &Run, id: impl Fn(Sequence) -> C, stream: Option<Stream>) {
+    fn push_run<C: Display>(
+        &mut self,
+        run: &Run,
+        id: impl Fn(Sequence) -> C,
+        stream: Option<Stream>,
+        attempts: &mut dyn Iterator<Item = u32>,
+    ) {
         // Damaged entries have one marker, at the last of them.
         let is_one = matches!(run.batch.content, Content::Damaged(_));
         let last = run.entries.end.saturating_sub(1);
@@ -68,23 +79,41 @@ impl Out {
             if !std::mem::take(&mut self.is_first) {
                 self.bytes.push(b',');
             }
-            push_entry(&mut self.bytes, &id(run.batch.first.plus(index as u64)), stream, &run.batch, index);
+            let cursor = id(run.batch.first.plus(index as u64));
+            push_entry(&mut self.bytes, &cursor, (stream, attempts.next()), &run.batch, index);
         }
+    }
+
+    fn lease(&mut self, name: LeaseName) {
+        self.lease = Some(name);
     }
 
     fn end(mut self, next: &impl Display, lag: u64) -> Body {
         // Writing to a vector cannot fail.
-        let _ = write!(self.bytes, r#"],"next":"{next}","lag":{lag}}}"#);
+        let _ = write!(self.bytes, r#"],"next":"{next}","lag":{lag}"#);
+        if let Some(lease) = self.lease {
+            let _ = write!(self.bytes, r#","lease":"{lease}""#);
+        }
+        self.bytes.push(b'}');
         Body::from(Bytes::from(self.bytes))
     }
 }
 
-fn push_entry(out: &mut Vec<u8>, cursor: &impl Display, stream: Option<Stream>, batch: &Batch, index: usize) {
+fn push_entry(
+    out: &mut Vec<u8>,
+    cursor: &impl Display,
+    (stream, attempt): (Option<Stream>, Option<u32>),
+    batch: &Batch,
+    index: usize,
+) {
     // Cursors, times and names need no escaping.
     let (time, region) = (batch.received_at, &batch.region);
     let _ = write!(out, r#"{{"cursor":"{cursor}","#);
     if let Some(stream) = stream {
         let _ = write!(out, r#""stream":"{stream}","#);
+    }
+    if let Some(attempt) = attempt {
+        let _ = write!(out, r#""attempt":{attempt},"#);
     }
     let _ = write!(out, r#""received_at":"{time}","region":"{region}","type":"#);
     match &batch.content {

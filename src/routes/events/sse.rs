@@ -36,9 +36,9 @@ use crate::store::Content;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What a stream begins with: how many milliseconds a reader waits before it comes again.
-const BEGINNING: &[u8] = b"retry: 2000\n\n";
+pub(super) const BEGINNING: &[u8] = b"retry: 2000\n\n";
 /// A comment.
-const BEAT: Bytes = Bytes::from_static(b":\n\n");
+pub(super) const BEAT: Bytes = Bytes::from_static(b":\n\n");
 
 /// Bytes of a piece that is made for one reader: more begin another piece.
 const PIECE: usize = 32 << 10;
@@ -74,13 +74,23 @@ pub(super) async fn open(asked: Asked<'_>, mut feed: Feed) -> Result<Served, Ref
         feed,
         is_begun: false,
     };
+    Ok(served(futures_util::stream::unfold(Box::new(open), Open::next)))
+}
+
+/// The answer that such pieces are.
+pub(super) fn served(pieces: impl futures_util::Stream<Item = Piece> + Send + 'static) -> Served {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx, and others after it: pass on what comes when it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let body = Body::streaming(futures_util::stream::unfold(Box::new(open), Open::next));
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+    Served {
+        status: StatusCode::OK,
+        headers,
+        body: Body::streaming(pieces),
+        origin: Origin::Gateway,
+        receipts: Vec::new(),
+    }
 }
 
 impl Open {
@@ -180,7 +190,7 @@ impl Open {
 }
 
 /// Tells that so many entries before this place are gone.
-fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
+pub(super) fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
     let data = serde_json::json!({ "earliest": earliest, "lost": lost });
     text::push_ours(out, &earliest, "reset", &data, extra);
 }
@@ -200,7 +210,7 @@ fn piece(bytes: Bytes, receipts: Vec<Receipt>) -> Piece {
 
 /// The reads that a piece ends.
 #[derive(Debug)]
-struct HandedOver(Vec<Receipt>);
+pub(super) struct HandedOver(pub(super) Vec<Receipt>);
 
 impl Ending for HandedOver {
     fn taken(&mut self, _: u64) {}
@@ -211,10 +221,10 @@ impl Ending for HandedOver {
 }
 
 /// One open stream, as the metric counts it.
-struct Counted(Gauge);
+pub(super) struct Counted(Gauge);
 
 impl Counted {
-    fn new(gateway: &Gateway, app: &AppId, streams: Streams) -> Self {
+    pub(super) fn new(gateway: &Gateway, app: &AppId, streams: Streams) -> Self {
         let labels = StreamLabels { app: app.to_string(), stream: streams.to_string() };
         let gauge = gateway.metrics.event_streams.get_or_create_owned(&labels);
         gauge.inc();

@@ -1,0 +1,115 @@
+//! What an operator's request is answered.
+
+use std::fmt::Display;
+
+use bytes::Bytes;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::events::ReadError;
+use crate::openapi;
+use crate::refusal::Refusal;
+use crate::store;
+
+/// What a handler says.
+pub(super) type Answer = Result<Content, Refused>;
+
+/// What is answered with 200, or with another status that is no fault.
+pub(super) enum Content {
+    /// JSON.
+    Json(Value),
+    /// JSON with a status of its own.
+    Status(StatusCode, Value),
+    /// The OpenAPI document.
+    Document,
+    /// The metrics.
+    Metrics(String),
+    /// A file and its length.
+    File(std::fs::File, u64),
+}
+
+/// Why it was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    status: StatusCode,
+    detail: String,
+    /// The methods that a path takes, when it does not take this one.
+    allow: Option<&'static str>,
+}
+
+impl Refused {
+    /// With a status.
+    pub(super) fn new(status: StatusCode, detail: impl Display) -> Self {
+        Self { status, detail: detail.to_string(), allow: None }
+    }
+
+    /// 400: malformed.
+    pub(super) fn bad(detail: impl Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404.
+    pub(super) fn nowhere(detail: impl Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 405, with the methods that the path takes.
+    pub(super) fn method(allow: &'static str) -> Self {
+        let refused = Self::new(StatusCode::METHOD_NOT_ALLOWED, format_args!("this path takes {allow}"));
+        Self { allow: Some(allow), ..refused }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.status(), refusal.detail())
+    }
+}
+
+impl From<store::Error> for Refused {
+    fn from(error: store::Error) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(why) => why.into(),
+            ReadError::NoSuchStream | ReadError::NoSuchSubscription => Self::nowhere(error),
+            ReadError::Ahead => Self::bad(error),
+            other => Refusal::from(other).into(),
+        }
+    }
+}
+
+/// As a response.
+pub(super) fn respond(answer: Answer) -> Response<Body> {
+    let (status, content, allow) = match answer {
+        Ok(Content::Status(status, value)) => (status, Content::Json(value), None),
+        Ok(content) => (StatusCode::OK, content, None),
+        Err(Refused { status, detail, allow }) => {
+            (status, Content::Json(json!({ "status": status.as_u16(), "detail": detail })), allow)
+        }
+    };
+    let whole = |text: String| Body::from(Bytes::from(text));
+    let (kind, body) = match content {
+        Content::Json(value) | Content::Status(_, value) => ("application/json", whole(value.to_string())),
+        Content::Document => ("application/json", Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()))),
+        Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
+        Content::File(file, length) => ("application/octet-stream", Body::from_file(file, length)),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    response
+}

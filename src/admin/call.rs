@@ -1,0 +1,117 @@
+//! An operator's request, past the key: its method, path, parameters and body.
+//!
+//! Invariants: a request that changes something and comes from a browser comes from a page of this port (its `Origin` is
+//! its `Host`), so that no other page can use the browser's way to this machine. A body is JSON, bounded, and read in
+//! bounded time; a member or parameter that is unknown is refused.
+
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, ORIGIN};
+use hyper::http::request::Parts as Head;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::answer::Refused;
+use crate::app::Parts;
+use crate::body::{Unread, read_up_to};
+
+/// More than any list of cursors that makes sense.
+const MOST_BYTES: usize = 1 << 20;
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// An operator's request.
+pub(super) struct Call<'a> {
+    /// What it is about.
+    pub(super) parts: &'a Parts,
+    head: Head,
+    body: Incoming,
+}
+
+impl<'a> Call<'a> {
+    /// A request that showed the key, if one is needed.
+    ///
+    /// # Errors
+    /// 403 when it would change something for another site's page.
+    pub(super) fn new(parts: &'a Parts, request: Request<Incoming>) -> Result<Self, Refused> {
+        let (head, body) = request.into_parts();
+        if head.method != Method::GET && !is_same_origin(&head.headers) {
+            return Err(Refused::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
+        }
+        Ok(Self { parts, head, body })
+    }
+
+    /// Its method.
+    pub(super) fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// Its parameters.
+    ///
+    /// # Errors
+    /// 400 when they cannot be decoded.
+    pub(super) fn query(&self) -> Result<Vec<(String, String)>, Refused> {
+        Ok(crate::route::query::pairs(self.head.uri.query())?)
+    }
+
+    /// Refuses parameters.
+    ///
+    /// # Errors
+    /// 400 when there are any.
+    pub(super) fn no_query(&self) -> Result<(), Refused> {
+        Ok(crate::route::query::none(self.head.uri.query())?)
+    }
+
+    /// Its body, which is JSON.
+    ///
+    /// # Errors
+    /// 415, 413, 408, or 400 saying what was not understood.
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Refused> {
+        let kind = self.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
+        }
+        let body = read_up_to(self.body, MOST_BYTES, BODY_TIME, |_| true).await.map_err(|why| match why {
+            Unread::TooLarge | Unread::NoRoom => {
+                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format_args!("a body may have {MOST_BYTES} bytes"))
+            }
+            Unread::TooSlow => Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+            Unread::Broken => Refused::bad("the body ended early or is malformed"),
+        })?;
+        serde_json::from_slice(&body).map_err(|why| Refused::bad(format_args!("body: {why}")))
+    }
+}
+
+/// Whether no browser says that another site's page asks.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    origin.is_some() && origin == host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_another_site_changes_nothing() {
+        let headers = |origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, "127.0.0.1:9090".parse().unwrap());
+            origin.map(|origin| headers.insert(ORIGIN, origin.parse().unwrap()));
+            headers
+        };
+        assert!(is_same_origin(&headers(None)), "no browser");
+        assert!(is_same_origin(&headers(Some("http://127.0.0.1:9090"))));
+        for other in ["http://evil.example", "http://127.0.0.1:8000", "null", "http://127.0.0.1:9090.evil.example"] {
+            assert!(!is_same_origin(&headers(Some(other))), "{other}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What is read at `/admin/v1/…`: everything that runs, as JSON.
+//!
+//! Invariant: nothing here changes anything, and no secret is in any answer.
+
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Content, Refused};
+use crate::app::Parts;
+use crate::reload;
+
+/// How many quarantined responses of a log are shown.
+const QUARANTINE_SHOWN: usize = 20;
+/// How much of each is shown: an answer may be of many megabytes.
+const QUARANTINE_BODY_SHOWN: usize = 16 << 10;
+
+/// Answers what is one word.
+pub(super) async fn answer(parts: &Parts, what: &str) -> Answer {
+    let value = match what {
+        "apps" => apps(parts),
+        "quotas" => quotas(parts),
+        "regions" => json!({ "regions": parts.egress.regions() }),
+        "pollers" => json!({ "pollers": parts.events.pollers() }),
+        "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
+        "quarantine" => return quarantine(parts).await,
+        "backup" => return backup(parts).await,
+        "identity" => json!({ "token_keys": parts.jwks.status() }),
+        "config" => reload::describe(&parts.config.load(), &parts.reload),
+        _ => {
+            return Err(Refused::nowhere(
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, identity, config, backup",
+            ));
+        }
+    };
+    Ok(Content::Json(value))
+}
+
+/// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
+async fn backup(parts: &Parts) -> Answer {
+    let (file, length) = parts.backup().await.and_then(|file| {
+        let length = file.metadata().map_err(|why| crate::store::Error::Io(why.to_string()))?.len();
+        Ok((file, length))
+    })?;
+    Ok(Content::File(file, length))
+}
+
+fn apps(parts: &Parts) -> Value {
+    let config = parts.config.load();
+    let credentials = parts.egress.credential_states();
+    let apps: Vec<Value> = config
+        .apps
+        .iter()
+        .map(|app| {
+            let regions: Vec<Value> = app
+                .regions
+                .iter()
+                .map(|r| json!({ "name": r.name.as_str(), "base_url": r.base_url.to_string() }))
+                .collect();
+            let streams: Vec<&str> = app.events.streams.iter().map(|s| s.as_str()).collect();
+            let credential = credentials.iter().find(|state| state.app == app.id.as_str());
+            json!({ "id": app.id.as_str(), "regions": regions, "streams": streams, "credential": credential })
+        })
+        .collect();
+    json!({ "apps": apps })
+}
+
+fn quotas(parts: &Parts) -> Value {
+    let quotas: Vec<Value> = parts
+        .egress
+        .buckets()
+        .into_iter()
+        .map(|(app, bucket, now)| {
+            json!({
+                "app": app.as_str(), "bucket": bucket.as_str(),
+                "requests": now.limit.requests.get(), "per_seconds": now.limit.per.as_secs_f64(),
+                "in_force": now.in_force, "free": now.free, "in_flight": now.in_flight, "waiting": now.waiting,
+                "next_seconds": now.next.as_secs_f64(),
+            })
+        })
+        .collect();
+    json!({ "quotas": quotas })
+}
+
+async fn quarantine(parts: &Parts) -> Answer {
+    let config = parts.config.load_full();
+    let mut responses = Vec::new();
+    for app in &config.apps {
+        for stream in &app.events.streams {
+            let kept = parts.events.quarantined(&app.id, *stream, QUARANTINE_SHOWN).await?;
+            responses.extend(kept.into_iter().map(|kept| {
+                json!({
+                    "app": app.id.as_str(), "stream": stream.as_str(), "region": kept.region.as_str(),
+                    "received_at": kept.received_at.to_string(), "why": kept.why,
+                    "bytes": kept.body.len(),
+                    "body": String::from_utf8_lossy(&kept.body[..kept.body.len().min(QUARANTINE_BODY_SHOWN)]),
+                })
+            }));
+        }
+    }
+    Ok(Content::Json(json!({ "quarantine": responses })))
+}

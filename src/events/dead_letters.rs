@@ -1,0 +1,292 @@
+//! Dead letters: events that were given up for a subscription, kept until an operator clears them or has them given
+//! again.
+//!
+//! Invariants: an entry is on the list before it counts as settled; one that is given again stays on the list until it is
+//! acknowledged, so that it is never nowhere. A subscription keeps [`MOST_DEAD_LETTERS`]; beyond, the oldest go, which is
+//! told in the log. A letter holds the event's text, so that it can be read when retention has removed the event; only
+//! what the log still has can be given again.
+//!
+//! A note's bytes: one line of JSON, a line feed, the event's text. It is on disk: members may be added.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::log::Log;
+use super::subscription::{Subscription, recalled};
+use super::{Cursor, Events, ReadError};
+use crate::clock::UnixMillis;
+use crate::names::{AppId, Stream, SubscriptionName};
+use crate::store::{Content, Error, NoteKind};
+
+/// The most dead letters of one subscription.
+pub const MOST_DEAD_LETTERS: usize = 10_000;
+
+/// An event that was given up for a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The event's place in the log.
+    pub cursor: Cursor,
+    /// When it was given up.
+    pub at: UnixMillis,
+    /// How often it was handed out.
+    pub attempts: u32,
+    /// What became of the last attempt.
+    pub reason: String,
+    /// The event's text; of a marker, its reason.
+    pub event: Bytes,
+    /// Whether it was put back into its subscription, and is not acknowledged yet.
+    pub is_redelivering: bool,
+}
+
+/// Which dead letters are to be given again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Redeliver {
+    /// All that the log still has.
+    All,
+    /// These.
+    These(Vec<Cursor>),
+}
+
+/// An event that someone gives up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The event's place in the log.
+    pub cursor: Cursor,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What became of the last attempt.
+    pub reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    at: u64,
+    attempts: u32,
+    reason: String,
+}
+
+impl Events {
+    /// The dead letters of a subscription, oldest event first: those after `after`, at most `most`.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or the store fails.
+    pub async fn dead_letters(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        after: Option<Cursor>,
+        most: usize,
+    ) -> Result<Vec<DeadLetter>, ReadError> {
+        let (log, subscription) = self.subscription(app, stream, name)?;
+        let after = after.map_or(String::new(), |cursor| recalled::letter(name, cursor.at.0));
+        let notes = log.store.notes(&log.key, NoteKind::DeadLetter, &prefix(name), &after, most).await?;
+        let letters = notes.iter().filter_map(|(note, bytes)| {
+            let at = place(note)?;
+            let (head, event) = parse(bytes)?;
+            Some(DeadLetter {
+                cursor: log.cursor(at),
+                at: UnixMillis(head.at),
+                attempts: head.attempts,
+                reason: head.reason,
+                event,
+                is_redelivering: subscription.is_again(at),
+            })
+        });
+        Ok(letters.collect())
+    }
+
+    /// Puts events that their reader gives up to the dead letters of a subscription, and settles them there if they are
+    /// open. Durable on return. What the log has no more is passed over.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or the store fails.
+    pub async fn bury(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        given_up: &[GivenUp],
+    ) -> Result<(), ReadError> {
+        let (log, subscription) = self.subscription(app, stream, name)?;
+        let mut letters: Vec<_> =
+            given_up.iter().map(|one| (one.cursor.at.0, one.attempts, one.reason.clone())).collect();
+        letters.sort_unstable();
+        letters.dedup_by_key(|(at, ..)| *at);
+        log.bury(&subscription, letters).await?;
+        Ok(subscription.save(&*log.store).await?)
+    }
+
+    /// Puts dead letters back into their subscription, as new events that wait for no other. They stay on the list until
+    /// they are acknowledged. Durable on return. Says how many.
+    ///
+    /// # Errors
+    /// [`ReadError::NoSuchDeadLetter`], or [`ReadError::Expired`] when one of those named is not in the log any more:
+    /// then none is put back. When there is no such subscription, or the store fails.
+    pub async fn redeliver(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        which: Redeliver,
+    ) -> Result<u64, ReadError> {
+        let (log, subscription) = self.subscription(app, stream, name)?;
+        let listed = log.listed(name).await?;
+        let (earliest, _) = log.range();
+        let mut wanted: Vec<u64> = match which {
+            Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
+            Redeliver::These(cursors) => {
+                for cursor in &cursors {
+                    if cursor.epoch != log.store.epoch() || listed.binary_search(&cursor.at.0).is_err() {
+                        return Err(ReadError::NoSuchDeadLetter);
+                    }
+                    if cursor.at.0 < earliest {
+                        return Err(ReadError::Expired { earliest: log.cursor(earliest - 1), lost: Some(1) });
+                    }
+                }
+                cursors.iter().map(|cursor| cursor.at.0).collect()
+            }
+        };
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|&at| !subscription.is_again(at));
+        for part in wanted.chunks(AT_ONCE) {
+            let notes = part.iter().map(|&at| (recalled::again(name.as_str(), at), Some(Bytes::new()))).collect();
+            log.store.keep_notes(&log.key, NoteKind::Subscription, notes).await?;
+            subscription.put_back(part, self.0.clock.now());
+        }
+        Ok(wanted.len() as u64)
+    }
+
+    /// Takes dead letters off the list: one, or all that are not being given again. Says how many.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or the store fails.
+    pub async fn clear_dead_letters(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        one: Option<Cursor>,
+    ) -> Result<u64, ReadError> {
+        let (log, subscription) = self.subscription(app, stream, name)?;
+        let mut wanted = log.listed(name).await?;
+        wanted.retain(|&at| match one {
+            Some(cursor) => cursor == log.cursor(at),
+            None => !subscription.is_again(at),
+        });
+        // That they are settled must not be known from their letters alone.
+        subscription.save(&*log.store).await?;
+        for part in wanted.chunks(AT_ONCE) {
+            log.forget_letters(&subscription, part).await?;
+        }
+        Ok(wanted.len() as u64)
+    }
+
+    pub(super) fn subscription(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+    ) -> Result<(Arc<Log>, Arc<Subscription>), ReadError> {
+        let log = self.log(app, stream)?;
+        let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
+        Ok((log, subscription))
+    }
+}
+
+impl Log {
+    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing has changed.
+    pub(super) async fn bury(
+        &self,
+        subscription: &Arc<Subscription>,
+        given_up: Vec<(u64, u32, String)>,
+    ) -> Result<(), Error> {
+        let _one_at_a_time = subscription.burying.lock().await;
+        let entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
+        let (runs, gone) = self.collect(&entries, Vec::new()).await?;
+        let mut texts = runs.iter().flat_map(|run| {
+            run.entries.clone().map(|entry| match &run.batch.content {
+                Content::Events(events) => events.slice(entry..entry + 1),
+                Content::PossibleLoss(reason) => Bytes::copy_from_slice(reason.as_bytes()),
+                Content::Damaged(_) => Bytes::from_static(b"damaged"),
+            })
+        });
+        let now = self.clock.wall_ms();
+        let mut notes = Vec::with_capacity(entries.len());
+        for (at, attempts, reason) in given_up {
+            if gone.contains(&at) {
+                continue;
+            }
+            let Some(text) = texts.next() else { break };
+            let note = written(&Head { at: now.0, attempts, reason }, &text);
+            notes.push((recalled::letter(subscription.name(), at), Some(note)));
+        }
+        let before = self.listed(subscription.name()).await?;
+        let is_new = |at: &&u64| !gone.contains(at) && before.binary_search(at).is_err();
+        let new = entries.iter().filter(is_new).count();
+        let over = (before.len() + new).saturating_sub(MOST_DEAD_LETTERS).min(before.len());
+        let oldest = &before[..over];
+        notes.extend(oldest.iter().map(|&at| (recalled::letter(subscription.name(), at), None)));
+        if !notes.is_empty() {
+            self.store.keep_notes(&self.key, NoteKind::DeadLetter, notes).await?;
+        }
+        subscription.letters.store(before.len() + new - over, Ordering::Relaxed);
+        subscription.meters.dead_lettered.inc_by(new as u64);
+        let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
+        if over > 0 {
+            tracing::error!(%app, %stream, subscription = %name, forgotten = over, "too many dead letters; the oldest are gone");
+        }
+        tracing::warn!(%app, %stream, subscription = %name, events = new, "given up; see the subscription's dead letters");
+        subscription.buried(&entries, self.clock.now());
+        Ok(())
+    }
+
+    /// The numbers of a subscription's dead letters, in order.
+    async fn listed(&self, name: &SubscriptionName) -> Result<Vec<u64>, Error> {
+        let (mut listed, mut after) = (Vec::new(), String::new());
+        loop {
+            let notes = self.store.notes(&self.key, NoteKind::DeadLetter, &prefix(name), &after, AT_ONCE).await?;
+            let Some((last, _)) = notes.last() else { return Ok(listed) };
+            after.clone_from(last);
+            listed.extend(notes.iter().filter_map(|(note, _)| place(note)));
+        }
+    }
+
+    async fn forget_letters(&self, subscription: &Arc<Subscription>, entries: &[u64]) -> Result<(), Error> {
+        let names = entries.iter().map(|&at| (recalled::letter(subscription.name(), at), None)).collect();
+        self.store.keep_notes(&self.key, NoteKind::DeadLetter, names).await?;
+        subscription.letters.fetch_sub(entries.len(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn prefix(name: &SubscriptionName) -> String {
+    format!("{name}/")
+}
+
+/// The entry of a note's name.
+fn place(note: &str) -> Option<u64> {
+    note.rsplit_once('/')?.1.parse().ok()
+}
+
+fn written(head: &Head, text: &[u8]) -> Bytes {
+    // Strings and numbers always serialize.
+    let mut note = serde_json::to_vec(head).unwrap_or_default();
+    note.push(b'\n');
+    note.extend_from_slice(text);
+    note.into()
+}
+
+fn parse(note: &Bytes) -> Option<(Head, Bytes)> {
+    let end = note.iter().position(|&byte| byte == b'\n')?;
+    Some((serde_json::from_slice(&note[..end]).ok()?, note.slice(end + 1..)))
+}
+
+const AT_ONCE: usize = 500;

@@ -1,0 +1,182 @@
+//! How far behind subscriptions are, and who of them retention is about to cut off: looked at every few seconds.
+//!
+//! Invariants: a warning is logged once when a subscription comes near what retention removes, and once more only after it
+//! got away from it. How many bytes lie before a subscription is estimated from how many entries do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::log::{Log, Retention};
+use super::subscription::Subscription;
+use super::{Events, SubscriptionStatus, lock};
+use crate::clock::UnixMillis;
+use crate::store::{Batch, Error, Sequence};
+
+/// What was last seen of a subscription.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The first entry that was not settled, and when it came.
+    oldest: Option<(u64, UnixMillis)>,
+    delivered: Option<(Instant, u64)>,
+    per_second: f64,
+    near: Option<Near>,
+}
+
+/// By which limit retention is about to remove what a subscription has not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Near {
+    Age,
+    Bytes,
+}
+
+impl Near {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "retention",
+            Self::Bytes => "retention_bytes",
+        }
+    }
+
+    /// Whether less than a tenth of a limit is left.
+    fn of(age: Duration, bytes: u64, keeps: Retention) -> Option<Self> {
+        if age.as_secs_f64() >= keeps.age.as_secs_f64() * 0.9 {
+            return Some(Self::Age);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let is_near = bytes as f64 >= keeps.bytes as f64 * 0.9;
+        is_near.then_some(Self::Bytes)
+    }
+}
+
+impl Events {
+    /// Where each subscription stands, by app, stream and name. The oldest event's age, the rate and the warning are as
+    /// they were looked at last, a few seconds ago.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        let mut all = Vec::new();
+        let now = self.0.clock.wall_ms();
+        for log in self.logs().values() {
+            let (_, next) = log.range();
+            let mut subscriptions = log.subscriptions();
+            subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
+            all.extend(subscriptions.iter().map(|subscription| status(log, subscription, next, now)));
+        }
+        all
+    }
+}
+
+fn status(log: &Log, subscription: &Arc<Subscription>, next: u64, now: UnixMillis) -> SubscriptionStatus {
+    let standing = subscription.observe(next);
+    let seen = lock(&subscription.seen);
+    let oldest = seen.oldest.filter(|&(first, _)| first == standing.low + 1);
+    SubscriptionStatus {
+        app: log.key.app.to_string(),
+        stream: log.key.stream.as_str(),
+        subscription: subscription.name().to_string(),
+        client: subscription.by().map(ToString::to_string),
+        cursor: log.cursor(standing.low).to_string(),
+        lag: standing.lag,
+        undelivered: standing.lag.saturating_sub(standing.unacknowledged),
+        unacknowledged: standing.unacknowledged,
+        in_flight: standing.in_flight,
+        dead_letters: subscription.letters() as u64,
+        oldest_event_age_seconds: oldest.map(|(_, at)| now.since(at).as_secs_f64()),
+        delivered_per_second: seen.per_second,
+        near_retention: seen.near.map(Near::as_str),
+        last_read_at: subscription.read_at().to_string(),
+    }
+}
+
+impl Log {
+    /// Looks at each subscription: how old its oldest event is, how fast it is read, whether it is about to be cut off.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn look_at_subscriptions(&self) -> Result<(), Error> {
+        let keeps = self.retention();
+        let bytes = self.store.log_state(&self.key).await?.bytes;
+        let mut batch: Option<Arc<Batch>> = None;
+        let mut subscriptions = self.subscriptions();
+        let (earliest, next) = self.range();
+        // In order of their places, so that those that stand in one batch share it.
+        subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
+        for subscription in &subscriptions {
+            let first = subscription.observe(next).low + 1;
+            let known = lock(&subscription.seen).oldest;
+            let oldest = match known {
+                _ if first >= next => None,
+                Some((at, received)) if at == first => Some((at, received)),
+                _ => self.received_at(first, &mut batch).await?.map(|received| (first, received)),
+            };
+            let age = oldest.map(|(_, received)| self.clock.wall_ms().since(received)).unwrap_or_default();
+            let share = next.saturating_sub(first.max(earliest));
+            let before =
+                (u128::from(bytes) * u128::from(share) / u128::from(next.saturating_sub(earliest).max(1))) as u64;
+            let near = oldest.and_then(|_| Near::of(age, before, keeps));
+            self.note(subscription, oldest, age, near);
+        }
+        Ok(())
+    }
+
+    fn note(&self, of: &Arc<Subscription>, oldest: Option<(u64, UnixMillis)>, age: Duration, near: Option<Near>) {
+        let (now, delivered) = (self.clock.now(), of.meters.delivered.get());
+        let mut seen = lock(&of.seen);
+        seen.oldest = oldest;
+        if let Some((at, before)) = seen.delivered.replace((now, delivered)) {
+            let seconds = (now - at).as_secs_f64();
+            if seconds > 0.0 {
+                #[expect(clippy::cast_precision_loss, reason = "a rate")]
+                let rate = (delivered - before) as f64 / seconds;
+                seen.per_second = (seen.per_second + rate) / 2.0;
+            }
+        }
+        if let (None, Some(near)) = (seen.near, near) {
+            let (app, stream, subscription) = (&self.key.app, self.key.stream, of.name());
+            let age_seconds = age.as_secs();
+            let limit = near.as_str();
+            tracing::warn!(%app, %stream, %subscription, age_seconds, limit, "retention is about to remove unread events");
+        }
+        seen.near = near;
+        drop(seen);
+        if !of.is_removed() {
+            of.meters.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+            of.meters.near_retention.set(i64::from(near.is_some()));
+        }
+    }
+
+    /// When an entry came; `None` when it is gone. `near` is the batch that was looked at last.
+    async fn received_at(&self, at: u64, near: &mut Option<Arc<Batch>>) -> Result<Option<UnixMillis>, Error> {
+        let holds = |batch: &Arc<Batch>| batch.first.0 <= at && at <= batch.last().0;
+        if !near.as_ref().is_some_and(holds) {
+            let in_memory = lock(&self.tail).get(&(at..at + 1));
+            let found = match in_memory {
+                Some(batches) => batches,
+                None => self.store.read(&self.key, Sequence(at - 1), 1).await?,
+            };
+            *near = found.into_iter().next();
+        }
+        Ok(near.as_ref().filter(|batch| holds(batch)).map(|batch| batch.received_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_of_either_limit_is_near() {
+        let keeps = Retention {
+            age: Duration::from_secs(100),
+            bytes: 1000,
+            subscription_ttl: Duration::ZERO,
+            most_of_client: 1,
+        };
+        for (age, bytes, near) in
+            [(89, 899, None), (90, 0, Some(Near::Age)), (0, 900, Some(Near::Bytes)), (500, 5000, Some(Near::Age))]
+        {
+            assert_eq!(Near::of(Duration::from_secs(age), bytes, keeps), near, "{age} {bytes}");
+        }
+    }
+}

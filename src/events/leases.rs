@@ -1,0 +1,374 @@
+//! Reading with explicit acknowledgement: a batch is leased to one reader, who settles, prolongs or gives it back.
+//!
+//! | file | what |
+//! |---|---|
+//! | `book` | which entries are open, and under which leases: the rules |
+//! | `settled` | what is settled out of order, as it is stored |
+//! | `name` | the name of a lease |
+//! | `timer` | ends what is over |
+//!
+//! Invariants: readers of one subscription look for new entries one after the other, so an entry is open before a later
+//! one of its key can be. What is handed out was stored; what was acknowledged is never handed out again (but by an
+//! operator's seek or redelivery). An entry whose attempts are spent goes to the dead letters before it is settled, and
+//! until then it holds those of its key that come after it.
+
+mod book;
+mod name;
+pub(super) mod settled;
+mod timer;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use self::book::{Book, Hold, Reason, Unknown, Which};
+pub use self::name::{LeaseName, NotALease};
+pub(super) use self::settled::Settled;
+pub(super) use self::timer::Timer;
+use super::delivery::Run;
+use super::log::Log;
+use super::reader::Terms;
+use super::subscription::{Held, NotSettled, Subscription, own_key};
+use super::{Cursor, Delivery, Events, ReadError, Receipt};
+use crate::names::{AppId, Stream, SubscriptionName};
+use crate::store::{Batch, Content, Error, Sequence};
+use crate::vendor::events::facts;
+
+/// How what a read hands over is settled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// By handing it over.
+    #[default]
+    OnHandover,
+    /// By the reader's word, within a lease.
+    Explicit {
+        /// How long the reader has it for itself.
+        lease: Duration,
+        /// After so many attempts without an acknowledgement an entry goes to the dead letters. At least 1.
+        max_attempts: u32,
+    },
+}
+
+/// What a read was leased.
+#[derive(Clone)]
+pub struct Leased {
+    /// The name to acknowledge it by.
+    pub name: LeaseName,
+    /// Which attempt this is for each entry, from 1, in the order of the delivery's entries.
+    pub attempts: Vec<u32>,
+    over: tokio_util::sync::CancellationToken,
+}
+
+impl Leased {
+    /// Resolves when nothing of it is held any more: settled, given back, or run out.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether nothing of it is held any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+}
+
+impl std::fmt::Debug for Leased {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Leased({} {:?})", self.name, self.attempts)
+    }
+}
+
+/// What is acknowledged, given back or prolonged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// All that a lease holds.
+    Lease(LeaseName),
+    /// These entries, each by its cursor.
+    Entries(Vec<Cursor>),
+}
+
+/// Why that cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AckError {
+    /// The lease is unknown: run out, given back, or never made; or an entry was not handed out to be acknowledged.
+    #[error("the lease has run out, was given back, or never was")]
+    LeaseExpired,
+    /// This app does not have this stream.
+    #[error("the stream is not read for this app")]
+    NoSuchStream,
+    /// The store failed: it may be acknowledged or not. Asking again is safe.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Events {
+    /// Acknowledges: what is held is settled, and never handed out again. Durable on return. Says how many entries were
+    /// not settled before.
+    ///
+    /// # Errors
+    /// See [`AckError`]. Acknowledging twice is none.
+    pub async fn acknowledge(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        what: &Holding,
+    ) -> Result<u64, AckError> {
+        let (subscription, which) = self.held(app, stream, name, what)?;
+        let settled = subscription.acknowledge(&which, self.0.clock.now(), &*self.0.store).await;
+        settled.map_err(|why| match why {
+            NotSettled::Unknown | NotSettled::Unseen => AckError::LeaseExpired,
+            NotSettled::Store(error) => error.into(),
+        })
+    }
+
+    /// Gives back what is held: it is handed out again, not before `delay`. Says how many entries that were.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn give_back(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        what: &Holding,
+        delay: Duration,
+    ) -> Result<u64, AckError> {
+        let (subscription, which) = self.held(app, stream, name, what)?;
+        let now = self.0.clock.now();
+        let until = (!delay.is_zero()).then(|| now + delay.min(LONGEST));
+        subscription.give_back(&which, until, now).map_err(|Unknown| AckError::LeaseExpired)
+    }
+
+    /// Lets leases run for `lease` from now on. Says how many entries they hold.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn extend(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        what: &Holding,
+        lease: Duration,
+    ) -> Result<u64, AckError> {
+        let (subscription, which) = self.held(app, stream, name, what)?;
+        let now = self.0.clock.now();
+        subscription.extend(&which, now + lease.min(LONGEST), now).map_err(|Unknown| AckError::LeaseExpired)
+    }
+
+    fn held(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        what: &Holding,
+    ) -> Result<(Arc<Subscription>, Which), AckError> {
+        let log = self.log(app, stream).map_err(|_| AckError::NoSuchStream)?;
+        let subscription = log.known(name).ok_or(AckError::LeaseExpired)?;
+        let which = match what {
+            Holding::Lease(name) => Which::Lease(*name),
+            Holding::Entries(cursors) => {
+                let mut entries: Vec<u64> = cursors.iter().map(|cursor| cursor.at.0).collect();
+                entries.sort_unstable();
+                entries.dedup();
+                let next = log.range().1;
+                let is_ours = cursors.iter().all(|cursor| cursor.epoch == self.0.store.epoch());
+                if !is_ours || entries.last().is_some_and(|&at| at >= next) {
+                    return Err(AckError::LeaseExpired);
+                }
+                Which::Entries(entries)
+            }
+        };
+        Ok((subscription, which))
+    }
+}
+
+impl Log {
+    /// Leases what can be had now.
+    pub(super) async fn lease(
+        &self,
+        subscription: &Arc<Subscription>,
+        terms: &Terms,
+        (lease, max_attempts): (Duration, u32),
+    ) -> Result<Option<Delivery>, ReadError> {
+        let turn = subscription.turn.lock().await;
+        let mut looked_at: Vec<Run> = Vec::new();
+        loop {
+            self.bury_given_up(subscription).await?;
+            let mut is_at_end = false;
+            if subscription.ready(self.clock.now()) < terms.limit {
+                let (earliest, next) = self.range();
+                match subscription.claim_to_open(earliest, next, terms.looks_at().max(LOOKS_AT)) {
+                    Some(mut claim) => {
+                        // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
+                        let most = usize::MAX;
+                        let Some(found) = self.fetch(&claim.range(), terms, most).await? else { continue };
+                        claim.shorten(found.end);
+                        claim.open(&keys(&found.runs, self.key.stream, &self.shared.keys), self.clock.now());
+                        looked_at = found.runs;
+                    }
+                    None => is_at_end = true,
+                }
+            }
+            let now = self.clock.now();
+            let hold = Hold { until: Some(now + lease.min(LONGEST)), max_attempts: max_attempts.max(1) };
+            let Some(held) = subscription.hold(terms.limit, hold, now) else {
+                if is_at_end {
+                    return Ok(None);
+                }
+                continue;
+            };
+            if let Some(delivery) = self.deliver(held, std::mem::take(&mut looked_at), true).await? {
+                drop(turn);
+                return Ok(Some(delivery));
+            }
+        }
+    }
+
+    /// Delivers open entries to a plain reader, who has no use for markers if it says so.
+    pub(super) async fn hand_over_open(
+        &self,
+        subscription: &Arc<Subscription>,
+        terms: &Terms,
+    ) -> Result<Option<Delivery>, ReadError> {
+        let hold = Hold { until: None, max_attempts: u32::MAX };
+        while let Some(held) = subscription.hold(terms.limit, hold, self.clock.now()) {
+            if let Some(delivery) = self.deliver(held, Vec::new(), terms.wants.markers).await? {
+                return Ok(Some(delivery));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gets the texts of entries. `None` when all of them are gone, or are markers that are not wanted.
+    async fn deliver(&self, mut held: Held, near: Vec<Run>, markers: bool) -> Result<Option<Delivery>, ReadError> {
+        let near = near.into_iter().map(|run| run.batch).collect();
+        let wanted: Vec<u64> = held.entries().iter().map(|&(at, _)| at).collect();
+        let (mut runs, mut dropped) = self.collect(&wanted, near).await?;
+        if !dropped.is_empty() {
+            held.subscription().meters.cut_off.inc_by(dropped.len() as u64);
+        }
+        runs.retain(|run| {
+            let is_wanted = markers || matches!(run.batch.content, Content::Events(_));
+            if !is_wanted {
+                dropped.extend(run.entries.clone().map(|entry| run.batch.first.0 + entry as u64));
+            }
+            is_wanted
+        });
+        held.without(&dropped, self.clock.now());
+        let Some(&(last, _)) = held.entries().last() else { return Ok(None) };
+        let is_event = |run: &&Run| matches!(run.batch.content, Content::Events(_));
+        held.under_way(runs.iter().filter(is_event).map(|run| run.entries.len() as u64).sum());
+        let mut attempts: Vec<u32> = held.entries().iter().map(|&(_, attempt)| attempt).collect();
+        let lost = if markers { held.cut_off() } else { 0 };
+        if lost > 0 {
+            runs.insert(0, self.cut_off_marker(wanted[0], &runs[0]));
+            attempts.insert(0, 1);
+        }
+        let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
+        let delivery = self.delivery(runs, last, Receipt::held(held), leased);
+        Ok(Some(Delivery { lost, ..delivery }))
+    }
+
+    /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those
+    /// that retention has removed.
+    pub(super) async fn collect(&self, entries: &[u64], near: Vec<Arc<Batch>>) -> Result<(Vec<Run>, Vec<u64>), Error> {
+        let (mut runs, mut gone): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
+        let mut source = near;
+        for (index, &at) in entries.iter().enumerate() {
+            if holding(&source, at).is_none() {
+                let last = entries[index..].iter().take_while(|&&next| next < at + AT_ONCE).last().copied();
+                source = self.around(at, last.unwrap_or(at)).await?;
+            }
+            let Some(batch) = holding(&source, at) else {
+                gone.push(at);
+                continue;
+            };
+            // A batch has less than 2^32 entries.
+            let entry = (at - batch.first.0) as usize;
+            match runs.last_mut() {
+                Some(run) if Arc::ptr_eq(&run.batch, batch) && run.entries.end == entry => run.entries.end += 1,
+                _ => runs.push(Run { batch: Arc::clone(batch), entries: entry..entry + 1 }),
+            }
+        }
+        if !gone.is_empty() {
+            self.trimmed(self.store.log_state(&self.key).await?.earliest.0);
+        }
+        Ok((runs, gone))
+    }
+
+    async fn around(&self, first: u64, last: u64) -> Result<Vec<Arc<Batch>>, Error> {
+        let in_memory = super::lock(&self.tail).get(&(first..last + 1));
+        match in_memory {
+            Some(batches) => Ok(batches),
+            // Both are near each other.
+            None => self.store.read(&self.key, Sequence(first - 1), (last - first + 1) as usize).await,
+        }
+    }
+
+    /// Puts the entries whose attempts are spent to the dead letters.
+    pub(super) async fn bury_given_up(&self, subscription: &Arc<Subscription>) -> Result<(), Error> {
+        loop {
+            let given_up = subscription.given_up(BURIED_AT_ONCE, self.clock.now());
+            if given_up.is_empty() {
+                return Ok(());
+            }
+            let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
+            self.bury(subscription, letters).await?;
+            // Before a later event of the same user goes out: it must not come again after that.
+            subscription.save(&*self.store).await?;
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RanOut => "its last lease ran out",
+            Self::GivenBack => "its last reader gave it back",
+        })
+    }
+}
+
+/// The batch that holds an entry; batches are in order.
+fn holding(batches: &[Arc<Batch>], at: u64) -> Option<&Arc<Batch>> {
+    let batch = batches.get(batches.partition_point(|batch| batch.last().0 < at))?;
+    (batch.first.0 <= at).then_some(batch)
+}
+
+/// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
+fn keys(runs: &[Run], stream: Stream, hasher: &RandomState) -> Vec<(u64, u64)> {
+    let mut keys = Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum());
+    for run in runs {
+        let first = run.batch.first.0;
+        match &run.batch.content {
+            Content::Events(events) => keys.extend(run.entries.clone().map(|entry| {
+                let at = first + entry as u64;
+                let text = events.slice(entry..entry + 1);
+                let facts = facts(&text);
+                let whose = match stream {
+                    Stream::UserEvents => &facts.user_id,
+                    Stream::ChannelEvents => &facts.group_id,
+                };
+                (at, whose.as_ref().map_or(own_key(at), |whose| hasher.hash_one(whose)))
+            })),
+            Content::PossibleLoss(_) | Content::Damaged(_) => {
+                let last = first + run.entries.end as u64 - 1;
+                keys.push((last, own_key(last)));
+            }
+        }
+    }
+    keys
+}
+
+/// No lease and no delay is longer, whatever is asked for.
+pub const LONGEST: Duration = Duration::from_secs(12 * 3600);
+
+/// How many entries are looked at, at least, for some that can be had.
+const LOOKS_AT: u64 = 100;
+
+/// How far apart entries may be that are read from the store at once.
+const AT_ONCE: u64 = 1000;
+
+const BURIED_AT_ONCE: usize = 100;

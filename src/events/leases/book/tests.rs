@@ -1,0 +1,291 @@
+//! The book against a model that looks at every entry for every question.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// So many new entries of these keys.
+    Admit(Vec<u64>),
+    Take {
+        limit: usize,
+        lease: Option<u64>,
+        max_attempts: u32,
+    },
+    /// Which of the leases made so far; which part of its entries, by number.
+    Settle(usize, Option<u8>),
+    GiveBack(usize, Option<u8>, u64),
+    Extend(usize, u64),
+    Release(usize),
+    Bury(usize),
+    Cut(u64),
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let which = || 0..6usize;
+    let part = || prop::option::weighted(0.4, any::<u8>());
+    let step = prop_oneof![
+        4 => prop::collection::vec(0..4u64, 1..6).prop_map(Step::Admit),
+        6 => (1..6usize, prop::option::weighted(0.9, 1..20u64), 1..4u32)
+            .prop_map(|(limit, lease, max_attempts)| Step::Take { limit, lease, max_attempts }),
+        4 => (which(), part()).prop_map(|(which, part)| Step::Settle(which, part)),
+        3 => (which(), part(), 0..15u64).prop_map(|(which, part, delay)| Step::GiveBack(which, part, delay)),
+        1 => (which(), 1..30u64).prop_map(|(which, lease)| Step::Extend(which, lease)),
+        1 => which().prop_map(Step::Release),
+        1 => (1..3usize).prop_map(Step::Bury),
+        1 => (0..5u64).prop_map(Step::Cut),
+        3 => (1..12u64).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 0..100)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Is {
+    Waiting(u64),
+    Held(usize),
+    GivenUp,
+}
+
+struct Entry {
+    at: u64,
+    key: u64,
+    attempts: u32,
+    is: Is,
+}
+
+struct ModelLease {
+    entries: Vec<u64>,
+    until: Option<u64>,
+    max_attempts: u32,
+    /// Settled to its end.
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Model {
+    now: u64,
+    open: Vec<Entry>,
+    leases: Vec<ModelLease>,
+}
+
+impl Model {
+    fn entry(&mut self, at: u64) -> Option<&mut Entry> {
+        self.open.iter_mut().find(|entry| entry.at == at)
+    }
+
+    fn held(&self, lease: usize) -> Vec<u64> {
+        self.open.iter().filter(|entry| entry.is == Is::Held(lease)).map(|entry| entry.at).collect()
+    }
+
+    fn is_known(&self, lease: usize) -> bool {
+        self.leases[lease].ended || !self.held(lease).is_empty()
+    }
+
+    fn put_back(&mut self, at: u64, from: u64, counts: bool) -> bool {
+        let mosts: Vec<u32> = self.leases.iter().map(|lease| lease.max_attempts).collect();
+        let Some(entry) = self.entry(at) else { return false };
+        let Is::Held(lease) = entry.is else { return false };
+        entry.is = if counts && entry.attempts >= mosts[lease] { Is::GivenUp } else { Is::Waiting(from) };
+        true
+    }
+
+    fn settle(&mut self, at: u64) -> bool {
+        let Some(index) = self.open.iter().position(|entry| entry.at == at) else { return false };
+        if let Is::Held(lease) = self.open.remove(index).is
+            && self.held(lease).is_empty()
+        {
+            self.leases[lease].ended = true;
+        }
+        true
+    }
+
+    fn pass(&mut self, by: u64) {
+        self.now += by;
+        for lease in 0..self.leases.len() {
+            if self.leases[lease].until.is_some_and(|until| until <= self.now) {
+                for at in self.held(lease) {
+                    self.put_back(at, 0, true);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, limit: usize) -> Vec<(u64, u32)> {
+        let lease = self.leases.len();
+        let mut taken = Vec::new();
+        while taken.len() < limit {
+            let can = |entry: &&Entry| {
+                let mut of_key = self.open.iter().filter(|other| other.key == entry.key);
+                matches!(entry.is, Is::Waiting(from) if from <= self.now)
+                    && of_key.all(|other| match other.is {
+                        Is::Waiting(_) => other.at >= entry.at,
+                        Is::Held(by) => by == lease,
+                        Is::GivenUp => false,
+                    })
+            };
+            let Some(at) = self.open.iter().filter(can).map(|entry| entry.at).min() else { break };
+            let entry = self.entry(at).unwrap();
+            entry.is = Is::Held(lease);
+            entry.attempts += 1;
+            taken.push((at, entry.attempts));
+        }
+        taken
+    }
+}
+
+fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let base = Instant::now();
+    let time = |seconds: u64| base + Duration::from_secs(seconds);
+    let (mut book, mut model, mut names) = (Book::default(), Model::default(), Vec::<LeaseName>::new());
+    let mut next = 1;
+    let which = |model: &Model, names: &[LeaseName], lease: usize, part: Option<u8>| {
+        let lease = if names.is_empty() { return None } else { lease % names.len() };
+        let entries = &model.leases[lease].entries;
+        let asked = match part {
+            None => Which::Lease(names[lease]),
+            Some(part) => Which::Entries(entries.iter().copied().filter(|at| part >> (at % 8) & 1 == 1).collect()),
+        };
+        Some((lease, asked))
+    };
+    for step in steps {
+        let now = time(model.now);
+        match step {
+            Step::Admit(keys) => {
+                for key in keys {
+                    book.admit([(next, key, 0)], now);
+                    model.open.push(Entry { at: next, key, attempts: 0, is: Is::Waiting(0) });
+                    next += 1;
+                }
+            }
+            Step::Take { limit, lease, max_attempts } => {
+                let until = lease.map(|lease| model.now + lease);
+                let taken = book.take(limit, Hold { until: until.map(time), max_attempts }, now);
+                let wanted = model.take(limit);
+                prop_assert_eq!(taken.as_ref().map_or(&[][..], |taken| &taken.entries), &wanted);
+                if let Some(taken) = taken {
+                    names.push(taken.lease);
+                    let entries = wanted.into_iter().map(|(at, _)| at).collect();
+                    model.leases.push(ModelLease { entries, until, max_attempts, ended: false });
+                }
+            }
+            Step::Settle(lease, part) => {
+                let Some((lease, asked)) = which(&model, &names, lease, part) else { continue };
+                let entries = match &asked {
+                    Which::Lease(_) if !model.is_known(lease) => {
+                        prop_assert_eq!(book.settle(&asked, now), Err(Unknown));
+                        continue;
+                    }
+                    Which::Lease(_) => model.held(lease),
+                    Which::Entries(entries) => entries.clone(),
+                };
+                let mut wanted = entries;
+                wanted.retain(|&at| model.settle(at));
+                prop_assert_eq!(book.settle(&asked, now), Ok(wanted));
+            }
+            Step::GiveBack(lease, part, delay) => {
+                let Some((lease, asked)) = which(&model, &names, lease, part) else { continue };
+                let until = model.now + delay;
+                let entries = match &asked {
+                    Which::Lease(_) if !model.is_known(lease) => {
+                        prop_assert_eq!(book.give_back(&asked, None, now), Err(Unknown));
+                        continue;
+                    }
+                    Which::Lease(_) => model.held(lease),
+                    Which::Entries(entries) => entries.clone(),
+                };
+                let mut wanted = entries;
+                wanted.retain(|&at| model.put_back(at, until, true));
+                prop_assert_eq!(book.give_back(&asked, Some(time(until)), now), Ok(wanted));
+            }
+            Step::Extend(lease, by) => {
+                let Some((lease, asked)) = which(&model, &names, lease, None) else { continue };
+                if model.is_known(lease) {
+                    let until = model.now + by;
+                    let held = if model.leases[lease].until.is_some() { model.held(lease).len() } else { 0 };
+                    prop_assert_eq!(book.extend(&asked, time(until), now), Ok(held));
+                    model.leases[lease].until = model.leases[lease].until.map(|_| until);
+                } else {
+                    prop_assert_eq!(book.extend(&asked, now, now), Err(Unknown));
+                }
+            }
+            Step::Release(lease) => {
+                if let Some((lease, _)) = which(&model, &names, lease, None) {
+                    book.release(names[lease], now);
+                    for at in model.held(lease) {
+                        model.put_back(at, 0, false);
+                    }
+                }
+            }
+            Step::Bury(most) => {
+                for (at, attempts, _) in book.given_up(most) {
+                    prop_assert_eq!(
+                        model.entry(at).map(|entry| (entry.attempts, entry.is)),
+                        Some((attempts, Is::GivenUp))
+                    );
+                    book.remove(at, now);
+                    model.settle(at);
+                }
+            }
+            Step::Cut(behind) => {
+                let earliest = next.saturating_sub(behind * 8);
+                let before = model.open.len();
+                model.open.retain(|entry| entry.at >= earliest || matches!(entry.is, Is::Held(_)));
+                prop_assert_eq!(book.cut(earliest, now), (before - model.open.len()) as u64);
+            }
+            Step::Pass(by) => {
+                model.pass(by);
+                book.advance(time(model.now));
+            }
+        }
+        prop_assert_eq!(book.len(), model.open.len());
+        let given_up = model.open.iter().filter(|entry| entry.is == Is::GivenUp).count();
+        prop_assert_eq!(book.given_up(usize::MAX).len(), given_up);
+        prop_assert_eq!(book.tried(), model.open.iter().filter(|entry| entry.attempts > 0).count());
+        prop_assert_eq!(book.held(), model.open.iter().filter(|entry| matches!(entry.is, Is::Held(_))).count());
+        prop_assert_eq!(book.first_after(0), model.open.iter().map(|entry| entry.at).min());
+        let can_be_had = {
+            let mut copy = Model { now: model.now, ..Model::default() };
+            copy.open.extend(model.open.iter().map(|e| Entry { at: e.at, key: e.key, attempts: e.attempts, is: e.is }));
+            copy.leases.extend(model.leases.iter().map(|_| ModelLease {
+                entries: Vec::new(),
+                until: None,
+                max_attempts: 1,
+                ended: true,
+            }));
+            !copy.take(1).is_empty()
+        };
+        prop_assert_eq!(book.has_ready(), can_be_had);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_book_agrees_with_a_model_of_every_entry(steps in steps()) {
+        check(steps)?;
+    }
+}
+
+#[test]
+fn a_thousand_readers_of_a_hundred_thousand_entries_cost_little_each() {
+    let now = Instant::now();
+    let mut book = Book::default();
+    book.admit((1..=100_000u64).map(|at| (at, at % 5000, 0)), now);
+    let hold = Hold { until: Some(now + Duration::from_secs(30)), max_attempts: 10 };
+    let mut settled = 0;
+    while book.len() > 0 {
+        let taken: Vec<_> = (0..1000).filter_map(|_| book.take(10, hold, now)).collect();
+        assert!(!taken.is_empty());
+        for taken in taken {
+            settled += book.settle(&Which::Lease(taken.lease), now).unwrap().len();
+        }
+    }
+    assert_eq!(settled, 100_000);
+    assert!(book.keys.is_empty() && book.ready.is_empty() && book.leases.is_empty() && book.due.is_empty());
+}

@@ -1,0 +1,140 @@
+//! [`Claim`]: a run of entries that one reader has taken.
+//!
+//! Invariant: a claim stands for the entries it took: it ends by [`Claim::settle`] or [`Claim::open`], or gives them back
+//! when it is dropped, whatever the reason. One from before a seek changes nothing.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Subscription;
+use crate::events::lock;
+
+/// Entries that one reader has taken and no other gets, until it gives them back.
+pub(in crate::events) struct Claim {
+    subscription: Arc<Subscription>,
+    range: Range<u64>,
+    /// Of which place of the subscription: see [`State::seeks`](super::state::State).
+    seeks: u64,
+    /// Events on their way in a response.
+    events: u64,
+    cut_off: u64,
+    settled: bool,
+}
+
+impl Subscription {
+    /// Takes up to `limit` entries of a log that holds `earliest..next`.
+    pub(in crate::events) fn claim(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
+        self.cut(earliest);
+        let mut state = lock(&self.state);
+        let range = state.claims.take(next, limit)?;
+        let cut_off = std::mem::take(&mut state.cut_off);
+        let seeks = state.seeks;
+        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
+    }
+
+    /// Takes entries to be opened one by one, while not too many are; see [`super::held`].
+    pub(in crate::events) fn claim_to_open(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
+        let (low, open) = {
+            let state = lock(&self.state);
+            (state.low(), state.book.len())
+        };
+        let room = MOST_OPEN.saturating_sub(open) as u64;
+        self.claim(earliest, next.min(low.saturating_add(MOST_AHEAD)), limit.min(room))
+    }
+}
+
+impl Claim {
+    pub(in crate::events) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(in crate::events) fn cut_off(&self) -> u64 {
+        self.cut_off
+    }
+
+    /// Gives back the entries from `at` on.
+    pub(in crate::events) fn shorten(&mut self, at: u64) {
+        if self.range.start < at && at < self.range.end {
+            let mut state = lock(&self.subscription.state);
+            if state.seeks == self.seeks {
+                state.claims.shorten(self.range.start, at);
+            }
+            drop(state);
+            self.range.end = at;
+            self.subscription.given_back.notify_waiters();
+        }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(in crate::events) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        self.shorten(at);
+        self.range.start < at
+    }
+
+    /// A response with so many events is on its way.
+    pub(in crate::events) fn under_way(&mut self, events: u64) {
+        self.events = events;
+    }
+
+    /// The entries were handed over, or hold nothing that this reader wants.
+    pub(in crate::events) fn settle(mut self) {
+        self.settled = true;
+        let (seeks, start) = (self.seeks, self.range.start);
+        self.subscription.change(|state| {
+            if state.seeks == seeks {
+                state.claims.settle(start);
+            }
+        });
+        self.subscription.meters.delivered.inc_by(self.events);
+    }
+
+    /// These of the entries (with their keys) are open from now on, each by itself; the others hold nothing that this
+    /// reader wants.
+    pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
+        self.settled = true;
+        let (seeks, start) = (self.seeks, self.range.start);
+        let cut_off = self.cut_off;
+        self.subscription.change(|state| {
+            if state.seeks == seeks {
+                state.claims.settle(start);
+                state.admit(entries, now);
+                state.cut_off += cut_off;
+            }
+        });
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        {
+            let mut state = lock(&self.subscription.state);
+            if state.seeks == self.seeks {
+                state.claims.give_back(self.range.start);
+                state.cut_off += self.cut_off;
+            }
+        }
+        self.subscription.meters.given_again.inc_by(self.events);
+        self.subscription.given_back.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({} {:?})", self.subscription.name, self.range)
+    }
+}
+
+/// The most entries of a subscription that are open at once: leased, waiting behind one that is, or to be given again.
+/// Each costs some 150 bytes.
+pub(in crate::events) const MOST_OPEN: usize = 100_000;
+
+/// How far readers may be ahead of the oldest entry that is not settled: a bit each, in memory and in the store.
+const MOST_AHEAD: u64 = 1_000_000;

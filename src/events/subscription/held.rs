@@ -1,0 +1,280 @@
+//! [`Held`]: entries of a subscription under a lease, and what their holder does with them.
+//!
+//! Invariants: a response that does not reach its reader gives its entries back at once. An acknowledgement is answered
+//! when it is durable. Whoever frees entries wakes one reader, and a reader that leaves some wakes the next: so none is
+//! woken in vain by the thousand.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Subscription;
+use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
+use crate::events::lock;
+use crate::store::{Error, Store};
+
+/// Entries on their way to a reader under a lease.
+pub(in crate::events) struct Held {
+    subscription: Arc<Subscription>,
+    lease: LeaseName,
+    entries: Vec<(u64, u32)>,
+    over: CancellationToken,
+    /// Whether the lease ends with the response: a plain read's.
+    is_plain: bool,
+    events: u64,
+    cut_off: u64,
+    done: bool,
+}
+
+/// Why an acknowledgement was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::events) enum NotSettled {
+    /// See [`Unknown`].
+    Unknown,
+    /// An entry was never handed out.
+    Unseen,
+    Store(Error),
+}
+
+impl Subscription {
+    /// Takes up to `limit` open entries that can be had.
+    pub(in crate::events) fn hold(self: &Arc<Self>, limit: usize, hold: Hold, now: Instant) -> Option<Held> {
+        let held = self.change(|state| {
+            let taken = state.book.take(limit, hold, now)?;
+            for &(at, attempts) in &taken.entries {
+                // The first attempt is not worth a write: without it the next is the first.
+                if attempts > 1 {
+                    state.marks.touch(at);
+                }
+            }
+            Some((taken, std::mem::take(&mut state.cut_off)))
+        });
+        let (taken, cut_off) = held?;
+        self.arm();
+        self.wake_one();
+        Some(Held {
+            subscription: Arc::clone(self),
+            lease: taken.lease,
+            entries: taken.entries,
+            over: taken.over,
+            is_plain: hold.until.is_none(),
+            events: 0,
+            cut_off,
+            done: false,
+        })
+    }
+
+    /// At least how many open entries can be had now.
+    pub(in crate::events) fn ready(&self, now: Instant) -> usize {
+        let mut state = lock(&self.state);
+        state.book.advance(now);
+        state.book.ready()
+    }
+
+    /// The timer has fired: ends what is over, and wakes a reader for it.
+    pub(in crate::events) fn fired(self: &Arc<Self>, now: Instant) {
+        lock(&self.state).fired(now);
+        self.arm();
+        self.wake_one();
+    }
+
+    fn arm(self: &Arc<Self>) {
+        let due = lock(&self.state).arm();
+        if let Some(due) = due {
+            self.shared.timer.arm(due, self);
+        }
+    }
+
+    /// Settles what is held; durable on return. Says how many entries were open until now.
+    pub(in crate::events) async fn acknowledge(
+        self: &Arc<Self>,
+        which: &Which,
+        now: Instant,
+        store: &dyn Store,
+    ) -> Result<u64, NotSettled> {
+        let settled = {
+            let mut state = lock(&self.state);
+            if let Which::Entries(entries) = which
+                && entries.iter().any(|&at| state.is_unseen(at))
+            {
+                return Err(NotSettled::Unseen);
+            }
+            let settled = state.book.settle(which, now)?;
+            state.settled(&settled, true);
+            settled.len() as u64
+        };
+        self.meters.acknowledged.inc_by(settled);
+        self.wake_one();
+        // Also when nothing was open: what settled it may not be durable yet.
+        self.save_or_list(store).await.map_err(NotSettled::Store)?;
+        Ok(settled)
+    }
+
+    /// Gives back what is held, not to be handed out again before `delay_until`. Says how many entries that were.
+    pub(in crate::events) fn give_back(
+        self: &Arc<Self>,
+        which: &Which,
+        delay_until: Option<Instant>,
+        now: Instant,
+    ) -> Result<u64, Unknown> {
+        let back = self.change(|state| {
+            let back = state.book.give_back(which, delay_until, now)?;
+            back.iter().for_each(|&at| state.marks.touch(at));
+            Ok::<_, Unknown>(back.len() as u64)
+        })?;
+        self.meters.given_again.inc_by(back);
+        self.arm();
+        self.wake_one();
+        Ok(back)
+    }
+
+    /// Lets leases run until then. Says how many entries they hold.
+    pub(in crate::events) fn extend(
+        self: &Arc<Self>,
+        which: &Which,
+        until: Instant,
+        now: Instant,
+    ) -> Result<u64, Unknown> {
+        let held = lock(&self.state).book.extend(which, until, now)? as u64;
+        self.arm();
+        Ok(held)
+    }
+
+    /// The entries whose attempts are spent, at most `most`.
+    pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, Reason)> {
+        let mut state = lock(&self.state);
+        state.book.advance(now);
+        state.book.given_up(most)
+    }
+
+    /// These are buried, or gone: they are settled.
+    pub(in crate::events) fn buried(self: &Arc<Self>, entries: &[u64], now: Instant) {
+        self.change(|state| {
+            let open: Vec<u64> = entries.iter().copied().filter(|&at| state.book.remove(at, now)).collect();
+            state.settled(&open, false);
+        });
+        self.wake_one();
+    }
+
+    /// Settled entries are open once more. Their notes are in the store.
+    pub(in crate::events) fn put_back(self: &Arc<Self>, entries: &[u64], now: Instant) {
+        self.change(|state| state.put_back(entries, now));
+        self.wake_one();
+    }
+
+    /// Whether an operator has put an entry back, and it is open.
+    pub(in crate::events) fn is_again(&self, at: u64) -> bool {
+        lock(&self.state).is_again(at)
+    }
+
+    /// Wakes one reader, if there is something for it.
+    fn wake_one(&self) {
+        let has_some = {
+            let state = lock(&self.state);
+            state.book.has_ready() || state.claims.has_given_back() || state.book.len() < super::claim::MOST_OPEN
+        };
+        if has_some {
+            self.given_back.notify_one();
+        }
+    }
+}
+
+impl Held {
+    /// The entries, with the attempt that this is for each.
+    pub(in crate::events) fn entries(&self) -> &[(u64, u32)] {
+        &self.entries
+    }
+
+    pub(in crate::events) fn lease(&self) -> LeaseName {
+        self.lease
+    }
+
+    /// Cancelled when the lease ends.
+    pub(in crate::events) fn over(&self) -> CancellationToken {
+        self.over.clone()
+    }
+
+    pub(in crate::events) fn subscription(&self) -> &Arc<Subscription> {
+        &self.subscription
+    }
+
+    /// How many entries were cut off by retention before these that no reader was told of yet.
+    pub(in crate::events) fn cut_off(&self) -> u64 {
+        self.cut_off
+    }
+
+    /// These of the entries are gone, or hold nothing that this reader wants.
+    pub(in crate::events) fn without(&mut self, entries: &[u64], now: Instant) {
+        if !entries.is_empty() {
+            self.subscription.buried(entries, now);
+            self.entries.retain(|(at, _)| !entries.contains(at));
+        }
+    }
+
+    /// Gives back the entries from `at` on, `left` events among them. Whether any are kept.
+    pub(in crate::events) fn keep_before(&mut self, at: u64, left: u64) -> bool {
+        self.events = self.events.saturating_sub(left);
+        let kept = self.entries.iter().take_while(|(entry, _)| *entry < at).count();
+        let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
+        let now = self.subscription.shared.clock.now();
+        let lease = self.lease;
+        self.subscription.change(|state| state.book.release_some(lease, &rest, now));
+        self.subscription.wake_one();
+        kept > 0
+    }
+
+    /// A response with so many events is on its way.
+    pub(in crate::events) fn under_way(&mut self, events: u64) {
+        self.events = events;
+    }
+
+    /// Whether the reader is to acknowledge them.
+    pub(in crate::events) fn is_leased(&self) -> bool {
+        !self.is_plain
+    }
+
+    /// The reader has them. A plain reader's are settled by that.
+    pub(in crate::events) fn handed_over(mut self) {
+        self.done = true;
+        let now = self.subscription.shared.clock.now();
+        if self.is_plain {
+            self.subscription.change(|state| {
+                if let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now) {
+                    state.settled(&settled, true);
+                }
+            });
+            self.subscription.wake_one();
+        }
+        self.subscription.meters.delivered.inc_by(self.events);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let now = self.subscription.shared.clock.now();
+        {
+            let mut state = lock(&self.subscription.state);
+            state.book.release(self.lease, now);
+            state.cut_off += self.cut_off;
+        }
+        self.subscription.meters.given_again.inc_by(self.events);
+        self.subscription.given_back.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Held({} {:?})", self.subscription.name, self.entries)
+    }
+}
+
+impl From<Unknown> for NotSettled {
+    fn from(_: Unknown) -> Self {
+        Self::Unknown
+    }
+}

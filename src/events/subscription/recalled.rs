@@ -1,0 +1,166 @@
+//! What the store holds of a subscription beside its cursor, by name and bytes.
+//!
+//! | note | of kind | says |
+//! | --- | --- | --- |
+//! | `NAME` | subscription | whose it is, and when it was read last |
+//! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
+//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open |
+//! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
+//!
+//! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk: change
+//! it only so that what is there can still be read.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::clock::UnixMillis;
+use crate::events::leases::settled;
+use crate::names::{ClientName, SubscriptionName};
+use crate::store::{Error, LogKey, NoteKind, Store};
+
+/// What is known of a subscription when it is made.
+pub(in crate::events) struct Recalled {
+    /// The last entry up to which all are settled.
+    pub(in crate::events) at: u64,
+    /// Whether the store says so.
+    pub(in crate::events) stored: bool,
+    pub(in crate::events) owner: Owner,
+    pub(in crate::events) segments: Vec<(u64, settled::Stored)>,
+    pub(in crate::events) again: BTreeSet<u64>,
+    pub(in crate::events) letters: usize,
+    pub(in crate::events) now: Instant,
+}
+
+/// Whose a subscription is, and when it was read last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::events) struct Owner {
+    pub(in crate::events) by: Option<ClientName>,
+    pub(in crate::events) read_at: UnixMillis,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OwnerNote {
+    by: Option<String>,
+    read_at: u64,
+}
+
+impl Owner {
+    pub(super) fn note(&self) -> Bytes {
+        let note = OwnerNote { by: self.by.as_ref().map(ToString::to_string), read_at: self.read_at.0 };
+        // Strings and numbers always serialize.
+        serde_json::to_vec(&note).unwrap_or_default().into()
+    }
+
+    fn parse(note: &[u8]) -> Option<Self> {
+        let OwnerNote { by, read_at } = serde_json::from_slice(note).ok()?;
+        Some(Self { by: by.and_then(|by| ClientName::parse(&by).ok()), read_at: UnixMillis(read_at) })
+    }
+}
+
+impl Recalled {
+    /// A subscription that begins after `at`.
+    pub(in crate::events) fn begun(at: u64, by: Option<ClientName>, read_at: UnixMillis, now: Instant) -> Self {
+        Self {
+            at,
+            stored: false,
+            owner: Owner { by, read_at },
+            segments: Vec::new(),
+            again: BTreeSet::new(),
+            letters: 0,
+            now,
+        }
+    }
+}
+
+/// All subscriptions of a log, as they were.
+///
+/// # Errors
+/// When the store fails.
+pub(in crate::events) async fn all(
+    store: &dyn Store,
+    log: &LogKey,
+    now: (UnixMillis, Instant),
+) -> Result<Vec<(SubscriptionName, Recalled)>, Error> {
+    let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
+    for (name, at) in store.cursors(log).await? {
+        // One of an older gateway has no owner, and counts as read now.
+        let recalled = Recalled { stored: true, ..Recalled::begun(at.0, None, now.0, now.1) };
+        all.insert(name.to_string(), (name, recalled));
+    }
+    let mut after = String::new();
+    loop {
+        let notes = store.notes(log, NoteKind::Subscription, "", &after, AT_ONCE).await?;
+        let Some((last, _)) = notes.last() else { break };
+        after.clone_from(last);
+        for (name, note) in &notes {
+            let (of, what) = name.split_once('/').map_or((name.as_str(), None), |(of, what)| (of, Some(what)));
+            // Of a subscription that was removed in part.
+            let Some((_, recalled)) = all.get_mut(of) else { continue };
+            match what.and_then(|what| what.split_once('/')) {
+                None => recalled.owner = Owner::parse(note).unwrap_or(recalled.owner.clone()),
+                Some(("settled", number)) => {
+                    let parsed = number.parse().ok().and_then(|n| Some((n, settled::Stored::parse(n, note)?)));
+                    match parsed {
+                        Some(segment) => recalled.segments.push(segment),
+                        None => {
+                            tracing::error!(app = %log.app, note = name, "not understood: its events are given again")
+                        }
+                    }
+                }
+                Some(("again", number)) => recalled.again.extend(number.parse::<u64>()),
+                Some(_) => tracing::warn!(app = %log.app, note = name, "of a newer gateway; passed over"),
+            }
+        }
+    }
+    let mut after = String::new();
+    loop {
+        let letters = store.notes(log, NoteKind::DeadLetter, "", &after, AT_ONCE).await?;
+        let Some((last, _)) = letters.last() else { break };
+        after.clone_from(last);
+        for (name, _) in &letters {
+            if let Some((_, recalled)) = name.split_once('/').and_then(|(of, _)| all.get_mut(of)) {
+                recalled.letters += 1;
+            }
+        }
+    }
+    Ok(all.into_values().collect())
+}
+
+/// Removes all that the store holds of a subscription; its cursor last, so that what was cut short can be done again.
+///
+/// # Errors
+/// When the store fails.
+pub(super) async fn remove(store: &dyn Store, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
+    for kind in [NoteKind::DeadLetter, NoteKind::Subscription] {
+        let prefix = format!("{name}/");
+        loop {
+            let notes = store.notes(log, kind, &prefix, "", AT_ONCE).await?;
+            if notes.is_empty() {
+                break;
+            }
+            store.keep_notes(log, kind, notes.into_iter().map(|(name, _)| (name, None)).collect()).await?;
+        }
+    }
+    store.keep_notes(log, NoteKind::Subscription, vec![(name.to_string(), None)]).await?;
+    store.forget_cursor(log, name).await
+}
+
+/// The name of a segment's note.
+pub(super) fn segment(name: &str, segment: u64) -> String {
+    format!("{name}/settled/{segment:020}")
+}
+
+/// The name of the note that an entry was put back.
+pub(in crate::events) fn again(name: &str, at: u64) -> String {
+    format!("{name}/again/{at:020}")
+}
+
+/// The name of a dead letter.
+pub(in crate::events) fn letter(name: &SubscriptionName, at: u64) -> String {
+    format!("{name}/{at:020}")
+}
+
+const AT_ONCE: usize = 1000;

@@ -1,0 +1,50 @@
+//! `POST …/events/{stream}/{ack|nack|extend}`: what a reader says of what it was leased.
+//!
+//! Invariants: an acknowledgement is answered with 200 when it is durable. Nobody speaks for another client's default
+//! subscription.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+
+use super::{Asked, LEASE};
+use crate::body::Body;
+use crate::flow::Served;
+use crate::flow::trail::Origin;
+use crate::headers;
+use crate::names::{Stream, SubscriptionName};
+use crate::refusal::Refusal;
+use crate::route::{Settle, Settling};
+use crate::routes::read_body;
+
+/// Answers with how many events it was that changed.
+///
+/// # Errors
+/// What the body or the subscription says.
+pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Served, Refusal> {
+    if !headers::is_plain_json(&asked.head.headers) {
+        return Err(Refusal::UnsupportedMediaType);
+    }
+    let body = read_body(asked.live, asked.body, asked.trail).await?;
+    let Settling { subscription, holding, time } = Settling::parse(&body, what)?;
+    let name = subscription.unwrap_or_else(|| SubscriptionName::from(&asked.payer.client));
+    if asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
+        return Err(Refusal::Forbidden);
+    }
+    let (events, app) = (&asked.gateway.events, &asked.app.id);
+    let changed = match what {
+        Settle::Ack => events.acknowledge(app, stream, &name, &holding).await?,
+        Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO))?,
+        Settle::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
+    };
+    let id = asked.trail.id();
+    // An id needs no escaping: see its module.
+    let body = format!(r#"{{"result":"success","request_id":"{id}","events":{changed}}}"#);
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let body = Body::from(Bytes::from(body));
+    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+}
