@@ -20,7 +20,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::app::Parts;
 use crate::body::Body;
+use crate::openapi;
 use crate::reload;
+use crate::route::query;
 
 /// How many quarantined responses of a log are shown.
 const QUARANTINE_SHOWN: usize = 20;
@@ -46,18 +48,31 @@ pub fn service<B: Send + 'static>(
 
 /// Answers one request on the operator's port.
 async fn answer<B>(parts: Arc<Parts>, request: Request<B>) -> Response<Body> {
+    match openapi::is_asked(request.method(), request.uri()) {
+        Ok(false) => {}
+        Ok(true) => return respond(StatusCode::OK, Content::Document),
+        Err(refused) => {
+            let (status, content) = refusal(refused.status(), &refused.detail());
+            return respond(status, content);
+        }
+    }
     let (status, content) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => (StatusCode::OK, Content::Json(json!({ "alive": true }))),
         (&Method::GET, "/readyz") => readiness(&parts),
         (&Method::GET, "/metrics") => (StatusCode::OK, Content::Text(metrics(&parts))),
         (&Method::GET, path) if path.starts_with("/admin/v1/") => {
             if allowed(&parts, request.headers()) {
-                about(&parts, path).await
+                match query::none(request.uri().query()) {
+                    Ok(()) => about(&parts, path).await,
+                    Err(refused) => refusal(refused.status(), &refused.detail()),
+                }
             } else {
                 refusal(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY")
             }
         }
-        (&Method::GET, _) => refusal(StatusCode::NOT_FOUND, "see /healthz, /readyz, /metrics and /admin/v1/"),
+        (&Method::GET, _) => {
+            refusal(StatusCode::NOT_FOUND, "see /openapi.json, /healthz, /readyz, /metrics and /admin/v1/")
+        }
         _ => refusal(StatusCode::METHOD_NOT_ALLOWED, "this port is read with GET"),
     };
     respond(status, content)
@@ -66,6 +81,8 @@ async fn answer<B>(parts: Arc<Parts>, request: Request<B>) -> Response<Body> {
 enum Content {
     Json(Value),
     Text(String),
+    /// The OpenAPI document.
+    Document,
     /// A file and its length.
     File(std::fs::File, u64),
 }
@@ -74,6 +91,7 @@ fn respond(status: StatusCode, content: Content) -> Response<Body> {
     let whole = |text: String| Body::from(Bytes::from(text));
     let (kind, body) = match content {
         Content::Json(value) => ("application/json", whole(value.to_string())),
+        Content::Document => ("application/json", Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()))),
         Content::Text(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
         Content::File(file, length) => ("application/octet-stream", Body::from_file(file, length)),
     };

@@ -32,6 +32,7 @@ use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
 use crate::task::{Kind, Tasks};
 use crate::tls::{ClientTrust, Tls, TlsError};
+use crate::webhooks::{self, Webhooks};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -54,6 +55,8 @@ pub struct Parts {
     pub events: Events,
     /// History and count.
     pub history: History,
+    /// Events pushed to those who asked for it.
+    pub webhooks: Webhooks,
     /// What a request may touch.
     pub gateway: Arc<Gateway>,
     /// The token issuer's keys.
@@ -84,6 +87,9 @@ pub enum BuildError {
     /// The token issuer's keys cannot be had from where the configuration says.
     #[error(transparent)]
     Jwks(#[from] jwks::BuildError),
+    /// A webhook cannot be what the configuration says.
+    #[error(transparent)]
+    Webhooks(#[from] webhooks::BuildError),
     /// TLS cannot be had from the files that `[server.tls]` names.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -104,6 +110,8 @@ struct Groups {
     front: Tasks,
     /// Pollers, retention, the saving of cursors.
     events: Tasks,
+    /// Webhooks.
+    webhooks: Tasks,
     /// What callers' requests and pollers still need while they end: resolvers, exchanges that outlive their callers.
     work: Tasks,
     /// The store's writer.
@@ -145,6 +153,7 @@ impl App {
         };
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
+        let webhooks = Webhooks::new(store.clone(), events.clone(), tasks.webhooks.clone(), time(), meters());
         let gateway = Gateway::new(
             Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics),
             egress.clone(),
@@ -163,6 +172,7 @@ impl App {
             egress,
             events,
             history,
+            webhooks,
             gateway,
             jwks,
             tls,
@@ -198,10 +208,18 @@ impl App {
         let Self { parts, listeners, admin, tasks } = self;
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
+        let pushed = match parts.webhooks.prepare(&config.apps) {
+            Ok(pushed) => pushed,
+            Err(why) => {
+                leave_as_found(&*parts.store, &parts.clock).await;
+                return Err(BuildError::from(why).into());
+            }
+        };
         if let Err(why) = parts.events.apply(&config.apps, &config.upstream).await {
             leave_as_found(&*parts.store, &parts.clock).await;
             return Err(BuildError::Store(why).into());
         }
+        parts.webhooks.commit(pushed);
         let shares = descriptors::share_out(config.server.max_connections, listeners.len());
         let (operator, own) = (
             admin::service(parts.clone()),
@@ -287,6 +305,7 @@ impl Groups {
         tokio::select! {
             () = self.front.failed().cancelled_owned() => {}
             () = self.events.failed().cancelled_owned() => {}
+            () = self.webhooks.failed().cancelled_owned() => {}
             () = self.work.failed().cancelled_owned() => {}
             () = self.store.failed().cancelled_owned() => {}
             () = self.admin.failed().cancelled_owned() => {}
@@ -294,7 +313,7 @@ impl Groups {
     }
 
     fn has_failed(&self) -> bool {
-        [&self.front, &self.events, &self.work, &self.store, &self.admin]
+        [&self.front, &self.events, &self.webhooks, &self.work, &self.store, &self.admin]
             .iter()
             .any(|group| group.failed().is_cancelled())
     }
@@ -306,9 +325,10 @@ impl Groups {
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         parts.draining.cancel();
         // Both at once: a reader that waits for events is answered while the pollers store their last reads.
-        let (connections, pollers) = tokio::join!(self.front.finish(grace), self.events.finish(grace));
-        if connections + pollers > 0 {
-            tracing::warn!(connections, pollers, "grace is over; cut");
+        let (connections, pollers, webhooks) =
+            tokio::join!(self.front.finish(grace), self.events.finish(grace), self.webhooks.finish(grace));
+        if connections + pollers + webhooks > 0 {
+            tracing::warn!(connections, pollers, webhooks, "grace is over; cut");
         }
         self.work.finish(Duration::ZERO).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
@@ -358,6 +378,7 @@ impl Parts {
         let tls = tls.map(|(tls, config)| tls.prepare(config).map(|live| (tls, live))).transpose()?;
         let config = &self.with_doors_as_bound(config);
         let keys = self.jwks.prepare(config.jwt.as_ref())?;
+        let pushed = self.webhooks.prepare(&config.apps)?;
         self.egress.apply(config)?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
             let old = self.config.load_full();
@@ -365,6 +386,7 @@ impl Parts {
             self.events.apply(&old.apps, &old.upstream).await?;
             return Err(why.into());
         }
+        self.webhooks.commit(pushed);
         self.history.apply(&config.apps, config.upstream.vendor);
         if let Some((tls, live)) = tls {
             tls.put_in_force(live);

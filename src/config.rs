@@ -15,6 +15,7 @@ pub mod show;
 mod tls;
 mod upstream;
 pub(crate) mod values;
+mod webhooks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
+pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom};
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,6 +171,8 @@ pub struct App {
     pub events: Events,
     /// `[apps.history]`.
     pub history: History,
+    /// `[[apps.webhooks]]`, names unique.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// One of an app's regions.
@@ -259,6 +263,9 @@ pub struct Events {
     pub retention_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
+    /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the order
+    /// in which they came.
+    pub order_window: Duration,
 }
 
 /// `[apps.history]`.
@@ -415,6 +422,7 @@ impl Default for Events {
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
             dedup_window: Duration::from_secs(600),
+            order_window: Duration::ZERO,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
 //! | `filter` | which events a reader wants |
+//! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
 //! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
@@ -40,8 +41,10 @@ mod poller;
 mod reader;
 mod retention;
 mod saver;
+mod sequencer;
 mod subscription;
 mod tail;
+mod waiting;
 mod witness;
 
 #[cfg(test)]
@@ -102,6 +105,7 @@ pub struct PollerStatus {
     pub reads: u64,
     pub events: u64,
     pub duplicates: u64,
+    pub late: u64,
     pub possible_losses: u64,
     pub last_read_at: Option<String>,
     pub last_error: Option<String>,

@@ -5,6 +5,7 @@
 //! | accept   | `listener.rs`     | `Conn`       | close; 400 and 431 for what is not HTTP                |
 //! | enter    | `admission.rs`    | `Entered`    | 503 when the gateway is full                          |
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
+//! | document | `openapi.rs`       | –            | 200 what may be asked, for anybody; 405                |
 //! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
@@ -31,6 +33,7 @@ use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers;
+use crate::openapi;
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;
@@ -80,6 +83,9 @@ async fn call(
         return Err(Refusal::bad(fault.to_string()));
     }
     live.hosts.check(head, conn.local)?;
+    if openapi::is_asked(&head.method, &head.uri)? {
+        return Ok(document(trail));
+    }
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
     trail.client(client.name());
     let grant = live.policy.grant(client);
@@ -96,6 +102,14 @@ async fn call(
         Kind::Count { query } => routes::count::ask(request, &query).await,
         Kind::Message { to, user, query } => routes::messages::forward(request, to, user, query).await,
     }
+}
+
+/// What may be asked here, for anybody.
+fn document(trail: &mut Trail) -> Served {
+    trail.document();
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
+    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
 }
 
 fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {

@@ -24,12 +24,12 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners) |
+//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
-//! | services | [`events`] [`history`] |
-//! | requests | [`identity`] [`policy`] [`route`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
+//! | services | [`events`] [`history`] [`webhooks`] |
+//! | requests | [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
 //! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
@@ -59,6 +59,7 @@ pub mod jwks;
 pub mod listener;
 pub mod metrics;
 pub mod names;
+pub mod openapi;
 pub mod order;
 pub mod policy;
 pub mod quota;
@@ -70,6 +71,7 @@ pub mod routes;
 pub mod secret;
 pub mod share;
 pub mod simulator;
+pub mod standard_webhooks;
 pub mod store;
 pub mod targets;
 pub mod task;
@@ -77,3 +79,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod vendor;
+pub mod webhooks;

@@ -65,6 +65,10 @@ labels! {
     ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
+    /// A webhook.
+    WebhookLabels { app, webhook }
+    /// What came of a webhook's try.
+    WebhookOutcomeLabels { app, webhook, outcome }
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
 }
@@ -93,6 +97,7 @@ pub struct Inner {
     pub quota_refused_by_vendor: Family<BucketLabels, Counter>,
     pub events_ingested: Family<SourceLabels, Counter>,
     pub events_duplicates: Family<SourceLabels, Counter>,
+    pub events_late: Family<SourceLabels, Counter>,
     pub events_overflow_suspected: Family<SourceLabels, Counter>,
     pub events_seconds_to_overflow: Family<SourceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub events_possible_loss: Family<LossLabels, Counter>,
@@ -126,6 +131,12 @@ pub struct Inner {
     pub jwt_tokens: Family<OutcomeLabels, Counter>,
     pub tls_handshakes: Family<OutcomeLabels, Counter>,
     pub tls_not_after: Family<HeldLabels, Gauge>,
+    pub webhook_attempts: Family<WebhookOutcomeLabels, Counter>,
+    pub webhook_attempt: Histograms<WebhookLabels>,
+    pub webhook_delivered: Family<WebhookLabels, Counter>,
+    pub webhook_dead_letters: Family<WebhookLabels, Counter>,
+    pub webhook_in_flight: Family<WebhookLabels, Gauge>,
+    pub webhook_disabled: Family<WebhookLabels, Gauge>,
 }
 
 impl std::ops::Deref for Metrics {
@@ -189,6 +200,11 @@ impl Metrics {
                 &mut r,
                 "events_duplicates",
                 "Events dropped because another region had returned them",
+            ),
+            events_late: add(
+                &mut r,
+                "events_late",
+                "Events that came later than the order window allows, appended out of order",
             ),
             events_overflow_suspected: add(
                 &mut r,
@@ -277,6 +293,16 @@ impl Metrics {
                 "tls_not_after_timestamp_seconds",
                 "When the certificate that callers are shown, or the first revocation list, runs out",
             ),
+            webhook_attempts: add(&mut r, "webhook_attempts", "Requests to webhooks, by what came of them"),
+            webhook_attempt: add_times(&mut r, "webhook_attempt_seconds", "How long requests to webhooks took"),
+            webhook_delivered: add(&mut r, "webhook_delivered", "Events that webhooks took"),
+            webhook_dead_letters: add(
+                &mut r,
+                "webhook_dead_letters",
+                "Events that went to a webhook's dead letters because it did not take them",
+            ),
+            webhook_in_flight: add(&mut r, "webhook_in_flight", "Requests to webhooks under way"),
+            webhook_disabled: add(&mut r, "webhook_disabled", "1 while a webhook is disabled"),
             registry: r,
         }))
     }

@@ -70,11 +70,35 @@ name!(
     /// A reader's place in a stream, shared by those who name it.
     SubscriptionName, 128, "_ - ."
 );
+name!(
+    /// An address that an app's events are pushed to.
+    WebhookName, 64, "_ - ."
+);
 
 impl From<&ClientName> for SubscriptionName {
     /// A client's default subscription has its name (both names obey one rule).
     fn from(client: &ClientName) -> Self {
         Self(client.0.clone())
+    }
+}
+
+impl From<&WebhookName> for SubscriptionName {
+    /// A webhook's own place in each of its streams. No caller's name holds a `$`.
+    fn from(webhook: &WebhookName) -> Self {
+        Self(format!("$webhook.{webhook}").into())
+    }
+}
+
+impl SubscriptionName {
+    /// A name as it is stored: a caller's, or one of the gateway's own.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse_stored(text: &str) -> Result<Self, BadName> {
+        match text.strip_prefix("$webhook.") {
+            Some(webhook) => WebhookName::parse(webhook).map(|webhook| Self::from(&webhook)),
+            None => Self::parse(text),
+        }
     }
 }
 

@@ -168,6 +168,7 @@ mod tests {
                 quota: config::Quota::default(),
                 events: config::Events::default(),
                 history: config::History::default(),
+                webhooks: Vec::new(),
             };
             policy.apps.insert(app(id), Arc::new(config));
         }

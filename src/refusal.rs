@@ -205,7 +205,7 @@ impl Refusal {
                 "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
             }
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
-            Self::NoSuchRoute => "there is nothing at this path".into(),
+            Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
             Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
             Self::RequestTimeout => "the request's body did not come in time".into(),

@@ -4,6 +4,7 @@
 //! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
+mod operations;
 mod path;
 pub(crate) mod query;
 pub mod target;
@@ -19,6 +20,7 @@ use crate::order::Payer;
 use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;
 
+pub use operations::Operation;
 pub use query::{Begin, EventsQuery, Explicit, Start};
 
 /// What a request asks for.

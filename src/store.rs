@@ -72,6 +72,8 @@ pub enum NoteKind {
     DeadLetter = 2,
     /// How far a webhook is with what it could not deliver.
     Webhook = 3,
+    /// Events that wait for their turn, and how many of them the log has.
+    Waiting = 4,
 }
 
 /// Stable storage for event logs, subscriptions' cursors, notes, quarantine and the record of clean stops.
@@ -91,6 +93,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends a batch and returns it with its place, once it is on stable storage.
     async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error>;
+
+    /// Appends batches, in this order, and keeps notes, in one step: all or none; durable on return. After an error no
+    /// batch is there, but the notes may be.
+    async fn append_with_notes(
+        &self,
+        log: &LogKey,
+        batches: Vec<NewBatch>,
+        kind: NoteKind,
+        notes: Vec<(String, Option<Bytes>)>,
+    ) -> Result<Vec<Arc<Batch>>, Error>;
 
     /// The batches that hold entries after `after`, oldest first, until at least `entries` entries after it are covered
     /// (or the log ends). The first batch may begin at or before `after`. Trimmed entries are skipped.

@@ -1,4 +1,4 @@
-//! Where a fetch may go whose address an operator wrote and a name server completes: key sets now, webhooks next.
+//! Where a fetch may go whose address an operator wrote and a name server completes: key sets and webhooks.
 //!
 //! Invariants:
 //! - The address that is judged is the address that is connected to: a name is resolved once for each connection, every
@@ -144,6 +144,15 @@ impl Guard {
             Some(kind) => Err(Refused::Address { host: host.to_owned(), address, kind }),
         }
     }
+}
+
+/// The last cause of a failed exchange: the one that says what happened.
+pub(crate) fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
 }
 
 /// Whether some reader takes this name for an IPv4 address: its last part is a number (WHATWG URL, "ends in a number").

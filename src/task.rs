@@ -23,6 +23,8 @@ pub enum Kind {
     Poller,
     /// Writes to the store. Panic: stop the gateway. Stop: last of all.
     StoreWriter,
+    /// Moves events whose turn has come into a log. Panic: stop the gateway. Stop: at once; what waits is stored.
+    Sequencer,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
     /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
@@ -33,13 +35,15 @@ pub enum Kind {
     Reload,
     /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
     KeyKeeper,
+    /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
+    Webhook,
     /// A part of the simulated vendor. Panic: log. Stop: at once.
     Simulator,
 }
 
 impl Kind {
     fn is_vital(self) -> bool {
-        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Reload)
+        matches!(self, Self::Accept | Self::Poller | Self::StoreWriter | Self::Sequencer | Self::Reload | Self::Webhook)
     }
 }
 

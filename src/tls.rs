@@ -1,5 +1,5 @@
 //! TLS of the callers' listeners: the certificate we show, the certificates we take, and how both change while
-//! connections live.
+//! connections live. And whom we trust when we are the client ([`Anchors`]).
 //!
 //! Invariants:
 //! - What is in force is one [`Live`], made whole from files that were read together and fit each other, or not made. It
@@ -15,8 +15,10 @@
 //! | --- | --- |
 //! | `material` | the files, read together, and what is made of them |
 //! | `revocation` | revocation lists: whole, signed by whom they say, not run out |
+//! | `anchors` | whom we trust when we are the client |
 //! | `trust` | whose certificates callers may show, asked at the handshake and at each request after |
 
+mod anchors;
 #[cfg(test)]
 pub(crate) mod made;
 mod material;
@@ -35,6 +37,7 @@ use rustls::ServerConfig;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::ServerTls;
 use crate::metrics::{HeldLabels, Metrics, OutcomeLabels};
+pub use anchors::{Anchors, AnchorsError};
 use material::Material;
 pub use trust::ClientTrust;
 

@@ -18,7 +18,6 @@ mod exchange;
 pub mod fuzzing;
 mod no_proxy;
 pub(crate) mod retry_after;
-mod tls;
 mod tunnel;
 mod way;
 
@@ -31,10 +30,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Signed;
+use crate::tls::{Anchors, AnchorsError};
 pub(crate) use body::{BodyFault, read_body};
 use connector::{Connector, Limits};
 pub(crate) use exchange::{Exchange, Fault};
@@ -75,11 +76,11 @@ pub enum BuildError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: AnchorsError,
     },
     /// The TLS library refuses its set-up.
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(AnchorsError),
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -112,14 +113,22 @@ impl Settings {
             proxy: config.proxy.clone(),
         })
     }
+
+    fn tls(&self) -> Result<ClientConfig, BuildError> {
+        match &self.ca_file {
+            None => Anchors::Public.client().map_err(BuildError::Tls),
+            Some((path, pem)) => {
+                Anchors::Beside(pem).client().map_err(|why| BuildError::BadAnchors { path: path.clone(), why })
+            }
+        }
+    }
 }
 
 impl Upstream {
     /// A pool without connections.
     pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
-        let anchors = settings.ca_file.as_ref().map(|(path, pem)| (path.as_path(), pem.as_slice()));
         let limits = Limits { timeout: settings.connect_timeout, oldest: age::OLDEST };
-        let (tls, proxy) = (tls::client(anchors)?, settings.proxy.clone());
+        let (tls, proxy) = (settings.tls()?, settings.proxy.clone());
         let connector = Connector::new(GaiResolver::new(), tls, limits, proxy, clock.clone());
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())

@@ -38,6 +38,18 @@ pub fn check(data: &[u8]) {
             }
         }
     }
+    if let Ok(uri) = format!("/v1/apps/a1/history?{text}").parse::<Uri>()
+        && let Ok(Route { kind: Kind::HistoryStream { query }, .. }) = Route::parse(&Method::GET, &uri)
+    {
+        match history::stream(&query) {
+            Ok(asked) => {
+                assert!(asked.limit > 0 && asked.offset == 0 && asked.filter.start <= asked.filter.end);
+                let known = ["source", "destination", "start_time", "end_time", "limit", "order", "cursor"];
+                assert!(query.iter().all(|(name, _)| known.contains(&name.as_str())), "{uri}");
+            }
+            Err(why) => assert!(why.to_string().len() < 1024, "{why}"),
+        }
+    }
     // Where no parameter may be, none is passed over.
     let fetch = format!("/dev/v2/project/a1/rtm/message/history/query/x?{text}").parse::<Uri>();
     if let Ok(uri) = fetch

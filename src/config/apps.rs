@@ -1,9 +1,11 @@
 //! `[[apps]]`: the vendor's App IDs, each with its credential, limits, events and history.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::document::{Node, Table};
 use super::load::Entry;
+use super::webhooks;
 use super::{App, Credential, Events, History, Limit, Quota, QuotaRule, Region};
 use crate::names::{AppId, BucketName, RegionName, Stream};
 use crate::secret::Secret;
@@ -11,6 +13,9 @@ use crate::vendor::Vendor;
 
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.
 const MOST_REQUESTS: u32 = 1_000_000;
+
+/// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
+const LONGEST_ORDER_WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     // None at all is a warning (`checks`): the shipped file is whole without an app, and so can be tried.
@@ -27,7 +32,6 @@ pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
 }
 
 fn app(t: &Table<'_>, vendor: Vendor) -> Entry<AppId, App> {
-    t.later(&["webhooks"]);
     let id = t.need("id", "Write the vendor's App ID").and_then(|n| n.name(AppId::parse));
     let regions = match t.take("regions") {
         Some(node) => regions(&node),
@@ -39,14 +43,23 @@ fn app(t: &Table<'_>, vendor: Vendor) -> Entry<AppId, App> {
     let quota = t.section("quota", quota);
     let events = t.section("events", events);
     let history = t.section("history", history);
+    let webhooks = webhooks::all(t, &events.streams);
     if let (Some(id), Some(Credential::Token { .. })) = (&id, &credential)
         && id.as_str().len() != 32
         && let Some(node) = t.take("id")
     {
         node.warn("is not 32 characters long, as a token's App ID is at the vendor", "Look at the vendor's console");
     }
-    let whole = id.clone().zip(regions).zip(credential);
-    let whole = whole.map(|((id, regions), credential)| App { id, regions, credential, quota, events, history });
+    let whole = id.clone().zip(regions).zip(credential).zip(webhooks);
+    let whole = whole.map(|(((id, regions), credential), webhooks)| App {
+        id,
+        regions,
+        credential,
+        quota,
+        events,
+        history,
+        webhooks,
+    });
     Entry { name: id, whole }
 }
 
@@ -194,7 +207,13 @@ fn events(t: &Table<'_>) -> Events {
         retention: t.or("retention", Node::duration, d.retention),
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
+        order_window: t.or("order_window", Node::duration_or_off, d.order_window),
     };
+    if events.order_window > LONGEST_ORDER_WINDOW
+        && let Some(node) = t.take("order_window")
+    {
+        node.fault::<()>("is longer than a minute", "Events wait as long before anyone sees them: write seconds");
+    }
     if t.sound()
         && events.poll_interval > events.poll_interval_idle
         && let Some(node) = t.take("poll_interval_idle").or_else(|| t.take("poll_interval"))

@@ -7,8 +7,8 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::{
-    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, QuotaRule, Server, ServerTls,
-    Upstream,
+    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, Patterns, QuotaRule, Retry,
+    Server, ServerTls, Upstream, Webhook,
 };
 use crate::names::BucketName;
 
@@ -134,7 +134,7 @@ fn write_jwt(page: &mut String, jwt: &Jwt) -> fmt::Result {
 }
 
 fn write_app(page: &mut String, app: &App) -> fmt::Result {
-    let App { id, regions, credential, quota, events, history } = app;
+    let App { id, regions, credential, quota, events, history, webhooks } = app;
     let regions = regions.iter().map(|region| {
         let base_url = region.base_url.to_string();
         format!("{{ name = {}, base_url = {} }}", quoted(&region.name), quoted(base_url.trim_end_matches('/')))
@@ -165,8 +165,31 @@ fn write_app(page: &mut String, app: &App) -> fmt::Result {
     writeln!(page, "retention = {}", duration(events.retention))?;
     writeln!(page, "retention_bytes = {}", size(events.retention_bytes))?;
     writeln!(page, "dedup_window = {}", duration(events.dedup_window))?;
+    writeln!(page, "order_window = {}", duration(events.order_window))?;
     writeln!(page, "[apps.history]\ndeadline = {}", duration(history.deadline))?;
-    writeln!(page, "handle_ttl = {}\nmax_limit = {}", duration(history.handle_ttl), history.max_limit)
+    writeln!(page, "handle_ttl = {}\nmax_limit = {}", duration(history.handle_ttl), history.max_limit)?;
+    webhooks.iter().try_for_each(|webhook| write_webhook(page, webhook))
+}
+
+fn write_webhook(page: &mut String, webhook: &Webhook) -> fmt::Result {
+    writeln!(page, "[[apps.webhooks]]\nname = {}\nurl = {}", quoted(&webhook.name), quoted(&webhook.url))?;
+    writeln!(page, "streams = {}", array(webhook.streams.iter().map(quoted)))?;
+    let Patterns { kinds, user_ids, group_ids } = &webhook.filter;
+    let named = [("type", kinds), ("user_id", user_ids), ("group_id", group_ids)];
+    let named = named.iter().filter(|(_, patterns)| !patterns.is_empty());
+    let named = named.map(|(key, patterns)| format!("{key} = {}", array(patterns.iter().map(quoted))));
+    writeln!(page, "filter = {{ {} }}", named.collect::<Vec<_>>().join(", "))?;
+    writeln!(page, "secrets = {}", array(webhook.secrets.iter().map(|_| REDACTED.to_owned())))?;
+    writeln!(page, "format = {}", quoted(webhook.format.as_str()))?;
+    writeln!(page, "max_in_flight = {}\ntimeout = {}", webhook.max_in_flight, duration(webhook.timeout))?;
+    let Retry { initial, max } = webhook.retry;
+    writeln!(page, "max_attempts = {}", webhook.max_attempts)?;
+    writeln!(page, "retry = {{ initial = {}, max = {} }}", duration(initial), duration(max))?;
+    writeln!(page, "from = {}", quoted(webhook.from.as_str()))?;
+    if let Some(file) = &webhook.ca_file {
+        writeln!(page, "ca_file = {}", quoted(file.display()))?;
+    }
+    writeln!(page, "allow_private_targets = {}", webhook.allow_private_targets)
 }
 
 fn write_client(page: &mut String, client: &Client) -> fmt::Result {
@@ -259,7 +282,7 @@ mod tests {
     use crate::config::load::from_text;
 
     /// Every kind of value, none at its default.
-    fn everything(secret: &str) -> String {
+    fn everything(secret: &str, signing: &str) -> String {
         let hash = |digit: &str| digit.repeat(64);
         format!(
             r#"
@@ -308,7 +331,20 @@ id = "one"
 regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu", base_url = "https://[::1]" }}]
 credential = {{ kind = "basic", api_key = {{ file = "{secret}" }}, api_secret = {{ file = "{secret}" }} }}
 quota = {{ messages = {{ share = "history_get" }}, user_events = {{ requests = 3, per = "90s" }} }}
-events = {{ streams = [], retention_bytes = "3MB", dedup_window = "0s" }}
+events = {{ streams = ["user_events"], retention_bytes = "3MB", dedup_window = "0s", order_window = "2s" }}
+[[apps.webhooks]]
+name = "crm.eu"
+url = "http://localhost:8000/hook?a=b"
+streams = ["user_events"]
+filter = {{ type = "Log*", user_id = ["a", "\"b"] }}
+secrets = [{{ file = "{signing}" }}]
+format = "batch"
+max_in_flight = 4
+timeout = "3s"
+max_attempts = 2
+retry = {{ initial = "1s", max = "90s" }}
+from = "latest"
+allow_private_targets = true
 [[apps]]
 id = "two"
 credential = {{ kind = "token", app_certificate = {{ file = "{secret}" }}, uid = "用户" }}
@@ -337,12 +373,17 @@ mode = "report"
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "hunter2").unwrap();
         let path = secret.path().to_str().unwrap();
-        let config = from_text(&everything(path), Path::new("x")).unwrap().config;
+        let signing = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(signing.path(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signing = signing.path().to_str().unwrap();
+        let config = from_text(&everything(path, signing), Path::new("x")).unwrap().config;
         let shown = toml(&config);
+        assert!(!shown.contains("whsec") && !shown.contains(signing), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
-        assert_eq!(shown.matches(REDACTED).count(), 6);
+        assert_eq!(shown.matches(REDACTED).count(), 7);
         let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
         again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
+        again = again.replace(&format!("secrets = [{REDACTED}]"), &format!("secrets = [{{ file = \"{signing}\" }}]"));
         again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
         assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
     }

@@ -44,6 +44,8 @@ impl Events {
                 None => self.open(&key, retention).await?,
             };
             let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
+            let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
+            log.set_order_window(orders.then_some(app.events.order_window), &self.0.tasks).await?;
             log.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
             log.set_retention(retention);
             logs.insert(key, log);

@@ -97,6 +97,12 @@ impl Receipt {
         claim.keep_before(at.0, left).then(|| Self(Some(claim)))
     }
 
+    /// Of entries that nobody has claimed.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self(None)
+    }
+
     /// The reader has all of it: the subscription's cursor moves.
     pub fn handed_over(self) {
         if let Some(claim) = self.0 {

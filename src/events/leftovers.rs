@@ -26,7 +26,7 @@ impl Entry {
         match self {
             Self::Unreadable(answer) => {
                 log.store.quarantine(&log.key, answer.clone()).await?;
-                Ok(Appended { kept: 0, duplicates: 0 })
+                Ok(Appended::default())
             }
             Self::Batch(batch) => log.append(batch).await,
         }
@@ -50,9 +50,7 @@ impl Leftovers {
         loop {
             let Some((log, entry)) = lock(&self.0).front().cloned() else { return Ok(()) };
             let unseen = log.catch_up().await?;
-            let is_stored = |new: &NewBatch| {
-                unseen.iter().any(|batch| batch.received_at == new.received_at && batch.region == new.region)
-            };
+            let is_stored = |new: &NewBatch| unseen.contains(&(new.received_at, new.region.clone()));
             if !matches!(&entry, Entry::Batch(new) if is_stored(new)) {
                 entry.store(&log).await?;
             }

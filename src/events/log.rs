@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
 use super::saver::Saver;
+use super::sequencer::Sequencer;
 use super::subscription::Subscription;
 use super::tail::Tail;
+use super::waiting::Waiting;
 use super::witness::Witness;
 use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
-use crate::names::{ClientName, SubscriptionName};
+use crate::names::{ClientName, RegionName, SubscriptionName};
 use crate::share;
 use crate::store::{Batch, Content, Error, EventText, LogKey, NewBatch, Sequence, Store};
 
@@ -34,13 +36,22 @@ pub(super) struct Log {
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
-    /// Held while appending. `None` while there is but one region.
-    writer: tokio::sync::Mutex<Option<Dedup>>,
+    /// Held while appending.
+    pub(super) writer: tokio::sync::Mutex<Writer>,
+    pub(super) sequencer: Sequencer,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
     /// How many subscriptions each client has begun since the start.
     begun: Mutex<HashMap<ClientName, usize>>,
     saver: Saver,
     retention: Mutex<Retention>,
+}
+
+/// What stands between the pollers and the log. Both `None` while there is but one region.
+#[derive(Default)]
+pub(super) struct Writer {
+    pub(super) dedup: Option<Dedup>,
+    /// What waits for its turn, when there is an `order_window`.
+    pub(super) waiting: Option<Waiting>,
 }
 
 /// How much a log keeps.
@@ -51,12 +62,14 @@ pub(super) struct Retention {
 }
 
 /// What became of an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Appended {
     /// Entries stored.
     pub(super) kept: u64,
     /// Events dropped because another region had returned them.
     pub(super) duplicates: u64,
+    /// Events that came after later ones of other regions had gone into the log.
+    pub(super) late: u64,
 }
 
 impl Log {
@@ -91,7 +104,8 @@ impl Log {
             witness,
             tail: Mutex::new(tail),
             next: watch::Sender::new(next),
-            writer: tokio::sync::Mutex::new(None),
+            writer: tokio::sync::Mutex::default(),
+            sequencer: Sequencer::default(),
             subscriptions,
             begun: Mutex::default(),
             saver,
@@ -99,26 +113,41 @@ impl Log {
         }))
     }
 
-    /// Appends a batch, less what another region had returned already. Its entries are seen once they are stored.
+    /// Appends a batch, less what another region had returned already; or keeps it for its turn. Its entries are seen once
+    /// they are stored.
     ///
     /// # Errors
     /// When the store fails: nothing has changed, and the same append may be tried again.
     pub(super) async fn append(&self, new: &NewBatch) -> Result<Appended, Error> {
         let mut writer = self.writer.lock().await;
-        let (Some(dedup), Content::Events(events)) = (writer.as_mut(), &new.content) else {
-            self.publish(self.store.append(&self.key, new.clone()).await?);
-            return Ok(Appended { kept: new.content.len() as u64, duplicates: 0 });
+        let Writer { dedup, waiting } = &mut *writer;
+        let (Some(dedup), Content::Events(events)) = (dedup, &new.content) else {
+            let late = self.store_new(waiting.as_mut(), new).await?;
+            return Ok(Appended { kept: new.content.len() as u64, duplicates: 0, late });
         };
         let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
         let fresh = dedup.fresh(&new.region, &prints, self.clock.now());
         let kept = if fresh.iter().all(|&fresh| fresh) { Some(events.clone()) } else { only(events, &fresh) };
-        let kept_count = kept.as_ref().map_or(0, |kept| kept.len() as u64);
+        let mut appended = Appended { duplicates: events.len() as u64, ..Appended::default() };
         if let Some(kept) = kept {
+            appended.kept = kept.len() as u64;
+            appended.duplicates -= appended.kept;
             let new = NewBatch { content: Content::Events(kept), ..new.clone() };
-            self.publish(self.store.append(&self.key, new).await?);
+            appended.late = self.store_new(waiting.as_mut(), &new).await?;
         }
         dedup.record(&new.region, &prints, self.clock.now());
-        Ok(Appended { kept: kept_count, duplicates: events.len() as u64 - kept_count })
+        Ok(appended)
+    }
+
+    /// Stores a batch at the log's end, or where it waits. Returns how many of its events are late.
+    async fn store_new(&self, waiting: Option<&mut Waiting>, new: &NewBatch) -> Result<u64, Error> {
+        match waiting {
+            Some(waiting) => self.take_in(waiting, new).await,
+            None => {
+                self.publish(self.store.append(&self.key, new.clone()).await?);
+                Ok(0)
+            }
+        }
     }
 
     /// Turns dropping of other regions' events on (with what the log says was seen), off, or changes its window.
@@ -127,9 +156,9 @@ impl Log {
     /// When the store fails; then nothing has changed.
     pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
         let mut writer = self.writer.lock().await;
-        match (window, writer.as_mut()) {
+        match (window, writer.dedup.as_mut()) {
             (Some(window), Some(dedup)) => dedup.set_window(window),
-            (None, _) => *writer = None,
+            (None, _) => writer.dedup = None,
             (Some(window), None) => {
                 let mut dedup = Dedup::new(window);
                 let since = self.store.first_since(&self.key, self.witness.older_than(window)).await?.0;
@@ -145,7 +174,12 @@ impl Log {
                         dedup.replay(batch, now.checked_sub(age).unwrap_or(now));
                     }
                 }
-                *writer = Some(dedup);
+                for (batch, events) in writer.waiting.iter().flat_map(Waiting::not_taken) {
+                    let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(event)).collect();
+                    let (now, age) = (self.clock.now(), self.witness.age(batch.received_at, window));
+                    dedup.record(&batch.region, &prints, now.checked_sub(age).unwrap_or(now));
+                }
+                writer.dedup = Some(dedup);
             }
         }
         Ok(())
@@ -169,12 +203,12 @@ impl Log {
     }
 
     /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
-    /// Returns that.
+    /// Returns when and where that was read.
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn catch_up(&self) -> Result<Vec<Arc<Batch>>, Error> {
-        let _writer = self.writer.lock().await;
+    pub(super) async fn catch_up(&self) -> Result<Vec<(UnixMillis, RegionName)>, Error> {
+        let mut writer = self.writer.lock().await;
         let known = self.range().1;
         let unseen = usize::try_from(self.store.log_state(&self.key).await?.next.0.saturating_sub(known));
         let batches = match unseen {
@@ -182,7 +216,11 @@ impl Log {
             _ => self.store.read(&self.key, Sequence(known - 1), unseen.unwrap_or(usize::MAX)).await?,
         };
         batches.iter().for_each(|batch| self.publish(Arc::clone(batch)));
-        Ok(batches)
+        let mut unseen: Vec<_> = batches.iter().map(|batch| (batch.received_at, batch.region.clone())).collect();
+        if let Some(waiting) = &mut writer.waiting {
+            unseen.extend(self.look_again(waiting).await?);
+        }
+        Ok(unseen)
     }
 
     /// All before `earliest` is gone from the store.
@@ -283,7 +321,7 @@ impl Log {
         Ok(self.store.first_since(&self.key, time).await?.0)
     }
 
-    fn publish(&self, batch: Arc<Batch>) {
+    pub(super) fn publish(&self, batch: Arc<Batch>) {
         let next = {
             let mut tail = lock(&self.tail);
             tail.push(batch);

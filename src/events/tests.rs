@@ -3,6 +3,7 @@
 mod embedded;
 mod faults;
 pub(super) mod memory_store;
+mod ordering;
 mod polling;
 mod reading;
 mod subscribing;
@@ -145,6 +146,7 @@ pub(super) fn config(regions: &[&str]) -> config::App {
         quota: config::Quota::default(),
         events: config::Events { streams: vec![STREAM], ..config::Events::default() },
         history: config::History::default(),
+        webhooks: Vec::new(),
     }
 }
 

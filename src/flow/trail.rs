@@ -126,6 +126,11 @@ impl Trail {
         self.app = exists.then(|| route.app.clone());
     }
 
+    /// The document of what may be asked is.
+    pub(super) fn document(&mut self) {
+        self.route = "openapi";
+    }
+
     /// It is in hand from now on, to the end of its answer.
     pub fn admitted(&mut self, in_hand: InHand) {
         if let (Some(reason), Some(client)) = (in_hand.would_refuse(), &self.client) {

@@ -3,14 +3,14 @@
 //! Invariant: only what the service itself calls is called here; nothing is decided.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::Error;
 use super::pager::{Page, Pager, Pages};
-use super::query;
+use super::{cursor, query};
+use crate::names::AppId;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.
@@ -64,6 +64,23 @@ pub fn count(query: &[(String, String)]) -> Result<Filter, Error> {
     query::parse_count(query)
 }
 
+/// Reads a stream's parameters, and its cursor when it has one.
+///
+/// # Errors
+/// What they are refused for.
+pub fn stream(query: &[(String, String)]) -> Result<Understood, Error> {
+    let (query, cursor) = query::parse_stream(query)?;
+    if let Some(text) = cursor {
+        cursor::read(
+            text,
+            cursor::question(&AppId::parse("a1").map_err(|_| Error::NoSuchHandle)?, &query),
+            query.direction,
+        )?;
+    }
+    let query::Query { filter, offset, limit, direction } = query;
+    Ok(Understood { filter, offset, limit, direction })
+}
+
 struct Still {
     messages: u64,
     sent: Mutex<Vec<PageQuery>>,
@@ -75,6 +92,6 @@ impl Pages for Still {
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
         let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
-        Ok(Page { texts, waited: Duration::ZERO })
+        Ok(Page { texts, ..Page::default() })
     }
 }

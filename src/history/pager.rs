@@ -26,6 +26,7 @@
 //! dropped pager asks for nothing more.
 
 mod flight;
+mod pace;
 mod run;
 mod sweep;
 #[cfg(test)]
@@ -72,7 +73,9 @@ const THIN: u32 = 2;
 pub(super) struct Page {
     /// The messages' own texts.
     pub(super) texts: Vec<Bytes>,
-    /// How long its orders waited for seats of the quota.
+    /// How long it took.
+    pub(super) took: Duration,
+    /// How much of that its orders waited for seats of the quota.
     pub(super) waited: Duration,
 }
 
@@ -117,7 +120,7 @@ impl Series {
     /// A series whose first page is at that offset.
     fn new(filter: Filter, offset: u64, overlap: usize) -> Self {
         let reach = offset.saturating_add(overlap as u64);
-        Self { filter, reach, overlap, flight: Flight::new(), calm: 0, trouble: 0, thin: 0 }
+        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, thin: 0 }
     }
 
     /// Another series in its place. What is under way is given up; how much may be is known.
@@ -337,7 +340,7 @@ impl<P: Pages> Pager<P> {
     fn poll_series(&mut self, cx: &mut Context<'_>) -> bool {
         let series = &mut self.series;
         while series.flight.is_empty()
-            || (series.flight.has_room() && self.left > series.flight.len() * series.stride())
+            || (self.left > series.flight.len() * series.stride() && series.flight.has_room(cx))
         {
             let offset = series.reach.saturating_sub(series.overlap as u64);
             series.reach = offset.saturating_add(PAGE as u64);

@@ -81,7 +81,7 @@ enum Handle {
 impl Pages for Resolver {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let mut why = "";
-        let mut waited = Duration::ZERO;
+        let (began, mut waited) = (self.clock.now(), Duration::ZERO);
         for creation in 0..CREATIONS {
             if creation > 0 {
                 self.metrics.history_recreated.get_or_create(&AppLabels { app: self.app.to_string() }).inc();
@@ -91,7 +91,7 @@ impl Pages for Resolver {
             }
             let (handle, region) = self.create(&query, &mut waited).await?;
             match self.fetch(handle, region, &mut waited).await? {
-                Handle::Gave(texts) => return Ok(Page { texts, waited }),
+                Handle::Gave(texts) => return Ok(Page { texts, took: self.clock.now() - began, waited }),
                 Handle::Died(reason) => why = reason,
             }
             tracing::debug!(app = %self.app, why, "a history query's handle died");

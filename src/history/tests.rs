@@ -34,6 +34,7 @@ fn app(id: &str) -> config::App {
         quota: Quota::default(),
         events: config::Events::default(),
         history: config::History::default(),
+        webhooks: Vec::new(),
     }
 }
 

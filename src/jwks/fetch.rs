@@ -13,11 +13,7 @@ use hyper::{HeaderMap, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -25,8 +21,9 @@ use super::set::{BadSet, KeySet};
 use super::source::BuildError;
 use crate::config::JwksUrl;
 use crate::secret::{SecretError, SecretSource};
-use crate::targets::{self, Guard};
+use crate::targets::{self, Guard, innermost};
 use crate::task::Tasks;
+use crate::tls::Anchors;
 use crate::upstream::{BodyFault, read_body};
 
 /// All of a fetch.
@@ -81,7 +78,7 @@ impl Fetcher {
         let guard = Guard::new(settings.allow_private_targets);
         guard.judge(&settings.url)?;
         let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(anchors)?)
+            .with_tls_config(Anchors::or_public(anchors).client().map_err(BuildError::BadAnchors)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(targets::Connector::new(guard, CONNECT));
@@ -110,7 +107,11 @@ impl Fetcher {
         if let Some(token) = &self.token {
             headers.insert(AUTHORIZATION, bearer(token, tasks).await?);
         }
-        let answer = self.client.request(request).await.map_err(|error| FetchError::Unreachable(innermost(&error)))?;
+        let answer = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| FetchError::Unreachable(innermost(&error).to_string()))?;
         let status = answer.status();
         if status.is_redirection() {
             return Err(FetchError::Redirected(status.as_u16()));
@@ -136,39 +137,6 @@ async fn bearer(token: &SecretSource, tasks: &Tasks) -> Result<HeaderValue, Fetc
     let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Trusts the anchors of the file, or the public ones.
-fn tls(anchors: Option<&[u8]>) -> Result<ClientConfig, BuildError> {
-    let bad = |why: String| BuildError::BadAnchors(why);
-    let mut roots = RootCertStore::empty();
-    match anchors {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|e| bad(format!("not PEM: {e}")))?;
-                roots.add(certificate).map_err(|e| bad(format!("holds a certificate that cannot be used: {e}")))?;
-            }
-            if roots.is_empty() {
-                return Err(bad("holds no certificate".into()));
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| BuildError::Tls(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
-}
-
-/// The last cause of an error: the one that says what happened.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 /// `max-age` of a `Cache-Control`; zero for an answer that is not to be kept.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::set::BadSet;
 use crate::config::{JwksUrl, JwtKeys};
+use crate::tls::AnchorsError;
 
 /// Where keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +31,10 @@ pub enum BuildError {
     BadSet(#[from] BadSet),
     /// `jwks_ca_file` holds no certificate, or one that cannot be used.
     #[error("identity.jwt.jwks_ca_file: {0}")]
-    BadAnchors(String),
+    BadAnchors(AnchorsError),
     /// `jwks_url` may not be fetched.
     #[error("identity.jwt.jwks_url: {0}")]
     Target(#[from] crate::targets::Refused),
-    /// The TLS library refuses its set-up.
-    #[error("TLS: {0}")]
-    Tls(String),
 }
 
 impl Source {

@@ -191,7 +191,7 @@ impl Patterns {
 }
 
 /// Refuses any parameter.
-pub(super) fn none(query: Option<&str>) -> Result<(), Refusal> {
+pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
     match pairs(query)?.first() {
         None => Ok(()),
         Some((name, _)) => Err(unknown(name)),

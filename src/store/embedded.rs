@@ -240,7 +240,24 @@ impl Store for EmbeddedStore {
                 self.metrics.store_append.observe(began.elapsed().as_secs_f64());
                 Ok(batch)
             }
-            Done::Saved | Done::Trimmed { .. } => Err(panicked()),
+            Done::AllStored(_) | Done::Saved | Done::Trimmed { .. } => Err(panicked()),
+        }
+    }
+
+    async fn append_with_notes(
+        &self,
+        log: &LogKey,
+        batches: Vec<NewBatch>,
+        kind: NoteKind,
+        notes: Vec<(String, Option<Bytes>)>,
+    ) -> Result<Vec<Arc<Batch>>, Error> {
+        let began = self.clock.now();
+        match self.change(log, Change::AppendWithNotes(batches, kind, notes)).await? {
+            Done::AllStored(batches) => {
+                self.metrics.store_append.observe(began.elapsed().as_secs_f64());
+                Ok(batches)
+            }
+            Done::Stored(_) | Done::Saved | Done::Trimmed { .. } => Err(panicked()),
         }
     }
 

@@ -16,6 +16,7 @@ use super::BoxError;
 use super::no_proxy::NoProxy;
 use super::tunnel::{self, TunnelError};
 use crate::config::Proxy;
+use crate::targets::innermost;
 
 /// Connects to a host over `C`, which makes TCP connections.
 #[derive(Clone)]
@@ -54,17 +55,9 @@ where
         };
         let connecting = self.tcp.call(proxy.0.url.clone());
         Box::pin(async move {
-            let tcp = connecting.await.map_err(|error| TunnelError::Unreachable(innermost(error.into())))?;
+            let unreachable = |error: BoxError| TunnelError::Unreachable(innermost(&*error).to_string());
+            let tcp = connecting.await.map_err(|error| unreachable(error.into()))?;
             Ok(tunnel::open(tcp, &proxy.0, &to).await?)
         })
     }
-}
-
-/// The innermost cause tells most.
-fn innermost(error: BoxError) -> String {
-    let mut cause: &dyn std::error::Error = &*error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }

@@ -1,6 +1,8 @@
 //! Events through the real egress and the real store, against the simulated vendor: whatever the vendor handed over
 //! whole is in the log, once, in order and byte for byte, and what it lost is marked.
 
+mod regions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +31,11 @@ struct Rig {
 
 impl Rig {
     async fn start(sim: &Sim, folder: &std::path::Path) -> Self {
+        Self::start_with(config(&[sim], folder), folder).await
+    }
+
+    async fn start_with(config: Config, folder: &std::path::Path) -> Self {
         let (clock, metrics, work, writer) = (Clock::system(), Metrics::new(), Tasks::new(), Tasks::new());
-        let config = config(sim, folder);
         let store = EmbeddedStore::open(folder.join("data"), writer.clone(), clock.clone(), metrics.clone());
         let store: Arc<dyn Store> = store.await.unwrap();
         let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
@@ -69,16 +74,18 @@ impl Rig {
     }
 }
 
-fn config(sim: &Sim, folder: &std::path::Path) -> Config {
+fn config(regions: &[&Sim], folder: &std::path::Path) -> Config {
     let secret = |name: &str| {
         std::fs::write(folder.join(name), name).unwrap();
         SecretSource::File(folder.join(name))
     };
     let limit = Limit { requests: READS_A_SECOND.try_into().unwrap(), per: Duration::from_secs(1) };
+    let region =
+        |sim: &&Sim| Region { name: RegionName::parse(sim.name()).unwrap(), base_url: sim.base_url().parse().unwrap() };
     let mut config = Config::default();
     config.apps = vec![App {
         id: AppId::parse(APP).unwrap(),
-        regions: vec![Region { name: RegionName::parse("cn").unwrap(), base_url: sim.base_url().parse().unwrap() }],
+        regions: regions.iter().map(region).collect(),
         credential: Credential::Basic { api_key: secret("key"), api_secret: secret("secret") },
         quota: Quota { user_events: QuotaRule::Own(limit), ..Quota::default() },
         events: rtm_gateway::config::Events {
@@ -88,16 +95,19 @@ fn config(sim: &Sim, folder: &std::path::Path) -> Config {
             ..rtm_gateway::config::Events::default()
         },
         history: rtm_gateway::config::History::default(),
+        webhooks: Vec::new(),
     }];
     config
 }
 
-async fn simulator() -> Sim {
+fn app() -> simulator::App {
     let limits =
         Limits::default().with(STREAM.bucket(), simulator::Limit::per_second(READS_A_SECOND.try_into().unwrap()));
-    let app =
-        simulator::App::new(APP).basic("key", "secret").limits(limits).rules(|rules| rules.unknown_members = true);
-    Sim::start(app).await.unwrap()
+    simulator::App::new(APP).basic("key", "secret").limits(limits).rules(|rules| rules.unknown_members = true)
+}
+
+async fn simulator() -> Sim {
+    Sim::start(app()).await.unwrap()
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ impl Rig {
             quota: Quota::default(),
             events: rtm_gateway::config::Events::default(),
             history: rtm_gateway::config::History::default(),
+            webhooks: Vec::new(),
         }];
         let (clock, metrics, tasks) = (Clock::system(), Metrics::new(), Tasks::new());
         let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &tasks).unwrap();

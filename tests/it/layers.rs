@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first. A new module must be given its place here.
 const TIERS: [(&str, &[&str]); 8] = [
-    ("kernel", &["clock", "conn", "secret", "names", "share", "targets", "task", "metrics"]),
+    ("kernel", &["clock", "conn", "secret", "names", "share", "standard_webhooks", "targets", "task", "metrics"]),
     ("facts", &["order", "vendor", "config", "telemetry"]),
     ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),
     ("egress", &["egress"]),
-    ("services", &["events", "history"]),
+    ("services", &["events", "history", "webhooks"]),
     (
         "requests",
         &[
@@ -18,6 +18,7 @@ const TIERS: [(&str, &[&str]); 8] = [
             "identity",
             "policy",
             "route",
+            "openapi",
             "routes",
             "gateway",
             "flow",

@@ -19,6 +19,8 @@ pub(crate) struct Plants {
     pub(crate) cookie: String,
     pub(crate) jwt: String,
     pub(crate) proxy_password: String,
+    /// What follows `whsec_`.
+    pub(crate) webhook_key: String,
     /// Read off what the vendor received.
     minted: Mutex<Vec<String>>,
 }
@@ -40,6 +42,7 @@ impl Plants {
             cookie: random(32),
             jwt: format!("eyJhbGciOiJSUzI1NiJ9.{}.{}", random(60), random(80)),
             proxy_password: random(24),
+            webhook_key: random(32),
             minted: Mutex::default(),
         }
     }
@@ -71,6 +74,7 @@ impl Plants {
             plant("cookie", &self.cookie),
             plant("JWT, but for its head", jwt),
             plant("proxy password", &self.proxy_password),
+            plant("webhook's key", &self.webhook_key),
         ];
         let minted = self.minted.lock().unwrap();
         assert!(!minted.is_empty(), "no minted token was seen");

@@ -136,6 +136,7 @@ impl Home {
         fs::write(home.path("secret"), format!("{}\n", plants.api_secret)).unwrap();
         fs::write(home.path("certificate"), &plants.certificate).unwrap();
         fs::write(home.path("lost"), &plants.lost_secret).unwrap();
+        fs::write(home.path("webhook"), format!("whsec_{}\n", plants.webhook_key)).unwrap();
         fs::write(home.path("ca.pem"), &vendors.authority).unwrap();
         fs::write(home.config(), home.text(plants, vendors)).unwrap();
         home
@@ -167,6 +168,12 @@ impl Home {
         let token =
             format!("kind = \"token\"\napp_certificate = {{ file = \"{dir}/certificate\" }}\nuid = \"gateway\"");
         let events = "[apps.events]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"";
+        // To the vendor, which refuses what is sent there.
+        let webhook = format!(
+            "[[apps.webhooks]]\nname = \"crm\"\nurl = \"{}/hook\"\nsecrets = [{{ file = \"{dir}/webhook\" }}]\n\
+             retry = {{ initial = \"50ms\", max = \"1s\" }}\nmax_in_flight = 4\nallow_private_targets = true\n",
+            vendors.calm.base_url()
+        );
         let quiet = "[apps.events]\nstreams = []";
         let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"";
         let tight = "messages = { requests = 1, per = \"1h\" }\n";
@@ -184,7 +191,7 @@ impl Home {
                  [store]\npath = \"{dir}/data\"\n[upstream]\nconnect_timeout = \"700ms\"\nrequest_timeout = \"700ms\"\n\
                  ca_file = \"{dir}/ca.pem\"\n[upstream.breaker]\nfailures = 0\n"
             ),
-            app(BASIC, &plain, &basic("secret"), events),
+            app(BASIC, &plain, &basic("secret"), &format!("{events}\n{webhook}")),
             app("tight-app", &calm, &basic("secret"), &format!("{tight}{short}")),
             app("lost-app", &calm, &basic("lost"), quiet),
             app("away-app", "http://127.0.0.1:9", &basic("secret"), quiet),

@@ -78,7 +78,7 @@ async fn after_many_kills_every_stored_event_was_delivered_in_order_and_none_bef
 }
 
 /// All events that are stored, by cursor, moving nothing.
-async fn whole_log(gateway: &Gateway) -> Vec<String> {
+pub(crate) async fn whole_log(gateway: &Gateway) -> Vec<String> {
     let mut reader = gateway.caller("two").await;
     let mut all = Vec::new();
     // A subscription that starts at the earliest names the first cursor.

@@ -16,6 +16,10 @@ mod descriptors;
 mod full_disk;
 mod gateway;
 mod kill;
+#[path = "../it/webhooks/receiver.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod receiver;
 mod reload;
 mod stop;
 mod storage;
+mod webhooks;

@@ -18,6 +18,7 @@ fn turned_on(dir: &Path) -> String {
     std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
     super::tests::write_key(&dir.join("server.key"), &made.signing_key);
     std::fs::write(dir.join("crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
+    std::fs::write(dir.join("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     std::fs::write(dir.join("jwks.json"), "{\"keys\":[]}").unwrap();
     let on = |line: &str| match line.strip_prefix('#') {
         Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_alphabetic()) => key.to_owned(),
@@ -34,6 +35,8 @@ fn turned_on(dir: &Path) -> String {
         .replace("\"certs/client-crl.pem\"", &path("crl.pem"))
         .replace("\"certs/jwks.json\"", &path("jwks.json"))
         .replace("\"/run/secrets/proxy-password\"", &path("secret"))
+        .replace("\"/run/secrets/crm-webhook\"", &path("signing"))
+        .replace("\"certs/crm-ca.pem\"", &path("ca.pem"))
         .replace("listen = [\"127.0.0.1:8080\"]", "listen = [\"127.0.0.1:8080\", \"unix:/tmp/gateway.sock\"]")
 }
 
@@ -54,7 +57,7 @@ fn its_examples_load_once_turned_on_and_show_the_defaults() {
     let loaded = from_text(&turned_on(dir.path()), Path::new("gateway.toml")).unwrap();
     assert_eq!(loaded.warnings, []);
     let of = |name: &str| dir.path().join(name);
-    let named = ["ca.pem", "crl.pem", "jwks.json", "secret", "server.key"].map(of);
+    let named = ["ca.pem", "crl.pem", "jwks.json", "secret", "server.key", "signing"].map(of);
     assert_eq!(loaded.files, [&named[..], &["gateway.toml".into()]].concat());
     let app = &loaded.config.apps[0];
     assert_eq!((app.quota, &app.events, &app.history), (Quota::default(), &Events::default(), &History::default()));
@@ -125,7 +128,11 @@ fn a_secret_pasted_in_place_of_any_value_is_not_repeated() {
 fn is_one_of_several(key: &str) -> bool {
     let (parent, last) = key.rsplit_once('.').unwrap_or(("", key));
     match last {
-        "env" | "file" => parent.starts_with("apps.credential.") || parent == "upstream.proxy_password",
+        "env" | "file" => {
+            parent.starts_with("apps.credential.")
+                || parent == "apps.webhooks.secrets"
+                || parent == "upstream.proxy_password"
+        }
         "requests" | "per" | "share" => parent.starts_with("apps.quota."),
         "jwks_url" => parent == "identity.jwt",
         _ => false,

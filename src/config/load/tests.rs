@@ -70,6 +70,48 @@ fn the_smallest_configuration_loads() {
 }
 
 #[test]
+fn each_fault_of_a_webhook_names_its_key_its_line_and_its_mend() {
+    let place = Place::new();
+    for (name, text) in [("hook", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), ("short", "whsec_AAAA")] {
+        std::fs::write(place.0.path().join(name), text).unwrap();
+    }
+    let (secret, short) = (place.file("hook"), place.file("short"));
+    let good = format!("name = \"crm\"\nurl = \"https://crm\"\nsecrets = [{secret}]");
+    let whole = place.config("", &format!("[[apps.webhooks]]\n{good}"), "");
+    let webhook = from_text(&whole, Path::new("g")).unwrap().config.apps[0].webhooks[0].clone();
+    assert_eq!((webhook.streams.len(), webhook.max_in_flight, webhook.max_attempts), (2, 1, 10));
+    for (lines, key, line, word) in [
+        ("name = \"crm\"\nurl = \"https://crm\"", "secrets", 5, "always signed"),
+        ("name = \"crm\"\nurl = \"https://crm\"\nsecrets = []", "secrets", 8, "1 to 8"),
+        ("name = \"crm\"\nurl = \"https://crm\"\nsecrets = [$SHORT]", "secrets[0]", 8, "24 to 64"),
+        ("name = \"crm\"\nurl = \"https://crm\"\nsecrets = [$SECRET]", "secrets[0]", 8, "whsec_"),
+        ("name = \"a/b\"\nurl = \"https://crm\"\nsecrets = [$HOOK]", "name", 6, "1 to 64"),
+        ("name = \"crm\"\nurl = \"ftp://crm\"\nsecrets = [$HOOK]", "url", 7, "https://"),
+        ("name = \"crm\"\nurl = \"https://u:p@crm\"\nsecrets = [$HOOK]", "url", 7, "without user"),
+        ("name = \"crm\"\nurl = \"http://127.0.0.1:1\"\nsecrets = [$HOOK]", "url", 7, "allow_private_targets"),
+        ("name = \"crm\"\nurl = \"https://169.254.169.254\"\nsecrets = [$HOOK]", "url", 7, "link-local"),
+        ("$GOOD\nstreams = [\"events\"]", "streams[0]", 9, "one of"),
+        ("$GOOD\nformat = \"json\"", "format", 9, "structured"),
+        ("$GOOD\nmax_in_flight = 0", "max_in_flight", 9, "1 to"),
+        ("$GOOD\nmax_attempts = 0", "max_attempts", 9, "1 to"),
+        ("$GOOD\nretry = { initial = \"2h\" }", "retry.initial", 9, "grow"),
+        ("$GOOD\nretrys = 5", "retrys", 9, "`retry`"),
+        ("$GOOD\nfilter = { kind = \"Login\" }", "filter.kind", 9, "Known here"),
+        ("$GOOD\nca_file = \"/no/such.pem\"", "ca_file", 9, "cannot be read"),
+    ] {
+        let lines = lines.replace("$GOOD", &good).replace("$HOOK", &secret).replace("$SHORT", &short);
+        let text = place.config("", &format!("[[apps.webhooks]]\n{lines}"), "");
+        refused(&place, &text, &format!("apps[0].webhooks[0].{key}"), line, word);
+    }
+    let two = place.config("", &format!("[[apps.webhooks]]\n{good}\n[[apps.webhooks]]\n{good}"), "");
+    refused(&place, &two, "apps[0].webhooks[1].name", 10, "another webhook");
+    let unread = format!(
+        "events = {{ streams = [\"user_events\"] }}\n[[apps.webhooks]]\n{good}\nstreams = [\"channel_events\"]"
+    );
+    refused(&place, &place.config("", &unread, ""), "apps[0].webhooks[0].streams[0]", 10, "not read");
+}
+
+#[test]
 fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
     let place = Place::new();
     let public = "api_key_sha256 = \"bb\"";
@@ -206,7 +248,6 @@ fn each_fault_of_an_app_names_its_key_its_line_and_its_mend() {
             "another region",
         ),
         ("regions = [{ name = \"a\" }]", "apps[0].regions[0].base_url", 5, "missing"),
-        ("[[apps.webhooks]]\nurl = \"u\"", "apps[0].webhooks", 5, "not available in this version"),
         ("[apps.quota]\nmesages = 1", "apps[0].quota.mesages", 6, "`messages`"),
         ("[apps.quota]\nmessages = 500", "apps[0].quota.messages", 6, "must be a table"),
         ("[apps.quota]\nmessages = { requests = 5 }", "apps[0].quota.messages.per", 6, "missing"),
@@ -229,6 +270,7 @@ fn each_fault_of_an_app_names_its_key_its_line_and_its_mend() {
         ("[apps.events]\nstreams = [\"logins\"]", "apps[0].events.streams[0]", 6, "\"user_events\""),
         ("[apps.events]\nstreams = [\"user_events\", \"user_events\"]", "apps[0].events.streams[1]", 6, "already"),
         ("[apps.events]\npoll_interval = \"2s\"", "apps[0].events.poll_interval", 6, "poll_interval_idle"),
+        ("[apps.events]\norder_window = \"61s\"", "apps[0].events.order_window", 6, "minute"),
         ("[apps.events]\nretention_bytes = 5", "apps[0].events.retention_bytes", 6, "with a unit"),
         ("[apps.history]\nmax_limit = 0", "apps[0].history.max_limit", 6, "1 to"),
     ] {

@@ -218,7 +218,7 @@ impl Feed {
 
     fn note(&self, entry: &Entry, appended: Appended) {
         if let Entry::Batch(NewBatch { content: Content::Events(_), .. }) = entry {
-            self.status.stored(appended.kept, appended.duplicates);
+            self.status.stored(appended);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
+use super::super::log::Appended;
 use super::super::loss::Loss;
 use super::super::{PollerStatus, lock};
 use crate::clock::UnixMillis;
@@ -32,6 +33,7 @@ struct State {
     reads: u64,
     events: u64,
     duplicates: u64,
+    late: u64,
     possible_losses: u64,
     last_read_at: Option<UnixMillis>,
     last_error: Option<String>,
@@ -46,6 +48,7 @@ impl Status {
         metrics.poller_paused.get_or_create(&labels).set(0);
         let _ = metrics.events_ingested.get_or_create_owned(&labels);
         let _ = metrics.events_duplicates.get_or_create_owned(&labels);
+        let _ = metrics.events_late.get_or_create_owned(&labels);
         let state = State { phase: "starting", ..State::default() };
         Self { app, stream, region, metrics, labels, state: Mutex::new(state) }
     }
@@ -93,12 +96,14 @@ impl Status {
     }
 
     /// A batch was stored.
-    pub(super) fn stored(&self, events: u64, duplicates: u64) {
-        self.metrics.events_ingested.get_or_create(&self.labels).inc_by(events);
+    pub(super) fn stored(&self, Appended { kept, duplicates, late }: Appended) {
+        self.metrics.events_ingested.get_or_create(&self.labels).inc_by(kept);
         self.metrics.events_duplicates.get_or_create(&self.labels).inc_by(duplicates);
+        self.metrics.events_late.get_or_create(&self.labels).inc_by(late);
         let mut state = lock(&self.state);
-        state.events += events;
+        state.events += kept;
         state.duplicates += duplicates;
+        state.late += late;
     }
 
     /// A response went to the quarantine.
@@ -140,6 +145,7 @@ impl Status {
             reads: state.reads,
             events: state.events,
             duplicates: state.duplicates,
+            late: state.late,
             possible_losses: state.possible_losses,
             last_read_at: state.last_read_at.map(|at| at.to_string()),
             last_error: state.paused.clone().or_else(|| state.last_error.clone()),

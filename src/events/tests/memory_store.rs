@@ -47,6 +47,23 @@ impl MemoryLog {
         LogState { earliest: self.batches.first().map_or(next, |b| b.first), next, bytes: self.bytes() }
     }
 
+    fn append(&mut self, new: NewBatch) -> Arc<Batch> {
+        let NewBatch { received_at, region, content } = new;
+        let batch = Arc::new(Batch { first: Sequence(self.last + 1), received_at, region, content });
+        self.last = batch.last().0;
+        self.batches.push(Arc::clone(&batch));
+        batch
+    }
+
+    fn keep(&mut self, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) {
+        for (name, note) in notes {
+            match note {
+                Some(note) => self.notes.insert((kind, name), note),
+                None => self.notes.remove(&(kind, name)),
+            };
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.batches.iter().map(|batch| bytes(batch)).sum()
     }
@@ -107,15 +124,25 @@ impl Store for MemoryStore {
 
     async fn append(&self, log: &LogKey, new: NewBatch) -> Result<Arc<Batch>, Error> {
         self.write().await?;
-        let batch = self.with(log, |log| {
-            let NewBatch { received_at, region, content } = new;
-            let batch = Arc::new(Batch { first: Sequence(log.last + 1), received_at, region, content });
-            log.last = batch.last().0;
-            log.batches.push(Arc::clone(&batch));
-            batch
-        });
+        let batch = self.with(log, |log| log.append(new));
         pause(&self.ack_delay).await;
         Ok(batch)
+    }
+
+    async fn append_with_notes(
+        &self,
+        log: &LogKey,
+        batches: Vec<NewBatch>,
+        kind: NoteKind,
+        notes: Vec<(String, Option<Bytes>)>,
+    ) -> Result<Vec<Arc<Batch>>, Error> {
+        self.write().await?;
+        let batches = self.with(log, |log| {
+            log.keep(kind, notes);
+            batches.into_iter().map(|new| log.append(new)).collect()
+        });
+        pause(&self.ack_delay).await;
+        Ok(batches)
     }
 
     async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
@@ -185,14 +212,7 @@ impl Store for MemoryStore {
 
     async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
         self.write().await?;
-        self.with(log, |log| {
-            for (name, note) in notes {
-                match note {
-                    Some(note) => log.notes.insert((kind, name), note),
-                    None => log.notes.remove(&(kind, name)),
-                };
-            }
-        });
+        self.with(log, |log| log.keep(kind, notes));
         Ok(())
     }
 

@@ -1,58 +1,64 @@
 //! Pages asked for side by side and taken in their order.
 //!
-//! How many are under way follows from what they wait for: while the quota has seats at once one more is begun for each
-//! that ends, and one fewer when seats are waited for too long. So there are as many as the vendor's latency times the
-//! quota's rate needs, and hardly more in the quota's line, where the client's other orders stand too.
+//! How many may be under way is found out ([`pace`]): as many as the vendor's latency times the quota's rate asks for, and
+//! a few more, which wait for the next seats.
 //!
 //! Invariants:
 //! - A page is taken when all before it were taken.
-//! - After one that is not full none is begun: what lies beyond the list's end costs no more than what was under way.
+//! - After one that is not full none is begun, and those that were are given up: the list ends there.
 //! - What has ended and what is to come of what runs are bounded in bytes, by the largest page so far; but two may be
 //!   there always.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
+use tokio::time::{Sleep, sleep};
 
+use super::pace::{self, Pace};
 use super::{Error, PAGE, Page};
 
-/// Pages under way at first and at least: a short list costs one page too many at most.
-pub(super) const LEAST: usize = 2;
-
-/// Pages under way at most: a hundred a second that each take more than two seconds.
-pub(super) const MOST: usize = 256;
-
 /// Pages begun and not taken, so that one that is slow does not have all others fetched behind it.
-const SLOTS: usize = 2 * MOST;
+const SLOTS: usize = 2 * pace::MOST;
 
 /// Bytes of pages that are there or to come.
 const BYTES: usize = 4 << 20;
-
-/// A page that waited no longer for its seats found some free.
-const NO_WAIT: Duration = Duration::from_millis(2);
-
-/// One that waited so long stood behind more of ours than are needed.
-const LONG_WAIT: Duration = Duration::from_millis(200);
 
 type Ended = Result<Page, Error>;
 
 /// The pages of one series that were begun and not taken.
 #[derive(Default)]
 pub(super) struct Flight {
-    running: FuturesUnordered<BoxFuture<'static, (u64, Ended)>>,
+    running: FuturesUnordered<Running>,
     slots: VecDeque<Slot>,
     /// How many were taken: the number of the first slot.
     taken: u64,
-    most: usize,
+    pace: Pace,
+    /// Until the next may be begun.
+    pause: Option<Pin<Box<Sleep>>>,
     /// Bytes of those that have ended.
     held: usize,
     largest: usize,
     at_end: bool,
+}
+
+/// A page under way.
+struct Running {
+    number: u64,
+    page: BoxFuture<'static, Ended>,
+}
+
+impl Future for Running {
+    type Output = (u64, Ended);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let number = self.number;
+        self.page.poll_unpin(cx).map(|ended| (number, ended))
+    }
 }
 
 struct Slot {
@@ -61,10 +67,6 @@ struct Slot {
 }
 
 impl Flight {
-    pub(super) fn new() -> Self {
-        Self { most: LEAST, ..Self::default() }
-    }
-
     /// How many were begun and not taken.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
@@ -74,20 +76,32 @@ impl Flight {
         self.slots.is_empty()
     }
 
-    /// Whether another may be begun.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether another may be begun. If it is only too early for that, the task is woken when it is not.
+    pub(super) fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.has_space() {
+            return false;
+        }
+        if let Some(pause) = self.pace.pause() {
+            let sleep = self.pause.insert(Box::pin(sleep(pause)));
+            return sleep.as_mut().poll(cx).is_ready();
+        }
+        true
+    }
+
+    fn has_space(&self) -> bool {
         let bytes = self.held + (self.running.len() + 1) * self.largest;
         !self.at_end
-            && self.running.len() < self.most
+            && self.running.len() < self.pace.most()
             && self.slots.len() < SLOTS
-            && (bytes <= BYTES || self.slots.len() < LEAST)
+            && (bytes <= BYTES || self.slots.len() < pace::LEAST)
     }
 
     /// Begins the page at that offset.
     pub(super) fn begin(&mut self, offset: u64, page: impl Future<Output = Ended> + Send + 'static) {
         let number = self.taken + self.slots.len() as u64;
+        self.pace.begun();
         self.slots.push_back(Slot { offset, ended: None });
-        self.running.push(page.map(move |ended| (number, ended)).boxed());
+        self.running.push(Running { number, page: page.boxed() });
     }
 
     /// The next page, and its offset, if it has ended.
@@ -101,27 +115,37 @@ impl Flight {
 
     /// Moves those that run. Says whether one has ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        let full = self.running.len() >= self.most;
+        let running = self.running.len();
         let Poll::Ready(Some((number, ended))) = self.running.poll_next_unpin(cx) else { return false };
         match &ended {
             Ok(page) => {
-                let bytes = bytes_of(&page.texts);
-                self.held += bytes;
-                self.largest = self.largest.max(bytes);
-                self.at_end |= page.texts.len() < PAGE;
-                if page.waited <= NO_WAIT && full {
-                    self.most = (self.most + 1).min(MOST);
-                } else if page.waited > LONG_WAIT {
-                    self.most = (self.most - 1).max(LEAST);
+                self.largest = self.largest.max(bytes_of(&page.texts));
+                self.pace.ended(running, page);
+                if page.texts.len() < PAGE {
+                    self.end_at(number);
                 }
             }
-            Err(_) => self.at_end = true,
+            Err(_) => self.end_at(number),
         }
         let slot = usize::try_from(number - self.taken).ok().and_then(|at| self.slots.get_mut(at));
         if let Some(slot) = slot {
+            self.held += ended.as_ref().map_or(0, |page| bytes_of(&page.texts));
             slot.ended = Some(ended);
         }
         true
+    }
+
+    /// That page is the last.
+    fn end_at(&mut self, number: u64) {
+        self.at_end = true;
+        self.slots.truncate(usize::try_from(number - self.taken).unwrap_or(usize::MAX).saturating_add(1));
+        self.running = std::mem::take(&mut self.running).into_iter().filter(|page| page.number < number).collect();
+        self.held = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.ended.as_ref()?.as_ref().ok())
+            .map(|page| bytes_of(&page.texts))
+            .sum();
     }
 
     /// Moves those that run to their ends, so that none keeps a seat because nobody asks for it.
@@ -135,7 +159,8 @@ impl Flight {
 
     /// Gives all of them up.
     pub(super) fn clear(&mut self) {
-        *self = Self { most: self.most, largest: self.largest, ..Self::default() };
+        let (pace, largest) = (std::mem::take(&mut self.pace), self.largest);
+        *self = Self { pace, largest, ..Self::default() };
     }
 }
 

@@ -1,5 +1,7 @@
 //! The pager against a vendor that moves under it.
 
+mod quota;
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,7 +142,7 @@ impl Pages for Vendor {
         self.pause().await;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let texts = if self.evaluates_at_fetch { self.evaluate(&query) } else { early };
-        Ok(Page { texts, waited: Duration::ZERO })
+        Ok(Page { texts, ..Page::default() })
     }
 }
 
@@ -371,7 +373,7 @@ async fn a_list_that_rests_costs_few_pages_side_by_side() {
         assert_eq!(got.len(), 10_000);
         let pages = vendor.pages.load(Ordering::Relaxed);
         assert!(pages <= 106, "{pages} pages");
-        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= flight::MOST);
+        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= pace::MOST);
         // 105 pages of 100 ms each.
         assert!(vendor.began.elapsed() < Duration::from_millis(1100), "{:?}", vendor.began.elapsed());
     }
@@ -410,7 +412,7 @@ async fn a_list_out_of_order_or_without_times_is_refused_rather_than_joined_wron
         impl Pages for Fixed {
             async fn page(&self, _: PageQuery) -> Result<Page, Error> {
                 let texts = self.0.iter().map(|text| Bytes::from_static(text.as_bytes())).collect();
-                Ok(Page { texts, waited: Duration::ZERO })
+                Ok(Page { texts, ..Page::default() })
             }
         }
         let mut pager = Pager::new(Arc::new(Fixed(bad.clone())), &query(0, 101, Direction::Asc));

@@ -162,7 +162,8 @@ pub(super) fn cursors(tx: &ReadTransaction, log: u32) -> Result<Vec<(Subscriptio
             break;
         }
         let at = Sequence(decode_number(Key::Cursor(log, name), value.value())?);
-        let name = SubscriptionName::parse(name).map_err(|e| Error::Damaged(format!("a subscription's name {e}")))?;
+        let name =
+            SubscriptionName::parse_stored(name).map_err(|e| Error::Damaged(format!("a subscription's name {e}")))?;
         found.push((name, at));
     }
     Ok(found)

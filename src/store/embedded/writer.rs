@@ -54,6 +54,7 @@ pub(super) struct Write {
 
 pub(super) enum Change {
     Append(NewBatch),
+    AppendWithNotes(Vec<NewBatch>, NoteKind, Vec<(String, Option<Bytes>)>),
     Cursor(SubscriptionName, Sequence),
     ForgetCursor(SubscriptionName),
     Notes(NoteKind, Vec<(String, Option<Bytes>)>),
@@ -64,6 +65,7 @@ pub(super) enum Change {
 /// How a change was done.
 pub(super) enum Done {
     Stored(Arc<Batch>),
+    AllStored(Vec<Arc<Batch>>),
     Saved,
     Trimmed {
         /// Whether another step has more to remove.
@@ -73,10 +75,18 @@ pub(super) enum Done {
 
 impl Write {
     fn size(&self) -> usize {
+        let of_batch = |batch: &NewBatch| match &batch.content {
+            Content::Events(events) => events.text().len(),
+            Content::PossibleLoss(_) | Content::Damaged(_) => 0,
+        };
+        let of_notes = |notes: &[(String, Option<Bytes>)]| -> usize {
+            notes.iter().map(|(_, note)| note.as_ref().map_or(0, Bytes::len)).sum()
+        };
         match &self.change {
-            Change::Append(NewBatch { content: Content::Events(events), .. }) => events.text().len(),
-            Change::Append(_) | Change::Cursor(..) | Change::ForgetCursor(_) | Change::Trim(_) => 0,
-            Change::Notes(_, notes) => notes.iter().map(|(_, note)| note.as_ref().map_or(0, Bytes::len)).sum(),
+            Change::Append(batch) => of_batch(batch),
+            Change::AppendWithNotes(batches, _, notes) => batches.iter().map(of_batch).sum::<usize>() + of_notes(notes),
+            Change::Cursor(..) | Change::ForgetCursor(_) | Change::Trim(_) => 0,
+            Change::Notes(_, notes) => of_notes(notes),
             Change::Quarantine(response) => response.body.len(),
         }
     }
@@ -198,6 +208,10 @@ pub(super) fn name(log: &LogKey) -> String {
 fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, Error> {
     match change {
         Change::Append(new) => append(tx, row, new).map(Done::Stored),
+        Change::AppendWithNotes(batches, kind, notes) => {
+            notes::keep(tx, row.id, *kind, notes)?;
+            batches.iter().map(|new| append(tx, row, new)).collect::<Result<_, _>>().map(Done::AllStored)
+        }
         Change::Cursor(name, at) => {
             let value = encode_number(Key::Cursor(row.id, name.as_str()), at.0);
             let mut table = tx.open_table(CURSORS).map_err(failed)?;

@@ -28,6 +28,7 @@ macro_rules! conformance {
             time_finds_the_first_entry_received_since_even_when_the_clock_went_back
             cursors_and_quarantine_outlive_a_crash
             notes_are_told_in_order_of_their_names_and_outlive_a_crash
+            batches_and_notes_are_kept_in_one_step
             a_forgotten_cursor_is_gone
             a_clean_stop_is_told_once
             facts_outlive_a_crash_and_are_kept_together
@@ -201,6 +202,29 @@ pub(in crate::store) async fn notes_are_told_in_order_of_their_names_and_outlive
         assert_eq!(found, expected, "{prefix} {after} {most}");
     }
     assert_eq!(store.notes(&log(0), webhooks, "", "", 10).await.unwrap(), [("a/9".into(), Bytes::new())]);
+}
+
+pub(in crate::store) async fn batches_and_notes_are_kept_in_one_step(home: &impl Home) {
+    let store = home.open().await;
+    append(&*store, 0, 1, 2).await;
+    let note = |name: &str| (name.to_owned(), Some(Bytes::from("waits")));
+    store.keep_notes(&log(0), NoteKind::Waiting, vec![note("a"), note("b")]).await.unwrap();
+    let new = |received, count| NewBatch {
+        received_at: UnixMillis(received),
+        region: region(),
+        content: events(received, count),
+    };
+    let notes = vec![("a".to_owned(), None), note("c")];
+    let stored = store.append_with_notes(&log(0), vec![new(9, 3), new(5, 1)], NoteKind::Waiting, notes).await.unwrap();
+    assert_eq!(stored.iter().map(|batch| batch.first.0).collect::<Vec<_>>(), [3, 6]);
+    let none = store.append_with_notes(&log(0), Vec::new(), NoteKind::Waiting, vec![note("d")]).await.unwrap();
+    assert_eq!(none, []);
+    home.leave(store).await;
+    let store = home.open().await;
+    assert_eq!(store.read(&log(0), Sequence(2), 10).await.unwrap(), stored);
+    assert_eq!(store.log_state(&log(0)).await.unwrap().next, Sequence(7));
+    let names: Vec<_> = store.notes(&log(0), NoteKind::Waiting, "", "", 10).await.unwrap();
+    assert_eq!(names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "c", "d"]);
 }
 
 pub(in crate::store) async fn a_forgotten_cursor_is_gone(home: &impl Home) {

@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::upstream::{age, tls};
+use crate::tls::Anchors;
+use crate::upstream::age;
 
 /// Answers every name with these addresses, and counts how often it is asked.
 #[derive(Clone)]
@@ -43,7 +44,7 @@ fn names(addresses: &[SocketAddr]) -> Names {
 
 fn connector(names: &Names, timeout: Duration, oldest: Duration) -> Connector<Names> {
     let limits = Limits { timeout, oldest };
-    Connector::new(names.clone(), tls::client(None).unwrap(), limits, None, Clock::system())
+    Connector::new(names.clone(), Anchors::Public.client().unwrap(), limits, None, Clock::system())
 }
 
 const SOON: Duration = Duration::from_secs(5);

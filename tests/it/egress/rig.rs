@@ -59,6 +59,7 @@ impl Rig {
             quota: quota(20),
             events: rtm_gateway::config::Events::default(),
             history: rtm_gateway::config::History::default(),
+            webhooks: Vec::new(),
         }];
         change(&mut config);
         let (metrics, tasks) = (Metrics::new(), Tasks::new());

@@ -27,6 +27,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Stage {
     pub(crate) sim: Sim,
     pub(crate) addr: SocketAddr,
+    /// Where operators connect.
+    pub(crate) admin: SocketAddr,
     pub(crate) app: std::sync::Arc<rtm_gateway::app::Parts>,
     pub(crate) folder: tempfile::TempDir,
     stop: CancellationToken,
@@ -48,10 +50,11 @@ impl Stage {
         let loaded = config::load::from_text(&text, Path::new("test.toml")).unwrap();
         let app = App::build(loaded.config, Clock::system()).await.unwrap();
         let Some(Listen::Tcp(addr)) = app.addresses().first().cloned() else { panic!("no TCP listener") };
+        let Listen::Tcp(admin) = app.admin_address() else { panic!("no TCP listener") };
         let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
         let run = app.run(stop.clone(), None);
         tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
-        Self { sim, addr, app: parts, folder, stop, tasks }
+        Self { sim, addr, admin, app: parts, folder, stop, tasks }
     }
 
     pub(crate) fn socket_path(&self) -> PathBuf {

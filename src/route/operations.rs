@@ -1,0 +1,47 @@
+//! The operations of the callers' port, as the OpenAPI document names them.
+//!
+//! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
+
+use super::{Addressee, Form, Kind, Route};
+use crate::names::{Stream, Streams};
+use crate::openapi::operations;
+
+operations! {
+    /// What callers may ask.
+    Operation {
+        UserEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/user_events",
+        ChannelEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/channel_events",
+        Events = "GET" "/v1/apps/{app}/events/{stream}",
+        HistoryQuery = "POST" "/dev/v2/project/{app}/rtm/message/history/query",
+        HistoryFetch = "GET" "/dev/v2/project/{app}/rtm/message/history/query/{handle}",
+        HistoryCount = "GET" "/dev/v2/project/{app}/rtm/message/history/count",
+        HistoryStream = "GET" "/v1/apps/{app}/history",
+        PeerMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/peer_messages",
+        ChannelMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/channel_messages",
+    }
+}
+
+impl Route {
+    /// Which operation it is.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match &self.kind {
+            Kind::Events { streams: Streams::One(Stream::UserEvents), form: Form::Vendor, .. } => {
+                Operation::UserEventsAsVendor
+            }
+            Kind::Events { streams: Streams::One(Stream::ChannelEvents), form: Form::Vendor, .. } => {
+                Operation::ChannelEventsAsVendor
+            }
+            // The vendor has no route for both: `all` is of the native routes only.
+            Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
+                Operation::Events
+            }
+            Kind::HistoryQuery => Operation::HistoryQuery,
+            Kind::HistoryFetch { .. } => Operation::HistoryFetch,
+            Kind::Count { .. } => Operation::HistoryCount,
+            Kind::HistoryStream { .. } => Operation::HistoryStream,
+            Kind::Message { to: Addressee::Peer, .. } => Operation::PeerMessages,
+            Kind::Message { to: Addressee::Channel, .. } => Operation::ChannelMessages,
+        }
+    }
+}

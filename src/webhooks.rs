@@ -1,0 +1,208 @@
+//! Webhooks: events pushed to the addresses that `[[apps.webhooks]]` names. CloudEvents, signed by Standard Webhooks.
+//!
+//! ```text
+//! config ─> target ───────────────┐
+//! events ─> intake ─> engine ─> courier ─> endpoint's address
+//!                       ^           │
+//!        store (notes) <┴─ record <─┘
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `target` | what the configuration and its files say of a webhook; one try over HTTP |
+//! | `entry`, `cloud_event`, `message` | entries of a log, as CloudEvents, as a request |
+//! | `intake` | what was read, as units of delivery |
+//! | `engine`, `schedule` | which unit is sent when; waits |
+//! | `outcome` | what an answer means |
+//! | `record` | how far a webhook is, as it is stored |
+//! | `courier`, `endpoint` | the task of a webhook |
+//! | `standing` | what operators see |
+//!
+//! Invariants:
+//! - A webhook is a task, a pool of connections and a subscription of each of its streams, all its own: an endpoint that is
+//!   slow, away or hostile delays no other.
+//! - Every event that the filter admits is delivered at least once or put among the dead letters, as long as retention
+//!   keeps it; once, while no try ends in doubt and the gateway stops in order. After a crash those come again that were
+//!   under way. An event's id is the same in every try.
+//! - Events with the same key (user, channel) arrive in order; with `max_in_flight = 1` all of a stream do.
+
+mod cloud_event;
+mod courier;
+mod endpoint;
+mod engine;
+mod entry;
+mod intake;
+mod message;
+mod outcome;
+mod record;
+mod schedule;
+mod standing;
+mod target;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::endpoint::{Command, Endpoint, Means, Wish};
+use self::standing::Standing;
+pub use self::standing::{DisabledStatus, WebhookStatus};
+pub use self::target::BuildError;
+use self::target::Target;
+use crate::clock::Clock;
+use crate::config;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::names::{AppId, WebhookName};
+use crate::store::{self, Store};
+use crate::task::{Kind, Tasks};
+
+/// All webhooks of the gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Webhooks(Arc<Inner>);
+
+struct Inner {
+    means: Means,
+    tasks: Tasks,
+    running: Mutex<BTreeMap<Key, Running>>,
+}
+
+type Key = (AppId, WebhookName);
+
+/// A webhook's task, from outside.
+struct Running {
+    target: watch::Sender<Option<Arc<Target>>>,
+    commands: mpsc::Sender<Command>,
+    standing: Arc<Mutex<Standing>>,
+}
+
+/// Webhooks that are ready to be put in force.
+pub struct Prepared(BTreeMap<Key, Arc<Target>>);
+
+/// Why an operator's wish cannot be granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// No such app, or it has no webhook of that name.
+    #[error("there is no such webhook")]
+    NoSuchWebhook,
+    /// The gateway is stopping.
+    #[error("the gateway is stopping")]
+    Stopping,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+impl Webhooks {
+    /// None yet: see [`Webhooks::prepare`]. What delivers runs in `tasks`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, events: Events, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+        let means = Means { store, events, clock, metrics };
+        Self(Arc::new(Inner { means, tasks, running: Mutex::default() }))
+    }
+
+    /// Reads what the configuration names, without sending anything or changing what is in force.
+    ///
+    /// # Errors
+    /// When a secret or a file cannot be read, or is not what it should be.
+    pub fn prepare(&self, apps: &[config::App]) -> Result<Prepared, BuildError> {
+        let mut targets = BTreeMap::new();
+        for app in apps {
+            for webhook in &app.webhooks {
+                let target = Target::new(&app.id, webhook, &self.0.means.clock)?;
+                targets.insert((app.id.clone(), webhook.name.clone()), Arc::new(target));
+            }
+        }
+        Ok(Prepared(targets))
+    }
+
+    /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, lets those rest that
+    /// are gone. Their places are kept. To be called when the logs of the apps are open.
+    pub fn commit(&self, Prepared(targets): Prepared) {
+        let mut running = self.running();
+        for (_, gone) in running.iter().filter(|(key, _)| !targets.contains_key(key)) {
+            // Its task stays: one that comes back must not meet another that still ends.
+            gone.target.send_replace(None);
+        }
+        for (key, target) in targets {
+            match running.get(&key) {
+                Some(webhook) => {
+                    webhook.target.send_if_modified(|now| {
+                        let is_other = now.as_ref().is_none_or(|now| !now.is_same(&target));
+                        if is_other {
+                            *now = Some(target);
+                        }
+                        is_other
+                    });
+                }
+                None => {
+                    let webhook = self.start(&key, target);
+                    running.insert(key, webhook);
+                }
+            }
+        }
+    }
+
+    /// How each stands, by app and name.
+    #[must_use]
+    pub fn status(&self) -> Vec<WebhookStatus> {
+        let running = self.running();
+        let status = |webhook: &Running| {
+            let target = webhook.target.borrow().clone()?;
+            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone()))
+        };
+        running.values().filter_map(status).collect()
+    }
+
+    /// Lets a webhook that is disabled go on from where it was.
+    ///
+    /// # Errors
+    /// When there is no such webhook, or the store fails.
+    pub async fn enable(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
+        self.wish(app, name, Wish::Enable).await
+    }
+
+    /// Sends nothing to a webhook any more until it is enabled. What is under way is finished.
+    ///
+    /// # Errors
+    /// When there is no such webhook, or the store fails.
+    pub async fn disable(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
+        self.wish(app, name, Wish::Disable).await
+    }
+
+    async fn wish(&self, app: &AppId, name: &WebhookName, wish: Wish) -> Result<(), WishError> {
+        let key = (app.clone(), name.clone());
+        let is_there = |webhook: &&Running| webhook.target.borrow().is_some();
+        let commands = self.running().get(&key).filter(is_there).map(|webhook| webhook.commands.clone());
+        let commands = commands.ok_or(WishError::NoSuchWebhook)?;
+        let (done, told) = oneshot::channel();
+        commands.send(Command { wish, done }).await.map_err(|_| WishError::Stopping)?;
+        Ok(told.await.map_err(|_| WishError::Stopping)??)
+    }
+
+    fn start(&self, (app, name): &Key, target: Arc<Target>) -> Running {
+        let (target, targets) = watch::channel(Some(target));
+        let (commands, orders) = mpsc::channel(COMMANDS);
+        let standing = Arc::<Mutex<Standing>>::default();
+        let endpoint = Endpoint {
+            app: app.clone(),
+            name: name.clone(),
+            means: self.0.means.clone(),
+            targets,
+            commands: orders,
+            standing: Arc::clone(&standing),
+            records: BTreeMap::new(),
+            disabled: None,
+        };
+        self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
+        Running { target, commands, standing }
+    }
+
+    /// Sections are short and do not panic.
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Key, Running>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Operators' wishes that wait for one webhook.
+const COMMANDS: usize = 16;

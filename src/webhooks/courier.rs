@@ -1,0 +1,403 @@
+//! The [`Courier`]: delivers by one configuration, until there is another or there is nothing to deliver any more.
+//!
+//! One loop: reads what the [`Engine`] has room for, sends what it lets start, tells it what came of it, writes the records.
+//!
+//! Invariants: a slot is free only when what was done with it is on record. On leaving, tries under way end first (their
+//! time-out bounds that) and what came of them is recorded; what was taken in and is not done is given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use futures_util::stream::FuturesUnordered;
+use rand::RngExt as _;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
+use super::engine::{Engine, Next, Rules, Verdict, Which};
+use super::intake::{Intake, Load};
+use super::message::{Message, most_entries};
+use super::outcome::Outcome;
+use super::record::{Disabled, Record};
+use super::standing::Standing;
+use super::target::Target;
+use crate::config::WebhookFrom;
+use crate::events::{Delivery, Filter, From, Place, Read, ReadError};
+use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
+use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
+use crate::store::{Error, NoteKind};
+
+/// See the module.
+pub(super) struct Courier<'e> {
+    endpoint: &'e mut Endpoint,
+    target: Arc<Target>,
+    filter: Arc<Filter>,
+    engine: Engine<Load>,
+    lanes: Vec<Lane>,
+    tries: FuturesUnordered<BoxFuture<'static, Tried>>,
+    reads: FuturesUnordered<BoxFuture<'static, (usize, Result<Delivery, ReadError>)>>,
+    saving: OptionFuture<BoxFuture<'static, Saved>>,
+    /// After a failure of the store, nothing is saved before.
+    save_from: Instant,
+    /// Who waits for what is not on record yet.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    leaving: Option<Left>,
+}
+
+struct Lane {
+    stream: Stream,
+    intake: Intake,
+    is_read: bool,
+}
+
+/// What ended.
+enum Tried {
+    Sent { which: Which, outcome: Outcome, began: Instant },
+    Buried { which: Which, events: u64, result: Result<(), Error> },
+}
+
+struct Saved {
+    records: Vec<(usize, Record)>,
+    done: Vec<Which>,
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    result: Result<(), Error>,
+}
+
+impl<'e> Courier<'e> {
+    /// Goes on from the endpoint's records.
+    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>) -> Self {
+        let config = &target.config;
+        let most = most_entries(config.format);
+        let record = |stream: &Stream| endpoint.records.get(stream).cloned().unwrap_or_default();
+        let lane = |&stream: &Stream| Lane { stream, intake: Intake::new(record(&stream), most), is_read: false };
+        let lanes: Vec<Lane> = config.streams.iter().map(lane).collect();
+        let rules =
+            Rules { max_in_flight: config.max_in_flight, max_attempts: config.max_attempts, retry: config.retry };
+        let patterns = &config.filter;
+        let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
+        let save_from = endpoint.means.clock.now();
+        Self {
+            engine: Engine::new(rules, lanes.len()),
+            filter,
+            lanes,
+            target,
+            endpoint,
+            tries: FuturesUnordered::new(),
+            reads: FuturesUnordered::new(),
+            saving: None.into(),
+            save_from,
+            waiting: Vec::new(),
+            leaving: None,
+        }
+    }
+
+    /// Delivers.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Left {
+        let mut is_saving = false;
+        loop {
+            let now = self.endpoint.means.clock.now();
+            match self.leaving {
+                None => {
+                    self.read();
+                    self.start(now);
+                }
+                Some(left) => {
+                    self.reads.clear();
+                    let stuck = self.tries.is_empty() && now < self.save_from;
+                    if !is_saving && (stuck || (self.tries.is_empty() && self.engine.is_at_rest())) {
+                        return left;
+                    }
+                }
+            }
+            if !is_saving && now >= self.save_from && self.has_changed() {
+                (self.saving, is_saving) = (Some(self.save(now)).into(), true);
+            }
+            self.show(now);
+            let is_open = self.leaving.is_none();
+            let wake = self.wake(is_open, is_saving);
+            let nap = wake.unwrap_or(now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if is_open => self.leaving = Some(Left::Stopping),
+                changed = self.endpoint.targets.changed(), if is_open => {
+                    self.leaving = Some(if changed.is_ok() { Left::Changed } else { Left::Stopping });
+                }
+                command = self.endpoint.commands.recv(), if is_open => match command {
+                    Some(command) => self.obey(command),
+                    None => self.leaving = Some(Left::Stopping),
+                },
+                Some(saved) = &mut self.saving, if is_saving => {
+                    (self.saving, is_saving) = (None.into(), false);
+                    self.saved(saved);
+                }
+                Some(tried) = self.tries.next(), if !self.tries.is_empty() => self.tried(tried),
+                Some((lane, read)) = self.reads.next(), if !self.reads.is_empty() => self.take(lane, read),
+                () = tokio::time::sleep_until(nap), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// When to look again though nothing happened.
+    fn wake(&self, is_open: bool, is_saving: bool) -> Option<Instant> {
+        let start = self.engine.wake().filter(|_| is_open);
+        let save = (!is_saving && self.has_changed()).then_some(self.save_from);
+        start.into_iter().chain(save).min()
+    }
+
+    fn has_changed(&self) -> bool {
+        !self.waiting.is_empty() || (0..self.lanes.len()).any(|lane| self.engine.has_changed(lane))
+    }
+
+    /// Reads on in every stream that has room.
+    fn read(&mut self) {
+        let config = &self.target.config;
+        let most = most_entries(config.format);
+        // Others are looked for beyond those that wait for their turn again.
+        let room = match (most, config.max_in_flight) {
+            (1, 1) => 64,
+            (1, many) => 256.max(many * 4),
+            (_, many) => 16.max(many * 2),
+        };
+        for (n, lane) in self.lanes.iter_mut().enumerate() {
+            let free = room.saturating_sub(self.engine.held(n));
+            if lane.is_read || free == 0 {
+                continue;
+            }
+            lane.is_read = true;
+            let from = match config.from {
+                WebhookFrom::Earliest => From::Earliest,
+                WebhookFrom::Latest => From::Latest,
+            };
+            let read = Read {
+                place: place(&config.name, from),
+                limit: if most == 1 { free.min(64) } else { most },
+                wait: READ_WAIT,
+                markers: true,
+                filter: Arc::clone(&self.filter),
+            };
+            let (events, app, stream) = (self.endpoint.means.events.clone(), self.endpoint.app.clone(), lane.stream);
+            let reading = async move {
+                let read = events.read(&app, stream, read).await;
+                if read.is_err() {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                (n, read)
+            };
+            self.reads.push(reading.boxed());
+        }
+    }
+
+    /// Takes in what was read.
+    fn take(&mut self, n: usize, read: Result<Delivery, ReadError>) {
+        let (endpoint, lane) = (&*self.endpoint, &mut self.lanes[n]);
+        lane.is_read = false;
+        let delivery = match read {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                let (app, webhook, stream) = (&endpoint.app, &endpoint.name, lane.stream);
+                tracing::warn!(%app, %webhook, %stream, %error, "events could not be read for a webhook; trying again");
+                return;
+            }
+        };
+        let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
+        let entries = super::entry::Entry::all_of(&delivery.runs, delivery.next.epoch);
+        for group in lane.intake.take(entries, delivery.next.at.0, delivery.receipt) {
+            let entries = &group.load.entries;
+            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
+            let (which, last) = (Which { lane: n, first: first.number() }, last.number());
+            let mut keys: Vec<u64> = entries.iter().map(|entry| entry.key(lane.stream)).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            let tried = group.held.map_or((0, now), |held| {
+                // However the clock was set meanwhile, nothing waits longer than the longest wait.
+                let wait = crate::clock::UnixMillis(held.due).since(wall).min(self.target.config.retry.max);
+                (held.attempts, now + wait)
+            });
+            self.engine.add(which, last, keys, tried, group.load);
+        }
+    }
+
+    /// Sends what may be sent.
+    fn start(&mut self, now: Instant) {
+        while let Some(which) = self.engine.start(now) {
+            let Some(unit) = self.engine.unit(which) else { continue };
+            if unit.attempts >= self.target.config.max_attempts {
+                // It was about to be buried at the last stop.
+                self.engine.bury(which);
+                self.bury(which);
+                continue;
+            }
+            let stream = self.lanes[which.lane].stream;
+            let message = Message::new(self.target.config.format, &self.target.app, stream, &unit.load.entries);
+            let target = Arc::clone(&self.target);
+            let sending = async move { Tried::Sent { which, outcome: target.send(&message).await, began: now } };
+            self.tries.push(sending.boxed());
+        }
+    }
+
+    /// Takes note of what came of a try.
+    fn tried(&mut self, tried: Tried) {
+        let now = self.endpoint.means.clock.now();
+        let (which, outcome, began) = match tried {
+            Tried::Sent { which, outcome, began } => (which, outcome, began),
+            Tried::Buried { which, events, result: Ok(()) } => {
+                self.endpoint.means.metrics.webhook_dead_letters.get_or_create(&self.labels()).inc_by(events);
+                return self.engine.buried(which);
+            }
+            Tried::Buried { which, result: Err(error), .. } => {
+                let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
+                tracing::warn!(%app, %webhook, %error, "an event could not be put among the dead letters; trying again");
+                return self.engine.not_buried(which, now + AFTER_FAILURE);
+            }
+        };
+        self.count(&outcome, now.saturating_duration_since(began));
+        let verdict = match &outcome {
+            Outcome::Delivered => Verdict::Delivered,
+            Outcome::Gone => Verdict::NotCounted,
+            Outcome::SlowDown { after, .. } => Verdict::SlowDown(*after),
+            Outcome::Redirected(_)
+            | Outcome::Refused(_)
+            | Outcome::Slow(_)
+            | Outcome::Unreachable(_)
+            | Outcome::Forbidden(_) => Verdict::Failed,
+        };
+        let next = self.engine.finished(which, verdict, now, rand::rng().random_range(-1.0..=1.0));
+        let attempts = self.engine.unit(which).map_or(0, |unit| unit.attempts);
+        let (app, webhook) = (self.endpoint.app.clone(), self.endpoint.name.clone());
+        match (outcome, next) {
+            (Outcome::Delivered, _) => {
+                let events = self.engine.unit(which).map_or(0, |unit| unit.load.entries.len() as u64);
+                self.endpoint.means.metrics.webhook_delivered.get_or_create(&self.labels()).inc_by(events);
+            }
+            (Outcome::Gone, _) => {
+                tracing::error!(%app, %webhook, "the endpoint answered 410; the webhook is disabled until it is enabled");
+                self.disable("gone");
+            }
+            (why, Next::Bury) => {
+                tracing::error!(%app, %webhook, %why, attempts, "an event goes to the webhook's dead letters");
+                self.bury(which);
+            }
+            (why, _) => tracing::warn!(%app, %webhook, %why, attempts, "a webhook's try failed"),
+        }
+    }
+
+    /// Puts a unit among the dead letters.
+    fn bury(&mut self, which: Which) {
+        let retry = self.target.config.retry.max;
+        self.engine.not_buried(which, self.endpoint.means.clock.now() + retry);
+    }
+
+    fn count(&self, outcome: &Outcome, took: Duration) {
+        let (metrics, clock) = (&self.endpoint.means.metrics, &self.endpoint.means.clock);
+        let WebhookLabels { app, webhook } = self.labels();
+        let labels = WebhookOutcomeLabels { app, webhook, outcome: outcome.label().to_owned() };
+        metrics.webhook_attempts.get_or_create(&labels).inc();
+        metrics.webhook_attempt.get_or_create(&self.labels()).observe(took.as_secs_f64());
+        let mut standing = Standing::lock(&self.endpoint.standing);
+        let at = clock.wall_ms();
+        standing.last_try = Some(at);
+        match outcome {
+            Outcome::Delivered => standing.last_delivery = Some(at),
+            why => standing.last_fault = Some((at, why.to_string())),
+        }
+    }
+
+    /// Sends nothing more.
+    fn disable(&mut self, why: &str) {
+        self.endpoint.disabled.get_or_insert_with(|| Disabled::new(self.endpoint.means.clock.wall_ms(), why));
+        (0..self.lanes.len()).for_each(|lane| self.engine.not_recorded(lane));
+        self.leaving = Some(Left::Changed);
+    }
+
+    fn obey(&mut self, Command { wish, done }: Command) {
+        match wish {
+            Wish::Enable => {}
+            Wish::Disable => {
+                tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
+                self.disable("operator");
+            }
+            Wish::Expect(stream, numbers) => {
+                if let Some(n) = self.lanes.iter().position(|lane| lane.stream == stream) {
+                    self.lanes[n].intake.expect_again(&numbers);
+                    self.engine.not_recorded(n);
+                }
+            }
+        }
+        self.waiting.push(done);
+    }
+
+    /// Writes the records of what has changed.
+    fn save(&mut self, now: Instant) -> BoxFuture<'static, Saved> {
+        let wall = self.endpoint.means.clock.wall_ms();
+        let (mut records, mut notes, mut all_done) = (Vec::new(), Vec::new(), Vec::new());
+        for n in (0..self.lanes.len()).filter(|n| self.engine.has_changed(*n)).collect::<Vec<_>>() {
+            let (mut held, done) = self.engine.snapshot(n, (now, wall));
+            let Lane { stream, intake, .. } = &self.lanes[n];
+            held.extend(intake.awaited());
+            held.sort_unstable_by_key(|held| held.first);
+            let record = Record { claimed: intake.claimed(), held, disabled: self.endpoint.disabled.clone() };
+            notes.push((self.endpoint.log(*stream), vec![(self.endpoint.name.to_string(), Some(record.to_note()))]));
+            records.push((n, record));
+            all_done.extend(done);
+        }
+        let (store, waiting) = (Arc::clone(&self.endpoint.means.store), std::mem::take(&mut self.waiting));
+        let saving = async move {
+            let mut result = Ok(());
+            for (log, notes) in notes {
+                result = result.and(store.keep_notes(&log, NoteKind::Webhook, notes).await);
+            }
+            Saved { records, done: all_done, waiting, result }
+        };
+        saving.boxed()
+    }
+
+    fn saved(&mut self, Saved { records, done, waiting, result }: Saved) {
+        match &result {
+            Ok(()) => {
+                for (n, record) in records {
+                    self.endpoint.records.insert(self.lanes[n].stream, record);
+                }
+                self.engine.recorded(&done).into_iter().for_each(Load::settle);
+            }
+            Err(error) => {
+                let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
+                tracing::warn!(%app, %webhook, %error, "a webhook's record could not be stored; trying again");
+                records.iter().for_each(|(n, _)| self.engine.not_recorded(*n));
+                self.save_from = self.endpoint.means.clock.now() + AFTER_FAILURE;
+            }
+        }
+        for done in waiting {
+            // Who asked may have gone.
+            let _ = done.send(result.clone());
+        }
+    }
+
+    fn show(&self, now: Instant) {
+        let in_flight = self.engine.under_way();
+        let metrics = &self.endpoint.means.metrics;
+        metrics.webhook_in_flight.get_or_create(&self.labels()).set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        let wall = self.endpoint.means.clock.wall();
+        let mut standing = Standing::lock(&self.endpoint.standing);
+        standing.in_flight = in_flight;
+        standing.held = (0..self.lanes.len()).map(|lane| self.engine.held(lane)).sum();
+        standing.slowed = self.engine.is_careful();
+        standing.failures = self.engine.most_attempts();
+        standing.next_try = self.engine.next_try(now).map(|at| (wall + at.saturating_duration_since(now)).into());
+    }
+
+    fn labels(&self) -> WebhookLabels {
+        self.endpoint.labels()
+    }
+}
+
+/// Of its own subscription, which no caller can name.
+fn place(name: &WebhookName, from: From) -> Place {
+    let by = ClientName::parse("webhooks").unwrap();
+    Place::Subscription { name: SubscriptionName::from(name), from, by }
+}
+
+/// How long one read waits; then it is asked again.
+const READ_WAIT: Duration = Duration::from_secs(600);

@@ -1,0 +1,90 @@
+//! An [`Entry`]: one entry of a log on its way to an endpoint.
+//!
+//! Invariant: its id is the same whenever it is made of the same entry of the same store: after a restart, in another
+//! format, by another webhook.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::events::{Cursor, Run};
+use crate::names::{AppId, Stream};
+use crate::store::{Batch, Content, Sequence};
+use crate::vendor::events::facts;
+
+/// One entry of a log. Shares the log's text.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) cursor: Cursor,
+    pub(super) batch: Arc<Batch>,
+    index: usize,
+}
+
+/// What an entry says.
+pub(super) enum Said {
+    /// An event, as the vendor wrote it.
+    Event(Bytes),
+    /// Events may have been lost here, and why.
+    PossibleLoss(String),
+}
+
+impl Entry {
+    /// The entries that were read from a store with this epoch, in order.
+    pub(super) fn all_of(runs: &[Run], epoch: u64) -> Vec<Self> {
+        let mut all = Vec::new();
+        for run in runs {
+            // Damaged entries have one marker, at the last of them.
+            let is_one = matches!(run.batch.content, Content::Damaged(_));
+            let last = run.entries.end.saturating_sub(1);
+            all.extend((if is_one { last..run.entries.end } else { run.entries.clone() }).map(|index| Self {
+                cursor: Cursor { epoch, at: run.batch.first.plus(index as u64) },
+                batch: Arc::clone(&run.batch),
+                index,
+            }));
+        }
+        all
+    }
+
+    /// Its number in its log.
+    pub(super) fn number(&self) -> u64 {
+        let Sequence(number) = self.cursor.at;
+        number
+    }
+
+    /// What names it for ever: no two entries of a store have the same. Has no full stop, which Standard Webhooks forbids
+    /// in an id.
+    pub(super) fn id(&self, app: &AppId, stream: Stream) -> String {
+        format!("{app}:{stream}:{}", self.cursor)
+    }
+
+    pub(super) fn said(&self) -> Said {
+        match &self.batch.content {
+            Content::Events(events) => Said::Event(events.slice(self.index..self.index + 1)),
+            Content::PossibleLoss(reason) => Said::PossibleLoss(reason.clone()),
+            Content::Damaged(_) => Said::PossibleLoss("damaged".to_owned()),
+        }
+    }
+
+    /// Its text's length, about.
+    pub(super) fn size(&self) -> usize {
+        match self.said() {
+            Said::Event(text) => text.len(),
+            Said::PossibleLoss(reason) => reason.len(),
+        }
+    }
+
+    /// Entries with the same key keep their order: of a user, or of a channel. All without one share a
+    /// key, and markers one. (Two keys that hash alike wait for each other without need, and no more.)
+    pub(super) fn key(&self, stream: Stream) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        if let Said::Event(text) = self.said() {
+            let facts = facts(&text);
+            match stream {
+                Stream::UserEvents => facts.user_id.hash(&mut hasher),
+                Stream::ChannelEvents => facts.group_id.hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+}

@@ -1,0 +1,110 @@
+use std::ops::Range;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::UnixMillis;
+use crate::events::Run;
+use crate::names::RegionName;
+use crate::store::{Batch, Content, EventText, Sequence};
+
+fn entries(range: Range<u64>) -> Vec<Entry> {
+    if range.is_empty() {
+        return Vec::new();
+    }
+    let count = (range.end - range.start) as usize;
+    let text = EventText::join(std::iter::repeat_n(&b"{}"[..], count)).unwrap();
+    let batch = Batch {
+        first: Sequence(range.start),
+        received_at: UnixMillis(1),
+        region: RegionName::parse("cn").unwrap(),
+        content: Content::Events(text),
+    };
+    Entry::all_of(&[Run { batch: Arc::new(batch), entries: 0..count }], 1)
+}
+
+fn held(first: u64, last: u64) -> Held {
+    Held { first, last, attempts: 2, due: 0 }
+}
+
+/// The numbers of each unit's entries, of a read of this range.
+fn take(intake: &mut Intake, range: Range<u64>) -> Vec<Vec<u64>> {
+    let upto = range.end - 1;
+    let groups = intake.take(entries(range), upto, Receipt::of_nothing());
+    groups.iter().map(|group| group.load.entries.iter().map(Entry::number).collect()).collect()
+}
+
+#[test]
+fn what_is_done_is_left_out_until_the_record_is_caught_up_with() {
+    let record = Record { claimed: 6, held: vec![held(3, 3)], disabled: None };
+    let mut intake = Intake::new(record, 1);
+    assert_eq!(take(&mut intake, 1..5), [[3]]);
+    assert_eq!(take(&mut intake, 5..9), [[7], [8]]);
+    assert_eq!(take(&mut intake, 2..3), [[2]], "given again, so wanted again");
+    assert_eq!((intake.claimed(), intake.awaited().count()), (8, 0));
+}
+
+#[test]
+fn what_is_expected_again_is_not_done() {
+    let mut intake = Intake::new(Record { claimed: 6, held: vec![], disabled: None }, 1);
+    intake.expect_again(&[2, 5]);
+    assert_eq!(intake.awaited().map(|held| held.first).collect::<Vec<_>>(), [2, 5]);
+    assert_eq!(take(&mut intake, 2..4), [[2]]);
+    assert_eq!(take(&mut intake, 4..7), [[5]]);
+    assert_eq!(intake.awaited().count(), 0);
+}
+
+#[test]
+fn what_went_out_as_one_goes_out_as_one_again_though_it_comes_in_pieces() {
+    let record = Record { claimed: 9, held: vec![held(2, 5), held(8, 9)], disabled: None };
+    let mut intake = Intake::new(record, 100);
+    assert_eq!(take(&mut intake, 1..4), [[0; 0]; 0]);
+    assert_eq!(intake.awaited().map(|h| (h.first, h.last)).collect::<Vec<_>>(), [(2, 5), (8, 9)]);
+    assert_eq!(take(&mut intake, 4..9), [[2, 3, 4, 5]]);
+    assert_eq!(take(&mut intake, 9..12), [vec![8, 9], vec![10, 11]]);
+}
+
+#[test]
+fn a_batch_that_is_to_go_out_one_by_one_leaves_nothing_behind() {
+    let mut intake = Intake::new(Record { claimed: 9, held: vec![held(2, 5)], disabled: None }, 1);
+    assert_eq!(take(&mut intake, 1..4), [[2], [3]]);
+    assert_eq!(intake.awaited().map(|h| (h.first, h.last)).collect::<Vec<_>>(), [(4, 5)]);
+    assert_eq!(take(&mut intake, 4..11), [[4], [5], [10]]);
+}
+
+proptest! {
+    /// However reads are cut: what is not done comes once, in order; what is done does not come; batches stay whole.
+    #[test]
+    fn every_entry_that_is_not_done_comes_once_in_order(
+        claimed in 0u64..40,
+        cuts in prop::collection::vec(1u64..12, 1..12),
+        ranges in prop::collection::vec((1u64..4, 0u64..4), 0..8),
+        most in prop::sample::select(vec![1usize, 5, 100]),
+    ) {
+        let mut at = 0;
+        let mut all_held = Vec::new();
+        for (gap, length) in ranges {
+            let (first, last) = (at + gap, at + gap + length);
+            if last > claimed || length as usize >= most {
+                break;
+            }
+            all_held.push(held(first, last));
+            at = last;
+        }
+        let mut intake = Intake::new(Record { claimed, held: all_held.clone(), disabled: None }, most);
+        let (mut next, mut groups) = (1, Vec::new());
+        for cut in cuts {
+            groups.extend(take(&mut intake, next..next + cut));
+            next += cut;
+        }
+        groups.extend(take(&mut intake, next..next + 50));
+        let is_held = |n: u64| all_held.iter().any(|h| h.first <= n && n <= h.last);
+        let wanted: Vec<u64> = (1..next + 50).filter(|n| *n > claimed || is_held(*n)).collect();
+        prop_assert_eq!(groups.concat(), wanted);
+        for h in &all_held {
+            let whole: Vec<u64> = (h.first..=h.last).collect();
+            prop_assert!(groups.contains(&whole), "{:?} in {:?}", whole, groups);
+        }
+        prop_assert_eq!(intake.awaited().count(), 0);
+    }
+}

@@ -1,0 +1,95 @@
+//! How a webhook stands, for the operator.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+use super::record::Disabled;
+use crate::clock::UnixMillis;
+
+/// What an endpoint's task last said of itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub(super) disabled: Option<Disabled>,
+    pub(super) in_flight: usize,
+    /// Events taken in and not done.
+    pub(super) held: usize,
+    pub(super) slowed: bool,
+    pub(super) failures: u32,
+    pub(super) next_try: Option<UnixMillis>,
+    pub(super) last_try: Option<UnixMillis>,
+    pub(super) last_delivery: Option<UnixMillis>,
+    pub(super) last_fault: Option<(UnixMillis, String)>,
+}
+
+impl Standing {
+    /// Sections are short and do not panic.
+    pub(super) fn lock(shown: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the admin API shows of a webhook.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are the JSON members")]
+pub struct WebhookStatus {
+    pub app: String,
+    pub name: String,
+    pub url: String,
+    pub streams: Vec<&'static str>,
+    pub format: &'static str,
+    /// `delivering`, `retrying` (the last try failed), `slowed` (the endpoint said that it has too much to do) or
+    /// `disabled`.
+    pub state: &'static str,
+    pub disabled: Option<DisabledStatus>,
+    pub in_flight: usize,
+    pub held: usize,
+    /// Tries in vain of what was tried most.
+    pub failures: u32,
+    pub next_try_at: Option<String>,
+    pub last_try_at: Option<String>,
+    pub last_delivery_at: Option<String>,
+    pub last_error_at: Option<String>,
+    pub last_error: Option<String>,
+    /// Of keys that are ed25519: what receivers verify by.
+    pub public_keys: Vec<String>,
+}
+
+/// Since when, and why, nothing is sent.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are the JSON members")]
+pub struct DisabledStatus {
+    pub since: String,
+    pub why: String,
+}
+
+impl WebhookStatus {
+    pub(super) fn new(target: &super::target::Target, standing: Standing) -> Self {
+        let config = &target.config;
+        let state = match &standing {
+            Standing { disabled: Some(_), .. } => "disabled",
+            Standing { slowed: true, .. } => "slowed",
+            Standing { failures: 1.., .. } => "retrying",
+            _ => "delivering",
+        };
+        let (fault_at, fault) = standing.last_fault.unzip();
+        Self {
+            app: target.app.to_string(),
+            name: config.name.to_string(),
+            url: config.url.to_string(),
+            streams: config.streams.iter().map(|stream| stream.as_str()).collect(),
+            format: config.format.as_str(),
+            state,
+            disabled: standing.disabled.map(|d| DisabledStatus { since: UnixMillis(d.since).to_string(), why: d.why }),
+            in_flight: standing.in_flight,
+            held: standing.held,
+            failures: standing.failures,
+            next_try_at: standing.next_try.map(|at| at.to_string()),
+            last_try_at: standing.last_try.map(|at| at.to_string()),
+            last_delivery_at: standing.last_delivery.map(|at| at.to_string()),
+            last_error_at: fault_at.map(|at| at.to_string()),
+            last_error: fault,
+            public_keys: target.public_keys(),
+        }
+    }
+}
