@@ -13,4 +13,5 @@ mod malformed;
 mod messages;
 mod peers;
 pub(crate) mod stage;
+mod streaming;
 mod tokens;
