@@ -18,7 +18,14 @@
 //! CPU is the server process's own, by the kernel's scheduler, all threads. In the steady part what the server uses while
 //! nothing happens (the gateway asks its vendor) is taken off, and printed beside it. The generator is one program for all,
 //! on the same cores: rates are lower bounds, CPU an event is the figure to compare.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark"
+)]
 
 mod events;
 mod gateway;
@@ -180,8 +187,7 @@ async fn measure(kind: Kind, subscribers: usize, seconds: u64) -> Option<Shown> 
     let used = server.process().cpu() - cpu;
     let idle = shown.idle.mul_f64(began.elapsed().as_secs_f64());
     shown.cpu_steady = used.saturating_sub(idle) / u32::try_from(count * subscribers).unwrap();
-    let mut delays: Vec<Duration> =
-        delays.drain(..).map(|(at, received)| received - server.sent(at)).collect();
+    let mut delays: Vec<Duration> = delays.drain(..).map(|(at, received)| received - server.sent(at)).collect();
     shown.p50 = stage::percentile(&mut delays, 0.5);
     shown.p99 = stage::percentile(&mut delays, 0.99);
     drop(readers);
@@ -189,11 +195,7 @@ async fn measure(kind: Kind, subscribers: usize, seconds: u64) -> Option<Shown> 
 }
 
 /// All readers read so many events at once: how long that took, and when each occurred and was received.
-async fn read(
-    readers: Vec<Reader>,
-    each: usize,
-    stamped: bool,
-) -> (Vec<Reader>, Duration, Vec<(Duration, Duration)>) {
+async fn read(readers: Vec<Reader>, each: usize, stamped: bool) -> (Vec<Reader>, Duration, Vec<(Duration, Duration)>) {
     let barrier = Arc::new(Barrier::new(readers.len() + 1));
     let mut reading = JoinSet::new();
     for mut reader in readers {

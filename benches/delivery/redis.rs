@@ -24,7 +24,16 @@ impl Server {
         let port = crate::free_port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", &dir.to_string_lossy()])
-            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"])
+            .args([
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--auto-aof-rewrite-percentage",
+                "0",
+            ])
             .args(["--maxclients", "12000"])
             .stdout(Stdio::null())
             .spawn()
@@ -71,7 +80,17 @@ impl Server {
         command(
             &mut read,
             &[
-                b"XREADGROUP", b"GROUP", group.as_bytes(), b"c", b"COUNT", b"1000", b"BLOCK", b"5000", b"STREAMS", b"events", b">",
+                b"XREADGROUP",
+                b"GROUP",
+                group.as_bytes(),
+                b"c",
+                b"COUNT",
+                b"1000",
+                b"BLOCK",
+                b"5000",
+                b"STREAMS",
+                b"events",
+                b">",
             ],
         );
         Reader { line, group, read, ids: Vec::new() }
