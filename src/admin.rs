@@ -8,6 +8,7 @@
 //! | `call`, `answer` | a request past the key; what it is answered |
 //! | `shown` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
+//! | `webhooks` | what is changed of webhooks |
 //!
 //! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
 //! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine.
@@ -19,6 +20,7 @@ mod operations;
 mod shown;
 mod subscriptions;
 mod v1;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::sync::Arc;
