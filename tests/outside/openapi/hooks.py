@@ -32,6 +32,7 @@ def epoch() -> int:
 schemathesis.openapi.format("rtm-cursor", st.just(cursor(epoch(), 1)) | st.builds(cursor, st.integers(0, 2**64 - 1), st.just(0)))
 schemathesis.openapi.format("rtm-history-cursor", st.nothing())
 schemathesis.openapi.format("rtm-lease", st.integers(1, 43_200).map("{}s".format))
+schemathesis.openapi.format("rtm-lease-name", st.just("A" * 22))
 schemathesis.openapi.format("rtm-party", st.text("abcdefghijklmnopqrstuvwxyz0123456789_-", min_size=1, max_size=20))
 TIMES = [
     "1564622530",
