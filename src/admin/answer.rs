@@ -64,7 +64,10 @@ impl Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self::new(refusal.status(), refusal.detail())
+        match refusal {
+            Refusal::MethodNotAllowed { allow } => Self::method(allow),
+            refusal => Self::new(refusal.status(), refusal.detail()),
+        }
     }
 }
 
