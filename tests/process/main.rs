@@ -13,6 +13,7 @@
 mod client;
 mod commands;
 mod descriptors;
+mod export;
 mod full_disk;
 mod gateway;
 mod kill;
@@ -22,4 +23,5 @@ mod receiver;
 mod reload;
 mod stop;
 mod storage;
+mod tail;
 mod webhooks;
