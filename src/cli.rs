@@ -1,13 +1,17 @@
 //! The command line: one file a command.
 //!
-//! Exit status: 0 done, 1 failed, 2 wrong usage (clap's own).
+//! Exit status: 0 done, 1 failed, 2 wrong usage (clap's own), 3 done in part and can be gone on with.
 
 pub mod check;
+mod client;
 pub mod client_key;
 pub mod demo;
+pub mod events;
 mod harden;
+pub mod history;
 pub mod serve;
 pub mod simulate;
+mod stdout;
 pub mod token;
 mod usage;
 
@@ -40,6 +44,10 @@ enum Command {
     Token(token::Args),
     /// Make a caller's key and its `[[clients]]` stanza
     ClientKey(client_key::Args),
+    /// Read events through a gateway
+    Events(events::Args),
+    /// Read history through a gateway
+    History(history::Args),
 }
 
 /// Why a command ended without having done its work. Exit status 1.
@@ -48,6 +56,9 @@ pub enum CliError {
     /// What went wrong, for people.
     #[error("{0}")]
     Failed(String),
+    /// A part was done, and can be gone on with. Exit status 3.
+    #[error("{0}")]
+    Partial(String),
     /// It has been written to stderr already.
     #[error("failed")]
     Told,
@@ -84,10 +95,16 @@ impl Cli {
             Command::Simulate(args) => simulate::run(&args, &mut out),
             Command::Token(args) => token::run(&args, &Clock::system(), &mut out),
             Command::ClientKey(args) => client_key::run(&args, &mut out),
+            Command::Events(args) => events::run(&args, &mut err),
+            Command::History(args) => history::run(&args, &mut err),
         };
         match done {
             Ok(()) => return ExitCode::SUCCESS,
             Err(CliError::Told) => {}
+            Err(why @ CliError::Partial(_)) => {
+                let _ = writeln!(err, "rtm-gateway: {why}");
+                return ExitCode::from(PARTIAL);
+            }
             // A reader who has seen enough (`| head`) is no failure to speak of.
             Err(CliError::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => {}
             Err(why) => {
@@ -98,6 +115,9 @@ impl Cli {
         ExitCode::FAILURE
     }
 }
+
+/// The exit status of what was done in part.
+const PARTIAL: u8 = 3;
 
 const EXAMPLE: &str = "\
 Example:

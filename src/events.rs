@@ -237,6 +237,15 @@ impl Events {
         Ok(log.cursor(at))
     }
 
+    /// The cursor of a place in a stream, such as its end.
+    ///
+    /// # Errors
+    /// When there is no such stream, `at` is no place in the log, or the store fails.
+    pub async fn place(&self, app: &AppId, stream: Stream, at: From) -> Result<Cursor, ReadError> {
+        let log = self.log(app, stream)?;
+        Ok(log.cursor(log.place(at).await?))
+    }
+
     /// The responses of a stream that could not be read, newest first, at most `most`.
     ///
     /// # Errors

@@ -116,7 +116,10 @@ pub(super) fn written(query: &EventsQuery, streams: Streams) -> String {
         Start::Stored(Begin::Latest) => pairs.append_pair("from", "latest"),
         Start::Stored(Begin::Since(at)) => pairs.append_pair("from", &at.to_string()),
         Start::Stored(Begin::After(marks)) => pairs.append_pair("from", &marks.text(streams)),
-        Start::After(marks) => pairs.append_pair("after", &marks.text(streams)),
+        Start::After(Begin::Earliest) => pairs.append_pair("after", "earliest"),
+        Start::After(Begin::Latest) => pairs.append_pair("after", "latest"),
+        Start::After(Begin::Since(at)) => pairs.append_pair("after", &at.to_string()),
+        Start::After(Begin::After(marks)) => pairs.append_pair("after", &marks.text(streams)),
     };
     pairs.finish()
 }

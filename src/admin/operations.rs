@@ -46,7 +46,11 @@ impl Operation {
     /// # Errors
     /// 404, or 405 when its path takes other methods.
     pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Refused> {
-        let here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
+        let mut here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
+        // A path that is named is that one, also where a parameter could stand.
+        let open = |operation: &Self| operation.path().matches('{').count();
+        let least = here.iter().map(open).min();
+        here.retain(|operation| Some(open(operation)) == least);
         if let Some(operation) = here.iter().find(|operation| operation.method() == method.as_str()) {
             return Ok(*operation);
         }
@@ -104,6 +108,8 @@ mod tests {
         assert_eq!(find("GET", "/healthz"), Ok(Operation::Alive));
         assert_eq!(find("DELETE", below), Ok(Operation::RemoveSubscription));
         assert_eq!(find("POST", &format!("{below}/dead-letters/redeliver")), Ok(Operation::Redeliver));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Refused::method("POST")));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), Ok(Operation::ClearDeadLetter));
         assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Refused::method("GET, DELETE")));
         for nowhere in ["/", "/admin/v1", "/admin/v1/apps/", "/admin/v1/secrets", &format!("{below}/more")] {
             assert!(find("GET", nowhere).is_err_and(|refused| refused != Refused::method("GET")), "{nowhere}");

@@ -55,15 +55,15 @@ pub struct Explicit {
 }
 
 /// Where an events read begins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// Where the subscription is; a new one begins here.
     Stored(Begin),
     /// After this place, moving nothing.
-    After(Marks),
+    After(Begin),
 }
 
-/// Where a new subscription begins.
+/// Where a new subscription begins, or a read without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Begin {
@@ -102,7 +102,7 @@ impl EventsQuery {
                 ("limit", _) => once(&name, &mut limit, value.parse().ok().filter(|n| (1..=MOST_EVENTS).contains(n)))?,
                 ("wait", _) => once(&name, &mut wait, duration(&value))?,
                 ("from", _) => once(&name, &mut from, begin(&value, streams))?,
-                ("after", _) => once(&name, &mut after, marks(&value))?,
+                ("after", _) => once(&name, &mut after, begin(&value, streams))?,
                 (_, Form::Vendor) => return Err(unknown(&name)),
                 ("type" | "user_id" | "group_id", _) => patterns.push(&name, value)?,
                 ("ack", _) => once(&name, &mut ack, explicit(&value))?,
@@ -149,7 +149,7 @@ impl EventsQuery {
             self.last_event_id = Some(marks);
         }
         if let (Start::After(after), Some(last)) = (&mut self.start, self.last_event_id) {
-            *after = last;
+            *after = Begin::After(last);
         }
         Ok(())
     }
@@ -232,7 +232,7 @@ fn expected(name: &str) -> &'static str {
         "subscription" => "1 to 128 of A-Z a-z 0-9 _ - .",
         "limit" => "1 to 1000",
         "wait" => "a duration such as 20s",
-        "from" => "earliest, latest, an RFC 3339 time, or a cursor of this stream",
+        "from" | "after" => "earliest, latest, an RFC 3339 time, or a cursor of this stream",
         "ack" => "auto or explicit",
         "lease" => "a duration from 1s to 12h",
         "max_attempts" => "1 to 1000",

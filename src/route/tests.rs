@@ -146,7 +146,8 @@ fn parameters_are_read_or_refused_by_name() {
     assert_eq!((all.limit, all.wait), (5, Some(Duration::from_secs(20))));
     assert_eq!(all.start, Start::Stored(Begin::Since(crate::clock::UnixMillis(1_704_067_200_000))));
     assert_eq!(read("from=latest").start, Start::Stored(Begin::Latest));
-    assert_eq!(read(&format!("after={cursor}")).start, Start::After(marks));
+    assert_eq!(read(&format!("after={cursor}")).start, Start::After(Begin::After(marks)));
+    assert_eq!(read("after=latest").start, Start::After(Begin::Latest));
     assert_eq!(read(&format!("from={cursor}")).start, Start::Stored(Begin::After(marks)));
     assert_eq!(read("wait=7").wait, Some(Duration::from_secs(7)));
     assert_eq!(read("wait=1h").wait, Some(Duration::from_secs(60)));
@@ -240,7 +241,7 @@ fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
     assert_eq!(accepted(&url, &[sse]).unwrap().1.last_event_id, Some(marks(&older)));
     assert_eq!(accepted(&url, &[sse, ("last-event-id", &newer)]).unwrap().1.last_event_id, Some(marks(&newer)));
     let (_, query) = accepted(&format!("after={older}"), &[sse, ("last-event-id", &newer)]).unwrap();
-    assert_eq!(query.start, Start::After(marks(&newer)));
+    assert_eq!(query.start, Start::After(Begin::After(marks(&newer))));
     assert_eq!(accepted(&url, &[]).unwrap_err().status(), 400);
     assert_eq!(accepted("wait=5s", &[sse]).unwrap_err().status(), 400);
     assert_eq!(accepted("", &[sse, ("last-event-id", "7")]).unwrap_err().status(), 400);

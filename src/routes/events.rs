@@ -30,14 +30,14 @@ use hyper::{HeaderMap, StatusCode};
 use self::feed::Feed;
 use super::Asked;
 use crate::body::{Body, Frames};
-use crate::events::{Ack, Delivery, Place, Read};
+use crate::events::{Ack, Delivery, Marks, Place, Read, ReadError};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::headers::X_RTM_CURSOR;
 use crate::names::{Stream, Streams};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
-use crate::route::{EventsQuery, Form, Start};
+use crate::route::{Begin, EventsQuery, Form, Start};
 use crate::store::Content;
 
 /// What the open streams of a gateway share.
@@ -58,11 +58,15 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
     if is_stored && asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
         return Err(Refusal::Forbidden);
     }
-    let place = |stream: Stream| match query.start {
-        Start::Stored(begin) => {
+    let begun = match query.start {
+        Start::Stored(_) => None,
+        Start::After(begin) => Some(marks(&asked, streams, begin).await?),
+    };
+    let place = |stream: Stream| match (query.start, begun) {
+        (Start::Stored(begin), _) => {
             Place::Subscription { name: name.clone(), from: begin.of(stream), by: asked.payer.client.clone() }
         }
-        Start::After(marks) => Place::After(marks.of(stream)),
+        (Start::After(_), begun) => Place::After(begun.unwrap_or_default().of(stream)),
     };
     let wait = query.wait.unwrap_or_default();
     let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
@@ -76,7 +80,12 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Stream, _) => {
             let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
-            sse::open(asked, feed, is_stored.then_some((name, query.last_event_id))).await
+            let mut served = sse::open(asked, feed, is_stored.then_some((name, query.last_event_id))).await?;
+            // A reader that is cut before the first event goes on from here.
+            if let Some(marks) = begun {
+                name_cursor(&mut served.headers, &marks.text(streams));
+            }
+            Ok(served)
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
             let markers = form == Form::Native;
@@ -107,10 +116,31 @@ fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> Serv
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(next) = HeaderValue::try_from(next) {
-        headers.insert(X_RTM_CURSOR, next);
-    }
+    name_cursor(&mut headers, next);
     Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts }
+}
+
+fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
+    if let Ok(cursor) = HeaderValue::try_from(cursor) {
+        headers.insert(X_RTM_CURSOR, cursor);
+    }
+}
+
+/// The place that a read without a subscription begins at. What its reader remembers is looked at when it is read.
+async fn marks(asked: &Asked<'_>, streams: Streams, begin: Begin) -> Result<Marks, Refusal> {
+    if let Begin::After(marks) = begin {
+        return Ok(marks);
+    }
+    let mut marks = Marks::default();
+    for &stream in streams.each() {
+        match asked.gateway.events.place(&asked.app.id, stream, begin.of(stream)).await {
+            Ok(cursor) => marks.give(stream, cursor),
+            // An app need not have both.
+            Err(ReadError::NoSuchStream) if streams == Streams::All => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
+    Ok(marks)
 }
 
 async fn wait_for(asked: &Asked<'_>, stream: Stream, read: Read) -> Result<Delivery, Refusal> {

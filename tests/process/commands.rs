@@ -53,6 +53,10 @@ fn wrong_usage_ends_with_2_and_every_help_shows_an_example() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(&["serve"], dir.path()).0.status.code(), Some(2));
     assert_eq!(run(&["no-such-command"], dir.path()).0.status.code(), Some(2));
+    let reads = ["--url", "http://127.0.0.1:1", "--app", "a"];
+    assert_eq!(run(&[&["history", "export"][..], &reads].concat(), dir.path()).0.status.code(), Some(2));
+    let tail = [&["events", "tail", "--stream", "all", "--filter", "Login"][..], &reads].concat();
+    assert_eq!(run(&tail, dir.path()).0.status.code(), Some(2));
     for command in [
         &["serve"][..],
         &["check"],
@@ -61,6 +65,8 @@ fn wrong_usage_ends_with_2_and_every_help_shows_an_example() {
         &["token", "mint"],
         &["token", "inspect"],
         &["client-key"],
+        &["events", "tail"],
+        &["history", "export"],
         &[],
     ] {
         let (output, out, _) = run(&[command, &["--help"]].concat(), dir.path());

@@ -80,6 +80,15 @@ poll_interval_idle = "100ms"
     }
 }
 
+impl Home {
+    /// The next start is on the same port as this gateway's.
+    pub(crate) fn stay_at(&self, gateway: &Gateway) {
+        let config = fs::read_to_string(self.config()).unwrap();
+        let listen = format!("listen = [\"{}\"]", gateway.callers);
+        self.write(&config.replace("listen = [\"127.0.0.1:0\"]", &listen));
+    }
+}
+
 /// A client whose key is its name and who may do everything.
 pub(crate) fn client(name: &str) -> String {
     let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();

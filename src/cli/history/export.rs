@@ -1,0 +1,391 @@
+//! `rtm-gateway history export`: all messages of a window, in a file or on stdout.
+//!
+//! Invariants:
+//! - Messages are written when the cursor after them has come, and none else: what a cut stream gave beyond its last cursor
+//!   is thrown away and given again. So each message is written once, across cut connections.
+//! - It is complete if and only if the stream's own `end` was read, whose count is that of what it gave.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::ACCEPT;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::line::{Line, Lines};
+use super::packed::Packer;
+use super::part::{Asked, Part, PartError, Window};
+use super::progress::Progress;
+use crate::cli::CliError;
+use crate::cli::client::{Backoff, Client, Fault, Target};
+use crate::cli::serve::stop_on_signal;
+use crate::cli::stdout::Stdout;
+use crate::clock::Clock;
+
+/// How long the vendor keeps messages.
+const KEPT: u64 = 7 * 86_400;
+const RETRY: Duration = Duration::from_millis(500);
+/// Tries in a row that bring nothing.
+const MOST_TRIES: u32 = 6;
+/// How often a file is synced and its record written.
+const CHECKPOINT: Duration = Duration::from_secs(2);
+/// How long the count is waited for, which is only for show.
+const COUNT: Duration = Duration::from_secs(10);
+
+/// Exports messages, one JSON object a line, as the vendor wrote them.
+///
+/// Exit status: 0 complete; 1 failed, and nothing was kept; 2 wrong usage; 3 partial: the same command goes on where it
+/// ended (to stdout: what was written is good, but incomplete).
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    who: Who,
+    /// From when on: seconds since 1970, or a time such as `2026-11-25T00:00:00Z` [default: seven days ago]
+    #[arg(long, value_name = "TIME")]
+    start_time: Option<String>,
+    /// Until when [default: now]
+    #[arg(long, value_name = "TIME")]
+    end_time: Option<String>,
+    /// Oldest first, or newest first
+    #[arg(long, value_enum, default_value = "asc")]
+    order: Order,
+    /// The file to write, or - for stdout
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Pack with gzip
+    #[arg(long)]
+    gzip: bool,
+    /// Begin anew: give up an interrupted export of that file, replace the file
+    #[arg(long)]
+    restart: bool,
+}
+
+/// Whose messages.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Who {
+    /// The user who sent them; one of this and --destination is needed
+    #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    source: Option<String>,
+    /// The user or channel they were sent to
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    destination: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Order {
+    Asc,
+    Desc,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rtm-gateway history export --url https://gateway.example.net --key-file key --app my-app --source alice \\
+    --start-time 2026-11-24T00:00:00Z --end-time 2026-11-25T00:00:00Z --output alice.ndjson.gz --gzip
+  rtm-gateway history export --url http://127.0.0.1:8080 --key-file key --app my-app --destination lobby | jq .payload
+
+A file is written as FILE.part, with FILE.part.json beside it, and gets its name when it is complete. An export that was
+interrupted, by whatever, goes on when the same command is run again.";
+
+/// Exports; what is not a message goes to `err`.
+///
+/// # Errors
+/// [`CliError::Partial`] when there is something to go on with; else that it failed.
+pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+    let client = Client::new(&args.target)?;
+    let clock = Clock::system();
+    let asked = args.asked(&clock);
+    let output = if args.output.as_os_str() == "-" {
+        let to = Piped { out: Stdout::default(), packer: Packer::new(args.gzip), messages: 0, cursor: None };
+        Output::Stdout(to)
+    } else {
+        let opened = Part::open(&args.output, &asked, args.restart);
+        Output::File(opened.map_err(|why: PartError| CliError::Failed(why.to_string()))?)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let done = runtime.block_on(export(args, &client, clock, (output, asked.window), err));
+    // A write that its reader does not take is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn export(
+    args: &Args,
+    client: &Client,
+    clock: Clock,
+    (output, window): (Output, Window),
+    err: &mut dyn Write,
+) -> Result<(), CliError> {
+    let stop = stop_on_signal()?;
+    let is_piped = matches!(output, Output::Stdout(_));
+    let window = if let Output::File(part) = &output { part.window().clone() } else { window };
+    let before = output.messages();
+    if before > 0 {
+        let _ = writeln!(err, "rtm-gateway: going on after {before} messages");
+    }
+    let mut query = args.query(&window);
+    let total = tokio::select! {
+        () = stop.cancelled() => None,
+        total = count(client, args, &query) => total,
+    };
+    query.push(("order", args.order.as_str()));
+    let synced = clock.now();
+    let progress = Progress::new(err, clock.clone(), before, total);
+    let mut run = Run { client, path: args.path("v1/apps", "history"), query, output, progress, clock, synced };
+    let left = async { if is_piped { Stdout::left().await } else { std::future::pending().await } };
+    let why = tokio::select! {
+        biased;
+        () = stop.cancelled() => Err("it was told to stop".to_owned()),
+        done = run.to_the_end() => done,
+        () = left => Err("nobody reads stdout any more".to_owned()),
+    };
+    let Run { output, progress, .. } = run;
+    match why {
+        Ok(()) => {
+            let finished = output.finish().await;
+            finished.map_err(|why| CliError::Partial(format!("the output cannot be completed: {why}")))?;
+            progress.end("complete");
+            Ok(())
+        }
+        Err(why) => {
+            let messages = output.messages();
+            progress.end("not complete");
+            Err(output.leave(&why, messages).await)
+        }
+    }
+}
+
+/// How many messages there are in all, when the gateway tells.
+async fn count(client: &Client, args: &Args, query: &[(&str, &str)]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
+    let path = args.path("dev/v2/project", "rtm/message/history/count");
+    let asking = async {
+        let body = client.get(&path, query, &[]).await.ok()?.whole().await.ok()?;
+        serde_json::from_slice::<Count>(&body).ok()
+    };
+    timeout(COUNT, asking).await.ok()?.map(|found| found.count)
+}
+
+impl Args {
+    fn path(&self, before: &str, after: &str) -> String {
+        format!("/{before}/{}/{after}", self.target.app)
+    }
+
+    fn query<'a>(&'a self, window: &'a Window) -> Vec<(&'a str, &'a str)> {
+        let who = [("source", &self.who.source), ("destination", &self.who.destination)];
+        let mut query: Vec<_> = who.into_iter().filter_map(|(name, who)| Some((name, who.as_deref()?))).collect();
+        query.extend([("start_time", window.start_time.as_str()), ("end_time", window.end_time.as_str())]);
+        query
+    }
+
+    /// What tells this export from another. A time that is left open is the same export later, too.
+    fn asked(&self, clock: &Clock) -> Asked {
+        let now = clock.wall_ms().seconds();
+        let all = serde_json::json!([
+            self.target.app.to_string(),
+            self.who.source,
+            self.who.destination,
+            self.start_time,
+            self.end_time,
+            self.order.as_str(),
+            self.gzip,
+        ]);
+        let digest = Sha256::digest(all.to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let start_time = self.start_time.clone().unwrap_or_else(|| now.saturating_sub(KEPT).to_string());
+        let end_time = self.end_time.clone().unwrap_or_else(|| now.to_string());
+        Asked { digest, window: Window { start_time, end_time }, is_packed: self.gzip }
+    }
+}
+
+impl Order {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Asc => "asc",
+            Self::Desc => "desc",
+        }
+    }
+}
+
+/// Where messages go.
+enum Output {
+    File(Part),
+    Stdout(Piped),
+}
+
+struct Piped {
+    out: Stdout,
+    packer: Packer,
+    messages: u64,
+    cursor: Option<String>,
+}
+
+impl Output {
+    fn messages(&self) -> u64 {
+        match self {
+            Self::File(part) => part.messages(),
+            Self::Stdout(piped) => piped.messages,
+        }
+    }
+
+    fn cursor(&self) -> Option<&str> {
+        match self {
+            Self::File(part) => part.cursor(),
+            Self::Stdout(piped) => piped.cursor.as_deref(),
+        }
+    }
+
+    async fn append(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> std::io::Result<()> {
+        match self {
+            Self::File(part) => part.append(text, messages, cursor),
+            Self::Stdout(piped) => {
+                let bytes = if text.is_empty() { text } else { piped.packer.push(text) };
+                piped.messages += messages;
+                piped.cursor = Some(cursor.to_owned());
+                if bytes.is_empty() { Ok(()) } else { piped.out.write(bytes).await }
+            }
+        }
+    }
+
+    async fn finish(self) -> std::io::Result<()> {
+        match self {
+            Self::File(part) => part.finish(),
+            Self::Stdout(mut piped) => {
+                let end = if piped.messages == 0 { piped.packer.empty() } else { piped.packer.end() };
+                piped.out.write(end).await
+            }
+        }
+    }
+
+    /// It is left incomplete: what the command ends with.
+    async fn leave(self, why: &str, messages: u64) -> CliError {
+        match self {
+            Self::File(part) if messages == 0 => {
+                part.discard();
+                CliError::Failed(why.to_owned())
+            }
+            Self::File(mut part) => {
+                let kept = part.checkpoint();
+                let told = match kept {
+                    Ok(()) => "to go on, run the same command again".to_owned(),
+                    Err(why) => format!("to go on from what was synced, run the same command again ({why})"),
+                };
+                CliError::Partial(format!("{why}; {messages} messages are in {}; {told}", part.path().display()))
+            }
+            Self::Stdout(_) if messages == 0 => CliError::Failed(why.to_owned()),
+            Self::Stdout(_) => CliError::Partial(format!(
+                "{why}; {messages} messages were written, whole but not all. To be able to go on, use --output FILE"
+            )),
+        }
+    }
+}
+
+struct Run<'a> {
+    client: &'a Client,
+    path: String,
+    query: Vec<(&'a str, &'a str)>,
+    output: Output,
+    progress: Progress<'a>,
+    clock: Clock,
+    synced: Instant,
+}
+
+/// Why a stream ended before its end.
+enum Cut {
+    Fault(Fault),
+    Output(std::io::Error),
+}
+
+impl From<Fault> for Cut {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Run<'_> {
+    async fn to_the_end(&mut self) -> Result<(), String> {
+        let mut backoff = Backoff::new(RETRY);
+        loop {
+            let before = self.output.cursor().map(str::to_owned);
+            let fault = match self.stream().await {
+                Ok(()) => return Ok(()),
+                Err(Cut::Output(why)) if why.kind() == ErrorKind::BrokenPipe => {
+                    return Err("nobody reads stdout any more".into());
+                }
+                Err(Cut::Output(why)) => return Err(format!("the output cannot be written: {why}")),
+                Err(Cut::Fault(fault)) if !fault.may_pass() => return Err(fault.to_string()),
+                Err(Cut::Fault(fault)) => fault,
+            };
+            if self.output.cursor() != before.as_deref() {
+                backoff.progress();
+            }
+            if backoff.tries() + 1 >= MOST_TRIES {
+                return Err(format!("{fault}; given up after {MOST_TRIES} tries without progress"));
+            }
+            let wait = backoff.next(fault.retry_after());
+            self.progress.say(&format!("the stream was cut: {fault}; trying again in {:.1} s", wait.as_secs_f64()));
+            sleep(wait).await;
+        }
+    }
+
+    /// Reads one stream. `Ok`: to its end.
+    async fn stream(&mut self) -> Result<(), Cut> {
+        let cursor = self.output.cursor().map(str::to_owned);
+        let mut query = self.query.clone();
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let mut answer = self.client.get(&self.path, &query, &[(ACCEPT, "application/x-ndjson")]).await?;
+        let (mut lines, mut pending) = (Lines::default(), Vec::new());
+        let (mut count, mut all) = (0, 0);
+        let bad = |why: super::line::BadLine| Fault::Refused(why.to_string());
+        loop {
+            let Some(chunk) = answer.chunk().await? else {
+                return Err(Fault::Lost("it ended without its last line".into()).into());
+            };
+            lines.push(&chunk).map_err(bad)?;
+            while let Some(line) = lines.next() {
+                match Line::read(line).map_err(bad)? {
+                    Line::Message => {
+                        pending.extend_from_slice(line);
+                        pending.push(b'\n');
+                        count += 1;
+                    }
+                    Line::Cursor(cursor) => {
+                        all += count;
+                        self.keep(std::mem::take(&mut pending), std::mem::take(&mut count), &cursor).await?;
+                    }
+                    Line::End { messages, .. } if messages != all + count => {
+                        let why = format!("the gateway counted {messages} messages, but {} came", all + count);
+                        return Err(Fault::Refused(why).into());
+                    }
+                    Line::End { cursor, .. } => return self.keep(pending, count, &cursor).await,
+                    Line::Broken { status, detail, .. } => {
+                        // What came is whole up to the last cursor line; the rest comes again.
+                        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                        return Err(Fault::said(status, &detail, None).into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn keep(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> Result<(), Cut> {
+        self.output.append(text, messages, cursor).await.map_err(Cut::Output)?;
+        self.progress.more(messages);
+        let now = self.clock.now();
+        if let Output::File(part) = &mut self.output
+            && now - self.synced >= CHECKPOINT
+        {
+            self.synced = now;
+            part.checkpoint().map_err(Cut::Output)?;
+        }
+        Ok(())
+    }
+}

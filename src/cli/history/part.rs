@@ -1,0 +1,316 @@
+//! The file of an export under way: `FILE.part`, and beside it `FILE.part.json`, which says how far it is.
+//!
+//! Invariants:
+//! - The record is written after what it speaks of was synced, and is replaced in one step: at any instant of a crash it
+//!   tells a length of the part up to which all is there, and the cursor behind it.
+//! - What lies beyond that length is cut off before anything is added: no message is in the file twice.
+//! - An export of other messages does not go on here, nor does a second one at the same time.
+//! - FILE is only ever a complete export: it gets its name last.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::packed::Packer;
+
+/// What an export asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// SHA-256 of all that tells one export from another.
+    pub(super) digest: String,
+    /// The window, fixed when the export began.
+    pub(super) window: Window,
+    /// Whether it is packed.
+    pub(super) is_packed: bool,
+}
+
+/// From when to when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Window {
+    pub(super) start_time: String,
+    pub(super) end_time: String,
+}
+
+/// How far an export is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    digest: String,
+    window: Window,
+    /// Bytes of the part.
+    length: u64,
+    /// Messages in them.
+    messages: u64,
+    /// Where the next begin; none at the beginning.
+    cursor: Option<String>,
+}
+
+/// Why a file cannot be exported to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PartError {
+    /// There is one of that name.
+    #[error("{0} is there already: name another, remove it, or replace it with --restart")]
+    IsThere(PathBuf),
+    /// It was begun for other messages.
+    #[error("{0} was begun with another app, filter, order or form: ask for the same, or begin anew with --restart")]
+    OfOthers(PathBuf),
+    /// Its record is missing, or does not fit.
+    #[error("{0} cannot be gone on with: its record (.json) is missing or does not fit it. Begin anew with --restart")]
+    NoRecord(PathBuf),
+    /// Another process has it.
+    #[error("{0} is being written by another export")]
+    InUse(PathBuf),
+    /// The system refuses.
+    #[error("{0}: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// A file under way.
+#[derive(Debug)]
+pub(super) struct Part {
+    path: PathBuf,
+    part: PathBuf,
+    record_path: PathBuf,
+    file: File,
+    packer: Packer,
+    record: Record,
+    /// Bytes written, synced or not.
+    written: u64,
+    is_changed: bool,
+}
+
+impl Part {
+    /// Begins, or goes on where the record says.
+    pub(super) fn open(path: &Path, asked: &Asked, restart: bool) -> Result<Self, PartError> {
+        let (part, record_path) = (beside(path, ".part"), beside(path, ".part.json"));
+        let io = |why| PartError::Io(part.clone(), why);
+        if !restart && path.exists() {
+            return Err(PartError::IsThere(path.to_owned()));
+        }
+        let was_there = part.exists();
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part).map_err(io)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PartError::InUse(part)),
+            locked => locked.map_err(|why| io(why.into()))?,
+        }
+        let found = if restart { None } else { read_record(&record_path).map_err(io)? };
+        let record = match found {
+            Some(Ok(record)) if record.digest != asked.digest => return Err(PartError::OfOthers(part)),
+            Some(Ok(record)) if record.length > file.metadata().map_err(io)?.len() => {
+                return Err(PartError::NoRecord(part));
+            }
+            Some(Ok(record)) => record,
+            Some(Err(BadRecord)) => return Err(PartError::NoRecord(part)),
+            // Whose it is cannot be told. An empty one is nobody's loss.
+            None if was_there && !restart && file.metadata().map_err(io)?.len() > 0 => {
+                return Err(PartError::NoRecord(part));
+            }
+            None => {
+                let (digest, window) = (asked.digest.clone(), asked.window.clone());
+                Record { version: VERSION, digest, window, length: 0, messages: 0, cursor: None }
+            }
+        };
+        file.set_len(record.length).map_err(io)?;
+        file.seek(SeekFrom::End(0)).map_err(io)?;
+        let written = record.length;
+        let packer = Packer::new(asked.is_packed);
+        let opened =
+            Self { path: path.to_owned(), part, record_path, file, packer, record, written, is_changed: false };
+        // From the first byte on there is a record.
+        opened.keep_record().map_err(|why| PartError::Io(opened.record_path.clone(), why))?;
+        Ok(opened)
+    }
+
+    /// The window that it was begun with.
+    pub(super) fn window(&self) -> &Window {
+        &self.record.window
+    }
+
+    /// Messages that are in it.
+    pub(super) fn messages(&self) -> u64 {
+        self.record.messages
+    }
+
+    /// Where the next messages begin.
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.record.cursor.as_deref()
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.part
+    }
+
+    /// Adds all messages up to a cursor.
+    pub(super) fn append(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> io::Result<()> {
+        self.is_changed |= messages > 0 || self.record.cursor.as_deref() != Some(cursor);
+        if !text.is_empty() {
+            let bytes = self.packer.push(text);
+            self.write(&bytes)?;
+        }
+        self.record.messages += messages;
+        self.record.cursor = Some(cursor.to_owned());
+        Ok(())
+    }
+
+    /// Makes sure that what was added stays, and that an export can go on behind it.
+    pub(super) fn checkpoint(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.is_changed) {
+            return Ok(());
+        }
+        let end = self.packer.end();
+        self.write(&end)?;
+        self.file.sync_data()?;
+        self.record.length = self.written;
+        self.keep_record()
+    }
+
+    /// It is complete: gives it its name.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.checkpoint()?;
+        if self.written == 0 {
+            let empty = self.packer.empty();
+            self.write(&empty)?;
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.part, &self.path)?;
+        fs::remove_file(&self.record_path)?;
+        sync_folder(&self.path)
+    }
+
+    /// Nothing is in it: leaves nothing behind.
+    pub(super) fn discard(self) {
+        // What cannot be removed is empty, and is begun anew.
+        let _ = fs::remove_file(&self.part);
+        let _ = fs::remove_file(&self.record_path);
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn keep_record(&self) -> io::Result<()> {
+        let new = beside(&self.record_path, ".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&self.record)?)?;
+        file.sync_data()?;
+        fs::rename(&new, &self.record_path)?;
+        sync_folder(&self.record_path)
+    }
+}
+
+const VERSION: u32 = 1;
+
+/// A record that cannot be read.
+struct BadRecord;
+
+fn read_record(path: &Path) -> io::Result<Option<Result<Record, BadRecord>>> {
+    match fs::read(path) {
+        Ok(text) => {
+            let record = serde_json::from_slice(&text).ok().filter(|record: &Record| record.version == VERSION);
+            Ok(Some(record.ok_or(BadRecord)))
+        }
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(why),
+    }
+}
+
+fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
+/// A new name stays.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(digest: &str, is_packed: bool) -> Asked {
+        let window = Window { start_time: "1".into(), end_time: "2".into() };
+        Asked { digest: digest.into(), window, is_packed }
+    }
+
+    fn content(path: &Path, is_packed: bool) -> String {
+        let mut text = String::new();
+        let mut file = File::open(path).unwrap();
+        match is_packed {
+            true => flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap(),
+            false => file.read_to_string(&mut text).unwrap(),
+        };
+        text
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn an_export_that_is_killed_anywhere_and_gone_on_with_holds_each_message_once(
+            steps in prop::collection::vec(0u8..6, 0..40), is_packed: bool,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out");
+            let asked = asked("d", is_packed);
+            let mut part = Part::open(&path, &asked, false).unwrap();
+            for step in steps {
+                let next = part.cursor().map_or(0, |cursor| cursor.parse::<u64>().unwrap());
+                match step {
+                    0 => part.checkpoint().unwrap(),
+                    1 => {
+                        // Killed: what was not synced may be there in part, or as garbage.
+                        drop(part);
+                        let mut file = OpenOptions::new().append(true).open(beside(&path, ".part")).unwrap();
+                        file.write_all(b"garb").unwrap();
+                        drop(file);
+                        part = Part::open(&path, &asked, false).unwrap();
+                        prop_assert_eq!(part.cursor().unwrap_or("0"), part.messages().to_string());
+                    }
+                    _ => part.append(format!("{next}\n").into_bytes(), 1, &(next + 1).to_string()).unwrap(),
+                }
+            }
+            let messages = part.messages();
+            part.finish().unwrap();
+            let wanted: String = (0..messages).map(|n| format!("{n}\n")).collect();
+            prop_assert_eq!(content(&path, is_packed), wanted);
+            prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ones_own_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let mut part = Part::open(&path, &asked("a", false), false).unwrap();
+        part.append(b"1\n".to_vec(), 1, "C").unwrap();
+        part.checkpoint().unwrap();
+        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::InUse(_))));
+        drop(part);
+        assert!(matches!(Part::open(&path, &asked("b", false), false), Err(PartError::OfOthers(_))));
+        // Of a part that is shorter than its record, or without one, nobody knows where it ends.
+        fs::write(beside(&path, ".part"), "").unwrap();
+        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
+        fs::write(beside(&path, ".part"), "mine").unwrap();
+        fs::remove_file(beside(&path, ".part.json")).unwrap();
+        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
+        let part = Part::open(&path, &asked("b", false), true).unwrap();
+        assert_eq!((part.messages(), part.cursor()), (0, None));
+        part.finish().unwrap();
+        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::IsThere(_))));
+        assert_eq!(content(&path, false), "");
+    }
+}

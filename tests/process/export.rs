@@ -1,0 +1,128 @@
+//! `history export` against a gateway that is killed while it exports.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_gateway::clock::Clock;
+use rtm_gateway::simulator::{Endpoint, Fault, Message, Sim};
+
+use crate::gateway::{APP, BINARY, Gateway, Home, vendor};
+
+const MESSAGES: u64 = 1500;
+
+fn messages(vendor: &Sim) {
+    let base = Clock::system().wall_ms().0 - 3_600_000;
+    let message = |n: u64| Message::peer("alice", "bob", &n.to_string()).at(base + n * 100);
+    vendor.world().add_messages(APP, (0..MESSAGES).map(message));
+}
+
+fn export(home: &Home, gateway: &Gateway, file: &Path, more: &[&str]) -> Command {
+    fs::write(home.path("caller"), "one").unwrap();
+    let mut command = Command::new(BINARY);
+    command
+        .args(["history", "export", "--app", APP, "--source", "alice", "--url", &format!("http://{}", gateway.callers)])
+        .arg("--key-file")
+        .arg(home.path("caller"))
+        .arg("--output")
+        .arg(file)
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+async fn ended(mut command: Command) -> (Option<i32>, String, Output) {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
+}
+
+fn assert_whole(text: &str) {
+    let payload = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        message["payload"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(text.lines().map(payload).eq(0..MESSAGES), "{} lines", text.lines().count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_the_whole_list_in_a_file_on_stdout_and_packed() {
+    let vendor = vendor().await;
+    messages(&vendor);
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let (status, said, _) = ended(export(&home, &gateway, &home.path("plain"), &[])).await;
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("complete: 1500 messages"), "{said}");
+    let plain = fs::read_to_string(home.path("plain")).unwrap();
+    assert_whole(&plain);
+    assert!(!home.path("plain.part").exists() && !home.path("plain.part.json").exists());
+    let (status, said, output) = ended(export(&home, &gateway, Path::new("-"), &[])).await;
+    assert_eq!((status, output.stdout == plain.as_bytes()), (Some(0), true), "{said}");
+    let (status, said, _) = ended(export(&home, &gateway, &home.path("packed"), &["--gzip"])).await;
+    assert_eq!(status, Some(0), "{said}");
+    let mut unpacked = String::new();
+    let packed = fs::File::open(home.path("packed")).unwrap();
+    flate2::read::MultiGzDecoder::new(packed).read_to_string(&mut unpacked).unwrap();
+    assert_eq!(unpacked, plain);
+    // What is there is not replaced unasked.
+    let (status, said, _) = ended(export(&home, &gateway, &home.path("plain"), &[])).await;
+    assert!(status == Some(1) && said.contains("--restart"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_a_killed_gateway_cut_goes_on_and_ends_as_if_it_had_not_been() {
+    for more in [&[][..], &["--gzip"]] {
+        let vendor = Arc::new(vendor().await);
+        messages(&vendor);
+        let home = Home::new(&vendor);
+        let gateway = Gateway::start(&home);
+        home.stay_at(&gateway);
+        // After some pages the vendor gives no more: the export cannot end before the gateway does.
+        let (sim, mut pages) = (Arc::downgrade(&vendor), 0);
+        vendor.world().before_each(move |_, endpoint| {
+            pages += u32::from(endpoint == Endpoint::HistoryGet);
+            if let (Endpoint::HistoryGet, 8, Some(sim)) = (endpoint, pages, sim.upgrade()) {
+                sim.always(Endpoint::HistoryGet, Fault::status(503));
+            }
+        });
+        let (file, part) = (home.path("out"), home.path("out.part"));
+        let cut = tokio::spawn(ended(export(&home, &gateway, &file, more)));
+        let begun = async {
+            while fs::metadata(&part).map_or(0, |part| part.len()) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), begun).await.expect("messages are written as they come");
+        gateway.kill();
+        let (status, said, _) = cut.await.unwrap();
+        assert!(status == Some(3) && said.contains("run the same command again"), "{status:?} {said}");
+        assert!(!file.exists() && part.exists());
+        vendor.clear_faults();
+        let gateway = Gateway::start(&home);
+        let (status, said, _) = ended(export(&home, &gateway, &file, &[more, &["--order", "desc"]].concat())).await;
+        assert!(status == Some(1) && said.contains("--restart"), "{said}");
+        let (status, said, _) = ended(export(&home, &gateway, &file, more)).await;
+        assert!(status == Some(0) && said.contains("going on after"), "{said}");
+        let mut text = String::new();
+        let mut found = fs::File::open(&file).unwrap();
+        match more.is_empty() {
+            true => found.read_to_string(&mut text).unwrap(),
+            false => flate2::read::MultiGzDecoder::new(found).read_to_string(&mut text).unwrap(),
+        };
+        assert_whole(&text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_refused_leaves_nothing_and_ends_with_1() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let (status, said, _) = ended(export(&home, &gateway, &home.path("out"), &["--start-time", "yesterday"])).await;
+    assert!(status == Some(1) && said.contains("refused: 400: start_time"), "{status:?} {said}");
+    assert!(!home.path("out.part").exists() && !home.path("out.part.json").exists());
+}
