@@ -189,7 +189,9 @@ async fn measure(kind: Kind, subscribers: usize, seconds: u64) -> Option<Shown> 
     let used = server.process().cpu() - cpu;
     let idle = shown.idle.mul_f64(began.elapsed().as_secs_f64());
     shown.cpu_steady = used.saturating_sub(idle) / u32::try_from(count * subscribers).unwrap();
-    let mut delays: Vec<Duration> = delays.drain(..).map(|(at, received)| received - server.sent(at)).collect();
+    // A read that came just before the event may have returned it: then the event's own instant is the later one.
+    let sent = |at, received| Some(server.sent(at)).filter(|sent| *sent <= received).unwrap_or(at);
+    let mut delays: Vec<Duration> = delays.drain(..).map(|(at, received)| received - sent(at, received)).collect();
     shown.p50 = stage::percentile(&mut delays, 0.5);
     shown.p99 = stage::percentile(&mut delays, 0.99);
     drop(readers);
