@@ -29,8 +29,13 @@ impl Stdout {
 
     /// Resolves when nobody can read what is written any more, as far as that can be seen.
     pub(super) async fn left() {
+        #[expect(
+            deprecated,
+            reason = "its way without `unsafe`; what it warns of, a descriptor that closes, stdout is not"
+        )]
+        let watched = AsyncFd::with_interest(io::stdout(), Interest::ERROR);
         // A file cannot be watched; nor need it be.
-        if let Ok(watched) = AsyncFd::register_with_interest(io::stdout(), Interest::ERROR)
+        if let Ok(watched) = watched
             && watched.ready(Interest::ERROR).await.is_ok()
         {
             return;

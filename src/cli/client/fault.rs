@@ -60,14 +60,15 @@ impl Fault {
         let mut all = String::new();
         let mut next = Some(why);
         while let Some(why) = next {
-            if let Some(rustls::Error::InvalidCertificate(why)) = tls_error(why) {
+            if let Some(rustls::Error::InvalidCertificate(why)) = why.downcast_ref() {
                 return Self::Untrusted(plain(&why.to_string()));
             }
-            if !all.is_empty() {
-                all.push_str(": ");
+            // An I/O error says what the one within says.
+            let said = why.to_string();
+            if !all.ends_with(&said) {
+                all = if all.is_empty() { said } else { format!("{all}: {said}") };
             }
-            all.push_str(&why.to_string());
-            next = why.source();
+            next = cause(why);
         }
         Self::Lost(plain(&all))
     }
@@ -90,10 +91,12 @@ impl Fault {
     }
 }
 
-/// An I/O error keeps what it wraps where `source` passes it over.
-fn tls_error<'a>(why: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.and_then(|inner| inner.downcast_ref()).or_else(|| why.downcast_ref())
+/// What an error wraps. `source` of an I/O error passes over the error within, and gives what is behind that.
+fn cause<'a>(why: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match why.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(within) => Some(within),
+        None => why.source(),
+    }
 }
 
 /// Text that is somebody else's, as it may be shown.
