@@ -129,7 +129,9 @@ impl Reader {
             // All that has come, then.
             let mut message = self.line.message().await;
             loop {
-                if let Message::Text { reply, text } = message {
+                if let Message::Over(unused) = message {
+                    self.left = self.left.saturating_sub(unused);
+                } else if let Message::Text { reply, text } = message {
                     came += events::count(text, stamps.as_deref_mut());
                     self.left -= 1;
                     let reply = std::str::from_utf8(reply).unwrap();
@@ -165,7 +167,12 @@ struct Line {
 }
 
 enum Message<'a> {
-    Text { reply: &'a [u8], text: &'a [u8] },
+    Text {
+        reply: &'a [u8],
+        text: &'a [u8],
+    },
+    /// What was asked for came to an end, so many short of it.
+    Over(usize),
     Pong,
     Other,
 }
@@ -218,6 +225,12 @@ impl Line {
                 // Without a reply subject the third is the length.
                 let reply = if words[3].is_empty() { b"" } else { words[2] };
                 Message::Text { reply, text: &body[..body.len() - 2] }
+            }
+            [b'H', ..] => {
+                let unused = memmem::find(body, b"Nats-Pending-Messages: ").map(|at| &body[at + 23..]);
+                let digits = unused.and_then(|rest| rest.split(|b| !b.is_ascii_digit()).next());
+                let count = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+                Message::Over(count.unwrap_or(ASKED))
             }
             [b'-', ..] => panic!("{}", String::from_utf8_lossy(line)),
             _ => Message::Other,
