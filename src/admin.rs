@@ -3,27 +3,31 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `operations` | all that can be asked |
 //! | `v1` | which handler answers which path below `/admin/v1/` |
 //! | `call`, `answer` | a request past the key; what it is answered |
 //! | `shown` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
+//! | `webhooks` | what is changed of webhooks |
 //!
-//! Invariants: nothing but what `v1` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
+//! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
 //! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine.
 
 mod answer;
 mod call;
 mod dead_letters;
+mod operations;
 mod shown;
 mod subscriptions;
 mod v1;
+mod webhooks;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -33,9 +37,10 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::answer::{Answer, Content, Refused, respond};
 use self::call::Call;
+pub use self::operations::Operation;
 use crate::app::Parts;
 use crate::body::Body;
-use crate::openapi;
+use crate::route::{path, query};
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
 /// a key that was shown is marked so that no log prints it.
@@ -59,23 +64,21 @@ pub fn service(
 
 /// Answers one request on the operator's port.
 async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
-    if openapi::is_asked(request.method(), request.uri())? {
-        return Ok(Content::Document);
+    let segments = path::segments(request.uri().path())?;
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    if segments.first() == Some(&"admin") && !allowed(parts, request.headers()) {
+        return Err(Refused::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
-    let is_get = request.method() == Method::GET;
-    match request.uri().path() {
-        "/healthz" if is_get => Ok(Content::Json(json!({ "alive": true }))),
-        "/readyz" if is_get => Ok(readiness(parts)),
-        "/metrics" if is_get => Ok(Content::Metrics(metrics(parts))),
-        "/healthz" | "/readyz" | "/metrics" => Err(Refused::method("GET")),
-        path if path.starts_with("/admin/v1/") => {
-            if !allowed(parts, request.headers()) {
-                let detail = "the admin key is needed: Authorization: Bearer KEY";
-                return Err(Refused::new(StatusCode::UNAUTHORIZED, detail));
-            }
-            v1::answer(Call::new(parts, request)?).await
-        }
-        _ => Err(Refused::nowhere("see /openapi.json, /healthz, /readyz, /metrics and /admin/v1/")),
+    let operation = Operation::find(request.method(), &segments)?;
+    if !operation.has_parameters() {
+        query::none(request.uri().query())?;
+    }
+    match operation {
+        Operation::Document => Ok(Content::Document),
+        Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
+        Operation::Ready => Ok(readiness(parts)),
+        Operation::Metrics => Ok(Content::Metrics(metrics(parts))),
+        _ => v1::answer(Call::new(parts, request)?).await,
     }
 }
 

@@ -200,6 +200,24 @@ impl Events {
         Ok(())
     }
 
+    /// A reader of a subscription comes back and says that it was given nothing after `last`: what counts as handed over
+    /// after it is given again, and nothing is settled.
+    ///
+    /// # Errors
+    /// As [`Events::resume`].
+    pub fn give_again_after(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        last: Cursor,
+    ) -> Result<(), ReadError> {
+        let log = self.log(app, stream)?;
+        let last = log.at(last)?;
+        log.known(name).ok_or(ReadError::NoSuchSubscription)?.give_again_after(last);
+        Ok(())
+    }
+
     /// Sets a subscription to another place, and says which; durable on return. What is under way to its readers, or leased
     /// to them, is of no account any more.
     ///

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::names::{Action, AppId, ClientName};
 use crate::policy::Policy;
 use crate::route::target::Hosts;
-use crate::routes::events::Texts;
+use crate::routes::events::Streaming;
 use crate::tls::ClientTrust;
 
 /// What a request may touch.
@@ -36,8 +36,8 @@ pub struct Gateway {
     pub events: Events,
     /// History and count.
     pub history: History,
-    /// Texts of streams, made once for all of them.
-    pub texts: Texts,
+    /// What the open streams share.
+    pub streaming: Streaming,
     /// Where requests are counted.
     pub metrics: Metrics,
     /// The time.
@@ -95,7 +95,17 @@ impl Gateway {
     ) -> Arc<Self> {
         let live = ArcSwap::from_pointee(live);
         let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
-        Arc::new(Self { live, admission, egress, events, history, texts: Texts::default(), metrics, clock, stopping })
+        Arc::new(Self {
+            live,
+            admission,
+            egress,
+            events,
+            history,
+            streaming: Streaming::default(),
+            metrics,
+            clock,
+            stopping,
+        })
     }
 
     /// Takes a new configuration for the requests that come from now on.

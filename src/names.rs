@@ -101,6 +101,12 @@ impl SubscriptionName {
         }
     }
 
+    /// The webhook whose place it is, if it is one's.
+    #[must_use]
+    pub fn webhook(&self) -> Option<WebhookName> {
+        self.0.strip_prefix("$webhook.").and_then(|name| WebhookName::parse(name).ok())
+    }
+
     /// Whether it is a webhook's place.
     #[must_use]
     pub fn is_of_webhook(&self) -> bool {

@@ -51,10 +51,10 @@ pub use self::target::BuildError;
 use self::target::Target;
 use crate::clock::Clock;
 use crate::config;
-use crate::events::Events;
+use crate::events::{Events, ReadError, Redeliver};
 use crate::metrics::Metrics;
-use crate::names::{AppId, WebhookName};
-use crate::store::{self, Store};
+use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
+use crate::store::{self, LogKey, NoteKind, Store};
 use crate::task::{Kind, Tasks};
 
 /// All webhooks of the gateway. Cheap to clone.
@@ -91,6 +91,9 @@ pub enum WishError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Its events cannot be had.
+    #[error(transparent)]
+    Events(#[from] ReadError),
 }
 
 impl Webhooks {
@@ -168,6 +171,55 @@ impl Webhooks {
     /// When there is no such webhook, or the store fails.
     pub async fn disable(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
         self.wish(app, name, Wish::Disable).await
+    }
+
+    /// The streams that a webhook is sent; `None` when there is no such webhook.
+    #[must_use]
+    pub fn streams(&self, app: &AppId, name: &WebhookName) -> Option<Vec<Stream>> {
+        let running = self.running();
+        let target = running.get(&(app.clone(), name.clone()))?.target.borrow();
+        target.as_ref().map(|target| target.config.streams.clone())
+    }
+
+    /// Puts dead letters of a webhook back into its subscription. Says how many.
+    ///
+    /// # Errors
+    /// As [`Events::redeliver`] has them, and when there is no such webhook.
+    pub async fn redeliver(
+        &self,
+        app: &AppId,
+        name: &WebhookName,
+        stream: Stream,
+        which: Redeliver,
+    ) -> Result<u64, WishError> {
+        let (events, place) = (&self.0.means.events, SubscriptionName::from(name));
+        let numbers = match &which {
+            Redeliver::These(cursors) => cursors.iter().map(|cursor| cursor.at.0).collect(),
+            Redeliver::All => {
+                let letters = endpoint::letters(events, app, stream, name).await?;
+                letters.iter().map(|letter| letter.cursor.at.0).collect()
+            }
+        };
+        // First: what is given again must not be taken for done, whatever happens in between.
+        self.wish(app, name, Wish::Expect(stream, numbers)).await?;
+        match events.redeliver(app, stream, &place, which).await {
+            Err(ReadError::NoSuchSubscription) => Ok(0),
+            result => Ok(result?),
+        }
+    }
+
+    /// A webhook's place in a stream will be another: nothing counts as done there. To be called before it is set.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn forget(&self, app: &AppId, name: &WebhookName, stream: Stream) -> Result<(), WishError> {
+        match self.wish(app, name, Wish::Forget(stream)).await {
+            Err(WishError::NoSuchWebhook) => {
+                let (log, notes) = (LogKey { app: app.clone(), stream }, vec![(name.to_string(), None)]);
+                Ok(self.0.means.store.keep_notes(&log, NoteKind::Webhook, notes).await?)
+            }
+            result => result,
+        }
     }
 
     async fn wish(&self, app: &AppId, name: &WebhookName, wish: Wish) -> Result<(), WishError> {

@@ -81,9 +81,12 @@ pub fn client_key(n: usize) -> String {
     format!("{KEY}-{n}")
 }
 
-/// A gateway process. Killed when dropped.
+/// A process. Killed when dropped.
+pub struct Process(pub Child);
+
+/// A gateway process.
 pub struct Gateway {
-    child: Child,
+    process: Process,
     pub address: SocketAddr,
     pub ready_after: Duration,
 }
@@ -111,12 +114,23 @@ impl Gateway {
         }
         let ready_after = began.elapsed();
         std::thread::spawn(move || for _ in lines {});
-        Self { child, address: address.expect("the gateway names its address"), ready_after }
+        let process = Process(child);
+        Self { process, address: address.expect("the gateway names its address"), ready_after }
     }
+}
 
+impl std::ops::Deref for Gateway {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Process {
     /// CPU time that all its threads have used.
     pub fn cpu(&self) -> Duration {
-        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.0.id()));
         let spent = fs::read_dir(tasks).unwrap().filter_map(|task| {
             let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
             text.split_whitespace().next()?.parse::<u64>().ok()
@@ -126,16 +140,16 @@ impl Gateway {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
 
-impl Drop for Gateway {
+impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

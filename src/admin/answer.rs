@@ -1,5 +1,6 @@
 //! What an operator's request is answered.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use bytes::Bytes;
@@ -36,7 +37,7 @@ pub(super) struct Refused {
     status: StatusCode,
     detail: String,
     /// The methods that a path takes, when it does not take this one.
-    allow: Option<&'static str>,
+    allow: Option<Cow<'static, str>>,
 }
 
 impl Refused {
@@ -56,7 +57,8 @@ impl Refused {
     }
 
     /// 405, with the methods that the path takes.
-    pub(super) fn method(allow: &'static str) -> Self {
+    pub(super) fn method(allow: impl Into<Cow<'static, str>>) -> Self {
+        let allow = allow.into();
         let refused = Self::new(StatusCode::METHOD_NOT_ALLOWED, format_args!("this path takes {allow}"));
         Self { allow: Some(allow), ..refused }
     }
@@ -64,7 +66,10 @@ impl Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self::new(refusal.status(), refusal.detail())
+        match refusal {
+            Refusal::MethodNotAllowed { allow } => Self::method(allow),
+            refusal => Self::new(refusal.status(), refusal.detail()),
+        }
     }
 }
 
@@ -108,8 +113,8 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(allow) = allow {
-        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    if let Some(allow) = allow.and_then(|allow| HeaderValue::try_from(&*allow).ok()) {
+        headers.insert(ALLOW, allow);
     }
     response
 }

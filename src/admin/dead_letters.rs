@@ -11,8 +11,8 @@ use super::subscriptions::Which;
 use crate::events::{Cursor, DeadLetter, Redeliver};
 
 /// How many are shown at once when nothing is said.
-const SHOWN: usize = 100;
-const MOST_SHOWN: usize = 1000;
+pub(super) const SHOWN: usize = 100;
+pub(super) const MOST_SHOWN: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +75,8 @@ async fn list(call: Call<'_>, which: &Which) -> Answer {
     Ok(Content::Json(json!({ "dead_letters": letters, "next": next })))
 }
 
-fn shown(letter: &DeadLetter) -> Value {
+/// A dead letter as operators see it.
+pub(super) fn shown(letter: &DeadLetter) -> Value {
     // The event's own words, if they are JSON; a list of anything must not fail for one that is not.
     let event =
         serde_json::from_slice::<Box<RawValue>>(&letter.event).ok().and_then(|raw| serde_json::to_value(raw).ok());
@@ -85,6 +86,7 @@ fn shown(letter: &DeadLetter) -> Value {
     })
 }
 
-fn cursor(text: &str) -> Result<Cursor, Refused> {
+/// A cursor that was written down.
+pub(super) fn cursor(text: &str) -> Result<Cursor, Refused> {
     text.parse().map_err(|_| Refused::bad("a cursor of this gateway is wanted"))
 }

@@ -21,13 +21,14 @@ pub(super) async fn answer(parts: &Parts, what: &str) -> Answer {
         "regions" => json!({ "regions": parts.egress.regions() }),
         "pollers" => json!({ "pollers": parts.events.pollers() }),
         "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
+        "webhooks" => json!({ "webhooks": parts.webhooks.status() }),
         "quarantine" => return quarantine(parts).await,
         "backup" => return backup(parts).await,
         "identity" => json!({ "token_keys": parts.jwks.status() }),
         "config" => reload::describe(&parts.config.load(), &parts.reload),
         _ => {
             return Err(Refused::nowhere(
-                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, identity, config, backup",
+                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, webhooks, quarantine, identity, config, backup",
             ));
         }
     };

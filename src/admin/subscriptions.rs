@@ -38,9 +38,12 @@ struct Seek {
 /// `DELETE …/{name}` and `POST …/{name}/seek`.
 pub(super) async fn answer(call: Call<'_>, which: &Which, rest: &[&str]) -> Answer {
     let Which { app, stream, name } = which;
-    let events = &call.parts.events;
+    let (events, webhooks) = (&call.parts.events, &call.parts.webhooks);
     match (rest, call.method()) {
         ([], &Method::DELETE) => {
+            if let Some(webhook) = name.webhook() {
+                webhooks.forget(app, &webhook, *stream).await?;
+            }
             events.remove(app, *stream, name).await?;
             Ok(Content::Json(json!({ "removed": true })))
         }
@@ -50,6 +53,9 @@ pub(super) async fn answer(call: Call<'_>, which: &Which, rest: &[&str]) -> Answ
             let to = query::start(&to).ok_or_else(|| {
                 Refused::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor")
             })?;
+            if let Some(webhook) = name.webhook() {
+                webhooks.forget(app, &webhook, *stream).await?;
+            }
             let cursor = events.seek(app, *stream, name, to).await?;
             Ok(Content::Json(json!({ "cursor": cursor.to_string() })))
         }

@@ -8,13 +8,15 @@
 //! | `…/{name}/dead-letters` | GET, DELETE | `dead_letters` |
 //! | `…/{name}/dead-letters/redeliver` | POST | `dead_letters` |
 //! | `…/{name}/dead-letters/{cursor}` | DELETE | `dead_letters` |
+//! | `/apps/{app}/webhooks/{name}/enable`, `…/disable` | POST | `webhooks` |
+//! | `/apps/{app}/webhooks/{name}/dead-letters…` | as above | `webhooks` |
 
 use hyper::Method;
 
 use super::answer::{Answer, Refused};
 use super::call::Call;
 use super::subscriptions::Which;
-use super::{dead_letters, shown, subscriptions};
+use super::{dead_letters, shown, subscriptions, webhooks};
 use crate::route::path;
 
 /// Answers a request whose path begins with `/admin/v1/`.
@@ -35,6 +37,7 @@ pub(super) async fn answer(call: Call<'_>) -> Answer {
                 rest => subscriptions::answer(call, &which, rest).await,
             }
         }
+        ["apps", app, "webhooks", name, rest @ ..] => webhooks::answer(call, app, name, rest).await,
         _ => Err(Refused::nowhere("see /admin/v1/apps, regions, quotas, pollers, subscriptions, quarantine, config")),
     }
 }

@@ -114,7 +114,12 @@ impl Claims {
                 self.given_back.insert(after, end);
             }
         }
-        let mut at = after;
+        self.give_again_after(last);
+    }
+
+    /// Gives back what counts as handed over after `last`.
+    pub(super) fn give_again_after(&mut self, last: u64) {
+        let mut at = last.saturating_add(1);
         let mut again = Vec::new();
         // What holds `after`, and all that follows, in order: between them lies what was handed over.
         while at < self.fresh {

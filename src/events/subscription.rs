@@ -170,6 +170,13 @@ impl Subscription {
         self.given_back.notify_waiters();
     }
 
+    /// A reader says that it was given nothing after `last`: see
+    /// [`Claims::give_again_after`](super::claims::Claims::give_again_after).
+    pub(super) fn give_again_after(self: &Arc<Self>, last: u64) {
+        self.change(|state| state.claims.give_again_after(last));
+        self.given_back.notify_waiters();
+    }
+
     /// Goes to another place: all up to `at` is settled, and nothing after it. What is under way or leased is of no
     /// account any more, whatever becomes of it. Durable on return.
     ///

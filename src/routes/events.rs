@@ -9,6 +9,7 @@
 //! | `feed` | one stream or both, run by run |
 //! | `native` | our own form, in one answer |
 //! | `sse`, `text` | our own form, as it comes |
+//! | `sitting` | which streams of a subscription are open, for those who come again |
 //! | `leased` | the same, to be acknowledged |
 //! | `ack` | acknowledging, giving back, extending |
 
@@ -16,9 +17,11 @@ pub mod ack;
 mod feed;
 mod leased;
 mod native;
+mod sitting;
 mod sse;
 mod text;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -37,7 +40,12 @@ use crate::request_id::RequestId;
 use crate::route::{Begin, EventsQuery, Form, Start};
 use crate::store::Content;
 
-pub use self::text::Texts;
+/// What the open streams of a gateway share.
+#[derive(Debug, Default)]
+pub struct Streaming {
+    texts: text::Texts,
+    sittings: Arc<sitting::Sittings>,
+}
 
 /// Answers an events read.
 ///
@@ -72,7 +80,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Stream, _) => {
             let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
-            let mut served = sse::open(asked, feed).await?;
+            let mut served = sse::open(asked, feed, is_stored.then_some((name, query.last_event_id))).await?;
             // A reader that is cut before the first event goes on from here.
             if let Some(marks) = begun {
                 name_cursor(&mut served.headers, &marks.text(streams));

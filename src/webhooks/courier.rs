@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
 use super::engine::{Engine, Next, Rules, Verdict, Which};
+use super::entry::Entry;
 use super::intake::{Intake, Load};
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
@@ -25,7 +26,7 @@ use super::record::{Disabled, Record};
 use super::standing::Standing;
 use super::target::Target;
 use crate::config::WebhookFrom;
-use crate::events::{Ack, Delivery, Filter, From, Place, Read, ReadError};
+use crate::events::{Ack, Delivery, Filter, From, GivenUp, Place, Read, ReadError};
 use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
 use crate::store::{Error, NoteKind};
@@ -56,7 +57,7 @@ struct Lane {
 /// What ended.
 enum Tried {
     Sent { which: Which, outcome: Outcome, began: Instant },
-    Buried { which: Which, events: u64, result: Result<(), Error> },
+    Buried { which: Which, events: u64, result: Result<(), ReadError> },
 }
 
 struct Saved {
@@ -174,7 +175,7 @@ impl<'e> Courier<'e> {
             let read = Read {
                 place: place(&config.name, from),
                 limit: if most == 1 { free.min(64) } else { most },
-                wait: READ_WAIT,
+                wait: if lane.intake.is_behind() { Duration::ZERO } else { READ_WAIT },
                 markers: true,
                 filter: Arc::clone(&self.filter),
                 ack: Ack::OnHandover,
@@ -204,7 +205,11 @@ impl<'e> Courier<'e> {
             }
         };
         let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
-        let entries = super::entry::Entry::all_of(&delivery.runs, delivery.next.epoch);
+        let entries = Entry::all_of(&delivery.runs, delivery.next.epoch);
+        if entries.is_empty() {
+            // Nothing was waited for while behind: there is nothing more.
+            lane.intake.caught_up();
+        }
         for group in lane.intake.take(entries, delivery.next.at.0, delivery.receipt) {
             let entries = &group.load.entries;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
@@ -217,7 +222,11 @@ impl<'e> Courier<'e> {
                 let wait = crate::clock::UnixMillis(held.due).since(wall).min(self.target.config.retry.max);
                 (held.attempts, now + wait)
             });
-            self.engine.add(which, last, keys, tried, group.load);
+            match self.engine.load_mut(which) {
+                // Put back (by a seek) while it is still here: it is tried once.
+                Some(load) => load.reads.extend(group.load.reads),
+                None => self.engine.add(which, last, keys, tried, group.load),
+            }
         }
     }
 
@@ -228,7 +237,7 @@ impl<'e> Courier<'e> {
             if unit.attempts >= self.target.config.max_attempts {
                 // It was about to be buried at the last stop.
                 self.engine.bury(which);
-                self.bury(which);
+                self.bury(which, "given up when the gateway stopped");
                 continue;
             }
             let stream = self.lanes[which.lane].stream;
@@ -279,16 +288,25 @@ impl<'e> Courier<'e> {
             }
             (why, Next::Bury) => {
                 tracing::error!(%app, %webhook, %why, attempts, "an event goes to the webhook's dead letters");
-                self.bury(which);
+                self.bury(which, &why.to_string());
             }
             (why, _) => tracing::warn!(%app, %webhook, %why, attempts, "a webhook's try failed"),
         }
     }
 
     /// Puts a unit among the dead letters.
-    fn bury(&mut self, which: Which) {
-        let retry = self.target.config.retry.max;
-        self.engine.not_buried(which, self.endpoint.means.clock.now() + retry);
+    fn bury(&mut self, which: Which, why: &str) {
+        let Some(unit) = self.engine.unit(which) else { return };
+        let give_up = |entry: &Entry| GivenUp { cursor: entry.cursor, attempts: unit.attempts, reason: why.to_owned() };
+        let given_up: Vec<GivenUp> = unit.load.entries.iter().map(give_up).collect();
+        let (events, app, stream) =
+            (self.endpoint.means.events.clone(), self.endpoint.app.clone(), self.lanes[which.lane].stream);
+        let name = SubscriptionName::from(&self.endpoint.name);
+        let burying = async move {
+            let result = events.bury(&app, stream, &name, &given_up).await;
+            Tried::Buried { which, events: given_up.len() as u64, result }
+        };
+        self.tries.push(burying.boxed());
     }
 
     fn count(&self, outcome: &Outcome, took: Duration) {
@@ -323,6 +341,12 @@ impl<'e> Courier<'e> {
             Wish::Expect(stream, numbers) => {
                 if let Some(n) = self.lanes.iter().position(|lane| lane.stream == stream) {
                     self.lanes[n].intake.expect_again(&numbers);
+                    self.engine.not_recorded(n);
+                }
+            }
+            Wish::Forget(stream) => {
+                if let Some(n) = self.lanes.iter().position(|lane| lane.stream == stream) {
+                    self.lanes[n].intake.forget();
                     self.engine.not_recorded(n);
                 }
             }
@@ -396,7 +420,7 @@ impl<'e> Courier<'e> {
 
 /// Of its own subscription, which no caller can name.
 fn place(name: &WebhookName, from: From) -> Place {
-    let by = ClientName::parse("webhooks").unwrap();
+    let by = ClientName::parse("webhooks").expect("it keeps to the rule of names");
     Place::Subscription { name: SubscriptionName::from(name), from, by }
 }
 

@@ -15,9 +15,9 @@ use super::record::{Disabled, Record};
 use super::standing::Standing;
 use super::target::Target;
 use crate::clock::Clock;
-use crate::events::Events;
+use crate::events::{DeadLetter, Events, ReadError};
 use crate::metrics::{Metrics, WebhookLabels};
-use crate::names::{AppId, Stream, WebhookName};
+use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// What every endpoint uses. Cheap to clone.
@@ -56,6 +56,8 @@ pub(super) enum Wish {
     Disable,
     /// These entries will be given again: they are not done.
     Expect(Stream, Vec<u64>),
+    /// The stream will be read from another place: nothing is done.
+    Forget(Stream),
 }
 
 /// Why delivering ended.
@@ -88,6 +90,7 @@ impl Endpoint {
             let left = if self.disabled.is_some() {
                 self.rest(&stop).await
             } else {
+                self.expect_redelivered(&target).await;
                 Courier::new(&mut self, target).run(&stop).await
             };
             if left == Left::Stopping {
@@ -135,6 +138,19 @@ impl Endpoint {
         }
     }
 
+    /// Dead letters that were put back, and not taken yet, are not done.
+    async fn expect_redelivered(&mut self, target: &Target) {
+        for &stream in &target.config.streams {
+            let again = redelivered(&self.means.events, &self.app, stream, &self.name).await;
+            match again {
+                Ok(again) => self.records.entry(stream).or_default().expect_again(&again),
+                Err(error) => {
+                    tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's dead letters cannot be read");
+                }
+            }
+        }
+    }
+
     async fn record(&self, stream: Stream) -> Result<Record, Error> {
         let name = self.name.as_str();
         // The name itself comes before all that only begin with it.
@@ -162,8 +178,9 @@ impl Endpoint {
             match &wish {
                 Wish::Enable => disabled = None,
                 Wish::Disable => {}
-                Wish::Expect(stream, numbers) => {
-                    changed.entry(*stream).or_default().expect_again(numbers);
+                Wish::Expect(stream, numbers) => changed.entry(*stream).or_default().expect_again(numbers),
+                Wish::Forget(stream) => {
+                    changed.insert(*stream, Record::default());
                 }
             }
             changed.values_mut().for_each(|record| record.disabled.clone_from(&disabled));
@@ -189,3 +206,31 @@ impl Endpoint {
         Ok(())
     }
 }
+
+/// All dead letters of a webhook in a stream.
+pub(super) async fn letters(
+    events: &Events,
+    app: &AppId,
+    stream: Stream,
+    name: &WebhookName,
+) -> Result<Vec<DeadLetter>, ReadError> {
+    let (place, mut after, mut all) = (SubscriptionName::from(name), None, Vec::new());
+    loop {
+        let page = match events.dead_letters(app, stream, &place, after, PAGE).await {
+            Err(ReadError::NoSuchSubscription) => Vec::new(),
+            page => page?,
+        };
+        let Some(last) = page.last() else { return Ok(all) };
+        after = Some(last.cursor);
+        all.extend(page);
+    }
+}
+
+/// The numbers of those that were put back and are not taken yet.
+async fn redelivered(events: &Events, app: &AppId, stream: Stream, name: &WebhookName) -> Result<Vec<u64>, ReadError> {
+    let all = letters(events, app, stream, name).await?;
+    Ok(all.iter().filter(|letter| letter.is_redelivering).map(|letter| letter.cursor.at.0).collect())
+}
+
+/// Dead letters read at a time.
+const PAGE: usize = 1000;

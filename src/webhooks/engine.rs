@@ -155,6 +155,11 @@ impl<T> Engine<T> {
         self.lanes[which.lane].units.get(&which.first)
     }
 
+    /// The load of a unit.
+    pub(super) fn load_mut(&mut self, which: Which) -> Option<&mut T> {
+        self.lanes[which.lane].units.get_mut(&which.first).map(|unit| &mut unit.load)
+    }
+
     /// Says what came of a try. `spread` is from -1 to 1, at random.
     pub(super) fn finished(&mut self, which: Which, verdict: Verdict, now: Instant, spread: f64) -> Next {
         let (retry, max_attempts) = (self.rules.retry, self.rules.max_attempts);

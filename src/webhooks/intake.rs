@@ -1,7 +1,7 @@
 //! The [`Intake`]: entries that were read from a stream, as units for the [`Engine`](super::engine::Engine).
 //!
 //! Invariants: what the record says is done is left out until the record is caught up with: the subscription's stored
-//! place may be older. What is given again after that (a dead letter, a seek) is wanted again. What went out as one before the last stop goes out as one again,
+//! place may be older. What is given again after that (a dead letter, a seek), or out of turn, is wanted again. What went out as one before the last stop goes out as one again,
 //! though it comes in several reads, so that its id is the same. A unit holds on to the reads that its entries came with
 //! until it is done; a read is handed over when all that came with it is.
 
@@ -37,20 +37,35 @@ pub(super) struct Intake {
     most: usize,
     /// What waits for the rest of what it was sent with.
     partial: Option<Group>,
-    /// Up to where the record is still to be caught up with.
-    behind: Option<u64>,
+    /// While the record is being caught up with: up to where, and how far that is.
+    behind: Option<(u64, u64)>,
 }
 
 impl Intake {
     /// Goes on from a record. No unit has more than `most` entries.
     pub(super) fn new(record: Record, most: usize) -> Self {
-        let behind = (record.claimed > 0).then_some(record.claimed);
+        let behind = (record.claimed > 0).then_some((record.claimed, 0));
         Self { record, most, partial: None, behind }
     }
 
     /// Those entries are given again, though they were done.
     pub(super) fn expect_again(&mut self, numbers: &[u64]) {
         self.record.expect_again(numbers);
+    }
+
+    /// Whether the record is still to be caught up with: then nothing is waited for.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// There is nothing more that was there before.
+    pub(super) fn caught_up(&mut self) {
+        self.behind = None;
+    }
+
+    /// Nothing counts as done any more.
+    pub(super) fn forget(&mut self) {
+        (self.record, self.behind) = (Record::default(), None);
     }
 
     /// The last entry that was looked at, now or before the last stop.
@@ -70,7 +85,7 @@ impl Intake {
         let mut open = self.partial.take();
         for entry in entries {
             let held = match self.record.of(entry.number()) {
-                Known::Done if self.behind.is_some() => {
+                Known::Done if self.behind.is_some_and(|(_, at)| entry.number() > at) => {
                     groups.extend(open.take());
                     continue;
                 }
@@ -95,7 +110,7 @@ impl Intake {
         }
         self.record.held.retain(|held| held.first <= held.last);
         self.record.claimed = self.record.claimed.max(upto);
-        self.behind = self.behind.filter(|goal| upto < *goal);
+        self.behind = self.behind.filter(|(goal, _)| upto < *goal).map(|(goal, at)| (goal, at.max(upto)));
         unused(receipt);
         groups
     }

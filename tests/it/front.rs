@@ -1,6 +1,7 @@
 //! What a caller meets: malformed requests, identity, routes, hand-over of events, drain. With bytes on real sockets
 //! where a well-behaved client would not go.
 
+pub(crate) mod acknowledging;
 mod ceilings;
 mod connections;
 pub(crate) mod events;
@@ -13,4 +14,5 @@ mod malformed;
 mod messages;
 mod peers;
 pub(crate) mod stage;
+mod streaming;
 mod tokens;

@@ -50,6 +50,22 @@ fn the_demo_answers_each_curl_line_of_the_readme() {
 }
 
 #[test]
+fn the_demo_answers_each_curl_line_of_the_page_on_events() {
+    let demo = Demo::start();
+    let page = fs::read_to_string(root("docs/events.md")).unwrap();
+    let curls: Vec<&str> = page.lines().filter(|line| line.starts_with("curl ")).collect();
+    let expected = ["\"events\":[{", "data: {", "\"stream\":\""];
+    assert!(curls.len() >= expected.len());
+    for (line, expected) in curls.iter().zip(expected) {
+        let here = line.replace("127.0.0.1:8080", &demo.gateway);
+        // A stream ends when curl's time is over, which is no success to it.
+        let output = Command::new("sh").args(["-c", &here]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(expected), "{here}\n{text}");
+    }
+}
+
+#[test]
 fn the_demo_serves_each_command_of_the_readme_that_asks_a_gateway() {
     let demo = Demo::start();
     let dir = tempfile::tempdir().unwrap();

@@ -4,5 +4,6 @@
 mod answers;
 mod delivery;
 mod lasting;
+mod operators;
 mod receiver;
 mod rig;

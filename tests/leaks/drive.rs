@@ -177,6 +177,11 @@ async fn refusals(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         assert_eq!(get(&rtm(unknown, "vendor/user_events"), &known).await, 403);
         assert_eq!(get(&rtm(BASIC, &format!("message/history/query/{unknown}")), &known).await, 410);
         assert_eq!(get(&rtm(BASIC, "users/a/peer_messages"), &known).await, 405);
+        let history = format!("/v1/apps/{BASIC}/history?source=a&start_time=0&end_time=4102444800");
+        assert_eq!(get(&history, &[("x-api-key", key), ("accept", "text/html")]).await, 406);
+        assert_eq!(get(&format!("{history}&cursor={unknown}"), &known).await, 400);
+        let native = format!("/v1/apps/{BASIC}/events/user_events");
+        assert_eq!(get(&format!("{native}?user_id={unknown}&lease={unknown}"), &known).await, 400);
         assert_eq!(get(&rtm(BASIC, "message/history/count?source=a"), &[("x-api-key", &plants.reader_key)]).await, 403);
         let long = format!("{unknown}{}", "x".repeat(70_000));
         if !http2 {
@@ -333,6 +338,14 @@ async fn old_cursor(heap: &Heap, gateway: &Gateway, plants: &Plants, vendors: &V
     };
     vendors.calm.emit_many("tight-app", Stream::UserEvents, 1);
     let cursor = get("wait=20s&limit=1").await.json()["next"].as_str().unwrap().to_owned();
+    assert_eq!(get("subscription=one-too-many").await.status, 429);
+    let lease = serde_json::json!({ "lease": "A".repeat(22) }).to_string();
+    for what in ["ack", "nack", "extend"] {
+        let target = format!("/v1/apps/tight-app/events/user_events/{what}");
+        let headers = [headers[0], ("content-type", "application/json")];
+        ask(heap, gateway.callers, true, (Method::POST, &target), &headers, &lease).await;
+        ask(heap, gateway.callers, false, (Method::POST, &target), &headers, &plants.unknown_key).await;
+    }
     vendors.calm.emit_many("tight-app", Stream::UserEvents, 1);
     let asking = async {
         while heap.said("cursor_expired") == 0 {

@@ -175,7 +175,7 @@ impl Home {
             vendors.calm.base_url()
         );
         let quiet = "[apps.events]\nstreams = []";
-        let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"";
+        let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"\nmax_subscriptions_per_client = 1";
         let tight = "messages = { requests = 1, per = \"1h\" }\n";
         let (plain, tls, calm) = (vendors.basic.base_url(), vendors.token.base_url(), vendors.calm.base_url());
         let client = |name: &str, key: &str, allow: &str| {

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-gateway=${RTM_GATEWAY:-target/debug/rtm-gateway}
-[ -n "${RTM_GATEWAY:-}" ] || cargo build --locked --quiet --bin rtm-gateway
+gateway=${1:-target/debug/rtm-gateway}
+[ $# -gt 0 ] || cargo build --locked --quiet --bin rtm-gateway
 
 place=target/outside/webhooks
 mkdir -p "$place"

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod acknowledged;
 #[path = "../it/client.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod client;

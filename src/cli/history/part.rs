@@ -142,7 +142,7 @@ impl Part {
     }
 
     /// Where it is.
-    pub(super) fn part(&self) -> &Path {
+    pub(super) fn part_path(&self) -> &Path {
         &self.part
     }
 

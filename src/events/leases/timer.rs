@@ -19,19 +19,26 @@ pub(in crate::events) struct Timer(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// By time, and by a number of their own. Weak, since subscriptions know their timer: logs own them.
-    armed: Mutex<(u64, BTreeMap<(Instant, u64), Weak<Subscription>>)>,
+    armed: Mutex<Armed>,
     wake: Notify,
+}
+
+#[derive(Default)]
+struct Armed {
+    /// How many there were.
+    count: u64,
+    /// By time, and by a number of their own. Weak, since subscriptions know their timer: logs own them.
+    by_time: BTreeMap<(Instant, u64), Weak<Subscription>>,
 }
 
 impl Timer {
     /// Has a subscription looked at then.
     pub(in crate::events) fn arm(&self, at: Instant, subscription: &Arc<Subscription>) {
         let mut armed = lock(&self.0.armed);
-        armed.0 += 1;
-        let number = armed.0;
-        let is_first = armed.1.first_key_value().is_none_or(|(&(first, _), _)| at < first);
-        armed.1.insert((at, number), Arc::downgrade(subscription));
+        armed.count += 1;
+        let number = armed.count;
+        let is_first = armed.by_time.first_key_value().is_none_or(|(&(first, _), _)| at < first);
+        armed.by_time.insert((at, number), Arc::downgrade(subscription));
         drop(armed);
         if is_first {
             self.0.wake.notify_one();
@@ -41,7 +48,7 @@ impl Timer {
     /// Fires until stopped.
     pub(in crate::events) async fn run(self, stop: CancellationToken) {
         loop {
-            let first = lock(&self.0.armed).1.first_key_value().map(|(&(at, _), _)| at);
+            let first = lock(&self.0.armed).by_time.first_key_value().map(|(&(at, _), _)| at);
             let due = async {
                 match first {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -61,7 +68,7 @@ impl Timer {
         loop {
             let due = {
                 let mut armed = lock(&self.0.armed);
-                match armed.1.first_entry() {
+                match armed.by_time.first_entry() {
                     Some(first) if first.key().0 <= now => first.remove(),
                     _ => return,
                 }

@@ -393,12 +393,17 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
                         });
                     }
                     // Also what another holds now, or nobody: it says that it has done it.
-                    (Some(_), Ok(_)) => entries.into_iter().for_each(|at| {
-                        model.held.remove(&at);
-                        if !model.dead.contains(&at) {
-                            model.settled.insert(at);
+                    (Some(_), Ok(_)) => {
+                        let buried = rig.dead().await;
+                        for at in entries {
+                            model.held.remove(&at);
+                            // Given up and not buried yet: its reader has done it after all.
+                            if !buried.iter().any(|(one, _)| *one == at) || !model.dead.contains(&at) {
+                                model.dead.remove(&at);
+                                model.settled.insert(at);
+                            }
                         }
-                    }),
+                    }
                     (Some(_), Err(why)) => assert!(!held || model.forgets, "{why}"),
                 }
             }

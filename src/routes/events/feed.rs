@@ -5,12 +5,14 @@
 //!   may hold an older one. (What another stream receives at the same moment may be stored a little later; then it comes
 //!   later.)
 //! - At most one read of each stream is held. Its text is the log's own, and shared.
-//! - A read's receipt goes with its last run. A feed that is dropped gives back what it has not given.
+//! - A read's receipt goes with its last run, unless a [`Sitting`] holds it. A feed that is dropped gives back what it has not
+//!   given.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sitting::Open;
 use crate::events::{Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
 use crate::gateway::Gateway;
 use crate::names::{AppId, Stream, Streams};
@@ -24,6 +26,8 @@ pub(super) struct Feed {
     filter: Arc<Filter>,
     sides: Vec<Side>,
     marks: Marks,
+    /// Of a stream of a subscription.
+    sitting: Option<Open>,
 }
 
 /// One of the streams.
@@ -49,7 +53,9 @@ pub(super) struct Given {
     pub(super) lost: u64,
     /// Where the reader stood before.
     pub(super) marks: Marks,
-    /// Of the read that it ends.
+    /// It ends a read.
+    pub(super) is_last: bool,
+    /// Of that.
     pub(super) receipt: Option<Receipt>,
 }
 
@@ -78,7 +84,16 @@ impl Feed {
             Side { stream, place, runs: VecDeque::new(), receipt: None, next: None, lag: 0, lost: 0, is_dry: false }
         };
         let sides = streams.each().iter().map(side).collect();
-        Self { app: app.clone(), streams, limit, filter, sides, marks }
+        Self { app: app.clone(), streams, limit, filter, sides, marks, sitting: None }
+    }
+
+    /// Lets this hold the receipts.
+    pub(super) fn sit(&mut self, sitting: Open) {
+        self.sitting = Some(sitting);
+    }
+
+    pub(super) fn sitting(&self) -> Option<&Open> {
+        self.sitting.as_ref()
     }
 
     pub(super) fn streams(&self) -> Streams {
@@ -101,7 +116,7 @@ impl Feed {
             [side] if side.runs.is_empty() => {
                 let read = side.read(self.limit, &self.filter, wait);
                 let delivery = side.deliver(gateway.events.read(&self.app, side.stream, read).await)?;
-                side.take(delivery, &mut self.marks);
+                side.take(delivery, &mut self.marks, self.sitting.as_ref());
                 Ok(())
             }
             [_] => Ok(()),
@@ -118,7 +133,7 @@ impl Feed {
                 if side.runs.is_empty() {
                     let read = side.read(self.limit, &self.filter, Duration::ZERO);
                     match side.deliver(gateway.events.read(&self.app, side.stream, read).await) {
-                        Ok(delivery) => side.take(delivery, &mut self.marks),
+                        Ok(delivery) => side.take(delivery, &mut self.marks, self.sitting.as_ref()),
                         // An app need not have both.
                         Err(failed) if failed.why == ReadError::NoSuchStream => {
                             side.is_dry = true;
@@ -143,11 +158,11 @@ impl Feed {
             tokio::select! {
                 read = or_never(events, app, one.stream, reads.0) => {
                     let delivery = one.deliver(read)?;
-                    one.take(delivery, &mut self.marks);
+                    one.take(delivery, &mut self.marks, self.sitting.as_ref());
                 }
                 read = or_never(events, app, other.stream, reads.1) => {
                     let delivery = other.deliver(read)?;
-                    other.take(delivery, &mut self.marks);
+                    other.take(delivery, &mut self.marks, self.sitting.as_ref());
                 }
             }
         }
@@ -172,14 +187,15 @@ impl Feed {
         let last = run.batch.first.plus(run.entries.end.saturating_sub(1) as u64);
         self.marks.give(side.stream, Cursor { epoch, at: last });
         let mut receipt = None;
-        if side.runs.is_empty() {
+        let is_last = side.runs.is_empty();
+        if is_last {
             receipt = side.receipt.take();
             side.is_dry = false;
             if let Some(next) = side.next {
                 self.marks.give(side.stream, next);
             }
         }
-        Some(Given { stream: side.stream, run, lost: std::mem::take(&mut side.lost), marks, receipt })
+        Some(Given { stream: side.stream, run, lost: std::mem::take(&mut side.lost), marks, is_last, receipt })
     }
 
     /// Gives back what it holds, less what was given; the receipts of the part that was given.
@@ -228,7 +244,7 @@ impl Side {
         read.map_err(|why| Failed { stream: self.stream, why })
     }
 
-    fn take(&mut self, delivery: Delivery, marks: &mut Marks) {
+    fn take(&mut self, delivery: Delivery, marks: &mut Marks, sitting: Option<&Open>) {
         let Delivery { runs, next, lag, lost, receipt, .. } = delivery;
         (self.next, self.lag, self.lost) = (Some(next), lag, lost);
         self.is_dry = runs.is_empty();
@@ -246,7 +262,11 @@ impl Side {
             (Place::Subscription { .. }, None) => marks.begin(self.stream, next),
         }
         self.runs = runs.into();
-        self.receipt = (!self.runs.is_empty()).then_some(receipt);
+        match (sitting, before) {
+            (_, None) => {}
+            (Some(sitting), Some(before)) => sitting.hold(self.stream, before + 1..next.at.0 + 1, receipt),
+            (None, Some(_)) => self.receipt = Some(receipt),
+        }
     }
 }
 

@@ -128,6 +128,6 @@ fn piece(delivery: Delivery, leased: &Leased) -> Piece {
             text::push(&mut bytes, batch, index, &id, &[("lease", &leased.name), ("attempt", attempt)]);
         }
     }
-    let ending: Box<dyn Ending> = Box::new(HandedOver(vec![receipt]));
+    let ending: Box<dyn Ending> = Box::new(HandedOver(receipt));
     Piece { bytes: bytes.into(), ending: Some(ending) }
 }

@@ -22,12 +22,12 @@ use super::feed::{Failed, Feed, Given};
 use super::text::{self, Extra};
 use crate::body::handover::Ending;
 use crate::body::{Body, Piece};
-use crate::events::{ReadError, Receipt};
+use crate::events::{Marks, ReadError, Receipt};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::gateway::Gateway;
 use crate::metrics::StreamLabels;
-use crate::names::{Action, AppId, ClientName, Streams};
+use crate::names::{Action, AppId, ClientName, Streams, SubscriptionName};
 use crate::refusal::Refusal;
 use crate::routes::Asked;
 use crate::store::Content;
@@ -36,9 +36,9 @@ use crate::store::Content;
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// What a stream begins with: how many milliseconds a reader waits before it comes again.
-pub(super) const BEGINNING: &[u8] = b"retry: 2000\n\n";
-/// A comment.
-pub(super) const BEAT: Bytes = Bytes::from_static(b":\n\n");
+pub(super) const BEGINNING: &[u8] = b"retry: 2000\n";
+/// A comment. Neither has an empty line after it: there are readers that take each of those for an event.
+pub(super) const BEAT: Bytes = Bytes::from_static(b":\n");
 
 /// Bytes of a piece that is made for one reader: more begin another piece.
 const PIECE: usize = 32 << 10;
@@ -58,8 +58,17 @@ struct Open {
 }
 
 /// Answers with a stream.
-pub(super) async fn open(asked: Asked<'_>, mut feed: Feed) -> Result<Served, Refusal> {
+pub(super) async fn open(
+    asked: Asked<'_>,
+    mut feed: Feed,
+    stored: Option<(SubscriptionName, Option<Marks>)>,
+) -> Result<Served, Refusal> {
     asked.trail.streams()?;
+    if let Some((name, last)) = stored {
+        let (app, streams) = (&asked.app.id, feed.streams());
+        let sittings = &asked.gateway.streaming.sittings;
+        feed.sit(sittings.open(&asked.gateway.events, (app, streams), (&asked.payer.client, &name), last)?);
+    }
     // What was taken by retention is said in the stream.
     if let Err(Failed { why, .. }) = feed.fill(asked.gateway, Duration::ZERO).await
         && !matches!(why, ReadError::Expired { .. })
@@ -101,6 +110,10 @@ impl Open {
             return Some((bytes.into(), self));
         }
         loop {
+            // One read at a time: so what a caller says it has, and what its connection was given, differ by one at most.
+            if let Some(sitting) = self.feed.sitting() {
+                sitting.flushed().await;
+            }
             if self.is_over() {
                 return None;
             }
@@ -128,41 +141,42 @@ impl Open {
     }
 
     fn is_over(&self) -> bool {
-        self.gateway.stopping.is_cancelled() || !self.gateway.still_allows(&self.client, &self.app, Action::Events)
+        self.gateway.stopping.is_cancelled()
+            || self.feed.sitting().is_some_and(|sitting| sitting.is_over())
+            || !self.gateway.still_allows(&self.client, &self.app, Action::Events)
     }
 
-    /// Makes a piece of what was read.
+    /// Makes a piece of what was read. It ends where a read does.
     fn piece(&mut self) -> Option<Piece> {
         let mut made = Vec::new();
-        let mut receipts = Vec::new();
         while made.len() < PIECE {
             let Some(run) = self.feed.peek() else { break };
             let is_shared =
                 self.feed.streams() != Streams::All && self.feed.lag() <= NEAR_THE_END && text::is_kept(&run.batch);
-            if !is_shared {
-                let most = entries_in(&run.batch.content, run.entries.start, PIECE);
-                let Some(given) = self.feed.give(most) else { break };
-                self.push(&mut made, &given);
-                receipts.extend(given.receipt);
-                continue;
-            }
-            let is_first = made.is_empty();
+            let most = if is_shared { usize::MAX } else { entries_in(&run.batch.content, run.entries.start, PIECE) };
+            let Some(given) = self.feed.give(most) else { break };
             // A marker of what retention took is nobody else's.
-            let Some(given) = self.feed.give(usize::MAX) else { break };
-            if given.lost > 0 {
+            if is_shared && given.lost == 0 {
+                let epoch = given.marks.of(given.stream).epoch;
+                let shared = self.gateway.streaming.texts.of(&given.run.batch, given.run.entries.clone(), epoch);
+                if made.is_empty() && shared.len() >= LARGE {
+                    return Some(self.ended_by(&given, shared));
+                }
+                made.extend_from_slice(&shared);
+            } else {
                 self.push(&mut made, &given);
-                receipts.extend(given.receipt);
-                continue;
             }
-            let epoch = given.marks.of(given.stream).epoch;
-            let shared = self.gateway.texts.of(&given.run.batch, given.run.entries.clone(), epoch);
-            receipts.extend(given.receipt);
-            if is_first && shared.len() >= LARGE {
-                return Some(piece(shared, receipts));
+            if given.is_last {
+                return Some(self.ended_by(&given, made.into()));
             }
-            made.extend_from_slice(&shared);
         }
-        (!made.is_empty() || !receipts.is_empty()).then(|| piece(made.into(), receipts))
+        (!made.is_empty()).then(|| Bytes::from(made).into())
+    }
+
+    /// The piece that a run ends. Without a subscription there is nothing to be told of its flush.
+    fn ended_by(&self, given: &Given, bytes: Bytes) -> Piece {
+        let sitting = self.feed.sitting().filter(|_| given.is_last);
+        Piece { bytes, ending: sitting.map(|sitting| sitting.gave(given.stream)) }
     }
 
     fn push(&self, out: &mut Vec<u8>, given: &Given) {
@@ -203,20 +217,15 @@ fn entries_in(content: &Content, from: usize, bytes: usize) -> usize {
     ends[from..].partition_point(|&end| end as usize - start <= bytes).max(1)
 }
 
-fn piece(bytes: Bytes, receipts: Vec<Receipt>) -> Piece {
-    let ending = (!receipts.is_empty()).then(|| Box::new(HandedOver(receipts)) as Box<dyn Ending>);
-    Piece { bytes, ending }
-}
-
-/// The reads that a piece ends.
+/// The read that a piece ends.
 #[derive(Debug)]
-pub(super) struct HandedOver(pub(super) Vec<Receipt>);
+pub(super) struct HandedOver(pub(super) Receipt);
 
 impl Ending for HandedOver {
     fn taken(&mut self, _: u64) {}
 
     fn handed_over(self: Box<Self>) {
-        self.0.into_iter().for_each(Receipt::handed_over);
+        self.0.handed_over();
     }
 }
 
@@ -236,4 +245,23 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what a function returns is.
+    fn size_of_returned<A, R>(_: fn(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn an_idle_stream_holds_little() {
+        let idle = size_of_returned(Open::next) + size_of::<Open>();
+        assert!(idle <= IDLE, "{idle} bytes: {} of its state", size_of::<Open>());
+    }
+
+    /// Bytes: of that, nine tenths are the read that waits.
+    const IDLE: usize = 2048;
 }

@@ -22,7 +22,7 @@ const MOST_BYTES: usize = 512 << 10;
 
 /// The texts of the newest batches: a thousand streams that keep up share one.
 #[derive(Debug, Default)]
-pub struct Texts(Mutex<VecDeque<Kept>>);
+pub(super) struct Texts(Mutex<VecDeque<Kept>>);
 
 #[derive(Debug)]
 struct Kept {

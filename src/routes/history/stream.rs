@@ -36,6 +36,7 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
     if !accept::takes(&asked.head.headers, &KINDS) {
         return Err(Refusal::NotAcceptable { kind: KINDS[0] });
     }
+    asked.trail.streams()?;
     let terms = super::terms(&asked, &Prefer::of(&asked.head.headers));
     let draining = asked.gateway.stopping.clone();
     let messages = match asked.gateway.history.stream(&asked.app.id, query, terms, draining).await {

@@ -45,6 +45,16 @@ fn what_is_done_is_left_out_until_the_record_is_caught_up_with() {
 }
 
 #[test]
+fn what_is_given_out_of_turn_was_put_back() {
+    let mut intake = Intake::new(Record { claimed: 9, held: vec![], disabled: None }, 1);
+    assert_eq!(take(&mut intake, 4..6), [[0; 0]; 0]);
+    assert_eq!(take(&mut intake, 3..4), [[3]]);
+    assert_eq!((take(&mut intake, 6..7), intake.is_behind()), (vec![], true));
+    intake.caught_up();
+    assert_eq!(take(&mut intake, 8..9), [[8]]);
+}
+
+#[test]
 fn what_is_expected_again_is_not_done() {
     let mut intake = Intake::new(Record { claimed: 6, held: vec![], disabled: None }, 1);
     intake.expect_again(&[2, 5]);

@@ -108,7 +108,8 @@ async fn an_order_window_merges_regions_by_time() {
         from: From::Earliest,
         by: ClientName::parse("early").unwrap(),
     };
-    let read = Read { place, limit: 1000, wait: Duration::ZERO, markers: true, filter: Arc::default() };
+    let read =
+        Read { place, limit: 1000, wait: Duration::ZERO, markers: true, filter: Arc::default(), ack: Ack::OnHandover };
     let early = rig.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
     assert!(early.runs.is_empty(), "nobody sees what has no place yet");
     drop(early);

@@ -1,21 +1,23 @@
 //! A gateway with webhooks, that can be stopped, started again and configured anew.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::app::{App, Parts};
 use rtm_gateway::clock::Clock;
-use rtm_gateway::config::{self, Config};
+use rtm_gateway::config::{self, Config, Listen};
 use rtm_gateway::events::{Cursor, SubscriptionStatus};
 use rtm_gateway::names::{AppId, Stream, WebhookName};
 use rtm_gateway::simulator::{self, Limits, Sim};
 use rtm_gateway::task::{Kind, Tasks};
 use rtm_gateway::webhooks::WebhookStatus;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::DEADLINE;
+use crate::client::{Client, DEADLINE};
 use crate::settings;
 
 pub(super) const APP: &str = "demo-app";
@@ -34,6 +36,7 @@ pub(super) struct Rig {
 }
 
 struct Gateway {
+    operators: SocketAddr,
     parts: Arc<Parts>,
     stop: CancellationToken,
     tasks: Tasks,
@@ -76,6 +79,7 @@ impl Rig {
     /// Starts the gateway, and waits until its webhooks run.
     pub(super) async fn run(&mut self) {
         let app = App::build(self.config(), Clock::system()).await.unwrap();
+        let Listen::Tcp(operators) = app.admin_address() else { panic!("no TCP listener") };
         let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
         let run = app.run(stop.clone(), None);
         tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
@@ -86,7 +90,7 @@ impl Rig {
             }
         };
         tokio::time::timeout(DEADLINE, started).await.expect("the webhooks run");
-        self.gateway = Some(Gateway { parts, stop, tasks });
+        self.gateway = Some(Gateway { operators, parts, stop, tasks });
     }
 
     /// Stops it in order.
@@ -170,6 +174,32 @@ impl Rig {
     pub(super) async fn disable(&self, name: &str) {
         let (app, name) = (AppId::parse(APP).unwrap(), WebhookName::parse(name).unwrap());
         self.parts().webhooks.disable(&app, &name).await.unwrap();
+    }
+
+    /// Asks the operator's port.
+    pub(super) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let mut client = Client::http1(self.gateway.as_ref().unwrap().operators).await;
+        let (kind, body) = match body {
+            Some(body) => (&[("content-type", "application/json")][..], body.to_string()),
+            None => (&[][..], String::new()),
+        };
+        let reply = client.request(method.parse().unwrap(), path, kind, &body).await.unwrap();
+        (reply.status.as_u16(), reply.json())
+    }
+
+    /// Asks the operator's port until it says what is wanted.
+    pub(super) async fn says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let asking = async {
+            loop {
+                let (status, said) = self.admin("GET", path, None).await;
+                assert_eq!(status, 200, "{said}");
+                if wanted(&said) {
+                    return said;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("{path} never said what was wanted"))
     }
 
     /// What a metric says; 0 when it is not there.

@@ -1,0 +1,118 @@
+//! The operations of the operators' port, as the OpenAPI document names them.
+//!
+//! Invariant: what is not listed here is not reached, whatever a handler would answer; so the document, which lists the
+//! same, tells of all there is.
+
+use hyper::Method;
+
+use super::answer::Refused;
+use crate::openapi::operations;
+
+operations! {
+    /// What operators may ask.
+    Operation {
+        Document = "GET" "/openapi.json",
+        Alive = "GET" "/healthz",
+        Ready = "GET" "/readyz",
+        Metrics = "GET" "/metrics",
+        Apps = "GET" "/admin/v1/apps",
+        Quotas = "GET" "/admin/v1/quotas",
+        Regions = "GET" "/admin/v1/regions",
+        Pollers = "GET" "/admin/v1/pollers",
+        Subscriptions = "GET" "/admin/v1/subscriptions",
+        Webhooks = "GET" "/admin/v1/webhooks",
+        Quarantine = "GET" "/admin/v1/quarantine",
+        Identity = "GET" "/admin/v1/identity",
+        Config = "GET" "/admin/v1/config",
+        Backup = "GET" "/admin/v1/backup",
+        RemoveSubscription = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}",
+        Seek = "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/seek",
+        DeadLetters = "GET" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters",
+        ClearDeadLetters = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters",
+        Redeliver = "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/redeliver",
+        ClearDeadLetter = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/{cursor}",
+        EnableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/enable",
+        DisableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/disable",
+        WebhookDeadLetters = "GET" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
+        ClearWebhookDeadLetters = "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
+        RedeliverToWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/redeliver",
+        ClearWebhookDeadLetter = "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/{cursor}",
+    }
+}
+
+impl Operation {
+    /// The operation that a request asks for.
+    ///
+    /// # Errors
+    /// 404, or 405 when its path takes other methods.
+    pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Refused> {
+        let mut here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
+        // A path that is named is that one, also where a parameter could stand.
+        let open = |operation: &Self| operation.path().matches('{').count();
+        let least = here.iter().map(open).min();
+        here.retain(|operation| Some(open(operation)) == least);
+        if let Some(operation) = here.iter().find(|operation| operation.method() == method.as_str()) {
+            return Ok(*operation);
+        }
+        if !here.is_empty() {
+            let methods: Vec<_> = here.iter().map(|operation| operation.method()).collect();
+            return Err(Refused::method(methods.join(", ")));
+        }
+        let words = Self::ALL.iter().map(|operation| operation.path()).filter(|path| !path.contains('{'));
+        Err(Refused::nowhere(format_args!("see {}", words.collect::<Vec<_>>().join(", "))))
+    }
+
+    /// Whether it takes parameters in the query.
+    pub(super) fn has_parameters(self) -> bool {
+        matches!(
+            self,
+            // Probes and scrapers add their own.
+            Self::Alive
+                | Self::Ready
+                | Self::Metrics
+                | Self::DeadLetters
+                | Self::WebhookDeadLetters
+                | Self::ClearWebhookDeadLetters
+                | Self::ClearWebhookDeadLetter
+        )
+    }
+}
+
+/// Whether a path's segments are those of a template.
+fn fits(template: &str, segments: &[&str]) -> bool {
+    let mut wanted = template.split('/').skip(1);
+    let fit = segments.iter().all(|segment| wanted.next().is_some_and(|w| w.starts_with('{') || w == *segment));
+    fit && wanted.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(method: &str, path: &str) -> Result<Operation, Refused> {
+        let segments: Vec<_> = path.split('/').skip(1).collect();
+        Operation::find(&Method::from_bytes(method.as_bytes()).unwrap(), &segments)
+    }
+
+    #[test]
+    fn all_but_health_metrics_and_the_document_are_below_what_needs_the_key() {
+        let open = [Operation::Document, Operation::Alive, Operation::Ready, Operation::Metrics];
+        for operation in Operation::ALL {
+            assert_eq!(open.contains(operation), !operation.path().starts_with("/admin/v1/"), "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_found_by_method_and_path_and_nothing_else() {
+        let below = "/admin/v1/apps/a/events/user_events/subscriptions/s";
+        assert_eq!(find("GET", "/healthz"), Ok(Operation::Alive));
+        assert_eq!(find("DELETE", below), Ok(Operation::RemoveSubscription));
+        assert_eq!(find("POST", &format!("{below}/dead-letters/redeliver")), Ok(Operation::Redeliver));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Refused::method("POST")));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), Ok(Operation::ClearDeadLetter));
+        assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Refused::method("GET, DELETE")));
+        for nowhere in ["/", "/admin/v1", "/admin/v1/apps/", "/admin/v1/secrets", &format!("{below}/more")] {
+            assert!(find("GET", nowhere).is_err_and(|refused| refused != Refused::method("GET")), "{nowhere}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What an operator changes of a webhook: whether it is sent anything, and what it did not take.
+//!
+//! A webhook of one stream needs no `stream` anywhere here; of several, a cursor alone does not say which.
+
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Content, Refused};
+use super::call::Call;
+use super::dead_letters::{MOST_SHOWN, SHOWN, cursor, shown};
+use crate::events::{Cursor, ReadError, Redeliver};
+use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
+use crate::webhooks::WishError;
+
+/// Which webhook a path names.
+struct Which {
+    app: AppId,
+    name: WebhookName,
+    streams: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Again {
+    #[serde(default)]
+    cursors: Vec<String>,
+    #[serde(default)]
+    all: bool,
+    stream: Option<String>,
+}
+
+/// What a list's parameters say.
+struct Asked {
+    stream: Option<Stream>,
+    after: Option<Cursor>,
+    limit: usize,
+}
+
+/// `POST …/webhooks/{name}/enable` and `/disable`; `GET` and `DELETE …/dead-letters`, `DELETE …/dead-letters/{cursor}`,
+/// `POST …/dead-letters/redeliver`.
+pub(super) async fn answer(call: Call<'_>, app: &str, name: &str, rest: &[&str]) -> Answer {
+    only_known(&call)?;
+    let which = Which::parse(&call, app, name)?;
+    let webhooks = &call.parts.webhooks;
+    match (rest, call.method()) {
+        (["enable"], &Method::POST) => {
+            webhooks.enable(&which.app, &which.name).await?;
+            Ok(Content::Json(json!({ "enabled": true })))
+        }
+        (["disable"], &Method::POST) => {
+            webhooks.disable(&which.app, &which.name).await?;
+            Ok(Content::Json(json!({ "enabled": false })))
+        }
+        (["enable" | "disable"], _) => Err(Refused::method("POST")),
+        (["dead-letters"], &Method::GET) => list(&call, &which).await,
+        (["dead-letters"], &Method::DELETE) => clear(&call, &which, None).await,
+        (["dead-letters"], _) => Err(Refused::method("GET, DELETE")),
+        (["dead-letters", "redeliver"], &Method::POST) => redeliver(call, &which).await,
+        (["dead-letters", "redeliver"], _) => Err(Refused::method("POST")),
+        (["dead-letters", text], &Method::DELETE) => clear(&call, &which, Some(cursor(text)?)).await,
+        (["dead-letters", _], _) => Err(Refused::method("DELETE")),
+        _ => Err(Refused::nowhere("a webhook has enable, disable and dead-letters")),
+    }
+}
+
+impl Which {
+    fn parse(call: &Call<'_>, app: &str, name: &str) -> Result<Self, Refused> {
+        let parsed = AppId::parse(app).ok().zip(WebhookName::parse(name).ok());
+        let found = parsed.and_then(|(app, name)| {
+            let streams = call.parts.webhooks.streams(&app, &name)?;
+            Some(Self { app, name, streams })
+        });
+        found.ok_or_else(|| Refused::nowhere(WishError::NoSuchWebhook))
+    }
+
+    fn place(&self) -> SubscriptionName {
+        SubscriptionName::from(&self.name)
+    }
+
+    /// The one stream that is meant.
+    fn one(&self, stream: Option<Stream>) -> Result<Stream, Refused> {
+        match (stream, &self.streams[..]) {
+            (Some(stream), _) | (None, &[stream]) => Ok(stream),
+            _ => Err(Refused::bad("stream: the webhook has several; which one is meant?")),
+        }
+    }
+
+    fn stream(&self, text: &str) -> Result<Stream, Refused> {
+        let stream = Stream::parse(text).filter(|stream| self.streams.contains(stream));
+        stream.ok_or_else(|| Refused::bad("stream: the webhook has no such stream"))
+    }
+
+    fn asked(&self, call: &Call<'_>) -> Result<Asked, Refused> {
+        let mut asked = Asked { stream: None, after: None, limit: SHOWN };
+        for (name, value) in call.query()? {
+            match name.as_str() {
+                "stream" => asked.stream = Some(self.stream(&value)?),
+                "after" => asked.after = Some(cursor(&value)?),
+                "limit" => {
+                    let given = value.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
+                    asked.limit = given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// Refuses parameters that mean nothing.
+fn only_known(call: &Call<'_>) -> Result<(), Refused> {
+    let known: &[&str] = match *call.method() {
+        Method::GET => &["stream", "after", "limit"],
+        Method::DELETE => &["stream"],
+        _ => &[],
+    };
+    match call.query()?.iter().all(|(name, _)| known.contains(&name.as_str())) {
+        true => Ok(()),
+        false => Err(Refused::bad(format_args!("known here: {}", known.join(", ")))),
+    }
+}
+
+/// Of all streams, unless one is named. `next` goes on in the stream of the last one.
+async fn list(call: &Call<'_>, which: &Which) -> Answer {
+    let Asked { stream, after, limit } = which.asked(call)?;
+    let streams = match (stream, after) {
+        (None, None) => which.streams.clone(),
+        _ => vec![which.one(stream)?],
+    };
+    let (mut all, mut next) = (Vec::<Value>::new(), None);
+    for stream in streams {
+        let room = limit - all.len();
+        if room == 0 {
+            break;
+        }
+        let found = call.parts.events.dead_letters(&which.app, stream, &which.place(), after, room).await;
+        let letters = or_none(found)?;
+        next = letters.last().filter(|_| letters.len() == room).map(|last| (stream, last.cursor));
+        all.extend(letters.iter().map(|letter| {
+            let mut letter = shown(letter);
+            letter["stream"] = stream.as_str().into();
+            letter
+        }));
+    }
+    let next = next.map(|(stream, after)| json!({ "stream": stream.as_str(), "after": after.to_string() }));
+    Ok(Content::Json(json!({ "dead_letters": all, "next": next })))
+}
+
+async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
+    let Asked { stream, .. } = which.asked(call)?;
+    let streams = match (stream, one) {
+        (None, None) => which.streams.clone(),
+        _ => vec![which.one(stream)?],
+    };
+    let mut cleared = 0;
+    for stream in streams {
+        let done = call.parts.events.clear_dead_letters(&which.app, stream, &which.place(), one).await;
+        cleared += or_none(done)?;
+    }
+    if one.is_some() && cleared == 0 {
+        return Err(Refused::nowhere("there is no such dead letter"));
+    }
+    Ok(Content::Json(json!({ "cleared": cleared })))
+}
+
+async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
+    let webhooks = call.parts.webhooks.clone();
+    let Again { cursors, all, stream } = call.json().await?;
+    let stream = stream.map(|text| which.stream(&text)).transpose()?;
+    let wanted = match (all, &cursors[..]) {
+        (true, []) => stream.map_or(which.streams.clone(), |stream| vec![stream]),
+        (false, [_, ..]) => vec![which.one(stream)?],
+        _ => return Err(Refused::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
+    };
+    let mut again = 0;
+    for stream in wanted {
+        let these = cursors.iter().map(|text| cursor(text)).collect::<Result<Vec<_>, _>>()?;
+        let these = if all { Redeliver::All } else { Redeliver::These(these) };
+        again += webhooks.redeliver(&which.app, &which.name, stream, these).await?;
+    }
+    Ok(Content::Json(json!({ "redelivered": again })))
+}
+
+/// A webhook that has read nothing yet has no place, and nothing there.
+fn or_none<T: Default>(found: Result<T, ReadError>) -> Result<T, ReadError> {
+    match found {
+        Err(ReadError::NoSuchSubscription) => Ok(T::default()),
+        found => found,
+    }
+}
+
+impl From<WishError> for Refused {
+    fn from(error: WishError) -> Self {
+        match error {
+            WishError::NoSuchWebhook => Self::nowhere(error),
+            WishError::Stopping => Self::new(hyper::StatusCode::SERVICE_UNAVAILABLE, error),
+            WishError::Store(why) => why.into(),
+            WishError::Events(why) => why.into(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! A [`Sitting`]: one stream of a subscription, from its opening to its end, as the next one may ask about it.
+//!
+//! Why: whoever comes again with `Last-Event-ID` says how far it got. Its old connection may not be known to be dead, and
+//! what was written to it counts neither as read nor as given back. So the new stream looks for the old one, settles for it
+//! what the caller has, gives back the rest, and ends it: otherwise both would go on, and the old one would give events to
+//! nobody.
+//!
+//! Invariants: of each stream at most one read is on its way; the next begins when it was flushed. What is on its way is
+//! settled once, by whoever is first: its flush, or the caller's word. Only the same client's word counts.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+
+use futures_util::task::AtomicWaker;
+
+use crate::body::handover::Ending;
+use crate::events::{Events, Marks, ReadError, Receipt};
+use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
+use crate::store::Sequence;
+
+/// How many runs of entries a stream remembers. A reader that is alone and wants all has one run; where others take of the
+/// same subscription, or a filter passes over whole reads, there are gaps.
+const REMEMBERED: usize = 64;
+
+/// The open streams of subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct Sittings {
+    open: Mutex<BTreeMap<Key, Weak<Sitting>>>,
+    next: AtomicU64,
+}
+
+type Key = (AppId, SubscriptionName, u64);
+
+/// One open stream of a subscription.
+#[derive(Debug)]
+pub(super) struct Sitting {
+    client: ClientName,
+    key: Key,
+    state: Mutex<State>,
+    /// Wakes the stream, which waits for a flush.
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the order of [`Stream::ALL`].
+    sides: [Side; 2],
+    is_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    /// What is on its way.
+    read: Option<(Range<u64>, Receipt)>,
+    /// All of it was given; it is not known to be flushed.
+    is_given: bool,
+    /// What was given before: runs of entries, the last at the end.
+    recent: Vec<Range<u64>>,
+}
+
+impl Sittings {
+    /// A stream is opened. If its caller says how far it got in an earlier one, that one is ended, and what the caller has
+    /// is settled, the rest given again.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        events: &Events,
+        (app, streams): (&AppId, Streams),
+        (client, name): (&ClientName, &SubscriptionName),
+        last: Option<Marks>,
+    ) -> Result<Open, ReadError> {
+        if let Some(last) = last {
+            self.take_over((app, streams), (client, name), &last);
+            for &stream in streams.each() {
+                let resumed = if last.was_given(stream) {
+                    events.resume(app, stream, name, last.of(stream))
+                } else {
+                    events.give_again_after(app, stream, name, last.of(stream))
+                };
+                match resumed {
+                    // It is not there any more, or what it read is gone: then reading goes on where the subscription is.
+                    Ok(()) | Err(ReadError::NoSuchSubscription | ReadError::Expired { .. }) => {}
+                    // An app need not have both.
+                    Err(ReadError::NoSuchStream) if streams == Streams::All => {}
+                    Err(why) => return Err(why),
+                }
+            }
+        }
+        let key = (app.clone(), name.clone(), self.next.fetch_add(1, Ordering::Relaxed));
+        let (client, state, waker) = (client.clone(), Mutex::default(), AtomicWaker::new());
+        let sitting = Arc::new(Sitting { client, key: key.clone(), state, waker });
+        self.all().insert(key, Arc::downgrade(&sitting));
+        Ok(Open { sitting, sittings: Arc::clone(self) })
+    }
+
+    fn take_over(
+        &self,
+        (app, streams): (&AppId, Streams),
+        (client, name): (&ClientName, &SubscriptionName),
+        last: &Marks,
+    ) {
+        let of = |n: u64| (app.clone(), name.clone(), n);
+        let open: Vec<_> = self.all().range(of(0)..=of(u64::MAX)).filter_map(|(_, weak)| weak.upgrade()).collect();
+        open.iter().filter(|sitting| sitting.client == *client).for_each(|sitting| sitting.yield_to(streams, last));
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<Sitting>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An open stream's own hold on its sitting.
+pub(super) struct Open {
+    sitting: Arc<Sitting>,
+    sittings: Arc<Sittings>,
+}
+
+impl std::ops::Deref for Open {
+    type Target = Arc<Sitting>;
+
+    fn deref(&self) -> &Arc<Sitting> {
+        &self.sitting
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.sittings.all().remove(&self.sitting.key);
+    }
+}
+
+impl Sitting {
+    /// These entries were read, and are on their way.
+    pub(super) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
+        self.state().sides[stream as usize].read = Some((entries, receipt));
+    }
+
+    /// All of them were given to the connection. The ending is to be told of their flush.
+    pub(super) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
+        self.state().sides[stream as usize].is_given = true;
+        Box::new(Flushed { sitting: Arc::clone(self), stream })
+    }
+
+    /// Waits until nothing that was given is still to be flushed.
+    pub(super) async fn flushed(&self) {
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            let state = self.state();
+            let is_waiting = !state.is_over && state.sides.iter().any(|side| side.is_given);
+            if is_waiting { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Whether the caller has come again elsewhere.
+    pub(super) fn is_over(&self) -> bool {
+        self.state().is_over
+    }
+
+    /// The caller has come again, and says how far it got. If that was here, this is over.
+    fn yield_to(&self, streams: Streams, last: &Marks) {
+        let mut state = self.state();
+        let given = |stream: Stream| last.was_given(stream).then(|| last.of(stream).at.0);
+        let is_here = |stream: &Stream| given(*stream).is_some_and(|at| state.sides[*stream as usize].has(at));
+        if state.is_over || !streams.each().iter().any(is_here) {
+            return;
+        }
+        state.is_over = true;
+        let sides = std::mem::take(&mut state.sides);
+        drop(state);
+        for (side, stream) in sides.into_iter().zip(Stream::ALL) {
+            let Some((entries, receipt)) = side.read else { continue };
+            // What is dropped is given back.
+            if let Some(at) = given(stream).filter(|at| entries.contains(at)) {
+                let left = entries.end - (at + 1);
+                receipt.only_before(Sequence(at + 1), left).into_iter().for_each(Receipt::handed_over);
+            }
+        }
+        self.waker.wake();
+    }
+
+    fn settle(&self, stream: Stream) {
+        let mut state = self.state();
+        let side = &mut state.sides[stream as usize];
+        side.is_given = false;
+        let Some((entries, receipt)) = side.read.take() else { return };
+        side.remember(entries);
+        drop(state);
+        receipt.handed_over();
+        self.waker.wake();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Side {
+    fn remember(&mut self, entries: Range<u64>) {
+        match self.recent.last_mut() {
+            Some(last) if last.end == entries.start => last.end = entries.end,
+            _ => {
+                if self.recent.len() == REMEMBERED {
+                    self.recent.remove(0);
+                }
+                self.recent.push(entries);
+            }
+        }
+    }
+
+    fn has(&self, at: u64) -> bool {
+        self.read.iter().map(|(entries, _)| entries).chain(&self.recent).any(|entries| entries.contains(&at))
+    }
+}
+
+/// Told when all of a read was flushed.
+#[derive(Debug)]
+struct Flushed {
+    sitting: Arc<Sitting>,
+    stream: Stream,
+}
+
+impl Ending for Flushed {
+    fn taken(&mut self, _: u64) {}
+
+    fn handed_over(self: Box<Self>) {
+        self.sitting.settle(self.stream);
+    }
+}
