@@ -14,13 +14,13 @@ fi
 [ -x "$binary" ] || cargo build --locked --bin rtm-gateway
 
 env=target/outside
-packages=(httpx==0.28.1 httpx-sse sseclient-py requests)
-[ "${1:-}" = --browser ] && packages+=(playwright)
+packages=(httpx==0.28.1 httpx-sse==0.4.3 sseclient-py==1.9.0 requests==2.34.2)
+[ "${1:-}" = --browser ] && packages+=(playwright==1.65.2)
 if [ ! -x "$env/venv/bin/python" ]; then
   mkdir -p "$env" && python3 -m venv "$env/venv"
 fi
 "$env/venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
 if command -v npm >/dev/null && [ ! -d "$env/node_modules/eventsource" ]; then
-  npm install --silent --no-fund --no-audit --prefix "$env" eventsource@4
+  npm install --silent --no-fund --no-audit --prefix "$env" eventsource@4.1.0
 fi
 exec "$env/venv/bin/python" tests/outside/sse.py "$binary" "$env" "$@"
