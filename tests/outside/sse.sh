@@ -21,6 +21,6 @@ if [ ! -x "$env/venv/bin/python" ]; then
 fi
 "$env/venv/bin/pip" install --quiet --disable-pip-version-check "${packages[@]}"
 if command -v npm >/dev/null && [ ! -d "$env/node_modules/eventsource" ]; then
-  npm install --silent --no-fund --no-audit --prefix "$env" eventsource@4.1.0
+  npm install --silent --no-fund --no-audit --prefix "$env" eventsource@4.1.1
 fi
 exec "$env/venv/bin/python" tests/outside/sse.py "$binary" "$env" "$@"

@@ -142,11 +142,7 @@ async fn export(
     let why = tokio::select! {
         biased;
         () = stop.cancelled() => Err("it was told to stop".to_owned()),
-<<<<<<< HEAD
         done = run.complete() => done,
-=======
-        done = run.all() => done,
->>>>>>> cli2
         () = left => Err("nobody reads stdout any more".to_owned()),
     };
     let Run { output, progress, .. } = run;
@@ -282,11 +278,7 @@ impl Output {
                     Ok(()) => "to go on, run the same command again".to_owned(),
                     Err(why) => format!("to go on from what was synced, run the same command again ({why})"),
                 };
-<<<<<<< HEAD
                 CliError::Partial(format!("{why}; {messages} messages are in {}; {told}", part.part().display()))
-=======
-                CliError::Partial(format!("{why}; {messages} messages are in {}; {told}", part.part_path().display()))
->>>>>>> cli2
             }
             Self::Stdout(_) if messages == 0 => CliError::Failed(why.to_owned()),
             Self::Stdout(_) => CliError::Partial(format!(
@@ -319,11 +311,7 @@ impl From<Fault> for Cut {
 }
 
 impl Run<'_> {
-<<<<<<< HEAD
     async fn complete(&mut self) -> Result<(), String> {
-=======
-    async fn all(&mut self) -> Result<(), String> {
->>>>>>> cli2
         let mut backoff = Backoff::new(RETRY);
         loop {
             let before = self.output.cursor().map(str::to_owned);

@@ -142,11 +142,7 @@ impl Part {
     }
 
     /// Where it is.
-<<<<<<< HEAD
     pub(super) fn part(&self) -> &Path {
-=======
-    pub(super) fn part_path(&self) -> &Path {
->>>>>>> cli2
         &self.part
     }
 
