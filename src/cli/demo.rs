@@ -76,6 +76,8 @@ fn invitation(stage: &Stage) -> String {
   curl -s -H 'X-API-Key: demo-audit' 'http://{gateway}/v1/apps/{APP}/events/user_events?limit=3&wait=5s'
   curl -s -H 'X-API-Key: demo-crm' -H 'Content-Type: application/json' -d '{{\"filter\":{{\"destination\":\"lobby\",\"start_time\":1,\"end_time\":4000000000}},\"limit\":150}}' http://{gateway}/dev/v2/project/{APP}/rtm/message/history/query
   curl -s -H 'X-API-Key: demo-crm' 'http://{gateway}/dev/v2/project/{APP}/rtm/message/history/count?destination=lobby&start_time=1&end_time=4000000000'
+  curl -sN -H 'X-API-Key: demo-audit' -H 'Accept: text/event-stream' 'http://{gateway}/v1/apps/{APP}/events/all?subscription=live'
+  curl -sN -H 'X-API-Key: demo-crm' -H 'Accept: application/x-ndjson' 'http://{gateway}/v1/apps/{APP}/history?destination=lobby&start_time=1&end_time=4000000000'
   curl -s http://{operator}/admin/v1/subscriptions
 "
     )

@@ -5,7 +5,7 @@
 //!   may hold an older one. (What another stream receives at the same moment may be stored a little later; then it comes
 //!   later.)
 //! - At most one read of each stream is held. Its text is the log's own, and shared.
-//! - A read's receipt goes with its last run, unless a [`Sitting`] holds it. A feed that is dropped gives back what it has not
+//! - A read's receipt goes with its last run, unless a `Sitting` holds it. A feed that is dropped gives back what it has not
 //!   given.
 
 use std::collections::VecDeque;
