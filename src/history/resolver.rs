@@ -108,6 +108,13 @@ impl Resolver {
         loop {
             let reply = self.send(Operation::CreateHistory(body.clone()), None).await?;
             *waited += reply.costs.queue_wait;
+            if reply.status.is_server_error() && attempt < ATTEMPTS {
+                // Egress has tried again where its budget let it. Of many pages that are asked for at once, one may have
+                // had bad luck; the list must not fail for it.
+                sleep(backoff(attempt)).await;
+                attempt += 1;
+                continue;
+            }
             if !reply.status.is_success() {
                 return Err(refused(reply));
             }
@@ -168,6 +175,11 @@ impl Resolver {
         let mut attempt = 1;
         loop {
             let reply = self.send(Operation::CountHistory(parameters.clone()), None).await?;
+            if reply.status.is_server_error() && attempt < ATTEMPTS {
+                sleep(backoff(attempt)).await;
+                attempt += 1;
+                continue;
+            }
             if !reply.status.is_success() {
                 return Err(refused(reply));
             }
