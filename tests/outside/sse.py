@@ -219,12 +219,14 @@ def by_npm_eventsource(key):
               fetch: (input, init) => fetch(input, { ...init, headers: { ...init.headers, 'X-API-Key': key } }),
             })
             const got = []
+            // Exits once all of it is written: a pipe takes 64 KiB at a time.
+            const done = () => process.stdout.write(JSON.stringify(got), () => process.exit(0))
             const take = ({ type, lastEventId, data }) => {
               got.push([type, lastEventId, data])
-              if (got.length === Number(count)) { console.log(JSON.stringify(got)); process.exit(0) }
+              if (got.length === Number(count)) done()
             }
             for (const type of ['Login', 'Logout']) source.addEventListener(type, take)
-            setTimeout(() => { console.log(JSON.stringify(got)); process.exit(0) }, 60000)
+            setTimeout(done, 60000)
         """
         run = subprocess.run(["node", "--input-type=module", "-e", script, url, key, str(count)], cwd=ENV,
                              capture_output=True, text=True, timeout=90)
