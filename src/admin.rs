@@ -4,7 +4,6 @@
 //! | file | what |
 //! | --- | --- |
 //! | `operations` | all that can be asked |
-//! | `v1` | which handler answers which path below `/admin/v1/` |
 //! | `call`, `answer` | a request past the key; what it is answered |
 //! | `shown` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
@@ -19,7 +18,6 @@ mod dead_letters;
 mod operations;
 mod shown;
 mod subscriptions;
-mod v1;
 mod webhooks;
 
 use std::convert::Infallible;
@@ -38,8 +36,12 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use self::answer::{Answer, Content, Refused, respond};
 use self::call::Call;
 pub use self::operations::Operation;
+use self::subscriptions::Which as Subscribed;
+use self::webhooks::Which as Pushed;
 use crate::app::Parts;
 use crate::body::Body;
+use crate::events::Cursor;
+use crate::reload;
 use crate::route::{path, query};
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
@@ -64,22 +66,59 @@ pub fn service(
 
 /// Answers one request on the operator's port.
 async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
-    let segments = path::segments(request.uri().path())?;
+    let uri = request.uri().clone();
+    let segments = path::segments(uri.path())?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     if segments.first() == Some(&"admin") && !allowed(parts, request.headers()) {
         return Err(Refused::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
     let operation = Operation::find(request.method(), &segments)?;
     if !operation.has_parameters() {
-        query::none(request.uri().query())?;
+        query::none(uri.query())?;
     }
+    let call = Call::new(parts, request)?;
     match operation {
         Operation::Document => Ok(Content::Document),
         Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
         Operation::Ready => Ok(readiness(parts)),
         Operation::Metrics => Ok(Content::Metrics(metrics(parts))),
-        _ => v1::answer(Call::new(parts, request)?).await,
+        Operation::Apps => Ok(Content::Json(shown::apps(parts))),
+        Operation::Quotas => Ok(Content::Json(shown::quotas(parts))),
+        Operation::Regions => Ok(Content::Json(json!({ "regions": parts.egress.regions() }))),
+        Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
+        Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
+        Operation::Webhooks => Ok(Content::Json(json!({ "webhooks": parts.webhooks.status() }))),
+        Operation::Quarantine => shown::quarantine(parts).await,
+        Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
+        Operation::Config => Ok(Content::Json(reload::describe(&parts.config.load(), &parts.reload))),
+        Operation::Backup => shown::backup(parts).await,
+        Operation::RemoveSubscription => subscriptions::remove(&call, &Subscribed::named_by(&segments)?).await,
+        Operation::Seek => subscriptions::seek(call, &Subscribed::named_by(&segments)?).await,
+        Operation::DeadLetters => dead_letters::list(&call, &Subscribed::named_by(&segments)?).await,
+        Operation::ClearDeadLetters => dead_letters::clear(&call, &Subscribed::named_by(&segments)?).await,
+        Operation::ClearDeadLetter => {
+            let which = Subscribed::named_by(&segments)?;
+            dead_letters::clear_one(&call, &which, cursor(segments.last())?).await
+        }
+        Operation::Redeliver => dead_letters::redeliver(call, &Subscribed::named_by(&segments)?).await,
+        Operation::EnableWebhook => webhooks::enable(&call, &Pushed::named_by(&call, &segments)?).await,
+        Operation::DisableWebhook => webhooks::disable(&call, &Pushed::named_by(&call, &segments)?).await,
+        Operation::WebhookDeadLetters => webhooks::list(&call, &Pushed::named_by(&call, &segments)?).await,
+        Operation::ClearWebhookDeadLetters => webhooks::clear(&call, &Pushed::named_by(&call, &segments)?, None).await,
+        Operation::ClearWebhookDeadLetter => {
+            let which = Pushed::named_by(&call, &segments)?;
+            webhooks::clear(&call, &which, Some(cursor(segments.last())?)).await
+        }
+        Operation::RedeliverToWebhook => {
+            let which = Pushed::named_by(&call, &segments)?;
+            webhooks::redeliver(call, &which).await
+        }
     }
+}
+
+/// The cursor that a path ends with.
+fn cursor(last: Option<&&str>) -> Result<Cursor, Refused> {
+    dead_letters::cursor(last.copied().unwrap_or_default())
 }
 
 /// Ready when it accepts, the store keeps, and nothing drains. A refused reload does not make it unready: the

@@ -46,25 +46,12 @@ impl<'a> Call<'a> {
         &self.head.method
     }
 
-    /// Its path.
-    pub(super) fn path(&self) -> &str {
-        self.head.uri.path()
-    }
-
     /// Its parameters.
     ///
     /// # Errors
     /// 400 when they cannot be decoded.
     pub(super) fn query(&self) -> Result<Vec<(String, String)>, Refused> {
         Ok(crate::route::query::pairs(self.head.uri.query())?)
-    }
-
-    /// Refuses parameters.
-    ///
-    /// # Errors
-    /// 400 when there are any.
-    pub(super) fn no_query(&self) -> Result<(), Refused> {
-        Ok(crate::route::query::none(self.head.uri.query())?)
     }
 
     /// Its body, which is JSON.

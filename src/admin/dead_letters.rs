@@ -1,6 +1,5 @@
 //! The list of events that were given up for a subscription: shown, given again, forgotten.
 
-use hyper::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -12,8 +11,9 @@ use crate::events::{Cursor, DeadLetter, Redeliver};
 
 /// How many are shown at once when nothing is said.
 pub(super) const SHOWN: usize = 100;
-pub(super) const MOST_SHOWN: usize = 1000;
+const MOST_SHOWN: usize = 1000;
 
+/// Which letters are to be given again, as a body says it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Again {
@@ -23,54 +23,59 @@ struct Again {
     all: bool,
 }
 
-/// `GET` and `DELETE …/dead-letters`, `POST …/dead-letters/redeliver`, `DELETE …/dead-letters/{cursor}`.
-pub(super) async fn answer(call: Call<'_>, which: &Which, rest: &[&str]) -> Answer {
-    let Which { app, stream, name } = which;
-    let events = &call.parts.events;
-    match (rest, call.method()) {
-        ([], &Method::GET) => list(call, which).await,
-        ([], &Method::DELETE) => {
-            let cleared = events.clear_dead_letters(app, *stream, name, None).await?;
-            Ok(Content::Json(json!({ "cleared": cleared })))
-        }
-        ([], _) => Err(Refused::method("GET, DELETE")),
-        (["redeliver"], &Method::POST) => {
-            let which = match call.json().await? {
-                Again { cursors, all: false } if !cursors.is_empty() => {
-                    let parsed = cursors.iter().map(|text| cursor(text)).collect::<Result<_, _>>()?;
-                    Redeliver::These(parsed)
-                }
-                Again { cursors, all: true } if cursors.is_empty() => Redeliver::All,
-                _ => return Err(Refused::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
-            };
-            let again = events.redeliver(app, *stream, name, which).await?;
-            Ok(Content::Json(json!({ "redelivered": again })))
-        }
-        (["redeliver"], _) => Err(Refused::method("POST")),
-        ([text], &Method::DELETE) => match events.clear_dead_letters(app, *stream, name, Some(cursor(text)?)).await? {
-            0 => Err(Refused::nowhere("there is no such dead letter")),
-            cleared => Ok(Content::Json(json!({ "cleared": cleared }))),
-        },
-        ([_], _) => Err(Refused::method("DELETE")),
-        _ => Err(Refused::nowhere("dead letters are listed, cleared and redelivered")),
+/// `DELETE …/dead-letters`.
+pub(super) async fn clear(call: &Call<'_>, which: &Which) -> Answer {
+    let cleared = call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, None).await?;
+    Ok(Content::Json(json!({ "cleared": cleared })))
+}
+
+/// `DELETE …/dead-letters/{cursor}`.
+pub(super) async fn clear_one(call: &Call<'_>, which: &Which, one: Cursor) -> Answer {
+    match call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, Some(one)).await? {
+        0 => Err(Refused::nowhere("there is no such dead letter")),
+        cleared => Ok(Content::Json(json!({ "cleared": cleared }))),
     }
 }
 
-async fn list(call: Call<'_>, which: &Which) -> Answer {
-    let (mut after, mut limit) = (None, SHOWN);
+/// `POST …/dead-letters/redeliver`.
+pub(super) async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
+    let events = &call.parts.events;
+    let Again { cursors, all } = call.json().await?;
+    let again = events.redeliver(&which.app, which.stream, &which.name, wanted(&cursors, all)?).await?;
+    Ok(Content::Json(json!({ "redelivered": again })))
+}
+
+/// Which letters a body means: some, or all.
+///
+/// # Errors
+/// 400 when it says both or neither, or what is no cursor.
+pub(super) fn wanted(cursors: &[String], all: bool) -> Result<Redeliver, Refused> {
+    match (cursors, all) {
+        ([], true) => Ok(Redeliver::All),
+        ([_, ..], false) => Ok(Redeliver::These(cursors.iter().map(|text| cursor(text)).collect::<Result<_, _>>()?)),
+        _ => Err(Refused::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
+    }
+}
+
+/// How many are asked for at once.
+pub(super) fn limit(text: &str) -> Result<usize, Refused> {
+    let given = text.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
+    given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))
+}
+
+/// `GET …/dead-letters`.
+pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
+    let (mut after, mut most) = (None, SHOWN);
     for (name, value) in call.query()? {
         match name.as_str() {
             "after" => after = Some(cursor(&value)?),
-            "limit" => {
-                let given = value.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
-                limit = given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))?;
-            }
+            "limit" => most = limit(&value)?,
             _ => return Err(Refused::bad("only after and limit are known")),
         }
     }
     let Which { app, stream, name } = which;
-    let letters = call.parts.events.dead_letters(app, *stream, name, after, limit).await?;
-    let next = if letters.len() == limit { letters.last().map(|letter| letter.cursor.to_string()) } else { None };
+    let letters = call.parts.events.dead_letters(app, *stream, name, after, most).await?;
+    let next = if letters.len() == most { letters.last().map(|letter| letter.cursor.to_string()) } else { None };
     let letters: Vec<Value> = letters.iter().map(shown).collect();
     Ok(Content::Json(json!({ "dead_letters": letters, "next": next })))
 }

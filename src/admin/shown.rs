@@ -4,39 +4,16 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Refused};
+use super::answer::{Answer, Content};
 use crate::app::Parts;
-use crate::reload;
 
 /// How many quarantined responses of a log are shown.
 const QUARANTINE_SHOWN: usize = 20;
 /// How much of each is shown: an answer may be of many megabytes.
 const QUARANTINE_BODY_SHOWN: usize = 16 << 10;
 
-/// Answers what is one word.
-pub(super) async fn answer(parts: &Parts, what: &str) -> Answer {
-    let value = match what {
-        "apps" => apps(parts),
-        "quotas" => quotas(parts),
-        "regions" => json!({ "regions": parts.egress.regions() }),
-        "pollers" => json!({ "pollers": parts.events.pollers() }),
-        "subscriptions" => json!({ "subscriptions": parts.events.subscriptions() }),
-        "webhooks" => json!({ "webhooks": parts.webhooks.status() }),
-        "quarantine" => return quarantine(parts).await,
-        "backup" => return backup(parts).await,
-        "identity" => json!({ "token_keys": parts.jwks.status() }),
-        "config" => reload::describe(&parts.config.load(), &parts.reload),
-        _ => {
-            return Err(Refused::nowhere(
-                "one of /admin/v1/apps, regions, quotas, pollers, subscriptions, webhooks, quarantine, identity, config, backup",
-            ));
-        }
-    };
-    Ok(Content::Json(value))
-}
-
 /// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
-async fn backup(parts: &Parts) -> Answer {
+pub(super) async fn backup(parts: &Parts) -> Answer {
     let (file, length) = parts.backup().await.and_then(|file| {
         let length = file.metadata().map_err(|why| crate::store::Error::Io(why.to_string()))?.len();
         Ok((file, length))
@@ -44,7 +21,7 @@ async fn backup(parts: &Parts) -> Answer {
     Ok(Content::File(file, length))
 }
 
-fn apps(parts: &Parts) -> Value {
+pub(super) fn apps(parts: &Parts) -> Value {
     let config = parts.config.load();
     let credentials = parts.egress.credential_states();
     let apps: Vec<Value> = config
@@ -64,7 +41,7 @@ fn apps(parts: &Parts) -> Value {
     json!({ "apps": apps })
 }
 
-fn quotas(parts: &Parts) -> Value {
+pub(super) fn quotas(parts: &Parts) -> Value {
     let quotas: Vec<Value> = parts
         .egress
         .buckets()
@@ -81,7 +58,7 @@ fn quotas(parts: &Parts) -> Value {
     json!({ "quotas": quotas })
 }
 
-async fn quarantine(parts: &Parts) -> Answer {
+pub(super) async fn quarantine(parts: &Parts) -> Answer {
     let config = parts.config.load_full();
     let mut responses = Vec::new();
     for app in &config.apps {

@@ -1,11 +1,12 @@
 //! What an operator changes of a subscription: its place, or that there is one.
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
+use crate::app::Parts;
 use crate::names::{AppId, Stream, SubscriptionName};
 use crate::route::query;
 
@@ -21,8 +22,13 @@ impl Which {
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn parse(app: &str, stream: &str, name: &str) -> Result<Self, Refused> {
-        let parsed = AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok());
+    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Refused> {
+        let parsed = match segments {
+            ["admin", "v1", "apps", app, "events", stream, "subscriptions", name, ..] => {
+                AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok())
+            }
+            _ => None,
+        };
         let ((app, stream), name) =
             parsed.ok_or_else(|| Refused::nowhere("there can be no such app, stream or subscription"))?;
         Ok(Self { app, stream, name })
@@ -35,31 +41,28 @@ struct Seek {
     to: String,
 }
 
-/// `DELETE …/{name}` and `POST …/{name}/seek`.
-pub(super) async fn answer(call: Call<'_>, which: &Which, rest: &[&str]) -> Answer {
-    let Which { app, stream, name } = which;
-    let (events, webhooks) = (&call.parts.events, &call.parts.webhooks);
-    match (rest, call.method()) {
-        ([], &Method::DELETE) => {
-            if let Some(webhook) = name.webhook() {
-                webhooks.forget(app, &webhook, *stream).await?;
-            }
-            events.remove(app, *stream, name).await?;
-            Ok(Content::Json(json!({ "removed": true })))
-        }
-        ([], _) => Err(Refused::method("DELETE")),
-        (["seek"], &Method::POST) => {
-            let Seek { to } = call.json().await?;
-            let to = query::start(&to).ok_or_else(|| {
-                Refused::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor")
-            })?;
-            if let Some(webhook) = name.webhook() {
-                webhooks.forget(app, &webhook, *stream).await?;
-            }
-            let cursor = events.seek(app, *stream, name, to).await?;
-            Ok(Content::Json(json!({ "cursor": cursor.to_string() })))
-        }
-        (["seek"], _) => Err(Refused::method("POST")),
-        _ => Err(Refused::nowhere("a subscription has seek and dead-letters")),
+/// `DELETE …/{name}`.
+pub(super) async fn remove(call: &Call<'_>, which: &Which) -> Answer {
+    forget_webhook(call.parts, which).await?;
+    call.parts.events.remove(&which.app, which.stream, &which.name).await?;
+    Ok(Content::Json(json!({ "removed": true })))
+}
+
+/// `POST …/{name}/seek`.
+pub(super) async fn seek(call: Call<'_>, which: &Which) -> Answer {
+    let parts = call.parts;
+    let Seek { to } = call.json().await?;
+    let to = query::start(&to)
+        .ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor"))?;
+    forget_webhook(parts, which).await?;
+    let cursor = parts.events.seek(&which.app, which.stream, &which.name, to).await?;
+    Ok(Content::Json(json!({ "cursor": cursor.to_string() })))
+}
+
+/// The place of a webhook: what it had under way is of no account any more.
+async fn forget_webhook(parts: &Parts, which: &Which) -> Result<(), Refused> {
+    if let Some(webhook) = which.name.webhook() {
+        parts.webhooks.forget(&which.app, &webhook, which.stream).await?;
     }
+    Ok(())
 }

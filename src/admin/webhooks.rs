@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
-use super::dead_letters::{MOST_SHOWN, SHOWN, cursor, shown};
+use super::dead_letters::{SHOWN, cursor, limit, shown, wanted};
 use crate::events::{Cursor, ReadError, Redeliver};
 use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
 use crate::webhooks::WishError;
 
 /// Which webhook a path names.
-struct Which {
+pub(super) struct Which {
     app: AppId,
     name: WebhookName,
     streams: Vec<Stream>,
@@ -37,36 +37,31 @@ struct Asked {
     limit: usize,
 }
 
-/// `POST …/webhooks/{name}/enable` and `/disable`; `GET` and `DELETE …/dead-letters`, `DELETE …/dead-letters/{cursor}`,
-/// `POST …/dead-letters/redeliver`.
-pub(super) async fn answer(call: Call<'_>, app: &str, name: &str, rest: &[&str]) -> Answer {
-    only_known(&call)?;
-    let which = Which::parse(&call, app, name)?;
-    let webhooks = &call.parts.webhooks;
-    match (rest, call.method()) {
-        (["enable"], &Method::POST) => {
-            webhooks.enable(&which.app, &which.name).await?;
-            Ok(Content::Json(json!({ "enabled": true })))
-        }
-        (["disable"], &Method::POST) => {
-            webhooks.disable(&which.app, &which.name).await?;
-            Ok(Content::Json(json!({ "enabled": false })))
-        }
-        (["enable" | "disable"], _) => Err(Refused::method("POST")),
-        (["dead-letters"], &Method::GET) => list(&call, &which).await,
-        (["dead-letters"], &Method::DELETE) => clear(&call, &which, None).await,
-        (["dead-letters"], _) => Err(Refused::method("GET, DELETE")),
-        (["dead-letters", "redeliver"], &Method::POST) => redeliver(call, &which).await,
-        (["dead-letters", "redeliver"], _) => Err(Refused::method("POST")),
-        (["dead-letters", text], &Method::DELETE) => clear(&call, &which, Some(cursor(text)?)).await,
-        (["dead-letters", _], _) => Err(Refused::method("DELETE")),
-        _ => Err(Refused::nowhere("a webhook has enable, disable and dead-letters")),
-    }
+/// `POST …/webhooks/{name}/enable`.
+pub(super) async fn enable(call: &Call<'_>, which: &Which) -> Answer {
+    call.parts.webhooks.enable(&which.app, &which.name).await?;
+    Ok(Content::Json(json!({ "enabled": true })))
+}
+
+/// `POST …/webhooks/{name}/disable`.
+pub(super) async fn disable(call: &Call<'_>, which: &Which) -> Answer {
+    call.parts.webhooks.disable(&which.app, &which.name).await?;
+    Ok(Content::Json(json!({ "enabled": false })))
 }
 
 impl Which {
-    fn parse(call: &Call<'_>, app: &str, name: &str) -> Result<Self, Refused> {
-        let parsed = AppId::parse(app).ok().zip(WebhookName::parse(name).ok());
+    /// Reads the path's segments.
+    ///
+    /// # Errors
+    /// 404 when there is none, 400 for parameters that mean nothing.
+    pub(super) fn named_by(call: &Call<'_>, segments: &[&str]) -> Result<Self, Refused> {
+        only_known(call)?;
+        let parsed = match segments {
+            ["admin", "v1", "apps", app, "webhooks", name, ..] => {
+                AppId::parse(app).ok().zip(WebhookName::parse(name).ok())
+            }
+            _ => None,
+        };
         let found = parsed.and_then(|(app, name)| {
             let streams = call.parts.webhooks.streams(&app, &name)?;
             Some(Self { app, name, streams })
@@ -97,10 +92,7 @@ impl Which {
             match name.as_str() {
                 "stream" => asked.stream = Some(self.stream(&value)?),
                 "after" => asked.after = Some(cursor(&value)?),
-                "limit" => {
-                    let given = value.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
-                    asked.limit = given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))?;
-                }
+                "limit" => asked.limit = limit(&value)?,
                 _ => {}
             }
         }
@@ -122,7 +114,7 @@ fn only_known(call: &Call<'_>) -> Result<(), Refused> {
 }
 
 /// Of all streams, unless one is named. `next` goes on in the stream of the last one.
-async fn list(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
     let Asked { stream, after, limit } = which.asked(call)?;
     let streams = match (stream, after) {
         (None, None) => which.streams.clone(),
@@ -147,7 +139,7 @@ async fn list(call: &Call<'_>, which: &Which) -> Answer {
     Ok(Content::Json(json!({ "dead_letters": all, "next": next })))
 }
 
-async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
+pub(super) async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
     let Asked { stream, .. } = which.asked(call)?;
     let streams = match (stream, one) {
         (None, None) => which.streams.clone(),
@@ -164,20 +156,18 @@ async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
     Ok(Content::Json(json!({ "cleared": cleared })))
 }
 
-async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
+pub(super) async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
     let webhooks = call.parts.webhooks.clone();
     let Again { cursors, all, stream } = call.json().await?;
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
-    let wanted = match (all, &cursors[..]) {
-        (true, []) => stream.map_or(which.streams.clone(), |stream| vec![stream]),
-        (false, [_, ..]) => vec![which.one(stream)?],
-        _ => return Err(Refused::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
+    let letters = wanted(&cursors, all)?;
+    let streams = match (&letters, stream) {
+        (Redeliver::All, None) => which.streams.clone(),
+        _ => vec![which.one(stream)?],
     };
     let mut again = 0;
-    for stream in wanted {
-        let these = cursors.iter().map(|text| cursor(text)).collect::<Result<Vec<_>, _>>()?;
-        let these = if all { Redeliver::All } else { Redeliver::These(these) };
-        again += webhooks.redeliver(&which.app, &which.name, stream, these).await?;
+    for stream in streams {
+        again += webhooks.redeliver(&which.app, &which.name, stream, letters.clone()).await?;
     }
     Ok(Content::Json(json!({ "redelivered": again })))
 }
