@@ -10,6 +10,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::cursor::check;
 use super::{Cursor, NotACursor};
 use crate::names::{Stream, Streams};
 use crate::store::Sequence;
@@ -41,7 +42,7 @@ impl Marks {
             return Err(NotACursor);
         }
         let (place, stated) = bytes.split_at(25);
-        if check(place) != stated || place[24] > 3 {
+        if check(VERSION, place) != stated || place[24] > 3 {
             return Err(NotACursor);
         }
         let number = |at: usize| bytes[at..at + 8].iter().fold(0, |n, &byte| n << 8 | u64::from(byte));
@@ -60,7 +61,7 @@ impl Marks {
         bytes[8..16].copy_from_slice(&self.at[0].0.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.at[1].0.to_be_bytes());
         bytes[24] = u8::from(self.given[0]) | u8::from(self.given[1]) << 1;
-        let check = check(&bytes[..25]);
+        let check = check(VERSION, &bytes[..25]);
         bytes[25..].copy_from_slice(&check);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -93,13 +94,7 @@ impl Marks {
     }
 }
 
-fn check(place: &[u8]) -> [u8; 4] {
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(b"cursor2");
-    crc.update(place);
-    crc.finalize().to_be_bytes()
-}
-
+const VERSION: &[u8; 7] = b"cursor2";
 const TEXT_LENGTH: usize = 39;
 
 #[cfg(test)]
