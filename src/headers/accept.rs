@@ -10,12 +10,11 @@ use hyper::header::ACCEPT;
 /// it names more closely; then the one offered first.
 #[must_use]
 pub fn preferred(headers: &HeaderMap, offered: &[&str]) -> usize {
-    let lines: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-    let ranges = || lines.iter().flat_map(|line| line.split(',')).filter_map(Range::parse);
+    let lines = lines(headers);
     let (mut best, mut liked) = (0, (0, 0));
     for (place, media_type) in offered.iter().enumerate() {
         // The closest range that fits says how much it is liked.
-        let fits = ranges().filter_map(|range| Some((range.closeness(media_type)?, range.weight)));
+        let fits = ranges(&lines).filter_map(|range| Some((range.closeness(media_type)?, range.weight?)));
         let Some((closeness, weight)) = fits.max() else { continue };
         if weight > 0 && (weight, closeness) > liked {
             (best, liked) = (place, (weight, closeness));
@@ -27,49 +26,47 @@ pub fn preferred(headers: &HeaderMap, offered: &[&str]) -> usize {
 /// Whether the caller takes one of these media types, as `type/subtype` in lower case.
 #[must_use]
 pub fn takes(headers: &HeaderMap, kinds: &[&str]) -> bool {
-    let mut lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
-    if lines.peek().is_none_or(|first| first.trim().is_empty()) {
+    let lines = lines(headers);
+    if lines.first().is_none_or(|first| first.trim().is_empty()) {
         return true;
     }
-    lines.flat_map(|line| line.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let refused = parts.any(|parameter| {
-            let (key, value) = parameter.split_once('=').unwrap_or_default();
-            key.trim().eq_ignore_ascii_case("q") && value.trim().parse() == Ok(0.0)
-        });
-        let fits = |kind: &&str| match name.strip_suffix("/*") {
-            Some("*") => true,
-            Some(main) => kind.split_once('/').is_some_and(|(of, _)| of == main),
-            None => **kind == name,
-        };
-        !refused && kinds.iter().any(fits)
-    })
+    let fits = |range: &Range<'_>| kinds.iter().any(|kind| range.closeness(kind).is_some());
+    ranges(&lines).any(|range| !range.is_refused && fits(&range))
+}
+
+fn lines(headers: &HeaderMap) -> Vec<&str> {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect()
+}
+
+fn ranges<'a>(lines: &[&'a str]) -> impl Iterator<Item = Range<'a>> {
+    lines.iter().flat_map(|line| line.split(',')).filter_map(Range::parse)
 }
 
 struct Range<'a> {
     kind: &'a str,
     subkind: &'a str,
-    /// In thousandths.
-    weight: u16,
+    /// In thousandths. `None`: what stands there is no weight.
+    weight: Option<u16>,
+    is_refused: bool,
 }
 
 impl<'a> Range<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subkind) = parts.next()?.split_once('/')?;
-        let mut weight = 1000;
+        let mut range = Self { kind, subkind, weight: Some(1000), is_refused: false };
         for part in parts {
             if let Some((name, value)) = part.split_once('=')
                 && name.trim().eq_ignore_ascii_case("q")
             {
-                let q: f32 = value.trim().parse().ok().filter(|q| (0.0..=1.0).contains(q))?;
+                let q: Option<f64> = value.trim().parse().ok();
+                range.is_refused |= q == Some(0.0);
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-                let thousandths = (q * 1000.0).round() as u16;
-                weight = thousandths;
+                let thousandths = q.filter(|q| (0.0..=1.0).contains(q)).map(|q| (q * 1000.0).round() as u16);
+                range.weight = range.weight.and(thousandths);
             }
         }
-        Some(Self { kind, subkind, weight })
+        Some(range)
     }
 
     /// How closely it names a media type; `None` when it does not. Parameters are not looked at: what is offered has none.
