@@ -108,22 +108,17 @@ impl Resolver {
         loop {
             let reply = self.send(Operation::CreateHistory(body.clone()), None).await?;
             *waited += reply.costs.queue_wait;
-            if reply.status.is_server_error() && attempt < ATTEMPTS {
+            let why = match reply.status {
+                status if status.is_success() => match wire::created(&reply.body) {
+                    Ok(handle) => return Ok((handle, reply.region)),
+                    Err(why) => Error::BadUpstream(why.to_string()),
+                },
                 // Egress has tried again where its budget let it. Of many pages that are asked for at once, one may have
                 // had bad luck; the list must not fail for it.
-                sleep(backoff(attempt)).await;
-                attempt += 1;
-                continue;
-            }
-            if !reply.status.is_success() {
-                return Err(refused(reply));
-            }
-            match wire::created(&reply.body) {
-                Ok(handle) => return Ok((handle, reply.region)),
-                Err(why) if attempt == ATTEMPTS => return Err(Error::BadUpstream(why.to_string())),
-                Err(_) => sleep(backoff(attempt)).await,
-            }
-            attempt += 1;
+                status if status.is_server_error() => refused(reply),
+                _ => return Err(refused(reply)),
+            };
+            again(&mut attempt, why).await?;
         }
     }
 
@@ -160,10 +155,7 @@ impl Resolver {
                     return Ok(Handle::Died("its answer could not be read"));
                 }
                 // Whether it gave its messages away with this answer shows when it is asked again.
-                (status, _) if may_pass(status) && attempt < ATTEMPTS => {
-                    sleep(backoff(attempt)).await;
-                    attempt += 1;
-                }
+                (status, _) if may_pass(status) => again(&mut attempt, refused(reply)).await?,
                 _ => return Err(refused(reply)),
             }
         }
@@ -175,28 +167,20 @@ impl Resolver {
         let mut attempt = 1;
         loop {
             let reply = self.send(Operation::CountHistory(parameters.clone()), None).await?;
-            if reply.status.is_server_error() && attempt < ATTEMPTS {
-                sleep(backoff(attempt)).await;
-                attempt += 1;
-                continue;
-            }
-            if !reply.status.is_success() {
-                return Err(refused(reply));
-            }
-            let why = match wire::counted(&reply.body) {
-                Ok(Progress::Ready(count)) => return Ok(count),
-                Ok(Progress::Running) => {
+            let why = match (reply.status, wire::counted(&reply.body)) {
+                (status, Ok(Progress::Ready(count))) if status.is_success() => return Ok(count),
+                (status, Ok(Progress::Running)) if status.is_success() => {
                     sleep(IN_PROGRESS_PAUSE).await;
                     continue;
                 }
-                Ok(Progress::Gone) => "the vendor says that a count does not exist".to_owned(),
-                Err(why) => why.to_string(),
+                (status, Ok(Progress::Gone)) if status.is_success() => {
+                    Error::BadUpstream("the vendor says that a count does not exist".to_owned())
+                }
+                (status, Err(why)) if status.is_success() => Error::BadUpstream(why.to_string()),
+                (status, _) if status.is_server_error() => refused(reply),
+                _ => return Err(refused(reply)),
             };
-            if attempt == ATTEMPTS {
-                return Err(Error::BadUpstream(why));
-            }
-            sleep(backoff(attempt)).await;
-            attempt += 1;
+            again(&mut attempt, why).await?;
         }
     }
 
@@ -285,6 +269,19 @@ fn refused(reply: Reply) -> Error {
         }
         status => Error::BadUpstream(format!("status {}", status.as_u16())),
     }
+}
+
+/// Waits before the next attempt.
+///
+/// # Errors
+/// `why`, after the last.
+async fn again(attempt: &mut u32, why: Error) -> Result<(), Error> {
+    if *attempt == ATTEMPTS {
+        return Err(why);
+    }
+    sleep(backoff(*attempt)).await;
+    *attempt += 1;
+    Ok(())
 }
 
 fn backoff(attempt: u32) -> Duration {
