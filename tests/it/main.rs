@@ -9,6 +9,7 @@ mod front;
 mod history_service;
 mod hostile;
 mod issuer;
+mod kept_stores;
 mod layers;
 mod openapi;
 mod readme;

@@ -1,0 +1,112 @@
+//! Stores that earlier versions wrote, kept as fixtures: today's code opens each and reads all that it holds.
+//!
+//! `tests/fixtures/store-*/README.md` says what is in them and how they were written. A listing is never made anew to
+//! suit the code: what it says was in the file on the day it was written.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_gateway::clock::Clock;
+use rtm_gateway::metrics::Metrics;
+use rtm_gateway::names::{AppId, Stream};
+use rtm_gateway::store::embedded::EmbeddedStore;
+use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
+use rtm_gateway::task::Tasks;
+use tempfile::TempDir;
+
+const LOGS: [(&str, Stream); 5] = [
+    ("app-1", Stream::UserEvents),
+    ("app-1", Stream::ChannelEvents),
+    ("app-2", Stream::UserEvents),
+    ("app-2", Stream::ChannelEvents),
+    ("app-3", Stream::UserEvents),
+];
+const KINDS: [NoteKind; 4] = [NoteKind::Subscription, NoteKind::DeadLetter, NoteKind::Webhook, NoteKind::Waiting];
+const FACTS: [&str; 5] = ["witness: wall", "witness: jump", "witness: held", "stopped: boot", "stopped: since boot"];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1").join(name)
+}
+
+/// A folder with a store as it was kept.
+fn unpacked(name: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = fs::File::open(fixture(&format!("{name}.redb.gz"))).unwrap();
+    let mut data = Vec::new();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut data).unwrap();
+    fs::write(folder.path().join("events.redb"), data).unwrap();
+    folder
+}
+
+/// All that a store holds, line by line.
+async fn listing(store: &dyn Store) -> String {
+    let mut text =
+        format!("epoch {:016x}\nlast clean stop {:?}\n", store.epoch(), store.last_clean_stop().map(|t| t.0));
+    let mut line = |said: std::fmt::Arguments<'_>| writeln!(text, "{said}").unwrap();
+    for name in FACTS {
+        line(format_args!("fact {name:?} {:?}", store.fact(name).await.unwrap()));
+    }
+    for (app, stream) in LOGS {
+        let log = LogKey { app: AppId::parse(app).unwrap(), stream };
+        let state = store.log_state(&log).await.unwrap();
+        let (earliest, next, bytes) = (state.earliest.0, state.next.0, state.bytes);
+        line(format_args!("\nlog {app}/{stream}: earliest {earliest}, next {next}, bytes {bytes}"));
+        for batch in store.read(&log, Sequence(0), usize::MAX).await.unwrap() {
+            let (first, received, region) = (batch.first.0, batch.received_at.0, &batch.region);
+            line(format_args!("batch {first} received {received} region {region}"));
+            match &batch.content {
+                Content::Events(events) => events
+                    .iter()
+                    .enumerate()
+                    .for_each(|(n, event)| line(format_args!("  {} {}", first + n as u64, event.escape_ascii()))),
+                Content::PossibleLoss(reason) => line(format_args!("  {first} possible loss: {reason}")),
+                Content::Damaged(entries) => line(format_args!("  {first} damaged: {entries}")),
+            }
+        }
+        for (name, at) in store.cursors(&log).await.unwrap() {
+            line(format_args!("cursor {name} {}", at.0));
+        }
+        for kind in KINDS {
+            for (name, note) in store.notes(&log, kind, "", "", usize::MAX).await.unwrap() {
+                line(format_args!("note {kind:?} {name:?} {}", note.escape_ascii()));
+            }
+        }
+        for kept in store.quarantined(&log, usize::MAX).await.unwrap() {
+            let (received, region, why) = (kept.received_at.0, &kept.region, &kept.why);
+            line(format_args!("quarantined received {received} region {region} why {why:?}"));
+            line(format_args!("  {}", kept.body.escape_ascii()));
+        }
+    }
+    text
+}
+
+async fn reads_as_listed(name: &str) {
+    let (folder, writer) = (unpacked(name), Tasks::new());
+    let store = EmbeddedStore::open(folder.path(), writer.clone(), Clock::system(), Metrics::new()).await.unwrap();
+    assert!(!store.is_new());
+    let store: Arc<dyn Store> = store;
+    let (found, expected) = (listing(&*store).await, fs::read_to_string(fixture(&format!("{name}.txt"))).unwrap());
+    for (n, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(found, expected, "{name}.txt, line {}", n + 1);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count());
+    // It is a store to go on with, too.
+    store.ready().await.unwrap();
+    store.close(Clock::system().wall_ms()).await.unwrap();
+    drop(store);
+    assert_eq!(writer.finish(Duration::from_secs(10)).await, 0);
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_that_was_stopped_in_order_is_read_entry_by_entry() {
+    reads_as_listed("stopped").await;
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_format_whose_gateway_was_killed_is_read_entry_by_entry() {
+    reads_as_listed("killed").await;
+}
