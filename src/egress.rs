@@ -17,16 +17,18 @@
 //! | connection lost, time-out, 408, 5xx  |                                     | again, twice at most           |
 //! | any other status                     |                                     |                                |
 //!
-//! All of it only before the order's deadline, and all but the 401 and 429 within the app's retry budget ([`budget`]). A
-//! region that fails is left alone for a while ([`breaker`]); orders that keep no state there go to the next. An exchange ends after `request_timeout` and at the order's deadline; one
-//! that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's deadline was (that
-//! bounds only the wait for a seat).
+//! All of it only before the order's deadline, and all but the 401 and 429 within the client's retry budget ([`budget`]).
+//! A host that cannot be connected to is left alone for a while ([`places`]); an endpoint whose answers fail is asked in
+//! another region first, where there is one ([`endpoint`]). An exchange ends after `request_timeout` and at the order's
+//! deadline; one that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's
+//! deadline was (that bounds only the wait for a seat).
 
 mod attempt;
 mod breaker;
 mod buckets;
 mod budget;
 mod desk;
+mod endpoint;
 mod linger;
 mod meters;
 mod places;
@@ -178,8 +180,8 @@ pub enum Failure {
     /// The vendor refused the credential, now or a while ago.
     #[error("the vendor refuses the gateway's credential")]
     CredentialRefused,
-    /// The region has failed too often of late and is left alone: nothing was sent, no seat was taken.
-    #[error("region {region} fails and is left alone")]
+    /// No connection to the region could be made of late, and it is left alone: nothing was sent, no seat was taken.
+    #[error("region {region} cannot be connected to and is left alone")]
     RegionDown {
         /// Which.
         region: RegionName,

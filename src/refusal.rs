@@ -92,7 +92,7 @@ pub enum Refusal {
     BadUpstream(String),
     /// Draining, overloaded, the store not writable, the vendor not reachable: nothing was done, asking again is safe.
     Unavailable(String),
-    /// The vendor's region fails and is left alone for a while: nothing was done, asking again then is safe.
+    /// The vendor's region is left alone for a while: nothing was done, asking again then is safe.
     RegionDown {
         /// For the log.
         cause: String,
@@ -252,7 +252,7 @@ impl Refusal {
             Self::Internal(_) => "the gateway failed on this request".into(),
             Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
-            Self::RegionDown { .. } => "the vendor fails, so it is not asked for a while: nothing was sent".into(),
+            Self::RegionDown { .. } => "the vendor is not asked for a while: nothing was sent".into(),
             Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
             Self::UpstreamTimeout(_) => "the vendor did not answer in time".into(),
             Self::StillRunning { location: Some(_) } => "the result is not there yet: fetch it at `location`".into(),

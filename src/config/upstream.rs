@@ -54,7 +54,7 @@ pub struct ProxyAuthorization {
     pub password: SecretSource,
 }
 
-/// `[upstream.retry]`: what may be sent again, of all that is sent. A vendor that fails is not asked many times more.
+/// `[upstream.retry]`: what of a client's orders may be sent again, of all that is sent. A vendor that fails is not asked many times more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryBudget {
     /// Retries for each hundred first tries.
@@ -63,7 +63,8 @@ pub struct RetryBudget {
     pub min_per_second: u32,
 }
 
-/// `[upstream.breaker]`: when a region is not asked at all.
+/// `[upstream.breaker]`: when a host that cannot be connected to is not asked at all, and when an endpoint whose answers
+/// fail is asked in another region first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     /// So many failures in a row open it; 0 turns it off.

@@ -19,6 +19,7 @@ use super::buckets::Line;
 use super::desk::{Desk, Region};
 use super::linger::Head;
 use super::meters::Ending;
+use super::places::Said;
 use super::retry::{Next, Outcome, Reason, Tries};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
 use crate::credentials::{Denied, Signed};
@@ -63,29 +64,30 @@ impl Inner {
             }
             let table = self.table.load_full();
             let desk = table.desks.get(&order.app).ok_or(Failure::NoSuchApp)?;
-            let region = desk.region(order, &tries)?;
+            let region = desk.region(order, &tries, self.clock.now())?;
             let line = desk.line(order.operation.bucket());
 
             // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
             // seat goes back unused.
             desk.credential.clear(order.deadline).await.map_err(denied)?;
             let seat = self.seat(order, line, costs).await?;
-            let Some(ticket) = region.place.enter(safety == Safety::Destructive) else { continue };
+            let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
+            let Some(ticket) = region.place.enter(endpoint) else { continue };
             let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
             let signed = Signed::new(order, &region.base, seat, pass)
                 .map_err(|_| Failure::Unreachable("the request's target is too long".into()))?;
 
-            tries.begin(|| desk.budget.first(self.clock.now()));
-            let (outcome, verdict) = self.exchange(order, signed, &table, desk, region, costs).await;
-            ticket.tell(verdict, outcome.failure());
+            tries.begin(|| desk.budgets.first(&order.payer.client, self.clock.now()));
+            let (outcome, said) = self.exchange(order, signed, &table, desk, region, costs).await;
+            ticket.tell(said, outcome.failure());
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
             }
-            if matches!(verdict, Verdict::Unreachable | Verdict::Failing) {
+            if said.host == Verdict::Failed || said.endpoint == Verdict::Failed {
                 tries.note_failed(&region.name);
             }
-            let elsewhere = desk.region(order, &tries).ok().map(|next| next.name != region.name);
-            let may = |reason: Reason| desk.may_send_again(reason, self.clock.now());
+            let elsewhere = desk.region(order, &tries, self.clock.now()).ok().map(|next| next.name != region.name);
+            let may = |reason: Reason| desk.may_send_again(reason, &order.payer.client, self.clock.now());
             match tries.after(outcome, (safety, self.clock.now(), order.deadline), elsewhere, may) {
                 Next::Again(pause) if pause.is_zero() => {}
                 Next::Again(pause) => tokio::time::sleep(pause).await,
@@ -119,7 +121,7 @@ impl Inner {
         desk: &Desk,
         region: &Region,
         costs: &mut Costs,
-    ) -> (Outcome, Verdict) {
+    ) -> (Outcome, Said) {
         let began = self.clock.now();
         let limits = Limits::of(order, table, began);
         let mut count = Count { region, order, ending: Ending::Error };
@@ -128,30 +130,30 @@ impl Inner {
         let head = flight.head(limits.caller, limits.first_byte).await;
         let waited = self.clock.now().saturating_duration_since(began);
         let patient = waited >= table.timeouts.first_byte.min(table.timeouts.request) / 2;
-        let (outcome, verdict) = match head {
+        let (outcome, said) = match head {
             Head::Came(Ok(head)) => {
                 count.ending = Ending::Status(head.status());
                 costs.exchanges += 1;
                 region.place.note_date(head.headers(), waited);
                 let outcome = self.receive(head, order, region, &redactor, &limits, costs).await;
-                let verdict = said(&outcome);
-                (outcome, verdict)
+                let said = Said { host: Verdict::Well, endpoint: said_by(&outcome) };
+                (outcome, said)
             }
-            Head::Came(Err(Fault::NotSent { timed_out: true, .. })) => {
-                (Outcome::Failed(Failure::TimedOut { sent: false }), Verdict::Unreachable)
+            Head::Came(Err(Fault::NotSent { timed_out, why })) => {
+                let why = if timed_out { Failure::TimedOut { sent: false } } else { Failure::Unreachable(why) };
+                (Outcome::Failed(why), Said { host: Verdict::Failed, endpoint: Verdict::Unknown })
             }
-            Head::Came(Err(Fault::NotSent { why, .. })) => {
-                (Outcome::Failed(Failure::Unreachable(why)), Verdict::Unreachable)
-            }
+            // From here on there was a connection.
             Head::Came(Err(Fault::MaybeSent { why })) => {
                 costs.exchanges += 1;
-                (Outcome::Failed(Failure::Lost { why, partial: None }), Verdict::Failing)
+                let said = Said { host: Verdict::Unknown, endpoint: Verdict::Failed };
+                (Outcome::Failed(Failure::Lost { why, partial: None }), said)
             }
             Head::Late { sent } => {
                 costs.exchanges += u32::from(sent);
                 // One who hardly waited has found out nothing.
-                let verdict = if sent && patient { Verdict::Failing } else { Verdict::Unknown };
-                (Outcome::Failed(Failure::TimedOut { sent }), verdict)
+                let endpoint = if sent && patient { Verdict::Failed } else { Verdict::Unknown };
+                (Outcome::Failed(Failure::TimedOut { sent }), Said { host: Verdict::Unknown, endpoint })
             }
         };
         let took = self.clock.now().saturating_duration_since(began);
@@ -160,7 +162,7 @@ impl Inner {
         if let Outcome::Failed(why) = &outcome {
             tracing::debug!(app = %order.app, region = %region.name, endpoint = order.operation.endpoint(), %why, "an exchange failed");
         }
-        (outcome, verdict)
+        (outcome, said)
     }
 
     /// Reads the rest of an answer and says what it means.
@@ -237,15 +239,15 @@ fn kept(headers: &HeaderMap) -> HeaderMap {
     out
 }
 
-/// What an answer, or its lack, says about the region.
-fn said(outcome: &Outcome) -> Verdict {
+/// What an answer, or its end in the middle, says about the endpoint.
+fn said_by(outcome: &Outcome) -> Verdict {
     match outcome {
         // 501 says that this one thing is not done, 408 that this one time it was not.
         Outcome::Answered(answer) if answer.status == StatusCode::REQUEST_TIMEOUT => Verdict::Unknown,
         Outcome::Answered(answer) if answer.status == StatusCode::NOT_IMPLEMENTED => Verdict::Well,
-        Outcome::Answered(answer) if answer.status.is_server_error() => Verdict::Failing,
+        Outcome::Answered(answer) if answer.status.is_server_error() => Verdict::Failed,
         Outcome::Answered(_) | Outcome::OverLimit | Outcome::Unauthorized => Verdict::Well,
-        Outcome::Failed(Failure::Lost { .. } | Failure::TimedOut { .. }) => Verdict::Failing,
+        Outcome::Failed(Failure::Lost { .. } | Failure::TimedOut { .. }) => Verdict::Failed,
         Outcome::Failed(_) => Verdict::Well,
     }
 }

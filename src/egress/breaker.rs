@@ -1,18 +1,19 @@
-//! The circuit breaker of a region: one that fails is left alone for a while, and then asked once.
+//! A circuit breaker: what fails is left alone for a while, and then asked once.
 //!
-//! Invariants: it opens after `failures` failures in a row and not before; while it is open nothing is sent but what
-//! the last column lets through; one probe at a time. Pure: time and chance come in as arguments. What an exchange says
-//! that began before the last change of state is not heard.
+//! Invariants: it opens after `failures` failures in a row and not before; one probe at a time; any success closes it,
+//! whoever had it and whenever it was sent: what answers now is well now. A failure is heard only from an exchange that
+//! began after the last change of state and was not sent in spite of the breaker. Pure: time and chance come in as
+//! arguments.
 //!
-//! | state   | entered when               | lets through               | left by                              | reads of events |
-//! |---------|----------------------------|----------------------------|--------------------------------------|-----------------|
-//! | closed  | at first; a probe was well | all                        | so many failures in a row: open      | pass            |
-//! | open    | see above                  | nothing, until its time    | its time: the next order is a probe  | pass if it answers |
-//! | probing | an order came then         | that one                   | its end: closed, or open for longer  | pass if it answers |
+//! | state   | entered when               | lets through               | left by                                         |
+//! |---------|----------------------------|----------------------------|-------------------------------------------------|
+//! | closed  | at first; any success      | all                        | so many failures in a row: open                 |
+//! | open    | see above                  | nothing, until its time    | its time: the next order is a probe; a success  |
+//! | probing | an order came then         | that one                   | its end: closed, or open for longer; a success  |
 //!
-//! A region that cannot be connected to holds reads of events back too: they could not be sent. One that answers, but
-//! with failures, does not: the vendor overwrites what is not read, and other calls' failures say little about reads. The
-//! poller has a pace of its own for its failures.
+//! There is one for each host ([`super::places`]), which counts connections that cannot be made and holds everything
+//! back, and one for each endpoint of an app in a region ([`super::endpoint`]), which counts answers that fail and only
+//! sends orders elsewhere.
 
 use std::time::Duration;
 
@@ -26,15 +27,13 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// When to ask again while the probe is under way.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What an exchange said about its region.
+/// What an exchange said about what the breaker watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It serves.
     Well,
-    /// No connection could be made.
-    Unreachable,
-    /// It was reached, and lost, late, or failing (5xx).
-    Failing,
+    /// It fails.
+    Failed,
     /// Nothing.
     Unknown,
 }
@@ -43,14 +42,11 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Its end counts, if nothing has changed until then.
-    Usual {
-        since: u64,
-    },
-    Probe {
-        since: u64,
-    },
-    /// Its end does not count.
-    Bystander,
+    Usual { since: u64 },
+    /// Its end decides, if nothing has changed until then.
+    Probe { since: u64 },
+    /// It was sent in spite of the breaker: only its success counts.
+    InSpite,
 }
 
 /// A breaker.
@@ -69,8 +65,8 @@ pub(super) struct Breaker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed { failures: u32 },
-    Open { until: Instant, reached: bool },
-    Probing { reached: bool },
+    Open { until: Instant },
+    Probing,
 }
 
 /// The state without its details.
@@ -94,57 +90,53 @@ impl Breaker {
         }
     }
 
-    /// Would an order be let through now? If not: when to ask again.
-    pub(super) fn look(&self, is_read: bool, now: Instant) -> Result<(), Duration> {
+    /// Would an order be let through at `at`? If not: how long after that to ask again.
+    pub(super) fn look(&self, at: Instant) -> Result<(), Duration> {
         match self.state {
             State::Closed { .. } => Ok(()),
-            State::Open { until, .. } if now >= until => Ok(()),
-            State::Open { reached: true, .. } | State::Probing { reached: true } if is_read => Ok(()),
-            State::Open { until, .. } => Err(until - now),
-            State::Probing { .. } => Err(SOON),
+            State::Open { until } if at >= until => Ok(()),
+            State::Open { until } => Err(until - at),
+            State::Probing => Err(SOON),
         }
     }
 
     /// Lets an order through, or not.
-    pub(super) fn enter(&mut self, is_read: bool, now: Instant) -> Result<Role, Duration> {
-        self.look(is_read, now)?;
-        Ok(match self.state {
-            State::Closed { .. } => Role::Usual { since: self.changes },
-            State::Open { until, reached } if now >= until => {
-                self.turn(State::Probing { reached });
-                Role::Probe { since: self.changes }
-            }
-            State::Open { .. } | State::Probing { .. } => Role::Bystander,
-        })
+    pub(super) fn enter(&mut self, now: Instant) -> Result<Role, Duration> {
+        self.look(now)?;
+        if let State::Open { .. } = self.state {
+            self.turn(State::Probing);
+            return Ok(Role::Probe { since: self.changes });
+        }
+        Ok(Role::Usual { since: self.changes })
     }
 
     /// An exchange has ended. `chance` is between 0 and 1. Says whether the state has changed.
     pub(super) fn ended(&mut self, role: Role, verdict: Verdict, now: Instant, chance: f64) -> bool {
         let before = self.changes;
-        let reached = verdict == Verdict::Failing;
-        match (role, self.state, verdict) {
-            (Role::Bystander, ..) => {}
-            (Role::Usual { since } | Role::Probe { since }, ..) if since != self.changes => {}
-            (_, State::Closed { .. }, Verdict::Well) => self.state = State::Closed { failures: 0 },
-            (_, State::Closed { failures }, Verdict::Unreachable | Verdict::Failing) => {
+        let is_current = match role {
+            Role::Usual { since } | Role::Probe { since } => since == self.changes,
+            Role::InSpite => false,
+        };
+        match (verdict, self.state) {
+            (Verdict::Well, State::Closed { .. }) => self.state = State::Closed { failures: 0 },
+            (Verdict::Well, State::Open { .. } | State::Probing) => {
+                self.last = Some((self.open_for(), now));
+                self.turn(State::Closed { failures: 0 });
+            }
+            (Verdict::Failed | Verdict::Unknown, _) if !is_current => {}
+            (Verdict::Failed, State::Closed { failures }) => {
                 let failures = failures.saturating_add(1);
                 self.state = State::Closed { failures };
                 if self.rule.failures > 0 && failures >= self.rule.failures {
                     // Hardly closed and open again: it was not well.
                     let again = self.last.is_some_and(|(open, at)| now.saturating_duration_since(at) <= open);
-                    self.open(if again { self.row + 1 } else { 0 }, reached, now, chance);
+                    self.open(if again { self.row + 1 } else { 0 }, now, chance);
                 }
             }
-            (_, State::Probing { .. }, Verdict::Well) => {
-                self.last = Some((self.open_for(), now));
-                self.turn(State::Closed { failures: 0 });
-            }
-            (_, State::Probing { .. }, Verdict::Unreachable | Verdict::Failing) => {
-                self.open(self.row + 1, reached, now, chance);
-            }
+            (Verdict::Failed, State::Probing) => self.open(self.row + 1, now, chance),
             // The next may probe at once.
-            (_, State::Probing { reached }, Verdict::Unknown) => self.turn(State::Open { until: now, reached }),
-            (_, State::Closed { .. } | State::Open { .. }, _) => {}
+            (Verdict::Unknown, State::Probing) => self.turn(State::Open { until: now }),
+            (Verdict::Failed, State::Open { .. }) | (Verdict::Unknown, State::Closed { .. } | State::Open { .. }) => {}
         }
         before != self.changes
     }
@@ -152,16 +144,16 @@ impl Breaker {
     pub(super) fn seen(&self, now: Instant) -> Seen {
         match self.state {
             State::Closed { .. } => Seen::Closed,
-            State::Open { until, .. } => Seen::Open { retry_after: until.saturating_duration_since(now) },
-            State::Probing { .. } => Seen::Probing,
+            State::Open { until } => Seen::Open { retry_after: until.saturating_duration_since(now) },
+            State::Probing => Seen::Probing,
         }
     }
 
-    fn open(&mut self, row: u32, reached: bool, now: Instant, chance: f64) {
+    fn open(&mut self, row: u32, now: Instant, chance: f64) {
         self.row = row;
         // Jitter, so that many gateways do not probe as one.
         let time = self.open_for().mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0));
-        self.turn(State::Open { until: now + time, reached });
+        self.turn(State::Open { until: now + time });
     }
 
     /// Twice as long each time in a row.

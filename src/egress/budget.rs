@@ -1,21 +1,75 @@
-//! The retry budget of an app: what may be sent again, of all that is sent.
+//! The retry budget of a client at an app: what of its orders may be sent again, of all that is sent.
 //!
-//! Invariant: one is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
+//! Invariants: clients share none, so that one whose orders all fail does not use up what another's one needs; those that
+//! asked nothing of late are forgotten. One is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
 //! last ten seconds are no more than `percent` of their first tries. So a vendor that fails all it is asked is asked a
 //! bounded share more often, not several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without
 //! its store of ten seconds' minimum that could be spent at once.)
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::config::RetryBudget;
+use crate::names::ClientName;
 
 /// Seconds that are looked back on.
 const WINDOW: usize = 10;
 
-/// One app's budget.
-pub(super) struct Budget(Mutex<Book>);
+/// More clients than this are not kept without a look at who is idle.
+const SWEPT_FROM: usize = 32;
+
+/// The budgets of an app's clients.
+pub(super) struct Budgets(Mutex<Clients>);
+
+struct Clients {
+    rule: RetryBudget,
+    all: HashMap<ClientName, Budget>,
+    /// At so many the idle ones are dropped.
+    sweep_at: usize,
+}
+
+impl Budgets {
+    pub(super) fn new(rule: RetryBudget) -> Self {
+        Self(Mutex::new(Clients { rule, all: HashMap::new(), sweep_at: SWEPT_FROM }))
+    }
+
+    /// Another rule, from now on.
+    pub(super) fn reconfigure(&self, rule: RetryBudget) {
+        let mut clients = self.clients();
+        clients.rule = rule;
+        clients.all.values().for_each(|budget| budget.reconfigure(rule));
+    }
+
+    /// An order of a client is sent for the first time.
+    pub(super) fn first(&self, client: &ClientName, now: Instant) {
+        self.clients().of(client, now).first(now);
+    }
+
+    /// May one be sent again? If so it is spent.
+    pub(super) fn again(&self, client: &ClientName, now: Instant) -> bool {
+        self.clients().of(client, now).again(now)
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, Clients> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clients {
+    fn of(&mut self, client: &ClientName, now: Instant) -> &Budget {
+        if self.all.len() >= self.sweep_at && !self.all.contains_key(client) {
+            self.all.retain(|_, budget| budget.is_in_use(now));
+            self.sweep_at = (self.all.len() * 2).max(SWEPT_FROM);
+        }
+        let rule = self.rule;
+        self.all.entry(client.clone()).or_insert_with(|| Budget::new(rule, now))
+    }
+}
+
+/// One client's budget.
+struct Budget(Mutex<Book>);
 
 struct Book {
     rule: RetryBudget,
@@ -32,22 +86,29 @@ struct Second {
 }
 
 impl Budget {
-    pub(super) fn new(rule: RetryBudget, now: Instant) -> Self {
+    fn new(rule: RetryBudget, now: Instant) -> Self {
         Self(Mutex::new(Book { rule, began: now, seconds: [Second::default(); WINDOW] }))
     }
 
     /// Another rule, from now on.
-    pub(super) fn reconfigure(&self, rule: RetryBudget) {
+    fn reconfigure(&self, rule: RetryBudget) {
         self.book().rule = rule;
     }
 
     /// An order is sent for the first time.
-    pub(super) fn first(&self, now: Instant) {
+    fn first(&self, now: Instant) {
         self.book().second(now).first += 1;
     }
 
+    /// Whether anything was sent within the window.
+    fn is_in_use(&self, now: Instant) -> bool {
+        let mut book = self.book();
+        let this = book.second(now).number;
+        book.seconds.iter().any(|s| s.number + WINDOW as u64 > this && s.first + s.again > 0)
+    }
+
     /// May one be sent again? If so it is spent.
-    pub(super) fn again(&self, now: Instant) -> bool {
+    fn again(&self, now: Instant) -> bool {
         let mut book = self.book();
         let RetryBudget { percent, min_per_second } = book.rule;
         let this = *book.second(now);
@@ -112,6 +173,20 @@ mod tests {
                 prop_assert!(spent <= all * u64::from(percent) / 100 + (second + 1) * u64::from(min_per_second));
             }
         }
+    }
+
+    #[test]
+    fn clients_share_no_budget_and_idle_ones_are_forgotten() {
+        let now = Instant::now();
+        let name = |n: usize| ClientName::parse(&format!("client-{n}")).unwrap();
+        let budgets = Budgets::new(RetryBudget { percent: 20, min_per_second: 1 });
+        (0..100).for_each(|_| budgets.first(&name(0), now));
+        assert_eq!((0..100).filter(|_| budgets.again(&name(0), now)).count(), 20);
+        assert!(budgets.again(&name(1), now), "another's failures took it");
+        for n in 0..1000 {
+            budgets.first(&name(n), now + Duration::from_secs(n as u64));
+        }
+        assert!(budgets.clients().all.len() <= SWEPT_FROM, "{}", budgets.clients().all.len());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buckets::{Buckets, Line};
-use super::budget::Budget;
-use super::meters::{AppMeters, RegionMeters};
+use super::budget::Budgets;
+use super::endpoint::Endpoint;
+use super::meters::{self, AppMeters, ENDPOINTS, RegionMeters};
 use super::places::{Place, Places};
 use super::retry::{Reason, Tries};
 use super::{BuildError, Failure, Table, Timeouts};
@@ -19,15 +20,15 @@ use crate::clock::Clock;
 use crate::config::{self, App, Config, Limit, Quota, QuotaRule};
 use crate::credentials::{Base, Credential};
 use crate::metrics::Metrics;
-use crate::names::{AppId, BucketName, RegionName};
-use crate::order::{Order, Safety};
+use crate::names::{AppId, BucketName, ClientName, RegionName};
+use crate::order::{Operation, Order};
 use crate::upstream::{Settings, Upstream};
 
 /// One app.
 pub(super) struct Desk {
     pub(super) credential: Arc<Credential>,
     pub(super) meters: AppMeters,
-    pub(super) budget: Arc<Budget>,
+    pub(super) budgets: Arc<Budgets>,
     regions: Vec<Region>,
     /// In the order of [`BucketName::ALL`]; those that share are the other's again.
     lines: [Line; BucketName::ALL.len()],
@@ -39,7 +40,11 @@ pub(super) struct Region {
     pub(super) base: Base,
     pub(super) meters: RegionMeters,
     pub(super) place: Arc<Place>,
+    /// In the order of [`ENDPOINTS`].
+    endpoints: Endpoints,
 }
+
+type Endpoints = [Arc<Endpoint>; ENDPOINTS.len()];
 
 /// A table whose making can no longer fail.
 pub(super) struct Prepared {
@@ -55,16 +60,16 @@ struct PreparedApp {
     kept: bool,
     /// Whether its requests go elsewhere than before.
     moved: bool,
-    budget: Option<Arc<Budget>>,
-    regions: Vec<(RegionName, Base)>,
+    budgets: Option<Arc<Budgets>>,
+    /// With what is known of their endpoints from before.
+    regions: Vec<(RegionName, Base, Option<Endpoints>)>,
     quota: Quota,
 }
 
 impl Desk {
-    /// The region that an order is sent to now: the one it names; else, if it keeps no state, the first that may be
-    /// asked, those last that `tries` has failed with; else the first.
-    pub(super) fn region(&self, order: &Order, tries: &Tries) -> Result<&Region, Failure> {
-        let is_read = order.operation.safety() == Safety::Destructive;
+    /// The region that an order would be sent to at `at`: the one it names; else, if it keeps no state, the first that
+    /// can be connected to, those last where its endpoint fails or that `tries` has failed with; else the first.
+    pub(super) fn region(&self, order: &Order, tries: &Tries, at: Instant) -> Result<&Region, Failure> {
         let all = match &order.region {
             Some(name) => self.regions.iter().find(|r| r.name == *name).map(std::slice::from_ref),
             None if order.operation.keeps_no_state() => Some(&self.regions[..]),
@@ -72,21 +77,30 @@ impl Desk {
         };
         let all = all.filter(|all| !all.is_empty()).ok_or(Failure::NoSuchApp)?;
         let (failed, fresh): (Vec<_>, Vec<_>) = all.iter().partition(|region| tries.has_failed(&region.name));
+        let mut failing = None;
         let mut shut: Option<(Duration, &Region)> = None;
         for region in fresh.into_iter().chain(failed) {
-            match region.place.look(is_read) {
+            match region.place.look(at) {
+                Ok(()) if region.endpoint(&order.operation).is_some_and(|e| e.fails(at)) => {
+                    failing = failing.or(Some(region));
+                }
                 Ok(()) => return Ok(region),
                 Err(wait) if shut.is_none_or(|(least, _)| wait < least) => shut = Some((wait, region)),
                 Err(_) => {}
             }
         }
+        // One that fails is asked all the same where no other can be.
+        if let Some(region) = failing {
+            return Ok(region);
+        }
         let (retry_after, region) = shut.ok_or(Failure::NoSuchApp)?;
         Err(Failure::RegionDown { region: region.name.clone(), retry_after })
     }
 
-    /// Whether an order may be sent again for this reason. If so it is counted, and what it takes of the budget is taken.
-    pub(super) fn may_send_again(&self, reason: Reason, now: Instant) -> bool {
-        if reason.is_budgeted() && !self.budget.again(now) {
+    /// Whether an order may be sent again for this reason. If so it is counted, and what it takes of the
+    /// client's budget is taken.
+    pub(super) fn may_send_again(&self, reason: Reason, client: &ClientName, now: Instant) -> bool {
+        if reason.is_budgeted() && !self.budgets.again(client, now) {
             self.meters.budget_exhausted.inc();
             return false;
         }
@@ -118,6 +132,13 @@ impl Desk {
     }
 }
 
+impl Region {
+    /// The endpoint of an operation.
+    pub(super) fn endpoint(&self, operation: &Operation) -> Option<&Arc<Endpoint>> {
+        meters::of(&self.endpoints, operation)
+    }
+}
+
 impl Table {
     /// Builds all that can fail. What `old` has and still fits is used again.
     pub(super) fn prepare(config: &Config, old: Option<&Self>, clock: &Clock) -> Result<Prepared, BuildError> {
@@ -135,17 +156,21 @@ fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -
     let vendor = config.upstream.vendor;
     let before = old.and_then(|table| table.desks.get(&app.id));
     let kept = before.map(|desk| &desk.credential).filter(|credential| credential.is(&app.credential, vendor)).cloned();
+    let known = |name: &RegionName, base: &Base| {
+        let region = before?.regions.iter().find(|r| r.name == *name && r.base == *base)?;
+        Some(region.endpoints.clone())
+    };
     let base = |region: &crate::config::Region| match Base::new(&region.base_url) {
-        Some(base) => Ok((region.name.clone(), base)),
+        Some(base) => Ok((region.name.clone(), base.clone(), known(&region.name, &base))),
         None => Err(BuildError::BadBase { app: app.id.clone(), region: region.name.clone() }),
     };
     let regions: Vec<_> = app.regions.iter().map(base).collect::<Result<_, _>>()?;
-    let same = |desk: &Desk| desk.regions.iter().map(|r| (&r.name, &r.base)).eq(regions.iter().map(|(n, b)| (n, b)));
+    let same = |desk: &Desk| desk.regions.iter().map(|r| (&r.name, &r.base)).eq(regions.iter().map(|(n, b, _)| (n, b)));
     Ok(PreparedApp {
         id: app.id.clone(),
         kept: kept.is_some(),
         moved: before.is_some_and(|desk| !same(desk)),
-        budget: before.map(|desk| desk.budget.clone()),
+        budgets: before.map(|desk| desk.budgets.clone()),
         credential: match kept {
             Some(credential) => credential,
             None => Credential::new(&app.id, &app.credential, vendor, clock)
@@ -171,16 +196,20 @@ impl Prepared {
                 let (name, limit) = counted_in(&app.quota, name);
                 buckets.line(&app.id, name, limit)
             });
-            let regions = app.regions.into_iter().map(|(name, base)| {
+            let regions = app.regions.into_iter().map(|(name, base, known)| {
                 let meters = RegionMeters::new(metrics, &app.id, &name);
                 let place = places.place(&name, &base, rules.breaker, clock, metrics);
-                Region { name, base, meters, place }
+                let endpoints = known.unwrap_or_else(|| {
+                    ENDPOINTS.map(|endpoint| Arc::new(Endpoint::new(&app.id, endpoint, rules.breaker)))
+                });
+                endpoints.iter().for_each(|endpoint| endpoint.reconfigure(rules.breaker));
+                Region { name, base, meters, place, endpoints }
             });
             let regions = regions.collect();
             let meters = AppMeters::new(metrics, &app.id);
-            let budget = app.budget.unwrap_or_else(|| Arc::new(Budget::new(rules.retry_budget, clock.now())));
-            budget.reconfigure(rules.retry_budget);
-            (app.id, Desk { credential: app.credential, meters, budget, regions, lines })
+            let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
+            budgets.reconfigure(rules.retry_budget);
+            (app.id, Desk { credential: app.credential, meters, budgets, regions, lines })
         });
         let desks: HashMap<_, _> = desks.collect();
         let timeouts = Timeouts {

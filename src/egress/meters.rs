@@ -16,7 +16,7 @@ use crate::order::Operation;
 use crate::quota::Snapshot;
 
 /// The endpoints, as [`Operation::endpoint`] names them.
-const ENDPOINTS: [&str; 7] = [
+pub(super) const ENDPOINTS: [&str; 7] = [
     "user_events",
     "channel_events",
     "history_create",
@@ -26,7 +26,8 @@ const ENDPOINTS: [&str; 7] = [
     "channel_messages",
 ];
 
-fn of<'a, T>(all: &'a [T; ENDPOINTS.len()], operation: &Operation) -> Option<&'a T> {
+/// Of one thing for each endpoint, that of an operation's.
+pub(super) fn of<'a, T>(all: &'a [T; ENDPOINTS.len()], operation: &Operation) -> Option<&'a T> {
     let name = operation.endpoint();
     ENDPOINTS.iter().position(|endpoint| *endpoint == name).and_then(|at| all.get(at))
 }

@@ -1,8 +1,9 @@
 //! Places: what is known of a region's host, whoever asks it.
 //!
-//! Invariants: apps whose regions have the same name and the same host share one place, and so one breaker: what one app
-//! finds out about a host spares the others. A place outlives reloads while an app names it. The state is under one
-//! short lock.
+//! Invariants: apps whose regions have the same name and the same host share one place, and so one breaker. It counts
+//! connections that cannot be made and nothing else; any answer, whatever it says and whoever gets it, is a success: what
+//! an app's own requests are answered is its [`Endpoint`]'s. A place outlives reloads while an app names it. The state is
+//! under one short lock.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::breaker::{Breaker, Role, Seen, Verdict};
+use super::endpoint::{Endpoint, Turned};
 use super::skew::Skew;
 use crate::clock::Clock;
 use crate::config;
@@ -37,11 +39,22 @@ struct State {
     skew: Skew,
 }
 
-/// The right to send one request to a place. Dropped without a verdict, it says nothing about the place.
+/// The right to send one request to a place. Dropped without a verdict, it says nothing about it.
 pub(super) struct Ticket {
     place: Arc<Place>,
     role: Role,
+    endpoint: Arc<Endpoint>,
+    endpoint_role: Role,
     told: bool,
+}
+
+/// What an exchange said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    /// About the host: whether it can be connected to.
+    pub(super) host: Verdict,
+    /// About the endpoint: whether it serves.
+    pub(super) endpoint: Verdict,
 }
 
 /// How a region's host is, for the admin API.
@@ -53,7 +66,8 @@ pub struct RegionState {
     pub host: String,
     /// The apps that name it.
     pub apps: Vec<String>,
-    /// `closed` (all is sent), `open` (nothing is) or `probing` (one request is under way to find out).
+    /// `closed` (all is sent), `open` (no connection can be made: nothing is) or `probing` (one request is under way to
+    /// find out).
     pub breaker: &'static str,
     /// While it is open: how long until the next request is let through, in seconds.
     pub retry_after_seconds: Option<f64>,
@@ -105,15 +119,17 @@ impl Places {
 }
 
 impl Place {
-    /// Would an order be let through now? If not: when to ask again.
-    pub(super) fn look(&self, is_read: bool) -> Result<(), Duration> {
-        self.state().breaker.look(is_read, self.clock.now())
+    /// Would an order be let through at `at`? If not: how long after that to ask again.
+    pub(super) fn look(&self, at: Instant) -> Result<(), Duration> {
+        self.state().breaker.look(at)
     }
 
     /// The right to send one request, if there is.
-    pub(super) fn enter(self: &Arc<Self>, is_read: bool) -> Option<Ticket> {
-        let role = self.state().breaker.enter(is_read, self.clock.now()).ok()?;
-        Some(Ticket { place: self.clone(), role, told: false })
+    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<Endpoint>) -> Option<Ticket> {
+        let now = self.clock.now();
+        let role = self.state().breaker.enter(now).ok()?;
+        let endpoint_role = endpoint.enter(now);
+        Some(Ticket { place: self.clone(), role, endpoint: endpoint.clone(), endpoint_role, told: false })
     }
 
     /// An answer's head has come, `after` its request had left.
@@ -152,18 +168,17 @@ impl Place {
 
     /// `why` is for the log, if the state changes by it.
     fn ended(&self, role: Role, verdict: Verdict, why: Option<&Failure>) {
-        let now: Instant = self.clock.now();
+        let now = self.clock.now();
         let changed = self.state().breaker.ended(role, verdict, now, rand::random());
         if !changed {
             return;
         }
         self.show();
         match self.state().breaker.seen(now) {
-            Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region serves again"),
+            Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region can be reached again"),
             Seen::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
                 region = %self.region, host = self.host, seconds = retry_after.as_secs_f64(),
-                why = why.map_or_else(|| "it answers 5xx".to_owned(), ToString::to_string),
-                "the region fails: it is left alone for a while"
+                why = told(why), "the region cannot be reached: it is left alone for a while"
             ),
             Seen::Open { .. } | Seen::Probing => {}
         }
@@ -180,17 +195,39 @@ impl Place {
 }
 
 impl Ticket {
-    /// Tells what the exchange said about its place.
-    pub(super) fn tell(mut self, verdict: Verdict, why: Option<&Failure>) {
+    /// Tells what the exchange said.
+    pub(super) fn tell(mut self, said: Said, why: Option<&Failure>) {
         self.told = true;
-        self.place.ended(self.role, verdict, why);
+        self.ended(said, why);
     }
+
+    fn ended(&self, said: Said, why: Option<&Failure>) {
+        self.place.ended(self.role, said.host, why);
+        let turned = self.endpoint.ended(self.endpoint_role, said.endpoint, self.place.clock.now());
+        let (region, host, endpoint) = (&self.place.region, &self.place.host, self.endpoint.name());
+        match turned {
+            None => {}
+            Some(Turned::Well) => {
+                tracing::info!(%region, host, app = %self.endpoint.app(), endpoint, "the vendor serves again");
+            }
+            Some(Turned::Failing) => {
+                tracing::warn!(
+                    %region, host, app = %self.endpoint.app(), endpoint, why = told(why),
+                    "the vendor fails: another region is asked first, where there is one"
+                );
+            }
+        }
+    }
+}
+
+fn told(why: Option<&Failure>) -> String {
+    why.map_or_else(|| "it answers 5xx".to_owned(), ToString::to_string)
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.place.ended(self.role, Verdict::Unknown, None);
+            self.ended(Said { host: Verdict::Unknown, endpoint: Verdict::Unknown }, None);
         }
     }
 }

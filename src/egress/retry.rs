@@ -2,7 +2,7 @@
 //!
 //! Invariants: an order that may have been acted on is sent again only if it is idempotent; nothing is sent again after
 //! its deadline, or where no region may be asked; every cause has its own bound, but the vendor's 429, which the deadline
-//! bounds. What failed for the vendor's sake is sent again only within the app's budget (`budget`); after a 401 or a 429
+//! bounds. What failed for the vendor's sake is sent again only within the client's budget (`budget`); after a 401 or a 429
 //! other bounds hold: the guard's and the bucket's.
 
 use std::time::Duration;

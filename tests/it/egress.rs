@@ -1,5 +1,6 @@
 //! What leaves the gateway, what it costs, and what happens when the vendor or the network misbehaves.
 
+mod apart;
 mod credential;
 mod faults;
 mod limits;

@@ -68,7 +68,7 @@ async fn no_window_is_breached_by_retries_in_two_regions() {
         sim.random(
             Profile::seeded(seed)
                 .with(0.5, late.clone())
-                .with(0.2, Fault::status(503))
+                .with(0.5, Fault::status(503))
                 .with(0.1, Fault::DropAfter)
                 .with(0.1, Fault::ResetBefore),
         );
