@@ -33,6 +33,17 @@ pub enum Error {
     /// What was read back is not what was written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// Another version's. It was left untouched.
+    #[error(
+        "the store has format {found}, and this version of the gateway reads format {known} alone; it was left untouched: \
+         start the version that wrote it, or give this one another store.path"
+    )]
+    Format {
+        /// The format that it has.
+        found: u64,
+        /// The format that this version writes.
+        known: u64,
+    },
     /// The store was closed (shutdown).
     #[error("the store is closed")]
     Closed,

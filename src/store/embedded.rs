@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
 //! | `engine.rs` | redb: tables, commits, opening and opening again |
+//! | `look.rs` | looking at a data file without changing it |
 //! | `record.rs` | how values are written: version, checksum, fields |
 //! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
 //! | `writer.rs` | group commit |
@@ -28,6 +29,7 @@ mod disk;
 mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
+mod look;
 mod notes;
 mod read;
 mod record;

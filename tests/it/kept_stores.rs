@@ -110,3 +110,21 @@ async fn a_store_of_the_first_format_that_was_stopped_in_order_is_read_entry_by_
 async fn a_store_of_the_first_format_whose_gateway_was_killed_is_read_entry_by_entry() {
     reads_as_listed("killed").await;
 }
+
+#[tokio::test]
+async fn a_backup_of_a_store_holds_all_that_the_store_holds_but_its_epoch_and_its_stop() {
+    for name in ["stopped", "killed"] {
+        let (folder, copied, tasks) = (unpacked(name), tempfile::tempdir().unwrap(), Tasks::new());
+        let open = async |path: &Path| {
+            EmbeddedStore::open(path, tasks.clone(), Clock::system(), Metrics::new()).await.unwrap()
+        };
+        let store = open(folder.path()).await;
+        let mut backup = store.backup().await.unwrap();
+        std::io::copy(&mut backup, &mut fs::File::create(copied.path().join("events.redb")).unwrap()).unwrap();
+        let copy = open(copied.path()).await;
+        let all = async |store: &EmbeddedStore| listing(store).await.lines().skip(2).collect::<Vec<_>>().join("\n");
+        assert!(all(&copy).await == all(&store).await, "{name}");
+        drop((store, copy));
+        assert_eq!(tasks.finish(Duration::from_secs(10)).await, 0);
+    }
+}

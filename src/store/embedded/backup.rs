@@ -14,9 +14,9 @@ use std::io::{Seek as _, SeekFrom};
 use std::sync::atomic::Ordering;
 
 use redb::backends::FileBackend;
-use redb::{Database, Key as RedbKey, ReadTransaction, ReadableTable as _, TableDefinition};
+use redb::{Database, Key as RedbKey, ReadTransaction, ReadableTable as _, TableDefinition, TableError};
 
-use super::engine::{BATCHES, CACHE, CURSORS, EPOCH_KEY, LOGS, META, QUARANTINE, SPOKEN_OF_STOPS, failed};
+use super::engine::{BATCHES, CACHE, CURSORS, EPOCH_KEY, LOGS, META, NOTES, QUARANTINE, SPOKEN_OF_STOPS, failed};
 use super::record::{Key, encode_number};
 use super::shared::Shared;
 use crate::store::Error;
@@ -57,6 +57,7 @@ impl Copying<'_> {
         self.table(LOGS)?;
         self.table(CURSORS)?;
         self.table(QUARANTINE)?;
+        self.table(NOTES)?;
         self.table(META)?;
         let epoch = getrandom::u64().map_err(|e| Error::Io(format!("no randomness: {e}")))?;
         let tx = self.copy.begin_write().map_err(failed)?;
@@ -71,7 +72,11 @@ impl Copying<'_> {
     }
 
     fn table<K: RedbKey + 'static>(&self, table: TableDefinition<'_, K, &'static [u8]>) -> Result<(), Error> {
-        let source = self.tx.open_table(table).map_err(failed)?;
+        let source = match self.tx.open_table(table) {
+            // Notes, of which none was ever kept.
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            source => source.map_err(failed)?,
+        };
         let mut entries = source.iter().map_err(failed)?;
         let mut more = true;
         while more {

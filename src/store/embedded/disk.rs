@@ -52,9 +52,14 @@ impl Folder {
         }
     }
 
-    /// Opens the data file, if there is one.
+    /// Opens the data file, if there is one. An empty one is none: that is what a crash leaves of a file whose making never
+    /// reached the disk, or `touch`.
     pub(super) fn existing(&self) -> Result<Option<Backend>, Error> {
         match options().open(self.path.join(DATA)) {
+            Ok(file) if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) => {
+                tracing::warn!(file = %self.path.join(DATA).display(), "the data file is empty: a new store is made in its place");
+                Ok(None)
+            }
             Ok(file) => self.backend(file).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(at("opening the data file", &e)),

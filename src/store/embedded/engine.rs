@@ -15,6 +15,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
 use super::disk::{Backend, Folder, is_full};
+use super::look::{check_format, look};
 use super::record::{Key, decode_number, encode_number};
 use crate::store::Error;
 
@@ -33,10 +34,11 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 /// Its pages in memory, at most.
 pub(super) const CACHE: usize = 16 << 20;
-/// The layout of tables and keys. A change that old code would misread gets a new number.
-const FORMAT: u64 = 1;
+/// The layout of tables, keys and values. A change that old code would misread gets a new number, and a store kept as a
+/// fixture of the old one (`tests/fixtures/`).
+pub(super) const FORMAT: u64 = 1;
 
-const FORMAT_KEY: &str = "format";
+pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const EPOCH_KEY: &str = "epoch";
 const CLEAN_STOP_KEY: &str = "clean stop";
 const PROBE_KEY: &str = "probe";
@@ -60,26 +62,21 @@ pub(super) struct Found {
 }
 
 impl Engine {
-    /// Opens the folder's database, or makes it. Takes the record of the last clean stop out, durably.
+    /// Opens the folder's database, or makes it. Takes the record of the last clean stop out, durably. A database of
+    /// another format is left as it is, byte for byte.
     pub(super) fn open(folder: Folder) -> Result<(Self, Found), Error> {
+        if let Some(file) = folder.existing()? {
+            look(file)?;
+        }
         let (database, is_new) = match folder.existing()? {
             Some(file) => (open(file)?, false),
             None => (create(&folder)?, true),
         };
         let engine = Self { folder, database: RwLock::new(Some(database)) };
         let (epoch, clean_stop) = engine.read(|tx| {
-            let meta = tx.open_table(META).map_err(failed)?;
-            let number = |key: &str| match meta.get(key).map_err(failed)? {
-                Some(value) => decode_number(Key::Meta(key), value.value()).map(Some),
-                None => Ok(None),
-            };
-            match number(FORMAT_KEY)? {
-                Some(FORMAT) => {}
-                Some(other) => return Err(Error::Io(format!("its format {other} is unknown to this version"))),
-                None => return Err(Error::Damaged("its format is not recorded".into())),
-            }
-            let epoch = number(EPOCH_KEY)?.ok_or_else(|| Error::Damaged("its epoch is not recorded".into()))?;
-            Ok((epoch, number(CLEAN_STOP_KEY)?))
+            check_format(tx)?;
+            let epoch = number(tx, EPOCH_KEY)?.ok_or_else(|| Error::Damaged("its epoch is not recorded".into()))?;
+            Ok((epoch, number(tx, CLEAN_STOP_KEY)?))
         })?;
         if clean_stop.is_some() {
             engine.commit(|tx| {
@@ -130,12 +127,7 @@ impl Engine {
 
     /// A number kept under a name.
     pub(super) fn fact(&self, name: &str) -> Result<Option<u64>, Error> {
-        let key = fact_key(name);
-        self.read(|tx| {
-            let meta = tx.open_table(META).map_err(failed)?;
-            let value = meta.get(key.as_str()).map_err(failed)?;
-            value.map(|value| decode_number(Key::Meta(&key), value.value())).transpose()
-        })
+        self.read(|tx| number(tx, &fact_key(name)))
     }
 
     /// Keeps numbers under names.
@@ -174,6 +166,16 @@ impl Engine {
         })
     }
 
+    /// As a later version might leave it.
+    #[cfg(test)]
+    pub(super) fn raise_format(&self) -> Result<(), Error> {
+        self.commit(|tx| {
+            let value = encode_number(Key::Meta(FORMAT_KEY), FORMAT + 1);
+            tx.open_table(META).map_err(failed)?.insert(FORMAT_KEY, value.as_slice()).map_err(failed)?;
+            Ok(())
+        })
+    }
+
     fn guard(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,6 +184,13 @@ impl Engine {
 /// Apart from the store's own.
 fn fact_key(name: &str) -> String {
     format!("fact {name}")
+}
+
+/// One of the store's own facts.
+pub(super) fn number(tx: &ReadTransaction, key: &str) -> Result<Option<u64>, Error> {
+    let meta = tx.open_table(META).map_err(failed)?;
+    let value = meta.get(key).map_err(failed)?;
+    value.map(|value| decode_number(Key::Meta(key), value.value())).transpose()
 }
 
 fn open(file: Backend) -> Result<Database, Error> {

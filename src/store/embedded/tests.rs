@@ -353,7 +353,7 @@ async fn a_file_cut_short_gives_an_error_or_changes_nothing() {
     let home = TestHome::new();
     let written = written(&home).await;
     let whole = std::fs::read(home.data()).unwrap();
-    for sixteenth in 0..16 {
+    for sixteenth in 1..16 {
         std::fs::write(home.data(), &whole).unwrap();
         damage(&home.data(), |bytes| bytes.truncate(whole.len() * sixteenth / 16));
         survey(&home, &written).await;
@@ -363,9 +363,10 @@ async fn a_file_cut_short_gives_an_error_or_changes_nothing() {
 #[tokio::test]
 async fn a_file_that_is_something_else_is_refused() {
     let home = TestHome::new();
-    for content in [&b""[..], b"hello", &[0; 100_000]] {
+    for content in [&b"h"[..], b"hello", &[0; 100_000]] {
         std::fs::write(home.data(), content).unwrap();
         assert!(matches!(home.try_open().await.map(|_| ()), Err(Error::Damaged(_))), "{} bytes", content.len());
+        assert_eq!(std::fs::read(home.data()).unwrap(), content, "left as it was");
     }
 }
 
@@ -376,6 +377,44 @@ async fn a_half_made_store_is_made_anew() {
     let store = home.open().await;
     assert!(store.is_new());
     store.append(&log(0), batch(1, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_data_file_is_a_new_store() {
+    let home = TestHome::new();
+    std::fs::write(home.data(), b"").unwrap();
+    let store = home.open().await;
+    assert!(store.is_new());
+    store.append(&log(0), batch(1, 1)).await.unwrap();
+    home.leave(store).await;
+    assert!(!home.open().await.is_new());
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_format_is_refused_with_a_sentence_and_left_as_it_is_byte_for_byte() {
+    for stopped_in_order in [true, false] {
+        let home = TestHome::new();
+        let store = home.try_open().await.unwrap();
+        store.append(&log(0), batch(1, 10)).await.unwrap();
+        store.shared.engine.raise_format().unwrap();
+        if stopped_in_order {
+            store.close(UnixMillis(7)).await.unwrap();
+        }
+        // Of one that was killed what the file holds now is all there is.
+        let killed = std::fs::read(home.data()).unwrap();
+        home.leave(store).await;
+        if !stopped_in_order {
+            std::fs::write(home.data(), &killed).unwrap();
+        }
+        let before = std::fs::read(home.data()).unwrap();
+        let Err(refused) = home.try_open().await else { panic!("opened") };
+        assert_eq!(refused, Error::Format { found: engine::FORMAT + 1, known: engine::FORMAT });
+        assert!(
+            refused.to_string().contains("format 2") && refused.to_string().contains("left untouched"),
+            "{refused}"
+        );
+        assert!(std::fs::read(home.data()).unwrap() == before, "stopped in order: {stopped_in_order}");
+    }
 }
 
 /// Opens a data file in a folder of its own.
