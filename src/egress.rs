@@ -55,8 +55,8 @@ use crate::order::Order;
 use crate::quota::Snapshot;
 use crate::task::Tasks;
 use crate::upstream::{self, Upstream};
-use buckets::Buckets;
 pub use buckets::Past;
+use buckets::{Buckets, Line};
 use desk::Desk;
 use linger::Linger;
 use places::Places;
@@ -271,11 +271,13 @@ impl Egress {
         let Lasting { buckets, places } = &mut *lasting;
         let table = prepared.commit(buckets, places, &self.0.clock, &self.0.metrics);
         self.0.table.store(Arc::new(table));
+        let new = self.0.table.load();
         for (app, desk) in &old.desks {
-            if !self.0.table.load().desks.contains_key(app) {
-                desk.lines().for_each(|line| line.meters.gone());
-            }
+            let now = new.desks.get(app);
+            let is_shown = |line: &Line| now.is_some_and(|desk| desk.lines().any(|other| other.name == line.name));
+            desk.lines().filter(|line| !is_shown(line)).for_each(|line| line.meters.gone());
         }
+        buckets.prune(|app| new.desks.contains_key(app));
         drop(old);
         places.prune();
         Ok(())

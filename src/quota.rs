@@ -4,10 +4,14 @@
 //! closed at both ends, whatever the network delays are. How it is kept:
 //!
 //! - A seat is taken before a request's first byte leaves and comes free W (and a little) after its response began, or
-//!   after its connection was known dead; at once if nothing was sent. The vendor counts in between, so two requests
-//!   in one seat are counted more than W apart, and N seats are counted at most N times in a window.
+//!   after its connection was known dead; at once if nothing was sent; and if nobody waits for the answer any more, W
+//!   after the time by which it is counted or never. The vendor counts in between, so two requests in one seat are
+//!   counted more than W apart, and N seats are counted at most N times in a window.
 //! - A seat is never given while N others are under way or cooling. That one comparison (`ledger`) is all that
 //!   shrinking, growing and reconfiguring change, so none of them can breach.
+//! - A bucket that takes over from others (a reload changed what an endpoint is counted in) begins as if every seat had
+//!   just been used, and the seats that are under way in them take up its own until they are settled. Those others give
+//!   no seat any more: who waits there, or comes there late, is sent to ask again.
 //! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`).
 //!
 //! Everything of a bucket is under one short lock that is never held across an await; there is no task and no timer of
@@ -23,6 +27,8 @@ mod tests;
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub use bucket::Bucket;
 pub use seat::Seat;
 
@@ -33,8 +39,10 @@ use crate::config::Limit;
 pub enum Begin {
     /// All seats free.
     Full,
-    /// As if every seat had just been used.
+    /// As if every seat had just been used, by a run that is dead.
     Empty,
+    /// As if every seat had just been used, or was to be used at that time, if it is still to come.
+    UsedUntil(Instant),
 }
 
 /// Why no seat was given.
@@ -47,6 +55,8 @@ pub enum Refused {
     },
     /// Too many orders of this client wait already.
     Crowded,
+    /// The bucket gives no seat any more: its endpoints are counted in others from now on.
+    Moved,
 }
 
 /// What a bucket looks like now (for the admin API, metrics and `RateLimit`).
@@ -61,7 +71,7 @@ pub struct Snapshot {
     pub in_force: u32,
     /// Seats free now.
     pub free: u32,
-    /// Seats given out whose exchange is not settled.
+    /// Seats given out whose exchange is not settled, those of buckets before this one included.
     pub in_flight: u32,
     /// Seats that wait out their window, or the vendor's `Retry-After`.
     pub cooling: u32,

@@ -70,7 +70,11 @@ impl Inner {
             // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
             // seat goes back unused.
             desk.credential.clear(order.deadline).await.map_err(denied)?;
-            let seat = self.seat(order, line, costs).await?;
+            let Some(seat) = self.seat(order, line, costs).await? else {
+                // A reload is about to put another bucket in this one's place.
+                tokio::task::yield_now().await;
+                continue;
+            };
             let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
             let Some(ticket) = region.place.enter(endpoint) else { continue };
             let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
@@ -96,21 +100,23 @@ impl Inner {
         }
     }
 
-    async fn seat(&self, order: &Order, line: &Line, costs: &mut Costs) -> Result<Seat, Failure> {
+    /// `None`: the endpoint is counted in another bucket from now on.
+    async fn seat(&self, order: &Order, line: &Line, costs: &mut Costs) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
         let seat = line.bucket.seat(&order.payer, order.deadline).await;
         let waited = self.clock.now().saturating_duration_since(began);
         costs.queue_wait += waited;
         line.meters.wait.observe(waited.as_secs_f64());
-        seat.map_err(|refused| {
-            line.meters.rejections.inc();
-            match refused {
-                Refused::Spent { retry_after } => {
-                    Failure::QuotaSpent { bucket: line.name, limit: line.limit, retry_after }
-                }
-                Refused::Crowded => Failure::Crowded(line.name),
+        let why = match seat {
+            Ok(seat) => return Ok(Some(seat)),
+            Err(Refused::Moved) => return Ok(None),
+            Err(Refused::Spent { retry_after }) => {
+                Failure::QuotaSpent { bucket: line.name, limit: line.limit, retry_after }
             }
-        })
+            Err(Refused::Crowded) => Failure::Crowded(line.name),
+        };
+        line.meters.rejections.inc();
+        Err(why)
     }
 
     async fn exchange(

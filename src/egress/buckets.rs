@@ -1,16 +1,19 @@
 //! The buckets of all apps, which outlive reloads.
 //!
-//! Invariants: a bucket is made once for an app and a name and kept for the life of the process, also while its app is
-//! not configured, so that taking an app out and in again does not forget what the vendor has counted. Buckets made by a
-//! reload begin empty: what a changed configuration spent through others is not known.
+//! Invariants: a bucket is of an app and of the endpoints that are counted in it together, and serves these alone. While
+//! they stay the same it stays, whatever it is called and whatever its limit becomes. When what an endpoint is counted in
+//! changes, all buckets concerned are retired, and those in their place begin empty and take over what is under way. An
+//! app that is taken out keeps its buckets until all that was sent is a window old, so that taking it out and in again
+//! does not forget what the vendor has counted. Those of an app that is new in a reload begin empty: what was spent
+//! before is not known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::meters::BucketMeters;
 use crate::clock::{BootTime, Clock};
-use crate::config::Limit;
+use crate::config::{Limit, Quota, QuotaRule};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName};
 use crate::quota::{Begin, Bucket};
@@ -75,11 +78,22 @@ pub(super) struct Line {
     pub(super) meters: BucketMeters,
 }
 
+/// An app's lines, in the order of [`BucketName::ALL`]; those that share are the other's again.
+pub(super) type Lines = [Line; BucketName::ALL.len()];
+
 pub(super) struct Buckets {
     past: Past,
     clock: Clock,
     metrics: Metrics,
-    all: HashMap<(AppId, BucketName), Line>,
+    /// Also of apps that are not configured any more.
+    all: HashMap<AppId, Vec<Held>>,
+}
+
+/// A bucket, and the endpoints that are counted in it.
+struct Held {
+    members: BTreeSet<BucketName>,
+    bucket: Arc<Bucket>,
+    limit: Limit,
 }
 
 impl Buckets {
@@ -92,21 +106,69 @@ impl Buckets {
         self.past = Past::Unknown;
     }
 
-    /// The bucket of that name, with this limit from now on.
-    pub(super) fn line(&mut self, app: &AppId, name: BucketName, limit: Limit) -> Line {
-        let line = self.all.entry((app.clone(), name)).or_insert_with(|| Line {
-            name,
-            bucket: Bucket::new(limit, self.past.begin(limit.per), self.clock.clone()),
-            limit,
-            meters: BucketMeters::new(&self.metrics, app, name),
-        });
-        if line.limit != limit {
-            line.bucket.reconfigure(limit);
-            line.limit = limit;
+    /// What an app's endpoints are counted in from now on. An order that has still to get its seat in a bucket that is
+    /// not among these is told to look again, so what this returns must be put into force soon.
+    pub(super) fn lines(&mut self, app: &AppId, quota: &Quota) -> Lines {
+        let mut groups = BTreeMap::<BucketName, (Limit, BTreeSet<BucketName>)>::new();
+        for name in BucketName::ALL {
+            let (owner, limit) = counted_in(quota, name);
+            groups.entry(owner).or_insert_with(|| (limit, BTreeSet::new())).1.insert(name);
         }
-        line.clone()
+        let mut before = self.all.remove(app).unwrap_or_default();
+        let mut made = Vec::new();
+        let mut all = Vec::with_capacity(groups.len());
+        for (limit, members) in groups.into_values() {
+            let kept = before.iter().position(|held| held.members == members).map(|place| before.swap_remove(place));
+            let mut held = kept.unwrap_or_else(|| {
+                let bucket = Bucket::new(limit, self.past.begin(limit.per), self.clock.clone());
+                made.push((members.clone(), bucket.clone()));
+                Held { members, bucket, limit }
+            });
+            if held.limit != limit {
+                held.bucket.reconfigure(limit);
+                held.limit = limit;
+            }
+            all.push(held);
+        }
+        for old in before {
+            let heirs = made.iter().filter(|(members, _)| !members.is_disjoint(&old.members));
+            old.bucket.retire(&heirs.map(|(_, bucket)| bucket.clone()).collect::<Vec<_>>());
+        }
+        let lines = BucketName::ALL.map(|name| {
+            let (owner, limit) = counted_in(quota, name);
+            let held = all.iter().find(|held| held.members.contains(&name));
+            let bucket = &held.expect("every endpoint is in the group of its owner").bucket;
+            Line { name: owner, bucket: bucket.clone(), limit, meters: BucketMeters::new(&self.metrics, app, owner) }
+        });
+        self.all.insert(app.clone(), all);
+        lines
+    }
+
+    /// Forgets the buckets of apps that are not configured, as soon as the vendor can hold nothing against them.
+    pub(super) fn prune(&mut self, is_configured: impl Fn(&AppId) -> bool) {
+        self.all.retain(|app, held| {
+            if !is_configured(app) {
+                held.retain(|held| !held.bucket.retire_if_idle());
+            }
+            !held.is_empty()
+        });
     }
 }
+
+/// The bucket that a name is counted in, and its limit.
+fn counted_in(quota: &Quota, name: BucketName) -> (BucketName, Limit) {
+    match quota.rule(name) {
+        QuotaRule::Own(limit) => (name, limit),
+        QuotaRule::Share(other) => match quota.rule(other) {
+            QuotaRule::Own(limit) => (other, limit),
+            // Refused by the configuration's rules. The strictest reading: one at a time, by itself.
+            QuotaRule::Share(_) => (name, Limit { requests: std::num::NonZeroU32::MIN, per: Duration::from_secs(1) }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod walk;
 
 #[cfg(test)]
 mod tests {

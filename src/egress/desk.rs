@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::buckets::{Buckets, Line};
+use super::buckets::{Buckets, Line, Lines};
 use super::budget::Budgets;
 use super::endpoint::Endpoint;
 use super::meters::{self, AppMeters, ENDPOINTS, RegionMeters};
@@ -17,7 +17,7 @@ use super::{BuildError, Failure, Table, Timeouts};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{self, App, Config, Limit, Quota, QuotaRule};
+use crate::config::{self, App, Config, Quota};
 use crate::credentials::{Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
@@ -30,8 +30,7 @@ pub(super) struct Desk {
     pub(super) meters: AppMeters,
     pub(super) budgets: Arc<Budgets>,
     regions: Vec<Region>,
-    /// In the order of [`BucketName::ALL`]; those that share are the other's again.
-    lines: [Line; BucketName::ALL.len()],
+    lines: Lines,
 }
 
 /// One of an app's regions.
@@ -192,10 +191,6 @@ impl Prepared {
             if app.moved {
                 app.credential.try_anew();
             }
-            let lines = BucketName::ALL.map(|name| {
-                let (name, limit) = counted_in(&app.quota, name);
-                buckets.line(&app.id, name, limit)
-            });
             let regions = app.regions.into_iter().map(|(name, base, known)| {
                 let meters = RegionMeters::new(metrics, &app.id, &name);
                 let place = places.place(&name, &base, rules.breaker, clock, metrics);
@@ -209,7 +204,13 @@ impl Prepared {
             let meters = AppMeters::new(metrics, &app.id);
             let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
             budgets.reconfigure(rules.retry_budget);
-            (app.id, Desk { credential: app.credential, meters, budgets, regions, lines })
+            (app.id, app.quota, app.credential, meters, budgets, regions)
+        });
+        // Last, because orders cannot get seats of a bucket that is retired, nor yet of that in its place.
+        let built: Vec<_> = desks.collect();
+        let desks = built.into_iter().map(|(app, quota, credential, meters, budgets, regions)| {
+            let lines = buckets.lines(&app, &quota);
+            (app, Desk { credential, meters, budgets, regions, lines })
         });
         let desks: HashMap<_, _> = desks.collect();
         let timeouts = Timeouts {
@@ -218,17 +219,5 @@ impl Prepared {
             request: rules.request_timeout,
         };
         Table { desks, upstream: self.upstream, timeouts }
-    }
-}
-
-/// The bucket that a name is counted in, and its limit.
-fn counted_in(quota: &Quota, name: BucketName) -> (BucketName, Limit) {
-    match quota.rule(name) {
-        QuotaRule::Own(limit) => (name, limit),
-        QuotaRule::Share(other) => match quota.rule(other) {
-            QuotaRule::Own(limit) => (other, limit),
-            // Refused by the configuration's rules. The strictest reading: one at a time, by itself.
-            QuotaRule::Share(_) => (name, Limit { requests: std::num::NonZeroU32::MIN, per: Duration::from_secs(1) }),
-        },
     }
 }

@@ -10,17 +10,18 @@
 //!   each seat.
 //! - A waiter's outcome is written under the lock, once. A waiter that is dropped looks at it under the lock: still in
 //!   line, it leaves; given a seat it never took, the seat goes to the next. No seat and no wakeup is lost between.
+//! - A bucket that was retired gives no seat: who waited is sent away, who comes is too, and what becomes of the seats it
+//!   gave before is passed on to its heirs, which count them. Locks are taken from the elder to its heirs, never back.
 //! - Wakers are called after the lock was left, because they are foreign code.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::fair_queue::{FairQueue, Place};
-use super::ledger::{GRAIN, Ledger, later};
+use super::ledger::{Estate, GRAIN, Ledger, Settled, Whose, later};
 use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
 use crate::clock::Clock;
@@ -41,7 +42,7 @@ impl Bucket {
     #[must_use]
     pub fn new(limit: Limit, begin: Begin, clock: Clock) -> Arc<Self> {
         let ledger = Ledger::new(limit, begin, clock.now());
-        let state = State { ledger, queue: FairQueue::new(), first: None, told: Vec::new() };
+        let state = State { ledger, queue: FairQueue::new(), first: None, told: Vec::new(), heirs: None };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
@@ -52,7 +53,7 @@ impl Bucket {
     ///
     /// # Errors
     /// At once when no seat can come before `deadline`, or at the deadline when others came first. Sooner than that
-    /// when it turns out on the way: the vendor refused, or answers late.
+    /// when it turns out on the way: the vendor refused, or answers late. [`Refused::Moved`]: at any time.
     pub async fn seat(self: &Arc<Self>, payer: &Payer, deadline: Instant) -> Result<Seat, Refused> {
         let mut turn = match self.with(|state, now| state.ask(payer, deadline, now))? {
             Asked::Given(era) => return Ok(Seat::new(self.clone(), era)),
@@ -92,26 +93,54 @@ impl Bucket {
         })
     }
 
-    /// A seat comes back that nothing was sent with.
-    pub(super) fn give_back(&self) {
-        self.with(|state, now| {
-            state.ledger.give_back();
-            state.deal(now);
-        });
+    /// Gives no seat from now on: `heirs`, which nobody has used yet, take over what is under way.
+    pub fn retire(&self, heirs: &[Arc<Self>]) {
+        self.with(|state, now| state.retire(heirs, now));
     }
 
-    /// A seat was answered, or its connection is known dead, now.
-    pub(super) fn cool(&self) {
-        self.with(|state, now| state.ledger.cool(now));
+    /// Retires it if all that was ever sent is counted longer ago than a window, so that nobody has to take over.
+    pub fn retire_if_idle(&self) -> bool {
+        self.with(|state, now| {
+            state.deal(now);
+            let is_idle = state.queue.is_empty() && state.ledger.is_idle(now);
+            if is_idle {
+                state.retire(&[], now);
+            }
+            is_idle
+        })
     }
 
-    /// A seat of `era` was answered 429 now.
-    pub(super) fn refused(&self, era: u64, retry_after: Option<Duration>) {
+    /// Until when the vendor may count what was sent, if that is later than now. What is under way it may count until
+    /// `under_way`.
+    #[must_use]
+    pub fn counted_until(&self, under_way: Instant) -> Option<Instant> {
         self.with(|state, now| {
-            state.ledger.refused(now, era, retry_after);
-            state.judge(now);
-            state.deal(now);
+            state.ledger.advance(now);
+            state.ledger.counted_until(now, under_way)
+        })
+    }
+
+    /// A seat is settled now.
+    pub(super) fn settle(&self, whose: Whose, settled: Settled) {
+        let heirs = self.with(|state, now| {
+            state.ledger.settle(now, whose, settled);
+            match settled {
+                Settled::Used | Settled::Abandoned(_) => {}
+                Settled::Unused => state.deal(now),
+                Settled::Refused(_) => {
+                    state.judge(now);
+                    state.deal(now);
+                }
+            }
+            state.heirs.clone()
         });
+        for heir in heirs.iter().flat_map(|heirs| &**heirs) {
+            heir.settle(Whose::Inherited, settled);
+        }
+    }
+
+    fn inherit(&self, estate: &Estate) {
+        self.with(|state, _| state.ledger.inherit(estate));
     }
 
     /// Runs `change` under the lock with the time as it is there, then wakes those it told.
@@ -167,10 +196,15 @@ struct State {
     first: Option<u64>,
     /// Those to wake when the lock is left.
     told: Vec<Arc<Waiter>>,
+    /// Who takes over; `None`: nobody, it is in use.
+    heirs: Option<Arc<[Arc<Bucket>]>>,
 }
 
 impl State {
     fn ask(&mut self, payer: &Payer, deadline: Instant, now: Instant) -> Result<Asked, Refused> {
+        if self.heirs.is_some() {
+            return Err(Refused::Moved);
+        }
         self.deal(now);
         if self.queue.is_empty()
             && let Some(era) = self.ledger.take(now)
@@ -210,6 +244,16 @@ impl State {
         {
             self.first = Some(number);
             self.told.push(waiter.clone());
+        }
+    }
+
+    fn retire(&mut self, heirs: &[Arc<Bucket>], now: Instant) {
+        self.ledger.advance(now);
+        let estate = self.ledger.estate();
+        heirs.iter().for_each(|heir| heir.inherit(&estate));
+        self.heirs = Some(heirs.into());
+        while let Some(waiter) = self.queue.pop() {
+            self.tell(waiter, Outcome::Refused(Refused::Moved));
         }
     }
 
@@ -288,13 +332,17 @@ impl Drop for Turn<'_> {
         if self.over {
             return;
         }
-        self.bucket.with(|state, now| {
-            if let Some(Outcome::Given(_)) = self.waiter.outcome.get() {
-                state.ledger.give_back();
-            } else {
+        let given = self.bucket.with(|state, now| match self.waiter.outcome.get() {
+            Some(Outcome::Given(era)) => Some(*era),
+            Some(Outcome::Refused(_)) => None,
+            None => {
                 state.queue.remove(&self.place);
+                state.deal(now);
+                None
             }
-            state.deal(now);
         });
+        if let Some(era) = given {
+            self.bucket.settle(Whose::Own(era), Settled::Unused);
+        }
     }
 }

@@ -4,6 +4,9 @@
 //! never more than N. Of the requests in one window take the one whose seat was given last: when it was given, all
 //! others were in flight or cooling. So there are at most N of them. Free and retired seats are not stored: they are
 //! what is left, so no change of the limit has to move them.
+//!
+//! Seats in flight of a ledger that this one takes over from count as its own, and until a window after all that was
+//! settled there no seat is given.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,31 +32,109 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
 pub(super) struct Ledger {
     limit: Limit,
     in_flight: u32,
+    /// Seats in flight of ledgers that this one took over from.
+    inherited: u32,
+    /// Seats whose exchange nobody watches any more: what was sent is counted by then, or never. Soonest first.
+    abandoned: VecDeque<Instant>,
     /// When each cooling seat comes free, soonest first.
     cooling: VecDeque<Instant>,
-    /// When the last seat was settled: everything the vendor has counted for settled seats, it counted before.
+    /// Everything the vendor has counted for seats that cool or have cooled, it counts by then.
     last_used: Option<Instant>,
+    /// How many seats were used by then is not known: no seat is given until a window later.
+    unknown_until: Option<Instant>,
     penalty: Penalty,
+}
+
+/// Whose seat it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Given by this ledger in that era.
+    Own(u64),
+    /// Given by one that it took over from.
+    Inherited,
+}
+
+/// What became of a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// Nothing was sent with it.
+    Unused,
+    /// It was answered, or its connection is known dead, now.
+    Used,
+    /// Nobody watches any more: what was sent is counted by that time, or never.
+    Abandoned(Instant),
+    /// It was answered 429 now.
+    Refused(Option<Duration>),
+}
+
+/// What a ledger leaves to those that take over from it.
+#[derive(Clone, Debug)]
+pub(super) struct Estate {
+    in_flight: u32,
+    abandoned: VecDeque<Instant>,
+    last_used: Option<Instant>,
+    opens_at: Instant,
 }
 
 impl Ledger {
     pub(super) fn new(limit: Limit, begin: Begin, now: Instant) -> Self {
         let seats = limit.requests.get();
-        let opens_at = match begin {
-            Begin::Full => now,
-            Begin::Empty => later(later(now, ON_THE_WAY), cycle(limit)),
+        let used_until = match begin {
+            Begin::Full => None,
+            Begin::Empty => Some(later(now, ON_THE_WAY)),
+            Begin::UsedUntil(until) => Some(until.max(now)),
         };
         Self {
             limit,
             in_flight: 0,
+            inherited: 0,
+            abandoned: VecDeque::new(),
             cooling: VecDeque::with_capacity(usize::try_from(seats.min(1024)).unwrap_or(0)),
-            last_used: (begin == Begin::Empty).then_some(now),
-            penalty: Penalty::none(seats, opens_at),
+            last_used: used_until,
+            unknown_until: used_until,
+            penalty: Penalty::none(seats, now),
         }
+    }
+
+    /// What it leaves when others take over. Call [`Ledger::advance`] first.
+    pub(super) fn estate(&self) -> Estate {
+        Estate {
+            in_flight: self.watched(),
+            abandoned: self.abandoned.clone(),
+            last_used: self.last_used,
+            opens_at: self.penalty.opens_at(),
+        }
+    }
+
+    /// Takes over from another.
+    pub(super) fn inherit(&mut self, estate: &Estate) {
+        self.inherited = self.inherited.saturating_add(estate.in_flight);
+        for until in &estate.abandoned {
+            self.abandon(*until);
+        }
+        // What was settled is not known by number here.
+        self.last_used = self.last_used.max(estate.last_used);
+        self.unknown_until = self.unknown_until.max(estate.last_used);
+        self.penalty.close_until(estate.opens_at);
+    }
+
+    /// Whether all that was ever sent is counted, and longer ago than a window. Call [`Ledger::advance`] first.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.busy() == 0 && self.opens_at() <= now
+    }
+
+    /// Until when what was sent may be counted, if that is later than `now`. What is under way may be until `under_way`.
+    pub(super) fn counted_until(&self, now: Instant, under_way: Instant) -> Option<Instant> {
+        let under_way = (self.watched() > 0).then_some(under_way);
+        let until = self.last_used.max(self.abandoned.back().copied()).max(under_way);
+        until.filter(|until| *until > now)
     }
 
     /// Brings the books up to now: seats that have cooled, seats that grow back.
     pub(super) fn advance(&mut self, now: Instant) {
+        while let Some(used) = self.abandoned.pop_front_if(|until| *until <= now) {
+            self.cool(used);
+        }
         while self.cooling.front().is_some_and(|at| *at <= now) {
             self.cooling.pop_front();
         }
@@ -62,33 +143,45 @@ impl Ledger {
 
     /// Takes a seat if one is free; says in which era. Call [`Ledger::advance`] first.
     pub(super) fn take(&mut self, now: Instant) -> Option<u64> {
-        if now < self.penalty.opens_at() || self.busy() >= self.penalty.in_force() {
+        if now < self.opens_at() || self.busy() >= self.penalty.in_force() {
             return None;
         }
         self.in_flight += 1;
         Some(self.penalty.era())
     }
 
-    /// A seat comes back that nothing was sent with.
-    pub(super) fn give_back(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// A seat is settled now.
+    pub(super) fn settle(&mut self, now: Instant, whose: Whose, settled: Settled) {
+        match whose {
+            Whose::Own(_) => self.in_flight = self.in_flight.saturating_sub(1),
+            Whose::Inherited => self.inherited = self.inherited.saturating_sub(1),
+        }
+        match settled {
+            Settled::Unused => {}
+            Settled::Used => self.cool(now),
+            Settled::Abandoned(until) => self.abandon(until.max(now)),
+            Settled::Refused(retry_after) => {
+                self.cool(now);
+                let window = window(self.limit);
+                // An inherited seat was given before the first halving here.
+                let era = if let Whose::Own(era) = whose { era } else { 0 };
+                self.penalty.refused(now, era, retry_after, window, slack(window));
+            }
+        }
     }
 
-    /// A seat's request was answered, or its connection is known dead, now.
-    pub(super) fn cool(&mut self, now: Instant) {
-        self.give_back();
-        self.last_used = Some(now);
-        let until = later(now, cycle(self.limit));
+    fn abandon(&mut self, until: Instant) {
+        let place = self.abandoned.partition_point(|at| *at <= until);
+        self.abandoned.insert(place, until);
+    }
+
+    /// A seat that was used at that time cools from then on.
+    fn cool(&mut self, used: Instant) {
+        self.last_used = self.last_used.max(Some(used));
+        let until = later(used, cycle(self.limit));
         // Nearly always the last. Not so after the window was shortened.
         let place = self.cooling.partition_point(|at| *at <= until);
         self.cooling.insert(place, until);
-    }
-
-    /// A seat of `era` was answered 429 now.
-    pub(super) fn refused(&mut self, now: Instant, era: u64, retry_after: Option<Duration>) {
-        self.cool(now);
-        let window = window(self.limit);
-        self.penalty.refused(now, era, retry_after, window, slack(window));
     }
 
     /// Changes the limit; says whether it is another.
@@ -99,10 +192,8 @@ impl Ledger {
         self.limit = new;
         self.penalty.reseat(old.requests.get(), new.requests.get());
         // A longer window reaches back over requests whose seats have long come free. How many they were is not known.
-        if new.per > old.per
-            && let Some(last) = self.last_used
-        {
-            self.penalty.close_until(later(last, cycle(new)));
+        if new.per > old.per {
+            self.unknown_until = self.last_used;
         }
         old != new
     }
@@ -112,7 +203,7 @@ impl Ledger {
     /// seats come back unused.
     pub(super) fn when(&self, rank: usize, now: Instant) -> Instant {
         let (seats, in_force) = (self.seats(), self.penalty.in_force());
-        let opens = self.penalty.opens_at().max(now);
+        let opens = self.opens_at().max(now);
         let (window, cycle) = (window(self.limit), cycle(self.limit));
         let seat = self.seat_at(0, now, opens);
         let start = self.penalty.grows_at(seats).map_or(seat, |at| seat.min(at.max(opens)));
@@ -149,20 +240,26 @@ impl Ledger {
         let place = usize::try_from(index - spare + surplus).unwrap_or(usize::MAX);
         let answered_now = later(now, cycle(self.limit)).max(opens);
         // One that began to cool before the window was shortened may cool longer than those yet to be answered.
-        self.cooling.get(place).map_or(answered_now, |at| (*at).clamp(opens, answered_now))
+        if let Some(at) = self.cooling.get(place) {
+            return (*at).clamp(opens, answered_now);
+        }
+        let watched = usize::try_from(self.watched()).unwrap_or(usize::MAX);
+        let abandoned = (place - self.cooling.len()).checked_sub(watched).and_then(|place| self.abandoned.get(place));
+        abandoned.map_or(answered_now, |until| later(*until, cycle(self.limit)).max(answered_now))
     }
 
     /// A look at the books. Call [`Ledger::advance`] first.
     pub(super) fn snapshot(&self, now: Instant, waiting: usize) -> Snapshot {
         let (busy, in_force) = (self.busy(), self.penalty.in_force());
         let spare = in_force.saturating_sub(busy);
-        let open = now >= self.penalty.opens_at();
-        let cooling = busy - self.in_flight;
+        let open = now >= self.opens_at();
+        let in_flight = busy.saturating_sub(count(&self.cooling));
+        let cooling = busy - in_flight;
         Snapshot {
             limit: self.limit,
             in_force,
             free: if open { spare } else { 0 },
-            in_flight: self.in_flight,
+            in_flight,
             cooling: if open { cooling } else { cooling + spare },
             retired: self.seats().saturating_sub(busy.max(in_force)),
             waiting,
@@ -174,10 +271,25 @@ impl Ledger {
         self.limit.requests.get()
     }
 
+    /// No seat is given before.
+    fn opens_at(&self) -> Instant {
+        let known = self.unknown_until.map(|until| later(until, cycle(self.limit)));
+        known.map_or(self.penalty.opens_at(), |known| known.max(self.penalty.opens_at()))
+    }
+
     /// Seats in flight or cooling: what the vendor may still count, or has counted in the window that ends now.
     fn busy(&self) -> u32 {
-        self.in_flight.saturating_add(u32::try_from(self.cooling.len()).unwrap_or(u32::MAX))
+        self.watched().saturating_add(count(&self.abandoned)).saturating_add(count(&self.cooling))
     }
+
+    /// Seats in flight whose end will be told.
+    fn watched(&self) -> u32 {
+        self.in_flight.saturating_add(self.inherited)
+    }
+}
+
+fn count(seats: &VecDeque<Instant>) -> u32 {
+    u32::try_from(seats.len()).unwrap_or(u32::MAX)
 }
 
 /// `at + by`.
@@ -245,10 +357,11 @@ mod tests {
                 match op {
                     Op::Pass(ms) => now += Duration::from_millis(ms),
                     Op::Take => drop(ledger.take(now)),
-                    Op::Cool if ledger.in_flight > 0 => ledger.cool(now),
-                    Op::GiveBack if ledger.in_flight > 0 => ledger.give_back(),
+                    Op::Cool if ledger.in_flight > 0 => used(&mut ledger, now),
+                    Op::GiveBack if ledger.in_flight > 0 => ledger.settle(now, Whose::Own(0), Settled::Unused),
                     Op::Refused(ms) if ledger.in_flight > 0 => {
-                        ledger.refused(now, ledger.penalty.era(), Some(Duration::from_millis(ms)));
+                        let whose = Whose::Own(ledger.penalty.era());
+                        ledger.settle(now, whose, Settled::Refused(Some(Duration::from_millis(ms))));
                         shrunk = true;
                     }
                     Op::Cool | Op::GiveBack | Op::Refused(_) => {}
@@ -263,7 +376,7 @@ mod tests {
             prop_assert!(bounds.is_sorted());
             // All goes as fast as it can.
             while ledger.in_flight > 0 {
-                ledger.cool(now);
+                used(&mut ledger, now);
             }
             for (rank, bound) in bounds.into_iter().enumerate() {
                 while ledger.take(now).is_none() {
@@ -276,9 +389,13 @@ mod tests {
                 }
                 prop_assert!(bound <= now, "rank {}: {:?} late", rank, bound - now);
                 prop_assert!(shortened || shrunk || bound == now, "rank {}: {:?} early", rank, now - bound);
-                ledger.cool(now);
+                used(&mut ledger, now);
             }
         }
+    }
+
+    fn used(ledger: &mut Ledger, now: Instant) {
+        ledger.settle(now, Whose::Own(0), Settled::Used);
     }
 
     #[test]
@@ -289,7 +406,7 @@ mod tests {
             let mut ledger = Ledger::new(limit, begin, now);
             ledger.advance(now);
             assert_eq!(ledger.take(now).is_some(), begin == Begin::Full);
-            ledger.refused(now, 0, Some(Duration::MAX));
+            ledger.settle(now, Whose::Own(0), Settled::Refused(Some(Duration::MAX)));
             ledger.reconfigure(Limit { requests: NonZeroU32::MIN, per: Duration::from_nanos(1) }, now);
             assert!(ledger.when(usize::MAX, now) > now);
             ledger.snapshot(now, usize::MAX);

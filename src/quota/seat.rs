@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::bucket::Bucket;
+use super::ledger::{Settled, Whose};
 
 /// A seat. Dropped without a word it settles by what is known: see the methods.
 #[derive(Debug)]
@@ -37,25 +40,34 @@ impl Seat {
     }
 
     /// The response began to arrive now: the seat comes free one window later.
-    pub fn answered(mut self) {
-        self.state = State::Settled;
-        self.bucket.cool();
+    pub fn answered(self) {
+        self.settle(Settled::Used);
+    }
+
+    /// Something was sent, and nobody watches what becomes of it any more: the vendor counts it by that time or never. The
+    /// seat comes free one window later.
+    pub fn abandoned(self, until: Instant) {
+        self.settle(Settled::Abandoned(until));
     }
 
     /// The vendor answered 429: the seat comes free one window later, and the bucket shrinks and pauses for a window
     /// or `retry_after`, whichever is longer, but at most a minute for the latter's sake. Orders that cannot be served
     /// in time any more are refused at once.
-    pub fn refused(mut self, retry_after: Option<Duration>) {
+    pub fn refused(self, retry_after: Option<Duration>) {
+        self.settle(Settled::Refused(retry_after));
+    }
+
+    fn settle(mut self, settled: Settled) {
         self.state = State::Settled;
-        self.bucket.refused(self.era, retry_after);
+        self.bucket.settle(Whose::Own(self.era), settled);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         match self.state {
-            State::Unsent => self.bucket.give_back(),
-            State::Sending => self.bucket.cool(),
+            State::Unsent => self.bucket.settle(Whose::Own(self.era), Settled::Unused),
+            State::Sending => self.bucket.settle(Whose::Own(self.era), Settled::Used),
             State::Settled => {}
         }
     }
