@@ -1,10 +1,14 @@
 //! Logs: one JSON object a line on stderr, or text for people.
 //!
 //! Invariants: one subscriber for the process, set by the commands that run for long and by nothing else. The level can
-//! be changed while running. A panic is logged by its place alone: its message may quote anything. What libraries say
-//! below `info` is never logged, whatever the level: hyper, h2 and rustls trace whole heads, credentials included.
+//! be changed while running. Who logs never waits for who reads the log (see [`Lines`]). A panic is logged by its place
+//! alone: its message may quote anything. What libraries say below `info` is never logged, whatever the level: hyper,
+//! h2 and rustls trace whole heads, credentials included.
 
-use std::io::{IsTerminal as _, Write as _};
+mod lines;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -14,12 +18,34 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
+pub use self::lines::Lines;
+
+/// How long a process that ends waits for what it has logged to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long a panic waits for its line to be written, in case the process dies of it.
+const PANIC_LINE: Duration = Duration::from_millis(200);
+
+/// The log of the process. What is buffered when it is dropped is written within a bounded time.
+#[derive(Debug)]
+pub struct Log {
+    /// Changes the level.
+    pub levels: Levels,
+    /// The lines on their way.
+    pub lines: Lines,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines.flush(LAST_LINES);
+    }
+}
+
 /// Changes the level of a running process.
 #[derive(Clone, Debug)]
 pub struct Levels(reload::Handle<EnvFilter, Registry>);
 
 /// Logging cannot be set up or changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The level is no filter (checked by the configuration already).
     #[error("log.level is no filter: {0}")]
@@ -27,35 +53,42 @@ pub enum Error {
     /// Another subscriber was set before.
     #[error("logging is set up already")]
     Twice,
+    /// The system gave no thread or no descriptor.
+    #[error("cannot log to stderr: {0}")]
+    NoWriter(#[from] io::Error),
 }
 
 /// Sets up logging for the process. `RUST_LOG` goes before `level` when it is set.
 ///
 /// # Errors
 /// When the level does not parse, or logging was set up before.
-pub fn init(level: &str, format: LogFormat) -> Result<Levels, Error> {
+pub fn init(level: &str, format: LogFormat) -> Result<Log, Error> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
-    let lines = match format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
-        LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
+    let lines = Lines::to_stderr(format)?;
+    let layer = match format {
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(lines.clone()).boxed(),
+        LogFormat::Text => fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(lines.clone()).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(ceiling()).with(lines).try_init().map_err(|_| Error::Twice)?;
-    hush_panics();
-    Ok(Levels(handle))
+    tracing_subscriber::registry().with(filter).with(ceiling()).with(layer).try_init().map_err(|_| Error::Twice)?;
+    let panics = lines.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        tracing::error!(place = place_of(panic), thread = thread.name().unwrap_or_default(), "panic");
+        panics.flush(PANIC_LINE);
+    }));
+    Ok(Log { levels: Levels(handle), lines })
 }
 
-/// Makes every panic of the process say where it was, and nothing else: in the log if there is one, else on stderr.
+/// Makes every panic of a process that has no log say where it was, and nothing else, on stderr.
 pub fn hush_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        if tracing::dispatcher::has_been_set() {
-            let thread = std::thread::current();
-            tracing::error!(place, thread = thread.name().unwrap_or_default(), "panic");
-        } else {
-            // A closed stderr leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "rtm-gateway: panic at {place}");
-        }
+        // A closed stderr leaves nobody to tell.
+        let _ = writeln!(io::stderr(), "rtm-gateway: panic at {}", place_of(panic));
     }));
+}
+
+fn place_of(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    panic.location().map(ToString::to_string).unwrap_or_default()
 }
 
 impl Levels {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::CliError;
 use super::serve::stop_on_signal;
+use super::stdout::UntilStopped;
 use crate::names::Stream;
 use stage::{APP, Stage};
 
@@ -41,6 +42,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
+        let out = &mut UntilStopped::new(out, std::io::stdout(), stop.clone());
         let stage = Stage::start(port, admin_port).await?;
         writeln!(out, "A simulated vendor, a gateway and a store are up, on loopback and in a temporary folder.\n")?;
         writeln!(out, "vendor   {}", stage.vendor.base_url())?;

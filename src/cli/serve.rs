@@ -10,10 +10,10 @@ use super::CliError;
 use super::harden::harden;
 use crate::app::{App, Watch};
 use crate::clock::Clock;
-use crate::config::LogFormat;
+use crate::config::{Config, LogFormat};
 use crate::descriptors::raise_limit;
 use crate::reload;
-use crate::telemetry;
+use crate::telemetry::{self, Lines};
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
@@ -54,22 +54,31 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         None => loaded.config.log.format,
     };
     raise_limit();
-    let levels = telemetry::init(&loaded.config.log.level, format)?;
+    let log = telemetry::init(&loaded.config.log.level, format)?;
     if let Err(why) = hardened {
         tracing::warn!(%why, "core dumps cannot be turned off here: see to it outside");
     }
     for warning in &loaded.warnings {
         tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
     }
+    let watch = Watch { path: args.config.clone(), seen, levels: Some(log.levels.clone()) };
+    serve(loaded.config, watch, &log.lines).map_err(|why| {
+        // By the log's way out: nobody may read stderr.
+        log.lines.tell(&format!("rtm-gateway: {why}"));
+        CliError::Told
+    })
+}
+
+fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
-        let app = App::build(loaded.config, Clock::system()).await.map_err(crate::app::RunError::from)?;
+        let app = App::build(config, Clock::system()).await.map_err(crate::app::RunError::from)?;
+        log.count_dropped_in(&app.parts().metrics.log_lines_dropped);
         for address in app.addresses() {
             tracing::info!(%address, "listening for callers");
         }
         tracing::info!(address = %app.admin_address(), "listening for operators");
-        let watch = Watch { path: args.config.clone(), seen, levels: Some(levels) };
         app.run(stop, Some(watch)).await?;
         Ok(())
     })

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 use super::serve::stop_on_signal;
+use super::stdout::UntilStopped;
 use crate::clock::Clock;
 use crate::names::Stream;
 use crate::simulator::config::Config;
@@ -45,7 +46,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
-        serve(args.listen, &config, &stop, out).await
+        let mut out = UntilStopped::new(out, std::io::stdout(), stop.clone());
+        serve(args.listen, &config, &stop, &mut out).await
     })
 }
 

@@ -3,10 +3,13 @@
 //! Invariants: a reader that takes nothing holds back the command, but not its end: Ctrl-C ends it still. That the reader
 //! left is seen at once where stdout is a pipe, not only at the next line.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
 
 use crate::task::Tasks;
 
@@ -41,5 +44,71 @@ impl Stdout {
             return;
         }
         std::future::pending().await
+    }
+}
+
+/// An output whose reader may take nothing: it is waited for until the command is told to stop. What has no room after
+/// that is left out.
+pub(super) struct UntilStopped<'a, W> {
+    out: &'a mut dyn Write,
+    /// Where `out` writes to.
+    to: W,
+    stop: CancellationToken,
+}
+
+/// A pipe that can be written takes so much without waiting, with what stdout's own buffer may hold before it.
+const PIECE: usize = 1024;
+/// How often it is asked whether the command was told to stop.
+const A_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+impl<'a, W: AsFd> UntilStopped<'a, W> {
+    pub(super) fn new(out: &'a mut dyn Write, to: W, stop: CancellationToken) -> Self {
+        Self { out, to, stop }
+    }
+
+    /// Waits until something can be written. `false`: stopped before.
+    fn has_room(&self) -> bool {
+        loop {
+            let mut to = [PollFd::new(&self.to, PollFlags::OUT)];
+            match poll(&mut to, Some(&A_LOOK)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) if self.stop.is_cancelled() => return false,
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // What is wrong with it, writing says.
+                Ok(_) | Err(_) => return true,
+            }
+        }
+    }
+}
+
+impl<W: AsFd> Write for UntilStopped<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_room() { self.out.write(&bytes[..bytes.len().min(PIECE)]) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.has_room() { self.out.flush() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_left_out_once_the_command_is_told_to_stop() {
+        let (reader, writer) = io::pipe().unwrap();
+        let stop = CancellationToken::new();
+        let writing = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let to = writer.try_clone().unwrap();
+                let mut writer = writer;
+                let mut out = UntilStopped::new(&mut writer, to, stop);
+                out.write_all(&vec![b'x'; 1 << 20])
+            }
+        });
+        stop.cancel();
+        writing.join().unwrap().unwrap();
+        drop(reader);
     }
 }

@@ -40,7 +40,7 @@ fn panic_everywhere(secret: &str) {
     };
     telemetry::hush_panics();
     panicking(secret);
-    telemetry::init("trace", LogFormat::Json).unwrap();
+    let _log = telemetry::init("trace", LogFormat::Json).unwrap();
     panicking(secret);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let secret = secret.to_owned();

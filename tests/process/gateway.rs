@@ -104,6 +104,8 @@ pub(crate) struct Gateway {
     pub(crate) callers: SocketAddr,
     pub(crate) operators: SocketAddr,
     log: mpsc::Receiver<Value>,
+    /// Of a log that is not read: told or dropped, it is read on, or closed.
+    unread: Option<mpsc::Sender<()>>,
 }
 
 impl Gateway {
@@ -134,18 +136,48 @@ impl Gateway {
     }
 
     /// Starts it by a command that takes the gateway's arguments, and waits until it is ready.
-    pub(crate) fn of(mut command: Command, config: &Path) -> Self {
+    pub(crate) fn of(command: Command, config: &Path) -> Self {
+        Self::heard(command, config, None)
+    }
+
+    /// Starts it with a log that is not read any more once it is ready.
+    pub(crate) fn unheard(home: &Home) -> Self {
+        let (tell, told) = mpsc::channel();
+        let mut gateway = Self::heard(Command::new(BINARY), &home.config(), Some(told));
+        gateway.unread = Some(tell);
+        gateway
+    }
+
+    /// The log is read on.
+    pub(crate) fn hear(&mut self) {
+        self.unread.take().unwrap().send(()).unwrap();
+    }
+
+    /// The log's reader is gone.
+    pub(crate) fn hang_up(&mut self) {
+        drop(self.unread.take().unwrap());
+        while self.log.recv_timeout(PATIENCE).is_ok() {}
+    }
+
+    fn heard(mut command: Command, config: &Path, pause: Option<mpsc::Receiver<()>>) -> Self {
         let mut child = command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap();
         let (say, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                let is_ready = entry["message"] == "ready";
                 let _ = say.send(entry);
+                if let Some(pause) = &pause
+                    && is_ready
+                    && pause.recv().is_err()
+                {
+                    break;
+                }
             }
         });
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, callers: nowhere, operators: nowhere, log };
+        let mut gateway = Self { child, callers: nowhere, operators: nowhere, log, unread: None };
         let address = |entry: Value| entry["address"].as_str().unwrap().parse().unwrap();
         gateway.callers = address(gateway.logged("listening for callers"));
         gateway.operators = address(gateway.logged("listening for operators"));

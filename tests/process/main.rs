@@ -18,6 +18,7 @@ mod export;
 mod full_disk;
 mod gateway;
 mod kill;
+mod log;
 #[path = "../it/webhooks/receiver.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod receiver;
