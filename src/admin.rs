@@ -4,14 +4,17 @@
 //! | file | what |
 //! | --- | --- |
 //! | `operations` | all that can be asked |
+//! | `addressed` | whether the request is for this port, and of whose page |
 //! | `call`, `answer` | a request past the key; what it is answered |
 //! | `shown` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
 //!
 //! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
-//! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine.
+//! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine;
+//! then the request must name this machine.
 
+mod addressed;
 mod answer;
 mod call;
 mod dead_letters;
@@ -24,8 +27,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -58,25 +61,42 @@ pub fn service(
         .layer(SetSensitiveRequestHeadersLayer::new(keys))
         .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        .service_fn(move |request| {
+        .service_fn(move |request: Request<Incoming>| {
             let parts = parts.clone();
-            async move { Ok(respond(answer(&parts, request).await)) }
+            async move {
+                let is_head = request.method() == Method::HEAD;
+                let mut response = respond(answer(&parts, request).await);
+                if is_head {
+                    without_body(&mut response);
+                }
+                Ok(response)
+            }
         })
+}
+
+/// The answer to HEAD: the head of the answer to GET.
+fn without_body(response: &mut Response<Body>) {
+    if let Some(total) = response.body().total() {
+        response.headers_mut().insert(CONTENT_LENGTH, total.into());
+    }
+    response.body_mut().withhold();
 }
 
 /// Answers one request on the operator's port.
 async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
-    let uri = request.uri().clone();
+    let (head, body) = request.into_parts();
+    let uri = head.uri.clone();
     let segments = path::segments(uri.path())?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    if segments.first() == Some(&"admin") && !allowed(parts, request.headers()) {
+    addressed::check(&parts.config.load().admin, &head, &segments)?;
+    if segments.first() == Some(&"admin") && !allowed(parts, &head.headers) {
         return Err(Refused::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
-    let operation = Operation::find(request.method(), &segments)?;
+    let operation = Operation::find(&head.method, &segments)?;
     if !operation.has_parameters() {
         query::none(uri.query())?;
     }
-    let call = Call::new(parts, request)?;
+    let call = Call::new(parts, operation, head, body)?;
     match operation {
         Operation::Document => Ok(Content::Document),
         Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use crate::names::{Action, AppId, BucketName, ClientName, Pattern, RegionName, SpiffeId, Stream};
+use crate::names::{Action, AppId, BucketName, ClientName, HostName, Pattern, RegionName, SpiffeId, Stream};
 use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
@@ -128,6 +128,8 @@ pub struct Admin {
     pub listen: Listen,
     /// SHA-256 of the key that opens all but health and metrics. Needed unless `listen` is loopback or a Unix socket.
     pub api_key_sha256: Option<[u8; 32]>,
+    /// Whom a request may name as its host, beside this machine, where no key is needed.
+    pub hosts: Vec<HostName>,
 }
 
 /// `[log]`.
@@ -383,7 +385,7 @@ impl Default for Server {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090))), api_key_sha256: None }
+        Self { listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090))), api_key_sha256: None, hosts: Vec::new() }
     }
 }
 

@@ -3,11 +3,13 @@
 //! Invariants: a value of these types has passed its rule, so it can stand in a path, a log line, a metric label or a
 //! file name without escaping (users' ids and handles are not of these types: they are anybody's text).
 
+mod host_name;
 mod spiffe_id;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use host_name::HostName;
 pub use spiffe_id::{BadSpiffeId, SpiffeId};
 
 /// A name that breaks its rule.

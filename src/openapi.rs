@@ -18,11 +18,11 @@ pub const DOCUMENT: &str = include_str!("openapi/document.json");
 /// Whether this is asked for.
 ///
 /// # Errors
-/// 405 for another method than GET, 400 for a parameter.
+/// 405 for another method than GET and HEAD, 400 for a parameter.
 pub fn is_asked(method: &Method, uri: &Uri) -> Result<bool, Refusal> {
     match (uri.path(), method) {
-        (PATH, &Method::GET) => query::none(uri.query()).map(|()| true),
-        (PATH, _) => Err(Refusal::MethodNotAllowed { allow: "GET" }),
+        (PATH, &(Method::GET | Method::HEAD)) => query::none(uri.query()).map(|()| true),
+        (PATH, _) => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
         _ => Ok(false),
     }
 }

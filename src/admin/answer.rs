@@ -36,6 +36,8 @@ pub(super) enum Content {
 pub(super) struct Refused {
     status: StatusCode,
     detail: String,
+    /// The name of the refusal, where it has one.
+    code: Option<&'static str>,
     /// The methods that a path takes, when it does not take this one.
     allow: Option<Cow<'static, str>>,
 }
@@ -43,7 +45,12 @@ pub(super) struct Refused {
 impl Refused {
     /// With a status.
     pub(super) fn new(status: StatusCode, detail: impl Display) -> Self {
-        Self { status, detail: detail.to_string(), allow: None }
+        Self { status, detail: detail.to_string(), code: None, allow: None }
+    }
+
+    /// With a status and a name.
+    pub(super) fn coded(status: StatusCode, code: &'static str, detail: impl Display) -> Self {
+        Self { code: Some(code), ..Self::new(status, detail) }
     }
 
     /// 400: malformed.
@@ -95,8 +102,12 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     let (status, content, allow) = match answer {
         Ok(Content::Status(status, value)) => (status, Content::Json(value), None),
         Ok(content) => (StatusCode::OK, content, None),
-        Err(Refused { status, detail, allow }) => {
-            (status, Content::Json(json!({ "status": status.as_u16(), "detail": detail })), allow)
+        Err(Refused { status, detail, code, allow }) => {
+            let mut body = json!({ "status": status.as_u16(), "detail": detail });
+            if let Some(code) = code {
+                body["code"] = code.into();
+            }
+            (status, Content::Json(body), allow)
         }
     };
     let whole = |text: String| Body::from(Bytes::from(text));

@@ -1,18 +1,20 @@
 //! An operator's request, past the key: its method, path, parameters and body.
 //!
-//! Invariants: a request that changes something and comes from a browser comes from a page of this port (its `Origin` is
-//! its `Host`), so that no other page can use the browser's way to this machine. A body is JSON, bounded, and read in
+//! Invariants: a request that changes something and comes from a browser comes from a page of this port, so that no other
+//! page can use the browser's way to this machine. A body is JSON, bounded, and read in
 //! bounded time; a member or parameter that is unknown is refused.
 
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, ORIGIN};
+use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts as Head;
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::addressed::is_same_origin;
 use super::answer::Refused;
+use super::operations::Operation;
 use crate::app::Parts;
 use crate::body::{Unread, read_up_to};
 
@@ -32,10 +34,9 @@ impl<'a> Call<'a> {
     /// A request that showed the key, if one is needed.
     ///
     /// # Errors
-    /// 403 when it would change something for another site's page.
-    pub(super) fn new(parts: &'a Parts, request: Request<Incoming>) -> Result<Self, Refused> {
-        let (head, body) = request.into_parts();
-        if head.method != Method::GET && !is_same_origin(&head.headers) {
+    /// 403 when it would change something, or cost much, for another site's page.
+    pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Incoming) -> Result<Self, Refused> {
+        if !operation.is_harmless() && !is_same_origin(&head) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
         }
         Ok(Self { parts, head, body })
@@ -72,33 +73,5 @@ impl<'a> Call<'a> {
             Unread::Broken => Refused::bad("the body ended early or is malformed"),
         })?;
         serde_json::from_slice(&body).map_err(|why| Refused::bad(format_args!("body: {why}")))
-    }
-}
-
-/// Whether no browser says that another site's page asks.
-fn is_same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    origin.is_some() && origin == host
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_of_another_site_changes_nothing() {
-        let headers = |origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, "127.0.0.1:9090".parse().unwrap());
-            origin.map(|origin| headers.insert(ORIGIN, origin.parse().unwrap()));
-            headers
-        };
-        assert!(is_same_origin(&headers(None)), "no browser");
-        assert!(is_same_origin(&headers(Some("http://127.0.0.1:9090"))));
-        for other in ["http://evil.example", "http://127.0.0.1:8000", "null", "http://127.0.0.1:9090.evil.example"] {
-            assert!(!is_same_origin(&headers(Some(other))), "{other}");
-        }
     }
 }

@@ -51,15 +51,29 @@ impl Operation {
         let open = |operation: &Self| operation.path().matches('{').count();
         let least = here.iter().map(open).min();
         here.retain(|operation| Some(open(operation)) == least);
-        if let Some(operation) = here.iter().find(|operation| operation.method() == method.as_str()) {
+        let takes = |operation: &&Self| {
+            operation.method() == method.as_str() || (method == Method::HEAD && operation.takes_head())
+        };
+        if let Some(operation) = here.iter().find(takes) {
             return Ok(*operation);
         }
         if !here.is_empty() {
-            let methods: Vec<_> = here.iter().map(|operation| operation.method()).collect();
+            let head = here.iter().any(|operation| operation.takes_head()).then_some("HEAD");
+            let methods: Vec<_> = here.iter().map(|operation| operation.method()).chain(head).collect();
             return Err(Refused::method(methods.join(", ")));
         }
         let words = Self::ALL.iter().map(|operation| operation.path()).filter(|path| !path.contains('{'));
         Err(Refused::nowhere(format_args!("see {}", words.collect::<Vec<_>>().join(", "))))
+    }
+
+    /// Whether it changes nothing and costs little: any page may make a browser ask for it, and cannot read the answer.
+    pub(super) fn is_harmless(self) -> bool {
+        self.method() == "GET" && self != Self::Backup
+    }
+
+    /// Whether HEAD is taken for GET: what probes and tools ask for. Elsewhere GET may cost.
+    fn takes_head(self) -> bool {
+        matches!(self, Self::Document | Self::Alive | Self::Ready | Self::Metrics)
     }
 
     /// Whether it takes parameters in the query.
@@ -111,6 +125,9 @@ mod tests {
         assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Refused::method("POST")));
         assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), Ok(Operation::ClearDeadLetter));
         assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Refused::method("GET, DELETE")));
+        assert_eq!(find("HEAD", "/metrics"), Ok(Operation::Metrics));
+        assert_eq!(find("POST", "/metrics"), Err(Refused::method("GET, HEAD")));
+        assert_eq!(find("HEAD", "/admin/v1/backup"), Err(Refused::method("GET")));
         for nowhere in ["/", "/admin/v1", "/admin/v1/apps/", "/admin/v1/secrets", &format!("{below}/more")] {
             assert!(find("GET", nowhere).is_err_and(|refused| refused != Refused::method("GET")), "{nowhere}");
         }

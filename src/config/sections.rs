@@ -2,7 +2,7 @@
 
 use super::document::{Node, Table};
 use super::{Admin, Log, LogFormat, Server, Store, UnixOwner, tls};
-use crate::names::ClientName;
+use crate::names::{ClientName, HostName};
 
 pub(super) fn server(t: &Table<'_>) -> Server {
     let d = Server::default();
@@ -26,6 +26,7 @@ pub(super) fn admin(t: &Table<'_>) -> Admin {
     Admin {
         listen: t.or("listen", Node::listen, Admin::default().listen),
         api_key_sha256: t.take("api_key_sha256").and_then(Node::sha256),
+        hosts: t.or("hosts", |n| n.set("[\"admin.corp.example\"]", host), Admin::default().hosts),
     }
 }
 
@@ -56,6 +57,13 @@ fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
         return node.fault("must name at least one address", format!("Write {like}"));
     }
     Some(listens)
+}
+
+fn host(node: Node<'_>) -> Option<HostName> {
+    match HostName::parse(node.clone().text()?) {
+        Some(host) => Some(host),
+        None => node.fault("must be a host's name or address, without port or *", "Write it as its URL has it"),
+    }
 }
 
 /// Permission bits as `chmod` takes them.

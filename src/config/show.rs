@@ -38,6 +38,7 @@ fn write_all(page: &mut String, config: &Config) -> fmt::Result {
     if admin.api_key_sha256.is_some() {
         writeln!(page, "api_key_sha256 = {REDACTED}")?;
     }
+    writeln!(page, "hosts = {}", array(admin.hosts.iter().map(quoted)))?;
     let format = match log.format {
         LogFormat::Json => "json",
         LogFormat::Text => "text",
@@ -302,6 +303,7 @@ unix_owner = ":7"
 [admin]
 listen = "0.0.0.0:9091"
 api_key_sha256 = "{a}"
+hosts = ["Admin.corp.example", "[fd00::1]"]
 [log]
 level = "info,rtm_gateway::quota=debug"
 format = "text"

@@ -12,6 +12,7 @@ mod identity;
 mod log;
 mod malformed;
 mod messages;
+mod operators;
 mod peers;
 pub(crate) mod stage;
 mod streaming;

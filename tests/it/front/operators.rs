@@ -1,0 +1,98 @@
+//! The operators' port: whom a request must name, and what may be asked of its head alone.
+
+use std::net::SocketAddr;
+
+use rtm_gateway::admin::Operation;
+
+use super::stage::{APP, Stage};
+use crate::client::raw;
+
+/// A whole answer on a connection of its own.
+async fn ask(port: SocketAddr, method: &str, target: &str, headers: &str) -> (u16, String) {
+    let request = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+    let answer = String::from_utf8(raw(port, request.as_bytes()).await).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+fn target(operation: Operation) -> String {
+    let filled = operation.path().replace("{app}", APP).replace("{stream}", "user_events").replace("{name}", "all");
+    filled.replace("{cursor}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA")
+}
+
+#[tokio::test]
+async fn without_a_key_the_operators_port_does_nothing_for_a_request_that_names_another_host() {
+    let stage = Stage::start().await;
+    assert_eq!(stage.get("/dev/v2/project/demo-app/rtm/vendor/user_events").await.status, 200);
+    for operation in Operation::ALL.iter().copied() {
+        let open = ["/healthz", "/readyz", "/metrics"].contains(&operation.path());
+        for host in ["evil.example", "evil.example:9090", "localhost.evil.example", "0.0.0.0", ""] {
+            let (status, answer) =
+                ask(stage.admin, operation.method(), &target(operation), &format!("Host: {host}\r\n")).await;
+            let (expected, said) = if open { (200, "HTTP/1.1") } else { (421, r#""code":"misdirected""#) };
+            assert!(status == expected && answer.contains(said), "{operation:?} as {host}: {answer}");
+        }
+    }
+    let absolute = "http://evil.example/admin/v1/apps";
+    assert_eq!(ask(stage.admin, "GET", absolute, "Host: localhost\r\n").await.0, 421);
+    for host in ["localhost", "LOCALHOST.:9090", "127.0.0.1", "[::1]:80"] {
+        assert_eq!(ask(stage.admin, "GET", "/admin/v1/apps", &format!("Host: {host}\r\n")).await.0, 200, "{host}");
+    }
+    let (_, subscriptions) = ask(stage.admin, "GET", "/admin/v1/subscriptions", "Host: localhost\r\n").await;
+    assert!(subscriptions.contains(r#""subscription":"all""#), "nothing was removed: {subscriptions}");
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn with_a_key_any_host_may_be_named_and_configured_hosts_without_one() {
+    let stage = Stage::start().await;
+    let configure = |change: &dyn Fn(&mut rtm_gateway::config::Admin)| {
+        let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+        change(&mut config.admin);
+        stage.app.config.store(std::sync::Arc::new(config));
+    };
+    configure(&|admin| admin.hosts = vec![rtm_gateway::names::HostName::parse("admin.corp.example").unwrap()]);
+    let as_host = async |host: &str| ask(stage.admin, "GET", "/admin/v1/apps", &format!("Host: {host}\r\n")).await.0;
+    assert_eq!((as_host("admin.corp.example:9090").await, as_host("corp.example").await), (200, 421));
+    configure(&|admin| admin.api_key_sha256 = Some([7; 32]));
+    assert_eq!(as_host("corp.example").await, 401);
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn head_is_get_without_a_body_where_probes_and_tools_ask_and_elsewhere_405() {
+    let stage = Stage::start().await;
+    let host = "Host: localhost\r\n";
+    for (port, target) in [
+        (stage.admin, "/healthz"),
+        (stage.admin, "/readyz"),
+        (stage.admin, "/metrics"),
+        (stage.admin, "/openapi.json"),
+        (stage.addr, "/openapi.json"),
+    ] {
+        let (head, get) = (ask(port, "HEAD", target, host).await, ask(port, "GET", target, host).await);
+        assert_eq!((head.0, get.0), (200, 200), "{target}");
+        let (fields, body) = head.1.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, "", "{target}");
+        let length =
+            |text: &str| text.lines().find_map(|line| line.strip_prefix("content-length: ")).map(str::to_owned);
+        assert!(length(fields).is_some_and(|length| length != "0"), "{target}: {fields}");
+        if target != "/metrics" {
+            assert_eq!(length(fields), length(&get.1), "{target}");
+        }
+    }
+    stage.sim.emit_many(APP, rtm_gateway::names::Stream::UserEvents, 3);
+    let events = format!("/v1/apps/{APP}/events/user_events");
+    let key = "Host: x\r\nX-API-Key: all-key\r\n";
+    for target in [
+        &events,
+        "/dev/v2/project/demo-app/rtm/vendor/user_events",
+        "/dev/v2/project/demo-app/rtm/message/history/count",
+    ] {
+        let (status, answer) = ask(stage.addr, "HEAD", target, key).await;
+        assert!(status == 405 && answer.contains("allow: GET\r\n"), "{target}: {answer}");
+    }
+    assert_eq!(ask(stage.admin, "HEAD", "/admin/v1/backup", host).await.0, 405);
+    let (_, read) = ask(stage.addr, "GET", &format!("{events}?wait=20s&limit=3"), key).await;
+    assert!(read.contains(r#""events":[{"#), "HEAD took nothing: {read}");
+    stage.stopped().await;
+}
