@@ -36,6 +36,8 @@ use crate::webhooks::{self, Webhooks};
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
+/// What reads of events under way get when the stop is hurried. What is not answered by then is marked in its stream.
+const HURRIED_READS: Duration = Duration::from_secs(1);
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -204,7 +206,8 @@ impl App {
     ///
     /// # Errors
     /// When the store cannot open the logs of the configured apps, or a vital task died.
-    pub async fn run(self, stop: CancellationToken, watch: Option<Watch>) -> Result<(), RunError> {
+    pub async fn run(self, stop: impl Into<Stop>, watch: Option<Watch>) -> Result<(), RunError> {
+        let stop = stop.into();
         let Self { parts, listeners, admin, tasks } = self;
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
@@ -254,15 +257,30 @@ impl App {
         }
         tracing::info!("ready");
         let failed = tokio::select! {
-            () = stop.cancelled() => false,
+            () = stop.asked.cancelled() => false,
             () = tasks.failed() => true,
         };
-        let is_clean = tasks.drain(&parts, failed).await;
+        let is_clean = tasks.drain(&parts, failed, &stop.hurried).await;
         match (failed, is_clean) {
             (true, _) => Err(RunError::TaskDied),
             (false, false) => Err(RunError::NotStored),
             (false, true) => Ok(()),
         }
+    }
+}
+
+/// When to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// In order: what runs gets its grace.
+    pub asked: CancellationToken,
+    /// The grace is over. What must be stored still is, and what is in doubt is marked.
+    pub hurried: CancellationToken,
+}
+
+impl From<CancellationToken> for Stop {
+    fn from(asked: CancellationToken) -> Self {
+        Self { asked, hurried: CancellationToken::new() }
     }
 }
 
@@ -319,14 +337,21 @@ impl Groups {
     }
 
     /// Stops everything in order. Says whether all could be stored.
-    async fn drain(&self, parts: &Parts, failed: bool) -> bool {
+    async fn drain(&self, parts: &Parts, failed: bool, hurried: &CancellationToken) -> bool {
         let grace = parts.config.load().server.shutdown_grace;
         let until = Instant::now() + grace;
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         parts.draining.cancel();
+        let over = |last: Duration| async move {
+            let cut_short = async { (hurried.cancelled().await, tokio::time::sleep(last).await) };
+            let _ = tokio::time::timeout(grace, cut_short).await;
+        };
         // Both at once: a reader that waits for events is answered while the pollers store their last reads.
-        let (connections, pollers, webhooks) =
-            tokio::join!(self.front.finish(grace), self.events.finish(grace), self.webhooks.finish(grace));
+        let (connections, pollers, webhooks) = tokio::join!(
+            self.front.finish_until(over(Duration::ZERO)),
+            self.events.finish_until(over(HURRIED_READS)),
+            self.webhooks.finish_until(over(Duration::ZERO)),
+        );
         if connections + pollers + webhooks > 0 {
             tracing::warn!(connections, pollers, webhooks, "grace is over; cut");
         }

@@ -111,10 +111,17 @@ impl Tasks {
     /// Asks all tasks to end, waits `grace` for them, then drops those that are left, and waits until they are gone.
     /// Says how many had to be dropped.
     pub async fn finish(&self, grace: Duration) -> usize {
+        self.finish_until(tokio::time::sleep(grace)).await
+    }
+
+    /// [`Tasks::finish`], with a grace that is over when `over` is.
+    pub async fn finish_until(&self, over: impl Future<Output = ()>) -> usize {
         self.stop.cancel();
         self.tracker.close();
-        if tokio::time::timeout(grace, self.tracker.wait()).await.is_ok() {
-            return 0;
+        tokio::select! {
+            biased;
+            () = self.tracker.wait() => return 0,
+            () = over => {}
         }
         let left = self.tracker.len();
         self.force.cancel();

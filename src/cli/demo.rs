@@ -41,7 +41,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     let (port, admin_port) = (free(args.port, 8080), free(args.admin_port, 9090));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal()?.asked;
         let out = &mut UntilStopped::new(out, std::io::stdout(), stop.clone());
         let stage = Stage::start(port, admin_port).await?;
         writeln!(out, "A simulated vendor, a gateway and a store are up, on loopback and in a temporary folder.\n")?;

@@ -4,11 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 use super::harden::harden;
-use crate::app::{App, Watch};
+use crate::app::{App, Stop, Watch};
 use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::descriptors::raise_limit;
@@ -18,7 +17,7 @@ use crate::telemetry::{self, Lines};
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway serve --config config/gateway.toml\n\n\
-    SIGTERM and Ctrl-C stop it in order. SIGHUP, or a changed file, reloads the configuration.")]
+    SIGTERM and Ctrl-C stop it in order, a second one hurries that. SIGHUP, or a changed file, reloads the configuration.")]
 pub struct Args {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
@@ -73,6 +72,8 @@ fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
+        // One that comes before the reloader listens must not end the start; the file's change is found without it.
+        let _ = signal(SignalKind::hangup())?;
         let app = App::build(config, Clock::system()).await.map_err(crate::app::RunError::from)?;
         log.count_dropped_in(&app.parts().metrics.log_lines_dropped);
         for address in app.addresses() {
@@ -84,18 +85,25 @@ fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
     })
 }
 
-/// A token that SIGTERM or SIGINT cancels.
-pub(super) fn stop_on_signal() -> std::io::Result<CancellationToken> {
+/// What SIGTERM and SIGINT ask for: the first a stop in order, the second that it be hurried. The signals that others
+/// mean something by (USR1, USR2) are passed over, not died of.
+pub(super) fn stop_on_signal() -> std::io::Result<Stop> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
+    // Whoever listens once takes the signal's deadly meaning from it for good.
+    for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        let _ = signal(ignored)?;
+    }
+    let stop = Stop::default();
     let told = stop.clone();
     #[expect(clippy::disallowed_methods, reason = "lives as long as the process: there is no group to own it")]
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        for told in [told.asked, told.hurried] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.cancel();
         }
-        told.cancel();
     });
     Ok(stop)
 }

@@ -45,7 +45,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal()?.asked;
         let mut out = UntilStopped::new(out, std::io::stdout(), stop.clone());
         serve(args.listen, &config, &stop, &mut out).await
     })

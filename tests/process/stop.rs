@@ -1,4 +1,5 @@
-//! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0.
+//! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0. A second one hurries that. Other
+//! signals end nothing.
 
 use std::time::Duration;
 
@@ -52,5 +53,53 @@ async fn a_history_query_under_way_is_finished() {
     let reply = asked.await.unwrap().unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.json()["messages"][0]["payload"], "hello");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_hurries_the_stop_and_a_read_in_flight_is_marked() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let mut gateway = Gateway::start(&home);
+    // Nothing of this is answered within the grace.
+    let long = Duration::from_secs(600);
+    vendor.on(Endpoint::UserEvents, Fault::DelayAfter(long));
+    vendor.on(Endpoint::PeerMessages, Fault::DelayAfter(long));
+    vendor.emit_many(APP, Stream::UserEvents, 5);
+    vendor.wait_until(|_| vendor.ledger(APP, Stream::UserEvents).waiting.is_empty()).await.unwrap();
+    let mut caller = gateway.caller("one").await;
+    let asked = tokio::spawn(async move {
+        let message = r#"{"destination":"b","payload":"hello"}"#;
+        caller.post(&api("users/a/peer_messages"), message).await
+    });
+    vendor.wait_until(|stats| stats.of(Endpoint::PeerMessages).received == 1).await.unwrap();
+    gateway.signal(Signal::TERM);
+    gateway.logged("draining");
+    let hurried = std::time::Instant::now();
+    gateway.signal(Signal::INT);
+    let cut = gateway.logged("grace is over; cut");
+    assert!(cut["pollers"].as_u64().unwrap() > 0, "{cut}");
+    gateway.logged("stopped");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert!(hurried.elapsed() < Duration::from_secs(9), "the grace of 10 s is cut short: {:?}", hurried.elapsed());
+    assert!(asked.await.unwrap().is_err(), "the caller's connection is cut");
+
+    let gateway = Gateway::start(&home);
+    let reply = gateway.caller("one").await.get(&format!("/v1/apps/{APP}/events/user_events")).await.unwrap();
+    assert!(reply.text().contains("possible_loss"), "{}", reply.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_mean_nothing_here_end_nothing() {
+    let vendor = vendor().await;
+    let gateway = Gateway::start(&Home::new(&vendor));
+    for signal in [Signal::USR1, Signal::USR2] {
+        gateway.signal(signal);
+    }
+    for signal in [Signal::USR1, Signal::USR2, Signal::USR1] {
+        gateway.signal(signal);
+        assert_eq!(gateway.admin("/healthz").await.0, 200);
+    }
+    gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
 }

@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     let client = Client::new(&args.target)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = runtime.block_on(async {
-        let stop = stop_on_signal()?;
+        let stop = stop_on_signal()?.asked;
         let mut tail = Tail { args, client, err, out: Stdout::default(), last: None, printed: 0, is_lost: false };
         tokio::select! {
             biased;

@@ -122,7 +122,7 @@ async fn export(
     (output, window): (Output, Window),
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let stop = stop_on_signal()?;
+    let stop = stop_on_signal()?.asked;
     let is_piped = matches!(output, Output::Stdout(_));
     let window = if let Output::File(part) = &output { part.window().clone() } else { window };
     let before = output.messages();
