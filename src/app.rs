@@ -27,6 +27,7 @@ use crate::history::History;
 use crate::jwks::{self, Jwks};
 use crate::listener::{Limits, Listener, UnixFile};
 use crate::metrics::Metrics;
+use crate::proof::Proofs;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
@@ -131,7 +132,8 @@ impl App {
         let tasks = Groups::default();
         let metrics = Metrics::new();
         let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
-        let jwks = Jwks::new(tasks.work.clone(), clock.clone(), metrics.clone());
+        let proofs = Proofs::new(clock.clone());
+        let jwks = Jwks::new(tasks.work.clone(), proofs.clone(), clock.clone(), metrics.clone());
         let keys = jwks.prepare(config.jwt.as_ref())?;
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
@@ -157,7 +159,7 @@ impl App {
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let webhooks = Webhooks::new(store.clone(), events.clone(), tasks.webhooks.clone(), time(), meters());
         let gateway = Gateway::new(
-            Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics),
+            (Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics), proofs),
             egress.clone(),
             events.clone(),
             history.clone(),
@@ -240,6 +242,7 @@ impl App {
             })
         });
         parts.jwks.start();
+        tasks.work.spawn(Kind::Judge, parts.gateway.clone().judge(tasks.work.clone()));
         let limits = Limits::new(
             shares.callers,
             config.server.header_read_timeout,

@@ -3,9 +3,10 @@
 mod certificate;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use certificate::{BadCertificate, BadNames, Names, PeerCertificate, Verdict};
+pub use certificate::{BadCertificate, BadNames, Lapse, Names, PeerCertificate, Verdict};
 
 /// A connection's facts.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl Conn {
 
     /// The certificate that the caller showed.
     #[must_use]
-    pub fn certificate(&self) -> Option<&PeerCertificate> {
+    pub fn certificate(&self) -> Option<&Arc<PeerCertificate>> {
         self.tls.as_ref().and_then(|tls| tls.certificate.as_ref())
     }
 
@@ -56,7 +57,7 @@ pub struct TlsFacts {
     /// What both sides agreed to speak by ALPN (RFC 7301); `None` when the caller did not say what it speaks.
     pub speaks: Option<Alpn>,
     /// The certificate that the caller showed, if it showed one.
-    pub certificate: Option<PeerCertificate>,
+    pub certificate: Option<Arc<PeerCertificate>>,
 }
 
 /// What may be agreed on by ALPN.

@@ -52,6 +52,7 @@ use crate::credentials::CredentialState;
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Order;
+use crate::proof::Ended;
 use crate::quota::Snapshot;
 use crate::task::Tasks;
 use crate::upstream::{self, Upstream};
@@ -208,6 +209,9 @@ pub enum Failure {
     /// The answer is larger than any answer may be.
     #[error("the vendor's answer is too large")]
     TooLarge,
+    /// What let the caller in was withdrawn before anything was sent.
+    #[error(transparent)]
+    Unproven(#[from] Ended),
     /// The app or region is not configured (any more).
     #[error("no such app or region")]
     NoSuchApp,
@@ -229,6 +233,7 @@ impl Failure {
             | Self::CredentialRefused
             | Self::RegionDown { .. }
             | Self::Unreachable(_)
+            | Self::Unproven(_)
             | Self::NoSuchApp
             | Self::Stopping => false,
         }

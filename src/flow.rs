@@ -58,9 +58,11 @@ pub struct Served {
 pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     headers::mark_credentials(&mut head.headers);
+    // In this order: what is in force is not older than its number.
+    let generation = gateway.proofs.generation();
     let live = gateway.live();
     let mut trail = Trail::begin(&gateway, &live, &head);
-    let work = call(&gateway, &live, &conn, &head, body, &mut trail);
+    let work = call(&gateway, (&live, generation), &conn, &head, body, &mut trail);
     let served = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(served)) => served,
         Ok(Err(refusal)) => refuse(&refusal, &mut trail),
@@ -72,7 +74,7 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inc
 
 async fn call(
     gateway: &Arc<Gateway>,
-    live: &Live,
+    (live, generation): (&Live, u64),
     conn: &Conn,
     head: &Parts,
     body: Incoming,
@@ -88,12 +90,13 @@ async fn call(
     }
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
     trail.client(client.name());
+    let (evidence, seen) = (client.evidence().clone(), routes::Seen { generation, life: client.life() });
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     trail.route(&route, live.policy.has(&route.app));
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
-    let (kind, request) = routes::Asked::new(gateway, live, head, body, admitted, trail);
+    let (kind, request) = routes::Asked::new(gateway, live, head, body, (admitted, evidence, seen), trail);
     match kind {
         Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
         Kind::Settle { stream, what } => routes::events::ack::settle(request, stream, what).await,

@@ -1,7 +1,10 @@
 //! A [`Gateway`]: what a request may touch.
 //!
 //! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
-//! head to its end. The services know of reloads themselves.
+//! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::proof::Proof`], which
+//! `judge` judges anew whenever what is in force changes.
+
+mod judge;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +21,8 @@ use crate::history::History;
 use crate::identity::Identity;
 use crate::jwks::Keys;
 use crate::metrics::Metrics;
-use crate::names::{Action, AppId, ClientName};
 use crate::policy::Policy;
+use crate::proof::Proofs;
 use crate::route::target::Hosts;
 use crate::routes::events::Streaming;
 use crate::tls::ClientTrust;
@@ -38,6 +41,8 @@ pub struct Gateway {
     pub history: History,
     /// What the open streams share.
     pub streaming: Streaming,
+    /// What proved those who have something under way.
+    pub proofs: Proofs,
     /// Where requests are counted.
     pub metrics: Metrics,
     /// The time.
@@ -82,10 +87,10 @@ impl Live {
 }
 
 impl Gateway {
-    /// Puts the parts together.
+    /// Puts the parts together; `proofs` are to count the changes of what is in force.
     #[must_use]
     pub fn new(
-        live: Live,
+        (live, proofs): (Live, Proofs),
         egress: Egress,
         events: Events,
         history: History,
@@ -102,6 +107,7 @@ impl Gateway {
             events,
             history,
             streaming: Streaming::default(),
+            proofs,
             metrics,
             clock,
             stopping,
@@ -112,12 +118,7 @@ impl Gateway {
     pub fn apply(&self, live: Live) {
         self.admission.apply(live.room, |name| live.identity.knows(name));
         self.live.store(Arc::new(live));
-    }
-
-    /// Whether this client, whose request was granted before, may still do this with this app.
-    #[must_use]
-    pub fn still_allows(&self, client: &ClientName, app: &AppId, action: Action) -> bool {
-        self.live.load().policy.still_allows(client, app, action)
+        self.proofs.changed();
     }
 
     /// What is in force now.

@@ -49,6 +49,7 @@ use crate::egress::{Costs, Egress, Failure};
 use crate::metrics::Metrics;
 use crate::names::AppId;
 use crate::order::Payer;
+use crate::proof::Proof;
 use crate::task::Tasks;
 use crate::vendor::Vendor;
 use door::Door;
@@ -86,6 +87,8 @@ struct Settings {
 pub struct Terms {
     /// Who asks and pays.
     pub payer: Payer,
+    /// What let it in.
+    pub proof: Proof,
     /// When it gives up waiting.
     pub deadline: Instant,
     /// `Cache-Control: no-cache`: go past kept results.
@@ -180,13 +183,13 @@ impl History {
             self.0.results.location(source.job(), &terms.payer.client, settings.handle_ttl, self.0.clock.now());
         if terms.respond_async {
             let location = location.await?;
-            source.promise();
+            source.promise(&terms.proof);
             let members = vec![render::located("in progress", &query, &location)];
             return Ok(Answer { state: State::Accepted, members, costs: Costs::default() });
         }
-        let Some(outcome) = source.outcome(terms.deadline).await else {
+        let Some(outcome) = source.outcome(&terms).await? else {
             let location = location.await?;
-            source.promise();
+            source.promise(&terms.proof);
             return Err(Error::StillRunning { location: Some(location) });
         };
         let product = outcome?;
@@ -220,7 +223,7 @@ impl History {
         let filter = query::parse_count(query)?;
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
         let waits_not = terms.deadline <= self.0.clock.now();
-        let outcome = match source.outcome(terms.deadline).await {
+        let outcome = match source.outcome(&terms).await? {
             Some(outcome) => outcome,
             None if !waits_not => Err(Error::StillRunning { location: None }),
             // `Prefer: wait=0`: learns at least whether it is the quota that it would have to wait for.
@@ -230,6 +233,11 @@ impl History {
         };
         let product = outcome?;
         Ok(done(vec![render::code("ok"), COMMA, product.member.clone()], source.costs(&product)))
+    }
+
+    /// What let callers in was judged anew: ends the work that nobody is left for.
+    pub fn review(&self) {
+        self.0.jobs.review();
     }
 
     fn settings(&self, app: &AppId) -> Result<(Vendor, config::History), Error> {

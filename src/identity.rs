@@ -24,10 +24,11 @@ use hyper::HeaderMap;
 
 use crate::clock::UnixMillis;
 use crate::config::Config;
-use crate::conn::Conn;
+use crate::conn::{Conn, Lapse};
 use crate::jwks::Keys;
 use crate::metrics::Metrics;
 use crate::names::ClientName;
+use crate::proof::{By, Ended, Evidence, Life, Verdict};
 use crate::refusal::Refusal;
 use crate::tls::ClientTrust;
 
@@ -43,6 +44,8 @@ use unix_peer::UnixPeers;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     name: ClientName,
+    evidence: Evidence,
+    life: Life,
 }
 
 impl Client {
@@ -52,9 +55,22 @@ impl Client {
         &self.name
     }
 
+    /// What showed it.
+    #[must_use]
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// For how long.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(name: &str) -> Self {
-        Self { name: ClientName::parse(name).unwrap() }
+        let evidence = Evidence { by: By::Nothing, certificate: None };
+        Self { name: ClientName::parse(name).unwrap(), evidence, life: Life::ENDLESS }
     }
 }
 
@@ -63,7 +79,7 @@ impl Client {
 enum Shown<'a> {
     Nothing,
     Wrong,
-    Known(&'a ClientName),
+    Known(&'a ClientName, By),
 }
 
 /// All ways to know a caller.
@@ -122,16 +138,68 @@ impl Identity {
                 return Err(Refusal::Unauthenticated);
             }
         };
-        let name = match self.by_head(headers, now).await? {
-            Shown::Known(name) => Some(name),
+        let shown = match self.by_head(headers, now).await? {
+            Shown::Known(name, by) => Some((name, by)),
             Shown::Wrong => None,
             Shown::Nothing => match by_connection {
-                Shown::Known(name) => Some(name),
+                Shown::Known(name, by) => Some((name, by)),
                 Shown::Wrong => None,
-                Shown::Nothing => self.anonymous.as_ref(),
+                Shown::Nothing => self.anonymous.as_ref().map(|name| (name, By::Nothing)),
             },
         };
-        name.map(|name| Client { name: name.clone() }).ok_or(Refusal::Unauthenticated)
+        let (name, by) = shown.ok_or(Refusal::Unauthenticated)?;
+        let evidence = Evidence { by, certificate: conn.certificate().cloned() };
+        let life = self.life(&evidence, now);
+        Ok(Client { name: name.clone(), evidence, life })
+    }
+
+    /// Whether what showed that this client calls still shows it. Looks up, but for a certificate that is held against new
+    /// authorities: see [`Identity::is_quick`].
+    #[must_use]
+    pub fn judge(&self, client: &ClientName, evidence: &Evidence, now: UnixMillis) -> Verdict {
+        let is_named = match &evidence.by {
+            By::Key(digest) => self.api_keys.owner(digest) == Some(client),
+            By::Token(token) => match self.tokens.as_ref().map(|tokens| tokens.still_believes(token, client)) {
+                Some(Some(still)) => still,
+                Some(None) => return Verdict::Undecided,
+                None => false,
+            },
+            By::Certificate => evidence.certificate.as_ref().is_some_and(|certificate| {
+                matches!(self.certificates.identify(certificate), Shown::Known(name, _) if name == client)
+            }),
+            By::User(uid) => self.unix_peers.owner(*uid) == Some(client),
+            By::Nothing => self.anonymous.as_ref() == Some(client),
+        };
+        if !is_named {
+            return Verdict::Ended(Ended::Withdrawn);
+        }
+        match evidence.certificate.as_ref().map(|certificate| self.trust.judge(certificate, now)) {
+            None | Some(Ok(())) => {}
+            Some(Err(Lapse::Expired)) => return Verdict::Ended(Ended::Expired),
+            Some(Err(Lapse::Refused)) => return Verdict::Ended(Ended::Withdrawn),
+        }
+        Verdict::Good(self.life(evidence, now))
+    }
+
+    /// Whether [`Identity::judge`] only looks up.
+    #[must_use]
+    pub fn is_quick(&self, evidence: &Evidence, now: UnixMillis) -> bool {
+        evidence.certificate.as_ref().is_none_or(|certificate| self.trust.recall(certificate, now).is_some())
+    }
+
+    /// Whether the token issuer's keys are known now, if tokens are configured.
+    #[must_use]
+    pub fn has_keys(&self) -> Option<bool> {
+        self.tokens.as_ref().map(Tokens::has_keys)
+    }
+
+    fn life(&self, evidence: &Evidence, now: UnixMillis) -> Life {
+        let own = match (&evidence.by, &self.tokens) {
+            (By::Token(token), Some(tokens)) => tokens.life(token),
+            _ => Life::ENDLESS,
+        };
+        let certificate = evidence.certificate.as_ref();
+        own.and(certificate.map_or(Life::ENDLESS, |certificate| self.trust.life(certificate, now)))
     }
 
     async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<Shown<'_>, Refusal> {

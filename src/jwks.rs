@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Jwt;
 use crate::metrics::Metrics;
+use crate::proof::Proofs;
 use crate::task::{Kind, Tasks};
 use keeper::Keeper;
 use set::KeySet;
@@ -60,6 +61,8 @@ pub struct Keys {
     asked: Notify,
     askers: Semaphore,
     retired: CancellationToken,
+    /// Told when what is held is another set.
+    proofs: Proofs,
     clock: Clock,
 }
 
@@ -91,13 +94,14 @@ pub enum Asked {
 }
 
 impl Keys {
-    fn new(held: Held, clock: Clock) -> Self {
+    fn new(held: Held, proofs: Proofs, clock: Clock) -> Self {
         Self {
             held: ArcSwap::from_pointee(held),
             rounds: watch::Sender::new(Rounds::default()),
             asked: Notify::new(),
             askers: Semaphore::new(ASKERS),
             retired: CancellationToken::new(),
+            proofs,
             clock,
         }
     }
@@ -105,7 +109,8 @@ impl Keys {
     /// Keys that never change.
     #[must_use]
     pub fn fixed(set: KeySet, clock: Clock) -> Self {
-        Self::new(Held { set: Some(Arc::new(set)), ..Held::default() }, clock)
+        let held = Held { set: Some(Arc::new(set)), ..Held::default() };
+        Self::new(held, Proofs::new(clock.clone()), clock)
     }
 
     /// The set that is believed now.
@@ -186,6 +191,7 @@ pub struct Status {
 pub struct Jwks {
     slot: Arc<Mutex<Option<Slot>>>,
     tasks: Tasks,
+    proofs: Proofs,
     clock: Clock,
     metrics: Metrics,
 }
@@ -209,10 +215,10 @@ impl Prepared {
 }
 
 impl Jwks {
-    /// None yet; what fetches runs in `tasks`.
+    /// None yet; what fetches runs in `tasks`, and tells `proofs` when the keys change.
     #[must_use]
-    pub fn new(tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
-        Self { slot: Arc::default(), tasks, clock, metrics }
+    pub fn new(tasks: Tasks, proofs: Proofs, clock: Clock, metrics: Metrics) -> Self {
+        Self { slot: Arc::default(), tasks, proofs, clock, metrics }
     }
 
     /// Reads what the configuration names, without fetching anything or changing what is in force. The same keys as
@@ -238,7 +244,7 @@ impl Jwks {
             }
             (Source::Url { .. }, _) => Held::default(),
         };
-        let keys = Arc::new(Keys::new(held, self.clock.clone()));
+        let keys = Arc::new(Keys::new(held, self.proofs.clone(), self.clock.clone()));
         let keeper = match &source {
             Source::File { .. } => None,
             Source::Url { settings, anchors } => {

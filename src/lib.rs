@@ -24,7 +24,7 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
@@ -62,6 +62,7 @@ pub mod names;
 pub mod openapi;
 pub mod order;
 pub mod policy;
+pub mod proof;
 pub mod quota;
 pub mod refusal;
 pub mod reload;

@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
 
 use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
+use crate::proof::Proof;
 
 /// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub struct Order {
     pub operation: Operation,
     /// Who pays.
     pub payer: Payer,
+    /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it alone.
+    pub proof: Option<Proof>,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
     /// The region to ask, and no other. `None`: the first of the app's that can be reached, if the operation keeps no

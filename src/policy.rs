@@ -12,6 +12,7 @@ use crate::config::{self, ClientMode, Config};
 use crate::identity::Client;
 use crate::names::{Action, AppId, ClientName};
 use crate::order::Payer;
+use crate::proof::Basis;
 use crate::refusal::Refusal;
 
 /// Everybody's rights.
@@ -79,11 +80,14 @@ impl Policy {
         self.apps.contains_key(app)
     }
 
-    /// Whether this client, who was let in before, may still do this with this app: what goes on for long asks again.
+    /// Whether who was granted this before would be granted it still.
     #[must_use]
-    pub fn still_allows(&self, client: &ClientName, app: &AppId, action: Action) -> bool {
-        let Some(rights) = self.rights.get(client) else { return false };
-        self.has(app) && (rights.terms.mode == ClientMode::Report || rights.entries(app, action).next().is_some())
+    pub fn still_allows(&self, basis: &Basis) -> bool {
+        let Some(rights) = self.rights.get(&basis.client) else { return false };
+        let is_for = |user: &str| rights.sends_as(&basis.app, user);
+        let is_allowed = || rights.entries(&basis.app, basis.action).next().is_some();
+        self.has(&basis.app)
+            && (rights.terms.mode == ClientMode::Report || (is_allowed() && basis.user.as_deref().is_none_or(is_for)))
     }
 
     /// What this client may do; possibly nothing.
@@ -107,11 +111,7 @@ impl Grant<'_> {
     /// Whether the client may send messages of this app as this user.
     #[must_use]
     pub fn sends_as(&self, app: &AppId, user: &str) -> bool {
-        let fits = |allow: &config::Allow| match &allow.users {
-            None => true,
-            Some(patterns) => patterns.iter().any(|p| p.matches(user)),
-        };
-        self.entries(app, Action::Messages).any(fits)
+        self.rights.is_some_and(|rights| rights.sends_as(app, user))
     }
 
     /// Who pays for what this client causes.
@@ -138,6 +138,14 @@ impl Grant<'_> {
 }
 
 impl Rights {
+    fn sends_as(&self, app: &AppId, user: &str) -> bool {
+        let fits = |allow: &config::Allow| match &allow.users {
+            None => true,
+            Some(patterns) => patterns.iter().any(|p| p.matches(user)),
+        };
+        self.entries(app, Action::Messages).any(fits)
+    }
+
     fn entries<'a>(&'a self, app: &'a AppId, action: Action) -> impl Iterator<Item = &'a config::Allow> {
         self.allow.iter().filter(move |a| a.actions.contains(&action) && a.app.as_ref().is_none_or(|id| id == app))
     }

@@ -184,12 +184,7 @@ impl Route {
     /// What a client must be allowed to do for it.
     #[must_use]
     pub fn action(&self) -> Action {
-        match self.kind {
-            Kind::Events { .. } | Kind::Settle { .. } => Action::Events,
-            Kind::HistoryQuery | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } => Action::History,
-            Kind::Count { .. } => Action::Count,
-            Kind::Message { .. } => Action::Messages,
-        }
+        self.kind.action()
     }
 
     /// Its name in metrics and logs.
@@ -243,6 +238,19 @@ impl Route {
         match &self.kind {
             Kind::Message { user, .. } if !grant.sends_as(&self.app, user) => Err(Refusal::Forbidden),
             _ => Ok(app),
+        }
+    }
+}
+
+impl Kind {
+    /// What a client must be allowed to do for it.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Events { .. } | Self::Settle { .. } => Action::Events,
+            Self::HistoryQuery | Self::HistoryFetch { .. } | Self::HistoryStream { .. } => Action::History,
+            Self::Count { .. } => Action::Count,
+            Self::Message { .. } => Action::Messages,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::config;
 use crate::flow::trail::Trail;
 use crate::gateway::{Gateway, Live};
 use crate::order::Payer;
+use crate::proof::{Basis, Evidence, Life, Proof};
 use crate::refusal::Refusal;
 use crate::route::Kind;
 
@@ -41,12 +42,23 @@ pub struct Asked<'a> {
     pub payer: Payer,
     /// What is known of it.
     pub trail: &'a mut Trail,
+    basis: Basis,
+    seen: Seen,
     /// Made of an [`Admitted`], and of nothing else.
-    _admitted: Proof,
+    _admitted: WasAdmitted,
 }
 
 /// That there was an [`Admitted`].
-struct Proof;
+struct WasAdmitted;
+
+/// When a request was let in, and for how long that is good.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// The generation of what is in force, read before that was.
+    pub generation: u64,
+    /// How long what let it in is good by itself.
+    pub life: Life,
+}
 
 impl<'a> Asked<'a> {
     /// What is asked, and by whom.
@@ -56,11 +68,23 @@ impl<'a> Asked<'a> {
         live: &'a Live,
         head: &'a Parts,
         body: Incoming,
-        admitted: Admitted,
+        (admitted, evidence, seen): (Admitted, Evidence, Seen),
         trail: &'a mut Trail,
     ) -> (Kind, Self) {
         let (kind, app, payer) = admitted.into_parts();
-        (kind, Self { gateway, live, head, body, app, payer, trail, _admitted: Proof })
+        let user = match &kind {
+            Kind::Message { user, .. } => Some(user.as_str().into()),
+            _ => None,
+        };
+        let (client, app_id) = (payer.client.clone(), app.id.clone());
+        let basis = Basis { client, evidence, app: app_id, action: kind.action(), user };
+        (kind, Self { gateway, live, head, body, app, payer, trail, basis, seen, _admitted: WasAdmitted })
+    }
+
+    /// What let it in, for what goes on for long to rest on.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.gateway.proofs.enter(self.basis.clone(), self.seen.generation, self.seen.life)
     }
 }
 

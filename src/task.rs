@@ -35,6 +35,8 @@ pub enum Kind {
     Resolver,
     /// Watches files and signals. Panic: stop the gateway. Stop: at once.
     Reload,
+    /// Judges anew what proved those who have something under way. Panic: stop the gateway. Stop: at once.
+    Judge,
     /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
     KeyKeeper,
     /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
@@ -45,8 +47,16 @@ pub enum Kind {
 
 impl Kind {
     fn is_vital(self) -> bool {
-        let vital =
-            [Self::Accept, Self::Poller, Self::StoreWriter, Self::Sequencer, Self::Leases, Self::Reload, Self::Webhook];
+        let vital = [
+            Self::Accept,
+            Self::Poller,
+            Self::StoreWriter,
+            Self::Sequencer,
+            Self::Leases,
+            Self::Reload,
+            Self::Judge,
+            Self::Webhook,
+        ];
         vital.contains(&self)
     }
 }

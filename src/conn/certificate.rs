@@ -8,6 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use rustls::pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::clock::UnixMillis;
@@ -24,6 +25,9 @@ pub struct PeerCertificate {
     names: Result<Names, BadNames>,
     /// Seconds since 1970; the certificate is good through this second.
     not_after: i64,
+    digests: Digests,
+    issuer: Vec<u8>,
+    serial: Vec<u8>,
     verdict: Mutex<Option<Verdict>>,
 }
 
@@ -36,6 +40,26 @@ pub struct Names {
     pub dns: Vec<String>,
 }
 
+/// Of what a caller sent.
+#[derive(Clone, Copy, Debug)]
+struct Digests {
+    /// All of it.
+    chain: [u8; 32],
+    /// All but its own certificate, and who signed that.
+    above: [u8; 32],
+    /// The first of those above that runs out, in seconds since 1970.
+    above_until: Option<i64>,
+}
+
+/// Why a certificate that was taken is taken no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// Its time is over, or that of something that it rests on.
+    Expired,
+    /// It was revoked, or is trusted no more.
+    Refused,
+}
+
 /// What was last found when the chain was held against what is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -43,8 +67,10 @@ pub struct Verdict {
     pub epoch: u64,
     /// When.
     pub at: UnixMillis,
-    /// Whether the caller may still show it.
-    pub good: bool,
+    /// Why the caller may show it no more, if it may not.
+    pub lapse: Option<Lapse>,
+    /// Which authorities a path was found to, the last time that one was looked for and found.
+    pub path: Option<[u8; 32]>,
 }
 
 /// Why a certificate cannot be used to call.
@@ -92,7 +118,9 @@ impl PeerCertificate {
         let has_key_usage = usage(&leaf)?;
         let not_after = leaf.validity().not_after.timestamp();
         let names = names(&leaf, has_key_usage);
-        Ok(Self { chain, names, not_after, verdict: Mutex::new(None) })
+        let (issuer, serial) = (leaf.issuer().as_raw().to_vec(), leaf.raw_serial().to_vec());
+        let digests = Digests::of(&chain, &issuer);
+        Ok(Self { chain, names, not_after, digests, issuer, serial, verdict: Mutex::new(None) })
     }
 
     /// Whether a certificate may be used to call at all, whomever it names.
@@ -122,6 +150,42 @@ impl PeerCertificate {
         &self.chain
     }
 
+    /// Tells it, with those that came with it, from others.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digests.chain
+    }
+
+    /// Tells who signed it, and those that came with it, from others.
+    #[must_use]
+    pub fn above(&self) -> &[u8; 32] {
+        &self.digests.above
+    }
+
+    /// When the first of those that came with it runs out, in seconds since 1970.
+    #[must_use]
+    pub fn above_until(&self) -> Option<i64> {
+        self.digests.above_until
+    }
+
+    /// The last second at which it is good.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// Who signed it, as it is written in it.
+    #[must_use]
+    pub fn issuer(&self) -> &[u8] {
+        &self.issuer
+    }
+
+    /// Its number, by which its authority revokes it.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
     /// The names in it.
     ///
     /// # Errors
@@ -145,6 +209,24 @@ impl PeerCertificate {
     /// Keeps what was found of it.
     pub fn judged(&self, verdict: Verdict) {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    }
+}
+
+impl Digests {
+    fn of(chain: &[CertificateDer<'static>], issuer: &[u8]) -> Self {
+        let (mut whole, mut above) = (Sha256::new(), Sha256::new());
+        let mut above_until = None;
+        above.update(issuer);
+        for (place, der) in chain.iter().enumerate() {
+            let digest = Sha256::digest(der);
+            whole.update(digest);
+            if place > 0 {
+                above.update(digest);
+                let until = parse(der).map(|it| it.validity().not_after.timestamp()).ok();
+                above_until = above_until.into_iter().chain(until).min();
+            }
+        }
+        Self { chain: whole.finalize().into(), above: above.finalize().into(), above_until }
     }
 }
 

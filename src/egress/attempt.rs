@@ -69,12 +69,16 @@ impl Inner {
 
             // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
             // seat goes back unused.
-            desk.credential.clear(order.deadline).await.map_err(denied)?;
-            let Some(seat) = self.seat(order, line, costs).await? else {
+            unless_withdrawn(order, desk.credential.clear(order.deadline)).await?.map_err(denied)?;
+            let Some(seat) = unless_withdrawn(order, self.seat(order, line, costs)).await?? else {
                 // A reload is about to put another bucket in this one's place.
                 tokio::task::yield_now().await;
                 continue;
             };
+            // What was withdrawn in the moment in which the seat came gives it back.
+            if let Some(proof) = &order.proof {
+                proof.goes_on().await?;
+            }
             let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
             let Some(ticket) = region.place.enter(endpoint) else { continue };
             let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
@@ -94,7 +98,7 @@ impl Inner {
             let may = |reason: Reason| desk.may_send_again(reason, &order.payer.client, self.clock.now());
             match tries.after(outcome, (safety, self.clock.now(), order.deadline), elsewhere, may) {
                 Next::Again(pause) if pause.is_zero() => {}
-                Next::Again(pause) => tokio::time::sleep(pause).await,
+                Next::Again(pause) => unless_withdrawn(order, tokio::time::sleep(pause)).await?,
                 Next::Done(result) => return result,
             }
         }
@@ -255,6 +259,16 @@ fn said_by(outcome: &Outcome) -> Verdict {
         Outcome::Answered(_) | Outcome::OverLimit | Outcome::Unauthorized => Verdict::Well,
         Outcome::Failed(Failure::Lost { .. } | Failure::TimedOut { .. }) => Verdict::Failed,
         Outcome::Failed(_) => Verdict::Well,
+    }
+}
+
+/// Waits, as long as the order's caller may ask for what it ordered.
+async fn unless_withdrawn<T>(order: &Order, wait: impl Future<Output = T>) -> Result<T, Failure> {
+    let Some(proof) = &order.proof else { return Ok(wait.await) };
+    tokio::select! {
+        biased;
+        how = proof.withdrawn() => Err(how.into()),
+        done = wait => Ok(done),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - One look-up-or-insert under one lock: identical requests of one app share one job, however they race.
 //! - A job whose last caller left is dropped, unless a handle to it was given out (a promise); then it goes on to its
-//!   end, bounded by a total time. While the gateway stops, only callers keep a job alive.
+//!   end, bounded by a total time, unless what let in all who have one was withdrawn. While the gateway stops, only callers keep a job alive.
 //! - Every job publishes an outcome exactly once, also when it panics or is forced to end.
 //! - No client can begin all the jobs there may be: see [`share`].
 //! - A job can be found by its number until its outcome is kept elsewhere: there is no gap between.
@@ -21,11 +21,15 @@ use super::Error;
 use super::query::Query;
 use crate::egress::{Costs, Failure};
 use crate::names::{AppId, ClientName};
+use crate::proof::Proof;
 use crate::share;
 use crate::vendor::history::Filter;
 
 /// Most jobs at a time.
 const JOBS_MAX: usize = 1024;
+
+/// So many proofs are remembered of those who were promised one job's result; then the newest stand for the others.
+const PROMISED_MAX: usize = 256;
 
 /// What is wanted of the vendor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +123,8 @@ struct Entry {
     job: Arc<Job>,
     by: ClientName,
     callers: usize,
-    promised: bool,
+    /// What let those in who were promised its result.
+    promised: Vec<Proof>,
 }
 
 impl Table {
@@ -137,9 +142,9 @@ impl Table {
     }
 
     fn abandon_if_unwanted(&mut self, number: u64) {
-        let unwanted = |entry: &Entry| entry.callers == 0 && (!entry.promised || self.stopping);
         if let Some(entry) = self.jobs.get(&number)
-            && unwanted(entry)
+            && entry.callers == 0
+            && (self.stopping || entry.promised.iter().all(Proof::is_withdrawn))
         {
             entry.job.abandoned.cancel();
             self.remove(number);
@@ -194,7 +199,7 @@ impl Jobs {
             handles: Mutex::default(),
         });
         table.newest.insert(key, job.number);
-        let entry = Entry { job: Arc::clone(&job), by: client.clone(), callers: 1, promised: false };
+        let entry = Entry { job: Arc::clone(&job), by: client.clone(), callers: 1, promised: Vec::new() };
         table.jobs.insert(job.number, entry);
         drop(table);
         let caller = Caller { jobs: self.clone(), job: Arc::clone(&job) };
@@ -204,6 +209,16 @@ impl Jobs {
     /// The job of that number, while it is under way.
     pub(super) fn find(&self, number: u64) -> Option<Arc<Job>> {
         self.table().jobs.get(&number).map(|entry| Arc::clone(&entry.job))
+    }
+
+    /// What let callers in was judged anew: jobs that are wanted by none who may ask end now.
+    pub(super) fn review(&self) {
+        let mut table = self.table();
+        let promised = table.jobs.iter().filter(|(_, entry)| !entry.promised.is_empty());
+        let numbers: Vec<_> = promised.map(|(number, _)| *number).collect();
+        for number in numbers {
+            table.abandon_if_unwanted(number);
+        }
     }
 
     /// The gateway stops: jobs that nobody waits for end now, the others when their callers have left.
@@ -237,11 +252,16 @@ impl Caller {
         published.ok()?.as_ref().map(|(_, outcome)| outcome.clone())
     }
 
-    /// Lets the job go on to its end without callers.
-    pub(super) fn promise(&self) {
+    /// Lets the job go on to its end without callers, as long as this is not withdrawn.
+    pub(super) fn promise(&self, proof: &Proof) {
         let mut table = self.jobs.table();
-        if let Some(entry) = table.jobs.get_mut(&self.job.number) {
-            entry.promised = true;
+        if let Some(entry) = table.jobs.get_mut(&self.job.number)
+            && !entry.promised.contains(proof)
+        {
+            if entry.promised.len() >= PROMISED_MAX {
+                entry.promised.swap_remove(0);
+            }
+            entry.promised.push(proof.clone());
         }
         drop(table);
         self.job.extend(self.job.end);

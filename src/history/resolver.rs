@@ -26,6 +26,7 @@ use crate::egress::{Failed, Failure, Reply};
 use crate::metrics::{AppLabels, Metrics};
 use crate::names::{AppId, RegionName};
 use crate::order::{Operation, Order, Payer, Safety};
+use crate::proof::Proof;
 use crate::vendor::Vendor;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
 
@@ -49,6 +50,8 @@ pub(super) struct Resolver {
     pub(super) app: AppId,
     pub(super) vendor: Vendor,
     pub(super) payer: Payer,
+    /// What let in the one whom alone it works for.
+    pub(super) proof: Option<Proof>,
     pub(super) patience: Patience,
     pub(super) tally: Tally,
 }
@@ -230,6 +233,7 @@ impl Resolver {
             app: self.app.clone(),
             operation: operation.clone(),
             payer: self.payer.clone(),
+            proof: self.proof.clone(),
             deadline,
             region: region.cloned(),
             headers: headers(operation),

@@ -62,6 +62,7 @@ fn rest(why: &Error) -> Option<Duration> {
             | Failure::CredentialUnavailable(_)
             | Failure::CredentialRefused
             | Failure::TooLarge
+            | Failure::Unproven(_)
             | Failure::NoSuchApp
             | Failure::Stopping => None,
         },

@@ -13,16 +13,15 @@
 //! Invariants:
 //! - The pager runs in a task of its own, so that what is under way at the vendor ends, and gives its seats back, while
 //!   the reader takes nothing; but it asks for more only when what it has was taken. A reader that leaves ends it.
-//! - A stream waits for the quota, in line with everybody; it ends when the vendor stalls, or the gateway stops.
+//! - A stream waits for the quota, in line with everybody; it ends when the vendor stalls, when the gateway stops, and when
+//!   what let its reader in has expired or was withdrawn: then nothing more is asked, and nothing that lies ready is given.
 //! - It holds none of the places of [`super::jobs`]; how many there are is bounded by [`super::streams`].
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +36,7 @@ use super::{Error, History, Terms, query, render};
 use crate::egress::Failure;
 use crate::metrics::{AppLabels, StreamEndLabels};
 use crate::names::AppId;
+use crate::proof::Proof;
 use crate::task::Kind;
 
 /// After so long without a line the last cursor is given again: the reader, and what is between, see that it lives.
@@ -46,7 +46,12 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub enum Part {
     /// Whole lines, in pieces.
-    Lines(Vec<Bytes>),
+    Lines {
+        /// The text.
+        pieces: Vec<Bytes>,
+        /// Where to go on after them.
+        cursor: String,
+    },
     /// It broke: there is nothing after this.
     Broken {
         /// Why.
@@ -61,16 +66,34 @@ pub enum Part {
 pub struct Messages {
     first: Option<Part>,
     parts: mpsc::Receiver<Part>,
+    proof: Proof,
+    /// Where to go on after what was given.
+    cursor: String,
+    is_over: bool,
 }
 
-impl Stream for Messages {
-    type Item = Part;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Part>> {
-        match self.first.take() {
-            Some(part) => Poll::Ready(Some(part)),
-            None => self.parts.poll_recv(cx),
+impl Messages {
+    /// The next part; `None` after the last. What lies ready is given only if what let the caller in still stands.
+    pub async fn next(&mut self) -> Option<Part> {
+        if self.is_over {
+            return None;
         }
+        let part = match self.first.take() {
+            Some(part) => part,
+            None => self.parts.recv().await?,
+        };
+        let Part::Lines { pieces, cursor } = part else {
+            self.is_over = true;
+            return Some(part);
+        };
+        if let Err(how) = self.proof.stands().await {
+            self.is_over = true;
+            self.parts.close();
+            let cursor = std::mem::take(&mut self.cursor);
+            return Some(Part::Broken { error: Failure::from(how).into(), cursor });
+        }
+        self.cursor.clone_from(&cursor);
+        Some(Part::Lines { pieces, cursor })
     }
 }
 
@@ -101,6 +124,7 @@ impl History {
             app: app.clone(),
             vendor,
             payer: terms.payer,
+            proof: Some(terms.proof.clone()),
             patience: Patience::Stream { stall: settings.deadline },
             tally: Tally::default(),
         };
@@ -114,18 +138,22 @@ impl History {
             question,
             sender,
             draining,
+            proof: terms.proof.clone(),
             messages: 0,
             cursor: String::new(),
             _place: place,
         };
+        let cursor = writer.place().unwrap_or_default();
         inner.tasks.spawn(Kind::Resolver, writer.work());
-        match timeout_at(terms.deadline, parts.recv()).await {
-            Ok(Some(Part::Broken { error, .. })) => Err(error),
+        let first = match timeout_at(terms.deadline, parts.recv()).await {
+            Ok(Some(Part::Broken { error, .. })) => return Err(error),
             // Its task was forced to end.
-            Ok(None) => Err(Failure::Stopping.into()),
-            Ok(first) => Ok(Messages { first, parts }),
-            Err(_) => Ok(Messages { first: None, parts }),
-        }
+            Ok(None) => return Err(Failure::Stopping.into()),
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        terms.proof.stands().await.map_err(Failure::from)?;
+        Ok(Messages { first, parts, proof: terms.proof, cursor, is_over: false })
     }
 }
 
@@ -137,6 +165,7 @@ struct Writer {
     question: Question,
     sender: mpsc::Sender<Part>,
     draining: CancellationToken,
+    proof: Proof,
     /// How many were given.
     messages: u64,
     /// The last that was given, or is to be.
@@ -144,29 +173,35 @@ struct Writer {
     _place: Place,
 }
 
-/// The reader left.
-struct Left;
+/// Why nothing more is given.
+enum Left {
+    /// The reader left.
+    Reader,
+    /// What let it in stands no more, and a part lies ready: in the place of that the reader is told so.
+    Ended,
+}
 
 impl Writer {
     async fn work(mut self) {
         self.cursor = self.place().unwrap_or_default();
-        let end = match self.give_all().await {
+        let ended = self.give_all().await;
+        let Self { pager, history, app, sender, cursor, .. } = self;
+        let (metrics, labels) = (&history.0.metrics, AppLabels { app: app.to_string() });
+        metrics.history_stream_repairs.get_or_create(&labels).inc_by(pager.repairs());
+        // Nothing more is asked for.
+        drop(pager);
+        let end = match ended {
             Ok(Ok(())) => "complete",
             Ok(Err(error)) => {
-                let cursor = std::mem::take(&mut self.cursor);
-                tracing::debug!(app = %self.app, why = %error, "a history stream broke");
-                let _ = self.give(Part::Broken { error, cursor }).await;
+                tracing::debug!(%app, why = %error, "a history stream broke");
+                // A reader that left needs no reason.
+                let _ = sender.send(Part::Broken { error, cursor }).await;
                 "broken"
             }
-            Err(Left) => "left",
+            Err(Left::Reader) => "left",
+            Err(Left::Ended) => "broken",
         };
-        let metrics = &self.history.0.metrics;
-        let labels = StreamEndLabels { app: self.app.to_string(), end: end.into() };
-        metrics.history_streams.get_or_create(&labels).inc();
-        metrics
-            .history_stream_repairs
-            .get_or_create(&AppLabels { app: self.app.to_string() })
-            .inc_by(self.pager.repairs());
+        metrics.history_streams.get_or_create(&StreamEndLabels { app: app.to_string(), end: end.into() }).inc();
     }
 
     async fn give_all(&mut self) -> Result<Result<(), Error>, Left> {
@@ -177,7 +212,7 @@ impl Writer {
                 Ok(Some(messages)) => messages,
                 Ok(None) => {
                     let line = render::end_line(self.messages, &self.cursor);
-                    self.give(Part::Lines(vec![line])).await?;
+                    self.give(Part::Lines { pieces: vec![line], cursor: self.cursor.clone() }).await?;
                     return Ok(Ok(()));
                 }
                 Err(error) => return Ok(Err(error)),
@@ -188,7 +223,7 @@ impl Writer {
             let lines = render::lines(&messages, place.as_deref());
             // Where no cursor can be given the last one stays good.
             self.cursor = place.unwrap_or_else(|| std::mem::take(&mut self.cursor));
-            self.give(Part::Lines(lines)).await?;
+            self.give(Part::Lines { pieces: lines, cursor: self.cursor.clone() }).await?;
         }
     }
 
@@ -199,13 +234,15 @@ impl Writer {
         loop {
             tokio::select! {
                 biased;
-                () = self.sender.closed() => return Err(Left),
+                () = self.sender.closed() => return Err(Left::Reader),
+                how = self.proof.ended() => return Ok(Err(Failure::from(how).into())),
                 () = self.draining.cancelled() => return Ok(Err(Failure::Stopping.into())),
                 () = stopping.cancelled() => return Ok(Err(Failure::Stopping.into())),
                 next = &mut next => return Ok(next),
                 () = sleep(HEARTBEAT) => {
                     // A reader that has not taken the last part needs no sign of life.
-                    let _ = self.sender.try_send(Part::Lines(vec![render::cursor_line(&self.cursor)]));
+                    let pieces = vec![render::cursor_line(&self.cursor)];
+                    let _ = self.sender.try_send(Part::Lines { pieces, cursor: self.cursor.clone() });
                 }
             }
         }
@@ -219,8 +256,9 @@ impl Writer {
         };
         tokio::select! {
             biased;
-            room = self.sender.reserve() => room.map(|room| room.send(part)).map_err(|_| Left),
-            () = settle => Err(Left),
+            room = self.sender.reserve() => room.map(|room| room.send(part)).map_err(|_| Left::Reader),
+            _ = self.proof.ended() => Err(Left::Ended),
+            () = settle => Err(Left::Reader),
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use self::scripted::{Act, Scripted};
 use super::*;
 use crate::config::{Credential, Quota};
-use crate::names::ClientName;
+use crate::names::{Action, ClientName};
 use crate::secret::SecretSource;
 
 /// The wall clock when a test begins, in seconds; all messages are long before it.
@@ -76,7 +76,8 @@ fn a1() -> AppId {
 fn terms(client: &str, seconds: u64) -> Terms {
     let payer = Payer { client: ClientName::parse(client).unwrap(), weight: 1 };
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    Terms { payer, deadline, fresh: false, respond_async: false }
+    let proof = Proof::unending(Clock::anchored(SystemTime::UNIX_EPOCH), payer.client.clone(), a1(), Action::History);
+    Terms { payer, proof, deadline, fresh: false, respond_async: false }
 }
 
 fn body(limit: usize, end: u64) -> String {

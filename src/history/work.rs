@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::jobs::{Ask, Caller, Came, Job, Key, Outcome, Product, Runner};
 use super::pager::Pager;
@@ -23,6 +23,7 @@ use crate::egress::{Costs, Failure};
 use crate::metrics::{AppLabels, CacheLabels};
 use crate::names::AppId;
 use crate::order::Payer;
+use crate::proof::Proof;
 use crate::task::Kind;
 use crate::vendor::Vendor;
 
@@ -84,6 +85,7 @@ impl History {
             app: job.key.app.clone(),
             vendor,
             payer,
+            proof: None,
             patience: Patience::Callers { deadline: job.deadline(), stuck: job.stuck.clone() },
             tally: Tally::default(),
         });
@@ -149,17 +151,27 @@ impl Source {
         }
     }
 
-    pub(super) async fn outcome(&self, deadline: Instant) -> Option<Outcome> {
-        match self {
+    /// How it ended; `None` when the caller's deadline came first.
+    ///
+    /// # Errors
+    /// When what let the caller in was withdrawn first: it leaves, and is given nothing.
+    pub(super) async fn outcome(&self, terms: &Terms) -> Result<Option<Outcome>, Error> {
+        let outcome = match self {
             Self::Kept(job) => job.outcome().map(|(_, outcome)| outcome),
-            Self::Shared(caller) | Self::Own(caller) => caller.wait(deadline).await,
-        }
+            Self::Shared(caller) | Self::Own(caller) => tokio::select! {
+                biased;
+                how = terms.proof.withdrawn() => return Err(Failure::from(how).into()),
+                outcome = caller.wait(terms.deadline) => outcome,
+            },
+        };
+        terms.proof.goes_on().await.map_err(Failure::from)?;
+        Ok(outcome)
     }
 
-    pub(super) fn promise(&self) {
+    pub(super) fn promise(&self, proof: &Proof) {
         match self {
             Self::Kept(_) => {}
-            Self::Shared(caller) | Self::Own(caller) => caller.promise(),
+            Self::Shared(caller) | Self::Own(caller) => caller.promise(proof),
         }
     }
 

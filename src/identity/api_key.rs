@@ -12,6 +12,7 @@ use super::Shown;
 use super::credential::Credential;
 use crate::config;
 use crate::names::ClientName;
+use crate::proof::By;
 
 /// All clients' keys.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl ApiKeys {
             Credential::Pair(pair) => {
                 let Some((name, key)) = pair.split_once(':') else { return Shown::Wrong };
                 match self.known(key) {
-                    Shown::Known(known) if known.as_str() == name => Shown::Known(known),
+                    Shown::Known(known, by) if known.as_str() == name => Shown::Known(known, by),
                     _ => Shown::Wrong,
                 }
             }
@@ -48,9 +49,13 @@ impl ApiKeys {
 
     fn known(&self, key: &str) -> Shown<'_> {
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        let candidates = self.by_prefix.get(&prefix(&digest)).map_or(&[][..], Vec::as_slice);
-        let found = candidates.iter().find(|(known, _)| bool::from(known.ct_eq(&digest)));
-        found.map_or(Shown::Wrong, |(_, name)| Shown::Known(name))
+        self.owner(&digest).map_or(Shown::Wrong, |name| Shown::Known(name, By::Key(digest)))
+    }
+
+    /// Whose key has this digest.
+    pub(super) fn owner(&self, digest: &[u8; 32]) -> Option<&ClientName> {
+        let candidates = self.by_prefix.get(&prefix(digest)).map_or(&[][..], Vec::as_slice);
+        candidates.iter().find(|(known, _)| bool::from(known.ct_eq(digest))).map(|(_, name)| name)
     }
 }
 
@@ -83,7 +88,7 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         match keys().identify(&Credential::of(&headers)) {
-            Shown::Known(name) => name.to_string(),
+            Shown::Known(name, _) => name.to_string(),
             other => format!("{other:?}"),
         }
     }

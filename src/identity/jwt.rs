@@ -35,6 +35,7 @@ use crate::jwks::set::{Found, KeySet};
 use crate::jwks::{Asked, Keys};
 use crate::metrics::{Metrics, OutcomeLabels};
 use crate::names::ClientName;
+use crate::proof::{self, By, Token};
 use crate::refusal::Refusal;
 use claims::{Expected, Life};
 use compact::{Compact, Header};
@@ -136,7 +137,7 @@ impl Tokens {
     /// [`Refusal::Unavailable`] when the issuer's keys are not known.
     pub(super) async fn identify(&self, token: &str, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
         let (outcome, answer) = match self.verify(token, now).await {
-            Ok((name, how)) => (how, Ok(Shown::Known(name))),
+            Ok((name, token, how)) => (how, Ok(Shown::Known(name, By::Token(token)))),
             Err(fault @ Fault::NoKeys) => {
                 let why = "the keys of the token issuer are not known now";
                 (fault.as_str(), Err(Refusal::Unavailable(why.into())))
@@ -150,16 +151,16 @@ impl Tokens {
         answer
     }
 
-    async fn verify(&self, token: &str, now: UnixMillis) -> Result<(&ClientName, &'static str), Fault> {
+    async fn verify(&self, token: &str, now: UnixMillis) -> Result<(&ClientName, Arc<Token>, &'static str), Fault> {
         if token.len() > MAX_TOKEN {
             return Err(Fault::TooLong);
         }
         let digest = Digest::of(token);
         if let Some(set) = self.keys.current()
-            && let Some((subject, life)) = self.seen.find(&digest, &set)
+            && let Some((token, life)) = self.seen.find(&digest, &set)
         {
             self.expected.check_life(&life, now)?;
-            return self.client(&subject).map(|name| (name, "seen"));
+            return self.client(&token.subject).map(|name| (name, token, "seen"));
         }
         let parts = Compact::parse(token)?;
         let header = parts.header()?;
@@ -167,32 +168,66 @@ impl Tokens {
         // Before the key is looked for: what would not be believed anyway does not make us ask the issuer.
         let claims = parts.claims()?;
         self.expected.check(&claims, now)?;
-        let set = self.check_signature(&parts, &header, *algorithm).await?;
+        let (set, key) = self.check_signature(&parts, &header, *algorithm).await?;
         let name = self.client(&claims.sub)?;
-        self.seen.remember(digest, &set, &claims.sub, Life::of(&claims));
-        Ok((name, "verified"))
+        let life = Life::of(&claims);
+        let token = Arc::new(Token {
+            digest: digest.bytes(),
+            issuer: self.expected.issuer.as_str().into(),
+            audience: self.expected.audience_of(&claims).map(Into::into).collect(),
+            subject: claims.sub.as_str().into(),
+            algorithm: algorithm.as_str(),
+            key,
+            expires: life.end(),
+        });
+        self.seen.remember(digest, &set, token.clone(), life);
+        Ok((name, token, "verified"))
+    }
+
+    /// Whether a token that was believed would still be, its time aside. `None`: that cannot be known now.
+    pub(super) fn still_believes(&self, token: &Token, client: &ClientName) -> Option<bool> {
+        let is_expected = *token.issuer == *self.expected.issuer
+            && token.audience.iter().any(|aud| self.expected.audience.iter().any(|ours| **ours == **aud))
+            && self.algorithms.iter().any(|alg| alg.as_str() == token.algorithm)
+            && self.subjects.get(&*token.subject) == Some(client);
+        if !is_expected {
+            return Some(false);
+        }
+        self.keys.current().map(|set| set.holds(&token.key, token.algorithm))
+    }
+
+    /// How long a token is good by itself.
+    pub(super) fn life(&self, token: &Token) -> proof::Life {
+        let leeway = u64::try_from(self.expected.leeway.as_millis()).unwrap_or(u64::MAX);
+        proof::Life::until(UnixMillis(token.expires.0.saturating_add(leeway)))
+    }
+
+    /// Whether the issuer's keys are known now.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.current().is_some()
     }
 
     fn client(&self, subject: &str) -> Result<&ClientName, Fault> {
         self.subjects.get(subject).ok_or(Fault::UnknownSubject)
     }
 
-    /// The set whose key signed it.
+    /// The set whose key signed it, and that key.
     async fn check_signature(
         &self,
         parts: &Compact<'_>,
         header: &Header,
         algorithm: JwtAlgorithm,
-    ) -> Result<Arc<KeySet>, Fault> {
+    ) -> Result<(Arc<KeySet>, [u8; 32]), Fault> {
         let try_with = |set: Option<Arc<KeySet>>| {
             let set = set.ok_or(Fault::NoKeys)?;
-            match set.find(header.kid.as_deref(), algorithm) {
-                Found::One(key) => {
+            let digest = match set.find(header.kid.as_deref(), algorithm) {
+                Found::One(key, digest) => {
                     key.verify_sig(parts.signed(), parts.signature()).map_err(|_| Fault::Signature)?;
+                    digest
                 }
                 Found::Nothing | Found::Several => return Err(Fault::UnknownKey),
-            }
-            Ok(set)
+            };
+            Ok((set, digest))
         };
         let first = try_with(self.keys.current());
         match first {

@@ -15,6 +15,7 @@ use super::Shown;
 use crate::config;
 use crate::conn::PeerCertificate;
 use crate::names::{ClientName, SpiffeId};
+use crate::proof::By;
 
 /// All names of clients' certificates.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Certificates {
         let mut found = by_spiffe_id.chain(by_dns_name);
         let first = found.next();
         match first {
-            Some(name) if found.all(|other| other == name) => Shown::Known(name),
+            Some(name) if found.all(|other| other == name) => Shown::Known(name, By::Certificate),
             _ => {
                 let why = if first.is_some() { "it names two clients" } else { "no client has such a name" };
                 tracing::debug!(?names, why, "a caller's certificate names nobody");

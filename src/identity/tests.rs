@@ -51,7 +51,7 @@ fn identity(anonymous: Option<&str>) -> (Identity, Authority) {
 
 fn conn(certificate: Option<PeerCertificate>) -> Conn {
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
-    Conn::new(peer, None).with_tls(TlsFacts { speaks: None, certificate })
+    Conn::new(peer, None).with_tls(TlsFacts { speaks: None, certificate: certificate.map(Arc::new) })
 }
 
 fn headers(shown: Option<(HeaderName, &str)>) -> HeaderMap {

@@ -10,6 +10,7 @@ use super::Shown;
 use crate::config;
 use crate::conn::{Conn, Peer};
 use crate::names::ClientName;
+use crate::proof::By;
 
 /// All clients' users.
 #[derive(Debug)]
@@ -21,10 +22,17 @@ impl UnixPeers {
         Self(uids.collect())
     }
 
+    /// Whose user it is.
+    pub(super) fn owner(&self, uid: u32) -> Option<&ClientName> {
+        self.0.get(&uid)
+    }
+
     /// Who connected. Never [`Shown::Wrong`].
     pub(super) fn identify(&self, conn: &Conn) -> Shown<'_> {
         match conn.peer {
-            Peer::Unix { uid: Some(uid) } => self.0.get(&uid).map_or(Shown::Nothing, Shown::Known),
+            Peer::Unix { uid: Some(uid) } => {
+                self.owner(uid).map_or(Shown::Nothing, |name| Shown::Known(name, By::User(uid)))
+            }
             Peer::Unix { uid: None } | Peer::Tcp(_) => Shown::Nothing,
         }
     }

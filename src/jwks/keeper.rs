@@ -74,6 +74,7 @@ impl Keeper {
         self.count("ok");
         let confirmed = Some((self.keys.clock.now(), self.keys.clock.wall_ms()));
         let before = self.keys.held.load_full();
+        let was_known = self.keys.current().is_some();
         let set = match &before.set {
             // What was verified by these very keys stays verified.
             Some(same) if before.digest == fetched.digest => same.clone(),
@@ -91,7 +92,11 @@ impl Keeper {
             tracing::info!(failures = self.failures, "the issuer's keys can be fetched again");
         }
         self.failures = 0;
+        let is_same = was_known && before.set.as_ref().is_some_and(|same| Arc::ptr_eq(same, &set));
         self.keys.held.store(Arc::new(Held { set: Some(set), digest: fetched.digest, confirmed, fault: None }));
+        if !is_same {
+            self.keys.proofs.changed();
+        }
         let asked_for = fetched.max_age.map_or(self.refresh, |age| age.max(ASK_GAP));
         spread(self.refresh.min(asked_for))
     }

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::config::JwtAlgorithm;
 
@@ -28,13 +29,15 @@ pub struct KeySet {
 struct Key {
     kid: Option<String>,
     checks: Vec<(JwtAlgorithm, ParsedPublicKey)>,
+    /// Tells it from every other, one of the same name too.
+    digest: [u8; 32],
 }
 
 /// Which key a token means.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// This one.
-    One(&'a ParsedPublicKey),
+    /// This one, and its digest.
+    One(&'a ParsedPublicKey, [u8; 32]),
     /// None of the set.
     Nothing,
     /// More than one: the token has to say which, or the set has to give them different names.
@@ -104,12 +107,23 @@ impl KeySet {
     #[must_use]
     pub fn find(&self, kid: Option<&str>, algorithm: JwtAlgorithm) -> Found<'_> {
         let named = self.keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid);
-        let mut able = named.filter_map(|key| key.checks.iter().find(|(alg, _)| *alg == algorithm));
+        let able = |key: &'_ Key| key.checks.iter().any(|(alg, _)| *alg == algorithm);
+        let mut able = named.filter(|key| able(key));
         match (able.next(), able.next()) {
-            (Some((_, key)), None) => Found::One(key),
+            (Some(key), None) => match key.checks.iter().find(|(alg, _)| *alg == algorithm) {
+                Some((_, check)) => Found::One(check, key.digest),
+                None => Found::Nothing,
+            },
             (None, _) => Found::Nothing,
             (Some(_), Some(_)) => Found::Several,
         }
+    }
+
+    /// Whether a key that a token was checked by is still here, for that algorithm.
+    #[must_use]
+    pub fn holds(&self, digest: &[u8; 32], algorithm: &str) -> bool {
+        let checks = |key: &Key| key.checks.iter().any(|(alg, _)| alg.as_str() == algorithm);
+        self.keys.iter().any(|key| key.digest == *digest && checks(key))
     }
 
     /// How many keys can be used.
@@ -165,7 +179,13 @@ impl Key {
         if let Some(alg) = &raw.alg {
             checks.retain(|(can, _)| can.as_str() == alg || (alg == "Ed25519" && *can == JwtAlgorithm::EdDSA));
         }
-        (!checks.is_empty()).then_some(Self { kid: raw.kid, checks })
+        let mut digest = Sha256::new();
+        digest.update([u8::from(raw.kid.is_some())]);
+        let name = raw.kid.as_deref().unwrap_or_default();
+        digest.update(name.len().to_be_bytes());
+        digest.update(name);
+        digest.update(checks.first()?.1.as_ref());
+        Some(Self { kid: raw.kid, checks, digest: digest.finalize().into() })
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use super::*;
 
 fn keys() -> Keys {
-    Keys::new(Held::default(), Clock::anchored(SystemTime::UNIX_EPOCH))
+    let clock = Clock::anchored(SystemTime::UNIX_EPOCH);
+    Keys::new(Held::default(), Proofs::new(clock.clone()), clock)
 }
 
 fn begin(keys: &Keys) {

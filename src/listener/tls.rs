@@ -7,6 +7,7 @@
 //!   words what still comes is read away for a while. Otherwise the system would reset the connection and them with it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError, Error, HandshakeKind};
@@ -17,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::io::{LINGER, answer};
 use super::socket::Stream;
-use crate::conn::{Alpn, Conn, PeerCertificate, TlsFacts, Verdict};
+use crate::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
 use crate::metrics::OutcomeLabels;
 use crate::refusal::Refusal;
 use crate::tls::Tls;
@@ -119,10 +120,10 @@ async fn shake(tcp: TcpStream, tls: &Tls) -> Result<Shaken, (Fault, Option<TcpSt
     let certificate = match shown {
         None => None,
         Some(Ok(certificate)) if !resumed => {
-            certificate.judged(Verdict { epoch: live.trust.epoch(), at: began, good: true });
-            Some(certificate)
+            live.trust.took(&certificate, began);
+            Some(Arc::new(certificate))
         }
-        Some(Ok(certificate)) if live.trust.vouches_for(&certificate, began) => Some(certificate),
+        Some(Ok(certificate)) if live.trust.vouches_for(&certificate, began) => Some(Arc::new(certificate)),
         Some(_) => {
             stream.get_mut().1.send_close_notify();
             let _ = stream.flush().await;

@@ -3,6 +3,7 @@
 use crate::admission::Shed;
 use crate::egress::Failure;
 use crate::events::{AckError, ReadError};
+use crate::proof::Ended;
 use crate::refusal::Refusal;
 
 impl From<Failure> for Refusal {
@@ -19,6 +20,16 @@ impl From<Failure> for Refusal {
             Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
             // It was there when the request was granted: a reload took it away.
             Failure::NoSuchApp => Self::Forbidden,
+            Failure::Unproven(how) => how.into(),
+        }
+    }
+}
+
+impl From<Ended> for Refusal {
+    fn from(how: Ended) -> Self {
+        match how {
+            Ended::Expired | Ended::Withdrawn => Self::Unauthenticated,
+            Ended::Forbidden => Self::Forbidden,
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::headers::X_RTM_CURSOR;
 use crate::names::{Stream, Streams};
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::{Begin, EventsQuery, Form, Start};
@@ -68,6 +69,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Start::After(_), begun) => Place::After(begun.unwrap_or_default().of(stream)),
     };
+    let proof = asked.proof();
     let wait = query.wait.unwrap_or_default();
     let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
         lease: explicit.lease.unwrap_or(LEASE),
@@ -76,11 +78,11 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
     match (form, streams) {
         (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
             let (place, limit, filter) = (place(stream), query.limit, query.filter);
-            leased::open(asked, stream, Read { place, limit, wait, markers: true, filter, ack }).await
+            leased::open(asked, proof, stream, Read { place, limit, wait, markers: true, filter, ack }).await
         }
         (Form::Stream, _) => {
             let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
-            let mut served = sse::open(asked, feed, is_stored.then_some((name, query.last_event_id))).await?;
+            let mut served = sse::open(asked, proof, feed, is_stored.then_some((name, query.last_event_id))).await?;
             // A reader that is cut before the first event goes on from here.
             if let Some(marks) = begun {
                 name_cursor(&mut served.headers, &marks.text(streams));
@@ -90,7 +92,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
             let markers = form == Form::Native;
             let read = Read { place: place(stream), limit: query.limit, wait, markers, filter: query.filter, ack };
-            let delivery = wait_for(&asked, stream, read).await?;
+            let delivery = wait_for(&asked, &proof, stream, read).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, asked.trail.id()),
                 Form::Native | Form::Stream => native::body(&delivery),
@@ -99,7 +101,12 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Vendor | Form::Native, Streams::All) => {
             let mut feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
-            feed.fill(asked.gateway, wait).await.map_err(|failed| failed.why)?;
+            tokio::select! {
+                biased;
+                filled = feed.fill(asked.gateway, wait) => filled.map_err(|failed| failed.why)?,
+                how = proof.ended() => return Err(how.into()),
+            }
+            proof.stands().await?;
             let (body, receipts) = native::body_of_all(&mut feed, query.limit);
             Ok(served(body, &feed.marks().text(streams), receipts))
         }
@@ -143,16 +150,20 @@ async fn marks(asked: &Asked<'_>, streams: Streams, begin: Begin) -> Result<Mark
     Ok(marks)
 }
 
-async fn wait_for(asked: &Asked<'_>, stream: Stream, read: Read) -> Result<Delivery, Refusal> {
+async fn wait_for(asked: &Asked<'_>, proof: &Proof, stream: Stream, read: Read) -> Result<Delivery, Refusal> {
     let events = &asked.gateway.events;
     let at_once = Read { wait: Duration::ZERO, ..read.clone() };
     let stopping = asked.gateway.stopping.cancelled();
-    tokio::select! {
+    let delivery = tokio::select! {
         // Looked at in this order: what is there is given, also while stopping.
         biased;
-        delivery = events.read(&asked.app.id, stream, read) => Ok(delivery?),
-        () = stopping => Ok(events.read(&asked.app.id, stream, at_once).await?),
-    }
+        delivery = events.read(&asked.app.id, stream, read) => delivery?,
+        () = stopping => events.read(&asked.app.id, stream, at_once).await?,
+        how = proof.ended() => return Err(how.into()),
+    };
+    // What is not handed over is given back.
+    proof.stands().await?;
+    Ok(delivery)
 }
 
 /// The vendor's own body: `{"result":"success","request_id":"…","events":[…]}`, the events byte for byte.

@@ -46,6 +46,7 @@ pub async fn fetch(asked: Asked<'_>, handle: &str) -> Result<Served, Refusal> {
 pub(super) fn terms(asked: &Asked<'_>, prefer: &Prefer) -> Terms {
     Terms {
         payer: asked.payer.clone(),
+        proof: asked.proof(),
         deadline: asked.gateway.clock.now() + prefer.within(asked.app.history.deadline),
         fresh: headers::wants_fresh(&asked.head.headers),
         respond_async: prefer.respond_async,

@@ -28,6 +28,7 @@ pub async fn forward(
 ) -> Result<Served, Refusal> {
     let cap = asked.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
+    let proof = asked.proof();
     let body = read_body(asked.live, asked.body, asked.trail).await?;
     let message = Message { user, query, body };
     let order = Order {
@@ -36,6 +37,7 @@ pub async fn forward(
             Addressee::Peer => Operation::PeerMessage(message),
             Addressee::Channel => Operation::ChannelMessage(message),
         },
+        proof: Some(proof),
         payer: asked.payer,
         deadline: asked.gateway.clock.now() + prefer.within(cap),
         region: None,

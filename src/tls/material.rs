@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::revocation::Revocation;
+use super::revocation::{Lists, Revocation};
 use super::trust::Verifier;
 use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
 use crate::clock::Clock;
@@ -141,7 +141,7 @@ fn client_trust(
     provider: Arc<CryptoProvider>,
 ) -> Result<(ClientTrust, Option<i64>), TlsError> {
     if material.client_auth == ClientAuth::Off {
-        return Ok((ClientTrust::new(epoch, None), None));
+        return Ok((ClientTrust::new(epoch, None, [0; 32], Lists::default()), None));
     }
     let (Some(path), Some(pem)) = (&config.client_ca, &material.client_ca) else { return Err(TlsError::NoAuthority) };
     let authorities = certificates("client_ca", path, pem)?;
@@ -164,7 +164,7 @@ fn client_trust(
             RunOut::Tell => tracing::error!(%why, "certificates of its authority are refused until there is a new one"),
         }
     }
-    let ends = revocation.ends();
+    let (ends, lists) = (revocation.ends(), revocation.look_up());
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .with_crls(revocation.lists)
         .enforce_revocation_expiration();
@@ -172,7 +172,8 @@ fn client_trust(
         builder = builder.allow_unauthenticated();
     }
     let verifier = builder.build().map_err(|why| TlsError::Library(why.to_string()))?;
-    Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier)))), ends))
+    let authorities = Sha256::digest(pem).into();
+    Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, lists), ends))
 }
 
 fn server(

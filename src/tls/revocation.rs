@@ -9,11 +9,13 @@
 //!   spared by putting the one below it into `client_ca`.
 //! - A list that has run out counts for nothing: certificates of its authority are refused until there is a new one.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::error::X509Error;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::TlsError;
@@ -26,6 +28,61 @@ pub(super) struct Revocation {
     pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
     /// Of each, when it runs out in seconds since 1970, and its file.
     ends: Vec<(i64, PathBuf)>,
+}
+
+/// What the lists say, to be looked up by number.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// Of each authority that has one, as its name is written: the numbers, in order.
+    revoked: HashMap<Vec<u8>, Vec<u128>>,
+    /// When each runs out, in seconds since 1970.
+    ends: Vec<i64>,
+    /// A list that does not stand for all that its authority signed is not looked up.
+    has_parts: bool,
+}
+
+/// What the lists say of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// Its authority has a list, and it is not in it; or there are no lists at all.
+    Good,
+    /// It is in one.
+    Revoked,
+    /// It cannot be told by looking it up.
+    Nothing,
+}
+
+impl Lists {
+    pub(super) fn says(&self, issuer: &[u8], serial: &[u8]) -> Says {
+        if self.ends.is_empty() {
+            return Says::Good;
+        }
+        match self.revoked.get(issuer) {
+            None => Says::Nothing,
+            Some(_) if self.has_parts => Says::Nothing,
+            Some(revoked) => match revoked.binary_search(&number(serial)) {
+                Err(_) => Says::Good,
+                Ok(_) if significant(serial).len() <= size_of::<u128>() => Says::Revoked,
+                // Another may end with the same digits.
+                Ok(_) => Says::Nothing,
+            },
+        }
+    }
+
+    /// When each runs out, in seconds since 1970.
+    pub(super) fn ends(&self) -> impl Iterator<Item = i64> {
+        self.ends.iter().copied()
+    }
+}
+
+/// A serial number's last sixteen bytes; it has twenty at most (RFC 5280, 4.1.2.2).
+fn number(serial: &[u8]) -> u128 {
+    serial.iter().fold(0, |number, byte| (number << 8) | u128::from(*byte))
+}
+
+fn significant(serial: &[u8]) -> &[u8] {
+    let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+    &serial[zeros..]
 }
 
 impl Revocation {
@@ -60,6 +117,23 @@ impl Revocation {
     /// When the first list runs out.
     pub(super) fn ends(&self) -> Option<i64> {
         self.ends.iter().map(|(end, _)| *end).min()
+    }
+
+    /// What the lists say, by number.
+    pub(super) fn look_up(&self) -> Lists {
+        let mut all = Lists { ends: self.ends.iter().map(|(end, _)| *end).collect(), ..Lists::default() };
+        for der in &self.lists {
+            // Read before, so it can be read.
+            let Ok((_, list)) = CertificateRevocationList::from_der(der) else { continue };
+            all.has_parts |= list.extensions().iter().any(|it| it.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+            let issuer = list.issuer().as_raw().to_vec();
+            // Two lists of one authority: which of them counts is the TLS library's to say.
+            all.has_parts |= all.revoked.contains_key(&issuer);
+            let revoked = all.revoked.entry(issuer).or_default();
+            revoked.extend(list.iter_revoked_certificates().map(|it| number(it.raw_serial())));
+        }
+        all.revoked.values_mut().for_each(|revoked| revoked.sort_unstable());
+        all
     }
 
     /// Finds a list that has run out.

@@ -2,10 +2,13 @@
 //!
 //! Invariants: what the handshake would refuse now is no client now, whenever the connection was made: a certificate is
 //! held against what is in force whenever that changed, and once a minute because time passes (a certificate between,
-//! or a revocation list, runs out). In between a request costs two comparisons.
+//! or a revocation list, runs out). In between a request costs two comparisons. A path is looked for once for all
+//! certificates that one authority signed; when only revocation lists change, the others are looked up by their number,
+//! however long the lists are.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -13,8 +16,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::revocation::{Lists, Says};
 use crate::clock::UnixMillis;
-use crate::conn::{BadCertificate, PeerCertificate, Verdict};
+use crate::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
+use crate::proof::Life;
 
 /// How long a verdict stands while nothing changed.
 const STANDS: Duration = Duration::from_secs(60);
@@ -24,17 +29,24 @@ const STANDS: Duration = Duration::from_secs(60);
 pub struct ClientTrust {
     epoch: u64,
     verifier: Option<Arc<Verifier>>,
+    /// Tells these authorities from others.
+    authorities: [u8; 32],
+    lists: Lists,
+    above: Mutex<HashMap<[u8; 32], UnixMillis>>,
 }
 
+/// So many are remembered of what stands between certificates and the authorities.
+const ABOVE_MAX: usize = 4096;
+
 impl ClientTrust {
-    pub(super) fn new(epoch: u64, verifier: Option<Arc<Verifier>>) -> Self {
-        Self { epoch, verifier }
+    pub(super) fn new(epoch: u64, verifier: Option<Arc<Verifier>>, authorities: [u8; 32], lists: Lists) -> Self {
+        Self { epoch, verifier, authorities, lists, above: Mutex::default() }
     }
 
     /// Nobody's.
     #[must_use]
     pub fn nobody() -> Arc<Self> {
-        Arc::new(Self::new(0, None))
+        Arc::new(Self::new(0, None, [0; 32], Lists::default()))
     }
 
     /// Counts the changes of what is trusted.
@@ -50,28 +62,107 @@ impl ClientTrust {
     /// Whether the handshake would take this certificate now.
     #[must_use]
     pub fn vouches_for(&self, certificate: &PeerCertificate, now: UnixMillis) -> bool {
-        if certificate.has_expired(now) {
-            return false;
-        }
-        if let Some(verdict) = certificate.verdict()
-            && verdict.epoch == self.epoch
-            // A clock that was set back does not prolong a verdict.
-            && verdict.at <= now
-            && now.since(verdict.at) < STANDS
-        {
-            return verdict.good;
-        }
-        let good = self.verifies(certificate, now);
-        certificate.judged(Verdict { epoch: self.epoch, at: now, good });
-        good
+        self.judge(certificate, now).is_ok()
     }
 
-    fn verifies(&self, certificate: &PeerCertificate, now: UnixMillis) -> bool {
+    /// The same, with why not.
+    ///
+    /// # Errors
+    /// Why the handshake would not.
+    pub fn judge(&self, certificate: &PeerCertificate, now: UnixMillis) -> Result<(), Lapse> {
+        self.recall(certificate, now).unwrap_or_else(|| {
+            let found = self.find_path(certificate, now);
+            let path = found.is_ok().then_some(self.authorities);
+            certificate.judged(Verdict { epoch: self.epoch, at: now, lapse: found.err(), path });
+            if found.is_ok() {
+                self.remember_above(certificate, now);
+            }
+            found
+        })
+    }
+
+    /// A handshake took it at that time.
+    pub fn took(&self, certificate: &PeerCertificate, at: UnixMillis) {
+        certificate.judged(Verdict { epoch: self.epoch, at, lapse: None, path: Some(self.authorities) });
+        self.remember_above(certificate, at);
+    }
+
+    /// What can be said without looking for a path: what was found a moment ago; and, of a certificate that a path led to
+    /// from these very authorities, what the revocation lists say of its number, if what stands between was good under
+    /// these lists. `None`: a path must be looked for.
+    #[must_use]
+    pub fn recall(&self, certificate: &PeerCertificate, now: UnixMillis) -> Option<Result<(), Lapse>> {
+        if certificate.has_expired(now) {
+            return Some(Err(Lapse::Expired));
+        }
+        let verdict = certificate.verdict()?;
+        // A clock that was set back does not prolong a verdict.
+        if verdict.epoch == self.epoch
+            && verdict.at <= now
+            && now.since(verdict.at) < STANDS
+            && !self.ran_out(certificate, verdict.at, now)
+        {
+            return Some(verdict.lapse.map_or(Ok(()), Err));
+        }
+        if verdict.path != Some(self.authorities) {
+            return None;
+        }
+        let found = match self.lists.says(certificate.issuer(), certificate.serial()) {
+            Says::Nothing => return None,
+            Says::Revoked => Err(Lapse::Refused),
+            Says::Good if self.is_good_above(certificate, now) => Ok(()),
+            Says::Good => return None,
+        };
+        let path = found.is_ok().then_some(self.authorities);
+        certificate.judged(Verdict { epoch: self.epoch, at: now, lapse: found.err(), path });
+        Some(found)
+    }
+
+    /// Until when time does nothing to it, as far as can be seen now.
+    #[must_use]
+    pub fn life(&self, certificate: &PeerCertificate, now: UnixMillis) -> Life {
+        // Whole seconds: good through the last one. A list has none left in the second that it names.
+        let after = |second: i64| {
+            u64::try_from(second).map_or(UnixMillis(0), |s| UnixMillis(s.saturating_add(1).saturating_mul(1000)))
+        };
+        let at = |second: i64| u64::try_from(second).map_or(UnixMillis(0), |s| UnixMillis(s.saturating_mul(1000)));
+        let above = certificate.above_until().map(after);
+        let again = self.lists.ends().map(at).chain(above).filter(|end| *end > now).min();
+        Life { until: after(certificate.not_after()), again: again.unwrap_or(Life::ENDLESS.again) }
+    }
+
+    /// Whether something that it rests on ran out in between.
+    fn ran_out(&self, certificate: &PeerCertificate, since: UnixMillis, now: UnixMillis) -> bool {
+        self.life(certificate, since).again <= now
+    }
+
+    fn remember_above(&self, certificate: &PeerCertificate, now: UnixMillis) {
+        let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        if above.len() >= ABOVE_MAX {
+            above.clear();
+        }
+        above.insert(*certificate.above(), self.life(certificate, now).again);
+    }
+
+    fn is_good_above(&self, certificate: &PeerCertificate, now: UnixMillis) -> bool {
+        let above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        above.get(certificate.above()).is_some_and(|until| now < *until)
+    }
+
+    fn find_path(&self, certificate: &PeerCertificate, now: UnixMillis) -> Result<(), Lapse> {
         let (Some(verifier), Some((own, between))) = (&self.verifier, certificate.chain().split_first()) else {
-            return false;
+            return Err(Lapse::Refused);
         };
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
-        verifier.verify_client_cert(own, between, now).is_ok()
+        verifier.verify_client_cert(own, between, now).map(drop).map_err(|why| match why {
+            Error::InvalidCertificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::ExpiredRevocationList
+                | CertificateError::ExpiredRevocationListContext { .. },
+            ) => Lapse::Expired,
+            _ => Lapse::Refused,
+        })
     }
 }
 

@@ -14,6 +14,7 @@ mod malformed;
 mod messages;
 mod operators;
 mod peers;
+mod proofs;
 pub(crate) mod stage;
 mod streaming;
 mod tokens;

@@ -9,8 +9,9 @@ use rtm_gateway::config::{App, Config, Credential, Quota, Region};
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::history::{Answer, Error, History, Terms};
 use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, ClientName, RegionName};
+use rtm_gateway::names::{Action, AppId, ClientName, RegionName};
 use rtm_gateway::order::Payer;
+use rtm_gateway::proof::Proof;
 use rtm_gateway::secret::SecretSource;
 use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message, Profile, Sim, Snapshot};
 use rtm_gateway::task::Tasks;
@@ -72,7 +73,9 @@ impl Rig {
 
 fn terms() -> Terms {
     let payer = Payer { client: ClientName::parse("tester").unwrap(), weight: 1 };
-    Terms { payer, deadline: Instant::now() + Duration::from_secs(30), fresh: false, respond_async: false }
+    let app = AppId::parse(APP).unwrap();
+    let proof = Proof::unending(Clock::system(), payer.client.clone(), app, Action::History);
+    Terms { payer, proof, deadline: Instant::now() + Duration::from_secs(30), fresh: false, respond_async: false }
 }
 
 fn value(answer: &Answer) -> Value {

@@ -108,6 +108,7 @@ fn judge_failure(why: &Failure) -> Outcome {
         | Failure::CredentialUnavailable(_)
         | Failure::CredentialRefused
         | Failure::Unreachable(_)
+        | Failure::Unproven(_)
         | Failure::NoSuchApp
         | Failure::Stopping => Outcome { error: Some(why.to_string()), ..Outcome::default() },
     }

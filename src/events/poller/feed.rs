@@ -153,6 +153,7 @@ impl Feed {
             app: self.log.key.app.clone(),
             operation: Operation::ReadEvents(self.log.key.stream),
             payer: self.payer.clone(),
+            proof: None,
             deadline: self.clock.now() + WAIT_FOR_A_SEAT,
             region: Some(self.region.clone()),
             headers: HeaderMap::new(),

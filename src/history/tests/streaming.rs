@@ -1,6 +1,5 @@
 //! Streams: whole, gone on with after any cursor, patient, and no faster than their readers.
 
-use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -26,8 +25,16 @@ impl World {
     }
 }
 
+async fn all(mut stream: Messages) -> Vec<Part> {
+    let mut parts = Vec::new();
+    while let Some(part) = stream.next().await {
+        parts.push(part);
+    }
+    parts
+}
+
 fn text(part: &Part) -> String {
-    let Part::Lines(pieces) = part else { panic!("{part:?}") };
+    let Part::Lines { pieces, .. } = part else { panic!("{part:?}") };
     String::from_utf8(pieces.concat()).unwrap()
 }
 
@@ -47,7 +54,7 @@ fn read(parts: &[Part]) -> (Vec<String>, Vec<(usize, String)>) {
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_whole_and_every_cursor_in_it_leads_to_exactly_the_rest() {
     let world = World::new(431);
-    let parts: Vec<_> = world.stream("", terms("c", 30)).await.unwrap().collect().await;
+    let parts = all(world.stream("", terms("c", 30)).await.unwrap()).await;
     let (messages, cursors) = read(&parts);
     assert_eq!(messages, world.lines(0, 431));
     let last = &cursors.last().unwrap().1;
@@ -56,10 +63,10 @@ async fn a_stream_is_whole_and_every_cursor_in_it_leads_to_exactly_the_rest() {
     for (given, cursor) in cursors {
         for (limit, to) in [("", 431), ("&limit=7", 431.min(given + 7))] {
             let rest = world.stream(&format!("&cursor={cursor}{limit}"), terms("d", 30)).await.unwrap();
-            let (messages, cursors) = read(&rest.collect::<Vec<_>>().await);
+            let (messages, cursors) = read(&all(rest).await);
             assert_eq!(messages, world.lines(given, to));
             let rest = world.stream(&format!("&cursor={}", cursors.last().unwrap().1), terms("d", 30)).await.unwrap();
-            assert_eq!(read(&rest.collect::<Vec<_>>().await).0, world.lines(to, 431));
+            assert_eq!(read(&all(rest).await).0, world.lines(to, 431));
         }
     }
     assert_eq!(world.metric("rtm_gateway_history_streams_total{app=\"a1\",end=\"broken\"}"), None);
@@ -84,7 +91,7 @@ async fn a_vendor_that_fails_for_a_while_breaks_nothing() {
     world.vendor.script("history_create", (0..9).map(|_| Act::Says(503, "")));
     world.vendor.script("history_get", (0..9).map(|_| Act::Lost));
     let stream = world.stream("", terms("c", 0)).await.unwrap();
-    assert_eq!(read(&stream.collect::<Vec<_>>().await).0, world.lines(0, 300));
+    assert_eq!(read(&all(stream).await).0, world.lines(0, 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +105,7 @@ async fn a_vendor_that_stalls_ends_the_stream_with_a_cursor_after_signs_of_life(
     let (error, cursor) = loop {
         match stream.next().await.unwrap() {
             Part::Broken { error, cursor } => break (error, cursor),
-            lines @ Part::Lines(_) => given.push(lines),
+            lines @ Part::Lines { .. } => given.push(lines),
         }
     };
     assert!(stream.next().await.is_none());
@@ -112,7 +119,7 @@ async fn a_vendor_that_stalls_ends_the_stream_with_a_cursor_after_signs_of_life(
     // A vendor that is well gives the rest.
     let world = World::new(300);
     let rest = world.stream(&format!("&cursor={cursor}"), terms("c", 30)).await.unwrap();
-    assert_eq!(read(&rest.collect::<Vec<_>>().await).0, world.lines(messages.len(), 300));
+    assert_eq!(read(&all(rest).await).0, world.lines(messages.len(), 300));
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,7 +171,7 @@ async fn a_gateway_that_drains_ends_a_stream_with_a_cursor() {
                 assert!(matches!(error, Error::Egress(Failure::Stopping)), "{error:?}");
                 break cursor;
             }
-            lines @ Part::Lines(_) => given.push(lines),
+            lines @ Part::Lines { .. } => given.push(lines),
         }
     };
     let messages = read(&given).0;

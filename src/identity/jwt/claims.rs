@@ -59,6 +59,20 @@ impl Life {
     }
 }
 
+impl Life {
+    /// When it expires, as milliseconds since 1970; never, if it does not say.
+    pub(super) fn end(&self) -> UnixMillis {
+        let end = self.exp.map_or(f64::MAX, |exp| (exp.0 * 1000.0).ceil());
+        // A cast of floats saturates.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at an end there is nothing beyond"
+        )]
+        UnixMillis(end as u64)
+    }
+}
+
 impl Expected {
     pub(super) fn check(&self, claims: &Claims, now: UnixMillis) -> Result<(), Fault> {
         if claims.iss.as_ref() != Some(&self.issuer) {
@@ -74,6 +88,16 @@ impl Expected {
             return Err(Fault::Audience);
         }
         self.check_life(&Life::of(claims), now)
+    }
+
+    /// Those of the configured audiences that a token is for.
+    pub(super) fn audience_of<'a>(&'a self, claims: &'a Claims) -> impl Iterator<Item = &'a str> {
+        let is_for = |ours: &str| match &claims.aud {
+            None => false,
+            Some(OneOrMore::One(aud)) => aud == ours,
+            Some(OneOrMore::More(all)) => all.iter().any(|aud| aud == ours),
+        };
+        self.audience.iter().map(String::as_str).filter(move |ours| is_for(ours))
     }
 
     pub(super) fn check_life(&self, life: &Life, now: UnixMillis) -> Result<(), Fault> {

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::claims::Life;
 use crate::jwks::set::KeySet;
+use crate::proof::Token;
 
 /// Tokens that are remembered: some 2 MB.
 const CAPACITY: u64 = 10_000;
@@ -24,6 +25,10 @@ impl Digest {
     pub(super) fn of(token: &str) -> Self {
         Self(Sha256::digest(token).into())
     }
+
+    pub(super) fn bytes(self) -> [u8; 32] {
+        self.0
+    }
 }
 
 /// What is remembered of a token.
@@ -31,7 +36,7 @@ impl Digest {
 struct Entry {
     /// Weak: the set goes when it is replaced, but its place is not given to another while this is here.
     set: Weak<KeySet>,
-    subject: Arc<str>,
+    token: Arc<Token>,
     life: Life,
 }
 
@@ -47,12 +52,12 @@ impl Default for Seen {
 
 impl Seen {
     /// Whose a token is, and when it is good, if a key of this set signed it.
-    pub(super) fn find(&self, digest: &Digest, set: &Arc<KeySet>) -> Option<(Arc<str>, Life)> {
+    pub(super) fn find(&self, digest: &Digest, set: &Arc<KeySet>) -> Option<(Arc<Token>, Life)> {
         let entry = self.0.get(digest)?;
-        std::ptr::eq(entry.set.as_ptr(), Arc::as_ptr(set)).then_some((entry.subject, entry.life))
+        std::ptr::eq(entry.set.as_ptr(), Arc::as_ptr(set)).then_some((entry.token, entry.life))
     }
 
-    pub(super) fn remember(&self, digest: Digest, set: &Arc<KeySet>, subject: &str, life: Life) {
-        self.0.insert(digest, Entry { set: Arc::downgrade(set), subject: subject.into(), life });
+    pub(super) fn remember(&self, digest: Digest, set: &Arc<KeySet>, token: Arc<Token>, life: Life) {
+        self.0.insert(digest, Entry { set: Arc::downgrade(set), token, life });
     }
 }

@@ -46,7 +46,7 @@ fn tokens_by(signers: &[&Signer], algorithms: &[JwtAlgorithm]) -> Tokens {
 }
 
 async fn verdict(tokens: &Tokens, token: &str) -> Result<String, Fault> {
-    tokens.verify(token, UnixMillis(NOW * 1000)).await.map(|(name, _)| name.to_string())
+    tokens.verify(token, UnixMillis(NOW * 1000)).await.map(|(name, _, _)| name.to_string())
 }
 
 /// A token signed by a key that is trusted, and who trusts it.
@@ -323,7 +323,7 @@ async fn what_was_verified_before_is_judged_by_the_clock_and_the_keys_again() {
     let honest = Honest::new();
     let token = honest.signer.honest("ES256", &with("exp", NOW + 60));
     let at = |seconds: u64| UnixMillis((NOW + seconds) * 1000);
-    let how = |result: Result<(&ClientName, &'static str), Fault>| result.map(|(_, how)| how);
+    let how = |result: Result<(&ClientName, Arc<Token>, &'static str), Fault>| result.map(|(.., how)| how);
     assert_eq!(how(honest.tokens.verify(&token, at(0)).await), Ok("verified"));
     assert_eq!(how(honest.tokens.verify(&token, at(1)).await), Ok("seen"));
     assert_eq!(how(honest.tokens.verify(&token, at(89)).await), Ok("seen"));

@@ -28,7 +28,7 @@ fn with(mut key: Value, name: &str, value: impl Into<Value>) -> Value {
 }
 
 fn is_found(set: &KeySet, kid: Option<&str>, algorithm: JwtAlgorithm) -> bool {
-    matches!(set.find(kid, algorithm), Found::One(_))
+    matches!(set.find(kid, algorithm), Found::One(..))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_published_examples_are_verified_and_a_changed_bit_is_not() {
             "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
         ),
     ] {
-        let Found::One(key) = set.find(None, algorithm) else { panic!("{algorithm:?}") };
+        let Found::One(key, _) = set.find(None, algorithm) else { panic!("{algorithm:?}") };
         let (signed, mut signature) = (format!("{header}.{payload}"), bytes(signature).unwrap());
         assert!(key.verify_sig(signed.as_bytes(), &signature).is_ok(), "{algorithm:?}");
         signature[7] ^= 1;

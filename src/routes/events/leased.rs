@@ -17,14 +17,15 @@ use crate::body::handover::Ending;
 use crate::events::{Cursor, Delivery, Leased, Read};
 use crate::flow::Served;
 use crate::gateway::Gateway;
-use crate::names::{Action, AppId, ClientName, Stream, Streams};
+use crate::names::{AppId, Stream, Streams};
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::routes::Asked;
 
 /// An open stream.
 struct Open {
     gateway: Arc<Gateway>,
-    client: ClientName,
+    proof: Proof,
     app: AppId,
     stream: Stream,
     /// What each read asks; its limit is the most events that are out at a time.
@@ -38,13 +39,13 @@ struct Open {
 }
 
 /// Answers with a stream.
-pub(super) async fn open(asked: Asked<'_>, stream: Stream, read: Read) -> Result<Served, Refusal> {
+pub(super) async fn open(asked: Asked<'_>, proof: Proof, stream: Stream, read: Read) -> Result<Served, Refusal> {
     asked.trail.streams()?;
     let at_once = Read { wait: Duration::ZERO, ..read.clone() };
     let first = asked.gateway.events.read(&asked.app.id, stream, at_once).await?;
     let open = Open {
         gateway: Arc::clone(asked.gateway),
-        client: asked.payer.client.clone(),
+        proof,
         app: asked.app.id.clone(),
         stream,
         read,
@@ -62,7 +63,7 @@ impl Open {
         if !std::mem::replace(&mut self.is_begun, true) {
             return Some((Bytes::from_static(BEGINNING).into(), self));
         }
-        if self.is_over() {
+        if self.gateway.stopping.is_cancelled() || self.proof.stands().await.is_err() {
             return None;
         }
         if let Some(first) = self.first.take() {
@@ -76,6 +77,7 @@ impl Open {
                 _ = over => false,
                 () = &mut waited => true,
                 () = self.gateway.stopping.cancelled() => return None,
+                _ = self.proof.ended() => return None,
             };
             if is_late {
                 return Some((BEAT.into(), self));
@@ -86,9 +88,12 @@ impl Open {
         let delivery = tokio::select! {
             read = reading => read,
             () = self.gateway.stopping.cancelled() => return None,
+            _ = self.proof.ended() => return None,
         };
         match delivery {
             Ok(Delivery { leased: None, .. }) => Some((BEAT.into(), self)),
+            // What is not handed over is given back.
+            Ok(_) if self.proof.stands().await.is_err() => None,
             Ok(delivery) => self.given(delivery),
             Err(why) => {
                 tracing::warn!(app = %self.app, stream = %self.stream, %why, "a stream of events ends");
@@ -109,10 +114,6 @@ impl Open {
         self.out.retain(|leased| !leased.is_over());
         let out: usize = self.out.iter().map(|leased| leased.attempts.len()).sum();
         self.read.limit.saturating_sub(out)
-    }
-
-    fn is_over(&self) -> bool {
-        self.gateway.stopping.is_cancelled() || !self.gateway.still_allows(&self.client, &self.app, Action::Events)
     }
 }
 

@@ -6,8 +6,8 @@
 //! - The next piece is made when the caller has taken the last, so a slow one holds back itself only: one read of the log
 //!   (shared with all others) and one piece of text. What a piece holds counts as handed over once it was flushed.
 //! - What is refused is refused before the first byte: afterwards a stream goes on, or ends between two events, and its
-//!   caller comes again with `Last-Event-ID`. It ends when the gateway stops, when the client may not read any more, and when
-//!   the store fails.
+//!   caller comes again with `Last-Event-ID`. It ends when the gateway stops, when what let its caller in has expired or was
+//!   withdrawn, and when the store fails.
 //! - What retention took before the reader came to it is said by `event: reset`, and reading goes on from the earliest.
 
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use crate::flow::Served;
 use crate::flow::trail::Origin;
 use crate::gateway::Gateway;
 use crate::metrics::StreamLabels;
-use crate::names::{Action, AppId, ClientName, Streams, SubscriptionName};
+use crate::names::{AppId, Streams, SubscriptionName};
+use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::routes::Asked;
 use crate::store::Content;
@@ -50,7 +51,7 @@ const NEAR_THE_END: u64 = 4000;
 /// An open stream.
 struct Open {
     gateway: Arc<Gateway>,
-    client: ClientName,
+    proof: Proof,
     app: AppId,
     feed: Feed,
     is_begun: bool,
@@ -60,6 +61,7 @@ struct Open {
 /// Answers with a stream.
 pub(super) async fn open(
     asked: Asked<'_>,
+    proof: Proof,
     mut feed: Feed,
     stored: Option<(SubscriptionName, Option<Marks>)>,
 ) -> Result<Served, Refusal> {
@@ -77,7 +79,7 @@ pub(super) async fn open(
     }
     let open = Open {
         gateway: Arc::clone(asked.gateway),
-        client: asked.payer.client.clone(),
+        proof,
         app: asked.app.id.clone(),
         _counted: Counted::new(asked.gateway, &asked.app.id, feed.streams()),
         feed,
@@ -112,15 +114,23 @@ impl Open {
         loop {
             // One read at a time: so what a caller says it has, and what its connection was given, differ by one at most.
             if let Some(sitting) = self.feed.sitting() {
-                sitting.flushed().await;
+                tokio::select! {
+                    () = sitting.flushed() => {}
+                    _ = self.proof.ended() => return None,
+                }
             }
-            if self.is_over() {
+            // What is not handed over is given back.
+            if self.is_over() || self.proof.stands().await.is_err() {
                 return None;
             }
             if let Some(piece) = self.piece() {
                 return Some((piece, self));
             }
-            match self.feed.fill(&self.gateway, HEARTBEAT).await {
+            let filled = tokio::select! {
+                filled = self.feed.fill(&self.gateway, HEARTBEAT) => filled,
+                _ = self.proof.ended() => return None,
+            };
+            match filled {
                 Ok(()) if self.feed.peek().is_some() => {}
                 // The deadline, or the gateway stops.
                 Ok(()) if self.is_over() => return None,
@@ -141,9 +151,7 @@ impl Open {
     }
 
     fn is_over(&self) -> bool {
-        self.gateway.stopping.is_cancelled()
-            || self.feed.sitting().is_some_and(|sitting| sitting.is_over())
-            || !self.gateway.still_allows(&self.client, &self.app, Action::Events)
+        self.gateway.stopping.is_cancelled() || self.feed.sitting().is_some_and(|sitting| sitting.is_over())
     }
 
     /// Makes a piece of what was read. It ends where a read does.

@@ -44,7 +44,8 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
         Err(Error::Refused(reply)) => return Ok(answer::passed_on(&reply, asked.trail)),
         Err(error) => return Err(error.into()),
     };
-    let pieces = messages.flat_map(|part| stream::iter(pieces(part)).map(Piece::from));
+    let parts = stream::unfold(messages, async |mut messages| messages.next().await.map(|part| (part, messages)));
+    let pieces = parts.flat_map(|part| stream::iter(pieces(part)).map(Piece::from));
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(KINDS[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -54,7 +55,7 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
 
 fn pieces(part: Part) -> Vec<Bytes> {
     match part {
-        Part::Lines(pieces) => pieces,
+        Part::Lines { pieces, .. } => pieces,
         Part::Broken { error, cursor } => vec![error_line(&error.into(), &cursor)],
     }
 }

@@ -95,6 +95,7 @@ pub(super) fn order(operation: Operation, patience: Duration) -> Order {
         app: AppId::parse(APP).unwrap(),
         operation,
         payer: Payer { client: ClientName::parse("tester").unwrap(), weight: 1 },
+        proof: None,
         deadline: Instant::now() + patience,
         region: None,
         headers: HeaderMap::new(),

@@ -1,0 +1,322 @@
+//! A [`Proof`]: what a request that goes on for long was let in by, and whether that still holds.
+//!
+//! Invariants:
+//! - A request remembers what proved who asks ([`Basis`]): which key, token, certificate or user, and for what it was
+//!   granted. Whether it holds was known when the request came; the register's generation counts what has changed since.
+//! - A hand-over asks before it gives, and that compares one number: a proof that was judged in the present generation
+//!   stands. One that was not is waited for, alone: who waits for one proof does not wait for another's judgement.
+//! - Equal bases are one proof, judged once however many rest on it. What ended stays ended: whoever comes again is
+//!   judged as anybody who comes.
+//! - *Withdrawn* (the key, the client, the right, the authority … is gone) ends all that rests on the proof. *Expired* (its
+//!   time is over) ends what hands over more and more; a request that was admitted goes on.
+//!
+//! | part | does |
+//! | --- | --- |
+//! | `basis` | what a proof is made of |
+//! | `register` | the proofs that something rests on now |
+
+mod basis;
+mod register;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, UnixMillis};
+use crate::names::{Action, AppId, ClientName};
+
+pub use basis::{Basis, By, Evidence, Life, Token};
+pub use register::Proofs;
+use register::Register;
+
+/// How a proof ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Its time is over.
+    #[error("what proved who asks has expired")]
+    Expired,
+    /// It proves nothing any more.
+    #[error("what proved who asks was withdrawn")]
+    Withdrawn,
+    /// It proves who asks, who may not do this any more.
+    #[error("the right to do this was withdrawn")]
+    Forbidden,
+}
+
+/// What a judgement found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds, for so long.
+    Good(Life),
+    /// It cannot be known now: nothing is handed over, and nothing ends yet.
+    Undecided,
+    /// It holds no more.
+    Ended(Ended),
+}
+
+/// One proof that something rests on. Cheap to clone.
+#[derive(Clone)]
+pub struct Proof(Arc<Inner>);
+
+struct Inner {
+    basis: Arc<Basis>,
+    register: Arc<Register>,
+    /// In which generation it was last judged.
+    judged: AtomicU64,
+    /// A [`Standing`].
+    standing: AtomicU8,
+    /// When its time is over, in milliseconds since 1970.
+    until: AtomicU64,
+    /// When it must be judged again though nothing changed: something that it rests on runs out.
+    again: AtomicU64,
+    told: Notify,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Good,
+    Undecided,
+    Ended(Ended),
+}
+
+impl Standing {
+    const ALL: [Self; 5] = [
+        Self::Good,
+        Self::Undecided,
+        Self::Ended(Ended::Expired),
+        Self::Ended(Ended::Withdrawn),
+        Self::Ended(Ended::Forbidden),
+    ];
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Undecided => 1,
+            Self::Ended(Ended::Expired) => 2,
+            Self::Ended(Ended::Withdrawn) => 3,
+            Self::Ended(Ended::Forbidden) => 4,
+        }
+    }
+}
+
+impl Proof {
+    /// Of what nobody asked who could lose the right to: it does not end.
+    #[must_use]
+    pub fn unending(clock: Clock, client: ClientName, app: AppId, action: Action) -> Self {
+        let evidence = Evidence { by: By::Nothing, certificate: None };
+        Proofs::new(clock).enter(Basis { client, evidence, app, action, user: None }, 0, Life::ENDLESS)
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn basis(&self) -> &Basis {
+        &self.0.basis
+    }
+
+    /// Whether more may be handed over now. Waits for the judgement of this proof if something changed since the last.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub async fn stands(&self) -> Result<(), Ended> {
+        self.decided(|standing| match standing {
+            Standing::Good => Some(Ok(())),
+            Standing::Undecided => None,
+            Standing::Ended(how) => Some(Err(how)),
+        })
+        .await
+    }
+
+    /// Whether work that was admitted may go on: it may when its proof has only expired.
+    ///
+    /// # Errors
+    /// How it was withdrawn.
+    pub async fn goes_on(&self) -> Result<(), Ended> {
+        self.decided(|standing| match standing {
+            Standing::Ended(how) if how != Ended::Expired => Some(Err(how)),
+            _ => Some(Ok(())),
+        })
+        .await
+    }
+
+    /// Resolves when it has ended.
+    pub async fn ended(&self) -> Ended {
+        self.told(|| self.how_ended()).await
+    }
+
+    /// Resolves when it was withdrawn, expired or not.
+    pub async fn withdrawn(&self) -> Ended {
+        self.told(|| self.how_withdrawn()).await
+    }
+
+    /// Whether it was withdrawn.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.how_withdrawn().is_some()
+    }
+
+    /// Whether both are the same.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it must be judged: something changed since it was, or what it rests on ran out.
+    #[must_use]
+    pub fn is_due(&self, generation: u64, now: UnixMillis) -> bool {
+        self.how_withdrawn().is_none()
+            && (self.judged_in() < generation || self.0.again.load(Ordering::Acquire) <= now.0)
+    }
+
+    /// What was found of it in that generation.
+    pub fn judge(&self, generation: u64, verdict: Verdict) {
+        let inner = &*self.0;
+        let standing = match verdict {
+            Verdict::Good(life) => {
+                inner.until.store(life.until.0, Ordering::Release);
+                inner.again.store(life.again.0, Ordering::Release);
+                Standing::Good
+            }
+            Verdict::Undecided | Verdict::Ended(_) => {
+                inner.again.store(u64::MAX, Ordering::Release);
+                if let Verdict::Ended(how) = verdict { Standing::Ended(how) } else { Standing::Undecided }
+            }
+        };
+        self.set(standing);
+        inner.judged.fetch_max(generation, Ordering::AcqRel);
+        inner.told.notify_waiters();
+    }
+
+    /// Ends it if its time is over. Says whether it ended just now.
+    pub fn expire(&self, now: UnixMillis) -> bool {
+        let is_over = now.0 >= self.0.until.load(Ordering::Acquire);
+        let ends = is_over && !matches!(self.standing(), Standing::Ended(_));
+        if ends {
+            self.set(Standing::Ended(Ended::Expired));
+            self.0.told.notify_waiters();
+        }
+        ends
+    }
+
+    /// Whether time alone can end it.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        let inner = &*self.0;
+        let is_watched =
+            inner.until.load(Ordering::Acquire) != u64::MAX || inner.again.load(Ordering::Acquire) != u64::MAX;
+        match self.standing() {
+            Standing::Good => is_watched,
+            Standing::Undecided => true,
+            Standing::Ended(_) => false,
+        }
+    }
+
+    /// Whether the last judgement could not decide.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.standing() == Standing::Undecided
+    }
+
+    fn new(basis: Arc<Basis>, register: Arc<Register>, seen: u64, life: Life) -> Self {
+        Self(Arc::new(Inner {
+            basis,
+            register,
+            judged: AtomicU64::new(seen),
+            standing: AtomicU8::new(Standing::Good.number()),
+            until: AtomicU64::new(life.until.0),
+            again: AtomicU64::new(life.again.0),
+            told: Notify::new(),
+        }))
+    }
+
+    async fn decided(&self, decide: impl Fn(Standing) -> Option<Result<(), Ended>>) -> Result<(), Ended> {
+        self.told(|| {
+            // In this order: what is found is written before the generation in which it was.
+            let is_judged = self.judged_in() >= self.0.register.generation();
+            let standing = self.how_ended().map_or_else(|| self.standing(), Standing::Ended);
+            // What was withdrawn needs no further judgement; what only expired may have been withdrawn since.
+            (is_judged || self.is_withdrawn()).then(|| decide(standing)).flatten()
+        })
+        .await
+    }
+
+    /// Asks now, and each time that something was found of this proof.
+    async fn told<T>(&self, ask: impl Fn() -> Option<T>) -> T {
+        loop {
+            if let Some(found) = ask() {
+                return found;
+            }
+            let mut told = std::pin::pin!(self.0.told.notified());
+            // From here on it is told; what was found before is seen now.
+            told.as_mut().enable();
+            if let Some(found) = ask() {
+                return found;
+            }
+            told.await;
+        }
+    }
+
+    fn how_ended(&self) -> Option<Ended> {
+        match self.standing() {
+            Standing::Ended(how) => Some(how),
+            Standing::Good | Standing::Undecided => {
+                let until = self.0.until.load(Ordering::Acquire);
+                (until != u64::MAX && self.0.register.now().0 >= until).then_some(Ended::Expired)
+            }
+        }
+    }
+
+    fn how_withdrawn(&self) -> Option<Ended> {
+        match self.standing() {
+            Standing::Ended(how) if how != Ended::Expired => Some(how),
+            _ => None,
+        }
+    }
+
+    fn judged_in(&self) -> u64 {
+        self.0.judged.load(Ordering::Acquire)
+    }
+
+    fn standing(&self) -> Standing {
+        Standing::ALL[usize::from(self.0.standing.load(Ordering::Acquire)) % Standing::ALL.len()]
+    }
+
+    /// What ended stays ended; what has expired may still be withdrawn.
+    fn set(&self, standing: Standing) {
+        let may = |now: u8| match Standing::ALL[usize::from(now) % Standing::ALL.len()] {
+            Standing::Good | Standing::Undecided => Some(standing.number()),
+            Standing::Ended(Ended::Expired) => match standing {
+                Standing::Ended(_) => Some(standing.number()),
+                Standing::Good | Standing::Undecided => None,
+            },
+            Standing::Ended(Ended::Withdrawn | Ended::Forbidden) => None,
+        };
+        // Refused by `may`: it stays as it is.
+        let _ = self.0.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
+    }
+}
+
+/// Whether both are one.
+impl PartialEq for Proof {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(other)
+    }
+}
+
+impl Eq for Proof {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.register.left(&self.basis);
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proof").field("basis", &self.0.basis).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
