@@ -2,8 +2,8 @@
 //!
 //! Invariants: nothing is bound unless the configuration is valid, and nothing runs unless all is bound. Every part gets
 //! what it needs as an argument; there are no statics, so two gateways live in one process. The order of stopping:
-//! accept no more and answer what waits, finish reads in flight and store them, save cursors, close the store, and the
-//! operator's port last.
+//! accept no more and answer what waits, finish reads in flight and store them, wait for requests to the vendor that nobody
+//! else waits for, save cursors, close the store, and the operator's port last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::descriptors;
-use crate::egress::{self, Egress, Past};
+use crate::egress::{self, Before, Egress};
 use crate::events::Events;
 use crate::flow;
 use crate::gateway::{Gateway, Live};
@@ -115,8 +115,10 @@ struct Groups {
     events: Tasks,
     /// Webhooks.
     webhooks: Tasks,
-    /// What callers' requests and pollers still need while they end: resolvers, exchanges that outlive their callers.
+    /// What callers' requests and pollers still need while they end: resolvers.
     work: Tasks,
+    /// Exchanges with the vendor whose callers have left.
+    exchanges: Tasks,
     /// The store's writer.
     store: Tasks,
     /// The operator's port.
@@ -144,8 +146,8 @@ impl App {
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
             EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
-        let egress = match Past::of(&*store, &clock).await {
-            Ok(past) => Egress::new(&config, past, time(), meters(), &tasks.work).map_err(BuildError::from),
+        let egress = match Before::of(&*store, &clock).await {
+            Ok(before) => Egress::new(&config, before, time(), meters(), &tasks.exchanges).map_err(BuildError::from),
             Err(why) => Err(why.into()),
         };
         let egress = match egress {
@@ -328,13 +330,14 @@ impl Groups {
             () = self.events.failed().cancelled_owned() => {}
             () = self.webhooks.failed().cancelled_owned() => {}
             () = self.work.failed().cancelled_owned() => {}
+            () = self.exchanges.failed().cancelled_owned() => {}
             () = self.store.failed().cancelled_owned() => {}
             () = self.admin.failed().cancelled_owned() => {}
         }
     }
 
     fn has_failed(&self) -> bool {
-        [&self.front, &self.events, &self.webhooks, &self.work, &self.store, &self.admin]
+        [&self.front, &self.events, &self.webhooks, &self.work, &self.exchanges, &self.store, &self.admin]
             .iter()
             .any(|group| group.failed().is_cancelled())
     }
@@ -359,6 +362,8 @@ impl Groups {
             tracing::warn!(connections, pollers, webhooks, "grace is over; cut");
         }
         self.work.finish(Duration::ZERO).await;
+        // What was sent goes on to its end while there is time. What is cut off is noted for the next run.
+        self.exchanges.finish(until.saturating_duration_since(Instant::now())).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
         let closed = match parts.events.flush().await {
             // A task that panicked may have lost what it held.
@@ -381,7 +386,7 @@ impl Groups {
 
 /// Records a clean stop.
 async fn close(parts: &Parts) -> Result<(), store::Error> {
-    Past::note_stop(&*parts.store, &parts.clock).await?;
+    parts.egress.note_stop(&*parts.store).await?;
     parts.store.close(parts.clock.wall_ms()).await
 }
 

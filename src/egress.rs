@@ -12,6 +12,7 @@
 //! | an attempt ended with                | all orders                          | idempotent ones also           |
 //! |--------------------------------------|-------------------------------------|--------------------------------|
 //! | no connection (nothing was sent)     | again, twice at most, after a pause |                                |
+//! | GOAWAY, REFUSED_STREAM (unprocessed) | likewise: twice at most of both     |                                |
 //! | 401                                  | again, once, with the secret reread |                                |
 //! | 429                                  | again with another seat             |                                |
 //! | connection lost, time-out, 408, 5xx  |                                     | again, twice at most           |
@@ -31,6 +32,7 @@ mod desk;
 mod endpoint;
 mod linger;
 mod meters;
+mod past;
 mod places;
 mod redact;
 mod request_id;
@@ -54,12 +56,13 @@ use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Order;
 use crate::proof::Ended;
 use crate::quota::Snapshot;
+use crate::store::{self, Store};
 use crate::task::Tasks;
 use crate::upstream::{self, Upstream};
-pub use buckets::Past;
 use buckets::{Buckets, Line};
 use desk::Desk;
 use linger::Linger;
+pub use past::{Before, Past};
 use places::Places;
 pub use places::RegionState;
 
@@ -192,6 +195,9 @@ pub enum Failure {
     /// No connection: nothing was sent.
     #[error("cannot connect to the vendor: {0}")]
     Unreachable(String),
+    /// The vendor turned it away before it began to process it (HTTP/2's GOAWAY or REFUSED_STREAM).
+    #[error("the vendor did not process the request: {0}")]
+    Unprocessed(String),
     /// The vendor did not answer in time.
     #[error("the vendor did not answer in time (sent: {sent})")]
     TimedOut {
@@ -234,6 +240,7 @@ impl Failure {
             | Self::RegionDown { .. }
             | Self::Unreachable(_)
             | Self::Unproven(_)
+            | Self::Unprocessed(_)
             | Self::NoSuchApp
             | Self::Stopping => false,
         }
@@ -242,13 +249,20 @@ impl Failure {
 
 impl Egress {
     /// The door as configured. Secrets are read now; one that cannot be read stops its app until it can (see
-    /// [`Egress::credential_states`]). Buckets begin as `past` says.
+    /// [`Egress::credential_states`]). Buckets begin as what was before says. `tasks` are to be stopped after all who send
+    /// orders: exchanges that these leave behind are waited for.
     ///
     /// # Errors
     /// See [`BuildError`].
-    pub fn new(config: &Config, past: Past, clock: Clock, metrics: Metrics, tasks: &Tasks) -> Result<Self, BuildError> {
+    pub fn new(
+        config: &Config,
+        before: impl Into<Before>,
+        clock: Clock,
+        metrics: Metrics,
+        tasks: &Tasks,
+    ) -> Result<Self, BuildError> {
         let prepared = Table::prepare(config, None, &clock)?;
-        let mut buckets = Buckets::new(past, clock.clone(), metrics.clone());
+        let mut buckets = Buckets::new(before.into(), clock.clone(), metrics.clone());
         let mut places = Places::default();
         let table = prepared.commit(&mut buckets, &mut places, &clock, &metrics);
         buckets.opened();
@@ -305,6 +319,24 @@ impl Egress {
             }),
             Err(why) => Err(Failed { why, costs }),
         }
+    }
+
+    /// Notes for the next run that this one ends now, and what the vendor may still count of what was sent. To be called
+    /// when nothing is under way any more but what was cut off, and before the store records a clean stop.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn note_stop(&self, store: &dyn Store) -> Result<(), store::Error> {
+        let lasts = self.0.table.load().timeouts.request * LINGER;
+        let under_way = self.0.clock.now() + lasts;
+        let sent = self.0.lasting.lock().unwrap_or_else(PoisonError::into_inner).buckets.sent(under_way);
+        if !sent.is_empty() {
+            tracing::warn!(
+                endpoints = sent.len(),
+                "requests were cut off that the vendor may still count; the next start waits for them"
+            );
+        }
+        past::note_stop(store, &self.0.clock, &sent).await
     }
 
     /// All buckets as they are now, those that share another's left out.

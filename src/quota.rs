@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use bucket::Bucket;
+pub use ledger::cycle;
 pub use seat::Seat;
 
 use crate::config::Limit;
@@ -41,7 +42,7 @@ pub enum Begin {
     Full,
     /// As if every seat had just been used, by a run that is dead.
     Empty,
-    /// As if every seat had just been used, or was to be used at that time, if it is still to come.
+    /// As [`Begin::Empty`], but not before that time: what was sent may be counted until then.
     UsedUntil(Instant),
 }
 

@@ -12,6 +12,7 @@ pub mod embedded;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -159,8 +160,17 @@ pub trait Store: Send + Sync + 'static {
     /// A number that was kept under this name; `None` when none was.
     async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error>;
 
+    /// The numbers that are kept under names that begin with `prefix`, and their names.
+    async fn facts(&self, prefix: &'static str) -> Result<Vec<(String, u64)>, Error>;
+
+    /// Keeps numbers under names, and removes those for which there is `None`: all or none; durable on return. They are
+    /// not trimmed: whoever keeps them bounds them.
+    async fn change_facts(&self, facts: Vec<(Cow<'static, str>, Option<u64>)>) -> Result<(), Error>;
+
     /// Keeps numbers under names, all or none; durable on return.
-    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error>;
+    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+        self.change_facts(facts.iter().map(|(name, number)| (Cow::Borrowed(*name), Some(*number))).collect()).await
+    }
 
     /// Whether a batch of the largest size could be kept now: writable, and more free space than the reserve.
     /// The poller asks before each read. Cheap when all is well.

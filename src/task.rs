@@ -29,7 +29,8 @@ pub enum Kind {
     Sequencer,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
-    /// Waits for the answer of an exchange whose caller has left. Panic: log. Stop: at once, the connection dies.
+    /// Waits for the answers of exchanges whose callers have left. Panic: log. Stop: when all have come; its group stops
+    /// after those who could leave more behind.
     Linger,
     /// Resolves one history query or count, or streams one. Panic: log. Stop: at once.
     Resolver,

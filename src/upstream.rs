@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
 //!   the head of the answer is there.
-//! - Whether a failed request may have reached the vendor is decided in one place, [`Fault::of`], and in doubt it may.
+//! - Whether a failed request may have been acted on is decided in one place, [`Fault::of`], and in doubt it may.
 //! - Nothing the vendor sends is unbounded: heads, bodies, and the time each may take.
 //!
 //! hyper-util's client sends a request once more when the pooled connection it was meant for turned out closed before
@@ -14,6 +14,7 @@ mod age;
 mod body;
 mod connector;
 mod exchange;
+mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 mod no_proxy;
@@ -31,6 +32,7 @@ use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config;
@@ -38,7 +40,8 @@ use crate::credentials::Signed;
 use crate::tls::{Anchors, AnchorsError};
 pub(crate) use body::{BodyFault, read_body};
 use connector::{Connector, Limits};
-pub(crate) use exchange::{Exchange, Fault};
+pub(crate) use exchange::Exchange;
+pub(crate) use fault::Fault;
 
 /// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
 pub const MAX_BODY: usize = 16 << 20;
@@ -148,10 +151,10 @@ impl Upstream {
         self.settings == *settings
     }
 
-    /// Begins an exchange. Nothing happens before it is polled.
-    pub(crate) fn send(&self, signed: Signed) -> Exchange {
+    /// Begins an exchange, which is to be given up at `until` at the latest. Nothing happens before it is polled.
+    pub(crate) fn send(&self, signed: Signed, until: Instant) -> Exchange {
         let Signed { mut request, seat, pass } = signed;
         let connection = capture_connection(&mut request);
-        Exchange::new(self.client.request(request), connection, (seat, pass), self.clock.clone())
+        Exchange::new(self.client.request(request), connection, (seat, pass), until, self.clock.clone())
     }
 }

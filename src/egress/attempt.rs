@@ -136,7 +136,7 @@ impl Inner {
         let limits = Limits::of(order, table, began);
         let mut count = Count { region, order, ending: Ending::Error };
         let redactor = signed.pass.redactor();
-        let flight = self.linger.watch(table.upstream.send(signed), limits.linger);
+        let flight = self.linger.watch(table.upstream.send(signed, limits.linger));
         let head = flight.head(limits.caller, limits.first_byte).await;
         let waited = self.clock.now().saturating_duration_since(began);
         let patient = waited >= table.timeouts.first_byte.min(table.timeouts.request) / 2;
@@ -154,7 +154,14 @@ impl Inner {
                 (Outcome::Failed(why), Said { host: Verdict::Failed, endpoint: Verdict::Unknown })
             }
             // From here on there was a connection.
-            Head::Came(Err(Fault::MaybeSent { why })) => {
+            Head::Came(Err(Fault::Unprocessed { why })) => {
+                costs.exchanges += 1;
+                (
+                    Outcome::Failed(Failure::Unprocessed(why)),
+                    Said { host: Verdict::Unknown, endpoint: Verdict::Unknown },
+                )
+            }
+            Head::Came(Err(Fault::MaybeSent { why, .. })) => {
                 costs.exchanges += 1;
                 let said = Said { host: Verdict::Unknown, endpoint: Verdict::Failed };
                 (Outcome::Failed(Failure::Lost { why, partial: None }), said)

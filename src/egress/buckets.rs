@@ -12,62 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::meters::BucketMeters;
-use crate::clock::{BootTime, Clock};
+use super::past::{Before, Sent};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
 use crate::config::{Limit, Quota, QuotaRule};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName};
-use crate::quota::{Begin, Bucket};
-use crate::store::{Error, Store};
-
-/// What is known of the run before this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Past {
-    /// It is known that there was none. (A new store does not say so: its folder may have been lost.)
-    None,
-    /// It ended in order this long ago.
-    Clean(Duration),
-    /// It did not end in order, or nobody knows.
-    Unknown,
-}
-
-/// When the last run ended in order: which boot, and milliseconds since then.
-const STOPPED_BOOT: &str = "stopped: boot";
-const STOPPED_AT: &str = "stopped: since boot";
-
-impl Past {
-    /// What the store knows. How long a stop took is told by the machine's time since boot alone: the wall clock may have
-    /// jumped. After a boot, or on another machine, nobody knows.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn of(store: &dyn Store, clock: &Clock) -> Result<Self, Error> {
-        let stopped = (store.fact(STOPPED_BOOT).await?, store.fact(STOPPED_AT).await?);
-        let (Some(_), (Some(boot), Some(millis)), Some(now)) = (store.last_clean_stop(), stopped, clock.boot()) else {
-            return Ok(Self::Unknown);
-        };
-        Ok(now.since(BootTime { boot, millis }).map_or(Self::Unknown, Self::Clean))
-    }
-
-    /// Notes for the next run that this one ends now. To be called before the store records a clean stop, without which
-    /// it means nothing.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn note_stop(store: &dyn Store, clock: &Clock) -> Result<(), Error> {
-        let Some(BootTime { boot, millis }) = clock.boot() else { return Ok(()) };
-        store.keep_facts(&[(STOPPED_BOOT, boot), (STOPPED_AT, millis)]).await
-    }
-
-    /// How a bucket with this window begins: full only if the vendor can hold nothing against us any more.
-    #[must_use]
-    pub fn begin(self, window: Duration) -> Begin {
-        match self {
-            Self::None => Begin::Full,
-            Self::Clean(ago) if ago > window => Begin::Full,
-            Self::Clean(_) | Self::Unknown => Begin::Empty,
-        }
-    }
-}
+use crate::quota::Bucket;
 
 /// One bucket in use.
 #[derive(Clone)]
@@ -82,7 +34,7 @@ pub(super) struct Line {
 pub(super) type Lines = [Line; BucketName::ALL.len()];
 
 pub(super) struct Buckets {
-    past: Past,
+    before: Before,
     clock: Clock,
     metrics: Metrics,
     /// Also of apps that are not configured any more.
@@ -97,13 +49,13 @@ struct Held {
 }
 
 impl Buckets {
-    pub(super) fn new(past: Past, clock: Clock, metrics: Metrics) -> Self {
-        Self { past, clock, metrics, all: HashMap::new() }
+    pub(super) fn new(before: Before, clock: Clock, metrics: Metrics) -> Self {
+        Self { before, clock, metrics, all: HashMap::new() }
     }
 
     /// From here on buckets are made by reloads.
     pub(super) fn opened(&mut self) {
-        self.past = Past::Unknown;
+        self.before.opened();
     }
 
     /// What an app's endpoints are counted in from now on. An order that has still to get its seat in a bucket that is
@@ -120,7 +72,8 @@ impl Buckets {
         for (limit, members) in groups.into_values() {
             let kept = before.iter().position(|held| held.members == members).map(|place| before.swap_remove(place));
             let mut held = kept.unwrap_or_else(|| {
-                let bucket = Bucket::new(limit, self.past.begin(limit.per), self.clock.clone());
+                let begin = self.before.begin(app, &members, limit, self.clock.now());
+                let bucket = Bucket::new(limit, begin, self.clock.clone());
                 made.push((members.clone(), bucket.clone()));
                 Held { members, bucket, limit }
             });
@@ -142,6 +95,20 @@ impl Buckets {
         });
         self.all.insert(app.clone(), all);
         lines
+    }
+
+    /// What the vendor may still count, if what is under way lasts until then at the latest.
+    pub(super) fn sent(&self, under_way: Instant) -> Sent {
+        let before = self.before.sent_after(self.clock.now()).map(|(key, until)| (key.clone(), until));
+        let mut sent: Sent = before.collect();
+        for (app, held) in self.all.iter().flat_map(|(app, held)| held.iter().map(move |held| (app, held))) {
+            let Some(until) = held.bucket.counted_until(under_way) else { continue };
+            for name in &held.members {
+                let latest = sent.entry((app.clone(), *name)).or_insert(until);
+                *latest = until.max(*latest);
+            }
+        }
+        sent
     }
 
     /// Forgets the buckets of apps that are not configured, as soon as the vendor can hold nothing against them.
@@ -169,45 +136,3 @@ fn counted_in(quota: &Quota, name: BucketName) -> (BucketName, Limit) {
 
 #[cfg(test)]
 mod walk;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::embedded::EmbeddedStore;
-
-    #[tokio::test(start_paused = true)]
-    async fn how_long_a_stop_took_is_not_asked_of_the_wall_clock() {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::anchored(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
-        let run = async |jump: i64, stops: bool| {
-            let tasks = crate::task::Tasks::new();
-            let store = EmbeddedStore::open(folder.path(), tasks.clone(), clock.clone(), Metrics::new()).await.unwrap();
-            let past = Past::of(&*store, &clock).await.unwrap();
-            if stops {
-                Past::note_stop(&*store, &clock).await.unwrap();
-                store.close(clock.wall_ms()).await.unwrap();
-            }
-            drop(store);
-            tasks.finish(Duration::from_secs(10)).await;
-            clock.jump(jump);
-            past
-        };
-        let hour = 3_600_000;
-        // A new folder may stand where one was lost.
-        assert_eq!(run(hour, true).await, Past::Unknown);
-        // The clock said that an hour had passed; then that none had.
-        assert!(matches!(run(-2 * hour, true).await, Past::Clean(ago) if ago < Duration::from_secs(60)));
-        tokio::time::advance(Duration::from_secs(100)).await;
-        assert!(matches!(run(0, false).await, Past::Clean(ago) if ago >= Duration::from_secs(100)));
-        assert_eq!(run(hour, true).await, Past::Unknown, "the last run did not end in order");
-    }
-
-    #[test]
-    fn a_bucket_begins_full_only_when_nothing_can_be_held_against_it() {
-        let second = Duration::from_secs(1);
-        assert_eq!(Past::None.begin(second), Begin::Full);
-        assert_eq!(Past::Clean(second * 2).begin(second), Begin::Full);
-        assert_eq!(Past::Clean(second).begin(second), Begin::Empty);
-        assert_eq!(Past::Unknown.begin(second), Begin::Empty);
-    }
-}

@@ -2,8 +2,9 @@
 //!
 //! Invariants: an exchange that was sent ends by its answer, by its own end, or after its time; never because its caller
 //! left. One that was not sent yet ends with its caller, and its seat is free at once. Their number is bounded by the seats
-//! they hold, and by [`MOST`]: one that leaves when so many wait ends at once, its connection dies, and its seat comes
-//! back as that of any dead connection. On a stop all end so.
+//! they hold, and by [`MOST`]: one that leaves when so many wait is dropped, and its seat stays taken as long as it could
+//! have lasted, because the vendor may still count it. On a stop they are waited for; what the grace cuts off is dropped
+//! so, too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::task::{Kind, Tasks};
 use crate::upstream::{Exchange, Fault};
@@ -33,14 +35,12 @@ pub(super) struct Linger {
 
 struct Left {
     exchange: Exchange,
-    until: Instant,
     _room: OwnedSemaphorePermit,
 }
 
 /// An exchange its caller waits for. Dropped before the answer came, it lingers, if it was sent.
 pub(super) struct Flight<'a> {
     exchange: Option<Exchange>,
-    until: Instant,
     linger: &'a Linger,
 }
 
@@ -59,15 +59,13 @@ impl Linger {
     pub(super) fn start(tasks: &Tasks) -> Self {
         let (sender, receiver) = unbounded_channel();
         let stop = tasks.stopping();
-        tasks.spawn(Kind::Linger, async move {
-            stop.run_until_cancelled(wait(receiver)).await;
-        });
+        tasks.spawn(Kind::Linger, wait(receiver, stop));
         Self { sender, room: Arc::new(Semaphore::new(MOST)) }
     }
 
-    /// Watches over an exchange, which is given up at `until` at the latest.
-    pub(super) fn watch(&self, exchange: Exchange, until: Instant) -> Flight<'_> {
-        Flight { exchange: Some(exchange), until, linger: self }
+    /// Watches over an exchange, which is given up when it says so at the latest.
+    pub(super) fn watch(&self, exchange: Exchange) -> Flight<'_> {
+        Flight { exchange: Some(exchange), linger: self }
     }
 }
 
@@ -75,7 +73,7 @@ impl Flight<'_> {
     /// Waits for the head of the answer: until `limit`, and no longer than `first_byte` after there was a connection.
     /// What has been sent by then lingers; what has not ends.
     pub(super) async fn head(mut self, limit: Instant, first_byte: Duration) -> Head {
-        let limit = limit.min(self.until);
+        let limit = self.exchange.as_ref().map_or(limit, |exchange| limit.min(exchange.until()));
         let timer = tokio::time::sleep_until(limit);
         tokio::pin!(timer);
         let head = std::future::poll_fn(|cx| {
@@ -105,20 +103,21 @@ impl Drop for Flight<'_> {
         if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent)
             && let Ok(room) = self.linger.room.clone().try_acquire_owned()
         {
-            // The task is gone only when the gateway stops: then the exchange ends here, as it would there.
-            let _ = self.linger.sender.send(Left { exchange, until: self.until, _room: room });
+            // The task is gone only when the gateway has stopped: then the exchange is dropped here, as it would be there.
+            let _ = self.linger.sender.send(Left { exchange, _room: room });
         }
     }
 }
 
-async fn wait(mut arrivals: UnboundedReceiver<Left>) {
+async fn wait(mut arrivals: UnboundedReceiver<Left>, stop: CancellationToken) {
     let mut waiting = FuturesUnordered::new();
     loop {
         tokio::select! {
+            biased;
             arrival = arrivals.recv() => match arrival {
                 // An answer's body is of no use to anyone: the exchange settled its seat, dropping it ends the rest.
-                Some(Left { exchange, until, _room: room }) => waiting.push(async move {
-                    let ended = timeout_at(until, exchange).await;
+                Some(Left { exchange, _room: room }) => waiting.push(async move {
+                    let ended = timeout_at(exchange.until(), exchange).await;
                     drop(room);
                     ended
                 }),
@@ -127,6 +126,8 @@ async fn wait(mut arrivals: UnboundedReceiver<Left>) {
             Some(ended) = waiting.next() => if ended.is_err() {
                 tracing::debug!("an exchange without a caller was given up");
             },
+            // Those who could leave more behind have ended before.
+            () = stop.cancelled(), if waiting.is_empty() => return,
         }
     }
     while waiting.next().await.is_some() {}

@@ -15,7 +15,7 @@ use super::attempt::Answer;
 use crate::names::RegionName;
 use crate::order::Safety;
 
-/// How often an order is sent again because no connection could be made.
+/// How often an order is sent again because no connection could be made, or the vendor did not begin to process it.
 const UNSENT: u32 = 2;
 
 /// How often an idempotent order is sent again because its answer was lost or late or was the vendor's own failure.
@@ -58,6 +58,7 @@ pub(super) enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     Unreachable,
+    Unprocessed,
     Lost,
     TimedOut,
     VendorFailed,
@@ -66,13 +67,21 @@ pub(super) enum Reason {
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Unreachable, Self::Lost, Self::TimedOut, Self::VendorFailed, Self::OverLimit, Self::Unauthorized];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Unreachable,
+        Self::Unprocessed,
+        Self::Lost,
+        Self::TimedOut,
+        Self::VendorFailed,
+        Self::OverLimit,
+        Self::Unauthorized,
+    ];
 
     /// As the metric's label names it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::Unprocessed => "unprocessed",
             Self::Lost => "lost",
             Self::TimedOut => "timed_out",
             Self::VendorFailed => "vendor_failed",
@@ -84,7 +93,7 @@ impl Reason {
     /// Whether it takes of the retry budget.
     pub(super) fn is_budgeted(self) -> bool {
         match self {
-            Self::Unreachable | Self::Lost | Self::TimedOut | Self::VendorFailed => true,
+            Self::Unreachable | Self::Unprocessed | Self::Lost | Self::TimedOut | Self::VendorFailed => true,
             Self::OverLimit | Self::Unauthorized => false,
         }
     }
@@ -146,6 +155,10 @@ impl Tries {
                 // A region that was not tried yet needs no rest.
                 let rest = |pause| if elsewhere == Some(true) { Duration::ZERO } else { pause };
                 spend(&mut self.unsent, UNSENT).map(|pause| (Reason::Unreachable, rest(pause)))
+            }
+            // The vendor turned it away, so it is as good as not sent.
+            Outcome::Failed(Failure::Unprocessed(_)) => {
+                spend(&mut self.unsent, UNSENT).map(|pause| (Reason::Unprocessed, pause))
             }
             Outcome::Failed(Failure::Lost { .. }) if idempotent => {
                 spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::Lost, pause))

@@ -134,7 +134,7 @@ impl Resolver {
                 Err(Failure::Lost { .. }) => return Ok(Handle::Died("its answer was lost")),
                 Err(Failure::TimedOut { sent: true }) => return Ok(Handle::Died("its answer did not come")),
                 // Another region may serve the query as a whole; if none does, making it anew says so.
-                Err(Failure::Unreachable(_) | Failure::RegionDown { .. }) => {
+                Err(Failure::Unreachable(_) | Failure::Unprocessed(_) | Failure::RegionDown { .. }) => {
                     return Ok(Handle::Died("its region cannot be reached"));
                 }
                 Err(Failure::TooLarge) => return Err(Error::BadUpstream(Failure::TooLarge.to_string())),

@@ -55,9 +55,11 @@ fn rest(why: &Error) -> Option<Duration> {
         Error::Refused(reply) => (reply.status == StatusCode::REQUEST_TIMEOUT).then_some(Duration::ZERO),
         Error::Egress(failure) => match failure {
             Failure::RegionDown { retry_after, .. } => Some(*retry_after),
-            Failure::Crowded(_) | Failure::Unreachable(_) | Failure::TimedOut { .. } | Failure::Lost { .. } => {
-                Some(Duration::ZERO)
-            }
+            Failure::Crowded(_)
+            | Failure::Unreachable(_)
+            | Failure::Unprocessed(_)
+            | Failure::TimedOut { .. }
+            | Failure::Lost { .. } => Some(Duration::ZERO),
             Failure::QuotaSpent { .. }
             | Failure::CredentialUnavailable(_)
             | Failure::CredentialRefused

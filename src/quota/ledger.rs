@@ -82,7 +82,7 @@ impl Ledger {
         let used_until = match begin {
             Begin::Full => None,
             Begin::Empty => Some(later(now, ON_THE_WAY)),
-            Begin::UsedUntil(until) => Some(until.max(now)),
+            Begin::UsedUntil(until) => Some(until.max(later(now, ON_THE_WAY))),
         };
         Self {
             limit,
@@ -307,8 +307,9 @@ fn slack(window: Duration) -> Duration {
     GRAIN + window / SKEW_PARTS
 }
 
-/// From the instant a seat was last used to when it is free.
-fn cycle(limit: Limit) -> Duration {
+/// From the instant a seat was last used to when it is free: the window, and what makes it over by any clock concerned.
+#[must_use]
+pub fn cycle(limit: Limit) -> Duration {
     let window = window(limit);
     window + slack(window)
 }

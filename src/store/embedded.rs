@@ -37,6 +37,7 @@ mod shared;
 mod trim;
 mod writer;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -337,8 +338,14 @@ impl Store for EmbeddedStore {
         self.counted(read.unwrap_or_else(|_| Err(panicked())))
     }
 
-    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
-        let facts = facts.to_vec();
+    async fn facts(&self, prefix: &'static str) -> Result<Vec<(String, u64)>, Error> {
+        self.open_or_closed()?;
+        let shared = self.shared.clone();
+        let read = self.tasks.blocking(move || shared.engine.facts(prefix)).await;
+        self.counted(read.unwrap_or_else(|_| Err(panicked())))
+    }
+
+    async fn change_facts(&self, facts: Vec<(Cow<'static, str>, Option<u64>)>) -> Result<(), Error> {
         self.counted(self.ask(|ack| Command::Facts(facts, ack)).await)
     }
 

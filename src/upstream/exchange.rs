@@ -2,21 +2,21 @@
 //!
 //! Invariants: the seat is settled exactly once. When the head comes, whoever polls then, it is told so (or that it was
 //! a 429); when no connection could be made, it is given back unused; in every other case, being dropped included, it
-//! counts as sent. The credential's pass is told the vendor's verdict at the same moment.
+//! counts as sent: by now, if the other end closed, else until the time by which the network has forgotten the request.
+//! The credential's pass is told the vendor's verdict at the same moment.
 
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
 use hyper::header::RETRY_AFTER;
 use hyper::{Response, StatusCode};
+use hyper_util::client::legacy::ResponseFuture;
 use hyper_util::client::legacy::connect::CaptureConnection;
-use hyper_util::client::legacy::{Error, ResponseFuture};
 use tokio::time::Instant;
 
 use super::age;
-use super::connector::ConnectTimedOut;
+use super::fault::Fault;
 use super::retry_after;
 use crate::clock::Clock;
 use crate::credentials::Pass;
@@ -29,24 +29,8 @@ pub(crate) struct Exchange {
     /// When it had a connection: from then on the request may have left.
     connected: Option<Instant>,
     held: Option<(Seat, Pass)>,
+    until: Instant,
     clock: Clock,
-}
-
-/// Why there is no head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// No byte of the request left.
-    NotSent {
-        /// Because making the connection took too long.
-        timed_out: bool,
-        /// What happened.
-        why: String,
-    },
-    /// It may have left, whole or in part.
-    MaybeSent {
-        /// What happened.
-        why: String,
-    },
 }
 
 impl Exchange {
@@ -54,9 +38,15 @@ impl Exchange {
         response: ResponseFuture,
         connection: CaptureConnection,
         held: (Seat, Pass),
+        until: Instant,
         clock: Clock,
     ) -> Self {
-        Self { response, connection, connected: None, held: Some(held), clock }
+        Self { response, connection, connected: None, held: Some(held), until, clock }
+    }
+
+    /// When it is to be given up at the latest. Until then the vendor may count what was sent, and no longer.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
     }
 
     /// When it had a connection; `None`: nothing was sent yet. (The request is handed to the connection while this is
@@ -95,7 +85,11 @@ impl Exchange {
             }
             // Dropped without a word: nothing was sent, the seat is free at once.
             Err(Fault::NotSent { .. }) => {}
-            Err(Fault::MaybeSent { .. }) => seat.sending(),
+            Err(Fault::Unprocessed { .. } | Fault::MaybeSent { ended_there: true, .. }) => {
+                seat.sending();
+                seat.answered();
+            }
+            Err(Fault::MaybeSent { ended_there: false, .. }) => seat.abandoned(self.until),
         }
     }
 }
@@ -123,24 +117,8 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some((seat, _)) = &mut self.held {
-            seat.sending();
+        if let Some((seat, _)) = self.held.take() {
+            seat.abandoned(self.until);
         }
-    }
-}
-
-impl Fault {
-    /// What hyper-util's error says about the request. Only errors of the connector are known to precede its first byte.
-    fn of(error: &Error) -> Self {
-        // The innermost cause tells most: "connection refused", "invalid peer certificate".
-        let mut cause: &dyn std::error::Error = error;
-        let mut timed_out = false;
-        while let Some(deeper) = cause.source() {
-            let system = deeper.downcast_ref::<io::Error>().map(io::Error::kind);
-            timed_out |= deeper.is::<ConnectTimedOut>() || system == Some(io::ErrorKind::TimedOut);
-            cause = deeper;
-        }
-        let why = cause.to_string();
-        if error.is_connect() { Self::NotSent { timed_out, why } } else { Self::MaybeSent { why } }
     }
 }

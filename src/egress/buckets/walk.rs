@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
+use crate::egress::Past;
 use crate::names::ClientName;
 use crate::order::Payer;
 use crate::quota::Refused;
@@ -229,7 +230,7 @@ fn reload(world: &World, quota: Option<&Quota>) {
 
 async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) -> Result<(), TestCaseError> {
     reloads.sort_by_key(|reload| reload.at);
-    let mut buckets = Buckets::new(Past::None, Clock::system(), Metrics::new());
+    let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
     let lines = buckets.lines(&AppId::parse("a").unwrap(), &first);
     buckets.opened();
     let world =
@@ -293,7 +294,7 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
     let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
     for late in [Duration::ZERO, Duration::from_secs(5)] {
         let app = AppId::parse("a").unwrap();
-        let mut buckets = Buckets::new(Past::None, Clock::system(), Metrics::new());
+        let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
         let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
         let count = |lines: &Lines| lines[4].bucket.clone();
         let own = buckets.lines(&app, &alone);

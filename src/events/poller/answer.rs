@@ -11,7 +11,7 @@
 //! | died or timed out after sending | – | `reset`, `timeout` | – | |
 //! | larger than any answer may be | – | `too_large` | – | |
 //! | 501, 4xx, 3xx | – | – | – | nothing: the vendor refused |
-//! | never sent | – | – | – | nothing |
+//! | never sent, or never processed by the vendor's word | – | – | – | nothing |
 //!
 //! Invariants: no event that came whole is dropped, whatever the status; bodies of error answers (load balancers' pages)
 //! do not fill the quarantine.
@@ -109,6 +109,7 @@ fn judge_failure(why: &Failure) -> Outcome {
         | Failure::CredentialRefused
         | Failure::Unreachable(_)
         | Failure::Unproven(_)
+        | Failure::Unprocessed(_)
         | Failure::NoSuchApp
         | Failure::Stopping => Outcome { error: Some(why.to_string()), ..Outcome::default() },
     }
@@ -194,6 +195,7 @@ mod tests {
             Failure::CredentialRefused,
             Failure::RegionDown { region: RegionName::parse("cn").unwrap(), retry_after: Duration::from_secs(1) },
             Failure::Unreachable("no".into()),
+            Failure::Unprocessed("no".into()),
             Failure::TimedOut { sent: true },
             Failure::TimedOut { sent: false },
             Failure::Lost { why: "reset".into(), partial: None },

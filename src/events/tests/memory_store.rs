@@ -1,5 +1,6 @@
 //! A store in memory for tests: keeps the contract, counts, and fails or delays on command.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,7 @@ pub(in crate::events) struct MemoryStore {
     /// What `is_new` and `last_clean_stop` say.
     pub(in crate::events) is_old: bool,
     pub(in crate::events) clean_stop: Option<UnixMillis>,
-    facts: Mutex<HashMap<&'static str, u64>>,
+    facts: Mutex<HashMap<Cow<'static, str>, u64>>,
 }
 
 #[derive(Default)]
@@ -230,9 +231,21 @@ impl Store for MemoryStore {
         Ok(lock(&self.facts).get(name).copied())
     }
 
-    async fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+    async fn facts(&self, prefix: &'static str) -> Result<Vec<(String, u64)>, Error> {
+        let facts = lock(&self.facts);
+        let found = facts.iter().filter(|(name, _)| name.starts_with(prefix));
+        Ok(found.map(|(name, number)| (name.to_string(), *number)).collect())
+    }
+
+    async fn change_facts(&self, facts: Vec<(Cow<'static, str>, Option<u64>)>) -> Result<(), Error> {
         self.write().await?;
-        lock(&self.facts).extend(facts.iter().copied());
+        let mut kept = lock(&self.facts);
+        for (name, number) in facts {
+            match number {
+                Some(number) => kept.insert(name, number),
+                None => kept.remove(&name),
+            };
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 //! - redb refuses all work after an I/O error until its file is opened anew. No two openings of the file overlap:
 //!   whoever uses the database holds the lock's read side, reopening takes the write side.
 
+use std::borrow::Cow;
 use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
@@ -130,14 +131,34 @@ impl Engine {
         self.read(|tx| number(tx, &fact_key(name)))
     }
 
-    /// Keeps numbers under names.
-    pub(super) fn keep_facts(&self, facts: &[(&'static str, u64)]) -> Result<(), Error> {
+    /// The numbers kept under names that begin so.
+    pub(super) fn facts(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        let first = fact_key(prefix);
+        self.read(|tx| {
+            let meta = tx.open_table(META).map_err(failed)?;
+            let mut found = Vec::new();
+            for entry in meta.range(first.as_str()..).map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                let Some(rest) = key.value().strip_prefix(first.as_str()) else { break };
+                found.push((format!("{prefix}{rest}"), decode_number(Key::Meta(key.value()), value.value())?));
+            }
+            Ok(found)
+        })
+    }
+
+    /// Keeps numbers under names, or removes them.
+    pub(super) fn change_facts(&self, facts: &[(Cow<'static, str>, Option<u64>)]) -> Result<(), Error> {
         self.commit(|tx| {
             let mut meta = tx.open_table(META).map_err(failed)?;
             for (name, number) in facts {
                 let key = fact_key(name);
-                let value = encode_number(Key::Meta(&key), *number);
-                meta.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+                match number {
+                    Some(number) => {
+                        let value = encode_number(Key::Meta(&key), *number);
+                        meta.insert(key.as_str(), value.as_slice()).map_err(failed)?;
+                    }
+                    None => drop(meta.remove(key.as_str()).map_err(failed)?),
+                }
             }
             Ok(())
         })

@@ -6,6 +6,7 @@
 //! - After a commit that failed, the file is opened anew and set back to what was acknowledged, and the group is tried
 //!   once more. If that fails too, every change of the group is answered with the error and the store is as it was.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,8 +40,8 @@ pub(super) enum Command {
     Mend(Ack<()>),
     /// Mends the engine and tries whether it can keep a batch.
     Probe(Ack<()>),
-    /// Keeps numbers under names.
-    Facts(Vec<(&'static str, u64)>, Ack<()>),
+    /// Keeps numbers under names, or removes them.
+    Facts(Vec<(Cow<'static, str>, Option<u64>)>, Ack<()>),
     /// Records a clean stop at that time, and ends.
     Close(u64, Ack<()>),
 }
@@ -149,7 +150,7 @@ fn obey(shared: &Shared, command: Command) {
             }
             ack.send(tried)
         }
-        Command::Facts(facts, ack) => ack.send(shared.twice(|| shared.engine.keep_facts(&facts))),
+        Command::Facts(facts, ack) => ack.send(shared.twice(|| shared.engine.change_facts(&facts))),
         Command::Close(now, ack) => {
             let recorded = shared.twice(|| shared.engine.record_clean_stop(now));
             shared.closed.store(true, Ordering::Release);

@@ -262,6 +262,15 @@ pub(in crate::store) async fn facts_outlive_a_crash_and_are_kept_together(home: 
     let store = home.open().await;
     assert_eq!((store.fact("a").await.unwrap(), store.fact("b").await.unwrap()), (Some(2), Some(u64::MAX)));
     assert_eq!(store.fact("c").await.unwrap(), None);
+    let all = async || {
+        let mut all = store.facts("a").await.unwrap();
+        all.sort();
+        all
+    };
+    store.change_facts(vec![("ab".into(), Some(3)), ("aa".into(), Some(4)), ("b".into(), None)]).await.unwrap();
+    assert_eq!(all().await, [("a".to_owned(), 2), ("aa".to_owned(), 4), ("ab".to_owned(), 3)]);
+    store.change_facts(vec![("a".into(), None), ("ab".into(), None), ("never".into(), None)]).await.unwrap();
+    assert_eq!((all().await, store.fact("b").await.unwrap()), (vec![("aa".to_owned(), 4)], None));
 }
 
 pub(in crate::store) async fn a_closed_store_says_so(home: &impl Home) {
