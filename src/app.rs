@@ -363,7 +363,8 @@ impl Groups {
         }
         self.work.finish(Duration::ZERO).await;
         // What was sent goes on to its end while there is time. What is cut off is noted for the next run.
-        self.exchanges.finish(until.saturating_duration_since(Instant::now())).await;
+        let enough = async { drop(tokio::time::timeout_at(until, hurried.cancelled()).await) };
+        self.exchanges.finish_until(enough).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
         let closed = match parts.events.flush().await {
             // A task that panicked may have lost what it held.

@@ -34,6 +34,7 @@ mod conn;
 mod control;
 mod endpoint;
 mod fault;
+mod goaway;
 mod handles;
 mod headers;
 pub mod limits;

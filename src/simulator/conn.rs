@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::goaway::Beside;
 use super::lock;
 use super::region::{Idle, Region};
 use super::serve;
@@ -31,6 +32,11 @@ pub(super) struct Conn {
     reset: AtomicBool,
     in_flight: AtomicUsize,
     pub(super) activity: Notify,
+    requests: AtomicU32,
+    turned_away: AtomicU32,
+    last_processed: Mutex<Option<u32>>,
+    /// Rung when more is turned away, or less is left beside it.
+    pub(super) turning: Notify,
     writes: AtomicU64,
     after_flush: Mutex<Vec<(u64, After)>>,
 }
@@ -79,6 +85,35 @@ impl Conn {
     pub(super) fn finish(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.activity.notify_one();
+        self.turning.notify_one();
+    }
+
+    /// The number of a request that has just come.
+    fn next_number(&self) -> u32 {
+        self.requests.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The last request that is processed; `None`: there is no end yet.
+    pub(super) fn last_processed(&self) -> Option<u32> {
+        *lock(&self.last_processed)
+    }
+
+    /// Turns a request away, and all after it.
+    pub(super) async fn turn_away<T>(&self, number: u32) -> T {
+        let before = number.saturating_sub(1);
+        {
+            let mut last = lock(&self.last_processed);
+            *last = Some(last.map_or(before, |last| last.min(before)));
+        }
+        self.turned_away.fetch_add(1, Ordering::SeqCst);
+        self.turning.notify_one();
+        std::future::pending().await
+    }
+
+    /// Whether all requests under way were turned away.
+    pub(super) fn only_turned_away(&self) -> bool {
+        let turned_away = usize::try_from(self.turned_away.load(Ordering::SeqCst)).unwrap_or(usize::MAX);
+        self.in_flight.load(Ordering::SeqCst) <= turned_away
     }
 
     fn flushed(&self) {
@@ -191,15 +226,18 @@ pub(super) async fn serve(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
     let service = {
         let (region, conn) = (region.clone(), conn.clone());
-        service_fn(move |request| serve::serve(region.clone(), conn.clone(), request))
+        // Numbered here, because their tasks run in any order.
+        service_fn(move |request| serve::serve(region.clone(), conn.clone(), conn.next_number(), request))
     };
-    let serving = builder.serve_connection(TokioIo::new(io), service);
+    let io = Beside::new(io);
+    let serving = builder.serve_connection(TokioIo::new(io.clone()), service);
     let stop = region.tasks.stopping();
     tokio::select! {
         // How it ends is the caller's affair or a scripted fault.
         _ = serving => {}
         () = conn.kill.cancelled() => {}
         () = idle(&region, &conn) => {}
+        () = io.turn_away(&conn) => {}
         () = stop.cancelled() => {}
     }
 }

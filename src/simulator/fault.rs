@@ -28,6 +28,12 @@ pub enum Fault {
     ResetBefore,
     /// As `DropAfter`, with a reset (RST).
     ResetAfter,
+    /// HTTP/2's REFUSED_STREAM, before the request is counted. On HTTP/1.1 as `DropBefore`.
+    RefuseStream,
+    /// HTTP/2's GOAWAY that names the request before this one as the last, before this one is counted: it and those after
+    /// it on the connection are not processed; those before it are answered, and then the connection ends. On HTTP/1.1 as
+    /// `DropBefore`.
+    GoAway,
     /// Counted and acted on, never answered; the connection stays open.
     Hang,
     /// Counted and acted on; the head and the first bytes of the body go out, then the connection ends.
@@ -134,6 +140,8 @@ impl Fault {
             Self::DropAfter => "drop_after",
             Self::ResetBefore => "reset_before",
             Self::ResetAfter => "reset_after",
+            Self::RefuseStream => "refuse_stream",
+            Self::GoAway => "go_away",
             Self::Hang => "hang",
             Self::CutBody { .. } => "cut_body",
             Self::StallBody { .. } => "stall_body",

@@ -118,6 +118,7 @@ pub(super) struct Plan {
     pub(super) before: Duration,
     pub(super) after: Duration,
     pub(super) death: Option<Death>,
+    pub(super) refusal: Option<Refusal>,
     pub(super) hang: bool,
     pub(super) canned: Option<Canned>,
     pub(super) shape: Shape,
@@ -130,6 +131,13 @@ pub(super) struct Plan {
 pub(super) struct Death {
     pub(super) before: bool,
     pub(super) reset: bool,
+}
+
+/// How HTTP/2 says that a request was not processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Stream,
+    Connection,
 }
 
 /// How an answer's body goes out.
@@ -156,6 +164,8 @@ impl Plan {
             Fault::DropAfter => self.death = Some(Death { before: false, reset: false }),
             Fault::ResetBefore => self.death = Some(Death { before: true, reset: true }),
             Fault::ResetAfter => self.death = Some(Death { before: false, reset: true }),
+            Fault::RefuseStream => self.refusal = Some(Refusal::Stream),
+            Fault::GoAway => self.refusal = Some(Refusal::Connection),
             Fault::Hang => self.hang = true,
             Fault::CutBody { keep } => self.shape.cut = Some((keep, true)),
             Fault::StallBody { keep } => self.shape.cut = Some((keep, false)),

@@ -3,14 +3,13 @@
 //! | step | may end it with |
 //! | --- | --- |
 //! | head and body are read; the target is read | 404, 405, 400 |
-//! | scripted: waits, connection dies before counting | nothing |
+//! | scripted: waits, connection dies before counting, HTTP/2 refuses | nothing |
 //! | the world's hook runs; the request is counted in its window | 429 |
 //! | the credential is checked | 401 |
 //! | scripted: answered without acting | any status |
 //! | [`act`]: events removed, handle spent, message stored | 200, 400, 404, 410 |
 //! | scripted: waits, hangs, connection dies; the body goes out whole or spoilt | |
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +18,14 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::answer::Answer;
 use super::body::AnswerBody;
 use super::conn::Conn;
 use super::region::{Idle, Region};
-use super::script::{Plan, Shape};
+use super::script::{Plan, Refusal, Shape};
 use super::seen::Seen;
 use super::stats::EndpointStats;
 use super::target::{self, Call};
@@ -41,8 +40,9 @@ const LARGEST_BODY: usize = 1 << 20;
 pub(super) async fn serve(
     region: Arc<Region>,
     conn: Arc<Conn>,
+    number: u32,
     request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+) -> Result<Response<AnswerBody>, h2::Error> {
     let flight = Flight::begin(&region, &conn);
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else { return silence(&conn, false).await };
@@ -69,6 +69,17 @@ pub(super) async fn serve(
         e.faulted += u64::from(plan.faulted);
     });
     wait(plan.before).await;
+    if let Some(refusal) = plan.refusal {
+        region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
+        return match (head.version, refusal) {
+            (Version::HTTP_2, Refusal::Stream) => Err(h2::Reason::REFUSED_STREAM.into()),
+            (Version::HTTP_2, Refusal::Connection) => conn.turn_away(number).await,
+            _ => silence(&conn, false).await,
+        };
+    }
+    if conn.last_processed().is_some_and(|last| last < number) {
+        return conn.turn_away(number).await;
+    }
     if let Some(death) = plan.death.filter(|d| d.before) {
         region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
         return silence(&conn, death.reset).await;
@@ -191,7 +202,7 @@ async fn wait(time: Duration) {
 }
 
 /// The connection ends; nothing is answered.
-async fn silence(conn: &Conn, reset: bool) -> Result<Response<AnswerBody>, Infallible> {
+async fn silence(conn: &Conn, reset: bool) -> Result<Response<AnswerBody>, h2::Error> {
     conn.end(reset);
     std::future::pending().await
 }

@@ -9,5 +9,7 @@ mod redirect;
 mod reload;
 mod resilience;
 mod rig;
+mod stops;
 mod tls;
+mod unprocessed;
 mod wire;

@@ -89,7 +89,8 @@ async fn what_was_cut_off_is_waited_for_by_every_run_until_its_time() {
         };
         assert!(at >= until && at < until + second, "{:?} early", until.saturating_duration_since(at));
         // Another endpoint's bucket, and another app's, have nothing to wait for.
-        for other in [before.begin(&app(), &[BucketName::UserEvents], limit(second), Instant::now())] {
+        for (app, endpoint) in [("a", BucketName::UserEvents), ("b", ENDPOINT)] {
+            let other = before.begin(&AppId::parse(app).unwrap(), &[endpoint], limit(second), Instant::now());
             assert!(matches!(other, Begin::Full | Begin::Empty), "{other:?}");
         }
         // Counted in one with others, these wait, too.

@@ -1,0 +1,128 @@
+//! HTTP/2's GOAWAY, written beside the library: it says of requests that did come that they were not processed, which the
+//! library's own never does.
+//!
+//! Invariants: a frame is written only between two of the library's, when all it has written is flushed. What is turned
+//! away is neither counted nor answered; what came before it on the connection is, and then the connection ends.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::conn::Conn;
+use super::lock;
+
+/// The stream of a connection's `number`th request (from 1): a client's streams are odd and rise.
+fn stream_of(number: u32) -> u32 {
+    number.saturating_mul(2).saturating_sub(1)
+}
+
+/// GOAWAY: the streams after that of the `last` request are not processed. No error.
+fn frame(last: u32) -> [u8; 17] {
+    const HEAD: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+    let mut frame = [0; 17];
+    frame[..9].copy_from_slice(&HEAD);
+    frame[9..13].copy_from_slice(&stream_of(last).to_be_bytes());
+    frame
+}
+
+/// A connection's bytes, shared by the library and whoever writes beside it.
+pub(super) struct Beside<S>(Arc<Mutex<Inner<S>>>);
+
+struct Inner<S> {
+    io: S,
+    between_frames: bool,
+    waits: Option<Waker>,
+}
+
+impl<S> Clone for Beside<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
+    pub(super) fn new(io: S) -> Self {
+        Self(Arc::new(Mutex::new(Inner { io, between_frames: false, waits: None })))
+    }
+
+    /// Tells the client each time that more of its requests are turned away. Ends when none but these are left.
+    pub(super) async fn turn_away(&self, conn: &Conn) {
+        let mut told = None;
+        loop {
+            let last = conn.last_processed();
+            if last != told
+                && let Some(last) = last
+            {
+                if self.write(&frame(last)).await.is_err() {
+                    return;
+                }
+                told = Some(last);
+            } else if last.is_some() && conn.only_turned_away() {
+                return;
+            } else {
+                conn.turning.notified().await;
+            }
+        }
+    }
+
+    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        std::future::poll_fn(|cx| {
+            let mut inner = lock(&self.0);
+            if !inner.between_frames {
+                inner.waits = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            while written < bytes.len() {
+                written += ready!(Pin::new(&mut inner.io).poll_write(cx, &bytes[written..]))?;
+            }
+            Pin::new(&mut inner.io).poll_flush(cx)
+        })
+        .await
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Beside<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).io).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        inner.between_frames = false;
+        Pin::new(&mut inner.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = lock(&self.0);
+        inner.between_frames = false;
+        Pin::new(&mut inner.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        lock(&self.0).io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = lock(&self.0);
+        ready!(Pin::new(&mut inner.io).poll_flush(cx))?;
+        inner.between_frames = true;
+        if let Some(waits) = inner.waits.take() {
+            waits.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(&self.0).io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,97 @@
+//! What the vendor turned away before it began to process it: HTTP/2's REFUSED_STREAM, and GOAWAY with a last stream below.
+
+use std::time::Duration;
+
+use rtm_gateway::egress::Failure;
+use rtm_gateway::names::BucketName;
+use rtm_gateway::simulator::{Endpoint, Fault};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::rig::{Rig, count, message, read};
+use super::tls::{rig_with, vendor};
+
+async fn on_http_2() -> (rtm_gateway::simulator::Sim, Rig) {
+    let (sim, ca) = vendor(&["h2"]).await;
+    let rig = rig_with(&sim.base_url(), Some(&ca), |_| {});
+    (sim, rig)
+}
+
+#[tokio::test]
+async fn every_kind_of_order_is_sent_again_when_the_vendor_did_not_process_it() {
+    for fault in [Fault::RefuseStream, Fault::GoAway] {
+        let (sim, rig) = on_http_2().await;
+        for (endpoint, order, bucket) in [
+            (Endpoint::UserEvents, read(), BucketName::UserEvents),
+            (Endpoint::HistoryCount, count(), BucketName::HistoryCount),
+            (Endpoint::PeerMessages, message(), BucketName::Messages),
+        ] {
+            sim.on(endpoint, fault.clone());
+            let reply = rig.egress.send(order).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.costs.exchanges), (200, 2), "{fault:?}");
+            let stats = sim.stats();
+            assert_eq!((stats.of(endpoint).received, stats.of(endpoint).counted), (2, 1), "{fault:?}");
+            // The vendor may have counted what it did not process.
+            let seats = rig.bucket(bucket);
+            assert_eq!((seats.free, seats.cooling, seats.in_flight), (18, 2, 0), "{fault:?}");
+        }
+        let text = rig.metrics.text();
+        assert!(text.contains(r#"upstream_retries_total{app="demo-app",reason="unprocessed"} 3"#), "{text}");
+        assert_eq!(rig.egress.regions()[0].breaker, "closed");
+        sim.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_turned_away_again_and_again_ends_as_unprocessed_and_not_in_doubt() {
+    for fault in [Fault::RefuseStream, Fault::GoAway] {
+        let (sim, rig) = on_http_2().await;
+        for (endpoint, order) in [(Endpoint::UserEvents, read()), (Endpoint::PeerMessages, message())] {
+            sim.always(endpoint, fault.clone());
+            let failed = rig.egress.send(order).await.unwrap_err();
+            assert!(matches!(failed.why, Failure::Unprocessed(_)), "{failed:?}");
+            assert!(!failed.why.in_doubt());
+            assert_eq!(failed.costs.exchanges, 3);
+        }
+        sim.stop().await;
+    }
+}
+
+/// Of many on one connection some are told that they were not processed; the others are answered on it.
+#[tokio::test]
+async fn a_goaway_under_load_costs_no_message_and_doubles_none() {
+    let (sim, rig) = on_http_2().await;
+    rig.egress.send(message()).await.unwrap();
+    for _ in 0..4 {
+        sim.on(Endpoint::PeerMessages, Fault::DelayAfter(Duration::from_millis(100)));
+    }
+    sim.on(Endpoint::PeerMessages, Fault::GoAway);
+    let mut sent = JoinSet::new();
+    for _ in 0..12 {
+        let egress = rig.egress.clone();
+        sent.spawn(async move { egress.send(message()).await.map(|reply| reply.status.as_u16()) });
+    }
+    while let Some(reply) = sent.join_next().await {
+        assert_eq!(reply.unwrap().unwrap(), 200);
+    }
+    let stats = sim.stats();
+    assert_eq!(stats.of(Endpoint::PeerMessages).counted, 13, "each was processed once");
+    assert!(stats.of(Endpoint::PeerMessages).received > 13);
+    assert_eq!(sim.violations(), []);
+    sim.stop().await;
+}
+
+/// A connection that ends without a word, or resets a stream with another reason, says nothing of the kind.
+#[tokio::test]
+async fn a_connection_that_just_ends_leaves_a_message_in_doubt() {
+    for fault in [Fault::DropBefore, Fault::DropAfter, Fault::ResetBefore] {
+        let (sim, rig) = on_http_2().await;
+        sim.on(Endpoint::PeerMessages, fault.clone());
+        let began = Instant::now();
+        let failed = rig.egress.send(message()).await.unwrap_err();
+        assert!(matches!(failed.why, Failure::Lost { .. }), "{fault:?}: {failed:?}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_eq!(failed.costs.exchanges, 1);
+        sim.stop().await;
+    }
+}
