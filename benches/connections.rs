@@ -36,7 +36,7 @@ fn main() {
 
 async fn run() {
     let vendor = stage::vendor(Limit::per_second(10_000)).await;
-    let long = "header_read_timeout = \"300s\"\nwrite_timeout = \"300s\"\n";
+    let long = "header_read_timeout = \"300s\"\nidle_timeout = \"300s\"\nwrite_timeout = \"300s\"\n";
     for (name, kind) in
         [("that sent nothing", Kind::Silent), ("HTTP/1.1, kept", Kind::Kept), ("HTTP/2, kept", Kind::Http2)]
     {
@@ -57,7 +57,10 @@ async fn run() {
     }
     for (name, times) in [
         ("while they last", long),
-        ("after the time they are given", "header_read_timeout = \"3s\"\nwrite_timeout = \"3s\"\n"),
+        (
+            "after the time they are given",
+            "header_read_timeout = \"3s\"\nidle_timeout = \"3s\"\nwrite_timeout = \"3s\"\n",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let gateway = start(dir.path(), &vendor, times, "[\"user_events\"]");

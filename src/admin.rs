@@ -13,6 +13,7 @@
 //! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
 //! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine;
 //! then the request must name this machine.
+//! However many operations are under way, there are connections left for a probe.
 
 mod addressed;
 mod answer;
@@ -26,7 +27,6 @@ mod webhooks;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::json;
@@ -42,7 +42,10 @@ pub use self::operations::Operation;
 use self::subscriptions::Which as Subscribed;
 use self::webhooks::Which as Pushed;
 use crate::app::Parts;
-use crate::body::Body;
+use crate::body::handover::Ending;
+use crate::body::{Body, Inbound};
+use crate::conn::Conn;
+use crate::conn::places::{NoPlace, Occupied};
 use crate::events::Cursor;
 use crate::reload;
 use crate::route::{path, query};
@@ -51,7 +54,7 @@ use crate::route::{path, query};
 /// a key that was shown is marked so that no log prints it.
 pub fn service(
     parts: Arc<Parts>,
-) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+) -> impl Service<Request<Inbound>, Response = Response<Body>, Error = Infallible, Future: Send>
 + Clone
 + Send
 + Sync
@@ -61,13 +64,17 @@ pub fn service(
         .layer(SetSensitiveRequestHeadersLayer::new(keys))
         .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
-        .service_fn(move |request: Request<Incoming>| {
+        .service_fn(move |request: Request<Inbound>| {
             let parts = parts.clone();
             async move {
                 let is_head = request.method() == Method::HEAD;
-                let mut response = respond(answer(&parts, request).await);
+                let mut place = None;
+                let mut response = respond(answer(&parts, request, &mut place).await);
                 if is_head {
                     without_body(&mut response);
+                }
+                if let Some(place) = place {
+                    response.body_mut().on_end(Box::new(place));
                 }
                 Ok(response)
             }
@@ -83,7 +90,7 @@ fn without_body(response: &mut Response<Body>) {
 }
 
 /// Answers one request on the operator's port.
-async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
+async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InHand>) -> Answer {
     let (head, body) = request.into_parts();
     let uri = head.uri.clone();
     let segments = path::segments(uri.path())?;
@@ -93,6 +100,9 @@ async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
         return Err(Refused::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
     let operation = Operation::find(&head.method, &segments)?;
+    if segments.first() == Some(&"admin") {
+        *place = InHand::on(head.extensions.get())?;
+    }
     if !operation.has_parameters() {
         query::none(uri.query())?;
     }
@@ -134,6 +144,25 @@ async fn answer(parts: &Parts, request: Request<Incoming>) -> Answer {
             webhooks::redeliver(call, &which).await
         }
     }
+}
+
+/// An operation past the key is in hand: its connection is not closed for a newcomer. What is open to everybody is not
+/// protected so, and some places are left for it: a probe is always answered.
+#[derive(Debug)]
+struct InHand(#[expect(dead_code, reason = "dropped with the answer")] Occupied);
+
+impl InHand {
+    fn on(conn: Option<&Arc<Conn>>) -> Result<Option<Self>, Refused> {
+        match conn.map(|conn| conn.occupy("operator")).transpose() {
+            Ok(place) => Ok(place.flatten().map(Self)),
+            Err(NoPlace) => Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "too many operations are under way")),
+        }
+    }
+}
+
+impl Ending for InHand {
+    fn taken(&mut self, _: u64) {}
+    fn handed_over(self: Box<Self>) {}
 }
 
 /// The cursor that a path ends with.

@@ -8,6 +8,7 @@
 //! | a fair share of it ([`crate::share`]) | the client's | 503 `unavailable`                                       |
 //! | `max_concurrent`                  | the client's | 429 `client_limit_exceeded`                             |
 //! | `requests_per_second`             | the client's | 429 `client_limit_exceeded`                             |
+//! | `server.max_connections` ([`crate::conn::places`]) | the client's share of those with requests in hand | 503 `unavailable` |
 //! | memory for bodies, as they come   | everybody's, and a fair share | 503 `unavailable`                      |
 //! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                 |
 //!
@@ -107,6 +108,8 @@ pub enum Shed {
     FairShare,
     /// `server.max_streams` are open, or the client has its share of them.
     Streams,
+    /// All connections have requests in hand, or the client has its share of them.
+    Connections,
     /// Bodies take all memory that is for them, or the client's have its share.
     BodyMemory,
     /// Too many history queries are under way, or too many of this client's.
@@ -123,6 +126,7 @@ impl Shed {
             Self::MaxRequests => "max_requests",
             Self::FairShare => "fair_share",
             Self::Streams => "streams",
+            Self::Connections => "connections",
             Self::BodyMemory => "body_memory",
             Self::HistoryJobs => "history_jobs",
             Self::QuotaLine => "quota_line",
@@ -136,6 +140,9 @@ impl Shed {
             Self::MaxRequests => "overloaded: server.max_requests are in hand",
             Self::FairShare => "overloaded: the client has its share of server.max_requests in hand",
             Self::Streams => "overloaded: server.max_streams are open, or the client has its share of them",
+            Self::Connections => {
+                "overloaded: the client has its share of server.max_connections, each with a request in hand"
+            }
             Self::BodyMemory => "overloaded: no memory for more request bodies",
             Self::HistoryJobs => "overloaded: too many history queries are under way",
             Self::QuotaLine => "overloaded: too many orders wait for a seat of the vendor's quota",

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::admin;
 use crate::clock::Clock;
 use crate::config::{Config, Listen};
+use crate::conn::places::Door;
 use crate::descriptors;
 use crate::egress::{self, Before, Egress};
 use crate::events::Events;
@@ -228,16 +229,16 @@ impl App {
         }
         parts.webhooks.commit(pushed);
         let shares = descriptors::share_out(config.server.max_connections, listeners.len());
-        let (operator, own) = (
-            admin::service(parts.clone()),
-            Limits::new(shares.operators, ADMIN_HEAD_TIME, ADMIN_WRITE_TIME, Gauge::default()),
-        );
-        let slots = own.slots.clone();
-        admin.serve(&tasks.admin, own, move |conn, request| {
-            // Whoever comes next must not wait for connections that are kept for later.
-            if slots.available_permits() < shares.operators / 2 {
-                conn.end_soon();
-            }
+        let operator = admin::service(parts.clone());
+        let own = Limits {
+            door: Door::alone(shares.operators),
+            header_read_timeout: ADMIN_HEAD_TIME,
+            idle_timeout: config.server.idle_timeout,
+            write_timeout: ADMIN_WRITE_TIME,
+            connections: Gauge::default(),
+        };
+        admin.serve(&tasks.admin, own, move |conn, mut request| {
+            request.extensions_mut().insert(conn);
             operator.clone().oneshot(request).map(|answered| match answered {
                 Ok(response) => response,
                 Err(never) => match never {},
@@ -245,16 +246,17 @@ impl App {
         });
         parts.jwks.start();
         tasks.work.spawn(Kind::Judge, parts.gateway.clone().judge(tasks.work.clone()));
-        let limits = Limits::new(
-            shares.callers,
-            config.server.header_read_timeout,
-            config.server.write_timeout,
-            parts.metrics.connections.clone(),
-        );
-        for listener in listeners {
+        let doors = Door::open(shares.callers, listeners.len(), parts.metrics.connections_evicted.clone());
+        for (listener, door) in listeners.into_iter().zip(doors) {
             let gateway = parts.gateway.clone();
-            listener
-                .serve(&tasks.front, limits.clone(), move |conn, request| flow::handle(gateway.clone(), conn, request));
+            let limits = Limits {
+                door,
+                header_read_timeout: config.server.header_read_timeout,
+                idle_timeout: config.server.idle_timeout,
+                write_timeout: config.server.write_timeout,
+                connections: parts.metrics.connections.clone(),
+            };
+            listener.serve(&tasks.front, limits, move |conn, request| flow::handle(gateway.clone(), conn, request));
         }
         if let Some(watch) = watch {
             let reloader = reload::Reloader::new(watch.path, parts.clone(), watch.levels);

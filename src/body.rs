@@ -9,6 +9,7 @@
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
 
 pub mod handover;
+mod inbound;
 mod meter;
 mod streaming;
 
@@ -20,12 +21,13 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::Stream;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use handover::{Ending, Ticket};
 use streaming::Source;
 
+pub use self::inbound::{Inbound, Rest};
 pub use self::meter::Meter;
 pub use self::streaming::Piece;
 
@@ -293,7 +295,7 @@ pub enum Unread {
 /// # Errors
 /// See [`Unread`]. A body whose stated length is over the limit is refused before a byte of it is read.
 pub async fn read_up_to(
-    mut body: Incoming,
+    mut body: Inbound,
     limit: usize,
     time: Duration,
     mut room: impl FnMut(usize) -> bool,

@@ -88,12 +88,14 @@ impl Listen {
 pub struct Server {
     /// Where to listen; at least one.
     pub listen: Vec<Listen>,
-    /// More connections than this wait to be accepted.
+    /// Beyond this, connections without a request in hand are closed for newcomers.
     pub max_connections: usize,
     /// Bytes of a caller's request body.
     pub request_body_limit: usize,
     /// How long a caller may take to send a request's head.
     pub header_read_timeout: Duration,
+    /// How long a caller's connection is kept without a request.
+    pub idle_timeout: Duration,
     /// How long a stop waits for what runs.
     pub shutdown_grace: Duration,
     /// Callers without credentials become this client. Only on loopback and Unix sockets.
@@ -371,6 +373,8 @@ impl Default for Server {
             max_connections: 10_000,
             request_body_limit: 1 << 20,
             header_read_timeout: Duration::from_secs(10),
+            // Longer than the pools of clients keep one (90 seconds in Go's and in hyper's).
+            idle_timeout: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(30),
             anonymous_client: None,
             write_timeout: Duration::from_secs(30),

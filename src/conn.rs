@@ -1,12 +1,16 @@
 //! What is known of the connection a request came on.
 
 mod certificate;
+pub mod places;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 pub use certificate::{BadCertificate, BadNames, Lapse, Names, PeerCertificate, Verdict};
+
+use places::{NoPlace, Occupied, Seat};
 
 /// A connection's facts.
 #[derive(Debug)]
@@ -18,19 +22,52 @@ pub struct Conn {
     /// What the handshake found; `None` where no TLS is spoken.
     pub tls: Option<TlsFacts>,
     ending: AtomicBool,
+    seat: Option<Seat>,
 }
 
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
     pub fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
-        Self { peer, local, tls: None, ending: AtomicBool::new(false) }
+        Self { peer, local, tls: None, ending: AtomicBool::new(false), seat: None }
     }
 
     /// With what its handshake found.
     #[must_use]
     pub fn with_tls(self, facts: TlsFacts) -> Self {
         Self { tls: Some(facts), ..self }
+    }
+
+    /// With a place among those that are bounded.
+    #[must_use]
+    pub fn seated(self, seat: Seat) -> Self {
+        Self { seat: Some(seat), ..self }
+    }
+
+    /// A request came, of whomever.
+    pub fn asked(&self) {
+        if let Some(seat) = &self.seat {
+            seat.asked();
+        }
+    }
+
+    /// An admitted request of this client is in hand, until what is given is dropped.
+    ///
+    /// # Errors
+    /// When the client has its share of the places in hand already.
+    pub fn occupy(&self, client: &str) -> Result<Option<Occupied>, NoPlace> {
+        self.seat.as_ref().map(|seat| seat.occupy(client)).transpose()
+    }
+
+    /// Whether it ever had an admitted request.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.seat.as_ref().is_some_and(Seat::is_known)
+    }
+
+    /// Ready when its place was given to another.
+    pub fn poll_asked_to_go(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.seat.as_ref().map_or(Poll::Pending, |seat| seat.poll_asked_to_go(cx))
     }
 
     /// The certificate that the caller showed.

@@ -5,6 +5,7 @@
 //! to the vendor and each file that is open. Where descriptors run out all the same (the limit was lowered from
 //! outside, say) the accept loops pause, calls to the vendor fail before anything is sent, and all go on by themselves.
 
+use crate::conn::places::most_leaving;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Most connections to the operator's port.
@@ -52,7 +53,9 @@ fn shares(max_connections: usize, listeners: usize, limit: usize, open: usize) -
     let own = (left / 4).min(OWN);
     // Each accept loop has one connection in its hand that waits for a slot.
     let waiting = listeners + 1;
-    let callers = left.saturating_sub(operators + own + waiting).clamp(1, max_connections.max(1));
+    // And there are connections whose place was given to another and that are not gone yet.
+    let left = left.saturating_sub(operators + most_leaving(operators) + own + waiting);
+    let callers = left.saturating_sub(most_leaving(left)).clamp(1, max_connections.max(1));
     Shares { callers, operators }
 }
 
@@ -69,8 +72,8 @@ mod tests {
     fn callers_get_what_they_want_or_what_is_left() {
         assert_eq!(shares(10_000, 2, usize::MAX, 20), Shares { callers: 10_000, operators: 64 });
         assert_eq!(shares(10_000, 2, 1 << 20, 20), Shares { callers: 10_000, operators: 64 });
-        assert_eq!(shares(10_000, 1, 1024, 24), Shares { callers: 1000 - 64 - 250 - 2, operators: 64 });
-        assert_eq!(shares(10_000, 1, 96, 16), Shares { callers: 80 - 10 - 20 - 2, operators: 10 });
+        assert_eq!(shares(10_000, 1, 1024, 24), Shares { callers: 1000 - 64 - 8 - 250 - 2 - 64, operators: 64 });
+        assert_eq!(shares(10_000, 1, 96, 16), Shares { callers: 80 - 10 - 1 - 20 - 2 - 5, operators: 10 });
         assert_eq!(shares(10_000, 1, 10, 16), Shares { callers: 1, operators: 1 });
         assert_eq!(shares(5, 1, 1024, 24), Shares { callers: 5, operators: 64 });
     }

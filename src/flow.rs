@@ -11,6 +11,7 @@
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
 //! | admit    | `admission.rs`    | `Admitted`   | 429 a ceiling of the client; 503 its share is full     |
+//! | occupy   | `conn/places.rs`  | `Occupied`   | 503 its share of the connections is full              |
 //! | serve    | `routes/*.rs`     | `Served`     | what the services say                                  |
 //!
 //! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has
@@ -23,12 +24,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::body::Body;
+use crate::admission::Shed;
+use crate::body::{Body, Inbound};
 use crate::conn::{Conn, Fault};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
@@ -55,7 +56,7 @@ pub struct Served {
 }
 
 /// Answers a request.
-pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     headers::mark_credentials(&mut head.headers);
     // In this order: what is in force is not older than its number.
@@ -77,7 +78,7 @@ async fn call(
     (live, generation): (&Live, u64),
     conn: &Conn,
     head: &Parts,
-    body: Incoming,
+    body: Inbound,
     trail: &mut Trail,
 ) -> Result<Served, Refusal> {
     let entered = gateway.admission.enter()?;
@@ -89,13 +90,15 @@ async fn call(
         return Ok(document(trail));
     }
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
-    trail.client(client.name());
+    let name = client.name().clone();
+    trail.client(&name);
     let (evidence, seen) = (client.evidence().clone(), routes::Seen { generation, life: client.life() });
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     trail.route(&route, live.policy.has(&route.app));
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
+    trail.occupies(conn.occupy(name.as_str()).map_err(|_| Refusal::shed(Shed::Connections))?);
     let (kind, request) = routes::Asked::new(gateway, live, head, body, (admitted, evidence, seen), trail);
     match kind {
         Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,

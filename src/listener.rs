@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A socket is bound before anything runs ([`Listener::bind`]), so its port is known and a fault stops the start.
 //! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
-//! - A connection holds one of a bounded number of slots while it is served; callers beyond that wait, one for each
-//!   listener accepted already, the others in the system's queue.
+//! - A connection has one of a bounded number of places while it is served. For newcomers beyond that others go, strangers
+//!   first (`conn::places`); nobody waits in the system's queue while any can be asked to.
 //! - Nobody takes for ever: a head must come within a time, a body too (`body::read_up_to`), an answer must be taken, a
 //!   connection without requests ends. Nothing that a caller can make us hold or do grows without bound: see `builder`
 //!   in `connection`.
@@ -21,6 +21,7 @@
 //! | `framing` | follows HTTP/1.1 requests, for what hyper mends without a word |
 //! | `frames` | follows HTTP/2 frames, against floods |
 //! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
+//! | `waits` | how long a connection is waited for that has no request |
 //! | `patience`, `allowance` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
@@ -35,19 +36,19 @@ mod patience;
 mod socket;
 mod stream;
 mod tls;
+mod waits;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Semaphore;
 
-use crate::body::Body;
+use crate::body::{Body, Inbound};
 use crate::config::Listen;
 use crate::conn::Conn;
+use crate::conn::places::Door;
 use crate::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use socket::UnixFile;
@@ -62,28 +63,16 @@ pub struct Listener {
 /// What connections may take.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// A slot for each connection; shared by all listeners that share the limit.
-    pub slots: Arc<Semaphore>,
-    /// How long a caller may take to send a request's head; also how long a kept connection may idle.
+    /// The way to the places for connections, which all listeners behind the same ones share.
+    pub door: Door,
+    /// How long a caller may take to send a request's head.
     pub header_read_timeout: Duration,
+    /// How long a connection may be kept without a request.
+    pub idle_timeout: Duration,
     /// How long a caller may take nothing of what is written to it (see `patience`).
     pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,
-}
-
-impl Limits {
-    /// So many connections.
-    #[must_use]
-    pub fn new(
-        max_connections: usize,
-        header_read_timeout: Duration,
-        write_timeout: Duration,
-        connections: Gauge,
-    ) -> Self {
-        let slots = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
-        Self { slots, header_read_timeout, write_timeout, connections }
-    }
 }
 
 impl Listener {
@@ -110,7 +99,7 @@ impl Listener {
     /// Takes connections until the group stops, and hands their requests to `handler`.
     pub fn serve<H, F>(self, tasks: &Tasks, limits: Limits, handler: H)
     where
-        H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Arc<Conn>, Request<Inbound>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         tasks.spawn(Kind::Accept, accept::run(self.socket, self.tls, tasks.clone(), limits, handler));

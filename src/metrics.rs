@@ -69,6 +69,8 @@ labels! {
     WebhookLabels { app, webhook }
     /// What came of a webhook's try.
     WebhookOutcomeLabels { app, webhook, outcome }
+    /// Who was asked to go for a newcomer: a `stranger`, or a `client`'s idle connection.
+    EvictedLabels { who }
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
 }
@@ -123,6 +125,7 @@ pub struct Inner {
     pub history_stream_repairs: Family<AppLabels, Counter>,
     pub cache_requests: Family<CacheLabels, Counter>,
     pub connections: Gauge,
+    pub connections_evicted: Family<EvictedLabels, Counter>,
     pub requests_in_hand: Family<ClientLabels, Gauge>,
     pub event_streams: Family<StreamLabels, Gauge>,
     pub request_body_bytes: Gauge,
@@ -287,6 +290,11 @@ impl Metrics {
             ),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
             connections: add(&mut r, "connections", "Connections of callers"),
+            connections_evicted: add(
+                &mut r,
+                "connections_evicted",
+                "Connections without an admitted request in hand that were closed for newcomers",
+            ),
             requests_in_hand: add(
                 &mut r,
                 "requests_in_hand",

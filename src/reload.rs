@@ -146,6 +146,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     differs("server.listen", old.server.listen != new.server.listen);
     differs("server.max_connections", old.server.max_connections != new.server.max_connections);
     differs("server.header_read_timeout", old.server.header_read_timeout != new.server.header_read_timeout);
+    differs("server.idle_timeout", old.server.idle_timeout != new.server.idle_timeout);
     differs("server.write_timeout", old.server.write_timeout != new.server.write_timeout);
     differs("server.unix_mode", old.server.unix_mode != new.server.unix_mode);
     differs("server.unix_owner", old.server.unix_owner != new.server.unix_owner);

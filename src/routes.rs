@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
 use hyper::http::request::Parts;
 
 use crate::admission::{Admitted, Shed};
-use crate::body::{Unread, read_up_to};
+use crate::body::{Inbound, Unread, read_up_to};
 use crate::config;
 use crate::flow::trail::Trail;
 use crate::gateway::{Gateway, Live};
@@ -35,7 +34,7 @@ pub struct Asked<'a> {
     /// Its head.
     pub head: &'a Parts,
     /// Its body, unread.
-    pub body: Incoming,
+    pub body: Inbound,
     /// Its app.
     pub app: Arc<config::App>,
     /// Who pays.
@@ -67,7 +66,7 @@ impl<'a> Asked<'a> {
         gateway: &'a Arc<Gateway>,
         live: &'a Live,
         head: &'a Parts,
-        body: Incoming,
+        body: Inbound,
         (admitted, evidence, seen): (Admitted, Evidence, Seen),
         trail: &'a mut Trail,
     ) -> (Kind, Self) {
@@ -92,7 +91,7 @@ impl<'a> Asked<'a> {
 ///
 /// # Errors
 /// 413, 408 or 400; 503 when bodies take too much memory.
-async fn read_body(live: &Live, body: Incoming, trail: &mut Trail) -> Result<Bytes, Refusal> {
+async fn read_body(live: &Live, body: Inbound, trail: &mut Trail) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
     let mut full = None;
     let room = |bytes| trail.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts as Head;
 use hyper::{Method, StatusCode};
@@ -16,7 +15,7 @@ use super::addressed::is_same_origin;
 use super::answer::Refused;
 use super::operations::Operation;
 use crate::app::Parts;
-use crate::body::{Unread, read_up_to};
+use crate::body::{Inbound, Unread, read_up_to};
 
 /// More than any list of cursors that makes sense.
 const MOST_BYTES: usize = 1 << 20;
@@ -27,7 +26,7 @@ pub(super) struct Call<'a> {
     /// What it is about.
     pub(super) parts: &'a Parts,
     head: Head,
-    body: Incoming,
+    body: Inbound,
 }
 
 impl<'a> Call<'a> {
@@ -35,7 +34,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 403 when it would change something, or cost much, for another site's page.
-    pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Incoming) -> Result<Self, Refused> {
+    pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Inbound) -> Result<Self, Refused> {
         if !operation.is_harmless() && !is_same_origin(&head) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
         }

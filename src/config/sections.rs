@@ -11,6 +11,7 @@ pub(super) fn server(t: &Table<'_>) -> Server {
         max_connections: t.or("max_connections", |n| n.count(1_000_000).map(|n| n as usize), d.max_connections),
         request_body_limit: t.or("request_body_limit", body_limit, d.request_body_limit),
         header_read_timeout: t.or("header_read_timeout", Node::duration, d.header_read_timeout),
+        idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
         shutdown_grace: t.or("shutdown_grace", Node::duration, d.shutdown_grace),
         anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
         write_timeout: t.or("write_timeout", Node::duration, d.write_timeout),

@@ -66,6 +66,7 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     writeln!(page, "max_streams = {}", server.max_streams)?;
     writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
     writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
+    writeln!(page, "idle_timeout = {}", duration(server.idle_timeout))?;
     writeln!(page, "write_timeout = {}", duration(server.write_timeout))?;
     writeln!(page, "shutdown_grace = {}", duration(server.shutdown_grace))?;
     writeln!(page, "unix_mode = {}", quoted(format_args!("{:04o}", server.unix_mode)))?;
@@ -294,6 +295,7 @@ listen = ["[::1]:8081", "unix:/tmp/a \"b\".sock"]
 max_connections = 7
 request_body_limit = "1025B"
 header_read_timeout = "1500ms"
+idle_timeout = "100s"
 anonymous_client = "side.car"
 max_requests = 8
 max_streams = 9

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::admission::{InHand, Reason};
 use crate::body::handover::Ending;
 use crate::clock::Clock;
+use crate::conn::places::Occupied;
 use crate::egress::Costs;
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
@@ -72,6 +73,8 @@ pub struct Trail {
     handed_over: bool,
     /// Its place; free when the trail ends.
     in_hand: Option<InHand>,
+    /// Its connection's; likewise.
+    occupied: Option<Occupied>,
 }
 
 struct MetricsOf(Metrics);
@@ -106,6 +109,7 @@ impl Trail {
             receipts: Vec::new(),
             handed_over: false,
             in_hand: None,
+            occupied: None,
         }
     }
 
@@ -138,6 +142,11 @@ impl Trail {
             self.metrics.0.would_refuse.get_or_create(&labels).inc();
         }
         self.in_hand = Some(in_hand);
+    }
+
+    /// Its connection is not to be closed for a newcomer while it is in hand.
+    pub(super) fn occupies(&mut self, occupied: Option<Occupied>) {
+        self.occupied = occupied;
     }
 
     /// Takes memory for so many more bytes of its body.

@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::socket::{Socket, Stream};
 use super::{Limits, connection, tls};
-use crate::body::Body;
+use crate::body::{Body, Inbound};
 use crate::conn::Conn;
 use crate::task::{Kind, Tasks};
 use crate::tls::Tls;
@@ -19,18 +19,21 @@ use crate::tls::Tls;
 /// The first pause after an error that the next accept would meet again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// How often strangers are looked at while places are scarce.
+const LOOK: Duration = Duration::from_secs(1);
+
 pub(super) async fn run<H, F>(socket: Socket, secured: Option<Tls>, tasks: Tasks, limits: Limits, handler: H)
 where
-    H: Fn(Arc<Conn>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Arc<Conn>, Request<Inbound>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let stop = tasks.stopping();
     let accepting = async {
         loop {
-            let (stream, conn) = survive(|| socket.accept()).await;
-            // One connection waits here, the others in the system's queue. A slot taken before the accept would be
-            // lost to the other listeners for as long as nobody comes. The semaphore is never closed.
-            let Ok(slot) = limits.slots.clone().acquire_owned().await else { return };
+            let (stream, conn) = next(&socket, &limits).await;
+            let place = limits.door.enter().await;
+            let is_anothers = place.is_anothers();
+            let conn = conn.seated(place.seat());
             let (handler, limits, stop, secured) = (handler.clone(), limits.clone(), tasks.stopping(), secured.clone());
             tasks.spawn(Kind::Connection, async move {
                 let _counted = Counted::new(&limits);
@@ -45,11 +48,28 @@ where
                 if let Some((stream, conn)) = greeted {
                     Box::pin(connection::serve(stream, Arc::new(conn), handler, limits, stop)).await;
                 }
-                drop(slot);
+                drop(place);
             });
+            if is_anothers {
+                // Whoever just came gets a turn before the next one comes: its head may be here already, and the one
+                // that was asked to go has to.
+                tokio::task::yield_now().await;
+            }
         }
     };
     stop.run_until_cancelled(accepting).await;
+}
+
+/// The next connection. While it is waited for and places are scarce, strangers have a short life.
+async fn next(socket: &Socket, limits: &Limits) -> (Stream, Conn) {
+    let mut accepted = pin!(survive(|| socket.accept()));
+    while limits.door.is_crowded() {
+        limits.door.send_away(limits.header_read_timeout);
+        if let Ok(accepted) = tokio::time::timeout(LOOK, accepted.as_mut()).await {
+            return accepted;
+        }
+    }
+    accepted.await
 }
 
 /// One of the connections the gauge shows.

@@ -2,11 +2,16 @@
 //!
 //! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops
 //! all of it and the order of "body taken", "written", "flushed" is the order in which things happened
-//! (`body::handover`). A stop finishes the requests in hand and takes no more.
+//! (`body::handover`). A stop finishes the requests in hand and takes no more. A caller whose HTTP/1.1 connection is not
+//! kept after an answer is told so in the answer; one whose connection is kept, for how long.
+//!
+//! An answer may be made before its request's body has come (401, 413, …). What is small is read away, so that the
+//! connection can be kept; otherwise the answer is the connection's last, and what still comes is read away for a while
+//! (`io`), so that the answer is read. On HTTP/2 the stream alone is reset, with NO_ERROR (RFC 9113, 8.1): the library does.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -14,22 +19,23 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
 use super::allowance::Allowance;
-use super::framing::{Protocol, Watch};
+use super::framing::{Stage, Watch};
 use super::io::Io;
 use super::stream::Spawned;
-use crate::body::Body;
+use super::waits::{Waiting, Waits, keep_alive};
 use crate::body::handover::Wire;
+use crate::body::{Body, Inbound, Rest};
 use crate::conn::{Alpn, Conn, Fault};
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
@@ -52,15 +58,17 @@ const MOST_RESET_BY_US: usize = 64;
 const TAKEN_BACK: (u32, u32) = (200, 10);
 /// How often a quiet HTTP/2 peer is asked whether it lives, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long an HTTP/2 connection may have no request: longer than the pools of clients keep one (90 seconds in Go's and
-/// in hyper's).
-const IDLE: Duration = Duration::from_secs(120);
+/// Bytes of a body that nobody wanted that are read away so that its HTTP/1.1 connection can be kept, and for how long.
+const READ_AWAY: (u64, Duration) = (64 << 10, Duration::from_millis(250));
+/// How long a known caller's connection whose place was needed may take to say goodbye: HTTP/2 asks the peer once more.
+const FAREWELL: Duration = Duration::from_millis(250);
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Serves a connection to its end.
 pub(super) async fn serve<S, H, F>(stream: S, conn: Arc<Conn>, handler: H, limits: Limits, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: Fn(Arc<Conn>, Request<Incoming>) -> F + Send + Sync + 'static,
+    H: Fn(Arc<Conn>, Request<Inbound>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let wire = Wire::new();
@@ -72,10 +80,15 @@ where
     let mut streams = FuturesUnordered::new();
 
     let io = TokioIo::new(Io::new(stream, wire.clone(), watch.clone(), limits.write_timeout));
-    let service = service_fn(|mut request: Request<Incoming>| {
+    let kept_for = keep_alive(limits.idle_timeout);
+    let service = service_fn(|request: Request<Incoming>| {
         let ticket = wire.ticket();
+        conn.asked();
         let http2 = request.version() == Version::HTTP_2;
         let fault = if http2 { http2_fault(&request) } else { watch.next_head() };
+        let keeps = !http2 && fault.is_none() && is_kept(request.version(), request.headers());
+        let waits_for_word = request.headers().contains_key(EXPECT);
+        let (mut request, rest) = watched(request, http2);
         if let Some(fault) = fault {
             request.extensions_mut().insert(fault);
         }
@@ -83,6 +96,7 @@ where
         let spawned = spawned.clone();
         // In a box: a connection without a request holds nothing of a handler.
         let (response, conn) = (Box::pin(handler(conn.clone(), request)), conn.clone());
+        let (kept_for, stop) = (kept_for.clone(), stop.clone());
         async move {
             let mut response = response.await;
             if let Some(unanswered) = unanswered {
@@ -90,8 +104,17 @@ where
             }
             // After a fault it is in doubt where the next request begins. And requests that were sent ahead may be served
             // in the same turn, before the shutdown below.
-            if !http2 && (fault.is_some() || conn.ends_soon()) {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if !http2 {
+                let is_whole = match rest {
+                    None => true,
+                    Some(rest) => fault.is_none() && rest.read_away(READ_AWAY.0, READ_AWAY.1, waits_for_word).await,
+                };
+                if fault.is_some() || !is_whole || conn.ends_soon() || stop.is_cancelled() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                } else if let Some(time) = kept_for.filter(|_| keeps) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+                    response.headers_mut().insert(KEEP_ALIVE, time);
+                }
             }
             let meter = response.body_mut().bind(ticket, http2);
             if http2 {
@@ -100,7 +123,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let builder = builder(&limits, spawned.clone());
+    let builder = builder(spawned.clone());
     // What was agreed on by ALPN is what is spoken (RFC 7301, 3.2).
     let builder = match conn.tls.as_ref().and_then(|tls| tls.speaks) {
         Some(Alpn::Http1) => builder.http1_only(),
@@ -110,9 +133,11 @@ where
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
-    // Until the protocol is known no timer of hyper's runs. Later, on HTTP/2: how long it may be idle.
-    let mut mute = pin!(tokio::time::sleep(limits.header_read_timeout));
-    let mut was_busy = true;
+    let mut waiting = Waiting::new(limits.header_read_timeout, limits.idle_timeout);
+    // Requests on HTTP/2 so far.
+    let mut begun = 0;
+    // Made when its place was given to another.
+    let mut farewell: Option<Pin<Box<Sleep>>> = None;
 
     let ended = poll_fn(|cx| {
         if !stopped && stopping.as_mut().poll(cx).is_ready() {
@@ -135,35 +160,52 @@ where
             if new.is_empty() {
                 break;
             }
-            // Also when they are over before this turn is.
-            was_busy = true;
+            begun += new.len() as u64;
             streams.extend(new);
         }
         if taken_back.are_too_many() {
             return Poll::Ready(Err("too many requests were taken back".to_owned()));
         }
-        match watch.protocol() {
-            Protocol::Unknown if mute.as_mut().poll(cx).is_ready() => {
-                return Poll::Ready(Err("no request came in time".to_owned()));
-            }
-            Protocol::Http2 => {
-                let is_busy = !streams.is_empty();
-                if was_busy && !is_busy {
-                    mute.as_mut().reset(Instant::now() + IDLE);
-                }
-                was_busy = is_busy;
-                if !is_busy && mute.as_mut().poll(cx).is_ready() {
-                    if stopped {
-                        return Poll::Ready(Err("the peer does not end an idle connection".to_owned()));
-                    }
+        // Its place may be its own again, for a request that came in the last moment.
+        if conn.poll_asked_to_go(cx).is_ready() {
+            let has_time = farewell.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_pending());
+            match &farewell {
+                Some(_) if has_time => {}
+                None if conn.is_known() => {
+                    farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
                     stopped = true;
                     connection.as_mut().graceful_shutdown();
-                    mute.as_mut().reset(Instant::now() + limits.header_read_timeout);
+                    cx.waker().wake_by_ref();
+                }
+                _ => {
+                    // What can be said at once is.
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.as_mut().poll(cx);
+                    return Poll::Ready(Err("its place was needed for another".to_owned()));
+                }
+            }
+        }
+        let waits = match watch.stage() {
+            Stage::Http2 if streams.is_empty() => Waits::Next(begun),
+            Stage::Http2 | Stage::Elsewhere => Waits::Nothing,
+            _ if wire.in_hand() > 0 => Waits::Nothing,
+            Stage::Unknown | Stage::Between(0) | Stage::Head(0) => Waits::First,
+            Stage::Head(after) => Waits::Head(after),
+            Stage::Between(after) => Waits::Next(after),
+        };
+        if waiting.poll_over(cx, waits).is_ready() {
+            match waits {
+                Waits::Next(_) if !stopped => {
+                    stopped = true;
+                    connection.as_mut().graceful_shutdown();
+                    waiting.last_for(limits.header_read_timeout);
                     // The new time is to be waited for, and the farewell to be written.
                     cx.waker().wake_by_ref();
                 }
+                Waits::Next(_) => return Poll::Ready(Err("the peer does not end an idle connection".to_owned())),
+                Waits::First | Waits::Head(_) => return Poll::Ready(Err("no request came in time".to_owned())),
+                Waits::Nothing => {}
             }
-            Protocol::Unknown | Protocol::Http1 => {}
         }
         Poll::Pending
     });
@@ -177,12 +219,13 @@ where
 /// (`server.request_body_limit`). On HTTP/2 256 KiB that came in (`WINDOWS`), a head of up to 64 KB in the making, and
 /// for each of 256 streams a body in the making, a decoded head of up to 64 KB while its handler runs, and 64 KiB of
 /// its answer; an answer itself is shared or bounded by what makes it.
-fn builder(limits: &Limits, spawned: Spawned) -> auto::Builder<Spawned> {
+fn builder(spawned: Spawned) -> auto::Builder<Spawned> {
     let mut builder = auto::Builder::new(spawned);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read_timeout)
+        // It would begin with the end of the answer before: see `waits`.
+        .header_read_timeout(None)
         .max_headers(MOST_HEADERS)
         .max_buf_size(MOST_OF_HEAD);
     builder
@@ -198,6 +241,21 @@ fn builder(limits: &Limits, spawned: Spawned) -> auto::Builder<Spawned> {
         .max_local_error_reset_streams(MOST_RESET_BY_US)
         .max_header_list_size(u32::try_from(MOST_OF_HEAD).unwrap_or(u32::MAX));
     builder
+}
+
+/// Whether the caller of HTTP/1.1 would have its connection kept.
+fn is_kept(version: Version, headers: &HeaderMap) -> bool {
+    let says_close = |value: &HeaderValue| {
+        value.as_bytes().split(|b| *b == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    version == Version::HTTP_11 && !headers.get_all(CONNECTION).iter().any(says_close)
+}
+
+/// The request as its handler gets it, and on HTTP/1.1 what it leaves of the body.
+fn watched(request: Request<Incoming>, http2: bool) -> (Request<Inbound>, Option<Rest>) {
+    let (head, body) = request.into_parts();
+    let (body, rest) = if http2 { (Inbound::new(body), None) } else { Inbound::watched(body) };
+    (Request::from_parts(head, body), rest)
 }
 
 /// What no head may hold on HTTP/2 and its parser lets pass (RFC 9113, 8.2.1); `route::target` sees to the target. As

@@ -51,12 +51,42 @@ struct Found {
     lost_from: Option<u64>,
     /// Whether the bytes so far end between two requests.
     between: bool,
+    /// Whether they end in a head, after so many whole ones.
+    in_head: bool,
+    heads: u64,
+}
+
+/// How far the bytes of a connection have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its protocol is not known.
+    Unknown,
+    /// HTTP/2.
+    Http2,
+    /// HTTP/1.1: in a head, after so many.
+    Head(u64),
+    /// HTTP/1.1: between requests, of which so many were handed to the service.
+    Between(u64),
+    /// HTTP/1.1: in a body, or not followed any more.
+    Elsewhere,
 }
 
 impl Watch {
     /// What the connection speaks, as far as its first bytes say.
     pub(super) fn protocol(&self) -> Protocol {
         self.found().protocol
+    }
+
+    /// How far the bytes have come.
+    pub(super) fn stage(&self) -> Stage {
+        let found = self.found();
+        match found.protocol {
+            Protocol::Unknown => Stage::Unknown,
+            Protocol::Http2 => Stage::Http2,
+            Protocol::Http1 if found.in_head => Stage::Head(found.heads),
+            Protocol::Http1 if found.between => Stage::Between(found.served),
+            Protocol::Http1 => Stage::Elsewhere,
+        }
     }
 
     /// The service got the next head: what is wrong with it?
@@ -170,7 +200,11 @@ impl Framing {
             }
             rest = &rest[used..];
         }
-        self.watch.found().between = matches!(self.state, State::Start(_));
+        let mut found = self.watch.found();
+        found.between = matches!(self.state, State::Start(_));
+        found.in_head = matches!(self.state, State::RequestLine | State::Header(_));
+        found.heads = self.heads;
+        drop(found);
         fed
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Protocol, Watch};
 use super::patience::Patience;
@@ -27,8 +27,11 @@ use crate::body::handover::Wire;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 
-/// How long a cut-off caller's bytes are read away.
+/// How long a caller that was refused before it began is listened to.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long the bytes of a caller that is cut off in the middle of a request are read away: until it is silent for so
+/// long, and at most.
+const READ_AWAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 /// A connection's stream.
 #[derive(Debug)]
@@ -44,7 +47,25 @@ pub(super) struct Io<S> {
     /// Nothing more is read: why.
     broken: Option<&'static str>,
     patience: Patience,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<Linger>,
+}
+
+/// The end of reading away.
+#[derive(Debug)]
+struct Linger {
+    silent: Pin<Box<Sleep>>,
+    until: Instant,
+}
+
+impl Linger {
+    fn new() -> Self {
+        Self { silent: Box::pin(tokio::time::sleep(READ_AWAY.0)), until: Instant::now() + READ_AWAY.1 }
+    }
+
+    /// Something came.
+    fn heard(&mut self) {
+        self.silent.as_mut().reset(self.until.min(Instant::now() + READ_AWAY.0));
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
@@ -92,8 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
 
     /// Reads away what comes, until the peer ends, errs, or the time is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        if timer.as_mut().poll(cx).is_ready() {
+        let linger = self.linger.get_or_insert_with(Linger::new);
+        if linger.silent.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let mut waste = [0; 4096];
@@ -101,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
         for _ in 0..16 {
             let mut buf = ReadBuf::new(&mut waste);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
+                Ok(()) if !buf.filled().is_empty() => linger.heard(),
                 _ => return Poll::Ready(()),
             }
         }

@@ -6,10 +6,12 @@
 //! - A caller that is refused gets to read why (an alert, or an HTTP answer where it did not speak TLS): after our last
 //!   words what still comes is read away for a while. Otherwise the system would reset the connection and them with it.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::{AlertDescription, CertificateError, Error, HandshakeKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,6 +32,8 @@ enum Fault {
     PlainText,
     #[error("the handshake took too long")]
     TimedOut,
+    #[error("its place was needed for another")]
+    NoPlace,
     #[error("no certificate was shown")]
     NoCertificate,
     #[error("the certificate was refused: {0}")]
@@ -60,6 +64,7 @@ impl Fault {
         match self {
             Self::PlainText => "plain_text",
             Self::TimedOut => "timed_out",
+            Self::NoPlace => "no_place",
             Self::NoCertificate => "no_certificate",
             Self::BadCertificate(_) | Self::StaleSession => "bad_certificate",
             Self::Alert(_) => "refused_by_caller",
@@ -76,14 +81,19 @@ impl Fault {
 
 /// Shakes hands within a time. `None`: the connection is over.
 pub(super) async fn secure(tcp: TcpStream, conn: Conn, tls: &Tls, within: Duration) -> Option<(Stream, Conn)> {
+    let shaking = async {
+        tokio::select! {
+            shaken = tokio::time::timeout(within, shake(tcp, tls)) => shaken.unwrap_or(Err((Fault::TimedOut, None))),
+            () = poll_fn(|cx| conn.poll_asked_to_go(cx)) => Err((Fault::NoPlace, None)),
+        }
+    };
     let count = |outcome: &str| tls.handshakes.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
-    let (fault, left) = match tokio::time::timeout(within, shake(tcp, tls)).await {
-        Ok(Ok((stream, facts, outcome))) => {
+    let (fault, left) = match shaking.await {
+        Ok((stream, facts, outcome)) => {
             count(outcome);
             return Some((Stream::Tls(Box::new(stream)), conn.with_tls(facts)));
         }
-        Ok(Err((fault, left))) => (fault, left),
-        Err(_) => (Fault::TimedOut, None),
+        Err((fault, left)) => (fault, left),
     };
     count(fault.outcome());
     if fault.concerns_the_operator() {
@@ -92,9 +102,13 @@ pub(super) async fn secure(tcp: TcpStream, conn: Conn, tls: &Tls, within: Durati
         tracing::debug!(peer = ?conn.peer, why = %fault, "no TLS connection");
     }
     if let Some(tcp) = left {
-        match fault {
-            Fault::PlainText => part(tcp, &answer(&Refusal::bad("this port speaks TLS: use https://"))).await,
-            _ => part(tcp, &[]).await,
+        let words = match fault {
+            Fault::PlainText => answer(&Refusal::bad("this port speaks TLS: use https://")),
+            _ => Bytes::new(),
+        };
+        tokio::select! {
+            () = part(tcp, &words) => {}
+            () = poll_fn(|cx| conn.poll_asked_to_go(cx)) => {}
         }
     }
     None

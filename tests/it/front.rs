@@ -4,6 +4,7 @@
 pub(crate) mod acknowledging;
 mod ceilings;
 mod connections;
+mod early;
 pub(crate) mod events;
 pub(crate) mod handover;
 mod history;

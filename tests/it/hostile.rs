@@ -14,5 +14,6 @@ mod oversized;
 mod rig;
 mod slow;
 mod smuggling;
+mod strangers;
 mod syntax;
 mod targets;

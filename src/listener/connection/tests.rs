@@ -2,6 +2,7 @@ use super::*;
 use crate::body::Frames;
 use crate::body::handover::Ending;
 use crate::conn::Peer;
+use crate::conn::places::Door;
 use crate::task::{Kind, Tasks};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -9,6 +10,7 @@ use hyper::client::conn::http2;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Bytes of a response: one frame, taken whole by the HTTP machinery long before it is written.
 const RESPONSE: usize = 50_000;
@@ -17,6 +19,19 @@ const SOCKET: usize = 1000;
 
 /// How long a caller may take nothing.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection is kept without a request.
+const IDLE: Duration = Duration::from_secs(120);
+
+fn limits() -> Limits {
+    Limits {
+        door: Door::alone(1),
+        header_read_timeout: Duration::from_secs(1),
+        idle_timeout: IDLE,
+        write_timeout: WRITE_TIMEOUT,
+        connections: Gauge::default(),
+    }
+}
 
 /// How a response ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +60,7 @@ impl Drop for Tell {
 fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks) {
     let (near, far) = duplex(socket);
     let (tell, told) = mpsc::unbounded_channel();
-    let handler = move |_: Arc<Conn>, _: Request<Incoming>| {
+    let handler = move |_: Arc<Conn>, _: Request<Inbound>| {
         let mut frames = Frames::default();
         frames.share(Bytes::from(vec![b'x'; RESPONSE]));
         let mut body = frames.into_body();
@@ -53,7 +68,7 @@ fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks)
         async move { Response::new(body) }
     };
     let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
-    let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
+    let limits = limits();
     let tasks = Tasks::new();
     tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
     (near, told, tasks)
@@ -157,7 +172,7 @@ async fn a_connection_that_says_nothing_ends_in_time_also_after_half_a_preface()
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_a_handler_ends_answers_what_is_in_hand_and_takes_no_more() {
-    let handler = |conn: Arc<Conn>, _: Request<Incoming>| async move {
+    let handler = |conn: Arc<Conn>, _: Request<Inbound>| async move {
         conn.end_soon();
         Response::new(Body::from(Bytes::from_static(b"last")))
     };
@@ -165,7 +180,7 @@ async fn a_connection_that_a_handler_ends_answers_what_is_in_hand_and_takes_no_m
         let (near, far) = duplex(1 << 16);
         let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
         let tasks = Tasks::new();
-        let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
+        let limits = limits();
         tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
         (near, tasks)
     };
@@ -267,7 +282,7 @@ async fn over_http2_a_stream_that_takes_nothing_is_reset_and_the_connection_stay
 async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
     let time = Duration::from_secs(30);
     let (tell, mut told) = mpsc::unbounded_channel();
-    let handler = move |_: Arc<Conn>, request: Request<Incoming>| {
+    let handler = move |_: Arc<Conn>, request: Request<Inbound>| {
         let tell = tell.clone();
         async move {
             tell.send(crate::body::read_up_to(request.into_body(), 1000, time, |_| true).await).unwrap();
@@ -275,7 +290,7 @@ async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
         }
     };
     let (mut caller, far) = duplex(1 << 16);
-    let limits = Limits::new(1, Duration::from_secs(1), WRITE_TIMEOUT, Gauge::default());
+    let limits = limits();
     let tasks = Tasks::new();
     let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
     tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
@@ -288,4 +303,126 @@ async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
         }
     };
     assert_eq!((read, began.elapsed()), (Err(crate::body::Unread::TooSlow), time));
+}
+
+/// Answers in few words, as an admitted request of `a`, unless the path is `/stranger`.
+async fn greet(conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
+    if request.uri().path() != "/stranger" {
+        drop(conn.occupy("a"));
+    }
+    Response::new(Body::from(Bytes::from_static(b"hello")))
+}
+
+/// A connection with a place behind this door.
+async fn place(door: &Door, tasks: &Tasks) -> DuplexStream {
+    let (near, far) = duplex(1 << 16);
+    let place = door.enter().await;
+    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None).seated(place.seat()));
+    let serving = serve(far, conn, greet, limits(), tasks.stopping());
+    tasks.spawn(Kind::Connection, async move {
+        serving.await;
+        drop(place);
+    });
+    near
+}
+
+async fn ask(caller: &mut DuplexStream, path: &str) {
+    caller.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("hello") {
+        answer.push(char::from(caller.read_u8().await.unwrap()));
+    }
+}
+
+/// How long until it is closed, with nothing more said.
+async fn closes_after(caller: &mut DuplexStream) -> Duration {
+    let began = Instant::now();
+    assert_eq!(caller.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http1_connection_is_kept_without_a_request_but_not_with_half_a_one() {
+    let (door, tasks) = (Door::alone(10), Tasks::new());
+    let head_time = limits().header_read_timeout;
+    let mut caller = place(&door, &tasks).await;
+    for _ in 0..3 {
+        ask(&mut caller, "/").await;
+        tokio::time::sleep(IDLE - Duration::from_millis(10)).await;
+    }
+    ask(&mut caller, "/").await;
+    assert_eq!(closes_after(&mut caller).await, IDLE);
+    // Also who was never admitted: that costs it its place where one is needed.
+    let mut stranger = place(&door, &tasks).await;
+    ask(&mut stranger, "/stranger").await;
+    assert_eq!(closes_after(&mut stranger).await, IDLE);
+
+    let mut slow = place(&door, &tasks).await;
+    ask(&mut slow, "/").await;
+    tokio::time::sleep(IDLE / 2).await;
+    slow.write_all(b"GET / HT").await.unwrap();
+    // The wait for the rest begins with the first byte, and no byte after it begins it anew.
+    tokio::time::sleep(head_time / 2).await;
+    slow.write_all(b"TP/1.1").await.unwrap();
+    assert_eq!(closes_after(&mut slow).await, head_time / 2);
+    // Sent ahead, it waits for its turn, and has its time after the answer.
+    let mut ahead = place(&door, &tasks).await;
+    ahead.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").await.unwrap();
+    tokio::time::sleep(head_time / 2).await;
+    let began = Instant::now();
+    let mut answer = String::new();
+    ahead.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello") && began.elapsed() == head_time / 2, "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_place_is_needed_goes_at_once_and_a_known_http2_caller_hears_it_in_time() {
+    let (door, tasks) = (Door::alone(1), Tasks::new());
+    for says in ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"] {
+        let mut stranger = place(&door, &tasks).await;
+        stranger.write_all(says.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut known = place(&door, &tasks).await;
+        let began = Instant::now();
+        let _ = stranger.read_to_end(&mut Vec::new()).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        ask(&mut known, "/").await;
+        let next = place(&door, &tasks).await;
+        assert_eq!(closes_after(&mut known).await, Duration::ZERO);
+        drop(next);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    let caller = place(&door, &tasks).await;
+    let (mut sender, connection) =
+        http2::handshake::<_, _, Empty<Bytes>>(hyper_util::rt::TokioExecutor::new(), TokioIo::new(caller))
+            .await
+            .unwrap();
+    let (tell, ended) = tokio::sync::oneshot::channel();
+    tasks.spawn(Kind::Linger, async move {
+        let _ = tell.send(connection.await.is_ok());
+    });
+    let answer = sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap()).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    let began = Instant::now();
+    let _next = place(&door, &tasks).await;
+    assert_eq!(ended.await, Ok(true), "by GOAWAY");
+    assert!(began.elapsed() <= FAREWELL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_sends_what_nobody_wants_is_read_away_until_it_is_silent_or_too_long_at_it() {
+    for (pause, most) in [(Duration::from_secs(3), 3), (Duration::from_secs(1), 11)] {
+        let (door, tasks) = (Door::alone(1), Tasks::new());
+        let mut caller = place(&door, &tasks).await;
+        caller.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("connection: close") && answer.ends_with("hello"), "{answer}");
+        let began = Instant::now();
+        while caller.write_all(b"more").await.is_ok() {
+            tokio::time::sleep(pause).await;
+        }
+        assert!(began.elapsed() <= Duration::from_secs(most), "{:?}", began.elapsed());
+    }
 }

@@ -1,11 +1,12 @@
 //! Connections: slow ones end, too many wait, Unix sockets serve, a stop finishes what is in hand.
 
+use rtm_gateway::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::handover::wait_until;
-use super::stage::{Answer, DEADLINE, RTM, Stage, exchange, request};
+use super::stage::{APP, Answer, DEADLINE, RTM, Stage, exchange, request};
 
 fn count() -> String {
     request("GET", &format!("{RTM}/message/history/count?source=a&start_time=0&end_time=9999999999"), "all", "", "")
@@ -41,16 +42,19 @@ async fn a_caller_that_never_ends_its_head_is_cut_off() {
 }
 
 #[tokio::test]
-async fn more_connections_than_slots_wait_for_their_turn() {
-    let stage = Stage::with("max_connections = 1", "streams = []").await;
+async fn more_connections_than_places_wait_only_while_each_has_a_request_in_hand() {
+    let stage = Stage::with("max_connections = 1", "").await;
     let mut first = stage.connect().await;
-    assert_eq!(exchange(&mut first, &count()).await.status, 200);
+    let wait = request("GET", &format!("{RTM}/vendor/user_events?wait=20s"), "all", "", "");
+    first.write_all(wait.as_bytes()).await.unwrap();
+    wait_until(|| stage.app.gateway.admission.in_hand() == 1).await;
     let mut second = stage.connect().await;
     second.write_all(count().as_bytes()).await.unwrap();
-    assert_eq!(exchange(&mut first, &count()).await.status, 200);
-    assert_eq!(stage.app.metrics.connections.get(), 1);
-    drop(first);
+    stage.sim.emit_many(APP, Stream::UserEvents, 1);
+    assert_eq!(Answer::read(&mut first).await.status, 200);
     assert_eq!(Answer::read(&mut second).await.status, 200);
+    // Idle, it went for the next.
+    assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]

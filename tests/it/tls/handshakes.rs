@@ -94,19 +94,38 @@ async fn unix_sockets_and_the_operators_port_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_end_is_cut_and_gives_its_place_to_the_next() {
-    let stage = Stage::with("off", "max_connections = 1\nheader_read_timeout = \"200ms\"").await;
-    let caller = stage.caller(None, VERSIONS[1]);
-    // Nothing, and the beginning of a ClientHello.
-    for beginning in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]] {
-        let mut mute = TcpStream::connect(stage.addr).await.unwrap();
-        mute.write_all(beginning).await.unwrap();
-        assert_eq!(stage.ask(&caller, Some("crm-key")).await, Ok(200));
-        let mut rest = Vec::new();
-        let _ = mute.read_to_end(&mut rest).await;
-        assert!(rest.is_empty());
+async fn a_handshake_that_does_not_end_is_cut_and_gives_its_place_to_whoever_comes() {
+    for (times, outcome) in [("header_read_timeout = \"200ms\"", "timed_out"), ("max_connections = 1", "no_place")] {
+        let stage = Stage::with("off", times).await;
+        let caller = stage.caller(None, VERSIONS[1]);
+        // Nothing, and the beginning of a ClientHello.
+        for beginning in [&b""[..], &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]] {
+            let mut mute = TcpStream::connect(stage.addr).await.unwrap();
+            mute.write_all(beginning).await.unwrap();
+            assert_eq!(stage.ask(&caller, Some("crm-key")).await, Ok(200));
+            let mut rest = Vec::new();
+            let _ = mute.read_to_end(&mut rest).await;
+            assert!(rest.is_empty());
+        }
+        assert_eq!(stage.metric(&format!("rtm_gateway_tls_handshakes_total{{outcome=\"{outcome}\"}}")), 2);
+        stage.stopped().await;
     }
-    assert_eq!(stage.metric("rtm_gateway_tls_handshakes_total{outcome=\"timed_out\"}"), 2);
+}
+
+#[tokio::test]
+async fn handshakes_that_stall_shut_nobody_out_however_many() {
+    let stage = Stage::with("off", "max_connections = 8\nheader_read_timeout = \"1h\"").await;
+    let caller = stage.caller(None, VERSIONS[1]);
+    let mut crowd = Vec::new();
+    for n in 0..60 {
+        let mut mute = TcpStream::connect(stage.addr).await.unwrap();
+        let _ = mute.write_all(if n % 2 == 0 { b"" } else { &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3] }).await;
+        crowd.push(mute);
+        if n % 10 == 9 {
+            assert_eq!(stage.ask(&caller, Some("crm-key")).await, Ok(200));
+        }
+    }
+    drop(crowd);
     stage.stopped().await;
 }
 

@@ -1,0 +1,123 @@
+//! [`Inbound`]: a request's body on its way in, and what its handler leaves of it.
+//!
+//! Invariant: after the answer is made, the connection knows whether the body was read to its end ([`Rest`]). On HTTP/1.1
+//! the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller is to know.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+
+/// A request's body.
+#[derive(Debug)]
+pub struct Inbound {
+    /// Taken out only when it is dropped.
+    body: Option<Incoming>,
+    rest: Option<Rest>,
+    was_asked: bool,
+    is_over: bool,
+}
+
+/// What is left of a body.
+#[derive(Clone, Debug, Default)]
+pub struct Rest(Arc<Mutex<Left>>);
+
+#[derive(Debug, Default)]
+enum Left {
+    /// The handler has it still, or never ended.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Nothing,
+    /// This; and whether any of it was asked for.
+    Some(Incoming, bool),
+}
+
+impl Inbound {
+    /// A body of which nobody asks what is left.
+    #[must_use]
+    pub fn new(body: Incoming) -> Self {
+        let is_over = body.is_end_stream();
+        Self { body: Some(body), rest: None, was_asked: false, is_over }
+    }
+
+    /// A body, and how to know what is left of it; `None` when it is empty.
+    #[must_use]
+    pub fn watched(body: Incoming) -> (Self, Option<Rest>) {
+        let mut body = Self::new(body);
+        body.rest = (!body.is_over).then(Rest::default);
+        let rest = body.rest.clone();
+        (body, rest)
+    }
+}
+
+impl hyper::body::Body for Inbound {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.was_asked = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        let is_over = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        self.is_over |= is_over;
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let (Some(rest), Some(body)) = (&self.rest, self.body.take()) {
+            *rest.left() = if self.is_over { Left::Nothing } else { Left::Some(body, self.was_asked) };
+        }
+    }
+}
+
+impl Rest {
+    /// Reads away what is left, if it is at most so many bytes and comes within a time. Says whether nothing is left then.
+    ///
+    /// A caller that waits to be told to send its body (`Expect: 100-continue`) and was not is not told so now.
+    pub async fn read_away(self, most: u64, time: Duration, waits_for_word: bool) -> bool {
+        let left = std::mem::take(&mut *self.left());
+        let mut body = match left {
+            Left::Nothing => return true,
+            Left::Unknown => return false,
+            Left::Some(_, was_asked) if waits_for_word && !was_asked => return false,
+            Left::Some(body, _) => body,
+        };
+        if body.size_hint().lower() > most {
+            return false;
+        }
+        let read = async {
+            let mut bytes = 0;
+            while let Some(frame) = body.frame().await {
+                bytes += frame.ok()?.data_ref().map_or(0, Bytes::len) as u64;
+                if bytes > most {
+                    return None;
+                }
+            }
+            Some(())
+        };
+        tokio::time::timeout(time, read).await.is_ok_and(|read| read.is_some())
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
