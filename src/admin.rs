@@ -122,15 +122,15 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InH
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
         Operation::Config => Ok(Content::Json(reload::describe(&parts.config.load(), &parts.reload))),
         Operation::Backup => shown::backup(parts).await,
-        Operation::RemoveSubscription => subscriptions::remove(&call, &Subscribed::named_by(&segments)?).await,
-        Operation::Seek => subscriptions::seek(call, &Subscribed::named_by(&segments)?).await,
-        Operation::DeadLetters => dead_letters::list(&call, &Subscribed::named_by(&segments)?).await,
-        Operation::ClearDeadLetters => dead_letters::clear(&call, &Subscribed::named_by(&segments)?).await,
+        Operation::RemoveSubscription => subscriptions::remove(&call, &Subscribed::named_by(parts, &segments)?).await,
+        Operation::Seek => subscriptions::seek(call, &Subscribed::named_by(parts, &segments)?).await,
+        Operation::DeadLetters => dead_letters::list(&call, &Subscribed::named_by(parts, &segments)?).await,
+        Operation::ClearDeadLetters => dead_letters::clear(&call, &Subscribed::named_by(parts, &segments)?).await,
         Operation::ClearDeadLetter => {
-            let which = Subscribed::named_by(&segments)?;
+            let which = Subscribed::named_by(parts, &segments)?;
             dead_letters::clear_one(&call, &which, cursor(segments.last())?).await
         }
-        Operation::Redeliver => dead_letters::redeliver(call, &Subscribed::named_by(&segments)?).await,
+        Operation::Redeliver => dead_letters::redeliver(call, &Subscribed::named_by(parts, &segments)?).await,
         Operation::EnableWebhook => webhooks::enable(&call, &Pushed::named_by(&call, &segments)?).await,
         Operation::DisableWebhook => webhooks::disable(&call, &Pushed::named_by(&call, &segments)?).await,
         Operation::WebhookDeadLetters => webhooks::list(&call, &Pushed::named_by(&call, &segments)?).await,

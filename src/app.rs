@@ -223,7 +223,7 @@ impl App {
                 return Err(BuildError::from(why).into());
             }
         };
-        if let Err(why) = parts.events.apply(&config.apps, &config.upstream).await {
+        if let Err(why) = parts.events.apply(&config.apps, &config.upstream, &config.clients).await {
             leave_as_found(&*parts.store, &parts.clock).await;
             return Err(BuildError::Store(why).into());
         }
@@ -416,10 +416,10 @@ impl Parts {
         let keys = self.jwks.prepare(config.jwt.as_ref())?;
         let pushed = self.webhooks.prepare(&config.apps)?;
         self.egress.apply(config)?;
-        if let Err(why) = self.events.apply(&config.apps, &config.upstream).await {
+        if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
             let old = self.config.load_full();
             self.egress.apply(&old)?;
-            self.events.apply(&old.apps, &old.upstream).await?;
+            self.events.apply(&old.apps, &old.upstream, &old.clients).await?;
             return Err(why.into());
         }
         self.webhooks.commit(pushed);

@@ -270,6 +270,20 @@ impl Events {
         if log.remove(&subscription, true).await? { Ok(()) } else { Err(ReadError::BeingRemoved) }
     }
 
+    /// Whether one of an app's streams has a subscription of this name.
+    #[must_use]
+    pub fn has_subscription(&self, app: &AppId, name: &SubscriptionName) -> bool {
+        Stream::ALL.iter().any(|&stream| self.log(app, stream).is_ok_and(|log| log.known(name).is_some()))
+    }
+
+    /// The subscription of a stream that operators mean by a name: the one of that name, or else the default one of the
+    /// client of that name.
+    #[must_use]
+    pub fn meant_by_operators(&self, app: &AppId, stream: Stream, name: SubscriptionName) -> SubscriptionName {
+        let has = |name: &SubscriptionName| self.log(app, stream).is_ok_and(|log| log.known(name).is_some());
+        if has(&name) { name } else { name.default_of_namesake().filter(has).unwrap_or(name) }
+    }
+
     /// Why reading is stopped, for `/readyz`; `None` when it is not.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {

@@ -78,41 +78,71 @@ name!(
 );
 
 impl From<&ClientName> for SubscriptionName {
-    /// A client's default subscription has its name (both names obey one rule).
+    /// A client's default subscription. No caller's name holds a `$`: nobody else can name it, or take it in advance.
     fn from(client: &ClientName) -> Self {
-        Self(client.0.clone())
+        Self(format!("{OF_CLIENT}{client}").into())
     }
 }
 
 impl From<&WebhookName> for SubscriptionName {
     /// A webhook's own place in each of its streams. No caller's name holds a `$`.
     fn from(webhook: &WebhookName) -> Self {
-        Self(format!("$webhook.{webhook}").into())
+        Self(format!("{OF_WEBHOOK}{webhook}").into())
     }
 }
 
+const OF_CLIENT: &str = "$client.";
+const OF_WEBHOOK: &str = "$webhook.";
+
 impl SubscriptionName {
-    /// A name as it is stored: a caller's, or one of the gateway's own.
+    /// A name as it is stored and shown: a caller's, or one of the gateway's own.
     ///
     /// # Errors
     /// When it is neither.
     pub fn parse_stored(text: &str) -> Result<Self, BadName> {
-        match text.strip_prefix("$webhook.") {
-            Some(webhook) => WebhookName::parse(webhook).map(|webhook| Self::from(&webhook)),
+        if let Some(webhook) = text.strip_prefix(OF_WEBHOOK) {
+            return WebhookName::parse(webhook).map(|webhook| Self::from(&webhook));
+        }
+        match text.strip_prefix(OF_CLIENT) {
+            Some(client) => ClientName::parse(client).map(|client| Self::from(&client)),
             None => Self::parse(text),
         }
+    }
+
+    /// The subscription that a client means: its default one if it names none, or itself.
+    #[must_use]
+    pub fn meant_by(client: &ClientName, named: Option<Self>) -> Self {
+        named.filter(|name| name.as_str() != client.as_str()).unwrap_or_else(|| Self::from(client))
+    }
+
+    /// The default subscription of the client of this name, if a client can have it.
+    #[must_use]
+    pub fn default_of_namesake(&self) -> Option<Self> {
+        ClientName::parse(&self.0).ok().map(|client| Self::from(&client))
+    }
+
+    /// The client whose default subscription it is, if it is one's.
+    #[must_use]
+    pub fn client(&self) -> Option<ClientName> {
+        self.0.strip_prefix(OF_CLIENT).and_then(|name| ClientName::parse(name).ok())
+    }
+
+    /// Whether it is a client's default subscription.
+    #[must_use]
+    pub fn is_of_client(&self) -> bool {
+        self.0.starts_with(OF_CLIENT)
     }
 
     /// The webhook whose place it is, if it is one's.
     #[must_use]
     pub fn webhook(&self) -> Option<WebhookName> {
-        self.0.strip_prefix("$webhook.").and_then(|name| WebhookName::parse(name).ok())
+        self.0.strip_prefix(OF_WEBHOOK).and_then(|name| WebhookName::parse(name).ok())
     }
 
     /// Whether it is a webhook's place.
     #[must_use]
     pub fn is_of_webhook(&self) -> bool {
-        self.0.starts_with('$')
+        self.0.starts_with(OF_WEBHOOK)
     }
 }
 
@@ -332,6 +362,23 @@ mod tests {
         assert!(AppId::parse("a.b").is_err());
         assert_eq!(AppId::parse("a_B-9").unwrap().as_str(), "a_B-9");
         assert_eq!(ClientName::parse("billing.prod").unwrap().as_str(), "billing.prod");
+    }
+
+    #[test]
+    fn the_gateway_s_own_places_have_names_that_no_caller_can_write() {
+        let client = ClientName::parse("crm").unwrap();
+        let own = SubscriptionName::from(&client);
+        assert_eq!((own.as_str(), own.client(), own.webhook()), ("$client.crm", Some(client.clone()), None));
+        assert!(SubscriptionName::parse("$client.crm").is_err() && SubscriptionName::parse("$webhook.crm").is_err());
+        assert_eq!(SubscriptionName::parse_stored("$client.crm"), Ok(own.clone()));
+        assert!(SubscriptionName::parse_stored("$client.").is_err() && SubscriptionName::parse_stored("$x.y").is_err());
+        let webhook = SubscriptionName::parse_stored("$webhook.crm").unwrap();
+        assert!(webhook.is_of_webhook() && !webhook.is_of_client() && !own.is_of_webhook());
+        // Who names itself, or nothing, means its own.
+        let named = |text: &str| SubscriptionName::parse(text).ok();
+        assert_eq!(SubscriptionName::meant_by(&client, None), own);
+        assert_eq!(SubscriptionName::meant_by(&client, named("crm")), own);
+        assert_eq!(SubscriptionName::meant_by(&client, named("team")).as_str(), "team");
     }
 
     #[test]

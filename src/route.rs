@@ -279,12 +279,11 @@ fn allow(method: &Method, wanted: &Method, allow: &'static str) -> Result<(), Re
     if method == wanted { Ok(()) } else { Err(Refusal::MethodNotAllowed { allow }) }
 }
 
-/// The default subscription of a client has its name.
 impl EventsQuery {
     /// The subscription to read, for this client.
     #[must_use]
     pub fn subscription(&self, payer: &Payer) -> SubscriptionName {
-        self.subscription.clone().unwrap_or_else(|| SubscriptionName::from(&payer.client))
+        SubscriptionName::meant_by(&payer.client, self.subscription.clone())
     }
 }
 

@@ -88,6 +88,14 @@ pub enum NoteKind {
     Waiting = 4,
 }
 
+impl NoteKind {
+    /// The kinds whose notes are about a subscription, and begin with its name.
+    #[must_use]
+    pub const fn of_subscriptions() -> [Self; 2] {
+        [Self::Subscription, Self::DeadLetter]
+    }
+}
+
 /// Stable storage for event logs, subscriptions' cursors, notes, quarantine and the record of clean stops.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -135,6 +143,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a subscription's cursor, if there is one; durable on return.
     async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error>;
+
+    /// Renames a subscription: its cursor and all notes on it (of the kinds [`NoteKind::of_subscriptions`], called `from` or
+    /// `from/…`), all or none; durable on return. Does nothing when `from` has no cursor: so it can be done again.
+    async fn rename_subscription(
+        &self,
+        log: &LogKey,
+        from: &SubscriptionName,
+        to: &SubscriptionName,
+    ) -> Result<(), Error>;
 
     /// The notes of a log and kind whose names begin with `prefix` and come after `after`, in order of their names'
     /// bytes, at most `most`.

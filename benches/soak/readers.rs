@@ -49,7 +49,7 @@ pub fn start(stage: &Arc<Stage>, seed: u64, tasks: &mut JoinSet<()>) {
     }
     reader(0, "slow", Use::Whole, false, Habit::Slow, 1);
     reader(1, "slow", Use::Whole, true, Habit::Slow, 1);
-    reader(0, "guest", Use::Whole, false, Habit::Guest, 1);
+    reader(0, "$client.guest", Use::Whole, false, Habit::Guest, 1);
     for log in 0..LOGS.len() {
         tasks.spawn(scan_along(stage.clone(), log));
     }

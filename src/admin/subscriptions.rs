@@ -18,11 +18,12 @@ pub(super) struct Which {
 }
 
 impl Which {
-    /// Reads the path's segments. Operators may also name the places of webhooks.
+    /// Reads the path's segments. Operators may also name the places of webhooks and of clients, and a client's by the
+    /// client's name alone, unless another subscription has it.
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn named_by(parts: &Parts, segments: &[&str]) -> Result<Self, Refused> {
         let parsed = match segments {
             ["admin", "v1", "apps", app, "events", stream, "subscriptions", name, ..] => {
                 AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok())
@@ -31,6 +32,7 @@ impl Which {
         };
         let ((app, stream), name) =
             parsed.ok_or_else(|| Refused::nowhere("there can be no such app, stream or subscription"))?;
+        let name = parts.events.meant_by_operators(&app, stream, name);
         Ok(Self { app, stream, name })
     }
 }

@@ -3,7 +3,7 @@
 //! Invariants: what can fail comes first; if it fails, no poller was started, stopped or changed. A poller that is in the
 //! old and the new configuration runs on without a pause. One that is gone finishes its read; its log stays readable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -27,11 +27,16 @@ pub(super) struct Running {
 pub(super) type FeedKey = (LogKey, RegionName);
 
 impl Events {
-    /// Starts, stops and adjusts pollers and logs.
+    /// Starts, stops and adjusts pollers and logs. `clients` are those whose places may be there.
     ///
     /// # Errors
     /// When the store fails; then no poller has changed.
-    pub async fn apply(&self, apps: &[config::App], upstream: &config::Upstream) -> Result<(), Error> {
+    pub async fn apply(
+        &self,
+        apps: &[config::App],
+        upstream: &config::Upstream,
+        clients: &[config::Client],
+    ) -> Result<(), Error> {
         let mut is_started = self.0.is_started.lock().await;
         if !*is_started {
             self.0.witness.recall(&*self.0.store).await?;
@@ -46,7 +51,7 @@ impl Events {
             };
             let log = match logs.get(&key) {
                 Some(log) => Arc::clone(log),
-                None => self.open(&key, retention).await?,
+                None => self.open(&key, retention, clients).await?,
             };
             let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
             let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
@@ -66,10 +71,11 @@ impl Events {
         Ok(())
     }
 
-    async fn open(&self, key: &LogKey, retention: Retention) -> Result<Arc<Log>, Error> {
+    async fn open(&self, key: &LogKey, retention: Retention, clients: &[config::Client]) -> Result<Arc<Log>, Error> {
         let events = &self.0;
         let (store, witness) = (Arc::clone(&events.store), Arc::clone(&events.witness));
-        Log::open(key.clone(), store, witness, Arc::clone(&events.shared), retention).await
+        let clients: HashSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
+        Log::open(key.clone(), store, witness, Arc::clone(&events.shared), retention, &clients).await
     }
 
     fn apply_feeds(&self, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {

@@ -4,7 +4,7 @@
 //! nothing is seen that is not stored. Appends of one log go one at a time (appends of many logs share a sync in the
 //! store), so the tail grows in order, and two regions cannot both store an event while each looks for the other's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
 use super::sequencer::Sequencer;
 use super::subscription::recalled::{self, Recalled};
-use super::subscription::{Shared, Subscription};
+use super::subscription::{Shared, Subscription, defaults};
 use super::tail::Tail;
 use super::waiting::Waiting;
 use super::witness::Witness;
@@ -77,17 +77,20 @@ pub(super) struct Appended {
 }
 
 impl Log {
-    /// Opens a log as the store has it: its subscriptions, and its newest entries into memory.
+    /// Opens a log as the store has it: its subscriptions, and its newest entries into memory. `clients` are the names of
+    /// those whose own subscriptions may be there.
     pub(super) async fn open(
         key: LogKey,
         store: Arc<dyn Store>,
         witness: Arc<Witness>,
         shared: Arc<Shared>,
         retention: Retention,
+        clients: &HashSet<&str>,
     ) -> Result<Arc<Self>, Error> {
         let state = store.log_state(&key).await?;
         let clock = shared.clock.clone();
-        let recalled = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
+        let mut recalled = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
+        defaults::give(&*store, &key, &mut recalled, clients).await?;
         let (earliest, next) = (state.earliest.0, state.next.0);
         let mut tail = Tail::new(earliest, next);
         if earliest < next {

@@ -6,6 +6,7 @@
 //! | `claim` | a run of entries on its way to a plain reader |
 //! | `held` | entries under a lease; acknowledging, extending, giving back |
 //! | `recalled` | what an earlier run has stored of it |
+//! | `defaults` | places of clients that an older gateway stored under the client's name |
 //! | `standing` | how far behind it is; its meters |
 //!
 //! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
@@ -14,6 +15,7 @@
 //! other share a write.
 
 mod claim;
+pub(super) mod defaults;
 mod held;
 pub(super) mod recalled;
 mod standing;

@@ -5,6 +5,7 @@ mod faults;
 mod leasing;
 pub(super) mod memory_store;
 mod ordering;
+mod owning;
 mod polling;
 mod reading;
 mod subscribing;
@@ -196,7 +197,7 @@ impl Rig {
     }
 
     async fn apply(&self) {
-        self.events.apply(std::slice::from_ref(&self.config), &config::Upstream::default()).await.unwrap();
+        self.events.apply(std::slice::from_ref(&self.config), &config::Upstream::default(), &[]).await.unwrap();
     }
 
     /// Stops in order, and starts again over the same store.
@@ -310,7 +311,8 @@ pub(super) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
 
 /// A vendor-compatible read of a subscription that begins at the earliest.
 pub(super) fn by(name: &str, limit: usize) -> Read {
-    let (name, by) = (SubscriptionName::parse(name).unwrap(), ClientName::parse(name).unwrap());
+    let by = ClientName::parse(&format!("reader-of-{name}")).unwrap();
+    let name = SubscriptionName::parse(name).unwrap();
     Read {
         place: Place::Subscription { name, from: From::Earliest, by },
         limit,

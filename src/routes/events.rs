@@ -33,8 +33,9 @@ use crate::body::{Body, Frames};
 use crate::events::{Ack, Delivery, Marks, Place, Read, ReadError};
 use crate::flow::Served;
 use crate::flow::trail::Origin;
+use crate::gateway::{Gateway, Live};
 use crate::headers::X_RTM_CURSOR;
-use crate::names::{Stream, Streams};
+use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::proof::Proof;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
@@ -54,10 +55,9 @@ pub struct Streaming {
 /// What the log says.
 pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
     let name = query.subscription(&asked.payer);
-    // Another client's default subscription has its name: reading it would take its events.
     let is_stored = matches!(query.start, Start::Stored(_));
-    if is_stored && asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
-        return Err(Refusal::Forbidden);
+    if is_stored {
+        may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
     }
     let begun = match query.start {
         Start::Stored(_) => None,
@@ -111,6 +111,23 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
             Ok(served(body, &feed.marks().text(streams), receipts))
         }
     }
+}
+
+/// Whether a client may use a subscription: its own, and every shared one. The name of another client is not for sharing,
+/// whether that client is configured now or is one of whom the store holds a place: who means its place would be given
+/// another, without a word.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] when it may not.
+fn may_use(
+    (gateway, live): (&Gateway, &Live),
+    (app, client): (&AppId, &ClientName),
+    name: &SubscriptionName,
+) -> Result<(), Refusal> {
+    let Some(of_namesake) = name.default_of_namesake() else { return Ok(()) };
+    let is_anothers =
+        live.identity.is_another_client(name.as_str(), client) || gateway.events.has_subscription(app, &of_namesake);
+    if is_anothers { Err(Refusal::Forbidden) } else { Ok(()) }
 }
 
 /// How long a lease runs when nothing is said.

@@ -15,6 +15,7 @@
 //! | `writer.rs` | group commit |
 //! | `trim.rs`, `read.rs` | retention, reading |
 //! | `notes.rs` | small things kept beside a log |
+//! | `places.rs` | where subscriptions stand: cursors, their names |
 //! | `backup.rs` | a consistent copy while the gateway goes on |
 //!
 //! Invariants, beside the contract's:
@@ -31,6 +32,7 @@ mod engine;
 pub mod fuzzing;
 mod look;
 mod notes;
+mod places;
 mod read;
 mod record;
 mod shared;
@@ -296,7 +298,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error> {
-        Ok(self.view(log, |tx, row| read::cursors(tx, row.id)).await?.unwrap_or_default())
+        Ok(self.view(log, |tx, row| places::all(tx, row.id)).await?.unwrap_or_default())
     }
 
     async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
@@ -305,6 +307,15 @@ impl Store for EmbeddedStore {
 
     async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
         self.change(log, Change::ForgetCursor(name.clone())).await.map(drop)
+    }
+
+    async fn rename_subscription(
+        &self,
+        log: &LogKey,
+        from: &SubscriptionName,
+        to: &SubscriptionName,
+    ) -> Result<(), Error> {
+        self.change(log, Change::Rename(from.clone(), to.clone())).await.map(drop)
     }
 
     async fn notes(

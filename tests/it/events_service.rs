@@ -40,7 +40,7 @@ impl Rig {
         let store: Arc<dyn Store> = store.await.unwrap();
         let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
         let events = Events::new(store.clone(), egress, work.clone(), clock, metrics);
-        events.apply(&config.apps, &config.upstream).await.unwrap();
+        events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
         Self { events, store, work, writer }
     }
 
@@ -56,7 +56,7 @@ impl Rig {
     /// The next entries of a subscription: events, and reasons of markers.
     async fn next(&self, subscription: &str) -> (Vec<String>, Vec<String>) {
         let name = SubscriptionName::parse(subscription).unwrap();
-        let by = ClientName::parse(subscription).unwrap();
+        let by = ClientName::parse("somebody").unwrap();
         let place = Place::Subscription { name, from: From::Earliest, by };
         let read = Read {
             place,

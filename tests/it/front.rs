@@ -15,6 +15,7 @@ mod malformed;
 mod messages;
 mod operators;
 mod peers;
+mod places;
 mod proofs;
 pub(crate) mod stage;
 mod streaming;

@@ -11,8 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::clock::Clock;
+use rtm_gateway::config::{self, App, Config, Credential};
+use rtm_gateway::egress::{Egress, Past};
+use rtm_gateway::events::{Cursor, Events, SubscriptionStatus};
 use rtm_gateway::metrics::Metrics;
 use rtm_gateway::names::{AppId, Stream};
+use rtm_gateway::secret::SecretSource;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
 use rtm_gateway::task::Tasks;
@@ -127,4 +131,48 @@ async fn a_backup_of_a_store_holds_all_that_the_store_holds_but_its_epoch_and_it
         drop((store, copy));
         assert_eq!(tasks.finish(Duration::from_secs(10)).await, 0);
     }
+}
+
+#[tokio::test]
+async fn clients_places_of_a_store_of_the_first_format_are_their_own_from_the_first_start_on() {
+    let (folder, writer, work) = (unpacked("stopped"), Tasks::new(), Tasks::new());
+    let (clock, metrics) = (Clock::system(), Metrics::new());
+    let store = EmbeddedStore::open(folder.path(), writer.clone(), clock.clone(), metrics.clone()).await.unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, "key").unwrap();
+    let mut config = Config::default();
+    config.apps = vec![App {
+        id: AppId::parse("app-1").unwrap(),
+        // Nothing is read: what is looked at is what is there.
+        regions: Vec::new(),
+        credential: Credential::Basic { api_key: SecretSource::File(key.clone()), api_secret: SecretSource::File(key) },
+        quota: config::Quota::default(),
+        events: config::Events::default(),
+        history: config::History::default(),
+        webhooks: Vec::new(),
+    }];
+    for start in 1..=2 {
+        let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
+        let events = Events::new(store.clone(), egress, work.clone(), clock.clone(), metrics.clone());
+        events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
+        let place =
+            |s: SubscriptionStatus| (s.stream, s.subscription, s.client, s.cursor.parse::<Cursor>().unwrap().at.0);
+        let mut places: Vec<_> = events.subscriptions().into_iter().map(place).collect();
+        places.retain(|(_, name, ..)| !name.starts_with("$webhook."));
+        places.sort();
+        let of = |stream, name: &str, client: &str, at| (stream, name.to_owned(), Some(client.to_owned()), at);
+        let expected = [
+            of("channel_events", "$client.two", "two", 3),
+            of("channel_events", "chan", "one", 0),
+            of("user_events", "$client.one", "one", 5),
+            of("user_events", "$client.two", "two", 1),
+            of("user_events", "shared", "one", 3),
+            of("user_events", "work", "one", 1),
+        ];
+        assert_eq!(places, expected, "start {start}");
+    }
+    assert_eq!(work.finish(Duration::from_secs(10)).await, 0);
+    store.close(clock.wall_ms()).await.unwrap();
+    drop(store);
+    assert_eq!(writer.finish(Duration::from_secs(10)).await, 0);
 }

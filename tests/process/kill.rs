@@ -26,7 +26,7 @@ async fn after_many_kills_every_stored_event_was_delivered_in_order_and_none_bef
         let now = whole_log(&gateway).await;
         assert!(now.starts_with(&log), "round {round}: the log has changed what it held");
         log = now;
-        let stored = cursor_of(&gateway, "one").await;
+        let stored = cursor_of(&gateway, "$client.one").await;
         let mut reader = gateway.caller("one").await;
         let rounds = random.random_range(1..12);
         let mut first = true;

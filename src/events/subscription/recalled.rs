@@ -83,11 +83,11 @@ pub(in crate::events) async fn all(
     store: &dyn Store,
     log: &LogKey,
     now: (UnixMillis, Instant),
-) -> Result<Vec<(SubscriptionName, Recalled)>, Error> {
+) -> Result<HashMap<SubscriptionName, Recalled>, Error> {
     let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
-        // One of an older gateway has no owner, and counts as read now.
-        let recalled = Recalled { stored: true, ..Recalled::begun(at.0, None, now.0, now.1) };
+        // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
+        let recalled = Recalled { stored: true, ..Recalled::begun(at.0, name.client(), now.0, now.1) };
         all.insert(name.to_string(), (name, recalled));
     }
     let mut after = String::new();
@@ -100,7 +100,11 @@ pub(in crate::events) async fn all(
             // Of a subscription that was removed in part.
             let Some((_, recalled)) = all.get_mut(of) else { continue };
             match what.and_then(|what| what.split_once('/')) {
-                None => recalled.owner = Owner::parse(note).unwrap_or(recalled.owner.clone()),
+                None => {
+                    if let Some(Owner { by, read_at }) = Owner::parse(note) {
+                        recalled.owner = Owner { by: recalled.owner.by.take().or(by), read_at };
+                    }
+                }
                 Some(("settled", number)) => {
                     let parsed = number.parse().ok().and_then(|n| Some((n, settled::Stored::parse(n, note)?)));
                     match parsed {

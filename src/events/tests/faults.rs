@@ -113,7 +113,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
     store.delay.store(3, Ordering::Relaxed);
     let source: Arc<dyn Source> = vendor.clone();
     let events = Events::with_source(store.clone(), source, tasks.clone(), clock(), Metrics::new());
-    events.apply(&[config(&["cn"])], &config::Upstream::default()).await.unwrap();
+    events.apply(&[config(&["cn"])], &config::Upstream::default(), &[]).await.unwrap();
     for trouble in troubles {
         let (broken, unready, millis) = match trouble {
             Trouble::Broken(millis) => (true, false, millis),

@@ -65,6 +65,19 @@ impl MemoryLog {
         }
     }
 
+    fn rename(&mut self, from: &SubscriptionName, to: &SubscriptionName) {
+        let Some(at) = self.cursors.remove(from) else { return };
+        self.cursors.insert(to.clone(), at);
+        for (kind, name) in self.notes.keys().cloned().collect::<Vec<_>>() {
+            let rest = name.strip_prefix(from.as_str()).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+            if let Some(rest) = rest.filter(|_| NoteKind::of_subscriptions().contains(&kind)) {
+                let renamed = (kind, format!("{to}{rest}"));
+                let note = self.notes.remove(&(kind, name)).unwrap();
+                self.notes.insert(renamed, note);
+            }
+        }
+    }
+
     fn bytes(&self) -> u64 {
         self.batches.iter().map(|batch| bytes(batch)).sum()
     }
@@ -193,6 +206,17 @@ impl Store for MemoryStore {
     async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
         self.write().await?;
         self.with(log, |log| log.cursors.remove(name));
+        Ok(())
+    }
+
+    async fn rename_subscription(
+        &self,
+        log: &LogKey,
+        from: &SubscriptionName,
+        to: &SubscriptionName,
+    ) -> Result<(), Error> {
+        self.write().await?;
+        self.with(log, |log| log.rename(from, to));
         Ok(())
     }
 

@@ -229,7 +229,7 @@ async fn a_reload_leaves_pollers_running_and_a_poller_that_is_gone_finishes_its_
     rig.apply().await;
     rig.until_seen(before + 2).await;
     assert!(lock(&rig.vendor.seen)[4..].iter().all(|(region, _)| region == "cn"));
-    rig.events.apply(&[], &config::Upstream::default()).await.unwrap();
+    rig.events.apply(&[], &config::Upstream::default(), &[]).await.unwrap();
     assert_eq!(rig.events.pollers().len(), 0);
     assert_eq!(rig.all().await.len(), 4, "the log stays readable");
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use super::{Asked, LEASE};
+use super::{Asked, LEASE, may_use};
 use crate::body::Body;
 use crate::flow::Served;
 use crate::flow::trail::Origin;
@@ -29,10 +29,8 @@ pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Se
     }
     let body = read_body(asked.live, asked.body, asked.trail).await?;
     let Settling { subscription, holding, time } = Settling::parse(&body, what)?;
-    let name = subscription.unwrap_or_else(|| SubscriptionName::from(&asked.payer.client));
-    if asked.live.identity.is_another_client(name.as_str(), &asked.payer.client) {
-        return Err(Refusal::Forbidden);
-    }
+    let name = SubscriptionName::meant_by(&asked.payer.client, subscription);
+    may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
     let (events, app) = (&asked.gateway.events, &asked.app.id);
     let changed = match what {
         Settle::Ack => events.acknowledge(app, stream, &name, &holding).await?,

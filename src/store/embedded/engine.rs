@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Database, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::disk::{Backend, Folder, is_full};
 use super::look::{check_format, look};
@@ -35,9 +35,12 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 /// Its pages in memory, at most.
 pub(super) const CACHE: usize = 16 << 20;
-/// The layout of tables, keys and values. A change that old code would misread gets a new number, and a store kept as a
-/// fixture of the old one (`tests/fixtures/`).
-pub(super) const FORMAT: u64 = 1;
+/// The layout of tables, keys and values; the newest that this code knows. A change that old code would misread gets a new
+/// number, and a store kept as a fixture of the old one (`tests/fixtures/`).
+pub(super) const FORMAT: u64 = 2;
+/// Without subscriptions called `$client.NAME`: see [`with_names_of_clients`]. Older code reads it, so a store begins with
+/// it.
+pub(super) const FIRST_FORMAT: u64 = 1;
 
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const EPOCH_KEY: &str = "epoch";
@@ -214,6 +217,17 @@ pub(super) fn number(tx: &ReadTransaction, key: &str) -> Result<Option<u64>, Err
     value.map(|value| decode_number(Key::Meta(key), value.value())).transpose()
 }
 
+/// There is a subscription that is called `$client.NAME`: versions that do not know such names must not open the store.
+pub(super) fn with_names_of_clients(tx: &WriteTransaction) -> Result<(), Error> {
+    let value = encode_number(Key::Meta(FORMAT_KEY), FORMAT);
+    let mut meta = tx.open_table(META).map_err(failed)?;
+    let is_known = meta.get(FORMAT_KEY).map_err(failed)?.is_some_and(|there| there.value() == value.as_slice());
+    if !is_known {
+        meta.insert(FORMAT_KEY, value.as_slice()).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn open(file: Backend) -> Result<Database, Error> {
     Database::builder().set_cache_size(CACHE).create_with_backend(file).map_err(failed)
 }
@@ -224,7 +238,7 @@ fn create(folder: &Folder) -> Result<Database, Error> {
     let tx = database.begin_write().map_err(failed)?;
     {
         let mut meta = tx.open_table(META).map_err(failed)?;
-        for (key, number) in [(FORMAT_KEY, FORMAT), (EPOCH_KEY, epoch)] {
+        for (key, number) in [(FORMAT_KEY, FIRST_FORMAT), (EPOCH_KEY, epoch)] {
             meta.insert(key, encode_number(Key::Meta(key), number).as_slice()).map_err(failed)?;
         }
         // Readers find every table there.

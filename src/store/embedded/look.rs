@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend};
 
-use super::engine::{CACHE, FORMAT, FORMAT_KEY, failed, number};
+use super::engine::{CACHE, FIRST_FORMAT, FORMAT, FORMAT_KEY, failed, number};
 use crate::store::Error;
 
 /// What the layer keeps as one.
@@ -34,7 +34,7 @@ pub(super) fn look(file: impl StorageBackend) -> Result<(), Error> {
 /// It does not, or none is recorded.
 pub(super) fn check_format(tx: &ReadTransaction) -> Result<(), Error> {
     match number(tx, FORMAT_KEY)? {
-        Some(FORMAT) => Ok(()),
+        Some(FIRST_FORMAT..=FORMAT) => Ok(()),
         Some(found) => Err(Error::Format { found, known: FORMAT }),
         None => Err(Error::Damaged("its format is not recorded".into())),
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use redb::ReadTransaction;
 
-use super::engine::{BATCHES, CURSORS, LOGS, QUARANTINE, failed};
-use super::record::{Key, decode_batch, decode_batch_head, decode_number, decode_quarantined, decode_row};
+use super::engine::{BATCHES, LOGS, QUARANTINE, failed};
+use super::record::{Key, decode_batch, decode_batch_head, decode_quarantined, decode_row};
 use crate::clock::UnixMillis;
-use crate::names::{RegionName, SubscriptionName};
+use crate::names::RegionName;
 use crate::store::{Batch, Content, Error, Quarantined, Sequence};
 
 /// The number of a log's oldest entry in this snapshot: retention may have gone on since the row was looked up.
@@ -149,24 +149,6 @@ fn bisect(
         }
     }
     Ok(low)
-}
-
-/// All cursors of a log.
-pub(super) fn cursors(tx: &ReadTransaction, log: u32) -> Result<Vec<(SubscriptionName, Sequence)>, Error> {
-    let table = tx.open_table(CURSORS).map_err(failed)?;
-    let mut found = Vec::new();
-    for entry in table.range((log, "")..).map_err(failed)? {
-        let (key, value) = entry.map_err(failed)?;
-        let (of, name) = key.value();
-        if of != log {
-            break;
-        }
-        let at = Sequence(decode_number(Key::Cursor(log, name), value.value())?);
-        let name =
-            SubscriptionName::parse_stored(name).map_err(|e| Error::Damaged(format!("a subscription's name {e}")))?;
-        found.push((name, at));
-    }
-    Ok(found)
 }
 
 /// The newest quarantined responses of a log.

@@ -410,7 +410,7 @@ async fn a_store_of_a_newer_format_is_refused_with_a_sentence_and_left_as_it_is_
         let Err(refused) = home.try_open().await else { panic!("opened") };
         assert_eq!(refused, Error::Format { found: engine::FORMAT + 1, known: engine::FORMAT });
         assert!(
-            refused.to_string().contains("format 2") && refused.to_string().contains("left untouched"),
+            refused.to_string().contains("format 3") && refused.to_string().contains("left untouched"),
             "{refused}"
         );
         assert!(std::fs::read(home.data()).unwrap() == before, "stopped in order: {stopped_in_order}");
@@ -477,6 +477,20 @@ async fn a_backup_under_load_holds_all_that_was_acknowledged_before_it_and_no_cu
     tokio::join!(backups, load(0), load(1), load(2), load(3));
     let names: Vec<_> = std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_has_a_client_s_place_is_one_that_older_versions_refuse() {
+    let home = TestHome::new();
+    let store = home.try_open().await.unwrap();
+    let format = |store: &EmbeddedStore| store.shared.engine.read(|tx| engine::number(tx, engine::FORMAT_KEY)).unwrap();
+    store.save_cursor(&log(0), &model::subscription(0), Sequence(1)).await.unwrap();
+    assert_eq!(format(&store), Some(1), "nothing in it is new to them");
+    let own = SubscriptionName::parse_stored("$client.crm").unwrap();
+    store.rename_subscription(&log(0), &model::subscription(0), &own).await.unwrap();
+    assert_eq!(format(&store), Some(2));
+    let (_home, copy) = opened(store.backup().await.unwrap()).await;
+    assert_eq!((format(&copy), copy.cursors(&log(0)).await.unwrap()), (Some(2), vec![(own, Sequence(1))]));
 }
 
 #[tokio::test]

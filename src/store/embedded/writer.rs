@@ -15,10 +15,10 @@ use bytes::Bytes;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
-use super::engine::{BATCHES, CURSORS, LOGS, QUARANTINE, failed};
-use super::record::{Key, Row, encode_batch, encode_number, encode_quarantined, encode_row, room};
+use super::engine::{BATCHES, LOGS, QUARANTINE, failed};
+use super::record::{Key, Row, encode_batch, encode_quarantined, encode_row, room};
 use super::shared::Shared;
-use super::{notes, trim};
+use super::{notes, places, trim};
 use crate::names::SubscriptionName;
 use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Quarantined, Sequence};
 use crate::task::Tasks;
@@ -58,6 +58,7 @@ pub(super) enum Change {
     AppendWithNotes(Vec<NewBatch>, NoteKind, Vec<(String, Option<Bytes>)>),
     Cursor(SubscriptionName, Sequence),
     ForgetCursor(SubscriptionName),
+    Rename(SubscriptionName, SubscriptionName),
     Notes(NoteKind, Vec<(String, Option<Bytes>)>),
     Quarantine(Quarantined),
     Trim(trim::Limits),
@@ -86,7 +87,7 @@ impl Write {
         match &self.change {
             Change::Append(batch) => of_batch(batch),
             Change::AppendWithNotes(batches, _, notes) => batches.iter().map(of_batch).sum::<usize>() + of_notes(notes),
-            Change::Cursor(..) | Change::ForgetCursor(_) | Change::Trim(_) => 0,
+            Change::Cursor(..) | Change::ForgetCursor(_) | Change::Rename(..) | Change::Trim(_) => 0,
             Change::Notes(_, notes) => of_notes(notes),
             Change::Quarantine(response) => response.body.len(),
         }
@@ -213,16 +214,9 @@ fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, 
             notes::keep(tx, row.id, *kind, notes)?;
             batches.iter().map(|new| append(tx, row, new)).collect::<Result<_, _>>().map(Done::AllStored)
         }
-        Change::Cursor(name, at) => {
-            let value = encode_number(Key::Cursor(row.id, name.as_str()), at.0);
-            let mut table = tx.open_table(CURSORS).map_err(failed)?;
-            table.insert((row.id, name.as_str()), value.as_slice()).map_err(failed)?;
-            Ok(Done::Saved)
-        }
-        Change::ForgetCursor(name) => {
-            tx.open_table(CURSORS).map_err(failed)?.remove((row.id, name.as_str())).map_err(failed)?;
-            Ok(Done::Saved)
-        }
+        Change::Cursor(name, at) => places::keep(tx, row.id, name, *at).map(|()| Done::Saved),
+        Change::ForgetCursor(name) => places::forget(tx, row.id, name).map(|()| Done::Saved),
+        Change::Rename(from, to) => places::rename(tx, row.id, from, to).map(|()| Done::Saved),
         Change::Notes(kind, notes) => notes::keep(tx, row.id, *kind, notes).map(|()| Done::Saved),
         Change::Quarantine(response) => {
             let key = (row.id, row.quarantine_next);

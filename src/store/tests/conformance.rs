@@ -30,6 +30,7 @@ macro_rules! conformance {
             notes_are_told_in_order_of_their_names_and_outlive_a_crash
             batches_and_notes_are_kept_in_one_step
             a_forgotten_cursor_is_gone
+            a_subscription_is_renamed_with_all_that_is_its_own_and_nothing_of_others
             a_clean_stop_is_told_once
             facts_outlive_a_crash_and_are_kept_together
             a_closed_store_says_so
@@ -237,6 +238,46 @@ pub(in crate::store) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
     home.leave(store).await;
     let store = home.open().await;
     assert_eq!(store.cursors(&log(0)).await.unwrap(), [(model::subscription(1), Sequence(3))]);
+}
+
+pub(in crate::store) async fn a_subscription_is_renamed_with_all_that_is_its_own_and_nothing_of_others(
+    home: &impl Home,
+) {
+    let store = home.open().await;
+    let named = |text: &str| SubscriptionName::parse_stored(text).unwrap();
+    for name in ["a", "a-b"] {
+        store.save_cursor(&log(0), &named(name), Sequence(7)).await.unwrap();
+    }
+    let notes = ["a", "a-b", "a-b/again/1", "a/again/1", "a/settled/2"].map(|name| (name.into(), Some(name.into())));
+    for kind in [NoteKind::Subscription, NoteKind::DeadLetter, NoteKind::Webhook] {
+        store.keep_notes(&log(0), kind, notes.to_vec()).await.unwrap();
+    }
+    store.keep_notes(&log(1), NoteKind::Subscription, notes.to_vec()).await.unwrap();
+    // Once more changes nothing.
+    for _ in 0..2 {
+        store.rename_subscription(&log(0), &named("a"), &named("$client.a")).await.unwrap();
+        store.rename_subscription(&log(1), &named("a"), &named("$client.a")).await.unwrap();
+    }
+    home.leave(store).await;
+    let store = home.open().await;
+    let mut cursors = store.cursors(&log(0)).await.unwrap();
+    cursors.sort();
+    assert_eq!(cursors, [(named("$client.a"), Sequence(7)), (named("a-b"), Sequence(7))]);
+    assert_eq!(store.cursors(&log(1)).await.unwrap(), []);
+    let there = async |k: u64, kind| -> Vec<(String, Bytes)> { store.notes(&log(k), kind, "", "", 10).await.unwrap() };
+    let renamed = [
+        ("$client.a", "a"),
+        ("$client.a/again/1", "a/again/1"),
+        ("$client.a/settled/2", "a/settled/2"),
+        ("a-b", "a-b"),
+        ("a-b/again/1", "a-b/again/1"),
+    ];
+    for kind in NoteKind::of_subscriptions() {
+        assert_eq!(there(0, kind).await, renamed.map(|(name, note)| (name.to_owned(), Bytes::from(note))));
+    }
+    let untouched = notes.map(|(name, note)| (name, note.unwrap()));
+    assert_eq!(there(0, NoteKind::Webhook).await, untouched);
+    assert_eq!(there(1, NoteKind::Subscription).await, untouched);
 }
 
 pub(in crate::store) async fn a_clean_stop_is_told_once(home: &impl Home) {

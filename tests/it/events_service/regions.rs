@@ -115,7 +115,7 @@ async fn an_order_window_merges_regions_by_time() {
     drop(early);
     // A minute is long: without a window what waits is let go, in order. (That time ends it is tested in paused time.)
     config.apps[0].events.order_window = Duration::ZERO;
-    rig.events.apply(&config.apps, &config.upstream).await.unwrap();
+    rig.events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
     let expected: Vec<_> = (0..200).map(event).collect();
     assert_eq!(all(&rig, "reader", 200).await, expected);
     rig.stop().await;

@@ -1,0 +1,56 @@
+//! Places of clients that an older gateway stored under the client's own name: they become that client's default ones.
+//!
+//! Older gateways knew a client's default subscription by its name alone, which others could use while no client of that
+//! name was configured. Now it has a name that nobody can write: `$client.NAME`.
+//!
+//! Invariants: whose a place is is decided by its owner as the store has it; only where none is recorded (a place, or a
+//! copy, of a gateway that kept none) does a client's name decide, as it did then. Each place is renamed with all that belongs
+//! to it in one step: a start that is cut short goes on at the next. Done once, there is nothing left to do: no owner
+//! of today's has a place of its own name.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::future::join_all;
+
+use super::recalled::Recalled;
+use crate::names::SubscriptionName;
+use crate::store::{Error, LogKey, Store};
+
+/// Gives clients their places among those of a log. `clients` are the names of those that are configured.
+///
+/// # Errors
+/// When the store fails: some places may have their new names there.
+pub(in crate::events) async fn give(
+    store: &dyn Store,
+    log: &LogKey,
+    all: &mut HashMap<SubscriptionName, Recalled>,
+    clients: &HashSet<&str>,
+) -> Result<(), Error> {
+    let new_name = |(name, recalled): (&SubscriptionName, &Recalled)| {
+        let is_its_own = match &recalled.owner.by {
+            Some(by) => by.as_str() == name.as_str(),
+            None => clients.contains(name.as_str()),
+        };
+        let default = name.default_of_namesake().filter(|default| is_its_own && !all.contains_key(default));
+        default.map(|default| (name.clone(), default))
+    };
+    let renamed: Vec<_> = all.iter().filter_map(new_name).collect();
+    for some in renamed.chunks(AT_ONCE) {
+        let each = some.iter().map(|(from, to)| store.rename_subscription(log, from, to));
+        join_all(each).await.into_iter().collect::<Result<(), Error>>()?;
+    }
+    if !renamed.is_empty() {
+        let (app, stream, subscriptions) = (&log.app, log.stream, renamed.len());
+        tracing::info!(%app, %stream, subscriptions, "clients' own subscriptions are called $client.NAME from now on");
+    }
+    for (from, to) in renamed {
+        if let Some(mut recalled) = all.remove(&from) {
+            recalled.owner.by = to.client();
+            all.insert(to, recalled);
+        }
+    }
+    Ok(())
+}
+
+/// How many are renamed together.
+const AT_ONCE: usize = 256;
