@@ -6,9 +6,11 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -98,13 +100,28 @@ impl Tasks {
         tokio::spawn(self.tracker.track_future(task));
     }
 
-    /// Runs blocking work (disk) off the async threads, and waits for it. It cannot be cancelled.
+    /// Runs blocking work (disk) off the async threads when its lane has room, and waits for it. It cannot be cancelled
+    /// once it has begun.
     ///
     /// # Errors
     /// When the work panicked.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
-        self.tracker.track_future(tokio::task::spawn_blocking(work)).await.map_err(|_| Panicked)
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        lane: &Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Panicked> {
+        let room = lane.0.clone();
+        let in_turn = async move {
+            let permit = room.acquire_owned().await.map_err(|_| Panicked)?;
+            let work = move || {
+                let done = work();
+                drop(permit);
+                done
+            };
+            #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+            tokio::task::spawn_blocking(work).await.map_err(|_| Panicked)
+        };
+        self.tracker.track_future(in_turn).await
     }
 
     /// Resolves when the group was asked to stop.
@@ -141,6 +158,31 @@ impl Tasks {
     }
 }
 
+/// How much blocking work of one kind runs at a time. All lanes together have far fewer places than the runtime has
+/// blocking threads (512), so that one whose work hangs takes no thread of another's. For disks: what may hang on a
+/// network goes elsewhere ([`dns`](crate::dns)).
+#[derive(Clone, Debug)]
+pub struct Lane(Arc<Semaphore>);
+
+impl Lane {
+    /// So much at a time.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places)))
+    }
+}
+
+/// Runs work that may hang in the kernel or in a library on a thread of its own, which nobody waits for, not even the end
+/// of the process.
+///
+/// # Errors
+/// When the system has no room for another thread.
+pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    // Of address space, not memory; `getaddrinfo` loads libraries that want some.
+    const STACK: usize = 1 << 20;
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
+}
+
 /// Blocking work that panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("blocking work panicked")]
@@ -158,6 +200,33 @@ mod tests {
         tasks.spawn(Kind::Connection, std::future::pending());
         assert_eq!(tasks.finish(Duration::from_secs(5)).await, 1);
         assert!(!tasks.failed().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_lane_whose_work_hangs_takes_no_thread_of_another() {
+        let (tasks, slow, quick) = (Tasks::new(), Lane::new(3), Lane::new(1));
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let hung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        // As many as would take all of the runtime's threads.
+        let mut waiting = Vec::new();
+        for _ in 0..700 {
+            let (held, hung) = (held.clone(), hung.clone());
+            let work = move || {
+                hung.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let _ = held.lock().unwrap().recv();
+            };
+            let mut work = Box::pin(tasks.blocking(&slow, work));
+            assert!((&mut work).now_or_never().is_none());
+            waiting.push(work);
+        }
+        assert_eq!(tasks.blocking(&quick, || 7).await, Ok(7));
+        assert!(hung.load(std::sync::atomic::Ordering::SeqCst) <= 3);
+        drop(hold);
+        for work in waiting {
+            work.await.unwrap();
+        }
+        assert_eq!(hung.load(std::sync::atomic::Ordering::SeqCst), 700);
     }
 
     #[tokio::test]

@@ -29,7 +29,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::time::Instant;
@@ -37,6 +36,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Signed;
+use crate::dns::{Resolver, Use};
 use crate::tls::{Anchors, AnchorsError};
 pub(crate) use body::{BodyFault, read_body};
 use connector::{Connector, Limits};
@@ -132,7 +132,7 @@ impl Upstream {
     pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
         let limits = Limits { timeout: settings.connect_timeout, oldest: age::OLDEST };
         let (tls, proxy) = (settings.tls()?, settings.proxy.clone());
-        let connector = Connector::new(GaiResolver::new(), tls, limits, proxy, clock.clone());
+        let connector = Connector::new(Resolver::of(Use::Vendor), tls, limits, proxy, clock.clone());
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

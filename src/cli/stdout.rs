@@ -11,12 +11,18 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
-use crate::task::Tasks;
+use crate::task::{Lane, Tasks};
 
 /// Stdout. To be dropped by a runtime that does not wait for it (`shutdown_background`).
-#[derive(Default)]
 pub(super) struct Stdout {
     tasks: Tasks,
+    lane: Lane,
+}
+
+impl Default for Stdout {
+    fn default() -> Self {
+        Self { tasks: Tasks::new(), lane: Lane::new(1) }
+    }
 }
 
 impl Stdout {
@@ -27,7 +33,7 @@ impl Stdout {
             out.write_all(&bytes)?;
             out.flush()
         };
-        self.tasks.blocking(write).await.map_err(|why| io::Error::other(why.to_string()))?
+        self.tasks.blocking(&self.lane, write).await.map_err(|why| io::Error::other(why.to_string()))?
     }
 
     /// Resolves when nobody can read what is written any more, as far as that can be seen.

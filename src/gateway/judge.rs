@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{Gateway, Live};
 use crate::clock::UnixMillis;
 use crate::proof::{Ended, Proof, Verdict};
-use crate::task::Tasks;
+use crate::task::{Lane, Tasks};
 
 /// How often it is looked whether time has taken something away, while it can.
 const LOOK: Duration = Duration::from_millis(250);
@@ -105,7 +105,8 @@ impl Gateway {
     ) {
         let (of_quick, live_of_quick) = (Arc::clone(found), Arc::clone(live));
         let all = due.clone();
-        let slow = tasks.blocking(move || {
+        let lane = Lane::new(PATHS);
+        let slow = tasks.blocking(&lane, move || {
             let mut slow = VecDeque::new();
             for proof in due {
                 if live_of_quick.identity.is_quick(&proof.basis().evidence, now) {
@@ -121,12 +122,13 @@ impl Gateway {
         let slow = Arc::new(Mutex::new(slow));
         let judges = (0..PATHS).map(|_| {
             let (slow, found, live) = (Arc::clone(&slow), Arc::clone(found), Arc::clone(live));
+            let lane = &lane;
             let next = move || slow.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             async move {
                 while let Some(proof) = next() {
                     let (found, live) = (Arc::clone(&found), Arc::clone(&live));
                     // One that panics is seen below.
-                    let _ = tasks.blocking(move || found.judge(&live, &proof, (generation, now))).await;
+                    let _ = tasks.blocking(lane, move || found.judge(&live, &proof, (generation, now))).await;
                     self.history.review();
                 }
             }

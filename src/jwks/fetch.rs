@@ -20,9 +20,10 @@ use zeroize::Zeroizing;
 use super::set::{BadSet, KeySet};
 use super::source::BuildError;
 use crate::config::JwksUrl;
+use crate::dns::Use;
 use crate::secret::{SecretError, SecretSource};
 use crate::targets::{self, Guard, innermost};
-use crate::task::Tasks;
+use crate::task::{Lane, Tasks};
 use crate::tls::Anchors;
 use crate::upstream::{BodyFault, read_body};
 
@@ -81,7 +82,7 @@ impl Fetcher {
             .with_tls_config(Anchors::or_public(anchors).client().map_err(BuildError::BadAnchors)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(targets::Connector::new(guard, CONNECT));
+            .wrap_connector(targets::Connector::new(guard, CONNECT, Use::KeySets));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             // Minutes lie between two fetches, and each shall see whom the name leads to now.
@@ -132,7 +133,7 @@ impl Fetcher {
 
 async fn bearer(token: &SecretSource, tasks: &Tasks) -> Result<HeaderValue, FetchError> {
     let (source, unusable) = (token.clone(), || SecretError::Unusable(token.to_string()));
-    let secret = tasks.blocking(move || source.read()).await.map_err(|_| unusable())??;
+    let secret = tasks.blocking(&Lane::new(1), move || source.read()).await.map_err(|_| unusable())??;
     let text = Zeroizing::new(format!("Bearer {}", secret.expose()));
     let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
     value.set_sensitive(true);

@@ -20,6 +20,8 @@
 //!
 //! Invariants, beside the contract's:
 //! - Only the writer changes the file. What it has acknowledged is what readers see, never more.
+//! - The writer, readers, looks at free space and backups have threads that none of the others can take, and that nothing
+//!   shares which waits for a network ([`Lane`]).
 //! - After a failure the engine is mended from inside: the next change, or [`Store::ready`], opens the file again.
 //!   [`Store::ready`] says yes again only after it has written and synced as much as a large batch takes.
 //! - The room of removed batches is used again by later ones, so the free space that counts is the file system's and
@@ -58,10 +60,13 @@ use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarant
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
-use crate::task::{Kind, Tasks};
+use crate::task::{Kind, Lane, Tasks};
 
 /// Changes that wait for the writer, at most; more wait to be queued.
 const QUEUE: usize = 1024;
+
+/// Reads of the file at a time, at most; more wait for one to end.
+const READERS: usize = 32;
 
 /// What tests set.
 #[derive(Clone, Debug)]
@@ -89,6 +94,10 @@ pub struct EmbeddedStore {
     keep_quarantined: u64,
     /// One backup at a time.
     backing_up: tokio::sync::Mutex<()>,
+    /// Each has its own, and so has the writer: none waits for another's work.
+    readers: Lane,
+    looks: Lane,
+    backups: Lane,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
@@ -128,12 +137,25 @@ impl EmbeddedStore {
             let (engine, found) = Engine::open(Folder::lock(&path, faults)?)?;
             Ok((Shared::load(engine)?, found))
         };
-        let (shared, found) = tasks.blocking(opening).await.unwrap_or_else(|_| Err(panicked()))?;
+        let (shared, found) = tasks.blocking(&Lane::new(1), opening).await.unwrap_or_else(|_| Err(panicked()))?;
         let shared = Arc::new(shared);
         let (queue, commands) = mpsc::channel(QUEUE);
         tasks.spawn(Kind::StoreWriter, writer::run(shared.clone(), commands, tasks.clone()));
         let backing_up = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { shared, queue, found, reserve, keep_quarantined, backing_up, tasks, clock, metrics }))
+        Ok(Arc::new(Self {
+            shared,
+            queue,
+            found,
+            reserve,
+            keep_quarantined,
+            backing_up,
+            readers: Lane::new(READERS),
+            looks: Lane::new(4),
+            backups: Lane::new(1),
+            tasks,
+            clock,
+            metrics,
+        }))
     }
 
     /// Sends a command to the writer and waits for its answer.
@@ -163,7 +185,7 @@ impl EmbeddedStore {
             let (shared, log, work) = (self.shared.clone(), log.clone(), work.clone());
             // The row is taken before the snapshot, which so holds at least what the row says.
             let view = move || shared.row(&log).map(|row| shared.engine.read(|tx| work(tx, row))).transpose();
-            self.tasks.blocking(view)
+            self.tasks.blocking(&self.readers, view)
         };
         let seen = match read().await {
             Ok(Err(Error::Io(_) | Error::Full(_))) => {
@@ -345,14 +367,14 @@ impl Store for EmbeddedStore {
     async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error> {
         self.open_or_closed()?;
         let shared = self.shared.clone();
-        let read = self.tasks.blocking(move || shared.engine.fact(name)).await;
+        let read = self.tasks.blocking(&self.readers, move || shared.engine.fact(name)).await;
         self.counted(read.unwrap_or_else(|_| Err(panicked())))
     }
 
     async fn facts(&self, prefix: &'static str) -> Result<Vec<(String, u64)>, Error> {
         self.open_or_closed()?;
         let shared = self.shared.clone();
-        let read = self.tasks.blocking(move || shared.engine.facts(prefix)).await;
+        let read = self.tasks.blocking(&self.readers, move || shared.engine.facts(prefix)).await;
         self.counted(read.unwrap_or_else(|_| Err(panicked())))
     }
 
@@ -363,7 +385,10 @@ impl Store for EmbeddedStore {
     async fn ready(&self) -> Result<(), Error> {
         self.open_or_closed()?;
         let (shared, reserve) = (self.shared.clone(), self.reserve);
-        self.tasks.blocking(move || Self::room(&shared, reserve)).await.unwrap_or_else(|_| Err(panicked()))?;
+        self.tasks
+            .blocking(&self.looks, move || Self::room(&shared, reserve))
+            .await
+            .unwrap_or_else(|_| Err(panicked()))?;
         if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }
     }
 
@@ -373,7 +398,7 @@ impl Store for EmbeddedStore {
             return Err(Error::Io("another backup is being made".into()));
         };
         let (shared, reserve) = (self.shared.clone(), self.reserve);
-        let made = self.tasks.blocking(move || backup::make(&shared, reserve)).await;
+        let made = self.tasks.blocking(&self.backups, move || backup::make(&shared, reserve)).await;
         self.counted(made.unwrap_or_else(|_| Err(panicked())))
     }
 

@@ -10,27 +10,28 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 
 use super::{Guard, Refused};
+use crate::dns::{Resolver, Use};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes TCP connections to what a [`Guard`] lets through. TLS goes around it.
 #[derive(Clone, Debug)]
-pub struct Connector<R = GaiResolver> {
+pub struct Connector<R = Resolver> {
     guard: Guard,
     http: HttpConnector<Judged<R>>,
 }
 
 impl Connector {
-    /// By the system's resolver; a connection may take so long to be made.
+    /// By the system's resolver, on the threads of that use; looking up a name may take so long, and so may connecting.
     #[must_use]
-    pub fn new(guard: Guard, connect_timeout: Duration) -> Self {
-        Self::with_resolver(guard, connect_timeout, GaiResolver::new())
+    pub fn new(guard: Guard, connect_timeout: Duration, what: Use) -> Self {
+        Self::with_resolver(guard, connect_timeout, Resolver::of(what))
     }
 }
 
@@ -41,7 +42,7 @@ where
 {
     /// By a resolver of one's own.
     pub fn with_resolver(guard: Guard, connect_timeout: Duration, resolver: R) -> Self {
-        let mut http = HttpConnector::new_with_resolver(Judged { guard, resolver });
+        let mut http = HttpConnector::new_with_resolver(Judged { guard, resolver, patience: connect_timeout });
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect_timeout));
@@ -76,6 +77,7 @@ where
 pub(super) struct Judged<R> {
     guard: Guard,
     resolver: R,
+    patience: Duration,
 }
 
 impl<R> Service<Name> for Judged<R>
@@ -92,10 +94,12 @@ where
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let (guard, host) = (self.guard, name.as_str().to_owned());
+        let (guard, host, patience) = (self.guard, name.as_str().to_owned(), self.patience);
         let resolving = self.resolver.call(name);
         Box::pin(async move {
-            let addresses: Vec<_> = resolving.await.map_err(Into::into)?.collect();
+            let resolved = tokio::time::timeout(patience, resolving).await;
+            let resolved = resolved.map_err(|_| format!("looking up {host} takes longer than {patience:?}"))?;
+            let addresses: Vec<_> = resolved.map_err(Into::into)?.collect();
             if addresses.is_empty() {
                 return Err(Refused::NoAddress(host).into());
             }
@@ -109,5 +113,5 @@ where
 
 #[cfg(test)]
 pub(super) fn judged_for_tests<R>(guard: Guard, resolver: R) -> Judged<R> {
-    Judged { guard, resolver }
+    Judged { guard, resolver, patience: Duration::from_secs(60) }
 }

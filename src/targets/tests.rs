@@ -187,10 +187,26 @@ async fn a_name_server_that_changes_its_answer_is_judged_by_each() {
 #[tokio::test]
 async fn what_the_systems_resolver_makes_of_an_odd_address_is_judged_too() {
     // Past the first judgement, as if it had a hole: getaddrinfo reads these as 127.0.0.1.
-    use hyper_util::client::legacy::connect::dns::GaiResolver;
-    let mut judged = super::connector::judged_for_tests(STRICT, GaiResolver::new());
+    use crate::dns::{Resolver, Use};
+    let mut judged = super::connector::judged_for_tests(STRICT, Resolver::of(Use::Webhooks));
     for odd in ["2130706433", "0x7f.1", "localhost"] {
         let answer = judged.ready().await.unwrap().call(odd.parse().unwrap()).await;
         assert!(answer.is_err_and(|why| format!("{why:?}").contains("ThisMachine")), "{odd}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_is_waited_for_no_longer_than_a_connection() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let resolver = crate::dns::Resolver::with("dns-test", 1, crate::clock::Clock::system(), move |_| {
+        let _ = held.lock().unwrap().recv();
+        Ok(Vec::new())
+    });
+    let mut connector = Connector::with_resolver(STRICT, Duration::from_secs(5), resolver);
+    let began = tokio::time::Instant::now();
+    let refused = connector.ready().await.unwrap().call(Uri::from_static("http://hook.example/")).await;
+    assert!(format!("{:?}", refused.unwrap_err()).contains("takes longer than 5s"));
+    assert_eq!(began.elapsed().as_secs(), 5);
+    drop(hold);
 }

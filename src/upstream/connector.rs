@@ -3,7 +3,7 @@
 //! Invariants: `connect_timeout` covers everything until a request could be written, so a peer that accepts and then
 //! says nothing cannot hold a seat longer than that. An error here means nothing was sent.
 //!
-//! A name is looked up for each connection (`getaddrinfo`, which orders the addresses by RFC 6724). Its addresses are
+//! A name is looked up for each connection ([`dns`](crate::dns)), and the wait for it is a part of the time-out. Its addresses are
 //! tried one after another; those of the other family are raced from [`OTHER_FAMILY_AFTER`] on (RFC 8305).
 
 use std::pin::Pin;
@@ -13,7 +13,6 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -24,6 +23,7 @@ use super::age::Aging;
 use super::way::Way;
 use crate::clock::Clock;
 use crate::config::Proxy;
+use crate::dns::Resolver;
 
 /// RFC 8305 section 8: the recommended Connection Attempt Delay.
 const OTHER_FAMILY_AFTER: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ type Stream = Aging<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// Connects to `http://` and `https://`; ALPN decides between HTTP/2 and HTTP/1.1 on TLS.
 #[derive(Clone)]
-pub(super) struct Connector<R = GaiResolver> {
+pub(super) struct Connector<R = Resolver> {
     https: HttpsConnector<Way<HttpConnector<R>>>,
     limits: Limits,
     clock: Clock,

@@ -21,6 +21,7 @@ use super::message::Message;
 use super::outcome::Outcome;
 use crate::clock::Clock;
 use crate::config::Webhook;
+use crate::dns::Use;
 use crate::names::AppId;
 use crate::secret::{Secret, SecretError, SecretSource};
 use crate::standard_webhooks::{self, BadKey, Key};
@@ -158,7 +159,7 @@ fn client(
         .https_or_http()
         .enable_http1()
         .enable_http2()
-        .wrap_connector(targets::Connector::new(guard, config.timeout));
+        .wrap_connector(targets::Connector::new(guard, config.timeout, Use::Webhooks));
     Ok(Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())

@@ -8,7 +8,19 @@ use std::path::{Path, PathBuf};
 const TIERS: [(&str, &[&str]); 8] = [
     (
         "kernel",
-        &["clock", "conn", "secret", "names", "proof", "share", "standard_webhooks", "targets", "task", "metrics"],
+        &[
+            "clock",
+            "conn",
+            "dns",
+            "secret",
+            "names",
+            "proof",
+            "share",
+            "standard_webhooks",
+            "targets",
+            "task",
+            "metrics",
+        ],
     ),
     ("facts", &["order", "vendor", "config", "telemetry"]),
     ("parts", &["store", "quota", "credentials", "upstream", "jwks", "tls"]),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use rtm_gateway::config::LogFormat;
-use rtm_gateway::task::{Kind, Tasks};
+use rtm_gateway::task::{Kind, Lane, Tasks};
 use rtm_gateway::telemetry;
 
 use crate::search::{Plant, Search};
@@ -49,6 +49,6 @@ fn panic_everywhere(secret: &str) {
         let planted = secret.clone();
         tasks.spawn(Kind::Poller, async move { panic!("{planted}") });
         tasks.failed().cancelled().await;
-        assert!(tasks.blocking(move || panic!("{secret}")).await.is_err());
+        assert!(tasks.blocking(&Lane::new(1), move || panic!("{secret}")).await.is_err());
     });
 }

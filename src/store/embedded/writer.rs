@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::{notes, places, trim};
 use crate::names::SubscriptionName;
 use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Quarantined, Sequence};
-use crate::task::Tasks;
+use crate::task::{Lane, Tasks};
 
 /// Changes in one commit, at most.
 const GROUP: usize = 256;
@@ -97,6 +97,7 @@ impl Write {
 /// Runs until it is told to close, or nobody is left who could ask for anything. A stop of its tasks does not end it:
 /// those who append must end first.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>, tasks: Tasks) {
+    let lane = Lane::new(1);
     let mut next = queue.recv().await;
     while let Some(command) = next.take() {
         let mut group = Vec::new();
@@ -128,7 +129,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>,
                 obey(&at, control);
             }
         };
-        if tasks.blocking(work).await.is_err() {
+        if tasks.blocking(&lane, work).await.is_err() {
             // The engine met what it holds to be impossible. Those who wait learn it from their dropped acks.
             shared.note(Error::Damaged("the engine panicked".into()));
         }

@@ -93,6 +93,23 @@ async fn a_silent_address_of_one_family_does_not_hold_up_the_other() {
     assert!(began.elapsed() >= OTHER_FAMILY_AFTER);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_is_a_connection_that_takes_too_long() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let resolver = Resolver::with("dns-test", 1, Clock::system(), move |_| {
+        let _ = held.lock().unwrap().recv();
+        Ok(Vec::new())
+    });
+    let limits = Limits { timeout: SOON, oldest: SOON };
+    let mut connector = Connector::new(resolver, Anchors::Public.client().unwrap(), limits, None, Clock::system());
+    let began = tokio::time::Instant::now();
+    let error = connector.call(Uri::from_static("http://vendor.test/")).await.err().unwrap();
+    assert!(error.is::<ConnectTimedOut>(), "{error}");
+    assert_eq!(began.elapsed().as_secs(), SOON.as_secs());
+    drop(hold);
+}
+
 /// Answers every request on every connection with an empty 200; counts connections.
 async fn answer_all(listener: TcpListener) {
     let mut open = tokio::task::JoinSet::new();
