@@ -41,7 +41,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// What hyper-util's error says about the request.
-    pub(super) fn of(error: &Error) -> Self {
+    pub(crate) fn of(error: &Error) -> Self {
         Self::read(error, error.is_connect())
     }
 

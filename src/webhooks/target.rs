@@ -27,7 +27,7 @@ use crate::secret::{Secret, SecretError, SecretSource};
 use crate::standard_webhooks::{self, BadKey, Key};
 use crate::targets::{self, Guard, Refused, innermost};
 use crate::tls::{Anchors, AnchorsError};
-use crate::upstream::read_body;
+use crate::upstream::{Fault, read_body};
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 << 10;
@@ -35,6 +35,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// Of an answer's body no more is read than this, nor for longer: only to use the connection again.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
+
+/// How often a message is sent again within a try because the endpoint did not process it.
+const MOST_TURNED_AWAY: u32 = 2;
 
 /// Idle connections are closed after this long.
 const IDLE: Duration = Duration::from_secs(30);
@@ -101,21 +104,29 @@ impl Target {
         self.keys.iter().filter_map(Key::public).collect()
     }
 
-    /// Sends a message once.
+    /// Sends a message once; again at once if the endpoint says that it did not process it (a server that goes away).
     pub(super) async fn send(&self, message: &Message) -> Outcome {
         let most = self.config.timeout;
         let until = self.clock.now() + most;
-        let Some(request) = self.request(message) else { return Outcome::Unreachable("no such request".into()) };
-        let answer = match timeout_at(until, self.client.request(request)).await {
-            Err(_) => return Outcome::Slow(most),
-            Ok(Err(error)) => {
-                let cause = innermost(&error);
-                return match cause.downcast_ref::<Refused>() {
-                    Some(refused) => Outcome::Forbidden(refused.clone()),
-                    None => Outcome::Unreachable(cause.to_string()),
-                };
+        let mut turned_away = 0;
+        let answer = loop {
+            let Some(request) = self.request(message) else { return Outcome::Unreachable("no such request".into()) };
+            match timeout_at(until, self.client.request(request)).await {
+                Err(_) => return Outcome::Slow(most),
+                Ok(Err(error))
+                    if turned_away < MOST_TURNED_AWAY && matches!(Fault::of(&error), Fault::Unprocessed { .. }) =>
+                {
+                    turned_away += 1;
+                }
+                Ok(Err(error)) => {
+                    let cause = innermost(&error);
+                    return match cause.downcast_ref::<Refused>() {
+                        Some(refused) => Outcome::Forbidden(refused.clone()),
+                        None => Outcome::Unreachable(cause.to_string()),
+                    };
+                }
+                Ok(Ok(answer)) => break answer,
             }
-            Ok(Ok(answer)) => answer,
         };
         let outcome = Outcome::of(answer.status(), answer.headers(), self.clock.wall_ms());
         // What the head says holds, whatever becomes of the body.

@@ -10,6 +10,6 @@ mod reload;
 mod resilience;
 mod rig;
 mod stops;
-mod tls;
+pub(crate) mod tls;
 mod unprocessed;
 mod wire;

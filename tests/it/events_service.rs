@@ -172,3 +172,30 @@ async fn what_the_vendor_handed_over_whole_is_kept_and_what_it_lost_is_marked() 
     assert_eq!(sim.violations(), []);
     sim.stop().await;
 }
+
+/// Refused streams and connections that go away, more often in a row than one order is sent again for.
+#[tokio::test]
+async fn a_read_that_the_vendor_did_not_process_leaves_no_marker_and_is_read_again() {
+    let (sim, ca) = crate::egress::tls::vendor_of(app(), &["h2"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ca.pem"), ca).unwrap();
+    let mut config = config(&[&sim], folder.path());
+    config.upstream.ca_file = Some(folder.path().join("ca.pem"));
+    let turns = [Fault::RefuseStream, Fault::GoAway].into_iter().cycle().take(10);
+    for fault in turns {
+        sim.on(Endpoint::UserEvents, fault);
+    }
+    sim.emit_many(APP, STREAM, 50);
+    let rig = Rig::start_with(config, folder.path()).await;
+    let mut events = Vec::new();
+    while events.len() < 50 {
+        let (more, markers) = rig.next("reader").await;
+        events.extend(more);
+        assert_eq!(markers, Vec::<String>::new());
+    }
+    let stats = sim.stats();
+    assert_eq!(stats.of(Endpoint::UserEvents).faulted, 10);
+    rig.stop().await;
+    assert_eq!(sim.violations(), []);
+    sim.stop().await;
+}

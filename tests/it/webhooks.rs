@@ -7,3 +7,4 @@ mod lasting;
 mod operators;
 mod receiver;
 mod rig;
+mod turned_away;

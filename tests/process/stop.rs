@@ -103,3 +103,21 @@ async fn signals_that_mean_nothing_here_end_nothing() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
+
+/// Nobody waits for it but the quota: what was sent is settled before the process ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_caller_has_left_is_waited_for() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    vendor.on(Endpoint::PeerMessages, Fault::DelayAfter(Duration::from_millis(700)));
+    let mut caller = gateway.caller("one").await;
+    let body = r#"{"destination":"bob","payload":"hi"}"#;
+    let leaves = tokio::spawn(async move { caller.post(&api("users/alice/peer_messages"), body).await });
+    vendor.wait_until(|stats| stats.of(Endpoint::PeerMessages).counted == 1).await.unwrap();
+    leaves.abort();
+    assert!(leaves.await.unwrap_err().is_cancelled());
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert_eq!(vendor.stats().of(Endpoint::PeerMessages).ok, 1, "its answer was read");
+}

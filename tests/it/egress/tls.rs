@@ -15,6 +15,11 @@ use super::rig::{Rig, read, vendor_app};
 
 /// A vendor on TLS that speaks these protocols, and the PEM of the authority that signed its certificate.
 pub(super) async fn vendor(alpn: &[&str]) -> (Sim, String) {
+    vendor_of(vendor_app(20), alpn).await
+}
+
+/// The same, with this app.
+pub(crate) async fn vendor_of(app: rtm_gateway::simulator::App, alpn: &[&str]) -> (Sim, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -33,7 +38,7 @@ pub(super) async fn vendor(alpn: &[&str]) -> (Sim, String) {
     tls.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
 
     let world = World::new(Clock::system(), Options::default());
-    world.add(vendor_app(20));
+    world.add(app);
     let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
     (sim, authority.pem())
 }
