@@ -185,3 +185,6 @@ impl Found {
         self.expired.fetch_add(usize::from(is), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::made::{Authority, DAY, Says};
 use super::*;
 use crate::config::ClientAuth;
-use crate::conn::PeerCertificate;
+use crate::conn::{Lapse, PeerCertificate};
 
 /// A folder with a server's certificate and an authority of clients.
 struct Files {
@@ -185,4 +185,56 @@ async fn every_authority_of_a_chain_needs_a_revocation_list_and_a_revoked_one_ta
     files.write("crl.pem", of_between);
     tls.put_in_force(tls.prepare(&files.config).unwrap());
     assert!(tls.live().trust.vouches_for(&caller, tls.now()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_revocation_list_is_looked_up_by_number_and_only_other_authorities_need_a_path() {
+    let files = Files::new();
+    let now = files.clock.wall();
+    let between = files.authority.below("between", 3);
+    let of = |serial: u8| super::tests::caller(&between, now, |says| says.serial = serial);
+    let direct = files.caller(|says| says.serial = 40);
+    let callers: Vec<_> = (10..20).map(of).collect();
+    let lists = |anchor: &[u8], below: &[u8]| {
+        format!("{}{}", files.authority.revokes(anchor, now + DAY), between.revokes(below, now + DAY))
+    };
+    files.write("crl.pem", lists(&[], &[]));
+    let tls = files.open().unwrap();
+    let reload = |content: String| {
+        files.write("crl.pem", content);
+        tls.put_in_force(tls.prepare(&files.config).unwrap());
+        tls.live().trust.clone()
+    };
+    let trust = tls.live().trust.clone();
+    assert!(callers.iter().chain([&direct]).all(|caller| trust.recall(caller, tls.now()).is_none()), "a path first");
+    assert!(callers.iter().chain([&direct]).all(|caller| trust.vouches_for(caller, tls.now())));
+
+    // Whoever is in the list is refused without a path; the first of the others needs one, they do not.
+    let trust = reload(lists(&[], &[12, 200]));
+    assert_eq!(trust.recall(&callers[2], tls.now()), Some(Err(Lapse::Refused)));
+    assert_eq!(trust.recall(&callers[0], tls.now()), None);
+    assert_eq!(trust.judge(&callers[0], tls.now()), Ok(()));
+    for (n, caller) in callers.iter().enumerate() {
+        assert_eq!(trust.recall(caller, tls.now()), Some(if n == 2 { Err(Lapse::Refused) } else { Ok(()) }), "{n}");
+    }
+    assert_eq!(trust.recall(&direct, tls.now()), None, "it has another authority");
+
+    // The authority between is revoked: the look-up alone would not see it, so it is not asked.
+    let trust = reload(lists(&[3], &[]));
+    assert!(callers.iter().all(|caller| trust.judge(caller, tls.now()) == Err(Lapse::Refused)));
+    assert_eq!(trust.judge(&direct, tls.now()), Ok(()));
+    // A list of which nobody knows who signed it.
+    let impostor = Authority::new("impostor").below("between", 3);
+    let trust = reload(format!("{}{}", files.authority.revokes(&[], now + DAY), impostor.revokes(&[], now + DAY)));
+    assert!(callers.iter().all(|caller| trust.judge(caller, tls.now()) == Err(Lapse::Refused)));
+
+    // It runs out: that is no withdrawal.
+    let trust = reload(lists(&[], &[]));
+    assert!(callers.iter().all(|caller| trust.vouches_for(caller, tls.now())));
+    assert_eq!(
+        trust.life(&callers[0], tls.now()).again,
+        UnixMillis::from(now + DAY).before(Duration::from_millis(UnixMillis::from(now).0 % 1000))
+    );
+    let later = UnixMillis::from(now + DAY);
+    assert_eq!(trust.judge(&callers[0], later), Err(Lapse::Expired));
 }

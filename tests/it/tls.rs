@@ -7,3 +7,4 @@ mod handshakes;
 mod made;
 mod rotation;
 mod stage;
+mod streams;

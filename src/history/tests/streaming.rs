@@ -179,3 +179,31 @@ async fn a_gateway_that_drains_ends_a_stream_with_a_cursor() {
     let next = read(&[rest.next().await.unwrap()]).0;
     assert_eq!(next, world.lines(messages.len(), messages.len() + next.len()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_proof_ends_gives_nothing_that_lies_ready_asks_nothing_more_and_says_where_to_go_on() {
+    for verdict in [WITHDRAWN, EXPIRED] {
+        for pause in [Duration::ZERO, Duration::from_secs(60)] {
+            let (world, proofs) = (World::new(20_000), proofs());
+            let of_c = proof(&proofs, "c");
+            let by_c = Terms { proof: of_c.clone(), ..terms("c", 30) };
+            let mut stream = world.stream("", by_c).await.unwrap();
+            let mut given = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
+            sleep(pause).await;
+            of_c.judge(0, verdict);
+            let asked = world.vendor.orders().len();
+            sleep(Duration::from_secs(60)).await;
+            assert!(world.vendor.orders().len() <= asked + 1, "what was under way, and no more");
+            let asked = world.vendor.orders().len();
+            let Some(Part::Broken { error, cursor }) = stream.next().await else { panic!("more was given") };
+            assert!(matches!(error, Error::Egress(Failure::Unproven(_))), "{error:?}");
+            assert!(stream.next().await.is_none());
+            assert_eq!(world.vendor.orders().len(), asked);
+            let messages = read(&given).0;
+            let mut rest = world.stream(&format!("&cursor={cursor}"), terms("c", 30)).await.unwrap();
+            given = vec![rest.next().await.unwrap()];
+            let next = read(&given).0;
+            assert_eq!(next, world.lines(messages.len(), messages.len() + next.len()));
+        }
+    }
+}

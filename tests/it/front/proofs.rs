@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use rtm_gateway::config::{Allow, Config, Limit, QuotaRule};
 use rtm_gateway::names::{Action, BucketName, Stream};
-use rtm_gateway::simulator::Endpoint;
+use rtm_gateway::simulator::{Endpoint, Message};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::handover::wait_until;
 use super::stage::{APP, Answer, DEADLINE, RTM, Stage, request};
@@ -61,11 +61,11 @@ async fn withdraw(stage: &Stage, how: Withdrawal) {
 /// A request whose answer is not read yet.
 struct Open<S>(S);
 
-impl Open<tokio::net::TcpStream> {
+impl Open<BufStream<TcpStream>> {
     async fn begin(stage: &Stage, target: &str, headers: &str) -> Self {
         let mut tcp = stage.connect().await;
         tcp.write_all(request("GET", target, "all", headers, "").as_bytes()).await.unwrap();
-        Self(tcp)
+        Self(BufStream::new(tcp))
     }
 }
 
@@ -102,7 +102,7 @@ async fn left(stage: &Stage, subscription: &str) -> usize {
 #[tokio::test]
 async fn streams_of_every_kind_end_in_order_when_their_proof_is_withdrawn_and_what_comes_after_is_kept() {
     for (how, _) in ALL {
-        for query in ["", "&limit=1", "&ack=explicit", "&ack=explicit&limit=1"] {
+        for query in ["", "&limit=1", "&ack=explicit&lease=5s", "&ack=explicit&lease=5s&limit=1"] {
             let stage = Stage::start().await;
             let mut open = Open::begin(&stage, &format!("{USERS}?subscription=s{query}"), SSE).await;
             open.until("retry: 2000\n").await;
@@ -269,6 +269,61 @@ async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent()
         assert_eq!(waiting(), 0);
         assert_eq!(stage.sim.stats().of(Endpoint::PeerMessages).counted, 0);
         drop(tcp);
+        stage.stopped().await;
+    }
+}
+
+/// Lets the history of the stage wait: the first query has its turn seconds from now.
+async fn slow_history(stage: &Stage) {
+    let one = Limit { requests: 1.try_into().unwrap(), per: Duration::from_secs(5) };
+    reload(stage, |config| config.apps[0].quota.history_create = QuotaRule::Own(one)).await;
+}
+
+fn waiting(stage: &Stage) -> usize {
+    let app = &stage.app.config.load().apps[0].id;
+    stage.app.egress.bucket(app, BucketName::HistoryCreate).unwrap().waiting
+}
+
+#[tokio::test]
+async fn a_history_query_that_waits_is_answered_401_or_403_and_its_work_ends_promised_or_not() {
+    let body = r#"{"filter":{"source":"alice","start_time":0,"end_time":4102444800},"limit":20}"#;
+    for (how, status) in ALL {
+        let stage = Stage::start().await;
+        slow_history(&stage).await;
+        let target = format!("{RTM}/message/history/query");
+        let kind = "Content-Type: application/json\r\n";
+        let mut tcp = stage.connect().await;
+        tcp.write_all(request("POST", &target, "all", kind, body).as_bytes()).await.unwrap();
+        let promised = format!("{kind}Prefer: respond-async\r\nCache-Control: no-cache\r\n");
+        wait_until(|| waiting(&stage) == 1).await;
+        assert_eq!(stage.raw(request("POST", &target, "all", &promised, body)).await.status, 202);
+        wait_until(|| waiting(&stage) == 2).await;
+        withdraw(&stage, how).await;
+        assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
+        wait_until(|| waiting(&stage) == 0).await;
+        assert_eq!(stage.sim.stats().of(Endpoint::HistoryCreate).counted, 0);
+        drop(tcp);
+        stage.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn an_export_ends_with_its_line_of_error_and_a_cursor() {
+    for (how, status) in ALL {
+        let stage = Stage::start().await;
+        let ms = rtm_gateway::clock::Clock::system().wall_ms().0 - 3_600_000;
+        let message = |n: u64| Message::peer("alice", "bob", &format!("{n} {}", "x".repeat(2000))).at(ms + n);
+        stage.sim.world().add_messages(APP, (0..3000).map(message));
+        let target = format!("/v1/apps/{APP}/history?source=alice&start_time=0&end_time=4102444800");
+        let mut open = Open::begin(&stage, &target, "Accept: application/x-ndjson\r\n").await;
+        open.until("\"cursor\"").await;
+        withdraw(&stage, how).await;
+        let rest = open.rest().await;
+        let last = rest.lines().rev().find(|line| line.starts_with('{')).unwrap();
+        let last: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(last["error"]["status"], status, "{how:?} {last}");
+        assert!(last["cursor"].is_string() && !rest.contains("\"end\""));
+        drop(open);
         stage.stopped().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use rtm_gateway::clock::Clock;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::stage::{Answer, DEADLINE, RTM, Stage, request};
@@ -180,5 +181,83 @@ async fn a_server_that_nobody_we_trust_vouches_for_is_not_shown_our_token() {
     assert_eq!(show(&stage, &token(&Signer::p256("k1"))).await.status, 503);
     assert!(stage.app.jwks.status().unwrap().fault.unwrap().contains("certificate"));
     assert_eq!(impostor.asked(), []);
+    stage.stopped().await;
+}
+
+/// A stream opened with a token, up to its first event.
+async fn listen(stage: &Stage, token: &str) -> tokio::net::TcpStream {
+    let mut tcp = stage.connect().await;
+    let target = "/v1/apps/demo-app/events/user_events?from=latest&subscription=";
+    let name = format!("s{}", token.bytes().map(u64::from).sum::<u64>());
+    let ask = format!(
+        "GET {target}{name} HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
+    tcp.write_all(ask.as_bytes()).await.unwrap();
+    read_until(&mut tcp, "retry: 2000\n").await;
+    tcp
+}
+
+async fn read_until(tcp: &mut tokio::net::TcpStream, words: &str) -> String {
+    let mut got = Vec::new();
+    let reading = async {
+        while !got.ends_with(words.as_bytes()) {
+            got.push(tcp.read_u8().await.expect("more"));
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.unwrap_or_else(|_| panic!("{words}"));
+    String::from_utf8(got).unwrap()
+}
+
+const END: &str = "\r\n0\r\n\r\n";
+
+#[tokio::test]
+async fn a_stream_ends_with_the_key_that_signed_its_token_and_not_when_keys_are_added_or_the_issuer_is_away() {
+    let (old, new) = (Signer::p256("old"), Signer::p256("new"));
+    let issuer = Issuer::start(Says::Keys(published(&[&old]))).await;
+    let (stage, _folder) = stage(&issuer, &format!("{LOCAL}\njwks_refresh = \"100ms\"")).await;
+    let mut by_old = listen(&stage, &token(&old)).await;
+    issuer.says(Says::Keys(published(&[&old, &new])));
+    until(&stage, &token(&new), 200).await;
+    let mut by_new = listen(&stage, &token(&new)).await;
+    issuer.says(Says::Status(500, None));
+    let asked = issuer.asked().len();
+    while issuer.asked().len() < asked + 2 {
+        tokio::task::yield_now().await;
+    }
+    stage.app.apply(&stage.app.config.load_full()).await.unwrap();
+    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    read_until(&mut by_old, "data: ").await;
+    read_until(&mut by_new, "data: ").await;
+    issuer.says(Says::Keys(published(&[&new])));
+    read_until(&mut by_old, END).await;
+    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    read_until(&mut by_new, "data: ").await;
+    // The issuer that is believed is another one now.
+    let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+    config.jwt.as_mut().unwrap().audience = vec!["somebody-else".to_owned()];
+    stage.app.apply(&config).await.unwrap();
+    read_until(&mut by_new, END).await;
+    drop((by_old, by_new));
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn a_stream_and_a_long_poll_end_when_their_token_expires() {
+    let signer = Signer::p256("k1");
+    let issuer = Issuer::start(Says::Keys(published(&[&signer]))).await;
+    let (stage, _folder) = stage(&issuer, &format!("{LOCAL}\nleeway = \"0s\"")).await;
+    let now = Clock::system().wall_ms().seconds();
+    let claims =
+        json!({ "iss": "https://kubernetes.default.svc", "sub": SUBJECT, "aud": ["rtm-gateway"], "exp": now + 4 });
+    let token = signer.honest("ES256", &claims);
+    let mut stream = listen(&stage, &token).await;
+    let mut poll = stage.connect().await;
+    let target = format!("{RTM}/vendor/user_events?wait=60s");
+    let ask = format!("GET {target} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    poll.write_all(ask.as_bytes()).await.unwrap();
+    read_until(&mut stream, END).await;
+    assert_eq!(Answer::read(&mut poll).await.status, 401);
+    assert!(Clock::system().wall_ms().seconds() >= now + 4);
+    drop((stream, poll));
     stage.stopped().await;
 }
