@@ -5,13 +5,14 @@
 //! when we end, unless another took its place.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Listen, Server, UnixOwner};
@@ -38,6 +39,10 @@ impl Default for UnixFile {
         Self { mode: 0o660, owner: UnixOwner::default() }
     }
 }
+
+/// How many connections the system holds until they are accepted, as far as it lets us (`net.core.somaxconn`): what comes
+/// beyond it comes again after a second. A second's worth of a flood.
+const BACKLOG: u32 = 1024;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -73,11 +78,13 @@ pub(super) enum Stream {
 impl Socket {
     pub(super) async fn bind(listen: &Listen, file: UnixFile) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            Listen::Tcp(address) => Ok(Self::Tcp(listen_at(*address)?)),
             Listen::Unix(path) => {
                 refuse_if_served(path).await?;
                 let aside = Aside::beside(path)?;
-                let listener = UnixListener::bind(&aside.socket)?;
+                let socket = UnixSocket::new_stream()?;
+                socket.bind(&aside.socket)?;
+                let listener = socket.listen(BACKLOG)?;
                 // The owner first: it may be others' right to connect that the mode gives.
                 if file.owner != UnixOwner::default() {
                     std::os::unix::fs::chown(&aside.socket, file.owner.uid, file.owner.gid)?;
@@ -114,6 +121,15 @@ impl Socket {
             }
         }
     }
+}
+
+/// As `TcpListener::bind` does, with a longer queue.
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port whose last connections are still being forgotten may be had again.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A folder beside a socket's path, on the same file system, that only we can enter; gone when dropped.

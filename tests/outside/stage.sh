@@ -3,7 +3,8 @@
 #   stage_up BINARY FOLDER    sets GATEWAY, OPERATOR and VENDOR to their base URLs
 #   stage_down                ends both
 #
-# STAGE_APP may hold further lines of the app's configuration.
+# STAGE_APP may hold further lines of the app's configuration, STAGE_SERVER of [server], STAGE_LISTEN more addresses
+# (`, "unix:/a/path"`).
 #
 # The app is demo-app. The clients `all`, `crm` and `audit` may do everything, with the keys `all-key` and so on; the
 # operators' key is `admin-key`. A little history is there, and two events of each stream occur every second.
@@ -53,7 +54,8 @@ VENDOR
   {
     cat <<GATEWAY
 [server]
-listen = ["127.0.0.1:0"]
+listen = ["127.0.0.1:0"${STAGE_LISTEN:-}]
+${STAGE_SERVER:-}
 [admin]
 listen = "127.0.0.1:0"
 api_key_sha256 = "$(sha256 admin-key)"

@@ -2,7 +2,7 @@
 """HTTP/2 floods against a running gateway, 50 connections at a time: when each is cut, and what memory it cost.
 
 Not part of the gate (`tests/it/hostile/floods.rs` is): this watches a process of its own.
-Usage: target/release/rtm-gateway demo --port 18080 --admin-port 18081 & tests/floods.py $! 18080
+Usage: target/release/rtm-gateway demo --port 18080 --admin-port 18081 & tests/outside/floods.py $! 18080
 """
 import socket, struct, sys, threading, time
 
