@@ -32,8 +32,8 @@ use crate::proof::Proofs;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
-use crate::task::{Kind, Tasks};
-use crate::tls::{ClientTrust, Tls, TlsError};
+use crate::task::{Kind, Tasks, detached, off_the_workers};
+use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
 
 /// How long the operator's port and the store get to end after everything else has.
@@ -69,6 +69,14 @@ pub struct Parts {
     tls: Option<Tls>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
+}
+
+/// What a reload puts in force once all of it is built.
+struct Ready {
+    tls: Option<Arc<tls::Live>>,
+    keys: jwks::Prepared,
+    webhooks: webhooks::Prepared,
+    live: Live,
 }
 
 /// Why a gateway cannot be built or changed.
@@ -404,41 +412,53 @@ async fn leave_as_found(store: &dyn Store, clock: &Clock) {
 }
 
 impl Parts {
-    /// Puts a validated configuration in force, whole or not at all.
+    /// Puts a validated configuration in force, whole or not at all. What takes a processor for a while, or reads files,
+    /// happens off the threads that serve requests.
     ///
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
-    pub async fn apply(&self, config: &Config) -> Result<(), BuildError> {
-        // A configuration without TLS leaves it as it is until a restart.
-        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
-        let tls = tls.map(|(tls, config)| tls.prepare(config).map(|live| (tls, live))).transpose()?;
-        let config = &self.with_doors_as_bound(config);
-        let keys = self.jwks.prepare(config.jwt.as_ref())?;
-        let pushed = self.webhooks.prepare(&config.apps)?;
-        self.egress.apply(config)?;
+    pub async fn apply(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
+        let parts = self.clone();
+        let (ready, config) = off_the_workers(move || parts.prepare(config)).await?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
-            let old = self.config.load_full();
-            self.egress.apply(&old)?;
+            let (old, egress) = (self.config.load_full(), self.egress.clone());
+            let before = old.clone();
+            off_the_workers(move || egress.apply(&before)).await?;
             self.events.apply(&old.apps, &old.upstream, &old.clients).await?;
             return Err(why.into());
         }
-        self.webhooks.commit(pushed);
+        self.webhooks.commit(ready.webhooks);
         self.history.apply(&config.apps, config.upstream.vendor);
-        if let Some((tls, live)) = tls {
+        if let Some((tls, live)) = self.tls.as_ref().zip(ready.tls) {
             tls.put_in_force(live);
         }
-        self.gateway.apply(Live::new(config, trust_of(self.tls.as_ref()), keys.keys(), &self.metrics));
-        self.jwks.commit(keys);
+        self.gateway.apply(ready.live);
+        self.jwks.commit(ready.keys);
         self.jwks.start();
-        self.config.store(Arc::new(config.clone()));
+        let old = self.config.swap(config);
+        // Thousands of clients take a while to forget.
+        detached(move || drop(old));
         Ok(())
+    }
+
+    /// Builds all that can fail of a configuration, and puts the way out in force.
+    fn prepare(&self, config: Config) -> Result<(Ready, Arc<Config>), BuildError> {
+        // A configuration without TLS leaves it as it is until a restart.
+        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
+        let tls = tls.map(|(tls, config)| tls.prepare(config)).transpose()?;
+        let config = self.with_doors_as_bound(config);
+        let keys = self.jwks.prepare(config.jwt.as_ref())?;
+        let webhooks = self.webhooks.prepare(&config.apps)?;
+        let trust = tls.as_ref().map_or_else(|| trust_of(self.tls.as_ref()), |live| live.trust.clone());
+        let live = Live::new(&config, trust, keys.keys(), &self.metrics);
+        self.egress.apply(&config)?;
+        Ok((Ready { tls, keys, webhooks, live }, Arc::new(config)))
     }
 
     /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a rule
     /// that is right for the new address (no key, anonymous callers) must not open the old one.
-    fn with_doors_as_bound(&self, config: &Config) -> Config {
+    fn with_doors_as_bound(&self, mut config: Config) -> Config {
         let bound = self.config.load();
-        let mut config = config.clone();
         config.admin = bound.admin.clone();
         config.server.listen.clone_from(&bound.server.listen);
         if config.server.tls.is_some() != bound.server.tls.is_some() {

@@ -17,6 +17,7 @@ mod minted;
 mod signed;
 pub mod token;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +25,11 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config;
+use crate::files;
 use crate::names::AppId;
 use crate::secret::SecretError;
 use crate::secret::redact::Redactor;
+use crate::task;
 use crate::vendor::Vendor;
 pub(crate) use basic::basic_header;
 use guard::{Entry, Guard};
@@ -36,8 +39,14 @@ pub(crate) use signed::{Base, Signed};
 /// How long the last good value of a secret is used after the secret could no longer be read.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// How often a secret is looked at, at most, while requests are made.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often secrets' files are looked at.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The same while one of them is being written.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// At every such look files are read whose marks say that they are the same: on some file systems marks lie.
+const READ_ANYHOW: u64 = 120;
 
 /// The uid of a token credential cannot stand in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +75,20 @@ pub(crate) struct Credential {
     guard: Guard,
 }
 
+/// Looks at the files of these credentials, the `round`th time. Says whether one of them is being written. Not for the
+/// threads of the runtime.
+pub(crate) fn look_at(credentials: &[Arc<Credential>], round: u64) -> bool {
+    let files = credentials.iter().flat_map(|credential| credential.kept.files()).map(Path::to_owned).collect();
+    let mut marks = files::marks(files);
+    let mut again = false;
+    for (n, credential) in (round..).zip(credentials) {
+        let rest = marks.split_off(credential.kept.files().count().min(marks.len()));
+        again |= credential.kept.glance(&marks, n % READ_ANYHOW == 0);
+        marks = rest;
+    }
+    again
+}
+
 /// Why an order may not go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
@@ -87,7 +110,8 @@ pub(crate) struct Pass {
 }
 
 impl Credential {
-    /// A credential; its secret is read now. One that cannot be read is no error here: it may come.
+    /// A credential; its secret is read now. One that cannot be read is no error here: it may come. Not for the threads of
+    /// the runtime once requests are served.
     pub(crate) fn new(
         app: &AppId,
         source: &config::Credential,
@@ -112,7 +136,7 @@ impl Credential {
         self.source == *source && self.vendor == vendor
     }
 
-    /// Reads the secret now (a reload).
+    /// Reads the secret now (a reload). Not for the threads of the runtime.
     pub(crate) fn look(&self) {
         self.kept.look();
     }
@@ -187,11 +211,20 @@ impl Pass {
         }
     }
 
-    /// The vendor answered 401. Reads the secret again and, when it is still the same, lets the guard know.
+    /// The vendor answered 401. Lets the guard know at once, has the secret read again elsewhere, and lets the guard know
+    /// whether it is still the same: until then no other request goes out with it.
     pub(crate) fn refused(mut self) {
-        let trial = self.trial.take().is_some();
-        let content = self.credential.kept.look_again(&self.shown);
-        self.credential.guard.refused(self.shown.content, content, trial);
+        let (tried, was_trial) = (self.shown.content, self.trial.is_some());
+        if !self.credential.guard.doubt(tried, self.credential.kept.content(), was_trial) {
+            return;
+        }
+        // Whatever becomes of the reading: dropped, this ends the others' wait.
+        self.trial = Some(tried);
+        task::detached(move || {
+            let current = self.credential.kept.look_again(&self.shown);
+            self.trial = None;
+            self.credential.guard.refused(tried, current, was_trial);
+        });
     }
 }
 

@@ -40,7 +40,7 @@ mod retry;
 mod skew;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -50,14 +50,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::{Config, Limit};
-use crate::credentials::CredentialState;
+use crate::credentials::{self, CredentialState};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, RegionName};
 use crate::order::Order;
 use crate::proof::Ended;
 use crate::quota::Snapshot;
 use crate::store::{self, Store};
-use crate::task::Tasks;
+use crate::task::{Kind, Tasks, off_the_workers};
 use crate::upstream::{self, Upstream};
 use buckets::{Buckets, Line};
 use desk::Desk;
@@ -266,19 +266,25 @@ impl Egress {
         let mut places = Places::default();
         let table = prepared.commit(&mut buckets, &mut places, &clock, &metrics);
         buckets.opened();
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             table: ArcSwap::from_pointee(table),
             lasting: Mutex::new(Lasting { buckets, places }),
             linger: Linger::start(tasks),
             clock,
             metrics,
             stopping: tasks.stopping(),
-        })))
+        });
+        let keeping = keep_secrets(Arc::downgrade(&inner));
+        let stop = tasks.stopping();
+        tasks.spawn(Kind::SecretKeeper, async move {
+            stop.run_until_cancelled(keeping).await;
+        });
+        Ok(Self(inner))
     }
 
     /// Puts another configuration into force: all of it or, on an error, nothing. Secrets are read again; buckets and
     /// what waits in them stay; connections stay unless `[upstream]` or its `ca_file` has changed. Orders under way
-    /// finish as they began.
+    /// finish as they began. It reads files: not for the threads of the runtime.
     ///
     /// # Errors
     /// See [`BuildError`].
@@ -395,5 +401,19 @@ impl Egress {
         for line in table.desks.values().flat_map(Desk::lines) {
             line.meters.show(&line.bucket.snapshot());
         }
+    }
+}
+
+/// Looks at the files of all credentials, again and again, for as long as somebody has the door.
+async fn keep_secrets(inner: Weak<Inner>) {
+    let mut pause = credentials::LOOK_EVERY;
+    for round in 1.. {
+        tokio::time::sleep(pause).await;
+        let Some(table) = inner.upgrade().map(|inner| inner.table.load_full()) else { return };
+        let mut all: Vec<_> = table.desks.iter().collect();
+        all.sort_by_key(|(app, _)| *app);
+        let all: Vec<_> = all.into_iter().map(|(_, desk)| desk.credential.clone()).collect();
+        let again = off_the_workers(move || credentials::look_at(&all, round)).await;
+        pause = if again { credentials::LOOK_AGAIN } else { credentials::LOOK_EVERY };
     }
 }

@@ -247,9 +247,12 @@ impl Jwks {
         let keys = Arc::new(Keys::new(held, self.proofs.clone(), self.clock.clone()));
         let keeper = match &source {
             Source::File { .. } => None,
-            Source::Url { settings, anchors } => {
-                Some(Keeper::new(keys.clone(), settings, anchors.as_deref(), self.metrics.clone())?)
-            }
+            Source::Url { settings, anchors } => Some(Keeper::new(
+                keys.clone(),
+                settings,
+                anchors.as_ref().map(|pem| pem.as_slice()),
+                self.metrics.clone(),
+            )?),
         };
         Ok(Prepared(Some(Slot { source, keys, keeper })))
     }
@@ -273,7 +276,7 @@ impl Jwks {
     pub fn start(&self) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(keeper) = slot.as_mut().and_then(|slot| slot.keeper.take()) {
-            self.tasks.spawn(Kind::KeyKeeper, keeper.run(self.tasks.stopping(), self.tasks.clone()));
+            self.tasks.spawn(Kind::KeyKeeper, keeper.run(self.tasks.stopping()));
         }
     }
 

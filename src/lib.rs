@@ -24,7 +24,7 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`dns`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
@@ -51,6 +51,7 @@ pub mod descriptors;
 pub mod dns;
 pub mod egress;
 pub mod events;
+pub mod files;
 pub mod flow;
 pub mod gateway;
 pub mod headers;

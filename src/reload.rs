@@ -1,14 +1,15 @@
 //! Reload: a changed file or SIGHUP makes the new configuration the one in force, whole or not at all.
 //!
 //! Invariants: a configuration that does not validate changes nothing; what was in force stays, the fault is logged and
-//! shown by the admin API. Files are watched by content, not by time: a mounted secret that is swapped by a symlink, and
-//! an edit within the clock's grain, are both seen. A file in the middle of being written is left until it rests.
+//! shown by the admin API. Files are watched by content: a mounted secret that is swapped by a symlink, and an edit within
+//! the clock's grain, are both seen. A file in the middle of being written is left until it rests ([`watch`]); SIGHUP says
+//! that it does. Reading and building happen off the threads that serve requests.
 
 mod stamps;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,12 +19,11 @@ use crate::app::Parts;
 use crate::config::load::Loaded;
 use crate::config::{Config, show};
 use crate::metrics::OutcomeLabels;
+use crate::task::off_the_workers;
 use crate::telemetry::Levels;
 
 pub use self::stamps::{Stamps, read};
-
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
+use self::watch::{LOOK, LOOK_AGAIN, Next, Watch};
 
 /// How the last reload ended, for the admin API.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -58,7 +58,7 @@ impl Reloader {
     }
 
     /// Watches the files and SIGHUP until `stop`. What differs from `seen` is a change, also one from before this call.
-    pub async fn run(self, mut seen: Stamps, stop: CancellationToken) {
+    pub async fn run(self, seen: Stamps, stop: CancellationToken) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => Some(hangup),
             Err(why) => {
@@ -66,73 +66,102 @@ impl Reloader {
                 None
             }
         };
-        loop {
+        let mut watch = Watch::new(seen);
+        let mut pause = LOOK;
+        for round in 1.. {
             let asked = tokio::select! {
                 () = stop.cancelled() => return,
                 () = hung_up(&mut hangup) => true,
-                () = tokio::time::sleep(LOOK) => false,
+                () = tokio::time::sleep(pause) => false,
             };
-            let now = seen.again().await;
-            if !asked && now == seen {
-                continue;
-            }
-            if !asked {
-                tokio::time::sleep(LOOK / 2).await;
-                if now != seen.again().await {
-                    continue; // still being written: looked at again in the next round
+            let (before, clock) = (watch.last().clone(), self.parts.clock.clone());
+            let found = off_the_workers(move || before.again(round, &clock)).await;
+            pause = match watch.found(found.clone(), self.parts.clock.now()) {
+                Next::Look(pause) if !asked => pause,
+                Next::Look(_) | Next::Apply => {
+                    // What changes while it is being applied differs from what was read, and is looked at in the next round.
+                    match self.reload_if(if asked { None } else { Some(found) }).await {
+                        Reloaded::Applied(stamps) => watch.applied(stamps),
+                        Reloaded::Refused => watch.refused(),
+                        Reloaded::Changing => {}
+                    }
+                    LOOK_AGAIN
                 }
-            }
-            // What changes while it is being applied differs from these, and is looked at in the next round.
-            seen = self.reload().await.unwrap_or(now);
+            };
         }
     }
 
-    /// Reads the file and applies it, whole or not at all. What its files held, when it was applied.
-    pub async fn reload(&self) -> Option<Stamps> {
-        let outcome = self.try_reload().await;
+    /// Reads the files now and applies them, whole or not at all.
+    pub async fn reload(&self) {
+        self.reload_if(None).await;
+    }
+
+    /// Reads the files and applies them, whole or not at all; nothing when they are not what was `expected`.
+    async fn reload_if(&self, expected: Option<Stamps>) -> Reloaded {
+        let path = self.path.clone();
+        let read = off_the_workers(move || read(&path)).await;
+        if let (Ok((_, stamps)), Some(expected)) = (&read, &expected)
+            && stamps.contradicts(expected)
+        {
+            return Reloaded::Changing;
+        }
+        let outcome = match read {
+            Ok((loaded, stamps)) => self.put_in_force(loaded).await.map(|needs_restart| (needs_restart, stamps)),
+            Err(faults) => Err(faults.to_string().lines().map(str::to_owned).collect()),
+        };
         let at = Some(self.parts.clock.wall_ms().to_string());
         let label = if outcome.is_ok() { "applied" } else { "refused" };
         self.parts.metrics.reloads.get_or_create(&OutcomeLabels { outcome: label.to_owned() }).inc();
         let mut state = State::clone(&self.parts.reload.load());
         state.last_at = at;
-        let stamps = match outcome {
-            Ok((loaded, stamps)) => {
+        let reloaded = match outcome {
+            Ok((needs_restart, stamps)) => {
                 state.applied += 1;
                 state.last_refusal = None;
-                state.needs_restart = needs_restart(&self.started_with, &loaded.config);
+                state.needs_restart = needs_restart;
                 tracing::info!(needs_restart = ?state.needs_restart, "configuration applied");
-                Some(stamps)
+                Reloaded::Applied(stamps)
             }
             Err(faults) => {
                 state.refused += 1;
                 tracing::error!(?faults, "configuration refused; the one in force stays");
                 state.last_refusal = Some(faults);
-                None
+                Reloaded::Refused
             }
         };
         self.parts.reload.store(Arc::new(state));
-        stamps
+        reloaded
     }
 
-    async fn try_reload(&self) -> Result<(Loaded, Stamps), Vec<String>> {
-        let path = &self.path;
-        let (loaded, stamps) =
-            read(path).map_err(|faults| faults.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
-        for warning in &loaded.warnings {
+    /// Says which keys wait for a restart.
+    async fn put_in_force(&self, loaded: Loaded) -> Result<Vec<&'static str>, Vec<String>> {
+        let (path, Loaded { config, warnings, .. }) = (&self.path, loaded);
+        for warning in &warnings {
             tracing::warn!(warning = %warning.in_file(path), "configuration");
         }
-        if loaded.config.apps.is_empty() && !self.parts.config.load().apps.is_empty() {
+        if config.apps.is_empty() && !self.parts.config.load().apps.is_empty() {
             // More likely half of a file than a wish. Who means it can restart.
             return Err(vec![format!("{}: apps: would remove every app", path.display())]);
         }
-        self.parts.apply(&loaded.config).await.map_err(|why| vec![why.to_string()])?;
+        let (level, needs_restart) = (config.log.level.clone(), needs_restart(&self.started_with, &config));
+        self.parts.apply(config).await.map_err(|why| vec![why.to_string()])?;
         if let Some(levels) = &self.levels
-            && let Err(why) = levels.set(&loaded.config.log.level)
+            && let Err(why) = levels.set(&level)
         {
             tracing::warn!(%why, "log level not changed");
         }
-        Ok((loaded, stamps))
+        Ok(needs_restart)
     }
+}
+
+/// What came of a reload.
+enum Reloaded {
+    /// It is in force; what its files held.
+    Applied(Stamps),
+    /// What was in force stays.
+    Refused,
+    /// The files are not what they were when it was decided on.
+    Changing,
 }
 
 /// The keys that are read only at the start and differ now.

@@ -6,9 +6,12 @@
 pub mod redact;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use crate::files::{self, Unreadable};
+use crate::task;
 
 /// A secret text. Only [`Secret::expose`] shows it: grep for that word in review.
 #[derive(Clone, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl fmt::Debug for Secret {
 pub enum SecretSource {
     /// An environment variable. Fixed for the life of the process.
     Env(String),
-    /// A file. Its last line break is not part of the secret. Re-read when it changes.
+    /// A file. Its last line break is not part of the secret, nor is a byte order mark. Re-read when it changes.
     File(PathBuf),
 }
 
@@ -59,39 +62,82 @@ pub enum SecretError {
     /// The value is empty or not UTF-8 or holds a control character.
     #[error("{0} is empty or is not one line of text")]
     Unusable(String),
+    /// The value has blanks or quotes around it, which an editor or a shell left there.
+    #[error("{0} has {1} around the secret")]
+    Stray(String, &'static str),
     /// The file cannot be read.
     #[error("cannot read {path}: {why}")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        why: std::io::ErrorKind,
+        /// Why.
+        why: Unreadable,
     },
 }
 
 impl SecretSource {
-    /// Reads the secret now.
+    /// Reads the secret now. Takes [`files::PATIENCE`] at most; not for the threads of the runtime.
     ///
     /// # Errors
-    /// When it is not there, cannot be read, is empty, or is not one line of text.
+    /// When it is not there, cannot be read, is empty, is not one line of text, or has blanks or quotes around it.
     #[expect(
         clippy::disallowed_methods,
         reason = "secrets are the one thing besides the log level that the environment gives"
     )]
     pub fn read(&self) -> Result<Secret, SecretError> {
-        let text = match self {
-            Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|_| SecretError::NoVariable(name.clone()))?),
-            Self::File(path) => Zeroizing::new(
-                std::fs::read_to_string(path)
-                    .map_err(|e| SecretError::Unreadable { path: path.clone(), why: e.kind() })?,
+        let bytes = match self {
+            Self::Env(name) => Zeroizing::new(
+                std::env::var(name).map_err(|_| SecretError::NoVariable(name.clone())).map(String::into_bytes)?,
             ),
+            Self::File(path) => {
+                let unreadable = |why| SecretError::Unreadable { path: path.clone(), why };
+                files::read(path, files::SECRET).map_err(unreadable)?
+            }
         };
-        let value = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+        let unusable = || SecretError::Unusable(self.to_string());
+        let text = std::str::from_utf8(&bytes).map_err(|_| unusable())?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let value = text.strip_suffix('\n').map_or(text, |t| t.strip_suffix('\r').unwrap_or(t));
         if value.is_empty() || value.chars().any(char::is_control) {
-            return Err(SecretError::Unusable(self.to_string()));
+            return Err(unusable());
         }
-        Ok(Secret::new(value.to_owned()))
+        match stray(value) {
+            Some(what) => Err(SecretError::Stray(self.to_string(), what)),
+            None => Ok(Secret::new(value.to_owned())),
+        }
     }
+
+    /// The same for the threads of the runtime: they do not wait for the disk.
+    ///
+    /// # Errors
+    /// As [`SecretSource::read`].
+    pub async fn read_elsewhere(&self) -> Result<Secret, SecretError> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let source = self.clone();
+        task::detached(move || {
+            // Who asked may have left.
+            let _ = tell.send(source.read());
+        });
+        told.await.unwrap_or_else(|_| Err(SecretError::Unusable(self.to_string())))
+    }
+
+    /// The file, if it is in one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Env(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+/// What is around a text that belongs to no secret.
+fn stray(value: &str) -> Option<&'static str> {
+    if value.trim() != value {
+        return Some("blanks");
+    }
+    let quoted = |quote: char| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
+    ['"', '\''].into_iter().any(quoted).then_some("quotes")
 }
 
 /// The place, as a message may name it.
@@ -123,5 +169,26 @@ mod tests {
         assert!(matches!(SecretSource::File(path.clone()).read(), Err(SecretError::Unusable(_))));
         std::fs::remove_file(&path).unwrap();
         assert!(matches!(SecretSource::File(path).read(), Err(SecretError::Unreadable { .. })));
+    }
+    #[test]
+    fn what_an_editor_or_a_shell_left_around_a_secret_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = SecretSource::File(dir.path().join("s"));
+        let read = |text: &str| {
+            std::fs::write(dir.path().join("s"), text).unwrap();
+            source.read().map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(read("\u{feff}abc\n").unwrap(), "abc");
+        for kept in ["a b", "a\"b\"", "\"", "it's", "\"a'"] {
+            assert_eq!(read(kept).unwrap(), kept);
+        }
+        for (text, what) in [(" abc", "blanks"), ("abc \n", "blanks"), ("abc\u{a0}", "blanks"), ("\"abc\"\n", "quotes")]
+        {
+            assert!(matches!(read(text), Err(SecretError::Stray(_, why)) if why == what), "{text:?}");
+        }
+        assert!(matches!(read("'abc'"), Err(SecretError::Stray(_, "quotes"))));
+        assert!(matches!(read("\u{feff}\n"), Err(SecretError::Unusable(_))));
+        std::fs::write(dir.path().join("s"), b"\xff\xfea\0b\0").unwrap();
+        assert!(matches!(source.read(), Err(SecretError::Unusable(_))), "UTF-16");
     }
 }

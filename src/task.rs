@@ -42,6 +42,8 @@ pub enum Kind {
     Judge,
     /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
     KeyKeeper,
+    /// Looks at the files of credentials. Panic: stop the gateway. Stop: at once.
+    SecretKeeper,
     /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
     Webhook,
     /// A part of the simulated vendor. Panic: log. Stop: at once.
@@ -58,6 +60,7 @@ impl Kind {
             Self::Leases,
             Self::Reload,
             Self::Judge,
+            Self::SecretKeeper,
             Self::Webhook,
         ];
         vital.contains(&self)
@@ -169,6 +172,27 @@ impl Lane {
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
+    }
+}
+
+/// Runs work that ends soon (a bounded read of a file) off the async threads. Nobody waits for it; its owner is what it
+/// changes.
+pub fn detached(work: impl FnOnce() + Send + 'static) {
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    drop(tokio::task::spawn_blocking(work));
+}
+
+/// Runs work that takes a processor for a while, or reads files, off the async threads, and waits for it. A panic in it
+/// goes on in who waits. It cannot be cancelled, and ends by itself.
+#[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+pub async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that ends does not begin it: so does who waits.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

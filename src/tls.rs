@@ -36,6 +36,7 @@ use rustls::ServerConfig;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::ServerTls;
+use crate::files::Unreadable;
 use crate::metrics::{HeldLabels, Metrics, OutcomeLabels};
 pub use anchors::{Anchors, AnchorsError};
 use material::Material;
@@ -82,8 +83,8 @@ pub enum TlsError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        why: std::io::ErrorKind,
+        /// Why.
+        why: Unreadable,
     },
     /// What is in a file cannot be used.
     #[error("server.tls.{key}: {path} {why}")]

@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::credentials::Signed;
 use crate::dns::{Resolver, Use};
+use crate::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
 pub(crate) use body::{BodyFault, read_body};
 use connector::{Connector, Limits};
@@ -70,8 +71,8 @@ pub enum BuildError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        why: std::io::ErrorKind,
+        /// Why.
+        why: Unreadable,
     },
     /// `upstream.ca_file` holds no certificate, or one that cannot be used.
     #[error("upstream.ca_file: {path} {why}")]
@@ -99,16 +100,16 @@ pub(crate) struct Upstream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     connect_timeout: Duration,
-    ca_file: Option<(PathBuf, Vec<u8>)>,
+    ca_file: Option<(PathBuf, Content)>,
     proxy: Option<config::Proxy>,
 }
 
 impl Settings {
     /// Reads what the configuration names.
     pub(crate) fn read(config: &config::Upstream) -> Result<Self, BuildError> {
-        let read = |path: &PathBuf| match std::fs::read(path) {
+        let read = |path: &PathBuf| match files::read(path, files::DOCUMENT) {
             Ok(pem) => Ok((path.clone(), pem)),
-            Err(e) => Err(BuildError::Unreadable { path: path.clone(), why: e.kind() }),
+            Err(why) => Err(BuildError::Unreadable { path: path.clone(), why }),
         };
         Ok(Self {
             connect_timeout: config.connect_timeout,

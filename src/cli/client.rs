@@ -27,6 +27,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::CliError;
+use crate::files;
 use crate::headers::X_API_KEY;
 use crate::names::AppId;
 use crate::secret::{Secret, SecretSource};
@@ -82,8 +83,8 @@ impl Client {
         let tls = match &target.ca_file {
             None => Anchors::Public.client(),
             Some(path) => {
-                let failed = |why: std::io::Error| format!("--ca-file: cannot read {}: {why}", path.display());
-                let pem = std::fs::read(path).map_err(|why| CliError::Failed(failed(why)))?;
+                let failed = |why| format!("--ca-file: cannot read {}: {why}", path.display());
+                let pem = files::read(path, files::DOCUMENT).map_err(|why| CliError::Failed(failed(why)))?;
                 Anchors::Beside(&pem).client()
             }
         };

@@ -12,6 +12,7 @@ use super::CliError;
 use super::serve::stop_on_signal;
 use super::stdout::UntilStopped;
 use crate::clock::Clock;
+use crate::files;
 use crate::names::Stream;
 use crate::simulator::config::Config;
 use crate::simulator::{Credential, Listen, Message, Sim, World};
@@ -39,8 +40,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
         None => Config::demo(),
         Some(path) => {
             let failed = |why: String| CliError::Failed(format!("{}: {why}", path.display()));
-            let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-            Config::parse(&text).map_err(|e| failed(e.to_string()))?
+            let text = files::read(path, files::CONFIGURATION).map_err(|why| failed(why.to_string()))?;
+            let text = std::str::from_utf8(&text).map_err(|why| failed(why.to_string()))?;
+            Config::parse(text).map_err(|e| failed(e.to_string()))?
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) warnings: Vec<Finding>,
     /// Files the configuration refers to.
     pub(super) files: Vec<PathBuf>,
+    /// Those of them that hold a secret.
+    pub(super) secrets: std::collections::BTreeSet<PathBuf>,
     /// Every key that was asked for, without indices: what the documented file must explain.
     pub(super) asked: std::collections::BTreeSet<String>,
 }
@@ -235,6 +237,12 @@ impl<'d> Node<'d> {
     /// Notes that the configuration refers to a file.
     pub(super) fn refers_to(&self, file: PathBuf) {
         self.doc.found.borrow_mut().files.push(file);
+    }
+
+    /// Notes that the configuration refers to a file that holds a secret.
+    pub(super) fn keeps_secret_in(&self, file: PathBuf) {
+        self.doc.found.borrow_mut().secrets.insert(file.clone());
+        self.refers_to(file);
     }
 
     /// The table that this value must be.

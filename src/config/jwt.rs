@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::document::{Node, Table};
+use crate::files;
 use crate::targets::Guard;
 
 /// `[identity.jwt]`.
@@ -137,7 +138,10 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
             let has_bad_ca = ca_file.is_some();
             let ca_file = ca_file.and_then(Node::certificates);
             let has_bad_ca = has_bad_ca && ca_file.is_none();
-            let token_file = t.take("jwks_token_file").and_then(Node::path);
+            let token_file = t.take("jwks_token_file");
+            let has_bad_token = token_file.is_some();
+            let token_file = token_file.and_then(Node::secret_file);
+            let has_bad_token = has_bad_token && token_file.is_none();
             let refresh = t.or("jwks_refresh", Node::duration, Duration::from_secs(300));
             let allow_private_targets = t.or("jwks_allow_private_targets", Node::flag, false);
             if let Some(Err(why)) = url.as_ref().map(|url| Guard::new(allow_private_targets).judge(url)) {
@@ -146,7 +150,7 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
                     "Write another address, or jwks_allow_private_targets = true if it is meant",
                 );
             }
-            url.filter(|_| !has_bad_ca)
+            url.filter(|_| !has_bad_ca && !has_bad_token)
                 .map(|url| JwtKeys::Url(JwksUrl { url, ca_file, token_file, refresh, allow_private_targets }))
         }
         (None, None) => {
@@ -173,9 +177,10 @@ impl Node<'_> {
     fn jwks_file(self) -> Option<PathBuf> {
         let path = self.clone().path()?;
         self.refers_to(path.clone());
-        let keys = std::fs::read(&path).map(|text| serde_json::from_slice::<serde_json::Value>(&text));
+        let text = files::read(&path, files::DOCUMENT);
+        let keys = text.map(|text| serde_json::from_slice::<serde_json::Value>(&text));
         match keys {
-            Err(why) => self.fault(format!("names a file that cannot be read: {}", why.kind()), "Name a readable file"),
+            Err(why) => self.fault(format!("names a file that cannot be read: {why}"), "Name a readable file"),
             Ok(Ok(set)) if set["keys"].is_array() => Some(path),
             Ok(_) => self.fault("names a file that is no JWK set", "It must be JSON with \"keys\": […] (RFC 7517)"),
         }

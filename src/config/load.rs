@@ -4,6 +4,7 @@
 //! key is ignored. Reading looks at the files that the configuration names (secrets, certificates) and at nothing else:
 //! nothing is bound, created or written. Relative paths, in the file too, are taken from the working directory.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -11,6 +12,7 @@ use toml::de::DeTable;
 use super::document::{Document, Found, position};
 use super::finding::{Faults, Finding};
 use super::{Config, apps, checks, clients, jwt, sections, upstream};
+use crate::files::{self, Content, Unreadable};
 
 /// A configuration that passed every rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     /// The configuration file and every file it refers to: what a reload must watch.
     pub files: Vec<PathBuf>,
+    /// Those of them that hold one secret and nothing else.
+    pub secrets: BTreeSet<PathBuf>,
 }
 
 /// Reads and checks a configuration file.
@@ -28,14 +32,23 @@ pub struct Loaded {
 /// # Errors
 /// All faults of the file, or the one that it cannot be read.
 pub fn from_file(path: &Path) -> Result<Loaded, Faults> {
-    match std::fs::read(path).map(String::from_utf8) {
-        Ok(Ok(text)) => from_text(&text, path),
-        Ok(Err(bytes)) => {
-            let good = String::from_utf8_lossy(&bytes.as_bytes()[..bytes.utf8_error().valid_up_to()]).into_owned();
+    from_content(files::read(path, files::CONFIGURATION), path)
+}
+
+/// Checks what was read of a configuration file.
+///
+/// # Errors
+/// All faults of the file, or the one that it cannot be read.
+pub fn from_content(content: Result<Content, Unreadable>, path: &Path) -> Result<Loaded, Faults> {
+    let content =
+        content.map_err(|why| whole_file(path, None, &format!("cannot be read: {why}"), "Name a readable file"))?;
+    match std::str::from_utf8(&content) {
+        Ok(text) => from_text(text, path),
+        Err(why) => {
+            let good = String::from_utf8_lossy(&content[..why.valid_up_to()]);
             let (line, column) = position(&good, good.len());
             Err(whole_file(path, Some((line, column)), "is not UTF-8", "Save it as UTF-8 text"))
         }
-        Err(why) => Err(whole_file(path, None, &format!("cannot be read: {}", why.kind()), "Name a readable file")),
     }
 }
 
@@ -55,7 +68,7 @@ pub fn from_text(text: &str, file: &Path) -> Result<Loaded, Faults> {
             files.extend(found.files);
             files.sort();
             files.dedup();
-            Ok(Loaded { config, warnings: found.warnings, files })
+            Ok(Loaded { config, warnings: found.warnings, files, secrets: found.secrets })
         }
         _ => Err(Faults { file: file.to_owned(), faults: found.faults, warnings: found.warnings }),
     }

@@ -124,8 +124,8 @@ fn write_jwt(page: &mut String, jwt: &Jwt) -> fmt::Result {
             if let Some(file) = &from.ca_file {
                 writeln!(page, "jwks_ca_file = {}", quoted(file.display()))?;
             }
-            if let Some(file) = &from.token_file {
-                writeln!(page, "jwks_token_file = {}", quoted(file.display()))?;
+            if from.token_file.is_some() {
+                writeln!(page, "jwks_token_file = {REDACTED}")?;
             }
             writeln!(page, "jwks_refresh = {}", duration(from.refresh))?;
             writeln!(page, "jwks_allow_private_targets = {}", from.allow_private_targets)?;
@@ -327,7 +327,7 @@ breaker = {{ failures = 0, open_for = "1s" }}
 issuer = "https://issuer"
 audience = ["one", "two"]
 jwks_url = "https://issuer/keys?x=y"
-jwks_token_file = "token"
+jwks_token_file = "{secret}"
 jwks_refresh = "1m"
 jwks_allow_private_targets = true
 algorithms = ["EdDSA", "PS512"]
@@ -386,10 +386,11 @@ mode = "report"
         let shown = toml(&config);
         assert!(!shown.contains("whsec") && !shown.contains(signing), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
-        assert_eq!(shown.matches(REDACTED).count(), 7);
+        assert_eq!(shown.matches(REDACTED).count(), 8);
         let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
         again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
         again = again.replace(&format!("secrets = [{REDACTED}]"), &format!("secrets = [{{ file = \"{signing}\" }}]"));
+        again = again.replace(&format!("token_file = {REDACTED}"), &format!("token_file = {path:?}"));
         again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
         assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
     }

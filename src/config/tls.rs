@@ -3,7 +3,6 @@
 //! Invariants: the certificate and the key were read, and belong together; a client's certificate can only be asked for
 //! where there is an authority to judge it by. All four kinds of file are watched: see `reload`.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 
 use super::document::{Node, Table};
+use crate::files::{self, Mark, Unreadable};
 
 /// `[server.tls]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Node<'_> {
         let path =
             self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))?;
         // Mounted secrets often are: it is told, not refused.
-        if std::fs::metadata(&path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        if files::marks(vec![path.clone()]).iter().flatten().any(Mark::is_open_to_all) {
             node.warn("names a file that everybody on this machine may read", "Take the others' right away: chmod o-r");
         }
         Some(path)
@@ -134,8 +134,8 @@ impl Node<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, std::io::ErrorKind> {
-    std::fs::read(path).map(zeroize::Zeroizing::new).map_err(|why| why.kind())
+fn read(path: &Path) -> Result<files::Content, Unreadable> {
+    files::read(path, files::DOCUMENT)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {

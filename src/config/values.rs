@@ -21,6 +21,7 @@ use toml::de::DeValue;
 
 use super::Listen;
 use super::document::{Node, nearest};
+use crate::files;
 use crate::secret::{Secret, SecretError, SecretSource};
 
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -242,21 +243,36 @@ impl<'d> Node<'d> {
             (None, Some(file)) => file.path().map(SecretSource::File),
             _ => self.fault(what, mend),
         })??;
-        if let SecretSource::File(path) = &source {
-            self.refers_to(path.clone());
+        self.kept(&source).and_then(|secret| match usable(&secret) {
+            Ok(()) => Some(source),
+            Err(why) => self.fault(why, "Look at what is kept there"),
+        })
+    }
+
+    /// The path of a file that holds a secret. It is read once, to see that it is there.
+    pub(super) fn secret_file(self) -> Option<PathBuf> {
+        let path = self.clone().path()?;
+        self.kept(&SecretSource::File(path.clone())).map(|_| path)
+    }
+
+    /// The secret that is kept there, which is watched from now on.
+    fn kept(&self, source: &SecretSource) -> Option<Secret> {
+        if let Some(path) = source.file() {
+            self.keeps_secret_in(path.to_owned());
         }
         // Neither name is repeated: a secret written in its place by mistake would be shown.
         match source.read() {
-            Ok(secret) => match usable(&secret) {
-                Ok(()) => Some(source),
-                Err(why) => self.fault(why, "Look at what is kept there"),
-            },
+            Ok(secret) => Some(secret),
             Err(SecretError::NoVariable(_)) => {
                 self.fault("names an environment variable that is not set", "Set it where the gateway is started")
             }
             Err(SecretError::Unusable(_)) => {
                 self.fault("is empty, or is not one line of text", "Look at what is kept there")
             }
+            Err(SecretError::Stray(_, what)) => self.fault(
+                format!("has {what} around it, which would be sent with it"),
+                "Take them away where it is kept, or make another secret",
+            ),
             Err(SecretError::Unreadable { why, .. }) => self.fault(
                 format!("names a file that cannot be read: {why}"),
                 "Make it readable to the gateway; relative paths are taken from the working directory",
@@ -327,7 +343,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 fn trust_anchors(path: &Path) -> Result<(), String> {
-    let pem = std::fs::read(path).map_err(|e| format!("cannot be read: {}", e.kind()))?;
+    let pem = files::read(path, files::DOCUMENT).map_err(|why| format!("cannot be read: {why}"))?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|_| "is not PEM".to_owned())?;

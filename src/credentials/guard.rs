@@ -7,7 +7,7 @@
 //! | state   | entered when                 | lets through                         | left by                          |
 //! |---------|------------------------------|--------------------------------------|----------------------------------|
 //! | open    | at first                     | all                                  | a 401: doubted                   |
-//! | doubted | one 401 came                 | one trial; the others wait for it    | its verdict: open or closed      |
+//! | doubted | one 401 came                 | one trial, once the secret was read again; the others wait for both | its verdict: open or closed |
 //! | closed  | the trial was refused too    | one probe each minute                | its verdict, or a changed secret, or a changed `base_url` (doubted) |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -120,7 +120,25 @@ impl Guard {
         self.open(stand, "the vendor takes it");
     }
 
-    /// A request that showed content `tried` was answered 401. `current` is what a new reading gave.
+    /// A request that showed content `tried` was answered 401, and `shown` is what is shown now. Whether it falls to that
+    /// request to read the secret again and tell of it by [`Guard::refused`] or [`Guard::no_verdict`]: until then the
+    /// others wait.
+    pub(super) fn doubt(&self, tried: u64, shown: Option<u64>, trial: bool) -> bool {
+        let mut stand = self.lock();
+        match *stand {
+            _ if trial => true,
+            // Was under way when the doubt arose: tells nothing new.
+            Stand::Doubted { content, .. } | Stand::Closed { content, .. } if content == tried => false,
+            _ if shown != Some(tried) => false,
+            Stand::Open | Stand::Doubted { .. } | Stand::Closed { .. } => {
+                *stand = Stand::Doubted { content: tried, trying: true };
+                true
+            }
+        }
+    }
+
+    /// A request that showed content `tried` was answered 401, and it fell to it to read the secret again, which gave
+    /// `current`. `trial`: the doubt was there before.
     pub(super) fn refused(&self, tried: u64, current: u64, trial: bool) {
         let mut stand = self.lock();
         if tried != current {
@@ -141,8 +159,6 @@ impl Guard {
             Stand::Closed { content, .. } if content == tried && trial => {
                 Stand::Closed { content, next_probe, trying: false }
             }
-            // Was under way when the doubt arose: tells nothing new.
-            Stand::Doubted { content, .. } | Stand::Closed { content, .. } if content == tried => return,
             Stand::Open | Stand::Doubted { .. } | Stand::Closed { .. } => {
                 Stand::Doubted { content: tried, trying: false }
             }

@@ -3,10 +3,12 @@
 //! Invariants: what is shown was made from one whole reading of all the secret's parts; a reading that fails changes
 //! nothing but the time it failed; headers are made once for each content, never for each request.
 //!
-//! A look reads the (small, local) files whole instead of asking for their times: times lie when a file is written
-//! twice within their grain, and a mounted secret of Kubernetes changes by a link. It happens at most once a second, on
-//! the thread of the request that is due.
+//! A request reads nothing: it is shown what the last look found, which [`super::look_at`] repeats and a reload or a 401
+//! asks for. So a file that hangs holds up nobody: its last good value serves its grace. A look that is made by the clock
+//! passes over files whose [`Mark`]s are the same, and takes what has changed only when the next look finds the same: a
+//! file in the middle of being written is left until it rests.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +16,9 @@ use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::time::Instant;
 
-use super::{GRACE, LOOK_EVERY};
+use super::GRACE;
 use crate::clock::{Clock, UnixMillis};
+use crate::files::{self, Mark, Unreadable};
 use crate::names::AppId;
 use crate::secret::redact::Redactor;
 use crate::secret::{Secret, SecretError, SecretSource};
@@ -64,12 +67,17 @@ pub(super) struct Kept {
     recipe: Box<dyn Recipe>,
     clock: Clock,
     state: Mutex<State>,
+    /// Held while the files are read, so that what was read first is not put in force last. Never by a request.
+    reading: Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     good: Option<Good>,
-    looked: Option<Instant>,
+    /// What a look by the clock found that is not in use yet.
+    pending: Option<Vec<Secret>>,
+    /// The files before they were last read, if all could be.
+    marks: Vec<Mark>,
     /// Since when it cannot be read, and why.
     failing: Option<(Instant, SecretError)>,
 }
@@ -83,16 +91,14 @@ struct Good {
 
 impl Kept {
     pub(super) fn new(app: AppId, sources: Vec<SecretSource>, recipe: Box<dyn Recipe>, clock: Clock) -> Self {
-        Self { app, sources, recipe, clock, state: Mutex::default() }
+        Self { app, sources, recipe, clock, state: Mutex::default(), reading: Mutex::default() }
     }
 
     /// The credential to send now.
     pub(super) fn current(&self) -> Result<Arc<Shown>, SecretError> {
         let now = self.clock.now();
         let mut state = self.lock();
-        if state.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EVERY) {
-            self.look_at(&mut state, now);
-        }
+        self.renew(&mut state);
         match (&state.good, &state.failing) {
             (Some(good), None) => Ok(good.shown.clone()),
             (Some(good), Some((since, _))) if now.saturating_duration_since(*since) < GRACE => Ok(good.shown.clone()),
@@ -102,16 +108,56 @@ impl Kept {
         }
     }
 
-    /// Reads the secret now.
+    /// Which content is now shown, if any.
+    pub(super) fn content(&self) -> Option<u64> {
+        self.lock().good.as_ref().map(|good| good.shown.content)
+    }
+
+    /// Reads the secret now, and takes what is there. Not for the threads of the runtime.
     pub(super) fn look(&self) {
-        self.look_at(&mut self.lock(), self.clock.now());
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let (marks, read) = self.read();
+        self.take(&mut self.lock(), marks, read);
+    }
+
+    /// The files that the secret is in.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(SecretSource::file)
+    }
+
+    /// Reads the secret if these marks of its files, or `anyhow`, give cause to. Says whether it has to be looked at again
+    /// soon. Not for the threads of the runtime.
+    pub(super) fn glance(&self, marks: &[Result<Mark, Unreadable>], anyhow: bool) -> bool {
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let wall = self.clock.wall();
+        let is_same = |state: &State| {
+            let same = state.marks.iter().map(|mark| Ok(*mark)).eq(marks.iter().copied());
+            same && state.marks.iter().all(|mark| mark.is_settled(wall))
+        };
+        {
+            let state = self.lock();
+            if !anyhow && state.failing.is_none() && state.pending.is_none() && is_same(&state) {
+                return false;
+            }
+        }
+        let (marks, read) = self.read();
+        let mut state = self.lock();
+        if let (Some(good), Ok(secrets)) = (&state.good, &read)
+            && good.secrets != *secrets
+            && state.pending.as_ref() != Some(secrets)
+        {
+            state.pending = read.ok();
+            return true;
+        }
+        self.take(&mut state, marks, read);
+        false
     }
 
     /// After a 401: reads the secret now, makes a token anew unless that has happened since `tried`, and says which
-    /// content is now shown.
+    /// content is now shown. Not for the threads of the runtime.
     pub(super) fn look_again(&self, tried: &Arc<Shown>) -> u64 {
+        self.look();
         let mut state = self.lock();
-        self.look_at(&mut state, self.clock.now());
         let now = self.clock.wall_ms();
         if let Some(good) = &mut state.good
             && Arc::ptr_eq(&good.shown, tried)
@@ -129,19 +175,34 @@ impl Kept {
         self.lock().failing.as_ref().map(|(_, why)| why.clone())
     }
 
-    fn look_at(&self, state: &mut State, now: Instant) {
-        state.looked = Some(now);
-        let wall = self.clock.wall_ms();
-        let read: Result<Vec<Secret>, SecretError> = self.sources.iter().map(SecretSource::read).collect();
+    /// Makes headers anew that are too old.
+    fn renew(&self, state: &mut State) {
+        let (now, wall) = (self.clock.now(), self.clock.wall_ms());
+        if let Some(good) = &mut state.good
+            && self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since))
+            && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, wall)
+        {
+            good.shown = Shown::new(good.shown.content, &good.secrets, headers);
+            good.made = wall;
+            good.since = now;
+        }
+    }
+
+    /// The files before they are read, and what is in them.
+    fn read(&self) -> (Vec<Mark>, Result<Vec<Secret>, SecretError>) {
+        let marks = files::marks(self.files().map(Path::to_owned).collect());
+        let marks = marks.into_iter().collect::<Result<_, _>>().unwrap_or_default();
+        (marks, self.sources.iter().map(SecretSource::read).collect())
+    }
+
+    fn take(&self, state: &mut State, marks: Vec<Mark>, read: Result<Vec<Secret>, SecretError>) {
+        let (now, wall) = (self.clock.now(), self.clock.wall_ms());
+        state.pending = None;
+        state.marks = marks;
         let fresh = read.and_then(|secrets| match &state.good {
-            Some(good)
-                if good.secrets == secrets
-                    && !self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since)) =>
-            {
-                Ok(None)
-            }
+            Some(good) if good.secrets == secrets => Ok(None),
             good => {
-                let content = good.as_ref().map_or(1, |old| old.shown.content + u64::from(old.secrets != secrets));
+                let content = good.as_ref().map_or(1, |old| old.shown.content + 1);
                 let headers = self.recipe.headers(&self.sources, &secrets, wall)?;
                 let shown = Shown::new(content, &secrets, headers);
                 Ok(Some(Good { secrets, shown, made: wall, since: now }))
@@ -153,7 +214,7 @@ impl Kept {
                     tracing::info!(app = %self.app, "the credential can be read again");
                 }
                 if let Some(good) = fresh {
-                    if state.good.as_ref().is_some_and(|old| old.shown.content != good.shown.content) {
+                    if state.good.is_some() {
                         tracing::info!(app = %self.app, "the credential has changed");
                     }
                     state.good = Some(good);

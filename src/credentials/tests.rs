@@ -52,6 +52,21 @@ impl Rig {
         pass.shown.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect()
     }
 
+    /// What the clock's looks do within a second.
+    async fn look(&self) {
+        advance(LOOK_EVERY).await;
+        if look_at(&[self.credential.clone()], 1) {
+            advance(LOOK_AGAIN).await;
+            look_at(&[self.credential.clone()], 1);
+        }
+    }
+
+    /// The vendor's 401, and the reading that follows it: the paused clock does not move before it has ended.
+    async fn refuse(&self, pass: Pass) {
+        pass.refused();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
     fn state(&self) -> &'static str {
         self.credential.state(&app()).state
     }
@@ -72,7 +87,12 @@ async fn a_changed_file_is_in_use_a_second_later() {
     rig.write("s2");
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     advance(LOOK_EVERY).await;
+    assert!(look_at(&[rig.credential.clone()], 1), "it may still be written");
+    assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    advance(LOOK_AGAIN).await;
+    assert!(!look_at(&[rig.credential.clone()], 1));
     assert_eq!(rig.shown().await, basic("azpzMg=="));
+    assert!(LOOK_EVERY + LOOK_AGAIN < Duration::from_secs(1));
     rig.write("s3");
     rig.credential.look();
     assert_eq!(rig.shown().await, basic("azpzMw=="));
@@ -83,14 +103,14 @@ async fn an_unreadable_secret_serves_for_its_grace_then_stops_and_mends_itself()
     let rig = Rig::basic();
     // A file about to be written again is empty for a moment.
     rig.write("");
-    advance(LOOK_EVERY).await;
+    rig.look().await;
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     assert_eq!(rig.state(), "grace");
     advance(GRACE).await;
     assert!(matches!(rig.enter().await, Err(Denied::Unavailable(SecretError::Unusable(_)))));
     assert_eq!(rig.state(), "unavailable");
     rig.write("s4");
-    advance(LOOK_EVERY).await;
+    rig.look().await;
     assert_eq!(rig.shown().await, basic("azpzNA=="));
     assert_eq!(rig.state(), "good");
 }
@@ -99,7 +119,7 @@ async fn an_unreadable_secret_serves_for_its_grace_then_stops_and_mends_itself()
 async fn a_key_with_a_colon_is_never_sent() {
     let rig = Rig::basic();
     std::fs::write(rig.folder.path().join("key"), "a:b").unwrap();
-    advance(LOOK_EVERY + GRACE).await;
+    rig.look().await;
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     advance(GRACE).await;
     assert!(matches!(rig.enter().await, Err(Denied::Unavailable(_))));
@@ -133,7 +153,7 @@ async fn no_jump_of_the_wall_clock_keeps_a_dead_token_or_mints_without_end() {
     for jump in [hour, -hour, -hour, 25 * hour, -25 * hour] {
         rig.clock.jump(jump);
         for _ in 0..60 {
-            advance(LOOK_EVERY).await;
+            advance(Duration::from_secs(1)).await;
             shown.push(rig.shown().await);
         }
     }
@@ -158,10 +178,10 @@ async fn after_a_401_a_token_is_minted_anew_but_once() {
     let rig = Rig::token();
     let (a, b) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
     let first = rig.shown().await;
-    a.refused();
+    rig.refuse(a).await;
     let second = rig.shown().await;
     assert_ne!(first[0], second[0]);
-    b.refused();
+    rig.refuse(b).await;
     assert_eq!(rig.shown().await, second);
 }
 
@@ -177,6 +197,8 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
     let rig = Rig::basic();
     let early: Vec<_> = vec![rig.enter().await.unwrap(), rig.enter().await.unwrap(), rig.enter().await.unwrap()];
     early.into_iter().for_each(Pass::refused);
+    assert!(matches!(rig.credential.pass(), Ok(None)), "nobody goes out before the secret was read again");
+    tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(rig.state(), "doubted");
 
     let trial = rig.enter().await.unwrap();
@@ -197,14 +219,14 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_secret_is_probed_once_a_minute_until_it_is_taken() {
     let rig = Rig::basic();
-    rig.enter().await.unwrap().refused();
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
+    rig.refuse(rig.enter().await.unwrap()).await;
     assert_eq!(rig.state(), "refused");
     let mut sent = 0;
     for _ in 0..600 {
         advance(Duration::from_secs(1)).await;
         if let Ok(probe) = rig.enter().await {
-            probe.refused();
+            rig.refuse(probe).await;
             sent += 1;
         }
     }
@@ -218,16 +240,16 @@ async fn a_refused_secret_is_probed_once_a_minute_until_it_is_taken() {
 async fn a_new_secret_opens_the_guard_and_is_judged_by_itself() {
     let rig = Rig::basic();
     let straggler = rig.enter().await.unwrap();
-    rig.enter().await.unwrap().refused();
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
+    rig.refuse(rig.enter().await.unwrap()).await;
     assert!(matches!(rig.enter().await, Err(Denied::Refused)));
     rig.write("s2");
-    advance(LOOK_EVERY).await;
+    rig.look().await;
     assert!(rig.enter().await.unwrap().trial.is_none());
     // A 401 to the old secret says nothing about the new one.
-    straggler.refused();
+    rig.refuse(straggler).await;
     assert_eq!(rig.state(), "good");
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
     assert_eq!(rig.state(), "doubted");
 }
 
@@ -244,12 +266,12 @@ async fn a_401_finds_a_secret_changed_meanwhile_without_waiting_a_second() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_seat_holds_no_trial_and_spends_no_probe() {
     let rig = Rig::basic();
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
     // Cleared, and then no seat came: the trial is another's.
     rig.credential.clear(rig.clock.now()).await.unwrap();
     let trial = rig.credential.pass().unwrap().unwrap();
     assert!(rig.credential.pass().unwrap().is_none());
-    trial.refused();
+    rig.refuse(trial).await;
     advance(guard::PROBE_EVERY).await;
     for _ in 0..3 {
         rig.credential.clear(rig.clock.now()).await.unwrap();
@@ -261,13 +283,69 @@ async fn who_waits_for_a_seat_holds_no_trial_and_spends_no_probe() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_secret_is_tried_at_once_where_requests_go_elsewhere() {
     let rig = Rig::basic();
-    rig.enter().await.unwrap().refused();
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
+    rig.refuse(rig.enter().await.unwrap()).await;
     assert!(matches!(rig.enter().await, Err(Denied::Refused)));
     rig.credential.try_anew();
-    rig.enter().await.unwrap().refused();
+    rig.refuse(rig.enter().await.unwrap()).await;
     assert!(matches!(rig.enter().await, Err(Denied::Refused)));
     rig.credential.try_anew();
     rig.enter().await.unwrap().accepted();
     assert_eq!(rig.state(), "good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_being_written_is_not_taken_before_it_rests() {
+    let rig = Rig::basic();
+    for half in ["s", "s2", "s2-of-a-long", "s2-of-a-longer"] {
+        rig.write(half);
+        assert!(look_at(&[rig.credential.clone()], 1));
+        assert_eq!(rig.shown().await, basic("azpzMQ=="));
+    }
+    look_at(&[rig.credential.clone()], 1);
+    assert_ne!(rig.shown().await, basic("azpzMQ=="));
+    // A reload takes what it finds.
+    rig.write("s3");
+    rig.credential.look();
+    assert_eq!(rig.shown().await, basic("azpzMw=="));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fifo_in_a_secret_s_place_holds_up_nobody_and_the_last_value_serves_its_grace() {
+    let rig = Rig::basic();
+    let path = rig.folder.path().join("secret");
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    rig.look().await;
+    assert_eq!((rig.shown().await, rig.state()), (basic("azpzMQ=="), "grace"));
+    // Not even a 401 waits for it.
+    rig.refuse(rig.enter().await.unwrap()).await;
+    assert_eq!(rig.state(), "doubted");
+    advance(GRACE).await;
+    let why = rig.enter().await.err();
+    assert!(matches!(
+        why,
+        Some(Denied::Unavailable(SecretError::Unreadable { why: files::Unreadable::NotRegular, .. }))
+    ));
+    std::fs::remove_file(&path).unwrap();
+    rig.write("s2");
+    rig.look().await;
+    assert_eq!(rig.shown().await, basic("azpzMg=="));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_have_not_changed_are_not_read() {
+    let rig = Rig::basic();
+    let path = rig.folder.path().join("secret");
+    let later = Clock::anchored(std::fs::metadata(&path).unwrap().modified().unwrap() + HOUR);
+    let source = rig.credential.source.clone();
+    let credential = Credential::new(&app(), &source, Vendor::Agora, &later).unwrap();
+    let marks = files::marks(credential.kept.files().map(Path::to_owned).collect());
+    assert!(!credential.kept.glance(&marks, false));
+    std::fs::write(&path, "s2").unwrap();
+    assert!(!credential.kept.glance(&marks, false), "by its marks it is the same");
+    assert!(credential.kept.glance(&marks, true), "once a minute they are not believed");
+    let marks = files::marks(credential.kept.files().map(Path::to_owned).collect());
+    assert!(!credential.kept.glance(&marks, false), "and it is in use");
+    assert_eq!(credential.kept.content(), Some(2));
 }

@@ -23,7 +23,6 @@ use crate::config::JwksUrl;
 use crate::dns::Use;
 use crate::secret::{SecretError, SecretSource};
 use crate::targets::{self, Guard, innermost};
-use crate::task::{Lane, Tasks};
 use crate::tls::Anchors;
 use crate::upstream::{BodyFault, read_body};
 
@@ -93,20 +92,20 @@ impl Fetcher {
         Ok(Self { client, url: settings.url.clone(), token })
     }
 
-    /// Fetches once. Reading the token's file is done in `tasks`.
-    pub(super) async fn fetch(&self, tasks: &Tasks, began: Instant) -> Result<Fetched, FetchError> {
+    /// Fetches once.
+    pub(super) async fn fetch(&self, began: Instant) -> Result<Fetched, FetchError> {
         let until = began + TOTAL;
-        tokio::time::timeout_at(until, self.exchange(tasks, until)).await.unwrap_or(Err(FetchError::Slow))
+        tokio::time::timeout_at(until, self.exchange(until)).await.unwrap_or(Err(FetchError::Slow))
     }
 
-    async fn exchange(&self, tasks: &Tasks, until: Instant) -> Result<Fetched, FetchError> {
+    async fn exchange(&self, until: Instant) -> Result<Fetched, FetchError> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION"))));
         if let Some(token) = &self.token {
-            headers.insert(AUTHORIZATION, bearer(token, tasks).await?);
+            headers.insert(AUTHORIZATION, bearer(token).await?);
         }
         let answer = self
             .client
@@ -131,9 +130,9 @@ impl Fetcher {
     }
 }
 
-async fn bearer(token: &SecretSource, tasks: &Tasks) -> Result<HeaderValue, FetchError> {
-    let (source, unusable) = (token.clone(), || SecretError::Unusable(token.to_string()));
-    let secret = tasks.blocking(&Lane::new(1), move || source.read()).await.map_err(|_| unusable())??;
+async fn bearer(token: &SecretSource) -> Result<HeaderValue, FetchError> {
+    let unusable = || SecretError::Unusable(token.to_string());
+    let secret = token.read_elsewhere().await?;
     let text = Zeroizing::new(format!("Bearer {}", secret.expose()));
     let mut value = HeaderValue::from_str(&text).map_err(|_| unusable())?;
     value.set_sensitive(true);

@@ -15,7 +15,6 @@ use super::fetch::{FetchError, Fetched, Fetcher};
 use super::{ASK_GAP, BELIEVED_FOR, BuildError, Held, Keys};
 use crate::config::JwksUrl;
 use crate::metrics::{Metrics, OutcomeLabels};
-use crate::task::Tasks;
 
 /// The wait after the first failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -40,11 +39,11 @@ impl Keeper {
     }
 
     /// Fetches until it is told to stop or other keys are put in force.
-    pub(super) async fn run(mut self, stop: CancellationToken, tasks: Tasks) {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
         let retired = self.keys.retired.clone();
         let work = async {
             loop {
-                let pause = self.round(&tasks).await;
+                let pause = self.round().await;
                 self.rest(pause).await;
             }
         };
@@ -56,13 +55,13 @@ impl Keeper {
     }
 
     /// Fetches once. Says how long to rest.
-    async fn round(&mut self, tasks: &Tasks) -> Duration {
+    async fn round(&mut self) -> Duration {
         let began = self.keys.clock.now();
         self.keys.rounds.send_modify(|rounds| {
             rounds.begun += 1;
             rounds.last_began = Some(began);
         });
-        let pause = match self.fetcher.fetch(tasks, began).await {
+        let pause = match self.fetcher.fetch(began).await {
             Ok(fetched) => self.take(fetched),
             Err(why) => self.fail(&why),
         };

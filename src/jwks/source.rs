@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::set::BadSet;
 use crate::config::{JwksUrl, JwtKeys};
+use crate::files::{self, Content, Unreadable};
 use crate::tls::AnchorsError;
 
 /// Where keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    File { path: PathBuf, document: Vec<u8> },
-    Url { settings: JwksUrl, anchors: Option<Vec<u8>> },
+    File { path: PathBuf, document: Content },
+    Url { settings: JwksUrl, anchors: Option<Content> },
 }
 
 /// Why keys cannot be had from where the configuration says they are.
@@ -23,8 +24,8 @@ pub enum BuildError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        why: std::io::ErrorKind,
+        /// Why.
+        why: Unreadable,
     },
     /// `jwks_file` is no key set.
     #[error("identity.jwt.jwks_file: {0}")]
@@ -54,6 +55,6 @@ impl Source {
     }
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
-    std::fs::read(path).map_err(|why| BuildError::Unreadable { key, path: path.to_owned(), why: why.kind() })
+fn read(key: &'static str, path: &Path) -> Result<Content, BuildError> {
+    files::read(path, files::DOCUMENT).map_err(|why| BuildError::Unreadable { key, path: path.to_owned(), why })
 }

@@ -1,58 +1,141 @@
 //! [`Stamps`]: what was in a configuration's files, so that a change of them is seen.
 //!
 //! Invariant: a file is stamped before what it holds is put to use, so a change that comes after the stamp differs from
-//! it, and is seen at the next look.
+//! it, and is seen at the next look. A file whose [`Mark`] is the same and settled is not read again, but once a minute.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::Clock;
 use crate::config::finding::Faults;
 use crate::config::load::{self, Loaded};
+use crate::files::{self, Content, Mark, Unreadable};
 
-/// What is in each file, by its digest; `None` for one that cannot be read.
+/// Of each file what it held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamps(Vec<(PathBuf, Option<[u8; 32]>)>);
+pub struct Stamps(Vec<Stamp>);
 
-/// Reads a configuration, and stamps it and every file it names before anybody uses them.
+#[derive(Clone, Debug)]
+struct Stamp {
+    file: Arc<Path>,
+    /// It holds one secret: a half of it is no secret, and a shorter one is as good.
+    is_secret: bool,
+    /// Before it was read; `None` when it could not be looked at.
+    mark: Option<Mark>,
+    held: Result<Held, Unreadable>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    digest: [u8; 32],
+    bytes: usize,
+}
+
+/// By what the files held, whatever else is known of them.
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Self) -> bool {
+        self.file == other.file && self.held == other.held
+    }
+}
+
+impl Eq for Stamp {}
+
+/// Reads a configuration, and stamps it and every file it names before anybody uses them. Not for the threads of the
+/// runtime.
 ///
 /// # Errors
 /// All faults of the file, or the one that it cannot be read.
 pub fn read(path: &Path) -> Result<(Loaded, Stamps), Faults> {
-    let configuration = stamp(path);
-    let loaded = load::from_file(path)?;
-    let of = |file: &PathBuf| (file.clone(), if file == path { configuration } else { stamp(file) });
+    let mark = mark(path);
+    // Once: what is stamped is what is applied.
+    let content = files::read(path, files::CONFIGURATION);
+    let held = held(&content);
+    let loaded = load::from_content(content, path)?;
+    let is_secret = |file: &PathBuf| loaded.secrets.contains(file);
+    let of = |file: &PathBuf| {
+        if file == path {
+            Stamp { file: file.as_path().into(), is_secret: false, mark, held }
+        } else {
+            Stamp::new(file.as_path().into(), is_secret(file), self::mark(file))
+        }
+    };
     let stamps = Stamps(loaded.files.iter().map(of).collect());
     Ok((loaded, stamps))
 }
 
 impl Stamps {
-    /// The same files as they are now.
-    pub(super) async fn again(&self) -> Self {
-        let mut stamps = Vec::with_capacity(self.0.len());
-        for (file, _) in &self.0 {
-            let content = tokio::fs::read(file).await.ok();
-            stamps.push((file.clone(), content.map(digest)));
-        }
-        Self(stamps)
+    /// The same files as they are now, looked at for the `round`th time. Not for the threads of the runtime.
+    #[must_use]
+    pub fn again(&self, round: u64, clock: &Clock) -> Self {
+        let marks = files::marks(self.0.iter().map(|stamp| stamp.file.to_path_buf()).collect());
+        let wall = clock.wall();
+        let stamps = (round..).zip(&self.0).zip(marks).map(|((n, before), mark)| {
+            let mark = mark.ok();
+            let is_same = before.mark == mark && mark.is_some_and(|mark| mark.is_settled(wall));
+            if is_same && n % READ_ANYHOW != 0 {
+                return before.clone();
+            }
+            Stamp::new(before.file.clone(), before.is_secret, mark)
+        });
+        Self(stamps.collect())
+    }
+
+    /// Whether a file holds less than it did `before`, or cannot be read any more: it may be in the middle of being
+    /// written.
+    pub(super) fn has_shrunk(&self, before: &Self) -> bool {
+        let bytes = |stamp: &Stamp| stamp.held.map_or(0, |held| held.bytes);
+        self.0.iter().filter(|now| !now.is_secret).any(|now| {
+            let before = before.0.iter().find(|before| before.file == now.file);
+            before.is_some_and(|before| bytes(now) < bytes(before))
+        })
+    }
+
+    /// Whether a file that both are of held something else.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        self.0.iter().any(|mine| other.0.iter().any(|theirs| theirs.file == mine.file && theirs.held != mine.held))
     }
 }
 
-fn stamp(file: &Path) -> Option<[u8; 32]> {
-    std::fs::read(file).ok().map(digest)
+impl Stamp {
+    fn new(file: Arc<Path>, is_secret: bool, mark: Option<Mark>) -> Self {
+        let held = held(&files::read(&file, files::CONFIGURATION));
+        Self { file, is_secret, mark, held }
+    }
 }
 
-/// Some of these files hold secrets: what was read of them is wiped.
-fn digest(content: Vec<u8>) -> [u8; 32] {
-    Sha256::digest(zeroize::Zeroizing::new(content).as_slice()).into()
+/// At every such look a file is read whose mark says that it is the same: on some file systems marks lie.
+const READ_ANYHOW: u64 = 120;
+
+fn mark(file: &Path) -> Option<Mark> {
+    files::marks(vec![file.to_owned()]).into_iter().find_map(Result::ok)
+}
+
+fn held(content: &Result<Content, Unreadable>) -> Result<Held, Unreadable> {
+    let held = |content: &Content| Held { digest: Sha256::digest(content.as_slice()).into(), bytes: content.len() };
+    content.as_ref().map(held).map_err(|why| *why)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_change_of_any_file_after_the_reading_is_seen() {
+    impl Stamps {
+        /// As if a configuration had been read that holds this and names a secret's file that holds that.
+        pub(in crate::reload) fn made_of(configuration: &str, secret: &str) -> Self {
+            let stamp = |file: &str, is_secret, text: &str| Stamp {
+                file: Path::new(file).into(),
+                is_secret,
+                mark: None,
+                held: held(&Ok(Content::new(text.as_bytes().to_vec()))),
+            };
+            Self(vec![stamp("gateway.toml", false, configuration), stamp("secret", true, secret)])
+        }
+    }
+
+    #[test]
+    fn a_change_of_any_file_after_the_reading_is_seen() {
         let folder = tempfile::tempdir().unwrap();
         let (config, key) = (folder.path().join("gateway.toml"), folder.path().join("key"));
         let text = format!(
@@ -61,15 +144,45 @@ mod tests {
         );
         std::fs::write(&config, &text).unwrap();
         std::fs::write(&key, "one").unwrap();
+        let clock = Clock::system();
         let (_, seen) = read(&config).unwrap();
         assert_eq!(seen.0.len(), 2);
-        assert_eq!(seen.again().await, seen);
+        let again = || seen.again(1, &clock);
+        assert_eq!(again(), seen);
         std::fs::write(&key, "two").unwrap();
-        assert_ne!(seen.again().await, seen, "a secret");
+        assert_ne!(again(), seen, "a secret");
+        assert!(!Stamps::has_shrunk(&again(), &seen));
         std::fs::remove_file(&key).unwrap();
-        assert_ne!(seen.again().await, seen, "a secret that is gone");
+        assert_ne!(again(), seen, "a secret that is gone");
         std::fs::write(&key, "one").unwrap();
+        assert_eq!(again(), seen, "as before");
         std::fs::write(&config, format!("{text}\n")).unwrap();
-        assert_ne!(seen.again().await, seen, "the configuration");
+        assert_ne!(again(), seen, "the configuration");
+        assert!(!again().has_shrunk(&seen));
+        std::fs::write(&config, &text[1..]).unwrap();
+        assert!(again().has_shrunk(&seen) && again().contradicts(&seen));
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_by_a_link_is_seen_though_names_sizes_and_times_are_the_same() {
+        // As Kubernetes mounts a secret: key -> ..data/key, ..data -> ..first.
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (version, text) in [("..first", "one"), ("..second", "two")] {
+            std::fs::create_dir(at(version)).unwrap();
+            std::fs::write(at(version).join("key"), text).unwrap();
+            let file = std::fs::File::options().write(true).open(at(version).join("key")).unwrap();
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        }
+        std::os::unix::fs::symlink("..first", at("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/key", at("key")).unwrap();
+        let seen = Stamps(vec![Stamp::new(at("key").as_path().into(), true, mark(&at("key")))]);
+        // Long after it was written, so that it is judged by its mark.
+        let later =
+            Clock::anchored(std::fs::metadata(folder.path()).unwrap().modified().unwrap() + files::PATIENCE * 50);
+        assert_eq!(seen.again(1, &later), seen);
+        std::os::unix::fs::symlink("..second", at("..tmp")).unwrap();
+        std::fs::rename(at("..tmp"), at("..data")).unwrap();
+        assert_ne!(seen.again(1, &later), seen);
     }
 }

@@ -15,7 +15,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::revocation::{Lists, Revocation};
 use super::trust::Verifier;
@@ -23,13 +23,14 @@ use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
 use crate::clock::Clock;
 use crate::config::{ClientAuth, ServerTls};
 use crate::conn::Alpn;
+use crate::files::{self, Content};
 
 /// What is in the files.
 pub(super) struct Material {
-    cert: Vec<u8>,
-    key: Zeroizing<Vec<u8>>,
-    client_ca: Option<Vec<u8>>,
-    crls: Vec<Vec<u8>>,
+    cert: Content,
+    key: Content,
+    client_ca: Option<Content>,
+    crls: Vec<Content>,
     client_auth: ClientAuth,
 }
 
@@ -41,7 +42,7 @@ impl Material {
         let crls = config.client_crl.iter().filter(|_| asks);
         Ok(Self {
             cert: read("cert", &config.cert)?,
-            key: Zeroizing::new(read("key", &config.key)?),
+            key: read("key", &config.key)?,
             client_ca: client_ca.map(|path| read("client_ca", path)).transpose()?,
             crls: crls.map(|path| read("client_crl", path)).collect::<Result<_, _>>()?,
             client_auth: config.client_auth,
@@ -58,14 +59,14 @@ impl Material {
         add(&[self.client_auth as u8]);
         add(&self.cert);
         add(&self.key);
-        add(self.client_ca.as_deref().unwrap_or_default());
+        add(self.client_ca.as_ref().map_or(&[], |pem| pem.as_slice()));
         self.crls.iter().for_each(|crl| add(crl));
         all.finalize().into()
     }
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|e| TlsError::Unreadable { key, path: path.to_owned(), why: e.kind() })
+fn read(key: &'static str, path: &Path) -> Result<Content, TlsError> {
+    files::read(path, files::DOCUMENT).map_err(|why| TlsError::Unreadable { key, path: path.to_owned(), why })
 }
 
 pub(super) fn unusable(key: &'static str, path: &Path, why: impl Into<String>) -> TlsError {

@@ -21,6 +21,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certific
 use super::TlsError;
 use super::material::unusable;
 use crate::clock::UnixMillis;
+use crate::files::Content;
 
 /// The lists.
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ impl Revocation {
     /// them must be signed by it. Lists of authorities below them are checked at the handshake, where these are shown.
     pub(super) fn read(
         paths: &[PathBuf],
-        contents: &[Vec<u8>],
+        contents: &[Content],
         authorities: &[CertificateDer<'static>],
     ) -> Result<Self, TlsError> {
         let authorities: Vec<X509Certificate<'_>> =

@@ -44,7 +44,7 @@ pub(super) enum TunnelError {
 
 /// Asks a proxy, over a connection to it, for a tunnel to the host of `to`.
 pub(super) async fn open(tcp: TokioIo<TcpStream>, proxy: &Proxy, to: &Uri) -> Result<TokioIo<TcpStream>, TunnelError> {
-    let request = request(proxy, to)?;
+    let request = request(proxy, to).await?;
     let broken = |error: hyper::Error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         TunnelError::Broken(cause.unwrap_or_else(|| error.to_string()))
@@ -75,7 +75,7 @@ pub(super) async fn open(tcp: TokioIo<TcpStream>, proxy: &Proxy, to: &Uri) -> Re
     if parts.read_buf.is_empty() { Ok(parts.io) } else { Err(TunnelError::Early) }
 }
 
-fn request(proxy: &Proxy, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
+async fn request(proxy: &Proxy, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
     let host = to.host().ok_or(TunnelError::BadTarget)?;
     let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
     let target = format!("{host}:{port}");
@@ -87,7 +87,7 @@ fn request(proxy: &Proxy, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION"))));
     if let Some(shown) = &proxy.authorization {
         // Read for each connection: connections are few, and a changed file is in use with the next.
-        let password = shown.password.read()?;
+        let password = shown.password.read_elsewhere().await?;
         headers.insert(PROXY_AUTHORIZATION, basic_header(&shown.user, &password).ok_or(TunnelError::BadTarget)?);
     }
     Ok(request)

@@ -22,6 +22,7 @@ use super::outcome::Outcome;
 use crate::clock::Clock;
 use crate::config::Webhook;
 use crate::dns::Use;
+use crate::files::{self, Content, Unreadable};
 use crate::names::AppId;
 use crate::secret::{Secret, SecretError, SecretSource};
 use crate::standard_webhooks::{self, BadKey, Key};
@@ -58,7 +59,7 @@ enum Why {
     #[error("secrets[{0}] {1}")]
     Key(usize, BadKey),
     #[error("ca_file: cannot read {0}: {1}")]
-    Unreadable(PathBuf, std::io::ErrorKind),
+    Unreadable(PathBuf, Unreadable),
     #[error("ca_file {0}")]
     Anchors(#[from] AnchorsError),
     #[error("url: {0}")]
@@ -79,7 +80,7 @@ pub(super) struct Target {
 #[derive(PartialEq, Eq)]
 struct Files {
     secrets: Vec<Secret>,
-    anchors: Option<Vec<u8>>,
+    anchors: Option<Content>,
 }
 
 impl Target {
@@ -90,7 +91,7 @@ impl Target {
         let keys = files.secrets.iter().enumerate();
         let keys = keys.map(|(n, secret)| Key::parse(secret).map_err(|why| Why::Key(n, why)));
         let keys = keys.collect::<Result<_, _>>().map_err(fault)?;
-        let client = client(config, files.anchors.as_deref()).map_err(fault)?;
+        let client = client(config, files.anchors.as_ref().map(|pem| pem.as_slice())).map_err(fault)?;
         Ok(Self { app: app.clone(), config: config.clone(), files, keys, client, clock: clock.clone() })
     }
 
@@ -154,7 +155,8 @@ impl Target {
 impl Files {
     fn read(config: &Webhook) -> Result<Self, Why> {
         let secrets = config.secrets.iter().map(SecretSource::read).collect::<Result<_, _>>()?;
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|why| Why::Unreadable(path.clone(), why.kind()));
+        let read =
+            |path: &PathBuf| files::read(path, files::DOCUMENT).map_err(|why| Why::Unreadable(path.clone(), why));
         Ok(Self { secrets, anchors: config.ca_file.as_ref().map(read).transpose()? })
     }
 }

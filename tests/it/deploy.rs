@@ -24,6 +24,7 @@ fn the_configurations_of_the_manifests_load_without_a_warning() {
         ("/run/tls/tls.crt", made.cert.pem()),
         ("/run/tls/tls.key", made.signing_key.serialize_pem()),
         ("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt", made.cert.pem()),
+        ("/var/run/secrets/kubernetes.io/serviceaccount/token", "token".to_owned()),
         ("/run/secrets/vendor/api-key", "key".to_owned()),
         ("/run/secrets/vendor/api-secret", "secret".to_owned()),
     ];

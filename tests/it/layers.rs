@@ -12,6 +12,7 @@ const TIERS: [(&str, &[&str]); 8] = [
             "clock",
             "conn",
             "dns",
+            "files",
             "secret",
             "names",
             "proof",
@@ -73,6 +74,29 @@ fn a_module_imports_only_from_its_own_tier_or_lower_ones() {
             let is_simulator = used == SIMULATOR && module != SIMULATOR && module != "cli";
             if is_above || is_simulator {
                 faults.push(format!("{} uses {used}", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Files of their own: what the process writes itself, and what the kernel shows of the process.
+const READ_THEIR_OWN: [&str; 5] = ["files.rs", "store/", "cli/history/part.rs", "clock.rs", "descriptors.rs"];
+
+#[test]
+fn what_others_write_is_read_in_one_place_only() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut faults = Vec::new();
+    for file in files_below(&src) {
+        let name = file.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+        if READ_THEIR_OWN.iter().any(|own| name.starts_with(own)) || name.contains("tests") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for way in ["fs::read(", "fs::read_to_string(", "File::open(", "OpenOptions::new()", "File::options()"] {
+            if code.contains(way) {
+                faults.push(format!("{name} reads with {way}: what hangs there hangs the gateway. See files.rs"));
             }
         }
     }

@@ -15,6 +15,7 @@ mod client;
 mod commands;
 mod descriptors;
 mod export;
+mod files;
 mod full_disk;
 mod gateway;
 mod kill;
