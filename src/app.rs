@@ -417,7 +417,7 @@ impl Parts {
     ///
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
-    pub async fn apply(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
+    pub async fn put_in_force(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
         let parts = self.clone();
         let (ready, config) = off_the_workers(move || parts.prepare(config)).await?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
@@ -439,6 +439,14 @@ impl Parts {
         // Thousands of clients take a while to forget.
         detached(move || drop(old));
         Ok(())
+    }
+
+    /// [`Parts::put_in_force`], with a configuration that its owner keeps.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply(self: &Arc<Self>, config: &Config) -> Result<(), BuildError> {
+        self.put_in_force(config.clone()).await
     }
 
     /// Builds all that can fail of a configuration, and puts the way out in force.

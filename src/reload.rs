@@ -144,7 +144,7 @@ impl Reloader {
             return Err(vec![format!("{}: apps: would remove every app", path.display())]);
         }
         let (level, needs_restart) = (config.log.level.clone(), needs_restart(&self.started_with, &config));
-        self.parts.apply(config).await.map_err(|why| vec![why.to_string()])?;
+        self.parts.put_in_force(config).await.map_err(|why| vec![why.to_string()])?;
         if let Some(levels) = &self.levels
             && let Err(why) = levels.set(&level)
         {

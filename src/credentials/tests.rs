@@ -55,9 +55,9 @@ impl Rig {
     /// What the clock's looks do within a second.
     async fn look(&self) {
         advance(LOOK_EVERY).await;
-        if look_at(&[self.credential.clone()], 1) {
+        if look_at(std::slice::from_ref(&self.credential), 1) {
             advance(LOOK_AGAIN).await;
-            look_at(&[self.credential.clone()], 1);
+            look_at(std::slice::from_ref(&self.credential), 1);
         }
     }
 
@@ -87,10 +87,10 @@ async fn a_changed_file_is_in_use_a_second_later() {
     rig.write("s2");
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     advance(LOOK_EVERY).await;
-    assert!(look_at(&[rig.credential.clone()], 1), "it may still be written");
+    assert!(look_at(std::slice::from_ref(&rig.credential), 1), "it may still be written");
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     advance(LOOK_AGAIN).await;
-    assert!(!look_at(&[rig.credential.clone()], 1));
+    assert!(!look_at(std::slice::from_ref(&rig.credential), 1));
     assert_eq!(rig.shown().await, basic("azpzMg=="));
     assert!(LOOK_EVERY + LOOK_AGAIN < Duration::from_secs(1));
     rig.write("s3");
@@ -299,10 +299,10 @@ async fn a_secret_that_is_being_written_is_not_taken_before_it_rests() {
     let rig = Rig::basic();
     for half in ["s", "s2", "s2-of-a-long", "s2-of-a-longer"] {
         rig.write(half);
-        assert!(look_at(&[rig.credential.clone()], 1));
+        assert!(look_at(std::slice::from_ref(&rig.credential), 1));
         assert_eq!(rig.shown().await, basic("azpzMQ=="));
     }
-    look_at(&[rig.credential.clone()], 1);
+    look_at(std::slice::from_ref(&rig.credential), 1);
     assert_ne!(rig.shown().await, basic("azpzMQ=="));
     // A reload takes what it finds.
     rig.write("s3");

@@ -71,7 +71,7 @@ fn shed(stage: &Stage, reason: &str) -> u64 {
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
     let mut config = Config::clone(&stage.app.config.load());
     change(&mut config);
-    stage.app.apply(config).await.unwrap();
+    stage.app.apply(&config).await.unwrap();
 }
 
 fn client_of<'a>(config: &'a mut Config, name: &str) -> &'a mut rtm_gateway::config::Client {

@@ -33,7 +33,7 @@ fn open_streams(stage: &Stage, stream: &str) -> i64 {
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
     let mut config = Config::clone(&stage.app.config.load());
     change(&mut config);
-    stage.app.apply(config).await.unwrap();
+    stage.app.apply(&config).await.unwrap();
 }
 
 /// Lets so much time pass at once.

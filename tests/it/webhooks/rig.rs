@@ -103,7 +103,7 @@ impl Rig {
     /// Puts other webhooks in force, without a stop.
     pub(super) async fn reload(&mut self, webhooks: &str) {
         self.webhooks = webhooks.to_owned();
-        self.parts().apply(self.config()).await.unwrap();
+        self.parts().apply(&self.config()).await.unwrap();
     }
 
     /// The configuration that the next start finds.
