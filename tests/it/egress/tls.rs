@@ -20,6 +20,15 @@ pub(super) async fn vendor(alpn: &[&str]) -> (Sim, String) {
 
 /// The same, with this app.
 pub(crate) async fn vendor_of(app: rtm_gateway::simulator::App, alpn: &[&str]) -> (Sim, String) {
+    let (tls, ca) = certified(alpn);
+    let world = World::new(Clock::system(), Options::default());
+    world.add(app);
+    let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(tls) }).await.unwrap();
+    (sim, ca)
+}
+
+/// What a server on 127.0.0.1 shows, and the PEM of the authority that vouches for it.
+pub(super) fn certified(alpn: &[&str]) -> (Arc<ServerConfig>, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -36,11 +45,7 @@ pub(crate) async fn vendor_of(app: rtm_gateway::simulator::App, alpn: &[&str]) -
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
     tls.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-
-    let world = World::new(Clock::system(), Options::default());
-    world.add(app);
-    let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
-    (sim, authority.pem())
+    (Arc::new(tls), authority.pem())
 }
 
 fn rig(sim: &Sim, ca: Option<&str>) -> Rig {

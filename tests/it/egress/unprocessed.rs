@@ -5,11 +5,14 @@ use std::time::Duration;
 use rtm_gateway::egress::Failure;
 use rtm_gateway::names::BucketName;
 use rtm_gateway::simulator::{Endpoint, Fault};
+use rtm_gateway::task::{Kind, Tasks};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use super::rig::{Rig, count, message, read};
-use super::tls::{rig_with, vendor};
+use super::tls::{certified, rig_with, vendor};
 
 async fn on_http_2() -> (rtm_gateway::simulator::Sim, Rig) {
     let (sim, ca) = vendor(&["h2"]).await;
@@ -93,5 +96,63 @@ async fn a_connection_that_just_ends_leaves_a_message_in_doubt() {
         assert!(began.elapsed() < Duration::from_secs(5));
         assert_eq!(failed.costs.exchanges, 1);
         sim.stop().await;
+    }
+}
+
+/// How a server ends a request that has come to it.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// GOAWAY that names it as the last it may have processed, then the end of the connection.
+    GoAway(h2::Reason),
+    /// RST_STREAM.
+    Reset(h2::Reason),
+}
+
+/// A server that ends every request so. Its address, and the PEM of the authority that vouches for it.
+async fn ending(tasks: &Tasks, end: End) -> (String, String) {
+    let (tls, ca) = certified(&["h2"]);
+    let tls = TlsAcceptor::from(tls);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("https://{}", listener.local_addr().unwrap());
+    let served = tasks.clone();
+    tasks.spawn(Kind::Simulator, async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let tls = tls.clone();
+            served.spawn(Kind::Simulator, async move {
+                let Ok(stream) = tls.accept(tcp).await else { return };
+                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                while let Some(Ok((request, mut answer))) = connection.accept().await {
+                    match end {
+                        End::GoAway(reason) => connection.abrupt_shutdown(reason),
+                        End::Reset(reason) => answer.send_reset(reason),
+                    }
+                    drop(request);
+                }
+            });
+        }
+    });
+    (base_url, ca)
+}
+
+#[tokio::test]
+async fn only_the_vendors_exact_word_says_that_a_request_was_not_processed() {
+    use h2::Reason;
+    for (end, is_unprocessed) in [
+        (End::GoAway(Reason::NO_ERROR), false),
+        (End::GoAway(Reason::ENHANCE_YOUR_CALM), false),
+        (End::GoAway(Reason::INTERNAL_ERROR), false),
+        (End::Reset(Reason::CANCEL), false),
+        (End::Reset(Reason::INTERNAL_ERROR), false),
+        (End::Reset(Reason::NO_ERROR), false),
+        (End::Reset(Reason::REFUSED_STREAM), true),
+    ] {
+        let tasks = Tasks::new();
+        let (base_url, ca) = ending(&tasks, end).await;
+        let rig = rig_with(&base_url, Some(&ca), |_| {});
+        let failed = rig.egress.send(message()).await.unwrap_err();
+        assert_eq!(matches!(failed.why, Failure::Unprocessed(_)), is_unprocessed, "{end:?}: {failed:?}");
+        assert_eq!(matches!(failed.why, Failure::Lost { .. }), !is_unprocessed, "{end:?}: {failed:?}");
+        assert_eq!(failed.costs.exchanges, if is_unprocessed { 3 } else { 1 }, "{end:?}");
+        tasks.finish(Duration::ZERO).await;
     }
 }
