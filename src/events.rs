@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup` | drops what another region returned already |
-//! | `filter` | which events a reader wants |
+//! | `filter`, `judge` | which events a reader wants; who finds out, and remembers |
 //! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
 //! | `cursor`, `marks` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
@@ -36,6 +36,7 @@ mod delivery;
 mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
+mod judge;
 mod lag;
 mod leases;
 mod leftovers;
@@ -63,6 +64,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 
 use self::apply::{FeedKey, Running};
+use self::judge::Judge;
 use self::leases::Timer;
 use self::leftovers::Leftovers;
 use self::log::Log;
@@ -165,6 +167,7 @@ impl Events {
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 keys: RandomState::new(),
+                judge: Judge::default(),
             }),
             store,
             source,

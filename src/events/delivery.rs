@@ -35,8 +35,6 @@ pub enum Place {
         name: SubscriptionName,
         /// Where it starts if it is new.
         from: From,
-        /// Whose it is if it is new: no client can make all the subscriptions there may be.
-        by: ClientName,
     },
     /// From a cursor, moving nothing.
     After(Cursor),
@@ -47,6 +45,9 @@ pub enum Place {
 pub struct Read {
     /// From where.
     pub place: Place,
+    /// Who reads. A subscription that is new is this client's: no client can make all that there may be. And what its
+    /// filters cost is charged to it.
+    pub client: ClientName,
     /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside. (A marker of what retention
     /// has cut off from a subscription comes on top.)
     pub limit: usize,

@@ -30,6 +30,8 @@ pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
 /// The events of one stream of one app.
 pub(super) struct Log {
     pub(super) key: LogKey,
+    /// No other log has it.
+    pub(super) number: u64,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     witness: Arc<Witness>,
@@ -111,6 +113,7 @@ impl Log {
         let subscriptions = Mutex::new(recalled.into_iter().map(subscription).collect());
         Ok(Arc::new(Self {
             key,
+            number: shared.judge.number(),
             store,
             clock,
             witness,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
+use super::judge::{CHUNK, Judging};
 use super::log::Log;
 use super::loss::Loss;
 use super::subscription::Subscription;
@@ -24,6 +25,7 @@ use crate::store::{Batch, Content, Error, EventText, Sequence};
 pub(super) struct Terms {
     pub(super) limit: usize,
     pub(super) wants: Wants,
+    client: ClientName,
     ack: Ack,
     deadline: Instant,
     stopping: CancellationToken,
@@ -44,13 +46,14 @@ impl Log {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
             wants: Wants { markers: read.markers, filter: read.filter },
+            client: read.client,
             ack: read.ack,
             deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
             stopping,
         };
         match read.place {
             Place::After(cursor) => self.read_after(cursor, &terms).await,
-            Place::Subscription { name, from, by } => self.read_subscription(&name, from, &by, &terms).await,
+            Place::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
         }
     }
 
@@ -80,10 +83,9 @@ impl Log {
         &self,
         name: &SubscriptionName,
         from: From,
-        by: &ClientName,
         terms: &Terms,
     ) -> Result<Delivery, ReadError> {
-        let subscription = self.subscription(name, from, by).await?;
+        let subscription = self.subscription(name, from, &terms.client).await?;
         let _reading = subscription.reading(self.clock.wall_ms())?;
         let mut changes = self.next.subscribe();
         loop {
@@ -140,10 +142,21 @@ impl Log {
             Some(batches) => batches,
             None => {
                 let most = usize::try_from(wanted.end - wanted.start).unwrap_or(usize::MAX);
+                let _turn = match terms.wants.filter.is_all() {
+                    true => None,
+                    false => Some(Box::pin(self.shared.judge.fetching(&terms.client)).await),
+                };
                 self.store.read(&self.key, Sequence(wanted.start - 1), most).await?
             }
         };
-        let found = Found::in_batches(&batches, wanted, &terms.wants, limit);
+        let judges = !terms.wants.filter.is_all();
+        let mut judging = judges.then(|| self.shared.judge.hold(self.number, &terms.wants.filter, &terms.client));
+        let found = Found::in_batches(&batches, wanted, &terms.wants, limit, judging.as_mut()).await;
+        if judges {
+            // Where all is known already nothing else lets others go.
+            tokio::task::yield_now().await;
+        }
+        drop(judging);
         if found.end > wanted.start {
             return Ok(Some(found));
         }
@@ -205,7 +218,14 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn in_batches(batches: &[Arc<Batch>], wanted: &Range<u64>, wants: &Wants, limit: usize) -> Self {
+    /// Looks at batches, in order; `judging` says what the filter admits, if there is one.
+    async fn in_batches(
+        batches: &[Arc<Batch>],
+        wanted: &Range<u64>,
+        wants: &Wants,
+        limit: usize,
+        mut judging: Option<&mut Judging<'_>>,
+    ) -> Self {
         let mut found = Self { runs: Vec::new(), events: 0, end: wanted.start };
         let mut left = limit;
         for batch in batches {
@@ -220,15 +240,17 @@ impl Found {
             }
             // Both fit: a batch has less than 2^32 entries.
             let entries = (start - first) as usize..(end - first) as usize;
-            match &batch.content {
-                Content::Events(_) if wants.filter.is_all() => {
+            match (&batch.content, &mut judging) {
+                (Content::Events(_), None) => {
                     left = left.saturating_sub(entries.len());
                     found.events += end - start;
                     found.runs.push(Run { batch: Arc::clone(batch), entries });
                     found.end = end;
                 }
-                Content::Events(events) => {
-                    let looked_at = found.push_admitted(batch, events, entries, (&wants.filter, &mut left));
+                (Content::Events(events), Some(judging)) => {
+                    // In a box: the usual case has no filter, and should not hold room for one.
+                    let looking = Box::pin(found.push_admitted(batch, events, entries, (judging, &mut left)));
+                    let looked_at = looking.await;
                     found.end = first + looked_at as u64;
                 }
                 _ if wants.markers => {
@@ -247,25 +269,31 @@ impl Found {
 
     /// Adds those of a batch's entries that a filter admits, neighbours as one run, until none is `left` to add. Returns
     /// the entry after the last one looked at.
-    fn push_admitted(
+    async fn push_admitted(
         &mut self,
         batch: &Arc<Batch>,
         events: &EventText,
         entries: Range<usize>,
-        (filter, left): (&Filter, &mut usize),
+        (judging, left): (&mut Judging<'_>, &mut usize),
     ) -> usize {
         let mut run = entries.start..entries.start;
+        let runs = &mut self.runs;
         let mut push = |run: &mut Range<usize>, next: usize| {
             let ended = std::mem::replace(run, next..next);
             if !ended.is_empty() {
-                self.runs.push(Run { batch: Arc::clone(batch), entries: ended });
+                runs.push(Run { batch: Arc::clone(batch), entries: ended });
             }
         };
         let mut looked_at = entries.start;
+        let (mut chunk, mut admitted) = (usize::MAX, 0);
         while looked_at < entries.end && *left > 0 {
             let index = looked_at;
             looked_at += 1;
-            if filter.admits(&events.slice(index..looked_at)) {
+            if chunk != index / CHUNK {
+                chunk = index / CHUNK;
+                admitted = judging.chunk(batch.first, events, chunk).await;
+            }
+            if (admitted >> (index % CHUNK)) & 1 == 1 {
                 run.end = looked_at;
                 *left -= 1;
                 self.events += 1;

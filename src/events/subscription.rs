@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 use self::recalled::{Owner, Recalled};
 use self::standing::Meters;
 use self::state::State;
+use super::judge::Judge;
 use super::lag::Seen;
 use super::leases::Timer;
 use super::saver::Saver;
@@ -76,7 +77,7 @@ pub(super) struct Subscription {
     pub(super) meters: Meters,
 }
 
-/// What all subscriptions share.
+/// What all logs and subscriptions share.
 pub(super) struct Shared {
     pub(super) saver: Saver,
     pub(super) timer: Timer,
@@ -84,6 +85,8 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// Makes keys of users and channels; random, so that nobody can make users who wait for each other.
     pub(super) keys: RandomState,
+    /// Holds filters against events.
+    pub(super) judge: Judge,
 }
 
 /// What is in the store.

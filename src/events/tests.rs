@@ -2,6 +2,7 @@
 
 mod embedded;
 mod faults;
+mod filtering;
 mod leasing;
 pub(super) mod memory_store;
 mod ordering;
@@ -264,6 +265,7 @@ impl Rig {
         loop {
             let read = Read {
                 place: Place::After(after),
+                client: ClientName::parse("all").unwrap(),
                 limit: 1000,
                 wait: Duration::ZERO,
                 markers: true,
@@ -314,7 +316,8 @@ pub(super) fn by(name: &str, limit: usize) -> Read {
     let by = ClientName::parse(&format!("reader-of-{name}")).unwrap();
     let name = SubscriptionName::parse(name).unwrap();
     Read {
-        place: Place::Subscription { name, from: From::Earliest, by },
+        place: Place::Subscription { name, from: From::Earliest },
+        client: by,
         limit,
         wait: Duration::ZERO,
         markers: false,
@@ -328,6 +331,6 @@ pub(super) fn wait(seconds: u64, read: Read) -> Read {
 }
 
 pub(super) fn from(from: From, read: Read) -> Read {
-    let Place::Subscription { name, by, .. } = read.place else { panic!("not a subscription") };
-    Read { place: Place::Subscription { name, from, by }, ..read }
+    let Place::Subscription { name, .. } = read.place else { panic!("not a subscription") };
+    Read { place: Place::Subscription { name, from }, ..read }
 }

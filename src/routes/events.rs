@@ -64,12 +64,11 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         Start::After(begin) => Some(marks(&asked, streams, begin).await?),
     };
     let place = |stream: Stream| match (query.start, begun) {
-        (Start::Stored(begin), _) => {
-            Place::Subscription { name: name.clone(), from: begin.of(stream), by: asked.payer.client.clone() }
-        }
+        (Start::Stored(begin), _) => Place::Subscription { name: name.clone(), from: begin.of(stream) },
         (Start::After(_), begun) => Place::After(begun.unwrap_or_default().of(stream)),
     };
     let proof = asked.proof();
+    let client = asked.payer.client.clone();
     let wait = query.wait.unwrap_or_default();
     let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
         lease: explicit.lease.unwrap_or(LEASE),
@@ -78,10 +77,11 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
     match (form, streams) {
         (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
             let (place, limit, filter) = (place(stream), query.limit, query.filter);
-            leased::open(asked, proof, stream, Read { place, limit, wait, markers: true, filter, ack }).await
+            let read = Read { place, client, limit, wait, markers: true, filter, ack };
+            leased::open(asked, proof, stream, read).await
         }
         (Form::Stream, _) => {
-            let feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
+            let feed = Feed::new((&asked.app.id, streams), client, query.limit, query.filter, place);
             let mut served = sse::open(asked, proof, feed, is_stored.then_some((name, query.last_event_id))).await?;
             // A reader that is cut before the first event goes on from here.
             if let Some(marks) = begun {
@@ -91,7 +91,8 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
             let markers = form == Form::Native;
-            let read = Read { place: place(stream), limit: query.limit, wait, markers, filter: query.filter, ack };
+            let read =
+                Read { place: place(stream), client, limit: query.limit, wait, markers, filter: query.filter, ack };
             let delivery = wait_for(&asked, &proof, stream, read).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, asked.trail.id()),
@@ -100,7 +101,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
         }
         (Form::Vendor | Form::Native, Streams::All) => {
-            let mut feed = Feed::new(&asked.app.id, streams, query.limit, query.filter, place);
+            let mut feed = Feed::new((&asked.app.id, streams), client, query.limit, query.filter, place);
             tokio::select! {
                 biased;
                 filled = feed.fill(asked.gateway, wait) => filled.map_err(|failed| failed.why)?,

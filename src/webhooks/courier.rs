@@ -174,6 +174,7 @@ impl<'e> Courier<'e> {
             };
             let read = Read {
                 place: place(&config.name, from),
+                client: account(&config.name),
                 limit: if most == 1 { free.min(64) } else { most },
                 wait: if lane.intake.is_behind() { Duration::ZERO } else { READ_WAIT },
                 markers: true,
@@ -420,8 +421,12 @@ impl<'e> Courier<'e> {
 
 /// Of its own subscription, which no caller can name.
 fn place(name: &WebhookName, from: From) -> Place {
-    let by = ClientName::parse("webhooks").expect("it keeps to the rule of names");
-    Place::Subscription { name: SubscriptionName::from(name), from, by }
+    Place::Subscription { name: SubscriptionName::from(name), from }
+}
+
+/// Each endpoint reads on its own account.
+fn account(name: &WebhookName) -> ClientName {
+    ClientName::parse(&format!("webhook.{name}")).expect("a webhook's name is short, and of characters of a client's")
 }
 
 /// How long one read waits; then it is asked again.

@@ -57,9 +57,10 @@ impl Rig {
     async fn next(&self, subscription: &str) -> (Vec<String>, Vec<String>) {
         let name = SubscriptionName::parse(subscription).unwrap();
         let by = ClientName::parse("somebody").unwrap();
-        let place = Place::Subscription { name, from: From::Earliest, by };
+        let place = Place::Subscription { name, from: From::Earliest };
         let read = Read {
             place,
+            client: by,
             limit: 1000,
             wait: Duration::from_secs(10),
             markers: true,

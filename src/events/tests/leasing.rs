@@ -488,11 +488,8 @@ async fn an_idle_subscription_is_removed_with_all_that_is_its_own_and_a_read_one
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
     let of_one = |subscription: &str| Read {
-        place: Place::Subscription {
-            name: SubscriptionName::parse(subscription).unwrap(),
-            from: From::Earliest,
-            by: ClientName::parse("one").unwrap(),
-        },
+        place: Place::Subscription { name: SubscriptionName::parse(subscription).unwrap(), from: From::Earliest },
+        client: ClientName::parse("one").unwrap(),
         ..leased(2)
     };
     rig.lease(of_one("a")).await.unwrap();

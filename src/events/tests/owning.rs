@@ -8,12 +8,8 @@ use crate::store::NoteKind;
 /// A read of a subscription as a gateway asked for it that knew clients' own ones by their names alone.
 fn as_of_old(subscription: &str, client: &str, limit: usize) -> Read {
     let name = SubscriptionName::parse_stored(subscription).unwrap();
-    let by = ClientName::parse(client).unwrap();
-    Read { place: Place::Subscription { name, from: From::Earliest, by }, ..by_nobody(limit) }
-}
-
-fn by_nobody(limit: usize) -> Read {
-    by("x", limit)
+    let client = ClientName::parse(client).unwrap();
+    Read { place: Place::Subscription { name, from: From::Earliest }, client, ..by("x", limit) }
 }
 
 fn explicit(read: Read) -> Read {

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::events::Place;
 use crate::events::log::MOST_SUBSCRIPTIONS;
 use crate::names::ClientName;
 
@@ -72,8 +71,7 @@ async fn no_client_can_make_all_the_subscriptions_there_may_be() {
     let rig = Rig::over(MemoryStore::default(), config).await;
     let of_one = |n: usize| {
         let mut read = by(&n.to_string(), 1);
-        let Place::Subscription { by, .. } = &mut read.place else { panic!("not a subscription") };
-        *by = ClientName::parse("one").unwrap();
+        read.client = ClientName::parse("one").unwrap();
         read
     };
     for n in 0..MOST_SUBSCRIPTIONS / 10 * 9 {

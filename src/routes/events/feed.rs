@@ -15,13 +15,15 @@ use std::time::Duration;
 use super::sitting::Open;
 use crate::events::{Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
 use crate::gateway::Gateway;
-use crate::names::{AppId, Stream, Streams};
+use crate::names::{AppId, ClientName, Stream, Streams};
 use crate::store::Content;
 
 /// What is read, from where.
 pub(super) struct Feed {
     app: AppId,
     streams: Streams,
+    /// Who reads.
+    client: ClientName,
     limit: usize,
     filter: Arc<Filter>,
     sides: Vec<Side>,
@@ -69,8 +71,8 @@ pub(super) struct Failed {
 impl Feed {
     /// Reads these places.
     pub(super) fn new(
-        app: &AppId,
-        streams: Streams,
+        (app, streams): (&AppId, Streams),
+        client: ClientName,
         limit: usize,
         filter: Arc<Filter>,
         places: impl Fn(Stream) -> Place,
@@ -84,7 +86,7 @@ impl Feed {
             Side { stream, place, runs: VecDeque::new(), receipt: None, next: None, lag: 0, lost: 0, is_dry: false }
         };
         let sides = streams.each().iter().map(side).collect();
-        Self { app: app.clone(), streams, limit, filter, sides, marks, sitting: None }
+        Self { app: app.clone(), streams, client, limit, filter, sides, marks, sitting: None }
     }
 
     /// Lets this hold the receipts.
@@ -114,7 +116,7 @@ impl Feed {
     pub(super) async fn fill(&mut self, gateway: &Gateway, wait: Duration) -> Result<(), Failed> {
         match &mut *self.sides {
             [side] if side.runs.is_empty() => {
-                let read = side.read(self.limit, &self.filter, wait);
+                let read = side.read(&self.client, self.limit, &self.filter, wait);
                 let delivery = side.deliver(gateway.events.read(&self.app, side.stream, read).await)?;
                 side.take(delivery, &mut self.marks, self.sitting.as_ref());
                 Ok(())
@@ -131,7 +133,7 @@ impl Feed {
             let (mut is_something, mut is_any) = (false, false);
             for side in &mut self.sides {
                 if side.runs.is_empty() {
-                    let read = side.read(self.limit, &self.filter, Duration::ZERO);
+                    let read = side.read(&self.client, self.limit, &self.filter, Duration::ZERO);
                     match side.deliver(gateway.events.read(&self.app, side.stream, read).await) {
                         Ok(delivery) => side.take(delivery, &mut self.marks, self.sitting.as_ref()),
                         // An app need not have both.
@@ -152,9 +154,10 @@ impl Feed {
             if is_something || left.is_zero() || gateway.stopping.is_cancelled() {
                 return Ok(());
             }
-            let (events, app, limit, filter) = (&gateway.events, &self.app, self.limit, &self.filter);
+            let (events, app, client) = (&gateway.events, &self.app, &self.client);
+            let (limit, filter) = (self.limit, &self.filter);
             let [one, other] = &mut *self.sides else { return Ok(()) };
-            let reads = (one.read(limit, filter, left), other.read(limit, filter, left));
+            let reads = (one.read(client, limit, filter, left), other.read(client, limit, filter, left));
             tokio::select! {
                 read = or_never(events, app, one.stream, reads.0) => {
                     let delivery = one.deliver(read)?;
@@ -236,8 +239,9 @@ impl Feed {
 }
 
 impl Side {
-    fn read(&self, limit: usize, filter: &Arc<Filter>, wait: Duration) -> Read {
-        Read { place: self.place.clone(), limit, wait, markers: true, filter: Arc::clone(filter), ack: Ack::OnHandover }
+    fn read(&self, client: &ClientName, limit: usize, filter: &Arc<Filter>, wait: Duration) -> Read {
+        let (place, client, filter) = (self.place.clone(), client.clone(), Arc::clone(filter));
+        Read { place, client, limit, wait, markers: true, filter, ack: Ack::OnHandover }
     }
 
     fn deliver(&self, read: Result<Delivery, ReadError>) -> Result<Delivery, Failed> {

@@ -103,13 +103,17 @@ async fn an_order_window_merges_regions_by_time() {
     config.apps[0].events.order_window = Duration::from_secs(60);
     let rig = Rig::start_with(config.clone(), folder.path()).await;
     until_kept(&rig, 67 + 133 + 17).await;
-    let place = Place::Subscription {
-        name: SubscriptionName::parse("early").unwrap(),
-        from: From::Earliest,
-        by: ClientName::parse("early").unwrap(),
+    let place = Place::Subscription { name: SubscriptionName::parse("early").unwrap(), from: From::Earliest };
+    let client = ClientName::parse("early").unwrap();
+    let read = Read {
+        place,
+        client,
+        limit: 1000,
+        wait: Duration::ZERO,
+        markers: true,
+        filter: Arc::default(),
+        ack: Ack::OnHandover,
     };
-    let read =
-        Read { place, limit: 1000, wait: Duration::ZERO, markers: true, filter: Arc::default(), ack: Ack::OnHandover };
     let early = rig.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
     assert!(early.runs.is_empty(), "nobody sees what has no place yet");
     drop(early);
