@@ -47,6 +47,7 @@ use crate::body::{Body, Inbound};
 use crate::conn::Conn;
 use crate::conn::places::{NoPlace, Occupied};
 use crate::events::Cursor;
+use crate::heap;
 use crate::reload;
 use crate::route::{path, query};
 
@@ -184,6 +185,7 @@ fn metrics(parts: &Parts) -> String {
     parts.egress.refresh_metrics();
     parts.events.observe();
     parts.jwks.observe();
+    parts.metrics.heap_live.set(i64::try_from(heap::live()).unwrap_or(i64::MAX));
     parts.metrics.text()
 }
 

@@ -32,7 +32,7 @@ use crate::proof::Proofs;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
-use crate::task::{Kind, Tasks, detached, off_the_workers};
+use crate::task::{Kind, Tasks, Threads, detached, off_the_workers};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
 
@@ -40,6 +40,8 @@ use crate::webhooks::{self, Webhooks};
 const LAST_GRACE: Duration = Duration::from_secs(5);
 /// What reads of events under way get when the stop is hurried. What is not answered by then is marked in its stream.
 const HURRIED_READS: Duration = Duration::from_secs(1);
+/// One answers probes while the other is busy with a long answer.
+const OPERATORS_THREADS: usize = 2;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
 
@@ -90,6 +92,9 @@ pub enum BuildError {
         /// What the system said.
         why: std::io::Error,
     },
+    /// The operator's port cannot have threads of its own.
+    #[error("cannot start the threads of the operator's port: {0}")]
+    Threads(std::io::Error),
     /// The store cannot be opened.
     #[error("store.path: {0}")]
     Store(#[from] store::Error),
@@ -113,6 +118,7 @@ pub struct App {
     listeners: Vec<Listener>,
     admin: Listener,
     tasks: Groups,
+    operators: Threads,
 }
 
 /// Tasks by when they stop.
@@ -130,7 +136,7 @@ struct Groups {
     exchanges: Tasks,
     /// The store's writer.
     store: Tasks,
-    /// The operator's port.
+    /// The operator's port, on threads of its own: probes are answered while all others are busy.
     admin: Tasks,
 }
 
@@ -140,7 +146,8 @@ impl App {
     /// # Errors
     /// When an address is taken, the store cannot be opened, or the trust anchors cannot be read.
     pub async fn build(config: Config, clock: Clock) -> Result<Self, BuildError> {
-        let tasks = Groups::default();
+        let operators = Threads::start("operators", OPERATORS_THREADS).map_err(BuildError::Threads)?;
+        let tasks = Groups { admin: operators.group(), ..Groups::default() };
         let metrics = Metrics::new();
         let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
         let proofs = Proofs::new(clock.clone());
@@ -150,7 +157,10 @@ impl App {
         for listen in &config.server.listen {
             listeners.push(bind(listen, UnixFile::of(&config.server)).await?.speaking(tls.clone()));
         }
-        let admin = bind(&config.admin.listen, UnixFile::default()).await?;
+        let listen = config.admin.listen.clone();
+        // On its own threads: whoever binds a socket is woken for it.
+        let bound = operators.run(async move { bind(&listen, UnixFile::default()).await }).await;
+        let admin = bound.unwrap_or_else(|_| Err(BuildError::Threads(std::io::Error::other("binding panicked"))))?;
 
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
@@ -194,7 +204,7 @@ impl App {
             store,
             draining: CancellationToken::new(),
         };
-        Ok(Self { parts: Arc::new(parts), listeners, admin, tasks })
+        Ok(Self { parts: Arc::new(parts), listeners, admin, tasks, operators })
     }
 
     /// What it is made of.
@@ -221,7 +231,7 @@ impl App {
     /// When the store cannot open the logs of the configured apps, or a vital task died.
     pub async fn run(self, stop: impl Into<Stop>, watch: Option<Watch>) -> Result<(), RunError> {
         let stop = stop.into();
-        let Self { parts, listeners, admin, tasks } = self;
+        let Self { parts, listeners, admin, tasks, operators: _operators } = self;
         let config = parts.config.load_full();
         parts.history.apply(&config.apps, config.upstream.vendor);
         let pushed = match parts.webhooks.prepare(&config.apps) {

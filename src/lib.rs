@@ -24,7 +24,7 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`heap`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
@@ -55,6 +55,7 @@ pub mod files;
 pub mod flow;
 pub mod gateway;
 pub mod headers;
+pub mod heap;
 pub mod history;
 pub mod identity;
 pub mod jwks;

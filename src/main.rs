@@ -5,12 +5,17 @@
 use std::process::ExitCode;
 
 use rtm_gateway::cli::Cli;
+use rtm_gateway::heap;
+use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all that is freed: also what libraries copied of a secret (read and write buffers, texts that grew).
+/// Wipes all that is freed: also what libraries copied of a secret (read and write buffers, texts that grew). Below it is
+/// an allocator that gives memory back to the system.
 #[global_allocator]
-static WIPING: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+static WIPING: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
 fn main() -> ExitCode {
+    // A system that gives no thread for it has memory given back later, by those who allocate.
+    let _ = heap::give_back();
     Cli::main()
 }

@@ -132,6 +132,7 @@ pub struct Inner {
     pub requests_shed: Family<ShedLabels, Counter>,
     pub client_limit_rejections: Family<CeilingLabels, Counter>,
     pub would_refuse: Family<WouldRefuseLabels, Counter>,
+    pub heap_live: Gauge,
     pub log_lines_dropped: Counter,
     pub reloads: Family<OutcomeLabels, Counter>,
     pub jwks_fetches: Family<OutcomeLabels, Counter>,
@@ -317,6 +318,7 @@ impl Metrics {
                 "would_refuse",
                 "Requests that would be refused if their client were not in report mode",
             ),
+            heap_live: add(&mut r, "heap_live_bytes", "Bytes of the heap that are in use"),
             log_lines_dropped: add(
                 &mut r,
                 "log_lines_dropped",

@@ -2,14 +2,17 @@
 //!
 //! Invariants: this is the only file that calls `tokio::spawn` (a clippy rule keeps it so). A task that panics is
 //! logged under its kind's name; if its kind is vital, the whole gateway is asked to stop, because going on without it
-//! would break a promise. [`Tasks::finish`] returns only when every task is gone.
+//! would break a promise. [`Tasks::finish`] returns only when every task is gone. A group's tasks run on the threads that
+//! it was made for, whoever starts them.
 
 use std::future::Future;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,19 +71,32 @@ impl Kind {
 }
 
 /// A group of tasks that stop together. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tasks {
     tracker: TaskTracker,
+    /// Where they run. `None`: made outside of any runtime; where they are started.
+    on: Option<Handle>,
     stop: CancellationToken,
     force: CancellationToken,
     failed: CancellationToken,
 }
 
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Tasks {
-    /// A group of its own.
+    /// A group of its own, on the threads of whoever makes it.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::on(Handle::try_current().ok())
+    }
+
+    fn on(on: Option<Handle>) -> Self {
+        let (stop, force, failed) = Default::default();
+        Self { tracker: TaskTracker::new(), on, stop, force, failed }
     }
 
     /// Starts a task. It should watch [`Tasks::stopping`], and end soon after; it is dropped when the group is forced.
@@ -99,8 +115,12 @@ impl Tasks {
                 }
             }
         };
+        let task = self.tracker.track_future(task);
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        tokio::spawn(self.tracker.track_future(task));
+        match &self.on {
+            Some(threads) => threads.spawn(task),
+            None => tokio::spawn(task),
+        };
     }
 
     /// Runs blocking work (disk) off the async threads when its lane has room, and waits for it. It cannot be cancelled
@@ -207,6 +227,45 @@ pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Resu
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
 }
 
+/// Threads of their own, for what must be answered while all others are busy.
+#[derive(Debug)]
+pub struct Threads(Option<Runtime>);
+
+impl Threads {
+    /// So many, of that name.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn start(name: &'static str, count: usize) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(count).thread_name(name).enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// A group that runs on them.
+    #[must_use]
+    pub fn group(&self) -> Tasks {
+        Tasks::on(self.0.as_ref().map(|runtime| runtime.handle().clone()))
+    }
+
+    /// Does this on them, and waits for it.
+    ///
+    /// # Errors
+    /// When the work panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, Panicked> {
+        let Some(runtime) = &self.0 else { return Err(Panicked) };
+        runtime.spawn(work).await.map_err(|_| Panicked)
+    }
+}
+
+impl Drop for Threads {
+    /// Nothing is waited for: the groups on them have been.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Blocking work that panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("blocking work panicked")]
@@ -251,6 +310,25 @@ mod tests {
             work.await.unwrap();
         }
         assert_eq!(hung.load(std::sync::atomic::Ordering::SeqCst), 700);
+    }
+
+    #[tokio::test]
+    async fn what_runs_on_threads_of_its_own_goes_on_while_all_others_are_busy() {
+        let threads = Threads::start("apart", 1).unwrap();
+        let (ours, theirs) = (Tasks::new(), threads.group());
+        let (say, heard) = std::sync::mpsc::channel();
+        let here = std::thread::current().id();
+        // Also when it is started from elsewhere.
+        let (again, before) = (theirs.clone(), say.clone());
+        theirs.spawn(Kind::Accept, async move { before.send(std::thread::current().id()).unwrap() });
+        // This test's only thread waits here, and polls nothing.
+        assert_ne!(heard.recv().unwrap(), here);
+        ours.spawn(Kind::Accept, async move {
+            again.spawn(Kind::Accept, async move { say.send(std::thread::current().id()).unwrap() });
+        });
+        assert_eq!(ours.finish(Duration::from_secs(60)).await, 0);
+        assert_ne!(heard.recv().unwrap(), here);
+        assert_eq!(theirs.finish(Duration::from_secs(60)).await, 0);
     }
 
     #[tokio::test]

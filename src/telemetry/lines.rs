@@ -22,6 +22,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::config::LogFormat;
+use crate::task;
 
 /// Bytes of lines that wait or are being written.
 const MOST: usize = 4 << 20;
@@ -69,9 +70,7 @@ impl Lines {
         let lines = Self::default();
         let shared = lines.0.clone();
         // Of no runtime: it lives as long as the process, and may hang for as long.
-        std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || Thread { shared, out, format, untold: 0, is_torn: false }.run())?;
+        task::thread("log", move || Thread { shared, out, format, untold: 0, is_torn: false }.run())?;
         Ok(lines)
     }
 

@@ -20,6 +20,7 @@ mod full_disk;
 mod gateway;
 mod kill;
 mod log;
+mod memory;
 #[path = "../it/webhooks/receiver.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod receiver;
