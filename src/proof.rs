@@ -19,6 +19,7 @@ mod basis;
 mod register;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -305,6 +306,12 @@ impl PartialEq for Proof {
 }
 
 impl Eq for Proof {}
+
+impl Hash for Proof {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 impl Drop for Inner {
     fn drop(&mut self) {

@@ -3,17 +3,22 @@
 //!
 //! Invariants:
 //! - Each distinct proof is judged once a change, off the runtime's workers. What is only looked up (keys, tokens, users, a
-//!   certificate's number in a revocation list) is judged first; the paths of certificates to new authorities after it,
-//!   several at a time. So a judgement that takes long delays those alone that need as long.
+//!   certificate's number in a revocation list) is judged at once; the paths of certificates to new authorities beside it,
+//!   several at a time, and no round waits for them. So a judgement that takes long delays those alone that need as long.
 //! - What cannot be judged now (the token issuer's new keys are not known yet) hands over nothing meanwhile, and ends when
 //!   it has taken too long. What cannot be judged at all, because judging it failed, has ended.
 //! - Jobs nobody wants any more are told at once.
 
-use std::collections::VecDeque;
+#![expect(clippy::mutable_key_type, reason = "a proof is hashed by its place in memory, which does not change")]
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::{Gateway, Live};
@@ -37,6 +42,11 @@ struct Memory {
     had_keys: Option<bool>,
     /// Since when there is any that could not be decided.
     undecided: Option<Instant>,
+    /// Those that a path must be looked for, and those for which one is being looked for: no round waits for them.
+    slow: VecDeque<Proof>,
+    under_way: FuturesUnordered<BoxFuture<'static, (Proof, u64)>>,
+    /// All of these, so that none is judged twice.
+    set_aside: HashSet<Proof>,
 }
 
 /// What one round found.
@@ -50,27 +60,62 @@ impl Gateway {
     /// Judges until the tasks stop.
     pub async fn judge(self: Arc<Self>, tasks: Tasks) {
         let stopping = tasks.stopping();
-        let mut memory = Memory::default();
-        let mut is_timed = false;
+        let (mut memory, lane) = (Memory::default(), Lane::new(PATHS));
+        // When to look by the clock, if time can end anything. Not put off by what else there is to do.
+        let mut look_at = None;
         loop {
             let look = async {
-                if is_timed {
-                    tokio::time::sleep(LOOK).await;
-                } else {
-                    std::future::pending().await
+                match look_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = self.proofs.work() => {}
-                () = look => {}
+                Some(judged) = memory.under_way.next() => self.set_back(judged, &mut memory),
+                () = self.proofs.work() => look_at = self.round(&tasks, &mut memory).await,
+                () = look => look_at = self.round(&tasks, &mut memory).await,
             }
-            is_timed = self.round(&tasks, &mut memory).await;
+            self.begin_slow(&tasks, &lane, &mut memory);
         }
     }
 
-    /// One round. Says whether time alone may end something.
-    async fn round(&self, tasks: &Tasks, memory: &mut Memory) -> bool {
+    /// Begins to look for as many paths as may be looked for at a time, by what is in force now.
+    fn begin_slow(&self, tasks: &Tasks, lane: &Lane, memory: &mut Memory) {
+        while memory.under_way.len() < PATHS
+            && let Some(proof) = memory.slow.pop_front()
+        {
+            let (generation, live) = (self.proofs.generation(), self.live());
+            let (tasks, lane, now) = (tasks.clone(), lane.clone(), self.clock.wall_ms());
+            let judging = async move {
+                let judged = proof.clone();
+                // One that panics is seen when it is set back.
+                let _ = tasks.blocking(&lane, move || Found::default().judge(&live, &judged, (generation, now))).await;
+                (proof, generation)
+            };
+            memory.under_way.push(Box::pin(judging));
+        }
+    }
+
+    /// One that took long is judged.
+    fn set_back(&self, (proof, generation): (Proof, u64), memory: &mut Memory) {
+        if proof.is_due(generation, UnixMillis(0)) {
+            tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
+            proof.judge(generation, Verdict::Ended(Ended::Withdrawn));
+        }
+        if proof.is_withdrawn() {
+            tracing::info!(proof = ?proof.basis(), "what a caller had proved holds no more; what rests on it ends");
+            self.history.review();
+        }
+        if proof.is_due(self.proofs.generation(), self.clock.wall_ms()) {
+            memory.slow.push_back(proof);
+        } else {
+            memory.set_aside.remove(&proof);
+        }
+    }
+
+    /// One round. Says when the next must come, if time alone may end something.
+    async fn round(&self, tasks: &Tasks, memory: &mut Memory) -> Option<Instant> {
         let generation = self.proofs.generation();
         let live = self.live();
         let had_keys = std::mem::replace(&mut memory.had_keys, live.identity.has_keys());
@@ -83,62 +128,51 @@ impl Gateway {
         for proof in &all {
             found.note_expired(proof.expire(now));
         }
-        let due: Vec<_> = all.iter().filter(|proof| proof.is_due(generation, now)).cloned().collect();
+        let is_due = |proof: &&Proof| proof.is_due(generation, now) && !memory.set_aside.contains(*proof);
+        let due: Vec<_> = all.iter().filter(is_due).cloned().collect();
         if !due.is_empty() {
-            self.judge_all(tasks, &live, due, (generation, now), &found).await;
+            let slow = self.judge_quick(tasks, &live, due, (generation, now), &found).await;
+            memory.set_aside.extend(slow.iter().cloned());
+            memory.slow.extend(slow);
         }
         self.give_up_undecided(memory, &all, generation);
         let (withdrawn, expired) = (found.withdrawn.load(Ordering::Relaxed), found.expired.load(Ordering::Relaxed));
         if withdrawn > 0 || expired > 0 {
             tracing::info!(withdrawn, expired, "what callers had proved holds no more; what rests on it ends");
         }
-        all.iter().any(Proof::is_timed)
+        all.iter().any(Proof::is_timed).then(|| self.clock.now() + LOOK)
     }
 
-    async fn judge_all(
+    /// Judges what is only looked up. Those that a path must be looked for.
+    async fn judge_quick(
         &self,
         tasks: &Tasks,
         live: &Arc<Live>,
         due: Vec<Proof>,
         (generation, now): (u64, UnixMillis),
         found: &Arc<Found>,
-    ) {
-        let (of_quick, live_of_quick) = (Arc::clone(found), Arc::clone(live));
+    ) -> HashSet<Proof> {
+        let (of_quick, live) = (Arc::clone(found), Arc::clone(live));
         let all = due.clone();
-        let lane = Lane::new(PATHS);
-        let slow = tasks.blocking(&lane, move || {
-            let mut slow = VecDeque::new();
+        let lane = Lane::new(1);
+        let judging = tasks.blocking(&lane, move || {
+            let mut slow = HashSet::new();
             for proof in due {
-                if live_of_quick.identity.is_quick(&proof.basis().evidence, now) {
-                    of_quick.judge(&live_of_quick, &proof, (generation, now));
+                if live.identity.is_quick(&proof.basis().evidence, now) {
+                    of_quick.judge(&live, &proof, (generation, now));
                 } else {
-                    slow.push_back(proof);
+                    slow.insert(proof);
                 }
             }
             slow
         });
-        let slow = slow.await.unwrap_or_default();
-        self.history.review();
-        let slow = Arc::new(Mutex::new(slow));
-        let judges = (0..PATHS).map(|_| {
-            let (slow, found, live) = (Arc::clone(&slow), Arc::clone(found), Arc::clone(live));
-            let lane = &lane;
-            let next = move || slow.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            async move {
-                while let Some(proof) = next() {
-                    let (found, live) = (Arc::clone(&found), Arc::clone(&live));
-                    // One that panics is seen below.
-                    let _ = tasks.blocking(lane, move || found.judge(&live, &proof, (generation, now))).await;
-                    self.history.review();
-                }
-            }
-        });
-        futures_util::future::join_all(judges).await;
-        for proof in all.iter().filter(|proof| proof.is_due(generation, now)) {
+        let slow = judging.await.unwrap_or_default();
+        for proof in all.iter().filter(|proof| !slow.contains(*proof) && proof.is_due(generation, now)) {
             tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
             found.tell(proof, generation, Verdict::Ended(Ended::Withdrawn));
         }
         self.history.review();
+        slow
     }
 
     fn give_up_undecided(&self, memory: &mut Memory, all: &[Proof], generation: u64) {
