@@ -12,8 +12,11 @@
 //!   line, it leaves; given a seat it never took, the seat goes to the next. No seat and no wakeup is lost between.
 //! - A bucket that was retired gives no seat: who waited is sent away, who comes is too, and what becomes of the seats it
 //!   gave before is passed on to its heirs, which count them. Locks are taken from the elder to its heirs, never back.
+//! - Of those that descend from a bucket each hears once of a seat of its, on however many ways it descends: they may
+//!   part and come together again while a request is under way. Nobody is retired meanwhile ([`LINEAGE`]).
 //! - Wakers are called after the lock was left, because they are foreign code.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -21,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::fair_queue::{FairQueue, Place};
-use super::ledger::{Estate, GRAIN, Ledger, Settled, Whose, later};
+use super::ledger::{Estate, GRAIN, Ledger, Origin, Settled, Whose, later};
 use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
 use crate::clock::Clock;
@@ -30,6 +33,9 @@ use crate::order::Payer;
 
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
 const LONGEST_LINE: usize = 10_000;
+
+/// Held while buckets are retired, and while those that descend from one are told of a seat. Taken before any bucket's.
+static LINEAGE: Mutex<()> = Mutex::new(());
 
 /// One limit of the vendor.
 pub struct Bucket {
@@ -95,11 +101,13 @@ impl Bucket {
 
     /// Gives no seat from now on: `heirs`, which nobody has used yet, take over what is under way.
     pub fn retire(&self, heirs: &[Arc<Self>]) {
+        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
         self.with(|state, now| state.retire(heirs, now));
     }
 
     /// Retires it if all that was ever sent is counted longer ago than a window, so that nobody has to take over.
     pub fn retire_if_idle(&self) -> bool {
+        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
         self.with(|state, now| {
             state.deal(now);
             let is_idle = state.queue.is_empty() && state.ledger.is_idle(now);
@@ -120,23 +128,31 @@ impl Bucket {
         })
     }
 
-    /// A seat is settled now.
-    pub(super) fn settle(&self, whose: Whose, settled: Settled) {
-        let heirs = self.with(|state, now| {
-            state.ledger.settle(now, whose, settled);
-            match settled {
-                Settled::Used | Settled::Abandoned(_) => {}
-                Settled::Unused => state.deal(now),
-                Settled::Refused(_) => {
-                    state.judge(now);
-                    state.deal(now);
-                }
-            }
-            state.heirs.clone()
+    /// A seat that it gave is settled now.
+    pub(super) fn settle(&self, era: u64, settled: Settled) {
+        let (origin, heirs) = self.with(|state, now| {
+            state.settle(Whose::Own(era), settled, now);
+            (state.ledger.origin(), state.heirs.clone())
         });
-        for heir in heirs.iter().flat_map(|heirs| &**heirs) {
-            heir.settle(Whose::Inherited, settled);
+        let Some(heirs) = heirs else { return };
+        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut left, mut seen) = (heirs.to_vec(), HashSet::new());
+        while let Some(heir) = left.pop() {
+            if seen.insert(Arc::as_ptr(&heir)) {
+                left.extend_from_slice(&heir.settle_inherited(origin, settled));
+            }
         }
+    }
+
+    /// A seat that an elder gave is settled now. Returns those who are to be told in its place if it was retired itself.
+    fn settle_inherited(&self, origin: Origin, settled: Settled) -> Arc<[Arc<Self>]> {
+        self.with(|state, now| {
+            if let Some(heirs) = &state.heirs {
+                return heirs.clone();
+            }
+            state.settle(Whose::Inherited(origin), settled, now);
+            Arc::default()
+        })
     }
 
     fn inherit(&self, estate: &Estate) {
@@ -247,6 +263,18 @@ impl State {
         }
     }
 
+    fn settle(&mut self, whose: Whose, settled: Settled, now: Instant) {
+        self.ledger.settle(now, whose, settled);
+        match settled {
+            Settled::Used | Settled::Abandoned(_) => {}
+            Settled::Unused => self.deal(now),
+            Settled::Refused(_) => {
+                self.judge(now);
+                self.deal(now);
+            }
+        }
+    }
+
     fn retire(&mut self, heirs: &[Arc<Bucket>], now: Instant) {
         self.ledger.advance(now);
         let estate = self.ledger.estate();
@@ -342,7 +370,7 @@ impl Drop for Turn<'_> {
             }
         });
         if let Some(era) = given {
-            self.bucket.settle(Whose::Own(era), Settled::Unused);
+            self.bucket.settle(era, Settled::Unused);
         }
     }
 }

@@ -6,9 +6,10 @@
 //! what is left, so no change of the limit has to move them.
 //!
 //! Seats in flight of a ledger that this one takes over from count as its own, and until a window after all that was
-//! settled there no seat is given.
+//! settled there no seat is given. Each is known by who gave it, and counts once, on however many ways it comes here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -31,11 +32,12 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
 #[derive(Debug)]
 pub(super) struct Ledger {
     limit: Limit,
+    origin: Origin,
     in_flight: u32,
     /// Seats in flight of ledgers that this one took over from.
-    inherited: u32,
+    inherited: BTreeMap<Origin, u32>,
     /// Seats whose exchange nobody watches any more: what was sent is counted by then, or never. Soonest first.
-    abandoned: VecDeque<Instant>,
+    abandoned: VecDeque<(Instant, Origin)>,
     /// When each cooling seat comes free, soonest first.
     cooling: VecDeque<Instant>,
     /// Everything the vendor has counted for seats that cool or have cooled, it counts by then.
@@ -45,13 +47,24 @@ pub(super) struct Ledger {
     penalty: Penalty,
 }
 
+/// Which ledger gave a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Origin(u64);
+
+impl Origin {
+    fn new() -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        Self(MADE.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Whose seat it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     /// Given by this ledger in that era.
     Own(u64),
-    /// Given by one that it took over from.
-    Inherited,
+    /// Given by that one, from which it took over.
+    Inherited(Origin),
 }
 
 /// What became of a seat.
@@ -70,8 +83,8 @@ pub(super) enum Settled {
 /// What a ledger leaves to those that take over from it.
 #[derive(Clone, Debug)]
 pub(super) struct Estate {
-    in_flight: u32,
-    abandoned: VecDeque<Instant>,
+    in_flight: BTreeMap<Origin, u32>,
+    abandoned: VecDeque<(Instant, Origin)>,
     last_used: Option<Instant>,
     opens_at: Instant,
 }
@@ -86,8 +99,9 @@ impl Ledger {
         };
         Self {
             limit,
+            origin: Origin::new(),
             in_flight: 0,
-            inherited: 0,
+            inherited: BTreeMap::new(),
             abandoned: VecDeque::new(),
             cooling: VecDeque::with_capacity(usize::try_from(seats.min(1024)).unwrap_or(0)),
             last_used: used_until,
@@ -98,8 +112,11 @@ impl Ledger {
 
     /// What it leaves when others take over. Call [`Ledger::advance`] first.
     pub(super) fn estate(&self) -> Estate {
+        let mut in_flight = self.inherited.clone();
+        in_flight.insert(self.origin, self.in_flight);
+        in_flight.retain(|_, seats| *seats > 0);
         Estate {
-            in_flight: self.watched(),
+            in_flight,
             abandoned: self.abandoned.clone(),
             last_used: self.last_used,
             opens_at: self.penalty.opens_at(),
@@ -108,14 +125,21 @@ impl Ledger {
 
     /// Takes over from another.
     pub(super) fn inherit(&mut self, estate: &Estate) {
-        self.inherited = self.inherited.saturating_add(estate.in_flight);
-        for until in &estate.abandoned {
-            self.abandon(*until);
+        // What came from the same ledger is the same here and there.
+        for (origin, seats) in &estate.in_flight {
+            let here = self.inherited.entry(*origin).or_default();
+            *here = *seats.max(here);
         }
+        self.abandoned = union(&self.abandoned, &estate.abandoned);
         // What was settled is not known by number here.
         self.last_used = self.last_used.max(estate.last_used);
         self.unknown_until = self.unknown_until.max(estate.last_used);
         self.penalty.close_until(estate.opens_at);
+    }
+
+    /// As whose its own seats are known to those that take over from it.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Whether all that was ever sent is counted, and longer ago than a window. Call [`Ledger::advance`] first.
@@ -126,14 +150,14 @@ impl Ledger {
     /// Until when what was sent may be counted, if that is later than `now`. What is under way may be until `under_way`.
     pub(super) fn counted_until(&self, now: Instant, under_way: Instant) -> Option<Instant> {
         let under_way = (self.watched() > 0).then_some(under_way);
-        let until = self.last_used.max(self.abandoned.back().copied()).max(under_way);
+        let until = self.last_used.max(self.abandoned.back().map(|(until, _)| *until)).max(under_way);
         until.filter(|until| *until > now)
     }
 
     /// Brings the books up to now: seats that have cooled, seats that grow back.
     pub(super) fn advance(&mut self, now: Instant) {
-        while let Some(used) = self.abandoned.pop_front_if(|until| *until <= now) {
-            self.cool(used);
+        while let Some(used) = self.abandoned.pop_front_if(|(until, _)| *until <= now) {
+            self.cool(used.0);
         }
         while self.cooling.front().is_some_and(|at| *at <= now) {
             self.cooling.pop_front();
@@ -152,14 +176,23 @@ impl Ledger {
 
     /// A seat is settled now.
     pub(super) fn settle(&mut self, now: Instant, whose: Whose, settled: Settled) {
-        match whose {
-            Whose::Own(_) => self.in_flight = self.in_flight.saturating_sub(1),
-            Whose::Inherited => self.inherited = self.inherited.saturating_sub(1),
-        }
+        let origin = match whose {
+            Whose::Own(_) => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.origin
+            }
+            Whose::Inherited(origin) => {
+                if let Some(seats) = self.inherited.get_mut(&origin) {
+                    *seats = seats.saturating_sub(1);
+                }
+                self.inherited.retain(|_, seats| *seats > 0);
+                origin
+            }
+        };
         match settled {
             Settled::Unused => {}
             Settled::Used => self.cool(now),
-            Settled::Abandoned(until) => self.abandon(until.max(now)),
+            Settled::Abandoned(until) => self.abandon(until.max(now), origin),
             Settled::Refused(retry_after) => {
                 self.cool(now);
                 let window = window(self.limit);
@@ -170,9 +203,9 @@ impl Ledger {
         }
     }
 
-    fn abandon(&mut self, until: Instant) {
-        let place = self.abandoned.partition_point(|at| *at <= until);
-        self.abandoned.insert(place, until);
+    fn abandon(&mut self, until: Instant, origin: Origin) {
+        let place = self.abandoned.partition_point(|other| *other <= (until, origin));
+        self.abandoned.insert(place, (until, origin));
     }
 
     /// A seat that was used at that time cools from then on.
@@ -245,7 +278,7 @@ impl Ledger {
         }
         let watched = usize::try_from(self.watched()).unwrap_or(usize::MAX);
         let abandoned = (place - self.cooling.len()).checked_sub(watched).and_then(|place| self.abandoned.get(place));
-        abandoned.map_or(answered_now, |until| later(*until, cycle(self.limit)).max(answered_now))
+        abandoned.map_or(answered_now, |(until, _)| later(*until, cycle(self.limit)).max(answered_now))
     }
 
     /// A look at the books. Call [`Ledger::advance`] first.
@@ -284,12 +317,28 @@ impl Ledger {
 
     /// Seats in flight whose end will be told.
     fn watched(&self) -> u32 {
-        self.in_flight.saturating_add(self.inherited)
+        self.inherited.values().fold(self.in_flight, |sum, seats| sum.saturating_add(*seats))
     }
 }
 
-fn count(seats: &VecDeque<Instant>) -> u32 {
+fn count<T>(seats: &VecDeque<T>) -> u32 {
     u32::try_from(seats.len()).unwrap_or(u32::MAX)
+}
+
+/// What is in either, in order: what is in both is there once. (As often as it is in the one where it is more often.)
+fn union<T: Ord + Copy>(one: &VecDeque<T>, other: &VecDeque<T>) -> VecDeque<T> {
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    std::iter::from_fn(|| {
+        let least = match (one.peek(), other.peek()) {
+            (Some(a), Some(b)) => **a.min(b),
+            (Some(only), None) | (None, Some(only)) => **only,
+            (None, None) => return None,
+        };
+        one.next_if(|next| **next == least);
+        other.next_if(|next| **next == least);
+        Some(least)
+    })
+    .collect()
 }
 
 /// `at + by`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::ledger::{Settled, Whose};
+use super::ledger::Settled;
 
 /// A seat. Dropped without a word it settles by what is known: see the methods.
 #[derive(Debug)]
@@ -59,15 +59,15 @@ impl Seat {
 
     fn settle(mut self, settled: Settled) {
         self.state = State::Settled;
-        self.bucket.settle(Whose::Own(self.era), settled);
+        self.bucket.settle(self.era, settled);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         match self.state {
-            State::Unsent => self.bucket.settle(Whose::Own(self.era), Settled::Unused),
-            State::Sending => self.bucket.settle(Whose::Own(self.era), Settled::Used),
+            State::Unsent => self.bucket.settle(self.era, Settled::Unused),
+            State::Sending => self.bucket.settle(self.era, Settled::Used),
             State::Settled => {}
         }
     }

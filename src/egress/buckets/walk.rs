@@ -329,3 +329,49 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(&one.bucket, &other.bucket))
     }
 }
+
+/// While requests are under way reloads have two endpoints share a bucket and part again, over and over.
+#[tokio::test(start_paused = true)]
+async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
+    let limit = Limit { requests: NonZeroU32::new(10).unwrap(), per: Duration::from_secs(1) };
+    let own = QuotaRule::Own(limit);
+    let alone = Quota {
+        user_events: own,
+        channel_events: own,
+        history_create: own,
+        history_get: own,
+        history_count: own,
+        messages: own,
+    };
+    let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
+    let app = AppId::parse("a").unwrap();
+    let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
+    let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
+    let mut lines = buckets.lines(&app, &alone);
+    buckets.opened();
+    let (mut sent, given) = (Vec::new(), Instant::now());
+    for _ in 0..4 {
+        let mut seat = lines[4].bucket.seat(&payer, given).await.unwrap();
+        seat.sending();
+        sent.push(seat);
+    }
+    sent.pop().unwrap().abandoned(given + LONGEST);
+    for _ in 0..12 {
+        buckets.lines(&app, &shared);
+        lines = buckets.lines(&app, &alone);
+    }
+    sent.pop().unwrap().abandoned(given + LONGEST);
+    sleep(Duration::from_secs(2)).await;
+    // Of history_get, too: it shared the bucket while they were under way.
+    for line in &lines[3..5] {
+        let look = line.bucket.snapshot();
+        assert_eq!((look.in_flight, look.free), (4, 6), "{}: {look:?}", line.name);
+    }
+    drop(sent);
+    for (passed, free) in [(0, 6), (2000, 8), (6000, 10)] {
+        sleep(Duration::from_millis(passed)).await;
+        for line in &lines[3..5] {
+            assert_eq!(line.bucket.snapshot().free, free, "{}, {passed} ms later", line.name);
+        }
+    }
+}
