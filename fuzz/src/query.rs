@@ -88,7 +88,7 @@ pub(super) fn written(query: &EventsQuery, streams: Streams) -> String {
     // A name that no query string here is likely to hold stands for the default.
     let payer = Payer { client: ClientName::parse("none-1f0e").expect("a name"), weight: 1 };
     let subscription = query.subscription(&payer);
-    if subscription.as_str() != payer.client.as_str() {
+    if subscription.client().as_ref() != Some(&payer.client) {
         pairs.append_pair("subscription", subscription.as_str());
     }
     pairs.append_pair("limit", &query.limit.to_string());
