@@ -38,6 +38,7 @@ mod redact;
 mod request_id;
 mod retry;
 mod skew;
+mod switched_off;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -48,7 +49,7 @@ use bytes::Bytes;
 use hyper::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::{Config, Limit};
 use crate::credentials::{self, CredentialState};
 use crate::metrics::Metrics;
@@ -371,6 +372,12 @@ impl Egress {
         let mut all: Vec<_> = table.desks.iter().map(|(app, desk)| desk.credential.state(app)).collect();
         all.sort_by(|a, b| a.app.cmp(&b.app));
         all
+    }
+
+    /// The endpoints of an app that the vendor answers with 403, and since when: the App ID or the feature is switched off.
+    #[must_use]
+    pub fn switched_off(&self, app: &AppId) -> Vec<(&'static str, UnixMillis)> {
+        self.0.table.load().desks.get(app).map(|desk| desk.switched_off.list()).unwrap_or_default()
     }
 
     /// How each region's host is, in the order of names.

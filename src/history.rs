@@ -135,9 +135,12 @@ pub enum Error {
     /// No such handle, or not this client's, or expired. 410 with `code: "resource not exist"`.
     #[error("no such handle")]
     NoSuchHandle,
-    /// The vendor refused the caller's request: its status and body pass through.
+    /// The vendor refused the caller's request, or can serve nobody now (503): its status and body pass through.
     #[error("the vendor refused the request")]
     Refused(Arc<crate::egress::Reply>),
+    /// The vendor has switched the app, or its history, off. 502.
+    #[error("the vendor refuses this app (403)")]
+    AppRefused,
     /// The vendor's answers cannot be understood. 502.
     #[error("the vendor's answer cannot be understood: {0}")]
     BadUpstream(String),

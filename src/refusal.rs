@@ -90,6 +90,10 @@ pub enum Refusal {
     Internal(String),
     /// The vendor answered what cannot be understood, or was cut off, or refused the gateway's credential.
     BadUpstream(String),
+    /// The vendor answers 403: it has switched the App ID off, or the feature that was asked for.
+    AppRefused,
+    /// The vendor refuses the gateway's own credential.
+    CredentialRefused,
     /// Draining, overloaded, the store not writable, the vendor not reachable: nothing was done, asking again is safe.
     Unavailable(String),
     /// The vendor's region is left alone for a while: nothing was done, asking again then is safe.
@@ -148,7 +152,12 @@ impl Refusal {
             | Self::RegionDown { .. }
             | Self::CredentialUnavailable(_) => true,
             // The vendor may have been asked, or the work goes on.
-            Self::Internal(_) | Self::BadUpstream(_) | Self::UpstreamTimeout(_) | Self::StillRunning { .. } => false,
+            Self::Internal(_)
+            | Self::BadUpstream(_)
+            | Self::AppRefused
+            | Self::CredentialRefused
+            | Self::UpstreamTimeout(_)
+            | Self::StillRunning { .. } => false,
         }
     }
 
@@ -171,7 +180,7 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadUpstream(_) => StatusCode::BAD_GATEWAY,
+            Self::BadUpstream(_) | Self::AppRefused | Self::CredentialRefused => StatusCode::BAD_GATEWAY,
             Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -202,6 +211,8 @@ impl Refusal {
             Self::ClientLimit { .. } => "client_limit_exceeded",
             Self::Internal(_) => "internal",
             Self::BadUpstream(_) => "bad_upstream",
+            Self::AppRefused => "app_refused",
+            Self::CredentialRefused => "credential_refused",
             Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
             Self::CredentialUnavailable(_) => "credential_unavailable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
@@ -251,6 +262,12 @@ impl Refusal {
             Self::Shed { .. } => "the gateway has too much in hand: try again".into(),
             Self::Internal(_) => "the gateway failed on this request".into(),
             Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
+            Self::AppRefused => {
+                "the vendor refuses this app (403): its App ID, or this feature of it, is switched off there; \
+                                 only the account's owner can switch it on"
+                    .into()
+            }
+            Self::CredentialRefused => "the vendor refuses the gateway's credential: an operator must mend it".into(),
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
             Self::RegionDown { .. } => "the vendor is not asked for a while: nothing was sent".into(),
             Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
@@ -287,6 +304,8 @@ impl Refusal {
             | Self::HeadersTooLarge
             | Self::QuotaExceeded { .. }
             | Self::ClientLimit { .. }
+            | Self::AppRefused
+            | Self::CredentialRefused
             | Self::StillRunning { .. } => None,
         }
     }

@@ -11,6 +11,7 @@
 pub mod events;
 pub mod history;
 
+use hyper::StatusCode;
 use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -108,6 +109,13 @@ fn push_query(path: &mut String, query: &[(String, String)]) {
         let pairs = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
         path.push_str(&pairs);
     }
+}
+
+/// Whether a status is the vendor's word about the caller's own request, which comes back as it is: what its page documents
+/// (400, 404, 408, 410), and what it says to a body or an account that it cannot take (415, 435).
+#[must_use]
+pub fn is_for_the_caller(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 404 | 408 | 410 | 415 | 435)
 }
 
 #[cfg(test)]

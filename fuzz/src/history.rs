@@ -54,9 +54,14 @@ fn understood_as_json_says(query: &Understood, value: &Value) {
         }
     }
     assert!(query.filter.start <= query.filter.end);
-    assert_eq!(query.offset, value["offset"].as_u64().unwrap_or(0));
-    assert_eq!(query.limit as u64, value["limit"].as_u64().unwrap_or(20));
+    assert_eq!(query.offset, whole(&value["offset"]).unwrap_or(0));
+    assert_eq!(query.limit as u64, whole(&value["limit"]).unwrap_or(20));
     assert_eq!(query.direction.as_str(), value["order"].as_str().unwrap_or("asc"));
+}
+
+/// A number that is whole, however it is written: JSON has one kind of number, and `20.0` is 20.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0).map(|n| n as u64))
 }
 
 /// Whether the vendor's own page would take it as it stands: then so must we.

@@ -35,7 +35,13 @@ pub(super) fn apps(parts: &Parts) -> Value {
                 .collect();
             let streams: Vec<&str> = app.events.streams.iter().map(|s| s.as_str()).collect();
             let credential = credentials.iter().find(|state| state.app == app.id.as_str());
-            json!({ "id": app.id.as_str(), "regions": regions, "streams": streams, "credential": credential })
+            let off = parts.egress.switched_off(&app.id).into_iter();
+            let off: Vec<Value> =
+                off.map(|(endpoint, since)| json!({ "endpoint": endpoint, "since": since.to_string() })).collect();
+            json!({
+                "id": app.id.as_str(), "regions": regions, "streams": streams, "credential": credential,
+                "switched_off": off,
+            })
         })
         .collect();
     json!({ "apps": apps })

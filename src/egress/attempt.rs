@@ -88,6 +88,10 @@ impl Inner {
             tries.begin(|| desk.budgets.first(&order.payer.client, self.clock.now()));
             let (outcome, said) = self.exchange(order, signed, &table, desk, region, costs).await;
             ticket.tell(said, outcome.failure());
+            if let Outcome::Answered(answer) = &outcome {
+                let endpoint = order.operation.endpoint();
+                desk.switched_off.tell(&order.app, endpoint, answer.status, self.clock.wall_ms());
+            }
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
             }

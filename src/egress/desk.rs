@@ -13,6 +13,7 @@ use super::endpoint::Endpoint;
 use super::meters::{self, AppMeters, ENDPOINTS, RegionMeters};
 use super::places::{Place, Places};
 use super::retry::{Reason, Tries};
+use super::switched_off::SwitchedOff;
 use super::{BuildError, Failure, Table, Timeouts};
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ pub(super) struct Desk {
     pub(super) credential: Arc<Credential>,
     pub(super) meters: AppMeters,
     pub(super) budgets: Arc<Budgets>,
+    pub(super) switched_off: Arc<SwitchedOff>,
     regions: Vec<Region>,
     lines: Lines,
 }
@@ -60,6 +62,7 @@ struct PreparedApp {
     /// Whether its requests go elsewhere than before.
     moved: bool,
     budgets: Option<Arc<Budgets>>,
+    switched_off: Arc<SwitchedOff>,
     /// With what is known of their endpoints from before.
     regions: Vec<(RegionName, Base, Option<Endpoints>)>,
     quota: Quota,
@@ -170,6 +173,7 @@ fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -
         kept: kept.is_some(),
         moved: before.is_some_and(|desk| !same(desk)),
         budgets: before.map(|desk| desk.budgets.clone()),
+        switched_off: before.map(|desk| desk.switched_off.clone()).unwrap_or_default(),
         credential: match kept {
             Some(credential) => credential,
             None => Credential::new(&app.id, &app.credential, vendor, clock)
@@ -204,13 +208,13 @@ impl Prepared {
             let meters = AppMeters::new(metrics, &app.id);
             let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
             budgets.reconfigure(rules.retry_budget);
-            (app.id, app.quota, app.credential, meters, budgets, regions)
+            (app.id, app.quota, app.credential, meters, budgets, app.switched_off, regions)
         });
         // Last, because orders cannot get seats of a bucket that is retired, nor yet of that in its place.
         let built: Vec<_> = desks.collect();
-        let desks = built.into_iter().map(|(app, quota, credential, meters, budgets, regions)| {
+        let desks = built.into_iter().map(|(app, quota, credential, meters, budgets, switched_off, regions)| {
             let lines = buckets.lines(&app, &quota);
-            (app, Desk { credential, meters, budgets, regions, lines })
+            (app, Desk { credential, meters, budgets, switched_off, regions, lines })
         });
         let desks: HashMap<_, _> = desks.collect();
         let timeouts = Timeouts {

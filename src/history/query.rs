@@ -220,7 +220,8 @@ fn whole(raw: &RawValue) -> Option<u64> {
     whole_number(&serde_json::from_str(raw.get()).ok()?)
 }
 
-/// Some encoders write whole numbers as 1433088000.0.
+/// Some encoders write whole numbers as 1433088000.0 or 2e1: JSON has one kind of number. Beyond 1e15 a float may be rounded,
+/// so there only digits are taken.
 fn whole_number(number: &Number) -> Option<u64> {
     let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 1e15")]

@@ -27,8 +27,8 @@ use crate::metrics::{AppLabels, Metrics};
 use crate::names::{AppId, RegionName};
 use crate::order::{Operation, Order, Payer, Safety};
 use crate::proof::Proof;
-use crate::vendor::Vendor;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
+use crate::vendor::{Vendor, is_for_the_caller};
 
 /// How long the vendor wants to be left alone after `in progress`.
 const IN_PROGRESS_PAUSE: Duration = Duration::from_secs(2);
@@ -265,10 +265,11 @@ fn may_pass(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 
-/// The vendor's documented refusals are the caller's to read; anything else only says that the vendor is at odds with us.
+/// The vendor's refusals of a request are the caller's to read, and so is that it can serve nobody; anything else only says that the vendor is at odds with us.
 fn refused(reply: Reply) -> Error {
     match reply.status {
-        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::REQUEST_TIMEOUT | StatusCode::GONE => {
+        StatusCode::FORBIDDEN => Error::AppRefused,
+        status if is_for_the_caller(status) || status == StatusCode::SERVICE_UNAVAILABLE => {
             Error::Refused(Arc::new(reply))
         }
         status => Error::BadUpstream(format!("status {}", status.as_u16())),

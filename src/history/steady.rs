@@ -52,7 +52,10 @@ impl Pages for Steady {
 fn rest(why: &Error) -> Option<Duration> {
     match why {
         Error::BadUpstream(_) | Error::Crowded => Some(Duration::ZERO),
-        Error::Refused(reply) => (reply.status == StatusCode::REQUEST_TIMEOUT).then_some(Duration::ZERO),
+        Error::Refused(reply) => {
+            let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE].contains(&reply.status);
+            passes.then_some(Duration::ZERO)
+        }
         Error::Egress(failure) => match failure {
             Failure::RegionDown { retry_after, .. } => Some(*retry_after),
             Failure::Crowded(_)
@@ -68,6 +71,6 @@ fn rest(why: &Error) -> Option<Duration> {
             | Failure::NoSuchApp
             | Failure::Stopping => None,
         },
-        Error::BadRequest(_) | Error::StillRunning { .. } | Error::NoSuchHandle => None,
+        Error::BadRequest(_) | Error::StillRunning { .. } | Error::NoSuchHandle | Error::AppRefused => None,
     }
 }

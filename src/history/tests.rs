@@ -202,6 +202,7 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
         match error {
             Err(Error::Refused(reply)) => reply.status.as_u16(),
             Err(Error::BadUpstream(_)) => 502,
+            Err(Error::AppRefused) => 403,
             Ok(_) => 200,
             other => panic!("{other:?}"),
         }
@@ -210,7 +211,10 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
     for endpoint in ["history_create", "history_count"] {
         assert_eq!(refused(endpoint, Act::Says(400, "{}"), 1).await, 400);
         assert_eq!(refused(endpoint, Act::Says(408, ""), 1).await, 408);
-        assert_eq!(refused(endpoint, Act::Says(403, ""), 1).await, 502);
+        assert_eq!(refused(endpoint, Act::Says(403, ""), 1).await, 403);
+        assert_eq!(refused(endpoint, Act::Says(435, ""), 1).await, 435);
+        assert_eq!(refused(endpoint, Act::Says(503, ""), 3).await, 200);
+        assert_eq!(refused(endpoint, Act::Says(503, ""), 4).await, 503);
         assert_eq!(refused(endpoint, Act::Says(500, ""), 3).await, 200);
         assert_eq!(refused(endpoint, Act::Says(500, ""), 4).await, 502);
         assert_eq!(refused(endpoint, odd.clone(), 3).await, 200);
@@ -220,7 +224,7 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
     assert_eq!(refused("history_get", Act::Says(408, ""), 3).await, 200);
     assert_eq!(refused("history_get", Act::Says(408, ""), 4).await, 408);
     assert_eq!(refused("history_get", Act::Says(503, "{}"), 3).await, 200);
-    assert_eq!(refused("history_get", Act::Says(503, "{}"), 4).await, 502);
+    assert_eq!(refused("history_get", Act::Says(503, "{}"), 4).await, 503);
 }
 
 #[tokio::test(start_paused = true)]

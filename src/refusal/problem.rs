@@ -15,6 +15,9 @@ use crate::request_id::RequestId;
 /// How long a caller should stay away when nothing better is known.
 const A_WHILE: Duration = Duration::from_secs(1);
 
+/// When to look whether a subscription has gone: one goes when somebody removes it, or nobody has read it for days.
+const SUBSCRIPTIONS_GO: Duration = Duration::from_secs(60);
+
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]
@@ -105,6 +108,9 @@ impl Refusal {
             }
             Self::Unavailable(_) | Self::CredentialUnavailable(_) | Self::StillRunning { .. } => {
                 headers.insert(RETRY_AFTER, seconds(A_WHILE));
+            }
+            Self::TooManySubscriptions { .. } => {
+                headers.insert(RETRY_AFTER, seconds(SUBSCRIPTIONS_GO));
             }
             _ => {}
         }
@@ -203,5 +209,14 @@ mod tests {
         );
         let gone = Refusal::NoSuchHandle;
         assert_eq!((gone.status().as_u16(), gone.code()), (410, "resource not exist"));
+    }
+
+    #[test]
+    fn who_has_as_many_subscriptions_as_it_may_is_told_when_to_look_again() {
+        for most in [Some(1000), None] {
+            let refusal = Refusal::TooManySubscriptions { most };
+            assert_eq!((refusal.status().as_u16(), refusal.code()), (429, "too_many_subscriptions"));
+            assert_eq!(refusal.headers()[RETRY_AFTER], "60");
+        }
     }
 }

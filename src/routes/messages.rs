@@ -1,10 +1,16 @@
 //! Sending messages: the caller's body goes to the vendor as it is, and the vendor's answer comes back as it is.
 //!
 //! Invariants: of the caller's head only the allow-listed headers leave; the user id in the path is one the client
-//! may send as (checked with the grant). An answer that is the caller's to deal with passes (2xx, 400, 404, 408,
-//! 410); any other says that gateway and vendor do not understand each other, and is 502.
+//! may send as (checked with the grant). A body that is JSON and lacks what every message has is refused before it costs
+//! anything; any other is the vendor's to judge. An answer that is the caller's to deal with passes (2xx, what
+//! [`is_for_the_caller`] says, and 503); any other says that gateway and vendor do not understand each other, and is 502.
 
-use hyper::StatusCode;
+use std::collections::BTreeMap;
+
+use hyper::header::CONTENT_ENCODING;
+use hyper::{HeaderMap, StatusCode};
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::{Asked, read_body};
 use crate::body::Body;
@@ -15,6 +21,7 @@ use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::order::{Message, Operation, Order};
 use crate::refusal::Refusal;
 use crate::route::Addressee;
+use crate::vendor::is_for_the_caller;
 
 /// Forwards a message.
 ///
@@ -30,6 +37,7 @@ pub async fn forward(
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
     let proof = asked.proof();
     let body = read_body(asked.live, asked.body, asked.trail).await?;
+    check(to, &asked.head.headers, &body)?;
     let message = Message { user, query, body };
     let order = Order {
         app: asked.app.id.clone(),
@@ -51,6 +59,9 @@ pub async fn forward(
         }
     };
     asked.trail.costs(reply.costs);
+    if reply.status == StatusCode::FORBIDDEN {
+        return Err(Refusal::AppRefused);
+    }
     if !passes(reply.status) {
         return Err(Refusal::BadUpstream(format!("the vendor answered {}", reply.status)));
     }
@@ -68,6 +79,36 @@ pub async fn forward(
 }
 
 fn passes(status: StatusCode) -> bool {
-    let of_the_caller = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::REQUEST_TIMEOUT, StatusCode::GONE];
-    status.is_success() || of_the_caller.contains(&status)
+    status.is_success() || is_for_the_caller(status) || status == StatusCode::SERVICE_UNAVAILABLE
+}
+
+/// Refuses a message that lacks what the vendor needs of every one. Only what is plainly there to be read is looked at: a
+/// coded body, or one that is no JSON, goes on as it is.
+fn check(to: Addressee, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
+    let coded =
+        headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if coded {
+        return Ok(());
+    }
+    let wanted = match to {
+        Addressee::Peer => ["destination", "payload"],
+        Addressee::Channel => ["channel_name", "payload"],
+    };
+    let members: BTreeMap<String, &RawValue> = match serde_json::from_slice(body) {
+        Ok(members) => members,
+        // JSON, but no object: it has no members.
+        Err(_) if body.trim_ascii().is_empty() || serde_json::from_slice::<IgnoredAny>(body).is_ok() => BTreeMap::new(),
+        Err(_) => return Ok(()),
+    };
+    let missing = |name: &&&str| match members.get(**name).map(|value| value.get()) {
+        None | Some("null") => true,
+        // A message may be empty; whom it is for may not.
+        Some(value) => value == "\"\"" && **name != "payload",
+    };
+    let missing: Vec<_> = wanted.iter().filter(missing).copied().collect();
+    match missing.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Refusal::bad(format!("{one} is missing"))),
+        all => Err(Refusal::bad(format!("{} are missing", all.join(" and ")))),
+    }
 }

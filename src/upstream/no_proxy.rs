@@ -3,11 +3,14 @@
 //! The rules are curl's and Go's `NO_PROXY`: a name stands for itself and all names below it, with or without a leading
 //! dot; an address for itself, a network for its addresses; `*` for all. `:port` narrows any of them. Addresses are
 //! compared only with hosts that are written as addresses: nothing is looked up. Invariant: a rule that cannot be
-//! understood matches nothing, so in doubt the proxy is used.
+//! understood matches nothing, and a host that is neither a DNS name nor an address is named by none: in doubt the
+//! proxy is used.
 
 use std::net::IpAddr;
 
 use hyper::Uri;
+
+use crate::names::HostName;
 
 /// The rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,20 +38,25 @@ impl NoProxy {
     /// Whether this is reached directly.
     pub(super) fn covers(&self, to: &Uri) -> bool {
         let Some(host) = to.host() else { return false };
-        let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
-        let address = host.parse::<IpAddr>().ok();
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let address = bare.trim_end_matches('.').parse::<IpAddr>().ok();
+        let name = match HostName::parse(host) {
+            Some(HostName::Name(name)) => Some(name),
+            Some(HostName::Address(_)) | None => None,
+        };
         let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
-        self.0.iter().any(|rule| rule.port.is_none_or(|p| p == port) && rule.host.covers(&host, address))
+        self.0.iter().any(|rule| rule.port.is_none_or(|p| p == port) && rule.host.covers(name.as_deref(), address))
     }
 }
 
 impl Host {
-    fn covers(&self, host: &str, address: Option<IpAddr>) -> bool {
+    /// Of a host that is neither a DNS name nor an address nothing but `*` says anything.
+    fn covers(&self, host: Option<&str>, address: Option<IpAddr>) -> bool {
         match (self, address) {
             (Self::Any, _) => true,
-            (Self::Name(name), None) => {
-                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-            }
+            (Self::Name(name), None) => host
+                .and_then(|host| host.strip_suffix(name.as_str()))
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
             (Self::Net(net, length), Some(address)) => same_net(*net, address, *length),
             (Self::Name(_), Some(_)) | (Self::Net(..), None) => false,
         }
@@ -66,7 +74,10 @@ fn rule(entry: &str) -> Option<Rule> {
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let name = || {
         let name = host.trim_matches('.').to_ascii_lowercase();
-        (!name.is_empty() && !name.contains(['*', '/', ':', '['])).then_some(Host::Name(name))
+        match HostName::parse(&name)? {
+            HostName::Name(name) => Some(Host::Name(name)),
+            HostName::Address(_) => None,
+        }
     };
     let host = if host == "*" { Host::Any } else { net(host).or_else(name)? };
     Some(Rule { host, port })
@@ -127,9 +138,13 @@ mod tests {
             (".", "https://agrtc.cn/", false),
             ("", "https://agrtc.cn/", false),
             ("2.3", "http://10.1.2.3/", false),
+            ("]", "http://a]/", false),
+            ("a&b", "http://a&b/", false),
+            ("b", "http://a&.b/", false),
+            ("*", "http://a&b/", true),
         ] {
             let rules = NoProxy::new(&[entry.to_owned()]);
-            assert_eq!(rules.covers(&to.parse().unwrap()), covered, "{entry} {to}");
+            assert_eq!(to.parse().is_ok_and(|to| rules.covers(&to)), covered, "{entry} {to}");
         }
         assert!(!NoProxy::default().covers(&Uri::from_static("https://agrtc.cn/")));
     }

@@ -84,7 +84,11 @@ impl From<Error> for Refusal {
             Error::BadRequest(detail) => Self::BadRequest(detail),
             Error::StillRunning { location } => Self::StillRunning { location },
             Error::NoSuchHandle => Self::NoSuchHandle,
-            // Reached only by a caller of the service that does not pass replies on.
+            Error::AppRefused => Self::AppRefused,
+            // Where the answer has begun, and only a word can be said.
+            Error::Refused(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => {
+                Self::Unavailable(refused(&reply))
+            }
             Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
             Error::BadUpstream(_) => Self::BadUpstream(cause),
             Error::Egress(failure) => failure.into(),

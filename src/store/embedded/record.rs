@@ -131,7 +131,7 @@ fn batch(mut body: Fields<'_>) -> Option<Batch> {
             Content::Events(EventText::from_parts(Bytes::copy_from_slice(body.0), ends)?)
         }
         1 => Content::PossibleLoss(str::from_utf8(body.0).ok()?.to_owned()),
-        2 => Content::Damaged(body.u64().filter(|entries| *entries > 0)?),
+        2 => Content::Damaged(body.u64().filter(|entries| *entries > 0 && body.0.is_empty())?),
         _ => return None,
     };
     Some(Batch { first, received_at, region, content })
