@@ -31,6 +31,12 @@ pub fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
+/// How many this process could have open after [`raise_limit`].
+#[must_use]
+pub fn most() -> usize {
+    getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 /// What there is to share now. Says in the log where it is less than is wanted.
 #[must_use]
 pub fn share_out(max_connections: usize, listeners: usize) -> Shares {

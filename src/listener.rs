@@ -36,6 +36,7 @@ mod patience;
 mod socket;
 mod stream;
 mod tls;
+mod trial;
 mod waits;
 
 use std::future::Future;
@@ -52,6 +53,7 @@ use crate::conn::places::Door;
 use crate::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use socket::UnixFile;
+pub use trial::{Trial, trial};
 
 /// A bound socket, not yet served.
 #[derive(Debug)]

@@ -1,8 +1,11 @@
 //! `rtm-gateway check`: all that is wrong with a configuration, or all that it comes to.
 
+mod trials;
+
 use std::io::Write;
 use std::path::PathBuf;
 
+use self::trials::Tried;
 use super::CliError;
 use crate::clock::Clock;
 use crate::config::{load, show};
@@ -11,7 +14,8 @@ use crate::tls::Tls;
 
 /// Checks a configuration and prints what it comes to, every default filled in and every secret hidden.
 ///
-/// Reads everything that `serve` would, secrets and certificates too, and binds nothing. Warnings and faults go to
+/// Reads everything that `serve` would, secrets and certificates too, and tries what it will need (addresses, the store's
+/// folder) without leaving a trace; what a running gateway holds is a warning. Warnings and faults go to
 /// stderr as `FILE:LINE: key.path: what. mend.`
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway check --config config/gateway.toml")]
@@ -19,6 +23,9 @@ pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Look at the text alone: at no path, socket or secret that it names, as where it is not deployed.
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// Prints the effective configuration to `out`, warnings and faults to `err`.
@@ -27,12 +34,23 @@ pub struct Args {
 /// [`CliError::Told`] when there are faults; they are written by then.
 pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CliError> {
     let file = &args.config;
-    match load::from_file(file) {
+    match if args.offline { load::offline(file) } else { load::from_file(file) } {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {}", warning.in_file(file))?;
             }
-            if let Some(tls) = &loaded.config.server.tls
+            let tried = if args.offline { Tried::default() } else { trials::all(&loaded.config) };
+            for warning in &tried.warnings {
+                writeln!(err, "warning: {}", warning.in_file(file))?;
+            }
+            for fault in &tried.faults {
+                writeln!(err, "{}", fault.in_file(file))?;
+            }
+            if !tried.faults.is_empty() {
+                return Err(CliError::Told);
+            }
+            if !args.offline
+                && let Some(tls) = &loaded.config.server.tls
                 && let Err(why) = Tls::open(tls, &Clock::system(), &Metrics::new())
             {
                 writeln!(err, "{}: {why}", file.display())?;
@@ -62,7 +80,7 @@ mod tests {
         let config = dir.path().join("gateway.toml");
         std::fs::write(&config, text.replace("$DIR", dir.path().to_str().unwrap())).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let result = run(&Args { config }, &mut out, &mut err);
+        let result = run(&Args { config, offline: false }, &mut out, &mut err);
         (result, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), dir)
     }
 
@@ -89,5 +107,46 @@ mod tests {
         assert_eq!(lines.len(), 2, "{err}");
         assert!(lines[0].starts_with(&format!("{file}:2: server.listen: must be an array. Write [")), "{err}");
         assert!(lines[1].starts_with(&format!("{file}:3: server.port: is not a known key. ")), "{err}");
+    }
+
+    #[test]
+    fn what_serve_needs_is_tried_and_nothing_is_left_behind() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sound = "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        for (text, said) in [
+            (format!("{sound}[store]\npath = \"$DIR/secret/below\"\n"), "store.path: cannot hold the store"),
+            ("[server]\nlisten = [\"unix:$DIR/none/s.sock\"]\n".to_owned(), "server.listen[0]: cannot be listened on"),
+            ("[server]\nlisten = [\"unix:$DIR/secret\"]\n".to_owned(), "no socket"),
+            ("[server]\nlisten = [\"192.0.2.1:80\"]\n".to_owned(), "server.listen[0]: cannot be listened on"),
+            (
+                format!("[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"unix:$DIR/{}\"\n", "s".repeat(120)),
+                "admin.listen",
+            ),
+        ] {
+            let (result, out, err, dir) = check(&format!("{text}{GOOD}"));
+            assert!(matches!(result, Err(CliError::Told)) && out.is_empty() && err.contains(said), "{text}: {err}");
+            let left: std::collections::BTreeSet<_> =
+                std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            assert_eq!(left, ["gateway.toml", "secret"].map(str::to_owned).into());
+        }
+        let address = taken.local_addr().unwrap();
+        let running = format!("[server]\nlisten = [\"{address}\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n");
+        let (result, _, err, _dir) = check(&format!("{running}[store]\npath = \"$DIR/data\"\n{GOOD}"));
+        assert!(result.is_ok() && err.contains("server.listen[0]: another process listens"), "{err}");
+    }
+
+    #[test]
+    fn offline_no_path_socket_or_secret_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("gateway.toml");
+        let text = "[server]\nlisten = [\"192.0.2.1:80\", \"unix:/nowhere/s\"]\n[server.tls]\ncert = \"no.pem\"\nkey = \"no.key\"\n\
+                    client_ca = \"no.pem\"\nclient_crl = \"no.crl\"\n[store]\npath = \"/etc/passwd\"\n[upstream]\nca_file = \"no.pem\"\n\
+                    [identity.jwt]\nissuer = \"https://i\"\naudience = \"a\"\njwks_file = \"no.json\"\nalgorithms = [\"ES256\"]\n\
+                    [[apps]]\nid = \"a\"\n[apps.credential]\nkind = \"basic\"\napi_key = { env = \"RTM_NOT_SET\" }\n\
+                    api_secret = { file = \"/nowhere/secret\" }\n";
+        std::fs::write(&config, text).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let result = run(&Args { config, offline: true }, &mut out, &mut err);
+        assert!(result.is_ok(), "{}", String::from_utf8_lossy(&err));
     }
 }

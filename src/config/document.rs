@@ -3,7 +3,7 @@
 //! Invariants: a table is read by [`Table::read`] or [`Node::table`], which refuse every key that the reader did not ask
 //! for; a reader that meets a fault notes it and goes on, so that one pass finds them all.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -16,6 +16,10 @@ use super::finding::Finding;
 pub(super) struct Document<'d> {
     text: &'d str,
     root: &'d DeTable<'d>,
+    /// Where lines end, once that was asked for.
+    lines: OnceCell<Vec<usize>>,
+    /// Whether files and variables that are named are looked at.
+    looks: bool,
     found: RefCell<Found>,
 }
 
@@ -34,7 +38,12 @@ pub(super) struct Found {
 
 impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str, root: &'d DeTable<'d>) -> Self {
-        Self { text, root, found: RefCell::default() }
+        Self { text, root, lines: OnceCell::new(), looks: true, found: RefCell::default() }
+    }
+
+    /// Looks at none of the files and variables that it names.
+    pub(super) fn offline(self) -> Self {
+        Self { looks: false, ..self }
     }
 
     /// Reads the top level.
@@ -68,8 +77,16 @@ impl<'d> Document<'d> {
     }
 
     fn finding(&self, path: String, span: &Range<usize>, what: String, mend: String) -> Finding {
-        let (line, column) = position(self.text, span.start);
+        let (line, column) = self.position(span.start);
         Finding { path, line: Some(line), column: Some(column), what, mend }
+    }
+
+    /// [`position`], without reading the text from its beginning each time: there may be as many findings as lines.
+    fn position(&self, at: usize) -> (usize, usize) {
+        let newlines = self.lines.get_or_init(|| self.text.match_indices('\n').map(|(at, _)| at).collect());
+        let before = newlines.partition_point(|newline| *newline < at);
+        let start = before.checked_sub(1).map_or(0, |last| newlines[last] + 1);
+        (before + 1, self.text.get(start..at).map_or(1, |line| line.chars().count() + 1))
     }
 
     /// Where the path stands; where its nearest ancestor does when it does not.
@@ -212,6 +229,11 @@ pub(super) struct Node<'d> {
 }
 
 impl<'d> Node<'d> {
+    /// Whether what the value names is to be looked at.
+    pub(super) fn looks(&self) -> bool {
+        self.doc.looks
+    }
+
     pub(super) fn value(&self) -> &'d DeValue<'d> {
         self.value.get_ref()
     }

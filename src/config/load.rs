@@ -35,15 +35,27 @@ pub fn from_file(path: &Path) -> Result<Loaded, Faults> {
     from_content(files::read(path, files::CONFIGURATION), path)
 }
 
+/// [`from_file`], looking at no other file, and at no variable.
+///
+/// # Errors
+/// As for `from_file`, as far as the text alone shows.
+pub fn offline(path: &Path) -> Result<Loaded, Faults> {
+    of_content(files::read(path, files::CONFIGURATION), path, false)
+}
+
 /// Checks what was read of a configuration file.
 ///
 /// # Errors
 /// All faults of the file, or the one that it cannot be read.
 pub fn from_content(content: Result<Content, Unreadable>, path: &Path) -> Result<Loaded, Faults> {
+    of_content(content, path, true)
+}
+
+fn of_content(content: Result<Content, Unreadable>, path: &Path, looks: bool) -> Result<Loaded, Faults> {
     let content =
         content.map_err(|why| whole_file(path, None, &format!("cannot be read: {why}"), "Name a readable file"))?;
     match std::str::from_utf8(&content) {
-        Ok(text) => from_text(text, path),
+        Ok(text) => loaded(text, path, looks),
         Err(why) => {
             let good = String::from_utf8_lossy(&content[..why.valid_up_to()]);
             let (line, column) = position(&good, good.len());
@@ -57,11 +69,16 @@ pub fn from_content(content: Result<Content, Unreadable>, path: &Path) -> Result
 /// # Errors
 /// All faults of the text, or its first error of syntax.
 pub fn from_text(text: &str, file: &Path) -> Result<Loaded, Faults> {
+    loaded(text, file, true)
+}
+
+fn loaded(text: &str, file: &Path, looks: bool) -> Result<Loaded, Faults> {
     let root = DeTable::parse(text).map_err(|error| {
         let at = error.span().map(|span| position(text, span.start));
         whole_file(file, at, &format!("is not TOML: {}", error.message()), "Mend the line, then check again")
     })?;
-    let (config, found) = read(text, root.get_ref());
+    let doc = Document::new(text, root.get_ref());
+    let (config, found) = read_all(if looks { doc } else { doc.offline() });
     match config {
         Some(config) if found.faults.is_empty() => {
             let mut files = vec![file.to_owned()];
@@ -75,8 +92,12 @@ pub fn from_text(text: &str, file: &Path) -> Result<Loaded, Faults> {
 }
 
 /// Reads every part, whatever is wrong with the others. `None` when an app or client is too broken to have a value.
+#[cfg(test)]
 pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Found) {
-    let doc = Document::new(text, root);
+    read_all(Document::new(text, root))
+}
+
+fn read_all(doc: Document<'_>) -> (Option<Config>, Found) {
     let draft = doc.read(|top| {
         let upstream = top.section("upstream", upstream::upstream);
         Draft {

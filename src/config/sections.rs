@@ -91,7 +91,7 @@ fn owner(node: Node<'_>) -> Option<UnixOwner> {
 /// A folder, or nothing yet: the store makes it.
 fn folder(node: Node<'_>) -> Option<std::path::PathBuf> {
     let path = node.clone().path()?;
-    if path.exists() && !path.is_dir() {
+    if node.looks() && path.exists() && !path.is_dir() {
         return node.fault("names something that is not a folder", "Name a folder; it is made if it is not there");
     }
     Some(path)

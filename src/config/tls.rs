@@ -98,7 +98,7 @@ impl Node<'_> {
         let path =
             self.pem(|pem| PrivateKeyDer::from_pem_slice(pem).map(|_| ()).map_err(|_| "holds no private key in PEM"))?;
         // Mounted secrets often are: it is told, not refused.
-        if files::marks(vec![path.clone()]).iter().flatten().any(Mark::is_open_to_all) {
+        if node.looks() && files::marks(vec![path.clone()]).iter().flatten().any(Mark::is_open_to_all) {
             node.warn("names a file that everybody on this machine may read", "Take the others' right away: chmod o-r");
         }
         Some(path)
@@ -123,6 +123,9 @@ impl Node<'_> {
     fn pem(self, judge: impl Fn(&[u8]) -> Result<(), &'static str>) -> Option<PathBuf> {
         let path = self.clone().path()?;
         self.refers_to(path.clone());
+        if !self.looks() {
+            return Some(path);
+        }
         let pem = match read(&path) {
             Ok(pem) => pem,
             Err(why) => return self.fault(format!("names a file that cannot be read: {why}"), "Name a readable file"),

@@ -227,6 +227,9 @@ impl<'d> Node<'d> {
     pub(super) fn certificates(self) -> Option<PathBuf> {
         let path = self.clone().path()?;
         self.refers_to(path.clone());
+        if !self.looks() {
+            return Some(path);
+        }
         match trust_anchors(&path) {
             Ok(()) => Some(path),
             Err(why) => self.fault(format!("names a file that {why}"), "Name a PEM file of CA certificates"),
@@ -243,6 +246,9 @@ impl<'d> Node<'d> {
             (None, Some(file)) => file.path().map(SecretSource::File),
             _ => self.fault(what, mend),
         })??;
+        if !self.looks() {
+            return Some(source);
+        }
         self.kept(&source).and_then(|secret| match usable(&secret) {
             Ok(()) => Some(source),
             Err(why) => self.fault(why, "Look at what is kept there"),
@@ -252,6 +258,9 @@ impl<'d> Node<'d> {
     /// The path of a file that holds a secret. It is read once, to see that it is there.
     pub(super) fn secret_file(self) -> Option<PathBuf> {
         let path = self.clone().path()?;
+        if !self.looks() {
+            return Some(path);
+        }
         self.kept(&SecretSource::File(path.clone())).map(|_| path)
     }
 

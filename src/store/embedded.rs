@@ -10,6 +10,7 @@
 //! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
 //! | `engine.rs` | redb: tables, commits, opening and opening again |
 //! | `look.rs` | looking at a data file without changing it |
+//! | `trial.rs` | whether a store could be opened, for `check` |
 //! | `record.rs` | how values are written: version, checksum, fields |
 //! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
 //! | `writer.rs` | group commit |
@@ -38,6 +39,7 @@ mod places;
 mod read;
 mod record;
 mod shared;
+mod trial;
 mod trim;
 mod writer;
 
@@ -55,6 +57,7 @@ use self::disk::Folder;
 use self::engine::{Engine, Found};
 use self::record::Row;
 use self::shared::Shared;
+pub use self::trial::{Trial, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
 use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
 use crate::clock::{Clock, UnixMillis};

@@ -17,13 +17,13 @@ use rustix::io::Errno;
 use crate::store::Error;
 
 /// The data file's name in the folder.
-const DATA: &str = "events.redb";
+pub(super) const DATA: &str = "events.redb";
 /// A data file that is being made; given its name when it is whole.
 const MAKING: &str = "events.redb.new";
 /// A backup that is being made. It has this name for a moment only.
 const COPY: &str = "backup.redb.new";
 /// The file whose lock stands for the folder's.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// The store's folder, locked.
 #[derive(Debug)]
