@@ -42,7 +42,7 @@ async fn operate(stage: &Stage, method: &str, path: &str, headers: &str, body: &
     let mut tcp = tokio::net::TcpStream::connect(stage.admin).await.unwrap();
     let length = if body.is_empty() { String::new() } else { format!("{JSON}Content-Length: {}\r\n", body.len()) };
     let path = format!("/admin/v1/apps/{APP}/events/user_events/subscriptions/{path}");
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{length}{headers}\r\n{body}");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}\r\n{body}");
     tcp.write_all(request.as_bytes()).await.unwrap();
     Answer::read(&mut tcp).await
 }

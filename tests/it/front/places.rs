@@ -39,7 +39,7 @@ async fn without(stage: &Stage, client: &str) {
 async fn operate(stage: &Stage, method: &str, path: &str, body: &str) -> Answer {
     let mut tcp = tokio::net::TcpStream::connect(stage.admin).await.unwrap();
     let length = if body.is_empty() { String::new() } else { format!("{JSON}Content-Length: {}\r\n", body.len()) };
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{length}\r\n{body}");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n{body}");
     tcp.write_all(request.as_bytes()).await.unwrap();
     Answer::read(&mut tcp).await
 }
