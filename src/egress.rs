@@ -105,6 +105,8 @@ struct Table {
     desks: HashMap<AppId, Desk>,
     upstream: Arc<Upstream>,
     timeouts: Timeouts,
+    /// The longest that the vendor's `Retry-After` is believed.
+    max_retry_after: Duration,
 }
 
 /// Why a configuration cannot be put into force.
@@ -193,6 +195,14 @@ pub enum Failure {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// The vendor asked to be left alone with this (503 with `Retry-After`): nothing was sent, no seat was taken.
+    #[error("the vendor asked in region {region} to be left alone")]
+    AskedToWait {
+        /// Where.
+        region: RegionName,
+        /// What is left of it.
+        retry_after: Duration,
+    },
     /// No connection: nothing was sent.
     #[error("cannot connect to the vendor: {0}")]
     Unreachable(String),
@@ -239,6 +249,7 @@ impl Failure {
             | Self::CredentialUnavailable(_)
             | Self::CredentialRefused
             | Self::RegionDown { .. }
+            | Self::AskedToWait { .. }
             | Self::Unreachable(_)
             | Self::Unproven(_)
             | Self::Unprocessed(_)

@@ -3,6 +3,8 @@
 //! Invariants: an order names an [`Operation`], never a path; method, path, bucket and what may be done after a failure
 //! follow from it in one place. Nothing of the caller's head is in it but the allow-listed headers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{HeaderMap, Method};
 use tokio::time::Instant;
@@ -138,6 +140,8 @@ pub struct Order {
     pub proof: Option<Proof>,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
+    /// The most of the vendor's `Retry-After` that this order's bucket obeys for its sake; `None`: as configured.
+    pub retry_after_limit: Option<Duration>,
     /// The region to ask, and no other. `None`: the first of the app's that can be reached, if the operation keeps no
     /// state there; else the first.
     pub region: Option<RegionName>,

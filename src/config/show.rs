@@ -98,6 +98,7 @@ fn write_upstream(page: &mut String, upstream: &Upstream) -> fmt::Result {
     }
     writeln!(page, "idle_timeout = {}", duration(upstream.idle_timeout))?;
     writeln!(page, "request_timeout = {}", duration(upstream.request_timeout))?;
+    writeln!(page, "max_retry_after = {}", duration(upstream.max_retry_after))?;
     if let Some(file) = &upstream.ca_file {
         writeln!(page, "ca_file = {}", quoted(file.display()))?;
     }
@@ -317,6 +318,7 @@ vendor = "agora"
 connect_timeout = "1m 1s"
 first_byte_timeout = "2s"
 idle_timeout = "4s"
+max_retry_after = "2m"
 proxy = "http://proxy.corp:3128"
 proxy_user = "u"
 proxy_password = {{ file = "{secret}" }}

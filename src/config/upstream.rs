@@ -24,6 +24,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// How long the vendor may take to answer.
     pub request_timeout: Duration,
+    /// The longest that the vendor's `Retry-After` is believed.
+    pub max_retry_after: Duration,
     /// PEM file of trust anchors beside the public ones.
     pub ca_file: Option<PathBuf>,
     /// The way out, where there is no other.
@@ -81,6 +83,7 @@ impl Default for Upstream {
             first_byte_timeout: None,
             idle_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
+            max_retry_after: Duration::from_secs(3600),
             ca_file: None,
             proxy: None,
             retry_budget: RetryBudget::default(),
@@ -110,6 +113,7 @@ pub(super) fn upstream(t: &Table<'_>) -> Upstream {
         first_byte_timeout: t.take("first_byte_timeout").and_then(Node::duration),
         idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
         request_timeout: t.or("request_timeout", Node::duration, d.request_timeout),
+        max_retry_after: t.or("max_retry_after", Node::duration, d.max_retry_after),
         ca_file: t.take("ca_file").and_then(Node::certificates),
         proxy: proxy(t),
         retry_budget: t.section("retry", retry),

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
@@ -67,6 +69,9 @@ impl Inner {
             let region = desk.region(order, &tries, self.clock.now())?;
             let line = desk.line(order.operation.bucket());
 
+            if let Some(longest) = order.retry_after_limit {
+                line.bucket.believe(longest.min(table.max_retry_after));
+            }
             // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
             // seat goes back unused.
             unless_withdrawn(order, desk.credential.clear(order.deadline)).await?.map_err(denied)?;
@@ -80,7 +85,7 @@ impl Inner {
                 proof.goes_on().await?;
             }
             let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
-            let Some(ticket) = region.place.enter(endpoint) else { continue };
+            let Some(ticket) = region.place.enter(endpoint, safety == Safety::Destructive) else { continue };
             let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
             let signed = Signed::new(order, &region.base, seat, pass)
                 .map_err(|_| Failure::Unreachable("the request's target is too long".into()))?;
@@ -98,7 +103,13 @@ impl Inner {
             if said.host == Verdict::Failed || said.endpoint == Verdict::Failed {
                 tries.note_failed(&region.name);
             }
-            let elsewhere = desk.region(order, &tries, self.clock.now()).ok().map(|next| next.name != region.name);
+            let now = self.clock.now();
+            if let Some(pause) = outcome.asked_to_wait() {
+                endpoint.ask_to_wait(pause, now);
+            }
+            // Another region is asked at once; this one when it wants to be.
+            let then = |at| desk.region(order, &tries, at).ok().map(|next| next.name != region.name);
+            let elsewhere = then(now).filter(|is_other| *is_other).or_else(|| then(now + outcome.asked()));
             let may = |reason: Reason| desk.may_send_again(reason, &order.payer.client, self.clock.now());
             match tries.after(outcome, (safety, self.clock.now(), order.deadline), elsewhere, may) {
                 Next::Again(pause) if pause.is_zero() => {}
@@ -149,7 +160,8 @@ impl Inner {
                 count.ending = Ending::Status(head.status());
                 costs.exchanges += 1;
                 region.place.note_date(head.headers(), waited);
-                let outcome = self.receive(head, order, region, &redactor, &limits, costs).await;
+                let outcome =
+                    self.receive(head, order, region, &redactor, (&limits, table.max_retry_after), costs).await;
                 let said = Said { host: Verdict::Well, endpoint: said_by(&outcome) };
                 (outcome, said)
             }
@@ -193,12 +205,18 @@ impl Inner {
         order: &Order,
         region: &Region,
         redactor: &Redactor,
-        limits: &Limits,
+        (limits, longest): (&Limits, Duration),
         costs: &mut Costs,
     ) -> Outcome {
         let (parts, body) = head.into_parts();
         let body = read_body(body, MAX_BODY, limits.caller, limits.idle).await;
         let mut headers = kept(&parts.headers);
+        let asked = self.retry_after(&parts.headers).map(|asked| asked.min(longest));
+        // In seconds from now, by our clock: a date would be read by the caller's.
+        headers.remove(RETRY_AFTER);
+        if let Some(asked) = asked {
+            headers.insert(RETRY_AFTER, HeaderValue::from(asked.as_secs() + u64::from(asked.subsec_nanos() > 0)));
+        }
         let body = redact::clean(redactor, (parts.status, order.operation.safety()), &mut headers, body);
         if let Ok(body) = &body {
             costs.upstream_request_id = request_id::find(body);
@@ -215,7 +233,7 @@ impl Inner {
                 headers,
                 body,
                 region: region.name.clone(),
-                retry_after: self.retry_after(&parts.headers),
+                retry_after: asked.unwrap_or_default(),
             }),
             Err(BodyFault::TooLarge) => Outcome::Failed(Failure::TooLarge),
             Err(BodyFault::Cut { why, partial }) => Outcome::Failed(Failure::Lost { why, partial: Some(partial) }),
@@ -230,9 +248,8 @@ impl Inner {
         }
     }
 
-    fn retry_after(&self, headers: &HeaderMap) -> Duration {
-        let asked = headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, self.clock.wall_ms()));
-        asked.unwrap_or_default()
+    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
+        headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, self.clock.wall_ms()))
     }
 }
 

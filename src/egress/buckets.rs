@@ -18,8 +18,11 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::config::{Limit, Quota, QuotaRule};
 use crate::metrics::Metrics;
-use crate::names::{AppId, BucketName};
+use crate::names::{AppId, BucketName, Stream};
 use crate::quota::Bucket;
+
+/// A bucket that reads of events draw on obeys the vendor no longer than this, or than its last read said.
+const READS_OBEY: Duration = Duration::from_secs(60);
 
 /// One bucket in use.
 #[derive(Clone)]
@@ -60,7 +63,7 @@ impl Buckets {
 
     /// What an app's endpoints are counted in from now on. An order that has still to get its seat in a bucket that is
     /// not among these is told to look again, so what this returns must be put into force soon.
-    pub(super) fn lines(&mut self, app: &AppId, quota: &Quota) -> Lines {
+    pub(super) fn lines(&mut self, app: &AppId, quota: &Quota, max_retry_after: Duration) -> Lines {
         let mut groups = BTreeMap::<BucketName, (Limit, BTreeSet<BucketName>)>::new();
         for name in BucketName::ALL {
             let (owner, limit) = counted_in(quota, name);
@@ -77,6 +80,8 @@ impl Buckets {
                 made.push((members.clone(), bucket.clone()));
                 Held { members, bucket, limit }
             });
+            let has_reads = Stream::ALL.iter().any(|stream| held.members.contains(&stream.bucket()));
+            held.bucket.believe(if has_reads { max_retry_after.min(READS_OBEY) } else { max_retry_after });
             if held.limit != limit {
                 held.bucket.reconfigure(limit);
                 held.limit = limit;

@@ -22,7 +22,7 @@ use crate::config::{self, App, Config, Quota};
 use crate::credentials::{Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
-use crate::order::{Operation, Order};
+use crate::order::{Operation, Order, Safety};
 use crate::upstream::{Settings, Upstream};
 
 /// One app.
@@ -79,10 +79,19 @@ impl Desk {
         };
         let all = all.filter(|all| !all.is_empty()).ok_or(Failure::NoSuchApp)?;
         let (failed, fresh): (Vec<_>, Vec<_>) = all.iter().partition(|region| tries.has_failed(&region.name));
+        let is_read = order.operation.safety() == Safety::Destructive;
         let mut failing = None;
         let mut shut: Option<(Duration, &Region)> = None;
+        let mut asked: Option<(Duration, &Region)> = None;
         for region in fresh.into_iter().chain(failed) {
+            let word = region.endpoint(&order.operation).and_then(|e| e.asked(at)).filter(|_| !is_read);
             match region.place.look(at) {
+                Ok(()) if word.is_some() => {
+                    let left = word.unwrap_or_default();
+                    if asked.is_none_or(|(least, _)| left < least) {
+                        asked = Some((left, region));
+                    }
+                }
                 Ok(()) if region.endpoint(&order.operation).is_some_and(|e| e.fails(at)) => {
                     failing = failing.or(Some(region));
                 }
@@ -94,6 +103,9 @@ impl Desk {
         // One that fails is asked all the same where no other can be.
         if let Some(region) = failing {
             return Ok(region);
+        }
+        if let Some((retry_after, region)) = asked {
+            return Err(Failure::AskedToWait { region: region.name.clone(), retry_after });
         }
         let (retry_after, region) = shut.ok_or(Failure::NoSuchApp)?;
         Err(Failure::RegionDown { region: region.name.clone(), retry_after })
@@ -213,7 +225,7 @@ impl Prepared {
         // Last, because orders cannot get seats of a bucket that is retired, nor yet of that in its place.
         let built: Vec<_> = desks.collect();
         let desks = built.into_iter().map(|(app, quota, credential, meters, budgets, switched_off, regions)| {
-            let lines = buckets.lines(&app, &quota);
+            let lines = buckets.lines(&app, &quota, rules.max_retry_after);
             (app, Desk { credential, meters, budgets, switched_off, regions, lines })
         });
         let desks: HashMap<_, _> = desks.collect();
@@ -222,6 +234,6 @@ impl Prepared {
             idle: rules.idle_timeout,
             request: rules.request_timeout,
         };
-        Table { desks, upstream: self.upstream, timeouts }
+        Table { desks, upstream: self.upstream, timeouts, max_retry_after: rules.max_retry_after }
     }
 }

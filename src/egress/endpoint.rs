@@ -2,9 +2,12 @@
 //!
 //! Invariants: answers that fail (5xx but 501, lost, late) count for their own app and endpoint alone, so that what one
 //! caller's requests bring about says nothing about another app's or about other things asked of the same host. They
-//! send orders to another region where there is one that does better, and never hold one back.
+//! send orders to another region where there is one that does better, and never hold one back. What holds orders back is
+//! the vendor's own word, a 503 with `Retry-After`: until then, or until a success of an order that was sent after it,
+//! one order in [`PROBE_EVERY`] is let through. Reads of events pass: they have their own pace.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -16,12 +19,38 @@ use crate::names::AppId;
 pub(super) struct Endpoint {
     app: AppId,
     name: &'static str,
-    breaker: Mutex<Breaker>,
+    state: Mutex<State>,
 }
+
+struct State {
+    breaker: Breaker,
+    word: Option<Word>,
+    /// Words so far.
+    words: u64,
+}
+
+/// The vendor asked to be left alone.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    until: Instant,
+    /// When one may be sent all the same.
+    probe_at: Instant,
+}
+
+/// As what an order goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entered {
+    role: Role,
+    /// Words before it.
+    words: u64,
+}
+
+/// While the vendor wants to be left alone one order in so long finds out whether it still does.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 impl Endpoint {
     pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker) -> Self {
-        Self { app: app.clone(), name, breaker: Mutex::new(Breaker::new(rule)) }
+        Self { app: app.clone(), name, state: Mutex::new(State { breaker: Breaker::new(rule), word: None, words: 0 }) }
     }
 
     /// Whose.
@@ -36,23 +65,60 @@ impl Endpoint {
 
     /// Another rule, from now on.
     pub(super) fn reconfigure(&self, rule: config::Breaker) {
-        self.breaker().reconfigure(rule);
+        self.state().breaker.reconfigure(rule);
     }
 
     /// Whether orders that may go elsewhere should.
     pub(super) fn fails(&self, at: Instant) -> bool {
-        self.breaker().look(at).is_err()
+        self.state().breaker.look(at).is_err()
     }
 
-    /// An order goes out now.
-    pub(super) fn enter(&self, now: Instant) -> Role {
-        self.breaker().enter(now).unwrap_or(Role::InSpite)
+    /// What would be left at `at` of the time that the vendor asked for; `None`: an order may go out.
+    pub(super) fn asked(&self, at: Instant) -> Option<Duration> {
+        self.state().word.filter(|word| at < word.until && at < word.probe_at).map(|word| word.until - at)
+    }
+
+    /// An order goes out now, if it may.
+    pub(super) fn enter(&self, is_read: bool, now: Instant) -> Option<Entered> {
+        let mut state = self.state();
+        if let Some(word) = &mut state.word
+            && now < word.until
+            && !is_read
+        {
+            if now < word.probe_at {
+                return None;
+            }
+            word.probe_at = now + PROBE_EVERY;
+        }
+        let role = state.breaker.enter(now).unwrap_or(Role::InSpite);
+        Some(Entered { role, words: state.words })
+    }
+
+    /// The vendor asked to be left alone for so long.
+    pub(super) fn ask_to_wait(&self, pause: Duration, now: Instant) {
+        let mut state = self.state();
+        state.words += 1;
+        let until = now + pause;
+        let before = state.word.filter(|word| now < word.until);
+        let probe_at = before.map_or(now + PROBE_EVERY, |word| word.probe_at);
+        state.word = Some(Word { until: before.map_or(until, |word| word.until.max(until)), probe_at });
+    }
+
+    /// It has answered an order as it should.
+    fn forget_word(state: &mut State, entered: Entered) {
+        if entered.words == state.words {
+            state.word = None;
+        }
     }
 
     /// It has ended. Says whether it began to fail, or fails no more.
-    pub(super) fn ended(&self, role: Role, verdict: Verdict, now: Instant) -> Option<Turned> {
-        let mut breaker = self.breaker();
-        if !breaker.ended(role, verdict, now, rand::random()) {
+    pub(super) fn ended(&self, entered: Entered, verdict: Verdict, now: Instant) -> Option<Turned> {
+        let mut state = self.state();
+        if verdict == Verdict::Well {
+            Self::forget_word(&mut state, entered);
+        }
+        let breaker = &mut state.breaker;
+        if !breaker.ended(entered.role, verdict, now, rand::random()) {
             return None;
         }
         match breaker.seen(now) {
@@ -62,8 +128,8 @@ impl Endpoint {
         }
     }
 
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -72,4 +138,48 @@ impl Endpoint {
 pub(super) enum Turned {
     Well,
     Failing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> (Endpoint, Instant) {
+        let app = AppId::parse("an-app").unwrap();
+        (Endpoint::new(&app, "peer_messages", config::Breaker::default()), Instant::now())
+    }
+
+    #[test]
+    fn while_the_vendor_wants_to_be_left_alone_one_order_in_five_seconds_finds_out() {
+        let (endpoint, began) = endpoint();
+        let second = Duration::from_secs(1);
+        endpoint.ask_to_wait(second * 120, began);
+        let mut sent = 0;
+        for tenth in 0..1200 {
+            let now = began + second * tenth / 10;
+            if let Some(left) = endpoint.asked(now) {
+                assert_eq!((left, endpoint.enter(false, now)), (began + second * 120 - now, None));
+            } else {
+                let entered = endpoint.enter(false, now).unwrap();
+                endpoint.ended(entered, Verdict::Failed, now);
+                sent += 1;
+            }
+            assert!(endpoint.enter(true, now).is_some(), "reads of events have a pace of their own");
+        }
+        assert_eq!(sent, 23);
+        assert_eq!(endpoint.asked(began + second * 120), None);
+    }
+
+    #[test]
+    fn a_success_after_its_word_ends_the_wait_and_one_before_it_does_not() {
+        let (endpoint, now) = endpoint();
+        let before = endpoint.enter(false, now).unwrap();
+        endpoint.ask_to_wait(PROBE_EVERY * 100, now);
+        endpoint.ended(before, Verdict::Well, now);
+        assert!(endpoint.asked(now).is_some());
+        let probe = endpoint.enter(false, now + PROBE_EVERY).unwrap();
+        assert!(endpoint.asked(now + PROBE_EVERY).is_some());
+        endpoint.ended(probe, Verdict::Well, now + PROBE_EVERY);
+        assert_eq!(endpoint.asked(now + PROBE_EVERY), None);
+    }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::breaker::{Breaker, Role, Seen, Verdict};
-use super::endpoint::{Endpoint, Turned};
+use super::endpoint::{Endpoint, Entered, Turned};
 use super::skew::Skew;
 use crate::clock::Clock;
 use crate::config;
@@ -44,7 +44,7 @@ pub(super) struct Ticket {
     place: Arc<Place>,
     role: Role,
     endpoint: Arc<Endpoint>,
-    endpoint_role: Role,
+    entered: Entered,
     told: bool,
 }
 
@@ -125,11 +125,12 @@ impl Place {
     }
 
     /// The right to send one request, if there is.
-    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<Endpoint>) -> Option<Ticket> {
+    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<Endpoint>, is_read: bool) -> Option<Ticket> {
         let now = self.clock.now();
-        let role = self.state().breaker.enter(now).ok()?;
-        let endpoint_role = endpoint.enter(now);
-        Some(Ticket { place: self.clone(), role, endpoint: endpoint.clone(), endpoint_role, told: false })
+        self.look(now).ok()?;
+        let entered = endpoint.enter(is_read, now)?;
+        let role = self.state().breaker.enter(now).unwrap_or(Role::InSpite);
+        Some(Ticket { place: self.clone(), role, endpoint: endpoint.clone(), entered, told: false })
     }
 
     /// An answer's head has come, `after` its request had left.
@@ -203,7 +204,7 @@ impl Ticket {
 
     fn ended(&self, said: Said, why: Option<&Failure>) {
         self.place.ended(self.role, said.host, why);
-        let turned = self.endpoint.ended(self.endpoint_role, said.endpoint, self.place.clock.now());
+        let turned = self.endpoint.ended(self.entered, said.endpoint, self.place.clock.now());
         let (region, host, endpoint) = (&self.place.region, &self.place.host, self.endpoint.name());
         match turned {
             None => {}

@@ -37,6 +37,20 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// How long the vendor wants to be left alone before this order is sent there again.
+    pub(super) fn asked(&self) -> Duration {
+        match self {
+            Self::Answered(answer) if is_vendors_failure(answer.status) => answer.retry_after,
+            Self::Answered(_) | Self::OverLimit | Self::Unauthorized | Self::Failed(_) => Duration::ZERO,
+        }
+    }
+
+    /// How long it wants to be left alone by all orders of the kind.
+    pub(super) fn asked_to_wait(&self) -> Option<Duration> {
+        let is_503 = matches!(self, Self::Answered(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE);
+        is_503.then(|| self.asked()).filter(|asked| !asked.is_zero())
+    }
+
     /// Why there is no answer.
     pub(super) fn failure(&self) -> Option<&Failure> {
         match self {
@@ -167,7 +181,8 @@ impl Tries {
                 spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::TimedOut, pause))
             }
             Outcome::Answered(answer) if idempotent && is_vendors_failure(answer.status) => {
-                let asked = answer.retry_after;
+                // What one region wants binds no other.
+                let asked = if elsewhere == Some(true) { Duration::ZERO } else { answer.retry_after };
                 spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::VendorFailed, pause.max(asked)))
             }
             Outcome::Failed(_) | Outcome::Answered(_) => None,

@@ -9,6 +9,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 
 use super::poller::answer;
+use crate::clock::UnixMillis;
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::names::RegionName;
 use crate::store::EventText;
@@ -42,7 +43,7 @@ pub fn cut(partial: Bytes) -> Kept {
 }
 
 fn kept(read: Result<Reply, Failed>) -> Kept {
-    let outcome = answer::judge(read);
+    let outcome = answer::judge(read, UnixMillis(0));
     Kept {
         events: outcome.events,
         loss: outcome.loss.map(|loss| format!("{loss:?}")),

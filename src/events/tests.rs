@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
@@ -33,6 +34,8 @@ use crate::store::{Content, EventText, NewBatch};
 pub(super) enum Step {
     /// Answers so.
     Answer(u16, String),
+    /// Answers with this status and this `Retry-After`.
+    Busy(u16, &'static str),
     /// Fails so.
     Fail(Failure),
     /// Does the next step after a while.
@@ -47,6 +50,8 @@ pub(super) struct Script {
     steps: Mutex<HashMap<String, VecDeque<Step>>>,
     /// Region and time of each read.
     seen: Mutex<Vec<(String, Instant)>>,
+    /// How much of a `Retry-After` each read's bucket is to obey.
+    obeys: Mutex<Vec<Duration>>,
 }
 
 impl Script {
@@ -64,21 +69,26 @@ impl Source for Script {
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         assert!(matches!(order.operation, Operation::ReadEvents(_)));
         let region = order.region.unwrap();
+        lock(&self.obeys).push(order.retry_after_limit.unwrap());
         lock(&self.seen).push((region.to_string(), Instant::now()));
         let mut step = lock(&self.steps).get_mut(region.as_str()).and_then(VecDeque::pop_front);
         while let Some(Step::After(pause, then)) = step {
             tokio::time::sleep(pause).await;
             step = Some(*then);
         }
-        let costs = Costs::default();
+        let (costs, mut headers) = (Costs::default(), HeaderMap::new());
         let (status, body) = match step {
             Some(Step::Answer(status, body)) => (status, body),
+            Some(Step::Busy(status, retry_after)) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
+                (status, String::new())
+            }
             Some(Step::Fail(why)) => return Err(Failed { why, costs }),
             Some(Step::Hang) => std::future::pending().await,
             Some(Step::After(..)) | None => (200, events(0..0)),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        Ok(Reply { status, headers: HeaderMap::new(), body: body.into(), region, costs })
+        Ok(Reply { status, headers, body: body.into(), region, costs })
     }
 }
 

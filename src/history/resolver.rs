@@ -202,6 +202,13 @@ impl Resolver {
                 Ok(reply) => return Ok(reply),
                 Err(why) => why,
             };
+            // The list must not fail for a wish that ends in time.
+            if let Failure::AskedToWait { retry_after, .. } = &why
+                && self.clock.now() + *retry_after < until
+            {
+                sleep(*retry_after).await;
+                continue;
+            }
             let again = match &why {
                 Failure::QuotaSpent { .. } | Failure::TimedOut { sent: false } => true,
                 Failure::TimedOut { sent: true } => operation.safety() == Safety::Idempotent,
@@ -235,6 +242,7 @@ impl Resolver {
             payer: self.payer.clone(),
             proof: self.proof.clone(),
             deadline,
+            retry_after_limit: None,
             region: region.cloned(),
             headers: headers(operation),
         };

@@ -57,7 +57,7 @@ fn rest(why: &Error) -> Option<Duration> {
             passes.then_some(Duration::ZERO)
         }
         Error::Egress(failure) => match failure {
-            Failure::RegionDown { retry_after, .. } => Some(*retry_after),
+            Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => Some(*retry_after),
             Failure::Crowded(_)
             | Failure::Unreachable(_)
             | Failure::Unprocessed(_)

@@ -19,6 +19,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -84,6 +85,17 @@ impl Bucket {
             if state.ledger.reconfigure(limit, now) {
                 state.judge(now);
                 // Seats may come sooner than the first in line knows.
+                state.first = None;
+                state.deal(now);
+            }
+        });
+    }
+
+    /// The vendor's `Retry-After` is believed for so long from now on, also one that was said before.
+    pub fn believe(&self, longest: Duration) {
+        self.with(|state, now| {
+            if state.ledger.believe(longest) {
+                state.judge(now);
                 state.first = None;
                 state.deal(now);
             }

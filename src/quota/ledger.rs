@@ -123,6 +123,13 @@ impl Ledger {
         }
     }
 
+    /// The vendor's `Retry-After` is believed for so long. Says whether that changes when seats come.
+    pub(super) fn believe(&mut self, longest: Duration) -> bool {
+        let before = self.penalty.opens_at();
+        self.penalty.believe(longest);
+        before != self.penalty.opens_at()
+    }
+
     /// Takes over from another.
     pub(super) fn inherit(&mut self, estate: &Estate) {
         // What came from the same ledger is the same here and there.

@@ -2,7 +2,8 @@
 //!
 //! Invariants: `1 <= in_force <= N`. One burst of refusals halves once: a refusal of a seat that was given before the
 //! last halving says nothing new. Growth is one seat for each whole window after the pause without a refusal, and is
-//! applied when somebody looks, so it needs no timer.
+//! applied when somebody looks, so it needs no timer. The vendor's word is kept as it was said and believed for as long as
+//! it may be now, so a bound that is lowered counts at once.
 
 use std::time::Duration;
 
@@ -10,14 +11,19 @@ use tokio::time::Instant;
 
 use super::ledger::later;
 
-/// The longest `Retry-After` that is believed. A stranger's number must not stop a bucket for a day.
+/// The longest `Retry-After` that is believed while nothing else was said.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How far a bucket is held back.
 #[derive(Debug)]
 pub(super) struct Penalty {
     in_force: u32,
+    /// By our own rules.
     opens_at: Instant,
+    /// When the vendor asked to be left alone, and for how long.
+    asked: Option<(Instant, Duration)>,
+    /// The longest that it is believed.
+    longest: Duration,
     grows_at: Instant,
     era: u64,
 }
@@ -25,7 +31,7 @@ pub(super) struct Penalty {
 impl Penalty {
     /// None, but closed until `opens_at`.
     pub(super) fn none(seats: u32, opens_at: Instant) -> Self {
-        Self { in_force: seats, opens_at, grows_at: opens_at, era: 0 }
+        Self { in_force: seats, opens_at, asked: None, longest: LONGEST_PAUSE, grows_at: opens_at, era: 0 }
     }
 
     /// Seats that may be used.
@@ -35,7 +41,13 @@ impl Penalty {
 
     /// No seat is given before.
     pub(super) fn opens_at(&self) -> Instant {
-        self.opens_at
+        let asked = self.asked.map(|(at, pause)| later(at, pause.min(self.longest)));
+        asked.map_or(self.opens_at, |asked| asked.max(self.opens_at))
+    }
+
+    /// The vendor's `Retry-After` is believed for so long, also one that was said before.
+    pub(super) fn believe(&mut self, longest: Duration) {
+        self.longest = longest;
     }
 
     /// Counts the halvings. A seat remembers the era it was given in.
@@ -57,9 +69,14 @@ impl Penalty {
         window: Duration,
         slack: Duration,
     ) {
-        let asked = retry_after.unwrap_or_default().min(LONGEST_PAUSE);
-        self.close_until(later(now, asked.max(window).saturating_add(slack)));
-        self.grows_at = later(self.opens_at, window);
+        self.close_until(later(now, window.saturating_add(slack)));
+        if let Some(asked) = retry_after {
+            // A shorter wish, of an answer that was under way, does not take back a longer one.
+            let before =
+                self.asked.map(|(at, pause)| later(at, pause.min(self.longest)).saturating_duration_since(now));
+            self.asked = Some((now, asked.saturating_add(slack).max(before.unwrap_or_default())));
+        }
+        self.grows_at = later(self.opens_at(), window);
         if era == self.era {
             self.in_force = (self.in_force / 2).max(1);
             self.era += 1;

@@ -51,7 +51,7 @@ impl Seat {
     }
 
     /// The vendor answered 429: the seat comes free one window later, and the bucket shrinks and pauses for a window
-    /// or `retry_after`, whichever is longer, but at most a minute for the latter's sake. Orders that cannot be served
+    /// or `retry_after`, whichever is longer, the latter as far as it is believed ([`Bucket::believe`]). Orders that cannot be served
     /// in time any more are refused at once.
     pub fn refused(self, retry_after: Option<Duration>) {
         self.settle(Settled::Refused(retry_after));

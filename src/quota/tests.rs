@@ -315,6 +315,22 @@ async fn a_refusal_without_a_hint_pauses_one_window_and_one_seat_always_remains(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shorter_wish_takes_back_no_longer_one_and_prolongs_none_beyond_its_bound() {
+    let second = Duration::from_secs(1);
+    for (wish, left) in [(50, 20), (3600, 30)] {
+        let bucket = bucket(2, Begin::Full);
+        let (mut one, mut other) = (seat(&bucket, LONG).await.unwrap(), seat(&bucket, LONG).await.unwrap());
+        one.sending();
+        other.sending();
+        one.refused(Some(second * wish));
+        tokio::time::sleep(second * 30).await;
+        other.refused(Some(second));
+        let next = bucket.snapshot().next;
+        assert!(next >= second * left && next < second * (left + 1), "{wish}: {next:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_whom_the_vendors_pause_outlasts_are_refused_then_and_the_others_wait_on() {
     let bucket = bucket(2, Begin::Full);
     let mut bad = seat(&bucket, Duration::ZERO).await.unwrap();

@@ -16,7 +16,9 @@ impl From<Failure> for Refusal {
             Failure::CredentialRefused => Self::CredentialRefused,
             // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
             Failure::Crowded(_) => Self::shed(Shed::QuotaLine),
-            Failure::RegionDown { retry_after, .. } => Self::RegionDown { cause, retry_after },
+            Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => {
+                Self::RegionDown { cause, retry_after }
+            }
             Failure::Unreachable(_) | Failure::Unprocessed(_) | Failure::Stopping => Self::Unavailable(cause),
             Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
             // It was there when the request was granted: a reload took it away.

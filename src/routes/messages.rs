@@ -48,6 +48,7 @@ pub async fn forward(
         proof: Some(proof),
         payer: asked.payer,
         deadline: asked.gateway.clock.now() + prefer.within(cap),
+        retry_after_limit: None,
         region: None,
         headers: headers::leaving(&asked.head.headers),
     };

@@ -1,6 +1,7 @@
 //! What leaves the gateway, what it costs, and what happens when the vendor or the network misbehaves.
 
 mod apart;
+mod asked;
 mod credential;
 mod faults;
 mod limits;

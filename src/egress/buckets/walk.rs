@@ -224,14 +224,14 @@ async fn play(arrival: Arrival, world: Arc<World>) {
 fn reload(world: &World, quota: Option<&Quota>) {
     let app = AppId::parse("a").unwrap();
     let mut buckets = world.buckets.lock().unwrap();
-    *world.lines.lock().unwrap() = quota.map(|quota| buckets.lines(&app, quota));
+    *world.lines.lock().unwrap() = quota.map(|quota| buckets.lines(&app, quota, Duration::from_secs(60)));
     buckets.prune(|_| quota.is_some());
 }
 
 async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) -> Result<(), TestCaseError> {
     reloads.sort_by_key(|reload| reload.at);
     let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
-    let lines = buckets.lines(&AppId::parse("a").unwrap(), &first);
+    let lines = buckets.lines(&AppId::parse("a").unwrap(), &first, Duration::from_secs(60));
     buckets.opened();
     let world =
         Arc::new(World { buckets: Mutex::new(buckets), lines: Mutex::new(Some(lines)), counted: Mutex::default() });
@@ -297,7 +297,7 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
         let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
         let count = |lines: &Lines| lines[4].bucket.clone();
-        let own = buckets.lines(&app, &alone);
+        let own = buckets.lines(&app, &alone, Duration::from_secs(60));
         buckets.opened();
         // Sent, and answered so late.
         let mut sent = Vec::new();
@@ -309,11 +309,11 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         let bucket = count(&own);
         let mut waits = std::pin::pin!(bucket.seat(&payer, Instant::now() + LONGEST));
         assert!((&mut waits).now_or_never().is_none());
-        let there = buckets.lines(&app, &shared);
+        let there = buckets.lines(&app, &shared, Duration::from_secs(60));
         assert_eq!(waits.await.map(drop), Err(Refused::Moved));
         assert_eq!(count(&own).seat(&payer, Instant::now()).await.map(drop), Err(Refused::Moved));
         assert_eq!(count(&there).snapshot().free, 0, "what was spent by each is spent by both");
-        let back = buckets.lines(&app, &alone);
+        let back = buckets.lines(&app, &alone, Duration::from_secs(60));
         assert_eq!(count(&back).snapshot().free, 0);
         sleep(late).await;
         assert_eq!(count(&back).snapshot().free, 0, "the vendor may still count what was sent");
@@ -322,7 +322,7 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         let again = count(&back).seat(&payer, answered + LONGEST).await.unwrap();
         assert!(answered.elapsed() > limit.per, "{:?}", answered.elapsed());
         drop(again);
-        assert!(lines_are_the_same(&back, &buckets.lines(&app, &alone)));
+        assert!(lines_are_the_same(&back, &buckets.lines(&app, &alone, Duration::from_secs(60))));
     }
 
     fn lines_are_the_same(one: &Lines, other: &Lines) -> bool {
@@ -347,7 +347,7 @@ async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
     let app = AppId::parse("a").unwrap();
     let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
     let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
-    let mut lines = buckets.lines(&app, &alone);
+    let mut lines = buckets.lines(&app, &alone, Duration::from_secs(60));
     buckets.opened();
     let (mut sent, given) = (Vec::new(), Instant::now());
     for _ in 0..4 {
@@ -357,8 +357,8 @@ async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
     }
     sent.pop().unwrap().abandoned(given + LONGEST);
     for _ in 0..12 {
-        buckets.lines(&app, &shared);
-        lines = buckets.lines(&app, &alone);
+        buckets.lines(&app, &shared, Duration::from_secs(60));
+        lines = buckets.lines(&app, &alone, Duration::from_secs(60));
     }
     sent.pop().unwrap().abandoned(given + LONGEST);
     sleep(Duration::from_secs(2)).await;

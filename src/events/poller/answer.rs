@@ -22,8 +22,10 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 
+use crate::clock::UnixMillis;
 use crate::egress::{Failed, Failure, Reply};
 use crate::store::EventText;
+use crate::upstream::retry_after;
 use crate::vendor::events::{Answer, parse};
 
 use super::super::loss::Loss;
@@ -44,14 +46,14 @@ pub(in crate::events) struct Outcome {
 }
 
 /// Judges how a read ended.
-pub(in crate::events) fn judge(result: Result<Reply, Failed>) -> Outcome {
+pub(in crate::events) fn judge(result: Result<Reply, Failed>, now: UnixMillis) -> Outcome {
     match result {
-        Ok(reply) => judge_reply(&reply),
+        Ok(reply) => judge_reply(&reply, now),
         Err(Failed { why, .. }) => judge_failure(&why),
     }
 }
 
-fn judge_reply(reply: &Reply) -> Outcome {
+fn judge_reply(reply: &Reply, now: UnixMillis) -> Outcome {
     let status = reply.status;
     if status.is_success() {
         return judge_success(reply);
@@ -63,12 +65,12 @@ fn judge_reply(reply: &Reply) -> Outcome {
         _ => None,
     };
     let events = loss.and_then(|_| parse(&reply.body).ok()).and_then(|answer| joined(&answer));
-    let hint = reply.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let hint = reply.headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, now));
     Outcome {
         events,
         loss,
         error: Some(format!("the vendor answered {status}")),
-        retry_after: hint.map(Duration::from_secs),
+        retry_after: hint,
         ..Outcome::default()
     }
 }
@@ -100,7 +102,9 @@ fn judge_failure(why: &Failure) -> Outcome {
         Failure::Lost { partial: Some(partial), .. } => doubt(Loss::CutBody, why.to_string(), Some(partial.clone())),
         Failure::Lost { partial: None, .. } => doubt(Loss::Reset, why.to_string(), None),
         Failure::TooLarge => doubt(Loss::TooLarge, why.to_string(), None),
-        Failure::QuotaSpent { retry_after, .. } | Failure::RegionDown { retry_after, .. } => {
+        Failure::QuotaSpent { retry_after, .. }
+        | Failure::RegionDown { retry_after, .. }
+        | Failure::AskedToWait { retry_after, .. } => {
             Outcome { error: Some(why.to_string()), retry_after: Some(*retry_after), ..Outcome::default() }
         }
         Failure::TimedOut { sent: false }
@@ -142,11 +146,11 @@ mod tests {
         let mut headers = hyper::HeaderMap::new();
         headers.insert(RETRY_AFTER, "7".parse().unwrap());
         let region = RegionName::parse("cn").unwrap();
-        judge(Ok(Reply { status, headers, body: body.into(), region, costs: Costs::default() }))
+        judge(Ok(Reply { status, headers, body: body.into(), region, costs: Costs::default() }), UnixMillis(0))
     }
 
     fn failure(why: Failure) -> Outcome {
-        judge(Err(Failed { why, costs: Costs::default() }))
+        judge(Err(Failed { why, costs: Costs::default() }), UnixMillis(0))
     }
 
     #[test]

@@ -81,6 +81,9 @@ impl Summary {
     }
 }
 
+/// The longest pause anyone else's word brings about.
+const LONGEST_HINT: Duration = Duration::from_secs(60);
+
 /// One stream of one region.
 pub(in crate::events) struct Feed {
     region: RegionName,
@@ -147,6 +150,12 @@ impl Feed {
         Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
     }
 
+    /// The most of anyone's wish to be asked later that is obeyed: the vendor overwrites what is not read.
+    pub(super) fn obeys(&self) -> Duration {
+        let left = self.status.seconds_to_overflow(self.clock.now());
+        left.map_or(LONGEST_HINT, |left| Duration::from_secs_f64(left / 2.0).min(LONGEST_HINT))
+    }
+
     /// Sends a read and waits for its end, however long that takes.
     pub(super) async fn order_a_read(&self) -> Result<Reply, Failed> {
         let order = Order {
@@ -155,6 +164,7 @@ impl Feed {
             payer: self.payer.clone(),
             proof: None,
             deadline: self.clock.now() + WAIT_FOR_A_SEAT,
+            retry_after_limit: Some(self.obeys()),
             region: Some(self.region.clone()),
             headers: HeaderMap::new(),
         };
@@ -166,6 +176,7 @@ impl Feed {
         let now = self.clock.wall_ms();
         let events = outcome.events.as_ref().map_or(0, |events| events.len());
         let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
+        let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
         self.status.read(events, outcome.error, now, self.clock.now());
         let unreadable = outcome.unreadable.map(|(body, why)| {
             self.status.quarantined();

@@ -2,7 +2,7 @@
 //!
 //! Invariants: after a full read at once (the quota alone limits it); while events flow every `poll_interval`; while none
 //! do, doubling up to `poll_interval_idle`; after a failure, doubling up to [`LONGEST_PAUSE`] with jitter, or what the
-//! vendor asked for within [`LONGEST_HINT`]. Every wait is finite.
+//! vendor asked for, as far as the feed obeys. Every wait is finite.
 
 use std::time::Duration;
 
@@ -13,9 +13,6 @@ use super::feed::Summary;
 
 /// The longest pause between failing reads. Short, because the vendor overwrites what is not read.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The longest pause anyone else's word brings about.
-const LONGEST_HINT: Duration = Duration::from_secs(60);
 
 /// When the next read is due.
 #[derive(Debug)]
@@ -51,7 +48,7 @@ impl Pace {
             };
             let longest = doubled(settings.poll_interval.max(Duration::from_millis(100)), times).min(LONGEST_PAUSE);
             let jittered = longest.mul_f64(rand::random_range(0.5..=1.0));
-            let wait = jittered.max(read.retry_after.unwrap_or_default().min(LONGEST_HINT));
+            let wait = jittered.max(read.retry_after.unwrap_or_default());
             (ended, Step::Failed { times, wait })
         } else if read.is_full() {
             (ended, Step::AtOnce)
@@ -125,6 +122,6 @@ mod tests {
         }
         assert!(waits(&[FAILED; 40])[39] >= LONGEST_PAUSE / 2);
         let asked = |seconds| Summary { retry_after: Some(Duration::from_secs(seconds)), ..FAILED };
-        assert_eq!(waits(&[asked(30), asked(u64::MAX)]), [Duration::from_secs(30), LONGEST_HINT]);
+        assert_eq!(waits(&[asked(30)]), [Duration::from_secs(30)]);
     }
 }

@@ -132,6 +132,11 @@ impl Status {
         );
     }
 
+    /// How long from now until events would be overwritten if none were read; `None`: no such time is in sight.
+    pub(super) fn seconds_to_overflow(&self, now: Instant) -> Option<f64> {
+        lock(&self.state).rate.seconds_to_overflow(now)
+    }
+
     /// All of it. Sets the metric of the time left, too.
     pub(in crate::events) fn observe(&self, now: Instant) -> PollerStatus {
         let state = lock(&self.state);

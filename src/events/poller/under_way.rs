@@ -37,7 +37,7 @@ async fn finish(feed: Arc<Feed>, turn: Arc<Turn>, permit: OwnedSemaphorePermit, 
     let result = feed.order_a_read().await;
     let in_time = turn.ended();
     drop(unanswered);
-    let mut outcome = judge(result);
+    let mut outcome = judge(result, feed.clock.wall_ms());
     if !in_time {
         outcome.loss = None; // The marker stands already.
         tracing::info!(feed = %feed, events = outcome.events.as_ref().map_or(0, |e| e.len()), "a late answer came");

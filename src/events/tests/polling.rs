@@ -93,6 +93,53 @@ async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_sa
     assert_eq!(lock(&rig.vendor.steps)["cn"].len(), 0);
 }
 
+/// How long after a step the next read comes, when `reads` reads brought 20 events each, one every 200 ms, before it.
+async fn pause_after(reads: u64, step: Step) -> (Duration, Duration) {
+    let vendor = Arc::new(Script::default());
+    vendor.say("cn", (0..reads).map(|n| answer(n * 20..(n + 1) * 20)));
+    vendor.say("cn", [step]);
+    let rig = Rig::with(MemoryStore::default(), config(&["cn"]), vendor).await;
+    tokio::time::sleep(Duration::from_millis(200 * reads) + Duration::from_secs(90)).await;
+    let step = usize::try_from(reads).unwrap();
+    let (seen, obeys) = (lock(&rig.vendor.seen), lock(&rig.vendor.obeys));
+    (seen[step + 1].1 - seen[step].1, obeys[step])
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_obey_the_vendors_wish_for_a_minute_or_half_the_time_until_it_overwrites_events() {
+    let minute = Duration::from_secs(60);
+    let hour = minute * 60;
+    let region = || RegionName::parse("cn").unwrap();
+    let wishes = || {
+        [
+            Step::Busy(503, "3600"),
+            Step::Busy(429, "3600"),
+            Step::Busy(503, "99999999999999999999999"),
+            Step::Busy(503, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            Step::Fail(Failure::RegionDown { region: region(), retry_after: hour }),
+            Step::Fail(Failure::AskedToWait { region: region(), retry_after: hour }),
+        ]
+    };
+    for wish in wishes() {
+        let (pause, obeys) = pause_after(0, wish.clone()).await;
+        assert!(pause >= minute && pause < minute + Duration::from_millis(10), "{wish:?}: {pause:?}");
+        assert_eq!(obeys, minute);
+    }
+    // 100 events a second fill the vendor's room of 2000 in 20 s.
+    for wish in wishes() {
+        let (pause, obeys) = pause_after(1000, wish.clone()).await;
+        for obeyed in [pause, obeys] {
+            assert!(obeyed > Duration::from_secs(9) && obeyed <= Duration::from_secs(10), "{wish:?}: {obeyed:?}");
+        }
+    }
+    // A wish that is shorter, one that is over, and none that can be read: the pause after a failure.
+    assert!((7_000..7_010).contains(&pause_after(0, Step::Busy(503, "7")).await.0.as_millis()));
+    for odd in ["0", "-5", "1.5", "soon", "", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+        let (pause, _) = pause_after(0, Step::Busy(503, odd)).await;
+        assert!(pause >= Duration::from_millis(200) && pause < Duration::from_secs(1), "{odd:?}: {pause:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_is_stored_after_all_and_its_doubt_is_marked_once() {
     let rig = Rig::new(&["cn"]).await;
