@@ -13,6 +13,7 @@ const TIERS: [(&str, &[&str]); 8] = [
             "conn",
             "dns",
             "files",
+            "heap",
             "secret",
             "names",
             "proof",
