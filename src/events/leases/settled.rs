@@ -59,6 +59,12 @@ impl Settled {
         self.segments.contains_key(&segment)
     }
 
+    /// Whether an entry is marked as settled.
+    pub(in crate::events) fn is_marked(&self, at: u64) -> bool {
+        let (segment, byte, bit) = place(at);
+        self.segments.get(&segment).is_some_and(|bits| bits[byte] & bit != 0)
+    }
+
     /// All marked entries, in order.
     pub(in crate::events) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.segments.iter().flat_map(|(&segment, bits)| {

@@ -103,6 +103,9 @@ impl Subscription {
             }
             let settled = state.book.settle(which, now)?;
             state.settled(&settled, true);
+            if let Which::Entries(entries) = which {
+                state.keep(entries);
+            }
             settled.len() as u64
         };
         self.meters.acknowledged.inc_by(settled);

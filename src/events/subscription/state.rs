@@ -132,6 +132,17 @@ impl State {
         }
     }
 
+    /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the
+    /// low-water mark comes again after a restart otherwise.
+    pub(super) fn keep(&mut self, entries: &[u64]) {
+        let low = self.settle_low();
+        for &at in entries {
+            if at > low && !self.marks.is_marked(at) {
+                self.marks.mark(at);
+            }
+        }
+    }
+
     /// When the timer is to be armed, if it is not for so early a time.
     pub(super) fn arm(&mut self) -> Option<Instant> {
         let due = self.book.next_due()?;

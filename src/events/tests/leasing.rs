@@ -177,6 +177,20 @@ async fn a_plain_reader_gets_what_an_explicit_one_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_plain_reader_acknowledges_above_an_open_entry_stays_so_after_a_kill() {
+    let rig = Rig::quiet().await;
+    rig.append_of([(1, 1)]).await;
+    rig.lease(leased(1)).await.unwrap();
+    rig.append_of([(2, 2), (3, 3)]).await;
+    let plain = rig.read(by("a", 10)).await.unwrap();
+    assert_eq!(entries(&plain), [2, 3]);
+    plain.receipt.handed_over();
+    assert_eq!(rig.ack(rig.entry(3)).await, Ok(0), "settled when it was handed over, but only now for good");
+    let rig = rig.kill().await;
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(1, 2), (2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_listed_given_again_and_gone_when_it_is_acknowledged() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
