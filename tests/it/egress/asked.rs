@@ -54,7 +54,9 @@ async fn a_wish_that_cannot_be_read_or_is_over_is_none() {
     for odd in ["-5", "1.5", "soon", "0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
         let sim = vendor().await;
         let rig = Rig::new(&sim.base_url());
-        (0..3).for_each(|_| sim.on(Endpoint::HistoryCount, busy(odd)));
+        for _ in 0..3 {
+            sim.on(Endpoint::HistoryCount, busy(odd));
+        }
         let reply = rig.egress.send(count()).await.unwrap();
         assert_eq!(
             (reply.status.as_u16(), reply.costs.exchanges),
