@@ -21,7 +21,7 @@ use crate::names::HostName;
 /// # Errors
 /// 421.
 pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(), Refused> {
-    let anywhere = matches!(segments, [""] | ["healthz" | "readyz" | "metrics"]);
+    let anywhere = matches!(segments, [] | ["healthz" | "readyz" | "metrics"]);
     let any_host = admin.api_key_sha256.is_some() || matches!(admin.listen, Listen::Unix(_));
     if anywhere || any_host || is_ours(admin, head) {
         return Ok(());
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_key_or_a_unix_socket_lets_any_host_be_named_and_so_does_what_only_says_how_all_is() {
         let other = head("/", &[("host", "evil.example")]);
-        for path in [&["healthz"][..], &["readyz"], &["metrics"], &[""]] {
+        for path in [&["healthz"][..], &["readyz"], &["metrics"], &[]] {
             assert_eq!(check(&Admin::default(), &other, path), Ok(()), "{path:?}");
         }
         for path in [&["admin"][..], &["openapi.json"], &["healthz", ""], &["nothing"]] {

@@ -32,6 +32,8 @@ async fn without_a_key_the_operators_port_does_nothing_for_a_request_that_names_
             assert!(status == expected && answer.contains(said), "{operation:?} as {host}: {answer}");
         }
     }
+    // What is not there is not there for anybody.
+    assert_eq!(ask(stage.admin, "GET", "/", "Host: evil.example\r\n").await.0, 404);
     let absolute = "http://evil.example/admin/v1/apps";
     assert_eq!(ask(stage.admin, "GET", absolute, "Host: localhost\r\n").await.0, 421);
     for host in ["localhost", "LOCALHOST.:9090", "127.0.0.1", "[::1]:80"] {
