@@ -65,6 +65,12 @@ impl Conn {
         self.seat.as_ref().is_some_and(Seat::is_known)
     }
 
+    /// Whether it has an admitted request in hand. `None`: nobody counts.
+    #[must_use]
+    pub fn is_occupied(&self) -> Option<bool> {
+        self.seat.as_ref().map(Seat::is_occupied)
+    }
+
     /// Ready when its place was given to another.
     pub fn poll_asked_to_go(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.seat.as_ref().map_or(Poll::Pending, |seat| seat.poll_asked_to_go(cx))

@@ -20,6 +20,8 @@ pub struct Inbound {
     rest: Option<Rest>,
     was_asked: bool,
     is_over: bool,
+    /// It broke off: where it ends, and the next request begins, is not known.
+    is_broken: bool,
 }
 
 /// What is left of a body.
@@ -28,7 +30,7 @@ pub struct Rest(Arc<Mutex<Left>>);
 
 #[derive(Debug, Default)]
 enum Left {
-    /// The handler has it still, or never ended.
+    /// The handler has it still, or never ended; or it broke off.
     #[default]
     Unknown,
     /// Nothing.
@@ -42,7 +44,7 @@ impl Inbound {
     #[must_use]
     pub fn new(body: Incoming) -> Self {
         let is_over = body.is_end_stream();
-        Self { body: Some(body), rest: None, was_asked: false, is_over }
+        Self { body: Some(body), rest: None, was_asked: false, is_over, is_broken: false }
     }
 
     /// A body, and how to know what is left of it; `None` when it is empty.
@@ -69,6 +71,7 @@ impl hyper::body::Body for Inbound {
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         self.is_over |= is_over;
+        self.is_broken |= matches!(polled, Poll::Ready(Some(Err(_))));
         polled
     }
 
@@ -84,7 +87,11 @@ impl hyper::body::Body for Inbound {
 impl Drop for Inbound {
     fn drop(&mut self) {
         if let (Some(rest), Some(body)) = (&self.rest, self.body.take()) {
-            *rest.left() = if self.is_over { Left::Nothing } else { Left::Some(body, self.was_asked) };
+            *rest.left() = match (self.is_broken, self.is_over) {
+                (true, _) => Left::Unknown,
+                (false, true) => Left::Nothing,
+                (false, false) => Left::Some(body, self.was_asked),
+            };
         }
     }
 }

@@ -183,6 +183,12 @@ impl Seat {
         self.signal.known.load(Ordering::Acquire)
     }
 
+    /// Whether an admitted request is in hand.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.places.book().is_occupied(self.id)
+    }
+
     /// Ready when its place was given to another. It may be given one again: [`Seat::occupy`].
     pub fn poll_asked_to_go(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.signal.waker.register(cx.waker());

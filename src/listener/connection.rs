@@ -2,8 +2,9 @@
 //!
 //! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops
 //! all of it and the order of "body taken", "written", "flushed" is the order in which things happened
-//! (`body::handover`). A stop finishes the requests in hand and takes no more. A caller whose HTTP/1.1 connection is not
-//! kept after an answer is told so in the answer; one whose connection is kept, for how long.
+//! (`body::handover`). A stop finishes the requests in hand and takes no more; who has no admitted one is waited for a
+//! moment. A caller whose HTTP/1.1 connection is not kept after an answer is told so in the answer; one whose connection
+//! is kept, for how long.
 //!
 //! An answer may be made before its request's body has come (401, 413, …). What is small is read away, so that the
 //! connection can be kept; otherwise the answer is the connection's last, and what still comes is read away for a while
@@ -62,6 +63,9 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 const READ_AWAY: (u64, Duration) = (64 << 10, Duration::from_millis(250));
 /// How long a known caller's connection whose place was needed may take to say goodbye: HTTP/2 asks the peer once more.
 const FAREWELL: Duration = Duration::from_millis(250);
+/// How long a connection that takes no more requests may go on without an admitted one in hand: to have its last answer
+/// read, and for HTTP/2's goodbye. No stop waits longer for somebody who says nothing.
+const PARTING: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Serves a connection to its end.
@@ -138,6 +142,8 @@ where
     let mut begun = 0;
     // Made when its place was given to another.
     let mut farewell: Option<Pin<Box<Sleep>>> = None;
+    // Made when it takes no more requests and has none in hand.
+    let mut parting: Option<Pin<Box<Sleep>>> = None;
 
     let ended = poll_fn(|cx| {
         if !stopped && stopping.as_mut().poll(cx).is_ready() {
@@ -174,6 +180,8 @@ where
                 None if conn.is_known() => {
                     farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
                     stopped = true;
+                    // Should a request come all the same, its answer says that it is the last.
+                    conn.end_soon();
                     connection.as_mut().graceful_shutdown();
                     cx.waker().wake_by_ref();
                 }
@@ -183,6 +191,15 @@ where
                     let _ = connection.as_mut().poll(cx);
                     return Poll::Ready(Err("its place was needed for another".to_owned()));
                 }
+            }
+        }
+        let has_request = || wire.in_hand() > 0 || !streams.is_empty();
+        if !stopped || conn.is_occupied().unwrap_or_else(has_request) {
+            parting = None;
+        } else {
+            let over = parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(PARTING)));
+            if over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err("it does not end by itself".to_owned()));
             }
         }
         let waits = match watch.stage() {
@@ -197,14 +214,13 @@ where
             match waits {
                 Waits::Next(_) if !stopped => {
                     stopped = true;
+                    conn.end_soon();
                     connection.as_mut().graceful_shutdown();
-                    waiting.last_for(limits.header_read_timeout);
-                    // The new time is to be waited for, and the farewell to be written.
+                    // The farewell is to be written.
                     cx.waker().wake_by_ref();
                 }
-                Waits::Next(_) => return Poll::Ready(Err("the peer does not end an idle connection".to_owned())),
                 Waits::First | Waits::Head(_) => return Poll::Ready(Err("no request came in time".to_owned())),
-                Waits::Nothing => {}
+                Waits::Next(_) | Waits::Nothing => {}
             }
         }
         Poll::Pending

@@ -56,11 +56,6 @@ impl Waiting {
         if waits == Waits::Nothing { Poll::Pending } else { self.timer.as_mut().poll(cx) }
     }
 
-    /// It is waited for so long more, whatever for.
-    pub(super) fn last_for(&mut self, time: Duration) {
-        self.reset(time);
-    }
-
     fn reset(&mut self, time: Duration) {
         self.timer.as_mut().reset(Instant::now() + time);
     }

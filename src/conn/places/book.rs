@@ -181,6 +181,10 @@ impl Book {
         true
     }
 
+    pub(super) fn is_occupied(&self, id: Id) -> bool {
+        self.held.get(&id).is_some_and(|held| matches!(held.state, State::Known(_, 1..)))
+    }
+
     pub(super) fn is_crowded(&self) -> bool {
         self.taken() * 2 > self.places
     }

@@ -305,10 +305,19 @@ async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
     assert_eq!((read, began.elapsed()), (Err(crate::body::Unread::TooSlow), time));
 }
 
-/// Answers in few words, as an admitted request of `a`, unless the path is `/stranger`.
+/// Answers in few words, as an admitted request of `a`, unless the path is `/stranger`. `/slow` is ten seconds in hand,
+/// `/late` is a moment under way before it is admitted.
 async fn greet(conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
-    if request.uri().path() != "/stranger" {
-        drop(conn.occupy("a"));
+    let path = request.uri().path();
+    if path == "/late" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    if path != "/stranger" {
+        let occupied = conn.occupy("a");
+        if path == "/slow" {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        drop(occupied);
     }
     Response::new(Body::from(Bytes::from_static(b"hello")))
 }
@@ -408,6 +417,66 @@ async fn whose_place_is_needed_goes_at_once_and_a_known_http2_caller_hears_it_in
     let _next = place(&door, &tasks).await;
     assert_eq!(ended.await, Ok(true), "by GOAWAY");
     assert!(began.elapsed() <= FAREWELL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_admitted_requests_and_for_silent_callers_a_moment_only() {
+    const HTTP2: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    // Its window for answers shut, and GET / on stream 1.
+    const SHUT: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\u{6}\u{4}\0\0\0\0\0\0\u{4}\0\0\0\0\
+                        \0\0\u{16}\u{1}\u{5}\0\0\0\u{1}\u{2}\u{3}GET\u{4}\u{9}/stranger\u{6}\u{4}http";
+    for says in ["", "GET / HT", HTTP2, SHUT, "POST /stranger HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"] {
+        let (door, tasks) = (Door::alone(10), Tasks::new());
+        let mut stranger = place(&door, &tasks).await;
+        stranger.write_all(says.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Instant::now();
+        assert_eq!(tasks.finish(Duration::from_secs(60)).await, 0, "{says:?}");
+        assert!(began.elapsed() <= PARTING, "{says:?}: {:?}", began.elapsed());
+    }
+    let (door, tasks) = (Door::alone(10), Tasks::new());
+    let mut admitted = place(&door, &tasks).await;
+    admitted.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut answer = String::new();
+    let (cut, read) = tokio::join!(tasks.finish(Duration::from_secs(60)), admitted.read_to_string(&mut answer));
+    assert!(cut == 0 && read.is_ok() && answer.ends_with("hello"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_keeps_its_connections_place_in_the_last_moment_is_told_that_it_is_the_last() {
+    let (door, tasks) = (Door::alone(1), Tasks::new());
+    let mut known = place(&door, &tasks).await;
+    ask(&mut known, "/").await;
+    known.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let next = place(&door, &tasks).await;
+    drop(next);
+    let mut answer = String::new();
+    known.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("hello") && answer.contains("connection: close"), "{answer}");
+    assert!(!answer.contains("keep-alive"), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_ends_the_connection_and_the_answer_says_so() {
+    let handler = |_: Arc<Conn>, request: Request<Inbound>| async move {
+        let read = crate::body::read_up_to(request.into_body(), 1000, Duration::from_secs(30), |_| true).await;
+        assert!(read.is_err());
+        Response::new(Body::default())
+    };
+    for breaks in ["1\r\nxx\r\n", "x\r\n", "0\r\nno trailer\r\n\r\n"] {
+        let (mut caller, far) = duplex(1 << 16);
+        let tasks = Tasks::new();
+        let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
+        tasks.spawn(Kind::Connection, serve(far, conn, handler, limits(), tasks.stopping()));
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        caller.write_all(format!("{head}{breaks}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        caller.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("connection: close") && !answer.contains("keep-alive"), "{breaks:?}: {answer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
