@@ -40,7 +40,7 @@ async fn without_a_key_the_operators_port_does_nothing_for_a_request_that_names_
         assert_eq!(ask(stage.admin, "GET", "/admin/v1/apps", &format!("Host: {host}\r\n")).await.0, 200, "{host}");
     }
     let (_, subscriptions) = ask(stage.admin, "GET", "/admin/v1/subscriptions", "Host: localhost\r\n").await;
-    assert!(subscriptions.contains(r#""subscription":"all""#), "nothing was removed: {subscriptions}");
+    assert!(subscriptions.contains(r#""subscription":"$client.all""#), "nothing was removed: {subscriptions}");
     stage.stopped().await;
 }
 
