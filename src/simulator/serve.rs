@@ -36,14 +36,25 @@ use super::{Endpoint, act, auth, control, headers, lock};
 /// No request of the vendor's API is larger.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// Answers one request, or never: then the connection ends.
-pub(super) async fn serve(
+/// Answers one request, or never: then the connection ends. It is under way from this call on, not from its task's first
+/// turn: a connection that goes away waits for all that came before.
+pub(super) fn serve(
     region: Arc<Region>,
     conn: Arc<Conn>,
     number: u32,
     request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, h2::Error> {
+) -> impl Future<Output = Result<Response<AnswerBody>, h2::Error>> {
     let flight = Flight::begin(&region, &conn);
+    answer(region, conn, number, request, flight)
+}
+
+async fn answer(
+    region: Arc<Region>,
+    conn: Arc<Conn>,
+    number: u32,
+    request: Request<Incoming>,
+    flight: Flight,
+) -> Result<Response<AnswerBody>, h2::Error> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else { return silence(&conn, false).await };
     let body = body.to_bytes();
