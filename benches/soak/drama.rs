@@ -21,9 +21,6 @@ use super::readers::pick;
 use super::stage::{Live, Stage};
 use super::vendor::{CERTIFICATE, LOGS, ONE, TWO};
 
-/// How much memory a run of the gateway took: seconds since it was ready, and KiB.
-pub type Memory = Vec<(f64, u64)>;
-
 pub struct Drama {
     stage: Arc<Stage>,
     random: StdRng,

@@ -5,10 +5,11 @@
 //! cargo bench --bench soak -- --for 2m --seed 7
 //! ```
 //!
-//! For a bit more than half of the time the gateway is ended again and again, in every way. Then one run goes on to the
-//! end, under the same faults and reloads, so that its memory can be watched. At the end the faults stop, all that is
+//! For a bit more than half of the time, and at most twelve minutes, the gateway is ended again and again, in every way.
+//! Then one run goes on to the end, under the same faults and reloads, so that its memory can be watched: of an hour it is
+//! long enough for `growth.rs` to judge it by its live heap. At the end the faults stop, all that is
 //! left is read, and what must hold is checked: see `ledger.rs` for events; and that no limit was breached in any window,
-//! that memory is flat and descriptors come back, that a stop in order exits with 0, and that nothing panicked. What is
+//! that the live heap does not grow and descriptors come back, that a stop in order exits with 0, and that nothing panicked. What is
 //! broken is told, with the seed, and the folder (configuration, log, store) is kept. Nothing is judged by how fast it
 //! was, so a loaded machine makes the soak thinner, not red.
 #![allow(
@@ -25,6 +26,8 @@
 mod caller;
 mod drama;
 mod gateway;
+mod growth;
+mod leak;
 mod ledger;
 mod readers;
 mod report;
@@ -42,7 +45,9 @@ use rtm_gateway::simulator::ViolationKind;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::drama::{Drama, Memory};
+use self::drama::Drama;
+use self::leak::{Leak, Rate};
+use self::report::Memory;
 use self::stage::{Phase, Stage};
 use self::vendor::{LOGS, Vendor};
 
@@ -55,6 +60,9 @@ struct Args {
     /// Of all chance; a random one if left out
     #[arg(long)]
     seed: Option<u64>,
+    /// Makes the last run hold so much more each second, to see it found: `1KB/s`
+    #[arg(long)]
+    plant_leak: Option<Rate>,
     /// Cargo passes this
     #[arg(long, hide = true)]
     bench: bool,
@@ -62,6 +70,9 @@ struct Args {
 
 /// The share of the time in which the gateway is ended again and again.
 const RESTARTS: f64 = 0.55;
+
+/// The most time for that: the rest of a long soak is one run, which is judged by its memory.
+const MOST_RESTARTS: Duration = Duration::from_secs(12 * 60);
 
 /// How long the poller waits for an answer, at least: a connection and an answer. (What comes later is late.)
 const LATE_AFTER: Duration = Duration::from_secs(2);
@@ -71,10 +82,10 @@ fn main() -> ExitCode {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("soak for {}, seed {seed}", humantime::format_duration(args.time));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if runtime.block_on(soak(args.time, seed)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if runtime.block_on(soak(args.time, seed, args.plant_leak)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn soak(time: Duration, seed: u64) -> bool {
+async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let stage = Stage::new(Vendor::start(seed).await, dir.path().to_owned());
     let began = Instant::now();
@@ -89,10 +100,14 @@ async fn soak(time: Duration, seed: u64) -> bool {
     let mut progress = JoinSet::new();
     progress.spawn(report::progress(stage.clone(), began));
 
-    drama.play(began + time.mul_f64(RESTARTS), true).await;
-    let memory = Arc::new(Mutex::new(Memory::new()));
-    let pid = drama.gateway().map(gateway::Gateway::pid);
-    progress.spawn(report::watch_memory(pid, memory.clone()));
+    drama.play(began + time.mul_f64(RESTARTS).min(MOST_RESTARTS), true).await;
+    let memory = Arc::new(Mutex::new(Memory::default()));
+    let gateway = drama.gateway().map(|gateway| (gateway.pid(), gateway.operators));
+    progress.spawn(report::watch_memory(gateway, memory.clone()));
+    let leak = leak.map(Leak::new);
+    if let (Some(leak), Some(gateway)) = (&leak, drama.gateway()) {
+        progress.spawn(leak.clone().plant(gateway.callers));
+    }
     drama.play(began + time, false).await;
 
     println!("  the end: no more faults, the rest is read");
@@ -105,11 +120,12 @@ async fn soak(time: Duration, seed: u64) -> bool {
     tasks.join_all().await;
     progress.shutdown().await;
     let memory = memory.lock().unwrap().clone();
+    let planted = leak.map(|leak| leak.planted());
     let descriptors = descriptors_at_rest(&stage, &drama).await;
     let scans = scans(&stage).await;
     drama.finish().await;
     let violations = breaches(&stage);
-    let ending = report::Ending { seed, took: began.elapsed(), memory, descriptors, violations, scans };
+    let ending = report::Ending { seed, took: began.elapsed(), memory, planted, descriptors, violations, scans };
     let sound = report::end(&stage, ending, LATE_AFTER);
     if !sound {
         println!("seed {seed}; the folder is kept: {}", dir.keep().display());

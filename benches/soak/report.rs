@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::Pid;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::drama::Memory;
+use super::caller::{Caller, Ended, Manner};
+use super::growth::{Judgement, LEAK, LEAST, Sample, Trend, WARM_UP, judge};
 use super::ledger::{self, Entry, Verdict};
 use super::stage::Stage;
 use super::vendor::{LOGS, Vendor};
@@ -18,18 +20,23 @@ use super::vendor::{LOGS, Vendor};
 /// connections to the vendor for each of five endpoints and three regions.
 pub const DESCRIPTORS_AT_REST: usize = 64;
 
-/// How much more memory the last quarter of the long run may take (by its median) than the second: so much, and a tenth.
-const MORE_MEMORY_KIB: u64 = 16 << 10;
+/// The most that may be live at the end of a run that is too short for its growth to be judged: what is bounded is still
+/// being filled then. The bounds' sum: for each of three logs 30 MiB to know other regions' copies by and 4 MiB of text
+/// twice (as it came, as it is read); 16 MiB of the store's cache; results of history, and requests on their way.
+const MOST_WHILE_FILLING: u64 = 160 << 20;
 
-/// The most that the last quarter of a run shorter than [`FILLED_AFTER`] may take. What is bounded is still being filled then, so
-/// growth says nothing. The bounds' sum: for each of three logs 30 MiB to know other regions' copies by and 4 MiB of text twice
-/// (as it came, as it is read); 16 MiB of the store's cache; results of history; and 50 MiB of a debug build at rest.
-const MOST_WHILE_FILLING_KIB: u64 = 256 << 10;
-
-const FILLED_AFTER: f64 = 300.0;
+/// The most that may be resident at the end of any run: that, a debug build at rest, and what is free but not yet given back.
+const MOST_RESIDENT: u64 = 256 << 20;
 
 /// Samples that are too few to judge by.
 const FEW: usize = 16;
+
+/// A run's memory since it was ready: what is live on its heap, and what is resident.
+#[derive(Clone, Default)]
+pub struct Memory {
+    live: Vec<Sample>,
+    resident: Vec<Sample>,
+}
 
 /// One line every ten seconds.
 pub async fn progress(stage: Arc<Stage>, began: Instant) {
@@ -48,17 +55,32 @@ pub async fn progress(stage: Arc<Stage>, began: Instant) {
     }
 }
 
-/// Notes a process's memory every quarter of a second, until it is gone.
-pub async fn watch_memory(pid: Option<Pid>, memory: Arc<Mutex<Memory>>) {
-    let Some(pid) = pid else { return };
+/// Notes a gateway's memory every second, until it is gone.
+pub async fn watch_memory(gateway: Option<(Pid, SocketAddr)>, memory: Arc<Mutex<Memory>>) {
+    let Some((pid, operators)) = gateway else { return };
     let (began, path) = (Instant::now(), format!("/proc/{}/status", pid.as_raw_nonzero()));
+    let mut operator = Caller::new(operators, "");
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        ticks.tick().await;
         let status = fs::read_to_string(&path).unwrap_or_default();
         let line = status.lines().find(|l| l.starts_with("VmRSS:"));
-        let Some(kib) = line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()) else { return };
-        memory.lock().unwrap().push((began.elapsed().as_secs_f64(), kib));
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        let Some(kib) = line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()) else { return };
+        let sample = |bytes| Sample { at: began.elapsed(), bytes };
+        memory.lock().unwrap().resident.push(sample(kib << 10));
+        if let Ended::Answered(answer) = operator.get("/metrics", Manner::Plain).await
+            && let Some(live) = live(&answer.body)
+        {
+            memory.lock().unwrap().live.push(sample(live));
+        }
     }
+}
+
+/// What the metrics say is live.
+fn live(metrics: &[u8]) -> Option<u64> {
+    let metrics = std::str::from_utf8(metrics).ok()?;
+    metrics.lines().find_map(|line| line.strip_prefix("rtm_gateway_heap_live_bytes ")?.parse().ok())
 }
 
 /// What is known at the end.
@@ -66,6 +88,8 @@ pub struct Ending {
     pub seed: u64,
     pub took: Duration,
     pub memory: Memory,
+    /// A leak that was planted.
+    pub planted: Option<String>,
     pub descriptors: usize,
     pub violations: Vec<String>,
     pub scans: Vec<Vec<Entry>>,
@@ -84,16 +108,15 @@ pub fn end(stage: &Stage, ending: Ending, late_after: Duration) -> bool {
     broken.extend(verdict.broken.iter().cloned());
     broken.extend(ending.violations.iter().map(|v| format!("the vendor counted: {v}")));
     broken.extend(stage.log.bad().into_iter().map(|line| format!("in the log: {line}")));
-    let medians = quarters(&ending.memory);
-    let filled = ending.memory.last().is_some_and(|(seconds, _)| *seconds > FILLED_AFTER);
-    if let Some([_, second, _, fourth]) = medians {
-        let most = if filled { second + second / 10 + MORE_MEMORY_KIB } else { MOST_WHILE_FILLING_KIB };
-        if fourth > most {
-            broken.push(format!("memory grew from {second} KiB to {fourth} KiB within the last run"));
-        }
-    }
+    let judged = judge(&ending.memory.live);
+    broken.extend(memory_broken(&judged, &ending.memory));
     print_table(stage, &verdict, runs.len());
-    row("resident memory by quarters of the last run", &memory_line(medians, &ending.memory));
+    row("live heap by quarters of the last run", &quarters_line(&ending.memory.live));
+    row("resident memory by quarters of the last run", &quarters_line(&ending.memory.resident));
+    row("growth of the live heap", &growth_line(&judged));
+    if let Some(planted) = ending.planted {
+        row("  planted", &planted);
+    }
     row("open descriptors at rest", &ending.descriptors);
     row("violations counted by the vendor", &ending.violations.len());
     row("promises broken", &broken.len());
@@ -146,24 +169,72 @@ fn overwritten(vendor: &Vendor) -> u64 {
     vendor.sims().into_iter().map(|sim| sim.stats().events.overwritten).sum()
 }
 
+/// What of the memory must not be.
+fn memory_broken(judged: &Judgement, memory: &Memory) -> Vec<String> {
+    let last = |samples: &[Sample]| quarters(samples).map_or(0, |[.., last]| last);
+    let (live, resident) = (last(&memory.live), last(&memory.resident));
+    let mut broken = Vec::new();
+    match judged {
+        Judgement::Grew(_) => broken.push(format!("the live heap grew within the last run: {}", growth_line(judged))),
+        Judgement::TooShort(_) if live > MOST_WHILE_FILLING => {
+            broken.push(format!("{} are live at the end of the last run", mib(live as f64)));
+        }
+        _ => {}
+    }
+    if resident > MOST_RESIDENT {
+        broken.push(format!("{} are resident at the end of the last run", mib(resident as f64)));
+    }
+    broken
+}
+
+fn growth_line(judged: &Judgement) -> String {
+    let trend = |trend: &Trend| {
+        let [_, middle, last] = trend.thirds;
+        format!(
+            "{:+.1} % from the middle third to the last, {:+.0} bytes a second ({:+.0} to {:+.0}) over {:.0} min",
+            (last / middle - 1.0) * 100.0,
+            trend.slope,
+            trend.least,
+            trend.most,
+            trend.over.as_secs_f64() / 60.0
+        )
+    };
+    match judged {
+        Judgement::TooShort(over) => format!(
+            "not judged, only held to be below {}: {:.0} s after the warm-up of {} s, of {} s at least",
+            mib(MOST_WHILE_FILLING as f64),
+            over.as_secs_f64(),
+            WARM_UP.as_secs(),
+            LEAST.as_secs()
+        ),
+        Judgement::Flat(of) => format!("flat: {}", trend(of)),
+        Judgement::Unclear(of) => format!("NOT CLEAR, a leak of {LEAK} bytes a second could hide: {}", trend(of)),
+        Judgement::Grew(of) => format!("GREW: {}", trend(of)),
+    }
+}
+
 /// The median of each quarter.
-fn quarters(memory: &Memory) -> Option<[u64; 4]> {
-    if memory.len() < FEW {
+fn quarters(samples: &[Sample]) -> Option<[u64; 4]> {
+    if samples.len() < FEW {
         return None;
     }
     let median = |quarter: usize| {
-        let (from, to) = (memory.len() * quarter / 4, memory.len() * (quarter + 1) / 4);
-        let mut kib: Vec<u64> = memory[from..to].iter().map(|(_, kib)| *kib).collect();
-        kib.sort_unstable();
-        kib[kib.len() / 2]
+        let (from, to) = (samples.len() * quarter / 4, samples.len() * (quarter + 1) / 4);
+        let mut bytes: Vec<u64> = samples[from..to].iter().map(|sample| sample.bytes).collect();
+        bytes.sort_unstable();
+        bytes[bytes.len() / 2]
     };
     Some([0, 1, 2, 3].map(median))
 }
 
-fn memory_line(medians: Option<[u64; 4]>, memory: &Memory) -> String {
-    let (Some(medians), Some((first, _)), Some((last, _))) = (medians, memory.first(), memory.last()) else {
+fn quarters_line(samples: &[Sample]) -> String {
+    let (Some(medians), Some(first), Some(last)) = (quarters(samples), samples.first(), samples.last()) else {
         return "(too short to tell)".to_owned();
     };
-    let mib = medians.map(|kib| format!("{:.1}", kib as f64 / 1024.0)).join(", ");
-    format!("{mib} MiB over {:.0} s", last - first)
+    let medians = medians.map(|bytes| mib(bytes as f64));
+    format!("{} over {:.0} s", medians.join(", "), (last.at - first.at).as_secs_f64())
+}
+
+fn mib(bytes: f64) -> String {
+    format!("{:.1} MiB", bytes / f64::from(1 << 20))
 }

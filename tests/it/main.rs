@@ -15,6 +15,7 @@ mod openapi;
 mod readme;
 mod settings;
 mod simulator;
+mod soak_growth;
 mod soak_ledger;
 mod tls;
 mod webhooks;
