@@ -56,7 +56,7 @@ impl Caller {
     }
 
     pub async fn get(&mut self, path: &str, manner: Manner) -> Ended {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: soak\r\nx-api-key: {}\r\n\r\n", self.key);
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\n\r\n", self.key);
         self.ask(head.as_bytes(), manner).await
     }
 
@@ -64,7 +64,7 @@ impl Caller {
         let (key, length) = (&self.key, body.len());
         let kind = "content-type: application/json";
         let text = format!(
-            "POST {path} HTTP/1.1\r\nhost: soak\r\nx-api-key: {key}\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         self.ask(text.as_bytes(), Manner::Plain).await
     }

@@ -305,8 +305,11 @@ impl Drama {
 
 /// The stored cursors of a gateway that nobody has read from yet.
 async fn cursors(gateway: &Gateway) -> HashMap<(usize, String), u64> {
-    let mut body = serde_json::Value::Null;
+    let until = Instant::now() + PATIENCE;
+    let mut body = gateway.admin("/admin/v1/subscriptions").await;
     while body["subscriptions"].is_null() {
+        assert!(Instant::now() < until, "the operators' port does not tell the subscriptions: {body}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
         body = gateway.admin("/admin/v1/subscriptions").await;
     }
     let place = |s: &serde_json::Value| {

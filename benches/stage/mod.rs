@@ -203,7 +203,7 @@ pub fn request(method: &str, path: &str, auth: &str, body: &str) -> Vec<u8> {
     } else {
         String::new()
     };
-    format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n{auth}\r\n{length}\r\n{body}").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{auth}\r\n{length}\r\n{body}").into_bytes()
 }
 
 /// The value below which a share of the samples lies. Sorts them.
