@@ -109,6 +109,9 @@ async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
         progress.spawn(leak.clone().plant(gateway.callers));
     }
     drama.play(began + time, false).await;
+    // Without the traffic less is live: what comes now is not compared with what was.
+    let memory = memory.lock().unwrap().clone();
+    let planted = leak.map(|leak| leak.planted());
 
     println!("  the end: no more faults, the rest is read");
     stage.vendor.stop_emitting.store(true, Ordering::SeqCst);
@@ -119,8 +122,6 @@ async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
     stage.phase.send_replace(Phase::Finishing);
     tasks.join_all().await;
     progress.shutdown().await;
-    let memory = memory.lock().unwrap().clone();
-    let planted = leak.map(|leak| leak.planted());
     let descriptors = descriptors_at_rest(&stage, &drama).await;
     let scans = scans(&stage).await;
     drama.finish().await;
