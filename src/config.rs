@@ -30,7 +30,8 @@ use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
-pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom};
+pub(crate) use webhooks::parse_webhook_url;
+pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom, WebhookUrl};
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! Invariants: a [`Secret`] has no `Display`, no `Serialize` and a `Debug` that says nothing; it is wiped when dropped.
 //! An empty or unreadable secret is an error, never an empty value.
 
+mod private_url;
 pub mod redact;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{self, Unreadable};
 use crate::task;
+pub use private_url::PrivateUrl;
 
 /// A secret text. Only [`Secret::expose`] shows it: grep for that word in review.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use rtm_gateway::config::finding::{Faults, Finding};
 use rtm_gateway::config::load::{Loaded, from_text};
 use rtm_gateway::config::{Client, Config, Jwt, JwtKeys, Upstream, show};
-use rtm_gateway::secret::SecretSource;
+use rtm_gateway::secret::{PrivateUrl, SecretSource};
 use toml::Value;
 
 /// What stands for a secret that was pasted into a wrong place.
@@ -108,12 +108,15 @@ fn without_secrets(mut upstream: Upstream) -> Upstream {
 fn without_token(mut jwt: Option<Jwt>) -> Option<Jwt> {
     if let Some(JwtKeys::Url(from)) = jwt.as_mut().map(|jwt| &mut jwt.keys) {
         from.token_file = None;
+        from.url = PrivateUrl::new("https://issuer/".parse().expect("it is an address"));
     }
     jwt
 }
 
 /// The shown configuration with secrets in the places of those that are hidden: a hash of its own for each key.
 fn filled(shown: &str) -> String {
+    // Of addresses only a part is hidden.
+    let shown = shown.replace("/<redacted>\"", "/x\"").replace("?<redacted>\"", "?x\"");
     let mut filled = String::new();
     for (n, part) in shown.split(show::REDACTED).enumerate() {
         if n > 0 {

@@ -106,7 +106,7 @@ mod tests {
         let lines: Vec<&str> = err.lines().filter(|line| !line.starts_with("warning")).collect();
         assert_eq!(lines.len(), 2, "{err}");
         assert!(lines[0].starts_with(&format!("{file}:2: server.listen: must be an array. Write [")), "{err}");
-        assert!(lines[1].starts_with(&format!("{file}:3: server.port: is not a known key. ")), "{err}");
+        assert!(lines[1].starts_with(&format!("{file}:3: server.\"…\": is not a known key. ")), "{err}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `[[apps]]`: the vendor's App IDs, each with its credential, limits, events and history.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -20,10 +21,13 @@ const LONGEST_ORDER_WINDOW: Duration = Duration::from_secs(60);
 pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     // None at all is a warning (`checks`): the shipped file is whole without an app, and so can be tried.
     let entries = top.take("apps").and_then(|node| node.entries("[[apps]] above each app")).unwrap_or_default();
-    let mut apps: Vec<Entry<AppId, App>> = Vec::new();
+    let mut apps: Vec<Entry<AppId, App>> = Vec::with_capacity(entries.len());
+    let mut ids = HashSet::new();
     for entry in entries {
         let app = entry.table(|t| app(t, vendor)).unwrap_or(Entry { name: None, whole: None });
-        if app.name.is_some() && apps.iter().any(|other| other.name == app.name) {
+        if let Some(id) = &app.name
+            && !ids.insert(id.clone())
+        {
             entry.fault_in("id", "is the id of another app", "Give each App ID one [[apps]]");
         }
         apps.push(app);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a check that needs a part which could not be read says nothing; that part has its own fault.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::document::Document;
@@ -80,9 +81,10 @@ fn allowed_apps(doc: &Document<'_>, draft: &Draft) {
     if !all_named(&draft.apps) {
         return;
     }
+    let known: HashSet<_> = draft.apps.iter().filter_map(|app| app.name.as_ref()).collect();
     for (n, client) in whole(&draft.clients) {
         for (m, allow) in client.allow.iter().enumerate() {
-            if allow.app.is_some() && !draft.apps.iter().any(|app| app.name == allow.app) {
+            if allow.app.as_ref().is_some_and(|app| !known.contains(app)) {
                 let path = format!("clients[{n}].allow[{m}].app");
                 doc.fault_at(&path, "names an app that is not configured", "Write the id of one of [[apps]], or \"*\"");
             }
@@ -120,10 +122,13 @@ fn idle_parts(doc: &Document<'_>, draft: &Draft) {
 fn ways_in(doc: &Document<'_>, draft: &Draft) {
     let certificates = draft.server.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
     let unix = draft.server.listen.iter().any(|listen| matches!(listen, Listen::Unix(_)));
+    // Once: each asks all faults.
+    let (sound_tls, sound_identity) = (doc.sound("server.tls"), doc.sound("identity"));
+    let sound_listen = doc.sound("server.listen");
     for (n, client) in whole(&draft.clients) {
         let idle = |key: &str, what: &str, mend: &str| doc.warn_at(&format!("clients[{n}].{key}"), what, mend);
         let no_certificates = "is of no use: no client's certificate is asked for";
-        if !certificates && doc.sound("server.tls") {
+        if !certificates && sound_tls {
             let mend = "Write [server.tls] with a client_ca";
             if !client.spiffe_id.is_empty() {
                 idle("spiffe_id", no_certificates, mend);
@@ -132,15 +137,15 @@ fn ways_in(doc: &Document<'_>, draft: &Draft) {
                 idle("dns_san", no_certificates, mend);
             }
         }
-        if !client.jwt_subject.is_empty() && draft.jwt.is_none() && doc.sound("identity") {
+        if !client.jwt_subject.is_empty() && draft.jwt.is_none() && sound_identity {
             idle("jwt_subject", "is of no use: no issuer's tokens are believed", "Write [identity.jwt]");
         }
-        if !client.unix_uid.is_empty() && !unix && doc.sound("server.listen") {
+        if !client.unix_uid.is_empty() && !unix && sound_listen {
             idle("unix_uid", "is of no use: no address of server.listen is a Unix socket", "Add \"unix:/path\"");
         }
     }
-    let tls = draft.server.tls.is_some() || !doc.sound("server.tls");
-    if !tls && doc.sound("server.listen") && !draft.server.listen.iter().all(Listen::is_local) {
+    let tls = draft.server.tls.is_some() || !sound_tls;
+    if !tls && sound_listen && !draft.server.listen.iter().all(Listen::is_local) {
         let what = "is reached from other machines without TLS: keys and events cross the network in the clear";
         doc.warn_at("server.listen", what, "Write [server.tls], or let a mesh or load balancer encrypt");
     }

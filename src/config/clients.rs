@@ -1,5 +1,7 @@
 //! `[[clients]]`: who calls, how it shows itself, what it may do.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 
 use super::document::{Node, Table};
@@ -10,32 +12,46 @@ use crate::names::{Action, AppId, ClientName, Pattern, SpiffeId};
 pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
     let entries =
         top.take("clients").and_then(|node| node.entries("[[clients]] above each client")).unwrap_or_default();
-    let mut clients: Vec<Entry<ClientName, Client>> = Vec::new();
+    let mut clients: Vec<Entry<ClientName, Client>> = Vec::with_capacity(entries.len());
+    let mut names = HashSet::new();
+    let mut taken = Taken::default();
     for entry in entries {
         let client = entry.table(client).unwrap_or(Entry { name: None, whole: None });
-        if client.name.is_some() && clients.iter().any(|other| other.name == client.name) {
+        if let Some(name) = &client.name
+            && !names.insert(name.clone())
+        {
             entry.fault_in("name", "is the name of another client", "Give each client its own");
         }
         if let Some(client) = &client.whole {
-            let others: Vec<&Client> = clients.iter().filter_map(|other| other.whole.as_ref()).collect();
-            refuse_shared(&entry, client, &others);
+            refuse_shared(&entry, client, &mut taken);
         }
         clients.push(client);
     }
     clients
 }
 
+/// What shows one of the clients so far. Looked up, not searched: there are thousands of them.
+#[derive(Default)]
+struct Taken {
+    api_key_sha256: HashSet<[u8; 32]>,
+    spiffe_id: HashSet<SpiffeId>,
+    dns_san: HashSet<String>,
+    jwt_subject: HashSet<String>,
+    unix_uid: HashSet<u32>,
+}
+
 /// What shows two clients shows neither.
-fn refuse_shared(entry: &Node<'_>, client: &Client, others: &[&Client]) {
-    fn shared<T: PartialEq>(mine: &[T], others: &[&Client], theirs: impl Fn(&Client) -> &[T]) -> bool {
-        mine.iter().any(|value| others.iter().any(|other| theirs(other).contains(value)))
+fn refuse_shared(entry: &Node<'_>, client: &Client, taken: &mut Taken) {
+    fn shared<T: Clone + Eq + Hash>(mine: &[T], taken: &mut HashSet<T>) -> bool {
+        // All are taken, whichever was before.
+        mine.iter().filter(|value| !taken.insert((*value).clone())).count() > 0
     }
     let checks = [
-        ("api_key_sha256", shared(&client.api_key_sha256, others, |c| &c.api_key_sha256)),
-        ("spiffe_id", shared(&client.spiffe_id, others, |c| &c.spiffe_id)),
-        ("dns_san", shared(&client.dns_san, others, |c| &c.dns_san)),
-        ("jwt_subject", shared(&client.jwt_subject, others, |c| &c.jwt_subject)),
-        ("unix_uid", shared(&client.unix_uid, others, |c| &c.unix_uid)),
+        ("api_key_sha256", shared(&client.api_key_sha256, &mut taken.api_key_sha256)),
+        ("spiffe_id", shared(&client.spiffe_id, &mut taken.spiffe_id)),
+        ("dns_san", shared(&client.dns_san, &mut taken.dns_san)),
+        ("jwt_subject", shared(&client.jwt_subject, &mut taken.jwt_subject)),
+        ("unix_uid", shared(&client.unix_uid, &mut taken.unix_uid)),
     ];
     for (key, _) in checks.into_iter().filter(|(_, is_shared)| *is_shared) {
         match key {

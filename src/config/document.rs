@@ -212,9 +212,8 @@ impl<'d> Table<'d> {
                 Some(near) => format!("The nearest known key is `{near}`"),
                 None => format!("Known here: {}", asked.join(", ")),
             };
-            // What is no word may be a secret in the wrong place.
-            let is_like_one = nearest(name, &asked).is_some() || is_word(name);
-            let shown = if is_like_one { name } else { "…" };
+            // What is like no key may be a secret in the wrong place, also if it looks like a word. The line says which it is.
+            let shown = if nearest(name, &asked).is_some() { name } else { "…" };
             self.fault_on(join(&self.path, shown), &key.span(), "is not a known key".into(), mend);
         }
     }
@@ -302,10 +301,6 @@ fn join(path: &str, key: &str) -> String {
 
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
-}
-
-fn is_word(key: &str) -> bool {
-    key.len() <= 24 && key.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'-')
 }
 
 fn without_indices(path: &str) -> String {

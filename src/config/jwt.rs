@@ -10,6 +10,7 @@ use hyper::Uri;
 
 use super::document::{Node, Table};
 use crate::files;
+use crate::secret::PrivateUrl;
 use crate::targets::Guard;
 
 /// `[identity.jwt]`.
@@ -40,7 +41,7 @@ pub enum JwtKeys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwksUrl {
     /// The address, `https` (or `http` on this machine).
-    pub url: Uri,
+    pub url: PrivateUrl,
     /// PEM file of trust anchors in place of the public ones.
     pub ca_file: Option<PathBuf>,
     /// File of a bearer token for the address, read at each fetch.
@@ -150,8 +151,9 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
                     "Write another address, or jwks_allow_private_targets = true if it is meant",
                 );
             }
-            url.filter(|_| !has_bad_ca && !has_bad_token)
-                .map(|url| JwtKeys::Url(JwksUrl { url, ca_file, token_file, refresh, allow_private_targets }))
+            url.filter(|_| !has_bad_ca && !has_bad_token).map(|url| {
+                JwtKeys::Url(JwksUrl { url: PrivateUrl::new(url), ca_file, token_file, refresh, allow_private_targets })
+            })
         }
         (None, None) => {
             t.spare_the_rest(&of_url);

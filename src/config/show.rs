@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, Patterns, QuotaRule, Retry,
-    Server, ServerTls, Upstream, Webhook,
+    Server, ServerTls, Upstream, Webhook, WebhookUrl,
 };
 use crate::names::BucketName;
 
@@ -121,7 +121,7 @@ fn write_jwt(page: &mut String, jwt: &Jwt) -> fmt::Result {
     match &jwt.keys {
         JwtKeys::File(file) => writeln!(page, "jwks_file = {}", quoted(file.display()))?,
         JwtKeys::Url(from) => {
-            writeln!(page, "jwks_url = {}", quoted(&from.url))?;
+            writeln!(page, "jwks_url = {}", quoted(from.url.with_path()))?;
             if let Some(file) = &from.ca_file {
                 writeln!(page, "jwks_ca_file = {}", quoted(file.display()))?;
             }
@@ -177,7 +177,11 @@ fn write_app(page: &mut String, app: &App) -> fmt::Result {
 }
 
 fn write_webhook(page: &mut String, webhook: &Webhook) -> fmt::Result {
-    writeln!(page, "[[apps.webhooks]]\nname = {}\nurl = {}", quoted(&webhook.name), quoted(&webhook.url))?;
+    let url = match &webhook.url {
+        WebhookUrl::Written(url) => quoted(url),
+        WebhookUrl::Kept(_) => REDACTED.to_owned(),
+    };
+    writeln!(page, "[[apps.webhooks]]\nname = {}\nurl = {url}", quoted(&webhook.name))?;
     writeln!(page, "streams = {}", array(webhook.streams.iter().map(quoted)))?;
     let Patterns { kinds, user_ids, group_ids } = &webhook.filter;
     let named = [("type", kinds), ("user_id", user_ids), ("group_id", group_ids)];
@@ -389,6 +393,8 @@ mode = "report"
         assert!(!shown.contains("whsec") && !shown.contains(signing), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
         assert_eq!(shown.matches(REDACTED).count(), 8);
+        assert!(!shown.contains("hook?a=b") && !shown.contains("x=y"), "{shown}");
+        let shown = shown.replace("8000/<redacted>", "8000/hook?a=b").replace("keys?<redacted>", "keys?x=y");
         let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
         again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
         again = again.replace(&format!("secrets = [{REDACTED}]"), &format!("secrets = [{{ file = \"{signing}\" }}]"));

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
+use toml::de::DeValue;
 
 use super::document::{Node, Table};
 use crate::names::{Stream, WebhookName};
-use crate::secret::{Secret, SecretSource};
+use crate::secret::{PrivateUrl, Secret, SecretSource};
 use crate::standard_webhooks;
 use crate::targets::Guard;
 
@@ -20,7 +21,7 @@ pub struct Webhook {
     /// The name.
     pub name: WebhookName,
     /// Where events are posted.
-    pub url: Uri,
+    pub url: WebhookUrl,
     /// Of which streams; at least one.
     pub streams: Vec<Stream>,
     /// Which of their events.
@@ -44,6 +45,24 @@ pub struct Webhook {
     pub allow_private_targets: bool,
     /// PEM file of trust anchors in place of the public ones.
     pub ca_file: Option<PathBuf>,
+}
+
+/// `url`: where events are posted. Who knows some of these may post there: they are shown without path and query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookUrl {
+    /// In the configuration.
+    Written(PrivateUrl),
+    /// In a file, read again when it changes.
+    Kept(SecretSource),
+}
+
+/// The address in a text: `https` or `http`, with a host, without user and fragment.
+pub(crate) fn parse_webhook_url(text: &str) -> Option<Uri> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()))?;
+    let scheme = uri.scheme_str()?;
+    let is_http = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
+    // Uri drops a fragment without a word.
+    (is_http && !text.contains(['#', '@'])).then_some(uri)
 }
 
 /// `filter`: patterns with `*`. Of one kind any, of several all.
@@ -164,8 +183,9 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let retry = t.section("retry", retry);
     let from = t.or("from", |n| n.one_of(&froms), WebhookFrom::Earliest);
     let allow_private_targets = t.or("allow_private_targets", Node::flag, false);
-    if let (Some(url), Some(address)) = (&url, address)
-        && let Err(why) = Guard::new(allow_private_targets).judge(url)
+    let (url, leads_to) = url.unzip();
+    if let (Some(uri), Some(address)) = (leads_to, address)
+        && let Err(why) = Guard::new(allow_private_targets).judge(&uri)
     {
         return address.fault(
             format!("may not be posted to: {why}"),
@@ -249,28 +269,29 @@ fn retry(t: &Table<'_>) -> Retry {
 }
 
 impl Node<'_> {
-    fn webhook_url(self) -> Option<Uri> {
-        let text = self.clone().text()?;
-        let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-        let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_ascii_lowercase);
-        // Uri drops a fragment without a word.
-        let uri = uri.filter(|_| !text.contains(['#', '@']));
-        match (uri, scheme.as_deref()) {
-            (Some(uri), Some("https")) => Some(uri),
-            (Some(uri), Some("http")) => {
-                if !uri.host().is_some_and(super::values::is_loopback) {
-                    self.warn(
-                        "is plain http: events cross the network in the clear (signed all the same)",
-                        "Use https",
-                    );
-                }
-                Some(uri)
-            }
-            _ => self.fault(
-                "must be an https:// (or http://) address without user and fragment",
-                "As \"https://crm.prod.svc/hooks/rtm\"",
-            ),
+    /// Where it is written, and where it leads now.
+    fn webhook_url(self) -> Option<(WebhookUrl, Uri)> {
+        let (url, uri) = if let DeValue::Table(_) = self.value() {
+            let what = "does not hold an https:// (or http://) address without user and fragment";
+            let usable = |kept: &Secret| parse_webhook_url(kept.expose()).map(|_| ()).ok_or(what);
+            let source = self.clone().secret(usable)?;
+            // What changed since is told at the next reading.
+            let uri = source.read().ok().and_then(|kept| parse_webhook_url(kept.expose()))?;
+            (WebhookUrl::Kept(source), uri)
+        } else {
+            let Some(uri) = parse_webhook_url(self.clone().text()?) else {
+                return self.fault(
+                    "must be an https:// (or http://) address without user and fragment, or { file = \"PATH\" }",
+                    "As \"https://crm.prod.svc/hooks/rtm\"",
+                );
+            };
+            (WebhookUrl::Written(PrivateUrl::new(uri.clone())), uri)
+        };
+        let is_plain = uri.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("http"));
+        if is_plain && !uri.host().is_some_and(super::values::is_loopback) {
+            self.warn("is plain http: events cross the network in the clear (signed all the same)", "Use https");
         }
+        Some((url, uri))
     }
 }
 
@@ -281,3 +302,52 @@ const MOST_ATTEMPTS: u32 = 1000;
 
 /// One that signs, one that takes over, and room for those who keep more.
 const MOST_SECRETS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::load::from_text;
+    use crate::config::show;
+
+    #[test]
+    fn an_address_may_be_kept_in_a_file_and_its_path_is_shown_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(at("s"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let text = |url: &str| {
+            format!(
+                "[[apps]]\nid = \"a\"\ncredential = {{ kind = \"token\", app_certificate = {{ file = {s:?} }}, uid = \"u\" }}\n\
+                 [[apps.webhooks]]\nname = \"w\"\nurl = {url}\nsecrets = [{{ file = {s:?} }}]\n",
+                s = at("s")
+            )
+        };
+        let kept = format!("{{ file = {:?} }}", at("url"));
+        for (url, in_file) in
+            [("\"https://h.svc/hunter2?k=hunter3\"", ""), (&kept, "https://h.svc/hunter2?k=hunter3\n")]
+        {
+            std::fs::write(at("url"), in_file).unwrap();
+            let loaded = from_text(&text(url), Path::new("x")).unwrap();
+            let told = format!("{}{:?}", show::toml(&loaded.config), loaded.config);
+            assert!(!told.contains("hunter"), "{told}");
+        }
+        for bad in ["ftp://h/hunter2", "hunter2", "https://u:hunter2@h/", "http://127.0.0.1/hunter2"] {
+            std::fs::write(at("url"), bad).unwrap();
+            let faults = from_text(&text(&kept), Path::new("x")).unwrap_err().to_string();
+            assert!(faults.contains("apps[0].webhooks[0].url") && !faults.contains("hunter2"), "{faults}");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_a_key_or_of_a_file_s_name_is_not_repeated() {
+        for text in [
+            "hunter = 1\n",
+            "[hunter]\n",
+            "[server]\nhunter = 1\n",
+            "[identity.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"https://i/k\"\njwks_token_file = \"hunter\"\n",
+        ] {
+            let faults = from_text(text, Path::new("x")).unwrap_err().to_string();
+            assert!(!faults.contains("hunter"), "{faults}");
+        }
+    }
+}

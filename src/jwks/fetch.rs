@@ -76,7 +76,7 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(settings: &JwksUrl, anchors: Option<&[u8]>) -> Result<Self, BuildError> {
         let guard = Guard::new(settings.allow_private_targets);
-        guard.judge(&settings.url)?;
+        guard.judge(settings.url.expose())?;
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(Anchors::or_public(anchors).client().map_err(BuildError::BadAnchors)?)
             .https_or_http()
@@ -89,7 +89,7 @@ impl Fetcher {
             .http1_max_buf_size(MAX_HEAD)
             .build(https);
         let token = settings.token_file.clone().map(SecretSource::File);
-        Ok(Self { client, url: settings.url.clone(), token })
+        Ok(Self { client, url: settings.url.expose().clone(), token })
     }
 
     /// Fetches once.

@@ -76,7 +76,7 @@ impl WebhookStatus {
         Self {
             app: target.app.to_string(),
             name: config.name.to_string(),
-            url: config.url.to_string(),
+            url: target.url().to_string(),
             streams: config.streams.iter().map(|stream| stream.as_str()).collect(),
             format: config.format.as_str(),
             state,

@@ -20,11 +20,11 @@ use tokio::time::{timeout, timeout_at};
 use super::message::Message;
 use super::outcome::Outcome;
 use crate::clock::Clock;
-use crate::config::Webhook;
+use crate::config::{self, Webhook, WebhookUrl};
 use crate::dns::Use;
 use crate::files::{self, Content, Unreadable};
 use crate::names::AppId;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::secret::{PrivateUrl, Secret, SecretError, SecretSource};
 use crate::standard_webhooks::{self, BadKey, Key};
 use crate::targets::{self, Guard, Refused, innermost};
 use crate::tls::{Anchors, AnchorsError};
@@ -63,6 +63,10 @@ enum Why {
     #[error("ca_file {0}")]
     Anchors(#[from] AnchorsError),
     #[error("url: {0}")]
+    UrlFile(SecretError),
+    #[error("url: {0} holds no https:// (or http://) address")]
+    Url(SecretSource),
+    #[error("url: {0}")]
     Target(#[from] Refused),
 }
 
@@ -79,6 +83,7 @@ pub(super) struct Target {
 /// What the named files and variables held.
 #[derive(PartialEq, Eq)]
 struct Files {
+    url: PrivateUrl,
     secrets: Vec<Secret>,
     anchors: Option<Content>,
 }
@@ -91,13 +96,18 @@ impl Target {
         let keys = files.secrets.iter().enumerate();
         let keys = keys.map(|(n, secret)| Key::parse(secret).map_err(|why| Why::Key(n, why)));
         let keys = keys.collect::<Result<_, _>>().map_err(fault)?;
-        let client = client(config, files.anchors.as_ref().map(|pem| pem.as_slice())).map_err(fault)?;
+        let client = client(config, &files.url, files.anchors.as_ref().map(|pem| pem.as_slice())).map_err(fault)?;
         Ok(Self { app: app.clone(), config: config.clone(), files, keys, client, clock: clock.clone() })
     }
 
     /// Whether all of it is the same.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.config == other.config && self.files == other.files
+    }
+
+    /// Where it leads, for people.
+    pub(super) fn url(&self) -> &PrivateUrl {
+        &self.files.url
     }
 
     /// What receivers verify by, of those keys that are ed25519.
@@ -141,7 +151,7 @@ impl Target {
         let signatures = standard_webhooks::signatures(&self.keys, &message.id, timestamp, &message.body);
         let mut request = Request::new(Full::new(message.body.clone()));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.config.url.clone();
+        *request.uri_mut() = self.files.url.expose().clone();
         let headers: &mut HeaderMap = request.headers_mut();
         headers.extend(message.headers.clone());
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION"))));
@@ -154,19 +164,28 @@ impl Target {
 
 impl Files {
     fn read(config: &Webhook) -> Result<Self, Why> {
+        let url = match &config.url {
+            WebhookUrl::Written(url) => url.clone(),
+            WebhookUrl::Kept(source) => {
+                let kept = source.read().map_err(Why::UrlFile)?;
+                let uri = config::parse_webhook_url(kept.expose()).ok_or_else(|| Why::Url(source.clone()))?;
+                PrivateUrl::new(uri)
+            }
+        };
         let secrets = config.secrets.iter().map(SecretSource::read).collect::<Result<_, _>>()?;
         let read =
             |path: &PathBuf| files::read(path, files::DOCUMENT).map_err(|why| Why::Unreadable(path.clone(), why));
-        Ok(Self { secrets, anchors: config.ca_file.as_ref().map(read).transpose()? })
+        Ok(Self { url, secrets, anchors: config.ca_file.as_ref().map(read).transpose()? })
     }
 }
 
 fn client(
     config: &Webhook,
+    url: &PrivateUrl,
     anchors: Option<&[u8]>,
 ) -> Result<Client<HttpsConnector<targets::Connector>, Full<Bytes>>, Why> {
     let guard = Guard::new(config.allow_private_targets);
-    guard.judge(&config.url)?;
+    guard.judge(url.expose())?;
     let https = HttpsConnectorBuilder::new()
         .with_tls_config(Anchors::or_public(anchors).client()?)
         .https_or_http()
