@@ -1,8 +1,8 @@
 //! Every command of the README runs, as a reader would run it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 const GATEWAY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
 
@@ -122,6 +122,8 @@ fn blocks(language: &str) -> Vec<String> {
 
 struct Demo {
     child: Child,
+    /// Kept: a demo whose reader has left ends, and it may still be writing the rest of its lines.
+    _out: BufReader<ChildStdout>,
     gateway: String,
     admin: String,
 }
@@ -134,9 +136,9 @@ impl Demo {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut out = BufReader::new(child.stdout.take().unwrap());
         let (mut gateway, mut admin) = (None, None);
-        for line in out.lines() {
+        for line in out.by_ref().lines() {
             let line = line.unwrap();
             gateway = gateway.or_else(|| line.strip_prefix("gateway  http://").map(str::to_owned));
             admin = admin.or_else(|| line.strip_prefix("operator http://").map(str::to_owned));
@@ -144,7 +146,8 @@ impl Demo {
                 break;
             }
         }
-        Self { child, gateway: gateway.expect("the demo names its port"), admin: admin.expect("and the operator's") }
+        let (gateway, admin) = (gateway.expect("the demo names its port"), admin.expect("and the operator's"));
+        Self { child, _out: out, gateway, admin }
     }
 }
 
