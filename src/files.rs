@@ -129,6 +129,13 @@ pub fn marks(paths: Vec<PathBuf>) -> Vec<Result<Mark, Unreadable>> {
     BOOK.each(paths, |path| regular(std::fs::metadata(path)?).map(|file| Mark::of(&file)))
 }
 
+/// Whether something stands at a path that is known to be no folder.
+#[must_use]
+pub fn is_no_folder(path: &Path) -> bool {
+    let looked = BOOK.each(vec![path.to_owned()], |path| Ok(!std::fs::metadata(path)?.is_dir()));
+    looked == [Ok(true)]
+}
+
 fn regular(file: Metadata) -> Result<Metadata, Unreadable> {
     if file.is_file() { Ok(file) } else { Err(Unreadable::NotRegular) }
 }

@@ -3,7 +3,7 @@
 //! Invariants: a table is read by [`Table::read`] or [`Node::table`], which refuse every key that the reader did not ask
 //! for; a reader that meets a fault notes it and goes on, so that one pass finds them all.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -18,6 +18,8 @@ pub(super) struct Document<'d> {
     root: &'d DeTable<'d>,
     /// Where lines end, once that was asked for.
     lines: OnceCell<Vec<usize>>,
+    /// The byte whose column was counted last, and that column: findings come mostly in order, and a line may be long.
+    counted: Cell<(usize, usize)>,
     /// Whether files and variables that are named are looked at.
     looks: bool,
     found: RefCell<Found>,
@@ -38,7 +40,7 @@ pub(super) struct Found {
 
 impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str, root: &'d DeTable<'d>) -> Self {
-        Self { text, root, lines: OnceCell::new(), looks: true, found: RefCell::default() }
+        Self { text, root, lines: OnceCell::new(), counted: Cell::new((0, 1)), looks: true, found: RefCell::default() }
     }
 
     /// Looks at none of the files and variables that it names.
@@ -65,8 +67,13 @@ impl<'d> Document<'d> {
 
     /// Whether no fault was found at this path or below it.
     pub(super) fn sound(&self, path: &str) -> bool {
+        self.sound_since(0, path)
+    }
+
+    /// The same of the faults behind the first so many.
+    fn sound_since(&self, first: usize, path: &str) -> bool {
         let below = |fault: &Finding| fault.path.strip_prefix(path).is_some_and(|rest| !rest.starts_with(is_bare));
-        !self.found.borrow().faults.iter().any(below)
+        !self.found.borrow().faults[first..].iter().any(below)
     }
 
     pub(super) fn into_found(self) -> Found {
@@ -86,7 +93,11 @@ impl<'d> Document<'d> {
         let newlines = self.lines.get_or_init(|| self.text.match_indices('\n').map(|(at, _)| at).collect());
         let before = newlines.partition_point(|newline| *newline < at);
         let start = before.checked_sub(1).map_or(0, |last| newlines[last] + 1);
-        (before + 1, self.text.get(start..at).map_or(1, |line| line.chars().count() + 1))
+        let (from, first) =
+            Some(self.counted.get()).filter(|(last, _)| (start..=at).contains(last)).unwrap_or((start, 1));
+        let column = self.text.get(from..at).map_or(1, |line| line.chars().count() + first);
+        self.counted.set((at, column));
+        (before + 1, column)
     }
 
     /// Where the path stands; where its nearest ancestor does when it does not.
@@ -114,6 +125,8 @@ pub(super) struct Table<'d> {
     doc: &'d Document<'d>,
     path: String,
     span: Range<usize>,
+    /// How many faults there were when its reading began: its own come behind them.
+    faults_before: usize,
     entries: &'d DeTable<'d>,
     /// What the reader knows.
     asked: RefCell<Vec<&'static str>>,
@@ -123,7 +136,8 @@ pub(super) struct Table<'d> {
 
 impl<'d> Table<'d> {
     fn new(doc: &'d Document<'d>, path: String, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
-        Self { doc, path, span, entries, asked: RefCell::default(), spared: RefCell::default() }
+        let faults_before = doc.found.borrow().faults.len();
+        Self { doc, path, span, faults_before, entries, asked: RefCell::default(), spared: RefCell::default() }
     }
 
     fn read<T>(self, reader: impl FnOnce(&Self) -> T) -> T {
@@ -193,7 +207,7 @@ impl<'d> Table<'d> {
 
     /// Whether no fault was found in this table so far.
     pub(super) fn sound(&self) -> bool {
-        self.doc.sound(&self.path)
+        self.doc.sound_since(self.faults_before, &self.path)
     }
 
     fn fault_on(&self, path: String, span: &Range<usize>, what: String, mend: String) {

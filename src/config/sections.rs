@@ -2,6 +2,7 @@
 
 use super::document::{Node, Table};
 use super::{Admin, Log, LogFormat, Server, Store, UnixOwner, tls};
+use crate::files;
 use crate::names::{ClientName, HostName};
 
 pub(super) fn server(t: &Table<'_>) -> Server {
@@ -91,7 +92,8 @@ fn owner(node: Node<'_>) -> Option<UnixOwner> {
 /// A folder, or nothing yet: the store makes it.
 fn folder(node: Node<'_>) -> Option<std::path::PathBuf> {
     let path = node.clone().path()?;
-    if node.looks() && path.exists() && !path.is_dir() {
+    // A disk that hangs is the store's to tell: it must not keep a reload from taking effect.
+    if node.looks() && files::is_no_folder(&path) {
         return node.fault("names something that is not a folder", "Name a folder; it is made if it is not there");
     }
     Some(path)

@@ -184,7 +184,7 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let from = t.or("from", |n| n.one_of(&froms), WebhookFrom::Earliest);
     let allow_private_targets = t.or("allow_private_targets", Node::flag, false);
     let (url, leads_to) = url.unzip();
-    if let (Some(uri), Some(address)) = (leads_to, address)
+    if let (Some(uri), Some(address)) = (leads_to.flatten(), address)
         && let Err(why) = Guard::new(allow_private_targets).judge(&uri)
     {
         return address.fault(
@@ -269,12 +269,15 @@ fn retry(t: &Table<'_>) -> Retry {
 }
 
 impl Node<'_> {
-    /// Where it is written, and where it leads now.
-    fn webhook_url(self) -> Option<(WebhookUrl, Uri)> {
+    /// Where it is written, and where it leads now, as far as that may be looked at.
+    fn webhook_url(self) -> Option<(WebhookUrl, Option<Uri>)> {
         let (url, uri) = if let DeValue::Table(_) = self.value() {
             let what = "does not hold an https:// (or http://) address without user and fragment";
             let usable = |kept: &Secret| parse_webhook_url(kept.expose()).map(|_| ()).ok_or(what);
             let source = self.clone().secret(usable)?;
+            if !self.looks() {
+                return Some((WebhookUrl::Kept(source), None));
+            }
             // What changed since is told at the next reading.
             let uri = source.read().ok().and_then(|kept| parse_webhook_url(kept.expose()))?;
             (WebhookUrl::Kept(source), uri)
@@ -291,7 +294,7 @@ impl Node<'_> {
         if is_plain && !uri.host().is_some_and(super::values::is_loopback) {
             self.warn("is plain http: events cross the network in the clear (signed all the same)", "Use https");
         }
-        Some((url, uri))
+        Some((url, Some(uri)))
     }
 }
 

@@ -29,6 +29,20 @@ fn only_regular_files_are_read_and_none_beyond_its_size() {
     assert!(read(Path::new("/proc/self/status"), SECRET).unwrap().starts_with(b"Name:"));
 }
 
+#[test]
+fn only_what_is_known_to_be_no_folder_is_in_a_folder_s_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fifo(&at("fifo"));
+    std::fs::write(at("file"), "hello").unwrap();
+    std::os::unix::fs::symlink(folder.path(), at("link")).unwrap();
+    for (name, is_no_folder_there) in
+        [("fifo", true), ("file", true), ("link", false), ("", false), ("none", false), ("file/below", false)]
+    {
+        assert_eq!(is_no_folder(&at(name)), is_no_folder_there, "{name}");
+    }
+}
+
 /// A disk on which some files hang until they are let go.
 struct Disk {
     book: Arc<Book>,

@@ -3,6 +3,8 @@
 //! Invariant: a file is stamped before what it holds is put to use, so a change that comes after the stamp differs from
 //! it, and is seen at the next look. A file whose [`Mark`] is the same and settled is not read again, but once a minute.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -86,15 +88,18 @@ impl Stamps {
     /// written.
     pub(super) fn has_shrunk(&self, before: &Self) -> bool {
         let bytes = |stamp: &Stamp| stamp.held.map_or(0, |held| held.bytes);
-        self.0.iter().filter(|now| !now.is_secret).any(|now| {
-            let before = before.0.iter().find(|before| before.file == now.file);
-            before.is_some_and(|before| bytes(now) < bytes(before))
-        })
+        self.beside(before).any(|(now, before)| !now.is_secret && bytes(now) < bytes(before))
     }
 
     /// Whether a file that both are of held something else.
     pub(super) fn contradicts(&self, other: &Self) -> bool {
-        self.0.iter().any(|mine| other.0.iter().any(|theirs| theirs.file == mine.file && theirs.held != mine.held))
+        self.beside(other).any(|(mine, theirs)| mine.held != theirs.held)
+    }
+
+    /// The stamps of files that both are of. Looked up, not searched: there may be thousands.
+    fn beside<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Stamp, &'a Stamp)> {
+        let theirs: HashMap<&OsStr, &Stamp> = other.0.iter().map(|stamp| (stamp.file.as_os_str(), stamp)).collect();
+        self.0.iter().filter_map(move |mine| Some((mine, *theirs.get(mine.file.as_os_str())?)))
     }
 }
 

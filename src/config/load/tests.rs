@@ -96,7 +96,7 @@ fn each_fault_of_a_webhook_names_its_key_its_line_and_its_mend() {
         ("$GOOD\nmax_attempts = 0", "max_attempts", 9, "1 to"),
         ("$GOOD\nretry = { initial = \"2h\" }", "retry.initial", 9, "grow"),
         ("$GOOD\nretrys = 5", "retrys", 9, "`retry`"),
-        ("$GOOD\nfilter = { kind = \"Login\" }", "filter.kind", 9, "Known here"),
+        ("$GOOD\nfilter = { kind = \"Login\" }", "filter.\"…\"", 9, "Known here"),
         ("$GOOD\nca_file = \"/no/such.pem\"", "ca_file", 9, "cannot be read"),
     ] {
         let lines = lines.replace("$GOOD", &good).replace("$HOOK", &secret).replace("$SHORT", &short);
@@ -116,7 +116,8 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
     let place = Place::new();
     let public = "api_key_sha256 = \"bb\"";
     for (top, path, line, word) in [
-        ("colour = 1", "colour", 1, "Known here: "),
+        ("colour = 1", "\"…\"", 1, "Known here: "),
+        ("s3cr3t-hunter2 = 1", "\"…\"", 1, "Known here: "),
         ("[sever]\nlisten = []", "sever", 1, "`server`"),
         ("server = 7", "server", 1, "must be a table"),
         ("[server]\nlistne = []", "server.listne", 2, "`listen`"),
@@ -387,7 +388,7 @@ fn all_faults_are_told_at_once_in_the_files_order() {
     let want = [
         ("server.listen[0]", 2),
         ("server.listen[1]", 2),
-        ("server.foo", 3),
+        ("server.\"…\"", 3),
         ("server.max_connections", 4),
         ("log.level", 6),
         ("apps[0].id", 8),
