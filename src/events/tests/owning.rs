@@ -104,17 +104,21 @@ async fn a_start_that_is_cut_short_while_it_renames_goes_on_at_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_without_a_recorded_owner_is_its_namesake_s_if_there_is_one() {
-    let store = MemoryStore::default();
+async fn a_place_without_a_recorded_owner_is_its_namesake_s_if_there_is_one_at_the_first_start() {
+    let store = Arc::new(MemoryStore::default());
     for name in ["crm", "team"] {
         let name = SubscriptionName::parse(name).unwrap();
         store.save_cursor(&key(), &name, crate::store::Sequence(0)).await.unwrap();
     }
-    let source: Arc<dyn Source> = Arc::<Script>::default();
-    let events = Events::with_source(Arc::new(store), source, Tasks::new(), clock(), Metrics::new());
-    let clients = [config::Client::named(ClientName::parse("crm").unwrap(), Vec::new())];
-    events.apply(&[config(&[])], &config::Upstream::default(), &clients).await.unwrap();
-    let mut shown: Vec<_> = events.subscriptions().into_iter().map(|s| (s.subscription, s.client)).collect();
-    shown.sort();
-    assert_eq!(shown, [("$client.crm".to_owned(), Some("crm".to_owned())), ("team".to_owned(), None)]);
+    // A client that comes later is not given what was shared until then.
+    for clients in [&["crm"][..], &["crm", "team"]] {
+        let source: Arc<dyn Source> = Arc::<Script>::default();
+        let events = Events::with_source(store.clone(), source, Tasks::new(), clock(), Metrics::new());
+        let named = |name: &&str| config::Client::named(ClientName::parse(name).unwrap(), Vec::new());
+        let clients: Vec<_> = clients.iter().map(named).collect();
+        events.apply(&[config(&[])], &config::Upstream::default(), &clients).await.unwrap();
+        let mut shown: Vec<_> = events.subscriptions().into_iter().map(|s| (s.subscription, s.client)).collect();
+        shown.sort();
+        assert_eq!(shown, [("$client.crm".to_owned(), Some("crm".to_owned())), ("team".to_owned(), None)]);
+    }
 }
