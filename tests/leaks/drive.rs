@@ -118,7 +118,7 @@ async fn routes(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         vec![("authorization", basic.as_str()), ("proxy-authorization", vendors.as_str())],
     ];
     let query = r#"{"filter":{"source":"a","start_time":0,"end_time":4102444800}}"#;
-    let message = r#"{"destination":"b","payload":"hello","enable_historical_messaging":true}"#;
+    let message = r#"{"destination":"b","channel_name":"b","payload":"hello","enable_historical_messaging":true}"#;
     for (app, http2) in [(BASIC, false), (BASIC, true), (TOKEN, false), (TOKEN, true)] {
         for form in &forms {
             let mut headers = form.clone();
@@ -204,7 +204,7 @@ async fn refusals(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         let message = async |app: &str| {
             let headers = [("x-api-key", key), ("content-type", json), ("prefer", "wait=1")];
             let target = rtm(app, "users/a/peer_messages");
-            ask(heap, at, http2, (Method::POST, &target), &headers, "{\"destination\":\"b\"}").await.status.as_u16()
+            ask(heap, at, http2, (Method::POST, &target), &headers, MESSAGE).await.status.as_u16()
         };
         message("tight-app").await;
         assert_eq!(message("tight-app").await, 429);
@@ -286,6 +286,9 @@ async fn slow_body(heap: &Heap, gateway: &Gateway, plants: &Plants) {
     heap.raw("answer to a slow body", answer);
 }
 
+/// One that is whole: what lacks something does not get as far as the credential.
+const MESSAGE: &str = r#"{"destination":"b","payload":"hello"}"#;
+
 /// A secret that goes away serves for its grace, and then no more.
 async fn lost_secret(heap: &Heap, gateway: &Gateway, plants: &Plants, home: &Home) {
     fs::write(home.path("lost"), "").unwrap();
@@ -293,7 +296,7 @@ async fn lost_secret(heap: &Heap, gateway: &Gateway, plants: &Plants, home: &Hom
     let target = rtm("lost-app", "users/a/peer_messages");
     let asking = async {
         while heap.said("credential_unavailable") == 0 {
-            ask(heap, gateway.callers, true, (Method::POST, &target), &headers, "{}").await;
+            ask(heap, gateway.callers, true, (Method::POST, &target), &headers, MESSAGE).await;
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
     };
@@ -393,7 +396,7 @@ async fn rotated(heap: &Heap, gateway: &Gateway, plants: &Plants, home: &Home) {
     for _ in 0..2 {
         let headers = [("x-api-key", plants.caller_key.as_str()), ("content-type", "application/json")];
         let target = rtm(BASIC, "users/a/peer_messages");
-        ask(heap, gateway.callers, false, (Method::POST, &target), &headers, "{}").await;
+        ask(heap, gateway.callers, false, (Method::POST, &target), &headers, MESSAGE).await;
     }
 }
 

@@ -91,7 +91,7 @@ impl Target<'_> {
             Endpoint::PeerMessages | Endpoint::ChannelMessages => (
                 Method::POST,
                 format!("{rtm}/users/u/{}", endpoint.as_str()),
-                r#"{"destination":"x","payload":"y"}"#.to_owned(),
+                r#"{"destination":"x","channel_name":"x","payload":"y"}"#.to_owned(),
             ),
             Endpoint::HistoryCreate | Endpoint::HistoryGet => {
                 let filter = format!(r#"{{"source":"{nonce}","start_time":0,"end_time":4102444800}}"#);

@@ -130,7 +130,7 @@ async fn nothing_of_a_tls_key_a_token_or_the_proxy_s_password_comes_out() {
             let answer = curl(&heap, "a token", &[version, "-H", &bearer(token), &events]);
             assert!(answer.lines().next().unwrap().contains(status), "{version}: {answer}");
         }
-        let json = ["-H", "Content-Type: application/json", "-d", "{}"];
+        let json = ["-H", "Content-Type: application/json", "-d", "{\"destination\":\"b\",\"payload\":\"p\"}"];
         let shown = bearer(&good);
         let message = [&[version, "-H", &shown], &json[..], &[&message]].concat();
         // A new gateway's buckets begin spent: nobody knows what was sent before it. So the first are 429 or 504.
