@@ -166,7 +166,7 @@ impl Target<'_> {
         let mut labels: Vec<_> = self.faults().iter().flat_map(labels).collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), 17, "{labels:?}");
+        assert_eq!(labels.len(), 19, "{labels:?}");
     }
 
     /// The vendor refuses the credential and repeats it. Comes last: the gateway then asks no more.

@@ -62,7 +62,8 @@ async fn what_was_acknowledged_never_comes_again_whenever_the_gateway_is_killed(
         }
         // What the last round leased and did not acknowledge is still leased: it comes when that is over.
         let (_, body) = gateway.admin("/admin/v1/subscriptions").await;
-        let of_one = body["subscriptions"].as_array().unwrap().iter().find(|s| s["subscription"] == "one").unwrap();
+        let of_one =
+            body["subscriptions"].as_array().unwrap().iter().find(|s| s["subscription"] == "$client.one").unwrap();
         let leased = of_one["unacknowledged"].as_u64().unwrap();
         assert_eq!(of_one["undelivered"], 0);
         assert!(settled.len() as u64 + leased >= stored as u64, "{} {leased} {stored}", settled.len());
