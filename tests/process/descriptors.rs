@@ -66,6 +66,8 @@ async fn with_no_descriptor_left_it_lives_and_comes_back() {
     let mut kept = Client::http1(gateway.operators).await;
     let mut caller = gateway.caller("one").await;
     assert_eq!(kept.get("/healthz").await.unwrap().status, 200);
+    // Answered, so it is past the system's queue: the two ports are served by threads of their own.
+    assert_eq!(caller.get(&api("vendor/channel_events")).await.unwrap().status, 200);
 
     let all = rustix::process::prlimit(Some(gateway.pid()), Resource::Nofile, limit(3, 256)).unwrap();
     let crowd = crowd(gateway.callers);
