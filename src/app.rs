@@ -5,6 +5,8 @@
 //! accept no more and answer what waits, finish reads in flight and store them, wait for requests to the vendor that nobody
 //! else waits for, save cursors, close the store, and the operator's port last.
 
+mod stop;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ use crate::store::{self, Store};
 use crate::task::{Kind, Tasks, Threads, detached, off_the_workers};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
+
+pub use stop::Stop;
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -291,21 +295,6 @@ impl App {
             (false, false) => Err(RunError::NotStored),
             (false, true) => Ok(()),
         }
-    }
-}
-
-/// When to stop.
-#[derive(Clone, Debug, Default)]
-pub struct Stop {
-    /// In order: what runs gets its grace.
-    pub asked: CancellationToken,
-    /// The grace is over. What must be stored still is, and what is in doubt is marked.
-    pub hurried: CancellationToken,
-}
-
-impl From<CancellationToken> for Stop {
-    fn from(asked: CancellationToken) -> Self {
-        Self { asked, hurried: CancellationToken::new() }
     }
 }
 

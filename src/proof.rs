@@ -91,6 +91,11 @@ impl Standing {
         Self::Ended(Ended::Forbidden),
     ];
 
+    /// The one of that [`number`](Self::number).
+    fn of(number: u8) -> Self {
+        Self::ALL[usize::from(number) % Self::ALL.len()]
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Good => 0,
@@ -280,12 +285,12 @@ impl Proof {
     }
 
     fn standing(&self) -> Standing {
-        Standing::ALL[usize::from(self.0.standing.load(Ordering::Acquire)) % Standing::ALL.len()]
+        Standing::of(self.0.standing.load(Ordering::Acquire))
     }
 
     /// What ended stays ended; what has expired may still be withdrawn.
     fn set(&self, standing: Standing) {
-        let may = |now: u8| match Standing::ALL[usize::from(now) % Standing::ALL.len()] {
+        let may = |now: u8| match Standing::of(now) {
             Standing::Good | Standing::Undecided => Some(standing.number()),
             Standing::Ended(Ended::Expired) => match standing {
                 Standing::Ended(_) => Some(standing.number()),

@@ -1,7 +1,7 @@
 //! The retry budget of a client at an app: what of its orders may be sent again, of all that is sent.
 //!
 //! Invariants: clients share none, so that one whose orders all fail does not use up what another's one needs; those that
-//! asked nothing of late are forgotten. One is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
+//! asked nothing of late are forgotten. All of an app's are under one short lock. One is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
 //! last ten seconds are no more than `percent` of their first tries. So a vendor that fails all it is asked is asked a
 //! bounded share more often, not several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without
 //! its store of ten seconds' minimum that could be spent at once.)
@@ -39,7 +39,7 @@ impl Budgets {
     pub(super) fn reconfigure(&self, rule: RetryBudget) {
         let mut clients = self.clients();
         clients.rule = rule;
-        clients.all.values().for_each(|budget| budget.reconfigure(rule));
+        clients.all.values_mut().for_each(|budget| budget.rule = rule);
     }
 
     /// An order of a client is sent for the first time.
@@ -58,7 +58,7 @@ impl Budgets {
 }
 
 impl Clients {
-    fn of(&mut self, client: &ClientName, now: Instant) -> &Budget {
+    fn of(&mut self, client: &ClientName, now: Instant) -> &mut Budget {
         if self.all.len() >= self.sweep_at && !self.all.contains_key(client) {
             self.all.retain(|_, budget| budget.is_in_use(now));
             self.sweep_at = (self.all.len() * 2).max(SWEPT_FROM);
@@ -69,9 +69,7 @@ impl Clients {
 }
 
 /// One client's budget.
-struct Budget(Mutex<Book>);
-
-struct Book {
+struct Budget {
     rule: RetryBudget,
     began: Instant,
     seconds: [Second; WINDOW],
@@ -87,47 +85,34 @@ struct Second {
 
 impl Budget {
     fn new(rule: RetryBudget, now: Instant) -> Self {
-        Self(Mutex::new(Book { rule, began: now, seconds: [Second::default(); WINDOW] }))
-    }
-
-    /// Another rule, from now on.
-    fn reconfigure(&self, rule: RetryBudget) {
-        self.book().rule = rule;
+        Self { rule, began: now, seconds: [Second::default(); WINDOW] }
     }
 
     /// An order is sent for the first time.
-    fn first(&self, now: Instant) {
-        self.book().second(now).first += 1;
+    fn first(&mut self, now: Instant) {
+        self.second(now).first += 1;
     }
 
     /// Whether anything was sent within the window.
-    fn is_in_use(&self, now: Instant) -> bool {
-        let mut book = self.book();
-        let this = book.second(now).number;
-        book.seconds.iter().any(|s| s.number + WINDOW as u64 > this && s.first + s.again > 0)
+    fn is_in_use(&mut self, now: Instant) -> bool {
+        let this = self.second(now).number;
+        self.seconds.iter().any(|s| s.number + WINDOW as u64 > this && s.first + s.again > 0)
     }
 
     /// May one be sent again? If so it is spent.
-    fn again(&self, now: Instant) -> bool {
-        let mut book = self.book();
-        let RetryBudget { percent, min_per_second } = book.rule;
-        let this = *book.second(now);
+    fn again(&mut self, now: Instant) -> bool {
+        let RetryBudget { percent, min_per_second } = self.rule;
+        let this = *self.second(now);
         let recent = |second: &&Second| second.number + WINDOW as u64 > this.number;
         let (first, again) =
-            book.seconds.iter().filter(recent).fold((0, 0), |(f, a), second| (f + second.first, a + second.again));
+            self.seconds.iter().filter(recent).fold((0, 0), |(f, a), second| (f + second.first, a + second.again));
         let may = this.again < u64::from(min_per_second) || (again + 1) * 100 <= first * u64::from(percent);
         if may {
-            book.second(now).again += 1;
+            self.second(now).again += 1;
         }
         may
     }
 
-    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Book {
     fn second(&mut self, now: Instant) -> &mut Second {
         let number = now.saturating_duration_since(self.began).as_secs();
         let slot = &mut self.seconds[usize::try_from(number % WINDOW as u64).unwrap_or_default()];
@@ -155,7 +140,7 @@ mod tests {
         ) {
             let mut now = Instant::now();
             let began = now;
-            let budget = Budget::new(RetryBudget { percent, min_per_second }, now);
+            let mut budget = Budget::new(RetryBudget { percent, min_per_second }, now);
             let mut log: Vec<(u64, u64, u64)> = Vec::new();
             for (millis, first, again) in steps {
                 now += Duration::from_millis(millis);
@@ -192,14 +177,14 @@ mod tests {
     #[test]
     fn a_share_of_the_last_ten_seconds_and_a_minimum_may_be_sent_again() {
         let now = Instant::now();
-        let budget = Budget::new(RetryBudget { percent: 20, min_per_second: 0 }, now);
-        let spent = |at| (0..50).filter(|_| budget.again(at)).count();
-        assert_eq!(spent(now), 0);
+        let mut budget = Budget::new(RetryBudget { percent: 20, min_per_second: 0 }, now);
+        let spent = |budget: &mut Budget, at| (0..50).filter(|_| budget.again(at)).count();
+        assert_eq!(spent(&mut budget, now), 0);
         (0..100).for_each(|_| budget.first(now));
-        assert_eq!((spent(now), spent(now + Duration::from_secs(9))), (20, 0));
-        assert_eq!(spent(now + Duration::from_secs(11)), 0);
-        budget.reconfigure(RetryBudget { percent: 0, min_per_second: 3 });
-        assert_eq!(spent(now + Duration::from_secs(12)), 3);
-        assert_eq!(spent(now + Duration::from_secs(13)), 3);
+        assert_eq!((spent(&mut budget, now), spent(&mut budget, now + Duration::from_secs(9))), (20, 0));
+        assert_eq!(spent(&mut budget, now + Duration::from_secs(11)), 0);
+        budget.rule = RetryBudget { percent: 0, min_per_second: 3 };
+        assert_eq!(spent(&mut budget, now + Duration::from_secs(12)), 3);
+        assert_eq!(spent(&mut budget, now + Duration::from_secs(13)), 3);
     }
 }

@@ -84,27 +84,33 @@ fn any_limit() -> impl Strategy<Value = Limit> {
     })
 }
 
+/// Every endpoint has a bucket of its own, with the same limit.
+fn each_its_own(limit: Limit) -> Quota {
+    let own = QuotaRule::Own(limit);
+    Quota {
+        user_events: own,
+        channel_events: own,
+        history_create: own,
+        history_get: own,
+        history_count: own,
+        messages: own,
+    }
+}
+
 fn any_quota() -> impl Strategy<Value = Quota> {
     let rule = prop_oneof![
         any_limit().prop_map(QuotaRule::Own),
         prop::sample::select(&ENDPOINTS[..]).prop_map(QuotaRule::Share)
     ];
     (any_limit(), [rule.clone(), rule.clone(), rule]).prop_map(|(limit, rules)| {
-        let own = QuotaRule::Own(limit);
-        let mut quota = Quota {
-            user_events: own,
-            channel_events: own,
-            history_create: rules[0],
-            history_get: rules[1],
-            history_count: rules[2],
-            messages: own,
-        };
+        let [history_create, history_get, history_count] = rules;
+        let mut quota = Quota { history_create, history_get, history_count, ..each_its_own(limit) };
         // Sharing does not chain, and goes to another.
         for name in ENDPOINTS {
             if let QuotaRule::Share(other) = quota.rule(name)
                 && (other == name || matches!(quota.rule(other), QuotaRule::Share(_)))
             {
-                set(&mut quota, name, own);
+                set(&mut quota, name, QuotaRule::Own(limit));
             }
         }
         quota
@@ -282,15 +288,7 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent_there() {
     let limit = Limit { requests: NonZeroU32::new(100).unwrap(), per: Duration::from_secs(1) };
-    let own = QuotaRule::Own(limit);
-    let alone = Quota {
-        user_events: own,
-        channel_events: own,
-        history_create: own,
-        history_get: own,
-        history_count: own,
-        messages: own,
-    };
+    let alone = each_its_own(limit);
     let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
     for late in [Duration::ZERO, Duration::from_secs(5)] {
         let app = AppId::parse("a").unwrap();
@@ -334,15 +332,7 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
 #[tokio::test(start_paused = true)]
 async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
     let limit = Limit { requests: NonZeroU32::new(10).unwrap(), per: Duration::from_secs(1) };
-    let own = QuotaRule::Own(limit);
-    let alone = Quota {
-        user_events: own,
-        channel_events: own,
-        history_create: own,
-        history_get: own,
-        history_count: own,
-        messages: own,
-    };
+    let alone = each_its_own(limit);
     let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
     let app = AppId::parse("a").unwrap();
     let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
