@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-pub use certificate::{BadCertificate, BadNames, Lapse, Names, PeerCertificate, Verdict};
+pub use certificate::{BadCertificate, BadNames, Lapse, Names, PeerCertificate, Shown, Verdict};
 
 use places::{NoPlace, Occupied, Seat};
 

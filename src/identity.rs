@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::names::ClientName;
 use crate::proof::{By, Ended, Evidence, Life, Verdict};
 use crate::refusal::Refusal;
+use crate::task::Lane;
 use crate::tls::ClientTrust;
 
 use api_key::ApiKeys;
@@ -131,7 +132,9 @@ impl Identity {
     pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
         let by_connection = match conn.certificate() {
             None => self.unix_peers.identify(conn),
-            Some(certificate) if self.trust.vouches_for(certificate, now) => self.certificates.identify(certificate),
+            Some(certificate) if self.trust.vouches_for(certificate, now).await => {
+                self.certificates.identify(certificate)
+            }
             Some(_) => {
                 // Expired, revoked or of an authority that is trusted no more. Another handshake says which.
                 conn.end_soon();
@@ -185,6 +188,14 @@ impl Identity {
     #[must_use]
     pub fn is_quick(&self, evidence: &Evidence, now: UnixMillis) -> bool {
         evidence.certificate.as_ref().is_none_or(|certificate| self.trust.recall(certificate, now).is_some())
+    }
+
+    /// Looks for what [`Identity::judge`] would have to look for, in that lane.
+    pub async fn prepare(&self, lane: &Lane, evidence: &Evidence, now: UnixMillis) {
+        if let Some(certificate) = &evidence.certificate {
+            // What is found is kept with it.
+            let _ = self.trust.judge_in(lane, certificate, now).await;
+        }
     }
 
     /// Whether the token issuer's keys are known now, if tokens are configured.

@@ -133,18 +133,7 @@ impl Tasks {
         lane: &Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Panicked> {
-        let room = lane.0.clone();
-        let in_turn = async move {
-            let permit = room.acquire_owned().await.map_err(|_| Panicked)?;
-            let work = move || {
-                let done = work();
-                drop(permit);
-                done
-            };
-            #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-            tokio::task::spawn_blocking(work).await.map_err(|_| Panicked)
-        };
-        self.tracker.track_future(in_turn).await
+        self.tracker.track_future(lane.run(work)).await
     }
 
     /// Resolves when the group was asked to stop.
@@ -192,6 +181,22 @@ impl Lane {
     #[must_use]
     pub fn new(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
+    }
+
+    /// Runs blocking work off the async threads when there is room, and waits for it. It cannot be cancelled once it has
+    /// begun, and ends by itself.
+    ///
+    /// # Errors
+    /// When the work panicked.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
+        let permit = self.0.clone().acquire_owned().await.map_err(|_| Panicked)?;
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        tokio::task::spawn_blocking(work).await.map_err(|_| Panicked)
     }
 }
 

@@ -36,6 +36,7 @@ use rustls::ServerConfig;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::ServerTls;
+use crate::conn::Shown;
 use crate::files::Unreadable;
 use crate::metrics::{HeldLabels, Metrics, OutcomeLabels};
 pub use anchors::{Anchors, AnchorsError};
@@ -47,6 +48,8 @@ pub use trust::ClientTrust;
 pub struct Tls {
     live: Arc<ArcSwap<Live>>,
     clock: Clock,
+    /// What callers showed, of the connections that are open.
+    pub shown: Arc<Shown>,
     /// Counts handshakes by how they ended.
     pub handshakes: Family<OutcomeLabels, Counter>,
     not_after: Family<HeldLabels, Gauge>,
@@ -132,7 +135,8 @@ impl Tls {
         let material = Material::read(config)?;
         let live = Live::make(&material, config, clock, 1, RunOut::Tell)?;
         let (handshakes, not_after) = (metrics.tls_handshakes.clone(), metrics.tls_not_after.clone());
-        let tls = Self { live: Arc::new(ArcSwap::from_pointee(live)), clock: clock.clone(), handshakes, not_after };
+        let (live, shown) = (Arc::new(ArcSwap::from_pointee(live)), Arc::default());
+        let tls = Self { live, clock: clock.clone(), shown, handshakes, not_after };
         tls.show_expiry();
         Ok(tls)
     }

@@ -3,16 +3,20 @@
 //! Invariants: what is read here was verified by the handshake; this adds the rules that path validation (RFC 5280)
 //! leaves to its user. Names are taken as they stand: no wildcard, no common name, nothing mended. A certificate that
 //! claims to be an X.509-SVID (it has a `spiffe` URI) and breaks the SVID's rules has no name at all, not even its DNS
-//! names.
+//! names. Connections that show the same certificates share one of these, and what is found of it ([`Shown`]).
 
-use std::sync::{Mutex, PoisonError};
+mod shown;
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OwnedMutexGuard;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::clock::UnixMillis;
 use crate::names::SpiffeId;
+pub use shown::Shown;
 
 /// A certificate with more names than this is not looked at: each is a look-up for each request.
 const MOST_NAMES: usize = 100;
@@ -29,6 +33,7 @@ pub struct PeerCertificate {
     issuer: Vec<u8>,
     serial: Vec<u8>,
     verdict: Mutex<Option<Verdict>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The names in a certificate.
@@ -120,7 +125,7 @@ impl PeerCertificate {
         let names = names(&leaf, has_key_usage);
         let (issuer, serial) = (leaf.issuer().as_raw().to_vec(), leaf.raw_serial().to_vec());
         let digests = Digests::of(&chain, &issuer);
-        Ok(Self { chain, names, not_after, digests, issuer, serial, verdict: Mutex::new(None) })
+        Ok(Self { chain, names, not_after, digests, issuer, serial, verdict: Mutex::new(None), turn: Arc::default() })
     }
 
     /// Whether a certificate may be used to call at all, whomever it names.
@@ -204,6 +209,11 @@ impl PeerCertificate {
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn of who judges it: what one found, the others need not look for.
+    pub async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
     }
 
     /// Keeps what was found of it.

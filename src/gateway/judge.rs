@@ -4,14 +4,16 @@
 //! Invariants:
 //! - Each distinct proof is judged once a change, off the runtime's workers. What is only looked up (keys, tokens, users, a
 //!   certificate's number in a revocation list) is judged at once; the paths of certificates to new authorities beside it,
-//!   several at a time, and no round waits for them. So a judgement that takes long delays those alone that need as long.
+//!   once for all proofs that rest on one, several at a time, and no round waits for them. So a judgement that takes long delays those alone that need as long.
 //! - What cannot be judged now (the token issuer's new keys are not known yet) hands over nothing meanwhile, and ends when
 //!   it has taken too long. What cannot be judged at all, because judging it failed, has ended.
 //! - Jobs nobody wants any more are told at once.
 
 #![expect(clippy::mutable_key_type, reason = "a proof is hashed by its place in memory, which does not change")]
 
-use std::collections::{HashSet, VecDeque};
+mod paths;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,6 +27,7 @@ use super::{Gateway, Live};
 use crate::clock::UnixMillis;
 use crate::proof::{Ended, Proof, Verdict};
 use crate::task::{Lane, Tasks};
+use paths::{Group, Paths};
 
 /// How often it is looked whether time has taken something away, while it can.
 const LOOK: Duration = Duration::from_millis(250);
@@ -33,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const DECIDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many paths of certificates are looked for at a time.
-const PATHS: usize = 4;
+const AT_A_TIME: usize = 4;
 
 /// What is remembered from one round to the next.
 #[derive(Default)]
@@ -42,11 +45,9 @@ struct Memory {
     had_keys: Option<bool>,
     /// Since when there is any that could not be decided.
     undecided: Option<Instant>,
-    /// Those that a path must be looked for, and those for which one is being looked for: no round waits for them.
-    slow: VecDeque<Proof>,
-    under_way: FuturesUnordered<BoxFuture<'static, (Proof, u64)>>,
-    /// All of these, so that none is judged twice.
-    set_aside: HashSet<Proof>,
+    /// Those that a path must be looked for: no round waits for them.
+    paths: Paths,
+    under_way: FuturesUnordered<BoxFuture<'static, (Group, u64)>>,
 }
 
 /// What one round found.
@@ -60,7 +61,7 @@ impl Gateway {
     /// Judges until the tasks stop.
     pub async fn judge(self: Arc<Self>, tasks: Tasks) {
         let stopping = tasks.stopping();
-        let (mut memory, lane) = (Memory::default(), Lane::new(PATHS));
+        let (mut memory, lane) = (Memory::default(), Lane::new(AT_A_TIME));
         // When to look by the clock, if time can end anything. Not put off by what else there is to do.
         let mut look_at = None;
         loop {
@@ -82,35 +83,44 @@ impl Gateway {
 
     /// Begins to look for as many paths as may be looked for at a time, by what is in force now.
     fn begin_slow(&self, tasks: &Tasks, lane: &Lane, memory: &mut Memory) {
-        while memory.under_way.len() < PATHS
-            && let Some(proof) = memory.slow.pop_front()
+        while memory.under_way.len() < AT_A_TIME
+            && let Some(group) = memory.paths.next()
         {
             let (generation, live) = (self.proofs.generation(), self.live());
             let (tasks, lane, now) = (tasks.clone(), lane.clone(), self.clock.wall_ms());
             let judging = async move {
-                let judged = proof.clone();
-                // One that panics is seen when it is set back.
-                let _ = tasks.blocking(&lane, move || Found::default().judge(&live, &judged, (generation, now))).await;
-                (proof, generation)
+                if let Some(proof) = group.proofs.first() {
+                    live.identity.prepare(&lane, &proof.basis().evidence, now).await;
+                }
+                let judged = group.proofs.clone();
+                let judge_all = move || {
+                    judged.iter().for_each(|proof| Found::default().judge(&live, proof, (generation, now)));
+                };
+                // What panics is seen when it is set back.
+                let _ = tasks.blocking(&lane, judge_all).await;
+                (group, generation)
             };
             memory.under_way.push(Box::pin(judging));
         }
     }
 
-    /// One that took long is judged.
-    fn set_back(&self, (proof, generation): (Proof, u64), memory: &mut Memory) {
-        if proof.is_due(generation, UnixMillis(0)) {
-            tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
-            proof.judge(generation, Verdict::Ended(Ended::Withdrawn));
+    /// Those that waited for one path are judged.
+    fn set_back(&self, (group, generation): (Group, u64), memory: &mut Memory) {
+        memory.paths.done(&group);
+        let mut withdrawn = 0;
+        for proof in group.proofs {
+            if proof.is_due(generation, UnixMillis(0)) {
+                tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
+                proof.judge(generation, Verdict::Ended(Ended::Withdrawn));
+            }
+            withdrawn += usize::from(proof.is_withdrawn());
+            if proof.is_due(self.proofs.generation(), self.clock.wall_ms()) {
+                memory.paths.push(proof);
+            }
         }
-        if proof.is_withdrawn() {
-            tracing::info!(proof = ?proof.basis(), "what a caller had proved holds no more; what rests on it ends");
+        if withdrawn > 0 {
+            tracing::info!(withdrawn, "what callers had proved holds no more; what rests on it ends");
             self.history.review();
-        }
-        if proof.is_due(self.proofs.generation(), self.clock.wall_ms()) {
-            memory.slow.push_back(proof);
-        } else {
-            memory.set_aside.remove(&proof);
         }
     }
 
@@ -128,12 +138,11 @@ impl Gateway {
         for proof in &all {
             found.note_expired(proof.expire(now));
         }
-        let is_due = |proof: &&Proof| proof.is_due(generation, now) && !memory.set_aside.contains(*proof);
+        let is_due = |proof: &&Proof| proof.is_due(generation, now) && !memory.paths.has(proof);
         let due: Vec<_> = all.iter().filter(is_due).cloned().collect();
         if !due.is_empty() {
             let slow = self.judge_quick(tasks, &live, due, (generation, now), &found).await;
-            memory.set_aside.extend(slow.iter().cloned());
-            memory.slow.extend(slow);
+            slow.into_iter().for_each(|proof| memory.paths.push(proof));
         }
         self.give_up_undecided(memory, &all, generation);
         let (withdrawn, expired) = (found.withdrawn.load(Ordering::Relaxed), found.expired.load(Ordering::Relaxed));

@@ -174,7 +174,7 @@ impl Tokens {
         let token = Arc::new(Token {
             digest: digest.bytes(),
             issuer: self.expected.issuer.as_str().into(),
-            audience: self.expected.audience_of(&claims).map(Into::into).collect(),
+            audience: claims.audience().iter().map(|aud| aud.as_str().into()).collect(),
             subject: claims.sub.as_str().into(),
             algorithm: algorithm.as_str(),
             key,

@@ -8,7 +8,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,13 +130,13 @@ async fn shake(tcp: TcpStream, tls: &Tls) -> Result<Shaken, (Fault, Option<TcpSt
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let speaks = session.alpn_protocol().and_then(Alpn::of);
     let shown = session.peer_certificates().map(|chain| PeerCertificate::read(chain.to_vec()));
-    let certificate = match shown {
+    let certificate = match shown.map(|read| read.map(|certificate| tls.shown.one(certificate))) {
         None => None,
         Some(Ok(certificate)) if !resumed => {
             live.trust.took(&certificate, began);
-            Some(Arc::new(certificate))
+            Some(certificate)
         }
-        Some(Ok(certificate)) if live.trust.vouches_for(&certificate, began) => Some(Arc::new(certificate)),
+        Some(Ok(certificate)) if live.trust.vouches_for(&certificate, began).await => Some(certificate),
         Some(_) => {
             stream.get_mut().1.send_close_notify();
             let _ = stream.flush().await;

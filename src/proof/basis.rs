@@ -57,7 +57,7 @@ pub struct Token {
     pub digest: [u8; 32],
     /// Who issued it.
     pub issuer: Arc<str>,
-    /// Those whom it is for, of those that were configured.
+    /// All whom it is for: which of them are configured may change.
     pub audience: Vec<Arc<str>>,
     /// Whose it is.
     pub subject: Arc<str>,

@@ -132,7 +132,7 @@ async fn files_that_have_not_changed_change_nothing_even_when_they_have_run_out_
 async fn a_certificate_is_taken_as_long_as_a_handshake_would_take_it() {
     let files = Files::new();
     let tls = files.open().unwrap();
-    let takes = |certificate: &PeerCertificate| tls.live().trust.vouches_for(certificate, tls.now());
+    let takes = |certificate: &PeerCertificate| tls.live().trust.judge(certificate, tls.now()).is_ok();
     let reload = || tls.put_in_force(tls.prepare(&files.config).unwrap());
 
     let (caller, expiring) = (files.caller(|_| {}), files.caller(|says| says.until -= DAY - Duration::from_secs(10)));
@@ -178,13 +178,13 @@ async fn every_authority_of_a_chain_needs_a_revocation_list_and_a_revoked_one_ta
     ] {
         files.write("crl.pem", lists);
         tls.put_in_force(tls.prepare(&files.config).unwrap());
-        assert_eq!(tls.live().trust.vouches_for(&caller, tls.now()), taken);
+        assert_eq!(tls.live().trust.judge(&caller, tls.now()).is_ok(), taken);
     }
     // The authority between as the anchor: its own list is all that is needed.
     files.write("client-ca.pem", between.pem());
     files.write("crl.pem", of_between);
     tls.put_in_force(tls.prepare(&files.config).unwrap());
-    assert!(tls.live().trust.vouches_for(&caller, tls.now()));
+    assert!(tls.live().trust.judge(&caller, tls.now()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +207,7 @@ async fn another_revocation_list_is_looked_up_by_number_and_only_other_authoriti
     };
     let trust = tls.live().trust.clone();
     assert!(callers.iter().chain([&direct]).all(|caller| trust.recall(caller, tls.now()).is_none()), "a path first");
-    assert!(callers.iter().chain([&direct]).all(|caller| trust.vouches_for(caller, tls.now())));
+    assert!(callers.iter().chain([&direct]).all(|caller| trust.judge(caller, tls.now()).is_ok()));
 
     // Whoever is in the list is refused without a path; the first of the others needs one, they do not.
     let trust = reload(lists(&[], &[12, 200]));
@@ -230,7 +230,7 @@ async fn another_revocation_list_is_looked_up_by_number_and_only_other_authoriti
 
     // It runs out: that is no withdrawal.
     let trust = reload(lists(&[], &[]));
-    assert!(callers.iter().all(|caller| trust.vouches_for(caller, tls.now())));
+    assert!(callers.iter().all(|caller| trust.judge(caller, tls.now()).is_ok()));
     assert_eq!(
         trust.life(&callers[0], tls.now()).again,
         UnixMillis::from(now + DAY).before(Duration::from_millis(UnixMillis::from(now).0 % 1000))

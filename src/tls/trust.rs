@@ -4,7 +4,8 @@
 //! held against what is in force whenever that changed, and once a minute because time passes (a certificate between,
 //! or a revocation list, runs out). In between a request costs two comparisons. A path is looked for once for all
 //! certificates that one authority signed; when only revocation lists change, the others are looked up by their number,
-//! however long the lists are.
+//! however long the lists are. Whoever serves has paths looked for elsewhere, a few at a time, and each once for all who
+//! ask for the same certificate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,11 +16,13 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 
 use super::revocation::{Lists, Says};
 use crate::clock::UnixMillis;
 use crate::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
 use crate::proof::Life;
+use crate::task::Lane;
 
 /// How long a verdict stands while nothing changed.
 const STANDS: Duration = Duration::from_secs(60);
@@ -33,14 +36,26 @@ pub struct ClientTrust {
     authorities: [u8; 32],
     lists: Lists,
     above: Mutex<HashMap<[u8; 32], UnixMillis>>,
+    /// For those who wait with a request.
+    paths: Lane,
 }
+
+/// So many paths are looked for at a time for those who wait with a request.
+const PATHS: usize = 4;
 
 /// So many are remembered of what stands between certificates and the authorities.
 const ABOVE_MAX: usize = 4096;
 
 impl ClientTrust {
     pub(super) fn new(epoch: u64, verifier: Option<Arc<Verifier>>, authorities: [u8; 32], lists: Lists) -> Self {
-        Self { epoch, verifier, authorities, lists, above: Mutex::default() }
+        Self { epoch, verifier, authorities, lists, above: Mutex::default(), paths: Lane::new(PATHS) }
+    }
+
+    /// Whatever this takes, after an `epoch` in which other authorities were trusted.
+    #[must_use]
+    pub fn by(epoch: u64, verifier: Arc<dyn ClientCertVerifier>) -> Arc<Self> {
+        let authorities = Sha256::digest(epoch.to_be_bytes()).into();
+        Arc::new(Self::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, Lists::default()))
     }
 
     /// Nobody's.
@@ -59,13 +74,40 @@ impl ClientTrust {
         self.verifier.clone().map(|verifier| verifier as _)
     }
 
-    /// Whether the handshake would take this certificate now.
-    #[must_use]
-    pub fn vouches_for(&self, certificate: &PeerCertificate, now: UnixMillis) -> bool {
-        self.judge(certificate, now).is_ok()
+    /// Whether the handshake would take this certificate now, for who waits for it with a request.
+    pub async fn vouches_for(self: &Arc<Self>, certificate: &Arc<PeerCertificate>, now: UnixMillis) -> bool {
+        self.judge_in(&self.paths, certificate, now).await.is_ok()
     }
 
-    /// The same, with why not.
+    /// Whether the handshake would take this certificate now. A path is looked for in that lane, and once for all who ask
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Why the handshake would not.
+    pub async fn judge_in(
+        self: &Arc<Self>,
+        lane: &Lane,
+        certificate: &Arc<PeerCertificate>,
+        now: UnixMillis,
+    ) -> Result<(), Lapse> {
+        if let Some(known) = self.recall(certificate, now) {
+            return known;
+        }
+        let turn = certificate.turn().await;
+        if let Some(known) = self.recall(certificate, now) {
+            return known;
+        }
+        let (trust, certificate) = (self.clone(), certificate.clone());
+        let judging = move || {
+            // Not given on before it is known, though nobody may wait any more.
+            let _turn = turn;
+            trust.judge(&certificate, now)
+        };
+        // What cannot be judged is not taken.
+        lane.run(judging).await.unwrap_or(Err(Lapse::Refused))
+    }
+
+    /// The same at once, on the thread of whoever asks.
     ///
     /// # Errors
     /// Why the handshake would not.

@@ -3,6 +3,7 @@
 mod certificates;
 mod dev_certs;
 mod handshakes;
+mod judgements;
 #[path = "../../src/tls/made.rs"]
 mod made;
 mod rotation;

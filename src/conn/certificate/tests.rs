@@ -77,3 +77,19 @@ fn a_certificate_is_good_through_the_last_second_it_names() {
     assert!(!certificate.has_expired(UnixMillis(end.0 + 999)));
     assert!(certificate.has_expired(UnixMillis(end.0 + 1000)));
 }
+
+#[test]
+fn connections_that_show_the_same_share_one_and_what_nobody_shows_any_more_is_let_go() {
+    let (authority, shown) = (Authority::new("ca"), Shown::default());
+    let says = |serial| Says { serial, ..Says::nothing(SystemTime::now()) };
+    let chain = authority.issue(&says(1)).chain;
+    let one = shown.one(PeerCertificate::read(chain.clone()).unwrap());
+    assert!(Arc::ptr_eq(&one, &shown.one(PeerCertificate::read(chain).unwrap())));
+    let other = shown.one(PeerCertificate::read(authority.issue(&says(2)).chain).unwrap());
+    assert!(!Arc::ptr_eq(&one, &other));
+    for serial in 3..250 {
+        drop(shown.one(PeerCertificate::read(authority.issue(&says(serial)).chain).unwrap()));
+    }
+    assert!(shown.len() <= 64);
+    assert!(Arc::ptr_eq(&one, &shown.one(PeerCertificate::read(one.chain().to_vec()).unwrap())));
+}

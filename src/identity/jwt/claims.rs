@@ -37,6 +37,17 @@ pub(super) struct NumericDate(f64);
 /// The latest time that is no mistake: the year 9999. (Milliseconds, a frequent mistake, are beyond it.)
 const LATEST: f64 = 253_402_300_799.0;
 
+impl Claims {
+    /// All whom it is for.
+    pub(super) fn audience(&self) -> &[String] {
+        match &self.aud {
+            None => &[],
+            Some(OneOrMore::One(aud)) => std::slice::from_ref(aud),
+            Some(OneOrMore::More(all)) => all,
+        }
+    }
+}
+
 /// What a token must say.
 #[derive(Debug)]
 pub(super) struct Expected {
@@ -78,26 +89,10 @@ impl Expected {
         if claims.iss.as_ref() != Some(&self.issuer) {
             return Err(Fault::Issuer);
         }
-        let is_ours = |aud: &String| self.audience.contains(aud);
-        let for_us = match &claims.aud {
-            None => false,
-            Some(OneOrMore::One(aud)) => is_ours(aud),
-            Some(OneOrMore::More(all)) => all.iter().any(is_ours),
-        };
-        if !for_us {
+        if !claims.audience().iter().any(|aud| self.audience.contains(aud)) {
             return Err(Fault::Audience);
         }
         self.check_life(&Life::of(claims), now)
-    }
-
-    /// Those of the configured audiences that a token is for.
-    pub(super) fn audience_of<'a>(&'a self, claims: &'a Claims) -> impl Iterator<Item = &'a str> {
-        let is_for = |ours: &str| match &claims.aud {
-            None => false,
-            Some(OneOrMore::One(aud)) => aud == ours,
-            Some(OneOrMore::More(all)) => all.iter().any(|aud| aud == ours),
-        };
-        self.audience.iter().map(String::as_str).filter(move |ours| is_for(ours))
     }
 
     pub(super) fn check_life(&self, life: &Life, now: UnixMillis) -> Result<(), Fault> {

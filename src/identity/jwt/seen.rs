@@ -2,7 +2,7 @@
 //!
 //! Invariants: what is remembered holds for the very set of keys that verified it, so a key that the issuer takes back
 //! takes its tokens along at once; and it is judged by the clock each time, so it never outlives its token. Only digests
-//! are kept, no tokens. Bounded: the least used go.
+//! and names are kept, no tokens. Bounded, in what they take too: the least used go.
 //!
 //! Worth it: docs/identity.md has the figures.
 
@@ -14,8 +14,11 @@ use super::claims::Life;
 use crate::jwks::set::KeySet;
 use crate::proof::Token;
 
-/// Tokens that are remembered: some 2 MB.
+/// Tokens that are remembered: some 2 MB. Fat ones count for several.
 const CAPACITY: u64 = 10_000;
+
+/// Bytes that an ordinary token's names take.
+const ORDINARY: usize = 512;
 
 /// The SHA-256 of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +43,22 @@ struct Entry {
     life: Life,
 }
 
+impl Entry {
+    fn weight(&self) -> u32 {
+        let names = [&self.token.issuer, &self.token.subject].into_iter().chain(&self.token.audience);
+        // Each with what points to it and counts it.
+        let bytes: usize = names.map(|name| name.len() + 4 * size_of::<usize>()).sum();
+        u32::try_from(1 + bytes / ORDINARY).unwrap_or(u32::MAX)
+    }
+}
+
 /// The tokens.
 #[derive(Debug)]
 pub(super) struct Seen(moka::sync::Cache<Digest, Entry>);
 
 impl Default for Seen {
     fn default() -> Self {
-        Self(moka::sync::Cache::new(CAPACITY))
+        Self(moka::sync::Cache::builder().max_capacity(CAPACITY).weigher(|_, entry: &Entry| entry.weight()).build())
     }
 }
 

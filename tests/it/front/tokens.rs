@@ -242,6 +242,37 @@ async fn a_stream_ends_with_the_key_that_signed_its_token_and_not_when_keys_are_
 }
 
 #[tokio::test]
+async fn a_stream_goes_on_while_its_token_is_for_one_of_the_audiences_whichever_that_is_and_ends_when_it_is_for_none() {
+    let signer = Signer::p256("k1");
+    let issuer = Issuer::start(Says::Keys(published(&[&signer]))).await;
+    let (stage, _folder) = stage(&issuer, LOCAL).await;
+    let now = Clock::system().wall_ms().seconds();
+    let for_all = |aud: serde_json::Value| json!({ "iss": "https://kubernetes.default.svc", "sub": SUBJECT, "aud": aud, "exp": now + 600 });
+    let of_three = signer.honest("ES256", &for_all(json!(["first", "rtm-gateway", "second"])));
+    let of_one = signer.honest("ES256", &for_all(json!("rtm-gateway")));
+    let (mut three, mut one) = (listen(&stage, &of_three).await, listen(&stage, &of_one).await);
+    let audience = async |names: &[&str]| {
+        let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+        config.jwt.as_mut().unwrap().audience = names.iter().map(|&name| name.to_owned()).collect();
+        stage.app.apply(&config).await.unwrap();
+    };
+    // None of these was configured when it was verified.
+    for names in [&["third", "second"][..], &["first"]] {
+        audience(names).await;
+        assert_eq!(show(&stage, &of_three).await.status, 200);
+        assert_eq!(show(&stage, &of_one).await.status, 401);
+        stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+        read_until(&mut three, "data: ").await;
+    }
+    assert!(!read_until(&mut one, END).await.contains("data: "));
+    audience(&["third"]).await;
+    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    assert!(!read_until(&mut three, END).await.contains("data: "));
+    drop((three, one));
+    stage.stopped().await;
+}
+
+#[tokio::test]
 async fn a_stream_and_a_long_poll_end_when_their_token_expires() {
     let signer = Signer::p256("k1");
     let issuer = Issuer::start(Says::Keys(published(&[&signer]))).await;

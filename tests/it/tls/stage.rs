@@ -154,6 +154,13 @@ impl Stage {
         Client::http1_over(self.connect(caller).await.unwrap(), "gateway").await
     }
 
+    /// A connection that speaks HTTP/2.
+    pub(super) async fn http2(&self, caller: &ClientConfig) -> Client {
+        let mut caller = caller.clone();
+        caller.alpn_protocols = vec![b"h2".to_vec()];
+        Client::http2_over(self.connect(&caller).await.unwrap(), "gateway").await
+    }
+
     /// Asks for events on a connection of its own: the answer's status, or the alert in its place.
     pub(super) async fn ask(&self, caller: &ClientConfig, key: Option<&str>) -> Result<u16, AlertDescription> {
         let stream = match self.connect(caller).await {

@@ -11,13 +11,13 @@ use super::stage::{BILLING, CRM, Stage, VERSIONS};
 use crate::client::{Client, DEADLINE};
 
 /// An open stream, and its connection.
-struct Stream {
+pub(super) struct Stream {
     body: Incoming,
     _client: Client,
 }
 
 impl Stream {
-    async fn open(mut client: Client, name: &str) -> Self {
+    pub(super) async fn open(mut client: Client, name: &str) -> Self {
         let target = format!("/v1/apps/demo-app/events/user_events?from=latest&subscription={name}");
         let answer = client.head(Method::GET, &target, &[("accept", "text/event-stream")], "").await.unwrap();
         assert_eq!(answer.status(), 200);
@@ -27,7 +27,7 @@ impl Stream {
     }
 
     /// Reads until this comes; `false`: the stream came to its end, in order.
-    async fn until(&mut self, words: &str) -> bool {
+    pub(super) async fn until(&mut self, words: &str) -> bool {
         let mut got = Vec::new();
         let reading = async {
             while let Some(frame) = self.body.frame().await {
