@@ -78,8 +78,9 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     if let Some(client) = &server.anonymous_client {
         writeln!(page, "anonymous_client = {}", quoted(client))?;
     }
-    let Some(ServerTls { cert, key, client_ca, client_auth, client_crl }) = &server.tls else { return Ok(()) };
-    writeln!(page, "[server.tls]\ncert = {}\nkey = {}", quoted(cert.display()), quoted(key.display()))?;
+    let Some(ServerTls { cert, key: _, client_ca, client_auth, client_crl }) = &server.tls else { return Ok(()) };
+    // The private key itself may stand in its path's place, where nobody looked yet.
+    writeln!(page, "[server.tls]\ncert = {}\nkey = {REDACTED}", quoted(cert.display()))?;
     if let Some(file) = client_ca {
         writeln!(page, "client_ca = {}", quoted(file.display()))?;
     }
@@ -288,6 +289,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::ClientAuth;
     use crate::config::load::from_text;
 
     /// Every kind of value, none at its default.
@@ -401,6 +403,21 @@ mode = "report"
         again = again.replace(&format!("token_file = {REDACTED}"), &format!("token_file = {path:?}"));
         again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
         assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
+    }
+
+    #[test]
+    fn where_the_private_key_is_kept_is_not_shown_nor_a_key_in_its_paths_place() {
+        let mut config = Config::default();
+        config.server.tls = Some(ServerTls {
+            cert: "/run/tls.crt".into(),
+            key: "/run/hunter2.key".into(),
+            client_ca: None,
+            client_auth: ClientAuth::Off,
+            client_crl: Vec::new(),
+        });
+        let shown = toml(&config);
+        assert!(shown.contains(&format!("cert = \"/run/tls.crt\"\nkey = {REDACTED}\n")), "{shown}");
+        assert!(!json(&config).to_string().contains("hunter2"));
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl<'d> Node<'d> {
         let text = self.clone().text()?;
         if let Some(path) = text.strip_prefix("unix:") {
             // sockaddr_un holds 108 bytes, the last of them zero.
-            if path.is_empty() || path.len() > 107 || path.contains('\0') {
+            if path.is_empty() || path.len() > 107 || path.contains(char::is_control) {
                 return self.fault("must be \"unix:\" and a path of 1 to 107 bytes", "Give the socket a shorter path");
             }
             return Some(Listen::Unix(path.into()));
@@ -194,7 +194,12 @@ impl<'d> Node<'d> {
         let text = self.clone().text()?;
         // EnvFilter takes any word for a module's name, so a mistyped level would silence the log without a fault.
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
-        let clear = |part: &str| part.contains(['=', '[']) || levels.contains(&part.to_ascii_lowercase().as_str());
+        // And what ends in `=` for a module of which all is said: a key in base64 may.
+        let is_level = |word: &str| levels.contains(&word.to_ascii_lowercase().as_str());
+        let clear = |part: &str| match part.rsplit_once('=') {
+            Some((_, level)) => is_level(level) || level.ends_with(']'),
+            None => is_level(part) || part.contains('['),
+        };
         let mut parts = text.split(',').map(str::trim);
         // EnvFilter's parser slices by bytes and panics inside a character of several.
         let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
@@ -217,7 +222,8 @@ impl<'d> Node<'d> {
     /// A path of a file or folder, not looked at.
     pub(super) fn path(self) -> Option<PathBuf> {
         let text = self.clone().text()?;
-        if text.is_empty() || text.contains('\0') {
+        // A private key in PEM has lines.
+        if text.is_empty() || text.contains(char::is_control) {
             return self.fault("must be a path", "Relative paths are taken from the working directory");
         }
         Some(text.into())
