@@ -5,11 +5,11 @@
 //! anything; any other is the vendor's to judge. An answer that is the caller's to deal with passes (2xx, what
 //! [`is_for_the_caller`] says, and 503); any other says that gateway and vendor do not understand each other, and is 502.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use hyper::header::CONTENT_ENCODING;
 use hyper::{HeaderMap, StatusCode};
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Asked, read_body};
@@ -95,21 +95,62 @@ fn check(to: Addressee, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal>
         Addressee::Peer => ["destination", "payload"],
         Addressee::Channel => ["channel_name", "payload"],
     };
-    let members: BTreeMap<String, &RawValue> = match serde_json::from_slice(body) {
-        Ok(members) => members,
+    // JSON is UTF-8, so text in another character set is none.
+    let Ok(text) = std::str::from_utf8(body) else { return Ok(()) };
+    let there = match serde_json::from_str(text) {
+        Ok(Members(there)) => there,
         // JSON, but no object: it has no members.
-        Err(_) if body.trim_ascii().is_empty() || serde_json::from_slice::<IgnoredAny>(body).is_ok() => BTreeMap::new(),
+        Err(_) if text.trim_ascii().is_empty() || serde_json::from_str::<IgnoredAny>(text).is_ok() => Vec::new(),
         Err(_) => return Ok(()),
     };
-    let missing = |name: &&&str| match members.get(**name).map(|value| value.get()) {
-        None | Some("null") => true,
-        // A message may be empty; whom it is for may not.
-        Some(value) => value == "\"\"" && **name != "payload",
-    };
+    let missing = |name: &&&str| !there.contains(*name);
     let missing: Vec<_> = wanted.iter().filter(missing).copied().collect();
     match missing.as_slice() {
         [] => Ok(()),
         [one] => Err(Refusal::bad(format!("{one} is missing"))),
         all => Err(Refusal::bad(format!("{} are missing", all.join(" and ")))),
+    }
+}
+
+/// What a message may be asked for.
+const KNOWN: [&str; 3] = ["destination", "channel_name", "payload"];
+
+/// Which of [`KNOWN`] a JSON object has. Of a member that is there twice the vendor may take either, so it is missing only
+/// if it is each time.
+struct Members(Vec<&'static str>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut there = Vec::new();
+                while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    // No text can hold an escaped lone surrogate, so such a name is none of these.
+                    let name: Option<String> = serde_json::from_str(name.get()).ok();
+                    let known = KNOWN.into_iter().find(|known| name.as_deref() == Some(*known));
+                    there.extend(known.filter(|known| !there.contains(known) && is_there(known, value.get())));
+                }
+                Ok(Members(there))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+fn is_there(name: &str, value: &str) -> bool {
+    match value {
+        "null" => false,
+        // A message may be empty; whom it is for may not.
+        "\"\"" => name == "payload",
+        _ => true,
     }
 }
