@@ -46,6 +46,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
@@ -154,6 +155,15 @@ pub struct Reply {
     pub region: RegionName,
     /// What it took.
     pub costs: Costs,
+}
+
+impl Reply {
+    /// How long the vendor wants to be left alone, as far as it is believed.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        // Of our own making: seconds.
+        self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+    }
 }
 
 /// An order that got no answer.

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -141,6 +142,14 @@ pub enum Error {
     /// The vendor has switched the app, or its history, off. 502.
     #[error("the vendor refuses this app (403)")]
     AppRefused,
+    /// The vendor failed. 502.
+    #[error("the vendor answered {status}")]
+    Failing {
+        /// How.
+        status: StatusCode,
+        /// How long it wants to be left alone.
+        retry_after: Duration,
+    },
     /// The vendor's answers cannot be understood. 502.
     #[error("the vendor's answer cannot be understood: {0}")]
     BadUpstream(String),

@@ -227,6 +227,10 @@ impl Inner {
             StatusCode::UNAUTHORIZED => return Outcome::Unauthorized,
             _ => {}
         }
+        let body = match body {
+            Err(_) if says_all(parts.status, order.operation.safety()) => Ok(Bytes::new()),
+            body => body,
+        };
         match body {
             Ok(body) => Outcome::Answered(Answer {
                 status: parts.status,
@@ -249,7 +253,7 @@ impl Inner {
     }
 
     fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, self.clock.wall_ms()))
+        retry_after::of(headers, self.clock.wall_ms())
     }
 }
 
@@ -265,6 +269,21 @@ impl Limits {
             }
         }
     }
+}
+
+/// Whether a status stands although its body did not come whole: nothing that the body holds was asked for. A read of
+/// events that failed may have removed some, so what came of them is kept.
+fn says_all(status: StatusCode, safety: Safety) -> bool {
+    match safety {
+        Safety::Destructive => said_no(status),
+        Safety::Idempotent | Safety::Once => !status.is_success(),
+    }
+}
+
+/// Whether the vendor has refused a read, and so removed nothing.
+fn said_no(status: StatusCode) -> bool {
+    let may_have_begun = status == StatusCode::REQUEST_TIMEOUT || status.is_server_error();
+    !status.is_success() && (!may_have_begun || status == StatusCode::NOT_IMPLEMENTED)
 }
 
 fn kept(headers: &HeaderMap) -> HeaderMap {

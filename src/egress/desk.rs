@@ -211,9 +211,10 @@ impl Prepared {
                 let meters = RegionMeters::new(metrics, &app.id, &name);
                 let place = places.place(&name, &base, rules.breaker, clock, metrics);
                 let endpoints = known.unwrap_or_else(|| {
-                    ENDPOINTS.map(|endpoint| Arc::new(Endpoint::new(&app.id, endpoint, rules.breaker)))
+                    let new = |endpoint| Endpoint::new(&app.id, endpoint, rules.breaker, rules.max_retry_after);
+                    ENDPOINTS.map(|endpoint| Arc::new(new(endpoint)))
                 });
-                endpoints.iter().for_each(|endpoint| endpoint.reconfigure(rules.breaker));
+                endpoints.iter().for_each(|endpoint| endpoint.reconfigure(rules.breaker, rules.max_retry_after));
                 Region { name, base, meters, place, endpoints }
             });
             let regions = regions.collect();

@@ -25,6 +25,8 @@ pub(super) struct Endpoint {
 struct State {
     breaker: Breaker,
     word: Option<Word>,
+    /// The longest that it is believed.
+    longest: Duration,
     /// Words so far.
     words: u64,
 }
@@ -32,9 +34,17 @@ struct State {
 /// The vendor asked to be left alone.
 #[derive(Clone, Copy, Debug)]
 struct Word {
-    until: Instant,
+    said_at: Instant,
+    pause: Duration,
     /// When one may be sent all the same.
     probe_at: Instant,
+}
+
+impl Word {
+    /// What is left of it at `at` if it is believed for `longest`.
+    fn left(&self, longest: Duration, at: Instant) -> Duration {
+        self.pause.min(longest).saturating_sub(at.saturating_duration_since(self.said_at))
+    }
 }
 
 /// As what an order goes out.
@@ -49,8 +59,10 @@ pub(super) struct Entered {
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 impl Endpoint {
-    pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker) -> Self {
-        Self { app: app.clone(), name, state: Mutex::new(State { breaker: Breaker::new(rule), word: None, words: 0 }) }
+    /// `longest`: the vendor's word is believed for so long.
+    pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, longest: Duration) -> Self {
+        let state = State { breaker: Breaker::new(rule), word: None, longest, words: 0 };
+        Self { app: app.clone(), name, state: Mutex::new(state) }
     }
 
     /// Whose.
@@ -63,9 +75,11 @@ impl Endpoint {
         self.name
     }
 
-    /// Another rule, from now on.
-    pub(super) fn reconfigure(&self, rule: config::Breaker) {
-        self.state().breaker.reconfigure(rule);
+    /// Other rules, from now on, also for what was said before.
+    pub(super) fn reconfigure(&self, rule: config::Breaker, longest: Duration) {
+        let mut state = self.state();
+        state.breaker.reconfigure(rule);
+        state.longest = longest;
     }
 
     /// Whether orders that may go elsewhere should.
@@ -75,14 +89,17 @@ impl Endpoint {
 
     /// What would be left at `at` of the time that the vendor asked for; `None`: an order may go out.
     pub(super) fn asked(&self, at: Instant) -> Option<Duration> {
-        self.state().word.filter(|word| at < word.until && at < word.probe_at).map(|word| word.until - at)
+        let state = self.state();
+        let word = state.word.filter(|word| at < word.probe_at)?;
+        Some(word.left(state.longest, at)).filter(|left| !left.is_zero())
     }
 
     /// An order goes out now, if it may.
     pub(super) fn enter(&self, is_read: bool, now: Instant) -> Option<Entered> {
         let mut state = self.state();
+        let longest = state.longest;
         if let Some(word) = &mut state.word
-            && now < word.until
+            && !word.left(longest, now).is_zero()
             && !is_read
         {
             if now < word.probe_at {
@@ -98,10 +115,12 @@ impl Endpoint {
     pub(super) fn ask_to_wait(&self, pause: Duration, now: Instant) {
         let mut state = self.state();
         state.words += 1;
-        let until = now + pause;
-        let before = state.word.filter(|word| now < word.until);
-        let probe_at = before.map_or(now + PROBE_EVERY, |word| word.probe_at);
-        state.word = Some(Word { until: before.map_or(until, |word| word.until.max(until)), probe_at });
+        // A shorter wish, of an answer that was under way, does not take back a longer one.
+        let before = state.word.map(|word| (word.left(state.longest, now), word.probe_at));
+        let before = before.filter(|(left, _)| !left.is_zero());
+        let probe_at = before.map_or(now + PROBE_EVERY, |(_, probe_at)| probe_at);
+        let pause = before.map_or(pause, |(left, _)| left.max(pause));
+        state.word = Some(Word { said_at: now, pause, probe_at });
     }
 
     /// It has answered an order as it should.
@@ -146,7 +165,7 @@ mod tests {
 
     fn endpoint() -> (Endpoint, Instant) {
         let app = AppId::parse("an-app").unwrap();
-        (Endpoint::new(&app, "peer_messages", config::Breaker::default()), Instant::now())
+        (Endpoint::new(&app, "peer_messages", config::Breaker::default(), Duration::MAX), Instant::now())
     }
 
     #[test]
@@ -168,6 +187,17 @@ mod tests {
         }
         assert_eq!(sent, 23);
         assert_eq!(endpoint.asked(began + second * 120), None);
+    }
+
+    #[test]
+    fn its_word_is_believed_for_as_long_as_is_believed_now() {
+        let (endpoint, began) = endpoint();
+        let second = Duration::from_secs(1);
+        endpoint.ask_to_wait(second * 3600, began);
+        endpoint.reconfigure(config::Breaker::default(), second * 3);
+        assert_eq!(endpoint.asked(began + second), Some(second * 2));
+        assert_eq!(endpoint.asked(began + second * 3), None);
+        assert!(endpoint.enter(false, began + second * 3).is_some());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! One page, one count: the vendor's create, fetch and ask-again, as one call.
 //!
 //! Invariants:
-//! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so).
+//! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so), and after a failure not
+//!   sooner than its `Retry-After`.
 //! - A handle through which messages may have come is dead (one shot, by that page): when they were not understood the
 //!   query is made anew. That is safe: it leaves an unused handle behind and costs quota, no more.
 //! - A handle lives in the region where it was made: it is fetched there and nowhere else. The query as a whole may move.
@@ -121,7 +122,7 @@ impl Resolver {
                 status if status.is_server_error() => refused(reply),
                 _ => return Err(refused(reply)),
             };
-            again(&mut attempt, why).await?;
+            self.again(&mut attempt, why).await?;
         }
     }
 
@@ -158,7 +159,7 @@ impl Resolver {
                     return Ok(Handle::Died("its answer could not be read"));
                 }
                 // Whether it gave its messages away with this answer shows when it is asked again.
-                (status, _) if may_pass(status) => again(&mut attempt, refused(reply)).await?,
+                (status, _) if may_pass(status) => self.again(&mut attempt, refused(reply)).await?,
                 _ => return Err(refused(reply)),
             }
         }
@@ -183,8 +184,26 @@ impl Resolver {
                 (status, _) if status.is_server_error() => refused(reply),
                 _ => return Err(refused(reply)),
             };
-            again(&mut attempt, why).await?;
+            self.again(&mut attempt, why).await?;
         }
+    }
+
+    /// Waits before the next attempt, as long as the vendor wants it.
+    ///
+    /// # Errors
+    /// `why`, after the last, and at once when nobody waits until the vendor wants to be asked again.
+    async fn again(&self, attempt: &mut u32, why: Error) -> Result<(), Error> {
+        let asked = asked(&why);
+        let patience = match &self.patience {
+            Patience::Callers { deadline, .. } => deadline.borrow().saturating_duration_since(self.clock.now()),
+            Patience::Stream { stall } => *stall,
+        };
+        if *attempt == ATTEMPTS || (!asked.is_zero() && asked >= patience) {
+            return Err(why);
+        }
+        sleep(backoff(*attempt).max(asked)).await;
+        *attempt += 1;
+        Ok(())
     }
 
     /// Sends one order, under the deadline of those who wait now. When that passes while the order is under way, they
@@ -280,21 +299,20 @@ fn refused(reply: Reply) -> Error {
         status if is_for_the_caller(status) || status == StatusCode::SERVICE_UNAVAILABLE => {
             Error::Refused(Arc::new(reply))
         }
+        status if status.is_server_error() => {
+            Error::Failing { status, retry_after: reply.retry_after().unwrap_or_default() }
+        }
         status => Error::BadUpstream(format!("status {}", status.as_u16())),
     }
 }
 
-/// Waits before the next attempt.
-///
-/// # Errors
-/// `why`, after the last.
-async fn again(attempt: &mut u32, why: Error) -> Result<(), Error> {
-    if *attempt == ATTEMPTS {
-        return Err(why);
+/// How long the vendor wants to be left alone by what it has answered so.
+fn asked(why: &Error) -> Duration {
+    match why {
+        Error::Refused(reply) => reply.retry_after().unwrap_or_default(),
+        Error::Failing { retry_after, .. } => *retry_after,
+        _ => Duration::ZERO,
     }
-    sleep(backoff(*attempt)).await;
-    *attempt += 1;
-    Ok(())
 }
 
 fn backoff(attempt: u32) -> Duration {

@@ -54,8 +54,9 @@ fn rest(why: &Error) -> Option<Duration> {
         Error::BadUpstream(_) | Error::Crowded => Some(Duration::ZERO),
         Error::Refused(reply) => {
             let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE].contains(&reply.status);
-            passes.then_some(Duration::ZERO)
+            passes.then(|| reply.retry_after().unwrap_or_default())
         }
+        Error::Failing { retry_after, .. } => Some(*retry_after),
         Error::Egress(failure) => match failure {
             Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => Some(*retry_after),
             Failure::Crowded(_)

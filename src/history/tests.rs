@@ -1,5 +1,6 @@
 //! The service against a scripted vendor, in paused time.
 
+mod left_alone;
 mod scripted;
 mod streaming;
 
@@ -201,7 +202,7 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
         };
         match error {
             Err(Error::Refused(reply)) => reply.status.as_u16(),
-            Err(Error::BadUpstream(_)) => 502,
+            Err(Error::BadUpstream(_) | Error::Failing { .. }) => 502,
             Err(Error::AppRefused) => 403,
             Ok(_) => 200,
             other => panic!("{other:?}"),

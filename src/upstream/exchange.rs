@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
-use hyper::header::RETRY_AFTER;
 use hyper::{Response, StatusCode};
 use hyper_util::client::legacy::ResponseFuture;
 use hyper_util::client::legacy::connect::CaptureConnection;
@@ -69,8 +68,7 @@ impl Exchange {
         match answer {
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 seat.sending();
-                let value = response.headers().get(RETRY_AFTER);
-                seat.refused(value.and_then(|v| retry_after::parse(v, self.clock.wall_ms())));
+                seat.refused(retry_after::of(response.headers(), self.clock.wall_ms()));
             }
             Ok(response) => {
                 seat.sending();

@@ -2,14 +2,19 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
 use crate::clock::UnixMillis;
 
 /// Longer waits are taken for this one: whoever uses the value clamps it further, and no sum can overflow.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the vendor asks to wait. `None` when it cannot be understood.
+/// How long an answer asks to wait: of several wishes the longest that is understood.
+pub(crate) fn of(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
+    headers.get_all(RETRY_AFTER).iter().filter_map(|value| parse(value, now)).max()
+}
+
+/// How long one asks to wait. `None` when it cannot be understood.
 pub(crate) fn parse(value: &HeaderValue, now: UnixMillis) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -45,5 +50,9 @@ mod tests {
             let parsed = parse(&HeaderValue::from_static(text), now);
             assert_eq!(parsed, seconds.map(Duration::from_secs), "{text:?}");
         }
+        let several = ["soon", "5", "Sun, 06 Nov 1994 08:49:47 GMT", "-1"];
+        let several = several.map(|text| (RETRY_AFTER, HeaderValue::from_static(text))).into_iter().collect();
+        assert_eq!(of(&several, now), Some(Duration::from_secs(10)));
+        assert_eq!(of(&HeaderMap::new(), now), None);
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 
 use crate::clock::UnixMillis;
@@ -41,9 +40,7 @@ impl Outcome {
         match status.as_u16() {
             200..300 => Self::Delivered,
             410 => Self::Gone,
-            status @ (429 | 502..=504) => {
-                Self::SlowDown { status, after: headers.get(RETRY_AFTER).and_then(|v| retry_after::parse(v, now)) }
-            }
+            status @ (429 | 502..=504) => Self::SlowDown { status, after: retry_after::of(headers, now) },
             status @ 300..400 => Self::Redirected(status),
             status => Self::Refused(status),
         }
@@ -66,7 +63,7 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::header::{HeaderValue, RETRY_AFTER};
 
     use super::*;
 

@@ -5,9 +5,9 @@
 //! | 2xx that can be read | all | – | – | |
 //! | 2xx, `result` not `success` | any | `not_success` | if none | the vendor's word is unclear |
 //! | 2xx that cannot be read | – | `unparsable` | all of it | |
-//! | cut in the middle of the body | – | `cut_body` | what came | the events were removed before they were sent |
 //! | 408 | any | `status_408` | – | the vendor gave up, perhaps after removing events |
 //! | 5xx but 501 | any | `status_5xx` | – | also 503: a balancer says it when the server died on the request |
+//! | one of these, cut in the middle of the body | – | `cut_body` | what came | the events were removed before they were sent |
 //! | died or timed out after sending | – | `reset`, `timeout` | – | |
 //! | larger than any answer may be | – | `too_large` | – | |
 //! | 501, 4xx, 3xx | – | – | – | nothing: the vendor refused |

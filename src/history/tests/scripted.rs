@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -23,6 +24,8 @@ pub(super) enum Act {
     InProgress,
     /// This status and body; the handle lives.
     Says(u16, &'static str),
+    /// This status, with a `Retry-After` of so many seconds; the handle lives.
+    Asks(u16, u64),
     /// The handle is used, and the answer is this.
     Spoilt(&'static str),
     /// The handle is used, and the answer is lost.
@@ -142,10 +145,15 @@ impl Door for Scripted {
         let spent = Failure::QuotaSpent { bucket: BucketName::HistoryCreate, limit, retry_after };
         let failed = |why| Err(Failed { why, costs: costs() });
         sleep(self.latency).await;
+        let mut headers = HeaderMap::new();
         let (status, body) = match act {
             None => self.answer(&operation),
             Some(Act::InProgress) => (200, r#"{"result":"success","code":"in progress"}"#.into()),
             Some(Act::Says(status, body)) => (status, body.into()),
+            Some(Act::Asks(status, seconds)) => {
+                headers.insert(RETRY_AFTER, seconds.into());
+                (status, "busy".into())
+            }
             Some(Act::Spoilt(body)) => {
                 self.spend(&operation);
                 (200, body.into())
@@ -167,7 +175,7 @@ impl Door for Scripted {
         };
         Ok(Reply {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: HeaderMap::new(),
+            headers,
             body,
             region: RegionName::parse("default").unwrap(),
             costs: costs(),

@@ -7,7 +7,7 @@ use crate::egress::Reply;
 use crate::history::{Messages, Part};
 
 impl World {
-    async fn stream(&self, parameters: &str, terms: Terms) -> Result<Messages, Error> {
+    pub(super) async fn stream(&self, parameters: &str, terms: Terms) -> Result<Messages, Error> {
         self.stream_until(parameters, terms, CancellationToken::new()).await
     }
 
@@ -18,14 +18,14 @@ impl World {
     }
 
     /// Messages `from..to`, a line each.
-    fn lines(&self, from: usize, to: usize) -> Vec<String> {
+    pub(super) fn lines(&self, from: usize, to: usize) -> Vec<String> {
         let list = self.vendor.list(from, to);
         let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(&list).unwrap();
         list.iter().map(|message| message.get().to_owned()).collect()
     }
 }
 
-async fn all(mut stream: Messages) -> Vec<Part> {
+pub(super) async fn all(mut stream: Messages) -> Vec<Part> {
     let mut parts = Vec::new();
     while let Some(part) = stream.next().await {
         parts.push(part);
@@ -39,7 +39,7 @@ fn text(part: &Part) -> String {
 }
 
 /// The messages in some parts, and the cursors with how many messages were given before each.
-fn read(parts: &[Part]) -> (Vec<String>, Vec<(usize, String)>) {
+pub(super) fn read(parts: &[Part]) -> (Vec<String>, Vec<(usize, String)>) {
     let (mut messages, mut cursors) = (Vec::new(), Vec::new());
     for line in parts.iter().map(text).collect::<String>().lines() {
         let value: Value = serde_json::from_str(line).unwrap();

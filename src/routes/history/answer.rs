@@ -90,7 +90,7 @@ impl From<Error> for Refusal {
                 Self::Unavailable(refused(&reply))
             }
             Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
-            Error::BadUpstream(_) => Self::BadUpstream(cause),
+            Error::BadUpstream(_) | Error::Failing { .. } => Self::BadUpstream(cause),
             Error::Egress(failure) => failure.into(),
             Error::Crowded => Self::shed(Shed::HistoryJobs),
         }

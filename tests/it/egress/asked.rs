@@ -136,3 +136,33 @@ async fn a_bound_that_is_lowered_opens_a_bucket_that_was_closed_before() {
     rig.egress.send(message()).await.unwrap();
     sim.stop().await;
 }
+
+#[tokio::test]
+async fn a_status_that_refuses_stands_although_its_body_is_cut() {
+    let sim = vendor().await;
+    let rig = Rig::new(&sim.base_url());
+    let cut = |fault| Fault::All(vec![fault, Fault::CutBody { keep: 5 }]);
+    for status in [301, 400, 403, 404, 501] {
+        for (endpoint, order) in
+            [(Endpoint::HistoryCount, count()), (Endpoint::PeerMessages, message()), (Endpoint::UserEvents, read())]
+        {
+            for _ in 0..3 {
+                sim.on(endpoint, cut(Fault::status(status)));
+            }
+            let is_asked_again = status == 501 && matches!(endpoint, Endpoint::HistoryCount);
+            let reply = rig.egress.send(order).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.body.len()), (status, 0), "{endpoint:?}");
+            assert_eq!(reply.costs.exchanges, if is_asked_again { 3 } else { 1 }, "{status} {endpoint:?}");
+            sim.clear_faults();
+        }
+    }
+    // What it wants stands, too.
+    sim.on(Endpoint::PeerMessages, cut(busy("60")));
+    assert_eq!(rig.egress.send(message()).await.unwrap().retry_after(), Some(Duration::from_secs(60)));
+    assert!(matches!(rig.egress.send(message()).await.unwrap_err().why, Failure::AskedToWait { .. }));
+    // A read that failed may have removed events: what came of them is kept.
+    sim.on(Endpoint::UserEvents, cut(Fault::status(500)));
+    let failed = rig.egress.send(read()).await.unwrap_err();
+    assert!(matches!(&failed.why, Failure::Lost { partial: Some(partial), .. } if partial.len() == 5), "{failed:?}");
+    sim.stop().await;
+}
