@@ -112,6 +112,8 @@ pub enum Shed {
     Connections,
     /// Bodies take all memory that is for them, or the client's have its share.
     BodyMemory,
+    /// The vendor has answered, and answers take all memory that is for them, or the client's have its share.
+    ResponseMemory,
     /// Too many history queries are under way, or too many of this client's.
     HistoryJobs,
     /// Too many of this client's requests wait for a seat of the vendor's quota.
@@ -128,6 +130,7 @@ impl Shed {
             Self::Streams => "streams",
             Self::Connections => "connections",
             Self::BodyMemory => "body_memory",
+            Self::ResponseMemory => "response_memory",
             Self::HistoryJobs => "history_jobs",
             Self::QuotaLine => "quota_line",
         }
@@ -144,6 +147,9 @@ impl Shed {
                 "overloaded: the client has its share of server.max_connections, each with a request in hand"
             }
             Self::BodyMemory => "overloaded: no memory for more request bodies",
+            Self::ResponseMemory => {
+                "overloaded: no memory for more of the vendor's answers; it was asked, and has answered"
+            }
             Self::HistoryJobs => "overloaded: too many history queries are under way",
             Self::QuotaLine => "overloaded: too many orders wait for a seat of the vendor's quota",
         }

@@ -4,6 +4,7 @@
 //! - Nothing leaves but through [`Egress::send`], and nothing without a seat of the bucket the vendor counts it in.
 //! - The seat goes with the exchange, not with the caller: a caller that leaves or gives up hands the exchange to the
 //!   [`linger`] task, which keeps its seat until the vendor began to answer, or the connection is dead.
+//! - Large answers lie in a [`Room`] with shares, but for those of reads of events, which never wait for it.
 //! - [`retry`] alone decides what is sent again. What may have been sent is sent again only when asking twice is asking
 //!   once.
 //! - A reload is all or nothing: [`Egress::apply`] builds everything that can fail before it changes anything. Buckets
@@ -60,13 +61,15 @@ use crate::proof::Ended;
 use crate::quota::Snapshot;
 use crate::store::{self, Store};
 use crate::task::{Kind, Tasks, off_the_workers};
-use crate::upstream::{self, Upstream};
+use crate::upstream::room::Room;
+use crate::upstream::{self, Bounds, Upstream};
 use buckets::{Buckets, Line};
 use desk::Desk;
 use linger::Linger;
 pub use past::{Before, Past};
 use places::Places;
 pub use places::RegionState;
+use redact::Cleaning;
 
 /// An exchange nobody waits for, or that reads events, ends after this many times `upstream.request_timeout`.
 pub const LINGER: u32 = 6;
@@ -79,6 +82,8 @@ struct Inner {
     table: ArcSwap<Table>,
     lasting: Mutex<Lasting>,
     linger: Linger,
+    room: Room,
+    cleaning: Cleaning,
     clock: Clock,
     metrics: Metrics,
     stopping: CancellationToken,
@@ -149,7 +154,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The allow-listed headers of the answer: content type, encoding, language, `Retry-After`, `Date`.
     pub headers: HeaderMap,
-    /// Its body, decoded from transfer but not content encoding.
+    /// Its body, decoded from transfer but not content encoding. A message's holds its place in the memory for answers until
+    /// its last copy is gone.
     pub body: Bytes,
     /// The region that answered.
     pub region: RegionName,
@@ -236,6 +242,9 @@ pub enum Failure {
     /// The answer is larger than any answer may be.
     #[error("the vendor's answer is too large")]
     TooLarge,
+    /// The vendor has answered, and there was no memory for its answer within the deadline.
+    #[error("no memory for the vendor's answer within the deadline")]
+    NoRoom,
     /// What let the caller in was withdrawn before anything was sent.
     #[error(transparent)]
     Unproven(#[from] Ended),
@@ -252,7 +261,7 @@ impl Failure {
     #[must_use]
     pub fn in_doubt(&self) -> bool {
         match self {
-            Self::Lost { .. } | Self::TooLarge => true,
+            Self::Lost { .. } | Self::TooLarge | Self::NoRoom => true,
             Self::TimedOut { sent } => *sent,
             Self::QuotaSpent { .. }
             | Self::Crowded(_)
@@ -292,6 +301,8 @@ impl Egress {
             table: ArcSwap::from_pointee(table),
             lasting: Mutex::new(Lasting { buckets, places }),
             linger: Linger::start(tasks),
+            room: Room::new(Bounds::default(), metrics.response_body_bytes.clone()),
+            cleaning: Cleaning::new(tasks),
             clock,
             metrics,
             stopping: tasks.stopping(),
@@ -328,6 +339,12 @@ impl Egress {
         drop(old);
         places.prune();
         Ok(())
+    }
+
+    /// Puts other bounds on the memory for answers: for tests, which would need large ones otherwise.
+    #[doc(hidden)]
+    pub fn bound_answers(&self, bounds: Bounds) {
+        self.0.room.resize(bounds);
     }
 
     /// Sends an order and waits for the whole answer. Retries what may be retried (see the module's header). Must be

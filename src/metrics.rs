@@ -129,6 +129,7 @@ pub struct Inner {
     pub requests_in_hand: Family<ClientLabels, Gauge>,
     pub event_streams: Family<StreamLabels, Gauge>,
     pub request_body_bytes: Gauge,
+    pub response_body_bytes: Gauge,
     pub requests_shed: Family<ShedLabels, Counter>,
     pub client_limit_rejections: Family<CeilingLabels, Counter>,
     pub would_refuse: Family<WouldRefuseLabels, Counter>,
@@ -307,6 +308,7 @@ impl Metrics {
                 "Streams of events (SSE) open now; not among the requests in hand",
             ),
             request_body_bytes: add(&mut r, "request_body_bytes", "Memory that callers' bodies take"),
+            response_body_bytes: add(&mut r, "response_body_bytes", "Memory that the vendor's large answers take"),
             requests_shed: add(&mut r, "requests_shed", "Requests refused because the gateway had no room"),
             client_limit_rejections: add(
                 &mut r,

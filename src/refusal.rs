@@ -79,7 +79,7 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
-    /// The gateway has no room. Nothing was done.
+    /// The gateway has no room. Nothing was done, unless the room is for the vendor's answer.
     Shed {
         /// For what.
         what: Shed,
@@ -131,6 +131,8 @@ impl Refusal {
     #[must_use]
     pub fn cost_nothing(&self) -> bool {
         match self {
+            // The vendor was asked, and has answered.
+            Self::Shed { what: Shed::ResponseMemory, .. } => false,
             Self::BadRequest(_)
             | Self::Unauthenticated
             | Self::Forbidden
@@ -258,6 +260,10 @@ impl Refusal {
             }
             Self::Shed { what: Shed::FairShare | Shed::HistoryJobs, .. } => {
                 "the gateway has too much in hand for this client: try again".into()
+            }
+            Self::Shed { what: Shed::ResponseMemory, .. } => {
+                "the vendor has answered, and the gateway had no memory for its answer in time: a message may have been sent"
+                    .into()
             }
             Self::Shed { .. } => "the gateway has too much in hand: try again".into(),
             Self::Internal(_) => "the gateway failed on this request".into(),

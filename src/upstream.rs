@@ -4,7 +4,8 @@
 //! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
 //!   the head of the answer is there.
 //! - Whether a failed request may have been acted on is decided in one place, [`Fault::of`], and in doubt it may.
-//! - Nothing the vendor sends is unbounded: heads, bodies, and the time each may take.
+//! - Nothing the vendor sends is unbounded: heads, bodies, the time each may take, and what all of them hold together
+//!   ([`room`]).
 //!
 //! hyper-util's client sends a request once more when the pooled connection it was meant for turned out closed before
 //! one byte of it was written. That is no second exchange: the seat is told once, and a destructive read is read once.
@@ -19,6 +20,7 @@ mod fault;
 pub mod fuzzing;
 mod no_proxy;
 pub(crate) mod retry_after;
+pub(crate) mod room;
 mod tunnel;
 mod way;
 
@@ -39,10 +41,11 @@ use crate::credentials::Signed;
 use crate::dns::{Resolver, Use};
 use crate::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
-pub(crate) use body::{BodyFault, read_body};
+pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in};
 use connector::{Connector, Limits};
 pub(crate) use exchange::Exchange;
 pub(crate) use fault::Fault;
+pub use room::Bounds;
 
 /// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
 pub const MAX_BODY: usize = 16 << 20;
@@ -62,6 +65,14 @@ const IDLE_CONNECTIONS: usize = 128;
 /// A silent HTTP/2 connection under load is asked for a sign of life this often, and given up after [`ALIVE_TIMEOUT`].
 const ALIVE_EVERY: Duration = Duration::from_secs(20);
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of one answer on HTTP/2 that may come unread.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room](room) leave theirs
+/// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these,
+/// least of all a read of events, waits because they do.
+const CONNECTION_WINDOW: u32 = 320 * STREAM_WINDOW;
 
 /// Why connections cannot be made with these settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +152,8 @@ impl Upstream {
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .http1_max_buf_size(MAX_HEAD)
             .http2_max_header_list_size(MAX_FIELDS)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .http2_keep_alive_timeout(ALIVE_TIMEOUT)
             .build(connector);

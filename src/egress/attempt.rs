@@ -6,6 +6,7 @@
 //! The happy path allocates the target's text and the header table, and what hyper-util does (a boxed future, a one-shot
 //! channel); it spawns nothing and formats no label.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,10 +27,13 @@ use super::retry::{Next, Outcome, Reason, Tries};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
-use crate::order::{Order, Safety};
+use crate::order::{Operation, Order, Safety};
 use crate::quota::{Refused, Seat};
 use crate::secret::redact::Redactor;
-use crate::upstream::{BodyFault, Fault, MAX_BODY, read_body, retry_after};
+use crate::upstream::{BodyFault, Fault, MAX_BODY, Unkept, read_body, read_body_in, retry_after};
+
+/// Bytes of the bodies that are looked at here, or go along with a status that says most.
+const LOOKED_AT: usize = 64 << 10;
 
 /// What of the answer's head is handed on.
 static KEPT: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, RETRY_AFTER, DATE];
@@ -204,12 +208,12 @@ impl Inner {
         head: Response<Incoming>,
         order: &Order,
         region: &Region,
-        redactor: &Redactor,
+        redactor: &Arc<Redactor>,
         (limits, longest): (&Limits, Duration),
         costs: &mut Costs,
     ) -> Outcome {
         let (parts, body) = head.into_parts();
-        let body = read_body(body, MAX_BODY, limits.caller, limits.idle).await;
+        let safety = order.operation.safety();
         let mut headers = kept(&parts.headers);
         let asked = self.retry_after(&parts.headers).map(|asked| asked.min(longest));
         // In seconds from now, by our clock: a date would be read by the caller's.
@@ -217,8 +221,17 @@ impl Inner {
         if let Some(asked) = asked {
             headers.insert(RETRY_AFTER, HeaderValue::from(asked.as_secs() + u64::from(asked.subsec_nanos() > 0)));
         }
-        let body = redact::clean(redactor, (parts.status, order.operation.safety()), &mut headers, body);
-        if let Ok(body) = &body {
+        let body = match self.read(body, order, parts.status, limits).await {
+            Ok(body) => Ok(body),
+            Err(Unkept::Fault(fault)) => Err(fault),
+            Err(Unkept::NoRoom) => return Outcome::Failed(Failure::NoRoom),
+        };
+        let body = if redact::clean_headers(redactor, safety, &mut headers) {
+            body.map(|_| (Bytes::new(), None))
+        } else {
+            self.cleaning.clean(redactor, (parts.status, safety), body).await
+        };
+        if let Ok((body, _)) = &body {
             costs.upstream_request_id = request_id::find(body);
         }
         match parts.status {
@@ -232,16 +245,22 @@ impl Inner {
             body => body,
         };
         match body {
-            Ok(body) => Outcome::Answered(Answer {
+            Ok((body, lease)) => Outcome::Answered(Answer {
                 status: parts.status,
                 headers,
-                body,
+                body: match (&order.operation, lease) {
+                    // It goes to the caller as it is, who may be slow.
+                    (Operation::PeerMessage(_) | Operation::ChannelMessage(_), Some(lease)) => lease.hold(body),
+                    // What is made of others is bounded where it is made. A lease that was kept while more is asked for would
+                    // wait for itself.
+                    _ => body,
+                },
                 region: region.name.clone(),
                 retry_after: asked.unwrap_or_default(),
             }),
             Err(BodyFault::TooLarge) => Outcome::Failed(Failure::TooLarge),
             Err(BodyFault::Cut { why, partial }) => Outcome::Failed(Failure::Lost { why, partial: Some(partial) }),
-            Err(BodyFault::Slow { partial }) => match order.operation.safety() {
+            Err(BodyFault::Slow { partial }) => match safety {
                 // The events that did come can still be kept.
                 Safety::Destructive => {
                     let why = "the answer did not end in time".into();
@@ -249,6 +268,35 @@ impl Inner {
                 }
                 Safety::Idempotent | Safety::Once => Outcome::Failed(Failure::TimedOut { sent: true }),
             },
+        }
+    }
+
+    /// Reads the body.
+    async fn read(
+        &self,
+        body: Incoming,
+        order: &Order,
+        status: StatusCode,
+        limits: &Limits,
+    ) -> Result<redact::Kept, Unkept> {
+        let (until, idle) = (limits.caller, limits.idle);
+        let without_lease = |read: Result<Bytes, BodyFault>| read.map(|body| (body, None)).map_err(Unkept::Fault);
+        let is_message = matches!(order.operation, Operation::PeerMessage(_) | Operation::ChannelMessage(_));
+        match (status, order.operation.safety()) {
+            // Nobody gets to read these.
+            (StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED, _) => {
+                without_lease(read_body(body, LOOKED_AT, until, idle).await)
+            }
+            // What it has removed at the vendor waits for nothing.
+            (_, Safety::Destructive) => without_lease(read_body(body, MAX_BODY, until, idle).await),
+            // Why there is no result is kept with the job, and no lease may be kept so long. The status says most.
+            (status, _) if !is_message && !status.is_success() => match read_body(body, LOOKED_AT, until, idle).await {
+                Err(BodyFault::TooLarge) => Ok((Bytes::new(), None)),
+                read => without_lease(read),
+            },
+            (_, Safety::Idempotent | Safety::Once) => {
+                read_body_in(&self.room, &order.payer.client, body, until, idle).await
+            }
         }
     }
 

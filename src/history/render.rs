@@ -3,58 +3,95 @@
 //! Invariants: messages stand in it byte for byte as the vendor wrote them; the part that holds them is made once for a
 //! job and shared by all who get it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
 use super::Error;
 use super::query::Query;
+use crate::names::ClientName;
+use crate::share;
 
 const LIST: &[u8] = b"\"messages\":[";
 
 /// Bytes of one list.
 const LIST_MAX: usize = 64 << 20;
 
-/// Bytes of all lists being written at a time.
+/// Bytes of all lists that are being written, kept, or on their way to callers.
 const ALL_MAX: usize = 512 << 20;
 
-/// Counts what all lists being written hold together, so that many large ones cannot take all memory. Cheap to clone.
+/// Counts what all lists hold together, each until its last copy is gone, so that neither many large ones nor slow callers
+/// take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
-    used: Arc<AtomicUsize>,
+    held: Arc<Mutex<HashMap<ClientName, usize>>>,
     one: usize,
     all: usize,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { used: Arc::default(), one: LIST_MAX, all: ALL_MAX }
+        Self { held: Arc::default(), one: LIST_MAX, all: ALL_MAX }
+    }
+}
+
+impl Desk {
+    fn table(&self) -> MutexGuard<'_, HashMap<ClientName, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one list holds. It counts for the client that began it.
+#[derive(Debug)]
+struct Held {
+    desk: Desk,
+    client: ClientName,
+    bytes: usize,
+}
+
+impl Held {
+    fn take(&mut self, more: usize) -> Result<(), Error> {
+        if self.bytes + more > self.desk.one {
+            return Err(Error::BadRequest(format!("limit selects more than {} bytes of messages", self.desk.one)));
+        }
+        let mut table = self.desk.table();
+        let (held, taken) = (table.get(&self.client).copied().unwrap_or(0), table.values().sum());
+        if !share::may_take(more, held, taken, self.desk.all) {
+            return Err(Error::Crowded);
+        }
+        table.insert(self.client.clone(), held + more);
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut table = self.desk.table();
+        if let Some(held) = table.get_mut(&self.client) {
+            *held -= self.bytes;
+            if *held == 0 {
+                table.remove(&self.client);
+            }
+        }
     }
 }
 
 /// A list of messages being written, as the member `"messages":[…]`.
 pub(super) struct MessageList {
     text: BytesMut,
-    desk: Desk,
-    counted: usize,
+    held: Held,
 }
 
 impl MessageList {
-    pub(super) fn new(desk: Desk) -> Self {
-        Self { text: BytesMut::from(LIST), desk, counted: 0 }
+    pub(super) fn new(desk: Desk, client: &ClientName) -> Self {
+        Self { text: BytesMut::from(LIST), held: Held { desk, client: client.clone(), bytes: 0 } }
     }
 
     /// Adds messages.
     pub(super) fn extend(&mut self, messages: &[Bytes]) -> Result<(), Error> {
-        let more = messages.iter().map(|message| message.len() + 1).sum();
-        self.counted += more;
-        if self.desk.used.fetch_add(more, Ordering::Relaxed) > self.desk.all {
-            return Err(Error::Crowded);
-        }
-        if self.counted > self.desk.one {
-            return Err(Error::BadRequest(format!("limit selects more than {} bytes of messages", self.desk.one)));
-        }
+        self.held.take(messages.iter().map(|message| message.len() + 1).sum())?;
         for message in messages {
             if self.text.len() > LIST.len() {
                 self.text.extend_from_slice(b",");
@@ -64,16 +101,20 @@ impl MessageList {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Bytes {
-        self.text.extend_from_slice(b"]");
+    pub(super) fn finish(self) -> Bytes {
+        struct Finished {
+            text: Bytes,
+            _held: Held,
+        }
+        impl AsRef<[u8]> for Finished {
+            fn as_ref(&self) -> &[u8] {
+                &self.text
+            }
+        }
+        let Self { mut text, held } = self;
+        text.extend_from_slice(b"]");
         // A buffer that grew by doubling would hold up to twice its text for as long as the result is kept.
-        Bytes::copy_from_slice(&self.text)
-    }
-}
-
-impl Drop for MessageList {
-    fn drop(&mut self) {
-        self.desk.used.fetch_sub(self.counted, Ordering::Relaxed);
+        Bytes::from_owner(Finished { text: Bytes::copy_from_slice(&text), _held: held })
     }
 }
 
@@ -157,22 +198,44 @@ mod tests {
         assert_eq!(lines(&["1".into()], None), ["1\n"]);
     }
 
+    fn client(name: &str) -> ClientName {
+        ClientName::parse(name).unwrap()
+    }
+
     #[test]
-    fn lists_being_written_are_bounded_each_and_together() {
-        let desk = Desk { one: 1000, all: 3000, ..Desk::default() };
+    fn lists_are_bounded_each_and_together_until_their_last_copy_is_gone() {
+        let desk = Desk { one: 1000, all: 3200, ..Desk::default() };
         let piece = [Bytes::from(vec![b'1'; 499])];
-        let mut lists: Vec<_> = (0..3).map(|_| MessageList::new(desk.clone())).collect();
+        let mut lists: Vec<_> = ["a", "b", "c"].map(|name| MessageList::new(desk.clone(), &client(name))).into();
         for list in &mut lists {
             (0..2).for_each(|_| list.extend(&piece).unwrap());
         }
         assert!(matches!(lists[0].extend(&piece), Err(Error::BadRequest(_))));
-        let mut one_more = MessageList::new(desk.clone());
+        let mut one_more = MessageList::new(desk.clone(), &client("d"));
         assert!(matches!(one_more.extend(&piece), Err(Error::Crowded)));
-        drop((lists, one_more));
-        assert_eq!(desk.used.load(Ordering::Relaxed), 0);
-        let mut list = MessageList::new(desk);
+        let finished: Vec<_> = lists.into_iter().map(MessageList::finish).collect();
+        let on_its_way = finished[0].clone();
+        drop(finished);
+        assert_eq!(desk.table().iter().collect::<Vec<_>>(), [(&client("a"), &1000)]);
+        one_more.extend(&piece).unwrap();
+        drop((on_its_way, one_more));
+        assert!(desk.table().is_empty());
+        let mut list = MessageList::new(desk, &client("a"));
         list.extend(&["1".into()]).unwrap();
         list.extend(&["2".into(), "3".into()]).unwrap();
         assert_eq!(list.finish(), "\"messages\":[1,2,3]");
+    }
+
+    #[test]
+    fn no_client_s_lists_take_all_there_is_for_them() {
+        let desk = Desk { one: 1000, all: 10_000, ..Desk::default() };
+        let piece = [Bytes::from(vec![b'1'; 499])];
+        let list = |name: &str| {
+            let mut list = MessageList::new(desk.clone(), &client(name));
+            list.extend(&piece).map(|()| list.finish())
+        };
+        let greedy: Vec<_> = std::iter::from_fn(|| list("greedy").ok()).collect();
+        assert_eq!(greedy.len(), 18);
+        assert!(list("other").is_ok() && list("greedy").is_err());
     }
 }

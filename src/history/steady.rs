@@ -63,6 +63,7 @@ fn rest(why: &Error) -> Option<Duration> {
             | Failure::Unreachable(_)
             | Failure::Unprocessed(_)
             | Failure::TimedOut { .. }
+            | Failure::NoRoom
             | Failure::Lost { .. } => Some(Duration::ZERO),
             Failure::QuotaSpent { .. }
             | Failure::CredentialUnavailable(_)

@@ -188,8 +188,8 @@ async fn make(resolver: Arc<Resolver>, desk: Desk, ask: &Ask) -> Result<Bytes, E
         Ask::Count(filter) => return resolver.count(filter).await.map(render::count),
         Ask::Messages(query) => query,
     };
+    let mut list = render::MessageList::new(desk, &resolver.payer.client);
     let mut pager = Pager::new(resolver, query);
-    let mut list = render::MessageList::new(desk);
     while let Some(messages) = pager.next().await? {
         list.extend(&messages)?;
     }

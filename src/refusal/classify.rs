@@ -16,6 +16,7 @@ impl From<Failure> for Refusal {
             Failure::CredentialRefused => Self::CredentialRefused,
             // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
             Failure::Crowded(_) => Self::shed(Shed::QuotaLine),
+            Failure::NoRoom => Self::shed(Shed::ResponseMemory),
             Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => {
                 Self::RegionDown { cause, retry_after }
             }

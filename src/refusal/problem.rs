@@ -136,6 +136,7 @@ fn seconds(time: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admission::Shed;
     use crate::config::Limit;
     use crate::names::BucketName;
     use std::num::NonZeroU32;
@@ -218,5 +219,14 @@ mod tests {
             assert_eq!((refusal.status().as_u16(), refusal.code()), (429, "too_many_subscriptions"));
             assert_eq!(refusal.headers()[RETRY_AFTER], "60");
         }
+    }
+
+    #[test]
+    fn an_answer_that_found_no_memory_cost_what_it_cost_and_may_have_been_acted_on() {
+        let refusal = Refusal::shed(Shed::ResponseMemory);
+        assert_eq!((refusal.status().as_u16(), refusal.code()), (503, "unavailable"));
+        assert!(!refusal.cost_nothing() && refusal.detail().contains("may have been sent"));
+        assert!(refusal.headers().contains_key(RETRY_AFTER));
+        assert!(Refusal::shed(Shed::BodyMemory).cost_nothing());
     }
 }

@@ -1,14 +1,19 @@
-//! Reading an answer's body: whole, within a size and a time.
+//! Reading an answer's body: whole, within a size and a time, and within the [room](super::room) where others wait for it.
 //!
 //! Invariants: what has come is never thrown away with an error (a destructive read cannot be repeated). A body of one
-//! piece is not copied.
+//! piece is not copied. Where a lease is wanted nothing is read before it is there; of a body that does not say its length,
+//! [`Bounds::small`](super::room::Bounds::small) bytes and the rest of their piece. What was read is never more than the lease,
+//! but for the moment in which a buffer grows.
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
+
+use super::room::{Lease, Room};
+use crate::names::ClientName;
 
 /// Why a body is not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,42 +34,108 @@ pub(crate) enum BodyFault {
     TooLarge,
 }
 
+/// Why there is no body that may be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unkept {
+    /// It did not come whole. What had come of it is not kept.
+    Fault(BodyFault),
+    /// There was no room for it in time.
+    NoRoom,
+}
+
 /// Reads all of a body, of `limit` bytes at most, until then, with no pause longer than `idle`.
 pub(crate) async fn read_body(
-    mut body: Incoming,
+    body: Incoming,
     limit: usize,
     until: Instant,
     idle: Duration,
 ) -> Result<Bytes, BodyFault> {
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if announced > limit {
-        return Err(BodyFault::TooLarge);
+    let mut reading = Reading::new(body, limit)?;
+    while reading.more(until, idle).await? {}
+    Ok(reading.got.whole())
+}
+
+/// Reads all of a body, until then, with no pause longer than `idle`, within a client's share of the room. A small one
+/// needs no lease.
+pub(crate) async fn read_body_in(
+    room: &Room,
+    client: &ClientName,
+    body: Incoming,
+    until: Instant,
+    idle: Duration,
+) -> Result<(Bytes, Option<Lease>), Unkept> {
+    let bounds = room.bounds();
+    let whole = |fault| match fault {
+        BodyFault::Cut { why, .. } => Unkept::Fault(BodyFault::Cut { why, partial: Bytes::new() }),
+        BodyFault::Slow { .. } => Unkept::Fault(BodyFault::Slow { partial: Bytes::new() }),
+        BodyFault::TooLarge => Unkept::Fault(BodyFault::TooLarge),
+    };
+    let mut reading = Reading::new(body, bounds.answer).map_err(whole)?;
+    // Where the announcement says it already, nothing is read before there is room.
+    while reading.announced.unwrap_or(reading.got.len()) <= bounds.small {
+        if !reading.more(until, idle).await.map_err(whole)? {
+            return Ok((reading.got.whole(), None));
+        }
     }
-    let mut got = Pieces { announced, ..Pieces::default() };
-    loop {
-        let frame = match timeout_at(until, timeout(idle, body.frame())).await.flatten() {
-            Err(_) => return Err(BodyFault::Slow { partial: got.whole() }),
-            Ok(None) => return Ok(got.whole()),
+    let size = reading.announced.unwrap_or(bounds.answer);
+    let leased = timeout_at(until, room.lease(client, size)).await;
+    let mut lease = leased.map_err(|_| Unkept::NoRoom)?.map_err(|_| Unkept::NoRoom)?;
+    reading.limit = size;
+    if reading.announced.is_some() {
+        reading.got.reserve(size);
+    }
+    while reading.more(until, idle).await.map_err(whole)? {}
+    lease.shrink(reading.got.capacity());
+    Ok((reading.got.whole(), Some(lease)))
+}
+
+struct Reading {
+    body: Incoming,
+    /// How long it says it is. (HTTP holds it to that.)
+    announced: Option<usize>,
+    limit: usize,
+    got: Pieces,
+}
+
+impl Reading {
+    fn new(body: Incoming, limit: usize) -> Result<Self, BodyFault> {
+        let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        if announced.is_some_and(|size| size > limit) {
+            return Err(BodyFault::TooLarge);
+        }
+        Ok(Self { body, announced, limit, got: Pieces::default() })
+    }
+
+    /// Reads a piece, if there is one more.
+    async fn more(&mut self, until: Instant, idle: Duration) -> Result<bool, BodyFault> {
+        let frame = match timeout_at(until, timeout(idle, self.body.frame())).await.flatten() {
+            Err(_) => return Err(BodyFault::Slow { partial: self.got.take() }),
+            Ok(None) => return Ok(false),
             Ok(Some(Err(error))) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
-                return Err(BodyFault::Cut { why: cause.unwrap_or_else(|| error.to_string()), partial: got.whole() });
+                return Err(BodyFault::Cut {
+                    why: cause.unwrap_or_else(|| error.to_string()),
+                    partial: self.got.take(),
+                });
             }
             Ok(Some(Ok(frame))) => frame,
         };
         // Trailers are of no use to anyone here.
-        let Ok(data) = frame.into_data() else { continue };
-        if got.len() + data.len() > limit {
+        let Ok(data) = frame.into_data() else { return Ok(true) };
+        if self.got.len() + data.len() > self.limit {
             return Err(BodyFault::TooLarge);
         }
-        got.push(data);
+        // The announcement is only believed up to a point.
+        let likely = self.announced.unwrap_or(0).min(1 << 20);
+        self.got.push(data, likely, self.limit);
+        Ok(true)
     }
 }
 
 #[derive(Default)]
 struct Pieces {
-    announced: usize,
     first: Bytes,
-    rest: BytesMut,
+    rest: Vec<u8>,
 }
 
 impl Pieces {
@@ -72,20 +143,36 @@ impl Pieces {
         self.first.len() + self.rest.len()
     }
 
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
+    /// Bytes of memory for it.
+    fn capacity(&self) -> usize {
+        self.first.len() + self.rest.capacity()
+    }
+
+    /// Makes room for so many in all, at once.
+    fn reserve(&mut self, size: usize) {
+        self.rest.reserve_exact(size.saturating_sub(self.rest.len()));
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+    }
+
+    /// `likely`: how many there will be at least. `most`: no more come.
+    fn push(&mut self, data: Bytes, likely: usize, most: usize) {
+        if self.len() == 0 && self.rest.capacity() == 0 {
             self.first = data;
             return;
         }
-        if self.rest.is_empty() {
-            // The announcement is only believed up to a point.
-            self.rest.reserve(self.announced.min(1 << 20).max(self.first.len() + data.len()));
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        let len = self.len() + data.len();
+        if self.rest.capacity() < len {
+            let size = likely.max(2 * self.rest.capacity()).min(most).max(len);
+            self.reserve(size);
         }
         self.rest.extend_from_slice(&data);
     }
 
+    fn take(&mut self) -> Bytes {
+        std::mem::take(self).whole()
+    }
+
     fn whole(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        if self.rest.is_empty() { self.first } else { self.rest.into() }
     }
 }

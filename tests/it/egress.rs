@@ -10,6 +10,7 @@ mod redirect;
 mod reload;
 mod resilience;
 mod rig;
+mod room;
 mod stops;
 pub(crate) mod tls;
 mod unprocessed;

@@ -2,6 +2,7 @@
 //! where a well-behaved client would not go.
 
 pub(crate) mod acknowledging;
+mod answers;
 mod ceilings;
 mod connections;
 mod early;

@@ -37,7 +37,7 @@ fn sends(safety: Safety, outcome: impl Fn() -> Outcome) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on() {
     type Make = fn() -> Outcome;
-    let cases: [(Make, [u32; 3]); 10] = [
+    let cases: [(Make, [u32; 3]); 11] = [
         (lost, [1, 3, 1]),
         (|| answered(503, 0), [1, 3, 1]),
         (|| answered(408, 0), [1, 3, 1]),
@@ -45,6 +45,7 @@ async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on
         (|| answered(404, 0), [1, 1, 1]),
         (|| Outcome::Failed(Failure::TimedOut { sent: true }), [1, 3, 1]),
         (|| Outcome::Failed(Failure::TooLarge), [1, 1, 1]),
+        (|| Outcome::Failed(Failure::NoRoom), [1, 1, 1]),
         (|| Outcome::Failed(Failure::Unreachable(String::new())), [3, 3, 3]),
         (|| Outcome::Failed(Failure::TimedOut { sent: false }), [3, 3, 3]),
         (|| Outcome::Unauthorized, [2, 2, 2]),

@@ -101,7 +101,8 @@ fn judge_failure(why: &Failure) -> Outcome {
         Failure::TimedOut { sent: true } => doubt(Loss::Timeout, why.to_string(), None),
         Failure::Lost { partial: Some(partial), .. } => doubt(Loss::CutBody, why.to_string(), Some(partial.clone())),
         Failure::Lost { partial: None, .. } => doubt(Loss::Reset, why.to_string(), None),
-        Failure::TooLarge => doubt(Loss::TooLarge, why.to_string(), None),
+        // Reads of events need no room.
+        Failure::TooLarge | Failure::NoRoom => doubt(Loss::TooLarge, why.to_string(), None),
         Failure::QuotaSpent { retry_after, .. }
         | Failure::RegionDown { retry_after, .. }
         | Failure::AskedToWait { retry_after, .. } => {
