@@ -34,11 +34,20 @@ pub(super) struct Conn {
     pub(super) activity: Notify,
     requests: AtomicU32,
     turned_away: AtomicU32,
-    last_processed: Mutex<Option<u32>>,
+    going: Mutex<Going>,
     /// Rung when more is turned away, or less is left beside it.
     pub(super) turning: Notify,
     writes: AtomicU64,
     after_flush: Mutex<Vec<(u64, After)>>,
+}
+
+/// Which requests of a connection are processed.
+#[derive(Debug, Default)]
+struct Going {
+    /// The highest that was begun.
+    begun: u32,
+    /// The last that is processed, once there is an end. Never below `begun`, and never rises.
+    last: Option<u32>,
 }
 
 /// What happens once what is in the buffers now has been flushed.
@@ -95,15 +104,32 @@ impl Conn {
 
     /// The last request that is processed; `None`: there is no end yet.
     pub(super) fn last_processed(&self) -> Option<u32> {
-        *lock(&self.last_processed)
+        lock(&self.going).last
     }
 
-    /// Turns a request away, and all after it.
-    pub(super) async fn turn_away<T>(&self, number: u32) -> T {
-        let before = number.saturating_sub(1);
-        {
-            let mut last = lock(&self.last_processed);
-            *last = Some(last.map_or(before, |last| last.min(before)));
+    /// A request is processed from now on; `false`: those from it on were turned away.
+    pub(super) fn process(&self, number: u32) -> bool {
+        let mut going = lock(&self.going);
+        if going.last.is_some_and(|last| last < number) {
+            return false;
+        }
+        going.begun = going.begun.max(number);
+        true
+    }
+
+    /// Turns a request away, and all after it that were not begun: what a GOAWAY says of one stream it says of all above
+    /// (RFC 9113 section 6.8). One below another that was begun can only be refused by itself.
+    pub(super) async fn turn_away<T>(&self, number: u32) -> Result<T, h2::Error> {
+        let is_above = {
+            let mut going = lock(&self.going);
+            let last = going.begun.max(number.saturating_sub(1));
+            let last = going.last.map_or(last, |before| before.min(last));
+            going.last = Some(last);
+            last < number
+        };
+        if !is_above {
+            self.turning.notify_one();
+            return Err(h2::Reason::REFUSED_STREAM.into());
         }
         self.turned_away.fetch_add(1, Ordering::SeqCst);
         self.turning.notify_one();
@@ -223,7 +249,7 @@ pub(super) async fn serve(
 ) {
     let mut builder = auto::Builder::new(Streams { region: region.clone(), conn: conn.clone() });
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(region.max_streams.load(Ordering::SeqCst));
     let service = {
         let (region, conn) = (region.clone(), conn.clone());
         // Numbered here, because their tasks run in any order.

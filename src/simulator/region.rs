@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct Region {
     pub(super) script: Mutex<Script>,
     pub(super) accept_faults: Mutex<VecDeque<AcceptFault>>,
     pub(super) idle: Mutex<Idle>,
+    /// Of an HTTP/2 connection, at a time.
+    pub(super) max_streams: AtomicU32,
     pub(super) conns: Mutex<HashMap<u64, Arc<Conn>>>,
     queues: Mutex<HashMap<String, [Arc<Mutex<Queue>>; 2]>>,
     seen: Mutex<VecDeque<Seen>>,
@@ -67,6 +70,7 @@ impl Region {
             script: Mutex::default(),
             accept_faults: Mutex::default(),
             idle: Mutex::default(),
+            max_streams: AtomicU32::new(1000),
             conns: Mutex::default(),
             queues: Mutex::default(),
             seen: Mutex::default(),

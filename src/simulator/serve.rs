@@ -61,12 +61,18 @@ async fn answer(
     let received = region.world.clock().now();
     let shape = Shape { close: *lock(&region.idle) == Idle::CloseAfterEach, ..Shape::default() };
     if let Some(path) = head.uri.path().strip_prefix("/_sim/") {
+        if !conn.process(number) {
+            return conn.turn_away(number).await;
+        }
         let answer = control::answer(&region, &head.method, path, &body);
         return Ok(respond(answer, shape, flight, None));
     }
     let (app, call) = match target::parse(&head.method, &head.uri) {
         Ok(target) => target,
         Err(no) => {
+            if !conn.process(number) {
+                return conn.turn_away(number).await;
+            }
             region.note(|| Seen::new(&head, &body, None, None, conn.number));
             region.violate("", ViolationKind::Target { why: format!("{} {}: {}", head.method, head.uri, no.why) });
             return Ok(respond(Answer::no(no.status, &no.why), shape, flight, None));
@@ -88,12 +94,12 @@ async fn answer(
             _ => silence(&conn, false).await,
         };
     }
-    if conn.last_processed().is_some_and(|last| last < number) {
-        return conn.turn_away(number).await;
-    }
     if let Some(death) = plan.death.filter(|d| d.before) {
         region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
         return silence(&conn, death.reset).await;
+    }
+    if !conn.process(number) {
+        return conn.turn_away(number).await;
     }
     region.world.run_hook(endpoint);
     let asked = Asked { head, body, app, call, received };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -151,6 +152,12 @@ impl Sim {
     pub fn idle(&self, idle: Idle) -> &Self {
         *lock(&self.region.idle) = idle;
         lock(&self.region.conns).values().for_each(|conn| conn.activity.notify_one());
+        self
+    }
+
+    /// How many requests a new HTTP/2 connection takes at a time.
+    pub fn max_streams(&self, streams: u32) -> &Self {
+        self.region.max_streams.store(streams, Ordering::SeqCst);
         self
     }
 
