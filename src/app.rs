@@ -250,7 +250,7 @@ impl App {
             return Err(BuildError::Store(why).into());
         }
         parts.webhooks.commit(pushed);
-        let shares = descriptors::share_out(config.server.max_connections, listeners.len());
+        let shares = descriptors::share_out(config.server.max_connections, listeners.len(), config.apps.len());
         let operator = admin::service(parts.clone());
         let own = Limits {
             door: Door::alone(shares.operators),

@@ -12,6 +12,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OPERATORS: usize = 64;
 /// What the gateway itself has at most: connections to the vendor, files of the store, files that are read again.
 const OWN: usize = 512;
+/// Connections to the vendor that an app has when it does everything at a time: it shares none with another.
+const OF_AN_APP: usize = 4;
 /// Open at the start, where the system does not tell.
 const OPEN: usize = 32;
 
@@ -39,9 +41,10 @@ pub fn most() -> usize {
 
 /// What there is to share now. Says in the log where it is less than is wanted.
 #[must_use]
-pub fn share_out(max_connections: usize, listeners: usize) -> Shares {
+pub fn share_out(max_connections: usize, listeners: usize, apps: usize) -> Shares {
     let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-    let shares = shares(max_connections, listeners, limit, open());
+    let own = OWN.max(apps.saturating_mul(OF_AN_APP));
+    let shares = shares(max_connections, listeners, own, (limit, open()));
     if shares.callers < max_connections {
         tracing::warn!(
             max_connections,
@@ -53,10 +56,10 @@ pub fn share_out(max_connections: usize, listeners: usize) -> Shares {
     shares
 }
 
-fn shares(max_connections: usize, listeners: usize, limit: usize, open: usize) -> Shares {
+fn shares(max_connections: usize, listeners: usize, own: usize, (limit, open): (usize, usize)) -> Shares {
     let left = limit.saturating_sub(open);
     let operators = (left / 8).clamp(1, OPERATORS);
-    let own = (left / 4).min(OWN);
+    let own = (left / 4).min(own);
     // Each accept loop has one connection in its hand that waits for a slot.
     let waiting = listeners + 1;
     // And there are connections whose place was given to another and that are not gone yet.
@@ -76,12 +79,15 @@ mod tests {
 
     #[test]
     fn callers_get_what_they_want_or_what_is_left() {
-        assert_eq!(shares(10_000, 2, usize::MAX, 20), Shares { callers: 10_000, operators: 64 });
-        assert_eq!(shares(10_000, 2, 1 << 20, 20), Shares { callers: 10_000, operators: 64 });
-        assert_eq!(shares(10_000, 1, 1024, 24), Shares { callers: 1000 - 64 - 8 - 250 - 2 - 64, operators: 64 });
-        assert_eq!(shares(10_000, 1, 96, 16), Shares { callers: 80 - 10 - 1 - 20 - 2 - 5, operators: 10 });
-        assert_eq!(shares(10_000, 1, 10, 16), Shares { callers: 1, operators: 1 });
-        assert_eq!(shares(5, 1, 1024, 24), Shares { callers: 5, operators: 64 });
+        assert_eq!(shares(10_000, 2, OWN, (usize::MAX, 20)), Shares { callers: 10_000, operators: 64 });
+        assert_eq!(shares(10_000, 2, OWN, (1 << 20, 20)), Shares { callers: 10_000, operators: 64 });
+        assert_eq!(shares(10_000, 1, OWN, (1024, 24)), Shares { callers: 1000 - 64 - 8 - 250 - 2 - 64, operators: 64 });
+        assert_eq!(shares(10_000, 1, OWN, (96, 16)), Shares { callers: 80 - 10 - 1 - 20 - 2 - 5, operators: 10 });
+        assert_eq!(shares(10_000, 1, OWN, (10, 16)), Shares { callers: 1, operators: 1 });
+        assert_eq!(shares(5, 1, OWN, (1024, 24)), Shares { callers: 5, operators: 64 });
+        // Many apps have many connections to the vendor.
+        let (few, many) = (shares(10_000, 1, OWN, (8192, 24)), shares(10_000, 1, 4 * 400, (8192, 24)));
+        assert!(few.callers - many.callers > 900 && many.callers > 4000, "{few:?} {many:?}");
     }
 
     #[test]

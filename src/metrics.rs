@@ -53,6 +53,10 @@ labels! {
     RetryLabels { app, reason }
     /// A region's host.
     PlaceLabels { region, host }
+    /// An endpoint of an app in a region.
+    RegionEndpointLabels { app, region, endpoint }
+    /// One app's connections in a region for one kind of request: `events`, `history` or `messages`.
+    LaneLabels { app, region, kind }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
     /// A client.
@@ -90,6 +94,9 @@ pub struct Inner {
     pub upstream_retries: Family<RetryLabels, Counter>,
     pub upstream_retry_budget_exhausted: Family<AppLabels, Counter>,
     pub upstream_breaker_open: Family<PlaceLabels, Gauge>,
+    pub upstream_endpoint_failing: Family<RegionEndpointLabels, Gauge>,
+    pub upstream_endpoint_held: Family<RegionEndpointLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub upstream_connections: Family<LaneLabels, Gauge>,
     pub upstream_clock_skew: Family<PlaceLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     pub quota_tokens_available: Family<BucketLabels, Gauge>,
     pub quota_limit: Family<BucketLabels, Gauge>,
@@ -191,6 +198,17 @@ impl Metrics {
                 "upstream_breaker_open",
                 "1 while a region is left alone because it fails",
             ),
+            upstream_endpoint_failing: add(
+                &mut r,
+                "upstream_endpoint_failing",
+                "1 while an endpoint's answers fail (5xx, lost, late): other regions are asked first",
+            ),
+            upstream_endpoint_held: add(
+                &mut r,
+                "upstream_endpoint_held_seconds",
+                "What is left of the time for which the vendor asked to be left alone (503 with Retry-After)",
+            ),
+            upstream_connections: add(&mut r, "upstream_connections", "Connections to the vendor that are open"),
             upstream_clock_skew: add(
                 &mut r,
                 "upstream_clock_skew_seconds",

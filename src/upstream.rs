@@ -1,4 +1,4 @@
-//! The connections to the vendor: a pool, HTTP/1.1 and HTTP/2, TLS, a proxy if need be.
+//! The connections to the vendor: HTTP/1.1 and HTTP/2, TLS, a proxy if need be; of each app and kind of request by itself.
 //!
 //! Invariants:
 //! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
@@ -6,6 +6,7 @@
 //! - Whether a failed request may have been acted on is decided in one place, [`Fault::of`], and in doubt it may.
 //! - Nothing the vendor sends is unbounded: heads, bodies, the time each may take, and what all of them hold together
 //!   ([`room`]).
+//! - What must fail apart shares no connection: each [`Lanes`] has its own.
 //!
 //! hyper-util's client sends a request once more when the pooled connection it was meant for turned out closed before
 //! one byte of it was written. That is no second exchange: the seat is told once, and a destructive read is read once.
@@ -18,26 +19,25 @@ mod exchange;
 mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
+mod lane;
+mod lanes;
 mod no_proxy;
 pub(crate) mod retry_after;
 pub(crate) mod room;
 mod tunnel;
+mod watch;
 mod way;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::credentials::Signed;
 use crate::dns::{Resolver, Use};
 use crate::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
@@ -45,7 +45,10 @@ pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in};
 use connector::{Connector, Limits};
 pub(crate) use exchange::Exchange;
 pub(crate) use fault::Fault;
+use lane::Sending;
+pub(crate) use lanes::Lanes;
 pub use room::Bounds;
+use watch::{Told, Watching};
 
 /// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
 pub const MAX_BODY: usize = 16 << 20;
@@ -59,7 +62,7 @@ const MAX_FIELDS: u32 = 64 << 10;
 /// Idle connections are closed after this long: before most load balancers do it.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Idle connections kept for one host.
+/// Idle connections that a lane keeps.
 const IDLE_CONNECTIONS: usize = 128;
 
 /// A silent HTTP/2 connection under load is asked for a sign of life this often, and given up after [`ALIVE_TIMEOUT`].
@@ -100,14 +103,14 @@ pub enum BuildError {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The pool.
+/// What connections are made of. What they are for is a [`Lanes`]' affair.
 pub(crate) struct Upstream {
-    client: Client<Connector, Full<Bytes>>,
+    connector: Connector,
     settings: Settings,
     clock: Clock,
 }
 
-/// What a pool was built from.
+/// What it was built from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     connect_timeout: Duration,
@@ -140,12 +143,18 @@ impl Settings {
 }
 
 impl Upstream {
-    /// A pool without connections.
+    /// Without connections.
     pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
         let limits = Limits { timeout: settings.connect_timeout, oldest: age::OLDEST };
         let (tls, proxy) = (settings.tls()?, settings.proxy.clone());
+        // All lanes share the names' addresses and the sessions of TLS, which a new connection resumes.
         let connector = Connector::new(Resolver::of(Use::Vendor), tls, limits, proxy, clock.clone());
-        let client = Client::builder(TokioExecutor::new())
+        Ok(Self { connector, settings, clock: clock.clone() })
+    }
+
+    /// Connections of which somebody is told.
+    fn client(&self, told: Arc<dyn Told>) -> Sending {
+        Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -156,19 +165,11 @@ impl Upstream {
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .http2_keep_alive_timeout(ALIVE_TIMEOUT)
-            .build(connector);
-        Ok(Self { client, settings, clock: clock.clone() })
+            .build(Watching::new(self.connector.clone(), told))
     }
 
     /// Whether it was built from these settings.
     pub(crate) fn is(&self, settings: &Settings) -> bool {
         self.settings == *settings
-    }
-
-    /// Begins an exchange, which is to be given up at `until` at the latest. Nothing happens before it is polled.
-    pub(crate) fn send(&self, signed: Signed, until: Instant) -> Exchange {
-        let Signed { mut request, seat, pass } = signed;
-        let connection = capture_connection(&mut request);
-        Exchange::new(self.client.request(request), connection, (seat, pass), until, self.clock.clone())
     }
 }

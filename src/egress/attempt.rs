@@ -155,7 +155,8 @@ impl Inner {
         let limits = Limits::of(order, table, began);
         let mut count = Count { region, order, ending: Ending::Error };
         let redactor = signed.pass.redactor();
-        let flight = self.linger.watch(table.upstream.send(signed, limits.linger));
+        let lane = region.lanes.of(&order.operation);
+        let flight = self.linger.watch(lane.send(signed, limits.linger));
         let head = flight.head(limits.caller, limits.first_byte).await;
         let waited = self.clock.now().saturating_duration_since(began);
         let patient = waited >= table.timeouts.first_byte.min(table.timeouts.request) / 2;

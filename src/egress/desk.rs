@@ -23,7 +23,7 @@ use crate::credentials::{Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
 use crate::order::{Operation, Order, Safety};
-use crate::upstream::{Settings, Upstream};
+use crate::upstream::{Lanes, Settings, Upstream};
 
 /// One app.
 pub(super) struct Desk {
@@ -41,6 +41,7 @@ pub(super) struct Region {
     pub(super) base: Base,
     pub(super) meters: RegionMeters,
     pub(super) place: Arc<Place>,
+    pub(super) lanes: Arc<Lanes>,
     /// In the order of [`ENDPOINTS`].
     endpoints: Endpoints,
 }
@@ -54,6 +55,8 @@ pub(super) struct Prepared {
     apps: Vec<PreparedApp>,
 }
 
+type Known = (Endpoints, Arc<Lanes>);
+
 struct PreparedApp {
     id: AppId,
     credential: Arc<Credential>,
@@ -63,8 +66,8 @@ struct PreparedApp {
     moved: bool,
     budgets: Option<Arc<Budgets>>,
     switched_off: Arc<SwitchedOff>,
-    /// With what is known of their endpoints from before.
-    regions: Vec<(RegionName, Base, Option<Endpoints>)>,
+    /// With what is known of their endpoints from before, and the connections there.
+    regions: Vec<(RegionName, Base, Option<Known>)>,
     quota: Quota,
 }
 
@@ -172,7 +175,7 @@ fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -
     let kept = before.map(|desk| &desk.credential).filter(|credential| credential.is(&app.credential, vendor)).cloned();
     let known = |name: &RegionName, base: &Base| {
         let region = before?.regions.iter().find(|r| r.name == *name && r.base == *base)?;
-        Some(region.endpoints.clone())
+        Some((region.endpoints.clone(), region.lanes.clone()))
     };
     let base = |region: &crate::config::Region| match Base::new(&region.base_url) {
         Some(base) => Ok((region.name.clone(), base.clone(), known(&region.name, &base))),
@@ -199,7 +202,7 @@ fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -
 impl Prepared {
     /// Puts it into force: buckets get their limits, secrets are read again.
     pub(super) fn commit(self, buckets: &mut Buckets, places: &mut Places, clock: &Clock, metrics: &Metrics) -> Table {
-        let rules = &self.upstream_rules;
+        let (rules, upstream) = (&self.upstream_rules, &self.upstream);
         let desks = self.apps.into_iter().map(|app| {
             if app.kept {
                 app.credential.look();
@@ -210,15 +213,18 @@ impl Prepared {
             let regions = app.regions.into_iter().map(|(name, base, known)| {
                 let meters = RegionMeters::new(metrics, &app.id, &name);
                 let place = places.place(&name, &base, rules.breaker, clock, metrics);
-                let endpoints = known.unwrap_or_else(|| {
+                let (endpoints, lanes) = known.unzip();
+                let endpoints = endpoints.unwrap_or_else(|| {
                     let new = |endpoint| Endpoint::new(&app.id, endpoint, rules.breaker, rules.max_retry_after);
                     ENDPOINTS.map(|endpoint| Arc::new(new(endpoint)))
                 });
                 endpoints.iter().for_each(|endpoint| endpoint.reconfigure(rules.breaker, rules.max_retry_after));
-                Region { name, base, meters, place, endpoints }
+                Region { name, base, meters, place, lanes, endpoints }
             });
             let regions = regions.collect();
             let meters = AppMeters::new(metrics, &app.id);
+                let lanes = lanes.filter(|lanes: &Arc<Lanes>| lanes.are_of(upstream));
+                let lanes = lanes.unwrap_or_else(|| Arc::new(Lanes::new(upstream, metrics, &app.id, &name)));
             let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
             budgets.reconfigure(rules.retry_budget);
             (app.id, app.quota, app.credential, meters, budgets, app.switched_off, regions)

@@ -34,15 +34,17 @@ impl<S> Aging<S> {
     }
 }
 
-/// Takes an exchange's connection out of the pool if it is too old.
-pub(super) fn leave_if_old(connection: &CaptureConnection, now: Instant) {
+/// Takes an exchange's connection out of the pool if it is too old. Gives what its maker has said about it, if so.
+pub(super) fn leave_if_old(connection: &CaptureConnection, now: Instant) -> Option<Extensions> {
     let connection = connection.connection_metadata();
-    let Some(connected) = connection.as_ref() else { return };
+    let connected = connection.as_ref()?;
     let mut about = Extensions::new();
     connected.get_extras(&mut about);
-    if about.get::<Until>().is_some_and(|until| now >= until.0) {
-        connected.poison();
+    if about.get::<Until>().is_none_or(|until| now < until.0) {
+        return None;
     }
+    connected.poison();
+    Some(about)
 }
 
 impl<S: Connection> Connection for Aging<S> {

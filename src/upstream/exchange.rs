@@ -6,24 +6,31 @@
 //! The credential's pass is told the vendor's verdict at the same moment.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::ResponseFuture;
-use hyper_util::client::legacy::connect::CaptureConnection;
-use tokio::time::Instant;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::age;
 use super::fault::Fault;
+use super::lane::{Place, REST, Shared, Turn};
 use super::retry_after;
+use super::watch::Number;
 use crate::clock::Clock;
-use crate::credentials::Pass;
+use crate::credentials::{Pass, Signed};
 use crate::quota::Seat;
 
 /// A request under way. Resolves with the head of the answer.
 pub(crate) struct Exchange {
-    response: ResponseFuture,
+    lane: Arc<Shared>,
+    stage: Stage,
     connection: CaptureConnection,
     /// When it had a connection: from then on the request may have left.
     connected: Option<Instant>,
@@ -32,15 +39,30 @@ pub(crate) struct Exchange {
     clock: Clock,
 }
 
-impl Exchange {
-    pub(super) fn new(
+enum Stage {
+    /// It was not polled yet.
+    New(Request<Full<Bytes>>),
+    /// No connection takes it now. `again`: when another is to be tried.
+    Waiting {
+        request: Request<Full<Bytes>>,
+        turn: oneshot::Receiver<Turn>,
+        again: Option<Pin<Box<Sleep>>>,
+    },
+    /// A connection has it, or is made for it. `again`: what is to be sent elsewhere if it cannot be made.
+    Sent {
         response: ResponseFuture,
-        connection: CaptureConnection,
-        held: (Seat, Pass),
-        until: Instant,
-        clock: Clock,
-    ) -> Self {
-        Self { response, connection, connected: None, held: Some(held), until, clock }
+        place: Place,
+        again: Option<Request<Full<Bytes>>>,
+    },
+    Over,
+}
+
+impl Exchange {
+    pub(super) fn new(signed: Signed, lane: Arc<Shared>, until: Instant, clock: Clock) -> Self {
+        let Signed { mut request, seat, pass } = signed;
+        let connection = capture_connection(&mut request);
+        let (stage, held) = (Stage::New(request), Some((seat, pass)));
+        Self { lane, stage, connection, connected: None, held, until, clock }
     }
 
     /// When it is to be given up at the latest. Until then the vendor may count what was sent, and no longer.
@@ -92,22 +114,84 @@ impl Exchange {
     }
 }
 
+impl Stage {
+    fn wait(lane: &Arc<Shared>, request: Request<Full<Bytes>>) -> Self {
+        match lane.place() {
+            Ok(place) => Self::send(place, request),
+            Err(turn) => {
+                let again = lane.rests().then(|| Box::pin(sleep(REST)));
+                Self::Waiting { request, turn, again }
+            }
+        }
+    }
+
+    fn send(place: Place, request: Request<Full<Bytes>>) -> Self {
+        let again = place.is_further().then(|| request.clone());
+        match place.send(request) {
+            Some(response) => Self::Sent { response, place, again },
+            None => Self::Over,
+        }
+    }
+
+    /// Resolves with the head, or with why there is none.
+    fn poll(&mut self, lane: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Result<Response<Incoming>, Fault>> {
+        let ended = || Fault::NotSent { timed_out: false, why: "the lane has ended".to_owned() };
+        loop {
+            match std::mem::replace(self, Self::Over) {
+                Self::New(request) => *self = Self::wait(lane, request),
+                Self::Waiting { request, mut turn, mut again } => {
+                    if let Poll::Ready(turn) = Pin::new(&mut turn).poll(cx) {
+                        *self = Self::send(turn.map_err(|_| ended())??, request);
+                        continue;
+                    }
+                    let rested = again.as_mut().is_some_and(|again| again.as_mut().poll(cx).is_ready());
+                    *self = Self::Waiting { request, turn, again: again.filter(|_| !rested) };
+                    if !rested {
+                        return Poll::Pending;
+                    }
+                    lane.serve();
+                }
+                Self::Sent { mut response, place, again } => {
+                    let Poll::Ready(answer) = Pin::new(&mut response).poll(cx) else {
+                        *self = Self::Sent { response, place, again };
+                        return Poll::Pending;
+                    };
+                    match answer.map_err(|error| Fault::of(&error)) {
+                        Ok(mut head) => {
+                            // It is under way until its body has come.
+                            head.extensions_mut().insert(Arc::new(place));
+                            return Poll::Ready(Ok(head));
+                        }
+                        Err(fault @ Fault::NotSent { .. }) => match (place.failed(&fault), again) {
+                            (true, Some(request)) => *self = Self::wait(lane, request),
+                            _ => return Poll::Ready(Err(fault)),
+                        },
+                        Err(fault) => return Poll::Ready(Err(fault)),
+                    }
+                }
+                Self::Over => return Poll::Ready(Err(ended())),
+            }
+        }
+    }
+}
+
 impl Future for Exchange {
     type Output = Result<Response<Incoming>, Fault>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match Pin::new(&mut self.response).poll(cx) {
-            Poll::Pending => {
-                if self.connected.is_none() && self.connection.connection_metadata().is_some() {
-                    self.connected = Some(self.clock.now());
-                }
-                return Poll::Pending;
+        let this = &mut *self;
+        let Poll::Ready(answer) = this.stage.poll(&this.lane, cx) else {
+            if this.connected.is_none() && this.connection.connection_metadata().is_some() {
+                this.connected = Some(this.clock.now());
             }
-            Poll::Ready(answer) => answer.map_err(|error| Fault::of(&error)),
+            return Poll::Pending;
         };
-        self.settle(&answer);
-        if answer.is_ok() {
-            age::leave_if_old(&self.connection, self.clock.now());
+        this.settle(&answer);
+        if let Ok(head) = &answer
+            && let Some(about) = age::leave_if_old(&this.connection, this.clock.now())
+            && let (Some(Number(number)), Some(place)) = (about.get(), head.extensions().get::<Arc<Place>>())
+        {
+            place.leave(*number);
         }
         Poll::Ready(answer)
     }

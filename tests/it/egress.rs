@@ -4,6 +4,7 @@ mod apart;
 mod asked;
 mod credential;
 mod faults;
+mod lanes;
 mod limits;
 mod proxy;
 mod redirect;
