@@ -65,6 +65,7 @@ use crate::upstream::room::Room;
 use crate::upstream::{self, Bounds, Upstream};
 use buckets::{Buckets, Line};
 use desk::Desk;
+pub use endpoint::EndpointState;
 use linger::Linger;
 pub use past::{Before, Past};
 use places::Places;
@@ -418,31 +419,37 @@ impl Egress {
         self.0.table.load().desks.get(app).map(|desk| desk.switched_off.list()).unwrap_or_default()
     }
 
-    /// How each region's host is, in the order of names.
+    /// How each region's host is, and what of its endpoints is not as it should be, in the order of names.
     #[must_use]
     pub fn regions(&self) -> Vec<RegionState> {
-        let table = self.0.table.load();
-        let mut places: Vec<(&Arc<places::Place>, Vec<&AppId>)> = Vec::new();
+        let (table, now) = (self.0.table.load(), self.0.clock.now());
+        type Apps<'a> = Vec<(&'a AppId, &'a desk::Region)>;
+        let mut places: Vec<(&Arc<places::Place>, Apps<'_>)> = Vec::new();
         for (app, region) in table.desks.iter().flat_map(|(app, desk)| desk.regions().iter().map(move |r| (app, r))) {
             match places.iter_mut().find(|(place, _)| Arc::ptr_eq(place, &region.place)) {
-                Some((_, apps)) => apps.push(app),
-                None => places.push((&region.place, vec![app])),
+                Some((_, apps)) => apps.push((app, region)),
+                None => places.push((&region.place, vec![(app, region)])),
             }
         }
         let mut all: Vec<_> = places
             .into_iter()
             .map(|(place, mut apps)| {
-                apps.sort();
-                place.describe(apps)
+                apps.sort_by_key(|(app, _)| *app);
+                let endpoints = apps.iter().flat_map(|(_, region)| region.endpoints());
+                let endpoints = endpoints.filter_map(|endpoint| endpoint.describe(now)).collect();
+                place.describe(apps.iter().map(|(app, _)| *app).collect(), endpoints)
             })
             .collect();
         all.sort_by(|a, b| (&a.region, &a.host).cmp(&(&b.region, &b.host)));
         all
     }
 
-    /// Writes the buckets' gauges. To be called when metrics are read.
+    /// Writes the buckets' and endpoints' gauges. To be called when metrics are read.
     pub fn refresh_metrics(&self) {
-        let table = self.0.table.load();
+        let (table, now) = (self.0.table.load(), self.0.clock.now());
+        for region in table.desks.values().flat_map(Desk::regions) {
+            region.endpoints().for_each(|endpoint| endpoint.show(&region.name, &self.0.metrics, now));
+        }
         for line in table.desks.values().flat_map(Desk::lines) {
             line.meters.show(&line.bucket.snapshot());
         }

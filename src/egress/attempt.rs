@@ -96,7 +96,8 @@ impl Inner {
 
             tries.begin(|| desk.budgets.first(&order.payer.client, self.clock.now()));
             let (outcome, said) = self.exchange(order, signed, &table, desk, region, costs).await;
-            ticket.tell(said, outcome.failure());
+            let failed = said.host == Verdict::Failed || said.endpoint == Verdict::Failed;
+            ticket.tell(said, failed.then(|| outcome.why()).as_deref());
             if let Outcome::Answered(answer) = &outcome {
                 let endpoint = order.operation.endpoint();
                 desk.switched_off.tell(&order.app, endpoint, answer.status, self.clock.wall_ms());
@@ -104,7 +105,7 @@ impl Inner {
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
             }
-            if said.host == Verdict::Failed || said.endpoint == Verdict::Failed {
+            if failed {
                 tries.note_failed(&region.name);
             }
             let now = self.clock.now();

@@ -150,6 +150,11 @@ impl Desk {
 }
 
 impl Region {
+    /// All its endpoints.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter()
+    }
+
     /// The endpoint of an operation.
     pub(super) fn endpoint(&self, operation: &Operation) -> Option<&Arc<Endpoint>> {
         meters::of(&self.endpoints, operation)
@@ -218,13 +223,13 @@ impl Prepared {
                     let new = |endpoint| Endpoint::new(&app.id, endpoint, rules.breaker, rules.max_retry_after);
                     ENDPOINTS.map(|endpoint| Arc::new(new(endpoint)))
                 });
+                let lanes = lanes.filter(|lanes: &Arc<Lanes>| lanes.are_of(upstream));
+                let lanes = lanes.unwrap_or_else(|| Arc::new(Lanes::new(upstream, metrics, &app.id, &name)));
                 endpoints.iter().for_each(|endpoint| endpoint.reconfigure(rules.breaker, rules.max_retry_after));
                 Region { name, base, meters, place, lanes, endpoints }
             });
             let regions = regions.collect();
             let meters = AppMeters::new(metrics, &app.id);
-                let lanes = lanes.filter(|lanes: &Arc<Lanes>| lanes.are_of(upstream));
-                let lanes = lanes.unwrap_or_else(|| Arc::new(Lanes::new(upstream, metrics, &app.id, &name)));
             let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
             budgets.reconfigure(rules.retry_budget);
             (app.id, app.quota, app.credential, meters, budgets, app.switched_off, regions)

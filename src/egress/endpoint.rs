@@ -6,14 +6,18 @@
 //! the vendor's own word, a 503 with `Retry-After`: until then, or until a success of an order that was sent after it,
 //! one order in [`PROBE_EVERY`] is let through. Reads of events pass: they have their own pace.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, Role, Seen, Verdict};
+use crate::clock::UnixMillis;
 use crate::config;
-use crate::names::AppId;
+use crate::metrics::{Metrics, RegionEndpointLabels};
+use crate::names::{AppId, RegionName};
 
 /// An endpoint of an app in a region.
 pub(super) struct Endpoint {
@@ -29,6 +33,37 @@ struct State {
     longest: Duration,
     /// Words so far.
     words: u64,
+    /// What the last failure was.
+    why: Option<String>,
+    /// When it began to fail.
+    since: Option<UnixMillis>,
+    /// From the first trouble on.
+    gauges: Option<Gauges>,
+}
+
+/// An endpoint's trouble, as metrics show it.
+struct Gauges {
+    failing: Gauge,
+    held: Gauge<f64, AtomicU64>,
+}
+
+/// An endpoint of an app in a region that is not as it should be, for the admin API.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct EndpointState {
+    /// The app.
+    pub app: String,
+    /// As metrics and logs name it.
+    pub endpoint: &'static str,
+    /// Its answers fail (5xx, lost, late): other regions are asked before this one, where there are any.
+    pub failing: bool,
+    /// Since when it fails.
+    pub since: Option<String>,
+    /// What the last failure was.
+    pub why: Option<String>,
+    /// The vendor asked to be left alone (503 with `Retry-After`): for so many seconds more.
+    pub held_seconds: Option<f64>,
+    /// While it is held: how long until one order is let through to find out whether it still is.
+    pub next_try_seconds: Option<f64>,
 }
 
 /// The vendor asked to be left alone.
@@ -47,6 +82,12 @@ impl Word {
     }
 }
 
+/// Of a word that is not over: how long it lasts, and how long until one order is let through all the same.
+struct Left {
+    left: Duration,
+    next_try: Duration,
+}
+
 /// As what an order goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entered {
@@ -61,7 +102,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 impl Endpoint {
     /// `longest`: the vendor's word is believed for so long.
     pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, longest: Duration) -> Self {
-        let state = State { breaker: Breaker::new(rule), word: None, longest, words: 0 };
+        let breaker = Breaker::new(rule);
+        let state = State { breaker, word: None, longest, words: 0, why: None, since: None, gauges: None };
         Self { app: app.clone(), name, state: Mutex::new(state) }
     }
 
@@ -130,25 +172,97 @@ impl Endpoint {
         }
     }
 
-    /// It has ended. Says whether it began to fail, or fails no more.
-    pub(super) fn ended(&self, entered: Entered, verdict: Verdict, now: Instant) -> Option<Turned> {
+    /// It has ended, by `why` if it failed. Says whether it began to fail, or fails no more.
+    pub(super) fn ended(
+        &self,
+        entered: Entered,
+        verdict: Verdict,
+        why: Option<&str>,
+        (now, wall): (Instant, UnixMillis),
+    ) -> Option<Turned> {
         let mut state = self.state();
-        if verdict == Verdict::Well {
-            Self::forget_word(&mut state, entered);
+        match (verdict, why) {
+            (Verdict::Well, _) => Self::forget_word(&mut state, entered),
+            (Verdict::Failed, Some(why)) => state.why = Some(why.to_owned()),
+            (Verdict::Failed | Verdict::Unknown, _) => {}
         }
-        let breaker = &mut state.breaker;
-        if !breaker.ended(entered.role, verdict, now, rand::random()) {
+        if !state.breaker.ended(entered.role, verdict, now, rand::random()) {
             return None;
         }
-        match breaker.seen(now) {
-            Seen::Closed => Some(Turned::Well),
-            Seen::Open { retry_after } if !retry_after.is_zero() => Some(Turned::Failing),
+        match state.breaker.seen(now) {
+            Seen::Closed => {
+                state.since = None;
+                Some(Turned::Well)
+            }
+            Seen::Open { retry_after } if !retry_after.is_zero() => {
+                state.since.get_or_insert(wall);
+                Some(Turned::Failing)
+            }
             Seen::Open { .. } | Seen::Probing => None,
         }
     }
 
+    /// How it is; `None`: as it should be.
+    pub(super) fn describe(&self, now: Instant) -> Option<EndpointState> {
+        let state = self.state();
+        let (failing, held) = state.trouble(now);
+        (failing || held.is_some()).then(|| EndpointState {
+            app: self.app.to_string(),
+            endpoint: self.name,
+            failing,
+            since: state.since.filter(|_| failing).map(|since| since.to_string()),
+            why: state.why.clone(),
+            held_seconds: held.as_ref().map(|held| held.left.as_secs_f64()),
+            next_try_seconds: held.map(|held| held.next_try.as_secs_f64()),
+        })
+    }
+
+    /// Writes its gauges, if it has ever been in trouble.
+    pub(super) fn show(&self, region: &RegionName, metrics: &Metrics, now: Instant) {
+        let mut state = self.state();
+        let (failing, held) = state.trouble(now);
+        if !failing && held.is_none() && state.gauges.is_none() {
+            return;
+        }
+        let gauges = state.gauges.get_or_insert_with(|| {
+            let labels = RegionEndpointLabels {
+                app: self.app.to_string(),
+                region: region.to_string(),
+                endpoint: self.name.to_owned(),
+            };
+            Gauges {
+                failing: metrics.upstream_endpoint_failing.get_or_create(&labels).clone(),
+                held: metrics.upstream_endpoint_held.get_or_create(&labels).clone(),
+            }
+        });
+        gauges.failing.set(i64::from(failing));
+        gauges.held.set(held.map_or(0.0, |held| held.left.as_secs_f64()));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether it fails, and what is left of what the vendor asked for.
+    fn trouble(&self, now: Instant) -> (bool, Option<Left>) {
+        let held = self.word.and_then(|word| {
+            let left = word.left(self.longest, now);
+            let next_try = word.probe_at.saturating_duration_since(now).min(left);
+            (!left.is_zero()).then_some(Left { left, next_try })
+        });
+        (self.breaker.seen(now) != Seen::Closed, held)
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // One in its place writes them anew when they are read.
+        if let Some(gauges) = &self.state().gauges {
+            gauges.failing.set(0);
+            gauges.held.set(0.0);
+        }
     }
 }
 
@@ -180,7 +294,9 @@ mod tests {
                 assert_eq!((left, endpoint.enter(false, now)), (began + second * 120 - now, None));
             } else {
                 let entered = endpoint.enter(false, now).unwrap();
-                endpoint.ended(entered, Verdict::Failed, now);
+                endpoint.ended(entered, Verdict::Failed, Some("it answered 503"), (now, UnixMillis(0)));
+                let shown = endpoint.describe(now).unwrap();
+                assert_eq!(shown.next_try_seconds, Some(5.0));
                 sent += 1;
             }
             assert!(endpoint.enter(true, now).is_some(), "reads of events have a pace of their own");
@@ -205,11 +321,11 @@ mod tests {
         let (endpoint, now) = endpoint();
         let before = endpoint.enter(false, now).unwrap();
         endpoint.ask_to_wait(PROBE_EVERY * 100, now);
-        endpoint.ended(before, Verdict::Well, now);
+        endpoint.ended(before, Verdict::Well, None, (now, UnixMillis(0)));
         assert!(endpoint.asked(now).is_some());
         let probe = endpoint.enter(false, now + PROBE_EVERY).unwrap();
         assert!(endpoint.asked(now + PROBE_EVERY).is_some());
-        endpoint.ended(probe, Verdict::Well, now + PROBE_EVERY);
+        endpoint.ended(probe, Verdict::Well, None, (now + PROBE_EVERY, UnixMillis(0)));
         assert_eq!(endpoint.asked(now + PROBE_EVERY), None);
     }
 }

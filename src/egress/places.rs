@@ -14,11 +14,10 @@ use hyper::HeaderMap;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-use super::Failure;
 use super::breaker::{Breaker, Role, Seen, Verdict};
-use super::endpoint::{Endpoint, Entered, Turned};
+use super::endpoint::{Endpoint, EndpointState, Entered, Turned};
 use super::skew::Skew;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::credentials::Base;
 use crate::metrics::{Metrics, PlaceLabels};
@@ -37,6 +36,10 @@ pub(super) struct Place {
 struct State {
     breaker: Breaker,
     skew: Skew,
+    /// Why no connection could be made the last time.
+    why: Option<String>,
+    /// Since when the breaker is not closed.
+    since: Option<UnixMillis>,
 }
 
 /// The right to send one request to a place. Dropped without a verdict, it says nothing about it.
@@ -71,8 +74,14 @@ pub struct RegionState {
     pub breaker: &'static str,
     /// While it is open: how long until the next request is let through, in seconds.
     pub retry_after_seconds: Option<f64>,
+    /// While it is not closed: since when.
+    pub since: Option<String>,
+    /// While it is not closed: why no connection could be made the last time.
+    pub why: Option<String>,
     /// The vendor's clock less ours; `None` before the first answer with a `Date`.
     pub clock_skew_seconds: Option<f64>,
+    /// The endpoints here whose answers fail, or that the vendor asked to leave alone.
+    pub endpoints: Vec<EndpointState>,
 }
 
 /// All places in use.
@@ -95,7 +104,7 @@ impl Places {
                 region: region.clone(),
                 host: base.host().to_owned(),
                 clock: clock.clone(),
-                state: Mutex::new(State { breaker: Breaker::new(rule), skew: Skew::default() }),
+                state: Mutex::new(State { breaker: Breaker::new(rule), skew: Skew::default(), why: None, since: None }),
                 open: metrics.upstream_breaker_open.get_or_create(&labels).clone(),
                 skew: metrics.upstream_clock_skew.get_or_create(&labels).clone(),
             })
@@ -149,8 +158,8 @@ impl Place {
         }
     }
 
-    /// How it is, but for its apps.
-    pub(super) fn describe(&self, apps: Vec<&AppId>) -> RegionState {
+    /// How it is, with these of its apps' endpoints.
+    pub(super) fn describe(&self, apps: Vec<&AppId>, endpoints: Vec<EndpointState>) -> RegionState {
         let state = self.state();
         let (breaker, retry_after) = match state.breaker.seen(self.clock.now()) {
             Seen::Closed => ("closed", None),
@@ -163,23 +172,36 @@ impl Place {
             apps: apps.into_iter().map(ToString::to_string).collect(),
             breaker,
             retry_after_seconds: retry_after,
+            since: state.since.map(|since| since.to_string()),
+            why: state.why.clone().filter(|_| breaker != "closed"),
             clock_skew_seconds: state.skew.seconds,
+            endpoints,
         }
     }
 
-    /// `why` is for the log, if the state changes by it.
-    fn ended(&self, role: Role, verdict: Verdict, why: Option<&Failure>) {
+    fn ended(&self, role: Role, verdict: Verdict, why: Option<&str>) {
         let now = self.clock.now();
-        let changed = self.state().breaker.ended(role, verdict, now, rand::random());
-        if !changed {
+        let mut state = self.state();
+        if let (Verdict::Failed, Some(why)) = (verdict, why) {
+            state.why = Some(why.to_owned());
+        }
+        if !state.breaker.ended(role, verdict, now, rand::random()) {
             return;
         }
+        let seen = state.breaker.seen(now);
+        match seen {
+            Seen::Closed => state.since = None,
+            Seen::Open { .. } | Seen::Probing => {
+                state.since.get_or_insert_with(|| self.clock.wall_ms());
+            }
+        }
+        drop(state);
         self.show();
-        match self.state().breaker.seen(now) {
+        match seen {
             Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region can be reached again"),
             Seen::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
-                region = %self.region, host = self.host, seconds = retry_after.as_secs_f64(),
-                why = told(why), "the region cannot be reached: it is left alone for a while"
+                region = %self.region, host = self.host, seconds = retry_after.as_secs_f64(), why,
+                "the region cannot be reached: it is left alone for a while"
             ),
             Seen::Open { .. } | Seen::Probing => {}
         }
@@ -196,15 +218,16 @@ impl Place {
 }
 
 impl Ticket {
-    /// Tells what the exchange said.
-    pub(super) fn tell(mut self, said: Said, why: Option<&Failure>) {
+    /// Tells what the exchange said, and why it failed, if it did.
+    pub(super) fn tell(mut self, said: Said, why: Option<&str>) {
         self.told = true;
         self.ended(said, why);
     }
 
-    fn ended(&self, said: Said, why: Option<&Failure>) {
+    fn ended(&self, said: Said, why: Option<&str>) {
         self.place.ended(self.role, said.host, why);
-        let turned = self.endpoint.ended(self.entered, said.endpoint, self.place.clock.now());
+        let clock = &self.place.clock;
+        let turned = self.endpoint.ended(self.entered, said.endpoint, why, (clock.now(), clock.wall_ms()));
         let (region, host, endpoint) = (&self.place.region, &self.place.host, self.endpoint.name());
         match turned {
             None => {}
@@ -213,16 +236,12 @@ impl Ticket {
             }
             Some(Turned::Failing) => {
                 tracing::warn!(
-                    %region, host, app = %self.endpoint.app(), endpoint, why = told(why),
+                    %region, host, app = %self.endpoint.app(), endpoint, why,
                     "the vendor fails: another region is asked first, where there is one"
                 );
             }
         }
     }
-}
-
-fn told(why: Option<&Failure>) -> String {
-    why.map_or_else(|| "it answers 5xx".to_owned(), ToString::to_string)
 }
 
 impl Drop for Ticket {

@@ -51,11 +51,13 @@ impl Outcome {
         is_503.then(|| self.asked()).filter(|asked| !asked.is_zero())
     }
 
-    /// Why there is no answer.
-    pub(super) fn failure(&self) -> Option<&Failure> {
+    /// What came, in words.
+    pub(super) fn why(&self) -> String {
         match self {
-            Self::Failed(why) => Some(why),
-            Self::Answered(_) | Self::OverLimit | Self::Unauthorized => None,
+            Self::Failed(why) => why.to_string(),
+            Self::Answered(answer) => format!("it answered {}", answer.status.as_u16()),
+            Self::OverLimit => "it answered 429".to_owned(),
+            Self::Unauthorized => "it answered 401".to_owned(),
         }
     }
 }

@@ -154,3 +154,60 @@ async fn a_host_that_cannot_be_connected_to_is_left_alone_by_all_apps_and_one_su
     assert_eq!(sim.violations().iter().filter(|v| v.kind.is_over_limit()).count(), 0);
     sim.stop().await;
 }
+
+/// One view says why a caller gets 503.
+#[tokio::test]
+async fn what_fails_and_what_the_vendor_asked_to_leave_alone_is_shown() {
+    let (sim, rig) = two_apps(|_| {}).await;
+    let shown = || rig.egress.regions()[0].endpoints.clone();
+    rig.egress.send(message()).await.unwrap();
+    assert_eq!(shown(), []);
+
+    sim.always(Endpoint::PeerMessages, Fault::status(502));
+    for _ in 0..3 {
+        rig.egress.send(of_other(message())).await.unwrap();
+    }
+    let busy = Fault::Answer(simulator::Canned {
+        status: 503,
+        content_type: "text/plain".into(),
+        retry_after: Some("120".into()),
+        body: String::new(),
+        acted: false,
+    });
+    sim.on(Endpoint::HistoryCount, busy);
+    rig.egress.send(count()).await.unwrap();
+    let all = shown();
+    assert_eq!(all.len(), 2, "{all:?}");
+    let [held, failing] = &all[..] else { panic!("{all:?}") };
+    assert_eq!((held.app.as_str(), held.endpoint, held.failing), ("demo-app", "history_count", false));
+    assert_eq!(held.why.as_deref(), Some("it answered 503"));
+    assert!(held.held_seconds.is_some_and(|left| left > 100.0 && left <= 120.0), "{held:?}");
+    assert!(held.next_try_seconds.is_some_and(|left| left <= 5.0), "{held:?}");
+    assert_eq!((failing.app.as_str(), failing.endpoint, failing.failing), (OTHER, "peer_messages", true));
+    assert_eq!((failing.why.as_deref(), failing.held_seconds), (Some("it answered 502"), None));
+    assert!(failing.since.is_some());
+
+    rig.egress.refresh_metrics();
+    let text = rig.metrics.text();
+    let series =
+        |name: &str, app: &str, endpoint: &str| format!(r#"{name}{{app="{app}",region="cn",endpoint="{endpoint}"}} "#);
+    assert!(text.contains(&(series("upstream_endpoint_failing", OTHER, "peer_messages") + "1")), "{text}");
+    assert!(text.contains(&(series("upstream_endpoint_held_seconds", "demo-app", "history_count") + "11")), "{text}");
+
+    sim.clear_faults();
+    rig.egress.send(of_other(message())).await.unwrap();
+    assert_eq!(shown().len(), 1, "what succeeds is well again");
+    rig.egress.refresh_metrics();
+    let text = rig.metrics.text();
+    assert!(text.contains(&(series("upstream_endpoint_failing", OTHER, "peer_messages") + "0")), "{text}");
+
+    // A host that cannot be connected to says why, too.
+    sim.down().await;
+    while rig.egress.regions()[0].breaker == "closed" {
+        rig.egress.send(of_other(message())).await.unwrap_err();
+    }
+    let region = rig.egress.regions().remove(0);
+    assert!(region.why.as_ref().is_some_and(|why| why.contains("refused")), "{region:?}");
+    assert!(region.since.is_some());
+    sim.stop().await;
+}
