@@ -101,6 +101,8 @@ pub struct Server {
     pub shutdown_grace: Duration,
     /// Callers without credentials become this client. Only on loopback and Unix sockets.
     pub anonymous_client: Option<ClientName>,
+    /// Whom a request of that client may name as its host, beside this machine and the vendor's.
+    pub hosts: Vec<HostName>,
     /// How long a caller may take nothing of an answer that is there for it.
     pub write_timeout: Duration,
     /// Requests in hand at a time; more are answered 503 at once.
@@ -378,6 +380,7 @@ impl Default for Server {
             idle_timeout: Duration::from_secs(120),
             shutdown_grace: Duration::from_secs(30),
             anonymous_client: None,
+            hosts: Vec::new(),
             write_timeout: Duration::from_secs(30),
             max_requests: 4096,
             max_streams: 16_384,

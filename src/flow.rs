@@ -7,6 +7,7 @@
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404           |
 //! | document | `openapi.rs`       | –            | 200 what may be asked, for anybody; 405                |
 //! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
+//! | doubt    | `route/browsers.rs` | –          | 421, 403 who shows nothing, where a page may have led a browser |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
@@ -30,11 +31,12 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::admission::Shed;
 use crate::body::{Body, Inbound};
-use crate::conn::{Conn, Fault};
+use crate::conn::{Conn, Fault, Peer};
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers;
 use crate::openapi;
+use crate::proof::By;
 use crate::refusal::Refusal;
 use crate::route::{Kind, Route};
 use crate::routes;
@@ -90,6 +92,10 @@ async fn call(
         return Ok(document(trail));
     }
     let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
+    // No page reaches a Unix socket.
+    if client.evidence().by == By::Nothing && matches!(conn.peer, Peer::Tcp(_)) {
+        live.hosts.check_unproven(head)?;
+    }
     let name = client.name().clone();
     trail.client(&name);
     let (evidence, seen) = (client.evidence().clone(), routes::Seen { generation, life: client.life() });

@@ -22,6 +22,10 @@ pub enum Refusal {
     BadRequest(String),
     /// Not known who calls.
     Unauthenticated,
+    /// Nothing was shown, and the host that is named is not ours: a page may have led a browser here.
+    Misdirected,
+    /// Nothing was shown, and a browser says that another site's page asks.
+    CrossSite,
     /// Known, but may not do this, or the app does not exist: the same answer for both.
     Forbidden,
     /// No such place.
@@ -135,6 +139,8 @@ impl Refusal {
             Self::Shed { what: Shed::ResponseMemory, .. } => false,
             Self::BadRequest(_)
             | Self::Unauthenticated
+            | Self::Misdirected
+            | Self::CrossSite
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }
@@ -169,7 +175,8 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
             Self::NoSuchRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
@@ -197,6 +204,8 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => "bad_request",
             Self::Unauthenticated => "unauthenticated",
+            Self::Misdirected => "misdirected",
+            Self::CrossSite => "cross_site",
             Self::Forbidden => "forbidden",
             Self::NoSuchRoute => "no_such_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -230,6 +239,11 @@ impl Refusal {
             Self::Unauthenticated => {
                 "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
             }
+            Self::Misdirected => {
+                "whoever shows nothing must name this machine as its host; server.hosts lists the names it has beside localhost"
+                    .into()
+            }
+            Self::CrossSite => "another site's page may ask nothing here without a proof of its own".into(),
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
             Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
@@ -296,6 +310,8 @@ impl Refusal {
             | Self::UpstreamTimeout(cause) => Some(cause),
             Self::Shed { what, .. } => Some(what.cause()),
             Self::Unauthenticated
+            | Self::Misdirected
+            | Self::CrossSite
             | Self::Forbidden
             | Self::NoSuchRoute
             | Self::MethodNotAllowed { .. }

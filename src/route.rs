@@ -4,6 +4,7 @@
 //! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
+pub mod browsers;
 mod operations;
 pub(crate) mod path;
 pub(crate) mod query;

@@ -11,11 +11,11 @@ use hyper::http::request::Parts as Head;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::addressed::is_same_origin;
 use super::answer::Refused;
 use super::operations::Operation;
 use crate::app::Parts;
 use crate::body::{Inbound, Unread, read_up_to};
+use crate::route::browsers::is_for_another_site;
 
 /// More than any list of cursors that makes sense.
 const MOST_BYTES: usize = 1 << 20;
@@ -35,7 +35,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// 403 when it would change something, or cost much, for another site's page.
     pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Inbound) -> Result<Self, Refused> {
-        if !operation.is_harmless() && !is_same_origin(&head) {
+        if !operation.is_harmless() && is_for_another_site(&head) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
         }
         Ok(Self { parts, head, body })

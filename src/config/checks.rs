@@ -53,7 +53,13 @@ fn addresses(doc: &Document<'_>, draft: &Draft) {
 }
 
 fn anonymous(doc: &Document<'_>, draft: &Draft) {
-    let Some(name) = &draft.server.anonymous_client else { return };
+    let Some(name) = &draft.server.anonymous_client else {
+        if !draft.server.hosts.is_empty() && doc.sound("server.anonymous_client") {
+            let what = "is for server.anonymous_client alone, and there is none";
+            doc.warn_at("server.hosts", what, "Leave it out: who shows a proof may name any host");
+        }
+        return;
+    };
     if all_named(&draft.clients) && !draft.clients.iter().any(|client| client.name.as_ref() == Some(name)) {
         let mend = "Add [[clients]] with that name, or correct it";
         doc.fault_at("server.anonymous_client", "names a client that is not configured", mend);

@@ -15,6 +15,7 @@ pub(super) fn server(t: &Table<'_>) -> Server {
         idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
         shutdown_grace: t.or("shutdown_grace", Node::duration, d.shutdown_grace),
         anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
+        hosts: t.or("hosts", |n| n.set("[\"gateway.corp.example\"]", host), d.hosts),
         write_timeout: t.or("write_timeout", Node::duration, d.write_timeout),
         max_requests: t.or("max_requests", |n| n.count(1_000_000).map(|n| n as usize), d.max_requests),
         max_streams: t.or("max_streams", |n| n.count(1_000_000).map(|n| n as usize), d.max_streams),

@@ -78,6 +78,7 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     if let Some(client) = &server.anonymous_client {
         writeln!(page, "anonymous_client = {}", quoted(client))?;
     }
+    writeln!(page, "hosts = {}", array(server.hosts.iter().map(quoted)))?;
     let Some(ServerTls { cert, key: _, client_ca, client_auth, client_crl }) = &server.tls else { return Ok(()) };
     // The private key itself may stand in its path's place, where nobody looked yet.
     writeln!(page, "[server.tls]\ncert = {}\nkey = {REDACTED}", quoted(cert.display()))?;
@@ -304,6 +305,7 @@ request_body_limit = "1025B"
 header_read_timeout = "1500ms"
 idle_timeout = "100s"
 anonymous_client = "side.car"
+hosts = ["Gateway.corp.example.", "[fd00::2]"]
 max_requests = 8
 max_streams = 9
 write_timeout = "3s"

@@ -3,7 +3,8 @@
 //! Invariants: HTTP/1.1 has exactly one `Host`; HTTP/2 has an authority, and a `Host` beside it says the same. A
 //! target in absolute form is served like the origin form only when it names a configured upstream host (so old
 //! software may use us as its `http_proxy`) or the very address the connection came in on; we are nobody's open
-//! proxy. A body has one length: what hyper hides from us of that is found by `listener::framing`.
+//! proxy. Who shows no proof of its own names this machine, an upstream host or one of `server.hosts`, and is no other
+//! site's page. A body has one length: what hyper hides from us of that is found by `listener::framing`.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -14,23 +15,46 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Uri, Version};
 
 use crate::config::Config;
+use crate::names::HostName;
 use crate::refusal::Refusal;
+use crate::route::browsers;
 
-/// The authorities that a target in absolute form may name.
+/// Whom a request may be addressed to.
 #[derive(Debug, Default)]
 pub struct Hosts {
+    /// What a target in absolute form may name.
     upstream: HashSet<(String, u16)>,
+    /// What a request without any proof may name, beside this machine.
+    unproven: HashSet<HostName>,
 }
 
 impl Hosts {
-    /// Those of all apps' regions.
+    /// Those of all apps' regions, and of `server.hosts`.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let regions = config.apps.iter().flat_map(|app| &app.regions);
         let of = |uri: &Uri| uri.authority().map(|a| host_and_port(a, uri.scheme_str()));
         // An `http://` base URL that old software uses for an `https://` upstream names port 80, or none.
         let both = |uri: &Uri| [of(uri), uri.authority().map(|a| host_and_port(a, Some("http")))];
-        Self { upstream: regions.flat_map(|r| both(&r.base_url)).flatten().collect() }
+        let upstream = regions.clone().filter_map(|r| r.base_url.authority().and_then(HostName::of_authority));
+        let unproven = upstream.chain(config.server.hosts.iter().cloned()).collect();
+        Self { upstream: regions.flat_map(|r| both(&r.base_url)).flatten().collect(), unproven }
+    }
+
+    /// Checks the head of a request that shows no proof of who sent it, and came by TCP: a page may have led a browser
+    /// here.
+    ///
+    /// # Errors
+    /// 421 when it names another host than this machine and those that are configured, 403 when a browser says that
+    /// another site's page asks.
+    pub fn check_unproven(&self, head: &Parts) -> Result<(), Refusal> {
+        if !browsers::names_only(head, |host| host.is_loopback() || self.unproven.contains(host)) {
+            return Err(Refusal::Misdirected);
+        }
+        if browsers::is_for_another_site(head) {
+            return Err(Refusal::CrossSite);
+        }
+        Ok(())
     }
 
     /// Checks a head.
@@ -130,7 +154,7 @@ mod tests {
         let authorities = ["https://api.agrtc.cn", "http://127.0.0.1:9000"].map(uri);
         let of = |u: &Uri, s: Option<&str>| host_and_port(u.authority().unwrap(), s);
         let upstream = authorities.iter().flat_map(|u| [of(u, u.scheme_str()), of(u, Some("http"))]).collect();
-        Hosts { upstream }
+        Hosts { upstream, ..Hosts::default() }
     }
 
     fn check(target: &str, headers: &[(&str, &str)], version: Version) -> Result<(), Refusal> {

@@ -3,6 +3,7 @@
 
 pub(crate) mod acknowledging;
 mod answers;
+mod browsers;
 mod ceilings;
 mod connections;
 mod early;
