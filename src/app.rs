@@ -154,7 +154,7 @@ impl App {
         let tasks = Groups { admin: operators.group(), ..Groups::default() };
         let metrics = Metrics::new();
         let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
-        let proofs = Proofs::new(clock.clone());
+        let proofs = Proofs::counted(clock.clone(), metrics.ended_work.clone());
         let jwks = Jwks::new(tasks.work.clone(), proofs.clone(), clock.clone(), metrics.clone());
         let keys = jwks.prepare(config.jwt.as_ref())?;
         let mut listeners = Vec::with_capacity(config.server.listen.len());

@@ -75,6 +75,8 @@ labels! {
     WebhookOutcomeLabels { app, webhook, outcome }
     /// Who was asked to go for a newcomer: a `stranger`, or a `client`'s idle connection.
     EvictedLabels { who }
+    /// What ended because its proof did, and how that did: `withdrawn`, `expired`, or the right alone: `forbidden`.
+    EndedWorkLabels { work, reason }
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
 }
@@ -142,6 +144,7 @@ pub struct Inner {
     pub would_refuse: Family<WouldRefuseLabels, Counter>,
     pub heap_live: Gauge,
     pub log_lines_dropped: Counter,
+    pub ended_work: Family<EndedWorkLabels, Counter>,
     pub reloads: Family<OutcomeLabels, Counter>,
     pub jwks_fetches: Family<OutcomeLabels, Counter>,
     pub jwks_keys: Gauge,
@@ -309,6 +312,11 @@ impl Metrics {
                  caller resumed",
             ),
             cache_requests: add(&mut r, "cache_requests", "Cache look-ups"),
+            ended_work: add(
+                &mut r,
+                "proof_ended",
+                "Streams, reads, exports, queries and messages that ended because what proved who asks did",
+            ),
             connections: add(&mut r, "connections", "Connections of callers"),
             connections_evicted: add(
                 &mut r,

@@ -14,9 +14,11 @@
 //! | --- | --- |
 //! | `basis` | what a proof is made of |
 //! | `register` | the proofs that something rests on now |
+//! | `work` | what rests on them, and how much of it ended because they did |
 
 mod basis;
 mod register;
+mod work;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -31,6 +33,8 @@ use crate::names::{Action, AppId, ClientName};
 pub use basis::{Basis, By, Evidence, Life, Token};
 pub use register::Proofs;
 use register::Register;
+use work::Piece;
+pub use work::{EndedWork, Work};
 
 /// How a proof ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,18 @@ pub enum Ended {
     Forbidden,
 }
 
+impl Ended {
+    /// Its name, as a metric has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// What a judgement found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -57,9 +73,13 @@ pub enum Verdict {
     Ended(Ended),
 }
 
-/// One proof that something rests on. Cheap to clone.
+/// One proof that something rests on. Cheap to clone; clones are of the same piece of work.
 #[derive(Clone)]
-pub struct Proof(Arc<Inner>);
+pub struct Proof {
+    inner: Arc<Inner>,
+    /// What rests on it, where that is counted.
+    piece: Option<Arc<Piece>>,
+}
 
 struct Inner {
     basis: Arc<Basis>,
@@ -115,10 +135,17 @@ impl Proof {
         Proofs::new(clock).enter(Basis { client, evidence, app, action, user: None }, 0, Life::ENDLESS)
     }
 
+    /// For a piece of work that begins: when it is told that the proof has ended, that is counted.
+    #[must_use]
+    pub fn of(&self, work: Work) -> Self {
+        let piece = Piece::new(work, self.inner.register.ended_work().clone());
+        Self { inner: Arc::clone(&self.inner), piece: Some(Arc::new(piece)) }
+    }
+
     /// What it is made of.
     #[must_use]
     pub fn basis(&self) -> &Basis {
-        &self.0.basis
+        &self.inner.basis
     }
 
     /// Whether more may be handed over now. Waits for the judgement of this proof if something changed since the last.
@@ -148,36 +175,38 @@ impl Proof {
 
     /// Resolves when it has ended.
     pub async fn ended(&self) -> Ended {
-        self.told(|| self.how_ended()).await
+        let how = self.told(|| self.how_ended()).await;
+        self.count(how)
     }
 
     /// Resolves when it was withdrawn, expired or not.
     pub async fn withdrawn(&self) -> Ended {
-        self.told(|| self.how_withdrawn()).await
+        let how = self.told(|| self.how_withdrawn()).await;
+        self.count(how)
     }
 
     /// Whether it was withdrawn.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
-        self.how_withdrawn().is_some()
+        self.how_withdrawn().map(|how| self.count(how)).is_some()
     }
 
-    /// Whether both are the same.
+    /// Whether both are the same, whatever rests on them.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Whether it must be judged: something changed since it was, or what it rests on ran out.
     #[must_use]
     pub fn is_due(&self, generation: u64, now: UnixMillis) -> bool {
         self.how_withdrawn().is_none()
-            && (self.judged_in() < generation || self.0.again.load(Ordering::Acquire) <= now.0)
+            && (self.judged_in() < generation || self.inner.again.load(Ordering::Acquire) <= now.0)
     }
 
     /// What was found of it in that generation.
     pub fn judge(&self, generation: u64, verdict: Verdict) {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let standing = match verdict {
             Verdict::Good(life) => {
                 inner.until.store(life.until.0, Ordering::Release);
@@ -196,11 +225,11 @@ impl Proof {
 
     /// Ends it if its time is over. Says whether it ended just now.
     pub fn expire(&self, now: UnixMillis) -> bool {
-        let is_over = now.0 >= self.0.until.load(Ordering::Acquire);
+        let is_over = now.0 >= self.inner.until.load(Ordering::Acquire);
         let ends = is_over && !matches!(self.standing(), Standing::Ended(_));
         if ends {
             self.set(Standing::Ended(Ended::Expired));
-            self.0.told.notify_waiters();
+            self.inner.told.notify_waiters();
         }
         ends
     }
@@ -208,7 +237,7 @@ impl Proof {
     /// Whether time alone can end it.
     #[must_use]
     pub fn is_timed(&self) -> bool {
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let is_watched =
             inner.until.load(Ordering::Acquire) != u64::MAX || inner.again.load(Ordering::Acquire) != u64::MAX;
         match self.standing() {
@@ -225,7 +254,7 @@ impl Proof {
     }
 
     fn new(basis: Arc<Basis>, register: Arc<Register>, seen: u64, life: Life) -> Self {
-        Self(Arc::new(Inner {
+        Self::from(Arc::new(Inner {
             basis,
             register,
             judged: AtomicU64::new(seen),
@@ -236,15 +265,24 @@ impl Proof {
         }))
     }
 
+    /// The work that this is for ends for it.
+    fn count(&self, how: Ended) -> Ended {
+        if let Some(piece) = &self.piece {
+            piece.told(how, &self.inner.basis);
+        }
+        how
+    }
+
     async fn decided(&self, decide: impl Fn(Standing) -> Option<Result<(), Ended>>) -> Result<(), Ended> {
         self.told(|| {
             // In this order: what is found is written before the generation in which it was.
-            let is_judged = self.judged_in() >= self.0.register.generation();
+            let is_judged = self.judged_in() >= self.inner.register.generation();
             let standing = self.how_ended().map_or_else(|| self.standing(), Standing::Ended);
             // What was withdrawn needs no further judgement; what only expired may have been withdrawn since.
-            (is_judged || self.is_withdrawn()).then(|| decide(standing)).flatten()
+            (is_judged || self.how_withdrawn().is_some()).then(|| decide(standing)).flatten()
         })
         .await
+        .map_err(|how| self.count(how))
     }
 
     /// Asks now, and each time that something was found of this proof.
@@ -253,7 +291,7 @@ impl Proof {
             if let Some(found) = ask() {
                 return found;
             }
-            let mut told = std::pin::pin!(self.0.told.notified());
+            let mut told = std::pin::pin!(self.inner.told.notified());
             // From here on it is told; what was found before is seen now.
             told.as_mut().enable();
             if let Some(found) = ask() {
@@ -267,8 +305,8 @@ impl Proof {
         match self.standing() {
             Standing::Ended(how) => Some(how),
             Standing::Good | Standing::Undecided => {
-                let until = self.0.until.load(Ordering::Acquire);
-                (until != u64::MAX && self.0.register.now().0 >= until).then_some(Ended::Expired)
+                let until = self.inner.until.load(Ordering::Acquire);
+                (until != u64::MAX && self.inner.register.now().0 >= until).then_some(Ended::Expired)
             }
         }
     }
@@ -281,11 +319,11 @@ impl Proof {
     }
 
     fn judged_in(&self) -> u64 {
-        self.0.judged.load(Ordering::Acquire)
+        self.inner.judged.load(Ordering::Acquire)
     }
 
     fn standing(&self) -> Standing {
-        Standing::of(self.0.standing.load(Ordering::Acquire))
+        Standing::of(self.inner.standing.load(Ordering::Acquire))
     }
 
     /// What ended stays ended; what has expired may still be withdrawn.
@@ -299,7 +337,14 @@ impl Proof {
             Standing::Ended(Ended::Withdrawn | Ended::Forbidden) => None,
         };
         // Refused by `may`: it stays as it is.
-        let _ = self.0.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
+        let _ = self.inner.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
+    }
+}
+
+/// For nothing in particular.
+impl From<Arc<Inner>> for Proof {
+    fn from(inner: Arc<Inner>) -> Self {
+        Self { inner, piece: None }
     }
 }
 
@@ -314,7 +359,7 @@ impl Eq for Proof {}
 
 impl Hash for Proof {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
+        Arc::as_ptr(&self.inner).hash(state);
     }
 }
 
@@ -326,7 +371,7 @@ impl Drop for Inner {
 
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proof").field("basis", &self.0.basis).finish_non_exhaustive()
+        f.debug_struct("Proof").field("basis", &self.inner.basis).finish_non_exhaustive()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config;
 use crate::flow::trail::Trail;
 use crate::gateway::{Gateway, Live};
 use crate::order::Payer;
-use crate::proof::{Basis, Evidence, Life, Proof};
+use crate::proof::{Basis, Evidence, Life, Proof, Work};
 use crate::refusal::Refusal;
 use crate::route::Kind;
 
@@ -82,8 +82,8 @@ impl<'a> Asked<'a> {
 
     /// What let it in, for what goes on for long to rest on.
     #[must_use]
-    pub fn proof(&self) -> Proof {
-        self.gateway.proofs.enter(self.basis.clone(), self.seen.generation, self.seen.life)
+    pub fn proof(&self, work: Work) -> Proof {
+        self.gateway.proofs.enter(self.basis.clone(), self.seen.generation, self.seen.life).of(work)
     }
 }
 

@@ -144,7 +144,7 @@ impl Table {
     fn abandon_if_unwanted(&mut self, number: u64) {
         if let Some(entry) = self.jobs.get(&number)
             && entry.callers == 0
-            && (self.stopping || entry.promised.iter().all(Proof::is_withdrawn))
+            && (self.stopping || entry.promised.iter().filter(|proof| !proof.is_withdrawn()).count() == 0)
         {
             entry.job.abandoned.cancel();
             self.remove(number);

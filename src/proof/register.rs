@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use super::{Basis, Inner, Life, Proof};
+use super::{Basis, EndedWork, Inner, Life, Proof};
 use crate::clock::{Clock, UnixMillis};
 
 /// The proofs that something rests on. Cheap to clone.
@@ -24,13 +24,22 @@ pub(super) struct Register {
     table: Mutex<HashMap<Arc<Basis>, Weak<Inner>>>,
     /// There is something to judge.
     work: Notify,
+    /// What ended because its proof did.
+    ended_work: EndedWork,
 }
 
 impl Proofs {
-    /// None yet.
+    /// None yet. Nobody counts what ends with them.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self(Arc::new(Register { generation: AtomicU64::new(0), clock, table: Mutex::default(), work: Notify::new() }))
+        Self::counted(clock, EndedWork::default())
+    }
+
+    /// None yet. What ends with them is counted there.
+    #[must_use]
+    pub fn counted(clock: Clock, ended_work: EndedWork) -> Self {
+        let (generation, table, work) = (AtomicU64::new(0), Mutex::default(), Notify::new());
+        Self(Arc::new(Register { generation, clock, table, work, ended_work }))
     }
 
     /// Which generation it is. To be read before what is in force is.
@@ -52,7 +61,7 @@ impl Proofs {
         let _before;
         let proof = {
             let mut table = self.0.table();
-            let known = table.get(&basis).and_then(Weak::upgrade).map(Proof);
+            let known = table.get(&basis).and_then(Weak::upgrade).map(Proof::from);
             match known {
                 Some(proof) if proof.how_ended().is_none() => proof,
                 known => {
@@ -61,7 +70,7 @@ impl Proofs {
                     let proof = Proof::new(Arc::clone(&basis), Arc::clone(&self.0), seen, life);
                     // The key too: it is the one that takes itself out.
                     table.remove(&basis);
-                    table.insert(basis, Arc::downgrade(&proof.0));
+                    table.insert(basis, Arc::downgrade(&proof.inner));
                     proof
                 }
             }
@@ -75,7 +84,7 @@ impl Proofs {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Proof> {
-        self.0.table().values().filter_map(Weak::upgrade).map(Proof).collect()
+        self.0.table().values().filter_map(Weak::upgrade).map(Proof::from).collect()
     }
 
     /// Resolves when there may be something to judge.
@@ -87,6 +96,10 @@ impl Proofs {
 impl Register {
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    pub(super) fn ended_work(&self) -> &EndedWork {
+        &self.ended_work
     }
 
     pub(super) fn now(&self) -> UnixMillis {

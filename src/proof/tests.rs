@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::metrics::EndedWorkLabels;
 
 const START: u64 = 1_000_000;
 
@@ -69,6 +70,40 @@ async fn what_only_expired_ends_streams_and_lets_admitted_work_go_on_until_it_is
     proof.judge(proofs.generation(), Verdict::Ended(Ended::Forbidden));
     assert_eq!(withdrawn.now_or_never(), Some(Ended::Forbidden));
     assert_eq!(proof.goes_on().now_or_never(), Some(Err(Ended::Forbidden)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_piece_of_work_that_ends_for_its_proof_is_counted_once_and_what_goes_on_is_not() {
+    let (_, clock) = proofs();
+    let counts = EndedWork::default();
+    let proofs = Proofs::counted(clock.clone(), counts.clone());
+    let counted = |work: Work, how: Ended| {
+        counts.get_or_create(&EndedWorkLabels { work: work.as_str().into(), reason: how.as_str().into() }).get()
+    };
+    let until = UnixMillis(clock.wall_ms().0 + 5000);
+    let shared = proofs.enter(basis(1), 0, Life::until(until));
+    let (stream, export, message) = (shared.of(Work::Stream), shared.of(Work::Export), shared.of(Work::Message));
+    let left = shared.of(Work::Poll);
+    assert_eq!((stream.stands().await, message.goes_on().await), (Ok(()), Ok(())));
+    drop(left);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    // Its parts ask side by side, and again and again.
+    let part = stream.clone();
+    assert_eq!((stream.ended().await, part.stands().await), (Ended::Expired, Err(Ended::Expired)));
+    assert_eq!((export.stands().await, message.goes_on().await), (Err(Ended::Expired), Ok(())));
+    proofs.changed();
+    shared.judge(proofs.generation(), Verdict::Ended(Ended::Withdrawn));
+    assert_eq!((message.withdrawn().await, message.is_withdrawn()), (Ended::Withdrawn, true));
+    assert_eq!(stream.ended().await, Ended::Withdrawn, "what had expired was withdrawn, too; it had ended already");
+    for work in [Work::Stream, Work::Poll, Work::Export, Work::History, Work::Count, Work::Message] {
+        let all = [Ended::Expired, Ended::Withdrawn, Ended::Forbidden].map(|how| counted(work, how));
+        let expected = match work {
+            Work::Stream | Work::Export => [1, 0, 0],
+            Work::Message => [0, 1, 0],
+            Work::Poll | Work::History | Work::Count => [0; 3],
+        };
+        assert_eq!(all, expected, "{work:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use super::Asked;
 use super::history::{answer, terms};
 use crate::flow::Served;
 use crate::headers::prefer::Prefer;
+use crate::proof::Work;
 use crate::refusal::Refusal;
 
 /// Answers a count.
@@ -13,7 +14,7 @@ use crate::refusal::Refusal;
 pub async fn ask(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served, Refusal> {
     // A count has no handle to come back with: it cannot be answered later.
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
-    let terms = terms(&asked, &prefer);
+    let terms = terms(&asked, Work::Count, &prefer);
     let counted = asked.gateway.history.count(&asked.app.id, query, terms).await;
     let mut served = answer::shape(counted, &asked.app.id, asked.trail)?;
     answer::say_applied(&mut served, &prefer, asked.app.history.deadline);

@@ -36,7 +36,7 @@ use crate::flow::trail::Origin;
 use crate::gateway::{Gateway, Live};
 use crate::headers::X_RTM_CURSOR;
 use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
-use crate::proof::Proof;
+use crate::proof::{Proof, Work};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
 use crate::route::{Begin, EventsQuery, Form, Start};
@@ -67,7 +67,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         (Start::Stored(begin), _) => Place::Subscription { name: name.clone(), from: begin.of(stream) },
         (Start::After(_), begun) => Place::After(begun.unwrap_or_default().of(stream)),
     };
-    let proof = asked.proof();
+    let proof = asked.proof(if form == Form::Stream { Work::Stream } else { Work::Poll });
     let client = asked.payer.client.clone();
     let wait = query.wait.unwrap_or_default();
     let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {

@@ -13,6 +13,7 @@ use crate::flow::Served;
 use crate::headers;
 use crate::headers::prefer::Prefer;
 use crate::history::Terms;
+use crate::proof::Work;
 use crate::refusal::Refusal;
 
 /// Answers a query.
@@ -24,7 +25,7 @@ pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
         return Err(Refusal::UnsupportedMediaType);
     }
     let prefer = Prefer::of(&asked.head.headers);
-    let terms = terms(&asked, &prefer);
+    let terms = terms(&asked, Work::History, &prefer);
     let body = read_body(asked.live, asked.body, asked.trail).await?;
     let answer = asked.gateway.history.query(&asked.app.id, &body, terms).await;
     let mut served = answer::shape(answer, &asked.app.id, asked.trail)?;
@@ -37,16 +38,16 @@ pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
 /// # Errors
 /// What the service says.
 pub async fn fetch(asked: Asked<'_>, handle: &str) -> Result<Served, Refusal> {
-    let terms = terms(&asked, &Prefer::default());
+    let terms = terms(&asked, Work::History, &Prefer::default());
     let answer = asked.gateway.history.fetch(&asked.app.id, handle, terms).await;
     answer::shape(answer, &asked.app.id, asked.trail)
 }
 
 /// On which terms: the deadline runs from the request's head.
-pub(super) fn terms(asked: &Asked<'_>, prefer: &Prefer) -> Terms {
+pub(super) fn terms(asked: &Asked<'_>, work: Work, prefer: &Prefer) -> Terms {
     Terms {
         payer: asked.payer.clone(),
-        proof: asked.proof(),
+        proof: asked.proof(work),
         deadline: asked.gateway.clock.now() + prefer.within(asked.app.history.deadline),
         fresh: headers::wants_fresh(&asked.head.headers),
         respond_async: prefer.respond_async,

@@ -19,6 +19,7 @@ use crate::flow::trail::Origin;
 use crate::headers;
 use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::order::{Message, Operation, Order};
+use crate::proof::Work;
 use crate::refusal::Refusal;
 use crate::route::Addressee;
 use crate::vendor::is_for_the_caller;
@@ -35,7 +36,7 @@ pub async fn forward(
 ) -> Result<Served, Refusal> {
     let cap = asked.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
-    let proof = asked.proof();
+    let proof = asked.proof(Work::Message);
     let body = read_body(asked.live, asked.body, asked.trail).await?;
     check(to, &asked.head.headers, &body)?;
     let message = Message { user, query, body };

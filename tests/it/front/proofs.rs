@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rtm_gateway::config::{Allow, Config, Limit, QuotaRule};
+use rtm_gateway::metrics::EndedWorkLabels;
 use rtm_gateway::names::{Action, BucketName, Stream};
 use rtm_gateway::simulator::{Endpoint, Message};
 use serde_json::json;
@@ -56,6 +57,13 @@ async fn withdraw(stage: &Stage, how: Withdrawal) {
         }
     })
     .await;
+}
+
+/// How much work of this kind ended for it, as operators see it.
+fn ended(stage: &Stage, work: &str, how: Withdrawal) -> u64 {
+    let reason = if how == Withdrawal::Right { "forbidden" } else { "withdrawn" };
+    let labels = EndedWorkLabels { work: work.to_owned(), reason: reason.to_owned() };
+    stage.app.metrics.ended_work.get_or_create(&labels).get()
 }
 
 /// A request whose answer is not read yet.
@@ -113,6 +121,7 @@ async fn streams_of_every_kind_end_in_order_when_their_proof_is_withdrawn_and_wh
             stage.sim.emit_many(APP, Stream::UserEvents, 3);
             let rest = open.rest().await;
             assert!(!rest.contains("data: "), "{how:?} {query}: {rest}");
+            assert_eq!(ended(&stage, "stream", how), 1, "{how:?} {query}");
             let mut got = 0;
             let reading = async {
                 while got < 3 {
@@ -153,6 +162,7 @@ async fn a_long_poll_answers_401_or_403_within_a_second_and_takes_nothing() {
             withdraw(&stage, how).await;
             let answer = tokio::time::timeout(Duration::from_secs(5), Answer::read(&mut open.0)).await.unwrap();
             assert_eq!(answer.status, status, "{how:?} {target}");
+            assert_eq!(ended(&stage, "poll", how), 1, "{how:?} {target}");
             stage.sim.emit_many(APP, Stream::UserEvents, 2);
             let mut got = 0;
             while got < 2 {
@@ -266,6 +276,7 @@ async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent()
         wait_until(|| waiting() == 1).await;
         withdraw(&stage, how).await;
         assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
+        assert_eq!(ended(&stage, "message", how), 1, "{how:?}");
         assert_eq!(waiting(), 0);
         assert_eq!(stage.sim.stats().of(Endpoint::PeerMessages).counted, 0);
         drop(tcp);
@@ -301,6 +312,7 @@ async fn a_history_query_that_waits_is_answered_401_or_403_and_its_work_ends_pro
         withdraw(&stage, how).await;
         assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
         wait_until(|| waiting(&stage) == 0).await;
+        assert_eq!(ended(&stage, "history", how), 2, "{how:?}");
         assert_eq!(stage.sim.stats().of(Endpoint::HistoryCreate).counted, 0);
         drop(tcp);
         stage.stopped().await;
@@ -323,6 +335,7 @@ async fn an_export_ends_with_its_line_of_error_and_a_cursor() {
         let last: serde_json::Value = serde_json::from_str(last).unwrap();
         assert_eq!(last["error"]["status"], status, "{how:?} {last}");
         assert!(last["cursor"].is_string() && !rest.contains("\"end\""));
+        assert_eq!(ended(&stage, "export", how), 1, "{how:?}");
         drop(open);
         stage.stopped().await;
     }
