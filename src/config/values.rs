@@ -25,7 +25,7 @@ use crate::files;
 use crate::secret::{Secret, SecretError, SecretSource};
 
 const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl<'d> Node<'d> {
     pub(super) fn text(self) -> Option<&'d str> {

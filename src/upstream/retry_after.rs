@@ -5,9 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
 use crate::clock::UnixMillis;
+use crate::config::values;
 
-/// Longer waits are taken for this one: whoever uses the value clamps it further, and no sum can overflow.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Longer waits are taken for this one, so that no sum can overflow. Whoever uses the value clamps it further, by
+/// `upstream.max_retry_after` mostly, which cannot be longer.
+const LONGEST: Duration = values::LONGEST;
 
 /// How long an answer asks to wait: of several wishes the longest that is understood.
 pub(crate) fn of(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
@@ -36,7 +38,9 @@ mod tests {
         let cases = [
             ("0", Some(0)),
             ("3", Some(3)),
-            ("99999999999999999999999999", Some(86_400)),
+            ("172800", Some(172_800)),
+            ("Tue, 08 Nov 1994 08:49:37 GMT", Some(172_800)),
+            ("99999999999999999999999999", Some(LONGEST.as_secs())),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
             ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10)),

@@ -133,15 +133,16 @@ impl Book {
             State::Stranger | State::Leaving => 0,
         };
         if requests == 0 {
-            let of_client = self.clients.get(client).map_or(0, |client| client.in_hand);
-            if !share::may_take(1, of_client, self.in_hand, self.places) {
-                return Err(NoPlace);
-            }
+            self.share_of(client)?;
         }
         if is_leaving {
-            self.make_room(door).ok_or(NoPlace)?;
-            self.doors[door] += 1;
+            // It is on its way out no more: who goes for it may take its turn there.
             self.leaving -= 1;
+            if self.make_room(door).is_none() {
+                self.leaving += 1;
+                return Err(NoPlace);
+            }
+            self.doors[door] += 1;
         }
         self.detach(id);
         let name: Arc<str> = match self.clients.get_key_value(client) {
@@ -159,6 +160,12 @@ impl Book {
             held.signal.go.store(false, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Whether the client may have one connection more with a request in hand.
+    pub(super) fn share_of(&self, client: &str) -> Result<(), NoPlace> {
+        let of_client = self.clients.get(client).map_or(0, |client| client.in_hand);
+        if share::may_take(1, of_client, self.in_hand, self.places) { Ok(()) } else { Err(NoPlace) }
     }
 
     /// A request is no longer in hand. Says whether it was the connection's last.
