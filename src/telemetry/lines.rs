@@ -3,7 +3,9 @@
 //! Invariants: nobody who logs ever waits for whoever reads the log. What is buffered and what is being written are at
 //! most [`MOST`] bytes together; errors have [`FOR_ERRORS`] more. What finds no room, or cannot be written (nobody reads
 //! any more, the disk is full), is dropped whole, counted at once, and told by a line in its place as soon as lines
-//! can be written again. Order is kept. A failed write is not tried again before there is more to write.
+//! can be written again. A line that was begun is finished before anything else. Order is kept. A failed write is not
+//! tried again before there is more to write. A pipe gets whole lines, whenever this process ends or its reader leaves
+//! (those of up to 4 KiB).
 //!
 //! Not tracing-appender's `non_blocking`: it bounds lines, not bytes, and says nowhere in the log that some are missing.
 
@@ -30,8 +32,9 @@ const MOST: usize = 4 << 20;
 const FOR_ERRORS: usize = 256 << 10;
 /// A buffer of more bytes is given back once it is empty.
 const KEPT: usize = 64 << 10;
-/// What is written at once, so that room comes back as a slow reader takes it.
-const PIECE: usize = 64 << 10;
+/// What is written at once: as much as a pipe takes whole or not at all (PIPE_BUF), so that a process that is killed, or ends
+/// while nobody reads, leaves no part of a line behind. And room comes back as a slow reader takes it.
+const PIECE: usize = 4096;
 
 /// The lines on their way. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +73,7 @@ impl Lines {
         let lines = Self::default();
         let shared = lines.0.clone();
         // Of no runtime: it lives as long as the process, and may hang for as long.
-        task::thread("log", move || Thread { shared, out, format, untold: 0, is_torn: false }.run())?;
+        task::thread("log", move || Thread { shared, out, format, untold: 0, rest: Vec::new() }.run())?;
         Ok(lines)
     }
 
@@ -154,8 +157,8 @@ struct Thread<W> {
     format: LogFormat,
     /// Lines that are missing where the next write goes.
     untold: u64,
-    /// The last write ended within a line.
-    is_torn: bool,
+    /// What is still to be written of a line that was begun.
+    rest: Vec<u8>,
 }
 
 impl<W: Write + AsFd> Thread<W> {
@@ -196,11 +199,12 @@ impl<W: Write + AsFd> Thread<W> {
     fn tell_missing(&mut self) -> bool {
         if self.untold > 0 {
             let line = missing(self.untold, self.format);
-            // Where only its end is missing, the next write begins with that.
-            if self.write(line.as_bytes()) < line.len() - 1 {
+            let went = self.write(line.as_bytes());
+            if went == 0 {
                 return false;
             }
             self.untold = 0;
+            return went == line.len();
         }
         true
     }
@@ -209,11 +213,13 @@ impl<W: Write + AsFd> Thread<W> {
     fn put(&mut self, taken: &mut Vec<u8>) -> bool {
         let mut written = 0;
         while written < taken.len() {
-            let piece = &taken[written..taken.len().min(written + PIECE)];
+            let piece = whole_lines(&taken[written..]);
             let went = self.write(piece);
             self.shared.state().under_way -= went;
             written += went;
             if went < piece.len() {
+                // A line that was begun is finished first of all when there is room again.
+                written += if went > 0 { self.rest.len() } else { 0 };
                 break;
             }
         }
@@ -221,21 +227,18 @@ impl<W: Write + AsFd> Thread<W> {
         taken.is_empty()
     }
 
-    /// What is left of the taken lines is lost: a line of which a part was written is, too.
+    /// What is left of the taken lines is lost.
     fn lose(&mut self, left: &[u8]) {
-        // Where only its end is missing, the next write begins with that.
-        let left = if self.is_torn { left.strip_prefix(b"\n").unwrap_or(left) } else { left };
         let lines = left.iter().filter(|byte| **byte == b'\n').count() as u64;
         self.untold += lines;
         self.shared.state().dropped.inc_by(lines);
     }
 
-    /// Writes as much as can be written, and says how much that is.
+    /// Writes as much as can be written, and says how much that is. Of a line that is cut short the rest is kept.
     fn write(&mut self, text: &[u8]) -> usize {
-        // What comes after a torn line begins a line of its own.
-        while self.is_torn {
-            match self.out.write(b"\n") {
-                Ok(1..) => self.is_torn = false,
+        while !self.rest.is_empty() {
+            match self.out.write(&self.rest) {
+                Ok(more @ 1..) => drop(self.rest.drain(..more)),
                 gone => {
                     if !self.may_go_on(&gone) {
                         return 0;
@@ -255,7 +258,11 @@ impl<W: Write + AsFd> Thread<W> {
                 }
             }
         }
-        self.is_torn = text[..written].last().is_some_and(|last| *last != b'\n') && written < text.len();
+        let (went, left) = text.split_at(written);
+        if went.last().is_some_and(|last| *last != b'\n') {
+            let end = left.iter().position(|byte| *byte == b'\n').map_or(left.len(), |end| end + 1);
+            self.rest = left[..end].to_vec();
+        }
         written
     }
 
@@ -272,6 +279,16 @@ impl<W: Write + AsFd> Thread<W> {
             _ => false,
         }
     }
+}
+
+/// As many of these lines as are a [`PIECE`]; one, if that is longer.
+fn whole_lines(lines: &[u8]) -> &[u8] {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let end = match lines[..lines.len().min(PIECE)].iter().rposition(is_end) {
+        Some(last) => last + 1,
+        None => lines.iter().position(is_end).map_or(lines.len(), |first| first + 1),
+    };
+    &lines[..end]
 }
 
 /// What stands in the place of lines that are missing, as the log is written.
