@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod lane;
 mod lanes;
 mod no_proxy;
+mod password;
 pub(crate) mod retry_after;
 pub(crate) mod room;
 mod tunnel;

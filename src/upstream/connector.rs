@@ -70,7 +70,7 @@ where
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(Way::new(tcp, proxy));
+            .wrap_connector(Way::new(tcp, proxy, &clock));
         Self { https, limits, clock }
     }
 }

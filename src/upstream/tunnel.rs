@@ -14,7 +14,7 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::config::Proxy;
+use super::password::Password;
 use crate::credentials::basic_header;
 use crate::secret::SecretError;
 
@@ -42,9 +42,19 @@ pub(super) enum TunnelError {
     BadTarget,
 }
 
+/// What a proxy is shown, if it asks.
+pub(super) struct Shown {
+    pub(super) user: String,
+    pub(super) password: Password,
+}
+
 /// Asks a proxy, over a connection to it, for a tunnel to the host of `to`.
-pub(super) async fn open(tcp: TokioIo<TcpStream>, proxy: &Proxy, to: &Uri) -> Result<TokioIo<TcpStream>, TunnelError> {
-    let request = request(proxy, to).await?;
+pub(super) async fn open(
+    tcp: TokioIo<TcpStream>,
+    shown: Option<&Shown>,
+    to: &Uri,
+) -> Result<TokioIo<TcpStream>, TunnelError> {
+    let request = request(shown, to).await?;
     let broken = |error: hyper::Error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         TunnelError::Broken(cause.unwrap_or_else(|| error.to_string()))
@@ -75,7 +85,7 @@ pub(super) async fn open(tcp: TokioIo<TcpStream>, proxy: &Proxy, to: &Uri) -> Re
     if parts.read_buf.is_empty() { Ok(parts.io) } else { Err(TunnelError::Early) }
 }
 
-async fn request(proxy: &Proxy, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
+async fn request(shown: Option<&Shown>, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
     let host = to.host().ok_or(TunnelError::BadTarget)?;
     let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
     let target = format!("{host}:{port}");
@@ -85,9 +95,8 @@ async fn request(proxy: &Proxy, to: &Uri) -> Result<Request<Empty<Bytes>>, Tunne
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::try_from(target).map_err(|_| TunnelError::BadTarget)?);
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION"))));
-    if let Some(shown) = &proxy.authorization {
-        // Read for each connection: connections are few, and a changed file is in use with the next.
-        let password = shown.password.read_elsewhere().await?;
+    if let Some(shown) = shown {
+        let password = shown.password.current().await?;
         headers.insert(PROXY_AUTHORIZATION, basic_header(&shown.user, &password).ok_or(TunnelError::BadTarget)?);
     }
     Ok(request)

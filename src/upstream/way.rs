@@ -14,7 +14,9 @@ use tower::Service;
 
 use super::BoxError;
 use super::no_proxy::NoProxy;
-use super::tunnel::{self, TunnelError};
+use super::password::Password;
+use super::tunnel::{self, Shown, TunnelError};
+use crate::clock::Clock;
 use crate::config::Proxy;
 use crate::targets::innermost;
 
@@ -22,14 +24,21 @@ use crate::targets::innermost;
 #[derive(Clone)]
 pub(super) struct Way<C> {
     tcp: C,
-    proxy: Option<Arc<(Proxy, NoProxy)>>,
+    proxy: Option<Arc<Through>>,
+}
+
+struct Through {
+    url: Uri,
+    shown: Option<Shown>,
+    except: NoProxy,
 }
 
 impl<C> Way<C> {
-    pub(super) fn new(tcp: C, proxy: Option<Proxy>) -> Self {
-        let proxy = proxy.map(|proxy| {
-            let except = NoProxy::new(&proxy.no_proxy);
-            Arc::new((proxy, except))
+    pub(super) fn new(tcp: C, proxy: Option<Proxy>, clock: &Clock) -> Self {
+        let proxy = proxy.map(|Proxy { url, authorization, no_proxy }| {
+            let password = |source| Password::new(source, clock.clone());
+            let shown = authorization.map(|it| Shown { user: it.user, password: password(it.password) });
+            Arc::new(Through { url, shown, except: NoProxy::new(&no_proxy) })
         });
         Self { tcp, proxy }
     }
@@ -49,15 +58,15 @@ where
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let Some(proxy) = self.proxy.clone().filter(|proxy| !proxy.1.covers(&to)) else {
+        let Some(proxy) = self.proxy.clone().filter(|proxy| !proxy.except.covers(&to)) else {
             let connecting = self.tcp.call(to);
             return Box::pin(async move { connecting.await.map_err(Into::into) });
         };
-        let connecting = self.tcp.call(proxy.0.url.clone());
+        let connecting = self.tcp.call(proxy.url.clone());
         Box::pin(async move {
             let unreachable = |error: BoxError| TunnelError::Unreachable(innermost(&*error).to_string());
             let tcp = connecting.await.map_err(|error| unreachable(error.into()))?;
-            Ok(tunnel::open(tcp, &proxy.0, &to).await?)
+            Ok(tunnel::open(tcp, proxy.shown.as_ref(), &to).await?)
         })
     }
 }
