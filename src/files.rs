@@ -5,9 +5,10 @@
 //! - Only regular files are read. That is judged before the file is opened (opening a device may do something) and again
 //!   on the open descriptor, and the opening waits for nobody: a FIFO without a writer does not hold us.
 //! - No more is read of a file than its kind may have, whatever its metadata say. What was read is wiped when dropped.
-//! - Who asks waits for [`PATIENCE`] at most. A file that hangs (a mount that is away) keeps the thread that is at it, and
-//!   no other: the files behind it are read by another thread, and nobody begins with the hanging one again before that
-//!   thread is done with it. Where several files of a folder hang the folder does: it is asked no more until one comes back.
+//! - Who asks for a file waits for [`PATIENCE`] at most, and who asks for many not much longer, however many of them hang
+//!   ([`each`]). A file that hangs (a mount that is away) keeps the thread that is at it, and no other: nobody begins with
+//!   it again before that thread is done with it. Where several files of a folder hang the folder does: it is asked no
+//!   more until one comes back.
 //!
 //! Nothing else reads such files (`tests/it/layers.rs` holds it so). The book of what is being read is the process's, as
 //! the threads and the mounts are: two gateways in one process share it, and neither sees anything of the other by it.
@@ -17,14 +18,13 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
-use crate::task;
+mod each;
 
 /// How long a file may take before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -123,6 +123,15 @@ pub fn read(path: &Path, most: usize) -> Result<Content, Unreadable> {
     read.pop().unwrap_or(Err(Unreadable::Hangs))
 }
 
+/// Reads many files, and keeps of each what `of` makes of it, in their order.
+pub fn look_into<T: Send + 'static>(
+    paths: Vec<PathBuf>,
+    most: usize,
+    of: impl Fn(&Content) -> T + Send + Sync + 'static,
+) -> Vec<Result<T, Unreadable>> {
+    BOOK.each(paths, move |path| contents(path, most).map(|content| of(&content)))
+}
+
 /// Looks at many files without reading them, in their order.
 #[must_use]
 pub fn marks(paths: Vec<PathBuf>) -> Vec<Result<Mark, Unreadable>> {
@@ -169,53 +178,6 @@ struct Turn<'a> {
 }
 
 impl Book {
-    /// Does `work` with each file, on a thread that is not ours; on another when one hangs.
-    fn each<T: Send + 'static>(
-        self: &Arc<Self>,
-        paths: Vec<PathBuf>,
-        work: impl Fn(&Path) -> Result<T, Unreadable> + Send + Sync + 'static,
-    ) -> Vec<Result<T, Unreadable>> {
-        let (paths, work) = (Arc::<[PathBuf]>::from(paths), Arc::new(work));
-        let mut results = Vec::with_capacity(paths.len());
-        while let Some(mut at) = paths.get(results.len()) {
-            let (tell, told) = channel();
-            let (book, mine, work, first) = (self.clone(), paths.clone(), work.clone(), results.len());
-            let thread = task::thread("files", move || {
-                for path in &mine[first..] {
-                    let result = book.turn(path).and_then(|_turn| work(path));
-                    // Nobody listens any more: it took too long, and another thread has the rest.
-                    if tell.send(result).is_err() {
-                        return;
-                    }
-                }
-            });
-            if let Err(why) = thread {
-                results.push(Err(why.into()));
-                continue;
-            }
-            loop {
-                match told.recv_timeout(self.patience(at)) {
-                    Ok(result) => results.push(result),
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.hangs(at);
-                        results.push(Err(Unreadable::Hangs));
-                        break;
-                    }
-                    // It ended, by its end or by a panic.
-                    Err(RecvTimeoutError::Disconnected) => {
-                        results.push(Err(Unreadable::Hangs));
-                        break;
-                    }
-                }
-                match paths.get(results.len()) {
-                    Some(next) => at = next,
-                    None => break,
-                }
-            }
-        }
-        results
-    }
-
     /// Waits for another who is at the same file, but not for one that hangs.
     fn turn<'a>(&'a self, path: &'a Path) -> Result<Turn<'a>, Unreadable> {
         let under_way = self.under_way();
@@ -231,6 +193,7 @@ impl Book {
         Ok(Turn { book: self, path })
     }
 
+    /// Who is at the file has taken too long.
     fn hangs(&self, path: &Path) {
         if let Some(hangs) = self.under_way().get_mut(path) {
             *hangs = true;

@@ -82,7 +82,7 @@ impl Reloader {
                     // What changes while it is being applied differs from what was read, and is looked at in the next round.
                     match self.reload_if(if asked { None } else { Some(found) }).await {
                         Reloaded::Applied(stamps) => watch.applied(stamps),
-                        Reloaded::Refused => watch.refused(),
+                        Reloaded::Refused(stamps) => watch.refused(stamps),
                         Reloaded::Changing => {}
                     }
                     LOOK_AGAIN
@@ -99,14 +99,12 @@ impl Reloader {
     /// Reads the files and applies them, whole or not at all; nothing when they are not what was `expected`.
     async fn reload_if(&self, expected: Option<Stamps>) -> Reloaded {
         let path = self.path.clone();
-        let read = off_the_workers(move || read(&path)).await;
-        if let (Ok((_, stamps)), Some(expected)) = (&read, &expected)
-            && stamps.contradicts(expected)
-        {
+        let (read, stamps) = off_the_workers(move || read(&path)).await;
+        if expected.is_some_and(|expected| stamps.contradicts(&expected)) {
             return Reloaded::Changing;
         }
         let outcome = match read {
-            Ok((loaded, stamps)) => self.put_in_force(loaded).await.map(|needs_restart| (needs_restart, stamps)),
+            Ok(loaded) => self.put_in_force(loaded).await,
             Err(faults) => Err(faults.to_string().lines().map(str::to_owned).collect()),
         };
         let at = Some(self.parts.clock.wall_ms().to_string());
@@ -115,7 +113,7 @@ impl Reloader {
         let mut state = State::clone(&self.parts.reload.load());
         state.last_at = at;
         let reloaded = match outcome {
-            Ok((needs_restart, stamps)) => {
+            Ok(needs_restart) => {
                 state.applied += 1;
                 state.last_refusal = None;
                 state.needs_restart = needs_restart;
@@ -126,7 +124,7 @@ impl Reloader {
                 state.refused += 1;
                 tracing::error!(?faults, "configuration refused; the one in force stays");
                 state.last_refusal = Some(faults);
-                Reloaded::Refused
+                Reloaded::Refused(stamps)
             }
         };
         self.parts.reload.store(Arc::new(state));
@@ -158,8 +156,8 @@ impl Reloader {
 enum Reloaded {
     /// It is in force; what its files held.
     Applied(Stamps),
-    /// What was in force stays.
-    Refused,
+    /// What was in force stays; what the files held that were refused.
+    Refused(Stamps),
     /// The files are not what they were when it was decided on.
     Changing,
 }

@@ -40,8 +40,9 @@ enum Format {
 pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     // Before the first secret is read.
     let hardened = harden();
-    let (loaded, seen) = match reload::read(&args.config) {
-        Ok(read) => read,
+    let (loaded, seen) = reload::read(&args.config);
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
         Err(faults) => {
             writeln!(err, "{faults}")?;
             return Err(CliError::Told);
@@ -70,7 +71,7 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
 
 fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let done: Result<(), CliError> = runtime.block_on(async {
         let stop = stop_on_signal()?;
         // One that comes before the reloader listens must not end the start; the file's change is found without it.
         let _ = signal(SignalKind::hangup())?;
@@ -82,7 +83,10 @@ fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
         tracing::info!(address = %app.admin_address(), "listening for operators");
         app.run(stop, Some(watch)).await?;
         Ok(())
-    })
+    });
+    // What must end has ended. A look at files that hang need not.
+    runtime.shutdown_background();
+    done
 }
 
 /// What SIGTERM and SIGINT ask for: the first a stop in order, the second that it be hurried. The signals that others

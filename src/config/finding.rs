@@ -3,6 +3,7 @@
 //! Invariant: no value of the file is in a finding. What stands where a value is wanted may be a secret pasted into the
 //! wrong place, so findings name the key and the line, and say what belongs there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,10 @@ pub struct Faults {
     pub faults: Vec<Finding>,
     /// What else was seen on the way.
     pub warnings: Vec<Finding>,
+    /// Every file that it refers to, as far as it could be read: what is wrong may be mended there.
+    pub files: Vec<PathBuf>,
+    /// Those of them that hold one secret and nothing else.
+    pub secrets: BTreeSet<PathBuf>,
 }
 
 /// One line a fault.

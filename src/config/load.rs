@@ -32,7 +32,7 @@ pub struct Loaded {
 /// # Errors
 /// All faults of the file, or the one that it cannot be read.
 pub fn from_file(path: &Path) -> Result<Loaded, Faults> {
-    from_content(files::read(path, files::CONFIGURATION), path)
+    from_content(&files::read(path, files::CONFIGURATION), path)
 }
 
 /// [`from_file`], looking at no other file, and at no variable.
@@ -40,21 +40,22 @@ pub fn from_file(path: &Path) -> Result<Loaded, Faults> {
 /// # Errors
 /// As for `from_file`, as far as the text alone shows.
 pub fn offline(path: &Path) -> Result<Loaded, Faults> {
-    of_content(files::read(path, files::CONFIGURATION), path, false)
+    of_content(&files::read(path, files::CONFIGURATION), path, false)
 }
 
 /// Checks what was read of a configuration file.
 ///
 /// # Errors
 /// All faults of the file, or the one that it cannot be read.
-pub fn from_content(content: Result<Content, Unreadable>, path: &Path) -> Result<Loaded, Faults> {
+pub fn from_content(content: &Result<Content, Unreadable>, path: &Path) -> Result<Loaded, Faults> {
     of_content(content, path, true)
 }
 
-fn of_content(content: Result<Content, Unreadable>, path: &Path, looks: bool) -> Result<Loaded, Faults> {
-    let content =
-        content.map_err(|why| whole_file(path, None, &format!("cannot be read: {why}"), "Name a readable file"))?;
-    match std::str::from_utf8(&content) {
+fn of_content(content: &Result<Content, Unreadable>, path: &Path, looks: bool) -> Result<Loaded, Faults> {
+    let content = content
+        .as_ref()
+        .map_err(|why| whole_file(path, None, &format!("cannot be read: {why}"), "Name a readable file"))?;
+    match std::str::from_utf8(content) {
         Ok(text) => loaded(text, path, looks),
         Err(why) => {
             let good = String::from_utf8_lossy(&content[..why.valid_up_to()]);
@@ -79,15 +80,14 @@ fn loaded(text: &str, file: &Path, looks: bool) -> Result<Loaded, Faults> {
     })?;
     let doc = Document::new(text, root.get_ref());
     let (config, found) = read_all(if looks { doc } else { doc.offline() });
+    let Found { faults, warnings, files: named, secrets, .. } = found;
+    let mut files = vec![file.to_owned()];
+    files.extend(named);
+    files.sort();
+    files.dedup();
     match config {
-        Some(config) if found.faults.is_empty() => {
-            let mut files = vec![file.to_owned()];
-            files.extend(found.files);
-            files.sort();
-            files.dedup();
-            Ok(Loaded { config, warnings: found.warnings, files, secrets: found.secrets })
-        }
-        _ => Err(Faults { file: file.to_owned(), faults: found.faults, warnings: found.warnings }),
+        Some(config) if faults.is_empty() => Ok(Loaded { config, warnings, files, secrets }),
+        _ => Err(Faults { file: file.to_owned(), faults, warnings, files, secrets }),
     }
 }
 
@@ -141,7 +141,8 @@ pub(super) struct Entry<N, T> {
 fn whole_file(file: &Path, at: Option<(usize, usize)>, what: &str, mend: &str) -> Faults {
     let (line, column) = at.unzip();
     let fault = Finding { path: String::new(), line, column, what: what.into(), mend: mend.into() };
-    Faults { file: file.to_owned(), faults: vec![fault], warnings: Vec::new() }
+    let files = vec![file.to_owned()];
+    Faults { file: file.to_owned(), faults: vec![fault], warnings: Vec::new(), files, secrets: BTreeSet::new() }
 }
 
 #[cfg(test)]

@@ -102,6 +102,22 @@ fn a_folder_that_hangs_costs_a_few_threads_and_no_other_folder() {
 }
 
 #[test]
+fn folders_that_hang_together_take_hardly_longer_than_one() {
+    let disk = Disk::new();
+    let names: Vec<String> = (0..40).flat_map(|n| [format!("/app-{n}/hung"), format!("/app-{n}/good")]).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let began = tokio::time::Instant::now();
+    let read = disk.read(&names);
+    // One after another they would take forty times as long.
+    assert!(began.elapsed() < PATIENCE * 10, "{:?}", began.elapsed());
+    for (name, read) in names.iter().zip(read) {
+        assert_eq!(read.is_ok(), name.ends_with("good"), "{name}: {read:?}");
+    }
+    assert_eq!(disk.begun.load(Ordering::SeqCst), 40, "each costs one thread");
+    disk.let_go.lock().unwrap().clear();
+}
+
+#[test]
 fn a_mark_tells_edits_apart_that_keep_size_and_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");

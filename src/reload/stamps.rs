@@ -1,9 +1,10 @@
 //! [`Stamps`]: what was in a configuration's files, so that a change of them is seen.
 //!
 //! Invariant: a file is stamped before what it holds is put to use, so a change that comes after the stamp differs from
-//! it, and is seen at the next look. A file whose [`Mark`] is the same and settled is not read again, but once a minute.
+//! it, and is seen at the next look. So is the file of a configuration that is refused, before fault is found with
+//! it. A file whose [`Mark`] is the same and settled is not read again, but once a minute.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,12 @@ struct Held {
     bytes: usize,
 }
 
+impl Held {
+    fn of(content: &Content) -> Self {
+        Self { digest: Sha256::digest(content.as_slice()).into(), bytes: content.len() }
+    }
+}
+
 /// By what the files held, whatever else is known of them.
 impl PartialEq for Stamp {
     fn eq(&self, other: &Self) -> bool {
@@ -44,27 +51,33 @@ impl PartialEq for Stamp {
 
 impl Eq for Stamp {}
 
-/// Reads a configuration, and stamps it and every file it names before anybody uses them. Not for the threads of the
-/// runtime.
-///
-/// # Errors
-/// All faults of the file, or the one that it cannot be read.
-pub fn read(path: &Path) -> Result<(Loaded, Stamps), Faults> {
+/// Reads a configuration, and stamps it and every file it names before anybody uses them, or finds fault with them. Not
+/// for the threads of the runtime.
+pub fn read(path: &Path) -> (Result<Loaded, Faults>, Stamps) {
     let mark = mark(path);
     // Once: what is stamped is what is applied.
     let content = files::read(path, files::CONFIGURATION);
     let held = held(&content);
-    let loaded = load::from_content(content, path)?;
-    let is_secret = |file: &PathBuf| loaded.secrets.contains(file);
-    let of = |file: &PathBuf| {
-        if file == path {
-            Stamp { file: file.as_path().into(), is_secret: false, mark, held }
-        } else {
-            Stamp::new(file.as_path().into(), is_secret(file), self::mark(file))
-        }
+    let stamp = |files: &[PathBuf], secrets: &BTreeSet<PathBuf>| {
+        let own = Stamp { file: path.into(), is_secret: false, mark, held };
+        let others = files.iter().filter(|file| *file != path);
+        let others = others.map(|file| Stamp::unread(file.as_path().into(), secrets.contains(file), self::mark(file)));
+        let mut stamps: Vec<_> = std::iter::once(own).chain(others).collect();
+        let unread: Vec<_> = (1..stamps.len()).collect();
+        read_each(&mut stamps, &unread);
+        Stamps(stamps)
     };
-    let stamps = Stamps(loaded.files.iter().map(of).collect());
-    Ok((loaded, stamps))
+    match load::from_content(&content, path) {
+        Ok(loaded) => {
+            let stamps = stamp(&loaded.files, &loaded.secrets);
+            (Ok(loaded), stamps)
+        }
+        // A file that is mended from now on must differ from its stamp: so it is judged once more behind that.
+        Err(faults) => {
+            let stamps = stamp(&faults.files, &faults.secrets);
+            (load::from_content(&content, path), stamps)
+        }
+    }
 }
 
 impl Stamps {
@@ -73,15 +86,17 @@ impl Stamps {
     pub fn again(&self, round: u64, clock: &Clock) -> Self {
         let marks = files::marks(self.0.iter().map(|stamp| stamp.file.to_path_buf()).collect());
         let wall = clock.wall();
-        let stamps = (round..).zip(&self.0).zip(marks).map(|((n, before), mark)| {
+        let (mut stamps, mut unread) = (self.0.clone(), Vec::new());
+        for ((n, (at, stamp)), mark) in (round..).zip(stamps.iter_mut().enumerate()).zip(marks) {
             let mark = mark.ok();
-            let is_same = before.mark == mark && mark.is_some_and(|mark| mark.is_settled(wall));
-            if is_same && n % READ_ANYHOW != 0 {
-                return before.clone();
+            let is_same = stamp.mark == mark && mark.is_some_and(|mark| mark.is_settled(wall));
+            if !is_same || n % READ_ANYHOW == 0 {
+                stamp.mark = mark;
+                unread.push(at);
             }
-            Stamp::new(before.file.clone(), before.is_secret, mark)
-        });
-        Self(stamps.collect())
+        }
+        read_each(&mut stamps, &unread);
+        Self(stamps)
     }
 
     /// Whether a file holds less than it did `before`, or cannot be read any more: it may be in the middle of being
@@ -104,9 +119,20 @@ impl Stamps {
 }
 
 impl Stamp {
-    fn new(file: Arc<Path>, is_secret: bool, mark: Option<Mark>) -> Self {
-        let held = held(&files::read(&file, files::CONFIGURATION));
-        Self { file, is_secret, mark, held }
+    /// Says nothing of what the file holds before it is read.
+    fn unread(file: Arc<Path>, is_secret: bool, mark: Option<Mark>) -> Self {
+        Self { file, is_secret, mark, held: Err(Unreadable::Hangs) }
+    }
+}
+
+/// Reads those of the files again that are at these places, of each as much as its kind may have.
+fn read_each(stamps: &mut [Stamp], places: &[usize]) {
+    for (is_secret, most) in [(true, files::SECRET), (false, files::CONFIGURATION)] {
+        let places: Vec<_> = places.iter().copied().filter(|at| stamps[*at].is_secret == is_secret).collect();
+        let paths = places.iter().map(|at| stamps[*at].file.to_path_buf()).collect();
+        for (at, now) in places.into_iter().zip(files::look_into(paths, most, Held::of)) {
+            stamps[at].held = now;
+        }
     }
 }
 
@@ -118,8 +144,7 @@ fn mark(file: &Path) -> Option<Mark> {
 }
 
 fn held(content: &Result<Content, Unreadable>) -> Result<Held, Unreadable> {
-    let held = |content: &Content| Held { digest: Sha256::digest(content.as_slice()).into(), bytes: content.len() };
-    content.as_ref().map(held).map_err(|why| *why)
+    content.as_ref().map(Held::of).map_err(|why| *why)
 }
 
 #[cfg(test)]
@@ -150,7 +175,7 @@ pub(super) mod tests {
         std::fs::write(&config, &text).unwrap();
         std::fs::write(&key, "one").unwrap();
         let clock = Clock::system();
-        let (_, seen) = read(&config).unwrap();
+        let (_, seen) = read(&config);
         assert_eq!(seen.0.len(), 2);
         let again = || seen.again(1, &clock);
         assert_eq!(again(), seen);
@@ -181,7 +206,9 @@ pub(super) mod tests {
         }
         std::os::unix::fs::symlink("..first", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/key", at("key")).unwrap();
-        let seen = Stamps(vec![Stamp::new(at("key").as_path().into(), true, mark(&at("key")))]);
+        let mut seen = vec![Stamp::unread(at("key").as_path().into(), true, mark(&at("key")))];
+        read_each(&mut seen, &[0]);
+        let seen = Stamps(seen);
         // Long after it was written, so that it is judged by its mark.
         let later =
             Clock::anchored(std::fs::metadata(folder.path()).unwrap().modified().unwrap() + files::PATIENCE * 50);

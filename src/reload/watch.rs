@@ -72,11 +72,10 @@ impl Watch {
         (self.tried, self.applied, self.changing) = (stamps.clone(), stamps, None);
     }
 
-    /// What was found was refused: it is not tried again before it changes.
-    pub(super) fn refused(&mut self) {
-        if let Some((found, _)) = self.changing.take() {
-            self.tried = found;
-        }
+    /// What held this was refused: it is not tried again before one of its files changes, which may be others than those
+    /// of what is in force.
+    pub(super) fn refused(&mut self, stamps: Stamps) {
+        (self.tried, self.changing) = (stamps, None);
     }
 }
 
@@ -97,7 +96,7 @@ mod tests {
                 Next::Look(pause) => pause,
                 Next::Apply if text.contains("refuse") => {
                     applied.push((at, format!("refused {text}")));
-                    watch.refused();
+                    watch.refused(found);
                     LOOK
                 }
                 Next::Apply => {

@@ -111,6 +111,25 @@ fn check(config: &Path) -> (i32, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_was_refused_for_a_file_is_applied_once_that_file_is_put_right() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let keys = home.path("jwks.json");
+    let jwt = format!("[identity.jwt]\nissuer = \"https://i\"\naudience = \"a\"\njwks_file = {keys:?}\n");
+    // First the configuration, then what it names: a mount that comes a moment later.
+    fifo(&keys);
+    home.write(&format!("{}{}{}{}{jwt}", home.base(&vendor), client("one"), client("two"), client("three")));
+    gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["refused"] == 1).await;
+    let mut three = gateway.caller("three").await;
+    assert_eq!(three.get(&api("vendor/user_events")).await.unwrap().status, 401);
+    fs::remove_file(&keys).unwrap();
+    fs::write(&keys, "{\"keys\":[]}").unwrap();
+    gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["applied"] == 1).await;
+    assert_eq!(three.get(&api("vendor/user_events")).await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_that_is_written_in_two_halves_is_applied_whole() {
     let vendor = vendor().await;
     let home = Home::new(&vendor);
