@@ -159,3 +159,25 @@ async fn a_configuration_that_is_written_in_two_halves_is_applied_whole() {
     gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["applied"] == 2).await;
     assert_eq!(two.get(&api("vendor/user_events")).await.unwrap().status, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_after_the_configuration_that_names_it_completes_the_change() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    let later = |name: &str| home.base(&vendor).replace("/secret\"", &format!("/{name}\""));
+    // As a ConfigMap whose Secret is mounted later; and as one that is written in two halves meanwhile.
+    for (applied, (name, half)) in (1..).zip([("other", None), ("another", Some(" half a secret "))]) {
+        home.write(&format!("{}{}", later(name), client("three")));
+        let refused = applied;
+        gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["refused"] == refused).await;
+        if let Some(half) = half {
+            fs::write(home.path(name), half).unwrap();
+            gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["refused"] == refused + 1).await;
+        }
+        fs::write(home.path(name), "api-secret\n").unwrap();
+        gateway.admin_says("/admin/v1/config", |_, body| body["reload"]["applied"] == applied).await;
+        let mut three = gateway.caller("three").await;
+        assert_eq!(three.get(&api("vendor/user_events")).await.unwrap().status, 200);
+    }
+}
