@@ -314,7 +314,7 @@ impl Action {
 }
 
 /// A pattern in which `*` stands for any run of characters, none included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(String);
 
 impl Pattern {

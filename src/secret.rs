@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Where a secret is kept: `{ env = "NAME" }` or `{ file = "PATH" }`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SecretSource {
     /// An environment variable. Fixed for the life of the process.
     Env(String),
@@ -64,7 +64,7 @@ pub enum SecretError {
     /// The value is empty or not UTF-8 or holds a control character.
     #[error("{0} is empty or is not one line of text")]
     Unusable(String),
-    /// The value has blanks or quotes around it, which an editor or a shell left there.
+    /// The value has blanks, quotes or what cannot be seen around it, which an editor or a shell left there.
     #[error("{0} has {1} around the secret")]
     Stray(String, &'static str),
     /// The file cannot be read.
@@ -138,8 +138,14 @@ fn stray(value: &str) -> Option<&'static str> {
     if value.trim() != value {
         return Some("blanks");
     }
-    let quoted = |quote: char| value.len() > 1 && value.starts_with(quote) && value.ends_with(quote);
-    ['"', '\''].into_iter().any(quoted).then_some("quotes")
+    // A second byte order mark (of files that were joined), and what comes along where a text is copied from a page.
+    let is_unseen = |c: char| matches!(c, '\u{feff}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{ad}');
+    if value.starts_with(is_unseen) || value.ends_with(is_unseen) {
+        return Some("characters that cannot be seen");
+    }
+    let quoted = |(begin, end): (char, char)| value.len() > 1 && value.starts_with(begin) && value.ends_with(end);
+    let pairs = [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];
+    pairs.into_iter().any(quoted).then_some("quotes")
 }
 
 /// The place, as a message may name it.
@@ -188,7 +194,12 @@ mod tests {
         {
             assert!(matches!(read(text), Err(SecretError::Stray(_, why)) if why == what), "{text:?}");
         }
-        assert!(matches!(read("'abc'"), Err(SecretError::Stray(_, "quotes"))));
+        for quoted in ["'abc'", "`abc`", "\u{201c}abc\u{201d}"] {
+            assert!(matches!(read(quoted), Err(SecretError::Stray(_, "quotes"))), "{quoted}");
+        }
+        for unseen in ["\u{feff}\u{feff}abc", "abc\u{feff}\n", "\u{200b}abc", "abc\u{2060}"] {
+            assert!(matches!(read(unseen), Err(SecretError::Stray(_, "characters that cannot be seen"))), "{unseen:?}");
+        }
         assert!(matches!(read("\u{feff}\n"), Err(SecretError::Unusable(_))));
         std::fs::write(dir.path().join("s"), b"\xff\xfea\0b\0").unwrap();
         assert!(matches!(source.read(), Err(SecretError::Unusable(_))), "UTF-16");

@@ -78,6 +78,7 @@ fn regions(node: &Node<'_>) -> Option<Vec<Region>> {
         return node.fault("must name at least one region", "Leave it out for the vendor's own");
     }
     let mut regions: Vec<Region> = Vec::new();
+    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
     let mut whole = true;
     for entry in entries {
         let region = entry.table(|t| {
@@ -89,10 +90,10 @@ fn regions(node: &Node<'_>) -> Option<Vec<Region>> {
             whole = false;
             continue;
         };
-        if regions.iter().any(|other| other.name == region.name) {
+        if !names.insert(region.name.clone()) {
             entry.fault_in("name", "is the name of another region", "Give each region its own");
         }
-        if regions.iter().any(|other| other.base_url == region.base_url) {
+        if !addresses.insert(region.base_url.clone()) {
             entry.warn("has the address of another region: they read one queue twice as often", "Keep one of them");
         }
         regions.push(region);

@@ -102,7 +102,11 @@ fn client(t: &Table<'_>) -> Entry<ClientName, Client> {
 }
 
 /// One way to show itself: a value, several, or none. `None`: a faulty one.
-fn shown<'d, T: PartialEq>(t: &Table<'d>, key: &'static str, parse: impl Fn(Node<'d>) -> Option<T>) -> Option<Vec<T>> {
+fn shown<'d, T: Clone + Eq + Hash>(
+    t: &Table<'d>,
+    key: &'static str,
+    parse: impl Fn(Node<'d>) -> Option<T>,
+) -> Option<Vec<T>> {
     t.take(key).map_or(Some(Vec::new()), |node| node.one_or_more("one value, or [one, another]", parse))
 }
 

@@ -7,7 +7,9 @@
 //! spin, a longer one would overflow clocks. Sizes are bytesize's texts (`"512B"`, `"1MiB"`, `"10MB"`). Neither is ever a
 //! bare number: 30 what? Relative paths are taken from the working directory of the process.
 
+use std::collections::HashSet;
 use std::fmt::Display;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -112,13 +114,13 @@ impl<'d> Node<'d> {
     }
 
     /// An array of different values.
-    pub(super) fn set<T: PartialEq>(self, like: &str, parse: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
-        let mut set = Vec::new();
+    pub(super) fn set<T: Clone + Eq + Hash>(self, like: &str, parse: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
+        let (mut set, mut there) = (Vec::new(), HashSet::new());
         let mut whole = true;
         for entry in self.entries(like)? {
             match parse(entry.clone()) {
                 None => whole = false,
-                Some(value) if set.contains(&value) => {
+                Some(value) if !there.insert(value.clone()) => {
                     whole = false;
                     entry.fault::<()>("is there already", "Leave it out");
                 }
@@ -129,7 +131,11 @@ impl<'d> Node<'d> {
     }
 
     /// One value, or an array of different ones, at least one.
-    pub(super) fn one_or_more<T: PartialEq>(self, like: &str, parse: impl Fn(Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn one_or_more<T: Clone + Eq + Hash>(
+        self,
+        like: &str,
+        parse: impl Fn(Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let DeValue::Array(entries) = self.value() else { return parse(self).map(|value| vec![value]) };
         if entries.is_empty() {
             return self.fault("must not be empty", format!("Write {like}, or leave it out"));

@@ -3,6 +3,7 @@
 //! Invariants: names are unique in their app; a webhook has at least one stream that the app reads, and at least one
 //! secret: nothing leaves unsigned. The address is one that [`crate::targets`] lets through.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,13 +142,14 @@ impl WebhookFrom {
 pub(super) fn all(app: &Table<'_>, read: &[Stream]) -> Option<Vec<Webhook>> {
     let Some(node) = app.take("webhooks") else { return Some(Vec::new()) };
     let mut webhooks: Vec<Webhook> = Vec::new();
+    let mut names = HashSet::new();
     let mut whole = true;
     for entry in node.entries("[[apps.webhooks]] above each webhook")? {
         let Some(webhook) = entry.table(|t| webhook(t, read)).flatten() else {
             whole = false;
             continue;
         };
-        if webhooks.iter().any(|other| other.name == webhook.name) {
+        if !names.insert(webhook.name.clone()) {
             entry.fault_in("name", "is the name of another webhook of this app", "Give each its own");
         }
         webhooks.push(webhook);

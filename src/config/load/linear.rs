@@ -66,3 +66,33 @@ fn the_cost_of_reading_clients_grows_with_their_number_and_no_faster() {
         }
     }
 }
+
+#[test]
+fn the_cost_of_reading_a_list_grows_with_its_length_and_no_faster() {
+    let app = "[[apps]]\nid = \"a\"\n[apps.credential]\nkind = \"token\"\napp_certificate = { env = \"NONE\" }\nuid = \"u\"\n";
+    let list = |many: usize, entry: &str| {
+        (0..many)
+            .map(|n| entry.replace('#', &format!("{n:064x}")).replace('~', &format!("{n:032x}")))
+            .collect::<Vec<_>>()
+            .join(",\n")
+    };
+    let many = FEW * TIMES;
+    for (what, text, entry) in [
+        ("keys", "[[clients]]\nname = \"c\"\napi_key_sha256 = [LIST]", "\"#\""),
+        (
+            "users",
+            "[[clients]]\nname = \"c\"\nallow = [{ app = \"*\", actions = [\"messages\"], users = [LIST] }]",
+            "\"#\"",
+        ),
+        ("hosts", "[admin]\nhosts = [LIST]", "\"a~.example\""),
+        ("passed by", "[upstream]\nproxy = \"http://p:1\"\nno_proxy = [LIST]", "\"#\""),
+        ("regions", "[[apps]]\nid = \"b\"\nregions = [LIST]", "{ name = \"#\", base_url = \"https://h~\" }"),
+        ("the same", "[admin]\nhosts = [LIST]", "\"localhost\""),
+    ] {
+        let text = |many: usize| format!("{}\n{app}", text.replace("LIST", &list(many, entry)));
+        let (few, _) = cost(&text(FEW), 5);
+        let (all, _) = cost(&text(many), 1);
+        let most = few.max(1000) * 2 * i64::try_from(TIMES).unwrap();
+        assert!(all <= most, "{what}: {few} µs for {FEW}, {all} µs for {many}");
+    }
+}
