@@ -2,6 +2,7 @@
 //!
 //! Invariant: after the answer is made, the connection knows whether the body was read to its end ([`Rest`]). On HTTP/1.1
 //! the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller is to know.
+//! On HTTP/2 the stream of a body that was left unread is reset while the rest of it is on its way.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,20 +41,12 @@ enum Left {
 }
 
 impl Inbound {
-    /// A body of which nobody asks what is left.
-    #[must_use]
-    pub fn new(body: Incoming) -> Self {
-        let is_over = body.is_end_stream();
-        Self { body: Some(body), rest: None, was_asked: false, is_over, is_broken: false }
-    }
-
     /// A body, and how to know what is left of it; `None` when it is empty.
     #[must_use]
     pub fn watched(body: Incoming) -> (Self, Option<Rest>) {
-        let mut body = Self::new(body);
-        body.rest = (!body.is_over).then(Rest::default);
-        let rest = body.rest.clone();
-        (body, rest)
+        let is_over = body.is_end_stream();
+        let rest = (!is_over).then(Rest::default);
+        (Self { body: Some(body), rest: rest.clone(), was_asked: false, is_over, is_broken: false }, rest)
     }
 }
 

@@ -8,7 +8,10 @@
 //!
 //! An answer may be made before its request's body has come (401, 413, …). What is small is read away, so that the
 //! connection can be kept; otherwise the answer is the connection's last, and what still comes is read away for a while
-//! (`io`), so that the answer is read. On HTTP/2 the stream alone is reset, with NO_ERROR (RFC 9113, 8.1): the library does.
+//! (`io`), so that the answer is read. On HTTP/2 the answer waits for nothing, and what comes of the body is read away beside
+//! it; then the stream alone is reset, with NO_ERROR (RFC 9113, 8.1): the library does. A stream that is reset while its body
+//! is on its way is forgotten before all of it is there where there are many, and that looks as if the caller broke the
+//! protocol: the connection would end, and every other request on it.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -21,6 +24,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
+use hyper::rt::Executor as _;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -61,6 +65,8 @@ const TAKEN_BACK: (u32, u32) = (200, 10);
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Bytes of a body that nobody wanted that are read away so that its HTTP/1.1 connection can be kept, and for how long.
 const READ_AWAY: (u64, Duration) = (64 << 10, Duration::from_millis(250));
+/// The same of an HTTP/2 stream. Longer and more: nobody waits for it.
+const READ_AWAY_BESIDE: (u64, Duration) = (1 << 20, Duration::from_secs(2));
 /// How long a known caller's connection whose place was needed may take to say goodbye: HTTP/2 asks the peer once more.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How long a connection that takes no more requests may go on without an admitted one in hand: to have its last answer
@@ -92,7 +98,7 @@ where
         let fault = if http2 { http2_fault(&request) } else { watch.next_head() };
         let keeps = !http2 && fault.is_none() && is_kept(request.version(), request.headers());
         let waits_for_word = request.headers().contains_key(EXPECT);
-        let (mut request, rest) = watched(request, http2);
+        let (mut request, rest) = watched(request);
         if let Some(fault) = fault {
             request.extensions_mut().insert(fault);
         }
@@ -108,6 +114,7 @@ where
             }
             // After a fault it is in doubt where the next request begins. And requests that were sent ahead may be served
             // in the same turn, before the shutdown below.
+            let (rest, beside) = if http2 { (None, rest) } else { (rest, None) };
             if !http2 {
                 let is_whole = match rest {
                     None => true,
@@ -123,6 +130,11 @@ where
             let meter = response.body_mut().bind(ticket, http2);
             if http2 {
                 spawned.answered(meter);
+                if let Some(rest) = beside {
+                    spawned.execute(async move {
+                        rest.read_away(READ_AWAY_BESIDE.0, READ_AWAY_BESIDE.1, false).await;
+                    });
+                }
             }
             Ok::<_, Infallible>(response)
         }
@@ -267,10 +279,10 @@ fn is_kept(version: Version, headers: &HeaderMap) -> bool {
     version == Version::HTTP_11 && !headers.get_all(CONNECTION).iter().any(says_close)
 }
 
-/// The request as its handler gets it, and on HTTP/1.1 what it leaves of the body.
-fn watched(request: Request<Incoming>, http2: bool) -> (Request<Inbound>, Option<Rest>) {
+/// The request as its handler gets it, and what it leaves of the body.
+fn watched(request: Request<Incoming>) -> (Request<Inbound>, Option<Rest>) {
     let (head, body) = request.into_parts();
-    let (body, rest) = if http2 { (Inbound::new(body), None) } else { Inbound::watched(body) };
+    let (body, rest) = Inbound::watched(body);
     (Request::from_parts(head, body), rest)
 }
 

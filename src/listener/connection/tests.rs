@@ -1,3 +1,5 @@
+mod early;
+
 use super::*;
 use crate::body::Frames;
 use crate::body::handover::Ending;
