@@ -13,6 +13,8 @@
 //! Nothing else reads such files (`tests/it/layers.rs` holds it so). The book of what is being read is the process's, as
 //! the threads and the mounts are: two gateways in one process share it, and neither sees anything of the other by it.
 
+mod folder;
+
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read as _};
@@ -25,6 +27,8 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 mod each;
+
+pub use self::folder::can_make_in;
 
 /// How long a file may take before it counts as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(2);

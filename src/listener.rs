@@ -53,7 +53,7 @@ use crate::conn::places::Door;
 use crate::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use socket::UnixFile;
-pub use trial::{Trial, trial};
+pub use trial::{Trial, place, trial};
 
 /// A bound socket, not yet served.
 #[derive(Debug)]

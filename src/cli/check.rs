@@ -78,7 +78,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), "hunter2").unwrap();
         let config = dir.path().join("gateway.toml");
-        std::fs::write(&config, text.replace("$DIR", dir.path().to_str().unwrap())).unwrap();
+        let [path, name] = [dir.path().as_os_str(), dir.path().file_name().unwrap()].map(|it| it.to_str().unwrap());
+        std::fs::write(&config, text.replace("$DIR", path).replace("$NAME", name)).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let result = run(&Args { config, offline: false }, &mut out, &mut err);
         (result, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), dir)
@@ -114,6 +115,14 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let sound = "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n";
         for (text, said) in [
+            (
+                "[server]\nlisten = [\"unix:$DIR/s\", \"unix:$DIR/../$NAME/s\"]\n".to_owned(),
+                "server.listen[1]: is another listener's path",
+            ),
+            (
+                "[server]\nlisten = [\"unix:$DIR/data\"]\n[store]\npath = \"$DIR/data\"\n".to_owned(),
+                "server.listen[0]: is a path that the store needs",
+            ),
             (format!("{sound}[store]\npath = \"$DIR/secret/below\"\n"), "store.path: cannot hold the store"),
             ("[server]\nlisten = [\"unix:$DIR/none/s.sock\"]\n".to_owned(), "server.listen[0]: cannot be listened on"),
             ("[server]\nlisten = [\"unix:$DIR/secret\"]\n".to_owned(), "no socket"),

@@ -3,7 +3,6 @@
 //! Invariant: a check that needs a part which could not be read says nothing; that part has its own fault.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 
 use super::document::Document;
 use super::load::{Draft, Entry};
@@ -24,14 +23,15 @@ pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
 
 /// Whether binding one would keep the other from being bound. Port 0 is a free port each time.
 fn clash(a: &Listen, b: &Listen) -> bool {
-    let everywhere = |x: &SocketAddr| x.ip().is_unspecified();
     match (a, b) {
         (Listen::Unix(a), Listen::Unix(b)) => a == b,
         (Listen::Tcp(a), Listen::Tcp(b)) => {
-            let same_family = a.is_ipv4() == b.is_ipv4();
-            let dual_stack = [a, b].iter().any(|x| x.is_ipv6() && everywhere(x));
-            let covers = (everywhere(a) || everywhere(b)) && (same_family || dual_stack);
-            a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers)
+            // An IPv4 address inside an IPv6 one is that IPv4 address.
+            let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
+            let same_family = x.is_ipv4() == y.is_ipv4();
+            let dual_stack = [x, y].iter().any(|x| x.is_ipv6() && x.is_unspecified());
+            let covers = (x.is_unspecified() || y.is_unspecified()) && (same_family || dual_stack);
+            a.port() == b.port() && a.port() != 0 && (x == y || covers)
         }
         _ => false,
     }

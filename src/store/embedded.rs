@@ -57,7 +57,7 @@ use self::disk::Folder;
 use self::engine::{Engine, Found};
 use self::record::Row;
 use self::shared::Shared;
-pub use self::trial::{Trial, trial};
+pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
 use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
 use crate::clock::{Clock, UnixMillis};

@@ -3,6 +3,8 @@
 //! Invariants: nothing is left behind, and nothing that runs is disturbed. What a running gateway holds is a warning: it may
 //! be the one whose configuration is checked.
 
+use std::collections::BTreeSet;
+
 use crate::config::finding::Finding;
 use crate::config::{Config, Listen, UnixOwner};
 use crate::store::embedded::Options;
@@ -22,6 +24,7 @@ pub(super) fn all(config: &Config) -> Tried {
         tried.address(&format!("server.listen[{n}]"), listen, config.server.unix_owner);
     }
     tried.address("admin.listen", &config.admin.listen, UnixOwner::default());
+    tried.sockets(config);
     tried.folder(config);
     tried.files(config);
     tried
@@ -41,6 +44,24 @@ impl Tried {
                 format!("cannot be listened on ({listen}): {why}"),
                 "Write an address or a path that this machine and this user can have",
             )),
+        }
+    }
+
+    /// Whether no two sockets have one place, and none a place of the store's, however they are written.
+    fn sockets(&mut self, config: &Config) {
+        let listen = config.server.listen.iter().enumerate();
+        let listen = listen.map(|(n, listen)| (format!("server.listen[{n}]"), listen));
+        let mut places = BTreeSet::new();
+        for (path, listen) in listen.chain([("admin.listen".to_owned(), &config.admin.listen)]) {
+            let Listen::Unix(socket) = listen else { continue };
+            let Some(place) = listener::place(socket) else { continue };
+            let mend = "Give each a path of its own";
+            if store::embedded::is_in_the_way(&config.store.path, &place) {
+                self.faults.push(finding(&path, "is a path that the store needs", mend));
+            }
+            if !places.insert(place) {
+                self.faults.push(finding(&path, "is another listener's path, written in another way", mend));
+            }
         }
     }
 

@@ -490,7 +490,13 @@ fn addresses_of_one_port_clash_only_where_the_system_would_refuse_them() {
     {
         assert!(from_text(&listen(a, b), Path::new("g")).is_ok(), "{a} {b}");
     }
-    for (a, b) in [("127.0.0.1:1", "0.0.0.0:1"), ("0.0.0.0:1", "[::]:1"), ("[::]:1", "127.0.0.1:1")] {
+    for (a, b) in [
+        ("127.0.0.1:1", "0.0.0.0:1"),
+        ("0.0.0.0:1", "[::]:1"),
+        ("[::]:1", "127.0.0.1:1"),
+        ("127.0.0.1:1", "[::ffff:127.0.0.1]:1"),
+        ("[::ffff:0.0.0.0]:1", "127.0.0.1:1"),
+    ] {
         assert!(from_text(&listen(a, b), Path::new("g")).is_err(), "{a} {b}");
     }
 }

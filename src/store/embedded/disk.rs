@@ -24,6 +24,8 @@ const MAKING: &str = "events.redb.new";
 const COPY: &str = "backup.redb.new";
 /// The file whose lock stands for the folder's.
 pub(super) const LOCK: &str = "lock";
+/// All names of the store's files in the folder.
+pub(super) const FILES: [&str; 4] = [DATA, MAKING, COPY, LOCK];
 
 /// The store's folder, locked.
 #[derive(Debug)]

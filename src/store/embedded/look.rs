@@ -7,25 +7,39 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend};
 
 use super::engine::{CACHE, FIRST_FORMAT, FORMAT, FORMAT_KEY, failed, number};
+use super::places;
+use super::shared::whole_rows;
 use crate::store::Error;
 
 /// What the layer keeps as one.
 const BLOCK: usize = 4096;
 
-/// Whether this is a store that can be opened, as far as its head and its facts say.
+/// Whether this is a store that can be opened, as far as its head, its facts, its list of logs and their cursors say.
 ///
 /// # Errors
 /// It is none, is damaged, or has another format.
 pub(super) fn look(file: impl StorageBackend) -> Result<(), Error> {
+    // The engine panics over pages that contradict each other. Nothing that it had in hand then is used.
+    let looked = catch_unwind(AssertUnwindSafe(|| read(file)));
+    looked.unwrap_or_else(|_| Err(Error::Damaged("its pages contradict each other".into())))
+}
+
+fn read(file: impl StorageBackend) -> Result<(), Error> {
     let len = file.len().map_err(|why| Error::Io(why.to_string()))?;
     let layer = Layer { below: file, above: Mutex::new(Above { len, kept: len, blocks: BTreeMap::new() }) };
     let database = Database::builder().set_cache_size(CACHE).create_with_backend(layer).map_err(failed)?;
-    check_format(&database.begin_read().map_err(failed)?)
+    let tx = database.begin_read().map_err(failed)?;
+    check_format(&tx)?;
+    for row in whole_rows(&tx)?.values() {
+        places::all(&tx, row.id)?;
+    }
+    Ok(())
 }
 
 /// Whether this code knows the store's format.

@@ -33,13 +33,7 @@ pub(super) struct Shared {
 impl Shared {
     /// Takes the logs' state from the engine, and checks that it fits their batches.
     pub(super) fn load(engine: Engine) -> Result<Self, Error> {
-        let logs = engine.read(|tx| {
-            let logs = rows(tx)?;
-            for (log, row) in &logs {
-                check(tx, log, row)?;
-            }
-            Ok(logs)
-        })?;
+        let logs = engine.read(whole_rows)?;
         Ok(Self {
             engine,
             logs: Mutex::new(logs),
@@ -192,6 +186,15 @@ fn remove(
         table.remove(*key).map_err(failed)?;
     }
     Ok(gone.iter().map(|(_, bytes)| bytes).sum())
+}
+
+/// The logs' state, where it fits their batches.
+pub(super) fn whole_rows(tx: &ReadTransaction) -> Result<HashMap<LogKey, Row>, Error> {
+    let logs = rows(tx)?;
+    for (log, row) in &logs {
+        check(tx, log, row)?;
+    }
+    Ok(logs)
 }
 
 fn rows(tx: &ReadTransaction) -> Result<HashMap<LogKey, Row>, Error> {
