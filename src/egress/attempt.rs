@@ -243,7 +243,7 @@ impl Inner {
             _ => {}
         }
         let body = match body {
-            Err(_) if says_all(parts.status, order.operation.safety()) => Ok(Bytes::new()),
+            Err(_) if says_all(parts.status, safety) => Ok((Bytes::new(), None)),
             body => body,
         };
         match body {

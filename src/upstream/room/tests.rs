@@ -176,13 +176,13 @@ proptest! {
                     }
                     number += 1;
                 }
-                Step::Look(at) => if let Some(at) = any(at, model.asking.len()) {
-                    if let Poll::Ready(lease) = poll(&mut model.asking[at].3) {
-                        let (_, client, bytes, _) = model.asking.remove(at);
-                        let lease = lease.unwrap();
-                        prop_assert_eq!((&lease.client, lease.bytes()), (&name(client), bytes));
-                        model.leases.push(lease);
-                    }
+                Step::Look(at) => if let Some(at) = any(at, model.asking.len())
+                    && let Poll::Ready(lease) = poll(&mut model.asking[at].3)
+                {
+                    let (_, client, bytes, _) = model.asking.remove(at);
+                    let lease = lease.unwrap();
+                    prop_assert_eq!((&lease.client, lease.bytes()), (&name(client), bytes));
+                    model.leases.push(lease);
                 },
                 Step::Leave(at) => if let Some(at) = any(at, model.asking.len()) {
                     drop(model.asking.remove(at));
