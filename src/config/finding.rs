@@ -30,8 +30,9 @@ impl Finding {
     }
 }
 
-/// Why a configuration was refused: every fault at once, in the file's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why a configuration was refused: every fault at once, in the file's order. `Debug` does not say which files it refers to:
+/// what stands in the place of a name may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
     /// The file.
     pub file: PathBuf,
@@ -43,6 +44,15 @@ pub struct Faults {
     pub files: Vec<PathBuf>,
     /// Those of them that hold one secret and nothing else.
     pub secrets: BTreeSet<PathBuf>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, faults, warnings, files, .. } = self;
+        let mut shown = f.debug_struct("Faults");
+        shown.field("file", file).field("faults", faults).field("warnings", warnings).field("files", &files.len());
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// One line a fault.
