@@ -74,8 +74,8 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room](room) leave theirs
-/// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these,
-/// least of all a read of events, waits because they do.
+/// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these
+/// waits because they do.
 const CONNECTION_WINDOW: u32 = 320 * STREAM_WINDOW;
 
 /// Why connections cannot be made with these settings.

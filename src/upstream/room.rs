@@ -139,10 +139,14 @@ impl Lease {
     /// Whether it has so many bytes, or can have them at once.
     pub(crate) fn reaches(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
-        let has = more == 0 || self.room.change(|book| book.grow(&self.client, more));
-        if has {
-            self.bytes = self.bytes.max(bytes);
+        if more == 0 {
+            return true;
         }
+        let (has, told) = self.room.change(|book| book.grow(&self.client, more));
+        if has {
+            self.bytes = bytes;
+        }
+        tell(told);
         has
     }
 

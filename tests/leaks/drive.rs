@@ -17,8 +17,9 @@ use crate::rig::{BASIC, Gateway, Heap, Home, PATIENCE, TOKEN, Vendors, ask, few_
 use crate::search::Search;
 use crate::vendor::Target;
 
-/// Codes that no request can bring about: `internal` is a panic (see `panics.rs`).
-const NOT_OVER_THE_WIRE: [&str; 1] = ["internal"];
+/// Codes that no request can bring about here: `internal` is a panic (see `panics.rs`), and the others are said, in words
+/// that are always the same, to callers without any proof alone, whom this gateway does not take.
+const NOT_OVER_THE_WIRE: [&str; 3] = ["internal", "misdirected", "cross_site"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_comes_out_whatever_is_asked_and_whatever_goes_wrong() {

@@ -111,14 +111,15 @@ impl<T> Book<T> {
         self.serve()
     }
 
-    /// Whether a client may take so much more at once, for what it holds already.
+    /// Whether a client may take so much more at once, for what it holds already; and who is to be told: it comes behind
+    /// others now, who may find the room that was not enough for it.
     #[must_use]
-    pub(super) fn grow(&mut self, client: &ClientName, more: usize) -> bool {
-        let may = self.taken.checked_add(more).is_some_and(|taken| taken <= self.bounds.all);
-        if may {
-            self.take(client, more);
+    pub(super) fn grow(&mut self, client: &ClientName, more: usize) -> (bool, Vec<T>) {
+        if self.taken.checked_add(more).is_none_or(|taken| taken > self.bounds.all) {
+            return (false, Vec::new());
         }
-        may
+        self.take(client, more);
+        (true, self.serve())
     }
 
     fn take(&mut self, client: &ClientName, bytes: usize) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use rtm_gateway::egress::{Failed, Failure, Reply};
 use rtm_gateway::names::{ClientName, Stream};
-use rtm_gateway::order::{Order, Payer};
+use rtm_gateway::order::{Operation, Order, Payer};
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
 use rtm_gateway::upstream::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,6 +37,15 @@ async fn stage(pad: usize) -> (Sim, Rig) {
 fn of(client: &str, order: Order) -> Order {
     let payer = Payer { client: ClientName::parse(client).unwrap(), weight: 1 };
     Order { payer, deadline: Instant::now() + LONG, ..order }
+}
+
+/// Another kind of message, whose answers are small.
+fn to_a_channel() -> Order {
+    let order = message();
+    match order.operation {
+        Operation::PeerMessage(message) => Order { operation: Operation::ChannelMessage(message), ..order },
+        other => panic!("{other:?} is no message"),
+    }
 }
 
 fn held(rig: &Rig) -> usize {
@@ -262,8 +271,10 @@ async fn answers_that_wait_unread_on_http_2_hold_up_no_other_on_their_connection
         sim.on(Endpoint::UserEvents, Fault::Pad(300 * KIB));
         let reply = soon(rig.egress.send(of("reader", read()))).await.unwrap();
         assert!(reply.status.is_success());
+        let reply = soon(rig.egress.send(of("brief", to_a_channel()))).await.unwrap();
+        assert!(reply.status.is_success());
     }
-    assert_eq!(sim.stats().connections, 1, "all of it on one connection");
+    assert_eq!(sim.stats().connections, 2, "all messages on one connection, reads of events on their own");
     line.abort_all();
     drop(kept);
     while line.join_next().await.is_some() {}
