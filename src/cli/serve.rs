@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CliError;
@@ -40,6 +41,9 @@ enum Format {
 pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     // Before the first secret is read.
     let hardened = harden();
+    // And before what takes time: who asks for a reload or for new log files while we read does not mean to end us.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    spare_signals(&runtime)?;
     let (loaded, seen) = reload::read(&args.config);
     let loaded = match loaded {
         Ok(loaded) => loaded,
@@ -62,19 +66,26 @@ pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
         tracing::warn!(warning = %warning.in_file(&args.config), "configuration");
     }
     let watch = Watch { path: args.config.clone(), seen, levels: Some(log.levels.clone()) };
-    serve(loaded.config, watch, &log.lines).map_err(|why| {
+    serve(runtime, loaded.config, watch, &log.lines).map_err(|why| {
         // By the log's way out: nobody may read stderr.
         log.lines.tell(&format!("rtm-gateway: {why}"));
         CliError::Told
     })
 }
 
-fn serve(config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// From now on these end nothing, whoever listens for them. A SIGHUP that comes before the reloader listens is lost, and
+/// not missed: the file's change is found without it.
+fn spare_signals(runtime: &Runtime) -> std::io::Result<()> {
+    let _entered = runtime.enter();
+    for spared in [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        let _ = signal(spared)?;
+    }
+    Ok(())
+}
+
+fn serve(runtime: Runtime, config: Config, watch: Watch, log: &Lines) -> Result<(), CliError> {
     let done: Result<(), CliError> = runtime.block_on(async {
         let stop = stop_on_signal()?;
-        // One that comes before the reloader listens must not end the start; the file's change is found without it.
-        let _ = signal(SignalKind::hangup())?;
         let app = App::build(config, Clock::system()).await.map_err(crate::app::RunError::from)?;
         log.count_dropped_in(&app.parts().metrics.log_lines_dropped);
         for address in app.addresses() {

@@ -1,13 +1,15 @@
 //! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0. A second one hurries that. Other
 //! signals end nothing.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rtm_gateway::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::gateway::{APP, Gateway, Home, api, vendor};
+use crate::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_in_flight_is_stored_and_a_waiting_reader_is_answered() {
@@ -120,4 +122,38 @@ async fn a_message_whose_caller_has_left_is_waited_for() {
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
     assert_eq!(vendor.stats().of(Endpoint::PeerMessages).ok, 1, "its answer was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_that_come_while_the_configuration_is_read_end_nothing() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let many: String = (0..2000).map(|n| client(&format!("client-{n}"))).collect();
+    let text = format!("{}{many}", home.base(&vendor));
+    home.write(&text);
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--log-format", "json", "--config"]).arg(home.config());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let shown = |file: &str, key: &str, radix| {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|number| u64::from_str_radix(number.trim(), radix).ok()).unwrap_or(0)
+    };
+    let signals = [Signal::HUP, Signal::USR1, Signal::USR2];
+    loop {
+        // In this order: what was read by then.
+        let (read, caught) = (shown("io", "rchar:", 10), shown("status", "SigCgt:", 16));
+        if signals.iter().all(|signal| caught & (1 << (signal.as_raw() - 1)) != 0) {
+            break;
+        }
+        assert!(read < text.len() as u64, "the configuration was read, and a signal would end the start");
+        tokio::task::yield_now().await;
+    }
+    for signal in signals {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(r#""message":"ready""#)), "it went on");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
