@@ -34,7 +34,7 @@ use crate::proof::Proofs;
 use crate::reload;
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{self, Store};
-use crate::task::{Kind, Tasks, Threads, detached, off_the_workers};
+use crate::task::{Kind, Tasks, Threads, detached};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
 
@@ -42,6 +42,8 @@ pub use stop::Stop;
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
+/// How long the store gets to take what must be stored, at least. A disk that is only slow is waited for.
+const CLOSING: Duration = Duration::from_secs(30);
 /// What reads of events under way get when the stop is hurried. What is not answered by then is marked in its stream.
 const HURRIED_READS: Duration = Duration::from_secs(1);
 /// One answers probes while the other is busy with a long answer.
@@ -75,6 +77,8 @@ pub struct Parts {
     tls: Option<Tls>,
     store: Arc<dyn Store>,
     draining: CancellationToken,
+    /// What is done off the workers for all of it: a stop waits for what of that has begun.
+    pub(crate) work: Tasks,
 }
 
 /// What a reload puts in force once all of it is built.
@@ -207,6 +211,7 @@ impl App {
             tls,
             store,
             draining: CancellationToken::new(),
+            work: tasks.work.clone(),
         };
         Ok(Self { parts: Arc::new(parts), listeners, admin, tasks, operators })
     }
@@ -375,12 +380,18 @@ impl Groups {
         let enough = async { drop(tokio::time::timeout_at(until, hurried.cancelled()).await) };
         self.exchanges.finish_until(enough).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
-        let closed = match parts.events.flush().await {
-            // A task that panicked may have lost what it held.
-            Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
-            Ok(()) => close(parts).await,
-            Err(why) => Err(why),
+        let closing = async {
+            match parts.events.flush().await {
+                // A task that panicked may have lost what it held.
+                Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
+                Ok(()) => close(parts).await,
+                Err(why) => Err(why),
+            }
         };
+        // A disk that hangs keeps no process.
+        let last = until.max(Instant::now() + CLOSING);
+        let closed = tokio::time::timeout_at(last, closing).await;
+        let closed = closed.unwrap_or_else(|_| Err(store::Error::Io("it does not answer".to_owned())));
         let is_clean = closed.is_ok();
         if let Err(why) = closed {
             tracing::error!(%why, "not everything could be stored; this is no clean stop");
@@ -418,11 +429,11 @@ impl Parts {
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
     pub async fn put_in_force(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
         let parts = self.clone();
-        let (ready, config) = off_the_workers(move || parts.prepare(config)).await?;
+        let (ready, config) = self.work.off_the_workers(move || parts.prepare(config)).await?;
         if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
             let (old, egress) = (self.config.load_full(), self.egress.clone());
             let before = old.clone();
-            off_the_workers(move || egress.apply(&before)).await?;
+            self.work.off_the_workers(move || egress.apply(&before)).await?;
             self.events.apply(&old.apps, &old.upstream, &old.clients).await?;
             return Err(why.into());
         }

@@ -2,20 +2,36 @@
 //!
 //! Invariants: this is the only file that calls `tokio::spawn` (a clippy rule keeps it so). A task that panics is
 //! logged under its kind's name; if its kind is vital, the whole gateway is asked to stop, because going on without it
-//! would break a promise. [`Tasks::finish`] returns only when every task is gone. A group's tasks run on the threads that
-//! it was made for, whoever starts them.
+//! would break a promise. [`Tasks::finish`] returns only when every task is gone, and all blocking work that was begun for
+//! the group, with what it made; work that hangs alone is left behind, a while after the grace. A group's tasks run on the
+//! threads that it was made for, whoever starts them.
+//!
+//! Blocking work has three places: a [`Lane`] for disks and pipes, whose threads nothing else can take; the runtime's
+//! blocking threads for what takes a processor for a while or waits for files within their patience
+//! ([`off_the_workers`]); a [`thread`] for what may hang for good.
+
+mod lane;
+#[cfg(test)]
+mod paused;
+mod ticket;
 
 use std::future::Future;
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+pub use lane::Lane;
+use ticket::Ticket;
+
+/// How long blocking work that was begun may go on after the grace of its group. What takes longer hangs.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(3);
 
 /// What a task is. Says what its end by panic and its cancellation mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +139,8 @@ impl Tasks {
         };
     }
 
-    /// Runs blocking work (disk) off the async threads when its lane has room, and waits for it. It cannot be cancelled
-    /// once it has begun.
+    /// Runs blocking work (disk) on the threads of its lane when it has room, and waits for it. It cannot be cancelled
+    /// once it has begun: the group is not finished before it has ended.
     ///
     /// # Errors
     /// When the work panicked.
@@ -133,7 +149,31 @@ impl Tasks {
         lane: &Lane,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Panicked> {
-        self.tracker.track_future(lane.run(work)).await
+        lane.counted(Some(self.tracker.token()), work).await
+    }
+
+    /// [`off_the_workers`] for work that changes something of the group's: once it has begun the group is not finished
+    /// before it has ended.
+    pub async fn off_the_workers<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.caught_off_the_workers(work).await.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// [`Tasks::off_the_workers`] for work whose panic is its own.
+    ///
+    /// # Errors
+    /// When the work panicked.
+    pub async fn survived_off_the_workers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Panicked> {
+        self.caught_off_the_workers(work).await.map_err(|_| Panicked)
+    }
+
+    async fn caught_off_the_workers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::Result<T> {
+        on_the_blocking_threads(told(Some(self.tracker.token()), work)).await
     }
 
     /// Resolves when the group was asked to stop.
@@ -156,6 +196,10 @@ impl Tasks {
 
     /// [`Tasks::finish`], with a grace that is over when `over` is.
     pub async fn finish_until(&self, over: impl Future<Output = ()>) -> usize {
+        self.finish_or_leave_behind(over, LEFT_BEHIND_AFTER).await
+    }
+
+    async fn finish_or_leave_behind(&self, over: impl Future<Output = ()>, patience: Duration) -> usize {
         self.stop.cancel();
         self.tracker.close();
         tokio::select! {
@@ -165,38 +209,45 @@ impl Tasks {
         }
         let left = self.tracker.len();
         self.force.cancel();
-        self.tracker.wait().await;
+        // Tasks go at once; blocking work that was begun goes on to its end.
+        if tokio::time::timeout(patience, self.tracker.wait()).await.is_err() {
+            tracing::error!(left = self.tracker.len(), "blocking work hangs; it is left behind");
+        }
         left
     }
 }
 
-/// How much blocking work of one kind runs at a time. All lanes together have far fewer places than the runtime has
-/// blocking threads (512), so that one whose work hangs takes no thread of another's. For disks: what may hang on a
-/// network goes elsewhere ([`dns`](crate::dns)).
-#[derive(Clone, Debug)]
-pub struct Lane(Arc<Semaphore>);
+/// Blocking work that tells how it ended, and does not panic. Its group counts it until what it made is with who waits for
+/// it, or dropped: a lock or a file in it is held by nobody whom the group's owner does not know of.
+fn told<T: Send + 'static>(
+    counted: Option<TaskTrackerToken>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (impl FnOnce() + Send + 'static, oneshot::Receiver<std::thread::Result<T>>) {
+    let (tell, told) = oneshot::channel();
+    let work = move || {
+        let unheard = tell.send(catch_unwind(AssertUnwindSafe(work)));
+        drop(unheard);
+        drop(counted);
+    };
+    (work, told)
+}
 
-impl Lane {
-    /// So much at a time.
-    #[must_use]
-    pub fn new(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places)))
-    }
+/// Runs work that takes a processor for a while, or reads files within their patience, off the async threads, and waits
+/// for it. A panic in it goes on in who waits. It ends by itself and changes nothing: no stop waits for it.
+pub async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    on_the_blocking_threads(told(None, work)).await.unwrap_or_else(|panic| resume_unwind(panic))
+}
 
-    /// Runs blocking work off the async threads when there is room, and waits for it. It cannot be cancelled once it has
-    /// begun, and ends by itself.
-    ///
-    /// # Errors
-    /// When the work panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
-        let permit = self.0.clone().acquire_owned().await.map_err(|_| Panicked)?;
-        let work = move || {
-            let done = work();
-            drop(permit);
-            done
-        };
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        tokio::task::spawn_blocking(work).await.map_err(|_| Panicked)
+async fn on_the_blocking_threads<T>(
+    (work, told): (impl FnOnce() + Send + 'static, oneshot::Receiver<std::thread::Result<T>>),
+) -> std::thread::Result<T> {
+    let (_ticket, begin) = Ticket::of(work);
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    drop(tokio::task::spawn_blocking(begin));
+    match told.await {
+        Ok(done) => done,
+        // Only a runtime that ends does not begin it: so does who waits.
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -207,28 +258,14 @@ pub fn detached(work: impl FnOnce() + Send + 'static) {
     drop(tokio::task::spawn_blocking(work));
 }
 
-/// Runs work that takes a processor for a while, or reads files, off the async threads, and waits for it. A panic in it
-/// goes on in who waits. It cannot be cancelled, and ends by itself.
-#[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-pub async fn off_the_workers<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that ends does not begin it: so does who waits.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
 /// Runs work that may hang in the kernel or in a library on a thread of its own, which nobody waits for, not even the end
 /// of the process.
 ///
 /// # Errors
 /// When the system has no room for another thread.
 pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    // Of address space, not memory; `getaddrinfo` loads libraries that want some.
-    const STACK: usize = 1 << 20;
+    // Of address space, not memory; `getaddrinfo` loads libraries that want some, and the store's engine is deep.
+    const STACK: usize = 2 << 20;
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
 }
 
@@ -277,71 +314,4 @@ impl Drop for Threads {
 pub struct Panicked;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn finish_waits_for_the_willing_and_drops_the_rest() {
-        let tasks = Tasks::new();
-        let stop = tasks.stopping();
-        tasks.spawn(Kind::Poller, async move { stop.cancelled().await });
-        tasks.spawn(Kind::Connection, std::future::pending());
-        assert_eq!(tasks.finish(Duration::from_secs(5)).await, 1);
-        assert!(!tasks.failed().is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_lane_whose_work_hangs_takes_no_thread_of_another() {
-        let (tasks, slow, quick) = (Tasks::new(), Lane::new(3), Lane::new(1));
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let held = Arc::new(std::sync::Mutex::new(held));
-        let hung = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        // As many as would take all of the runtime's threads.
-        let mut waiting = Vec::new();
-        for _ in 0..700 {
-            let (held, hung) = (held.clone(), hung.clone());
-            let work = move || {
-                hung.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                let _ = held.lock().unwrap().recv();
-            };
-            let mut work = Box::pin(tasks.blocking(&slow, work));
-            assert!((&mut work).now_or_never().is_none());
-            waiting.push(work);
-        }
-        assert_eq!(tasks.blocking(&quick, || 7).await, Ok(7));
-        assert!(hung.load(std::sync::atomic::Ordering::SeqCst) <= 3);
-        drop(hold);
-        for work in waiting {
-            work.await.unwrap();
-        }
-        assert_eq!(hung.load(std::sync::atomic::Ordering::SeqCst), 700);
-    }
-
-    #[tokio::test]
-    async fn what_runs_on_threads_of_its_own_goes_on_while_all_others_are_busy() {
-        let threads = Threads::start("apart", 1).unwrap();
-        let (ours, theirs) = (Tasks::new(), threads.group());
-        let (say, heard) = std::sync::mpsc::channel();
-        let here = std::thread::current().id();
-        // Also when it is started from elsewhere.
-        let (again, before) = (theirs.clone(), say.clone());
-        theirs.spawn(Kind::Accept, async move { before.send(std::thread::current().id()).unwrap() });
-        // This test's only thread waits here, and polls nothing.
-        assert_ne!(heard.recv().unwrap(), here);
-        ours.spawn(Kind::Accept, async move {
-            again.spawn(Kind::Accept, async move { say.send(std::thread::current().id()).unwrap() });
-        });
-        assert_eq!(ours.finish(Duration::from_secs(60)).await, 0);
-        assert_ne!(heard.recv().unwrap(), here);
-        assert_eq!(theirs.finish(Duration::from_secs(60)).await, 0);
-    }
-
-    #[tokio::test]
-    async fn a_vital_task_that_panics_is_told() {
-        let tasks = Tasks::new();
-        tasks.spawn(Kind::Linger, async { panic!("not vital") });
-        tasks.spawn(Kind::Poller, async { panic!("vital") });
-        tasks.failed().cancelled().await;
-        assert_eq!(tasks.finish(Duration::from_secs(5)).await, 0);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::{Lane, Tasks};
 
-/// Stdout. To be dropped by a runtime that does not wait for it (`shutdown_background`).
+/// Stdout. A write that hangs keeps a thread of its own, and nobody waits for it at the end.
 pub(super) struct Stdout {
     tasks: Tasks,
     lane: Lane,
@@ -21,7 +21,7 @@ pub(super) struct Stdout {
 
 impl Default for Stdout {
     fn default() -> Self {
-        Self { tasks: Tasks::new(), lane: Lane::new(1) }
+        Self { tasks: Tasks::new(), lane: Lane::new("stdout", 1) }
     }
 }
 

@@ -38,7 +38,11 @@ pub(super) struct Cleaning {
 
 impl Cleaning {
     pub(super) fn new(tasks: &Tasks) -> Self {
-        Self { tasks: tasks.clone(), answers: Lane::new(AT_A_TIME), events: Lane::new(AT_A_TIME) }
+        Self {
+            tasks: tasks.clone(),
+            answers: Lane::new("redact-answers", AT_A_TIME),
+            events: Lane::new("redact-events", AT_A_TIME),
+        }
     }
 
     /// Cleans a body, whole or in part. What it becomes may be larger: then its lease must be, too.

@@ -61,7 +61,7 @@ impl Gateway {
     /// Judges until the tasks stop.
     pub async fn judge(self: Arc<Self>, tasks: Tasks) {
         let stopping = tasks.stopping();
-        let (mut memory, lane) = (Memory::default(), Lane::new(AT_A_TIME));
+        let (mut memory, lane) = (Memory::default(), Lane::new("proofs", AT_A_TIME));
         // When to look by the clock, if time can end anything. Not put off by what else there is to do.
         let mut look_at = None;
         loop {
@@ -163,8 +163,7 @@ impl Gateway {
     ) -> HashSet<Proof> {
         let (of_quick, live) = (Arc::clone(found), Arc::clone(live));
         let all = due.clone();
-        let lane = Lane::new(1);
-        let judging = tasks.blocking(&lane, move || {
+        let judging = tasks.survived_off_the_workers(move || {
             let mut slow = HashSet::new();
             for proof in due {
                 if live.identity.is_quick(&proof.basis().evidence, now) {

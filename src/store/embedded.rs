@@ -21,8 +21,10 @@
 //!
 //! Invariants, beside the contract's:
 //! - Only the writer changes the file. What it has acknowledged is what readers see, never more.
-//! - The writer, readers, looks at free space and backups have threads that none of the others can take, and that nothing
-//!   shares which waits for a network ([`Lane`]).
+//! - The writer, readers, looks at free space and backups each have threads of their own ([`Lane`]). None of them takes
+//!   another's, and nothing else has any: neither what waits for a network, nor the runtime's own blocking work.
+//! - Nothing of the store runs, and its folder is free for another, when its group of tasks is finished and the store was
+//!   dropped; unless the disk hangs.
 //! - After a failure the engine is mended from inside: the next change, or [`Store::ready`], opens the file again.
 //!   [`Store::ready`] says yes again only after it has written and synced as much as a large batch takes.
 //! - The room of removed batches is used again by later ones, so the free space that counts is the file system's and
@@ -71,6 +73,9 @@ const QUEUE: usize = 1024;
 /// Reads of the file at a time, at most; more wait for one to end.
 const READERS: usize = 32;
 
+/// Looks at free space at a time, at most.
+const LOOKS: usize = 4;
+
 /// What tests set.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -96,7 +101,7 @@ pub struct EmbeddedStore {
     reserve: u64,
     keep_quarantined: u64,
     /// One backup at a time.
-    backing_up: tokio::sync::Mutex<()>,
+    backing_up: Arc<tokio::sync::Mutex<()>>,
     /// Each has its own, and so has the writer: none waits for another's work.
     readers: Lane,
     looks: Lane,
@@ -140,11 +145,13 @@ impl EmbeddedStore {
             let (engine, found) = Engine::open(Folder::lock(&path, faults)?)?;
             Ok((Shared::load(engine)?, found))
         };
-        let (shared, found) = tasks.blocking(&Lane::new(1), opening).await.unwrap_or_else(|_| Err(panicked()))?;
+        // By a thread of the readers', which stays.
+        let readers = Lane::new("store-readers", READERS);
+        let (shared, found) = tasks.blocking(&readers, opening).await.unwrap_or_else(|_| Err(panicked()))?;
         let shared = Arc::new(shared);
         let (queue, commands) = mpsc::channel(QUEUE);
         tasks.spawn(Kind::StoreWriter, writer::run(shared.clone(), commands, tasks.clone()));
-        let backing_up = tokio::sync::Mutex::default();
+        let backing_up = Arc::default();
         Ok(Arc::new(Self {
             shared,
             queue,
@@ -152,9 +159,9 @@ impl EmbeddedStore {
             reserve,
             keep_quarantined,
             backing_up,
-            readers: Lane::new(READERS),
-            looks: Lane::new(4),
-            backups: Lane::new(1),
+            readers,
+            looks: Lane::new("store-looks", LOOKS),
+            backups: Lane::new("store-backup", 1),
             tasks,
             clock,
             metrics,
@@ -397,11 +404,16 @@ impl Store for EmbeddedStore {
 
     async fn backup(&self) -> Result<std::fs::File, Error> {
         self.open_or_closed()?;
-        let Ok(_one) = self.backing_up.try_lock() else {
+        let Ok(one) = self.backing_up.clone().try_lock_owned() else {
             return Err(Error::Io("another backup is being made".into()));
         };
         let (shared, reserve) = (self.shared.clone(), self.reserve);
-        let made = self.tasks.blocking(&self.backups, move || backup::make(&shared, reserve)).await;
+        let making = move || {
+            // Until it is made, also when who asked has left.
+            let _one = one;
+            backup::make(&shared, reserve)
+        };
+        let made = self.tasks.blocking(&self.backups, making).await;
         self.counted(made.unwrap_or_else(|_| Err(panicked())))
     }
 

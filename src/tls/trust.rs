@@ -48,7 +48,7 @@ const ABOVE_MAX: usize = 4096;
 
 impl ClientTrust {
     pub(super) fn new(epoch: u64, verifier: Option<Arc<Verifier>>, authorities: [u8; 32], lists: Lists) -> Self {
-        Self { epoch, verifier, authorities, lists, above: Mutex::default(), paths: Lane::new(PATHS) }
+        Self { epoch, verifier, authorities, lists, above: Mutex::default(), paths: Lane::new("certificates", PATHS) }
     }
 
     /// Whatever this takes, after an `epoch` in which other authorities were trusted.

@@ -3,6 +3,7 @@
 
 pub(crate) mod acknowledging;
 mod answers;
+mod apart;
 mod browsers;
 mod ceilings;
 mod connections;

@@ -49,6 +49,6 @@ fn panic_everywhere(secret: &str) {
         let planted = secret.clone();
         tasks.spawn(Kind::Poller, async move { panic!("{planted}") });
         tasks.failed().cancelled().await;
-        assert!(tasks.blocking(&Lane::new(1), move || panic!("{secret}")).await.is_err());
+        assert!(tasks.blocking(&Lane::new("panics", 1), move || panic!("{secret}")).await.is_err());
     });
 }

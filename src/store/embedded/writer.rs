@@ -97,7 +97,7 @@ impl Write {
 /// Runs until it is told to close, or nobody is left who could ask for anything. A stop of its tasks does not end it:
 /// those who append must end first.
 pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>, tasks: Tasks) {
-    let lane = Lane::new(1);
+    let lane = Lane::new("store-writer", 1);
     let mut next = queue.recv().await;
     while let Some(command) = next.take() {
         let mut group = Vec::new();
