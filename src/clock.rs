@@ -191,6 +191,17 @@ mod tests {
         assert_eq!(clock.wall_ms(), UnixMillis(0));
     }
 
+    /// By what hyper writes `Date`.
+    #[test]
+    fn a_time_that_no_header_can_say_is_written_as_the_nearest_that_one_can() {
+        let (hour, epoch) = (Duration::from_secs(3600), SystemTime::UNIX_EPOCH);
+        assert_eq!(httpdate::fmt_http_date(epoch - hour), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(httpdate::fmt_http_date(epoch + hour), "Thu, 01 Jan 1970 01:00:00 GMT");
+        let late = epoch + Duration::from_secs(1 << 40);
+        assert_eq!(httpdate::fmt_http_date(late), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(UnixMillis::from(epoch - hour), UnixMillis(0));
+    }
+
     #[test]
     fn time_since_boot_is_compared_within_one_boot_only() {
         let (early, late) = (BootTime { boot: 1, millis: 5 }, BootTime { boot: 1, millis: 7 });

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | `material` | the files, read together, and what is made of them |
 //! | `revocation` | revocation lists: whole, signed by whom they say, not run out |
+//! | `tickets` | what callers resume sessions by |
 //! | `anchors` | whom we trust when we are the client |
 //! | `trust` | whose certificates callers may show, asked at the handshake and at each request after |
 
@@ -23,16 +24,20 @@ mod anchors;
 pub(crate) mod made;
 mod material;
 mod revocation;
+mod tickets;
 mod trust;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
+use rustls::time_provider::TimeProvider;
 
 use crate::clock::{Clock, UnixMillis};
 use crate::config::ServerTls;
@@ -184,13 +189,14 @@ impl Tls {
     }
 }
 
-/// Our clock, for the TLS library.
+/// Our clock, for the TLS library, whose own does not bear a time before 1970. Certificates are not valid yet then.
 #[derive(Debug)]
 struct Wall(Clock);
 
-impl rustls::time_provider::TimeProvider for Wall {
-    fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        self.0.wall().duration_since(std::time::UNIX_EPOCH).ok().map(rustls::pki_types::UnixTime::since_unix_epoch)
+impl TimeProvider for Wall {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = self.0.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(UnixTime::since_unix_epoch(since))
     }
 }
 

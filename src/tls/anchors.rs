@@ -9,6 +9,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::Wall;
+use crate::clock::Clock;
+
 /// Whose certificates a server may show us. A file's content is PEM.
 #[derive(Clone, Copy, Debug)]
 pub enum Anchors<'a> {
@@ -50,7 +53,7 @@ impl<'a> Anchors<'a> {
     /// When the file holds no certificate, or one that cannot be used.
     pub fn client(self) -> Result<ClientConfig, AnchorsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        Ok(ClientConfig::builder_with_provider(provider)
+        Ok(ClientConfig::builder_with_details(provider, Arc::new(Wall(Clock::system())))
             .with_safe_default_protocol_versions()
             .map_err(|why| AnchorsError::Tls(why.to_string()))?
             .with_root_certificates(self.roots()?)

@@ -18,6 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 use zeroize::Zeroize as _;
 
 use super::revocation::{Lists, Revocation};
+use super::tickets::Tickets;
 use super::trust::Verifier;
 use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
 use crate::clock::Clock;
@@ -195,6 +196,6 @@ fn server(
     server.alpn_protocols = Alpn::ALL.map(|alpn| alpn.id().to_vec()).to_vec();
     // Sessions are kept by the callers: a store of ours would have to hold as many as there are callers.
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    server.ticketer = aws_lc_rs::Ticketer::new().map_err(library)?;
+    server.ticketer = Arc::new(Tickets::new(clock).map_err(library)?);
     Ok(server)
 }
