@@ -10,17 +10,19 @@ pub mod events;
 mod harden;
 pub mod history;
 pub mod serve;
+pub mod signals;
 pub mod simulate;
 mod stdout;
 pub mod token;
 mod usage;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::clock::Clock;
+use signals::Signals;
 
 /// An authenticating reverse proxy for a vendor's real-time-messaging REST API.
 #[derive(Debug, Parser)]
@@ -75,21 +77,25 @@ pub enum CliError {
 
 impl Cli {
     /// Runs the command that the process was started with.
+    ///
+    /// `early` are the signals that are listened for already, if any are.
     #[must_use]
-    pub fn main() -> ExitCode {
+    pub fn main(early: Option<io::Result<Signals>>) -> ExitCode {
         crate::telemetry::hush_panics();
         match Self::try_parse() {
-            Ok(cli) => cli.run(),
+            Ok(cli) => cli.run(early),
             Err(why) => usage::exit(why),
         }
     }
 
     /// Runs the command and says how it ended.
-    #[must_use]
-    pub fn run(self) -> ExitCode {
+    fn run(self, early: Option<io::Result<Signals>>) -> ExitCode {
         let (mut out, mut err) = (io::stdout(), io::stderr());
         let done = match self.command {
-            Command::Serve(args) => serve::run(&args, &mut err),
+            Command::Serve(args) => early
+                .unwrap_or_else(Signals::listen)
+                .map_err(CliError::from)
+                .and_then(|signals| serve::run(&args, signals)),
             Command::Check(args) => check::run(&args, &mut out, &mut err),
             Command::Demo(args) => demo::run(&args, &mut out),
             Command::Simulate(args) => simulate::run(&args, &mut out),
@@ -102,15 +108,12 @@ impl Cli {
             Ok(()) => return ExitCode::SUCCESS,
             Err(CliError::Told) => {}
             Err(why @ CliError::Partial(_)) => {
-                let _ = writeln!(err, "rtm-gateway: {why}");
+                crate::telemetry::tell(&format!("rtm-gateway: {why}"));
                 return ExitCode::from(PARTIAL);
             }
             // A reader who has seen enough (`| head`) is no failure to speak of.
             Err(CliError::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(why) => {
-                // A closed stderr leaves nobody to tell.
-                let _ = writeln!(err, "rtm-gateway: {why}");
-            }
+            Err(why) => crate::telemetry::tell(&format!("rtm-gateway: {why}")),
         }
         ExitCode::FAILURE
     }

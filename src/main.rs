@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use rtm_gateway::cli::Cli;
+use rtm_gateway::cli::signals::Signals;
 use rtm_gateway::heap;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -15,7 +16,9 @@ use zeroizing_alloc::ZeroAlloc;
 static WIPING: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
 fn main() -> ExitCode {
+    // First of all: a signal that comes before this ends the process.
+    let signals = Signals::of_serve();
     // A system that gives no thread for it has memory given back later, by those who allocate.
     let _ = heap::give_back();
-    Cli::main()
+    Cli::main(signals)
 }

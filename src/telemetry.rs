@@ -79,6 +79,16 @@ pub fn init(level: &str, format: LogFormat) -> Result<Log, Error> {
     Ok(Log { levels: Levels(handle), lines })
 }
 
+/// Says something on stderr where there is no log, line by line. Whoever reads it is waited for no longer than for a log's
+/// last lines: a process that has nothing more to do ends, although nobody reads why.
+pub fn tell(text: &str) {
+    // Without a thread for it nobody is told.
+    if let Ok(lines) = Lines::to_stderr(LogFormat::Text) {
+        text.lines().for_each(|line| lines.tell(line));
+        lines.flush(LAST_LINES);
+    }
+}
+
 /// Makes every panic of a process that has no log say where it was, and nothing else, on stderr.
 pub fn hush_panics() {
     std::panic::set_hook(Box::new(|panic| {

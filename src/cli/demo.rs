@@ -11,7 +11,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::CliError;
-use super::serve::stop_on_signal;
+use super::signals::stop_on_signal;
 use super::stdout::UntilStopped;
 use crate::names::Stream;
 use stage::{APP, Stage};

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::CliError;
-use super::serve::stop_on_signal;
+use super::signals::stop_on_signal;
 use super::stdout::UntilStopped;
 use crate::clock::Clock;
 use crate::files;

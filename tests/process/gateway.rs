@@ -160,7 +160,11 @@ impl Gateway {
     }
 
     fn heard(mut command: Command, config: &Path, pause: Option<mpsc::Receiver<()>>) -> Self {
-        let mut child = command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        Self::grown(command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap(), pause)
+    }
+
+    /// A process that was started before, with its log on a pipe: waits until it is ready.
+    pub(crate) fn grown(mut child: Child, pause: Option<mpsc::Receiver<()>>) -> Self {
         let (say, log) = mpsc::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || {

@@ -1,12 +1,15 @@
 //! A log that nobody reads, or that cannot be written, costs its lines and nothing else.
 
+use std::io::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use rtm_gateway::names::Stream;
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 
 use crate::client::Client;
-use crate::gateway::{APP, Gateway, Home, api, client, vendor};
+use crate::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
 
 /// More lines than a pipe holds.
 const MANY: usize = 600;
@@ -75,4 +78,23 @@ async fn a_log_whose_reader_left_counts_its_lines_and_the_gateway_goes_on() {
     }
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_ends_although_nobody_reads_why() {
+    let home = Home::new(&vendor().await);
+    home.write("nonsense = 1\n");
+    let (reader, mut full) = std::io::pipe().unwrap();
+    fcntl_setfl(&full, OFlags::NONBLOCK).unwrap();
+    while full.write(&[b' '; 512]).is_ok() {}
+    while full.write(b" ").is_ok() {}
+    fcntl_setfl(&full, OFlags::empty()).unwrap();
+    let mut command = Command::new(BINARY);
+    let mut child = command.args(["serve", "--config"]).arg(home.config()).stderr(full).spawn().unwrap();
+    // Its copy of the pipe's end.
+    drop(command);
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends").unwrap();
+    assert_eq!(ended.code(), Some(1));
+    drop(reader);
 }

@@ -1,12 +1,13 @@
 //! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0. A second one hurries that. Other
-//! signals end nothing.
+//! signals end nothing. All of it from the first instructions of `main` on.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rtm_gateway::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
@@ -156,4 +157,75 @@ async fn signals_that_come_while_the_configuration_is_read_end_nothing() {
     assert!(lines.any(|line| line.unwrap().contains(r#""message":"ready""#)), "it went on");
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+fn spawned(home: &Home) -> Child {
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--config"]).arg(home.config()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn send(signal: Signal, to: &Child) {
+    kill_process(Pid::from_child(to), signal).unwrap();
+}
+
+/// Whether a process has a way of its own to take this signal.
+fn takes(child: &Child, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
+}
+
+/// The process, when it has just opened its configuration: long before there is anything to stop or to reload.
+fn opening_its_configuration(home: &Home) -> Child {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, home.config(), inotify::WatchFlags::OPEN).unwrap();
+    let child = spawned(home);
+    let mut event = [0; 64];
+    assert!(rustix::io::read(&watch, &mut event).unwrap() > 0);
+    child
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_have_their_meaning_before_the_configuration_is_read() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    let child = opening_its_configuration(&home);
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::TERM, Signal::INT] {
+        assert!(takes(&child, signal), "{signal:?}");
+    }
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        send(signal, &child);
+    }
+    let gateway = Gateway::grown(child, None);
+    assert_eq!(gateway.admin("/healthz").await.0, 200);
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+
+    // A stop that comes so early is one in order.
+    let child = opening_its_configuration(&home);
+    send(Signal::TERM, &child);
+    let mut gateway = Gateway::grown(child, None);
+    gateway.logged("stopped");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+/// As a reload sidecar does it, at the first moment at which the process can take it, again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn hangups_from_the_first_moment_on_keep_no_gateway_from_serving() {
+    let vendor = vendor().await;
+    let home = Home::new(&vendor);
+    for _ in 0..10 {
+        let mut child = spawned(&home);
+        while !takes(&child, Signal::HUP) {
+            assert_eq!(child.try_wait().unwrap(), None);
+            std::thread::yield_now();
+        }
+        for _ in 0..20 {
+            send(Signal::HUP, &child);
+        }
+        let gateway = Gateway::grown(child, None);
+        assert_eq!(gateway.admin("/healthz").await.0, 200);
+        gateway.signal(Signal::TERM);
+        assert_eq!(gateway.ended().await.code(), Some(0));
+    }
 }

@@ -15,7 +15,7 @@ use super::shown::{Entry, Output};
 use super::sse::{Event, Parser};
 use crate::cli::CliError;
 use crate::cli::client::{Answer, Backoff, Client, Fault, Target};
-use crate::cli::serve::stop_on_signal;
+use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::Stdout;
 use crate::headers::X_RTM_CURSOR;
 use crate::names::{Streams, SubscriptionName};

@@ -21,7 +21,7 @@ use super::part::{Asked, Part, PartError, Window};
 use super::progress::Progress;
 use crate::cli::CliError;
 use crate::cli::client::{Backoff, Client, Fault, Target};
-use crate::cli::serve::stop_on_signal;
+use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::Stdout;
 use crate::clock::Clock;
 
