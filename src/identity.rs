@@ -193,8 +193,7 @@ impl Identity {
     /// Looks for what [`Identity::judge`] would have to look for, in that lane.
     pub async fn prepare(&self, lane: &Lane, evidence: &Evidence, now: UnixMillis) {
         if let Some(certificate) = &evidence.certificate {
-            // What is found is kept with it.
-            let _ = self.trust.judge_in(lane, certificate, now).await;
+            self.trust.prepare(lane, certificate, now).await;
         }
     }
 

@@ -30,7 +30,7 @@ use super::CliError;
 use crate::files;
 use crate::headers::X_API_KEY;
 use crate::names::AppId;
-use crate::secret::{Secret, SecretSource};
+use crate::secret::{Secret, SecretError, SecretSource};
 use crate::tls::Anchors;
 
 pub(super) use backoff::Backoff;
@@ -172,12 +172,20 @@ async fn refusal(response: Response<Incoming>) -> Fault {
 }
 
 fn key(file: Option<&PathBuf>) -> Result<Secret, CliError> {
-    let source = match file {
-        Some(path) => SecretSource::File(path.clone()),
-        None => SecretSource::Env(KEY_VARIABLE.into()),
+    let Some(path) = file else {
+        let read = SecretSource::Env(KEY_VARIABLE.into()).read();
+        return read.map_err(|why| CliError::Failed(format!("no key: {why}; name a file by --key-file, or set it")));
     };
-    let mend = if file.is_none() { "; name a file by --key-file, or set it" } else { "" };
-    source.read().map_err(|why| CliError::Failed(format!("no key: {why}{mend}")))
+    SecretSource::File(path.clone()).read().map_err(|why| {
+        // The name is not repeated: it may be the key itself, given in the file's place.
+        CliError::Failed(match why {
+            SecretError::Unreadable { why, .. } => format!("no key: --key-file cannot be read: {why}"),
+            SecretError::Stray(_, what) => format!("no key: --key-file has {what} around it"),
+            SecretError::Unusable(_) | SecretError::NoVariable(_) => {
+                "no key: --key-file is empty or is not one line of text".to_owned()
+            }
+        })
+    })
 }
 
 /// An address to which paths can be added.
@@ -217,5 +225,18 @@ mod tests {
         let client = Client::new(&target).unwrap();
         assert_eq!((client.base.as_str(), client.key.as_bytes()), ("https://a/b", &b"hunter2"[..]));
         assert!(!format!("{:?}", client.key).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_file_is_not_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let bad = dir.path().join("hunter2-bad");
+        std::fs::write(&bad, "two\nlines").unwrap();
+        let quoted = dir.path().join("hunter2-quoted");
+        std::fs::write(&quoted, "'key'").unwrap();
+        for (file, said) in [("hunter2".into(), "entity not found"), (bad, "one line"), (quoted, "quotes")] {
+            let why = key(Some(&file)).unwrap_err().to_string();
+            assert!(why.contains(said) && !why.contains("hunter2"), "{why}");
+        }
     }
 }

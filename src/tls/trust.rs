@@ -74,28 +74,15 @@ impl ClientTrust {
         self.verifier.clone().map(|verifier| verifier as _)
     }
 
-    /// Whether the handshake would take this certificate now, for who waits for it with a request.
+    /// Whether the handshake would take this certificate now, for who waits for it with a request. A path is looked for
+    /// once for all who ask meanwhile.
     pub async fn vouches_for(self: &Arc<Self>, certificate: &Arc<PeerCertificate>, now: UnixMillis) -> bool {
-        self.judge_in(&self.paths, certificate, now).await.is_ok()
-    }
-
-    /// Whether the handshake would take this certificate now. A path is looked for in that lane, and once for all who ask
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// Why the handshake would not.
-    pub async fn judge_in(
-        self: &Arc<Self>,
-        lane: &Lane,
-        certificate: &Arc<PeerCertificate>,
-        now: UnixMillis,
-    ) -> Result<(), Lapse> {
         if let Some(known) = self.recall(certificate, now) {
-            return known;
+            return known.is_ok();
         }
         let turn = certificate.turn().await;
         if let Some(known) = self.recall(certificate, now) {
-            return known;
+            return known.is_ok();
         }
         let (trust, certificate) = (self.clone(), certificate.clone());
         let judging = move || {
@@ -104,7 +91,16 @@ impl ClientTrust {
             trust.judge(&certificate, now)
         };
         // What cannot be judged is not taken.
-        lane.run(judging).await.unwrap_or(Err(Lapse::Refused))
+        self.paths.run(judging).await.is_ok_and(|found| found.is_ok())
+    }
+
+    /// Finds out in that lane what [`ClientTrust::recall`] says then. Waits for no request's turn.
+    pub async fn prepare(self: &Arc<Self>, lane: &Lane, certificate: &Arc<PeerCertificate>, now: UnixMillis) {
+        if self.recall(certificate, now).is_none() {
+            let (trust, certificate) = (self.clone(), certificate.clone());
+            // What is found is kept with it, if anything is.
+            let _ = lane.run(move || trust.judge(&certificate, now)).await;
+        }
     }
 
     /// The same at once, on the thread of whoever asks.
