@@ -33,9 +33,8 @@ pub(super) struct Conn {
     in_flight: AtomicUsize,
     pub(super) activity: Notify,
     requests: AtomicU32,
-    turned_away: AtomicU32,
     going: Mutex<Going>,
-    /// Rung when more is turned away, or less is left beside it.
+    /// Rung when more is turned away.
     pub(super) turning: Notify,
     writes: AtomicU64,
     after_flush: Mutex<Vec<(u64, After)>>,
@@ -94,7 +93,6 @@ impl Conn {
     pub(super) fn finish(&self) {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.activity.notify_one();
-        self.turning.notify_one();
     }
 
     /// The number of a request that has just come.
@@ -117,29 +115,14 @@ impl Conn {
         true
     }
 
-    /// Turns a request away, and all after it that were not begun: what a GOAWAY says of one stream it says of all above
-    /// (RFC 9113 section 6.8). One below another that was begun can only be refused by itself.
-    pub(super) async fn turn_away<T>(&self, number: u32) -> Result<T, h2::Error> {
-        let is_above = {
-            let mut going = lock(&self.going);
-            let last = going.begun.max(number.saturating_sub(1));
-            let last = going.last.map_or(last, |before| before.min(last));
-            going.last = Some(last);
-            last < number
-        };
-        if !is_above {
-            self.turning.notify_one();
-            return Err(h2::Reason::REFUSED_STREAM.into());
-        }
-        self.turned_away.fetch_add(1, Ordering::SeqCst);
+    /// Goes away before a request: it and all after it are turned away, but none up to the last that was begun. What a
+    /// GOAWAY says of one stream it says of all above it, and nothing of those below (RFC 9113 section 6.8).
+    pub(super) fn go_away(&self, number: u32) {
+        let mut going = lock(&self.going);
+        let last = going.begun.max(number.saturating_sub(1));
+        going.last = Some(going.last.map_or(last, |before| before.min(last)));
+        drop(going);
         self.turning.notify_one();
-        std::future::pending().await
-    }
-
-    /// Whether all requests under way were turned away.
-    pub(super) fn only_turned_away(&self) -> bool {
-        let turned_away = usize::try_from(self.turned_away.load(Ordering::SeqCst)).unwrap_or(usize::MAX);
-        self.in_flight.load(Ordering::SeqCst) <= turned_away
     }
 
     fn flushed(&self) {

@@ -2,7 +2,8 @@
 //! library's own never does.
 //!
 //! Invariants: a frame is written only between two of the library's, when all it has written is flushed. What is turned
-//! away is neither counted nor answered; what came before it on the connection is, and then the connection ends.
+//! away is neither counted nor answered; what came before it on the connection is. Then the client ends the connection:
+//! an end of the server's own could overtake what it has said.
 
 use std::io;
 use std::pin::Pin;
@@ -48,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
         Self(Arc::new(Mutex::new(Inner { io, between_frames: false, waits: None })))
     }
 
-    /// Tells the client each time that more of its requests are turned away. Ends when none but these are left.
+    /// Tells the client each time that more of its requests are turned away. Ends when it cannot be told.
     pub(super) async fn turn_away(&self, conn: &Conn) {
         let mut told = None;
         loop {
@@ -60,8 +61,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
                     return;
                 }
                 told = Some(last);
-            } else if last.is_some() && conn.only_turned_away() {
-                return;
             } else {
                 conn.turning.notified().await;
             }

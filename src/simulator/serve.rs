@@ -62,7 +62,7 @@ async fn answer(
     let shape = Shape { close: *lock(&region.idle) == Idle::CloseAfterEach, ..Shape::default() };
     if let Some(path) = head.uri.path().strip_prefix("/_sim/") {
         if !conn.process(number) {
-            return conn.turn_away(number).await;
+            return std::future::pending().await;
         }
         let answer = control::answer(&region, &head.method, path, &body);
         return Ok(respond(answer, shape, flight, None));
@@ -71,7 +71,7 @@ async fn answer(
         Ok(target) => target,
         Err(no) => {
             if !conn.process(number) {
-                return conn.turn_away(number).await;
+                return std::future::pending().await;
             }
             region.note(|| Seen::new(&head, &body, None, None, conn.number));
             region.violate("", ViolationKind::Target { why: format!("{} {}: {}", head.method, head.uri, no.why) });
@@ -86,20 +86,23 @@ async fn answer(
         e.faulted += u64::from(plan.faulted);
     });
     wait(plan.before).await;
-    if let Some(refusal) = plan.refusal {
-        region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
-        return match (head.version, refusal) {
-            (Version::HTTP_2, Refusal::Stream) => Err(h2::Reason::REFUSED_STREAM.into()),
-            (Version::HTTP_2, Refusal::Connection) => conn.turn_away(number).await,
-            _ => silence(&conn, false).await,
-        };
+    match (plan.refusal, head.version) {
+        (None, _) => {}
+        (Some(Refusal::Connection), Version::HTTP_2) => conn.go_away(number),
+        (Some(refusal), version) => {
+            region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
+            return match (refusal, version) {
+                (Refusal::Stream, Version::HTTP_2) => Err(h2::Reason::REFUSED_STREAM.into()),
+                _ => silence(&conn, false).await,
+            };
+        }
     }
     if let Some(death) = plan.death.filter(|d| d.before) {
         region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
         return silence(&conn, death.reset).await;
     }
     if !conn.process(number) {
-        return conn.turn_away(number).await;
+        return std::future::pending().await;
     }
     region.world.run_hook(endpoint);
     let asked = Asked { head, body, app, call, received };

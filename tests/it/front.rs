@@ -20,7 +20,6 @@ mod operators;
 mod peers;
 mod places;
 mod proofs;
-mod refusals;
 pub(crate) mod stage;
 mod streaming;
 mod tokens;

@@ -43,19 +43,10 @@ impl Stage {
     /// With these lines more in `[server]`, and in `[[apps]]`.
     pub(crate) async fn with(server: &str, app: &str) -> Self {
         let limits = Limits::all(simulator::Limit::per_second(1000));
-        let sim = Sim::start(vendors_app(APP).limits(limits)).await.unwrap();
-        Self::before(sim, server, app, |_, text| text).await
-    }
-
-    /// Before this vendor, which knows [`vendors_app`]; `change` may add to the configuration and to its folder.
-    pub(crate) async fn before(
-        sim: Sim,
-        server: &str,
-        app: &str,
-        change: impl FnOnce(&Path, String) -> String,
-    ) -> Self {
+        let vendor = simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET).limits(limits);
+        let sim = Sim::start(vendor).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let text = change(folder.path(), configuration(folder.path(), sim.addr(), server, app));
+        let text = configuration(folder.path(), sim.addr(), server, app);
         let loaded = config::load::from_text(&text, Path::new("test.toml")).unwrap();
         let app = App::build(loaded.config, Clock::system()).await.unwrap();
         let Some(Listen::Tcp(addr)) = app.addresses().first().cloned() else { panic!("no TCP listener") };
@@ -96,21 +87,6 @@ impl Stage {
     pub(crate) async fn stopped(&self) {
         self.stop.cancel();
         assert_eq!(self.tasks.finish(DEADLINE).await, 0);
-    }
-}
-
-/// An app at the vendor that takes the stage's credential.
-pub(crate) fn vendors_app(id: &str) -> simulator::App {
-    simulator::App::new(id).basic(VENDOR_KEY, VENDOR_SECRET)
-}
-
-/// The change of a configuration that makes the gateway reach its vendor by TLS, whom this authority vouches for.
-pub(crate) fn by_tls(ca: &str) -> impl FnOnce(&Path, String) -> String {
-    move |folder, text| {
-        let file = folder.join("ca.pem");
-        std::fs::write(&file, ca).unwrap();
-        let trust = format!("[upstream]\nca_file = \"{}\"\n[admin]", file.display());
-        text.replace("base_url = \"http://", "base_url = \"https://").replacen("[admin]", &trust, 1)
     }
 }
 
