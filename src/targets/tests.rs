@@ -196,7 +196,7 @@ async fn what_the_systems_resolver_makes_of_an_odd_address_is_judged_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_up_that_hangs_is_waited_for_no_longer_than_a_connection() {
+async fn a_look_up_that_hangs_keeps_the_end_waiting_no_longer_than_a_connection() {
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
     let resolver = crate::dns::Resolver::with("dns-test", 1, crate::clock::Clock::system(), move |_| {

@@ -89,7 +89,7 @@ impl Held {
     }
 
     /// Its group is not finished before it has ended, although nobody waits for it any more.
-    async fn is_waited_for(self, tasks: Tasks) {
+    async fn keeps_the_end_waiting(self, tasks: Tasks) {
         self.begun.recv().unwrap();
         let mut finishing = Box::pin(tasks.finish(Duration::ZERO));
         for _ in 0..100 {
@@ -108,13 +108,13 @@ async fn a_group_is_not_finished_before_blocking_work_whose_task_was_dropped_has
     let (tasks, lane) = (Tasks::new(), Lane::new("held", 1));
     let of_task = tasks.clone();
     tasks.spawn(Kind::Poller, async move { drop(of_task.blocking(&lane, work).await) });
-    held.is_waited_for(tasks).await;
+    held.keeps_the_end_waiting(tasks).await;
 
     let (held, work) = Held::new();
     let tasks = Tasks::new();
     let of_task = tasks.clone();
     tasks.spawn(Kind::Reload, async move { drop(of_task.off_the_workers(work).await) });
-    held.is_waited_for(tasks).await;
+    held.keeps_the_end_waiting(tasks).await;
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ fn a_bucket_begins_full_only_when_nothing_can_be_held_against_it() {
 
 /// The wall clock jumps both ways, the next run is killed, and another ends in order: none of it shortens the wait.
 #[tokio::test(start_paused = true)]
-async fn what_was_cut_off_is_waited_for_by_every_run_until_its_time() {
+async fn what_was_cut_off_keeps_the_end_waiting_by_every_run_until_its_time() {
     let (runs, second) = (Runs::new(), Duration::from_secs(1));
     let until = Instant::now() + second * 60;
     runs.run(Some(&sent(second * 60))).await;

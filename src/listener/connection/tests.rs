@@ -281,7 +281,7 @@ async fn over_http2_a_stream_that_takes_nothing_is_reset_and_the_connection_stay
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_drips_is_waited_for_no_longer_than_its_time() {
+async fn a_body_that_drips_keeps_the_end_waiting_no_longer_than_its_time() {
     let time = Duration::from_secs(30);
     let (tell, mut told) = mpsc::unbounded_channel();
     let handler = move |_: Arc<Conn>, request: Request<Inbound>| {
