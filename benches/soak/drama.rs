@@ -335,7 +335,7 @@ impl Config {
                  channel_events = {{ requests = {quota}, per = \"1s\" }}\n\
                  [apps.events]\nstreams = [{}]\npoll_interval = \"{poll}ms\"\npoll_interval_idle = \"{poll}ms\"\n\
                  dedup_window = \"1m\"\n\
-                 [apps.history]\ndeadline = \"15s\"\n",
+                 [apps.history]\ndeadline = \"15s\"\nhandle_ttl = \"20s\"\n",
                 streams(app)
             )
         };

@@ -2,12 +2,13 @@
 //!
 //! What is judged comes after a warm-up, in which what is bounded is filled. Two things say that it grew:
 //! - The median of the last third is more than 5 % above the middle third's.
-//! - It rises by more than [`MOST_A_SECOND`], and not by chance: the median of the slopes between any two windows (Theil
-//!   and Sen), with the range that Kendall's test leaves it. Where much is live, 5 % alone is what a small leak adds
-//!   between two thirds, and one burst in a third moves nothing here.
+//! - It rises by more than [`MOST_A_SECOND`]: the median of the slopes between any two *rests* (Theil and Sen). In a rest
+//!   hardly anything happens for as long as the longest thing that one event leaves behind in the soak, so what is live
+//!   then is what stays. Where much is live, 5 % alone is what a small leak adds between two thirds.
 //!
-//! Kendall's test takes windows for independent of one another. So a window is as long as the longest thing that one
-//! event leaves behind in the soak (the memory for other regions' copies), and the range is wide ([`SIGMAS`]).
+//! A run with too few rests is judged by its windows of work instead: the slopes between any two of them, with the range
+//! that Kendall's test leaves the median. How much is live while work goes on depends on how much work there is, so that
+//! range is wide ([`SIGMAS`]), and on a machine that is busy with other things a small leak can hide in it.
 
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ const MOST_A_SECOND: f64 = LEAK / 2.0;
 /// How far from chance a slope must be.
 const SIGMAS: f64 = 3.0;
 
+/// So many rests are enough to judge by.
+pub const RESTS: usize = 4;
+
 /// What a run long enough shows.
 #[derive(Clone, Debug)]
 pub struct Trend {
@@ -64,8 +68,10 @@ pub enum Judgement {
     Grew(Trend),
 }
 
-pub fn judge(samples: &[Sample]) -> Judgement {
+/// `rests`: what was live at the end of each.
+pub fn judge(samples: &[Sample], rests: &[Sample]) -> Judgement {
     let warm = &samples[samples.partition_point(|sample| sample.at < WARM_UP)..];
+    let rests = &rests[rests.partition_point(|sample| sample.at < WARM_UP)..];
     let over = match (warm.first(), warm.last()) {
         (Some(first), Some(last)) => last.at - first.at,
         _ => Duration::ZERO,
@@ -76,7 +82,14 @@ pub fn judge(samples: &[Sample]) -> Judgement {
     if over.min(sampled) < LEAST {
         return Judgement::TooShort(over.min(sampled));
     }
-    let (least, slope, most) = slope(&windows);
+    let by_rests = rests.len() >= RESTS;
+    let (least, slope, most) = if by_rests {
+        let rests: Vec<_> = rests.iter().map(|rest| (rest.at.as_secs_f64(), rest.bytes as f64)).collect();
+        let (_, slope, _) = slope(&rests);
+        (slope, slope, slope)
+    } else {
+        slope(&windows)
+    };
     let third = |n: usize| {
         median(warm[warm.len() * n / 3..warm.len() * (n + 1) / 3].iter().map(|sample| sample.bytes as f64).collect())
     };
@@ -84,7 +97,7 @@ pub fn judge(samples: &[Sample]) -> Judgement {
     let [_, middle, last] = trend.thirds;
     if last > middle * MOST_BETWEEN_THIRDS || (least > 0.0 && slope > MOST_A_SECOND) {
         Judgement::Grew(trend)
-    } else if most < LEAK {
+    } else if by_rests || most < LEAK {
         Judgement::Flat(trend)
     } else {
         Judgement::Unclear(trend)

@@ -7,7 +7,7 @@
 //!
 //! For a bit more than half of the time, and at most twelve minutes, the gateway is ended again and again, in every way.
 //! Then one run goes on to the end, under the same faults and reloads, so that its memory can be watched: of an hour it is
-//! long enough for `growth.rs` to judge it by its live heap. At the end the faults stop, all that is
+//! long enough, with some rests, for `growth.rs` to judge it by its live heap. At the end the faults stop, all that is
 //! left is read, and what must hold is checked: see `ledger.rs` for events; and that no limit was breached in any window,
 //! that the live heap does not grow and descriptors come back, that a stop in order exits with 0, and that nothing panicked. What is
 //! broken is told, with the seed, and the folder (configuration, log, store) is kept. Nothing is judged by how fast it
@@ -74,6 +74,13 @@ const RESTARTS: f64 = 0.55;
 /// The most time for that: the rest of a long soak is one run, which is judged by its memory.
 const MOST_RESTARTS: Duration = Duration::from_secs(12 * 60);
 
+/// How long the last run works before it rests.
+const WORK: Duration = Duration::from_secs(6 * 60);
+
+/// How long it rests: longer than anything is remembered that a rate of work makes much or little of (other regions'
+/// events for `dedup_window`, results of history for `handle_ttl`, see `drama.rs`).
+const REST: Duration = Duration::from_secs(90);
+
 /// How long the poller waits for an answer, at least: a connection and an answer. (What comes later is late.)
 const LATE_AFTER: Duration = Duration::from_secs(2);
 
@@ -108,7 +115,7 @@ async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
     if let (Some(leak), Some(gateway)) = (&leak, drama.gateway()) {
         progress.spawn(leak.clone().plant(gateway.callers));
     }
-    drama.play(began + time, false).await;
+    work_and_rest(&stage, &mut drama, &memory, (seed, began + time)).await;
     // Without the traffic less is live: what comes now is not compared with what was.
     let memory = memory.lock().unwrap().clone();
     let planted = leak.map(|leak| leak.planted());
@@ -132,6 +139,23 @@ async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
         println!("seed {seed}; the folder is kept: {}", dir.keep().display());
     }
     sound
+}
+
+/// Goes on under faults until `end`, with a rest after each [`WORK`], as long as there is time for one.
+async fn work_and_rest(stage: &Stage, drama: &mut Drama, memory: &Mutex<Memory>, (seed, end): (u64, Instant)) {
+    for round in 1.. {
+        let until = Instant::now() + WORK;
+        drama.play(until.min(end), false).await;
+        if Instant::now() + REST > end {
+            drama.play(end, false).await;
+            return;
+        }
+        stage.act("rest");
+        stage.vendor.rest(true, seed);
+        tokio::time::sleep(REST).await;
+        memory.lock().unwrap().note_rest();
+        stage.vendor.rest(false, seed ^ (round << 16));
+    }
 }
 
 /// Waits until the vendor's queues are empty and what was read is stored.

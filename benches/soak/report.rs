@@ -31,11 +31,26 @@ const MOST_RESIDENT: u64 = 256 << 20;
 /// Samples that are too few to judge by.
 const FEW: usize = 16;
 
+/// Samples of a rest that count.
+const AT_THE_END: usize = 10;
+
 /// A run's memory since it was ready: what is live on its heap, and what is resident.
 #[derive(Clone, Default)]
 pub struct Memory {
     live: Vec<Sample>,
     resident: Vec<Sample>,
+    /// What was live at the end of each rest.
+    rests: Vec<Sample>,
+}
+
+impl Memory {
+    /// A rest ends now.
+    pub fn note_rest(&mut self) {
+        let last = &self.live[self.live.len().saturating_sub(AT_THE_END)..];
+        if let Some(bytes) = median(last) {
+            self.rests.extend(last.last().map(|sample| Sample { bytes, ..*sample }));
+        }
+    }
 }
 
 /// One line every ten seconds.
@@ -108,11 +123,13 @@ pub fn end(stage: &Stage, ending: Ending, late_after: Duration) -> bool {
     broken.extend(verdict.broken.iter().cloned());
     broken.extend(ending.violations.iter().map(|v| format!("the vendor counted: {v}")));
     broken.extend(stage.log.bad().into_iter().map(|line| format!("in the log: {line}")));
-    let judged = judge(&ending.memory.live);
+    let judged = judge(&ending.memory.live, &ending.memory.rests);
     broken.extend(memory_broken(&judged, &ending.memory));
     print_table(stage, &verdict, runs.len());
     row("live heap by quarters of the last run", &quarters_line(&ending.memory.live));
     row("resident memory by quarters of the last run", &quarters_line(&ending.memory.resident));
+    let rests: Vec<_> = ending.memory.rests.iter().map(|rest| mib(rest.bytes as f64)).collect();
+    row("live heap at rest", &if rests.is_empty() { "(no rest)".to_owned() } else { rests.join(", ") });
     row("growth of the live heap", &growth_line(&judged));
     if let Some(planted) = ending.planted {
         row("  planted", &planted);
@@ -218,13 +235,14 @@ fn quarters(samples: &[Sample]) -> Option<[u64; 4]> {
     if samples.len() < FEW {
         return None;
     }
-    let median = |quarter: usize| {
-        let (from, to) = (samples.len() * quarter / 4, samples.len() * (quarter + 1) / 4);
-        let mut bytes: Vec<u64> = samples[from..to].iter().map(|sample| sample.bytes).collect();
-        bytes.sort_unstable();
-        bytes[bytes.len() / 2]
-    };
-    Some([0, 1, 2, 3].map(median))
+    let of = |quarter: usize| &samples[samples.len() * quarter / 4..samples.len() * (quarter + 1) / 4];
+    Some([0, 1, 2, 3].map(|quarter| median(of(quarter)).unwrap_or(0)))
+}
+
+fn median(samples: &[Sample]) -> Option<u64> {
+    let mut bytes: Vec<u64> = samples.iter().map(|sample| sample.bytes).collect();
+    bytes.sort_unstable();
+    bytes.get(bytes.len() / 2).copied()
 }
 
 fn quarters_line(samples: &[Sample]) -> String {

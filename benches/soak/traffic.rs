@@ -23,6 +23,9 @@ async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
     let mut number = 0;
     while !stage.is_finishing() {
         tokio::time::sleep(Duration::from_millis(random.random_range(5..120))).await;
+        if stage.vendor.is_at_rest() {
+            continue;
+        }
         let live = stage.live().await;
         if line.as_ref().is_none_or(|(of, _)| *of != live) {
             line = Some((live, Caller::new(live.callers, "reader")));

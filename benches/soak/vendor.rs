@@ -35,6 +35,7 @@ pub struct Vendor {
     pub west: Sim,
     emitted: [Mutex<Emitted>; LOGS.len()],
     pub stop_emitting: AtomicBool,
+    rests: AtomicBool,
 }
 
 /// The events of one log by their texts.
@@ -56,6 +57,7 @@ impl Vendor {
             east: listen(&two, "east").await,
             west: listen(&two, "west").await,
             emitted: Default::default(),
+            rests: AtomicBool::new(false),
             stop_emitting: AtomicBool::new(false),
         };
         vendor.faults_on(seed);
@@ -77,6 +79,16 @@ impl Vendor {
         }
     }
 
+    /// From now on hardly anything happens, or as much as before.
+    pub fn rest(&self, rests: bool, seed: u64) {
+        self.rests.store(rests, Ordering::SeqCst);
+        if rests { self.faults_off() } else { self.faults_on(seed) }
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.rests.load(Ordering::SeqCst)
+    }
+
     pub fn faults_off(&self) {
         for sim in self.sims() {
             sim.clear_faults();
@@ -93,6 +105,12 @@ impl Vendor {
     pub async fn emit(self: Arc<Self>, log: usize, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed);
         while !self.stop_emitting.load(Ordering::SeqCst) {
+            if self.is_at_rest() {
+                // So that what is forgotten with time is.
+                self.occur(log, &mut random);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
             let count = match random.random_range(0..1000) {
                 0..3 => random.random_range(900..1900),
                 3..40 => random.random_range(20..200),

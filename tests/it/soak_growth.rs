@@ -22,6 +22,18 @@ fn run(seconds: u64, live: impl FnMut(f64) -> f64) -> Vec<Sample> {
     (0..seconds).zip(times.map(live)).map(sample).collect()
 }
 
+/// Of a run without a rest.
+fn by_work(samples: &[Sample]) -> Judgement {
+    judge(samples, &[])
+}
+
+/// What is live at the end of each rest, where so much stays and `noise` is at chance.
+fn rests(stays: impl Fn(f64) -> f64, mut noise: impl FnMut() -> f64) -> Vec<Sample> {
+    let ends = (1..).map(|n| n * 450).take_while(|second| *second < LAST_RUN);
+    let sample = |at: u64| Sample { at: Duration::from_secs(at), bytes: (stays(at as f64) + noise()) as u64 };
+    ends.map(sample).collect()
+}
+
 /// Bursts as events make them: each adds up to 600 KB, of which a minute later a third is left.
 fn bursts(seed: u64) -> impl FnMut() -> f64 {
     let (mut random, mut held) = (StdRng::seed_from_u64(seed), 0.0);
@@ -38,11 +50,11 @@ fn bursts(seed: u64) -> impl FnMut() -> f64 {
 fn a_heap_that_only_fluctuates_is_flat() {
     for seed in 0..200 {
         let mut noise = bursts(seed);
-        let judged = judge(&run(LAST_RUN, |_| 20.0 * MIB + noise()));
+        let judged = by_work(&run(LAST_RUN, |_| 20.0 * MIB + noise()));
         assert!(!matches!(judged, Judgement::Grew(_)), "seed {seed}: {judged:?}");
     }
     let mut noise = bursts(7);
-    let judged = judge(&run(LAST_RUN, |_| 20.0 * MIB + noise() / 4.0));
+    let judged = by_work(&run(LAST_RUN, |_| 20.0 * MIB + noise() / 4.0));
     assert!(matches!(judged, Judgement::Flat(_)), "{judged:?}");
 }
 
@@ -50,9 +62,9 @@ fn a_heap_that_only_fluctuates_is_flat() {
 fn what_is_filled_in_the_warm_up_is_no_growth() {
     let mut noise = bursts(1);
     let step = run(LAST_RUN, |at| if at < 200.0 { 3.0 } else { 40.0 } * MIB + noise() / 4.0);
-    assert!(matches!(judge(&step), Judgement::Flat(_)), "{:?}", judge(&step));
+    assert!(matches!(by_work(&step), Judgement::Flat(_)), "{:?}", by_work(&step));
     let ramp = run(LAST_RUN, |at| (at / 280.0).min(1.0) * 40.0 * MIB + noise() / 4.0);
-    assert!(matches!(judge(&ramp), Judgement::Flat(_)), "{:?}", judge(&ramp));
+    assert!(matches!(by_work(&ramp), Judgement::Flat(_)), "{:?}", by_work(&ramp));
 }
 
 #[test]
@@ -61,7 +73,7 @@ fn a_sawtooth_is_no_growth() {
     for period in [45.0, 60.0, 97.0, 300.0, 613.0] {
         let mut noise = bursts(2);
         let teeth = run(LAST_RUN, |at| 20.0 * MIB + at % period / period * 900e3 + noise() / 4.0);
-        assert!(!matches!(judge(&teeth), Judgement::Grew(_)), "{period}: {:?}", judge(&teeth));
+        assert!(!matches!(by_work(&teeth), Judgement::Grew(_)), "{period}: {:?}", by_work(&teeth));
     }
 }
 
@@ -70,40 +82,72 @@ fn a_leak_of_1_kb_a_second_is_found_within_an_hour() {
     for live in [2.0, 20.0, 60.0] {
         for seed in 0..100 {
             let mut noise = bursts(seed);
-            let judged = judge(&run(LAST_RUN, |at| live * MIB + at * LEAK + noise()));
+            let judged = by_work(&run(LAST_RUN, |at| live * MIB + at * LEAK + noise()));
             assert!(matches!(judged, Judgement::Grew(_)), "{live} MiB, seed {seed}: {judged:?}");
         }
     }
     // Also one that gives its memory out in pieces of 1 MiB.
-    let pieces = judge(&run(LAST_RUN, |at| 20.0 * MIB + (at * LEAK / MIB).floor() * MIB));
+    let pieces = by_work(&run(LAST_RUN, |at| 20.0 * MIB + (at * LEAK / MIB).floor() * MIB));
     assert!(matches!(pieces, Judgement::Grew(_)), "{pieces:?}");
 }
 
 #[test]
 fn a_jump_in_the_last_third_is_growth() {
     let mut noise = bursts(3);
-    let judged = judge(&run(LAST_RUN, |at| if at < 2200.0 { 20.0 } else { 21.5 } * MIB + noise() / 4.0));
+    let judged = by_work(&run(LAST_RUN, |at| if at < 2200.0 { 20.0 } else { 21.5 } * MIB + noise() / 4.0));
     assert!(matches!(judged, Judgement::Grew(_)), "{judged:?}");
 }
 
 #[test]
 fn a_run_that_is_too_short_is_not_judged() {
     for seconds in [0, 1, 54, 400, 1199] {
-        let judged = judge(&run(seconds, |at| 20.0 * MIB + at * 100.0 * LEAK));
+        let judged = by_work(&run(seconds, |at| 20.0 * MIB + at * 100.0 * LEAK));
         assert!(matches!(judged, Judgement::TooShort(_)), "{seconds}: {judged:?}");
     }
     // Long enough, but hardly a sample was taken.
     let mut gaps = run(LAST_RUN, |_| 20.0 * MIB);
     gaps.retain(|sample| sample.at.as_secs() < 400 || sample.at.as_secs() > LAST_RUN - 100);
-    assert!(matches!(judge(&gaps), Judgement::TooShort(_)));
+    assert!(matches!(by_work(&gaps), Judgement::TooShort(_)));
 }
 
 #[test]
 fn noise_that_could_hide_a_leak_is_said() {
     let mut random = StdRng::seed_from_u64(4);
-    let judged = judge(&run(1300, |at| {
+    let judged = by_work(&run(1300, |at| {
         let minute = (at / 60.0) as u64;
         20.0 * MIB + if minute.is_multiple_of(2) { 0.0 } else { 0.04 * 20.0 * MIB } + random.random_range(0.0..50e3)
     }));
     assert!(matches!(judged, Judgement::Unclear(_)), "{judged:?}");
+}
+
+/// Work of which now much and now little is live, by a quarter of all.
+fn weather(seed: u64) -> Vec<Sample> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut level = 0.0;
+    run(LAST_RUN, |at| {
+        if at % 60.0 == 0.0 {
+            level = random.random_range(0.0..10.0 * MIB);
+        }
+        40.0 * MIB + level
+    })
+}
+
+#[test]
+fn rests_show_a_leak_that_the_work_hides_and_none_where_there_is_none() {
+    for seed in 0..100 {
+        let work = weather(seed);
+        let flat = by_work(&work);
+        if matches!(flat, Judgement::Grew(_)) {
+            // The thirds differ by chance.
+            continue;
+        }
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut noise = || random.random_range(0.0..200e3);
+        let (none, some) = (rests(|_| 22.0 * MIB, &mut noise), rests(|at| 22.0 * MIB + at * LEAK, &mut noise));
+        assert!(matches!(judge(&work, &none), Judgement::Flat(_)), "seed {seed}: {:?}", judge(&work, &none));
+        assert!(matches!(judge(&work, &some), Judgement::Grew(_)), "seed {seed}: {:?}", judge(&work, &some));
+        // One alone says nothing.
+        let few = &some[..growth::RESTS - 1];
+        assert_eq!(format!("{:?}", judge(&work, few)), format!("{flat:?}"), "seed {seed}");
+    }
 }
