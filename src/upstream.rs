@@ -1,8 +1,8 @@
-//! The connections to the vendor: HTTP/1.1 and HTTP/2, TLS, a proxy if need be; of each app and kind of request by itself.
+//! The connections to the vendor: HTTP/1.1 and HTTP/2, TLS, a proxy if need be; each app and kind of request has its own.
 //!
 //! Invariants:
-//! - Only a [`Signed`] request can be sent, and sending one gives an [`Exchange`], which owns the request's seat until
-//!   the head of the answer is there.
+//! - Only a [`Signed`](crate::credentials::Signed) request can be sent, and sending one gives an [`Exchange`], which owns
+//!   the request's seat until the head of the answer is there.
 //! - Whether a failed request may have been acted on is decided in one place, [`Fault::of`], and in doubt it may.
 //! - Nothing the vendor sends is unbounded: heads, bodies, the time each may take, and what all of them hold together
 //!   ([`room`]).
@@ -73,9 +73,9 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer on HTTP/2 that may come unread.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room](room) leave theirs
-/// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these
-/// waits because they do.
+/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room] leave theirs unread,
+/// at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these waits
+/// because they do.
 const CONNECTION_WINDOW: u32 = 320 * STREAM_WINDOW;
 
 /// Why connections cannot be made with these settings.
