@@ -1,10 +1,10 @@
 //! The composition root: opens the store, binds the ports, builds every part, starts them, and drains them.
 //!
 //! Invariants: nothing is bound unless the configuration is valid, and nothing runs unless all is bound. Every part gets
-//! what it needs as an argument; there are no statics, so two gateways live in one process. The order of stopping:
-//! accept no more and answer what waits, finish reads in flight and store them, wait for requests to the vendor that nobody
-//! else waits for, save cursors, close the store, and the operator's port last.
+//! what it needs as an argument; there are no statics, so two gateways live in one process. The order
+//! of stopping is in `drain`.
 
+mod drain;
 mod stop;
 
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -38,14 +37,9 @@ use crate::task::{Kind, Tasks, Threads, detached};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
 
+use drain::Groups;
 pub use stop::Stop;
 
-/// How long the operator's port and the store get to end after everything else has.
-const LAST_GRACE: Duration = Duration::from_secs(5);
-/// How long the store gets to take what must be stored, at least. A disk that is only slow is waited for.
-const CLOSING: Duration = Duration::from_secs(30);
-/// What reads of events under way get when the stop is hurried. What is not answered by then is marked in its stream.
-const HURRIED_READS: Duration = Duration::from_secs(1);
 /// One answers probes while the other is busy with a long answer.
 const OPERATORS_THREADS: usize = 2;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
@@ -127,25 +121,6 @@ pub struct App {
     admin: Listener,
     tasks: Groups,
     operators: Threads,
-}
-
-/// Tasks by when they stop.
-#[derive(Clone, Default)]
-struct Groups {
-    /// Listeners and connections of callers.
-    front: Tasks,
-    /// Pollers, retention, the saving of cursors.
-    events: Tasks,
-    /// Webhooks.
-    webhooks: Tasks,
-    /// What callers' requests and pollers still need while they end: resolvers.
-    work: Tasks,
-    /// Exchanges with the vendor whose callers have left.
-    exchanges: Tasks,
-    /// The store's writer.
-    store: Tasks,
-    /// The operator's port, on threads of its own: probes are answered while all others are busy.
-    admin: Tasks,
 }
 
 impl App {
@@ -334,81 +309,6 @@ fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
 
 async fn bind(listen: &Listen, file: UnixFile) -> Result<Listener, BuildError> {
     Listener::bind(listen, file).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
-}
-
-impl Groups {
-    /// Resolves when a vital task of any group has panicked.
-    async fn failed(&self) {
-        tokio::select! {
-            () = self.front.failed().cancelled_owned() => {}
-            () = self.events.failed().cancelled_owned() => {}
-            () = self.webhooks.failed().cancelled_owned() => {}
-            () = self.work.failed().cancelled_owned() => {}
-            () = self.exchanges.failed().cancelled_owned() => {}
-            () = self.store.failed().cancelled_owned() => {}
-            () = self.admin.failed().cancelled_owned() => {}
-        }
-    }
-
-    fn has_failed(&self) -> bool {
-        [&self.front, &self.events, &self.webhooks, &self.work, &self.exchanges, &self.store, &self.admin]
-            .iter()
-            .any(|group| group.failed().is_cancelled())
-    }
-
-    /// Stops everything in order. Says whether all could be stored.
-    async fn drain(&self, parts: &Parts, failed: bool, hurried: &CancellationToken) -> bool {
-        let grace = parts.config.load().server.shutdown_grace;
-        let until = Instant::now() + grace;
-        tracing::info!(grace_seconds = grace.as_secs(), "draining");
-        parts.draining.cancel();
-        let over = |last: Duration| async move {
-            let cut_short = async { (hurried.cancelled().await, tokio::time::sleep(last).await) };
-            let _ = tokio::time::timeout(grace, cut_short).await;
-        };
-        // Both at once: a reader that waits for events is answered while the pollers store their last reads.
-        let (connections, pollers, webhooks) = tokio::join!(
-            self.front.finish_until(over(Duration::ZERO)),
-            self.events.finish_until(over(HURRIED_READS)),
-            self.webhooks.finish_until(over(Duration::ZERO)),
-        );
-        if connections + pollers + webhooks > 0 {
-            tracing::warn!(connections, pollers, webhooks, "grace is over; cut");
-        }
-        self.work.finish(Duration::ZERO).await;
-        // What was sent goes on to its end while there is time. What is cut off is noted for the next run.
-        let enough = async { drop(tokio::time::timeout_at(until, hurried.cancelled()).await) };
-        self.exchanges.finish_until(enough).await;
-        // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
-        let closing = async {
-            match parts.events.flush().await {
-                // A task that panicked may have lost what it held.
-                Ok(()) if failed || self.has_failed() => Err(store::Error::Closed),
-                Ok(()) => close(parts).await,
-                Err(why) => Err(why),
-            }
-        };
-        // A disk that hangs keeps no process.
-        let last = until.max(Instant::now() + CLOSING);
-        let closed = tokio::time::timeout_at(last, closing).await;
-        let closed = closed.unwrap_or_else(|_| Err(store::Error::Io("it does not answer".to_owned())));
-        let is_clean = closed.is_ok();
-        if let Err(why) = closed {
-            tracing::error!(%why, "not everything could be stored; this is no clean stop");
-        }
-        // A store that was not closed has a writer that waits for more: there is nothing to wait for.
-        let left = until.saturating_duration_since(Instant::now()).max(LAST_GRACE);
-        self.store.finish(if is_clean { left } else { Duration::ZERO }).await;
-        self.admin.finish(Duration::ZERO).await;
-        tracing::info!("stopped");
-        is_clean
-    }
-}
-
-/// Records a clean stop.
-async fn close(parts: &Parts) -> Result<(), store::Error> {
-    parts.egress.note_stop(&*parts.store).await?;
-    parts.store.close(parts.clock.wall_ms()).await
 }
 
 /// The start failed before anything was read from the vendor: what the store said of the run before stays true.
