@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use rtm_gateway::egress::{Failed, Failure, Reply};
 use rtm_gateway::names::{ClientName, Stream};
-use rtm_gateway::order::{Operation, Order, Payer};
+use rtm_gateway::order::{Message, Operation, Order, Payer};
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
 use rtm_gateway::upstream::Bounds;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -41,11 +41,9 @@ fn of(client: &str, order: Order) -> Order {
 
 /// Another kind of message, whose answers are small.
 fn to_a_channel() -> Order {
-    let order = message();
-    match order.operation {
-        Operation::PeerMessage(message) => Order { operation: Operation::ChannelMessage(message), ..order },
-        other => panic!("{other:?} is no message"),
-    }
+    let body = bytes::Bytes::from_static(br#"{"channel_name":"room","payload":"hi"}"#);
+    let to_all = Message { user: "alice".into(), query: Vec::new(), body };
+    Order { operation: Operation::ChannelMessage(to_all), ..message() }
 }
 
 fn held(rig: &Rig) -> usize {
