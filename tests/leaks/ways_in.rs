@@ -53,6 +53,10 @@ fn refusing_proxy() -> (SocketAddr, mpsc::Receiver<String>) {
             while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
                 head.push(byte[0]);
             }
+            if !head.ends_with(b"\r\n\r\n") {
+                // Whoever wanted it has left meanwhile: nothing was asked.
+                continue;
+            }
             let head = String::from_utf8_lossy(&head).into_owned();
             let shown = head.lines().find_map(|line| line.strip_prefix("Proxy-Authorization: "));
             let shown = shown.or_else(|| head.lines().find_map(|line| line.strip_prefix("proxy-authorization: ")));
