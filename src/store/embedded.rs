@@ -8,7 +8,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
-//! | `engine.rs` | redb: tables, commits, opening and opening again |
+//! | `engine.rs` | redb: commits, opening and opening again |
+//! | `tables.rs` | the list of all tables |
 //! | `look.rs` | looking at a data file without changing it |
 //! | `trial.rs` | whether a store could be opened, for `check` |
 //! | `record.rs` | how values are written: version, checksum, fields |
@@ -41,6 +42,7 @@ mod places;
 mod read;
 mod record;
 mod shared;
+mod tables;
 mod trial;
 mod trim;
 mod writer;
@@ -53,6 +55,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::disk::Faults;
 use self::disk::Folder;
@@ -226,14 +229,14 @@ impl EmbeddedStore {
     }
 
     /// Whether there is room: free on the disk, or in the file.
-    fn room(shared: &Shared, reserve: u64) -> Result<(), Error> {
+    fn room(shared: &Shared, reserve: u64, now: Instant) -> Result<(), Error> {
         let folder = shared.engine.folder();
         let free = folder.free()?;
         if free >= reserve {
             return Ok(());
         }
         // What the tables' inner pages take is not counted as kept.
-        let kept = shared.kept();
+        let kept = shared.kept(now)?;
         let inside = folder.taken().saturating_sub(kept + kept / 8 + (4 << 20));
         if free.saturating_add(inside) >= reserve {
             return Ok(());
@@ -394,9 +397,9 @@ impl Store for EmbeddedStore {
 
     async fn ready(&self) -> Result<(), Error> {
         self.open_or_closed()?;
-        let (shared, reserve) = (self.shared.clone(), self.reserve);
+        let (shared, reserve, now) = (self.shared.clone(), self.reserve, self.clock.now());
         self.tasks
-            .blocking(&self.looks, move || Self::room(&shared, reserve))
+            .blocking(&self.looks, move || Self::room(&shared, reserve, now))
             .await
             .unwrap_or_else(|_| Err(panicked()))?;
         if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }

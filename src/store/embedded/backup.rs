@@ -14,11 +14,12 @@ use std::io::{Seek as _, SeekFrom};
 use std::sync::atomic::Ordering;
 
 use redb::backends::FileBackend;
-use redb::{Database, Key as RedbKey, ReadTransaction, ReadableTable as _, TableDefinition, TableError};
+use redb::{Database, ReadTransaction, ReadableTable as _, TableDefinition};
 
-use super::engine::{BATCHES, CACHE, CURSORS, EPOCH_KEY, LOGS, META, NOTES, QUARANTINE, SPOKEN_OF_STOPS, failed};
+use super::engine::{CACHE, EPOCH_KEY, SPOKEN_OF_STOPS, failed};
 use super::record::{Key, encode_number};
 use super::shared::Shared;
+use super::tables::{self, META, Room, Visitor};
 use crate::store::Error;
 
 /// Bytes that one commit of the copy takes, about.
@@ -52,13 +53,8 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    fn all(&self) -> Result<(), Error> {
-        self.table(BATCHES)?;
-        self.table(LOGS)?;
-        self.table(CURSORS)?;
-        self.table(QUARANTINE)?;
-        self.table(NOTES)?;
-        self.table(META)?;
+    fn all(&mut self) -> Result<(), Error> {
+        tables::each(self)?;
         let epoch = getrandom::u64().map_err(|e| Error::Io(format!("no randomness: {e}")))?;
         let tx = self.copy.begin_write().map_err(failed)?;
         {
@@ -71,12 +67,24 @@ impl Copying<'_> {
         tx.commit().map_err(failed)
     }
 
-    fn table<K: RedbKey + 'static>(&self, table: TableDefinition<'_, K, &'static [u8]>) -> Result<(), Error> {
-        let source = match self.tx.open_table(table) {
-            // Notes, of which none was ever kept.
-            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-            source => source.map_err(failed)?,
-        };
+    /// The engine cannot be closed or mended while it is copied from.
+    fn may_go_on(&self) -> Result<(), Error> {
+        let is_wanted = self.shared.closed.load(Ordering::Acquire) || self.shared.is_unwell();
+        if is_wanted {
+            Err(Error::Io("the backup was broken off: the store is being closed or mended".into()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Visitor for Copying<'_> {
+    fn table<K: redb::Key + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, &'static [u8]>,
+        _: Room,
+    ) -> Result<(), Error> {
+        let Some(source) = tables::existing(self.tx, table)? else { return Ok(()) };
         let mut entries = source.iter().map_err(failed)?;
         let mut more = true;
         while more {
@@ -99,15 +107,5 @@ impl Copying<'_> {
             tx.commit().map_err(failed)?;
         }
         Ok(())
-    }
-
-    /// The engine cannot be closed or mended while it is copied from.
-    fn may_go_on(&self) -> Result<(), Error> {
-        let is_wanted = self.shared.closed.load(Ordering::Acquire) || self.shared.is_unwell();
-        if is_wanted {
-            Err(Error::Io("the backup was broken off: the store is being closed or mended".into()))
-        } else {
-            Ok(())
-        }
     }
 }

@@ -18,20 +18,8 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
 use super::disk::{Backend, Folder, is_full};
 use super::look::{check_format, look};
 use super::record::{Key, decode_number, encode_number};
+use super::tables::{self, META, Room, Visitor};
 use crate::store::Error;
-
-/// Batches by log and the number of their last entry.
-pub(super) const BATCHES: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("batches");
-/// Rows of logs by `app/stream`.
-pub(super) const LOGS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("logs");
-/// Cursors by log and subscription.
-pub(super) const CURSORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("cursors");
-/// Notes by log, kind and name. Made when the first is kept: stores of before have none.
-pub(super) const NOTES: TableDefinition<'_, (u32, u8, &str), &[u8]> = TableDefinition::new("notes");
-/// Quarantined responses by log and number.
-pub(super) const QUARANTINE: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("quarantine");
-/// The store's own facts.
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Its pages in memory, at most.
 pub(super) const CACHE: usize = 16 << 20;
@@ -232,20 +220,29 @@ fn open(file: Backend) -> Result<Database, Error> {
     Database::builder().set_cache_size(CACHE).create_with_backend(file).map_err(failed)
 }
 
+/// Makes each table, so that readers find it there.
+struct Making<'a>(&'a WriteTransaction);
+
+impl Visitor for Making<'_> {
+    fn table<K: redb::Key + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, &'static [u8]>,
+        _: Room,
+    ) -> Result<(), Error> {
+        self.0.open_table(table).map(drop).map_err(failed)
+    }
+}
+
 fn create(folder: &Folder) -> Result<Database, Error> {
     let epoch = getrandom::u64().map_err(|e| Error::Io(format!("no randomness: {e}")))?;
     let database = open(folder.begin()?)?;
     let tx = database.begin_write().map_err(failed)?;
+    tables::each(&mut Making(&tx))?;
     {
         let mut meta = tx.open_table(META).map_err(failed)?;
         for (key, number) in [(FORMAT_KEY, FIRST_FORMAT), (EPOCH_KEY, epoch)] {
             meta.insert(key, encode_number(Key::Meta(key), number).as_slice()).map_err(failed)?;
         }
-        // Readers find every table there.
-        tx.open_table(BATCHES).map_err(failed)?;
-        tx.open_table(LOGS).map_err(failed)?;
-        tx.open_table(CURSORS).map_err(failed)?;
-        tx.open_table(QUARANTINE).map_err(failed)?;
     }
     tx.commit().map_err(failed)?;
     folder.finish()?;

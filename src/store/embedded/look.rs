@@ -13,14 +13,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend};
 
 use super::engine::{CACHE, FIRST_FORMAT, FORMAT, FORMAT_KEY, failed, number};
-use super::places;
 use super::shared::whole_rows;
+use super::{places, tables};
 use crate::store::Error;
 
 /// What the layer keeps as one.
 const BLOCK: usize = 4096;
 
-/// Whether this is a store that can be opened, as far as its head, its facts, its list of logs and their cursors say.
+/// Whether this is a store that can be opened, as far as its head, its tables, its facts, its list of logs and their
+/// cursors say.
 ///
 /// # Errors
 /// It is none, is damaged, or has another format.
@@ -36,6 +37,7 @@ fn read(file: impl StorageBackend) -> Result<(), Error> {
     let database = Database::builder().set_cache_size(CACHE).create_with_backend(layer).map_err(failed)?;
     let tx = database.begin_read().map_err(failed)?;
     check_format(&tx)?;
+    tables::check(&tx)?;
     for row in whole_rows(&tx)?.values() {
         places::all(&tx, row.id)?;
     }

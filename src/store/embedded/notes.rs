@@ -4,10 +4,11 @@
 //! on.
 
 use bytes::Bytes;
-use redb::{ReadTransaction, TableError, WriteTransaction};
+use redb::{ReadTransaction, WriteTransaction};
 
-use super::engine::{NOTES, failed};
+use super::engine::failed;
 use super::record::{Key, decode_note, encode_note};
+use super::tables::{self, NOTES};
 use crate::store::{Error, NoteKind};
 
 /// Which notes are asked for.
@@ -22,11 +23,7 @@ pub(super) struct Wanted {
 /// The notes of a log, in order of their names.
 pub(super) fn read(tx: &ReadTransaction, log: u32, wanted: &Wanted) -> Result<Vec<(String, Bytes)>, Error> {
     let Wanted { kind, prefix, after, most } = wanted;
-    let table = match tx.open_table(NOTES) {
-        // A store from before there were notes, and none kept since.
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        table => table.map_err(failed)?,
-    };
+    let Some(table) = tables::existing(tx, NOTES)? else { return Ok(Vec::new()) };
     let from = prefix.as_str().max(after.as_str());
     let mut found = Vec::new();
     for entry in table.range((log, *kind as u8, from)..).map_err(failed)? {

@@ -6,8 +6,9 @@
 
 use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
 
-use super::engine::{CURSORS, NOTES, failed, with_names_of_clients};
+use super::engine::{failed, with_names_of_clients};
 use super::record::{Key, decode_note, decode_number, encode_note, encode_number};
+use super::tables::{CURSORS, NOTES};
 use crate::names::SubscriptionName;
 use crate::store::{Error, NoteKind, Sequence};
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use redb::ReadTransaction;
 
-use super::engine::{BATCHES, LOGS, QUARANTINE, failed};
+use super::engine::failed;
 use super::record::{Key, decode_batch, decode_batch_head, decode_quarantined, decode_row};
+use super::tables::{BATCHES, LOGS, QUARANTINE};
 use crate::clock::UnixMillis;
 use crate::names::RegionName;
 use crate::store::{Batch, Content, Error, Quarantined, Sequence};

@@ -6,15 +6,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
+use tokio::time::Instant;
 
-use super::engine::{BATCHES, Engine, LOGS, QUARANTINE, failed};
+use super::engine::{Engine, failed};
 use super::record::{Key, Row, decode_row, encode_row, room};
+use super::tables::{self, BATCHES, LOGS, QUARANTINE};
 use super::writer::name;
 use crate::names::{AppId, Stream};
 use crate::store::{Error, LogKey, Sequence};
 
+/// How often small things are measured, at most: that takes a read of all of them.
+const MEASURED_EVERY: Duration = Duration::from_secs(5);
 /// Damaged batches that are told of, at most.
 const MOST_TOLD: usize = 10_000;
 
@@ -28,6 +33,8 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// The damaged batches that were told of, by their last entries.
     damaged: Mutex<HashSet<(LogKey, Sequence)>>,
+    /// The room that small things take, and when that was measured.
+    measured: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Shared {
@@ -41,6 +48,7 @@ impl Shared {
             broken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             damaged: Mutex::default(),
+            measured: Mutex::default(),
         })
     }
 
@@ -61,8 +69,16 @@ impl Shared {
     }
 
     /// The room that everything kept takes, about.
-    pub(super) fn kept(&self) -> u64 {
-        self.logs().values().map(|row| row.bytes.saturating_add(row.quarantine_bytes)).sum()
+    pub(super) fn kept(&self, now: Instant) -> Result<u64, Error> {
+        let in_rows: u64 = self.logs().values().map(|row| row.bytes.saturating_add(row.quarantine_bytes)).sum();
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = measured.filter(|(at, _)| now.saturating_duration_since(*at) < MEASURED_EVERY);
+        let beside = match fresh {
+            Some((_, bytes)) => bytes,
+            None => self.engine.read(tables::measured)?,
+        };
+        *measured = fresh.or(Some((now, beside)));
+        Ok(in_rows.saturating_add(beside))
     }
 
     /// Makes a commit visible.

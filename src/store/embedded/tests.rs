@@ -10,6 +10,8 @@ use crate::store::Content;
 use crate::store::tests::conformance::{Home, conformance};
 use crate::store::tests::model::{self, events, log, region};
 
+mod backup;
+
 /// A folder, and the disk under it.
 struct TestHome {
     folder: tempfile::TempDir,
@@ -147,6 +149,18 @@ async fn the_reserve_counts_the_room_inside_the_file() {
     assert!(matches!(store.ready().await, Err(Error::Full(_))));
     store.trim(&log(0), UnixMillis(u64::MAX), 0).await.unwrap();
     store.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_reserve_does_not_count_the_room_of_what_is_kept_beside_the_logs() {
+    let home = TestHome::new();
+    let store = home.open().await;
+    home.faults.show_free(Some((64 << 20) - 1));
+    for k in 0..10 {
+        let note = (format!("note/{k}"), Some(vec![1; 1 << 20].into()));
+        store.keep_notes(&log(0), NoteKind::Waiting, vec![note]).await.unwrap();
+    }
+    assert!(matches!(store.ready().await, Err(Error::Full(_))));
 }
 
 #[tokio::test]
@@ -417,68 +431,6 @@ async fn a_store_of_a_newer_format_is_refused_with_a_sentence_and_left_as_it_is_
     }
 }
 
-/// Opens a data file in a folder of its own.
-async fn opened(file: std::fs::File) -> (TestHome, Arc<EmbeddedStore>) {
-    let home = TestHome::new();
-    let mut file = file;
-    let mut data = std::fs::File::create(home.data()).unwrap();
-    std::io::copy(&mut file, &mut data).unwrap();
-    let store = home.try_open().await.unwrap();
-    (home, store)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_load_holds_all_that_was_acknowledged_before_it_and_no_cursor_ahead() {
-    let home = TestHome::new();
-    let store = home.try_open().await.unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let acknowledged: [std::sync::atomic::AtomicU64; 4] = Default::default();
-    let load = async |k: usize| {
-        let mut round = 0;
-        while !stop.load(Ordering::SeqCst) {
-            round += 1;
-            let stored = store.append(&log(k as u64), batch(round, 1 + round % 50)).await.unwrap();
-            acknowledged[k].store(stored.last().0, Ordering::SeqCst);
-            store.save_cursor(&log(k as u64), &model::subscription(0), stored.last()).await.unwrap();
-            if round.is_multiple_of(40) {
-                store.trim(&log(k as u64), UnixMillis(round.saturating_sub(200)), u64::MAX).await.unwrap();
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let backups = async {
-        let mut epochs = std::collections::BTreeSet::from([store.epoch()]);
-        for round in 0..8 {
-            let before: Vec<u64> = acknowledged.iter().map(|at| at.load(Ordering::SeqCst)).collect();
-            let file = store.backup().await.unwrap();
-            let (copied, copy) = opened(file).await;
-            assert!(epochs.insert(copy.epoch()), "an epoch of its own");
-            assert_eq!(copy.last_clean_stop(), None);
-            for (k, before) in before.into_iter().enumerate() {
-                let log = log(k as u64);
-                let state = copy.log_state(&log).await.unwrap();
-                assert!(state.next.0 > before, "round {round}: {} of {before}", state.next.0 - 1);
-                let found = copy.read(&log, Sequence(0), usize::MAX).await.unwrap();
-                let mut next = state.earliest.0;
-                for batch in &found {
-                    assert!(batch.first.0 == next && matches!(batch.content, Content::Events(_)));
-                    next = batch.last().0 + 1;
-                }
-                assert_eq!(next, state.next.0);
-                for (_, at) in copy.cursors(&log).await.unwrap() {
-                    assert!(at < state.next, "a cursor is ahead");
-                }
-            }
-            copy.append(&log(0), batch(1, 1)).await.unwrap();
-            copied.leave(copy).await;
-        }
-        stop.store(true, Ordering::SeqCst);
-    };
-    tokio::join!(backups, load(0), load(1), load(2), load(3));
-    let names: Vec<_> = std::fs::read_dir(home.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "{names:?}");
-}
-
 #[tokio::test]
 async fn a_store_that_has_a_client_s_place_is_one_that_older_versions_refuse() {
     let home = TestHome::new();
@@ -489,18 +441,6 @@ async fn a_store_that_has_a_client_s_place_is_one_that_older_versions_refuse() {
     let own = SubscriptionName::parse_stored("$client.crm").unwrap();
     store.rename_subscription(&log(0), &model::subscription(0), &own).await.unwrap();
     assert_eq!(format(&store), Some(2));
-    let (_home, copy) = opened(store.backup().await.unwrap()).await;
+    let (_home, copy) = backup::opened(store.backup().await.unwrap()).await;
     assert_eq!((format(&copy), copy.cursors(&log(0)).await.unwrap()), (Some(2), vec![(own, Sequence(1))]));
-}
-
-#[tokio::test]
-async fn a_backup_without_room_is_refused_and_takes_none() {
-    let home = TestHome::new();
-    let store = home.try_open().await.unwrap();
-    store.append(&log(0), batch(1, 100)).await.unwrap();
-    home.faults.show_free(Some(64 << 20));
-    assert!(matches!(store.backup().await, Err(Error::Full(_))));
-    store.append(&log(0), batch(2, 1)).await.unwrap();
-    home.faults.show_free(None);
-    assert!(store.backup().await.is_ok());
 }

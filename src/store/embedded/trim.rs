@@ -6,8 +6,9 @@
 
 use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
 
-use super::engine::{BATCHES, QUARANTINE, failed};
+use super::engine::failed;
 use super::record::{Row, decode_batch_head, decode_quarantined, room};
+use super::tables::{BATCHES, QUARANTINE};
 use crate::store::Error;
 
 /// Batches that one step removes, at most.

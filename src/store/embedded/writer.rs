@@ -15,9 +15,10 @@ use bytes::Bytes;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
-use super::engine::{BATCHES, LOGS, QUARANTINE, failed};
+use super::engine::failed;
 use super::record::{Key, Row, encode_batch, encode_quarantined, encode_row, room};
 use super::shared::Shared;
+use super::tables::{BATCHES, LOGS, QUARANTINE};
 use super::{notes, places, trim};
 use crate::names::SubscriptionName;
 use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Quarantined, Sequence};
