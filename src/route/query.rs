@@ -41,7 +41,7 @@ pub struct EventsQuery {
     pub filter: Arc<Filter>,
     /// `ack=explicit`.
     pub ack: Option<Explicit>,
-    /// `last_event_id`: what the reader of a stream has.
+    /// `lastEventId` or `last_event_id`: what the reader of a stream has.
     pub last_event_id: Option<Marks>,
 }
 
@@ -93,7 +93,8 @@ impl EventsQuery {
     /// 400, naming the parameter.
     pub fn parse(query: Option<&str>, streams: Streams, form: Form) -> Result<Self, Refusal> {
         let (mut subscription, mut limit, mut wait, mut from, mut after) = (None, None, None, None, None);
-        let (mut ack, mut lease, mut max_attempts, mut last_event_id) = (None, None, None, None);
+        let (mut ack, mut lease, mut max_attempts) = (None, None, None);
+        let (mut last_event_id, mut remembered) = (None, None);
         let mut patterns = Patterns::default();
         let marks = |value: &str| Marks::read(value, streams).ok();
         for (name, value) in pairs(query)? {
@@ -111,6 +112,9 @@ impl EventsQuery {
                     once(&name, &mut max_attempts, value.parse().ok().filter(|n| ATTEMPTS.contains(n)))?;
                 }
                 ("last_event_id", _) => once(&name, &mut last_event_id, marks(&value))?,
+                // Before the first event there is nothing to remember, as with an empty header.
+                ("lastEventId", _) if value.is_empty() => once(&name, &mut remembered, Some(None))?,
+                ("lastEventId", _) => once(&name, &mut remembered, marks(&value).map(Some))?,
                 _ => return Err(unknown(&name)),
             }
         }
@@ -131,6 +135,8 @@ impl EventsQuery {
             (_, _, Some(_)) => return Err(Refusal::bad("max_attempts: only with ack=explicit")),
             (_, None, None) => None,
         };
+        // What a browser's stand-in for `EventSource` adds to a URL is newer than what was written there.
+        let last_event_id = remembered.flatten().or(last_event_id);
         let limit = limit.unwrap_or(if ack.is_some() { MOST_LEASED } else { MOST_EVENTS });
         let wait = wait.map(|wait: Duration| wait.min(LONGEST_WAIT));
         Ok(Self { subscription, start, limit, wait, filter: Arc::new(patterns.filter()), ack, last_event_id })

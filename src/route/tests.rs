@@ -240,6 +240,18 @@ fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
     let url = format!("last_event_id={older}");
     assert_eq!(accepted(&url, &[sse]).unwrap().1.last_event_id, Some(marks(&older)));
     assert_eq!(accepted(&url, &[sse, ("last-event-id", &newer)]).unwrap().1.last_event_id, Some(marks(&newer)));
+    // As browsers' stand-ins for `EventSource` say it: newer than what is written in the URL, and the header wins.
+    let added = format!("lastEventId={newer}");
+    assert_eq!(accepted(&added, &[sse]).unwrap().1.last_event_id, Some(marks(&newer)));
+    assert_eq!(accepted(&format!("{url}&{added}"), &[sse]).unwrap().1.last_event_id, Some(marks(&newer)));
+    assert_eq!(accepted(&format!("{url}&lastEventId="), &[sse]).unwrap().1.last_event_id, Some(marks(&older)));
+    assert_eq!(accepted(&added, &[sse, ("last-event-id", &older)]).unwrap().1.last_event_id, Some(marks(&older)));
+    let (_, query) = accepted(&format!("after={older}&{added}"), &[sse]).unwrap();
+    assert_eq!(query.start, Start::After(Begin::After(marks(&newer))));
+    for wrong in [format!("{added}&{added}"), "lastEventId=7".to_owned()] {
+        assert_eq!(accepted(&wrong, &[sse]).unwrap_err().status(), 400);
+    }
+    assert_eq!(accepted(&added, &[]).unwrap_err().status(), 400);
     let (_, query) = accepted(&format!("after={older}"), &[sse, ("last-event-id", &newer)]).unwrap();
     assert_eq!(query.start, Start::After(Begin::After(marks(&newer))));
     assert_eq!(accepted(&url, &[]).unwrap_err().status(), 400);

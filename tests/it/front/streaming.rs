@@ -84,7 +84,7 @@ async fn listen_with_cuts(stage: &Stage, url: &str, count: usize) -> Vec<Block> 
         open.extend(Some(listener).filter(|_| cut % 2 == 0));
     }
     // Those who cannot set the header say it in the URL.
-    let target = format!("{url}&last_event_id={}", got.last().unwrap().id());
+    let target = format!("{url}&lastEventId={}", got.last().unwrap().id());
     let mut listener = Listener::open(stage, &target).await;
     while got.len() < count {
         got.push(listener.next().await.unwrap());
@@ -415,6 +415,7 @@ async fn what_a_stream_cannot_be_asked_is_refused_before_it_begins() {
         (format!("{USERS}?wait=5s"), "", "wait"),
         (USERS.to_owned(), "Last-Event-ID: 12\r\n", "Last-Event-ID"),
         (format!("{USERS}?last_event_id=12"), "", "last_event_id"),
+        (format!("{USERS}?lastEventId=12"), "", "lastEventId"),
         (format!("{ALL}?after={}", event.id()), "", "after"),
         (format!("{channels}?after={}", event.id()), "", "after"),
         (format!("{ALL}?ack=explicit"), "", "ack"),

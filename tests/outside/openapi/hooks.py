@@ -53,6 +53,7 @@ def before_call(context, case, kwargs):
         query["wait"] = "1s"
     # A stream has no end, so none is opened here; what only a stream knows is refused.
     query.pop("last_event_id", None)
+    query.pop("lastEventId", None)
     if (case.path_parameters or {}).get("stream") == "all":
         # Its cursors are pairs of places.
         query.pop("after", None)
