@@ -98,6 +98,12 @@ impl Operation {
         }
     }
 
+    /// Whether it sends a message, whose answer its caller gets as it is.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        matches!(self, Self::PeerMessage(_) | Self::ChannelMessage(_))
+    }
+
     /// Whether any region can serve it. Events and handles are in the region where they were made.
     #[must_use]
     pub fn keeps_no_state(&self) -> bool {

@@ -6,6 +6,12 @@
 //! 9n + 1 stays free for who comes next. Whoever holds nothing may take the very last. Nothing is set aside while
 //! nobody wants it but that tenth, and nobody has to be configured.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::names::ClientName;
+
 /// What a client may hold of what others leave free.
 const OF_WHAT_IS_FREE: usize = 9;
 
@@ -14,6 +20,72 @@ const OF_WHAT_IS_FREE: usize = 9;
 pub fn may_take(more: usize, held: usize, taken: usize, all: usize) -> bool {
     let Some(free) = all.checked_sub(taken).and_then(|free| free.checked_sub(more)) else { return false };
     held == 0 || held.saturating_add(more) <= free.saturating_mul(OF_WHAT_IS_FREE)
+}
+
+/// What each client holds of something bounded, and what all of them do together.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    taken: usize,
+    /// Those who hold something.
+    clients: HashMap<ClientName, usize>,
+}
+
+impl Holdings {
+    /// What all hold.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// What one holds.
+    #[must_use]
+    pub fn of(&self, client: &ClientName) -> usize {
+        self.clients.get(client).copied().unwrap_or(0)
+    }
+
+    /// Those who hold something, and what.
+    pub fn iter(&self) -> impl Iterator<Item = (&ClientName, usize)> {
+        self.clients.iter().map(|(client, held)| (client, *held))
+    }
+
+    /// Whether a client may take `more` of `all` there is: [`may_take`].
+    #[must_use]
+    pub fn may_take(&self, client: &ClientName, more: usize, all: usize) -> bool {
+        may_take(more, self.of(client), self.taken, all)
+    }
+
+    /// A client takes so much more, asked or not.
+    pub fn take(&mut self, client: &ClientName, more: usize) {
+        if more > 0 {
+            self.taken += more;
+            *self.clients.entry(client.clone()).or_default() += more;
+        }
+    }
+
+    /// A client gives back so much of what it holds.
+    pub fn give_back(&mut self, client: &ClientName, less: usize) {
+        self.taken -= less;
+        if let Some(held) = self.clients.get_mut(client) {
+            *held -= less;
+            if *held == 0 {
+                self.clients.remove(client);
+            }
+        }
+    }
+}
+
+/// These bytes, with what is held for them: it is let go with their last copy.
+pub fn held_for<T: Send + 'static>(bytes: Bytes, held: T) -> Bytes {
+    struct Both<T> {
+        bytes: Bytes,
+        _held: T,
+    }
+    impl<T> AsRef<[u8]> for Both<T> {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    Bytes::from_owner(Both { bytes, _held: held })
 }
 
 #[cfg(test)]

@@ -11,17 +11,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
-use crate::task::{Lane, Tasks};
+use crate::task::Lane;
 
 /// Stdout. A write that hangs keeps a thread of its own, and nobody waits for it at the end.
-pub(super) struct Stdout {
-    tasks: Tasks,
-    lane: Lane,
-}
+pub(super) struct Stdout(Lane);
 
 impl Default for Stdout {
     fn default() -> Self {
-        Self { tasks: Tasks::new(), lane: Lane::new("stdout", 1) }
+        Self(Lane::new("stdout", 1))
     }
 }
 
@@ -33,7 +30,7 @@ impl Stdout {
             out.write_all(&bytes)?;
             out.flush()
         };
-        self.tasks.blocking(&self.lane, write).await.map_err(|why| io::Error::other(why.to_string()))?
+        self.0.run(write).await.map_err(|why| io::Error::other(why.to_string()))?
     }
 
     /// Resolves when nobody can read what is written any more, as far as that can be seen.

@@ -23,11 +23,11 @@ use super::desk::{Desk, Region};
 use super::linger::Head;
 use super::meters::Ending;
 use super::places::Said;
-use super::retry::{Next, Outcome, Reason, Tries};
+use super::retry::{Next, Outcome, Reason, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
-use crate::order::{Operation, Order, Safety};
+use crate::order::{Order, Safety};
 use crate::quota::{Refused, Seat};
 use crate::secret::redact::Redactor;
 use crate::upstream::{BodyFault, Fault, MAX_BODY, Unkept, read_body, read_body_in, retry_after};
@@ -217,7 +217,7 @@ impl Inner {
         let (parts, body) = head.into_parts();
         let safety = order.operation.safety();
         let mut headers = kept(&parts.headers);
-        let asked = self.retry_after(&parts.headers).map(|asked| asked.min(longest));
+        let asked = retry_after::of(&parts.headers, self.clock.wall_ms()).map(|asked| asked.min(longest));
         // In seconds from now, by our clock: a date would be read by the caller's.
         headers.remove(RETRY_AFTER);
         if let Some(asked) = asked {
@@ -250,9 +250,9 @@ impl Inner {
             Ok((body, lease)) => Outcome::Answered(Answer {
                 status: parts.status,
                 headers,
-                body: match (&order.operation, lease) {
+                body: match lease {
                     // It goes to the caller as it is, who may be slow.
-                    (Operation::PeerMessage(_) | Operation::ChannelMessage(_), Some(lease)) => lease.hold(body),
+                    Some(lease) if order.operation.is_message() => lease.hold(body),
                     // What is made of others is bounded where it is made. A lease that was kept while more is asked for would
                     // wait for itself.
                     _ => body,
@@ -283,7 +283,6 @@ impl Inner {
     ) -> Result<redact::Kept, Unkept> {
         let (until, idle) = (limits.caller, limits.idle);
         let without_lease = |read: Result<Bytes, BodyFault>| read.map(|body| (body, None)).map_err(Unkept::Fault);
-        let is_message = matches!(order.operation, Operation::PeerMessage(_) | Operation::ChannelMessage(_));
         match (status, order.operation.safety()) {
             // Nobody gets to read these.
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED, _) => {
@@ -292,18 +291,16 @@ impl Inner {
             // What it has removed at the vendor waits for nothing.
             (_, Safety::Destructive) => without_lease(read_body(body, MAX_BODY, until, idle).await),
             // Why there is no result is kept with the job, and no lease may be kept so long. The status says most.
-            (status, _) if !is_message && !status.is_success() => match read_body(body, LOOKED_AT, until, idle).await {
-                Err(BodyFault::TooLarge) => Ok((Bytes::new(), None)),
-                read => without_lease(read),
-            },
+            (status, _) if !order.operation.is_message() && !status.is_success() => {
+                match read_body(body, LOOKED_AT, until, idle).await {
+                    Err(BodyFault::TooLarge) => Ok((Bytes::new(), None)),
+                    read => without_lease(read),
+                }
+            }
             (_, Safety::Idempotent | Safety::Once) => {
                 read_body_in(&self.room, &order.payer.client, body, until, idle).await
             }
         }
-    }
-
-    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        retry_after::of(headers, self.clock.wall_ms())
     }
 }
 
@@ -332,8 +329,7 @@ fn says_all(status: StatusCode, safety: Safety) -> bool {
 
 /// Whether the vendor has refused a read, and so removed nothing.
 fn said_no(status: StatusCode) -> bool {
-    let may_have_begun = status == StatusCode::REQUEST_TIMEOUT || status.is_server_error();
-    !status.is_success() && (!may_have_begun || status == StatusCode::NOT_IMPLEMENTED)
+    !status.is_success() && (!is_vendors_failure(status) || status == StatusCode::NOT_IMPLEMENTED)
 }
 
 fn kept(headers: &HeaderMap) -> HeaderMap {

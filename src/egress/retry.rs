@@ -205,7 +205,7 @@ fn may_reconnect(why: &Failure) -> bool {
 }
 
 /// 408 is the vendor's word for its own time-out (its page).
-fn is_vendors_failure(status: StatusCode) -> bool {
+pub(super) fn is_vendors_failure(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 

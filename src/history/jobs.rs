@@ -144,6 +144,7 @@ impl Table {
     fn abandon_if_unwanted(&mut self, number: u64) {
         if let Some(entry) = self.jobs.get(&number)
             && entry.callers == 0
+            // Each is asked, also behind one that is wanted: what was promised is counted as ended when it is told so.
             && (self.stopping || entry.promised.iter().filter(|proof| !proof.is_withdrawn()).count() == 0)
         {
             entry.job.abandoned.cancel();

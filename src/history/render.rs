@@ -3,7 +3,6 @@
 //! Invariants: messages stand in it byte for byte as the vendor wrote them; the part that holds them is made once for a
 //! job and shared by all who get it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::Error;
 use super::query::Query;
 use crate::names::ClientName;
-use crate::share;
+use crate::share::{self, Holdings};
 
 const LIST: &[u8] = b"\"messages\":[";
 
@@ -25,7 +24,7 @@ const ALL_MAX: usize = 512 << 20;
 /// take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
-    held: Arc<Mutex<HashMap<ClientName, usize>>>,
+    held: Arc<Mutex<Holdings>>,
     one: usize,
     all: usize,
 }
@@ -37,7 +36,7 @@ impl Default for Desk {
 }
 
 impl Desk {
-    fn table(&self) -> MutexGuard<'_, HashMap<ClientName, usize>> {
+    fn table(&self) -> MutexGuard<'_, Holdings> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,11 +55,10 @@ impl Held {
             return Err(Error::BadRequest(format!("limit selects more than {} bytes of messages", self.desk.one)));
         }
         let mut table = self.desk.table();
-        let (held, taken) = (table.get(&self.client).copied().unwrap_or(0), table.values().sum());
-        if !share::may_take(more, held, taken, self.desk.all) {
+        if !table.may_take(&self.client, more, self.desk.all) {
             return Err(Error::Crowded);
         }
-        table.insert(self.client.clone(), held + more);
+        table.take(&self.client, more);
         self.bytes += more;
         Ok(())
     }
@@ -68,13 +66,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut table = self.desk.table();
-        if let Some(held) = table.get_mut(&self.client) {
-            *held -= self.bytes;
-            if *held == 0 {
-                table.remove(&self.client);
-            }
-        }
+        self.desk.table().give_back(&self.client, self.bytes);
     }
 }
 
@@ -102,19 +94,10 @@ impl MessageList {
     }
 
     pub(super) fn finish(self) -> Bytes {
-        struct Finished {
-            text: Bytes,
-            _held: Held,
-        }
-        impl AsRef<[u8]> for Finished {
-            fn as_ref(&self) -> &[u8] {
-                &self.text
-            }
-        }
         let Self { mut text, held } = self;
         text.extend_from_slice(b"]");
         // A buffer that grew by doubling would hold up to twice its text for as long as the result is kept.
-        Bytes::from_owner(Finished { text: Bytes::copy_from_slice(&text), _held: held })
+        share::held_for(Bytes::copy_from_slice(&text), held)
     }
 }
 
@@ -216,10 +199,10 @@ mod tests {
         let finished: Vec<_> = lists.into_iter().map(MessageList::finish).collect();
         let on_its_way = finished[0].clone();
         drop(finished);
-        assert_eq!(desk.table().iter().collect::<Vec<_>>(), [(&client("a"), &1000)]);
+        assert_eq!(desk.table().iter().collect::<Vec<_>>(), [(&client("a"), 1000)]);
         one_more.extend(&piece).unwrap();
         drop((on_its_way, one_more));
-        assert!(desk.table().is_empty());
+        assert_eq!(*desk.table(), Holdings::default());
         let mut list = MessageList::new(desk, &client("a"));
         list.extend(&["1".into()]).unwrap();
         list.extend(&["2".into(), "3".into()]).unwrap();

@@ -1,20 +1,19 @@
 //! How many streams there may be, and whose.
 //!
-//! Invariants: no client can have all of them (see [`share`]); a place is free when its [`Place`] is dropped.
+//! Invariants: no client can have all of them (see [`share`](crate::share)); a place is free when its [`Place`] is dropped.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
 use crate::names::ClientName;
-use crate::share;
+use crate::share::Holdings;
 
 /// Most streams at a time. Each holds a few MiB at most: see `pager::flight`.
 const STREAMS_MAX: usize = 128;
 
 /// The streams under way. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Streams(Arc<Mutex<HashMap<ClientName, usize>>>);
+pub(super) struct Streams(Arc<Mutex<Holdings>>);
 
 /// One stream's place.
 #[derive(Debug)]
@@ -26,28 +25,21 @@ pub(super) struct Place {
 impl Streams {
     pub(super) fn enter(&self, client: &ClientName) -> Result<Place, Error> {
         let mut table = self.table();
-        let (held, taken) = (table.get(client).copied().unwrap_or(0), table.values().sum());
-        if !share::may_take(1, held, taken, STREAMS_MAX) {
+        if !table.may_take(client, 1, STREAMS_MAX) {
             return Err(Error::Crowded);
         }
-        table.insert(client.clone(), held + 1);
+        table.take(client, 1);
         Ok(Place { streams: self.clone(), client: client.clone() })
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<ClientName, usize>> {
+    fn table(&self) -> MutexGuard<'_, Holdings> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.streams.table();
-        if let Some(held) = table.get_mut(&self.client) {
-            *held -= 1;
-            if *held == 0 {
-                table.remove(&self.client);
-            }
-        }
+        self.streams.table().give_back(&self.client, 1);
     }
 }
 
@@ -68,6 +60,6 @@ mod tests {
         drop(other);
         assert!(streams.enter(&client("greedy")).is_ok());
         drop(places);
-        assert!(streams.table().is_empty());
+        assert_eq!(*streams.table(), Holdings::default());
     }
 }

@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
 use crate::names::ClientName;
+use crate::share;
 use book::{Asked, Book};
 
 /// How much room there is. All in bytes, but for the last.
@@ -158,16 +159,7 @@ impl Lease {
 
     /// Goes with these bytes from now on, until their last copy goes.
     pub(crate) fn hold(self, bytes: Bytes) -> Bytes {
-        struct Held {
-            bytes: Bytes,
-            _lease: Lease,
-        }
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.bytes
-            }
-        }
-        Bytes::from_owner(Held { bytes, _lease: self })
+        share::held_for(bytes, self)
     }
 }
 

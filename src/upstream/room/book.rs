@@ -11,19 +11,15 @@
 //!
 //! So few wait that they are looked at one by one.
 
-use std::collections::HashMap;
-
 use super::Bounds;
 use crate::names::ClientName;
-use crate::share;
+use crate::share::{self, Holdings};
 
 /// `T` is how one who waits is told.
 #[derive(Debug)]
 pub(super) struct Book<T> {
     bounds: Bounds,
-    taken: usize,
-    /// Those who hold something.
-    clients: HashMap<ClientName, usize>,
+    held: Holdings,
     /// In the order in which they came.
     waiting: Vec<Waiter<T>>,
     /// Numbers all who ever waited.
@@ -50,7 +46,7 @@ pub(super) enum Asked {
 
 impl<T> Book<T> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, taken: 0, clients: HashMap::new(), waiting: Vec::new(), arrivals: 0 }
+        Self { bounds, held: Holdings::default(), waiting: Vec::new(), arrivals: 0 }
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -58,7 +54,7 @@ impl<T> Book<T> {
     }
 
     pub(super) fn taken(&self) -> usize {
-        self.taken
+        self.held.taken()
     }
 
     /// Other bounds. Says who is to be told.
@@ -101,13 +97,7 @@ impl<T> Book<T> {
     /// A client gives so much back. Says who is to be told.
     #[must_use]
     pub(super) fn give_back(&mut self, client: &ClientName, bytes: usize) -> Vec<T> {
-        self.taken -= bytes;
-        if let Some(held) = self.clients.get_mut(client) {
-            *held -= bytes;
-            if *held == 0 {
-                self.clients.remove(client);
-            }
-        }
+        self.held.give_back(client, bytes);
         self.serve()
     }
 
@@ -115,16 +105,11 @@ impl<T> Book<T> {
     /// others now, who may find the room that was not enough for it.
     #[must_use]
     pub(super) fn grow(&mut self, client: &ClientName, more: usize) -> (bool, Vec<T>) {
-        if self.taken.checked_add(more).is_none_or(|taken| taken > self.bounds.all) {
+        if self.taken().checked_add(more).is_none_or(|taken| taken > self.bounds.all) {
             return (false, Vec::new());
         }
-        self.take(client, more);
+        self.held.take(client, more);
         (true, self.serve())
-    }
-
-    fn take(&mut self, client: &ClientName, bytes: usize) {
-        self.taken += bytes;
-        *self.clients.entry(client.clone()).or_default() += bytes;
     }
 
     /// Grants what can be, in turn.
@@ -138,13 +123,13 @@ impl<T> Book<T> {
 
     fn grant(&mut self, at: usize) -> T {
         let waiter = self.waiting.remove(at);
-        let place = (self.held(&waiter.client), waiter.number);
-        let clients = &self.clients;
-        let before = |other: &Waiter<T>| (clients.get(&other.client).copied().unwrap_or(0), other.number) < place;
+        let held = &self.held;
+        let place = (held.of(&waiter.client), waiter.number);
+        let before = |other: &Waiter<T>| (held.of(&other.client), other.number) < place;
         for other in self.waiting.iter_mut().filter(|other| before(other)) {
             other.passed += waiter.wants;
         }
-        self.take(&waiter.client, waiter.wants);
+        self.held.take(&waiter.client, waiter.wants);
         waiter.teller
     }
 
@@ -152,21 +137,16 @@ impl<T> Book<T> {
     fn next(&self) -> Option<usize> {
         let mut order: Vec<usize> = (0..self.waiting.len()).collect();
         // Stable: of equals, who came first.
-        order.sort_by_key(|at| self.held(&self.waiting[*at].client));
+        order.sort_by_key(|at| self.held.of(&self.waiting[*at].client));
         let mut may_pass = usize::MAX;
         for at in order {
             let waiter = &self.waiting[at];
-            let held = self.held(&waiter.client);
-            if waiter.wants <= may_pass && share::may_take(waiter.wants, held, self.taken, self.bounds.all) {
+            if waiter.wants <= may_pass && self.held.may_take(&waiter.client, waiter.wants, self.bounds.all) {
                 return Some(at);
             }
             may_pass = may_pass.min(waiter.wants.saturating_sub(waiter.passed));
         }
         None
-    }
-
-    fn held(&self, client: &ClientName) -> usize {
-        self.clients.get(client).copied().unwrap_or(0)
     }
 }
 
@@ -174,7 +154,7 @@ impl<T> Book<T> {
 impl<T> Book<T> {
     /// What clients hold, by name.
     pub(super) fn holders(&self) -> Vec<(ClientName, usize)> {
-        let mut all: Vec<_> = self.clients.iter().map(|(name, held)| (name.clone(), *held)).collect();
+        let mut all: Vec<_> = self.held.iter().map(|(name, held)| (name.clone(), held)).collect();
         all.sort();
         all
     }
