@@ -10,9 +10,9 @@
 //!
 //! Invariants: looking ([`Dedup::fresh`]) changes nothing, so an append that fails can be tried again; sightings are
 //! recorded once the append has succeeded. Memory is bounded ([`MOST_SIGHTINGS`]): beyond it the oldest are forgotten,
-//! and a late duplicate passes rather than an event being lost. Ages are by the monotonic clock, so no jump of the wall
-//! clock makes it forget. An event is known by 128 bits of its SHA-256: user ids are
-//! anybody's text, so nobody must be able to make two events look equal.
+//! and a late duplicate passes rather than an event being lost. The room of a burst is given back when the burst is
+//! forgotten ([`ROOMY`]). Ages are by the monotonic clock, so no jump of the wall clock makes it forget. An event is known
+//! by 128 bits of its SHA-256: user ids are anybody's text, so nobody must be able to make two events look equal.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -25,6 +25,13 @@ use crate::store::{Batch, Content};
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
 pub(super) const MOST_SIGHTINGS: usize = 1 << 18;
+
+/// Room for more than so many times what is held is too much: what is left of it is for twice as much, so that the next
+/// events do not make it grow again.
+const ROOMY: usize = 4;
+
+/// Room for so many sightings is never given back.
+const ALWAYS: usize = 256;
 
 /// What an event is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,10 +129,25 @@ impl Dedup {
         }
     }
 
-    fn forget(&mut self, now: Instant) {
+    /// Forgets what is older than the window, and gives back the room that it took.
+    pub(super) fn forget(&mut self, now: Instant) {
         while self.sightings.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) > self.window) {
             self.forget_oldest();
         }
+        let held = self.sightings.len().max(ALWAYS);
+        if self.sightings.capacity() / ROOMY > held {
+            self.sightings.shrink_to(2 * held);
+        }
+        let held = self.counts.len().max(ALWAYS);
+        if self.counts.capacity() / ROOMY > held {
+            self.counts.shrink_to(2 * held);
+        }
+    }
+
+    /// How many sightings are remembered.
+    #[cfg(test)]
+    pub(super) fn sightings(&self) -> usize {
+        self.sightings.len()
     }
 
     fn forget_oldest(&mut self) {
@@ -225,6 +247,23 @@ mod tests {
             stored.sort_unstable();
             prop_assert_eq!(stored, expected);
         }
+    }
+
+    #[test]
+    fn the_room_of_a_burst_is_given_back_when_it_is_forgotten() {
+        let mut dedup = Dedup::new(Duration::from_secs(60));
+        let (region, began) = (RegionName::parse("a").unwrap(), Instant::now());
+        let burst: Vec<_> = (0..100_000).map(Fingerprint).collect();
+        dedup.record(&region, &burst, began);
+        assert!(dedup.sightings.capacity() >= burst.len() && dedup.counts.capacity() >= burst.len());
+        dedup.forget(began + Duration::from_secs(61));
+        assert!(dedup.sightings.capacity() <= ROOMY * ALWAYS, "{}", dedup.sightings.capacity());
+        assert!(dedup.counts.capacity() <= ROOMY * ALWAYS, "{}", dedup.counts.capacity());
+        // Growing by a little at a time, it does not come and go.
+        dedup.record(&region, &burst[..ALWAYS], began + Duration::from_secs(62));
+        let before = (dedup.sightings.capacity(), dedup.counts.capacity());
+        dedup.forget(began + Duration::from_secs(62));
+        assert_eq!((dedup.sightings.capacity(), dedup.counts.capacity()), before);
     }
 
     #[test]

@@ -217,6 +217,13 @@ impl Log {
         Ok(())
     }
 
+    /// Forgets other regions' events that are older than the window, also while none come.
+    pub(super) async fn forget_sightings(&self) {
+        if let Some(dedup) = &mut self.writer.lock().await.dedup {
+            dedup.forget(self.clock.now());
+        }
+    }
+
     /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
     /// Returns when and where that was read.
     ///

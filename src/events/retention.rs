@@ -1,5 +1,5 @@
-//! Housekeeping: trims logs to what is to be kept, removes subscriptions that nobody reads, and renews the metrics that
-//! move without anyone's doing.
+//! Housekeeping: trims logs to what is to be kept, removes subscriptions that nobody reads, forgets what is remembered only
+//! for a while, and renews the metrics that move without anyone's doing.
 //!
 //! Invariants: a log that cannot be trimmed does not keep others from it; it is tried again next time.
 
@@ -60,6 +60,7 @@ async fn trim_all(events: &Events) {
         if let Err(error) = log.remove_idle().await {
             tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "idle subscriptions could not be removed");
         }
+        log.forget_sightings().await;
     }
 }
 

@@ -241,6 +241,18 @@ async fn what_another_region_returned_is_dropped_also_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_regions_returned_is_forgotten_after_the_window_also_when_no_more_comes() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.vendor.say("cn", [answer(0..500)]);
+    rig.vendor.say("eu", [answer(0..500)]);
+    let remembered = async || rig.log().writer.lock().await.dedup.as_ref().unwrap().sightings();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(remembered().await, 1000);
+    tokio::time::sleep(rig.config.events.dedup_window + retention::TRIMMED_EVERY).await;
+    assert_eq!(remembered().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_append_that_is_tried_again_counts_as_one_sighting() {
     let rig = Rig::new(&["cn", "eu"]).await;
     rig.until_seen(2).await;
