@@ -80,8 +80,10 @@ pub struct EventText {
 impl EventText {
     /// Joins event texts. `None` when there are none, or they are 4 GiB or more.
     pub fn join<'a>(events: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
-        let mut text = Vec::new();
-        let mut ends = Vec::new();
+        let events: Vec<_> = events.into_iter().collect();
+        // No more room than that: the newest batches stay in memory.
+        let mut text = Vec::with_capacity(events.iter().map(|event| event.len() + 1).sum::<usize>().saturating_sub(1));
+        let mut ends = Vec::with_capacity(events.len());
         for event in events {
             if !ends.is_empty() {
                 text.push(b',');
@@ -171,6 +173,15 @@ mod tests {
         assert_eq!(text.slice(3..3), "");
         assert_eq!(text.slice(2..4), "");
         assert_eq!(EventText::join([]), None);
+    }
+
+    #[test]
+    fn joined_events_take_no_more_room_than_their_text() {
+        for count in [1, 2, 3, 100, 1000] {
+            let joined = EventText::join(std::iter::repeat_n(&b"{\"type\":\"Login\"}"[..], count)).unwrap();
+            let length = joined.text.len();
+            assert_eq!(joined.text.try_into_mut().unwrap().capacity(), length, "{count} events");
+        }
     }
 
     #[test]
