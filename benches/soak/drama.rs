@@ -241,6 +241,14 @@ impl Drama {
         }
     }
 
+    /// Lets writes fail for a while, so that the store opens its file anew and keeps nothing of it in memory.
+    pub async fn empty_the_cache(&self, full: Duration) {
+        let Some(gateway) = &self.gateway else { return };
+        gateway.limit_files(Some(0));
+        tokio::time::sleep(full).await;
+        gateway.limit_files(None);
+    }
+
     async fn vendor_goes_away(&mut self) {
         self.stage.act("vendor away");
         let stage = self.stage.clone();

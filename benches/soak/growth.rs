@@ -1,14 +1,14 @@
-//! Whether the live heap of a long run grows.
+//! Whether the live heap of a long run grows, by what is live at the end of its *rests*.
 //!
-//! What is judged comes after a warm-up, in which what is bounded is filled. Two things say that it grew:
-//! - The median of the last third is more than 5 % above the middle third's.
-//! - It rises by more than [`MOST_A_SECOND`]: the median of the slopes between any two *rests* (Theil and Sen). In a rest
-//!   hardly anything happens for as long as the longest thing that one event leaves behind in the soak, so what is live
-//!   then is what stays. Where much is live, 5 % alone is what a small leak adds between two thirds.
+//! While work goes on, how much is live depends on how much work there is, and outweighs a small leak for hours. In a rest
+//! hardly anything happens for longer than anything is remembered that work leaves behind, and the store's cache is
+//! emptied (`main.rs`), so what is live at its end is what stays: rests are alike.
 //!
-//! A run with too few rests is judged by its windows of work instead: the slopes between any two of them, with the range
-//! that Kendall's test leaves the median. How much is live while work goes on depends on how much work there is, so that
-//! range is wide ([`SIGMAS`]), and on a machine that is busy with other things a small leak can hide in it.
+//! Rests of the warm-up do not count, in which what is bounded is filled. Two things say that it grew:
+//! - The median of the last third of the rests is more than 5 % above the middle third's.
+//! - It rises by more than [`MOST_A_SECOND`]: the median of the slopes between any two rests (Theil and Sen), when chance
+//!   alone would not make it rise ([`SIGMAS`], by Kendall's test). Where much is live, 5 % alone is what a small leak adds
+//!   between two thirds.
 
 use std::time::Duration;
 
@@ -22,13 +22,11 @@ pub struct Sample {
 /// What is bounded is still being filled before.
 pub const WARM_UP: Duration = Duration::from_secs(300);
 
-/// How long a run must be judged for: with less, chance alone makes slopes that a leak would make.
-pub const LEAST: Duration = Duration::from_secs(900);
+/// So much must lie between the first rest and the last: what a third adds in less time is less than chance may.
+pub const LEAST: Duration = Duration::from_secs(30 * 60);
 
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Samples of a window that are too few for its median.
-const FEW: usize = 5;
+/// Fewer rests are too few.
+pub const RESTS: usize = 7;
 
 /// By how much the last third may be above the middle one.
 const MOST_BETWEEN_THIRDS: f64 = 1.05;
@@ -40,10 +38,7 @@ pub const LEAK: f64 = 1024.0;
 const MOST_A_SECOND: f64 = LEAK / 2.0;
 
 /// How far from chance a slope must be.
-const SIGMAS: f64 = 3.0;
-
-/// So many rests are enough to judge by.
-pub const RESTS: usize = 4;
+const SIGMAS: f64 = 2.0;
 
 /// What a run long enough shows.
 #[derive(Clone, Debug)]
@@ -54,13 +49,17 @@ pub struct Trend {
     pub least: f64,
     pub slope: f64,
     pub most: f64,
+    pub rests: usize,
     pub over: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub enum Judgement {
-    /// So long were the samples after the warm-up, which is less than [`LEAST`].
-    TooShort(Duration),
+    /// So many rests after the warm-up, over so much time: less than [`RESTS`] or [`LEAST`].
+    TooShort {
+        rests: usize,
+        over: Duration,
+    },
     /// A leak of [`LEAK`] is ruled out.
     Flat(Trend),
     /// It did not grow as far as can be told, but such a leak could hide in the noise.
@@ -69,66 +68,48 @@ pub enum Judgement {
 }
 
 /// `rests`: what was live at the end of each.
-pub fn judge(samples: &[Sample], rests: &[Sample]) -> Judgement {
-    let warm = &samples[samples.partition_point(|sample| sample.at < WARM_UP)..];
-    let rests = &rests[rests.partition_point(|sample| sample.at < WARM_UP)..];
-    let over = match (warm.first(), warm.last()) {
-        (Some(first), Some(last)) => last.at - first.at,
+pub fn judge(rests: &[Sample]) -> Judgement {
+    let rests = &rests[rests.partition_point(|rest| rest.at < WARM_UP)..];
+    let over = match rests {
+        [first, .., last] => last.at - first.at,
         _ => Duration::ZERO,
     };
-    let windows = windows(warm);
-    // Also when nobody could take samples for most of the time.
-    let sampled = WINDOW * u32::try_from(windows.len()).unwrap_or(u32::MAX);
-    if over.min(sampled) < LEAST {
-        return Judgement::TooShort(over.min(sampled));
+    if rests.len() < RESTS || over < LEAST {
+        return Judgement::TooShort { rests: rests.len(), over };
     }
-    let by_rests = rests.len() >= RESTS;
-    let (least, slope, most) = if by_rests {
-        let rests: Vec<_> = rests.iter().map(|rest| (rest.at.as_secs_f64(), rest.bytes as f64)).collect();
-        let (_, slope, _) = slope(&rests);
-        (slope, slope, slope)
-    } else {
-        slope(&windows)
-    };
+    let (least, slope, most) = slope(rests);
     let third = |n: usize| {
-        median(warm[warm.len() * n / 3..warm.len() * (n + 1) / 3].iter().map(|sample| sample.bytes as f64).collect())
+        let third = &rests[rests.len() * n / 3..rests.len() * (n + 1) / 3];
+        median(third.iter().map(|rest| rest.bytes as f64).collect())
     };
-    let trend = Trend { thirds: [0, 1, 2].map(third), least, slope, most, over };
+    let trend = Trend { thirds: [0, 1, 2].map(third), least, slope, most, rests: rests.len(), over };
     let [_, middle, last] = trend.thirds;
-    if last > middle * MOST_BETWEEN_THIRDS || (least > 0.0 && slope > MOST_A_SECOND) {
+    if last > middle * MOST_BETWEEN_THIRDS || (least >= 0.0 && slope > MOST_A_SECOND) {
         Judgement::Grew(trend)
-    } else if by_rests || most < LEAK {
+    } else if most < LEAK {
         Judgement::Flat(trend)
     } else {
         Judgement::Unclear(trend)
     }
 }
 
-/// The middle of each window, in seconds, and its median.
-fn windows(samples: &[Sample]) -> Vec<(f64, f64)> {
-    let number = |sample: &Sample| (sample.at - WARM_UP).as_secs() / WINDOW.as_secs();
-    let windows = samples.chunk_by(|a, b| number(a) == number(b)).filter(|window| window.len() >= FEW);
-    let point = |window: &[Sample]| {
-        let middle = (number(&window[0]) as f64 + 0.5) * WINDOW.as_secs_f64();
-        (middle, median(window.iter().map(|sample| sample.bytes as f64).collect()))
-    };
-    windows.map(point).collect()
-}
-
-/// The slope between any two windows: the median, and between what chance would leave it.
-fn slope(windows: &[(f64, f64)]) -> (f64, f64, f64) {
-    let mut slopes = Vec::with_capacity(windows.len() * windows.len() / 2);
-    for (n, (at, bytes)) in windows.iter().enumerate() {
-        slopes.extend(windows[n + 1..].iter().map(|(later, more)| (more - bytes) / (later - at)));
+/// The slope between any two rests: the median, and between what chance would leave it.
+fn slope(rests: &[Sample]) -> (f64, f64, f64) {
+    let mut slopes = Vec::with_capacity(rests.len() * rests.len() / 2);
+    for (n, rest) in rests.iter().enumerate() {
+        let from = |later: &Sample| (later.bytes as f64 - rest.bytes as f64) / (later.at - rest.at).as_secs_f64();
+        slopes.extend(rests[n + 1..].iter().map(from));
     }
     slopes.sort_unstable_by(f64::total_cmp);
-    let n = windows.len() as f64;
+    let n = rests.len() as f64;
     let scatter = SIGMAS * (n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sqrt();
     let below = ((slopes.len() as f64 - scatter) / 2.0).max(0.0) as usize;
     (slopes[below], median(slopes.clone()), slopes[slopes.len() - 1 - below])
 }
 
+/// Of an even number the mean of the middle two.
 fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_unstable_by(f64::total_cmp);
     let middle = numbers.len() / 2;
-    *numbers.select_nth_unstable_by(middle, f64::total_cmp).1
+    if numbers.len().is_multiple_of(2) { f64::midpoint(numbers[middle - 1], numbers[middle]) } else { numbers[middle] }
 }

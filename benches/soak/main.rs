@@ -6,12 +6,12 @@
 //! ```
 //!
 //! For a bit more than half of the time, and at most twelve minutes, the gateway is ended again and again, in every way.
-//! Then one run goes on to the end, under the same faults and reloads, so that its memory can be watched: of an hour it is
-//! long enough, with some rests, for `growth.rs` to judge it by its live heap. At the end the faults stop, all that is
-//! left is read, and what must hold is checked: see `ledger.rs` for events; and that no limit was breached in any window,
-//! that the live heap does not grow and descriptors come back, that a stop in order exits with 0, and that nothing panicked. What is
-//! broken is told, with the seed, and the folder (configuration, log, store) is kept. Nothing is judged by how fast it
-//! was, so a loaded machine makes the soak thinner, not red.
+//! Then one run goes on to the end, under the same faults and reloads, with rests on the way: of an hour they are enough
+//! for `growth.rs` to judge it by what is live at rest. At the end the faults stop, all that is left is read, and what must
+//! hold is checked: see `ledger.rs` for events; and that no limit was breached in any window, that the live heap does not
+//! grow and descriptors come back, that a stop in order exits with 0, and that nothing panicked. What is broken is told,
+//! with the seed, and the folder (configuration, log, store) is kept. Nothing is judged by how fast it was, so a loaded
+//! machine makes the soak thinner, not red.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -75,11 +75,17 @@ const RESTARTS: f64 = 0.55;
 const MOST_RESTARTS: Duration = Duration::from_secs(12 * 60);
 
 /// How long the last run works before it rests.
-const WORK: Duration = Duration::from_secs(6 * 60);
+const WORK: Duration = Duration::from_secs(3 * 60);
 
-/// How long it rests: longer than anything is remembered that a rate of work makes much or little of (other regions'
-/// events for `dedup_window`, results of history for `handle_ttl`, see `drama.rs`).
-const REST: Duration = Duration::from_secs(90);
+/// How long it rests: longer than anything is remembered that a rate of work makes much or little of. (Other regions'
+/// events: `dedup_window`, a minute. Results of history that may be given again: a minute, swept each half of one.)
+const REST: Duration = Duration::from_secs(100);
+
+/// Then the disk is full for so long: the store opens its file anew, and its cache is empty.
+const FULL: Duration = Duration::from_secs(3);
+
+/// Then all is well for so long, before what is live is noted.
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// How long the poller waits for an answer, at least: a connection and an answer. (What comes later is late.)
 const LATE_AFTER: Duration = Duration::from_secs(2);
@@ -146,13 +152,15 @@ async fn work_and_rest(stage: &Stage, drama: &mut Drama, memory: &Mutex<Memory>,
     for round in 1.. {
         let until = Instant::now() + WORK;
         drama.play(until.min(end), false).await;
-        if Instant::now() + REST > end {
+        if Instant::now() + REST + FULL + SETTLE > end {
             drama.play(end, false).await;
             return;
         }
         stage.act("rest");
         stage.vendor.rest(true, seed);
         tokio::time::sleep(REST).await;
+        drama.empty_the_cache(FULL).await;
+        tokio::time::sleep(SETTLE).await;
         memory.lock().unwrap().note_rest();
         stage.vendor.rest(false, seed ^ (round << 16));
     }

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::caller::{Caller, Ended, Manner};
-use super::growth::{Judgement, LEAK, LEAST, Sample, Trend, WARM_UP, judge};
+use super::growth::{Judgement, LEAK, LEAST, RESTS, Sample, Trend, WARM_UP, judge};
 use super::ledger::{self, Entry, Verdict};
 use super::stage::Stage;
 use super::vendor::{LOGS, Vendor};
@@ -31,8 +31,11 @@ const MOST_RESIDENT: u64 = 256 << 20;
 /// Samples that are too few to judge by.
 const FEW: usize = 16;
 
-/// Samples of a rest that count.
-const AT_THE_END: usize = 10;
+/// What counts of a rest.
+const AT_THE_END: Duration = Duration::from_secs(8);
+
+/// Samples that are too few for a rest.
+const FEW_OF_A_REST: usize = 4;
 
 /// A run's memory since it was ready: what is live on its heap, and what is resident.
 #[derive(Clone, Default)]
@@ -46,9 +49,13 @@ pub struct Memory {
 impl Memory {
     /// A rest ends now.
     pub fn note_rest(&mut self) {
-        let last = &self.live[self.live.len().saturating_sub(AT_THE_END)..];
-        if let Some(bytes) = median(last) {
-            self.rests.extend(last.last().map(|sample| Sample { bytes, ..*sample }));
+        let Some(end) = self.resident.last().map(|sample| sample.at) else { return };
+        let last = &self.live[self.live.partition_point(|sample| sample.at + AT_THE_END < end)..];
+        if last.len() >= FEW_OF_A_REST
+            && let Some(bytes) = median(last)
+        {
+            println!("  at rest: {} live", mib(bytes as f64));
+            self.rests.push(Sample { at: end, bytes });
         }
     }
 }
@@ -123,7 +130,7 @@ pub fn end(stage: &Stage, ending: Ending, late_after: Duration) -> bool {
     broken.extend(verdict.broken.iter().cloned());
     broken.extend(ending.violations.iter().map(|v| format!("the vendor counted: {v}")));
     broken.extend(stage.log.bad().into_iter().map(|line| format!("in the log: {line}")));
-    let judged = judge(&ending.memory.live, &ending.memory.rests);
+    let judged = judge(&ending.memory.rests);
     broken.extend(memory_broken(&judged, &ending.memory));
     print_table(stage, &verdict, runs.len());
     row("live heap by quarters of the last run", &quarters_line(&ending.memory.live));
@@ -193,7 +200,7 @@ fn memory_broken(judged: &Judgement, memory: &Memory) -> Vec<String> {
     let mut broken = Vec::new();
     match judged {
         Judgement::Grew(_) => broken.push(format!("the live heap grew within the last run: {}", growth_line(judged))),
-        Judgement::TooShort(_) if live > MOST_WHILE_FILLING => {
+        Judgement::TooShort { .. } if live > MOST_WHILE_FILLING => {
             broken.push(format!("{} are live at the end of the last run", mib(live as f64)));
         }
         _ => {}
@@ -208,21 +215,22 @@ fn growth_line(judged: &Judgement) -> String {
     let trend = |trend: &Trend| {
         let [_, middle, last] = trend.thirds;
         format!(
-            "{:+.1} % from the middle third to the last, {:+.0} bytes a second ({:+.0} to {:+.0}) over {:.0} min",
+            "{:+.1} % from the middle third to the last, {:+.0} bytes a second ({:+.0} to {:+.0}) in {} rests over {:.0} min",
             (last / middle - 1.0) * 100.0,
             trend.slope,
             trend.least,
             trend.most,
+            trend.rests,
             trend.over.as_secs_f64() / 60.0
         )
     };
     match judged {
-        Judgement::TooShort(over) => format!(
-            "not judged, only held to be below {}: {:.0} s after the warm-up of {} s, of {} s at least",
+        Judgement::TooShort { rests, over } => format!(
+            "not judged, only held to be below {}: {rests} rests over {:.0} min after the warm-up of {} s, of {RESTS} over {} min",
             mib(MOST_WHILE_FILLING as f64),
-            over.as_secs_f64(),
+            over.as_secs_f64() / 60.0,
             WARM_UP.as_secs(),
-            LEAST.as_secs()
+            LEAST.as_secs() / 60
         ),
         Judgement::Flat(of) => format!("flat: {}", trend(of)),
         Judgement::Unclear(of) => format!("NOT CLEAR, a leak of {LEAK} bytes a second could hide: {}", trend(of)),
