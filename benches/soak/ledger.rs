@@ -5,17 +5,24 @@
 //! - An answer that the vendor handed over whole is in the log whole. The one exception: the last answer before a
 //!   `kill -9`, which nobody can prove was stored. An answer is the last one if no later read of the same run was asked
 //!   for after it had gone out (the poller asks again only when it has stored).
-//! - What is missing (that exception, and answers that a fault spoilt) has a marker of its region in its place: after
-//!   all earlier answers of that region and before all later ones.
+//! - What is missing (that exception, and answers that a fault spoilt) has a marker of its own, of its region, in its
+//!   place: after all earlier answers of that region and before all later ones.
 //! - A region's answers stand in the log in the order in which they were taken, but for late ones: those that the poller
 //!   had given up waiting for.
+//!
+//! An answer is known to be late by how long it took at the vendor. A read can also be late in getting there (the machine
+//! stood still): of that the vendor's clock knows nothing, but the log does. What the poller gives up it marks at once, and
+//! a kill is marked before the next read. So a read that is out of place, or lost without a marker in its place, came late
+//! if a marker of that kind stands before and belongs to no other read. One that the gateway had given up for good may be
+//! lost although its answer went out whole.
 //! - A subscription with one reader gets the log in order, without gap or repeat. After a `kill -9` it goes on behind its
 //!   stored cursor, which is never ahead of what it got; after a stop in order exactly where it was.
 //! - A subscription shared by readers gets each event once, and again only if a `kill -9` came between and the event is
 //!   behind the cursor stored then. One whose reader leaves in mid-answer may lack what was in that answer (a response
 //!   counts as handed over when the system took it), and no more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -197,41 +204,63 @@ impl Feed<'_> {
     fn check(&self, verdict: &mut Verdict) {
         // The entries that this region's answers became: first and last, or none.
         let stored: Vec<Option<(usize, usize)>> = self.reads.iter().map(|read| self.stored(read)).collect();
-        self.check_order(&stored, verdict);
+        let displaced = self.displaced(&stored, verdict);
+        let on_time = |n: usize| !self.is_late(&self.reads[n]) && !displaced.contains(&n);
+        let places = Bounds { reads: self.reads, stored: &stored, end: self.log.entries.len() }.places(on_time);
+        let mut markers = Markers::of(self.log, self.region);
+        let missing: Vec<usize> = self.reads.iter().map(|read| self.missing(read)).collect();
+        let mut marked: Vec<bool> = (0..places.len()).map(|n| missing[n] > 0 && markers.take(&places[n])).collect();
+        // Reads that brought nothing are marked, too: their markers are not for others to take.
         for (n, read) in self.reads.iter().enumerate() {
-            let missing = read.events.iter().filter(|event| !self.places.at.contains_key(event)).count();
+            if missing[n] == 0 && (self.is_late(read) || (read.whole.is_none() && stored[n].is_none())) {
+                markers.take(&places[n]);
+            }
+        }
+        for n in displaced {
+            if !markers.take_given_up(&places[n], |_| true) {
+                verdict.broken.push(format!("{}: answer {n} stands behind a later one", self.name()));
+            }
+        }
+        for (n, read) in self.reads.iter().enumerate() {
             match read.whole {
                 Some(_) => verdict.handed_whole += read.events.len() as u64,
                 None => verdict.spoilt += read.events.len() as u64,
             }
             verdict.late += u64::from(self.is_late(read));
-            if missing == 0 {
+            if missing[n] == 0 {
                 continue;
             }
             if stored[n].is_some() {
                 verdict.broken.push(format!("{}: only a part of answer {n} is in the log", self.name()));
             }
+            let lost = format!("answer {n} ({} events from {})", missing[n], read.events[0]);
             if let Some(whole) = read.whole {
+                let mut given_up = || !self.is_late(read) && markers.take_given_up(&places[n], |why| why == "timeout");
                 if self.may_be_lost(read, whole) {
-                    verdict.in_doubt += missing as u64;
+                    verdict.in_doubt += missing[n] as u64;
+                } else if given_up() {
+                    verdict.in_doubt += missing[n] as u64;
+                    marked[n] = true;
                 } else {
-                    let first = read.events[0];
-                    verdict.broken.push(format!(
-                        "{}: answer {n} ({missing} events from {first}) was handed over whole and is not in the log",
-                        self.name()
-                    ));
+                    let what = "was handed over whole and is not in the log";
+                    verdict.broken.push(format!("{}: {lost} {what}", self.name()));
                 }
             }
-            if self.is_marked(n, &stored) {
-                verdict.marked += missing as u64;
+            if marked[n] || markers.take_given_up(&places[n], |_| true) {
+                verdict.marked += missing[n] as u64;
             } else {
-                verdict.broken.push(format!("{}: answer {n} is lost ({missing} events) without a marker", self.name()));
+                verdict.broken.push(format!("{}: {lost} is lost without a marker", self.name()));
             }
         }
     }
 
     fn name(&self) -> String {
         format!("{} from {}", self.log.name, self.region)
+    }
+
+    /// How many of an answer's events are nowhere in the log.
+    fn missing(&self, read: &Read) -> usize {
+        read.events.iter().filter(|event| !self.places.at.contains_key(event)).count()
     }
 
     fn stored(&self, read: &Read) -> Option<(usize, usize)> {
@@ -242,8 +271,9 @@ impl Feed<'_> {
         })
     }
 
-    fn check_order(&self, stored: &[Option<(usize, usize)>], verdict: &mut Verdict) {
-        let mut last = None;
+    /// The answers that stand behind one that was taken later, but for those that took long at the vendor.
+    fn displaced(&self, stored: &[Option<(usize, usize)>], verdict: &mut Verdict) -> Vec<usize> {
+        let (mut displaced, mut line) = (Vec::new(), Vec::new());
         for (n, (read, span)) in self.reads.iter().zip(stored).enumerate() {
             let ranks: Vec<usize> = read
                 .events
@@ -254,13 +284,12 @@ impl Feed<'_> {
             if ranks.windows(2).any(|w| w[0] >= w[1]) {
                 verdict.broken.push(format!("{}: answer {n} is out of order in the log", self.name()));
             }
-            if let (Some((low, high)), false) = (span, self.is_late(read)) {
-                if last.is_some_and(|last| last >= *low) {
-                    verdict.broken.push(format!("{}: answer {n} stands before an earlier one", self.name()));
-                }
-                last = Some(*high);
+            if let (Some((low, high)), false) = (*span, self.is_late(read)) {
+                displaced.extend(line.extract_if(.., |(_, before)| *before >= low).map(|(n, _): (usize, usize)| n));
+                line.push((n, high));
             }
         }
+        displaced
     }
 
     fn is_late(&self, read: &Read) -> bool {
@@ -275,14 +304,75 @@ impl Feed<'_> {
             self.reads.iter().any(|other| other.received > whole && end.is_none_or(|end| other.received < end));
         self.runs[run].killed && (!went_on || self.is_late(read))
     }
+}
 
-    fn is_marked(&self, n: usize, stored: &[Option<(usize, usize)>]) -> bool {
-        let on_time = |at: &usize| !self.is_late(&self.reads[*at]);
-        let after = (0..n).filter(on_time).filter_map(|at| stored[at]).map(|(_, high)| high + 1).max().unwrap_or(0);
-        let later = (n + 1..self.reads.len()).filter(on_time).filter_map(|at| stored[at]).map(|(low, _)| low).min();
-        let before = later.unwrap_or(self.log.entries.len());
-        let between = self.log.entries.get(after..before).unwrap_or_default();
-        between.iter().any(|entry| entry.event.is_none() && entry.region == self.region)
+/// How much later than it was sent a read may reach the vendor. (The machine stands still for seconds, not minutes.)
+const LATEST: Duration = Duration::from_secs(60);
+
+/// Where a read's marker may stand.
+struct Place {
+    /// The marker of one that came in time: behind the answers before it, before the answers after it.
+    own: Range<usize>,
+    /// The marker of one that came late begins so early.
+    since: usize,
+}
+
+/// What stands before and behind a region's reads.
+struct Bounds<'a> {
+    reads: &'a [Read],
+    stored: &'a [Option<(usize, usize)>],
+    /// Of the log.
+    end: usize,
+}
+
+impl Bounds<'_> {
+    fn places(&self, on_time: impl Fn(usize) -> bool) -> Vec<Place> {
+        let span = |n: usize| self.stored[n].filter(|_| on_time(n));
+        // From the last on: what stands behind.
+        let mut ends = vec![self.end; self.reads.len()];
+        for n in (1..self.reads.len()).rev() {
+            ends[n - 1] = span(n).map_or(ends[n], |(low, _)| low.min(ends[n]));
+        }
+        let (mut begin, mut since, mut long_ago) = (0, 0, 0);
+        let place = |(n, end): (usize, usize)| {
+            while self.reads[long_ago].received + LATEST < self.reads[n].received {
+                since = span(long_ago).map_or(since, |(_, high)| since.max(high + 1));
+                long_ago += 1;
+            }
+            let place = Place { own: begin..end, since };
+            begin = span(n).map_or(begin, |(_, high)| begin.max(high + 1));
+            place
+        };
+        ends.into_iter().enumerate().map(place).collect()
+    }
+}
+
+/// A region's markers that no read has taken yet, by their places: each stands for one read.
+struct Markers<'a>(BTreeMap<usize, &'a str>);
+
+impl<'a> Markers<'a> {
+    fn of(log: &'a LogBook, region: &str) -> Self {
+        let markers = log.entries.iter().enumerate().filter(|(_, e)| e.event.is_none() && e.region == region);
+        Self(markers.map(|(at, entry)| (at, &*entry.reason)).collect())
+    }
+
+    /// Takes the marker of a read that came in time.
+    fn take(&mut self, place: &Place) -> bool {
+        self.take_first(place.own.clone(), |_| true)
+    }
+
+    /// Takes the marker of a read that came late: the poller had given it up, or a kill had left it behind.
+    fn take_given_up(&mut self, place: &Place, which: impl Fn(&str) -> bool) -> bool {
+        let given_up = |why: &str| matches!(why, "timeout" | "unclean_stop") && which(why);
+        self.take_first(place.since..place.own.end, given_up)
+    }
+
+    fn take_first(&mut self, within: Range<usize>, which: impl Fn(&str) -> bool) -> bool {
+        if within.is_empty() {
+            return false;
+        }
+        let found = self.0.range(within).find(|(_, why)| which(why)).map(|(at, _)| *at);
+        found.is_some_and(|at| self.0.remove(&at).is_some())
     }
 }
 

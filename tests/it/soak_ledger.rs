@@ -103,6 +103,74 @@ async fn every_breach_of_the_log_finds() {
     part.finds("only a part");
 }
 
+/// One run that was not killed. The reads as they took; the log as a line of words: an event's number, or why a marker
+/// stands there.
+fn one_run(reads: &[(u32, Option<u64>)], log: &[&str]) -> Vec<String> {
+    let t0 = Instant::now();
+    let at = |ms| t0 + Duration::from_millis(ms);
+    let reads = reads.iter().zip(1..).map(|((event, took), n)| Read {
+        received: at(n * 10),
+        events: vec![*event],
+        whole: took.map(|took| at(n * 10 + took)),
+    });
+    let entries = log.iter().zip(1..).map(|(word, sequence)| {
+        let event = word.parse().ok();
+        let reason = if event.is_none() { word } else { "" };
+        Entry { sequence, region: "here".into(), event, reason: reason.into() }
+    });
+    let log = LogBook { name: "log".into(), entries: entries.collect(), feeds: vec![("here".into(), reads.collect())] };
+    let run = Run { began: t0, killed: false, cursors: None };
+    check(&[log], &[run], &[], Duration::from_secs(3)).broken
+}
+
+const SPOILT: Option<u64> = None;
+const SOON: Option<u64> = Some(1);
+const SLOWLY: Option<u64> = Some(7000);
+
+#[tokio::test]
+async fn each_lost_answer_has_a_marker_of_its_own() {
+    let reads = [(1, SOON), (2, SPOILT), (3, SPOILT), (4, SOON)];
+    assert_eq!(one_run(&reads, &["1", "reset", "cut_body", "4"]), Vec::<String>::new());
+    for log in [&["1", "reset", "4"][..], &["1", "4", "reset", "reset"], &["1", "4"]] {
+        let broken = one_run(&reads, log);
+        assert!(broken.iter().any(|line| line.contains("is lost without a marker")), "{log:?}: {broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_came_late_to_the_vendor_is_known_by_the_marker_of_its_giving_up() {
+    let sound = Vec::<String>::new();
+    // 9 was given up before 1 was read, and came to the vendor after it: lost, or closed before its answer was read.
+    for took in [SPOILT, SOON] {
+        assert_eq!(one_run(&[(1, SOON), (9, took), (2, SOON)], &["timeout", "1", "2"]), sound);
+    }
+    // 9 came to the vendor after 2, whose answer is lost: the marker of 2 stands behind what 9 brought.
+    assert_eq!(one_run(&[(1, SOON), (2, SPOILT), (9, SOON)], &["timeout", "1", "9", "reset"]), sound);
+    // 9 was answered at once, as the vendor sees it, and only after the poller had gone on.
+    assert_eq!(one_run(&[(9, SOON), (1, SOON), (2, SOON)], &["timeout", "1", "9", "2"]), sound);
+}
+
+#[tokio::test]
+async fn being_late_excuses_no_missing_marker() {
+    let finds = |reads: &[(u32, Option<u64>)], log: &[&str], what: &str| {
+        let broken = one_run(reads, log);
+        assert!(broken.iter().any(|line| line.contains(what)), "{what}: {log:?}: {broken:?}");
+    };
+    let (unmarked, unkept) = ("is lost without a marker", "was handed over whole and is not in the log");
+    finds(&[(1, SOON), (9, SPOILT), (2, SOON)], &["1", "2"], unmarked);
+    // Nothing was given up: a reset is marked in its place.
+    finds(&[(1, SOON), (9, SPOILT), (2, SOON)], &["reset", "1", "2"], unmarked);
+    finds(&[(1, SOON), (2, SPOILT), (9, SOON)], &["1", "9", "reset"], unmarked);
+    finds(&[(9, SOON), (1, SOON)], &["1", "9"], "answer 0 stands behind a later one");
+    finds(&[(9, SOON), (1, SOON)], &["reset", "1", "9"], "answer 0 stands behind a later one");
+    finds(&[(1, SOON), (9, SOON), (2, SOON)], &["1", "2", "timeout"], unkept);
+    // The marker is another's: of one that took long, or that hung and had nothing to lose.
+    finds(&[(8, SLOWLY), (1, SOON), (9, SPOILT), (2, SOON)], &["timeout", "1", "2", "8"], unmarked);
+    finds(&[(8, SLOWLY), (1, SOON), (9, SOON), (2, SOON)], &["timeout", "1", "2", "8"], unkept);
+    // The vendor was slow, and the gateway there to read it.
+    finds(&[(8, SLOWLY), (1, SOON)], &["timeout", "1"], unkept);
+}
+
 #[tokio::test]
 async fn every_breach_towards_a_subscriber_finds() {
     let with = |change: &dyn Fn(&mut Story)| {
