@@ -2,7 +2,9 @@
 //!
 //! Invariant: a check that needs a part which could not be read says nothing; that part has its own fault.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use super::document::Document;
 use super::load::{Draft, Entry};
@@ -21,33 +23,63 @@ pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     }
 }
 
-/// Whether binding one would keep the other from being bound. Port 0 is a free port each time.
-fn clash(a: &Listen, b: &Listen) -> bool {
-    match (a, b) {
-        (Listen::Unix(a), Listen::Unix(b)) => a == b,
-        (Listen::Tcp(a), Listen::Tcp(b)) => {
-            // An IPv4 address inside an IPv6 one is that IPv4 address.
-            let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
-            let same_family = x.is_ipv4() == y.is_ipv4();
-            let dual_stack = [x, y].iter().any(|x| x.is_ipv6() && x.is_unspecified());
-            let covers = (x.is_unspecified() || y.is_unspecified()) && (same_family || dual_stack);
-            a.port() == b.port() && a.port() != 0 && (x == y || covers)
+/// What listeners have bound.
+#[derive(Default)]
+struct Bound<'a> {
+    sockets: HashSet<&'a Path>,
+    ports: HashMap<u16, HashSet<IpAddr>>,
+    /// Ports that an IPv4 address is bound of.
+    ports_of_v4: HashSet<u16>,
+}
+
+impl<'a> Bound<'a> {
+    /// Whether one of them would keep it from being bound. Port 0 is a free port each time.
+    fn clashes(&self, listen: &Listen) -> bool {
+        let address = match listen {
+            Listen::Unix(path) => return self.sockets.contains(path.as_path()),
+            Listen::Tcp(address) if address.port() == 0 => return false,
+            Listen::Tcp(address) => address,
+        };
+        let Some(bound) = self.ports.get(&address.port()) else { return false };
+        // An IPv4 address inside an IPv6 one is that IPv4 address. All of IPv6 is all of IPv4 too.
+        match address.ip().to_canonical() {
+            ip if bound.contains(&ip) || bound.contains(&ANY_V6) || ip == ANY_V6 => true,
+            ANY_V4 => self.ports_of_v4.contains(&address.port()),
+            ip => ip.is_ipv4() && bound.contains(&ANY_V4),
         }
-        _ => false,
+    }
+
+    fn bind(&mut self, listen: &'a Listen) {
+        match listen {
+            Listen::Unix(path) => {
+                self.sockets.insert(path);
+            }
+            Listen::Tcp(address) => {
+                let ip = address.ip().to_canonical();
+                self.ports.entry(address.port()).or_default().insert(ip);
+                if ip.is_ipv4() {
+                    self.ports_of_v4.insert(address.port());
+                }
+            }
+        }
     }
 }
+
+const ANY_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 fn addresses(doc: &Document<'_>, draft: &Draft) {
     if !doc.sound("server.listen") || !doc.sound("admin.listen") {
         return;
     }
-    let listen = &draft.server.listen;
-    for (n, here) in listen.iter().enumerate() {
-        if listen[..n].iter().any(|other| clash(here, other)) {
+    let mut bound = Bound::default();
+    for (n, here) in draft.server.listen.iter().enumerate() {
+        if bound.clashes(here) {
             doc.fault_at(&format!("server.listen[{n}]"), "clashes with another listener", "Give each its own port");
         }
+        bound.bind(here);
     }
-    if listen.iter().any(|other| clash(&draft.admin.listen, other)) {
+    if bound.clashes(&draft.admin.listen) {
         doc.fault_at("admin.listen", "clashes with server.listen", "Give each its own port");
     }
 }

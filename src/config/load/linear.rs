@@ -87,6 +87,8 @@ fn the_cost_of_reading_a_list_grows_with_its_length_and_no_faster() {
         ("hosts", "[admin]\nhosts = [LIST]", "\"a~.example\""),
         ("passed by", "[upstream]\nproxy = \"http://p:1\"\nno_proxy = [LIST]", "\"#\""),
         ("regions", "[[apps]]\nid = \"b\"\nregions = [LIST]", "{ name = \"#\", base_url = \"https://h~\" }"),
+        ("listeners", "[server]\nlisten = [LIST]", "\"unix:/run/~\""),
+        ("listeners that clash", "[server]\nlisten = [LIST]", "\"127.0.0.1:1\""),
         ("the same", "[admin]\nhosts = [LIST]", "\"localhost\""),
     ] {
         let text = |many: usize| format!("{}\n{app}", text.replace("LIST", &list(many, entry)));
