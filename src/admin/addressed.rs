@@ -2,7 +2,7 @@
 //!
 //! Any page can lead a browser here: see [`browsers`].
 //!
-//! Invariants: without a key, a request names this machine or one of `admin.hosts`, and nobody else. What only says whether
+//! Invariants: a head that could be read in two ways is for nobody; without a key, a request names this machine or one of `admin.hosts`, and nobody else. What only says whether
 //! all is well is answered whatever it names. A key cannot be guessed by a page, and no page reaches a Unix socket: there
 //! any host will do. What changes something, or costs, is done for no other site's page, key or not.
 
@@ -11,13 +11,14 @@ use hyper::http::request::Parts as Head;
 
 use super::answer::Refused;
 use crate::config::{Admin, Listen};
-use crate::route::browsers;
+use crate::route::{browsers, target};
 
-/// Refuses a request that is meant for another host.
+/// Refuses a request that is meant for another host, or for no one host.
 ///
 /// # Errors
-/// 421.
+/// 421; 400.
 pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(), Refused> {
+    target::check_reading(head)?;
     let anywhere = matches!(segments, [] | ["healthz" | "readyz" | "metrics"]);
     let any_host = admin.api_key_sha256.is_some() || matches!(admin.listen, Listen::Unix(_));
     let is_ours = browsers::names_only(head, |host| host.is_loopback() || admin.hosts.contains(host));
@@ -35,6 +36,7 @@ mod tests {
 
     use super::*;
     use crate::names::HostName;
+    use crate::refusal::Refusal;
 
     fn head(target: &str, headers: &[(&str, &str)]) -> Head {
         let request = headers.iter().fold(Request::builder().uri(target), |b, (name, value)| b.header(*name, *value));
@@ -56,6 +58,19 @@ mod tests {
         }
         for other in ["evil.example:9090", "corp.example", "10.1.2.4", ""] {
             assert!(status(&admin, path, &[other]).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_names_two_hosts_or_none_is_for_nobody() {
+        let keyed = Admin { api_key_sha256: Some([1; 32]), ..Admin::default() };
+        for admin in [keyed, Admin::default()] {
+            for path in [&["healthz"][..], &["admin", "v1", "apps"]] {
+                let twice = head("/", &[("host", "localhost"), ("host", "localhost")]);
+                assert_eq!(check(&admin, &twice, path), Err(Refusal::bad("Host: given twice").into()), "{path:?}");
+                let never = head("/", &[]);
+                assert_eq!(check(&admin, &never, path), Err(Refusal::bad("Host: missing").into()), "{path:?}");
+            }
         }
     }
 

@@ -62,8 +62,7 @@ impl Hosts {
     /// # Errors
     /// 400 for a head that could be read in two ways, 404 for a target on somebody else's host.
     pub fn check(&self, head: &Parts, local: Option<SocketAddr>) -> Result<(), Refusal> {
-        check_host(head)?;
-        check_framing(head)?;
+        check_reading(head)?;
         if head.uri.path() == "*" {
             return Err(Refusal::bad("target: `*` names nothing here"));
         }
@@ -83,6 +82,15 @@ impl Hosts {
             }
         }
     }
+}
+
+/// Checks that every reader reads a head alike: who is meant, and where its body ends.
+///
+/// # Errors
+/// 400.
+pub fn check_reading(head: &Parts) -> Result<(), Refusal> {
+    check_host(head)?;
+    check_framing(head)
 }
 
 fn check_host(head: &Parts) -> Result<(), Refusal> {
