@@ -1,5 +1,6 @@
 //! Wrong usage, said without repeating what was typed: a secret on the command line must not land in a build's log too.
 
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
@@ -7,11 +8,16 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 /// What stands for the user's own text.
 const HIDDEN: &str = "...";
 
-/// Prints what clap has to say, and says how the process ends.
+/// Prints what clap has to say, and says how the process ends. It ends although nobody reads that: `serve` listens for the
+/// signals by now that would end a process that waits for a reader. A terminal has one, and gets it in colours.
 pub(super) fn exit(mut why: Error) -> ExitCode {
     hide(&mut why);
-    // A closed stream leaves nobody to tell.
-    let _ = why.print();
+    if why.use_stderr() && !io::stderr().is_terminal() {
+        crate::telemetry::tell(&why.render().to_string());
+    } else {
+        // A closed stream leaves nobody to tell.
+        let _ = why.print();
+    }
     u8::try_from(why.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 

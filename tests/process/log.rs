@@ -84,17 +84,25 @@ async fn a_log_whose_reader_left_counts_its_lines_and_the_gateway_goes_on() {
 async fn a_start_that_is_refused_ends_although_nobody_reads_why() {
     let home = Home::new(&vendor().await);
     home.write("nonsense = 1\n");
+    let config = home.config().to_str().unwrap().to_owned();
+    // What is in the file, and what was typed.
+    assert_eq!(ended_unread(&["serve", "--config", &config]).await, Some(1));
+    assert_eq!(ended_unread(&["serve", "--no-such-flag"]).await, Some(2));
+}
+
+/// How it ends with a stderr that is full and that nobody reads.
+async fn ended_unread(arguments: &[&str]) -> Option<i32> {
     let (reader, mut full) = std::io::pipe().unwrap();
     fcntl_setfl(&full, OFlags::NONBLOCK).unwrap();
     while full.write(&[b' '; 512]).is_ok() {}
     while full.write(b" ").is_ok() {}
     fcntl_setfl(&full, OFlags::empty()).unwrap();
     let mut command = Command::new(BINARY);
-    let mut child = command.args(["serve", "--config"]).arg(home.config()).stderr(full).spawn().unwrap();
+    let mut child = command.args(arguments).stderr(full).spawn().unwrap();
     // Its copy of the pipe's end.
     drop(command);
     let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
     let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends").unwrap();
-    assert_eq!(ended.code(), Some(1));
     drop(reader);
+    ended.code()
 }
