@@ -17,7 +17,6 @@ mod minted;
 mod signed;
 pub mod token;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config;
-use crate::files;
 use crate::names::AppId;
 use crate::secret::SecretError;
 use crate::secret::redact::Redactor;
@@ -78,15 +76,14 @@ pub(crate) struct Credential {
 /// Looks at the files of these credentials, the `round`th time. Says whether one of them is being written. Not for the
 /// threads of the runtime.
 pub(crate) fn look_at(credentials: &[Arc<Credential>], round: u64) -> bool {
-    let files = credentials.iter().flat_map(|credential| credential.kept.files()).map(Path::to_owned).collect();
-    let mut marks = files::marks(files);
-    let mut again = false;
-    for (n, credential) in (round..).zip(credentials) {
-        let rest = marks.split_off(credential.kept.files().count().min(marks.len()));
-        again |= credential.kept.glance(&marks, n % READ_ANYHOW == 0);
-        marks = rest;
-    }
-    again
+    let all: Vec<_> = (round..).zip(credentials).map(|(n, one)| (&one.kept, n % READ_ANYHOW == 0)).collect();
+    Kept::glance(&all)
+}
+
+/// Reads these credentials' secrets now (a start, a reload). Not for the threads of the runtime once requests are served.
+pub(crate) fn read<'a>(credentials: impl IntoIterator<Item = &'a Arc<Credential>>) {
+    let all: Vec<_> = credentials.into_iter().map(|credential| &credential.kept).collect();
+    Kept::look(&all);
 }
 
 /// Why an order may not go out.
@@ -110,8 +107,7 @@ pub(crate) struct Pass {
 }
 
 impl Credential {
-    /// A credential; its secret is read now. One that cannot be read is no error here: it may come. Not for the threads of
-    /// the runtime once requests are served.
+    /// A credential whose secret is still to be read (see [`read`]). One that cannot be read is no error: it may come.
     pub(crate) fn new(
         app: &AppId,
         source: &config::Credential,
@@ -127,18 +123,12 @@ impl Credential {
             config::Credential::Token { app_certificate, .. } => vec![app_certificate.clone()],
         };
         let kept = Kept::new(app.clone(), sources, recipe, clock.clone());
-        kept.look();
         Ok(Arc::new(Self { source: source.clone(), vendor, kept, guard: Guard::new(app.clone(), clock.clone()) }))
     }
 
     /// Whether it is what this configuration asks for.
     pub(crate) fn is(&self, source: &config::Credential, vendor: Vendor) -> bool {
         self.source == *source && self.vendor == vendor
-    }
-
-    /// Reads the secret now (a reload). Not for the threads of the runtime.
-    pub(crate) fn look(&self) {
-        self.kept.look();
     }
 
     /// The app's requests go elsewhere from now on: what was refused there may be tried here at once.

@@ -123,8 +123,12 @@ impl Mark {
 /// # Errors
 /// See [`Unreadable`].
 pub fn read(path: &Path, most: usize) -> Result<Content, Unreadable> {
-    let mut read = BOOK.each(vec![path.to_owned()], move |path| contents(path, most));
-    read.pop().unwrap_or(Err(Unreadable::Hangs))
+    read_all(vec![path.to_owned()], most).pop().unwrap_or(Err(Unreadable::Hangs))
+}
+
+/// Reads many files whole, in their order.
+pub fn read_all(paths: Vec<PathBuf>, most: usize) -> Vec<Result<Content, Unreadable>> {
+    BOOK.each(paths, move |path| contents(path, most))
 }
 
 /// Reads many files, and keeps of each what `of` makes of it, in their order.
@@ -155,6 +159,8 @@ fn regular(file: Metadata) -> Result<Metadata, Unreadable> {
 
 fn contents(path: &Path, most: usize) -> Result<Content, Unreadable> {
     regular(std::fs::metadata(path)?)?;
+    #[cfg(test)]
+    tests::hang(path);
     let waiting_for_nobody = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(waiting_for_nobody.bits()).unwrap_or_default();
     let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -227,4 +233,4 @@ impl Drop for Turn<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -82,22 +82,36 @@ impl SecretSource {
     ///
     /// # Errors
     /// When it is not there, cannot be read, is empty, is not one line of text, or has blanks or quotes around it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "secrets are the one thing besides the log level that the environment gives"
-    )]
     pub fn read(&self) -> Result<Secret, SecretError> {
-        let bytes = match self {
-            Self::Env(name) => Zeroizing::new(
-                std::env::var(name).map_err(|_| SecretError::NoVariable(name.clone())).map(String::into_bytes)?,
-            ),
-            Self::File(path) => {
-                let unreadable = |why| SecretError::Unreadable { path: path.clone(), why };
-                files::read(path, files::SECRET).map_err(unreadable)?
-            }
+        let read = Self::read_all(std::slice::from_ref(self)).pop();
+        read.unwrap_or_else(|| Err(SecretError::Unusable(self.to_string())))
+    }
+
+    /// Reads many, in their order. Files that hang take hardly longer together than one.
+    ///
+    /// # Errors
+    /// As [`SecretSource::read`].
+    #[must_use]
+    pub fn read_all(sources: &[Self]) -> Vec<Result<Secret, SecretError>> {
+        let paths = sources.iter().filter_map(Self::file).map(Path::to_owned).collect();
+        let mut files = files::read_all(paths, files::SECRET).into_iter();
+        let read = |source: &Self| {
+            let bytes = match source {
+                Self::Env(name) => variable(name)?,
+                Self::File(path) => {
+                    let unreadable = |why| SecretError::Unreadable { path: path.clone(), why };
+                    files.next().unwrap_or(Err(Unreadable::Hangs)).map_err(unreadable)?
+                }
+            };
+            source.judge(&bytes)
         };
+        sources.iter().map(read).collect()
+    }
+
+    /// What was read, if it can be a secret.
+    fn judge(&self, bytes: &[u8]) -> Result<Secret, SecretError> {
         let unusable = || SecretError::Unusable(self.to_string());
-        let text = std::str::from_utf8(&bytes).map_err(|_| unusable())?;
+        let text = std::str::from_utf8(bytes).map_err(|_| unusable())?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let value = text.strip_suffix('\n').map_or(text, |t| t.strip_suffix('\r').unwrap_or(t));
         if value.is_empty() || value.chars().any(char::is_control) {
@@ -131,6 +145,15 @@ impl SecretSource {
             Self::File(path) => Some(path),
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "secrets are the one thing besides the log level that the environment gives"
+)]
+fn variable(name: &str) -> Result<files::Content, SecretError> {
+    let value = std::env::var(name).map_err(|_| SecretError::NoVariable(name.to_owned()))?;
+    Ok(Zeroizing::new(value.into_bytes()))
 }
 
 /// What is around a text that belongs to no secret.

@@ -67,12 +67,23 @@ pub(super) struct Kept {
     recipe: Box<dyn Recipe>,
     clock: Clock,
     state: Mutex<State>,
-    /// Held while the files are read, so that what was read first is not put in force last. Never by a request.
-    reading: Mutex<()>,
+}
+
+/// A reading that has begun.
+pub(super) struct Reading {
+    /// The later, the higher.
+    number: u64,
+    /// The files before it, if all could be looked at.
+    marks: Vec<Mark>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Readings that have begun.
+    begun: u64,
+    /// So many had begun when one was taken last: which of these came first is not known, so none of them is taken any
+    /// more, and what was read first is not put in force last.
+    missed: u64,
     good: Option<Good>,
     /// What a look by the clock found that is not in use yet.
     pending: Option<Vec<Secret>>,
@@ -91,7 +102,7 @@ struct Good {
 
 impl Kept {
     pub(super) fn new(app: AppId, sources: Vec<SecretSource>, recipe: Box<dyn Recipe>, clock: Clock) -> Self {
-        Self { app, sources, recipe, clock, state: Mutex::default(), reading: Mutex::default() }
+        Self { app, sources, recipe, clock, state: Mutex::default() }
     }
 
     /// The credential to send now.
@@ -113,11 +124,47 @@ impl Kept {
         self.lock().good.as_ref().map(|good| good.shown.content)
     }
 
-    /// Reads the secret now, and takes what is there. Not for the threads of the runtime.
-    pub(super) fn look(&self) {
-        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let (marks, read) = self.read();
-        self.take(&mut self.lock(), marks, read);
+    /// Reads these secrets now, and takes what is there. Not for the threads of the runtime.
+    pub(super) fn look(all: &[&Self]) {
+        let mut all = all.to_vec();
+        while !all.is_empty() {
+            let due = Self::marked(&all).map(|(kept, marks)| (kept, kept.begin(marks))).collect();
+            let missed =
+                Self::read(due).filter_map(|(kept, reading, read)| (!kept.take(reading, read)).then_some(kept));
+            all = missed.collect();
+        }
+    }
+
+    /// Reads those of these secrets whose files' marks, or the word beside them, give cause to. Says whether one has to be
+    /// looked at again soon. Not for the threads of the runtime.
+    pub(super) fn glance(all: &[(&Self, bool)]) -> bool {
+        let (all, anyhow): (Vec<_>, Vec<_>) = all.iter().copied().unzip();
+        let due = Self::marked(&all).zip(anyhow).filter_map(|((kept, marks), anyhow)| {
+            (anyhow || kept.may_have_changed(&marks)).then(|| (kept, kept.begin(marks)))
+        });
+        let due = due.collect();
+        let mut again = false;
+        for (kept, reading, read) in Self::read(due) {
+            again |= kept.take_what_rests(reading, read);
+        }
+        again
+    }
+
+    /// Each with the marks of its files.
+    fn marked<'a>(all: &[&'a Self]) -> impl Iterator<Item = (&'a Self, Vec<Result<Mark, Unreadable>>)> {
+        let files = all.iter().flat_map(|kept| kept.files()).map(Path::to_owned).collect();
+        let mut marks = files::marks(files).into_iter();
+        all.iter().map(move |kept| (*kept, marks.by_ref().take(kept.files().count()).collect()))
+    }
+
+    /// All of them at a time: files that hang keep nobody else's waiting for longer than one does.
+    fn read(due: Vec<(&Self, Reading)>) -> impl Iterator<Item = (&Self, Reading, Result<Vec<Secret>, SecretError>)> {
+        let sources: Vec<_> = due.iter().flat_map(|(kept, _)| &kept.sources).cloned().collect();
+        let mut read = SecretSource::read_all(&sources).into_iter();
+        due.into_iter().map(move |(kept, reading)| {
+            let own: Vec<_> = read.by_ref().take(kept.sources.len()).collect();
+            (kept, reading, own.into_iter().collect())
+        })
     }
 
     /// The files that the secret is in.
@@ -125,38 +172,39 @@ impl Kept {
         self.sources.iter().filter_map(SecretSource::file)
     }
 
-    /// Reads the secret if these marks of its files, or `anyhow`, give cause to. Says whether it has to be looked at again
-    /// soon. Not for the threads of the runtime.
-    pub(super) fn glance(&self, marks: &[Result<Mark, Unreadable>], anyhow: bool) -> bool {
-        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let wall = self.clock.wall();
-        let is_same = |state: &State| {
-            let same = state.marks.iter().map(|mark| Ok(*mark)).eq(marks.iter().copied());
-            same && state.marks.iter().all(|mark| mark.is_settled(wall))
-        };
-        {
-            let state = self.lock();
-            if !anyhow && state.failing.is_none() && state.pending.is_none() && is_same(&state) {
-                return false;
-            }
-        }
-        let (marks, read) = self.read();
+    fn may_have_changed(&self, marks: &[Result<Mark, Unreadable>]) -> bool {
+        let (state, wall) = (self.lock(), self.clock.wall());
+        let same = state.marks.iter().map(|mark| Ok(*mark)).eq(marks.iter().copied());
+        let is_same = same && state.marks.iter().all(|mark| mark.is_settled(wall));
+        state.failing.is_some() || state.pending.is_some() || !is_same
+    }
+
+    pub(super) fn begin(&self, marks: Vec<Result<Mark, Unreadable>>) -> Reading {
+        let mut state = self.lock();
+        state.begun += 1;
+        Reading { number: state.begun, marks: marks.into_iter().collect::<Result<_, _>>().unwrap_or_default() }
+    }
+
+    /// Takes what was read if it is what is in use, or what was read the last time. Says whether it has to be looked at again
+    /// soon.
+    fn take_what_rests(&self, reading: Reading, read: Result<Vec<Secret>, SecretError>) -> bool {
         let mut state = self.lock();
         if let (Some(good), Ok(secrets)) = (&state.good, &read)
+            && reading.number > state.missed
             && good.secrets != *secrets
             && state.pending.as_ref() != Some(secrets)
         {
             state.pending = read.ok();
             return true;
         }
-        self.take(&mut state, marks, read);
-        false
+        drop(state);
+        !self.take(reading, read)
     }
 
     /// After a 401: reads the secret now, makes a token anew unless that has happened since `tried`, and says which
     /// content is now shown. Not for the threads of the runtime.
     pub(super) fn look_again(&self, tried: &Arc<Shown>) -> u64 {
-        self.look();
+        Self::look(&[self]);
         let mut state = self.lock();
         let now = self.clock.wall_ms();
         if let Some(good) = &mut state.good
@@ -188,17 +236,16 @@ impl Kept {
         }
     }
 
-    /// The files before they are read, and what is in them.
-    fn read(&self) -> (Vec<Mark>, Result<Vec<Secret>, SecretError>) {
-        let marks = files::marks(self.files().map(Path::to_owned).collect());
-        let marks = marks.into_iter().collect::<Result<_, _>>().unwrap_or_default();
-        (marks, self.sources.iter().map(SecretSource::read).collect())
-    }
-
-    fn take(&self, state: &mut State, marks: Vec<Mark>, read: Result<Vec<Secret>, SecretError>) {
+    /// Takes what was read, unless another reading was taken since this one began. Says whether it did.
+    pub(super) fn take(&self, reading: Reading, read: Result<Vec<Secret>, SecretError>) -> bool {
+        let state = &mut *self.lock();
+        if reading.number <= state.missed {
+            return false;
+        }
         let (now, wall) = (self.clock.now(), self.clock.wall_ms());
+        state.missed = state.begun;
         state.pending = None;
-        state.marks = marks;
+        state.marks = reading.marks;
         let fresh = read.and_then(|secrets| match &state.good {
             Some(good) if good.secrets == secrets => Ok(None),
             good => {
@@ -228,6 +275,7 @@ impl Kept {
                 state.failing = Some((since, why));
             }
         }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -3,6 +3,8 @@ use std::time::SystemTime;
 use tokio::time::advance;
 
 use super::*;
+use crate::files;
+use crate::files::tests::Hung;
 use crate::secret::{Secret, SecretSource};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -35,6 +37,7 @@ impl Rig {
         let clock = Clock::anchored(SystemTime::UNIX_EPOCH + HOUR * 24 * 365);
         let source = source(folder.path());
         let credential = Credential::new(&app(), &source, Vendor::Agora, &clock).unwrap();
+        read([&credential]);
         Self { folder, credential, clock }
     }
 
@@ -94,7 +97,7 @@ async fn a_changed_file_is_in_use_a_second_later() {
     assert_eq!(rig.shown().await, basic("azpzMg=="));
     assert!(LOOK_EVERY + LOOK_AGAIN < Duration::from_secs(1));
     rig.write("s3");
-    rig.credential.look();
+    read([&rig.credential]);
     assert_eq!(rig.shown().await, basic("azpzMw=="));
 }
 
@@ -306,7 +309,7 @@ async fn a_secret_that_is_being_written_is_not_taken_before_it_rests() {
     assert_ne!(rig.shown().await, basic("azpzMQ=="));
     // A reload takes what it finds.
     rig.write("s3");
-    rig.credential.look();
+    read([&rig.credential]);
     assert_eq!(rig.shown().await, basic("azpzMw=="));
 }
 
@@ -340,12 +343,65 @@ async fn files_that_have_not_changed_are_not_read() {
     let later = Clock::anchored(std::fs::metadata(&path).unwrap().modified().unwrap() + HOUR);
     let source = rig.credential.source.clone();
     let credential = Credential::new(&app(), &source, Vendor::Agora, &later).unwrap();
-    let marks = files::marks(credential.kept.files().map(Path::to_owned).collect());
-    assert!(!credential.kept.glance(&marks, false));
+    read([&credential]);
+    let kept = &credential.kept;
+    let hung = Hung::below(rig.folder.path());
+    assert!(!Kept::glance(&[(kept, false)]));
+    assert_eq!(kept.problem(), None, "by its marks it is the same");
+    Kept::glance(&[(kept, true)]);
+    assert!(kept.problem().is_some(), "once a minute they are not believed");
+    drop(hung);
+    while kept.problem().is_some() {
+        Kept::glance(&[(kept, false)]);
+    }
     std::fs::write(&path, "s2").unwrap();
-    assert!(!credential.kept.glance(&marks, false), "by its marks it is the same");
-    assert!(credential.kept.glance(&marks, true), "once a minute they are not believed");
-    let marks = files::marks(credential.kept.files().map(Path::to_owned).collect());
-    assert!(!credential.kept.glance(&marks, false), "and it is in use");
+    assert!(Kept::glance(&[(kept, false)]), "it may still be written");
+    assert!(!Kept::glance(&[(kept, false)]), "and it is in use");
     assert_eq!(credential.kept.content(), Some(2));
+}
+
+#[test]
+fn files_that_hang_when_they_are_read_take_hardly_longer_than_one_and_hold_up_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = |name: String| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("secret"), "s1").unwrap();
+        let app_certificate = SecretSource::File(folder.join("secret"));
+        let source = config::Credential::Token { app_certificate, uid: "gateway".into() };
+        Credential::new(&app(), &source, Vendor::Agora, &Clock::system()).unwrap()
+    };
+    let mut all: Vec<_> = (0..100).map(|n| one(format!("mount/{n}"))).collect();
+    all.push(one("disk".to_owned()));
+    read(&all);
+    for credential in &all {
+        std::fs::write(credential.kept.files().next().unwrap(), "s2").unwrap();
+    }
+    let hung = Hung::below(&folder.path().join("mount"));
+    let began = Instant::now();
+    assert!(look_at(&all, 1));
+    assert!(!look_at(&all, 1));
+    // One after another they would take forty times as long.
+    assert!(began.elapsed() < files::PATIENCE * 5, "{:?}", began.elapsed());
+    assert_eq!(all.last().unwrap().kept.content(), Some(2));
+    let is_hung = |credential: &Arc<Credential>| {
+        let hangs = |why| matches!(why, SecretError::Unreadable { why: files::Unreadable::Hangs, .. });
+        credential.kept.problem().is_some_and(hangs) && credential.kept.content() == Some(1)
+    };
+    assert!(all[..100].iter().all(is_hung));
+    drop(hung);
+}
+
+#[test]
+fn what_was_read_first_is_not_put_in_force_last() {
+    let rig = Rig::basic();
+    let kept = &rig.credential.kept;
+    let secrets = |secret: &str| Ok(vec![Secret::new("k".into()), Secret::new(secret.into())]);
+    let (one, other) = (kept.begin(Vec::new()), kept.begin(Vec::new()));
+    assert!(kept.take(one, secrets("s2")));
+    // It may have read before the first did.
+    assert!(!kept.take(other, secrets("s1")));
+    assert_eq!(kept.content(), Some(2));
+    assert!(kept.take(kept.begin(Vec::new()), secrets("s3")));
+    assert_eq!(kept.content(), Some(3));
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{self, App, Config, Quota};
-use crate::credentials::{Base, Credential};
+use crate::credentials::{self, Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
 use crate::order::{Operation, Order, Safety};
@@ -169,7 +169,9 @@ impl Table {
             Some(old) if old.upstream.is(&settings) => old.upstream.clone(),
             _ => Arc::new(Upstream::new(settings, clock)?),
         };
-        let apps = config.apps.iter().map(|app| prepare_app(app, config, old, clock)).collect::<Result<_, _>>()?;
+        let apps = config.apps.iter().map(|app| prepare_app(app, config, old, clock)).collect::<Result<Vec<_>, _>>()?;
+        // Those that are in use are read when this is put into force.
+        credentials::read(apps.iter().filter(|app| !app.kept).map(|app| &app.credential));
         Ok(Prepared { upstream, upstream_rules: config.upstream.clone(), apps })
     }
 }
@@ -208,10 +210,8 @@ impl Prepared {
     /// Puts it into force: buckets get their limits, secrets are read again.
     pub(super) fn commit(self, buckets: &mut Buckets, places: &mut Places, clock: &Clock, metrics: &Metrics) -> Table {
         let (rules, upstream) = (&self.upstream_rules, &self.upstream);
+        credentials::read(self.apps.iter().filter(|app| app.kept).map(|app| &app.credential));
         let desks = self.apps.into_iter().map(|app| {
-            if app.kept {
-                app.credential.look();
-            }
             if app.moved {
                 app.credential.try_anew();
             }

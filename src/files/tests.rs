@@ -3,6 +3,32 @@ use std::sync::mpsc;
 
 use super::*;
 
+/// Folders whose files can be looked at, and hang when they are read.
+static HUNG: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static LET_GO: Condvar = Condvar::new();
+
+/// While it is there, reading a file below this folder hangs.
+pub(crate) struct Hung(PathBuf);
+
+impl Hung {
+    pub(crate) fn below(folder: &Path) -> Self {
+        HUNG.lock().unwrap().push(folder.to_owned());
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        HUNG.lock().unwrap().retain(|folder| *folder != self.0);
+        LET_GO.notify_all();
+    }
+}
+
+pub(super) fn hang(path: &Path) {
+    let hangs = |folders: &mut Vec<PathBuf>| folders.iter().any(|folder| path.starts_with(folder));
+    drop(LET_GO.wait_while(HUNG.lock().unwrap(), hangs).unwrap());
+}
+
 /// Makes a FIFO.
 fn fifo(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
