@@ -4,7 +4,8 @@
 //! caller's requests bring about says nothing about another app's or about other things asked of the same host. They
 //! send orders to another region where there is one that does better, and never hold one back. What holds orders back is
 //! the vendor's own word, a 503 with `Retry-After`: until then, or until a success of an order that was sent after it,
-//! one order in [`PROBE_EVERY`] is let through. Reads of events pass: they have their own pace.
+//! one order in [`PROBE_EVERY`] is let through, and none while the last of these is under way. Reads of events pass: they
+//! have their own pace.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,8 @@ pub(super) struct Endpoint {
 struct State {
     breaker: Breaker,
     word: Option<Word>,
+    /// An order that was let through in spite of a word is under way.
+    probing: bool,
     /// The longest that it is believed.
     longest: Duration,
     /// Words so far.
@@ -62,7 +65,8 @@ pub struct EndpointState {
     pub why: Option<String>,
     /// The vendor asked to be left alone (503 with `Retry-After`): for so many seconds more.
     pub held_seconds: Option<f64>,
-    /// While it is held: how long until one order is let through to find out whether it still is.
+    /// While it is held: how long until one order is let through to find out whether it still is; 0 while the last of
+    /// these has taken longer.
     pub next_try_seconds: Option<f64>,
 }
 
@@ -94,6 +98,8 @@ pub(super) struct Entered {
     role: Role,
     /// Words before it.
     words: u64,
+    /// In spite of the vendor's word, to find out.
+    probes: bool,
 }
 
 /// While the vendor wants to be left alone one order in so long finds out whether it still does.
@@ -103,7 +109,8 @@ impl Endpoint {
     /// `longest`: the vendor's word is believed for so long.
     pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, longest: Duration) -> Self {
         let breaker = Breaker::new(rule);
-        let state = State { breaker, word: None, longest, words: 0, why: None, since: None, gauges: None };
+        let state =
+            State { breaker, word: None, probing: false, longest, words: 0, why: None, since: None, gauges: None };
         Self { app: app.clone(), name, state: Mutex::new(state) }
     }
 
@@ -132,25 +139,28 @@ impl Endpoint {
     /// What would be left at `at` of the time that the vendor asked for; `None`: an order may go out.
     pub(super) fn asked(&self, at: Instant) -> Option<Duration> {
         let state = self.state();
-        let word = state.word.filter(|word| at < word.probe_at)?;
+        let word = state.word.filter(|word| state.probing || at < word.probe_at)?;
         Some(word.left(state.longest, at)).filter(|left| !left.is_zero())
     }
 
     /// An order goes out now, if it may.
     pub(super) fn enter(&self, is_read: bool, now: Instant) -> Option<Entered> {
         let mut state = self.state();
-        let longest = state.longest;
+        let (longest, probing) = (state.longest, state.probing);
+        let mut probes = false;
         if let Some(word) = &mut state.word
             && !word.left(longest, now).is_zero()
             && !is_read
         {
-            if now < word.probe_at {
+            if probing || now < word.probe_at {
                 return None;
             }
             word.probe_at = now + PROBE_EVERY;
+            probes = true;
         }
+        state.probing |= probes;
         let role = state.breaker.enter(now).unwrap_or(Role::InSpite);
-        Some(Entered { role, words: state.words })
+        Some(Entered { role, words: state.words, probes })
     }
 
     /// The vendor asked to be left alone for so long.
@@ -181,6 +191,9 @@ impl Endpoint {
         (now, wall): (Instant, UnixMillis),
     ) -> Option<Turned> {
         let mut state = self.state();
+        if entered.probes {
+            state.probing = false;
+        }
         match (verdict, why) {
             (Verdict::Well, _) => Self::forget_word(&mut state, entered),
             (Verdict::Failed, Some(why)) => state.why = Some(why.to_owned()),
@@ -303,6 +316,31 @@ mod tests {
         }
         assert_eq!(sent, 23);
         assert_eq!(endpoint.asked(began + second * 120), None);
+    }
+
+    #[test]
+    fn an_order_that_finds_out_is_waited_for_before_another_does() {
+        let (endpoint, began) = endpoint();
+        let second = Duration::from_secs(1);
+        endpoint.ask_to_wait(second * 120, began);
+        let slow = endpoint.enter(false, began + second * 5).unwrap();
+        for later in [6, 11, 60] {
+            let now = began + second * later;
+            assert_eq!((endpoint.asked(now), endpoint.enter(false, now)), (Some(second * (120 - later)), None));
+            assert!(endpoint.enter(true, now).is_some(), "reads of events have a pace of their own");
+        }
+        // Its end is not another's.
+        let read = endpoint.enter(true, began + second * 61).unwrap();
+        endpoint.ended(read, Verdict::Unknown, None, (began + second * 61, UnixMillis(0)));
+        assert_eq!(endpoint.enter(false, began + second * 61), None);
+        endpoint.ended(slow, Verdict::Unknown, None, (began + second * 62, UnixMillis(0)));
+        assert_eq!(endpoint.asked(began + second * 62), None);
+        let next = endpoint.enter(false, began + second * 62).unwrap();
+        // One that never ends holds nobody longer than the word.
+        assert!(endpoint.asked(began + second * 119).is_some());
+        assert!(endpoint.enter(false, began + second * 120).is_some());
+        endpoint.ended(next, Verdict::Well, None, (began + second * 121, UnixMillis(0)));
+        assert_eq!(endpoint.asked(began + second * 121), None);
     }
 
     #[test]
