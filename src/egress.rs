@@ -19,6 +19,7 @@
 //! | connection lost, time-out, 408, 5xx  |                                     | again, twice at most           |
 //! | any other status                     |                                     |                                |
 //!
+//! A count whose answer did not come in time is left alone for as long as after `in progress`, which that answer may say.
 //! All of it only before the order's deadline, and all but the 401 and 429 within the client's retry budget ([`budget`]).
 //! A host that cannot be connected to is left alone for a while ([`places`]); an endpoint whose answers fail is asked in
 //! another region first, where there is one ([`endpoint`]). An exchange ends after `request_timeout` and at the order's

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
 use crate::proof::Proof;
+use crate::vendor::history::IN_PROGRESS_PAUSE;
 
 /// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +111,21 @@ impl Operation {
         match self {
             Self::ReadEvents(_) | Self::FetchHistory(_) => false,
             Self::CreateHistory(_) | Self::CountHistory(_) | Self::PeerMessage(_) | Self::ChannelMessage(_) => true,
+        }
+    }
+
+    /// How long the vendor is left alone after an answer that did not come in time: it may have said `in progress`, and may
+    /// be on its way.
+    #[must_use]
+    pub fn rest_after_timeout(&self) -> Duration {
+        match self {
+            Self::CountHistory(_) => IN_PROGRESS_PAUSE,
+            // Of these none can say so, or none is asked again.
+            Self::ReadEvents(_)
+            | Self::CreateHistory(_)
+            | Self::FetchHistory(_)
+            | Self::PeerMessage(_)
+            | Self::ChannelMessage(_) => Duration::ZERO,
         }
     }
 

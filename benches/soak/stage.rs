@@ -1,6 +1,6 @@
 //! What all parts of the soak share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +40,8 @@ pub struct Stage {
     pub scans: [Mutex<Vec<Entry>>; LOGS.len()],
     pub log: LogTally,
     pub delivered: AtomicU64,
+    /// The counts (by the end of their windows) that took so long that the gateway may have asked anew for one.
+    pub slow_counts: Mutex<HashSet<u64>>,
     statuses: Mutex<BTreeMap<String, u64>>,
     acts: Mutex<BTreeMap<&'static str, u64>>,
     broken: Mutex<Vec<String>>,
@@ -58,6 +60,7 @@ impl Stage {
             scans: Default::default(),
             log: LogTally::default(),
             delivered: AtomicU64::new(0),
+            slow_counts: Mutex::default(),
             statuses: Mutex::default(),
             acts: Mutex::default(),
             broken: Mutex::default(),

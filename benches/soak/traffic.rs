@@ -5,12 +5,18 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use rtm_gateway::simulator::{Endpoint, ViolationKind};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::caller::{Caller, Ended};
 use super::readers::judge;
 use super::stage::{Live, Stage};
 use super::vendor::{MESSAGES, ONE};
+
+/// How long a count takes at least that the gateway asks for anew because no answer came in time: `request_timeout`, and
+/// the vendor's pause after `in progress`.
+const ASKED_ANEW: Duration = Duration::from_secs(4);
 
 pub fn start(stage: &Arc<Stage>, seed: u64, tasks: &mut JoinSet<()>) {
     for n in 0..6 {
@@ -34,6 +40,7 @@ async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
         number += 1;
         // Each question is another: after a kill nobody knows what the vendor had been asked.
         let end = 4_000_000_000_u64 + caller * 10_000_000 + number;
+        let began = Instant::now();
         let (what, ended) = match random.random_range(0..10) {
             0..2 => {
                 let filter = format!(r#"{{"source":"ann","destination":"bob","start_time":1,"end_time":{end}}}"#);
@@ -49,6 +56,9 @@ async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
                 ("messages", line.post(&api("users/bot/peer_messages"), body).await)
             }
         };
+        if what == "count" && began.elapsed() >= ASKED_ANEW {
+            stage.slow_counts.lock().unwrap().insert(end);
+        }
         match ended {
             Ended::Answered(answer) => {
                 stage.status(what, answer.status);
@@ -67,6 +77,14 @@ async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
             Ended::Nothing | Ended::Broken | Ended::Left => stage.status(what, "cut"),
         }
     }
+}
+
+/// Whether a count that was asked for again too soon, as the vendor sees it, may have been one whose `in progress` came
+/// when the gateway no longer waited for it: the vendor stood still, or the machine did. Then the call took its time.
+pub fn may_have_been_given_up(stage: &Stage, kind: &ViolationKind) -> bool {
+    let ViolationKind::TooSoon { endpoint: Endpoint::HistoryCount, of, .. } = kind else { return false };
+    let end = of.split('&').find_map(|pair| pair.strip_prefix("end_time=")?.parse().ok());
+    end.is_some_and(|end| stage.slow_counts.lock().unwrap().contains(&end))
 }
 
 fn api(path: &str) -> String {

@@ -23,7 +23,7 @@ use super::desk::{Desk, Region};
 use super::linger::Head;
 use super::meters::Ending;
 use super::places::Said;
-use super::retry::{Next, Outcome, Reason, Tries, is_vendors_failure};
+use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
@@ -116,7 +116,9 @@ impl Inner {
             let then = |at| desk.region(order, &tries, at).ok().map(|next| next.name != region.name);
             let elsewhere = then(now).filter(|is_other| *is_other).or_else(|| then(now + outcome.asked()));
             let may = |reason: Reason| desk.may_send_again(reason, &order.payer.client, self.clock.now());
-            match tries.after(outcome, (safety, self.clock.now(), order.deadline), elsewhere, may) {
+            let rest = order.operation.rest_after_timeout();
+            let terms = Terms { safety, rest, now: self.clock.now(), deadline: order.deadline };
+            match tries.after(outcome, terms, elsewhere, may) {
                 Next::Again(pause) if pause.is_zero() => {}
                 Next::Again(pause) => unless_withdrawn(order, tokio::time::sleep(pause)).await?,
                 Next::Done(result) => return result,

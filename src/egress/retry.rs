@@ -115,6 +115,16 @@ impl Reason {
     }
 }
 
+/// What an order goes by when an attempt has ended.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) safety: Safety,
+    /// How long its region is left alone after a time-out.
+    pub(super) rest: Duration,
+    pub(super) now: Instant,
+    pub(super) deadline: Instant,
+}
+
 /// What an order has tried.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
@@ -151,7 +161,7 @@ impl Tries {
     pub(super) fn after(
         &mut self,
         outcome: Outcome,
-        (safety, now, deadline): (Safety, Instant, Instant),
+        Terms { safety, rest, now, deadline }: Terms,
         elsewhere: Option<bool>,
         may: impl FnOnce(Reason) -> bool,
     ) -> Next {
@@ -180,10 +190,11 @@ impl Tries {
                 spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::Lost, pause))
             }
             Outcome::Failed(Failure::TimedOut { sent: true }) if idempotent => {
-                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::TimedOut, pause))
+                // What one region wants binds no other.
+                let rest = if elsewhere == Some(true) { Duration::ZERO } else { rest };
+                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::TimedOut, pause + rest))
             }
             Outcome::Answered(answer) if idempotent && is_vendors_failure(answer.status) => {
-                // What one region wants binds no other.
                 let asked = if elsewhere == Some(true) { Duration::ZERO } else { answer.retry_after };
                 spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::VendorFailed, pause.max(asked)))
             }

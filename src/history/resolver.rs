@@ -31,9 +31,6 @@ use crate::proof::Proof;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
 use crate::vendor::{Vendor, is_for_the_caller};
 
-/// How long the vendor wants to be left alone after `in progress`.
-const IN_PROGRESS_PAUSE: Duration = Duration::from_secs(2);
-
 /// How often one page's query is made before the vendor is called incomprehensible.
 const CREATIONS: u32 = 5;
 
@@ -153,7 +150,7 @@ impl Resolver {
                     if matches!(self.patience, Patience::Stream { stall } if at_the_vendor >= stall) {
                         return Err(Error::StillRunning { location: None });
                     }
-                    sleep(IN_PROGRESS_PAUSE).await;
+                    sleep(wire::IN_PROGRESS_PAUSE).await;
                 }
                 (status, Err(_)) if status.is_success() => {
                     return Ok(Handle::Died("its answer could not be read"));
@@ -174,7 +171,7 @@ impl Resolver {
             let why = match (reply.status, wire::counted(&reply.body)) {
                 (status, Ok(Progress::Ready(count))) if status.is_success() => return Ok(count),
                 (status, Ok(Progress::Running)) if status.is_success() => {
-                    sleep(IN_PROGRESS_PAUSE).await;
+                    sleep(wire::IN_PROGRESS_PAUSE).await;
                     continue;
                 }
                 (status, Ok(Progress::Gone)) if status.is_success() => {
@@ -245,6 +242,9 @@ impl Resolver {
             }
             if !again || *deadline.borrow() <= until {
                 return Err(why);
+            }
+            if matches!(why, Failure::TimedOut { sent: true }) {
+                sleep(operation.rest_after_timeout()).await;
             }
         }
     }

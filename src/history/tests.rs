@@ -396,6 +396,22 @@ async fn a_count_that_does_not_wait_learns_of_a_spent_quota_and_of_nothing_else(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_count_whose_answer_is_late_is_asked_for_again_after_the_pause_that_the_answer_may_ask_for() {
+    let world = World::new(5);
+    world.vendor.script("history_count", [Act::Hangs]);
+    let query = "source=s&start_time=1&end_time=2";
+    let patient = async {
+        sleep(Duration::from_secs(1)).await;
+        world.count(query, terms("d", 30)).await
+    };
+    let (hasty, patient) = tokio::join!(world.count(query, terms("c", 3)), patient);
+    assert!(hasty.is_err());
+    assert_eq!(text(&patient.unwrap()), r#""code":"ok","count":5"#);
+    let seen = world.vendor.seen("history_count");
+    assert_eq!((seen.len(), seen[1] >= Duration::from_secs(5)), (2, true), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handle_is_fetched_where_it_was_made_and_a_count_anywhere() {
     let world = World::new(5);
     world.query(present(20), terms("c", 30)).await.unwrap();

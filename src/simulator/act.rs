@@ -59,7 +59,7 @@ impl Doing<'_> {
         let now = self.region.world.clock().now();
         let (fetch, early) = lock(&self.account.handles).fetch(handle, self.rules, now);
         if let Some(early) = early {
-            self.violate(ViolationKind::TooSoon { endpoint: Endpoint::HistoryGet, early });
+            self.violate(ViolationKind::TooSoon { endpoint: Endpoint::HistoryGet, early, of: handle.to_owned() });
         }
         if matches!(fetch, Fetch::Unknown | Fetch::Spent { heard: true }) {
             self.violate(ViolationKind::DeadHandle { handle: handle.to_owned() });
@@ -90,7 +90,8 @@ impl Doing<'_> {
         let now = self.region.world.clock().now();
         let (in_progress, early) = lock(&self.account.handles).count(&filter, self.rules, now);
         if let Some(early) = early {
-            self.violate(ViolationKind::TooSoon { endpoint: Endpoint::HistoryCount, early });
+            let of = self.asked.head.uri.query().unwrap_or_default().to_owned();
+            self.violate(ViolationKind::TooSoon { endpoint: Endpoint::HistoryCount, early, of });
         }
         if let Some(told) = in_progress {
             return Answer::in_progress(&self.id, told, now);

@@ -39,6 +39,8 @@ pub enum ViolationKind {
         endpoint: Endpoint,
         /// So much too early.
         early: Duration,
+        /// Which handle, or a count's parameters as they were sent.
+        of: String,
     },
     /// Fetched a handle that never was, or whose messages had been handed over whole.
     DeadHandle {

@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub const LOCATION: &str = "~/rtm/message/history/query/";
 
 /// The vendor's page sizes, smallest first.
 pub const PAGE_SIZES: [usize; 3] = [20, 50, 100];
+
+/// How long the vendor wants to be left alone after `in progress`.
+pub const IN_PROGRESS_PAUSE: Duration = Duration::from_secs(2);
 
 /// Which end of the list comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -224,7 +224,8 @@ async fn asking_again_too_soon_is_recorded_unless_in_progress_was_never_heard() 
     let reply = client.get(&target).await.unwrap();
     assert_eq!(reply.text(), r#"{"result":"success","code":"ok","count":0}"#);
     let early = Duration::from_millis(500);
-    assert_eq!(kinds(&sim), [ViolationKind::TooSoon { endpoint: Endpoint::HistoryCount, early }]);
+    let of = target.split_once('?').unwrap().1.to_owned();
+    assert_eq!(kinds(&sim), [ViolationKind::TooSoon { endpoint: Endpoint::HistoryCount, early, of }]);
     sim.stop().await;
 }
 

@@ -18,14 +18,16 @@ fn lost() -> Outcome {
     Outcome::Failed(Failure::Lost { why: String::new(), partial: None })
 }
 
+fn terms(safety: Safety, rest: u64, seconds: u64) -> Terms {
+    let now = Instant::now();
+    Terms { safety, rest: Duration::from_secs(rest), now, deadline: now + Duration::from_secs(seconds) }
+}
+
 /// How often an order is sent in all when every attempt ends like this.
 fn sends(safety: Safety, outcome: impl Fn() -> Outcome) -> u32 {
-    let now = Instant::now();
     let mut tries = Tries::default();
     let mut sent = 1;
-    while let Next::Again(_) =
-        tries.after(outcome(), (safety, now, now + Duration::from_secs(3600)), Some(false), |_| true)
-    {
+    while let Next::Again(_) = tries.after(outcome(), terms(safety, 0, 3600), Some(false), |_| true) {
         sent += 1;
         if sent == 100 {
             break;
@@ -60,10 +62,8 @@ async fn only_idempotent_orders_are_sent_again_after_they_may_have_been_acted_on
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_again_after_the_deadline_or_before_the_vendor_wishes_it() {
-    let now = Instant::now();
     let after = |outcome, seconds| {
-        let until = now + Duration::from_secs(seconds);
-        Tries::default().after(outcome, (Safety::Idempotent, now, until), Some(false), |_| true)
+        Tries::default().after(outcome, terms(Safety::Idempotent, 0, seconds), Some(false), |_| true)
     };
     assert!(matches!(after(lost(), 0), Next::Done(Err(Failure::Lost { .. }))));
     assert!(matches!(after(answered(503, 5), 4), Next::Done(Ok(_))));
@@ -72,8 +72,7 @@ async fn nothing_is_sent_again_after_the_deadline_or_before_the_vendor_wishes_it
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_again_without_a_budget_or_a_region_and_another_region_is_asked_at_once() {
-    let now = Instant::now();
-    let terms = (Safety::Idempotent, now, now + Duration::from_secs(60));
+    let terms = terms(Safety::Idempotent, 0, 60);
     let unreachable = || Outcome::Failed(Failure::Unreachable(String::new()));
     for outcome in [lost, unreachable, || answered(503, 0), || Outcome::Failed(Failure::TimedOut { sent: true })] {
         let mut asked = None;
@@ -88,4 +87,17 @@ async fn nothing_is_sent_again_without_a_budget_or_a_region_and_another_region_i
     }
     let next = Tries::default().after(unreachable(), terms, Some(true), |_| true);
     assert!(matches!(next, Next::Again(pause) if pause.is_zero()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_time_out_the_region_rests_as_long_as_its_answer_may_ask_and_another_does_not() {
+    let after = |elsewhere, seconds| {
+        let late = Outcome::Failed(Failure::TimedOut { sent: true });
+        Tries::default().after(late, terms(Safety::Idempotent, 2, seconds), Some(elsewhere), |_| true)
+    };
+    assert!(matches!(after(false, 60), Next::Again(pause) if pause > Duration::from_secs(2)));
+    assert!(matches!(after(true, 60), Next::Again(pause) if pause < Duration::from_secs(1)));
+    assert!(matches!(after(false, 2), Next::Done(Err(Failure::TimedOut { sent: true }))));
+    let lost = Tries::default().after(lost(), terms(Safety::Idempotent, 2, 60), Some(false), |_| true);
+    assert!(matches!(lost, Next::Again(pause) if pause < Duration::from_secs(1)));
 }
