@@ -237,9 +237,11 @@ pub enum Failure {
     #[error("the connection died: {why}")]
     Lost {
         /// What happened.
-        why: String,
+        why: Box<str>,
         /// What had come of the body, when the head had come.
         partial: Option<Bytes>,
+        /// How long the vendor wants to be left alone, by that head.
+        retry_after: Option<Duration>,
     },
     /// The answer is larger than any answer may be.
     #[error("the vendor's answer is too large")]

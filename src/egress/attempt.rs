@@ -188,7 +188,7 @@ impl Inner {
             Head::Came(Err(Fault::MaybeSent { why, .. })) => {
                 costs.exchanges += 1;
                 let said = Said { host: Verdict::Unknown, endpoint: Verdict::Failed };
-                (Outcome::Failed(Failure::Lost { why, partial: None }), said)
+                (Outcome::Failed(Failure::Lost { why: why.into(), partial: None, retry_after: None }), said)
             }
             Head::Late { sent } => {
                 costs.exchanges += u32::from(sent);
@@ -248,6 +248,8 @@ impl Inner {
             Err(_) if says_all(parts.status, safety) => Ok((Bytes::new(), None)),
             body => body,
         };
+        // Of an answer that is well it means nothing, whole or cut.
+        let retry_after = asked.filter(|_| !parts.status.is_success());
         match body {
             Ok((body, lease)) => Outcome::Answered(Answer {
                 status: parts.status,
@@ -263,12 +265,14 @@ impl Inner {
                 retry_after: asked.unwrap_or_default(),
             }),
             Err(BodyFault::TooLarge) => Outcome::Failed(Failure::TooLarge),
-            Err(BodyFault::Cut { why, partial }) => Outcome::Failed(Failure::Lost { why, partial: Some(partial) }),
+            Err(BodyFault::Cut { why, partial }) => {
+                Outcome::Failed(Failure::Lost { why: why.into(), partial: Some(partial), retry_after })
+            }
             Err(BodyFault::Slow { partial }) => match safety {
                 // The events that did come can still be kept.
                 Safety::Destructive => {
                     let why = "the answer did not end in time".into();
-                    Outcome::Failed(Failure::Lost { why, partial: Some(partial) })
+                    Outcome::Failed(Failure::Lost { why, partial: Some(partial), retry_after })
                 }
                 Safety::Idempotent | Safety::Once => Outcome::Failed(Failure::TimedOut { sent: true }),
             },

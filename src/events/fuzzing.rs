@@ -38,7 +38,7 @@ pub fn answered(status: StatusCode, retry_after: Option<HeaderValue>, body: Byte
 /// What is kept of an answer that was cut off.
 #[must_use]
 pub fn cut(partial: Bytes) -> Kept {
-    let why = Failure::Lost { why: "cut".into(), partial: Some(partial) };
+    let why = Failure::Lost { why: "cut".into(), partial: Some(partial), retry_after: None };
     kept(Err(Failed { why, costs: Costs::default() }))
 }
 

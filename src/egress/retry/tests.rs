@@ -15,7 +15,7 @@ fn answered(status: u16, retry_after: u64) -> Outcome {
 }
 
 fn lost() -> Outcome {
-    Outcome::Failed(Failure::Lost { why: String::new(), partial: None })
+    Outcome::Failed(Failure::Lost { why: Box::default(), partial: None, retry_after: None })
 }
 
 fn terms(safety: Safety, rest: u64, seconds: u64) -> Terms {

@@ -99,7 +99,9 @@ fn judge_success(reply: &Reply) -> Outcome {
 fn judge_failure(why: &Failure) -> Outcome {
     match why {
         Failure::TimedOut { sent: true } => doubt(Loss::Timeout, why.to_string(), None),
-        Failure::Lost { partial: Some(partial), .. } => doubt(Loss::CutBody, why.to_string(), Some(partial.clone())),
+        Failure::Lost { partial: Some(partial), retry_after, .. } => {
+            Outcome { retry_after: *retry_after, ..doubt(Loss::CutBody, why.to_string(), Some(partial.clone())) }
+        }
         Failure::Lost { partial: None, .. } => doubt(Loss::Reset, why.to_string(), None),
         // Reads of events need no room.
         Failure::TooLarge | Failure::NoRoom => doubt(Loss::TooLarge, why.to_string(), None),
@@ -154,6 +156,10 @@ mod tests {
         judge(Err(Failed { why, costs: Costs::default() }), UnixMillis(0))
     }
 
+    fn cut(came: &'static str, retry_after: Option<Duration>) -> Failure {
+        Failure::Lost { why: "cut".into(), partial: Some(came.into()), retry_after }
+    }
+
     #[test]
     fn an_answer_that_can_be_read_is_no_loss_whatever_else_is_in_it() {
         for body in [r#"{"result":"success","events":[{"a":1},7],"odd":[{}]}"#, r#"{"events":[{"a":1},7]}"#] {
@@ -171,12 +177,18 @@ mod tests {
             (reply(200, "<html>"), Loss::Unparsable, "<html>"),
             (reply(200, ""), Loss::Unparsable, ""),
             (reply(200, r#"{"result":"failed"}"#), Loss::NotSuccess, r#"{"result":"failed"}"#),
-            (failure(Failure::Lost { why: "cut".into(), partial: Some("{\"ev".into()) }), Loss::CutBody, "{\"ev"),
+            (failure(cut("{\"ev", None)), Loss::CutBody, "{\"ev"),
         ] {
             assert_eq!(outcome.loss, Some(loss));
             assert_eq!(outcome.unreadable.unwrap().0, kept);
             assert_eq!(outcome.events, None);
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_is_obeyed_in_what_its_head_asked_for() {
+        let asked = Some(Duration::from_secs(7));
+        assert_eq!(failure(cut("<html>", asked)).retry_after, asked);
     }
 
     #[test]
@@ -203,7 +215,7 @@ mod tests {
             Failure::Unprocessed("no".into()),
             Failure::TimedOut { sent: true },
             Failure::TimedOut { sent: false },
-            Failure::Lost { why: "reset".into(), partial: None },
+            Failure::Lost { why: "reset".into(), partial: None, retry_after: None },
             Failure::TooLarge,
             Failure::NoSuchApp,
             Failure::Stopping,

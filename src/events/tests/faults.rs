@@ -49,7 +49,11 @@ impl Vendor {
             self.doubts.fetch_add(u64::from(seconds > 15), Ordering::Relaxed);
             tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
-        let lost = |partial: Option<&'static str>| Failure::Lost { why: "x".into(), partial: partial.map(Into::into) };
+        let lost = |partial: Option<&'static str>| Failure::Lost {
+            why: "x".into(),
+            partial: partial.map(Into::into),
+            retry_after: None,
+        };
         let doubt = || self.doubts.fetch_add(1, Ordering::Relaxed);
         match fault {
             Fault::Refused | Fault::None | Fault::Slow(_) => {

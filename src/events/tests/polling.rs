@@ -64,7 +64,11 @@ async fn a_batch_that_cannot_be_stored_is_held_until_it_can_and_nothing_is_read_
 #[tokio::test(start_paused = true)]
 async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_same_region() {
     let rig = Rig::new(&["cn", "eu"]).await;
-    let lost = |partial: Option<&'static str>| Failure::Lost { why: "x".into(), partial: partial.map(Into::into) };
+    let lost = |partial: Option<&'static str>| Failure::Lost {
+        why: "x".into(),
+        partial: partial.map(Into::into),
+        retry_after: None,
+    };
     rig.vendor.say(
         "cn",
         [

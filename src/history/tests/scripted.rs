@@ -160,7 +160,7 @@ impl Door for Scripted {
             }
             Some(Act::Lost) => {
                 self.spend(&operation);
-                return failed(Failure::Lost { why: "reset".into(), partial: None });
+                return failed(Failure::Lost { why: "reset".into(), partial: None, retry_after: None });
             }
             Some(Act::Hangs) => {
                 sleep_until(deadline).await;
