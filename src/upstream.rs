@@ -17,8 +17,10 @@ mod body;
 mod connector;
 mod exchange;
 mod fault;
+mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
+mod goaway;
 mod lane;
 mod lanes;
 mod no_proxy;

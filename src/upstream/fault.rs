@@ -2,9 +2,7 @@
 //!
 //! Invariants: in doubt a request may have been acted on. It was not only if no connection could be made, if the
 //! connection ended before it began to write it, or if the vendor says so in HTTP/2's words: RST_STREAM with
-//! REFUSED_STREAM (RFC 9113 section 8.7), or GOAWAY with a last stream below its own (section 6.8). (h2 gives the error of
-//! a GOAWAY, whatever its code, to streams above the last one and to requests that come after it; those below it end
-//! with an error of the transport.)
+//! REFUSED_STREAM (RFC 9113 section 8.7), which is what a GOAWAY with a last stream below its own becomes (`goaway`).
 
 use std::error::Error as StdError;
 use std::io;
@@ -45,7 +43,7 @@ impl Fault {
         Self::read(error, error.is_connect())
     }
 
-    fn read(error: &(dyn StdError + 'static), is_connect: bool) -> Self {
+    pub(super) fn read(error: &(dyn StdError + 'static), is_connect: bool) -> Self {
         // It tells most: "connection refused", "invalid peer certificate".
         let why = innermost(error).to_string();
         let mut causes = vec![error];
@@ -72,8 +70,7 @@ fn is_unprocessed(cause: &(dyn StdError + 'static)) -> bool {
         return error.is_canceled();
     }
     cause.downcast_ref::<h2::Error>().is_some_and(|error| {
-        error.is_remote()
-            && (error.is_go_away() || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+        error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     })
 }
 

@@ -82,6 +82,9 @@ enum Stage {
         /// How many at a time; `None`: it has not said yet.
         streams: Option<usize>,
     },
+    /// The vendor goes away from a connection that the client would use again. Those under way have their end; then the
+    /// slot goes, too.
+    Left,
 }
 
 /// What one who waits is told.
@@ -118,7 +121,7 @@ impl Slot {
     /// How many requests it takes at a time.
     fn takes(&self) -> usize {
         match self.stage {
-            Stage::Cold | Stage::Opening => 0,
+            Stage::Cold | Stage::Opening | Stage::Left => 0,
             Stage::Http1 => usize::MAX,
             Stage::Http2 { streams: None, .. } => 1,
             Stage::Http2 { streams: Some(streams), .. } => streams,
@@ -132,8 +135,13 @@ impl Slot {
         }
     }
 
+    /// Whether it has a connection that takes requests, or may have one soon.
+    fn lives(&self) -> bool {
+        !matches!(self.stage, Stage::Cold | Stage::Left)
+    }
+
     fn is_unused(&self) -> bool {
-        self.under_way == 0 && self.stage == Stage::Cold
+        self.under_way == 0 && !self.lives()
     }
 }
 
@@ -164,12 +172,12 @@ impl State {
         if self.is_opening() {
             return None;
         }
-        let is_first = self.slots.iter().all(|slot| slot.stage == Stage::Cold);
+        let is_first = !self.slots.iter().any(Slot::lives);
         if !is_first && self.rests_until.is_some_and(|until| shared.upstream.clock.now() < until) {
             return None;
         }
         if !self.slots.iter().any(|slot| slot.stage == Stage::Cold) {
-            if self.slots.len() >= MOST {
+            if self.slots.iter().filter(|slot| slot.lives()).count() >= MOST {
                 return None;
             }
             let number = self.number();
@@ -182,10 +190,13 @@ impl State {
         place(slot, Some(if is_first { Opens::First } else { Opens::Further }))
     }
 
-    /// Takes out the slots at the end that nobody uses, to be dropped where no lock is held.
+    /// Takes out the slots that nobody uses any more, to be dropped where no lock is held: those that were left, and those
+    /// at the end.
     fn trim(&mut self) -> Vec<Slot> {
         let used = self.slots.iter().rposition(|slot| !slot.is_unused()).map_or(0, |last| last + 1);
-        self.slots.split_off(used)
+        let mut unused = self.slots.split_off(used);
+        unused.extend(self.slots.extract_if(.., |slot| slot.stage == Stage::Left && slot.is_unused()));
+        unused
     }
 }
 
@@ -265,7 +276,7 @@ impl Place {
         if let Some(slot) = state.slot(self.slot).filter(|slot| slot.stage == Stage::Opening) {
             slot.stage = Stage::Cold;
         }
-        let lives = state.slots.iter().any(|slot| slot.stage != Stage::Cold);
+        let lives = state.slots.iter().any(Slot::lives);
         if lives {
             state.rests_until = Some(self.shared.upstream.clock.now() + REST);
         } else {
@@ -309,7 +320,10 @@ impl Told for Of {
         let Some(shared) = self.shared.upgrade() else { return 0 };
         let number = shared.state().number();
         shared.change(self.slot, |slot| {
-            slot.stage = if is_http_2 { Stage::Http2 { number, streams: None } } else { Stage::Http1 };
+            // Of one that was left, who was on the way to it may make another.
+            if slot.stage != Stage::Left {
+                slot.stage = if is_http_2 { Stage::Http2 { number, streams: None } } else { Stage::Http1 };
+            }
         });
         number
     }
@@ -323,6 +337,12 @@ impl Told for Of {
                 *streams = Some(takes);
             }
         });
+    }
+
+    fn goes_away(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        // Whichever of its client's it is: of several that were made at a time, the client keeps one of its own choice.
+        shared.change(self.slot, |slot| slot.stage = Stage::Left);
     }
 
     fn closed(&self, connection: u64) {

@@ -1,9 +1,10 @@
-//! Connections that tell the lane they belong to what they speak, how many requests they take at a time, and that they
-//! are gone.
+//! Connections that tell the lane they belong to what they speak, how many requests they take at a time, that the vendor
+//! goes away from them, and that they are gone.
 //!
-//! Invariants: what passes is not changed. Only a connection's first frame is read, which is the vendor's SETTINGS (RFC
-//! 9113 section 3.4); a later change is kept by the HTTP library alone, which then lets requests wait. What is told comes
-//! from the other end and is only ever a number: it cannot fail.
+//! Invariants: what passes is not changed, but for HTTP/2's GOAWAY ([`Requests`]). How many requests it takes is read in a
+//! connection's first frame, which is the vendor's SETTINGS (RFC 9113 section 3.4); a later change is kept by the HTTP
+//! library alone, which then lets requests wait. What is told comes from the other end and is only ever a number: it
+//! cannot fail.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,6 +17,11 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tower::Service;
 
 use super::BoxError;
+use super::frames::{HEAD, LARGEST};
+use super::goaway::Requests;
+
+/// Bytes that are read from an HTTP/2 connection at a time: a TLS record.
+const AT_A_TIME: usize = 16 << 10;
 
 /// What a connection is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub(super) trait Told: Send + Sync + 'static {
     fn opened(&self, is_http_2: bool) -> u64;
     /// It takes so many requests at a time.
     fn takes(&self, connection: u64, streams: usize);
+    /// One takes none any more; those that it was sent have their end on it.
+    fn goes_away(&self);
     /// It is gone.
     fn closed(&self, connection: u64);
 }
@@ -43,8 +51,16 @@ pub(super) struct Watched<S> {
     stream: S,
     number: u64,
     told: Arc<dyn Told>,
+    /// What is known of it, if it speaks that.
+    http_2: Option<Box<Http2>>,
+}
+
+/// What an HTTP/2 connection has said.
+struct Http2 {
     /// While it has not come whole.
     first: Option<First>,
+    requests: Requests,
+    bytes: [u8; AT_A_TIME],
 }
 
 impl<C> Watching<C> {
@@ -72,7 +88,8 @@ where
             let stream = connecting.await?;
             let is_http_2 = stream.connected().is_negotiated_h2();
             let number = told.opened(is_http_2);
-            Ok(Watched { stream, number, told, first: is_http_2.then(First::default) })
+            let http_2 = is_http_2.then(|| Box::new(Http2::new()));
+            Ok(Watched { stream, number, told, http_2 })
         })
     }
 }
@@ -89,26 +106,70 @@ impl<S: Connection> Connection for Watched<S> {
     }
 }
 
-impl<S: Read + Unpin> Read for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let Some(first) = &mut this.first else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
-        let mut bytes = [0; 512];
-        let room = buf.remaining().min(bytes.len());
-        let mut part = ReadBuf::new(bytes.get_mut(..room).unwrap_or_default());
-        ready!(Pin::new(&mut this.stream).poll_read(cx, part.unfilled()))?;
-        buf.put_slice(part.filled());
-        if let Some(streams) = first.streams(part.filled()) {
-            this.told.takes(this.number, streams);
-            this.first = None;
+impl Http2 {
+    fn new() -> Self {
+        Self { first: Some(First::default()), requests: Requests::new(), bytes: [0; AT_A_TIME] }
+    }
+
+    /// Reads until there is something for the library, or the end.
+    fn poll_read(
+        &mut self,
+        stream: &mut (impl Read + Unpin),
+        (number, told): (u64, &dyn Told),
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.requests.has_unread() {
+            let mut part = ReadBuf::new(&mut self.bytes);
+            ready!(Pin::new(&mut *stream).poll_read(cx, part.unfilled()))?;
+            let came = part.filled();
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(streams) = self.first.as_mut().and_then(|first| first.streams(came)) {
+                told.takes(number, streams);
+                self.first = None;
+            }
+            if self.requests.came(came) {
+                told.goes_away();
+            }
         }
+        let most = buf.remaining();
+        buf.put_slice(self.requests.read(most));
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> Watched<S> {
+    /// These were written, as far as `written` says.
+    fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize, cx: &Context<'_>) {
+        let Some(http_2) = &mut self.http_2 else { return };
+        for buf in bufs {
+            let part = buf.get(..written.min(buf.len())).unwrap_or_default();
+            written -= part.len();
+            if http_2.requests.sent(part) {
+                // It was told that there is nothing to read.
+                cx.waker().wake_by_ref();
+            }
+        }
+    }
+}
+
+impl<S: Read + Unpin> Read for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match &mut this.http_2 {
+            None => Pin::new(&mut this.stream).poll_read(cx, buf),
+            Some(http_2) => http_2.poll_read(&mut this.stream, (this.number, &*this.told), cx, buf),
+        }
     }
 }
 
 impl<S: Write + Unpin> Write for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.wrote(&[IoSlice::new(buf)], written, cx);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,7 +189,9 @@ impl<S: Write + Unpin> Write for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.wrote(bufs, written, cx);
+        Poll::Ready(Ok(written))
     }
 }
 
@@ -136,10 +199,6 @@ impl<S: Write + Unpin> Write for Watched<S> {
 #[derive(Default)]
 struct First(Vec<u8>);
 
-/// A frame's head: length, kind, flags, stream.
-const HEAD: usize = 9;
-/// No frame is larger before our own SETTINGS say so (RFC 9113 section 4.2).
-const LARGEST: usize = 16 << 10;
 const SETTINGS: u8 = 4;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 
@@ -164,7 +223,20 @@ impl First {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Waker;
+
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper::Request;
+    use hyper::client::conn::http2;
+    use hyper::rt::Executor;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+    use crate::upstream::fault::Fault;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).unwrap();
@@ -188,6 +260,94 @@ mod tests {
             let mut first = First::default();
             let said: Vec<_> = bytes.iter().filter_map(|byte| first.streams(&[*byte])).collect();
             assert_eq!(said.first(), Some(&streams), "{bytes:?}");
+        }
+    }
+
+    type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// What the library wants to have run, which runs when it is told to.
+    #[derive(Clone, Default)]
+    struct ByHand(Arc<Mutex<Vec<Work>>>);
+
+    impl<F: Future<Output = ()> + Send + 'static> Executor<F> for ByHand {
+        fn execute(&self, work: F) {
+            self.0.lock().unwrap().push(Box::pin(work));
+        }
+    }
+
+    impl ByHand {
+        fn turn(&self) {
+            let all = std::mem::take(&mut *self.0.lock().unwrap());
+            let left = all.into_iter().filter_map(|mut work| poll(work.as_mut()).is_none().then_some(work));
+            let left: Vec<_> = left.collect();
+            self.0.lock().unwrap().extend(left);
+        }
+    }
+
+    fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        }
+    }
+
+    #[derive(Default)]
+    struct Gone(AtomicBool);
+
+    impl Told for Gone {
+        fn opened(&self, _: bool) -> u64 {
+            1
+        }
+        fn takes(&self, _: u64, _: usize) {}
+        fn goes_away(&self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+        fn closed(&self, _: u64) {}
+    }
+
+    /// The library has taken the request and not begun to write it, or has just written it, when it reads the GOAWAY: the
+    /// moment in which it would forget what it knows of it.
+    #[tokio::test]
+    async fn a_request_that_is_being_sent_when_the_vendor_goes_away_has_its_own_end() {
+        let goaway = |last: u32| frame(7, &[last.to_be_bytes(), [0; 4]].concat());
+        for is_written in [false, true] {
+            for is_processed in [false, true] {
+                let (near, mut far) = tokio::io::duplex(1 << 16);
+                let (told, by_hand) = (Arc::new(Gone::default()), ByHand::default());
+                let http_2 = Some(Box::new(Http2::new()));
+                let stream = Watched { stream: TokioIo::new(near), number: 1, told: told.clone(), http_2 };
+                let builder = http2::Builder::new(by_hand.clone());
+                let (mut sender, dispatch) = builder.handshake::<_, Empty<Bytes>>(stream).await.unwrap();
+                let mut dispatch = std::pin::pin!(dispatch);
+                far.write_all(&frame(SETTINGS, &[])).await.unwrap();
+                by_hand.turn();
+                assert!(poll(dispatch.as_mut()).is_none());
+                let mut answer = std::pin::pin!(sender.send_request(Request::new(Empty::new())));
+                assert!(poll(answer.as_mut()).is_none());
+                assert!(poll(dispatch.as_mut()).is_none(), "it has taken the request");
+                if is_written {
+                    by_hand.turn();
+                }
+                far.write_all(&goaway(if is_processed { 1 } else { 0 })).await.unwrap();
+                by_hand.turn();
+                assert!(told.0.load(Ordering::SeqCst));
+                if is_processed {
+                    // HEADERS of stream 1 that end it: 200.
+                    far.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
+                }
+                let mut turns = 0..9;
+                let answer = loop {
+                    turns.next().expect("an end");
+                    let _ = poll(dispatch.as_mut());
+                    by_hand.turn();
+                    if let Some(answer) = poll(answer.as_mut()) {
+                        break answer;
+                    }
+                };
+                let fault = answer.as_ref().err().map(|error| Fault::read(error, false));
+                assert_eq!(answer.is_ok(), is_processed, "{is_written}: {fault:?}");
+                assert!(fault.is_none_or(|fault| matches!(fault, Fault::Unprocessed { .. })), "{is_written}");
+            }
         }
     }
 }
