@@ -20,6 +20,7 @@ mod operators;
 mod peers;
 mod places;
 mod proofs;
+mod refusals;
 pub(crate) mod stage;
 mod streaming;
 mod tokens;

@@ -28,7 +28,7 @@ pub(crate) async fn vendor_of(app: rtm_gateway::simulator::App, alpn: &[&str]) -
 }
 
 /// What a server on 127.0.0.1 shows, and the PEM of the authority that vouches for it.
-pub(super) fn certified(alpn: &[&str]) -> (Arc<ServerConfig>, String) {
+pub(crate) fn certified(alpn: &[&str]) -> (Arc<ServerConfig>, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

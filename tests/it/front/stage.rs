@@ -43,11 +43,15 @@ impl Stage {
     /// With these lines more in `[server]`, and in `[[apps]]`.
     pub(crate) async fn with(server: &str, app: &str) -> Self {
         let limits = Limits::all(simulator::Limit::per_second(1000));
-        let vendor = simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET).limits(limits);
-        let sim = Sim::start(vendor).await.unwrap();
+        let sim = Sim::start(vendor_app().limits(limits)).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let text = configuration(folder.path(), sim.addr(), server, app);
-        let loaded = config::load::from_text(&text, Path::new("test.toml")).unwrap();
+        let text = configuration(folder.path(), &sim.base_url(), (server, "", app));
+        Self::before(sim, folder, &text).await
+    }
+
+    /// In front of this vendor, which knows [`vendor_app`], as this [`configuration`] says.
+    pub(crate) async fn before(sim: Sim, folder: tempfile::TempDir, text: &str) -> Self {
+        let loaded = config::load::from_text(text, Path::new("test.toml")).unwrap();
         let app = App::build(loaded.config, Clock::system()).await.unwrap();
         let Some(Listen::Tcp(addr)) = app.addresses().first().cloned() else { panic!("no TCP listener") };
         let Listen::Tcp(admin) = app.admin_address() else { panic!("no TCP listener") };
@@ -96,7 +100,13 @@ pub(crate) fn request(method: &str, target: &str, client: &str, headers: &str, b
     format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\nX-API-Key: {client}-key\r\n{length}{headers}\r\n{body}")
 }
 
-fn configuration(folder: &Path, vendor: SocketAddr, server: &str, app: &str) -> String {
+/// The app, as the vendor knows it.
+pub(crate) fn vendor_app() -> simulator::App {
+    simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET)
+}
+
+/// A configuration, with these lines more in `[server]`, `[apps.quota]` and `[apps.events]`. Its files are in the folder.
+pub(crate) fn configuration(folder: &Path, vendor: &str, (server, quota, app): (&str, &str, &str)) -> String {
     std::fs::write(folder.join("key"), VENDOR_KEY).unwrap();
     std::fs::write(folder.join("secret"), VENDOR_SECRET).unwrap();
     let dir = folder.display();
@@ -116,7 +126,7 @@ request_body_limit = "64KiB"
 {server}
 {}{app}
 {}"#,
-        settings::demo_app(folder, vendor),
+        settings::demo_app(folder, vendor, quota),
         clients.concat()
     )
 }

@@ -220,7 +220,7 @@ cert = "{dir}/server.pem"
 key = "{dir}/server.key"
 {certificates}
 {}{}{}"#,
-        settings::demo_app(folder.path(), vendor),
+        settings::demo_app(folder.path(), &format!("http://{vendor}"), ""),
         client("billing", format!("spiffe_id = \"{BILLING}\"")),
         client("crm", format!("dns_san = \"{CRM}\"")),
     )

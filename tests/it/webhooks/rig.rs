@@ -68,7 +68,7 @@ impl Rig {
     fn config(&self) -> Config {
         let dir = self.folder.path();
         let server = "[server]\nlisten = [\"127.0.0.1:0\"]\nshutdown_grace = \"10s\"\n";
-        let app = settings::demo_app(dir, self.sim.addr());
+        let app = settings::demo_app(dir, &self.sim.base_url(), "");
         let webhooks = self.webhooks.replace("$DIR", dir.to_str().unwrap());
         let text = format!("{server}{app}{webhooks}");
         config::load::from_text(&text, Path::new("test.toml"))
