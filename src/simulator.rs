@@ -48,6 +48,7 @@ mod seen;
 mod serve;
 mod sim;
 mod stats;
+mod streams;
 mod target;
 mod token;
 mod units;

@@ -22,6 +22,8 @@ use super::goaway::Beside;
 use super::lock;
 use super::region::{Idle, Region};
 use super::serve;
+use super::streams::OpenStreams;
+use super::violation::ViolationKind;
 use crate::task::Kind;
 
 /// A connection's state, shared by its bytes, its requests and the simulator.
@@ -232,13 +234,18 @@ pub(super) async fn serve(
 ) {
     let mut builder = auto::Builder::new(Streams { region: region.clone(), conn: conn.clone() });
     builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(region.max_streams.load(Ordering::SeqCst));
+    let most = region.max_streams.load(Ordering::SeqCst);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(most);
     let service = {
         let (region, conn) = (region.clone(), conn.clone());
         // Numbered here, because their tasks run in any order.
         service_fn(move |request| serve::serve(region.clone(), conn.clone(), conn.next_number(), request))
     };
-    let io = Beside::new(io);
+    let too_many = {
+        let region = region.clone();
+        Box::new(move |open| region.violate("", ViolationKind::TooManyStreams { open }))
+    };
+    let io = Beside::new(io, OpenStreams::new(most, too_many));
     let serving = builder.serve_connection(TokioIo::new(io.clone()), service);
     let stop = region.tasks.stopping();
     tokio::select! {

@@ -3,7 +3,8 @@
 //!
 //! Invariants: a frame is written only between two of the library's, when all it has written is flushed. What is turned
 //! away is neither counted nor answered; what came before it on the connection is. Then the client ends the connection:
-//! an end of the server's own could overtake what it has said.
+//! an end of the server's own could overtake what it has said. A request's stream is known by its number, which holds as
+//! long as the library has refused none for being too many: that is a violation, and told as such.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::conn::Conn;
 use super::lock;
+use super::streams::OpenStreams;
 
 /// The stream of a connection's `number`th request (from 1): a client's streams are odd and rise.
 fn stream_of(number: u32) -> u32 {
@@ -36,6 +38,7 @@ struct Inner<S> {
     io: S,
     between_frames: bool,
     waits: Option<Waker>,
+    streams: OpenStreams,
 }
 
 impl<S> Clone for Beside<S> {
@@ -45,8 +48,8 @@ impl<S> Clone for Beside<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
-    pub(super) fn new(io: S) -> Self {
-        Self(Arc::new(Mutex::new(Inner { io, between_frames: false, waits: None })))
+    pub(super) fn new(io: S, streams: OpenStreams) -> Self {
+        Self(Arc::new(Mutex::new(Inner { io, between_frames: false, waits: None, streams })))
     }
 
     /// Tells the client each time that more of its requests are turned away. Ends when it cannot be told.
@@ -60,6 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
                 if self.write(&frame(last)).await.is_err() {
                     return;
                 }
+                lock(&self.0).streams.went_away(stream_of(last));
                 told = Some(last);
             } else {
                 conn.turning.notified().await;
@@ -86,15 +90,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Beside<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut lock(&self.0).io).poll_read(cx, buf)
+        let inner = &mut *lock(&self.0);
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut inner.io).poll_read(cx, buf))?;
+        inner.streams.came(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = lock(&self.0);
+        let inner = &mut *lock(&self.0);
         inner.between_frames = false;
-        Pin::new(&mut inner.io).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut inner.io).poll_write(cx, buf))?;
+        inner.streams.sent(&buf[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -102,9 +112,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut inner = lock(&self.0);
+        let inner = &mut *lock(&self.0);
         inner.between_frames = false;
-        Pin::new(&mut inner.io).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut inner.io).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        for buf in bufs {
+            let part = left.min(buf.len());
+            inner.streams.sent(&buf[..part]);
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

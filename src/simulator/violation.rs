@@ -33,6 +33,11 @@ pub enum ViolationKind {
         /// ... were counted within this time, which is no longer than the window.
         within: Duration,
     },
+    /// More requests on an HTTP/2 connection at a time than its SETTINGS allow.
+    TooManyStreams {
+        /// So many.
+        open: usize,
+    },
     /// Asked again before the vendor's 2 seconds after `in progress` were over.
     TooSoon {
         /// Of which endpoint.

@@ -442,6 +442,31 @@ async fn people_can_drive_it_with_curl() {
     sim.stop().await;
 }
 
+/// Before it has read the SETTINGS a client does not know better; the vendor counts all the same.
+#[tokio::test]
+async fn more_requests_at_a_time_than_a_connection_takes_are_a_violation() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for (most, violations) in [(3, 0), (2, 1), (1, 2)] {
+        let sim = start().await;
+        sim.max_streams(most);
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+        for stream in [1, 3, 5] {
+            // GET, http, /.
+            bytes.extend([0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x86, 0x84]);
+        }
+        let mut tcp = tokio::net::TcpStream::connect(sim.addr()).await.unwrap();
+        tcp.write_all(&bytes).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        // The end of the vendor's side shows that it has read all.
+        let mut answers = Vec::new();
+        let reading = tcp.read_to_end(&mut answers);
+        let _ = tokio::time::timeout(DEADLINE, reading).await.expect("the connection was ended");
+        let too_many = sim.violations().into_iter().filter(|v| matches!(v.kind, ViolationKind::TooManyStreams { .. }));
+        assert_eq!(too_many.count(), violations, "{most}");
+        sim.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn chance_delays_requests_and_loses_nothing_by_itself() {
     let sim = start().await;
