@@ -29,6 +29,7 @@ mod answer;
 mod app;
 mod auth;
 mod body;
+mod coding;
 pub mod config;
 mod conn;
 mod control;
@@ -59,6 +60,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use app::{App, DeadHandle, Dialect, HandleStyle, Rules, Snapshot};
 pub use auth::Credential;
+pub use coding::Coding;
 pub use endpoint::Endpoint;
 pub use fault::{Canned, Fault};
 pub use limits::{Limit, Limits};

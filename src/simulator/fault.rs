@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::coding::Coding;
+
 /// One thing that goes wrong. Several at once: [`Fault::All`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -48,6 +50,10 @@ pub enum Fault {
     },
     /// The body goes out without a `Content-Length` (chunked in HTTP/1.1).
     Chunked,
+    /// The body goes out behind a byte order mark.
+    Marked,
+    /// The body goes out in a content coding that nobody asked for.
+    Encoded(Coding),
     /// The answer goes out whole, followed by so many bytes of blanks, which JSON allows.
     Pad(usize),
     /// The body goes out in pieces.
@@ -146,6 +152,8 @@ impl Fault {
             Self::CutBody { .. } => "cut_body",
             Self::StallBody { .. } => "stall_body",
             Self::Chunked => "chunked",
+            Self::Marked => "marked",
+            Self::Encoded(_) => "encoded",
             Self::Pad(_) => "pad",
             Self::Drip { .. } => "drip",
             Self::CloseAfter => "close_after",

@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::Endpoint;
+use super::coding::Coding;
 use super::fault::{Canned, Fault};
 
 /// Faults by chance.
@@ -146,6 +147,9 @@ pub(super) struct Shape {
     /// Only so many bytes; then the connection ends, or (`false`) is silent.
     pub(super) cut: Option<(usize, bool)>,
     pub(super) chunked: bool,
+    /// Behind a byte order mark.
+    pub(super) marked: bool,
+    pub(super) coding: Option<Coding>,
     pub(super) pad: usize,
     pub(super) drip: Option<(usize, Duration)>,
     pub(super) close: bool,
@@ -170,6 +174,8 @@ impl Plan {
             Fault::CutBody { keep } => self.shape.cut = Some((keep, true)),
             Fault::StallBody { keep } => self.shape.cut = Some((keep, false)),
             Fault::Chunked => self.shape.chunked = true,
+            Fault::Marked => self.shape.marked = true,
+            Fault::Encoded(coding) => self.shape.coding = Some(coding),
             Fault::Pad(bytes) => self.shape.pad = bytes,
             Fault::Drip { bytes, every } => self.shape.drip = Some((bytes.max(1), every)),
             Fault::CloseAfter => self.shape.close = true,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
@@ -186,6 +186,8 @@ fn inspect(region: &Region, asked: &Asked, dialect: super::app::Dialect) {
 
 fn respond(answer: Answer, shape: Shape, flight: Flight, endpoint: Option<Endpoint>) -> Response<AnswerBody> {
     let Answer { status, content_type, retry_after, body, effect } = answer;
+    let body = if shape.marked { Bytes::from([b"\xef\xbb\xbf", &body[..]].concat()) } else { body };
+    let body = shape.coding.map_or(body.clone(), |coding| coding.encode(&body));
     let conn = flight.conn.clone();
     let whole = Box::new(move || {
         effect.whole(flight.region.world.clock().now());
@@ -210,6 +212,9 @@ fn respond(answer: Answer, shape: Shape, flight: Flight, endpoint: Option<Endpoi
     }
     if let Some(retry_after) = retry_after {
         set(RETRY_AFTER, &retry_after);
+    }
+    if let Some(coding) = shape.coding {
+        set(CONTENT_ENCODING, coding.name());
     }
     response
 }

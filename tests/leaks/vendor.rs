@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use rtm_gateway::names::Stream;
-use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
+use rtm_gateway::simulator::{Canned, Coding, Endpoint, Fault, Sim};
 
 use crate::plants::Plants;
 use crate::rig::{Gateway, Heap, PATIENCE, ask};
@@ -75,10 +75,14 @@ impl Target<'_> {
             cut(Fault::CutBody { keep: inside }),
             cut(Fault::StallBody { keep: inside }),
             cut(Fault::Chunked),
+            cut(Fault::Marked),
+            cut(Fault::Encoded(Coding::Brotli)),
             cut(Fault::Pad(100)),
             cut(Fault::Drip { bytes: 7, every: Duration::from_millis(1) }),
             Fault::CloseAfter,
             Fault::all([self.canned(200, echo.clone()), Fault::CutBody { keep: inside }]),
+            Fault::all([self.canned(200, echo.clone()), Fault::Encoded(Coding::Gzip)]),
+            Fault::all([self.canned(200, echo.clone()), Fault::Encoded(Coding::Deflate), Fault::CutBody { keep: 90 }]),
             Fault::all([Fault::Chunked, self.canned(200, echo)]),
         ]
     }
@@ -166,7 +170,7 @@ impl Target<'_> {
         let mut labels: Vec<_> = self.faults().iter().flat_map(labels).collect();
         labels.sort_unstable();
         labels.dedup();
-        assert_eq!(labels.len(), 19, "{labels:?}");
+        assert_eq!(labels.len(), 21, "{labels:?}");
     }
 
     /// The vendor refuses the credential and repeats it. Comes last: the gateway then asks no more.
@@ -197,6 +201,8 @@ fn labels(fault: &Fault) -> Vec<&'static str> {
         Fault::CutBody { .. } => "cut body",
         Fault::StallBody { .. } => "stall body",
         Fault::Chunked => "chunked",
+        Fault::Marked => "marked",
+        Fault::Encoded(_) => "encoded",
         Fault::Pad(_) => "pad",
         Fault::Drip { .. } => "drip",
         Fault::CloseAfter => "close after",
