@@ -9,6 +9,7 @@
 //! | `shown` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
+//! | `quarantine` | answers that could not be read |
 //!
 //! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
 //! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine;
@@ -20,6 +21,7 @@ mod answer;
 mod call;
 mod dead_letters;
 mod operations;
+mod quarantine;
 mod shown;
 mod subscriptions;
 mod webhooks;
@@ -39,6 +41,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use self::answer::{Answer, Content, Refused, respond};
 use self::call::Call;
 pub use self::operations::Operation;
+use self::quarantine::Which as Unreadable;
 use self::subscriptions::Which as Subscribed;
 use self::webhooks::Which as Pushed;
 use crate::app::Parts;
@@ -119,7 +122,9 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InH
         Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
         Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
         Operation::Webhooks => Ok(Content::Json(json!({ "webhooks": parts.webhooks.status() }))),
-        Operation::Quarantine => shown::quarantine(parts).await,
+        Operation::Quarantine => quarantine::list(&call).await,
+        Operation::Quarantined => quarantine::show(parts, &Unreadable::named_by(&segments)?).await,
+        Operation::ReadAgain => quarantine::redeliver(parts, &Unreadable::named_by(&segments)?).await,
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
         Operation::Config => Ok(Content::Json(reload::describe(&parts.config.load(), &parts.reload))),
         Operation::Backup => shown::backup(parts).await,

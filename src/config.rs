@@ -268,6 +268,8 @@ pub struct Events {
     pub retention: Duration,
     /// How many bytes of events each stream may keep.
     pub retention_bytes: u64,
+    /// The largest answer to a read whose events are delivered whole, in bytes, decoded.
+    pub max_read_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
     /// A subscription that nobody reads for so long is removed. Zero turns it off.
@@ -435,6 +437,7 @@ impl Default for Events {
             poll_interval_idle: Duration::from_secs(1),
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 1 << 30,
+            max_read_bytes: 64 << 20,
             dedup_window: Duration::from_secs(600),
             subscription_ttl: Duration::from_secs(7 * 24 * 3600),
             max_subscriptions_per_client: 1000,

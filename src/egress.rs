@@ -30,8 +30,10 @@ mod attempt;
 mod breaker;
 mod buckets;
 mod budget;
+mod coding;
 mod desk;
 mod endpoint;
+mod events_body;
 mod linger;
 mod meters;
 mod past;
@@ -246,6 +248,22 @@ pub enum Failure {
     /// The answer is larger than any answer may be.
     #[error("the vendor's answer is too large")]
     TooLarge,
+    /// The answer to a read of events is larger than is kept of one.
+    #[error("the vendor's answer is larger than apps.events.max_read_bytes, by {beyond} bytes at least")]
+    Overlong {
+        /// How many bytes more there were, as far as they were counted.
+        beyond: u64,
+        /// As much of it as is kept.
+        came: Bytes,
+    },
+    /// The answer to a read of events cannot be decoded.
+    #[error("the vendor's answer cannot be decoded: {why}")]
+    Undecodable {
+        /// What is wrong with its coding.
+        why: Box<str>,
+        /// What was decoded of it; all of it as it came, where the coding is not known.
+        came: Bytes,
+    },
     /// The vendor has answered, and there was no memory for its answer within the deadline.
     #[error("no memory for the vendor's answer within the deadline")]
     NoRoom,
@@ -265,7 +283,9 @@ impl Failure {
     #[must_use]
     pub fn in_doubt(&self) -> bool {
         match self {
-            Self::Lost { .. } | Self::TooLarge | Self::NoRoom => true,
+            Self::Lost { .. } | Self::TooLarge | Self::Overlong { .. } | Self::Undecodable { .. } | Self::NoRoom => {
+                true
+            }
             Self::TimedOut { sent } => *sent,
             Self::QuotaSpent { .. }
             | Self::Crowded(_)

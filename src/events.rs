@@ -19,6 +19,7 @@
 //! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
 //! | `retention` | removes what is old |
 //! | `lag` | who is behind, and about to be cut off |
+//! | `quarantine` | answers that could not be read to their end |
 //! | `witness` | how old a thing is, whatever the wall clock did |
 //! | `leftovers` | what a forced stop left in hand |
 //!
@@ -44,6 +45,7 @@ mod log;
 mod loss;
 mod marks;
 mod poller;
+mod quarantine;
 mod reader;
 mod retention;
 mod saver;
@@ -76,7 +78,7 @@ use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::names::{AppId, Stream, SubscriptionName};
-use crate::store::{Error, LogKey, Quarantined, Store};
+use crate::store::{Error, LogKey, Store};
 use crate::task::Tasks;
 
 pub use self::cursor::{Cursor, NotACursor};
@@ -85,6 +87,7 @@ pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadErro
 pub use self::filter::Filter;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::marks::Marks;
+pub use self::quarantine::ReadAgain;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -247,14 +250,6 @@ impl Events {
     pub async fn place(&self, app: &AppId, stream: Stream, at: From) -> Result<Cursor, ReadError> {
         let log = self.log(app, stream)?;
         Ok(log.cursor(log.place(at).await?))
-    }
-
-    /// The responses of a stream that could not be read, newest first, at most `most`.
-    ///
-    /// # Errors
-    /// When there is no such stream, or the store fails.
-    pub async fn quarantined(&self, app: &AppId, stream: Stream, most: usize) -> Result<Vec<Quarantined>, ReadError> {
-        Ok(self.0.store.quarantined(&self.log(app, stream)?.key, most).await?)
     }
 
     /// What each poller is doing.

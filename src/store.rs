@@ -61,7 +61,7 @@ pub struct LogState {
     pub bytes: u64,
 }
 
-/// A response that could not be read, kept whole.
+/// A response that could not be read to its end, kept whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
     /// When it came.
@@ -72,6 +72,57 @@ pub struct Quarantined {
     pub why: String,
     /// All of it.
     pub body: Bytes,
+}
+
+/// A response for the quarantine, and how many of its events are delivered all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The response.
+    pub response: Quarantined,
+    /// So many of its events, from the first on, are in the log.
+    pub delivered: u64,
+}
+
+/// What the quarantine says of a response, without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuarantineEntry {
+    /// Its number in its log; later ones have greater ones.
+    pub id: u64,
+    /// When it came.
+    pub received_at: UnixMillis,
+    /// Where from.
+    pub region: crate::names::RegionName,
+    /// What was wrong with it.
+    pub why: String,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// So many of its events, from the first on, are in the log.
+    pub delivered: u64,
+}
+
+/// Notes by their names, to keep or, with `None`, to remove.
+pub type Notes = Vec<(String, Option<Bytes>)>;
+
+/// What is stored in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Together {
+    /// Appended, in this order.
+    pub batches: Vec<NewBatch>,
+    /// As [`Store::keep_notes`] keeps them.
+    pub notes: Option<(NoteKind, Notes)>,
+    /// For the quarantine.
+    pub quarantined: Option<Kept>,
+    /// More of a quarantined response are delivered: its number, and how many are by now.
+    pub redelivered: Option<(u64, u64)>,
+}
+
+impl Together {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { batches, notes, quarantined, redelivered } = self;
+        batches.is_empty() && notes.is_none() && quarantined.is_none() && redelivered.is_none()
+    }
 }
 
 /// What a note is about. Do not renumber: it is on disk.
@@ -114,15 +165,9 @@ pub trait Store: Send + Sync + 'static {
     /// Appends a batch and returns it with its place, once it is on stable storage.
     async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error>;
 
-    /// Appends batches, in this order, and keeps notes, in one step: all or none; durable on return. After an error no
-    /// batch is there, but the notes may be.
-    async fn append_with_notes(
-        &self,
-        log: &LogKey,
-        batches: Vec<NewBatch>,
-        kind: NoteKind,
-        notes: Vec<(String, Option<Bytes>)>,
-    ) -> Result<Vec<Arc<Batch>>, Error>;
+    /// Stores all of it in one step: all or none; durable on return. After an error neither a batch nor the response for the
+    /// quarantine is there, but the notes, and the word on what was redelivered, may be.
+    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error>;
 
     /// The batches that hold entries after `after`, oldest first, until at least `entries` entries after it are covered
     /// (or the log ends). The first batch may begin at or before `after`. Trimmed entries are skipped.
@@ -166,13 +211,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Keeps small things beside a log, by name, and removes those for which there is `None`: all or none; durable on
     /// return. Shares syncs with appends. Notes are not trimmed: whoever keeps them bounds them.
-    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error>;
+    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error>;
 
-    /// Keeps a response that could not be read; durable on return.
-    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error>;
+    /// The quarantined responses of a log with numbers below `before`, newest first, at most `most`.
+    async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error>;
 
-    /// The quarantined responses of a log, newest first, at most `most`.
-    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error>;
+    /// A quarantined response by its number, and its body in pieces that follow each other; `None` when it is not there.
+    async fn quarantined_body(&self, log: &LogKey, id: u64) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, Error>;
 
     /// A number that was kept under this name; `None` when none was.
     async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error>;

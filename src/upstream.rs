@@ -44,7 +44,7 @@ use crate::config;
 use crate::dns::{Resolver, Use};
 use crate::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
-pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in};
+pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in, read_kept};
 use connector::{Connector, Limits};
 pub(crate) use exchange::Exchange;
 pub(crate) use fault::Fault;

@@ -16,9 +16,11 @@ use rtm_gateway::clock::{Clock, UnixMillis};
 use rtm_gateway::metrics::Metrics;
 use rtm_gateway::names::{AppId, RegionName, Stream, SubscriptionName};
 use rtm_gateway::store::embedded::EmbeddedStore;
-use rtm_gateway::store::{Content, EventText, LogKey, NewBatch, Quarantined, Sequence, Store};
+use rtm_gateway::store::{Content, EventText, Kept, LogKey, NewBatch, Quarantined, Sequence, Store, Together};
 use rtm_gateway::task::Tasks;
 
+/// Bytes of a response for the quarantine: some pieces.
+const GARBAGE: usize = 2_500_000;
 /// Tells the child its folder.
 const FOLDER: &str = "STORE_KILL_FOLDER";
 const LOGS: u64 = 4;
@@ -110,8 +112,12 @@ async fn check(store: &dyn Store, acknowledged: &Acknowledged) {
         assert!(acknowledged.cursors.get(&k).is_none_or(|acknowledged| *acknowledged <= at), "log {k}");
         assert!(at < state.next.0, "log {k}: the cursor was stored after the entries it covers");
     }
-    let kept = store.quarantined(&log(0), usize::MAX).await.unwrap().len() as u64;
-    assert!(kept >= acknowledged.quarantined, "{kept} of {}", acknowledged.quarantined);
+    let kept = store.quarantined(&log(0), u64::MAX, usize::MAX).await.unwrap();
+    assert!(kept.len() as u64 >= acknowledged.quarantined, "{} of {}", kept.len(), acknowledged.quarantined);
+    for entry in kept {
+        let (again, pieces) = store.quarantined_body(&log(0), entry.id).await.unwrap().unwrap();
+        assert_eq!((again, pieces.concat().len()), (entry, GARBAGE));
+    }
 }
 
 /// Not a test of its own: what the child runs. Does nothing unless it is told a folder.
@@ -143,9 +149,10 @@ async fn append(store: &dyn Store, k: u64) {
             store.trim(&log(k), UnixMillis(0), 100_000).await.unwrap();
         }
         if k == 0 && round % 7 == 0 {
-            let body = vec![b'?'; 5000].into();
+            let body = vec![b'?'; GARBAGE].into();
             let response = Quarantined { received_at: UnixMillis(1), region: region(), why: "garbage".into(), body };
-            store.quarantine(&log(0), response).await.unwrap();
+            let kept = Kept { response, delivered: 0 };
+            store.commit(&log(0), Together { quarantined: Some(kept), ..Together::default() }).await.unwrap();
             say("quarantined");
         }
     }

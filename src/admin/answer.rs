@@ -8,7 +8,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::body::Body;
+use crate::body::{Body, Frames};
 use crate::events::ReadError;
 use crate::openapi;
 use crate::refusal::Refusal;
@@ -29,6 +29,8 @@ pub(super) enum Content {
     Metrics(String),
     /// A file and its length.
     File(std::fs::File, u64),
+    /// What somebody else wrote, as it is.
+    Bytes(Vec<Bytes>),
 }
 
 /// Why it was not done.
@@ -115,6 +117,11 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
         Content::Json(value) | Content::Status(_, value) => ("application/json", whole(value.to_string())),
         Content::Document => ("application/json", Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()))),
         Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
+        Content::Bytes(pieces) => {
+            let mut frames = Frames::default();
+            pieces.into_iter().for_each(|piece| frames.share(piece));
+            ("application/octet-stream", frames.into_body())
+        }
         Content::File(file, length) => ("application/octet-stream", Body::from_file(file, length)),
     };
     let mut response = Response::new(body);

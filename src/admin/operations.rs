@@ -22,6 +22,8 @@ operations! {
         Subscriptions = "GET" "/admin/v1/subscriptions",
         Webhooks = "GET" "/admin/v1/webhooks",
         Quarantine = "GET" "/admin/v1/quarantine",
+        Quarantined = "GET" "/admin/v1/quarantine/{app}/{stream}/{id}",
+        ReadAgain = "POST" "/admin/v1/quarantine/{app}/{stream}/{id}/redeliver",
         Identity = "GET" "/admin/v1/identity",
         Config = "GET" "/admin/v1/config",
         Backup = "GET" "/admin/v1/backup",
@@ -84,6 +86,7 @@ impl Operation {
             Self::Alive
                 | Self::Ready
                 | Self::Metrics
+                | Self::Quarantine
                 | Self::DeadLetters
                 | Self::WebhookDeadLetters
                 | Self::ClearWebhookDeadLetters

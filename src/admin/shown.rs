@@ -7,11 +7,6 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Content};
 use crate::app::Parts;
 
-/// How many quarantined responses of a log are shown.
-const QUARANTINE_SHOWN: usize = 20;
-/// How much of each is shown: an answer may be of many megabytes.
-const QUARANTINE_BODY_SHOWN: usize = 16 << 10;
-
 /// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
 pub(super) async fn backup(parts: &Parts) -> Answer {
     let (file, length) = parts.backup().await.and_then(|file| {
@@ -62,23 +57,4 @@ pub(super) fn quotas(parts: &Parts) -> Value {
         })
         .collect();
     json!({ "quotas": quotas })
-}
-
-pub(super) async fn quarantine(parts: &Parts) -> Answer {
-    let config = parts.config.load_full();
-    let mut responses = Vec::new();
-    for app in &config.apps {
-        for stream in &app.events.streams {
-            let kept = parts.events.quarantined(&app.id, *stream, QUARANTINE_SHOWN).await?;
-            responses.extend(kept.into_iter().map(|kept| {
-                json!({
-                    "app": app.id.as_str(), "stream": stream.as_str(), "region": kept.region.as_str(),
-                    "received_at": kept.received_at.to_string(), "why": kept.why,
-                    "bytes": kept.body.len(),
-                    "body": String::from_utf8_lossy(&kept.body[..kept.body.len().min(QUARANTINE_BODY_SHOWN)]),
-                })
-            }));
-        }
-    }
-    Ok(Content::Json(json!({ "quarantine": responses })))
 }

@@ -15,6 +15,9 @@ use crate::vendor::Vendor;
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.
 const MOST_REQUESTS: u32 = 1_000_000;
 
+/// An answer is held in memory, twice in a moment.
+const MOST_READ_BYTES: u64 = 1 << 30;
+
 /// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
 const LONGEST_ORDER_WINDOW: Duration = Duration::from_secs(60);
 
@@ -211,6 +214,7 @@ fn events(t: &Table<'_>) -> Events {
         poll_interval_idle: t.or("poll_interval_idle", Node::duration, d.poll_interval_idle),
         retention: t.or("retention", Node::duration, d.retention),
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
+        max_read_bytes: t.or("max_read_bytes", Node::size, d.max_read_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
         subscription_ttl: t.or("subscription_ttl", Node::duration_or_off, d.subscription_ttl),
         max_subscriptions_per_client: t.or(
@@ -220,6 +224,11 @@ fn events(t: &Table<'_>) -> Events {
         ),
         order_window: t.or("order_window", Node::duration_or_off, d.order_window),
     };
+    if events.max_read_bytes > MOST_READ_BYTES
+        && let Some(node) = t.take("max_read_bytes")
+    {
+        node.fault::<()>("is larger than 1GiB", "An answer is held in memory until it is stored: write megabytes");
+    }
     if events.order_window > LONGEST_ORDER_WINDOW
         && let Some(node) = t.take("order_window")
     {

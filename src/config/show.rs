@@ -169,6 +169,7 @@ fn write_app(page: &mut String, app: &App) -> fmt::Result {
     writeln!(page, "poll_interval_idle = {}", duration(events.poll_interval_idle))?;
     writeln!(page, "retention = {}", duration(events.retention))?;
     writeln!(page, "retention_bytes = {}", size(events.retention_bytes))?;
+    writeln!(page, "max_read_bytes = {}", size(events.max_read_bytes))?;
     writeln!(page, "dedup_window = {}", duration(events.dedup_window))?;
     writeln!(page, "subscription_ttl = {}", duration(events.subscription_ttl))?;
     writeln!(page, "max_subscriptions_per_client = {}", events.max_subscriptions_per_client)?;
@@ -347,7 +348,7 @@ id = "one"
 regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu", base_url = "https://[::1]" }}]
 credential = {{ kind = "basic", api_key = {{ file = "{secret}" }}, api_secret = {{ file = "{secret}" }} }}
 quota = {{ messages = {{ share = "history_get" }}, user_events = {{ requests = 3, per = "90s" }} }}
-events = {{ streams = ["user_events"], retention_bytes = "3MB", dedup_window = "0s", order_window = "2s", subscription_ttl = "0s", max_subscriptions_per_client = 3 }}
+events = {{ streams = ["user_events"], retention_bytes = "3MB", max_read_bytes = "5MB", dedup_window = "0s", order_window = "2s", subscription_ttl = "0s", max_subscriptions_per_client = 3 }}
 [[apps.webhooks]]
 name = "crm.eu"
 url = "http://localhost:8000/hook?a=b"

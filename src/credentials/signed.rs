@@ -8,14 +8,15 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{
-    ACCEPT, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    USER_AGENT,
 };
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Uri};
 
 use super::Pass;
 use crate::names::AppId;
-use crate::order::{Operation, Order};
+use crate::order::{Operation, Order, Safety};
 use crate::quota::Seat;
 use crate::vendor;
 
@@ -87,6 +88,10 @@ fn headers(order: &Order, pass: &Pass) -> HeaderMap {
     if order.operation.method() == Method::POST {
         // All the vendor's bodies are JSON (its page); the gateway's own orders need not say so.
         out.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    }
+    if order.operation.safety() == Safety::Destructive {
+        // Without a word, any coding would do; and what was read cannot be asked for again.
+        out.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     for (name, value) in &pass.shown.headers {
         out.insert(name, value.clone());

@@ -20,17 +20,18 @@ use tokio::time::Instant;
 use super::breaker::Verdict;
 use super::buckets::Line;
 use super::desk::{Desk, Region};
+use super::events_body::{Came, Coded};
 use super::linger::Head;
 use super::meters::Ending;
 use super::places::Said;
 use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
-use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, redact, request_id};
+use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, coding, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
 use crate::order::{Order, Safety};
 use crate::quota::{Refused, Seat};
 use crate::secret::redact::Redactor;
-use crate::upstream::{BodyFault, Fault, MAX_BODY, Unkept, read_body, read_body_in, retry_after};
+use crate::upstream::{BodyFault, Fault, Unkept, read_body, read_body_in, read_kept, retry_after};
 
 /// Bytes of the bodies that are looked at here, or go along with a status that says most.
 const LOOKED_AT: usize = 64 << 10;
@@ -58,6 +59,8 @@ struct Limits {
     first_byte: Duration,
     /// Between two pieces of its body.
     idle: Duration,
+    /// Bytes that are kept of an answer to a read of events.
+    max_read: usize,
 }
 
 impl Inner {
@@ -155,7 +158,7 @@ impl Inner {
         costs: &mut Costs,
     ) -> (Outcome, Said) {
         let began = self.clock.now();
-        let limits = Limits::of(order, table, began);
+        let limits = Limits::of(order, (table, desk), began);
         let mut count = Count { region, order, ending: Ending::Error };
         let redactor = signed.pass.redactor();
         let lane = region.lanes.of(&order.operation);
@@ -225,15 +228,30 @@ impl Inner {
         if let Some(asked) = asked {
             headers.insert(RETRY_AFTER, HeaderValue::from(asked.as_secs() + u64::from(asked.subsec_nanos() > 0)));
         }
-        let body = match self.read(body, order, parts.status, limits).await {
-            Ok(body) => Ok(body),
-            Err(Unkept::Fault(fault)) => Err(fault),
-            Err(Unkept::NoRoom) => return Outcome::Failed(Failure::NoRoom),
-        };
-        let body = if redact::clean_headers(redactor, safety, &mut headers) {
-            body.map(|_| (Bytes::new(), None))
+        // Of an answer that is well it means nothing, whole or cut.
+        let retry_after = asked.filter(|_| !parts.status.is_success());
+        let codings = coding::of(&headers);
+        let is_withheld = redact::clean_headers(redactor, safety, &mut headers);
+        let body = if safety == Safety::Destructive && !is_about_us(parts.status) {
+            let came = Came::of(read_kept(body, limits.max_read, limits.caller, limits.idle).await);
+            let coded = Coded::new(codings, came, limits.max_read);
+            let came = self.cleaning.clean_events(redactor, parts.status, coded).await;
+            came.whole(retry_after).map(|body| (body, None))
         } else {
-            self.cleaning.clean(redactor, (parts.status, safety), body).await
+            let read = match self.read(body, order, parts.status, limits).await {
+                Ok(_) if is_withheld => Ok((Bytes::new(), None)),
+                Ok(body) => Ok(body),
+                Err(Unkept::Fault(fault)) => Err(fault),
+                Err(Unkept::NoRoom) => return Outcome::Failed(Failure::NoRoom),
+            };
+            let read = self.cleaning.clean(redactor, parts.status, read).await;
+            read.map_err(|fault| match fault {
+                BodyFault::TooLarge { .. } => Failure::TooLarge,
+                BodyFault::Cut { why, partial } => {
+                    Failure::Lost { why: why.into(), partial: Some(partial), retry_after }
+                }
+                BodyFault::Slow { .. } => Failure::TimedOut { sent: true },
+            })
         };
         if let Ok((body, _)) = &body {
             costs.upstream_request_id = request_id::find(body);
@@ -248,8 +266,6 @@ impl Inner {
             Err(_) if says_all(parts.status, safety) => Ok((Bytes::new(), None)),
             body => body,
         };
-        // Of an answer that is well it means nothing, whole or cut.
-        let retry_after = asked.filter(|_| !parts.status.is_success());
         match body {
             Ok((body, lease)) => Outcome::Answered(Answer {
                 status: parts.status,
@@ -264,22 +280,11 @@ impl Inner {
                 region: region.name.clone(),
                 retry_after: asked.unwrap_or_default(),
             }),
-            Err(BodyFault::TooLarge) => Outcome::Failed(Failure::TooLarge),
-            Err(BodyFault::Cut { why, partial }) => {
-                Outcome::Failed(Failure::Lost { why: why.into(), partial: Some(partial), retry_after })
-            }
-            Err(BodyFault::Slow { partial }) => match safety {
-                // The events that did come can still be kept.
-                Safety::Destructive => {
-                    let why = "the answer did not end in time".into();
-                    Outcome::Failed(Failure::Lost { why, partial: Some(partial), retry_after })
-                }
-                Safety::Idempotent | Safety::Once => Outcome::Failed(Failure::TimedOut { sent: true }),
-            },
+            Err(why) => Outcome::Failed(why),
         }
     }
 
-    /// Reads the body.
+    /// Reads the body of an answer that is not one to a read of events.
     async fn read(
         &self,
         body: Incoming,
@@ -289,36 +294,32 @@ impl Inner {
     ) -> Result<redact::Kept, Unkept> {
         let (until, idle) = (limits.caller, limits.idle);
         let without_lease = |read: Result<Bytes, BodyFault>| read.map(|body| (body, None)).map_err(Unkept::Fault);
-        match (status, order.operation.safety()) {
+        match status {
             // Nobody gets to read these.
-            (StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED, _) => {
-                without_lease(read_body(body, LOOKED_AT, until, idle).await)
-            }
-            // What it has removed at the vendor waits for nothing.
-            (_, Safety::Destructive) => without_lease(read_body(body, MAX_BODY, until, idle).await),
+            status if is_about_us(status) => without_lease(read_body(body, LOOKED_AT, until, idle).await),
             // Why there is no result is kept with the job, and no lease may be kept so long. The status says most.
-            (status, _) if !order.operation.is_message() && !status.is_success() => {
+            status if !order.operation.is_message() && !status.is_success() => {
                 match read_body(body, LOOKED_AT, until, idle).await {
-                    Err(BodyFault::TooLarge) => Ok((Bytes::new(), None)),
+                    Err(BodyFault::TooLarge { .. }) => Ok((Bytes::new(), None)),
                     read => without_lease(read),
                 }
             }
-            (_, Safety::Idempotent | Safety::Once) => {
-                read_body_in(&self.room, &order.payer.client, body, until, idle).await
-            }
+            _ => read_body_in(&self.room, &order.payer.client, body, until, idle).await,
         }
     }
 }
 
 impl Limits {
-    fn of(order: &Order, table: &Table, began: Instant) -> Self {
+    fn of(order: &Order, (table, desk): (&Table, &Desk), began: Instant) -> Self {
         let Timeouts { first_byte, idle, request } = table.timeouts;
-        let linger = began + request * LINGER;
+        let (linger, max_read) = (began + request * LINGER, desk.max_read);
         match order.operation.safety() {
             // What it removes must not be thrown away because it is slow.
-            Safety::Destructive => Self { caller: linger, linger, first_byte: Duration::MAX, idle: Duration::MAX },
+            Safety::Destructive => {
+                Self { caller: linger, linger, first_byte: Duration::MAX, idle: Duration::MAX, max_read }
+            }
             Safety::Idempotent | Safety::Once => {
-                Self { caller: (began + request).min(order.deadline), linger, first_byte, idle }
+                Self { caller: (began + request).min(order.deadline), linger, first_byte, idle, max_read }
             }
         }
     }
@@ -331,6 +332,11 @@ fn says_all(status: StatusCode, safety: Safety) -> bool {
         Safety::Destructive => said_no(status),
         Safety::Idempotent | Safety::Once => !status.is_success(),
     }
+}
+
+/// Whether an answer is about the gateway and not about what was asked: its body adds nothing.
+fn is_about_us(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED)
 }
 
 /// Whether the vendor has refused a read, and so removed nothing.

@@ -31,6 +31,8 @@ pub(super) struct Desk {
     pub(super) meters: AppMeters,
     pub(super) budgets: Arc<Budgets>,
     pub(super) switched_off: Arc<SwitchedOff>,
+    /// Bytes that are kept of an answer to a read of events, decoded.
+    pub(super) max_read: usize,
     regions: Vec<Region>,
     lines: Lines,
 }
@@ -69,6 +71,7 @@ struct PreparedApp {
     /// With what is known of their endpoints from before, and the connections there.
     regions: Vec<(RegionName, Base, Option<Known>)>,
     quota: Quota,
+    max_read: usize,
 }
 
 impl Desk {
@@ -203,6 +206,7 @@ fn prepare_app(app: &App, config: &Config, old: Option<&Table>, clock: &Clock) -
         },
         regions,
         quota: app.quota,
+        max_read: usize::try_from(app.events.max_read_bytes).unwrap_or(usize::MAX),
     })
 }
 
@@ -232,14 +236,15 @@ impl Prepared {
             let meters = AppMeters::new(metrics, &app.id);
             let budgets = app.budgets.unwrap_or_else(|| Arc::new(Budgets::new(rules.retry_budget)));
             budgets.reconfigure(rules.retry_budget);
-            (app.id, app.quota, app.credential, meters, budgets, app.switched_off, regions)
+            ((app.id, app.quota, app.max_read), app.credential, meters, budgets, app.switched_off, regions)
         });
         // Last, because orders cannot get seats of a bucket that is retired, nor yet of that in its place.
         let built: Vec<_> = desks.collect();
-        let desks = built.into_iter().map(|(app, quota, credential, meters, budgets, switched_off, regions)| {
-            let lines = buckets.lines(&app, &quota, rules.max_retry_after);
-            (app, Desk { credential, meters, budgets, switched_off, regions, lines })
-        });
+        let desks =
+            built.into_iter().map(|((app, quota, max_read), credential, meters, budgets, switched_off, regions)| {
+                let lines = buckets.lines(&app, &quota, rules.max_retry_after);
+                (app, Desk { credential, meters, budgets, switched_off, max_read, regions, lines })
+            });
         let desks: HashMap<_, _> = desks.collect();
         let timeouts = Timeouts {
             first_byte: rules.first_byte_timeout.unwrap_or(rules.request_timeout),

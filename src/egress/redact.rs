@@ -2,11 +2,11 @@
 //!
 //! Invariants: nothing of an answer goes on but through [`Cleaning`] and [`clean_headers`], so neither callers, logs, the
 //! store nor the quarantine ever hold a credential that the vendor repeated. Data without one are passed on uncopied. A body
-//! that came encoded (nobody asked for that) cannot be searched: it is withheld, but for an events read, which must not lose
-//! what it has removed and which nobody sees but the quarantine.
+//! that came encoded (nobody asked for that) cannot be searched: it is withheld. That of an events read, which must not lose
+//! what it has removed, is [decoded](super::coding) first; in a coding that is not known it goes to the quarantine as it came.
 //!
-//! Searching takes some 3 ms a MiB, 8 at worst. So that it keeps no worker from its other connections, more than [`ASIDE`] is
-//! searched elsewhere, so many at a time; events' answers have places of their own there.
+//! Searching takes some 3 ms a MiB, 8 at worst. So that it keeps no worker from its other connections, what is encoded and
+//! what is more than [`ASIDE`] is searched elsewhere, so many at a time; events' answers have places of their own there.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hyper::header::CONTENT_ENCODING;
 use hyper::{HeaderMap, StatusCode};
 
+use super::events_body::{Came, Coded};
 use crate::order::Safety;
 use crate::secret::redact::{Redactor, Text};
 use crate::task::{Lane, Tasks};
@@ -49,45 +50,55 @@ impl Cleaning {
     pub(super) async fn clean(
         &self,
         redactor: &Arc<Redactor>,
-        (status, safety): (StatusCode, Safety),
+        status: StatusCode,
         body: Result<Kept, BodyFault>,
     ) -> Result<Kept, BodyFault> {
         let whole = if status.is_success() { Text::Data } else { Text::Words };
         match body {
             Ok(body) => {
-                let (body, mut lease) = self.search(redactor, safety, body, whole).await?;
+                let (body, mut lease) = self.search(redactor, body, whole).await?;
                 let fits = lease.as_mut().is_none_or(|lease| lease.reaches(body.len()));
-                if fits { Ok((body, lease)) } else { Err(BodyFault::TooLarge) }
+                if fits { Ok((body, lease)) } else { Err(BodyFault::too_large()) }
             }
             Err(BodyFault::Cut { why, partial }) => {
-                let (partial, _) = self.search(redactor, safety, (partial, None), Text::Cut).await?;
+                let (partial, _) = self.search(redactor, (partial, None), Text::Cut).await?;
                 Err(BodyFault::Cut { why, partial })
             }
             Err(BodyFault::Slow { partial }) => {
-                let (partial, _) = self.search(redactor, safety, (partial, None), Text::Cut).await?;
+                let (partial, _) = self.search(redactor, (partial, None), Text::Cut).await?;
                 Err(BodyFault::Slow { partial })
             }
-            Err(BodyFault::TooLarge) => Err(BodyFault::TooLarge),
+            Err(BodyFault::TooLarge { .. }) => Err(BodyFault::too_large()),
         }
     }
 
-    async fn search(
-        &self,
-        redactor: &Arc<Redactor>,
-        safety: Safety,
-        (body, lease): Kept,
-        kind: Text,
-    ) -> Result<Kept, BodyFault> {
+    /// Decodes and cleans what came of the answer to a read of events.
+    pub(super) async fn clean_events(&self, redactor: &Arc<Redactor>, status: StatusCode, coded: Coded) -> Came {
+        let redactor = redactor.clone();
+        let aside = coded.is_encoded() || coded.len() > ASIDE;
+        let work = move || {
+            let Came { body, fault } = coded.decode();
+            let kind = match (status.is_success(), fault.is_some()) {
+                (true, false) => Text::Data,
+                (true, true) => Text::CutData,
+                (false, false) => Text::Words,
+                (false, true) => Text::Cut,
+            };
+            Came { body: redactor.clean(body, kind), fault }
+        };
+        if !aside {
+            return work();
+        }
+        self.tasks.blocking(&self.events, work).await.unwrap_or_else(|panicked| Came::nothing(panicked.to_string()))
+    }
+
+    async fn search(&self, redactor: &Arc<Redactor>, (body, lease): Kept, kind: Text) -> Result<Kept, BodyFault> {
         if body.len() <= ASIDE {
             return Ok((redactor.clean(body, kind), lease));
         }
-        let lane = match safety {
-            Safety::Destructive => &self.events,
-            Safety::Idempotent | Safety::Once => &self.answers,
-        };
         let redactor = redactor.clone();
         // The lease goes along: should nobody wait any more, the body is still there until it was searched.
-        let done = self.tasks.blocking(lane, move || (redactor.clean(body, kind), lease)).await;
+        let done = self.tasks.blocking(&self.answers, move || (redactor.clean(body, kind), lease)).await;
         done.map_err(|panicked| BodyFault::Cut { why: panicked.to_string(), partial: Bytes::new() })
     }
 }
@@ -112,7 +123,10 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::egress::coding;
 
     const TOKEN: &str = "006the-token-of-the-app";
 
@@ -133,9 +147,17 @@ mod tests {
             return (headers, String::new());
         }
         let cleaning = Cleaning::new(&Tasks::new());
-        let body = match cleaning.clean(&redactor, (status, safety), body).await {
-            Ok((whole, _)) | Err(BodyFault::Cut { partial: whole, .. } | BodyFault::Slow { partial: whole }) => whole,
-            Err(BodyFault::TooLarge) => Bytes::new(),
+        let body = if safety == Safety::Destructive {
+            let came = Came::of(body.map(|(whole, _)| whole));
+            let coded = Coded::new(coding::of(&headers), came, 1 << 20);
+            cleaning.clean_events(&redactor, status, coded).await.body
+        } else {
+            match cleaning.clean(&redactor, status, body).await {
+                Ok((whole, _)) | Err(BodyFault::Cut { partial: whole, .. } | BodyFault::Slow { partial: whole }) => {
+                    whole
+                }
+                Err(BodyFault::TooLarge { .. }) => Bytes::new(),
+            }
         };
         (headers, String::from_utf8(body.to_vec()).unwrap())
     }
@@ -162,7 +184,23 @@ mod tests {
     async fn what_cannot_be_searched_is_withheld_unless_events_would_be_lost() {
         let (headers, body) = cleaned(400, Safety::Once, "gzip", Ok("packed")).await;
         assert_eq!((body.as_str(), headers.get("content-encoding")), ("", None));
-        let (headers, body) = cleaned(200, Safety::Destructive, "gzip", Ok("packed")).await;
-        assert_eq!((body.as_str(), headers.get("content-encoding").is_some()), ("packed", true));
+        assert_eq!(cleaned(200, Safety::Destructive, "zstd", Ok("packed")).await.1, "packed");
+    }
+
+    #[tokio::test]
+    async fn an_encoded_answer_of_events_is_searched_as_what_it_says() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(format!(r#"{{"events":[{{"a":"{TOKEN}"}}]}}"#).as_bytes()).unwrap();
+        let packed = Bytes::from(packed.finish().unwrap());
+        let cleaning = Cleaning::new(&Tasks::new());
+        let redactor = Arc::new(Redactor::new([TOKEN.as_bytes()]));
+        for cut in [0, 9] {
+            let came = Came { body: packed.slice(..packed.len() - cut), fault: None };
+            let coded = Coded::new(Ok(vec![coding::Coding::Gzip]), came, 1 << 20);
+            let Came { body, fault } = cleaning.clean_events(&redactor, StatusCode::OK, coded).await;
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(text.starts_with(r#"{"events":[{"a":"<redacted>"#), "{text}");
+            assert_eq!(fault.is_some(), cut > 0);
+        }
     }
 }

@@ -12,13 +12,12 @@ use super::poller::answer;
 use crate::clock::UnixMillis;
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::names::RegionName;
-use crate::store::EventText;
 
 /// What is kept of a read.
 #[derive(Debug)]
 pub struct Kept {
-    /// Events to be stored.
-    pub events: Option<EventText>,
+    /// The texts of the events to be stored.
+    pub events: Vec<Bytes>,
     /// Why events may have been lost; marked in the stream.
     pub loss: Option<String>,
     /// What goes to the quarantine.
@@ -45,7 +44,7 @@ pub fn cut(partial: Bytes) -> Kept {
 fn kept(read: Result<Reply, Failed>) -> Kept {
     let outcome = answer::judge(read, UnixMillis(0));
     Kept {
-        events: outcome.events,
+        events: outcome.events.iter().flat_map(|events| events.iter().collect::<Vec<_>>()).collect(),
         loss: outcome.loss.map(|loss| format!("{loss:?}")),
         quarantined: outcome.unreadable.map(|(body, _)| body),
         retry_after: outcome.retry_after,

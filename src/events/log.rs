@@ -22,7 +22,7 @@ use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
 use crate::names::{ClientName, RegionName, SubscriptionName};
 use crate::share;
-use crate::store::{Batch, Content, Error, EventText, LogKey, NewBatch, Sequence, Store};
+use crate::store::{Batch, Content, Error, EventText, Kept, LogKey, NewBatch, Sequence, Store, Together};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
 pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
@@ -67,10 +67,19 @@ pub(super) struct Retention {
     pub(super) most_of_client: usize,
 }
 
+/// What a read brought, which is stored in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Brought {
+    /// Events and markers, all of one region.
+    pub(super) batches: Vec<NewBatch>,
+    /// An answer that could not be read to its end.
+    pub(super) quarantined: Option<Kept>,
+}
+
 /// What became of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Appended {
-    /// Entries stored.
+    /// Events stored.
     pub(super) kept: u64,
     /// Events dropped because another region had returned them.
     pub(super) duplicates: u64,
@@ -128,41 +137,43 @@ impl Log {
         }))
     }
 
-    /// Appends a batch, less what another region had returned already; or keeps it for its turn. Its entries are seen once
-    /// they are stored.
+    /// Appends what a read brought, less what another region had returned already; or keeps it for its turn. Its entries are
+    /// seen once they are stored, and all of it is stored in one step.
     ///
     /// # Errors
-    /// When the store fails: nothing has changed, and the same append may be tried again.
-    pub(super) async fn append(&self, new: &NewBatch) -> Result<Appended, Error> {
-        let mut writer = self.writer.lock().await;
-        let Writer { dedup, waiting } = &mut *writer;
-        let (Some(dedup), Content::Events(events)) = (dedup, &new.content) else {
-            let late = self.store_new(waiting.as_mut(), new).await?;
-            return Ok(Appended { kept: new.content.len() as u64, duplicates: 0, late });
-        };
-        let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
-        let fresh = dedup.fresh(&new.region, &prints, self.clock.now());
-        let kept = if fresh.iter().all(|&fresh| fresh) { Some(events.clone()) } else { only(events, &fresh) };
-        let mut appended = Appended { duplicates: events.len() as u64, ..Appended::default() };
-        if let Some(kept) = kept {
-            appended.kept = kept.len() as u64;
-            appended.duplicates -= appended.kept;
-            let new = NewBatch { content: Content::Events(kept), ..new.clone() };
-            appended.late = self.store_new(waiting.as_mut(), &new).await?;
-        }
-        dedup.record(&new.region, &prints, self.clock.now());
-        Ok(appended)
+    /// When the store fails: nothing has changed, and the same may be tried again.
+    pub(super) async fn keep(&self, brought: &Brought) -> Result<Appended, Error> {
+        let Brought { batches, quarantined } = brought;
+        let all = Together { batches: batches.clone(), quarantined: quarantined.clone(), ..Together::default() };
+        self.keep_in(&mut *self.writer.lock().await, all).await
     }
 
-    /// Stores a batch at the log's end, or where it waits. Returns how many of its events are late.
-    async fn store_new(&self, waiting: Option<&mut Waiting>, new: &NewBatch) -> Result<u64, Error> {
-        match waiting {
-            Some(waiting) => self.take_in(waiting, new).await,
-            None => {
-                self.publish(self.store.append(&self.key, new.clone()).await?);
-                Ok(0)
-            }
+    /// [`Log::keep`], by whoever holds the writer.
+    pub(super) async fn keep_in(&self, writer: &mut Writer, mut all: Together) -> Result<Appended, Error> {
+        let Writer { dedup, waiting } = writer;
+        let came: u64 = all.batches.iter().map(events_in).sum();
+        let region = all.batches.first().map(|batch| batch.region.clone());
+        let mut seen = None;
+        if let (Some(dedup), Some(region)) = (&mut *dedup, region) {
+            let prints: Vec<_> = all.batches.iter().flat_map(prints).collect();
+            let fresh = dedup.fresh(&region, &prints, self.clock.now());
+            all.batches = only(all.batches, &fresh);
+            seen = Some((region, prints));
         }
+        let kept = all.batches.iter().map(events_in).sum();
+        let late = match waiting {
+            // Most reads bring nothing, or nothing that another region had not returned.
+            _ if all.is_empty() => 0,
+            Some(waiting) => self.take_in(waiting, all).await?,
+            None => {
+                self.store.commit(&self.key, all).await?.into_iter().for_each(|batch| self.publish(batch));
+                0
+            }
+        };
+        if let (Some(dedup), Some((region, prints))) = (dedup, seen) {
+            dedup.record(&region, &prints, self.clock.now());
+        }
+        Ok(Appended { kept, duplicates: came - kept, late })
     }
 
     /// Turns dropping of other regions' events on (with what the log says was seen), off, or changes its window.
@@ -401,10 +412,31 @@ impl Log {
     }
 }
 
-/// The events that are fresh, if any.
-fn only(events: &EventText, fresh: &[bool]) -> Option<EventText> {
-    let kept: Vec<_> = events.iter().zip(fresh).filter_map(|(event, &fresh)| fresh.then_some(event)).collect();
-    EventText::join(kept.iter().map(|event| &event[..]))
+/// How many events a batch has.
+fn events_in(batch: &NewBatch) -> u64 {
+    if let Content::Events(events) = &batch.content { events.len() as u64 } else { 0 }
+}
+
+/// What the events of a batch are known by.
+fn prints(batch: &NewBatch) -> Vec<Fingerprint> {
+    let Content::Events(events) = &batch.content else { return Vec::new() };
+    events.iter().map(|event| Fingerprint::of(&event)).collect()
+}
+
+/// The batches with those events alone that are fresh.
+fn only(batches: Vec<NewBatch>, fresh: &[bool]) -> Vec<NewBatch> {
+    let mut rest = fresh;
+    let fresh_of = |batch: NewBatch| {
+        let Content::Events(events) = &batch.content else { return Some(batch) };
+        let fresh = rest.split_off(..events.len()).unwrap_or_default();
+        if fresh.iter().all(|&fresh| fresh) {
+            return Some(batch);
+        }
+        let kept: Vec<_> = events.iter().zip(fresh).filter_map(|(event, &fresh)| fresh.then_some(event)).collect();
+        let kept = EventText::join(kept.iter().map(|event| &event[..]))?;
+        Some(NewBatch { content: Content::Events(kept), ..batch })
+    };
+    batches.into_iter().filter_map(fresh_of).collect()
 }
 
 /// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.

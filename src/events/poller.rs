@@ -14,6 +14,7 @@
 pub(super) mod answer;
 pub(super) mod feed;
 mod pace;
+mod pieces;
 pub(super) mod status;
 mod under_way;
 

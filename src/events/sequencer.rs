@@ -17,7 +17,7 @@ use super::log::Log;
 use super::waiting::{BATCHES, MARK, Plan, Waiting};
 use crate::clock::UnixMillis;
 use crate::names::RegionName;
-use crate::store::{Error, NewBatch, NoteKind};
+use crate::store::{Error, NoteKind, Together};
 use crate::task::{Kind, Tasks};
 
 /// A log's task that moves.
@@ -62,11 +62,12 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a new batch: what is late into the log, the rest where it waits. Returns how many of its events are late.
-    pub(super) async fn take_in(&self, waiting: &mut Waiting, new: &NewBatch) -> Result<u64, Error> {
-        let plan = waiting.take_in(new, self.range().1, self.clock.now());
+    /// Stores what a read brought: what is late into the log, the rest where it waits. Returns how many of its events are
+    /// late.
+    pub(super) async fn take_in(&self, waiting: &mut Waiting, all: Together) -> Result<u64, Error> {
+        let plan = waiting.take_in(&all.batches, self.range().1, self.clock.now());
         let late = plan.late;
-        self.commit(waiting, plan).await?;
+        self.commit(waiting, plan, all).await?;
         self.sequencer.comes.notify_one();
         Ok(late)
     }
@@ -118,14 +119,16 @@ impl Log {
 
     async fn move_due(&self, waiting: &mut Waiting) -> Result<(), Error> {
         while let Some(plan) = waiting.due(self.range().1, self.clock.now()) {
-            self.commit(waiting, plan).await?;
+            self.commit(waiting, plan, Together::default()).await?;
         }
         Ok(())
     }
 
-    async fn commit(&self, waiting: &mut Waiting, mut plan: Plan) -> Result<(), Error> {
+    /// Stores a plan, and what else belongs to its step.
+    async fn commit(&self, waiting: &mut Waiting, mut plan: Plan, with: Together) -> Result<(), Error> {
         let (batches, notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
-        let stored = self.store.append_with_notes(&self.key, batches, NoteKind::Waiting, notes).await?;
+        let all = Together { batches, notes: Some((NoteKind::Waiting, notes)), ..with };
+        let stored = self.store.commit(&self.key, all).await?;
         waiting.done(plan);
         stored.into_iter().for_each(|batch| self.publish(batch));
         Ok(())

@@ -21,6 +21,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use self::memory_store::MemoryStore;
+use super::log::Brought;
 use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
@@ -253,11 +254,21 @@ impl Rig {
     async fn append_content(&self, content: Content) {
         let received_at = self.events.0.clock.wall_ms();
         let new = NewBatch { received_at, region: RegionName::parse("cn").unwrap(), content };
-        self.log().append(&new).await.unwrap();
+        self.log().keep(&Brought { batches: vec![new], quarantined: None }).await.unwrap();
     }
 
     async fn read(&self, read: Read) -> Result<Delivery, ReadError> {
         self.events.read(&app(), STREAM, read).await
+    }
+
+    /// The bodies in the quarantine, newest first, and how many events of each were delivered.
+    async fn quarantined(&self) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        for entry in self.events.quarantined(&app(), STREAM, u64::MAX, 10).await.unwrap() {
+            let (_, pieces) = self.events.quarantined_body(&app(), STREAM, entry.id).await.unwrap().unwrap();
+            found.push((String::from_utf8(pieces.concat()).unwrap(), entry.delivered));
+        }
+        found
     }
 
     /// Reads and hands over.

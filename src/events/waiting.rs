@@ -56,6 +56,8 @@ pub(super) struct Waiting {
     spent: Vec<u64>,
     /// The number of the next batch.
     next: u64,
+    /// How many numbers from there on a commit that failed may have kept notes under.
+    tried: u64,
     /// The latest time in the log.
     high: u64,
     /// The time of the last entry that each region returned.
@@ -85,7 +87,7 @@ pub(super) struct Plan {
     pub(super) late: u64,
     taken: BTreeMap<u64, usize>,
     high: u64,
-    comes: Option<Comes>,
+    comes: Vec<Comes>,
 }
 
 /// A batch that comes with a commit.
@@ -149,6 +151,7 @@ impl Waiting {
             held: BTreeMap::new(),
             spent: Vec::new(),
             next,
+            tried: 0,
             high: state.high,
             last: BTreeMap::new(),
             bytes: 0,
@@ -183,21 +186,30 @@ impl Waiting {
         self.window = window;
     }
 
-    /// How a new batch is stored: what of it is late goes into the log, which ends before `end`, and the rest waits.
-    pub(super) fn take_in(&self, new: &NewBatch, end: u64, now: Instant) -> Plan {
-        let before = self.last.get(&new.region).copied().unwrap_or(self.high);
-        let mut held = Held::new(new.clone(), before, now + self.window);
-        held.taken = held.order.partition_point(|(time, _)| *time < self.high);
-        let late = match &new.content {
-            Content::Events(events) => {
-                events.iter().filter_map(|event| own_time(&event, new)).filter(|ms| *ms < self.high).count()
+    /// How what one read brought is stored: what of it is late goes into the log, which ends before `end`, and the rest waits.
+    /// A marker stands behind all events of its read.
+    pub(super) fn take_in(&mut self, read: &[NewBatch], end: u64, now: Instant) -> Plan {
+        let (mut comes, mut turns, mut late) = (Vec::<Comes>::with_capacity(read.len()), Vec::new(), 0);
+        let mut latest = 0;
+        for new in read {
+            let known = comes.last().map(|before| before.last).or_else(|| self.last.get(&new.region).copied());
+            let before = known.unwrap_or(self.high);
+            let is_events = matches!(new.content, Content::Events(_));
+            let time = if is_events { before } else { before.max(latest) };
+            let mut held = Held::new(new.clone(), time, now + self.window);
+            held.taken = held.order.partition_point(|(time, _)| *time < self.high);
+            if let Content::Events(events) = &new.content {
+                let own = events.iter().filter_map(|event| own_time(&event, new));
+                late += own.filter(|ms| *ms < self.high).count() as u64;
             }
-            Content::PossibleLoss(_) | Content::Damaged(_) => 0,
-        };
-        let first = held.order[..held.taken].iter().map(|&(time, index)| (time, self.next, index)).collect();
-        let batches = merge(first, |_| &held.batch);
-        let comes = Comes { last: held.last(), held };
-        self.plan(batches, BTreeMap::new(), self.high, (end, late as u64, Some(comes)))
+            let place = comes.len() as u64;
+            turns.extend(held.order[..held.taken].iter().map(|&(time, index)| (time, place, index)));
+            latest = latest.max(held.order.last().map_or(0, |(time, _)| *time));
+            comes.push(Comes { last: if is_events { held.last() } else { before }, held });
+        }
+        let batches = merge(turns, |place| &comes[place as usize].held.batch);
+        self.tried = self.tried.max(comes.len() as u64);
+        self.plan(batches, BTreeMap::new(), self.high, (end, late, comes))
     }
 
     /// What goes into the log now, if anything does: what is due, and what is not later than that.
@@ -221,7 +233,7 @@ impl Waiting {
             }
         }
         let batches = merge(turns, |number| &self.held[&number].batch);
-        Some(self.plan(batches, taken, until.max(self.high), (end, 0, None)))
+        Some(self.plan(batches, taken, until.max(self.high), (end, 0, Vec::new())))
     }
 
     /// Makes all that waits due.
@@ -237,6 +249,7 @@ impl Waiting {
     /// The plan's commit has succeeded.
     pub(super) fn done(&mut self, plan: Plan) {
         self.high = plan.high;
+        self.tried = 0;
         self.spent.clear();
         for (number, taken) in plan.taken {
             if let Some(held) = self.held.get_mut(&number) {
@@ -248,18 +261,20 @@ impl Waiting {
             self.bytes -= self.held.remove(&number).map_or(0, |held| held.bytes());
             self.spent.push(number);
         }
-        let Some(Comes { held, last }) = plan.comes else { return };
-        self.last.insert(held.batch.region.clone(), last);
-        if !held.is_spent() {
-            self.bytes += held.bytes();
-            self.held.insert(self.next, held);
-            self.next += 1;
+        for Comes { held, last } in plan.comes {
+            self.last.insert(held.batch.region.clone(), last);
+            if !held.is_spent() {
+                self.bytes += held.bytes();
+                self.held.insert(self.next, held);
+                self.next += 1;
+            }
         }
     }
 
     /// The notes to remove when nothing is to wait any more; `None` while something does.
     pub(super) fn farewell(&self) -> Option<Notes> {
-        let rest = self.spent.iter().copied().chain([self.next]).map(|number| (name(number), None));
+        let tried = self.next..=self.next + self.tried;
+        let rest = self.spent.iter().copied().chain(tried).map(|number| (name(number), None));
         self.held.is_empty().then(|| rest.chain([(MARK.to_owned(), None)]).collect())
     }
 
@@ -287,20 +302,22 @@ impl Waiting {
         batches: Vec<NewBatch>,
         taken: BTreeMap<u64, usize>,
         high: u64,
-        more: (u64, u64, Option<Comes>),
+        more: (u64, u64, Vec<Comes>),
     ) -> Plan {
         let (end, late, comes) = more;
         let mut notes: Notes = self.spent.iter().map(|number| (name(*number), None)).collect();
-        let comes_here = comes.as_ref().filter(|comes| !comes.held.is_spent());
-        // Also when none comes: one whose commit failed may have been kept under this number.
-        notes.push((name(self.next), comes_here.map(|comes| encode(&comes.held))));
+        let waits: Vec<_> = comes.iter().filter(|comes| !comes.held.is_spent()).map(|comes| &comes.held).collect();
+        notes.extend((self.next..).zip(&waits).map(|(number, held)| (name(number), Some(encode(held)))));
+        let next = self.next + waits.len() as u64;
+        // Batches whose commit failed may have been kept under these numbers.
+        notes.extend((next..=self.next + self.tried).map(|number| (name(number), None)));
         let before: BTreeMap<_, _> = self.held.iter().map(|(number, held)| (*number, held.taken)).collect();
         let mut now = before.clone();
         now.extend(&taken);
-        now.extend(comes_here.map(|comes| (self.next, comes.held.taken)));
+        now.extend((self.next..).zip(&waits).map(|(number, held)| (number, held.taken)));
         let mark = Mark {
             end: end + batches.iter().map(|batch| batch.content.len() as u64).sum::<u64>(),
-            next: self.next + u64::from(comes_here.is_some()),
+            next,
             now: State { high, taken: now.into_iter().collect() },
             before: State { high: self.high, taken: before.into_iter().collect() },
         };

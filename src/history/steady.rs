@@ -69,6 +69,8 @@ fn rest(why: &Error) -> Option<Duration> {
             | Failure::CredentialUnavailable(_)
             | Failure::CredentialRefused
             | Failure::TooLarge
+            | Failure::Overlong { .. }
+            | Failure::Undecodable { .. }
             | Failure::Unproven(_)
             | Failure::NoSuchApp
             | Failure::Stopping => None,

@@ -123,7 +123,7 @@ impl Fetcher {
         let document = read_body(answer.into_body(), MAX_BODY, until, TOTAL).await.map_err(|fault| match fault {
             BodyFault::Cut { .. } => FetchError::Cut,
             BodyFault::Slow { .. } => FetchError::Slow,
-            BodyFault::TooLarge => FetchError::TooLarge,
+            BodyFault::TooLarge { .. } => FetchError::TooLarge,
         })?;
         let set = KeySet::parse(&document)?;
         Ok(Fetched { set, digest: Sha256::digest(&document).into(), max_age })

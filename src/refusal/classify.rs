@@ -12,7 +12,9 @@ impl From<Failure> for Refusal {
         match failure {
             Failure::QuotaSpent { bucket, limit, retry_after } => Self::QuotaExceeded { bucket, limit, retry_after },
             Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
-            Failure::Lost { .. } | Failure::TooLarge => Self::BadUpstream(cause),
+            Failure::Lost { .. } | Failure::TooLarge | Failure::Overlong { .. } | Failure::Undecodable { .. } => {
+                Self::BadUpstream(cause)
+            }
             Failure::CredentialRefused => Self::CredentialRefused,
             // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
             Failure::Crowded(_) => Self::shed(Shed::QuotaLine),

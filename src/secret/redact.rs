@@ -46,6 +46,8 @@ pub enum Text {
     Words,
     /// [`Text::Words`] whose end is missing.
     Cut,
+    /// [`Text::Data`] whose end is missing.
+    CutData,
 }
 
 /// Knows the forms of some secrets.
@@ -100,13 +102,16 @@ impl Redactor {
     }
 
     fn find(&self, text: &[u8], kind: Text) -> Vec<Range<usize>> {
-        let least = if kind == Text::Data { LEAST_IN_DATA } else { LEAST_IN_WORDS };
+        let least = match kind {
+            Text::Data | Text::CutData => LEAST_IN_DATA,
+            Text::Words | Text::Cut => LEAST_IN_WORDS,
+        };
         let mut found = Vec::new();
         for form in self.forms.iter().filter(|form| form.len() >= least) {
             if form.len() <= text.len() {
                 found.extend(memmem::find_iter(text, form.as_slice()).map(|at| at..at + form.len()));
             }
-            if kind == Text::Cut {
+            if matches!(kind, Text::Cut | Text::CutData) {
                 let longest = (form.len() - 1).min(text.len());
                 let cut = (LEAST_AT_THE_CUT..=longest).rev().find(|n| text.ends_with(&form[..*n]));
                 found.extend(cut.map(|n| text.len() - n..text.len()));

@@ -17,6 +17,7 @@
 //! | `writer.rs` | group commit |
 //! | `trim.rs`, `read.rs` | retention, reading |
 //! | `notes.rs` | small things kept beside a log |
+//! | `quarantine.rs` | responses that could not be read, in pieces |
 //! | `places.rs` | where subscriptions stand: cursors, their names |
 //! | `backup.rs` | a consistent copy while the gateway goes on |
 //!
@@ -39,6 +40,7 @@ pub mod fuzzing;
 mod look;
 mod notes;
 mod places;
+mod quarantine;
 mod read;
 mod record;
 mod shared;
@@ -64,7 +66,7 @@ use self::record::Row;
 use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
-use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
+use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, QuarantineEntry, Sequence, Store, Together};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
@@ -284,15 +286,9 @@ impl Store for EmbeddedStore {
         }
     }
 
-    async fn append_with_notes(
-        &self,
-        log: &LogKey,
-        batches: Vec<NewBatch>,
-        kind: NoteKind,
-        notes: Vec<(String, Option<Bytes>)>,
-    ) -> Result<Vec<Arc<Batch>>, Error> {
+    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
         let began = self.clock.now();
-        match self.change(log, Change::AppendWithNotes(batches, kind, notes)).await? {
+        match self.change(log, Change::All(all)).await? {
             Done::AllStored(batches) => {
                 self.metrics.store_append.observe(began.elapsed().as_secs_f64());
                 Ok(batches)
@@ -369,12 +365,12 @@ impl Store for EmbeddedStore {
         self.change(log, Change::Notes(kind, notes)).await.map(drop)
     }
 
-    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error> {
-        self.change(log, Change::Quarantine(response)).await.map(drop)
+    async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error> {
+        Ok(self.view(log, move |tx, row| quarantine::newest(tx, &row, before, most)).await?.unwrap_or_default())
     }
 
-    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error> {
-        Ok(self.view(log, move |tx, row| read::quarantined(tx, row.id, most)).await?.unwrap_or_default())
+    async fn quarantined_body(&self, log: &LogKey, id: u64) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, Error> {
+        Ok(self.view(log, move |tx, row| quarantine::whole(tx, row.id, id)).await?.flatten())
     }
 
     async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error> {

@@ -31,7 +31,19 @@ pub(crate) enum BodyFault {
         partial: Bytes,
     },
     /// It is larger than the limit.
-    TooLarge,
+    TooLarge {
+        /// What had come of it, up to the limit; empty where a body that is not whole is of no use.
+        partial: Bytes,
+        /// So many bytes more there are at least.
+        beyond: u64,
+    },
+}
+
+impl BodyFault {
+    /// It is larger than the limit, and nothing is kept of it.
+    pub(crate) fn too_large() -> Self {
+        Self::TooLarge { partial: Bytes::new(), beyond: 1 }
+    }
 }
 
 /// Why there is no body that may be kept.
@@ -55,6 +67,35 @@ pub(crate) async fn read_body(
     Ok(reading.got.whole())
 }
 
+/// Reads a body of which nothing may be thrown away: `limit` bytes of it are kept, and what comes beyond them is counted, up
+/// to as many again.
+pub(crate) async fn read_kept(
+    body: Incoming,
+    limit: usize,
+    until: Instant,
+    idle: Duration,
+) -> Result<Bytes, BodyFault> {
+    let announced = announced(&body).filter(|size| *size <= limit);
+    let mut reading = Reading { body, announced, limit, got: Pieces::default() };
+    let mut beyond = 0;
+    while beyond <= limit as u64 {
+        match reading.piece(until, idle).await {
+            Ok(Some(mut piece)) => {
+                let fits = piece.len().min(limit - reading.got.len());
+                reading.keep(piece.split_to(fits));
+                beyond += piece.len() as u64;
+            }
+            Ok(None) => break,
+            Err(BodyFault::Cut { partial, .. } | BodyFault::Slow { partial }) if beyond > 0 => {
+                return Err(BodyFault::TooLarge { partial, beyond });
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    let whole = reading.got.whole();
+    if beyond == 0 { Ok(whole) } else { Err(BodyFault::TooLarge { partial: whole, beyond }) }
+}
+
 /// Reads all of a body, until then, with no pause longer than `idle`, within a client's share of the room. A small one
 /// needs no lease.
 pub(crate) async fn read_body_in(
@@ -68,7 +109,7 @@ pub(crate) async fn read_body_in(
     let whole = |fault| match fault {
         BodyFault::Cut { why, .. } => Unkept::Fault(BodyFault::Cut { why, partial: Bytes::new() }),
         BodyFault::Slow { .. } => Unkept::Fault(BodyFault::Slow { partial: Bytes::new() }),
-        BodyFault::TooLarge => Unkept::Fault(BodyFault::TooLarge),
+        BodyFault::TooLarge { .. } => Unkept::Fault(BodyFault::too_large()),
     };
     let mut reading = Reading::new(body, bounds.answer).map_err(whole)?;
     // Where the announcement says it already, nothing is read before there is room.
@@ -89,6 +130,11 @@ pub(crate) async fn read_body_in(
     Ok((reading.got.whole(), Some(lease)))
 }
 
+/// How long a body says it is.
+fn announced(body: &Incoming) -> Option<usize> {
+    body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX))
+}
+
 struct Reading {
     body: Incoming,
     /// How long it says it is. (HTTP holds it to that.)
@@ -99,18 +145,28 @@ struct Reading {
 
 impl Reading {
     fn new(body: Incoming, limit: usize) -> Result<Self, BodyFault> {
-        let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let announced = announced(&body);
         if announced.is_some_and(|size| size > limit) {
-            return Err(BodyFault::TooLarge);
+            return Err(BodyFault::too_large());
         }
         Ok(Self { body, announced, limit, got: Pieces::default() })
     }
 
-    /// Reads a piece, if there is one more.
+    /// Reads a piece and keeps it, if there is one more.
     async fn more(&mut self, until: Instant, idle: Duration) -> Result<bool, BodyFault> {
+        let Some(piece) = self.piece(until, idle).await? else { return Ok(false) };
+        if self.got.len() + piece.len() > self.limit {
+            return Err(BodyFault::too_large());
+        }
+        self.keep(piece);
+        Ok(true)
+    }
+
+    /// Reads a piece, if there is one more.
+    async fn piece(&mut self, until: Instant, idle: Duration) -> Result<Option<Bytes>, BodyFault> {
         let frame = match timeout_at(until, timeout(idle, self.body.frame())).await.flatten() {
             Err(_) => return Err(BodyFault::Slow { partial: self.got.take() }),
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 return Err(BodyFault::Cut {
@@ -121,14 +177,13 @@ impl Reading {
             Ok(Some(Ok(frame))) => frame,
         };
         // Trailers are of no use to anyone here.
-        let Ok(data) = frame.into_data() else { return Ok(true) };
-        if self.got.len() + data.len() > self.limit {
-            return Err(BodyFault::TooLarge);
-        }
+        Ok(Some(frame.into_data().unwrap_or_default()))
+    }
+
+    fn keep(&mut self, piece: Bytes) {
         // The announcement is only believed up to a point.
         let likely = self.announced.unwrap_or(0).min(1 << 20);
-        self.got.push(data, likely, self.limit);
-        Ok(true)
+        self.got.push(piece, likely, self.limit);
     }
 }
 
@@ -156,6 +211,9 @@ impl Pieces {
 
     /// `likely`: how many there will be at least. `most`: no more come.
     fn push(&mut self, data: Bytes, likely: usize, most: usize) {
+        if data.is_empty() {
+            return;
+        }
         if self.len() == 0 && self.rest.capacity() == 0 {
             self.first = data;
             return;

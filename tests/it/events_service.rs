@@ -1,6 +1,7 @@
 //! Events through the real egress and the real store, against the simulated vendor: whatever the vendor handed over
 //! whole is in the log, once, in order and byte for byte, and what it lost is marked.
 
+mod answers;
 mod regions;
 
 use std::sync::Arc;
@@ -55,6 +56,11 @@ impl Rig {
 
     /// The next entries of a subscription: events, and reasons of markers.
     async fn next(&self, subscription: &str) -> (Vec<String>, Vec<String>) {
+        self.entries(subscription).await.into_iter().partition(|entry| entry.starts_with('{'))
+    }
+
+    /// The next entries of a subscription, in order.
+    async fn entries(&self, subscription: &str) -> Vec<String> {
         let name = SubscriptionName::parse(subscription).unwrap();
         let by = ClientName::parse("somebody").unwrap();
         let place = Place::Subscription { name, from: From::Earliest };
@@ -68,17 +74,38 @@ impl Rig {
             ack: Ack::OnHandover,
         };
         let delivery = self.events.read(&AppId::parse(APP).unwrap(), STREAM, read).await.unwrap();
-        let (mut events, mut markers) = (Vec::new(), Vec::new());
+        let mut entries = Vec::new();
         for run in &delivery.runs {
             match &run.batch.content {
-                Content::Events(text) => events
+                Content::Events(text) => entries
                     .extend(run.entries.clone().map(|n| String::from_utf8(text.slice(n..n + 1).to_vec()).unwrap())),
-                Content::PossibleLoss(reason) => markers.push(reason.clone()),
-                Content::Damaged(_) => markers.push("damaged".to_owned()),
+                Content::PossibleLoss(reason) => entries.push(reason.clone()),
+                Content::Damaged(_) => entries.push("damaged".to_owned()),
             }
         }
         delivery.receipt.handed_over();
-        (events, markers)
+        entries
+    }
+
+    /// So many entries of a subscription, in order.
+    async fn until(&self, subscription: &str, count: usize) -> Vec<String> {
+        let mut entries = Vec::new();
+        while entries.len() < count {
+            entries.extend(self.entries(subscription).await);
+        }
+        entries
+    }
+
+    /// What is in the quarantine, oldest first: its body, and how many of its events were delivered.
+    async fn quarantine(&self) -> Vec<(String, Vec<u8>, u64)> {
+        let app = AppId::parse(APP).unwrap();
+        let mut found = Vec::new();
+        for entry in self.events.quarantined(&app, STREAM, u64::MAX, 1000).await.unwrap() {
+            let (_, pieces) = self.events.quarantined_body(&app, STREAM, entry.id).await.unwrap().unwrap();
+            found.push((entry.why, pieces.concat(), entry.delivered));
+        }
+        found.reverse();
+        found
     }
 }
 

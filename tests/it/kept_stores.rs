@@ -79,10 +79,11 @@ async fn listing(store: &dyn Store) -> String {
                 line(format_args!("note {kind:?} {name:?} {}", note.escape_ascii()));
             }
         }
-        for kept in store.quarantined(&log, usize::MAX).await.unwrap() {
+        for kept in store.quarantined(&log, u64::MAX, usize::MAX).await.unwrap() {
             let (received, region, why) = (kept.received_at.0, &kept.region, &kept.why);
             line(format_args!("quarantined received {received} region {region} why {why:?}"));
-            line(format_args!("  {}", kept.body.escape_ascii()));
+            let (_, pieces) = store.quarantined_body(&log, kept.id).await.unwrap().unwrap();
+            line(format_args!("  {}", pieces.concat().escape_ascii()));
         }
     }
     text

@@ -4,17 +4,17 @@
 //! |---|---|---|---|---|
 //! | 2xx that can be read | all | – | – | |
 //! | 2xx, `result` not `success` | any | `not_success` | if none | the vendor's word is unclear |
-//! | 2xx that cannot be read | – | `unparsable` | all of it | |
-//! | 408 | any | `status_408` | – | the vendor gave up, perhaps after removing events |
-//! | 5xx but 501 | any | `status_5xx` | – | also 503: a balancer says it when the server died on the request |
-//! | one of these, cut in the middle of the body | – | `cut_body` | what came | the events were removed before they were sent |
+//! | 2xx that cannot be read to its end, or not be decoded | before the fault | `unparsable` | what there is | |
+//! | 408 | before a fault | `status_408` | if a fault is in its list | the vendor gave up, perhaps after removing events |
+//! | 5xx but 501 | before a fault | `status_5xx` | if a fault is in its list | also 503: a balancer says it when the server died on the request |
+//! | one of these, cut in the middle of the body | before the cut | `cut_body` | what came | the events were removed before they were sent |
+//! | one of these, larger than `max_read_bytes` | up to there | `too_large` | so much of it | |
 //! | died or timed out after sending | – | `reset`, `timeout` | – | |
-//! | larger than any answer may be | – | `too_large` | – | |
 //! | 501, 4xx, 3xx | – | – | – | nothing: the vendor refused |
 //! | never sent, or never processed by the vendor's word | – | – | – | nothing |
 //!
-//! Invariants: no event that came whole is dropped, whatever the status; bodies of error answers (load balancers' pages)
-//! do not fill the quarantine.
+//! Invariants: no event that came whole before a fault is dropped, whatever the status, and what comes from the fault on is
+//! kept; bodies of error answers (load balancers' pages) do not fill the quarantine.
 
 use std::time::Duration;
 
@@ -26,23 +26,31 @@ use crate::clock::UnixMillis;
 use crate::egress::{Failed, Failure, Reply};
 use crate::store::EventText;
 use crate::upstream::retry_after;
-use crate::vendor::events::{Answer, parse};
+use crate::vendor::events::{Said, read};
 
 use super::super::loss::Loss;
+use super::pieces::Pieces;
 
 /// What came of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::events) struct Outcome {
-    /// What is to be stored.
-    pub(in crate::events) events: Option<EventText>,
+    /// What is to be stored, oldest first.
+    pub(in crate::events) events: Vec<EventText>,
     /// Whether events may have been lost.
     pub(in crate::events) loss: Option<Loss>,
-    /// What cannot be read, and why.
+    /// What cannot be read to its end, and why.
     pub(in crate::events) unreadable: Option<(Bytes, String)>,
     /// What went wrong, for operators.
     pub(in crate::events) error: Option<String>,
     /// When the vendor, or our own quota, wants to be asked again.
     pub(in crate::events) retry_after: Option<Duration>,
+}
+
+impl Outcome {
+    /// How many events there are.
+    pub(in crate::events) fn count(&self) -> usize {
+        self.events.iter().map(EventText::len).sum()
+    }
 }
 
 /// Judges how a read ended.
@@ -51,6 +59,25 @@ pub(in crate::events) fn judge(result: Result<Reply, Failed>, now: UnixMillis) -
         Ok(reply) => judge_reply(&reply, now),
         Err(Failed { why, .. }) => judge_failure(&why),
     }
+}
+
+/// The events of a body that are whole, and what it says beside them.
+fn parse(body: &[u8]) -> (Vec<EventText>, Said) {
+    let mut pieces = Pieces::default();
+    let said = read(body, |event| pieces.push(event));
+    (pieces.finish(), said)
+}
+
+/// The events of a body that are whole, after so many of them, and how many there are with these.
+pub(in crate::events) fn after(body: &[u8], passed: u64) -> (Vec<EventText>, u64) {
+    let (mut pieces, mut count) = (Pieces::default(), 0);
+    read(body, |event| {
+        count += 1;
+        if count > passed {
+            pieces.push(event);
+        }
+    });
+    (pieces.finish(), count)
 }
 
 fn judge_reply(reply: &Reply, now: UnixMillis) -> Outcome {
@@ -64,14 +91,14 @@ fn judge_reply(reply: &Reply, now: UnixMillis) -> Outcome {
         _ if status.is_server_error() => Some(Loss::Status5xx),
         _ => None,
     };
-    let events = loss.and_then(|_| parse(&reply.body).ok()).and_then(|answer| joined(&answer));
+    let (events, said) = if loss.is_some() { parse(&reply.body) } else { Default::default() };
     let hint = reply.headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, now));
     Outcome {
         events,
         loss,
+        unreadable: said.fault.filter(|_| said.has_list).map(|why| (reply.body.clone(), shown(&why.to_string()))),
         error: Some(format!("the vendor answered {status}")),
         retry_after: hint,
-        ..Outcome::default()
     }
 }
 
@@ -79,31 +106,31 @@ fn judge_success(reply: &Reply) -> Outcome {
     if reply.body.is_empty() && reply.status == StatusCode::NO_CONTENT {
         return Outcome::default();
     }
-    match parse(&reply.body) {
-        Ok(answer) => {
-            let events = joined(&answer);
-            let Some(result) = answer.refused else { return Outcome { events, ..Outcome::default() } };
-            let why = format!("result is {:?}", result.chars().take(SHOWN).collect::<String>());
-            Outcome {
-                unreadable: events.is_none().then(|| (reply.body.clone(), why.clone())),
-                events,
-                loss: Some(Loss::NotSuccess),
-                error: Some(why),
-                retry_after: None,
-            }
-        }
-        Err(why) => doubt(Loss::Unparsable, why.to_string().chars().take(SHOWN).collect(), Some(reply.body.clone())),
+    let (events, said) = parse(&reply.body);
+    let (loss, why, is_kept) = match (said.fault, said.refused) {
+        (Some(fault), _) => (Loss::Unparsable, shown(&fault.to_string()), true),
+        (None, Some(result)) => (Loss::NotSuccess, format!("result is {:?}", shown(&result)), events.is_empty()),
+        (None, None) => return Outcome { events, ..Outcome::default() },
+    };
+    Outcome {
+        events,
+        loss: Some(loss),
+        unreadable: is_kept.then(|| (reply.body.clone(), why.clone())),
+        error: Some(why),
+        retry_after: None,
     }
 }
 
 fn judge_failure(why: &Failure) -> Outcome {
     match why {
         Failure::TimedOut { sent: true } => doubt(Loss::Timeout, why.to_string(), None),
-        Failure::Lost { partial: Some(partial), retry_after, .. } => {
-            Outcome { retry_after: *retry_after, ..doubt(Loss::CutBody, why.to_string(), Some(partial.clone())) }
+        Failure::Lost { partial, retry_after, .. } => {
+            let loss = if partial.is_some() { Loss::CutBody } else { Loss::Reset };
+            Outcome { retry_after: *retry_after, ..doubt(loss, why.to_string(), partial.as_ref()) }
         }
-        Failure::Lost { partial: None, .. } => doubt(Loss::Reset, why.to_string(), None),
-        // Reads of events need no room.
+        Failure::Overlong { came, .. } => doubt(Loss::TooLarge, why.to_string(), Some(came)),
+        Failure::Undecodable { came, .. } => doubt(Loss::Unparsable, why.to_string(), Some(came)),
+        // Reads of events need no room, and what is too large of them is kept up to a limit.
         Failure::TooLarge | Failure::NoRoom => doubt(Loss::TooLarge, why.to_string(), None),
         Failure::QuotaSpent { retry_after, .. }
         | Failure::RegionDown { retry_after, .. }
@@ -122,17 +149,18 @@ fn judge_failure(why: &Failure) -> Outcome {
     }
 }
 
-fn doubt(loss: Loss, why: String, body: Option<Bytes>) -> Outcome {
+fn doubt(loss: Loss, why: String, body: Option<&Bytes>) -> Outcome {
     Outcome {
-        unreadable: body.map(|body| (body, why.clone())),
+        events: body.map(|body| parse(body).0).unwrap_or_default(),
+        unreadable: body.map(|body| (body.clone(), why.clone())),
         loss: Some(loss),
         error: Some(why),
-        ..Outcome::default()
+        retry_after: None,
     }
 }
 
-fn joined(answer: &Answer<'_>) -> Option<EventText> {
-    EventText::join(answer.events.iter().map(|event| event.as_bytes()))
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN).collect()
 }
 
 /// Characters of the vendor's own words that go into logs and the status: a stranger's text may be of any length.
@@ -160,11 +188,16 @@ mod tests {
         Failure::Lost { why: "cut".into(), partial: Some(came.into()), retry_after }
     }
 
+    fn text(outcome: &Outcome) -> String {
+        let texts = outcome.events.iter().map(|events| str::from_utf8(events.text()).unwrap());
+        texts.collect::<Vec<_>>().join(",")
+    }
+
     #[test]
     fn an_answer_that_can_be_read_is_no_loss_whatever_else_is_in_it() {
         for body in [r#"{"result":"success","events":[{"a":1},7],"odd":[{}]}"#, r#"{"events":[{"a":1},7]}"#] {
             let outcome = reply(200, body);
-            assert_eq!(outcome.events.unwrap().text(), r#"{"a":1},7"#);
+            assert_eq!(text(&outcome), r#"{"a":1},7"#);
             assert_eq!((outcome.loss, outcome.unreadable, outcome.error), (None, None, None));
         }
         assert_eq!(reply(200, r#"{"result":"success","events":[]}"#), Outcome::default());
@@ -181,7 +214,23 @@ mod tests {
         ] {
             assert_eq!(outcome.loss, Some(loss));
             assert_eq!(outcome.unreadable.unwrap().0, kept);
-            assert_eq!(outcome.events, None);
+            assert_eq!(outcome.events, []);
+        }
+    }
+
+    #[test]
+    fn the_events_before_a_fault_are_delivered_and_the_whole_body_is_kept_with_their_number() {
+        let text_cut = r#"{"result":"success","events":[{"a":1},{"b":2},{"c"#;
+        let came = || Bytes::from_static(text_cut.as_bytes());
+        for (outcome, loss) in [
+            (reply(200, text_cut), Loss::Unparsable),
+            (reply(503, text_cut), Loss::Status5xx),
+            (failure(cut(text_cut, None)), Loss::CutBody),
+            (failure(Failure::Overlong { beyond: 7, came: came() }), Loss::TooLarge),
+            (failure(Failure::Undecodable { why: "no".into(), came: came() }), Loss::Unparsable),
+        ] {
+            assert_eq!((text(&outcome).as_str(), outcome.count()), (r#"{"a":1},{"b":2}"#, 2));
+            assert_eq!((outcome.loss, outcome.unreadable.unwrap().0), (Some(loss), came()));
         }
     }
 
@@ -195,13 +244,13 @@ mod tests {
     fn events_in_an_error_answer_are_kept_and_the_doubt_is_marked() {
         for (status, loss) in [(408, Loss::Status408), (500, Loss::Status5xx), (503, Loss::Status5xx)] {
             let outcome = reply(status, r#"{"result":"failed","events":[{}]}"#);
-            assert_eq!(outcome.events.unwrap().text(), "{}");
-            assert_eq!(outcome.loss, Some(loss));
+            assert_eq!(text(&outcome), "{}");
+            assert_eq!((outcome.loss, &outcome.unreadable), (Some(loss), &None));
             assert_eq!(reply(status, "<html>").unreadable, None);
         }
         let refused = reply(200, r#"{"result":"failed","events":[{}]}"#);
-        assert_eq!((refused.loss, refused.unreadable), (Some(Loss::NotSuccess), None));
-        assert_eq!(refused.events.unwrap().text(), "{}");
+        assert_eq!((refused.loss, &refused.unreadable), (Some(Loss::NotSuccess), &None));
+        assert_eq!(text(&refused), "{}");
     }
 
     #[test]
@@ -217,6 +266,8 @@ mod tests {
             Failure::TimedOut { sent: false },
             Failure::Lost { why: "reset".into(), partial: None, retry_after: None },
             Failure::TooLarge,
+            Failure::Overlong { beyond: 1, came: Bytes::new() },
+            Failure::Undecodable { why: "no".into(), came: Bytes::new() },
             Failure::NoSuchApp,
             Failure::Stopping,
         ] {

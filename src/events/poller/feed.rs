@@ -3,7 +3,6 @@
 //! Invariants: [`Feed::keep`] returns only when all of an outcome is stored; while the store fails it tries again, also
 //! during a stop. If it is dropped on the way, what is left goes to [`Leftovers`].
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +13,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer::Outcome;
 use super::status::Status;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Egress, Failed, Reply};
-use crate::events::leftovers::{Entry, Leftovers};
-use crate::events::log::{Appended, Log};
+use crate::events::leftovers::Leftovers;
+use crate::events::log::{Brought, Log};
 use crate::events::loss::Loss;
 use crate::metrics::Metrics;
 use crate::names::{ClientName, RegionName};
 use crate::order::{Operation, Order, Payer};
-use crate::store::{Content, NewBatch, Quarantined, Store};
+use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
 use crate::task::Tasks;
 use crate::vendor::events::MOST_IN_ONE_READ;
 
@@ -171,53 +170,58 @@ impl Feed {
         self.source.send(order).await
     }
 
-    /// Keeps what a read brought: what cannot be read, then the events, then the marker.
+    /// Keeps what a read brought, in one step: what cannot be read, the events, and the marker behind them.
     pub(super) async fn keep(&self, outcome: Outcome) -> Summary {
         let now = self.clock.wall_ms();
-        let events = outcome.events.as_ref().map_or(0, |events| events.len());
+        let events = outcome.count();
         let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
         let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
         self.status.read(events, outcome.error, now, self.clock.now());
-        let unreadable = outcome.unreadable.map(|(body, why)| {
+        let quarantined = outcome.unreadable.map(|(body, why)| {
             self.status.quarantined();
-            Entry::Unreadable(Quarantined { received_at: now, region: self.region.clone(), why, body })
+            let response = Quarantined { received_at: now, region: self.region.clone(), why, body };
+            Kept { response, delivered: events as u64 }
         });
         let marker = outcome.loss.map(|loss| {
             self.status.lost(loss);
             loss.marker()
         });
-        let batches = [outcome.events.map(Content::Events), marker].into_iter().flatten();
-        let batches = batches.map(|content| self.batch(content));
-        self.insist(unreadable.into_iter().chain(batches).collect()).await;
+        let contents = outcome.events.into_iter().map(Content::Events).chain(marker);
+        let batches = contents.map(|content| self.batch(content, now)).collect();
+        self.insist(Brought { batches, quarantined }).await;
         summary
     }
 
     /// Settled that the vendor may have overwritten events.
     pub(super) async fn overflow_suspected(&self) {
         self.status.lost(Loss::Overflow);
-        self.insist([self.batch(Loss::Overflow.marker())].into()).await;
+        self.insist(self.marker(Loss::Overflow)).await;
     }
 
     /// Leaves a marker for the last flush.
     pub(super) fn leave_marker(&self, loss: Loss) {
         self.status.lost(loss);
-        self.leftovers.add(&self.log, self.batch(loss.marker()));
+        self.leftovers.add(&self.log, self.marker(loss));
     }
 
-    fn batch(&self, content: Content) -> Entry {
-        Entry::Batch(NewBatch { received_at: self.clock.wall_ms(), region: self.region.clone(), content })
+    fn marker(&self, loss: Loss) -> Brought {
+        Brought { batches: vec![self.batch(loss.marker(), self.clock.wall_ms())], quarantined: None }
     }
 
-    async fn insist(&self, entries: VecDeque<Entry>) {
-        let mut unstored = Unstored { feed: self, entries };
+    fn batch(&self, content: Content, received_at: UnixMillis) -> NewBatch {
+        NewBatch { received_at, region: self.region.clone(), content }
+    }
+
+    async fn insist(&self, brought: Brought) {
+        let is_nothing = brought == Brought::default();
+        let mut unstored = Unstored { feed: self, brought: (!is_nothing).then_some(brought) };
         let mut pause = FIRST_RETRY;
-        while let Some(entry) = unstored.entries.front() {
-            match entry.store(&self.log).await {
+        while let Some(brought) = &unstored.brought {
+            match self.log.keep(brought).await {
                 Ok(appended) => {
-                    self.note(entry, appended);
-                    unstored.entries.pop_front();
+                    unstored.brought = None;
+                    self.status.stored(appended);
                     self.status.resume();
-                    pause = FIRST_RETRY;
                 }
                 Err(error) => {
                     self.status.pause(&error);
@@ -227,24 +231,18 @@ impl Feed {
             }
         }
     }
-
-    fn note(&self, entry: &Entry, appended: Appended) {
-        if let Entry::Batch(NewBatch { content: Content::Events(_), .. }) = entry {
-            self.status.stored(appended);
-        }
-    }
 }
 
 /// What is not stored yet.
 struct Unstored<'a> {
     feed: &'a Feed,
-    entries: VecDeque<Entry>,
+    brought: Option<Brought>,
 }
 
 impl Drop for Unstored<'_> {
     fn drop(&mut self) {
-        for entry in self.entries.drain(..) {
-            self.feed.leftovers.add(&self.feed.log, entry);
+        if let Some(brought) = self.brought.take() {
+            self.feed.leftovers.add(&self.feed.log, brought);
         }
     }
 }

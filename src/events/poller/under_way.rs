@@ -40,7 +40,7 @@ async fn finish(feed: Arc<Feed>, turn: Arc<Turn>, permit: OwnedSemaphorePermit, 
     let mut outcome = judge(result, feed.clock.wall_ms());
     if !in_time {
         outcome.loss = None; // The marker stands already.
-        tracing::info!(feed = %feed, events = outcome.events.as_ref().map_or(0, |e| e.len()), "a late answer came");
+        tracing::info!(feed = %feed, events = outcome.count(), "a late answer came");
     }
     let summary = feed.keep(outcome).await;
     drop(permit);

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use crate::clock::UnixMillis;
 use crate::events::lock;
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, Quarantined, Sequence, Store};
+use crate::store::{
+    Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, QuarantineEntry, Quarantined, Sequence, Store,
+    Together,
+};
 
 #[derive(Default)]
 pub(in crate::events) struct MemoryStore {
@@ -27,6 +30,7 @@ pub(in crate::events) struct MemoryStore {
     pub(in crate::events) ack_delay: AtomicU64,
     pub(in crate::events) reads: AtomicUsize,
     pub(in crate::events) saves: AtomicUsize,
+    pub(in crate::events) commits: AtomicUsize,
     /// What `is_new` and `last_clean_stop` say.
     pub(in crate::events) is_old: bool,
     pub(in crate::events) clean_stop: Option<UnixMillis>,
@@ -38,7 +42,8 @@ struct MemoryLog {
     batches: Vec<Arc<Batch>>,
     last: u64,
     cursors: HashMap<SubscriptionName, Sequence>,
-    quarantine: Vec<Quarantined>,
+    /// Numbered by their places, from 1.
+    quarantine: Vec<Kept>,
     notes: BTreeMap<(NoteKind, String), Bytes>,
 }
 
@@ -81,6 +86,11 @@ impl MemoryLog {
     fn bytes(&self) -> u64 {
         self.batches.iter().map(|batch| bytes(batch)).sum()
     }
+}
+
+fn entry(id: u64, kept: &Kept) -> QuarantineEntry {
+    let Kept { response: Quarantined { received_at, region, why, body }, delivered } = kept.clone();
+    QuarantineEntry { id, received_at, region, why, bytes: body.len() as u64, delivered }
 }
 
 fn bytes(batch: &Batch) -> u64 {
@@ -143,16 +153,18 @@ impl Store for MemoryStore {
         Ok(batch)
     }
 
-    async fn append_with_notes(
-        &self,
-        log: &LogKey,
-        batches: Vec<NewBatch>,
-        kind: NoteKind,
-        notes: Vec<(String, Option<Bytes>)>,
-    ) -> Result<Vec<Arc<Batch>>, Error> {
+    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.write().await?;
         let batches = self.with(log, |log| {
-            log.keep(kind, notes);
+            let Together { batches, notes, quarantined, redelivered } = all;
+            if let Some((kind, notes)) = notes {
+                log.keep(kind, notes);
+            }
+            log.quarantine.extend(quarantined);
+            if let Some((id, delivered)) = redelivered {
+                log.quarantine[id as usize - 1].delivered = delivered;
+            }
             batches.into_iter().map(|new| log.append(new)).collect()
         });
         pause(&self.ack_delay).await;
@@ -241,14 +253,18 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn quarantine(&self, log: &LogKey, response: Quarantined) -> Result<(), Error> {
-        self.write().await?;
-        self.with(log, |log| log.quarantine.insert(0, response));
-        Ok(())
+    async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error> {
+        Ok(self.with(log, |log| {
+            let all = (1..).zip(&log.quarantine).take_while(|(id, _)| *id < before).collect::<Vec<_>>();
+            all.into_iter().rev().take(most).map(|(id, kept)| entry(id, kept)).collect()
+        }))
     }
 
-    async fn quarantined(&self, log: &LogKey, most: usize) -> Result<Vec<Quarantined>, Error> {
-        Ok(self.with(log, |log| log.quarantine.iter().take(most).cloned().collect()))
+    async fn quarantined_body(&self, log: &LogKey, id: u64) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, Error> {
+        Ok(self.with(log, |log| {
+            let kept = log.quarantine.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
+            Some((entry(id, kept), vec![kept.response.body.clone()]))
+        }))
     }
 
     async fn fact(&self, name: &'static str) -> Result<Option<u64>, Error> {

@@ -18,6 +18,22 @@ async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reads_that_bring_nothing_new_write_nothing() {
+    for order_window in [Duration::ZERO, Duration::from_secs(2)] {
+        let mut config = config(&["cn", "eu"]);
+        config.events.order_window = order_window;
+        let rig = Rig::over(MemoryStore::default(), config).await;
+        rig.vendor.say("cn", [answer(0..3)]);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let before = (rig.store.commits.load(Ordering::Relaxed), rig.vendor.seen());
+        rig.vendor.say("eu", [answer(0..3)]);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(rig.vendor.seen() > before.1 + 5);
+        assert_eq!((rig.store.commits.load(Ordering::Relaxed), rig.all().await.len()), (before.0, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_full_reads_after_a_pause_are_marked_once() {
     let rig = Rig::new(&["cn"]).await;
     rig.until_seen(1).await;
@@ -87,14 +103,35 @@ async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_sa
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     assert_eq!(rig.all().await, ["timeout", "reset", "cut_body", "status_408", "status_5xx", "unparsable", "7"]);
-    let quarantined = rig.events.quarantined(&app(), STREAM, 10).await.unwrap();
-    let bodies: Vec<_> = quarantined.iter().map(|answer| &answer.body[..]).collect();
-    assert_eq!(bodies, [&b"<html>"[..], b"{\"events\":[1"]);
+    assert_eq!(rig.quarantined().await, [("<html>".to_owned(), 0), ("{\"events\":[1".to_owned(), 0)]);
     assert!(
         rig.metric(r#"events_possible_loss_total{app="app",stream="user_events",region="cn",reason="status_408"} 1"#)
     );
     assert!(rig.metric(r#"events_quarantined_total{app="app",stream="user_events",region="cn"} 2"#));
     assert_eq!(lock(&rig.vendor.steps)["cn"].len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_whole_of_a_cut_answer_comes_before_its_marker_in_one_step_also_with_dedup_and_order() {
+    for order_window in [Duration::ZERO, Duration::from_secs(2)] {
+        let mut config = config(&["cn", "eu"]);
+        config.events.order_window = order_window;
+        let rig = Rig::over(MemoryStore::default(), config).await;
+        rig.until_seen(2).await;
+        rig.vendor.say("eu", [answer(0..2)]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let partial = Some(r#"{"result":"success","events":[1,2,3,4"#.into());
+        // The step fails for a while: nothing of it is there.
+        rig.store.broken.store(true, Ordering::Relaxed);
+        rig.vendor.say("cn", [Step::Fail(Failure::Lost { why: "x".into(), partial, retry_after: None })]);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!((rig.all().await, rig.quarantined().await.len()), (numbers(0..2), 0));
+        rig.store.broken.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(rig.all().await, ["0", "1", "2", "3", "cut_body"]);
+        let quarantined = rig.quarantined().await;
+        assert_eq!(quarantined, [(r#"{"result":"success","events":[1,2,3,4"#.to_owned(), 3)]);
+    }
 }
 
 /// How long after a step the next read comes, when `reads` reads brought 20 events each, one every 200 ms, before it.

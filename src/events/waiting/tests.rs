@@ -21,8 +21,8 @@ enum Fate {
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A region returns these: events with their `ms` or without.
-    Read(u8, Vec<Option<u64>>, Fate),
+    /// A region returns these: events with their `ms` or without, in one batch or two, and perhaps a marker behind them.
+    Read(u8, Vec<Option<u64>>, usize, bool, Fate),
     Marker(u8, Fate),
     Pass(u64),
     Move(Fate),
@@ -41,7 +41,9 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     // One that no clock has reached is as none.
     let ms = prop_oneof![10 => (0..40u64).prop_map(Some), 1 => Just(None), 1 => Just(Some(10_000_000))];
     let act = prop_oneof![
-        6 => (0..3u8, prop::collection::vec(ms, 1..5), fate()).prop_map(|(region, events, fate)| Act::Read(region, events, fate)),
+        6 => (0..3u8, prop::collection::vec(ms, 1..5), 0..5usize, any::<bool>(), fate()).prop_map(
+            |(region, events, split, marked, fate)| Act::Read(region, events, split, marked, fate)
+        ),
         1 => (0..3u8, fate()).prop_map(|(region, fate)| Act::Marker(region, fate)),
         4 => (0..150u64).prop_map(Act::Pass),
         4 => fate().prop_map(Act::Move),
@@ -72,7 +74,7 @@ struct World {
     /// The last event of each region in this run.
     last: HashMap<u8, usize>,
     /// What each region returned and could not be stored.
-    unstored: HashMap<u8, NewBatch>,
+    unstored: HashMap<u8, Vec<NewBatch>>,
 }
 
 impl World {
@@ -124,38 +126,44 @@ impl World {
         self.unstored.clear();
     }
 
-    /// A region returns entries. What could not be stored is tried again first, as pollers do.
-    fn take_in(&mut self, region: u8, entries: &[Option<u64>], is_marker: bool, fate: Fate) {
+    /// A region returns entries, and perhaps a marker behind them. What could not be stored is tried again first, as pollers
+    /// do.
+    fn take_in(&mut self, region: u8, (first, second): (&[Option<u64>], &[Option<u64>]), is_marked: bool, fate: Fate) {
         self.try_again(region);
-        let first = self.known.len();
-        let follows = self.last.get(&region).copied().filter(|_| is_marker);
-        for ms in entries {
-            let ms = ms.filter(|ms| *ms < 1000);
-            self.known.push(Known { region, ms, acknowledged: false, late: false, came: self.now, follows });
-        }
-        let content = if is_marker {
-            Content::PossibleLoss(first.to_string())
-        } else {
+        let batch = |content| {
+            let region = RegionName::parse(&format!("r{region}")).unwrap();
+            NewBatch { received_at: UnixMillis(1000), region, content }
+        };
+        let mut read = Vec::new();
+        let mut follows = self.last.get(&region).copied();
+        for entries in [first, second].into_iter().filter(|entries| !entries.is_empty()) {
             let text = |(id, ms): (usize, &Option<u64>)| match ms {
                 Some(ms) => format!(r#"{{"id":{id},"ms":{ms}}}"#),
                 None => format!(r#"{{"id":{id}}}"#),
             };
-            let texts: Vec<_> = (first..).zip(entries).map(text).collect();
-            Content::Events(EventText::join(texts.iter().map(String::as_bytes)).unwrap())
-        };
-        let region_name = RegionName::parse(&format!("r{region}")).unwrap();
-        let new = NewBatch { received_at: UnixMillis(1000), region: region_name, content };
-        self.store(region, &new, fate);
+            let texts: Vec<_> = (self.known.len()..).zip(entries).map(text).collect();
+            for ms in entries {
+                let ms = ms.filter(|ms| *ms < 1000);
+                follows = Some(self.known.len());
+                self.known.push(Known { region, ms, acknowledged: false, late: false, came: self.now, follows: None });
+            }
+            read.push(batch(Content::Events(EventText::join(texts.iter().map(String::as_bytes)).unwrap())));
+        }
+        if is_marked {
+            read.push(batch(Content::PossibleLoss(self.known.len().to_string())));
+            self.known.push(Known { region, ms: None, acknowledged: false, late: false, came: self.now, follows });
+        }
+        self.store(region, &read, fate);
     }
 
     fn try_again(&mut self, region: u8) {
-        if let Some(new) = self.unstored.remove(&region) {
-            self.store(region, &new, Fate::Succeeds);
+        if let Some(read) = self.unstored.remove(&region) {
+            self.store(region, &read, Fate::Succeeds);
         }
     }
 
-    fn store(&mut self, region: u8, new: &NewBatch, fate: Fate) {
-        let ids = ids(new);
+    fn store(&mut self, region: u8, read: &[NewBatch], fate: Fate) {
+        let ids: Vec<_> = read.iter().flat_map(ids).collect();
         let high = self.log.iter().filter_map(|id| self.known[*id].ms).max().unwrap_or(0);
         for id in &ids {
             let known = &mut self.known[*id];
@@ -164,18 +172,20 @@ impl World {
             known.came = self.now;
         }
         let late: Vec<_> = ids.iter().copied().filter(|id| self.known[*id].late).collect();
-        let plan = self.waiting.take_in(new, self.end(), self.now);
+        let (end, now) = (self.end(), self.now);
+        let plan = self.waiting.take_in(read, end, now);
         assert_eq!(plan.late, late.len() as u64);
         self.commit(plan, fate);
         match fate {
             Fate::Succeeds => {
                 assert!(late.iter().all(|id| self.log.contains(id)), "what is late is there at once");
-                if let (Content::Events(_), Some(last)) = (&new.content, ids.last()) {
-                    self.last.insert(region, *last);
+                let events = read.iter().filter(|new| matches!(new.content, Content::Events(_)));
+                if let Some(last) = events.flat_map(self::ids).last() {
+                    self.last.insert(region, last);
                 }
             }
             Fate::Fails | Fate::FailsButKeepsNotes => {
-                self.unstored.insert(region, new.clone());
+                self.unstored.insert(region, read.to_vec());
             }
             Fate::SucceedsAndDies => {}
         }
@@ -217,8 +227,10 @@ proptest! {
         let mut world = World::new();
         for act in acts {
             match act {
-                Act::Read(region, events, fate) => world.take_in(region, &events, false, fate),
-                Act::Marker(region, fate) => world.take_in(region, &[None], true, fate),
+                Act::Read(region, events, split, is_marked, fate) => {
+                    world.take_in(region, events.split_at(split.min(events.len())), is_marked, fate);
+                }
+                Act::Marker(region, fate) => world.take_in(region, (&[], &[]), true, fate),
                 Act::Pass(ms) => world.now += Duration::from_millis(ms),
                 Act::Move(fate) => world.move_due(fate),
                 Act::Die => world.die(),
@@ -263,7 +275,7 @@ fn memory_is_bounded_the_oldest_do_not_wait() {
             region: RegionName::parse("r").unwrap(),
             content: content.clone(),
         };
-        let plan = waiting.take_in(&new, end, now);
+        let plan = waiting.take_in(std::slice::from_ref(&new), end, now);
         waiting.done(plan);
         while let Some(plan) = waiting.due(end, now) {
             end += plan.batches.len() as u64;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use redb::ReadTransaction;
 
 use super::engine::failed;
-use super::record::{Key, decode_batch, decode_batch_head, decode_quarantined, decode_row};
-use super::tables::{BATCHES, LOGS, QUARANTINE};
+use super::record::{Key, decode_batch, decode_batch_head, decode_row};
+use super::tables::{BATCHES, LOGS};
 use crate::clock::UnixMillis;
 use crate::names::RegionName;
-use crate::store::{Batch, Content, Error, Quarantined, Sequence};
+use crate::store::{Batch, Content, Error, Sequence};
 
 /// The number of a log's oldest entry in this snapshot: retention may have gone on since the row was looked up.
 pub(super) fn earliest(tx: &ReadTransaction, name: &str) -> Result<u64, Error> {
@@ -150,16 +150,4 @@ fn bisect(
         }
     }
     Ok(low)
-}
-
-/// The newest quarantined responses of a log.
-pub(super) fn quarantined(tx: &ReadTransaction, log: u32, most: usize) -> Result<Vec<Quarantined>, Error> {
-    let table = tx.open_table(QUARANTINE).map_err(failed)?;
-    let newest = table.range((log, 0)..=(log, u64::MAX)).map_err(failed)?.rev();
-    let mut found = Vec::new();
-    for entry in newest.take(most) {
-        let (key, value) = entry.map_err(failed)?;
-        found.push(decode_quarantined(log, key.value().1, value.value())?);
-    }
-    Ok(found)
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value      = version u8 (1) | crc32 u32 of (tag u8, key, body) | body
-//! tag, key     B: log u32, last u64    L: "app/stream"    C: log u32, name    Q: log u32, number u64    M: name
+//! tag, key     B: log u32, last u64    L: "app/stream"    C: log u32, name    Q, H: log u32, number u64    M: name
 //!              N: log u32, kind u8, name
 //! body B       first u64 | received u64 | high u64 | region str8 | 0 | count u32 | count x end u32 | text
 //!            | first u64 | received u64 | high u64 | region str8 | 1 | reason
@@ -13,7 +13,8 @@
 //! body L       log u32 | earliest u64 | next u64 | bytes u64 | high u64 | quarantine next u64 | quarantine bytes u64
 //! body C, M    u64
 //! body N       bytes, as its keeper wrote them
-//! body Q       received u64 | region str8 | why length u32 | why | response body
+//! body Q       received u64 | region str8 | why length u32 | why | response body, or a piece of it
+//! body H       received u64 | region str8 | first piece u64 | bytes u64 | delivered u64 | why
 //! str8         length u8 | UTF-8
 //! ```
 //!
@@ -40,8 +41,10 @@ pub(super) enum Key<'a> {
     Log(&'a str),
     /// A subscription's cursor.
     Cursor(u32, &'a str),
-    /// A quarantined response.
+    /// A piece of a quarantined response.
     Quarantine(u32, u64),
+    /// What is said of a quarantined response: its log and the number of its last piece.
+    QuarantineHead(u32, u64),
     /// A note: its log, kind and name.
     Note(u32, u8, &'a str),
     /// One of the store's own facts.
@@ -72,6 +75,20 @@ impl Row {
     pub(super) fn empty(id: u32) -> Self {
         Self { id, earliest: 1, next: 1, bytes: 0, high: 0, quarantine_next: 1, quarantine_bytes: 0 }
     }
+}
+
+/// What is said of a quarantined response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct QuarantineHead {
+    /// The number of its first piece.
+    pub(super) first: u64,
+    pub(super) received_at: UnixMillis,
+    pub(super) region: RegionName,
+    pub(super) why: String,
+    /// Bytes of its body.
+    pub(super) bytes: u64,
+    /// How many of its events are in the log.
+    pub(super) delivered: u64,
 }
 
 /// A batch's value without its content: enough to find and to trim.
@@ -214,6 +231,29 @@ pub(super) fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<
     response().ok_or_else(|| damaged(key, "its parts do not fit"))
 }
 
+pub(super) fn encode_quarantine_head(log: u32, last: u64, head: &QuarantineHead) -> Vec<u8> {
+    let mut value = begin();
+    value.extend_from_slice(&head.received_at.0.to_le_bytes());
+    put_region(&mut value, &head.region);
+    for number in [head.first, head.bytes, head.delivered] {
+        value.extend_from_slice(&number.to_le_bytes());
+    }
+    value.extend_from_slice(head.why.as_bytes());
+    seal(Key::QuarantineHead(log, last), value)
+}
+
+pub(super) fn decode_quarantine_head(log: u32, last: u64, value: &[u8]) -> Result<QuarantineHead, Error> {
+    let key = Key::QuarantineHead(log, last);
+    let mut body = open(key, value)?;
+    let mut head = || {
+        let (received_at, region) = (UnixMillis(body.u64()?), body.region()?);
+        let (first, bytes, delivered) = (body.u64()?, body.u64()?, body.u64()?);
+        let why = str::from_utf8(body.0).ok()?.to_owned();
+        Some(QuarantineHead { first, received_at, region, why, bytes, delivered })
+    };
+    head().filter(|head| head.first <= last).ok_or_else(|| damaged(key, "its parts do not fit"))
+}
+
 /// The room a value takes in the file, about: the engine gives large values whole powers of two of its pages, and
 /// small ones share a page that is two thirds full on average.
 pub(super) fn room(value: usize) -> u64 {
@@ -251,8 +291,12 @@ fn open<'a>(key: Key<'_>, value: &'a [u8]) -> Result<Fields<'a>, Error> {
 fn checksum(key: Key<'_>, body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     match key {
-        Key::Batch(log, number) | Key::Quarantine(log, number) => {
-            sum.update(if matches!(key, Key::Batch(..)) { b"B" } else { b"Q" });
+        Key::Batch(log, number) | Key::Quarantine(log, number) | Key::QuarantineHead(log, number) => {
+            sum.update(match key {
+                Key::Batch(..) => b"B",
+                Key::Quarantine(..) => b"Q",
+                _ => b"H",
+            });
             sum.update(&log.to_le_bytes());
             sum.update(&number.to_le_bytes());
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::engine::{Engine, failed};
 use super::record::{Key, Row, decode_row, encode_row, room};
-use super::tables::{self, BATCHES, LOGS, QUARANTINE};
+use super::tables::{self, BATCHES, LOGS, QUARANTINE, QUARANTINE_HEADS};
 use super::writer::name;
 use crate::names::{AppId, Stream};
 use crate::store::{Error, LogKey, Sequence};
@@ -171,6 +171,7 @@ impl Shared {
         row.bytes = row.bytes.saturating_sub(remove(tx, BATCHES, (row.id, known.next))?);
         let from = (row.id, known.quarantine_next);
         row.quarantine_bytes = row.quarantine_bytes.saturating_sub(remove(tx, QUARANTINE, from)?);
+        remove(tx, QUARANTINE_HEADS, from)?;
         row.quarantine_next = known.quarantine_next;
         row.next = known.next;
         row.earliest = row.earliest.min(row.next);

@@ -46,8 +46,11 @@ tables! {
     CURSORS((u32, &str)) = "cursors", Measured;
     /// Notes by log, kind and name. Stores of before there were notes have none: see [`existing`].
     NOTES((u32, u8, &str)) = "notes", Measured;
-    /// Quarantined responses by log and number.
+    /// Quarantined responses, in pieces, by log and number.
     QUARANTINE((u32, u64)) = "quarantine", InRows;
+    /// What is said of each quarantined response, by log and the number of its last piece. Stores of before responses were
+    /// kept in pieces have none.
+    QUARANTINE_HEADS((u32, u64)) = "quarantine heads", Measured;
     /// The store's own facts.
     META(&str) = "meta", Measured;
 }
@@ -58,7 +61,9 @@ pub(super) fn existing<K: redb::Key + 'static>(
     table: TableDefinition<'_, K, &'static [u8]>,
 ) -> Result<Option<ReadOnlyTable<K, &'static [u8]>>, Error> {
     match tx.open_table(table) {
-        Err(TableError::TableDoesNotExist(name)) if name == NOTES.name() => Ok(None),
+        Err(TableError::TableDoesNotExist(name)) if [NOTES.name(), QUARANTINE_HEADS.name()].contains(&&*name) => {
+            Ok(None)
+        }
         table => table.map(Some).map_err(failed),
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::Content;
 use crate::store::tests::conformance::{Home, conformance};
 use crate::store::tests::model::{self, events, log, region};
+use crate::store::{Content, Quarantined};
 
 mod backup;
+mod quarantine;
 
 /// A folder, and the disk under it.
 struct TestHome {
@@ -68,10 +69,11 @@ async fn quarantined_responses_are_bounded_and_the_newest_stay() {
         let body = vec![b'x'; 1000].into();
         let why = n.to_string();
         let response = Quarantined { received_at: UnixMillis(n), region: region(), why, body };
-        store.quarantine(&log(0), response).await.unwrap();
+        model::quarantine(&*store, &log(0), response).await.unwrap();
     }
     store.trim(&log(0), UnixMillis(0), u64::MAX).await.unwrap();
-    let kept: Vec<String> = store.quarantined(&log(0), 100).await.unwrap().into_iter().map(|r| r.why).collect();
+    let kept: Vec<String> =
+        store.quarantined(&log(0), u64::MAX, 100).await.unwrap().into_iter().map(|entry| entry.why).collect();
     assert!((1..=4).contains(&kept.len()) && kept[0] == "39", "{kept:?}");
 }
 

@@ -7,12 +7,13 @@
 use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
 
 use super::engine::failed;
-use super::record::{Row, decode_batch_head, decode_quarantined, room};
-use super::tables::{BATCHES, QUARANTINE};
+use super::quarantine;
+use super::record::{Row, decode_batch_head, room};
+use super::tables::BATCHES;
 use crate::store::Error;
 
 /// Batches that one step removes, at most.
-const STEP: usize = 256;
+pub(super) const STEP: usize = 256;
 
 /// Which batches are to go.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ pub(super) fn is_due(tx: &ReadTransaction, row: &Row, limits: Limits) -> Result<
 /// Removes what one step may; says whether more is to go.
 pub(super) fn step(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool, Error> {
     let more_batches = batches(tx, row, limits)?;
-    let more_quarantined = quarantined(tx, row, limits)?;
+    let more_quarantined = quarantine::trim(tx, row, limits)?;
     Ok(more_batches || more_quarantined)
 }
 
@@ -84,30 +85,4 @@ fn batches(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool,
     }
     row.bytes = if row.earliest == row.next { 0 } else { left };
     Ok(more && go > 0)
-}
-
-/// Quarantined responses go by age, and the oldest when there are too many: a vendor that answers garbage for days must
-/// not fill the disk, which would stop reading.
-fn quarantined(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool, Error> {
-    if row.quarantine_bytes == 0 {
-        return Ok(false);
-    }
-    let mut table = tx.open_table(QUARANTINE).map_err(failed)?;
-    let mut old = Vec::new();
-    let mut left = row.quarantine_bytes;
-    for entry in table.range((row.id, 0)..=(row.id, u64::MAX)).map_err(failed)?.take(STEP) {
-        let (key, value) = entry.map_err(failed)?;
-        let number = key.value().1;
-        match decode_quarantined(row.id, number, value.value()) {
-            Ok(response) if response.received_at.0 >= limits.older_than && left <= limits.keep_quarantined => break,
-            // One that cannot be read helps nobody.
-            Ok(_) | Err(_) => old.push(number),
-        }
-        left = left.saturating_sub(room(value.value().len()));
-    }
-    for number in &old {
-        table.remove((row.id, *number)).map_err(failed)?;
-    }
-    row.quarantine_bytes = left;
-    Ok(old.len() == STEP)
 }

@@ -16,12 +16,12 @@ use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::failed;
-use super::record::{Key, Row, encode_batch, encode_quarantined, encode_row, room};
+use super::record::{Key, Row, encode_batch, encode_row, room};
 use super::shared::Shared;
-use super::tables::{BATCHES, LOGS, QUARANTINE};
-use super::{notes, places, trim};
+use super::tables::{BATCHES, LOGS};
+use super::{notes, places, quarantine, trim};
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Quarantined, Sequence};
+use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Sequence, Together};
 use crate::task::{Lane, Tasks};
 
 /// Changes in one commit, at most.
@@ -56,12 +56,11 @@ pub(super) struct Write {
 
 pub(super) enum Change {
     Append(NewBatch),
-    AppendWithNotes(Vec<NewBatch>, NoteKind, Vec<(String, Option<Bytes>)>),
+    All(Together),
     Cursor(SubscriptionName, Sequence),
     ForgetCursor(SubscriptionName),
     Rename(SubscriptionName, SubscriptionName),
     Notes(NoteKind, Vec<(String, Option<Bytes>)>),
-    Quarantine(Quarantined),
     Trim(trim::Limits),
 }
 
@@ -87,10 +86,13 @@ impl Write {
         };
         match &self.change {
             Change::Append(batch) => of_batch(batch),
-            Change::AppendWithNotes(batches, _, notes) => batches.iter().map(of_batch).sum::<usize>() + of_notes(notes),
+            Change::All(Together { batches, notes, quarantined, redelivered: _ }) => {
+                batches.iter().map(of_batch).sum::<usize>()
+                    + notes.as_ref().map_or(0, |(_, notes)| of_notes(notes))
+                    + quarantined.as_ref().map_or(0, |kept| kept.response.body.len())
+            }
             Change::Cursor(..) | Change::ForgetCursor(_) | Change::Rename(..) | Change::Trim(_) => 0,
             Change::Notes(_, notes) => of_notes(notes),
-            Change::Quarantine(response) => response.body.len(),
         }
     }
 }
@@ -212,23 +214,22 @@ pub(super) fn name(log: &LogKey) -> String {
 fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, Error> {
     match change {
         Change::Append(new) => append(tx, row, new).map(Done::Stored),
-        Change::AppendWithNotes(batches, kind, notes) => {
-            notes::keep(tx, row.id, *kind, notes)?;
+        Change::All(Together { batches, notes, quarantined, redelivered }) => {
+            if let Some((kind, notes)) = notes {
+                notes::keep(tx, row.id, *kind, notes)?;
+            }
+            if let Some(kept) = quarantined {
+                quarantine::keep(tx, row, kept)?;
+            }
+            if let Some((id, delivered)) = redelivered {
+                quarantine::redelivered(tx, row, *id, *delivered)?;
+            }
             batches.iter().map(|new| append(tx, row, new)).collect::<Result<_, _>>().map(Done::AllStored)
         }
         Change::Cursor(name, at) => places::keep(tx, row.id, name, *at).map(|()| Done::Saved),
         Change::ForgetCursor(name) => places::forget(tx, row.id, name).map(|()| Done::Saved),
         Change::Rename(from, to) => places::rename(tx, row.id, from, to).map(|()| Done::Saved),
         Change::Notes(kind, notes) => notes::keep(tx, row.id, *kind, notes).map(|()| Done::Saved),
-        Change::Quarantine(response) => {
-            let key = (row.id, row.quarantine_next);
-            let value = encode_quarantined(Key::Quarantine(key.0, key.1), response);
-            let mut table = tx.open_table(QUARANTINE).map_err(failed)?;
-            table.insert(key, value.as_slice()).map_err(failed)?;
-            row.quarantine_next += 1;
-            row.quarantine_bytes += room(value.len());
-            Ok(Done::Saved)
-        }
         Change::Trim(limits) => trim::step(tx, row, *limits).map(|more| Done::Trimmed { more }),
     }
 }

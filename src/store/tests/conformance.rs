@@ -28,7 +28,7 @@ macro_rules! conformance {
             time_finds_the_first_entry_received_since_even_when_the_clock_went_back
             cursors_and_quarantine_outlive_a_crash
             notes_are_told_in_order_of_their_names_and_outlive_a_crash
-            batches_and_notes_are_kept_in_one_step
+            batches_notes_and_responses_are_kept_in_one_step
             a_forgotten_cursor_is_gone
             a_subscription_is_renamed_with_all_that_is_its_own_and_nothing_of_others
             a_clean_stop_is_told_once
@@ -166,14 +166,14 @@ pub(in crate::store) async fn cursors_and_quarantine_outlive_a_crash(home: &impl
     }
     store.save_cursor(&log(0), &model::subscription(1), Sequence(1)).await.unwrap();
     for k in 0..3 {
-        store.quarantine(&log(0), model::unreadable(k)).await.unwrap();
+        model::quarantine(&*store, &log(0), model::unreadable(k)).await.unwrap();
     }
     home.leave(store).await;
     let store = home.open().await;
     let mut cursors = store.cursors(&log(0)).await.unwrap();
     cursors.sort();
     assert_eq!(cursors, [(model::subscription(0), Sequence(9)), (model::subscription(1), Sequence(1))]);
-    let found = store.quarantined(&log(0), 2).await.unwrap();
+    let found = model::quarantined(&*store, &log(0), 2).await.unwrap();
     assert_eq!(found, [model::unreadable(2), model::unreadable(1)]);
 }
 
@@ -205,7 +205,7 @@ pub(in crate::store) async fn notes_are_told_in_order_of_their_names_and_outlive
     assert_eq!(store.notes(&log(0), webhooks, "", "", 10).await.unwrap(), [("a/9".into(), Bytes::new())]);
 }
 
-pub(in crate::store) async fn batches_and_notes_are_kept_in_one_step(home: &impl Home) {
+pub(in crate::store) async fn batches_notes_and_responses_are_kept_in_one_step(home: &impl Home) {
     let store = home.open().await;
     append(&*store, 0, 1, 2).await;
     let note = |name: &str| (name.to_owned(), Some(Bytes::from("waits")));
@@ -215,10 +215,16 @@ pub(in crate::store) async fn batches_and_notes_are_kept_in_one_step(home: &impl
         region: region(),
         content: events(received, count),
     };
-    let notes = vec![("a".to_owned(), None), note("c")];
-    let stored = store.append_with_notes(&log(0), vec![new(9, 3), new(5, 1)], NoteKind::Waiting, notes).await.unwrap();
+    let all = |batches, notes| Together {
+        batches,
+        notes: Some((NoteKind::Waiting, notes)),
+        quarantined: Some(Kept { response: model::unreadable(3), delivered: 2 }),
+        ..Together::default()
+    };
+    let with = all(vec![new(9, 3), new(5, 1)], vec![("a".to_owned(), None), note("c")]);
+    let stored = store.commit(&log(0), with).await.unwrap();
     assert_eq!(stored.iter().map(|batch| batch.first.0).collect::<Vec<_>>(), [3, 6]);
-    let none = store.append_with_notes(&log(0), Vec::new(), NoteKind::Waiting, vec![note("d")]).await.unwrap();
+    let none = store.commit(&log(0), all(Vec::new(), vec![note("d")])).await.unwrap();
     assert_eq!(none, []);
     home.leave(store).await;
     let store = home.open().await;
@@ -226,6 +232,16 @@ pub(in crate::store) async fn batches_and_notes_are_kept_in_one_step(home: &impl
     assert_eq!(store.log_state(&log(0)).await.unwrap().next, Sequence(7));
     let names: Vec<_> = store.notes(&log(0), NoteKind::Waiting, "", "", 10).await.unwrap();
     assert_eq!(names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "c", "d"]);
+    let delivered = async || {
+        let entries = store.quarantined(&log(0), u64::MAX, 10).await.unwrap();
+        entries.into_iter().map(|entry| (entry.id, entry.delivered)).collect::<Vec<_>>()
+    };
+    let found = delivered().await;
+    assert!(found[0].0 > found[1].0 && found.iter().all(|(_, delivered)| *delivered == 2), "{found:?}");
+    let more = Together { redelivered: Some((found[1].0, 7)), ..Together::default() };
+    store.commit(&log(0), more).await.unwrap();
+    assert_eq!(delivered().await, [found[0], (found[1].0, 7)]);
+    assert_eq!(store.quarantined(&log(0), found[0].0, 10).await.unwrap().len(), 1);
 }
 
 pub(in crate::store) async fn a_forgotten_cursor_is_gone(home: &impl Home) {

@@ -99,8 +99,8 @@ pub(in crate::store) async fn run(store: &dyn Store, op: &Op) -> Result<Answer, 
             cursors.sort();
             Ok(Answer::Cursors(cursors))
         }
-        Op::Quarantine { log: k, what } => store.quarantine(&log(k), unreadable(what)).await.map(|()| Answer::Done),
-        Op::Quarantined { log: k, most } => store.quarantined(&log(k), most).await.map(Answer::Quarantined),
+        Op::Quarantine { log: k, what } => quarantine(store, &log(k), unreadable(what)).await.map(|()| Answer::Done),
+        Op::Quarantined { log: k, most } => quarantined(store, &log(k), most).await.map(Answer::Quarantined),
         Op::Leave | Op::Close => Ok(Answer::Done),
     }
 }
@@ -204,6 +204,28 @@ pub(in crate::store) fn subscription(k: u64) -> SubscriptionName {
 pub(in crate::store) fn events(from: u64, count: u64) -> Content {
     let texts: Vec<_> = (from..from + count).map(|k| format!("{{\"ms\":{k},\"user_id\":\"u\"}}")).collect();
     Content::Events(EventText::join(texts.iter().map(String::as_bytes)).unwrap())
+}
+
+/// Keeps a response of which nothing is delivered.
+pub(in crate::store) async fn quarantine(store: &dyn Store, log: &LogKey, response: Quarantined) -> Result<(), Error> {
+    let kept = Kept { response, delivered: 0 };
+    store.commit(log, Together { quarantined: Some(kept), ..Together::default() }).await.map(drop)
+}
+
+/// The newest responses, whole.
+pub(in crate::store) async fn quarantined(
+    store: &dyn Store,
+    log: &LogKey,
+    most: usize,
+) -> Result<Vec<Quarantined>, Error> {
+    let mut found = Vec::new();
+    for entry in store.quarantined(log, u64::MAX, most).await? {
+        let Some((again, pieces)) = store.quarantined_body(log, entry.id).await? else { continue };
+        assert_eq!((&again, again.bytes as usize), (&entry, pieces.iter().map(Bytes::len).sum()));
+        let QuarantineEntry { received_at, region, why, .. } = entry;
+        found.push(Quarantined { received_at, region, why, body: pieces.concat().into() });
+    }
+    Ok(found)
 }
 
 pub(in crate::store) fn unreadable(k: u64) -> Quarantined {

@@ -82,7 +82,7 @@ async fn http_2_is_spoken_where_the_vendor_can_and_http_1_where_it_cannot() {
         assert!(seen.len() == 3 && seen.iter().all(|s| s.version == version && s.connection == 1), "{seen:?}");
         if version == Version::HTTP_2 {
             let names: Vec<_> = seen[0].headers.keys().map(hyper::header::HeaderName::as_str).collect();
-            assert_eq!(names, ["user-agent", "authorization"]);
+            assert_eq!(names, ["user-agent", "accept-encoding", "authorization"]);
         }
         assert_eq!(sim.violations(), []);
         sim.stop().await;

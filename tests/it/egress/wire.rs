@@ -106,7 +106,7 @@ async fn only_what_the_vendor_needs_leaves_and_only_what_a_caller_needs_comes_ba
     let version = env!("CARGO_PKG_VERSION");
     let expected = format!(
         "GET /dev/v2/project/demo-app/rtm/vendor/user_events HTTP/1.1\r\nuser-agent: rtm-gateway/{version}\r\n\
-         authorization: Basic {SHOWN}\r\nhost: {address}\r\n\r\n"
+         accept-encoding: identity\r\nauthorization: Basic {SHOWN}\r\nhost: {address}\r\n\r\n"
     );
     assert_eq!(requests[1], expected);
 }

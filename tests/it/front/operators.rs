@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 
 use rtm_gateway::admin::Operation;
+use rtm_gateway::names::Stream;
+use rtm_gateway::simulator::{Endpoint, Fault};
+use serde_json::Value;
 
-use super::stage::{APP, Stage};
+use super::stage::{APP, DEADLINE, Stage};
 use crate::client::raw;
 
 /// A whole answer on a connection of its own.
@@ -16,7 +19,7 @@ async fn ask(port: SocketAddr, method: &str, target: &str, headers: &str) -> (u1
 
 fn target(operation: Operation) -> String {
     let filled = operation.path().replace("{app}", APP).replace("{stream}", "user_events").replace("{name}", "all");
-    filled.replace("{cursor}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA")
+    filled.replace("{cursor}", "AAAAAAAAAAAAAAAAAAAAAAAAAAA").replace("{id}", "1")
 }
 
 #[tokio::test]
@@ -82,7 +85,7 @@ async fn head_is_get_without_a_body_where_probes_and_tools_ask_and_elsewhere_405
             assert_eq!(length(fields), length(&get.1), "{target}");
         }
     }
-    stage.sim.emit_many(APP, rtm_gateway::names::Stream::UserEvents, 3);
+    stage.sim.emit_many(APP, Stream::UserEvents, 3);
     let events = format!("/v1/apps/{APP}/events/user_events");
     let key = "Host: x\r\nX-API-Key: all-key\r\n";
     for target in [
@@ -96,5 +99,58 @@ async fn head_is_get_without_a_body_where_probes_and_tools_ask_and_elsewhere_405
     assert_eq!(ask(stage.admin, "HEAD", "/admin/v1/backup", host).await.0, 405);
     let (_, read) = ask(stage.addr, "GET", &format!("{events}?wait=20s&limit=3"), key).await;
     assert!(read.contains(r#""events":[{"#), "HEAD took nothing: {read}");
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn the_quarantine_is_listed_by_pages_given_whole_and_read_again() {
+    let stage = Stage::start().await;
+    let list = async |query: &str| {
+        let (status, answer) =
+            ask(stage.admin, "GET", &format!("/admin/v1/quarantine{query}"), "Host: localhost\r\n").await;
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str::<Value>(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    };
+    let garbage = |n: u32| format!(r#"{{"events":[{{"n":{n}}},{{"n":1{n}}},<oops>]}}"#);
+    for n in 0..3 {
+        for endpoint in [Endpoint::UserEvents, Endpoint::ChannelEvents] {
+            stage.sim.on(endpoint, Fault::garbage(&garbage(n)));
+        }
+    }
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while list("").await["quarantine"].as_array().unwrap().len() < 6 {
+        assert!(tokio::time::Instant::now() < deadline, "six answers in the quarantine");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (mut paged, mut query) = (Vec::new(), "?limit=4".to_owned());
+    loop {
+        let page = list(&query).await;
+        paged.extend(page["quarantine"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("?limit=4&after={next}");
+    }
+    assert_eq!(list("").await["quarantine"], Value::from(paged.clone()));
+    for (at, answer) in paged.iter().enumerate() {
+        let stream = if at < 3 { "user_events" } else { "channel_events" };
+        assert_eq!((&answer["app"], &answer["stream"], &answer["delivered"]), (&APP.into(), &stream.into(), &2.into()));
+        let item = format!("/admin/v1/quarantine/{APP}/{stream}/{}", answer["id"]);
+        let (status, whole) = ask(stage.admin, "GET", &item, "Host: localhost\r\n").await;
+        let body = garbage(2 - at as u32 % 3);
+        assert!(status == 200 && whole.ends_with(&format!("\r\n\r\n{body}")), "{whole}");
+        assert_eq!(answer["bytes"], body.len());
+        let post = "Host: localhost\r\nContent-Length: 0\r\n";
+        let (status, again) = ask(stage.admin, "POST", &format!("{item}/redeliver"), post).await;
+        assert!(status == 200 && again.ends_with(r#"{"delivered":2,"redelivered":0}"#), "{again}");
+    }
+    for nowhere in
+        ["other/user_events/1".to_owned(), format!("{APP}/user_events/99999"), format!("{APP}/user_events/x")]
+    {
+        let target = format!("/admin/v1/quarantine/{nowhere}");
+        assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, 404, "{target}");
+    }
+    for wrong in ["?after=1", "?after=other/user_events/1", "?limit=0", "?more=1"] {
+        let target = format!("/admin/v1/quarantine{wrong}");
+        assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, 400, "{wrong}");
+    }
     stage.stopped().await;
 }

@@ -127,7 +127,7 @@ async fn a_backup_of_a_full_store_is_restored_entry_by_entry() {
         }
         let (why, body) = ("garbage".to_owned(), vec![7; 40_000].into());
         let response = Quarantined { received_at: UnixMillis(9), region: region(), why, body };
-        store.quarantine(&log, response).await.unwrap();
+        model::quarantine(&*store, &log, response).await.unwrap();
     }
     store.keep_facts(&[("one", 1), ("two", 2)]).await.unwrap();
     let whole = Entries::of(&store);

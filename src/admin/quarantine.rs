@@ -1,0 +1,99 @@
+//! The quarantine: answers of the vendor's that could not be read to their end. Listed, given whole, read again.
+
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Content, Refused};
+use super::call::Call;
+use super::dead_letters::{SHOWN, limit};
+use crate::app::Parts;
+use crate::names::{AppId, Stream};
+use crate::store::QuarantineEntry;
+
+/// Which answer a path names.
+pub(super) struct Which {
+    app: AppId,
+    stream: Stream,
+    id: u64,
+}
+
+impl Which {
+    /// Reads the path's segments.
+    ///
+    /// # Errors
+    /// 404 when there can be none.
+    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Refused> {
+        let place = match segments {
+            ["admin", "v1", "quarantine", app, stream, id, ..] => place(app, stream, id),
+            _ => None,
+        };
+        place.ok_or_else(none)
+    }
+}
+
+fn place(app: &str, stream: &str, id: &str) -> Option<Which> {
+    Some(Which { app: AppId::parse(app).ok()?, stream: Stream::parse(stream)?, id: id.parse().ok()? })
+}
+
+fn none() -> Refused {
+    Refused::nowhere("there is no such answer in the quarantine")
+}
+
+/// `GET /admin/v1/quarantine`: stream by stream, the newest first.
+pub(super) async fn list(call: &Call<'_>) -> Answer {
+    let (mut after, mut most) = (None, SHOWN);
+    for (name, value) in call.query()? {
+        match name.as_str() {
+            "after" => after = Some(value),
+            "limit" => most = limit(&value)?,
+            _ => return Err(Refused::bad("only after and limit are known")),
+        }
+    }
+    let config = call.parts.config.load_full();
+    let streams = config.apps.iter().flat_map(|app| app.events.streams.iter().map(|stream| (&app.id, *stream)));
+    let mut streams: Vec<_> = streams.map(|(app, stream)| (app, stream, u64::MAX)).collect();
+    if let Some(after) = after {
+        let [app, stream, id] = after.split('/').collect::<Vec<_>>()[..] else { return Err(no_place()) };
+        let after = place(app, stream, id).ok_or_else(no_place)?;
+        let at = streams.iter().position(|(app, stream, _)| (*app, *stream) == (&after.app, after.stream));
+        streams.drain(..at.ok_or_else(no_place)?);
+        streams[0].2 = after.id;
+    }
+    let (mut shown, mut next) = (Vec::new(), None);
+    for (app, stream, before) in streams {
+        // One more than is shown says whether there is more.
+        let found = call.parts.events.quarantined(app, stream, before, most + 1 - shown.len()).await?;
+        shown.extend(found.iter().map(|entry| (format!("{app}/{stream}/{}", entry.id), answer(app, stream, entry))));
+        if shown.len() > most {
+            shown.truncate(most);
+            next = shown.last().map(|(place, _)| place.clone());
+            break;
+        }
+    }
+    let shown: Vec<Value> = shown.into_iter().map(|(_, answer)| answer).collect();
+    Ok(Content::Json(json!({ "quarantine": shown, "next": next })))
+}
+
+fn no_place() -> Refused {
+    Refused::bad("after: the `next` of an earlier answer is wanted")
+}
+
+fn answer(app: &AppId, stream: Stream, entry: &QuarantineEntry) -> Value {
+    let QuarantineEntry { id, received_at, region, why, bytes, delivered } = entry;
+    json!({
+        "app": app.as_str(), "stream": stream.as_str(), "id": id, "region": region.as_str(),
+        "received_at": received_at.to_string(), "why": why, "bytes": bytes, "delivered": delivered,
+    })
+}
+
+/// `GET /admin/v1/quarantine/{app}/{stream}/{id}`.
+pub(super) async fn show(parts: &Parts, which: &Which) -> Answer {
+    let found = parts.events.quarantined_body(&which.app, which.stream, which.id).await?;
+    let (_, pieces) = found.ok_or_else(none)?;
+    Ok(Content::Bytes(pieces))
+}
+
+/// `POST /admin/v1/quarantine/{app}/{stream}/{id}/redeliver`.
+pub(super) async fn redeliver(parts: &Parts, which: &Which) -> Answer {
+    let read = parts.events.read_again(&which.app, which.stream, which.id).await?.ok_or_else(none)?;
+    Ok(Content::Json(json!({ "redelivered": read.redelivered, "delivered": read.delivered })))
+}
