@@ -352,7 +352,9 @@ struct Markers<'a>(BTreeMap<usize, &'a str>);
 
 impl<'a> Markers<'a> {
     fn of(log: &'a LogBook, region: &str) -> Self {
-        let markers = log.entries.iter().enumerate().filter(|(_, e)| e.event.is_none() && e.region == region);
+        // These speak of no read.
+        let is_of_a_read = |entry: &Entry| entry.event.is_none() && !matches!(&*entry.reason, "overflow" | "retention");
+        let markers = log.entries.iter().enumerate().filter(|(_, e)| is_of_a_read(e) && e.region == region);
         Self(markers.map(|(at, entry)| (at, &*entry.reason)).collect())
     }
 

@@ -131,7 +131,13 @@ const SLOWLY: Option<u64> = Some(7000);
 async fn each_lost_answer_has_a_marker_of_its_own() {
     let reads = [(1, SOON), (2, SPOILT), (3, SPOILT), (4, SOON)];
     assert_eq!(one_run(&reads, &["1", "reset", "cut_body", "4"]), Vec::<String>::new());
-    for log in [&["1", "reset", "4"][..], &["1", "4", "reset", "reset"], &["1", "4"]] {
+    for log in [
+        &["1", "reset", "4"][..],
+        &["1", "4", "reset", "reset"],
+        &["1", "4"],
+        &["1", "reset", "overflow", "4"],
+        &["1", "reset", "retention", "4"],
+    ] {
         let broken = one_run(&reads, log);
         assert!(broken.iter().any(|line| line.contains("is lost without a marker")), "{log:?}: {broken:?}");
     }
