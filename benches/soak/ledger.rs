@@ -11,10 +11,9 @@
 //!   had given up waiting for.
 //!
 //! An answer is known to be late by how long it took at the vendor. A read can also be late in getting there (the machine
-//! stood still): of that the vendor's clock knows nothing, but the log does. What the poller gives up it marks at once, and
-//! a kill is marked before the next read. So a read that is out of place, or lost without a marker in its place, came late
-//! if a marker of that kind stands before and belongs to no other read. One that the gateway had given up for good may be
-//! lost although its answer went out whole.
+//! stood still): of that the vendor's clock knows nothing, but the log does. What the poller gives up it marks at once. So a
+//! read that is out of place, or lost without a marker in its place, came late if such a marker stands not long before and
+//! belongs to no other read. One that the gateway had given up for good may be lost although its answer went out whole.
 //! - A subscription with one reader gets the log in order, without gap or repeat. After a `kill -9` it goes on behind its
 //!   stored cursor, which is never ahead of what it got; after a stop in order exactly where it was.
 //! - A subscription shared by readers gets each event once, and again only if a `kill -9` came between and the event is
@@ -217,7 +216,7 @@ impl Feed<'_> {
             }
         }
         for n in displaced {
-            if !markers.take_given_up(&places[n], |_| true) {
+            if !markers.take_given_up(&places[n]) {
                 verdict.broken.push(format!("{}: answer {n} stands behind a later one", self.name()));
             }
         }
@@ -235,7 +234,7 @@ impl Feed<'_> {
             }
             let lost = format!("answer {n} ({} events from {})", missing[n], read.events[0]);
             if let Some(whole) = read.whole {
-                let mut given_up = || !self.is_late(read) && markers.take_given_up(&places[n], |why| why == "timeout");
+                let mut given_up = || !self.is_late(read) && markers.take_given_up(&places[n]);
                 if self.may_be_lost(read, whole) {
                     verdict.in_doubt += missing[n] as u64;
                 } else if given_up() {
@@ -246,7 +245,7 @@ impl Feed<'_> {
                     verdict.broken.push(format!("{}: {lost} {what}", self.name()));
                 }
             }
-            if marked[n] || markers.take_given_up(&places[n], |_| true) {
+            if marked[n] || markers.take_given_up(&places[n]) {
                 verdict.marked += missing[n] as u64;
             } else {
                 verdict.broken.push(format!("{}: {lost} is lost without a marker", self.name()));
@@ -306,8 +305,8 @@ impl Feed<'_> {
     }
 }
 
-/// How much later than it was sent a read may reach the vendor. (The machine stands still for seconds, not minutes.)
-const LATEST: Duration = Duration::from_secs(60);
+/// How much later than it was sent a read may reach the vendor. (The machine stands still for seconds, not for a minute.)
+const LATEST: Duration = Duration::from_secs(30);
 
 /// Where a read's marker may stand.
 struct Place {
@@ -363,10 +362,9 @@ impl<'a> Markers<'a> {
         self.take_first(place.own.clone(), |_| true)
     }
 
-    /// Takes the marker of a read that came late: the poller had given it up, or a kill had left it behind.
-    fn take_given_up(&mut self, place: &Place, which: impl Fn(&str) -> bool) -> bool {
-        let given_up = |why: &str| matches!(why, "timeout" | "unclean_stop") && which(why);
-        self.take_first(place.since..place.own.end, given_up)
+    /// Takes the marker of a read that came late: the poller had given it up.
+    fn take_given_up(&mut self, place: &Place) -> bool {
+        self.take_first(place.since..place.own.end, |why| why == "timeout")
     }
 
     fn take_first(&mut self, within: Range<usize>, which: impl Fn(&str) -> bool) -> bool {
