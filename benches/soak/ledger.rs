@@ -20,7 +20,7 @@
 //!   behind the cursor stored then. One whose reader leaves in mid-answer may lack what was in that answer (a response
 //!   counts as handed over when the system took it), and no more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -165,7 +165,7 @@ pub fn check(logs: &[LogBook], runs: &[Run], books: &[Book], late_after: Duratio
 
 fn check_entries(log: &LogBook, verdict: &mut Verdict) -> Places {
     let mut places = Places { rank: HashMap::new(), at: HashMap::new(), sequences: Vec::new() };
-    let given: std::collections::HashSet<Serial> =
+    let given: HashSet<Serial> =
         log.feeds.iter().flat_map(|(_, reads)| reads).flat_map(|read| &read.events).copied().collect();
     for (n, entry) in log.entries.iter().enumerate() {
         if entry.sequence != n as u64 + 1 {
@@ -208,7 +208,11 @@ impl Feed<'_> {
         let places = Bounds { reads: self.reads, stored: &stored, end: self.log.entries.len() }.places(on_time);
         let mut markers = Markers::of(self.log, self.region);
         let missing: Vec<usize> = self.reads.iter().map(|read| self.missing(read)).collect();
-        let mut marked: Vec<bool> = (0..places.len()).map(|n| missing[n] > 0 && markers.take(&places[n])).collect();
+        // Of one that went out whole to a gateway that had given it up only the marker of that speaks.
+        let given_up =
+            |read: &Read| read.whole.is_some_and(|whole| !self.may_be_lost(read, whole) && !self.is_late(read));
+        let take = |n: usize| missing[n] > 0 && !given_up(&self.reads[n]) && markers.take(&places[n]);
+        let mut marked: Vec<bool> = (0..places.len()).map(take).collect();
         // Reads that brought nothing are marked, too: their markers are not for others to take.
         for (n, read) in self.reads.iter().enumerate() {
             if missing[n] == 0 && (self.is_late(read) || (read.whole.is_none() && stored[n].is_none())) {
@@ -234,10 +238,9 @@ impl Feed<'_> {
             }
             let lost = format!("answer {n} ({} events from {})", missing[n], read.events[0]);
             if let Some(whole) = read.whole {
-                let mut given_up = || !self.is_late(read) && markers.take_given_up(&places[n]);
                 if self.may_be_lost(read, whole) {
                     verdict.in_doubt += missing[n] as u64;
-                } else if given_up() {
+                } else if given_up(read) && markers.take_given_up(&places[n]) {
                     verdict.in_doubt += missing[n] as u64;
                     marked[n] = true;
                 } else {
@@ -346,33 +349,50 @@ impl Bounds<'_> {
     }
 }
 
-/// A region's markers that no read has taken yet, by their places: each stands for one read.
-struct Markers<'a>(BTreeMap<usize, &'a str>);
+/// A region's markers by their places, and which read each stands for: one at most.
+struct Markers<'a> {
+    reasons: BTreeMap<usize, &'a str>,
+    /// The read that has taken it, and from where it may take another instead.
+    taken: HashMap<usize, (Range<usize>, bool)>,
+}
 
 impl<'a> Markers<'a> {
     fn of(log: &'a LogBook, region: &str) -> Self {
         // These speak of no read.
         let is_of_a_read = |entry: &Entry| entry.event.is_none() && !matches!(&*entry.reason, "overflow" | "retention");
         let markers = log.entries.iter().enumerate().filter(|(_, e)| is_of_a_read(e) && e.region == region);
-        Self(markers.map(|(at, entry)| (at, &*entry.reason)).collect())
+        Self { reasons: markers.map(|(at, entry)| (at, &*entry.reason)).collect(), taken: HashMap::new() }
     }
 
     /// Takes the marker of a read that came in time.
     fn take(&mut self, place: &Place) -> bool {
-        self.take_first(place.own.clone(), |_| true)
+        self.take_within(&(place.own.clone(), false), &mut HashSet::new())
     }
 
     /// Takes the marker of a read that came late: the poller had given it up.
     fn take_given_up(&mut self, place: &Place) -> bool {
-        self.take_first(place.since..place.own.end, |why| why == "timeout")
+        self.take_within(&(place.since..place.own.end, true), &mut HashSet::new())
     }
 
-    fn take_first(&mut self, within: Range<usize>, which: impl Fn(&str) -> bool) -> bool {
+    /// Takes one, if need be of another read that can take one that is left instead.
+    fn take_within(&mut self, who: &(Range<usize>, bool), asked: &mut HashSet<usize>) -> bool {
+        let (within, given_up) = who.clone();
         if within.is_empty() {
             return false;
         }
-        let found = self.0.range(within).find(|(_, why)| which(why)).map(|(at, _)| *at);
-        found.is_some_and(|at| self.0.remove(&at).is_some())
+        let fit = |(_, why): &(&usize, &&str)| !given_up || **why == "timeout";
+        let fitting: Vec<usize> = self.reasons.range(within).filter(fit).map(|(at, _)| *at).collect();
+        for at in fitting {
+            if !asked.insert(at) {
+                continue;
+            }
+            let other = self.taken.get(&at).cloned();
+            if other.is_none_or(|other| self.take_within(&other, asked)) {
+                self.taken.insert(at, who.clone());
+                return true;
+            }
+        }
+        false
     }
 }
 

@@ -152,6 +152,10 @@ async fn a_read_that_came_late_to_the_vendor_is_known_by_the_marker_of_its_givin
     }
     // 9 came to the vendor after 2, whose answer is lost: the marker of 2 stands behind what 9 brought.
     assert_eq!(one_run(&[(1, SOON), (2, SPOILT), (9, SOON)], &["timeout", "1", "9", "reset"]), sound);
+    // It came in its place, and when nobody waited for it any more.
+    assert_eq!(one_run(&[(9, SOON), (1, SOON)], &["timeout", "1"]), sound);
+    // What came after it can have another marker than that of its giving up.
+    assert_eq!(one_run(&[(1, SPOILT), (9, SOON), (2, SOON)], &["timeout", "reset", "2"]), sound);
     // 9 was answered at once, as the vendor sees it, and only after the poller had gone on.
     assert_eq!(one_run(&[(9, SOON), (1, SOON), (2, SOON)], &["timeout", "1", "9", "2"]), sound);
 }
