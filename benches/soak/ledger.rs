@@ -5,6 +5,7 @@
 //! - An answer that the vendor handed over whole is in the log whole. The one exception: the last answer before a
 //!   `kill -9`, which nobody can prove was stored. An answer is the last one if no later read of the same run was asked
 //!   for after it had gone out (the poller asks again only when it has stored).
+//! - An answer that broke off is in the log as far as it came.
 //! - What is missing (that exception, and answers that a fault spoilt) has a marker of its own, of its region, in its
 //!   place: after all earlier answers of that region and before all later ones.
 //! - A region's answers stand in the log in the order in which they were taken, but for late ones: those that the poller
@@ -233,7 +234,7 @@ impl Feed<'_> {
             if missing[n] == 0 {
                 continue;
             }
-            if stored[n].is_some() {
+            if stored[n].is_some() && !self.is_cut(read) {
                 verdict.broken.push(format!("{}: only a part of answer {n} is in the log", self.name()));
             }
             let lost = format!("answer {n} ({} events from {})", missing[n], read.events[0]);
@@ -263,6 +264,14 @@ impl Feed<'_> {
     /// How many of an answer's events are nowhere in the log.
     fn missing(&self, read: &Read) -> usize {
         read.events.iter().filter(|event| !self.places.at.contains_key(event)).count()
+    }
+
+    /// Whether an answer that broke off is in the log as far as it came: nothing stands there behind what is missing.
+    fn is_cut(&self, read: &Read) -> bool {
+        let is_own = |at: &usize| self.log.entries[*at].region == self.region;
+        let places = read.events.iter().map(|event| self.places.at.get(event));
+        let mut behind = places.skip_while(Option::is_some).flatten();
+        read.whole.is_none() && !behind.any(is_own)
     }
 
     fn stored(&self, read: &Read) -> Option<(usize, usize)> {

@@ -101,6 +101,16 @@ async fn every_breach_of_the_log_finds() {
     let mut part = story();
     part.log.entries[4].event = Some(5);
     part.finds("only a part");
+    // Of one that broke off what came is there, and no more.
+    let broken_off = |lost: u32| {
+        let mut story = story();
+        story.log.feeds[0].1[1].whole = None;
+        story.log.entries[4] = entry(5, None);
+        story.log.entries[3].event = Some(7 - lost);
+        story.book.deliveries.clear();
+        story.broken().into_iter().filter(|line| line.contains("only a part")).count()
+    };
+    assert_eq!((broken_off(4), broken_off(3)), (0, 1));
 }
 
 /// One run that was not killed. The reads as they took; the log as a line of words: an event's number, or why a marker
