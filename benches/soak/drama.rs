@@ -241,8 +241,10 @@ impl Drama {
         }
     }
 
-    /// Lets writes fail for a while, so that the store opens its file anew and keeps nothing of it in memory.
-    pub async fn empty_the_cache(&self, full: Duration) {
+    /// Makes the gateway let go of what it keeps to be fast, as much as work has made it: connections to the vendor, whose
+    /// buffers grew with its answers; and, by writes that fail for a while, the store's cache: it opens its file anew.
+    pub async fn let_go(&self, full: Duration) {
+        self.stage.vendor.sims().into_iter().for_each(|sim| sim.cut_all(false));
         let Some(gateway) = &self.gateway else { return };
         gateway.limit_files(Some(0));
         tokio::time::sleep(full).await;

@@ -1,8 +1,8 @@
 //! Whether the live heap of a long run grows, by what is live at the end of its *rests*.
 //!
 //! While work goes on, how much is live depends on how much work there is, and outweighs a small leak for hours. In a rest
-//! hardly anything happens for longer than anything is remembered that work leaves behind, and the store's cache is
-//! emptied (`main.rs`), so what is live at its end is what stays: rests are alike.
+//! hardly anything happens for longer than anything is remembered that work leaves behind, and what is kept to be fast is
+//! let go (`main.rs`), so what is live at its end is what stays: rests are alike.
 //!
 //! Rests of the warm-up do not count, in which what is bounded is filled. Two things say that it grew:
 //! - The median of the last third of the rests is more than 5 % above the middle third's.

@@ -81,7 +81,8 @@ const WORK: Duration = Duration::from_secs(3 * 60);
 /// events: `dedup_window`, a minute. Results of history that may be given again: a minute, swept each half of one.)
 const REST: Duration = Duration::from_secs(100);
 
-/// Then the disk is full for so long: the store opens its file anew, and its cache is empty.
+/// Then connections to the vendor are cut, and the disk is full for so long: the store opens its file anew, and its cache
+/// is empty.
 const FULL: Duration = Duration::from_secs(3);
 
 /// Then all is well for so long, before what is live is noted.
@@ -159,7 +160,7 @@ async fn work_and_rest(stage: &Stage, drama: &mut Drama, memory: &Mutex<Memory>,
         stage.act("rest");
         stage.vendor.rest(true, seed);
         tokio::time::sleep(REST).await;
-        drama.empty_the_cache(FULL).await;
+        drama.let_go(FULL).await;
         tokio::time::sleep(SETTLE).await;
         memory.lock().unwrap().note_rest();
         stage.vendor.rest(false, seed ^ (round << 16));
