@@ -165,6 +165,7 @@ impl Events {
     ) -> Self {
         Self(Arc::new(Inner {
             shared: Arc::new(Shared {
+                tasks: tasks.clone(),
                 saver: Saver::new(Arc::clone(&store)),
                 timer: Timer::default(),
                 clock: clock.clone(),
@@ -265,7 +266,7 @@ impl Events {
     /// When there is no such subscription, or the store fails.
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        if log.remove(&subscription, true).await? { Ok(()) } else { Err(ReadError::BeingRemoved) }
+        if log.remove(subscription, true).await? { Ok(()) } else { Err(ReadError::BeingRemoved) }
     }
 
     /// Whether one of an app's streams has a subscription of this name.

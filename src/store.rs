@@ -147,6 +147,28 @@ impl NoteKind {
     }
 }
 
+/// A change to what is kept of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlaceChange {
+    /// All up to there is settled.
+    Cursor(SubscriptionName, Sequence),
+    /// A note on it, of one of the kinds [`NoteKind::of_subscriptions`]; `None` removes it.
+    Note(NoteKind, String, Option<Bytes>),
+    /// It is no more: its cursor goes, and all notes on it.
+    Removed(SubscriptionName),
+}
+
+impl PlaceChange {
+    /// The bytes of text that it brings.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Note(_, _, Some(note)) => note.len(),
+            Self::Note(_, _, None) | Self::Cursor(..) | Self::Removed(_) => 0,
+        }
+    }
+}
+
 /// Stable storage for event logs, subscriptions' cursors, notes, quarantine and the record of clean stops.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -183,11 +205,14 @@ pub trait Store: Send + Sync + 'static {
     /// All stored cursors of a log: the last entry handed over, for each subscription.
     async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error>;
 
-    /// Stores a cursor; durable on return. Shares syncs with appends. One whose storing failed may have been stored.
-    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error>;
+    /// Changes what is kept of a log's subscriptions, in this order and in one step: all or none; durable on return. Shares
+    /// syncs with appends. What failed may have been done.
+    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error>;
 
-    /// Removes a subscription's cursor, if there is one; durable on return.
-    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error>;
+    /// Stores a cursor alone: see [`Store::change_places`].
+    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
+        self.change_places(log, vec![PlaceChange::Cursor(name.clone(), at)]).await
+    }
 
     /// Renames a subscription: its cursor and all notes on it (of the kinds [`NoteKind::of_subscriptions`], called `from` or
     /// `from/…`), all or none; durable on return. Does nothing when `from` has no cursor: so it can be done again.

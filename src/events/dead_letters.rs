@@ -9,7 +9,6 @@
 //! A note's bytes: one line of JSON, a line feed, the event's text. It is on disk: members may be added.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -116,8 +115,7 @@ impl Events {
             given_up.iter().map(|one| (one.cursor.at.0, one.attempts, one.reason.clone())).collect();
         letters.sort_unstable();
         letters.dedup_by_key(|(at, ..)| *at);
-        log.bury(&subscription, letters).await?;
-        Ok(subscription.save(&*log.store).await?)
+        Ok(log.bury(&subscription, letters).await?)
     }
 
     /// Puts dead letters back into their subscription, as new events that wait for no other. They stay on the list until
@@ -134,7 +132,9 @@ impl Events {
         which: Redeliver,
     ) -> Result<u64, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let listed = log.listed(name).await?;
+        // What was acknowledged is no dead letter any more, and must not be taken for one.
+        subscription.save(&*log.store).await?;
+        let listed = subscription.listed().await;
         let (earliest, _) = log.range();
         let mut wanted: Vec<u64> = match which {
             Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
@@ -153,11 +153,8 @@ impl Events {
         wanted.sort_unstable();
         wanted.dedup();
         wanted.retain(|&at| !subscription.is_again(at));
-        for part in wanted.chunks(AT_ONCE) {
-            let notes = part.iter().map(|&at| (recalled::again(name.as_str(), at), Some(Bytes::new()))).collect();
-            log.store.keep_notes(&log.key, NoteKind::Subscription, notes).await?;
-            subscription.put_back(part, self.0.clock.now());
-        }
+        subscription.put_back(&wanted, self.0.clock.now());
+        subscription.save(&*log.store).await?;
         Ok(wanted.len() as u64)
     }
 
@@ -173,17 +170,17 @@ impl Events {
         one: Option<Cursor>,
     ) -> Result<u64, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let mut wanted = log.listed(name).await?;
-        wanted.retain(|&at| match one {
-            Some(cursor) => cursor == log.cursor(at),
-            None => !subscription.is_again(at),
-        });
-        // That they are settled must not be known from their letters alone.
-        subscription.save(&*log.store).await?;
-        for part in wanted.chunks(AT_ONCE) {
-            log.forget_letters(&subscription, part).await?;
-        }
-        Ok(wanted.len() as u64)
+        let one = one.map(|cursor| (cursor, log.cursor(cursor.at.0)));
+        let clearing = async move {
+            // That they are settled must not be known from their letters alone.
+            subscription.save(&*log.store).await?;
+            let is_meant = |at: u64| match one {
+                Some((asked, ours)) => asked == ours && asked.at.0 == at,
+                None => !subscription.is_again(at),
+            };
+            subscription.forget_letters(is_meant, &*log.store).await
+        };
+        Ok(self.0.shared.to_its_end(clearing).await? as u64)
     }
 
     pub(super) fn subscription(
@@ -199,17 +196,26 @@ impl Events {
 }
 
 impl Log {
-    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them.
+    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them; durable on return. Of
+    /// what retention has removed meanwhile, readers are told.
     ///
     /// # Errors
-    /// When the store fails; then nothing has changed.
+    /// When the store fails; then they are not settled, or not durably.
     pub(super) async fn bury(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        given_up: Vec<(u64, u32, String)>,
+    ) -> Result<(), Error> {
+        let (log, subscription) = (Arc::clone(self), Arc::clone(subscription));
+        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up).await }).await
+    }
+
+    async fn bury_now(
         &self,
         subscription: &Arc<Subscription>,
         given_up: Vec<(u64, u32, String)>,
     ) -> Result<(), Error> {
-        let _one_at_a_time = subscription.burying.lock().await;
-        let entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
+        let mut entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
         let (runs, gone) = self.collect(&entries, Vec::new()).await?;
         let mut texts = runs.iter().flat_map(|run| {
             run.entries.clone().map(|entry| match &run.batch.content {
@@ -219,51 +225,26 @@ impl Log {
             })
         });
         let now = self.clock.wall_ms();
-        let mut notes = Vec::with_capacity(entries.len());
-        for (at, attempts, reason) in given_up {
-            if gone.contains(&at) {
-                continue;
-            }
-            let Some(text) = texts.next() else { break };
-            let note = written(&Head { at: now.0, attempts, reason }, &text);
-            notes.push((recalled::letter(subscription.name(), at), Some(note)));
-        }
-        let before = self.listed(subscription.name()).await?;
-        let is_new = |at: &&u64| !gone.contains(at) && before.binary_search(at).is_err();
-        let new = entries.iter().filter(is_new).count();
-        let over = (before.len() + new).saturating_sub(MOST_DEAD_LETTERS).min(before.len());
-        let oldest = &before[..over];
-        notes.extend(oldest.iter().map(|&at| (recalled::letter(subscription.name(), at), None)));
-        if !notes.is_empty() {
-            self.store.keep_notes(&self.key, NoteKind::DeadLetter, notes).await?;
-        }
-        subscription.letters.store(before.len() + new - over, Ordering::Relaxed);
+        entries.retain(|at| gone.binary_search(at).is_err());
+        let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
+        let letters = there
+            .zip(&mut texts)
+            .map(|((at, attempts, reason), text)| (at, written(&Head { at: now.0, attempts, reason }, &text)))
+            .collect();
+        let (new, forgotten) = subscription.keep_letters(letters, &*self.store).await?;
         subscription.meters.dead_lettered.inc_by(new as u64);
         let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
-        if over > 0 {
-            tracing::error!(%app, %stream, subscription = %name, forgotten = over, "too many dead letters; the oldest are gone");
+        if forgotten > 0 {
+            tracing::error!(%app, %stream, subscription = %name, forgotten, "too many dead letters; the oldest are gone");
         }
-        tracing::warn!(%app, %stream, subscription = %name, events = new, "given up; see the subscription's dead letters");
-        subscription.buried(&entries, self.clock.now());
-        Ok(())
-    }
-
-    /// The numbers of a subscription's dead letters, in order.
-    async fn listed(&self, name: &SubscriptionName) -> Result<Vec<u64>, Error> {
-        let (mut listed, mut after) = (Vec::new(), String::new());
-        loop {
-            let notes = self.store.notes(&self.key, NoteKind::DeadLetter, &prefix(name), &after, AT_ONCE).await?;
-            let Some((last, _)) = notes.last() else { return Ok(listed) };
-            after.clone_from(last);
-            listed.extend(notes.iter().filter_map(|(note, _)| place(note)));
+        if new > 0 {
+            tracing::warn!(%app, %stream, subscription = %name, events = new, "given up; see the subscription's dead letters");
         }
-    }
-
-    async fn forget_letters(&self, subscription: &Arc<Subscription>, entries: &[u64]) -> Result<(), Error> {
-        let names = entries.iter().map(|&at| (recalled::letter(subscription.name(), at), None)).collect();
-        self.store.keep_notes(&self.key, NoteKind::DeadLetter, names).await?;
-        subscription.letters.fetch_sub(entries.len(), Ordering::Relaxed);
-        Ok(())
+        let now = self.clock.now();
+        subscription.gone(&gone, now);
+        subscription.buried(&entries, now);
+        // Before a later event of the same user goes out: it must not come again after that.
+        subscription.save(&*self.store).await
     }
 }
 
@@ -288,5 +269,3 @@ fn parse(note: &Bytes) -> Option<(Head, Bytes)> {
     let end = note.iter().position(|&byte| byte == b'\n')?;
     Some((serde_json::from_slice(&note[..end]).ok()?, note.slice(end + 1..)))
 }
-
-const AT_ONCE: usize = 500;

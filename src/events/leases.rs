@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `book` | which entries are open, and under which leases: the rules |
 //! | `settled` | what is settled out of order, as it is stored |
+//! | `delays` | what is not to be handed out before its time, as it is stored |
 //! | `name` | the name of a lease |
 //! | `timer` | ends what is over |
 //!
@@ -13,6 +14,7 @@
 //! until then it holds those of its key that come after it.
 
 mod book;
+pub(super) mod delays;
 mod name;
 pub(super) mod settled;
 mod timer;
@@ -21,7 +23,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::book::{Book, Hold, Reason, Unknown, Which};
+pub(super) use self::book::{Book, Hold, New, Reason, Unknown, Which};
 pub use self::name::{LeaseName, NotALease};
 pub(super) use self::settled::Settled;
 pub(super) use self::timer::Timer;
@@ -122,11 +124,12 @@ impl Events {
         })
     }
 
-    /// Gives back what is held: it is handed out again, not before `delay`. Says how many entries that were.
+    /// Gives back what is held: it is handed out again, not before `delay`; with a delay, durable on return. Says how many
+    /// entries that were.
     ///
     /// # Errors
     /// See [`AckError`].
-    pub fn give_back(
+    pub async fn give_back(
         &self,
         app: &AppId,
         stream: Stream,
@@ -137,7 +140,11 @@ impl Events {
         let (subscription, which) = self.held(app, stream, name, what)?;
         let now = self.0.clock.now();
         let until = (!delay.is_zero()).then(|| now + delay.min(LONGEST));
-        subscription.give_back(&which, until, now).map_err(|Unknown| AckError::LeaseExpired)
+        let back = subscription.give_back(&which, until, now).map_err(|Unknown| AckError::LeaseExpired)?;
+        if until.is_some() {
+            subscription.save(&*self.0.store).await?;
+        }
+        Ok(back)
     }
 
     /// Lets leases run for `lease` from now on. Says how many entries they hold.
@@ -187,7 +194,7 @@ impl Events {
 impl Log {
     /// Leases what can be had now.
     pub(super) async fn lease(
-        &self,
+        self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         terms: &Terms,
         (lease, max_attempts): (Duration, u32),
@@ -214,11 +221,15 @@ impl Log {
             let now = self.clock.now();
             let hold = Hold { until: Some(now + lease.min(LONGEST)), max_attempts: max_attempts.max(1) };
             let Some(held) = subscription.hold(terms.limit, hold, now) else {
-                if is_at_end {
+                if is_at_end && !subscription.has_given_up(now) {
                     return Ok(None);
                 }
                 continue;
             };
+            if held.entries().iter().any(|&(_, attempt)| attempt > 1) {
+                // A restart must not make it one less: then an event could be tried for ever.
+                Box::pin(subscription.save(&*self.store)).await?;
+            }
             if let Some(delivery) = self.deliver(held, std::mem::take(&mut looked_at), true).await? {
                 drop(turn);
                 return Ok(Some(delivery));
@@ -245,10 +256,9 @@ impl Log {
     async fn deliver(&self, mut held: Held, near: Vec<Run>, markers: bool) -> Result<Option<Delivery>, ReadError> {
         let near = near.into_iter().map(|run| run.batch).collect();
         let wanted: Vec<u64> = held.entries().iter().map(|&(at, _)| at).collect();
-        let (mut runs, mut dropped) = self.collect(&wanted, near).await?;
-        if !dropped.is_empty() {
-            held.subscription().meters.cut_off.inc_by(dropped.len() as u64);
-        }
+        let (mut runs, gone) = self.collect(&wanted, near).await?;
+        held.without_gone(&gone, self.clock.now());
+        let mut dropped = Vec::new();
         runs.retain(|run| {
             let is_wanted = markers || matches!(run.batch.content, Content::Events(_));
             if !is_wanted {
@@ -263,7 +273,9 @@ impl Log {
         let mut attempts: Vec<u32> = held.entries().iter().map(|&(_, attempt)| attempt).collect();
         let lost = if markers { held.cut_off() } else { 0 };
         if lost > 0 {
-            runs.insert(0, self.cut_off_marker(wanted[0], &runs[0]));
+            // To acknowledge the marker must settle nothing else: it stands where the last entry was that is gone.
+            let before = if held.is_leased() { self.range().0 } else { wanted[0] };
+            runs.insert(0, self.cut_off_marker(before, &runs[0]));
             attempts.insert(0, 1);
         }
         let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
@@ -308,16 +320,16 @@ impl Log {
     }
 
     /// Puts the entries whose attempts are spent to the dead letters.
-    pub(super) async fn bury_given_up(&self, subscription: &Arc<Subscription>) -> Result<(), Error> {
+    pub(super) async fn bury_given_up(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), Error> {
         loop {
             let given_up = subscription.given_up(BURIED_AT_ONCE, self.clock.now());
             if given_up.is_empty() {
-                return Ok(());
+                // Another may have buried some, and not be done with it.
+                return if subscription.is_owed() { Box::pin(subscription.save(&*self.store)).await } else { Ok(()) };
             }
             let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
-            self.bury(subscription, letters).await?;
-            // Before a later event of the same user goes out: it must not come again after that.
-            subscription.save(&*self.store).await?;
+            // In a box: it is rare, and each read would hold room for it while it waits.
+            Box::pin(self.bury(subscription, letters)).await?;
         }
     }
 }

@@ -330,7 +330,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn remove_idle(&self) -> Result<(), Error> {
+    pub(super) async fn remove_idle(self: &Arc<Self>) -> Result<(), Error> {
         let ttl = self.retention().subscription_ttl;
         if ttl.is_zero() {
             return Ok(());
@@ -338,7 +338,7 @@ impl Log {
         let older_than = self.witness.older_than(ttl);
         for subscription in self.subscriptions() {
             let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
-            if is_idle && self.remove(&subscription, false).await? {
+            if is_idle && self.remove(Arc::clone(&subscription), false).await? {
                 let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
                 tracing::info!(%app, %stream, subscription = %name, "removed: nobody has read it for subscription_ttl");
             }
@@ -350,17 +350,24 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn remove(&self, subscription: &Arc<Subscription>, even_if_read: bool) -> Result<bool, Error> {
-        if !subscription.remove(&*self.store, even_if_read).await? {
-            return Ok(false);
-        }
-        lock(&self.subscriptions).remove(subscription.name());
-        if let Some(by) = subscription.by()
-            && let Some(held) = lock(&self.begun).get_mut(by)
-        {
-            *held = held.saturating_sub(1);
-        }
-        Ok(true)
+    pub(super) async fn remove(
+        self: &Arc<Self>,
+        subscription: Arc<Subscription>,
+        even_if_read: bool,
+    ) -> Result<bool, Error> {
+        let log = Arc::clone(self);
+        let removing = async move {
+            let is_done = subscription.remove(&*log.store, even_if_read).await?;
+            if is_done {
+                lock(&log.subscriptions).remove(subscription.name());
+                let mut begun = lock(&log.begun);
+                if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {
+                    *held = held.saturating_sub(1);
+                }
+            }
+            Ok(is_done)
+        };
+        self.shared.to_its_end(removing).await
     }
 
     /// The subscription of that name, if there is one.

@@ -42,7 +42,7 @@ impl Log {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(super) async fn read(&self, read: Read, stopping: CancellationToken) -> Result<Delivery, ReadError> {
+    pub(super) async fn read(self: &Arc<Self>, read: Read, stopping: CancellationToken) -> Result<Delivery, ReadError> {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
             wants: Wants { markers: read.markers, filter: read.filter },
@@ -80,7 +80,7 @@ impl Log {
     }
 
     async fn read_subscription(
-        &self,
+        self: &Arc<Self>,
         name: &SubscriptionName,
         from: From,
         terms: &Terms,
@@ -120,7 +120,7 @@ impl Log {
             let Some(found) = self.fetch(&claim.range(), terms, terms.limit).await? else { continue };
             claim.shorten(found.end);
             if found.runs.is_empty() {
-                claim.settle();
+                claim.pass_over();
                 continue;
             }
             claim.under_way(found.events);

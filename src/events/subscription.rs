@@ -5,19 +5,22 @@
 //! | `state` | what is handed over, under way, open, settled: one value under one lock |
 //! | `claim` | a run of entries on its way to a plain reader |
 //! | `held` | entries under a lease; acknowledging, extending, giving back |
+//! | `missed` | what retention took before readers were given it, until they are told |
+//! | `saving` | what is not in the store yet, and how it gets there |
 //! | `recalled` | what an earlier run has stored of it |
 //! | `defaults` | places of clients that an older gateway stored under the client's name |
 //! | `standing` | how far behind it is; its meters |
 //!
 //! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
 //! is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that they
-//! are settled. [`Subscription::save`] returns when all that was true at its call is durable; calls that wait for each
-//! other share a write.
+//! are settled. [`Subscription::save`] returns when all that was true at its call is durable.
 
 mod claim;
 pub(super) mod defaults;
 mod held;
+mod missed;
 pub(super) mod recalled;
+mod saving;
 mod standing;
 mod state;
 
@@ -25,9 +28,11 @@ use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
-use self::recalled::{Owner, Recalled};
+use self::recalled::Recalled;
+use self::saving::Stored;
 use self::standing::Meters;
 use self::state::State;
 use super::judge::Judge;
@@ -38,10 +43,12 @@ use super::{ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::{Error, LogKey, NoteKind, Sequence, Store};
+use crate::store::{Error, LogKey, Store};
+use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::Claim;
 pub(super) use self::held::{Held, NotSettled};
+pub(super) use self::saving::Saving;
 pub(super) use self::state::own_key;
 
 /// A subscription of a log.
@@ -55,8 +62,6 @@ pub(super) struct Subscription {
     pub(super) given_back: Notify,
     /// Held by the explicit reader who looks at what is next: so that keys stay in order.
     pub(super) turn: tokio::sync::Mutex<()>,
-    /// Held while its list of dead letters grows.
-    pub(super) burying: tokio::sync::Mutex<()>,
     /// What is in the store; locked while it is being written.
     stored: tokio::sync::Mutex<Stored>,
     /// Whether it was ever in the store.
@@ -69,8 +74,8 @@ pub(super) struct Subscription {
     readers: AtomicUsize,
     /// When the last read began or ended, in milliseconds since 1970.
     read_at: AtomicU64,
-    /// Its dead letters.
-    pub(super) letters: AtomicUsize,
+    /// How many dead letters the store has of it.
+    letters: AtomicUsize,
     /// What was last seen of how far behind it is.
     pub(super) seen: Mutex<Seen>,
     shared: Arc<Shared>,
@@ -79,6 +84,7 @@ pub(super) struct Subscription {
 
 /// What all logs and subscriptions share.
 pub(super) struct Shared {
+    pub(super) tasks: Tasks,
     pub(super) saver: Saver,
     pub(super) timer: Timer,
     pub(super) clock: Clock,
@@ -89,30 +95,50 @@ pub(super) struct Shared {
     pub(super) judge: Judge,
 }
 
-/// What is in the store.
-#[derive(Default)]
-struct Stored {
-    low: Option<u64>,
-    read_at: Option<u64>,
+impl Shared {
+    /// The time, by both clocks.
+    pub(super) fn now(&self) -> (Instant, UnixMillis) {
+        (self.clock.now(), self.clock.wall_ms())
+    }
+
+    /// Does this to its end, also when who asked for it has left: what changes the store and what is known of it must not
+    /// stop between the two.
+    ///
+    /// # Errors
+    /// Those of the work; and when the gateway ends meanwhile.
+    pub(super) async fn to_its_end<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn(Kind::StoreWriter, async move {
+            // Who asked may have left.
+            let _ = tell.send(work.await);
+        });
+        told.await.unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
 }
 
 impl Subscription {
     /// A subscription as it was recalled, or a new one.
     pub(super) fn new(name: SubscriptionName, log: &LogKey, recalled: Recalled, shared: &Arc<Shared>) -> Arc<Self> {
         let meters = Meters::new(&shared.metrics, log, &name);
-        let stored = Stored { low: recalled.stored.then_some(recalled.at), read_at: None };
         let read_at = recalled.owner.read_at;
+        let stored = Stored {
+            low: recalled.stored.then_some(recalled.at),
+            read_at: recalled.stored.then_some(read_at.0),
+            letters: recalled.letters.clone(),
+        };
         Arc::new(Self {
             name,
             log: log.clone(),
             by: recalled.owner.by.clone(),
             is_stored: AtomicBool::new(recalled.stored),
-            letters: AtomicUsize::new(recalled.letters),
+            letters: AtomicUsize::new(stored.letters.len()),
             seen: Mutex::default(),
             state: Mutex::new(State::new(recalled)),
             given_back: Notify::new(),
             turn: tokio::sync::Mutex::default(),
-            burying: tokio::sync::Mutex::default(),
             stored: tokio::sync::Mutex::new(stored),
             is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -148,6 +174,10 @@ impl Subscription {
         UnixMillis(self.read_at.load(Ordering::Relaxed))
     }
 
+    pub(super) fn log(&self) -> &LogKey {
+        &self.log
+    }
+
     /// How many dead letters it has.
     pub(super) fn letters(&self) -> usize {
         self.letters.load(Ordering::Relaxed)
@@ -164,7 +194,8 @@ impl Subscription {
             return;
         }
         let now = self.shared.clock.now();
-        let lost = self.change(|state| state.cut(earliest, now));
+        // Not to be stored for that: it follows from what is.
+        let lost = lock(&self.state).cut(earliest, now);
         self.meters.cut_off.inc_by(lost);
     }
 
@@ -186,116 +217,16 @@ impl Subscription {
     /// account any more, whatever becomes of it. Durable on return.
     ///
     /// # Errors
-    /// When the store fails. Then the place has changed until the gateway ends.
+    /// When the store fails. Then the place has changed, and is stored when the store recovers.
     pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
-        lock(&self.state).seek(at);
+        self.change(|state| state.seek(at));
         self.given_back.notify_waiters();
-        self.save_or_list(store).await
-    }
-
-    /// Makes sure that a new subscription outlives a restart, so that it keeps where it began and whose it is.
-    pub(super) async fn make_durable(&self, store: &dyn Store) -> Result<(), Error> {
-        if self.is_stored.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.keep_owner(store).await?;
         self.save(store).await
-    }
-
-    /// Stores whose it is and when it was read last, if that has changed.
-    pub(super) async fn keep_owner(&self, store: &dyn Store) -> Result<(), Error> {
-        let mut stored = self.stored.lock().await;
-        let read_at = self.read_at();
-        if stored.read_at == Some(read_at.0) || self.is_removed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let owner = Owner { by: self.by.clone(), read_at };
-        let note = (self.name.to_string(), Some(owner.note()));
-        store.keep_notes(&self.log, NoteKind::Subscription, vec![note]).await?;
-        stored.read_at = Some(read_at.0);
-        Ok(())
-    }
-
-    /// Stores what has changed: the cursor, and what is settled out of order. Two savers cannot overtake each other.
-    pub(super) async fn save(&self, store: &dyn Store) -> Result<(), Error> {
-        let mut stored = self.stored.lock().await;
-        if self.is_removed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let writes = lock(&self.state).writes(self.name.as_str(), stored.low);
-        let cursor = async {
-            match stored.low == Some(writes.low) {
-                true => Ok(()),
-                false => store.save_cursor(&self.log, &self.name, Sequence(writes.low)).await,
-            }
-        };
-        let notes = async {
-            match writes.notes.is_empty() {
-                true => Ok(()),
-                false => store.keep_notes(&self.log, NoteKind::Subscription, writes.notes.clone()).await,
-            }
-        };
-        let (cursor, notes) = tokio::join!(cursor, notes);
-        if cursor.is_ok() {
-            stored.low = Some(writes.low);
-            self.is_stored.store(true, Ordering::Release);
-        }
-        let notes = match notes {
-            Ok(()) => self.forget_letters(store, &writes.letters).await,
-            Err(error) => Err(error),
-        };
-        if notes.is_err() {
-            lock(&self.state).failed(writes);
-        }
-        cursor.and(notes)
-    }
-
-    /// Removes it from the store: cursor, notes and dead letters. Nothing of it is stored after that.
-    ///
-    /// # Errors
-    /// When the store fails: then it is as it was, but for what was removed.
-    pub(super) async fn remove(self: &Arc<Self>, store: &dyn Store, even_if_read: bool) -> Result<bool, Error> {
-        let _stored = self.stored.lock().await;
-        if self.is_removed.swap(true, Ordering::SeqCst) {
-            return Ok(false);
-        }
-        if !even_if_read && self.readers.load(Ordering::SeqCst) > 0 {
-            self.is_removed.store(false, Ordering::SeqCst);
-            return Ok(false);
-        }
-        let removed = recalled::remove(store, &self.log, &self.name).await;
-        if removed.is_err() {
-            self.is_removed.store(false, Ordering::SeqCst);
-            return removed.map(|()| true);
-        }
-        lock(&self.state).book.clear();
-        self.given_back.notify_waiters();
-        Meters::remove(&self.shared.metrics, &self.log, &self.name);
-        Ok(true)
     }
 
     /// Whether it is being removed, or is.
     pub(super) fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::SeqCst)
-    }
-
-    async fn save_or_list(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
-        let saved = self.save(store).await;
-        if saved.is_err() {
-            self.shared.saver.list(self);
-        }
-        saved
-    }
-
-    /// The dead letters of these were acknowledged when they were handed out again.
-    async fn forget_letters(&self, store: &dyn Store, letters: &[u64]) -> Result<(), Error> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let names = letters.iter().map(|&at| (recalled::letter(&self.name, at), None)).collect();
-        store.keep_notes(&self.log, NoteKind::DeadLetter, names).await?;
-        self.letters.fetch_sub(letters.len(), Ordering::Relaxed);
-        Ok(())
     }
 
     fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {

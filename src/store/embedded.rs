@@ -66,7 +66,9 @@ use self::record::Row;
 use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
-use super::{Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, QuarantineEntry, Sequence, Store, Together};
+use super::{
+    Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store, Together,
+};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
@@ -332,12 +334,8 @@ impl Store for EmbeddedStore {
         Ok(self.view(log, |tx, row| places::all(tx, row.id)).await?.unwrap_or_default())
     }
 
-    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
-        self.change(log, Change::Cursor(name.clone(), at)).await.map(drop)
-    }
-
-    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
-        self.change(log, Change::ForgetCursor(name.clone())).await.map(drop)
+    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error> {
+        self.change(log, Change::Places(changes)).await.map(drop)
     }
 
     async fn rename_subscription(

@@ -37,6 +37,8 @@ pub(in crate::events) struct Book {
 struct Open {
     key: u64,
     attempts: u32,
+    /// Whether somebody may have it: it was on its way, though perhaps it did not arrive.
+    was_sent: bool,
     state: State,
 }
 
@@ -75,6 +77,18 @@ struct Lease {
     max_attempts: u32,
     /// Cancelled when it ends.
     over: CancellationToken,
+}
+
+/// An entry that comes into the book.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::events) struct New {
+    pub(in crate::events) at: u64,
+    /// Whose it is: those of one key come in order.
+    pub(in crate::events) key: u64,
+    /// How often it was handed out before.
+    pub(in crate::events) attempts: u32,
+    /// When it can be handed out.
+    pub(in crate::events) delay_until: Option<Instant>,
 }
 
 /// On which terms entries are held.
@@ -116,14 +130,15 @@ pub(in crate::events) enum Which {
 pub(in crate::events) struct Unknown;
 
 impl Book {
-    /// Takes in entries that are new to the book, to wait: number, key, and how often they were handed out before.
-    pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = (u64, u64, u32)>, now: Instant) {
-        for (at, key, attempts) in entries {
+    /// Takes in entries that are new to the book, to wait.
+    pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = New>, now: Instant) {
+        for New { at, key, attempts, delay_until } in entries {
             if self.open.contains_key(&at) {
                 continue;
             }
             self.tried += usize::from(attempts > 0);
-            self.open.insert(at, Open { key, attempts, state: State::Waiting(None) });
+            let state = State::Waiting(delay_until.filter(|&until| until > now));
+            self.open.insert(at, Open { key, attempts, was_sent: attempts > 0, state });
             self.keys.entry(key).or_default().wait(at);
             self.list(key, now);
         }
@@ -142,11 +157,19 @@ impl Book {
         {
             let (Some(open), Some(key)) = (self.open.get_mut(&at), self.keys.get_mut(&id)) else { continue };
             key.waiting.pop_front();
+            key.listed = None;
+            if open.attempts >= hold.max_attempts {
+                // An earlier run handed it out for the last time, and ended before its lease did.
+                open.state = State::GivenUp;
+                key.given_up += 1;
+                self.given_up.insert(at, Reason::RanOut);
+                continue;
+            }
             open.state = State::Held(lease);
+            open.was_sent = true;
             self.tried += usize::from(open.attempts == 0);
             open.attempts = open.attempts.saturating_add(1);
             entries.push((at, open.attempts));
-            key.listed = None;
             if key.holder.replace(lease).is_none() {
                 touched.push(id);
             }
@@ -160,6 +183,9 @@ impl Book {
             }
         }
         touched.into_iter().for_each(|key| self.list(key, now));
+        if entries.is_empty() {
+            return None;
+        }
         let numbers = entries.iter().map(|&(at, _)| at).collect();
         let Hold { until, max_attempts } = hold;
         let over = CancellationToken::new();
@@ -216,7 +242,7 @@ impl Book {
         Ok(held)
     }
 
-    /// The response with these entries did not reach its reader: they wait again, however often that was.
+    /// The response with these entries did not reach its reader: they wait again, and that was no attempt.
     pub(in crate::events) fn release(&mut self, lease: LeaseName, now: Instant) {
         for at in self.held_by(lease) {
             self.put_back(at, None, None, now);
@@ -293,9 +319,9 @@ impl Book {
         *self = Self::default();
     }
 
-    /// How often an open entry was handed out.
-    pub(in crate::events) fn attempts(&self, at: u64) -> Option<u32> {
-        self.open.get(&at).map(|open| open.attempts)
+    /// Whether nobody can have an open entry.
+    pub(in crate::events) fn is_unseen(&self, at: u64) -> bool {
+        self.open.get(&at).is_some_and(|open| !open.was_sent)
     }
 
     /// The open entries of a range that were handed out before, with how often.
@@ -303,9 +329,17 @@ impl Book {
         self.open.range(range).filter(|(_, open)| open.attempts > 0).map(|(&at, open)| (at, open.attempts))
     }
 
+    /// The open entries of a range that have a delay, with until when.
+    pub(in crate::events) fn delayed(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Instant)> + '_ {
+        self.open.range(range).filter_map(|(&at, open)| match open.state {
+            State::Waiting(until) => until.map(|until| (at, until)),
+            State::Held(_) | State::GivenUp => None,
+        })
+    }
+
     /// The entries that are to be buried, at most `most`.
     pub(in crate::events) fn given_up(&self, most: usize) -> Vec<(u64, u32, Reason)> {
-        let attempts = |at: u64| self.attempts(at).unwrap_or_default();
+        let attempts = |at: u64| self.open.get(&at).map_or(0, |open| open.attempts);
         self.given_up.iter().take(most).map(|(&at, &reason)| (at, attempts(at), reason)).collect()
     }
 
@@ -321,7 +355,7 @@ impl Book {
 
     /// Takes one entry out, whatever its state. Says whether it was open.
     pub(in crate::events) fn remove(&mut self, at: u64, now: Instant) -> bool {
-        let Some(Open { key: id, attempts, state }) = self.open.remove(&at) else { return false };
+        let Some(Open { key: id, attempts, state, .. }) = self.open.remove(&at) else { return false };
         self.tried -= usize::from(attempts > 0);
         if let Some(key) = self.keys.get_mut(&id) {
             match state {
@@ -341,13 +375,17 @@ impl Book {
         true
     }
 
-    /// Ends the hold on an entry. With a reason, its attempts count. Says whether it was held.
+    /// Ends the hold on an entry. Without a reason it was no attempt. Says whether it was held.
     fn put_back(&mut self, at: u64, delay_until: Option<Instant>, why: Option<Reason>, now: Instant) -> bool {
         let Some(open) = self.open.get_mut(&at) else { return false };
         let State::Held(lease) = open.state else { return false };
         let most = self.leases.get(&lease).map_or(u32::MAX, |lease| lease.max_attempts);
         let spent = why.filter(|_| open.attempts >= most);
         let id = open.key;
+        if why.is_none() {
+            open.attempts = open.attempts.saturating_sub(1);
+            self.tried -= usize::from(open.attempts == 0);
+        }
         let key = self.keys.entry(id).or_default();
         key.let_go();
         if let Some(reason) = spent {

@@ -1,7 +1,7 @@
 //! [`Claim`]: a run of entries that one reader has taken.
 //!
-//! Invariant: a claim stands for the entries it took: it ends by [`Claim::settle`] or [`Claim::open`], or gives them back
-//! when it is dropped, whatever the reason. One from before a seek changes nothing.
+//! Invariant: a claim stands for the entries it took: it ends by [`Claim::settle`], [`Claim::pass_over`] or
+//! [`Claim::open`], or gives them back when it is dropped, whatever the reason. One from before a seek changes nothing.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Subscription;
+use super::state::State;
 use crate::events::lock;
 
 /// Entries that one reader has taken and no other gets, until it gives them back.
@@ -30,7 +31,7 @@ impl Subscription {
         self.cut(earliest);
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
-        let cut_off = std::mem::take(&mut state.cut_off);
+        let cut_off = state.missed.take();
         let seeks = state.seeks;
         Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
     }
@@ -81,29 +82,44 @@ impl Claim {
         self.events = events;
     }
 
-    /// The entries were handed over, or hold nothing that this reader wants.
+    /// The entries were handed over, and with them what was cut off before them.
     pub(in crate::events) fn settle(mut self) {
-        self.settled = true;
-        let (seeks, start) = (self.seeks, self.range.start);
-        self.subscription.change(|state| {
-            if state.seeks == seeks {
-                state.claims.settle(start);
-            }
+        let cut_off = self.cut_off;
+        self.end(|state, start| {
+            state.claims.settle(start);
+            state.missed.told(cut_off);
         });
         self.subscription.meters.delivered.inc_by(self.events);
+    }
+
+    /// The entries hold nothing that this reader wants.
+    pub(in crate::events) fn pass_over(mut self) {
+        let cut_off = self.cut_off;
+        self.end(|state, start| {
+            state.claims.settle(start);
+            state.missed.give_back(cut_off);
+        });
     }
 
     /// These of the entries (with their keys) are open from now on, each by itself; the others hold nothing that this
     /// reader wants.
     pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
+        let cut_off = self.cut_off;
+        self.end(|state, start| {
+            state.claims.settle(start);
+            state.admit(entries, now);
+            state.missed.give_back(cut_off);
+        });
+        // Some may have to wait, as an earlier run has promised.
+        self.subscription.arm();
+    }
+
+    fn end(&mut self, change: impl FnOnce(&mut State, u64)) {
         self.settled = true;
         let (seeks, start) = (self.seeks, self.range.start);
-        let cut_off = self.cut_off;
         self.subscription.change(|state| {
             if state.seeks == seeks {
-                state.claims.settle(start);
-                state.admit(entries, now);
-                state.cut_off += cut_off;
+                change(state, start);
             }
         });
     }
@@ -118,7 +134,7 @@ impl Drop for Claim {
             let mut state = lock(&self.subscription.state);
             if state.seeks == self.seeks {
                 state.claims.give_back(self.range.start);
-                state.cut_off += self.cut_off;
+                state.missed.give_back(self.cut_off);
             }
         }
         self.subscription.meters.given_again.inc_by(self.events);

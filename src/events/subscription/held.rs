@@ -24,6 +24,8 @@ pub(in crate::events) struct Held {
     /// Whether the lease ends with the response: a plain read's.
     is_plain: bool,
     events: u64,
+    /// Of which place of the subscription: see [`State::seeks`](super::state::State).
+    seeks: u64,
     cut_off: u64,
     done: bool,
 }
@@ -43,15 +45,12 @@ impl Subscription {
     pub(in crate::events) fn hold(self: &Arc<Self>, limit: usize, hold: Hold, now: Instant) -> Option<Held> {
         let held = self.change(|state| {
             let taken = state.book.take(limit, hold, now)?;
-            for &(at, attempts) in &taken.entries {
-                // The first attempt is not worth a write: without it the next is the first.
-                if attempts > 1 {
-                    state.marks.touch(at);
-                }
+            if hold.until.is_some() {
+                taken.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
             }
-            Some((taken, std::mem::take(&mut state.cut_off)))
+            Some((taken, state.missed.take(), state.seeks))
         });
-        let (taken, cut_off) = held?;
+        let (taken, cut_off, seeks) = held?;
         self.arm();
         self.wake_one();
         Some(Held {
@@ -61,6 +60,7 @@ impl Subscription {
             over: taken.over,
             is_plain: hold.until.is_none(),
             events: 0,
+            seeks,
             cut_off,
             done: false,
         })
@@ -80,7 +80,7 @@ impl Subscription {
         self.wake_one();
     }
 
-    fn arm(self: &Arc<Self>) {
+    pub(super) fn arm(self: &Arc<Self>) {
         let due = lock(&self.state).arm();
         if let Some(due) = due {
             self.shared.timer.arm(due, self);
@@ -111,7 +111,7 @@ impl Subscription {
         self.meters.acknowledged.inc_by(settled);
         self.wake_one();
         // Also when nothing was open: what settled it may not be durable yet.
-        self.save_or_list(store).await.map_err(NotSettled::Store)?;
+        self.save(store).await.map_err(NotSettled::Store)?;
         Ok(settled)
     }
 
@@ -145,6 +145,16 @@ impl Subscription {
         Ok(held)
     }
 
+    /// Whether an entry whose attempts are spent waits to be buried.
+    pub(in crate::events) fn has_given_up(&self, now: Instant) -> bool {
+        !self.given_up(1, now).is_empty()
+    }
+
+    /// Whether something must be stored before another entry goes out.
+    pub(in crate::events) fn is_owed(&self) -> bool {
+        lock(&self.state).is_owed
+    }
+
     /// The entries whose attempts are spent, at most `most`.
     pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, Reason)> {
         let mut state = lock(&self.state);
@@ -152,16 +162,27 @@ impl Subscription {
         state.book.given_up(most)
     }
 
-    /// These are buried, or gone: they are settled.
+    /// These are on the list of the dead: they are settled.
     pub(in crate::events) fn buried(self: &Arc<Self>, entries: &[u64], now: Instant) {
         self.change(|state| {
-            let open: Vec<u64> = entries.iter().copied().filter(|&at| state.book.remove(at, now)).collect();
-            state.settled(&open, false);
+            state.drop_open(entries, now);
+            state.is_owed = true;
         });
         self.wake_one();
     }
 
-    /// Settled entries are open once more. Their notes are in the store.
+    /// Retention has removed these before they could be handed out, or buried. Readers will be told.
+    pub(in crate::events) fn gone(self: &Arc<Self>, entries: &[u64], now: Instant) {
+        let lost = self.change(|state| {
+            let lost = state.drop_open(entries, now);
+            state.missed.add(lost);
+            lost
+        });
+        self.meters.cut_off.inc_by(lost);
+        self.wake_one();
+    }
+
+    /// Settled entries are open once more.
     pub(in crate::events) fn put_back(self: &Arc<Self>, entries: &[u64], now: Instant) {
         self.change(|state| state.put_back(entries, now));
         self.wake_one();
@@ -199,20 +220,26 @@ impl Held {
         self.over.clone()
     }
 
-    pub(in crate::events) fn subscription(&self) -> &Arc<Subscription> {
-        &self.subscription
-    }
-
     /// How many entries were cut off by retention before these that no reader was told of yet.
     pub(in crate::events) fn cut_off(&self) -> u64 {
         self.cut_off
     }
 
-    /// These of the entries are gone, or hold nothing that this reader wants.
+    /// These of the entries hold nothing that this reader wants.
     pub(in crate::events) fn without(&mut self, entries: &[u64], now: Instant) {
         if !entries.is_empty() {
-            self.subscription.buried(entries, now);
-            self.entries.retain(|(at, _)| !entries.contains(at));
+            self.subscription.change(|state| state.drop_open(entries, now));
+            self.subscription.wake_one();
+            self.entries.retain(|(at, _)| entries.binary_search(at).is_err());
+        }
+    }
+
+    /// Retention has removed these of the entries: this reader is told.
+    pub(in crate::events) fn without_gone(&mut self, entries: &[u64], now: Instant) {
+        if !entries.is_empty() {
+            self.subscription.gone(entries, now);
+            self.cut_off += lock(&self.subscription.state).missed.take();
+            self.entries.retain(|(at, _)| entries.binary_search(at).is_err());
         }
     }
 
@@ -223,7 +250,10 @@ impl Held {
         let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
         let now = self.subscription.shared.clock.now();
         let lease = self.lease;
-        self.subscription.change(|state| state.book.release_some(lease, &rest, now));
+        self.subscription.change(|state| {
+            state.book.release_some(lease, &rest, now);
+            rest.iter().for_each(|&at| state.marks.touch(at));
+        });
         self.subscription.wake_one();
         kept > 0
     }
@@ -242,12 +272,17 @@ impl Held {
     pub(in crate::events) fn handed_over(mut self) {
         self.done = true;
         let now = self.subscription.shared.clock.now();
+        self.subscription.change(|state| {
+            if state.seeks == self.seeks {
+                state.missed.told(self.cut_off);
+            }
+            if self.is_plain
+                && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
+            {
+                state.settled(&settled, true);
+            }
+        });
         if self.is_plain {
-            self.subscription.change(|state| {
-                if let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now) {
-                    state.settled(&settled, true);
-                }
-            });
             self.subscription.wake_one();
         }
         self.subscription.meters.delivered.inc_by(self.events);
@@ -260,11 +295,15 @@ impl Drop for Held {
             return;
         }
         let now = self.subscription.shared.clock.now();
-        {
-            let mut state = lock(&self.subscription.state);
+        self.subscription.change(|state| {
             state.book.release(self.lease, now);
-            state.cut_off += self.cut_off;
-        }
+            if !self.is_plain {
+                self.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
+            }
+            if state.seeks == self.seeks {
+                state.missed.give_back(self.cut_off);
+            }
+        });
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();
     }

@@ -4,20 +4,22 @@
 //! | --- | --- | --- |
 //! | `NAME` | subscription | whose it is, and when it was read last |
 //! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
+//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open |
+//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
 //! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
 //!
 //! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk: change
 //! it only so that what is there can still be read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::UnixMillis;
-use crate::events::leases::settled;
+use crate::events::leases::{LONGEST, delays, settled};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
@@ -29,8 +31,13 @@ pub(in crate::events) struct Recalled {
     pub(in crate::events) stored: bool,
     pub(in crate::events) owner: Owner,
     pub(in crate::events) segments: Vec<(u64, settled::Stored)>,
+    /// Until when entries are not to be handed out.
+    pub(in crate::events) delays: BTreeMap<u64, Instant>,
     pub(in crate::events) again: BTreeSet<u64>,
-    pub(in crate::events) letters: usize,
+    /// Its dead letters.
+    pub(in crate::events) letters: BTreeSet<u64>,
+    /// How many entries retention took of which no reader was told.
+    pub(in crate::events) missed: u64,
     pub(in crate::events) now: Instant,
 }
 
@@ -68,8 +75,10 @@ impl Recalled {
             stored: false,
             owner: Owner { by, read_at },
             segments: Vec::new(),
+            delays: BTreeMap::new(),
             again: BTreeSet::new(),
-            letters: 0,
+            letters: BTreeSet::new(),
+            missed: 0,
             now,
         }
     }
@@ -99,7 +108,7 @@ pub(in crate::events) async fn all(
             let (of, what) = name.split_once('/').map_or((name.as_str(), None), |(of, what)| (of, Some(what)));
             // Of a subscription that was removed in part.
             let Some((_, recalled)) = all.get_mut(of) else { continue };
-            match what.and_then(|what| what.split_once('/')) {
+            match what.map(|what| what.split_once('/').unwrap_or((what, ""))) {
                 None => {
                     if let Some(Owner { by, read_at }) = Owner::parse(note) {
                         recalled.owner = Owner { by: recalled.owner.by.take().or(by), read_at };
@@ -114,7 +123,20 @@ pub(in crate::events) async fn all(
                         }
                     }
                 }
+                Some(("delayed", number)) => {
+                    let parsed = number.parse().ok().and_then(|segment| delays::parse(segment, note));
+                    match parsed {
+                        Some(delays) => recalled.delays.extend(delays.into_iter().map(|(at, until)| {
+                            (at, now.1 + until.since(now.0).min(LONGEST))
+                        })),
+                        None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
+                    }
+                }
                 Some(("again", number)) => recalled.again.extend(number.parse::<u64>()),
+                Some(("missed", _)) => match std::str::from_utf8(note).ok().and_then(|note| note.parse().ok()) {
+                    Some(missed) => recalled.missed = missed,
+                    None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
+                },
                 Some(_) => tracing::warn!(app = %log.app, note = name, "of a newer gateway; passed over"),
             }
         }
@@ -125,31 +147,13 @@ pub(in crate::events) async fn all(
         let Some((last, _)) = letters.last() else { break };
         after.clone_from(last);
         for (name, _) in &letters {
-            if let Some((_, recalled)) = name.split_once('/').and_then(|(of, _)| all.get_mut(of)) {
-                recalled.letters += 1;
+            let Some((of, number)) = name.split_once('/') else { continue };
+            if let Some((_, recalled)) = all.get_mut(of) {
+                recalled.letters.extend(number.parse::<u64>());
             }
         }
     }
     Ok(all.into_values().collect())
-}
-
-/// Removes all that the store holds of a subscription; its cursor last, so that what was cut short can be done again.
-///
-/// # Errors
-/// When the store fails.
-pub(super) async fn remove(store: &dyn Store, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
-    for kind in [NoteKind::DeadLetter, NoteKind::Subscription] {
-        let prefix = format!("{name}/");
-        loop {
-            let notes = store.notes(log, kind, &prefix, "", AT_ONCE).await?;
-            if notes.is_empty() {
-                break;
-            }
-            store.keep_notes(log, kind, notes.into_iter().map(|(name, _)| (name, None)).collect()).await?;
-        }
-    }
-    store.keep_notes(log, NoteKind::Subscription, vec![(name.to_string(), None)]).await?;
-    store.forget_cursor(log, name).await
 }
 
 /// The name of a segment's note.
@@ -157,9 +161,24 @@ pub(super) fn segment(name: &str, segment: u64) -> String {
     format!("{name}/settled/{segment:020}")
 }
 
+/// The name of a segment's note on who is to wait.
+pub(super) fn delayed(name: &str, segment: u64) -> String {
+    format!("{name}/delayed/{segment:020}")
+}
+
 /// The name of the note that an entry was put back.
 pub(in crate::events) fn again(name: &str, at: u64) -> String {
     format!("{name}/again/{at:020}")
+}
+
+/// The name of the note on what was missed.
+pub(super) fn missed(name: &str) -> String {
+    format!("{name}/missed")
+}
+
+/// What it says; `None` when there is nothing to say.
+pub(super) fn missed_note(missed: u64) -> Option<Bytes> {
+    (missed > 0).then(|| missed.to_string().into())
 }
 
 /// The name of a dead letter.

@@ -11,9 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::missed::Missed;
 use super::recalled::{self, Recalled};
+use crate::clock::UnixMillis;
 use crate::events::claims::Claims;
-use crate::events::leases::{Book, Settled, settled};
+use crate::events::leases::{Book, New, Settled, delays, settled};
+use crate::names::SubscriptionName;
+use crate::store::{NoteKind, PlaceChange, Sequence};
 
 /// What changes of a subscription.
 pub(super) struct State {
@@ -24,35 +28,55 @@ pub(super) struct State {
     floor: u64,
     /// How often entries were handed out that are not in the book yet, as an earlier run has stored it.
     attempts: BTreeMap<u64, u32>,
+    /// Until when such entries are not to be handed out.
+    delays: BTreeMap<u64, Instant>,
+    /// Segments that have a note on that.
+    delays_stored: BTreeSet<u64>,
     /// Open entries that an operator put back.
     again: BTreeSet<u64>,
-    /// Of those, the ones that are settled since, and whether they were acknowledged: not stored yet.
+    /// Of those, the ones of which the store does not know yet.
+    again_new: BTreeSet<u64>,
+    /// Those that are settled since, and whether they were acknowledged: not stored yet.
     again_done: Vec<(u64, bool)>,
-    /// How often it was set to another place: claims from before then say nothing any more.
+    /// How often it was set to another place: what was taken before then says nothing any more.
     pub(super) seeks: u64,
-    /// Retention has cut so many entries off, and no reader was told yet.
-    pub(super) cut_off: u64,
+    /// What retention has cut off.
+    pub(super) missed: Missed,
+    /// Whether something must be stored before another entry goes out: one of its key was given up.
+    pub(super) is_owed: bool,
     /// Before this, nothing is left to cut.
     earliest: u64,
     /// When the timer looks at it, at the latest.
     armed: Option<Instant>,
 }
 
-/// What is to be written.
+/// What is being written.
 pub(super) struct Writes {
-    pub(super) low: u64,
-    pub(super) notes: Vec<(String, Option<Bytes>)>,
-    /// Dead letters that are none any more.
-    pub(super) letters: Vec<u64>,
+    low: u64,
     segments: Vec<u64>,
     needless: Vec<u64>,
+    again_new: BTreeSet<u64>,
     again_done: Vec<(u64, bool)>,
+    missed: Option<u64>,
+    is_owed: bool,
+}
+
+impl Writes {
+    /// The last entry up to which all are settled.
+    pub(super) fn low(&self) -> u64 {
+        self.low
+    }
+
+    /// The dead letters that are none any more: they were acknowledged when they were handed out again.
+    pub(super) fn letters(&self) -> impl Iterator<Item = u64> + '_ {
+        self.again_done.iter().filter(|(_, acknowledged)| *acknowledged).map(|&(at, _)| at)
+    }
 }
 
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, segments, again, now, .. } = recalled;
+        let Recalled { at, segments, delays, again, missed, now, .. } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
@@ -61,17 +85,21 @@ impl State {
         }
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
         let mut book = Book::default();
-        book.admit(again.iter().map(|&entry| (entry, own_key(entry), 0)), now);
+        book.admit(again.iter().map(|&at| put_back(at)), now);
         let mut state = Self {
             claims,
             book,
             marks,
             floor: at,
             attempts,
+            delays_stored: delays.keys().map(|at| at / settled::SEGMENT).collect(),
+            delays,
             again,
+            again_new: BTreeSet::new(),
             again_done: Vec::new(),
             seeks: 0,
-            cut_off: 0,
+            missed: Missed::recalled(missed),
+            is_owed: false,
             earliest: 0,
             armed: None,
         };
@@ -93,6 +121,7 @@ impl State {
             self.marks.settled_to(low);
             if self.attempts.first_key_value().is_some_and(|(&at, _)| at <= low) {
                 self.attempts = self.attempts.split_off(&(low + 1));
+                self.delays = self.delays.split_off(&(low + 1));
             }
         }
         low
@@ -102,7 +131,7 @@ impl State {
     pub(super) fn admit(&mut self, entries: &[(u64, u64)], now: Instant) {
         for &(at, key) in entries {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
-            self.book.admit([(at, key, attempts)], now);
+            self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at) }], now);
         }
     }
 
@@ -110,7 +139,8 @@ impl State {
     pub(super) fn put_back(&mut self, entries: &[u64], now: Instant) {
         for &at in entries {
             self.again.insert(at);
-            self.book.admit([(at, own_key(at), 0)], now);
+            self.again_new.insert(at);
+            self.book.admit([put_back(at)], now);
         }
     }
 
@@ -127,9 +157,17 @@ impl State {
                 self.marks.mark(at);
             }
             if self.again.remove(&at) {
+                self.again_new.remove(&at);
                 self.again_done.push((at, acknowledged));
             }
         }
+    }
+
+    /// These are open no longer, nor are they acknowledged. Says how many were open.
+    pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> u64 {
+        let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
+        self.settled(&open, false);
+        open.len() as u64
     }
 
     /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the
@@ -161,7 +199,7 @@ impl State {
 
     /// Whether an entry was never handed out: nobody can have it.
     pub(super) fn is_unseen(&self, at: u64) -> bool {
-        self.claims.holds(at) || self.book.attempts(at) == Some(0)
+        self.claims.holds(at) || self.book.is_unseen(at)
     }
 
     /// Whether there is nothing left to cut before `earliest`.
@@ -175,8 +213,9 @@ impl State {
         let lost = self.claims.cut(earliest) + self.book.cut(earliest, now);
         let kept = self.again.split_off(&earliest);
         let gone = std::mem::replace(&mut self.again, kept);
+        self.again_new = self.again_new.split_off(&earliest);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
-        self.cut_off += lost;
+        self.missed.add(lost);
         lost
     }
 
@@ -187,36 +226,93 @@ impl State {
         self.book.clear();
         self.marks.clear();
         self.attempts.clear();
+        self.delays.clear();
         self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(|at| (at, false)));
-        self.cut_off = 0;
+        self.again_new.clear();
+        self.missed.clear();
         self.floor = at;
     }
 
     /// Whether there is something to write beside the cursor.
     pub(super) fn has_writes(&self) -> bool {
-        !self.marks.is_clean() || !self.again_done.is_empty()
+        !self.marks.is_clean()
+            || !self.again_new.is_empty()
+            || !self.again_done.is_empty()
+            || self.missed.unsaved().is_some()
     }
 
-    /// What is to be written, when the store says `stored`. What is taken along counts as written: see
+    /// What is to be written, when the store's cursor is `stored`. It counts as written from now on: see
     /// [`State::failed`].
-    pub(super) fn writes(&mut self, name: &str, stored: Option<u64>) -> Writes {
+    pub(super) fn writes(
+        &mut self,
+        name: &SubscriptionName,
+        stored: Option<u64>,
+        now: (Instant, UnixMillis),
+    ) -> (Writes, Vec<PlaceChange>) {
         let low = self.settle_low();
-        let segments = self.marks.take_dirty();
-        let needless = stored.map(|at| self.marks.take_needless(at)).unwrap_or_default();
-        let again_done = std::mem::take(&mut self.again_done);
-        let mut notes: Vec<_> =
-            segments.iter().map(|&segment| (recalled::segment(name, segment), self.note(segment))).collect();
-        notes.extend(needless.iter().map(|&segment| (recalled::segment(name, segment), None)));
-        notes.extend(again_done.iter().map(|&(at, _)| (recalled::again(name, at), None)));
-        let letters = again_done.iter().filter(|(_, acknowledged)| *acknowledged).map(|&(at, _)| at).collect();
-        Writes { low, notes, letters, segments, needless, again_done }
+        let writes = Writes {
+            low,
+            segments: self.marks.take_dirty(),
+            needless: self.marks.take_needless(low),
+            again_new: std::mem::take(&mut self.again_new),
+            again_done: std::mem::take(&mut self.again_done),
+            missed: self.missed.unsaved(),
+            is_owed: std::mem::take(&mut self.is_owed),
+        };
+        let of = name.as_str();
+        let mut waits = Vec::new();
+        for &segment in &writes.segments {
+            let note = delays::note(self.delayed(segment, now));
+            if note.is_some() || self.delays_stored.contains(&segment) {
+                self.delays_stored.insert(segment);
+                waits.push((recalled::delayed(of, segment), note));
+            }
+        }
+        let done_waiting = writes.needless.iter().filter(|segment| self.delays_stored.contains(segment));
+        waits.extend(done_waiting.map(|&segment| (recalled::delayed(of, segment), None)));
+        let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
+        let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
+        let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(Bytes::new())));
+        let done = writes.again_done.iter().map(|&(at, _)| (recalled::again(of, at), None));
+        let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
+        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed);
+        let letters = writes.letters().map(|at| (recalled::letter(name, at), None));
+        let cursor = (stored != Some(low)).then(|| PlaceChange::Cursor(name.clone(), Sequence(low)));
+        let note = |kind| move |(name, note)| PlaceChange::Note(kind, name, note);
+        let changes = cursor
+            .into_iter()
+            .chain(notes.map(note(NoteKind::Subscription)))
+            .chain(letters.map(note(NoteKind::DeadLetter)))
+            .collect();
+        (writes, changes)
     }
 
-    /// These could not be written.
+    /// These are in the store.
+    pub(super) fn written(&mut self, writes: &Writes) {
+        if let Some(missed) = writes.missed {
+            self.missed.saved(missed);
+        }
+        for segment in &writes.needless {
+            self.delays_stored.remove(segment);
+        }
+    }
+
+    /// These may not be in the store.
     pub(super) fn failed(&mut self, writes: Writes) {
         self.marks.failed(&writes.segments);
         self.marks.failed(&writes.needless);
+        self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));
         self.again_done.extend(writes.again_done);
+        self.is_owed |= writes.is_owed;
+    }
+
+    /// Until when entries of a segment are not to be handed out, by the wall clock.
+    fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, UnixMillis)> {
+        let range = settled::entries(segment);
+        let unread = self.delays.range(range.clone()).map(|(&at, &until)| (at, until));
+        let mut delays: Vec<_> = self.book.delayed(range).chain(unread).collect();
+        delays.sort_unstable();
+        delays.into_iter().map(move |(at, until)| (at, wall.after(until.saturating_duration_since(now))))
     }
 
     /// A segment's note; `None` when there is nothing to say.
@@ -230,6 +326,11 @@ impl State {
         }
         Some(self.marks.note(segment, attempts.into_iter()))
     }
+}
+
+/// An entry that an operator put back: it waits for no other.
+fn put_back(at: u64) -> New {
+    New { at, key: own_key(at), attempts: 0, delay_until: None }
 }
 
 /// The key of an entry that belongs to nobody: it waits for no other. Another's key is a hash, so they hardly meet; if

@@ -13,8 +13,8 @@ use crate::clock::UnixMillis;
 use crate::events::lock;
 use crate::names::SubscriptionName;
 use crate::store::{
-    Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, QuarantineEntry, Quarantined, Sequence, Store,
-    Together,
+    Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Quarantined,
+    Sequence, Store, Together,
 };
 
 #[derive(Default)]
@@ -67,6 +67,20 @@ impl MemoryLog {
                 Some(note) => self.notes.insert((kind, name), note),
                 None => self.notes.remove(&(kind, name)),
             };
+        }
+    }
+
+    fn change(&mut self, change: PlaceChange) {
+        match change {
+            PlaceChange::Cursor(name, at) => drop(self.cursors.insert(name, at)),
+            PlaceChange::Note(kind, name, note) => self.keep(kind, vec![(name, note)]),
+            PlaceChange::Removed(of) => {
+                self.cursors.remove(&of);
+                let is_on = |name: &str| {
+                    name.strip_prefix(of.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                self.notes.retain(|(kind, name), _| !NoteKind::of_subscriptions().contains(kind) || !is_on(name));
+            }
         }
     }
 
@@ -208,16 +222,10 @@ impl Store for MemoryStore {
         Ok(self.with(log, |log| log.cursors.clone().into_iter().collect()))
     }
 
-    async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
+    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error> {
         self.saves.fetch_add(1, Ordering::Relaxed);
         self.write().await?;
-        self.with(log, |log| log.cursors.insert(name.clone(), at));
-        Ok(())
-    }
-
-    async fn forget_cursor(&self, log: &LogKey, name: &SubscriptionName) -> Result<(), Error> {
-        self.write().await?;
-        self.with(log, |log| log.cursors.remove(name));
+        self.with(log, |log| changes.into_iter().for_each(|change| log.change(change)));
         Ok(())
     }
 

@@ -38,7 +38,7 @@ async fn old_store() -> Rig {
         let delivery = rig.read(explicit(as_of_old("crm", "crm", 1))).await.unwrap();
         let lease = Holding::Lease(delivery.leased.clone().unwrap().name);
         delivery.receipt.handed_over();
-        rig.events.give_back(&app(), STREAM, &own, &lease, Duration::ZERO).unwrap();
+        rig.events.give_back(&app(), STREAM, &own, &lease, Duration::ZERO).await.unwrap();
     }
     // The first is given up, the second is held, the third acknowledged.
     let delivery = rig.read(explicit(as_of_old("crm", "crm", 2))).await.unwrap();

@@ -34,7 +34,7 @@ pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Se
     let (events, app) = (&asked.gateway.events, &asked.app.id);
     let changed = match what {
         Settle::Ack => events.acknowledge(app, stream, &name, &holding).await?,
-        Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO))?,
+        Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO)).await?,
         Settle::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
     };
     let id = asked.trail.id();

@@ -4,7 +4,7 @@
 //! on.
 
 use bytes::Bytes;
-use redb::{ReadTransaction, WriteTransaction};
+use redb::{ReadTransaction, Table, WriteTransaction};
 
 use super::engine::failed;
 use super::record::{Key, decode_note, encode_note};
@@ -51,16 +51,23 @@ pub(super) fn keep(
     notes: &[(String, Option<Bytes>)],
 ) -> Result<(), Error> {
     let mut table = tx.open_table(NOTES).map_err(failed)?;
-    for (name, note) in notes {
-        let key = (log, kind as u8, name.as_str());
-        match note {
-            Some(note) => {
-                let value = encode_note(Key::Note(key.0, key.1, key.2), note);
-                table.insert(key, value.as_slice()).map_err(failed)?;
-            }
-            None => {
-                table.remove(key).map_err(failed)?;
-            }
+    notes.iter().try_for_each(|(name, note)| put(&mut table, (log, kind as u8), name, note.as_ref()))
+}
+
+/// Keeps a note, or removes it.
+pub(super) fn put(
+    table: &mut Table<'_, (u32, u8, &'static str), &'static [u8]>,
+    (log, kind): (u32, u8),
+    name: &str,
+    note: Option<&Bytes>,
+) -> Result<(), Error> {
+    match note {
+        Some(note) => {
+            let value = encode_note(Key::Note(log, kind, name), note);
+            table.insert((log, kind, name), value.as_slice()).map_err(failed)?;
+        }
+        None => {
+            table.remove((log, kind, name)).map_err(failed)?;
         }
     }
     Ok(())

@@ -1,16 +1,17 @@
-//! Where subscriptions stand: cursors, by log and name; and their renaming.
+//! Where subscriptions stand: cursors, by log and name, and the notes on them; and their renaming.
 //!
-//! Invariants: a subscription is renamed with all that is kept of it, in one commit. A store in which one has a client's
+//! Invariants: a subscription is changed, renamed or removed with all that is kept of it, in one commit. A store in which one has a client's
 //! name (`$client.NAME`) says so by its format: versions that do not know these names would take them for damage, so they
 //! refuse it before they change anything.
 
-use redb::{ReadTransaction, ReadableTable as _, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable as _, Table, WriteTransaction};
 
 use super::engine::{failed, with_names_of_clients};
-use super::record::{Key, decode_note, decode_number, encode_note, encode_number};
+use super::notes;
+use super::record::{Key, decode_note, decode_number, encode_number};
 use super::tables::{CURSORS, NOTES};
 use crate::names::SubscriptionName;
-use crate::store::{Error, NoteKind, Sequence};
+use crate::store::{Error, NoteKind, PlaceChange, Sequence};
 
 /// All cursors of a log.
 pub(super) fn all(tx: &ReadTransaction, log: u32) -> Result<Vec<(SubscriptionName, Sequence)>, Error> {
@@ -30,20 +31,31 @@ pub(super) fn all(tx: &ReadTransaction, log: u32) -> Result<Vec<(SubscriptionNam
     Ok(found)
 }
 
-/// Keeps a cursor.
-pub(super) fn keep(tx: &WriteTransaction, log: u32, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
-    if name.is_of_client() {
+/// Changes what is kept of subscriptions, in this order.
+pub(super) fn change(tx: &WriteTransaction, log: u32, changes: &[PlaceChange]) -> Result<(), Error> {
+    let is_of_client = |change: &PlaceChange| matches!(change, PlaceChange::Cursor(name, _) if name.is_of_client());
+    if changes.iter().any(is_of_client) {
         with_names_of_clients(tx)?;
     }
-    let value = encode_number(Key::Cursor(log, name.as_str()), at.0);
-    let mut table = tx.open_table(CURSORS).map_err(failed)?;
-    table.insert((log, name.as_str()), value.as_slice()).map_err(failed)?;
-    Ok(())
-}
-
-/// Removes a cursor, if there is one.
-pub(super) fn forget(tx: &WriteTransaction, log: u32, name: &SubscriptionName) -> Result<(), Error> {
-    tx.open_table(CURSORS).map_err(failed)?.remove((log, name.as_str())).map_err(failed)?;
+    let mut cursors = tx.open_table(CURSORS).map_err(failed)?;
+    let mut notes = tx.open_table(NOTES).map_err(failed)?;
+    for change in changes {
+        match change {
+            PlaceChange::Cursor(name, at) => {
+                let value = encode_number(Key::Cursor(log, name.as_str()), at.0);
+                cursors.insert((log, name.as_str()), value.as_slice()).map_err(failed)?;
+            }
+            PlaceChange::Note(kind, name, note) => notes::put(&mut notes, (log, *kind as u8), name, note.as_ref())?,
+            PlaceChange::Removed(name) => {
+                for kind in NoteKind::of_subscriptions() {
+                    for note in names_on(&notes, (log, kind as u8), name.as_str())? {
+                        notes::put(&mut notes, (log, kind as u8), &note, None)?;
+                    }
+                }
+                cursors.remove((log, name.as_str())).map_err(failed)?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -62,26 +74,33 @@ pub(super) fn rename(
     for kind in NoteKind::of_subscriptions() {
         rename_notes(tx, (log, kind as u8), from.as_str(), to.as_str())?;
     }
-    forget(tx, log, from)?;
-    keep(tx, log, to, at)
+    tx.open_table(CURSORS).map_err(failed)?.remove((log, from.as_str())).map_err(failed)?;
+    change(tx, log, &[PlaceChange::Cursor(to.clone(), at)])
 }
 
-fn rename_notes(tx: &WriteTransaction, (log, kind): (u32, u8), from: &str, to: &str) -> Result<(), Error> {
-    let mut table = tx.open_table(NOTES).map_err(failed)?;
-    let below = format!("{from}/");
+type Notes<'tx> = Table<'tx, (u32, u8, &'static str), &'static [u8]>;
+
+/// The names of the notes on a subscription: its own, and those below.
+fn names_on(table: &Notes<'_>, (log, kind): (u32, u8), of: &str) -> Result<Vec<String>, Error> {
+    let below = format!("{of}/");
     let mut names = Vec::new();
-    if table.get((log, kind, from)).map_err(failed)?.is_some() {
-        names.push(from.to_owned());
+    if table.get((log, kind, of)).map_err(failed)?.is_some() {
+        names.push(of.to_owned());
     }
     for entry in table.range((log, kind, below.as_str())..).map_err(failed)? {
         let key = entry.map_err(failed)?.0;
-        let (of, of_kind, name) = key.value();
-        if (of, of_kind) != (log, kind) || !name.starts_with(&below) {
+        let (of_log, of_kind, name) = key.value();
+        if (of_log, of_kind) != (log, kind) || !name.starts_with(&below) {
             break;
         }
         names.push(name.to_owned());
     }
-    for name in names {
+    Ok(names)
+}
+
+fn rename_notes(tx: &WriteTransaction, (log, kind): (u32, u8), from: &str, to: &str) -> Result<(), Error> {
+    let mut table = tx.open_table(NOTES).map_err(failed)?;
+    for name in names_on(&table, (log, kind), from)? {
         let note = match table.get((log, kind, name.as_str())).map_err(failed)? {
             Some(value) => decode_note(Key::Note(log, kind, &name), value.value()),
             None => continue,
@@ -96,8 +115,7 @@ fn rename_notes(tx: &WriteTransaction, (log, kind): (u32, u8), from: &str, to: &
         };
         table.remove((log, kind, name.as_str())).map_err(failed)?;
         let name = format!("{to}{}", &name[from.len()..]);
-        let value = encode_note(Key::Note(log, kind, &name), &note);
-        table.insert((log, kind, name.as_str()), value.as_slice()).map_err(failed)?;
+        notes::put(&mut table, (log, kind), &name, Some(&note))?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::tables::{BATCHES, LOGS};
 use super::{notes, places, quarantine, trim};
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, Sequence, Together};
+use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, PlaceChange, Sequence, Together};
 use crate::task::{Lane, Tasks};
 
 /// Changes in one commit, at most.
@@ -57,8 +57,7 @@ pub(super) struct Write {
 pub(super) enum Change {
     Append(NewBatch),
     All(Together),
-    Cursor(SubscriptionName, Sequence),
-    ForgetCursor(SubscriptionName),
+    Places(Vec<PlaceChange>),
     Rename(SubscriptionName, SubscriptionName),
     Notes(NoteKind, Vec<(String, Option<Bytes>)>),
     Trim(trim::Limits),
@@ -91,7 +90,8 @@ impl Write {
                     + notes.as_ref().map_or(0, |(_, notes)| of_notes(notes))
                     + quarantined.as_ref().map_or(0, |kept| kept.response.body.len())
             }
-            Change::Cursor(..) | Change::ForgetCursor(_) | Change::Rename(..) | Change::Trim(_) => 0,
+            Change::Places(changes) => changes.iter().map(PlaceChange::size).sum(),
+            Change::Rename(..) | Change::Trim(_) => 0,
             Change::Notes(_, notes) => of_notes(notes),
         }
     }
@@ -226,8 +226,7 @@ fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, 
             }
             batches.iter().map(|new| append(tx, row, new)).collect::<Result<_, _>>().map(Done::AllStored)
         }
-        Change::Cursor(name, at) => places::keep(tx, row.id, name, *at).map(|()| Done::Saved),
-        Change::ForgetCursor(name) => places::forget(tx, row.id, name).map(|()| Done::Saved),
+        Change::Places(changes) => places::change(tx, row.id, changes).map(|()| Done::Saved),
         Change::Rename(from, to) => places::rename(tx, row.id, from, to).map(|()| Done::Saved),
         Change::Notes(kind, notes) => notes::keep(tx, row.id, *kind, notes).map(|()| Done::Saved),
         Change::Trim(limits) => trim::step(tx, row, *limits).map(|more| Done::Trimmed { more }),

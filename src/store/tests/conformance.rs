@@ -29,7 +29,7 @@ macro_rules! conformance {
             cursors_and_quarantine_outlive_a_crash
             notes_are_told_in_order_of_their_names_and_outlive_a_crash
             batches_notes_and_responses_are_kept_in_one_step
-            a_forgotten_cursor_is_gone
+            a_removed_subscription_is_gone_with_its_notes_and_no_others
             a_subscription_is_renamed_with_all_that_is_its_own_and_nothing_of_others
             a_clean_stop_is_told_once
             facts_outlive_a_crash_and_are_kept_together
@@ -244,16 +244,35 @@ pub(in crate::store) async fn batches_notes_and_responses_are_kept_in_one_step(h
     assert_eq!(store.quarantined(&log(0), found[0].0, 10).await.unwrap().len(), 1);
 }
 
-pub(in crate::store) async fn a_forgotten_cursor_is_gone(home: &impl Home) {
+pub(in crate::store) async fn a_removed_subscription_is_gone_with_its_notes_and_no_others(home: &impl Home) {
     let store = home.open().await;
-    store.forget_cursor(&log(0), &model::subscription(0)).await.unwrap();
-    for k in 0..2 {
-        store.save_cursor(&log(0), &model::subscription(k), Sequence(3)).await.unwrap();
+    let removed = |name: &str| vec![PlaceChange::Removed(SubscriptionName::parse(name).unwrap())];
+    store.change_places(&log(0), removed("a")).await.unwrap();
+    let note = |kind: NoteKind, name: &str| PlaceChange::Note(kind, name.into(), Some(Bytes::from(name.to_owned())));
+    let [cursors, others] = [["a", "a-b"], ["a", "b"]].map(|names| {
+        names.map(|name| PlaceChange::Cursor(SubscriptionName::parse(name).unwrap(), Sequence(3))).to_vec()
+    });
+    let mut changes = cursors;
+    for kind in NoteKind::of_subscriptions() {
+        changes.extend(["a", "a/1", "a/x/2", "a-b", "a-b/1", "b/1"].map(|name| note(kind, name)));
     }
-    store.forget_cursor(&log(0), &model::subscription(0)).await.unwrap();
+    store.change_places(&log(0), changes.clone()).await.unwrap();
+    store.change_places(&log(1), others).await.unwrap();
+    store.keep_notes(&log(0), NoteKind::Webhook, vec![("a/1".into(), Some(Bytes::new()))]).await.unwrap();
+    // In order: what is said of it after that stands.
+    let again = PlaceChange::Note(NoteKind::DeadLetter, "a/9".into(), Some(Bytes::new()));
+    store.change_places(&log(0), [removed("a"), vec![again]].concat()).await.unwrap();
     home.leave(store).await;
     let store = home.open().await;
-    assert_eq!(store.cursors(&log(0)).await.unwrap(), [(model::subscription(1), Sequence(3))]);
+    let names = async |kind| {
+        let notes = store.notes(&log(0), kind, "", "", 100).await.unwrap();
+        notes.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(store.cursors(&log(0)).await.unwrap().len(), 1);
+    assert_eq!(store.cursors(&log(1)).await.unwrap().len(), 2);
+    assert_eq!(names(NoteKind::Subscription).await, ["a-b", "a-b/1", "b/1"]);
+    assert_eq!(names(NoteKind::DeadLetter).await, ["a-b", "a-b/1", "a/9", "b/1"]);
+    assert_eq!(names(NoteKind::Webhook).await, ["a/1"]);
 }
 
 pub(in crate::store) async fn a_subscription_is_renamed_with_all_that_is_its_own_and_nothing_of_others(

@@ -90,6 +90,7 @@ impl Model {
         let Some(entry) = self.entry(at) else { return false };
         let Is::Held(lease) = entry.is else { return false };
         entry.is = if counts && entry.attempts >= mosts[lease] { Is::GivenUp } else { Is::Waiting(from) };
+        entry.attempts -= u32::from(!counts);
         true
     }
 
@@ -114,7 +115,7 @@ impl Model {
         }
     }
 
-    fn take(&mut self, limit: usize) -> Vec<(u64, u32)> {
+    fn take(&mut self, limit: usize, max_attempts: u32) -> Vec<(u64, u32)> {
         let lease = self.leases.len();
         let mut taken = Vec::new();
         while taken.len() < limit {
@@ -129,12 +130,20 @@ impl Model {
             };
             let Some(at) = self.open.iter().filter(can).map(|entry| entry.at).min() else { break };
             let entry = self.entry(at).unwrap();
+            if entry.attempts >= max_attempts {
+                entry.is = Is::GivenUp;
+                continue;
+            }
             entry.is = Is::Held(lease);
             entry.attempts += 1;
             taken.push((at, entry.attempts));
         }
         taken
     }
+}
+
+fn new(at: u64, key: u64) -> New {
+    New { at, key, attempts: 0, delay_until: None }
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
@@ -156,7 +165,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Admit(keys) => {
                 for key in keys {
-                    book.admit([(next, key, 0)], now);
+                    book.admit([new(next, key)], now);
                     model.open.push(Entry { at: next, key, attempts: 0, is: Is::Waiting(0) });
                     next += 1;
                 }
@@ -164,7 +173,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Take { limit, lease, max_attempts } => {
                 let until = lease.map(|lease| model.now + lease);
                 let taken = book.take(limit, Hold { until: until.map(time), max_attempts }, now);
-                let wanted = model.take(limit);
+                let wanted = model.take(limit, max_attempts);
                 prop_assert_eq!(taken.as_ref().map_or(&[][..], |taken| &taken.entries), &wanted);
                 if let Some(taken) = taken {
                     names.push(taken.lease);
@@ -256,7 +265,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 max_attempts: 1,
                 ended: true,
             }));
-            !copy.take(1).is_empty()
+            !copy.take(1, u32::MAX).is_empty()
         };
         prop_assert_eq!(book.has_ready(), can_be_had);
     }
@@ -276,7 +285,7 @@ proptest! {
 fn a_thousand_readers_of_a_hundred_thousand_entries_cost_little_each() {
     let now = Instant::now();
     let mut book = Book::default();
-    book.admit((1..=100_000u64).map(|at| (at, at % 5000, 0)), now);
+    book.admit((1..=100_000u64).map(|at| new(at, at % 5000)), now);
     let hold = Hold { until: Some(now + Duration::from_secs(30)), max_attempts: 10 };
     let mut settled = 0;
     while book.len() > 0 {

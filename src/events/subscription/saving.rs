@@ -1,0 +1,203 @@
+//! What of a subscription is not in the store yet, and how it gets there.
+//!
+//! Invariants: all that is said of a subscription goes in one step: its cursor, what is settled above it, what is to wait,
+//! what was put back, and whose it is. What is on its way counts as not stored until the store has said so: a caller who
+//! leaves meanwhile, and a store that fails, leave it to the next who saves, and the saver sees to it that there is one.
+//! Two who save cannot overtake each other.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::sync::MutexGuard;
+
+use super::recalled::{self, Owner};
+use super::state::Writes;
+use super::{Meters, Subscription};
+use crate::events::{MOST_DEAD_LETTERS, lock};
+use crate::store::{Error, NoteKind, PlaceChange, Store};
+
+/// What is in the store.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) low: Option<u64>,
+    /// When it was read last.
+    pub(super) read_at: Option<u64>,
+    pub(super) letters: BTreeSet<u64>,
+}
+
+/// What is on its way to the store. Dropped before it is there, it is to be written again.
+pub(in crate::events) struct Saving<'s> {
+    subscription: &'s Arc<Subscription>,
+    stored: MutexGuard<'s, Stored>,
+    writes: Option<Writes>,
+    read_at: Option<u64>,
+}
+
+impl Subscription {
+    /// Stores what has changed. Durable on return, whoever changed it.
+    ///
+    /// # Errors
+    /// When the store fails. Then it is tried again by the saver.
+    pub(in crate::events) async fn save(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
+        let stored = self.stored.lock().await;
+        if let Some((saving, changes)) = self.saving(stored) {
+            store.change_places(&self.log, changes).await?;
+            saving.done();
+        }
+        Ok(())
+    }
+
+    /// What has changed, for a write together with others'. `None` while somebody else writes it.
+    pub(in crate::events) fn saving_now(self: &Arc<Self>) -> Option<Option<(Saving<'_>, Vec<PlaceChange>)>> {
+        Some(self.saving(self.stored.try_lock().ok()?))
+    }
+
+    fn saving<'s>(self: &'s Arc<Self>, stored: MutexGuard<'s, Stored>) -> Option<(Saving<'s>, Vec<PlaceChange>)> {
+        if self.is_removed() {
+            return None;
+        }
+        let (writes, mut changes) = lock(&self.state).writes(&self.name, stored.low, self.shared.now());
+        // A new one is stored with whose it is.
+        let read_at = stored.read_at.is_none().then(|| self.read_at().0);
+        if read_at.is_some() {
+            changes.push(self.owner_note());
+        }
+        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at };
+        if changes.is_empty() {
+            saving.done();
+            return None;
+        }
+        Some((saving, changes))
+    }
+
+    /// Makes sure that a new subscription outlives a restart, so that it keeps where it began and whose it is.
+    pub(in crate::events) async fn make_durable(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
+        if self.is_stored.load(Ordering::Acquire) { Ok(()) } else { self.save(store).await }
+    }
+
+    /// Stores whose it is and when it was read last, if that has changed.
+    pub(in crate::events) async fn keep_owner(&self, store: &dyn Store) -> Result<(), Error> {
+        let mut stored = self.stored.lock().await;
+        let read_at = self.read_at().0;
+        if stored.read_at == Some(read_at) || self.is_removed() {
+            return Ok(());
+        }
+        store.change_places(&self.log, vec![self.owner_note()]).await?;
+        stored.read_at = Some(read_at);
+        Ok(())
+    }
+
+    fn owner_note(&self) -> PlaceChange {
+        let owner = Owner { by: self.by.clone(), read_at: self.read_at() };
+        PlaceChange::Note(NoteKind::Subscription, self.name.to_string(), Some(owner.note()))
+    }
+
+    /// Its dead letters, in order.
+    pub(in crate::events) async fn listed(&self) -> Vec<u64> {
+        self.stored.lock().await.letters.iter().copied().collect()
+    }
+
+    /// Puts letters (in order: number, note) on the list of the dead. Durable on return. Says how many are new there, and
+    /// how many of the oldest had to go for them. To be done to its end: see [`super::Shared::to_its_end`].
+    pub(in crate::events) async fn keep_letters(
+        &self,
+        letters: Vec<(u64, Bytes)>,
+        store: &dyn Store,
+    ) -> Result<(usize, usize), Error> {
+        let mut stored = self.stored.lock().await;
+        if letters.is_empty() || self.is_removed() {
+            return Ok((0, 0));
+        }
+        let named: BTreeSet<u64> = letters.iter().map(|&(at, _)| at).collect();
+        let new = named.difference(&stored.letters).count();
+        let over = (stored.letters.len() + new).saturating_sub(MOST_DEAD_LETTERS);
+        let oldest: Vec<u64> = stored.letters.difference(&named).take(over).copied().collect();
+        let kept = letters.into_iter().map(|(at, note)| self.letter(at, Some(note)));
+        let changes = kept.chain(oldest.iter().map(|&at| self.letter(at, None))).collect();
+        store.change_places(&self.log, changes).await?;
+        stored.letters.extend(&named);
+        stored.letters.retain(|at| oldest.binary_search(at).is_err());
+        self.count_letters(&stored);
+        Ok((new, oldest.len()))
+    }
+
+    /// Takes dead letters off the list. Durable on return. Says how many. To be done to its end.
+    pub(in crate::events) async fn forget_letters(
+        &self,
+        which: impl Fn(u64) -> bool + Send,
+        store: &dyn Store,
+    ) -> Result<usize, Error> {
+        let mut stored = self.stored.lock().await;
+        let gone: Vec<u64> = stored.letters.iter().copied().filter(|&at| which(at)).collect();
+        if gone.is_empty() || self.is_removed() {
+            return Ok(0);
+        }
+        store.change_places(&self.log, gone.iter().map(|&at| self.letter(at, None)).collect()).await?;
+        stored.letters.retain(|at| gone.binary_search(at).is_err());
+        self.count_letters(&stored);
+        Ok(gone.len())
+    }
+
+    /// Removes it from the store. Nothing of it is stored after that. Says whether that was done. To be done to its end.
+    ///
+    /// # Errors
+    /// When the store fails: then it is as it was.
+    pub(in crate::events) async fn remove(
+        self: &Arc<Self>,
+        store: &dyn Store,
+        even_if_read: bool,
+    ) -> Result<bool, Error> {
+        let mut stored = self.stored.lock().await;
+        if self.is_removed.swap(true, Ordering::SeqCst) {
+            return Ok(false);
+        }
+        if !even_if_read && self.readers.load(Ordering::SeqCst) > 0 {
+            self.is_removed.store(false, Ordering::SeqCst);
+            return Ok(false);
+        }
+        let removed = store.change_places(&self.log, vec![PlaceChange::Removed(self.name.clone())]).await;
+        if let Err(why) = removed {
+            self.is_removed.store(false, Ordering::SeqCst);
+            return Err(why);
+        }
+        *stored = Stored::default();
+        lock(&self.state).book.clear();
+        self.given_back.notify_waiters();
+        Meters::remove(&self.shared.metrics, &self.log, &self.name);
+        Ok(true)
+    }
+
+    fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {
+        PlaceChange::Note(NoteKind::DeadLetter, recalled::letter(&self.name, at), note)
+    }
+
+    fn count_letters(&self, stored: &Stored) {
+        self.letters.store(stored.letters.len(), Ordering::Relaxed);
+    }
+}
+
+impl Saving<'_> {
+    /// All of it is in the store.
+    pub(in crate::events) fn done(mut self) {
+        let Some(writes) = self.writes.take() else { return };
+        self.stored.low = Some(writes.low());
+        self.stored.read_at = self.stored.read_at.or(self.read_at);
+        for at in writes.letters() {
+            self.stored.letters.remove(&at);
+        }
+        self.subscription.count_letters(&self.stored);
+        self.subscription.is_stored.store(true, Ordering::Release);
+        lock(&self.subscription.state).written(&writes);
+    }
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        if let Some(writes) = self.writes.take() {
+            lock(&self.subscription.state).failed(writes);
+            self.subscription.shared.saver.list(self.subscription);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What was answered stays so, whoever left or failed meanwhile and however the process ended; and what retention took is
+//! told, once and with its number.
+
+use super::*;
+
+/// How long a write takes here.
+const SLOW: Duration = Duration::from_secs(1);
+
+impl Rig {
+    fn slow_down(&self) {
+        self.store.delay.store(1000, Ordering::Relaxed);
+    }
+
+    fn speed_up(&self) {
+        self.store.delay.store(0, Ordering::Relaxed);
+    }
+
+    /// Removes all entries up to now.
+    async fn trim_all(&self) {
+        tokio::time::sleep(Duration::from_secs(3601)).await;
+        self.log().trim().await.unwrap();
+    }
+
+    /// A read of the first kind: what it was told was lost, and the numbers of its entries.
+    async fn native(&self, limit: usize) -> (u64, Vec<u64>) {
+        let delivery = self.read(Read { markers: true, ..by("a", limit) }).await.unwrap();
+        let (lost, mut got) = (delivery.lost, entries(&delivery));
+        if lost > 0 {
+            got.remove(0);
+        }
+        delivery.receipt.handed_over();
+        (lost, got)
+    }
+}
+
+fn short_lived() -> config::App {
+    let mut config = config(&[]);
+    config.events.retention = Duration::from_secs(3600);
+    config.events.subscription_ttl = Duration::ZERO;
+    config
+}
+
+/// Begins something and leaves before it is done.
+async fn leave<T>(asking: impl Future<Output = T>) {
+    assert!(tokio::time::timeout(SLOW / 50, asking).await.is_err(), "it was done already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_is_durable_though_another_caller_left_during_its_write() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=4).map(|n| (n, n))).await;
+    let (lease, _) = rig.lease(leased(2)).await.unwrap();
+    tokio::time::sleep(SLOW).await;
+    rig.slow_down();
+    leave(rig.ack(Holding::Lease(lease))).await;
+    assert_eq!(rig.ack(Holding::Lease(lease)).await, Ok(0), "it is settled already");
+    rig.speed_up();
+    let rig = rig.kill().await;
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(3, 1), (4, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_began_who_left_is_stored_soon_after() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=6).map(|n| (n, n))).await;
+    for _ in 0..MOST {
+        let (lease, _) = rig.lease(leased(1)).await.unwrap();
+        rig.nack(Holding::Lease(lease), 0).await.unwrap();
+    }
+    let (lease, _) = rig.lease(leased(3)).await.unwrap();
+    assert_eq!(rig.dead().await, [(1, 3)]);
+    tokio::time::sleep(SLOW).await;
+    rig.slow_down();
+    let letter = Redeliver::These(vec![rig.log().cursor(1)]);
+    leave(rig.events.redeliver(&app(), STREAM, &name(), letter)).await;
+    leave(rig.ack(Holding::Lease(lease))).await;
+    tokio::time::sleep(SLOW * 5).await;
+    rig.speed_up();
+    let rig = rig.kill().await;
+    assert_eq!(rig.lease(leased(2)).await.unwrap().1, [(1, 1), (5, 1)]);
+    rig.slow_down();
+    leave(rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(5)))).await;
+    tokio::time::sleep(SLOW * 5).await;
+    rig.speed_up();
+    let rig = rig.kill().await;
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
+    rig.slow_down();
+    leave(rig.events.clear_dead_letters(&app(), STREAM, &name(), None)).await;
+    tokio::time::sleep(SLOW * 5).await;
+    assert_eq!((rig.dead().await, rig.events.subscriptions()[0].dead_letters), (vec![], 0));
+    leave(rig.events.remove(&app(), STREAM, &name())).await;
+    tokio::time::sleep(SLOW * 5).await;
+    rig.speed_up();
+    assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 1)], "a new one begins");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_count_of_dead_letters_is_theirs_whoever_clears_them_together() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    for _ in 0..MOST {
+        let (lease, _) = rig.lease(leased(3)).await.unwrap();
+        rig.nack(Holding::Lease(lease), 0).await.unwrap();
+    }
+    assert!(rig.lease(leased(3)).await.is_none());
+    rig.slow_down();
+    let events = &rig.events;
+    let (app, name, one) = (app(), name(), Some(rig.log().cursor(2)));
+    let clear = |one| events.clear_dead_letters(&app, STREAM, &name, one);
+    let cleared = tokio::join!(clear(one), clear(None), clear(one), clear(None));
+    assert_eq!(cleared, (Ok(1), Ok(2), Ok(0), Ok(0)));
+    assert_eq!(rig.events.subscriptions()[0].dead_letters, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_counted_through_any_number_of_kills() {
+    let mut rig = Rig::quiet().await;
+    rig.append_of([(1, 1), (2, 2)]).await;
+    for attempt in 1..=MOST {
+        assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, attempt)]);
+        if attempt == 1 {
+            // A first attempt alone may be forgotten, and no longer than this.
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        rig = rig.kill().await;
+    }
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(2, 1)]);
+    assert!(rig.lease(leased(10)).await.is_none());
+    assert_eq!(rig.dead().await, [(1, MOST)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_outlives_a_kill() {
+    let rig = Rig::quiet().await;
+    rig.append_of([(1, 1), (2, 1), (3, 2)]).await;
+    let (lease, _) = rig.lease(leased(1)).await.unwrap();
+    assert_eq!(rig.nack(Holding::Lease(lease), 45).await, Ok(1));
+    let rig = rig.kill().await;
+    let began = Instant::now();
+    assert_eq!(rig.lease(wait(60, leased(10))).await.unwrap().1, [(3, 1)], "the user's next waits behind it");
+    assert_eq!(rig.lease(wait(60, leased(10))).await.unwrap().1, [(3, 2)]);
+    assert_eq!(rig.lease(wait(60, leased(10))).await.unwrap().1, [(1, 2), (2, 1)]);
+    assert_eq!(began.elapsed(), Duration::from_secs(45));
+    let rig = rig.restart().await;
+    assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 3)], "it is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_took_is_told_after_a_restart_too_and_once() {
+    for in_order in [true, false] {
+        let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+        rig.append_of((1..=10).map(|n| (n, n))).await;
+        assert_eq!(rig.native(4).await, (0, vec![1, 2, 3, 4]));
+        tokio::time::sleep(SLOW).await;
+        rig.trim_all().await;
+        rig.append_of((11..=12).map(|n| (n, n))).await;
+        let rig = if in_order { rig.restart().await } else { rig.kill().await };
+        assert_eq!(rig.native(1).await, (6, vec![11]), "{in_order}");
+        tokio::time::sleep(SLOW).await;
+        let rig = rig.kill().await;
+        assert_eq!(rig.native(5).await, (0, vec![12]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_took_is_told_again_when_the_response_did_not_arrive_or_nothing_fitted_its_filter() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    assert_eq!(rig.native(1).await, (0, vec![]));
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    rig.trim_all().await;
+    rig.append_of([(4, 1), (5, 2)]).await;
+    let filter = Arc::new(Filter::new(&[], &["u2".to_owned()], &[]));
+    let picky = Read { markers: true, filter, ..by("a", 1) };
+    drop(rig.read(picky.clone()).await.unwrap());
+    assert_eq!(rig.native(1).await, (3, vec![4]));
+    rig.append_of([(6, 1)]).await;
+    rig.trim_all().await;
+    rig.append_of([(7, 1)]).await;
+    assert_eq!(rig.read(picky.clone()).await.unwrap().lost, 0, "there is nothing to tell it with");
+    let rig = rig.restart().await;
+    rig.append_of([(8, 2)]).await;
+    let delivery = rig.read(picky).await.unwrap();
+    assert_eq!((delivery.lost, entries(&delivery).len()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_retention_took_from_under_leases_is_told_and_to_acknowledge_that_settles_nothing_else() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    rig.append_of((1..=5).map(|n| (n, n))).await;
+    let (lease, got) = rig.lease(leased(3)).await.unwrap();
+    assert_eq!(got, [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(rig.ack(rig.entry(2)).await, Ok(1));
+    rig.trim_all().await;
+    rig.append_of((6..=8).map(|n| (n, n))).await;
+    let other = rig.read(leased(1)).await.unwrap();
+    // 4 and 5 were not handed out; 1 and 3 are gone when their turn comes again.
+    assert_eq!(other.lost, 4);
+    assert_eq!(entries(&other), [5, 6]);
+    other.receipt.handed_over();
+    assert_eq!(rig.ack(Holding::Lease(lease)).await, Err(AckError::LeaseExpired));
+    assert_eq!(rig.ack(rig.entry(5)).await, Ok(0), "the marker");
+    let (_, got) = rig.lease(leased(10)).await.unwrap();
+    assert_eq!(got, [(7, 1), (8, 1)]);
+    tokio::time::sleep(LEASE).await;
+    let rig = rig.restart().await;
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 2), (7, 2), (8, 2)]);
+}
