@@ -272,7 +272,8 @@ pub struct Events {
     pub max_read_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
-    /// A subscription that nobody reads for so long is removed. Zero turns it off.
+    /// A subscription that nobody reads for so long is removed, unless it has dead letters. Zero turns it off. Left out, the
+    /// greater of 7 days and `retention`.
     pub subscription_ttl: Duration,
     /// How many subscriptions of a stream a client may have.
     pub max_subscriptions_per_client: usize,

@@ -72,7 +72,7 @@ use self::leftovers::Leftovers;
 use self::log::Log;
 use self::poller::feed::Source;
 use self::saver::Saver;
-use self::subscription::Shared;
+use self::subscription::{Removal, Shared};
 use self::witness::Witness;
 use crate::clock::Clock;
 use crate::egress::Egress;
@@ -186,6 +186,12 @@ impl Events {
         }))
     }
 
+    /// What names the store for ever.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.store.epoch()
+    }
+
     /// Reads from a stream's log; waits up to `read.wait` for the first entry, or until the gateway stops.
     ///
     /// # Errors
@@ -266,7 +272,7 @@ impl Events {
     /// When there is no such subscription, or the store fails.
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        if log.remove(subscription, true).await? { Ok(()) } else { Err(ReadError::BeingRemoved) }
+        log.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
     }
 
     /// Whether one of an app's streams has a subscription of this name.

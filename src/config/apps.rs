@@ -208,15 +208,16 @@ fn events(t: &Table<'_>) -> Events {
     let d = Events::default();
     let streams = Stream::ALL.map(|stream| (stream.as_str(), stream));
     let read = |n: Node<'_>| n.set("[\"user_events\", \"channel_events\"]", |entry| entry.one_of(&streams));
+    let retention = t.or("retention", Node::duration, d.retention);
     let events = Events {
         streams: t.or("streams", read, d.streams),
         poll_interval: t.or("poll_interval", Node::duration, d.poll_interval),
         poll_interval_idle: t.or("poll_interval_idle", Node::duration, d.poll_interval_idle),
-        retention: t.or("retention", Node::duration, d.retention),
+        retention,
         retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
         max_read_bytes: t.or("max_read_bytes", Node::size, d.max_read_bytes),
         dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
-        subscription_ttl: t.or("subscription_ttl", Node::duration_or_off, d.subscription_ttl),
+        subscription_ttl: t.or("subscription_ttl", Node::duration_or_off, d.subscription_ttl.max(retention)),
         max_subscriptions_per_client: t.or(
             "max_subscriptions_per_client",
             |n| n.count(10_000).map(|n| n as usize),
@@ -241,6 +242,15 @@ fn events(t: &Table<'_>) -> Events {
         node.fault::<()>(
             "makes poll_interval longer than poll_interval_idle",
             "Let polling slow down when idle, not speed up",
+        );
+    }
+    if !events.subscription_ttl.is_zero()
+        && events.subscription_ttl < events.retention
+        && let Some(node) = t.take("subscription_ttl")
+    {
+        node.warn(
+            "is shorter than retention: who reads again after it has lost events that are still kept",
+            "Leave it out, or make it at least as long as retention",
         );
     }
     if events.retention < events.dedup_window

@@ -4,23 +4,63 @@
 //! id), and every cursor has exactly one text. Text that no gateway made is refused: it carries a check.
 //!
 //! Format: base64url, unpadded, of epoch (8 bytes), sequence (8 bytes), CRC-32 of `"cursor1"` and these 16 bytes; all
-//! big-endian. The seven letters are the format's version.
+//! big-endian. The seven letters are the format's version. The epoch says of which store, app and stream it is: see
+//! [`Origin`].
 
 use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
 
-use crate::store::Sequence;
+use crate::names::Stream;
+use crate::store::{LogKey, Sequence};
 
-/// A place in a log as a client holds it: opaque, names the store's epoch.
+/// A place in a log as a client holds it: opaque, names the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// The store's epoch.
+    /// Which store's, app's and stream's it is.
     pub epoch: u64,
     /// The last entry read.
     pub at: Sequence,
+}
+
+/// A log, as its cursors name it: the store's epoch, with the app and the stream folded in.
+///
+/// Older gateways wrote the store's epoch alone, so their cursors fit every stream; they stay good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    store: u64,
+    app: u64,
+    stream: Stream,
+}
+
+impl Origin {
+    pub(super) fn new(store: u64, log: &LogKey) -> Self {
+        let digest = Sha256::digest(log.app.as_str());
+        let app = digest.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte));
+        Self { store, app, stream: log.stream }
+    }
+
+    /// The epoch of its cursors.
+    pub(super) fn epoch(self) -> u64 {
+        self.store ^ self.app ^ fold_of(self.stream)
+    }
+
+    /// Whether a cursor may be of this log.
+    pub(super) fn is_of(self, cursor: Cursor) -> bool {
+        let of_old = [self.store, self.store ^ fold_of(self.stream)];
+        cursor.epoch == self.epoch() || of_old.contains(&cursor.epoch)
+    }
+}
+
+/// What a stream folds into the epoch. Without it, it is that of the app's streams together: see [`super::Marks`].
+pub(super) fn fold_of(stream: Stream) -> u64 {
+    match stream {
+        Stream::UserEvents => 0x5b1c_e9a7_44d0_3f62,
+        Stream::ChannelEvents => 0xc63f_0d58_912e_b7a4,
+    }
 }
 
 /// Text that is not a cursor.
@@ -73,6 +113,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::names::AppId;
+
+    #[test]
+    fn a_cursor_is_of_one_log_and_older_ones_are_of_any_of_their_store() {
+        let log = |app: &str, stream| LogKey { app: AppId::parse(app).unwrap(), stream };
+        let logs: Vec<_> =
+            ["a", "b"].iter().flat_map(|app| Stream::ALL.map(|stream| Origin::new(7, &log(app, stream)))).collect();
+        for (n, origin) in logs.iter().enumerate() {
+            let cursor = Cursor { epoch: origin.epoch(), at: Sequence(1) };
+            let of: Vec<_> = (0..logs.len()).filter(|&other| logs[other].is_of(cursor)).collect();
+            assert_eq!(of, [n]);
+            assert!(origin.is_of(Cursor { epoch: 7, ..cursor }) && !origin.is_of(Cursor { epoch: 8, ..cursor }));
+        }
+    }
 
     proptest! {
         #[test]

@@ -140,7 +140,7 @@ impl Events {
             Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
             Redeliver::These(cursors) => {
                 for cursor in &cursors {
-                    if cursor.epoch != log.store.epoch() || listed.binary_search(&cursor.at.0).is_err() {
+                    if !log.origin.is_of(*cursor) || listed.binary_search(&cursor.at.0).is_err() {
                         return Err(ReadError::NoSuchDeadLetter);
                     }
                     if cursor.at.0 < earliest {
@@ -170,12 +170,12 @@ impl Events {
         one: Option<Cursor>,
     ) -> Result<u64, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let one = one.map(|cursor| (cursor, log.cursor(cursor.at.0)));
+        let one = one.map(|cursor| (log.origin.is_of(cursor), cursor.at.0));
         let clearing = async move {
             // That they are settled must not be known from their letters alone.
             subscription.save(&*log.store).await?;
             let is_meant = |at: u64| match one {
-                Some((asked, ours)) => asked == ours && asked.at.0 == at,
+                Some((is_ours, one)) => is_ours && one == at,
                 None => !subscription.is_again(at),
             };
             subscription.forget_letters(is_meant, &*log.store).await
@@ -210,11 +210,7 @@ impl Log {
         self.shared.to_its_end(async move { log.bury_now(&subscription, given_up).await }).await
     }
 
-    async fn bury_now(
-        &self,
-        subscription: &Arc<Subscription>,
-        given_up: Vec<(u64, u32, String)>,
-    ) -> Result<(), Error> {
+    async fn bury_now(&self, subscription: &Arc<Subscription>, given_up: Vec<(u64, u32, String)>) -> Result<(), Error> {
         let mut entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
         let (runs, gone) = self.collect(&entries, Vec::new()).await?;
         let mut texts = runs.iter().flat_map(|run| {

@@ -180,7 +180,7 @@ impl Events {
                 entries.sort_unstable();
                 entries.dedup();
                 let next = log.range().1;
-                let is_ours = cursors.iter().all(|cursor| cursor.epoch == self.0.store.epoch());
+                let is_ours = cursors.iter().all(|&cursor| log.origin.is_of(cursor));
                 if !is_ours || entries.last().is_some_and(|&at| at >= next) {
                     return Err(AckError::LeaseExpired);
                 }
@@ -359,11 +359,7 @@ fn keys(runs: &[Run], stream: Stream, hasher: &RandomState) -> Vec<(u64, u64)> {
                 let at = first + entry as u64;
                 let text = events.slice(entry..entry + 1);
                 let facts = facts(&text);
-                let whose = match stream {
-                    Stream::UserEvents => &facts.user_id,
-                    Stream::ChannelEvents => &facts.group_id,
-                };
-                (at, whose.as_ref().map_or(own_key(at), |whose| hasher.hash_one(whose)))
+                (at, facts.whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)))
             })),
             Content::PossibleLoss(_) | Content::Damaged(_) => {
                 let last = first + run.entries.end as u64 - 1;

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::cursor::Origin;
 use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
 use super::sequencer::Sequencer;
-use super::subscription::recalled::{self, Recalled};
-use super::subscription::{Shared, Subscription, defaults};
+use super::subscription::recalled::{self, LeftBehind, Recalled};
+use super::subscription::{Removal, Shared, Subscription, defaults};
 use super::tail::Tail;
 use super::waiting::Waiting;
 use super::witness::Witness;
@@ -30,6 +31,7 @@ pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
 /// The events of one stream of one app.
 pub(super) struct Log {
     pub(super) key: LogKey,
+    pub(super) origin: Origin,
     /// No other log has it.
     pub(super) number: u64,
     pub(super) store: Arc<dyn Store>,
@@ -42,6 +44,8 @@ pub(super) struct Log {
     pub(super) writer: tokio::sync::Mutex<Writer>,
     pub(super) sequencer: Sequencer,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
+    /// Those that are no more, and where they stood.
+    left: Mutex<LeftBehind>,
     /// How many subscriptions each client has, as far as is known.
     begun: Mutex<HashMap<ClientName, usize>>,
     pub(super) shared: Arc<Shared>,
@@ -100,7 +104,7 @@ impl Log {
     ) -> Result<Arc<Self>, Error> {
         let state = store.log_state(&key).await?;
         let clock = shared.clock.clone();
-        let mut recalled = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
+        let (mut recalled, left) = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
         defaults::give(&*store, &key, &mut recalled, clients).await?;
         let (earliest, next) = (state.earliest.0, state.next.0);
         let mut tail = Tail::new(earliest, next);
@@ -121,6 +125,7 @@ impl Log {
         };
         let subscriptions = Mutex::new(recalled.into_iter().map(subscription).collect());
         Ok(Arc::new(Self {
+            origin: Origin::new(store.epoch(), &key),
             key,
             number: shared.judge.number(),
             store,
@@ -131,6 +136,7 @@ impl Log {
             writer: tokio::sync::Mutex::default(),
             sequencer: Sequencer::default(),
             subscriptions,
+            left: Mutex::new(left),
             begun: Mutex::new(begun),
             shared,
             retention: Mutex::new(retention),
@@ -145,7 +151,20 @@ impl Log {
     pub(super) async fn keep(&self, brought: &Brought) -> Result<Appended, Error> {
         let Brought { batches, quarantined } = brought;
         let all = Together { batches: batches.clone(), quarantined: quarantined.clone(), ..Together::default() };
-        self.keep_in(&mut *self.writer.lock().await, all).await
+        let appended = self.keep_in(&mut *self.writer.lock().await, all).await?;
+        self.trim_a_burst().await;
+        Ok(appended)
+    }
+
+    /// Between two rounds of housekeeping a burst may bring more than is to be kept.
+    async fn trim_a_burst(&self) {
+        let most = self.retention().bytes;
+        let is_over = |bytes: u64| bytes > most.saturating_add(most / BURST);
+        if self.store.log_state(&self.key).await.is_ok_and(|state| is_over(state.bytes))
+            && let Err(error) = self.trim().await
+        {
+            tracing::warn!(app = %self.key.app, stream = %self.key.stream, %error, "old events could not be removed");
+        }
     }
 
     /// [`Log::keep`], by whoever holds the writer.
@@ -274,7 +293,7 @@ impl Log {
 
     /// The cursor of a place: `at` is the last entry before it.
     pub(super) fn cursor(&self, at: u64) -> Cursor {
-        Cursor { epoch: self.store.epoch(), at: Sequence(at) }
+        Cursor { epoch: self.origin.epoch(), at: Sequence(at) }
     }
 
     /// The subscriptions there are.
@@ -312,7 +331,9 @@ impl Log {
                     *held += 1;
                 }
                 let by = (!name.is_of_webhook()).then(|| by.clone());
-                let recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
+                let mut recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
+                // Of what lies before its beginning, who comes again is told.
+                recalled.missed = lock(&self.left).remove(name).map_or(0, |low| at.saturating_sub(low));
                 let make = || Subscription::new(name.clone(), &self.key, recalled, &self.shared);
                 Arc::clone(all.entry(name.clone()).or_insert_with(make))
             }
@@ -338,34 +359,44 @@ impl Log {
         let older_than = self.witness.older_than(ttl);
         for subscription in self.subscriptions() {
             let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
-            if is_idle && self.remove(Arc::clone(&subscription), false).await? {
+            let leaves_note = lock(&self.left).len() < MOST_SUBSCRIPTIONS;
+            let why = Removal::Idle { next: self.range().1, leaves_note };
+            if is_idle && let Some(unread) = self.remove(Arc::clone(&subscription), why).await? {
                 let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
-                tracing::info!(%app, %stream, subscription = %name, "removed: nobody has read it for subscription_ttl");
+                match unread {
+                    0 => {
+                        tracing::info!(%app, %stream, subscription = %name, "removed: nobody has read it for subscription_ttl")
+                    }
+                    _ => {
+                        tracing::warn!(%app, %stream, subscription = %name, unread, "removed, with unread events: nobody has read it for subscription_ttl")
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Removes a subscription, also while it is read if so wished. Says whether that was done.
+    /// Removes a subscription. Says how many entries it had not read that somebody may miss; `None` when that was not done.
     ///
     /// # Errors
     /// When the store fails.
     pub(super) async fn remove(
         self: &Arc<Self>,
         subscription: Arc<Subscription>,
-        even_if_read: bool,
-    ) -> Result<bool, Error> {
+        why: Removal,
+    ) -> Result<Option<u64>, Error> {
         let log = Arc::clone(self);
         let removing = async move {
-            let is_done = subscription.remove(&*log.store, even_if_read).await?;
-            if is_done {
-                lock(&log.subscriptions).remove(subscription.name());
-                let mut begun = lock(&log.begun);
-                if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {
-                    *held = held.saturating_sub(1);
-                }
+            let Some(left) = subscription.remove(&*log.store, why).await? else { return Ok(None) };
+            if left.is_noted {
+                lock(&log.left).insert(subscription.name().clone(), left.low);
             }
-            Ok(is_done)
+            lock(&log.subscriptions).remove(subscription.name());
+            let mut begun = lock(&log.begun);
+            if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {
+                *held = held.saturating_sub(1);
+            }
+            Ok(Some(left.unread))
         };
         self.shared.to_its_end(removing).await
     }
@@ -393,12 +424,12 @@ impl Log {
     /// The entry a cursor stands at.
     ///
     /// # Errors
-    /// When it is older than what is kept, of another store, or ahead of the log.
+    /// When it is older than what is kept, of another store or stream, or ahead of the log.
     pub(super) fn at(&self, cursor: Cursor) -> Result<u64, ReadError> {
         let (earliest, next) = self.range();
         let at = cursor.at.0;
-        // Before the comparison with the end: a cursor of another store says nothing about this one.
-        let lost = (cursor.epoch == self.store.epoch()).then(|| (earliest - 1).saturating_sub(at));
+        // Before the comparison with the end: a cursor of another store or stream says nothing about this one.
+        let lost = self.origin.is_of(cursor).then(|| (earliest - 1).saturating_sub(at));
         if lost != Some(0) {
             return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost });
         }
@@ -450,3 +481,6 @@ fn only(batches: Vec<NewBatch>, fresh: &[bool]) -> Vec<NewBatch> {
 const PRELOADED: u64 = 2000;
 
 const REPLAYED_AT_ONCE: usize = 10_000;
+
+/// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
+const BURST: u64 = 8;

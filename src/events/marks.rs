@@ -5,12 +5,12 @@
 //!
 //! Format of both: base64url, unpadded, of epoch (8 bytes), sequence in `user_events` (8), in `channel_events` (8), a byte
 //! that tells from which of the two entries were given (bits 0 and 1), CRC-32 of `"cursor2"` and these 25 bytes; all
-//! big-endian.
+//! big-endian. The epoch is that of their cursors less what tells the streams from each other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::cursor::check;
+use super::cursor::{check, fold_of};
 use super::{Cursor, NotACursor};
 use crate::names::{Stream, Streams};
 use crate::store::Sequence;
@@ -69,7 +69,7 @@ impl Marks {
     /// The place in one of the streams.
     #[must_use]
     pub fn of(&self, stream: Stream) -> Cursor {
-        Cursor { epoch: self.epoch, at: self.at[stream as usize] }
+        Cursor { epoch: self.epoch ^ fold_of(stream), at: self.at[stream as usize] }
     }
 
     /// Whether the reader was given something up to that place.
@@ -80,14 +80,19 @@ impl Marks {
 
     /// The reader stands here, and is given what lies before.
     pub fn give(&mut self, stream: Stream, at: Cursor) {
-        self.epoch = at.epoch;
+        self.renew(stream, at);
         self.at[stream as usize] = at.at;
         self.given[stream as usize] = true;
     }
 
+    /// These are places in the log of this cursor, whatever they were taken from: an older gateway's text says less.
+    pub fn renew(&mut self, stream: Stream, of: Cursor) {
+        self.epoch = of.epoch ^ fold_of(stream);
+    }
+
     /// The reader was given nothing after this place.
     pub fn begin(&mut self, stream: Stream, at: Cursor) {
-        self.epoch = at.epoch;
+        self.renew(stream, at);
         if !self.given[stream as usize] {
             self.at[stream as usize] = at.at;
         }

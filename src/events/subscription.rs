@@ -48,7 +48,7 @@ use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::Claim;
 pub(super) use self::held::{Held, NotSettled};
-pub(super) use self::saving::Saving;
+pub(super) use self::saving::{Removal, Saving};
 pub(super) use self::state::own_key;
 
 /// A subscription of a log.

@@ -14,6 +14,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::names::Stream;
+
 /// The most events one answer holds. An answer with as many may have left events behind.
 pub const MOST_IN_ONE_READ: usize = 1000;
 
@@ -67,6 +69,17 @@ pub struct Facts<'a> {
     pub group_id: Option<Cow<'a, str>>,
     /// `ms`, or `ts`: milliseconds since 1970 UTC.
     pub ms: Option<u64>,
+}
+
+impl Facts<'_> {
+    /// Whose it is: events of one user, or of one channel, keep their order.
+    #[must_use]
+    pub fn whose(&self, stream: Stream) -> Option<&str> {
+        match stream {
+            Stream::UserEvents => self.user_id.as_deref(),
+            Stream::ChannelEvents => self.group_id.as_deref(),
+        }
+    }
 }
 
 /// Reads what an event says from its text.

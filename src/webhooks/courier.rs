@@ -206,7 +206,7 @@ impl<'e> Courier<'e> {
             }
         };
         let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
-        let entries = Entry::all_of(&delivery.runs, delivery.next.epoch);
+        let entries = Entry::all_of(&delivery.runs, delivery.next.epoch, self.endpoint.means.events.epoch());
         if entries.is_empty() {
             // Nothing was waited for while behind: there is nothing more.
             lane.intake.caught_up();

@@ -17,6 +17,7 @@ use crate::vendor::events::facts;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) cursor: Cursor,
+    store: u64,
     pub(super) batch: Arc<Batch>,
     index: usize,
 }
@@ -30,15 +31,16 @@ pub(super) enum Said {
 }
 
 impl Entry {
-    /// The entries that were read from a store with this epoch, in order.
-    pub(super) fn all_of(runs: &[Run], epoch: u64) -> Vec<Self> {
+    /// The entries that were read, in order. `log` is the epoch of their cursors, `store` the store's own.
+    pub(super) fn all_of(runs: &[Run], log: u64, store: u64) -> Vec<Self> {
         let mut all = Vec::new();
         for run in runs {
             // Damaged entries have one marker, at the last of them.
             let is_one = matches!(run.batch.content, Content::Damaged(_));
             let last = run.entries.end.saturating_sub(1);
             all.extend((if is_one { last..run.entries.end } else { run.entries.clone() }).map(|index| Self {
-                cursor: Cursor { epoch, at: run.batch.first.plus(index as u64) },
+                cursor: Cursor { epoch: log, at: run.batch.first.plus(index as u64) },
+                store,
                 batch: Arc::clone(&run.batch),
                 index,
             }));
@@ -55,7 +57,8 @@ impl Entry {
     /// What names it for ever: no two entries of a store have the same. Has no full stop, which Standard Webhooks forbids
     /// in an id.
     pub(super) fn id(&self, app: &AppId, stream: Stream) -> String {
-        format!("{app}:{stream}:{}", self.cursor)
+        // As older gateways have named it: receivers know it by that.
+        format!("{app}:{stream}:{}", Cursor { epoch: self.store, ..self.cursor })
     }
 
     pub(super) fn said(&self) -> Said {
@@ -74,17 +77,15 @@ impl Entry {
         }
     }
 
-    /// Entries with the same key keep their order: of a user, or of a channel. All without one share a
-    /// key, and markers one. (Two keys that hash alike wait for each other without need, and no more.)
+    /// Entries with the same key keep their order: of a user, or of a channel. One without, and a marker, waits for none.
+    /// (Two keys that hash alike wait for each other without need, and no more.)
     pub(super) fn key(&self, stream: Stream) -> u64 {
+        let whose = match self.said() {
+            Said::Event(text) => facts(&text).whose(stream).map(str::to_owned),
+            Said::PossibleLoss(_) => None,
+        };
         let mut hasher = DefaultHasher::new();
-        if let Said::Event(text) = self.said() {
-            let facts = facts(&text);
-            match stream {
-                Stream::UserEvents => facts.user_id.hash(&mut hasher),
-                Stream::ChannelEvents => facts.group_id.hash(&mut hasher),
-            }
-        }
+        whose.ok_or(self.number()).hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -9,12 +9,15 @@
 //!
 //! Each step costs the logarithm of what is open, for each entry that it moves; what does not move costs nothing.
 
+mod ended;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::name::LeaseName;
+use ended::Ended;
 
 /// What is open, and under which leases.
 #[derive(Debug, Default)]
@@ -500,31 +503,6 @@ impl Key {
         self.waiting.is_empty() && self.held == 0 && self.given_up == 0
     }
 }
-
-/// The names of the newest leases that were settled: settling them once more is no fault.
-#[derive(Debug, Default)]
-struct Ended {
-    order: VecDeque<LeaseName>,
-    names: HashSet<LeaseName>,
-}
-
-impl Ended {
-    fn add(&mut self, name: LeaseName) {
-        if self.order.len() == ENDED_KNOWN
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.names.remove(&oldest);
-        }
-        self.order.push_back(name);
-        self.names.insert(name);
-    }
-
-    fn holds(&self, name: &LeaseName) -> bool {
-        self.names.contains(name)
-    }
-}
-
-const ENDED_KNOWN: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,9 @@ pub(super) struct Missed {
 }
 
 impl Missed {
-    /// As an earlier run has stored it.
-    pub(super) fn recalled(stored: u64) -> Self {
-        Self { waiting: stored, under_way: 0, stored }
+    /// So many at the beginning, and what the store says.
+    pub(super) fn new(waiting: u64, stored: u64) -> Self {
+        Self { waiting, under_way: 0, stored }
     }
 
     /// So many more are gone.

@@ -7,6 +7,7 @@
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
+//! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
 //! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
 //!
 //! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk: change
@@ -84,7 +85,10 @@ impl Recalled {
     }
 }
 
-/// All subscriptions of a log, as they were.
+/// Where subscriptions stood that were removed because nobody read them, before the end of their log.
+pub(in crate::events) type LeftBehind = BTreeMap<SubscriptionName, u64>;
+
+/// All subscriptions of a log, as they were; and those that are no more, but left something behind.
 ///
 /// # Errors
 /// When the store fails.
@@ -92,7 +96,8 @@ pub(in crate::events) async fn all(
     store: &dyn Store,
     log: &LogKey,
     now: (UnixMillis, Instant),
-) -> Result<HashMap<SubscriptionName, Recalled>, Error> {
+) -> Result<(HashMap<SubscriptionName, Recalled>, LeftBehind), Error> {
+    let mut left = LeftBehind::new();
     let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
         // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
@@ -106,8 +111,13 @@ pub(in crate::events) async fn all(
         after.clone_from(last);
         for (name, note) in &notes {
             let (of, what) = name.split_once('/').map_or((name.as_str(), None), |(of, what)| (of, Some(what)));
-            // Of a subscription that was removed in part.
-            let Some((_, recalled)) = all.get_mut(of) else { continue };
+            let Some((_, recalled)) = all.get_mut(of) else {
+                // Or of a subscription that was removed in part, by an older gateway.
+                if what == Some("left") {
+                    left.extend(SubscriptionName::parse_stored(of).ok().zip(number(note)));
+                }
+                continue;
+            };
             match what.map(|what| what.split_once('/').unwrap_or((what, ""))) {
                 None => {
                     if let Some(Owner { by, read_at }) = Owner::parse(note) {
@@ -126,14 +136,16 @@ pub(in crate::events) async fn all(
                 Some(("delayed", number)) => {
                     let parsed = number.parse().ok().and_then(|segment| delays::parse(segment, note));
                     match parsed {
-                        Some(delays) => recalled.delays.extend(delays.into_iter().map(|(at, until)| {
-                            (at, now.1 + until.since(now.0).min(LONGEST))
-                        })),
+                        Some(delays) => recalled.delays.extend(
+                            delays.into_iter().map(|(at, until)| (at, now.1 + until.since(now.0).min(LONGEST))),
+                        ),
                         None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
                     }
                 }
                 Some(("again", number)) => recalled.again.extend(number.parse::<u64>()),
-                Some(("missed", _)) => match std::str::from_utf8(note).ok().and_then(|note| note.parse().ok()) {
+                // It was made anew, and not stored whole, by an older gateway.
+                Some(("left", _)) => {}
+                Some(("missed", _)) => match number(note) {
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
                 },
@@ -153,7 +165,7 @@ pub(in crate::events) async fn all(
             }
         }
     }
-    Ok(all.into_values().collect())
+    Ok((all.into_values().collect(), left))
 }
 
 /// The name of a segment's note.
@@ -179,6 +191,15 @@ pub(super) fn missed(name: &str) -> String {
 /// What it says; `None` when there is nothing to say.
 pub(super) fn missed_note(missed: u64) -> Option<Bytes> {
     (missed > 0).then(|| missed.to_string().into())
+}
+
+/// The name of the note on where it stood when it was removed.
+pub(in crate::events) fn left(name: &str) -> String {
+    format!("{name}/left")
+}
+
+fn number(note: &[u8]) -> Option<u64> {
+    std::str::from_utf8(note).ok()?.parse().ok()
 }
 
 /// The name of a dead letter.

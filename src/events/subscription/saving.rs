@@ -27,6 +27,27 @@ pub(super) struct Stored {
     pub(super) letters: BTreeSet<u64>,
 }
 
+/// Why a subscription is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::events) enum Removal {
+    /// Somebody wants it gone.
+    Asked,
+    /// Nobody has read it for long, in a log whose next entry is `next`. Not if somebody reads it, or it has dead letters.
+    /// Where it stood is noted if there is room for that.
+    Idle { next: u64, leaves_note: bool },
+}
+
+/// What a subscription that is no more left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::events) struct Left {
+    /// The last entry up to which all were settled.
+    pub(in crate::events) low: u64,
+    /// How many entries it had not read.
+    pub(in crate::events) unread: u64,
+    /// Whether the store says so to who comes by its name again.
+    pub(in crate::events) is_noted: bool,
+}
+
 /// What is on its way to the store. Dropped before it is there, it is to be written again.
 pub(in crate::events) struct Saving<'s> {
     subscription: &'s Arc<Subscription>,
@@ -59,10 +80,11 @@ impl Subscription {
             return None;
         }
         let (writes, mut changes) = lock(&self.state).writes(&self.name, stored.low, self.shared.now());
-        // A new one is stored with whose it is.
+        // A new one is stored with whose it is, and in the place of one that was there before.
         let read_at = stored.read_at.is_none().then(|| self.read_at().0);
         if read_at.is_some() {
-            changes.push(self.owner_note());
+            let left = recalled::left(self.name.as_str());
+            changes.extend([self.owner_note(), PlaceChange::Note(NoteKind::Subscription, left, None)]);
         }
         let saving = Saving { subscription: self, stored, writes: Some(writes), read_at };
         if changes.is_empty() {
@@ -140,25 +162,39 @@ impl Subscription {
         Ok(gone.len())
     }
 
-    /// Removes it from the store. Nothing of it is stored after that. Says whether that was done. To be done to its end.
+    /// Removes it from the store. Nothing of it is stored after that, but where it stood if that is worth a word. `None`
+    /// when it was not done. To be done to its end.
     ///
     /// # Errors
     /// When the store fails: then it is as it was.
     pub(in crate::events) async fn remove(
         self: &Arc<Self>,
         store: &dyn Store,
-        even_if_read: bool,
-    ) -> Result<bool, Error> {
+        why: Removal,
+    ) -> Result<Option<Left>, Error> {
         let mut stored = self.stored.lock().await;
         if self.is_removed.swap(true, Ordering::SeqCst) {
-            return Ok(false);
+            return Ok(None);
         }
-        if !even_if_read && self.readers.load(Ordering::SeqCst) > 0 {
+        let left = match why {
+            Removal::Asked => Left::default(),
+            Removal::Idle { next, leaves_note } => {
+                let standing = self.observe(next);
+                Left { low: standing.low, unread: standing.lag, is_noted: leaves_note && standing.lag > 0 }
+            }
+        };
+        let is_wanted =
+            why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
+        if is_wanted {
             self.is_removed.store(false, Ordering::SeqCst);
-            return Ok(false);
+            return Ok(None);
         }
-        let removed = store.change_places(&self.log, vec![PlaceChange::Removed(self.name.clone())]).await;
-        if let Err(why) = removed {
+        let mut changes = vec![PlaceChange::Removed(self.name.clone())];
+        if left.is_noted {
+            let note = Some(left.low.to_string().into());
+            changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::left(self.name.as_str()), note));
+        }
+        if let Err(why) = store.change_places(&self.log, changes).await {
             self.is_removed.store(false, Ordering::SeqCst);
             return Err(why);
         }
@@ -166,7 +202,7 @@ impl Subscription {
         lock(&self.state).book.clear();
         self.given_back.notify_waiters();
         Meters::remove(&self.shared.metrics, &self.log, &self.name);
-        Ok(true)
+        Ok(Some(left))
     }
 
     fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {

@@ -76,7 +76,7 @@ impl Writes {
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, segments, delays, again, missed, now, .. } = recalled;
+        let Recalled { at, stored, segments, delays, again, missed, now, .. } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
@@ -98,7 +98,7 @@ impl State {
             again_new: BTreeSet::new(),
             again_done: Vec::new(),
             seeks: 0,
-            missed: Missed::recalled(missed),
+            missed: Missed::new(missed, if stored { missed } else { 0 }),
             is_owed: false,
             earliest: 0,
             armed: None,

@@ -126,6 +126,19 @@ async fn what_memory_has_dropped_comes_from_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_burst_does_not_outgrow_what_is_kept() {
+    let mut config = config(&[]);
+    config.events.retention_bytes = 8000;
+    let rig = Rig::in_folder(config).await;
+    for n in 0..400 {
+        rig.append(n * 10..(n + 1) * 10).await;
+        let bytes = rig.log().store.log_state(&key()).await.unwrap().bytes;
+        assert!(bytes <= 9000, "{bytes}");
+    }
+    assert!(rig.log().range().0 > 1, "something was removed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     let mut config = config(&[]);
     config.events.retention = Duration::from_secs(3600);

@@ -252,6 +252,7 @@ impl Side {
         let Delivery { runs, next, lag, lost, receipt, .. } = delivery;
         (self.next, self.lag, self.lost) = (Some(next), lag, lost);
         self.is_dry = runs.is_empty();
+        marks.renew(self.stream, next);
         let before = runs.first().map(|run| run.batch.first.0 + run.entries.start as u64 - 1);
         match (&mut self.place, before) {
             (Place::After(cursor), _) => {

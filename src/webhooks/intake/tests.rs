@@ -20,7 +20,7 @@ fn entries(range: Range<u64>) -> Vec<Entry> {
         region: RegionName::parse("cn").unwrap(),
         content: Content::Events(text),
     };
-    Entry::all_of(&[Run { batch: Arc::new(batch), entries: 0..count }], 1)
+    Entry::all_of(&[Run { batch: Arc::new(batch), entries: 0..count }], 1, 1)
 }
 
 fn held(first: u64, last: u64) -> Held {

@@ -15,7 +15,7 @@ fn entries(content: Content) -> Vec<Entry> {
         region: RegionName::parse("cn").unwrap(),
         content,
     };
-    Entry::all_of(&[Run { batch: Arc::new(batch), entries: 0..count }], 3)
+    Entry::all_of(&[Run { batch: Arc::new(batch), entries: 0..count }], 3, 3)
 }
 
 fn events(texts: &[&str]) -> Vec<Entry> {

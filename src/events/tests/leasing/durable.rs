@@ -2,6 +2,8 @@
 //! told, once and with its number.
 
 use super::*;
+use crate::events::cursor::Origin;
+use crate::store::Sequence;
 
 /// How long a write takes here.
 const SLOW: Duration = Duration::from_secs(1);
@@ -204,4 +206,56 @@ async fn what_retention_took_from_under_leases_is_told_and_to_acknowledge_that_s
     tokio::time::sleep(LEASE).await;
     let rig = rig.restart().await;
     assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 2), (7, 2), (8, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_missed_and_dead_letters_keep_one() {
+    let config = config::App {
+        events: config::Events { subscription_ttl: Duration::from_secs(600), ..short_lived().events },
+        ..short_lived()
+    };
+    let rig = Rig::over(MemoryStore::default(), config).await;
+    rig.append_of((1..=5).map(|n| (n, n))).await;
+    assert_eq!(rig.native(2).await, (0, vec![1, 2]));
+    let dead = |limit| Read { ack: Ack::Explicit { lease: LEASE, max_attempts: 1 }, ..by("dead", limit) };
+    let buried = SubscriptionName::parse("dead").unwrap();
+    let (lease, _) = rig.lease(dead(1)).await.unwrap();
+    rig.events.give_back(&app(), STREAM, &buried, &Holding::Lease(lease), Duration::ZERO).await.unwrap();
+    assert_eq!(rig.lease(dead(1)).await.unwrap().1, [(2, 1)]);
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    let names: Vec<_> = rig.events.subscriptions().into_iter().map(|one| one.subscription).collect();
+    assert_eq!(names, ["dead"]);
+    let rig = rig.restart().await;
+    let native = Read { markers: true, ..from(From::Latest, by("a", 10)) };
+    assert_eq!(rig.read(native.clone()).await.unwrap().lost, 0, "there is nothing to tell it with yet");
+    rig.append_of([(6, 6)]).await;
+    let rig = rig.kill().await;
+    assert_eq!(rig.native(10).await, (3, vec![6]));
+    let rig = rig.restart().await;
+    rig.append_of([(7, 7)]).await;
+    assert_eq!(rig.native(10).await, (0, vec![7]), "told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_older_gateway_is_good() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    rig.lease(leased(3)).await.unwrap();
+    let channels = LogKey { stream: Stream::ChannelEvents, ..key() };
+    let [foreign, old] = [Origin::new(rig.events.epoch(), &channels).epoch(), rig.events.epoch()]
+        .map(|epoch| move |at| Cursor { epoch, at: Sequence(at) });
+    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
+    assert_eq!(rig.ack(Holding::Entries(vec![foreign(1)])).await, Err(AckError::LeaseExpired));
+    let after = |cursor| Read { place: Place::After(cursor), ..by("a", 10) };
+    assert_eq!(rig.read(after(foreign(1))).await.unwrap_err(), expired);
+    let seek = |cursor| {
+        let name = name();
+        let events = &rig.events;
+        async move { events.seek(&app(), STREAM, &name, From::After(cursor)).await }
+    };
+    assert_eq!(seek(foreign(1)).await, Err(expired.clone()));
+    assert_eq!(rig.events.resume(&app(), STREAM, &name(), foreign(1)), Err(expired));
+    assert_eq!(rig.ack(Holding::Entries(vec![old(1)])).await, Ok(1));
+    assert_eq!(entries(&rig.read(after(old(1))).await.unwrap()), [2, 3]);
+    assert_eq!(seek(old(2)).await, Ok(rig.log().cursor(2)));
 }
