@@ -88,6 +88,7 @@ pub use self::filter::Filter;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::marks::Marks;
 pub use self::quarantine::ReadAgain;
+pub use self::subscription::PlaceId;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -273,6 +274,12 @@ impl Events {
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
         log.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
+    }
+
+    /// Which place a subscription is at; `None` when there is none.
+    #[must_use]
+    pub fn place_id(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Option<PlaceId> {
+        Some(self.log(app, stream).ok()?.known(name)?.place())
     }
 
     /// Whether one of an app's streams has a subscription of this name.

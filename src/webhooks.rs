@@ -27,11 +27,13 @@
 //! - Events with the same key (user, channel) arrive in order; with `max_in_flight = 1` all of a stream do.
 
 mod cloud_event;
+mod condition;
 mod courier;
 mod endpoint;
 mod engine;
 mod entry;
 mod intake;
+mod lane;
 mod message;
 mod outcome;
 mod record;
@@ -54,7 +56,7 @@ use crate::config;
 use crate::events::{Events, ReadError, Redeliver};
 use crate::metrics::Metrics;
 use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
-use crate::store::{self, LogKey, NoteKind, Store};
+use crate::store::{self, Store};
 use crate::task::{Kind, Tasks};
 
 /// All webhooks of the gateway. Cheap to clone.
@@ -208,16 +210,14 @@ impl Webhooks {
         }
     }
 
-    /// A webhook's place in a stream will be another: nothing counts as done there. To be called before it is set.
+    /// A webhook's place in a stream is another now: what it has in hand is of no account any more, but for what is under
+    /// way. One that is not told finds out when it goes on.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn forget(&self, app: &AppId, name: &WebhookName, stream: Stream) -> Result<(), WishError> {
-        match self.wish(app, name, Wish::Forget(stream)).await {
-            Err(WishError::NoSuchWebhook) => {
-                let (log, notes) = (LogKey { app: app.clone(), stream }, vec![(name.to_string(), None)]);
-                Ok(self.0.means.store.keep_notes(&log, NoteKind::Webhook, notes).await?)
-            }
+    /// When the gateway stops.
+    pub async fn moved(&self, app: &AppId, name: &WebhookName, stream: Stream) -> Result<(), WishError> {
+        match self.wish(app, name, Wish::Moved(stream)).await {
+            Err(WishError::NoSuchWebhook) => Ok(()),
             result => result,
         }
     }
@@ -244,7 +244,7 @@ impl Webhooks {
             commands: orders,
             standing: Arc::clone(&standing),
             records: BTreeMap::new(),
-            disabled: None,
+            condition: None,
         };
         self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
         Running { target, commands, standing }

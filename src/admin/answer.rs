@@ -93,7 +93,7 @@ impl From<ReadError> for Refused {
         match error {
             ReadError::Store(why) => why.into(),
             ReadError::NoSuchStream | ReadError::NoSuchSubscription => Self::nowhere(error),
-            ReadError::Ahead => Self::bad(error),
+            ReadError::Ahead | ReadError::OfAnotherStream => Self::bad(error),
             other => Refusal::from(other).into(),
         }
     }

@@ -53,6 +53,12 @@ impl Origin {
         let of_old = [self.store, self.store ^ fold_of(self.stream)];
         cursor.epoch == self.epoch() || of_old.contains(&cursor.epoch)
     }
+
+    /// Whether a cursor is of another stream of the same app.
+    pub(super) fn is_of_other_stream(self, cursor: Cursor) -> bool {
+        let others = Stream::ALL.into_iter().filter(|&stream| stream != self.stream);
+        others.into_iter().any(|stream| cursor.epoch == Self { stream, ..self }.epoch())
+    }
 }
 
 /// What a stream folds into the epoch. Without it, it is that of the app's streams together: see [`super::Marks`].

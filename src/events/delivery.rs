@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::subscription::{Claim, Held};
+use super::subscription::{Claim, Held, PlaceId};
 use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
@@ -113,6 +113,21 @@ impl Receipt {
         Self(Some(Taken::Held(held)))
     }
 
+    /// At which place of its subscription the entries were taken; `None` when it stands for nothing.
+    #[must_use]
+    pub fn place(&self) -> Option<PlaceId> {
+        self.0.as_ref().map(|taken| match taken {
+            Taken::Claim(claim) => claim.place(),
+            Taken::Held(held) => held.place(),
+        })
+    }
+
+    /// Whether the entries were taken one by one, out of order: because they were put back.
+    #[must_use]
+    pub fn is_out_of_order(&self) -> bool {
+        matches!(self.0, Some(Taken::Held(_)))
+    }
+
     /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
     /// `None`: nothing is on its way.
     #[must_use]
@@ -149,6 +164,9 @@ pub enum ReadError {
     /// The cursor is no place in this log (ahead of its end).
     #[error("the cursor is ahead of the log")]
     Ahead,
+    /// The cursor is of the app's other stream.
+    #[error("the cursor is of another stream")]
+    OfAnotherStream,
     /// This app does not have this stream.
     #[error("the stream is not read for this app")]
     NoSuchStream,

@@ -428,7 +428,10 @@ impl Log {
     pub(super) fn at(&self, cursor: Cursor) -> Result<u64, ReadError> {
         let (earliest, next) = self.range();
         let at = cursor.at.0;
-        // Before the comparison with the end: a cursor of another store or stream says nothing about this one.
+        if self.origin.is_of_other_stream(cursor) {
+            return Err(ReadError::OfAnotherStream);
+        }
+        // Before the comparison with the end: a cursor of another store says nothing about this one.
         let lost = self.origin.is_of(cursor).then(|| (earliest - 1).saturating_sub(at));
         if lost != Some(0) {
             return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost });

@@ -5,6 +5,7 @@
 //! | `state` | what is handed over, under way, open, settled: one value under one lock |
 //! | `claim` | a run of entries on its way to a plain reader |
 //! | `held` | entries under a lease; acknowledging, extending, giving back |
+//! | `place` | which place of it something is about: before a seek, or after |
 //! | `missed` | what retention took before readers were given it, until they are told |
 //! | `saving` | what is not in the store yet, and how it gets there |
 //! | `recalled` | what an earlier run has stored of it |
@@ -19,6 +20,7 @@ mod claim;
 pub(super) mod defaults;
 mod held;
 mod missed;
+mod place;
 pub(super) mod recalled;
 mod saving;
 mod standing;
@@ -48,6 +50,7 @@ use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::Claim;
 pub(super) use self::held::{Held, NotSettled};
+pub use self::place::PlaceId;
 pub(super) use self::saving::{Removal, Saving};
 pub(super) use self::state::own_key;
 
@@ -181,6 +184,11 @@ impl Subscription {
     /// How many dead letters it has.
     pub(super) fn letters(&self) -> usize {
         self.letters.load(Ordering::Relaxed)
+    }
+
+    /// Which place of it is the present one.
+    pub(super) fn place(&self) -> PlaceId {
+        lock(&self.state).place
     }
 
     /// The last entry ever claimed.

@@ -16,15 +16,18 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::condition::{Disabled, Fault};
 use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
 use super::engine::{Engine, Next, Rules, Verdict, Which};
 use super::entry::Entry;
 use super::intake::{Intake, Load};
+use super::lane::Lane;
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
-use super::record::{Disabled, Record};
+use super::record::Record;
 use super::standing::Standing;
 use super::target::Target;
+use crate::clock::UnixMillis;
 use crate::config::WebhookFrom;
 use crate::events::{Ack, Delivery, Filter, From, GivenUp, Place, Read, ReadError};
 use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
@@ -43,15 +46,11 @@ pub(super) struct Courier<'e> {
     saving: OptionFuture<BoxFuture<'static, Saved>>,
     /// After a failure of the store, nothing is saved before.
     save_from: Instant,
+    /// Whether the endpoint's condition is not on record.
+    has_new_condition: bool,
     /// Who waits for what is not on record yet.
     waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     leaving: Option<Left>,
-}
-
-struct Lane {
-    stream: Stream,
-    intake: Intake,
-    is_read: bool,
 }
 
 /// What ended.
@@ -62,6 +61,8 @@ enum Tried {
 
 struct Saved {
     records: Vec<(usize, Record)>,
+    /// Whether the condition was to be written.
+    condition: bool,
     done: Vec<Which>,
     waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     result: Result<(), Error>,
@@ -72,16 +73,22 @@ impl<'e> Courier<'e> {
     pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>) -> Self {
         let config = &target.config;
         let most = most_entries(config.format);
-        let record = |stream: &Stream| endpoint.records.get(stream).cloned().unwrap_or_default();
-        let lane = |&stream: &Stream| Lane { stream, intake: Intake::new(record(&stream), most), is_read: false };
+        let lane = |&stream: &Stream| Lane::new(stream, Intake::new(endpoint.record_of(stream), most));
         let lanes: Vec<Lane> = config.streams.iter().map(lane).collect();
         let rules =
             Rules { max_in_flight: config.max_in_flight, max_attempts: config.max_attempts, retry: config.retry };
         let patterns = &config.filter;
         let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
         let save_from = endpoint.means.clock.now();
+        let mut engine = Engine::new(rules, lanes.len());
+        let asked = endpoint.condition.as_ref().map_or(0, |condition| condition.quiet_until);
+        // However the clock was set meanwhile, it does not last longer than the longest wait.
+        let quiet = UnixMillis(asked).since(endpoint.means.clock.wall_ms()).min(config.retry.max);
+        if !quiet.is_zero() {
+            engine.keep_quiet(save_from + quiet);
+        }
         Self {
-            engine: Engine::new(rules, lanes.len()),
+            engine,
             filter,
             lanes,
             target,
@@ -90,6 +97,7 @@ impl<'e> Courier<'e> {
             reads: FuturesUnordered::new(),
             saving: None.into(),
             save_from,
+            has_new_condition: false,
             waiting: Vec::new(),
             leaving: None,
         }
@@ -108,7 +116,8 @@ impl<'e> Courier<'e> {
                 Some(left) => {
                     self.reads.clear();
                     let stuck = self.tries.is_empty() && now < self.save_from;
-                    if !is_saving && (stuck || (self.tries.is_empty() && self.engine.is_at_rest())) {
+                    let is_at_rest = self.engine.is_at_rest() && !self.has_new_condition;
+                    if !is_saving && (stuck || (self.tries.is_empty() && is_at_rest)) {
                         return left;
                     }
                 }
@@ -149,7 +158,9 @@ impl<'e> Courier<'e> {
     }
 
     fn has_changed(&self) -> bool {
-        !self.waiting.is_empty() || (0..self.lanes.len()).any(|lane| self.engine.has_changed(lane))
+        self.has_new_condition
+            || !self.waiting.is_empty()
+            || (0..self.lanes.len()).any(|lane| self.engine.has_changed(lane))
     }
 
     /// Reads on in every stream that has room.
@@ -164,7 +175,7 @@ impl<'e> Courier<'e> {
         };
         for (n, lane) in self.lanes.iter_mut().enumerate() {
             let free = room.saturating_sub(self.engine.held(n));
-            if lane.is_read || free == 0 {
+            if lane.is_closed || lane.is_read || free == 0 {
                 continue;
             }
             lane.is_read = true;
@@ -195,8 +206,10 @@ impl<'e> Courier<'e> {
 
     /// Takes in what was read.
     fn take(&mut self, n: usize, read: Result<Delivery, ReadError>) {
+        self.lanes[n].is_read = false;
+        let stream = self.lanes[n].stream;
+        self.move_if_sought(stream);
         let (endpoint, lane) = (&*self.endpoint, &mut self.lanes[n]);
-        lane.is_read = false;
         let delivery = match read {
             Ok(delivery) => delivery,
             Err(error) => {
@@ -205,13 +218,21 @@ impl<'e> Courier<'e> {
                 return;
             }
         };
+        if lane.is_closed || delivery.receipt.place().is_some_and(|place| place != lane.intake.place()) {
+            // It was taken before a seek; it is given back to nowhere.
+            return;
+        }
         let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
         let entries = Entry::all_of(&delivery.runs, delivery.next.epoch, self.endpoint.means.events.epoch());
         if entries.is_empty() {
             // Nothing was waited for while behind: there is nothing more.
             lane.intake.caught_up();
         }
-        for group in lane.intake.take(entries, delivery.next.at.0, delivery.receipt) {
+        let groups = match delivery.receipt.is_out_of_order() {
+            true => lane.intake.take_put_back(entries, delivery.receipt),
+            false => lane.intake.take(entries, delivery.next.at.0, delivery.receipt),
+        };
+        for group in groups {
             let entries = &group.load.entries;
             let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
             let (which, last) = (Which { lane: n, first: first.number() }, last.number());
@@ -220,7 +241,7 @@ impl<'e> Courier<'e> {
             keys.dedup();
             let tried = group.held.map_or((0, now), |held| {
                 // However the clock was set meanwhile, nothing waits longer than the longest wait.
-                let wait = crate::clock::UnixMillis(held.due).since(wall).min(self.target.config.retry.max);
+                let wait = UnixMillis(held.due).since(wall).min(self.target.config.retry.max);
                 (held.attempts, now + wait)
             });
             match self.engine.load_mut(which) {
@@ -275,7 +296,9 @@ impl<'e> Courier<'e> {
             | Outcome::Unreachable(_)
             | Outcome::Forbidden(_) => Verdict::Failed,
         };
+        let quiet_before = self.engine.quiet_until();
         let next = self.engine.finished(which, verdict, now, rand::rng().random_range(-1.0..=1.0));
+        self.note_condition(&outcome, quiet_before, now);
         let attempts = self.engine.unit(which).map_or(0, |unit| unit.attempts);
         let (app, webhook) = (self.endpoint.app.clone(), self.endpoint.name.clone());
         match (outcome, next) {
@@ -325,11 +348,50 @@ impl<'e> Courier<'e> {
         }
     }
 
+    /// What a restart must know of a try's outcome.
+    fn note_condition(&mut self, outcome: &Outcome, quiet_before: Option<Instant>, now: Instant) {
+        let wall = self.endpoint.means.clock.wall_ms();
+        let condition = self.endpoint.condition.get_or_insert_default();
+        if *outcome != Outcome::Delivered {
+            condition.fault = Some(Fault { at: wall.0, why: outcome.to_string() });
+            self.has_new_condition = true;
+        }
+        if let Some(until) = self.engine.quiet_until().filter(|&until| Some(until) != quiet_before) {
+            condition.quiet_until = wall.after(until.saturating_duration_since(now)).0;
+            self.has_new_condition = true;
+        }
+    }
+
     /// Sends nothing more.
     fn disable(&mut self, why: &str) {
-        self.endpoint.disabled.get_or_insert_with(|| Disabled::new(self.endpoint.means.clock.wall_ms(), why));
-        (0..self.lanes.len()).for_each(|lane| self.engine.not_recorded(lane));
+        let disabled = Disabled::new(self.endpoint.means.clock.wall_ms(), why);
+        self.endpoint.condition.get_or_insert_default().disabled.get_or_insert(disabled);
+        self.has_new_condition = true;
         self.leaving = Some(Left::Changed);
+    }
+
+    /// Begins anew in a stream whose place is another now. What is under way ends, and what comes of it says nothing.
+    fn move_if_sought(&mut self, stream: Stream) {
+        let Some(n) = self.lane_of(stream) else { return };
+        let place = SubscriptionName::from(&self.endpoint.name);
+        let place = self.endpoint.means.events.place_id(&self.endpoint.app, stream, &place);
+        if place.is_none_or(|place| place == self.lanes[n].intake.place()) {
+            return;
+        }
+        // What they take would compete with the new lane's; of one that is dropped nothing is taken.
+        self.reads.clear();
+        self.lanes.iter_mut().for_each(|lane| lane.is_read = false);
+        self.lanes[n].is_closed = true;
+        self.engine.close_lane(n);
+        let intake = Intake::new(Record::default().at(place), most_entries(self.target.config.format));
+        self.lanes.push(Lane::new(stream, intake));
+        let opened = self.engine.open_lane();
+        self.engine.not_recorded(opened);
+    }
+
+    /// The lane in which a stream is read.
+    fn lane_of(&self, stream: Stream) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.stream == stream && !lane.is_closed)
     }
 
     fn obey(&mut self, Command { wish, done }: Command) {
@@ -340,17 +402,12 @@ impl<'e> Courier<'e> {
                 self.disable("operator");
             }
             Wish::Expect(stream, numbers) => {
-                if let Some(n) = self.lanes.iter().position(|lane| lane.stream == stream) {
+                if let Some(n) = self.lane_of(stream) {
                     self.lanes[n].intake.expect_again(&numbers);
                     self.engine.not_recorded(n);
                 }
             }
-            Wish::Forget(stream) => {
-                if let Some(n) = self.lanes.iter().position(|lane| lane.stream == stream) {
-                    self.lanes[n].intake.forget();
-                    self.engine.not_recorded(n);
-                }
-            }
+            Wish::Moved(stream) => self.move_if_sought(stream),
         }
         self.waiting.push(done);
     }
@@ -364,26 +421,32 @@ impl<'e> Courier<'e> {
             let Lane { stream, intake, .. } = &self.lanes[n];
             held.extend(intake.awaited());
             held.sort_unstable_by_key(|held| held.first);
-            let record = Record { claimed: intake.claimed(), held, disabled: self.endpoint.disabled.clone() };
+            let record = Record { place: intake.place(), claimed: intake.claimed(), held, disabled: None };
             notes.push((self.endpoint.log(*stream), vec![(self.endpoint.name.to_string(), Some(record.to_note()))]));
             records.push((n, record));
             all_done.extend(done);
         }
         let (store, waiting) = (Arc::clone(&self.endpoint.means.store), std::mem::take(&mut self.waiting));
+        let is_new = std::mem::take(&mut self.has_new_condition);
+        let condition = self.endpoint.condition.clone().filter(|_| is_new);
+        let (app, name) = (self.endpoint.app.clone(), self.endpoint.name.clone());
         let saving = async move {
-            let mut result = Ok(());
+            let mut result = match &condition {
+                Some(condition) => condition.keep(&*store, &app, &name).await,
+                None => Ok(()),
+            };
             for (log, notes) in notes {
                 result = result.and(store.keep_notes(&log, NoteKind::Webhook, notes).await);
             }
-            Saved { records, done: all_done, waiting, result }
+            Saved { records, condition: is_new, done: all_done, waiting, result }
         };
         saving.boxed()
     }
 
-    fn saved(&mut self, Saved { records, done, waiting, result }: Saved) {
+    fn saved(&mut self, Saved { records, condition, done, waiting, result }: Saved) {
         match &result {
             Ok(()) => {
-                for (n, record) in records {
+                for (n, record) in records.into_iter().filter(|(n, _)| !self.lanes[*n].is_closed) {
                     self.endpoint.records.insert(self.lanes[n].stream, record);
                 }
                 self.engine.recorded(&done).into_iter().for_each(Load::settle);
@@ -392,6 +455,7 @@ impl<'e> Courier<'e> {
                 let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
                 tracing::warn!(%app, %webhook, %error, "a webhook's record could not be stored; trying again");
                 records.iter().for_each(|(n, _)| self.engine.not_recorded(*n));
+                self.has_new_condition |= condition;
                 self.save_from = self.endpoint.means.clock.now() + AFTER_FAILURE;
             }
         }

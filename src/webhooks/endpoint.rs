@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::condition::Condition;
 use super::courier::Courier;
-use super::record::{Disabled, Record};
+use super::record::Record;
 use super::standing::Standing;
 use super::target::Target;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::events::{DeadLetter, Events, ReadError};
 use crate::metrics::{Metrics, WebhookLabels};
 use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
@@ -40,7 +41,8 @@ pub(super) struct Endpoint {
     pub(super) standing: Arc<Mutex<Standing>>,
     /// How far it is in each stream.
     pub(super) records: BTreeMap<Stream, Record>,
-    pub(super) disabled: Option<Disabled>,
+    /// `None`: not known yet.
+    pub(super) condition: Option<Condition>,
 }
 
 /// What an operator wants, and whom to tell when it is so and on stable storage.
@@ -56,8 +58,8 @@ pub(super) enum Wish {
     Disable,
     /// These entries will be given again: they are not done.
     Expect(Stream, Vec<u64>),
-    /// The stream will be read from another place: nothing is done.
-    Forget(Stream),
+    /// The stream is read from another place now.
+    Moved(Stream),
 }
 
 /// Why delivering ended.
@@ -87,7 +89,7 @@ impl Endpoint {
                 break;
             }
             self.show_disabled();
-            let left = if self.disabled.is_some() {
+            let left = if self.is_disabled() {
                 self.rest(&stop).await
             } else {
                 self.expect_redelivered(&target).await;
@@ -116,26 +118,38 @@ impl Endpoint {
 
     /// Says on the metrics and to the operator whether anything is sent.
     pub(super) fn show_disabled(&self) {
-        self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(self.disabled.is_some()));
-        Standing::lock(&self.standing).disabled.clone_from(&self.disabled);
+        self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(self.is_disabled()));
+        let mut standing = Standing::lock(&self.standing);
+        standing.disabled = self.condition.as_ref().and_then(|condition| condition.disabled.clone());
+        let fault = self.condition.as_ref().and_then(|condition| condition.fault.clone());
+        standing.last_fault = fault.map(|fault| (UnixMillis(fault.at), fault.why));
+    }
+
+    fn is_disabled(&self) -> bool {
+        self.condition.as_ref().is_some_and(|condition| condition.disabled.is_some())
     }
 
     /// Reads the records of streams that are not known yet, for as long as it takes.
     async fn recall(&mut self, target: &Target) {
+        while let Err(error) = self.try_to_recall(target).await {
+            tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's record cannot be read");
+            tokio::time::sleep(AFTER_FAILURE).await;
+        }
+    }
+
+    async fn try_to_recall(&mut self, target: &Target) -> Result<(), Error> {
         for &stream in &target.config.streams {
-            while !self.records.contains_key(&stream) {
-                match self.record(stream).await {
-                    Ok(record) => {
-                        self.disabled = self.disabled.take().or_else(|| record.disabled.clone());
-                        self.records.insert(stream, record);
-                    }
-                    Err(error) => {
-                        tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's record cannot be read");
-                        tokio::time::sleep(AFTER_FAILURE).await;
-                    }
-                }
+            if !self.records.contains_key(&stream) {
+                let record = self.record(stream).await?;
+                self.records.insert(stream, record);
             }
         }
+        if self.condition.is_none() {
+            let stored = Condition::recall(&*self.means.store, &self.app, &self.name).await?;
+            let of_old = || self.records.values().find_map(|record| record.disabled.clone());
+            self.condition = Some(stored.unwrap_or_else(|| Condition { disabled: of_old(), ..Condition::default() }));
+        }
+        Ok(())
     }
 
     /// Dead letters that were put back, and not taken yet, are not done.
@@ -173,21 +187,12 @@ impl Endpoint {
                     None => return Left::Stopping,
                 },
             };
-            let mut changed = self.records.clone();
-            let mut disabled = self.disabled.clone();
-            match &wish {
-                Wish::Enable => disabled = None,
-                Wish::Disable => {}
-                Wish::Expect(stream, numbers) => changed.entry(*stream).or_default().expect_again(numbers),
-                Wish::Forget(stream) => {
-                    changed.insert(*stream, Record::default());
-                }
-            }
-            changed.values_mut().for_each(|record| record.disabled.clone_from(&disabled));
-            let stored = self.keep(&changed).await;
-            if stored.is_ok() {
-                (self.records, self.disabled) = (changed, disabled);
-            }
+            let stored = match &wish {
+                Wish::Enable => self.enable().await,
+                Wish::Expect(stream, numbers) => self.expect_again(*stream, numbers).await,
+                // What a record says is held against the place when delivering begins.
+                Wish::Disable | Wish::Moved(_) => Ok(()),
+            };
             let enabled = stored.is_ok() && matches!(wish, Wish::Enable);
             // Who asked may have gone.
             let _ = done.send(stored);
@@ -198,12 +203,26 @@ impl Endpoint {
         }
     }
 
-    async fn keep(&self, records: &BTreeMap<Stream, Record>) -> Result<(), Error> {
-        for (stream, record) in records {
-            let note = (self.name.to_string(), Some(record.to_note()));
-            self.means.store.keep_notes(&self.log(*stream), NoteKind::Webhook, vec![note]).await?;
-        }
+    async fn enable(&mut self) -> Result<(), Error> {
+        let condition = Condition { disabled: None, ..self.condition.clone().unwrap_or_default() };
+        condition.keep(&*self.means.store, &self.app, &self.name).await?;
+        self.condition = Some(condition);
         Ok(())
+    }
+
+    async fn expect_again(&mut self, stream: Stream, numbers: &[u64]) -> Result<(), Error> {
+        let mut record = self.records.get(&stream).cloned().unwrap_or_default();
+        record.expect_again(numbers);
+        let note = (self.name.to_string(), Some(record.to_note()));
+        self.means.store.keep_notes(&self.log(stream), NoteKind::Webhook, vec![note]).await?;
+        self.records.insert(stream, record);
+        Ok(())
+    }
+
+    /// What is known of a stream, as far as it is about the place where its subscription is now.
+    pub(super) fn record_of(&self, stream: Stream) -> Record {
+        let place = self.means.events.place_id(&self.app, stream, &SubscriptionName::from(&self.name));
+        self.records.get(&stream).cloned().unwrap_or_default().at(place)
     }
 }
 

@@ -13,7 +13,8 @@
 //! - A unit starts only when no earlier one of its lane that shares a key is still held; with `max_in_flight` of one, only
 //!   when no earlier one is.
 //! - A unit leaves by being delivered or buried, and in no other way.
-//! - While an endpoint has too much to do, nothing starts before the time it named; then one at a time until one arrives.
+//! - While an endpoint has too much to do, nothing starts before the time it named, or the retry schedule has if that is
+//!   later; then one at a time until one arrives.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -99,12 +100,30 @@ struct Lane<T> {
     units: BTreeMap<u64, Unit<T>>,
     /// Something was done or failed, and is not recorded.
     changed: bool,
+    /// Nothing is wanted of it any more: what is under way ends, and that is all.
+    is_closed: bool,
 }
 
 impl<T> Engine<T> {
     pub(super) fn new(rules: Rules, lanes: usize) -> Self {
-        let lanes = std::iter::repeat_with(|| Lane { units: BTreeMap::new(), changed: false }).take(lanes).collect();
-        Self { rules, lanes, quiet_until: None, careful: false, turn: 0 }
+        let mut engine = Self { rules, lanes: Vec::new(), quiet_until: None, careful: false, turn: 0 };
+        for _ in 0..lanes {
+            engine.open_lane();
+        }
+        engine
+    }
+
+    /// Another lane, and its number.
+    pub(super) fn open_lane(&mut self) -> usize {
+        self.lanes.push(Lane { units: BTreeMap::new(), changed: false, is_closed: false });
+        self.lanes.len() - 1
+    }
+
+    /// Nothing of a lane is sent any more, nor recorded. What is under way ends.
+    pub(super) fn close_lane(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        (lane.is_closed, lane.changed) = (true, false);
+        lane.units.retain(|_, unit| matches!(unit.state, State::UnderWay | State::Burying));
     }
 
     /// Takes in a unit of a lane that may start from `at` on.
@@ -163,10 +182,15 @@ impl<T> Engine<T> {
     /// Says what came of a try. `spread` is from -1 to 1, at random.
     pub(super) fn finished(&mut self, which: Which, verdict: Verdict, now: Instant, spread: f64) -> Next {
         let (retry, max_attempts) = (self.rules.retry, self.rules.max_attempts);
-        let Some(unit) = self.lanes[which.lane].units.get_mut(&which.first) else { return Next::Done };
+        if verdict == Verdict::Delivered && self.quiet_until.is_none_or(|until| until <= now) {
+            // One that was sent before the endpoint asked for quiet says nothing of it.
+            (self.careful, self.quiet_until) = (false, None);
+        }
+        let lane = &mut self.lanes[which.lane];
+        let is_closed = lane.is_closed;
+        let Some(unit) = lane.units.get_mut(&which.first) else { return Next::Done };
         let asked = match verdict {
             Verdict::Delivered => {
-                (self.careful, self.quiet_until) = (false, None);
                 self.set(which, State::Done);
                 return Next::Done;
             }
@@ -178,14 +202,15 @@ impl<T> Engine<T> {
             Verdict::SlowDown(after) => schedule::asked(retry, after),
         };
         unit.attempts = unit.attempts.saturating_add(1);
-        let at = now + asked.unwrap_or_else(|| schedule::wait(retry, unit.attempts, spread));
+        // The longer of both: many short waits would spend the tries that are to last for hours.
+        let at = now + schedule::wait(retry, unit.attempts, spread).max(asked.unwrap_or_default());
         let is_last = unit.attempts >= max_attempts;
         if let Verdict::SlowDown(_) = verdict {
             self.careful = true;
             self.quiet_until = Some(self.quiet_until.map_or(at, |until| until.max(at)));
         }
         self.set(which, if is_last { State::Burying } else { State::Waiting(at) });
-        if is_last { Next::Bury } else { Next::Again }
+        if is_last && !is_closed { Next::Bury } else { Next::Again }
     }
 
     /// A unit that was started is put among the dead letters instead of being sent.
@@ -228,9 +253,20 @@ impl<T> Engine<T> {
         (held, done)
     }
 
-    /// Says that a record could not be written.
+    /// Says that a record could not be written, or that it says something else now.
     pub(super) fn not_recorded(&mut self, lane: usize) {
-        self.lanes[lane].changed = true;
+        let lane = &mut self.lanes[lane];
+        lane.changed = !lane.is_closed;
+    }
+
+    /// Until when nothing starts, because the endpoint has asked for it.
+    pub(super) fn quiet_until(&self) -> Option<Instant> {
+        self.quiet_until
+    }
+
+    /// The endpoint has asked for that before.
+    pub(super) fn keep_quiet(&mut self, until: Instant) {
+        (self.careful, self.quiet_until) = (true, Some(until));
     }
 
     /// Lets units out that are done, and on record as such.
@@ -275,7 +311,9 @@ impl<T> Engine<T> {
 
     fn set(&mut self, which: Which, state: State) {
         let lane = &mut self.lanes[which.lane];
-        if let Some(unit) = lane.units.get_mut(&which.first) {
+        if lane.is_closed {
+            lane.units.remove(&which.first);
+        } else if let Some(unit) = lane.units.get_mut(&which.first) {
             lane.changed |= state != State::UnderWay && unit.state != state;
             unit.state = state;
         }

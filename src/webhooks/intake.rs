@@ -1,7 +1,8 @@
 //! The [`Intake`]: entries that were read from a stream, as units for the [`Engine`](super::engine::Engine).
 //!
 //! Invariants: what the record says is done is left out until the record is caught up with: the subscription's stored
-//! place may be older. What is given again after that (a dead letter, a seek), or out of turn, is wanted again. What went out as one before the last stop goes out as one again,
+//! place may be older. What is given again after that, or out of turn, is wanted again. A record is about one place of its
+//! subscription: a seek begins another. What went out as one before the last stop goes out as one again,
 //! though it comes in several reads, so that its id is the same. A unit holds on to the reads that its entries came with
 //! until it is done; a read is handed over when all that came with it is.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use super::entry::Entry;
 use super::message::BATCH_BYTES;
 use super::record::{Held, Known, Record};
-use crate::events::Receipt;
+use crate::events::{PlaceId, Receipt};
 
 /// Some entries that go out in one request.
 #[derive(Debug)]
@@ -63,9 +64,9 @@ impl Intake {
         self.behind = None;
     }
 
-    /// Nothing counts as done any more.
-    pub(super) fn forget(&mut self) {
-        (self.record, self.behind) = (Record::default(), None);
+    /// Which place of its subscription it is at.
+    pub(super) fn place(&self) -> PlaceId {
+        self.record.place
     }
 
     /// The last entry that was looked at, now or before the last stop.
@@ -76,6 +77,26 @@ impl Intake {
     /// What was not done at the last stop, and has not come again yet.
     pub(super) fn awaited(&self) -> impl Iterator<Item = Held> {
         self.record.held.iter().copied()
+    }
+
+    /// Takes in entries that an operator put back, and that came with one read: each by itself. They say nothing of others.
+    pub(super) fn take_put_back(&mut self, entries: Vec<Entry>, receipt: Receipt) -> Vec<Group> {
+        let receipt = Arc::new(receipt);
+        let numbers: Vec<u64> = entries.iter().map(Entry::number).collect();
+        let is_one = |held: &Held| held.first == held.last;
+        let group = |entry: Entry| {
+            let held = match self.record.of(entry.number()) {
+                Known::Held(held) if is_one(&held) => Some(held),
+                Known::Held(_) | Known::Done | Known::New => None,
+            };
+            let mut group = Group::new(held);
+            group.push(entry, &receipt);
+            group
+        };
+        let groups = entries.into_iter().map(group).collect();
+        self.record.held.retain(|held| !is_one(held) || !numbers.contains(&held.first));
+        unused(receipt);
+        groups
     }
 
     /// Takes in entries that came with one read, which reaches to `upto`.

@@ -9,17 +9,21 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::UnixMillis;
+use super::condition::Disabled;
+use crate::events::PlaceId;
 
 /// How far a webhook is in one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Record {
+    /// Which place of its subscription it is about. Of another it says nothing.
+    pub(super) place: PlaceId,
     /// The last entry that was looked at.
     pub(super) claimed: u64,
     /// What of that is not done, in order.
     pub(super) held: Vec<Held>,
-    /// Since when, and why, nothing is sent.
+    /// As an older gateway wrote it: see [`Condition`](super::condition::Condition).
+    #[serde(skip_serializing)]
     pub(super) disabled: Option<Disabled>,
 }
 
@@ -38,21 +42,6 @@ pub(super) struct Held {
     pub(super) due: u64,
 }
 
-/// Since when, and why, nothing is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Disabled {
-    /// Milliseconds since 1970 UTC.
-    pub(super) since: u64,
-    /// `gone` (the endpoint answered 410) or `operator`.
-    pub(super) why: String,
-}
-
-impl Disabled {
-    pub(super) fn new(since: UnixMillis, why: &str) -> Self {
-        Self { since: since.0, why: why.to_owned() }
-    }
-}
-
 impl Record {
     /// Reads a note. One that cannot be read is an empty record: then entries may come twice, and none is lost.
     pub(super) fn read(note: &[u8]) -> Self {
@@ -65,6 +54,12 @@ impl Record {
     pub(super) fn to_note(&self) -> Bytes {
         // Numbers and texts can always be written.
         serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// As far as it is about this place.
+    pub(super) fn at(self, place: Option<PlaceId>) -> Self {
+        let place = place.unwrap_or_default();
+        if self.place == place { self } else { Self { place, ..Self::default() } }
     }
 
     /// What is known of an entry.
@@ -108,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_not_held_up_to_the_last_that_was_looked_at_is_done() {
-        let mut record = Record { claimed: 10, held: vec![held(3, 3), held(5, 7)], disabled: None };
+        let mut record = Record { claimed: 10, held: vec![held(3, 3), held(5, 7)], ..Record::default() };
         let known: Vec<_> = (1..12).map(|n| record.of(n)).collect();
         use Known::{Done, Held as H, New};
         let (a, b) = (H(held(3, 3)), H(held(5, 7)));

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
-use super::record::Disabled;
+use super::condition::Disabled;
 use crate::clock::UnixMillis;
 
 /// What an endpoint's task last said of itself.

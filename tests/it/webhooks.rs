@@ -5,6 +5,7 @@ mod answers;
 mod delivery;
 mod lasting;
 mod operators;
+mod places;
 mod receiver;
 mod rig;
 mod turned_away;

@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Subscription;
 use super::state::State;
+use super::{PlaceId, Subscription};
 use crate::events::lock;
 
 /// Entries that one reader has taken and no other gets, until it gives them back.
 pub(in crate::events) struct Claim {
     subscription: Arc<Subscription>,
     range: Range<u64>,
-    /// Of which place of the subscription: see [`State::seeks`](super::state::State).
-    seeks: u64,
+    /// Where it was taken.
+    place: PlaceId,
     /// Events on their way in a response.
     events: u64,
     cut_off: u64,
@@ -32,8 +32,8 @@ impl Subscription {
         let mut state = lock(&self.state);
         let range = state.claims.take(next, limit)?;
         let cut_off = state.missed.take();
-        let seeks = state.seeks;
-        Some(Claim { subscription: Arc::clone(self), range, seeks, events: 0, cut_off, settled: false })
+        let place = state.place;
+        Some(Claim { subscription: Arc::clone(self), range, place, events: 0, cut_off, settled: false })
     }
 
     /// Takes entries to be opened one by one, while not too many are; see [`super::held`].
@@ -57,11 +57,16 @@ impl Claim {
         self.cut_off
     }
 
+    /// Where they were taken.
+    pub(in crate::events) fn place(&self) -> PlaceId {
+        self.place
+    }
+
     /// Gives back the entries from `at` on.
     pub(in crate::events) fn shorten(&mut self, at: u64) {
         if self.range.start < at && at < self.range.end {
             let mut state = lock(&self.subscription.state);
-            if state.seeks == self.seeks {
+            if state.place == self.place {
                 state.claims.shorten(self.range.start, at);
             }
             drop(state);
@@ -116,9 +121,9 @@ impl Claim {
 
     fn end(&mut self, change: impl FnOnce(&mut State, u64)) {
         self.settled = true;
-        let (seeks, start) = (self.seeks, self.range.start);
+        let (place, start) = (self.place, self.range.start);
         self.subscription.change(|state| {
-            if state.seeks == seeks {
+            if state.place == place {
                 change(state, start);
             }
         });
@@ -132,7 +137,7 @@ impl Drop for Claim {
         }
         {
             let mut state = lock(&self.subscription.state);
-            if state.seeks == self.seeks {
+            if state.place == self.place {
                 state.claims.give_back(self.range.start);
                 state.missed.give_back(self.cut_off);
             }

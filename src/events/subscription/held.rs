@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Subscription;
+use super::{PlaceId, Subscription};
 use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
 use crate::store::{Error, Store};
@@ -24,8 +24,8 @@ pub(in crate::events) struct Held {
     /// Whether the lease ends with the response: a plain read's.
     is_plain: bool,
     events: u64,
-    /// Of which place of the subscription: see [`State::seeks`](super::state::State).
-    seeks: u64,
+    /// Where it was taken.
+    place: PlaceId,
     cut_off: u64,
     done: bool,
 }
@@ -48,9 +48,9 @@ impl Subscription {
             if hold.until.is_some() {
                 taken.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
             }
-            Some((taken, state.missed.take(), state.seeks))
+            Some((taken, state.missed.take(), state.place))
         });
-        let (taken, cut_off, seeks) = held?;
+        let (taken, cut_off, place) = held?;
         self.arm();
         self.wake_one();
         Some(Held {
@@ -60,7 +60,7 @@ impl Subscription {
             over: taken.over,
             is_plain: hold.until.is_none(),
             events: 0,
-            seeks,
+            place,
             cut_off,
             done: false,
         })
@@ -263,6 +263,11 @@ impl Held {
         self.events = events;
     }
 
+    /// Where they were taken.
+    pub(in crate::events) fn place(&self) -> PlaceId {
+        self.place
+    }
+
     /// Whether the reader is to acknowledge them.
     pub(in crate::events) fn is_leased(&self) -> bool {
         !self.is_plain
@@ -273,7 +278,7 @@ impl Held {
         self.done = true;
         let now = self.subscription.shared.clock.now();
         self.subscription.change(|state| {
-            if state.seeks == self.seeks {
+            if state.place == self.place {
                 state.missed.told(self.cut_off);
             }
             if self.is_plain
@@ -300,7 +305,7 @@ impl Drop for Held {
             if !self.is_plain {
                 self.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
             }
-            if state.seeks == self.seeks {
+            if state.place == self.place {
                 state.missed.give_back(self.cut_off);
             }
         });

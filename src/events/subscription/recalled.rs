@@ -7,6 +7,7 @@
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
+//! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
 //! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
 //!
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::PlaceId;
 use crate::clock::UnixMillis;
 use crate::events::leases::{LONGEST, delays, settled};
 use crate::names::{ClientName, SubscriptionName};
@@ -28,6 +30,7 @@ use crate::store::{Error, LogKey, NoteKind, Store};
 pub(in crate::events) struct Recalled {
     /// The last entry up to which all are settled.
     pub(in crate::events) at: u64,
+    pub(in crate::events) place: PlaceId,
     /// Whether the store says so.
     pub(in crate::events) stored: bool,
     pub(in crate::events) owner: Owner,
@@ -73,6 +76,7 @@ impl Recalled {
     pub(in crate::events) fn begun(at: u64, by: Option<ClientName>, read_at: UnixMillis, now: Instant) -> Self {
         Self {
             at,
+            place: PlaceId::random(),
             stored: false,
             owner: Owner { by, read_at },
             segments: Vec::new(),
@@ -101,7 +105,8 @@ pub(in crate::events) async fn all(
     let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
         // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
-        let recalled = Recalled { stored: true, ..Recalled::begun(at.0, name.client(), now.0, now.1) };
+        let begun = Recalled::begun(at.0, name.client(), now.0, now.1);
+        let recalled = Recalled { stored: true, place: PlaceId::default(), ..begun };
         all.insert(name.to_string(), (name, recalled));
     }
     let mut after = String::new();
@@ -145,6 +150,7 @@ pub(in crate::events) async fn all(
                 Some(("again", number)) => recalled.again.extend(number.parse::<u64>()),
                 // It was made anew, and not stored whole, by an older gateway.
                 Some(("left", _)) => {}
+                Some(("place", _)) => recalled.place = number(note).map(PlaceId::of_note).unwrap_or_default(),
                 Some(("missed", _)) => match number(note) {
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
@@ -191,6 +197,11 @@ pub(super) fn missed(name: &str) -> String {
 /// What it says; `None` when there is nothing to say.
 pub(super) fn missed_note(missed: u64) -> Option<Bytes> {
     (missed > 0).then(|| missed.to_string().into())
+}
+
+/// The name of the note on which place it is at.
+pub(super) fn place(name: &str) -> String {
+    format!("{name}/place")
 }
 
 /// The name of the note on where it stood when it was removed.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::PlaceId;
 use super::missed::Missed;
 use super::recalled::{self, Recalled};
 use crate::clock::UnixMillis;
@@ -38,8 +39,10 @@ pub(super) struct State {
     again_new: BTreeSet<u64>,
     /// Those that are settled since, and whether they were acknowledged: not stored yet.
     again_done: Vec<(u64, bool)>,
-    /// How often it was set to another place: what was taken before then says nothing any more.
-    pub(super) seeks: u64,
+    /// What was taken at another place says nothing any more.
+    pub(super) place: PlaceId,
+    /// Whether the store does not know it yet.
+    is_new_place: bool,
     /// What retention has cut off.
     pub(super) missed: Missed,
     /// Whether something must be stored before another entry goes out: one of its key was given up.
@@ -59,6 +62,7 @@ pub(super) struct Writes {
     again_done: Vec<(u64, bool)>,
     missed: Option<u64>,
     is_owed: bool,
+    is_new_place: bool,
 }
 
 impl Writes {
@@ -76,7 +80,7 @@ impl Writes {
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, stored, segments, delays, again, missed, now, .. } = recalled;
+        let Recalled { at, place, stored, segments, delays, again, missed, now, .. } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
@@ -97,7 +101,8 @@ impl State {
             again,
             again_new: BTreeSet::new(),
             again_done: Vec::new(),
-            seeks: 0,
+            place,
+            is_new_place: !stored,
             missed: Missed::new(missed, if stored { missed } else { 0 }),
             is_owed: false,
             earliest: 0,
@@ -221,7 +226,7 @@ impl State {
 
     /// Goes to another place.
     pub(super) fn seek(&mut self, at: u64) {
-        self.seeks += 1;
+        (self.place, self.is_new_place) = (PlaceId::random(), true);
         self.claims = Claims::new(at);
         self.book.clear();
         self.marks.clear();
@@ -239,6 +244,7 @@ impl State {
             || !self.again_new.is_empty()
             || !self.again_done.is_empty()
             || self.missed.unsaved().is_some()
+            || self.is_new_place
     }
 
     /// What is to be written, when the store's cursor is `stored`. It counts as written from now on: see
@@ -258,6 +264,7 @@ impl State {
             again_done: std::mem::take(&mut self.again_done),
             missed: self.missed.unsaved(),
             is_owed: std::mem::take(&mut self.is_owed),
+            is_new_place: std::mem::take(&mut self.is_new_place),
         };
         let of = name.as_str();
         let mut waits = Vec::new();
@@ -275,7 +282,8 @@ impl State {
         let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(Bytes::new())));
         let done = writes.again_done.iter().map(|&(at, _)| (recalled::again(of, at), None));
         let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
-        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed);
+        let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
+        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed).chain(place);
         let letters = writes.letters().map(|at| (recalled::letter(name, at), None));
         let cursor = (stored != Some(low)).then(|| PlaceChange::Cursor(name.clone(), Sequence(low)));
         let note = |kind| move |(name, note)| PlaceChange::Note(kind, name, note);
@@ -304,6 +312,7 @@ impl State {
         self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));
         self.again_done.extend(writes.again_done);
         self.is_owed |= writes.is_owed;
+        self.is_new_place |= writes.is_new_place;
     }
 
     /// Until when entries of a segment are not to be handed out, by the wall clock.

@@ -100,6 +100,44 @@ async fn an_endpoint_with_too_much_to_do_is_left_alone_and_then_asked_one_at_a_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_longer_of_what_is_asked_for_and_the_schedule_holds_whoever_succeeds_meanwhile() {
+    let (mut engine, now) = (engine(3, 10, 1), Instant::now());
+    for n in 1..5 {
+        add(&mut engine, LANE, n, n, now);
+    }
+    assert_eq!(all_started(&mut engine, now), [1, 2, 3]);
+    engine.finished(which(1), Verdict::SlowDown(Some(Duration::from_secs(1))), now, 0.0);
+    assert_eq!(engine.quiet_until(), Some(now + RETRY.initial), "a short word spends no tries");
+    // They were sent before.
+    engine.finished(which(2), Verdict::Delivered, now, 0.0);
+    engine.finished(which(3), Verdict::SlowDown(Some(Duration::from_secs(30))), now, 0.0);
+    record(&mut engine, LANE, now);
+    let named = now + Duration::from_secs(30);
+    assert_eq!((all_started(&mut engine, named - Duration::from_millis(1)), engine.wake()), (vec![], Some(named)));
+    assert_eq!(all_started(&mut engine, named), [1]);
+    engine.finished(which(1), Verdict::Delivered, named, 0.0);
+    assert!(!engine.is_careful());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_lane_that_is_closed_what_is_under_way_ends_and_nothing_else_is_sent_or_recorded() {
+    let (mut engine, now) = (engine(2, 1, 1), Instant::now());
+    for n in 1..5 {
+        add(&mut engine, LANE, n, n, now);
+    }
+    assert_eq!(all_started(&mut engine, now), [1, 2]);
+    engine.close_lane(LANE);
+    let next = engine.open_lane();
+    add(&mut engine, next, 1, 1, now);
+    add(&mut engine, next, 2, 2, now);
+    assert_eq!((all_started(&mut engine, now), engine.is_at_rest()), (vec![], false));
+    assert_eq!(engine.finished(which(1), Verdict::Failed, now, 0.0), Next::Again, "and not to be buried");
+    assert_eq!(engine.finished(which(2), Verdict::Delivered, now, 0.0), Next::Done);
+    assert_eq!((engine.held(LANE), engine.has_changed(LANE)), (0, false));
+    assert_eq!(all_started(&mut engine, now), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_cut_short_is_not_counted_and_stays_due() {
     let (mut engine, now) = (engine(1, 1, 1), Instant::now());
     add(&mut engine, LANE, 1, 7, now);

@@ -36,7 +36,7 @@ fn take(intake: &mut Intake, range: Range<u64>) -> Vec<Vec<u64>> {
 
 #[test]
 fn what_is_done_is_left_out_until_the_record_is_caught_up_with() {
-    let record = Record { claimed: 6, held: vec![held(3, 3)], disabled: None };
+    let record = Record { claimed: 6, held: vec![held(3, 3)], ..Record::default() };
     let mut intake = Intake::new(record, 1);
     assert_eq!(take(&mut intake, 1..5), [[3]]);
     assert_eq!(take(&mut intake, 5..9), [[7], [8]]);
@@ -46,7 +46,7 @@ fn what_is_done_is_left_out_until_the_record_is_caught_up_with() {
 
 #[test]
 fn what_is_given_out_of_turn_was_put_back() {
-    let mut intake = Intake::new(Record { claimed: 9, held: vec![], disabled: None }, 1);
+    let mut intake = Intake::new(Record { claimed: 9, held: vec![], ..Record::default() }, 1);
     assert_eq!(take(&mut intake, 4..6), [[0; 0]; 0]);
     assert_eq!(take(&mut intake, 3..4), [[3]]);
     assert_eq!((take(&mut intake, 6..7), intake.is_behind()), (vec![], true));
@@ -56,7 +56,7 @@ fn what_is_given_out_of_turn_was_put_back() {
 
 #[test]
 fn what_is_expected_again_is_not_done() {
-    let mut intake = Intake::new(Record { claimed: 6, held: vec![], disabled: None }, 1);
+    let mut intake = Intake::new(Record { claimed: 6, held: vec![], ..Record::default() }, 1);
     intake.expect_again(&[2, 5]);
     assert_eq!(intake.awaited().map(|held| held.first).collect::<Vec<_>>(), [2, 5]);
     assert_eq!(take(&mut intake, 2..4), [[2]]);
@@ -66,7 +66,7 @@ fn what_is_expected_again_is_not_done() {
 
 #[test]
 fn what_went_out_as_one_goes_out_as_one_again_though_it_comes_in_pieces() {
-    let record = Record { claimed: 9, held: vec![held(2, 5), held(8, 9)], disabled: None };
+    let record = Record { claimed: 9, held: vec![held(2, 5), held(8, 9)], ..Record::default() };
     let mut intake = Intake::new(record, 100);
     assert_eq!(take(&mut intake, 1..4), [[0; 0]; 0]);
     assert_eq!(intake.awaited().map(|h| (h.first, h.last)).collect::<Vec<_>>(), [(2, 5), (8, 9)]);
@@ -76,7 +76,7 @@ fn what_went_out_as_one_goes_out_as_one_again_though_it_comes_in_pieces() {
 
 #[test]
 fn a_batch_that_is_to_go_out_one_by_one_leaves_nothing_behind() {
-    let mut intake = Intake::new(Record { claimed: 9, held: vec![held(2, 5)], disabled: None }, 1);
+    let mut intake = Intake::new(Record { claimed: 9, held: vec![held(2, 5)], ..Record::default() }, 1);
     assert_eq!(take(&mut intake, 1..4), [[2], [3]]);
     assert_eq!(intake.awaited().map(|h| (h.first, h.last)).collect::<Vec<_>>(), [(4, 5)]);
     assert_eq!(take(&mut intake, 4..11), [[4], [5], [10]]);
@@ -101,7 +101,7 @@ proptest! {
             all_held.push(held(first, last));
             at = last;
         }
-        let mut intake = Intake::new(Record { claimed, held: all_held.clone(), disabled: None }, most);
+        let mut intake = Intake::new(Record { claimed, held: all_held.clone(), ..Record::default() }, most);
         let (mut next, mut groups) = (1, Vec::new());
         for cut in cuts {
             groups.extend(take(&mut intake, next..next + cut));

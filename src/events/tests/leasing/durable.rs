@@ -244,17 +244,20 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
     let channels = LogKey { stream: Stream::ChannelEvents, ..key() };
     let [foreign, old] = [Origin::new(rig.events.epoch(), &channels).epoch(), rig.events.epoch()]
         .map(|epoch| move |at| Cursor { epoch, at: Sequence(at) });
-    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
     assert_eq!(rig.ack(Holding::Entries(vec![foreign(1)])).await, Err(AckError::LeaseExpired));
     let after = |cursor| Read { place: Place::After(cursor), ..by("a", 10) };
-    assert_eq!(rig.read(after(foreign(1))).await.unwrap_err(), expired);
+    assert_eq!(rig.read(after(foreign(1))).await.unwrap_err(), ReadError::OfAnotherStream);
     let seek = |cursor| {
         let name = name();
         let events = &rig.events;
         async move { events.seek(&app(), STREAM, &name, From::After(cursor)).await }
     };
-    assert_eq!(seek(foreign(1)).await, Err(expired.clone()));
-    assert_eq!(rig.events.resume(&app(), STREAM, &name(), foreign(1)), Err(expired));
+    assert_eq!(seek(foreign(1)).await, Err(ReadError::OfAnotherStream));
+    assert_eq!(rig.events.resume(&app(), STREAM, &name(), foreign(1)), Err(ReadError::OfAnotherStream));
+    let app_of_others = LogKey { app: AppId::parse("other").unwrap(), ..key() };
+    let elsewhere = Cursor { epoch: Origin::new(rig.events.epoch(), &app_of_others).epoch(), at: Sequence(1) };
+    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
+    assert_eq!(rig.read(after(elsewhere)).await.unwrap_err(), expired);
     assert_eq!(rig.ack(Holding::Entries(vec![old(1)])).await, Ok(1));
     assert_eq!(entries(&rig.read(after(old(1))).await.unwrap()), [2, 3]);
     assert_eq!(seek(old(2)).await, Ok(rig.log().cursor(2)));

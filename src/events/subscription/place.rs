@@ -1,0 +1,24 @@
+//! [`PlaceId`]: which place of a subscription something is about.
+
+use serde::{Deserialize, Serialize};
+
+/// Names a subscription's place: another after each seek, and another when a subscription of that name is made again. What
+/// was taken, or noted, at another place says nothing about this one. 0 in what older gateways have stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlaceId(u64);
+
+impl PlaceId {
+    /// One that no other has.
+    pub(super) fn random() -> Self {
+        Self(rand::random_range(1..=u64::MAX))
+    }
+
+    pub(super) fn note(self) -> String {
+        self.0.to_string()
+    }
+
+    pub(super) fn of_note(number: u64) -> Self {
+        Self(number)
+    }
+}
