@@ -115,7 +115,7 @@ impl Events {
             given_up.iter().map(|one| (one.cursor.at.0, one.attempts, one.reason.clone())).collect();
         letters.sort_unstable();
         letters.dedup_by_key(|(at, ..)| *at);
-        Ok(log.bury(&subscription, letters).await?)
+        Ok(log.bury(&subscription, letters, false).await?)
     }
 
     /// Puts dead letters back into their subscription, as new events that wait for no other. They stay on the list until
@@ -132,30 +132,8 @@ impl Events {
         which: Redeliver,
     ) -> Result<u64, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        // What was acknowledged is no dead letter any more, and must not be taken for one.
-        subscription.save(&*log.store).await?;
-        let listed = subscription.listed().await;
-        let (earliest, _) = log.range();
-        let mut wanted: Vec<u64> = match which {
-            Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
-            Redeliver::These(cursors) => {
-                for cursor in &cursors {
-                    if !log.origin.is_of(*cursor) || listed.binary_search(&cursor.at.0).is_err() {
-                        return Err(ReadError::NoSuchDeadLetter);
-                    }
-                    if cursor.at.0 < earliest {
-                        return Err(ReadError::Expired { earliest: log.cursor(earliest - 1), lost: Some(1) });
-                    }
-                }
-                cursors.iter().map(|cursor| cursor.at.0).collect()
-            }
-        };
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|&at| !subscription.is_again(at));
-        subscription.put_back(&wanted, self.0.clock.now());
-        subscription.save(&*log.store).await?;
-        Ok(wanted.len() as u64)
+        let giving = async move { log.redeliver(&subscription, which).await };
+        self.0.shared.to_its_end(giving).await
     }
 
     /// Takes dead letters off the list: one, or all that are not being given again. Says how many.
@@ -172,6 +150,7 @@ impl Events {
         let (log, subscription) = self.subscription(app, stream, name)?;
         let one = one.map(|cursor| (log.origin.is_of(cursor), cursor.at.0));
         let clearing = async move {
+            let _turn = subscription.letters_turn.lock().await;
             // That they are settled must not be known from their letters alone.
             subscription.save(&*log.store).await?;
             let is_meant = |at: u64| match one {
@@ -196,8 +175,37 @@ impl Events {
 }
 
 impl Log {
+    async fn redeliver(&self, subscription: &Arc<Subscription>, which: Redeliver) -> Result<u64, ReadError> {
+        let _turn = subscription.letters_turn.lock().await;
+        // What was acknowledged is no dead letter any more, and must not be taken for one.
+        subscription.save(&*self.store).await?;
+        let listed = subscription.listed().await;
+        let (earliest, _) = self.range();
+        let mut wanted: Vec<u64> = match which {
+            Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
+            Redeliver::These(cursors) => {
+                for cursor in &cursors {
+                    if !self.origin.is_of(*cursor) || listed.binary_search(&cursor.at.0).is_err() {
+                        return Err(ReadError::NoSuchDeadLetter);
+                    }
+                    if cursor.at.0 < earliest {
+                        return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost: Some(1) });
+                    }
+                }
+                cursors.iter().map(|cursor| cursor.at.0).collect()
+            }
+        };
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|&at| !subscription.is_again(at));
+        subscription.put_back(&wanted, self.clock.now());
+        subscription.save(&*self.store).await?;
+        Ok(wanted.len() as u64)
+    }
+
     /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them; durable on return. Of
-    /// what retention has removed meanwhile, readers are told.
+    /// what retention has removed meanwhile, readers are told. `are_open`: each is open until it is buried, or was
+    /// acknowledged meanwhile.
     ///
     /// # Errors
     /// When the store fails; then they are not settled, or not durably.
@@ -205,12 +213,21 @@ impl Log {
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         given_up: Vec<(u64, u32, String)>,
+        are_open: bool,
     ) -> Result<(), Error> {
         let (log, subscription) = (Arc::clone(self), Arc::clone(subscription));
-        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up).await }).await
+        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up, are_open).await }).await
     }
 
-    async fn bury_now(&self, subscription: &Arc<Subscription>, given_up: Vec<(u64, u32, String)>) -> Result<(), Error> {
+    async fn bury_now(
+        &self,
+        subscription: &Arc<Subscription>,
+        mut given_up: Vec<(u64, u32, String)>,
+        are_open: bool,
+    ) -> Result<(), Error> {
+        let _turn = subscription.letters_turn.lock().await;
+        // Others may have been faster.
+        given_up.retain(|&(at, ..)| !are_open || subscription.is_open(at));
         let mut entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
         let (runs, gone) = self.collect(&entries, Vec::new()).await?;
         let mut texts = runs.iter().flat_map(|run| {
@@ -238,7 +255,11 @@ impl Log {
         }
         let now = self.clock.now();
         subscription.gone(&gone, now);
-        subscription.buried(&entries, now);
+        let open = subscription.buried(&entries, now);
+        if are_open && open.len() < entries.len() {
+            let is_acknowledged = |at: u64| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
+            subscription.forget_letters(is_acknowledged, &*self.store).await?;
+        }
         // Before a later event of the same user goes out: it must not come again after that.
         subscription.save(&*self.store).await
     }

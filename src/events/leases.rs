@@ -205,16 +205,8 @@ impl Log {
             self.bury_given_up(subscription).await?;
             let mut is_at_end = false;
             if subscription.ready(self.clock.now()) < terms.limit {
-                let (earliest, next) = self.range();
-                match subscription.claim_to_open(earliest, next, terms.looks_at().max(LOOKS_AT)) {
-                    Some(mut claim) => {
-                        // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-                        let most = usize::MAX;
-                        let Some(found) = self.fetch(&claim.range(), terms, most).await? else { continue };
-                        claim.shorten(found.end);
-                        claim.open(&keys(&found.runs, self.key.stream, &self.shared.keys), self.clock.now());
-                        looked_at = found.runs;
-                    }
+                match self.open_more(subscription, terms).await? {
+                    Some(runs) => looked_at = runs,
                     None => is_at_end = true,
                 }
             }
@@ -234,6 +226,24 @@ impl Log {
                 drop(turn);
                 return Ok(Some(delivery));
             }
+        }
+    }
+
+    /// Opens the next entries one by one. `None` at the end of the log, or while too many are open.
+    pub(super) async fn open_more(
+        &self,
+        subscription: &Arc<Subscription>,
+        terms: &Terms,
+    ) -> Result<Option<Vec<Run>>, ReadError> {
+        loop {
+            let (earliest, next) = self.range();
+            let claim = subscription.claim_to_open(earliest, next, terms.looks_at().max(LOOKS_AT));
+            let Some(mut claim) = claim else { return Ok(None) };
+            // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
+            let Some(found) = self.fetch(&claim.range(), terms, usize::MAX).await? else { continue };
+            claim.shorten(found.end);
+            claim.open(&keys(&found.runs, self.key.stream, &self.shared.keys), self.clock.now());
+            return Ok(Some(found.runs));
         }
     }
 
@@ -329,7 +339,7 @@ impl Log {
             }
             let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
             // In a box: it is rare, and each read would hold room for it while it waits.
-            Box::pin(self.bury(subscription, letters)).await?;
+            Box::pin(self.bury(subscription, letters, true)).await?;
         }
     }
 }

@@ -331,10 +331,12 @@ impl Log {
                     *held += 1;
                 }
                 let by = (!name.is_of_webhook()).then(|| by.clone());
-                let mut recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
-                // Of what lies before its beginning, who comes again is told.
-                recalled.missed = lock(&self.left).remove(name).map_or(0, |low| at.saturating_sub(low));
-                let make = || Subscription::new(name.clone(), &self.key, recalled, &self.shared);
+                let make = || {
+                    let mut recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
+                    // Of what lies before its beginning, who comes again is told.
+                    recalled.missed = lock(&self.left).remove(name).map_or(0, |low| at.saturating_sub(low));
+                    Subscription::new(name.clone(), &self.key, recalled, &self.shared)
+                };
                 Arc::clone(all.entry(name.clone()).or_insert_with(make))
             }
         };

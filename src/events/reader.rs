@@ -114,6 +114,13 @@ impl Log {
             if let Some(delivery) = self.hand_over_open(subscription, terms).await? {
                 return Ok(Some(delivery));
             }
+            if subscription.awaits_opening() {
+                // Some are to wait, as an earlier run has promised: they are not handed over with their neighbours.
+                let _turn = subscription.turn.lock().await;
+                if Box::pin(self.open_more(subscription, terms)).await?.is_some() {
+                    continue;
+                }
+            }
             let (earliest, next) = self.range();
             let Some(mut claim) = subscription.claim(earliest, next, terms.looks_at()) else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.

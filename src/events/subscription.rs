@@ -65,6 +65,8 @@ pub(super) struct Subscription {
     pub(super) given_back: Notify,
     /// Held by the explicit reader who looks at what is next: so that keys stay in order.
     pub(super) turn: tokio::sync::Mutex<()>,
+    /// Held while its dead letters change: by burying, giving again and clearing, one at a time.
+    pub(super) letters_turn: tokio::sync::Mutex<()>,
     /// What is in the store; locked while it is being written.
     stored: tokio::sync::Mutex<Stored>,
     /// Whether it was ever in the store.
@@ -127,12 +129,9 @@ impl Subscription {
     pub(super) fn new(name: SubscriptionName, log: &LogKey, recalled: Recalled, shared: &Arc<Shared>) -> Arc<Self> {
         let meters = Meters::new(&shared.metrics, log, &name);
         let read_at = recalled.owner.read_at;
-        let stored = Stored {
-            low: recalled.stored.then_some(recalled.at),
-            read_at: recalled.stored.then_some(read_at.0),
-            letters: recalled.letters.clone(),
-        };
-        Arc::new(Self {
+        let stored =
+            Stored { low: recalled.stored.then_some(recalled.at), read_at: None, letters: recalled.letters.clone() };
+        let subscription = Arc::new(Self {
             name,
             log: log.clone(),
             by: recalled.owner.by.clone(),
@@ -142,6 +141,7 @@ impl Subscription {
             state: Mutex::new(State::new(recalled)),
             given_back: Notify::new(),
             turn: tokio::sync::Mutex::default(),
+            letters_turn: tokio::sync::Mutex::default(),
             stored: tokio::sync::Mutex::new(stored),
             is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
@@ -149,7 +149,10 @@ impl Subscription {
             read_at: AtomicU64::new(read_at.0),
             shared: Arc::clone(shared),
             meters,
-        })
+        });
+        // What was put back may have to wait.
+        subscription.arm();
+        subscription
     }
 
     pub(super) fn name(&self) -> &SubscriptionName {

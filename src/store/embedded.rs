@@ -67,7 +67,8 @@ use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
 use super::{
-    Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store, Together,
+    Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store,
+    Together,
 };
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;

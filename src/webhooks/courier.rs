@@ -21,7 +21,7 @@ use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
 use super::engine::{Engine, Next, Rules, Verdict, Which};
 use super::entry::Entry;
 use super::intake::{Intake, Load};
-use super::lane::Lane;
+use super::lane::{Lane, account, place};
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
 use super::record::Record;
@@ -29,9 +29,9 @@ use super::standing::Standing;
 use super::target::Target;
 use crate::clock::UnixMillis;
 use crate::config::WebhookFrom;
-use crate::events::{Ack, Delivery, Filter, From, GivenUp, Place, Read, ReadError};
+use crate::events::{Ack, Delivery, Filter, From, GivenUp, Read, ReadError};
 use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
-use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
+use crate::names::{Stream, SubscriptionName};
 use crate::store::{Error, NoteKind};
 
 /// See the module.
@@ -110,6 +110,7 @@ impl<'e> Courier<'e> {
             let now = self.endpoint.means.clock.now();
             match self.leaving {
                 None => {
+                    Stream::ALL.into_iter().for_each(|stream| self.move_if_sought(stream));
                     self.read();
                     self.start(now);
                 }
@@ -227,6 +228,17 @@ impl<'e> Courier<'e> {
         if entries.is_empty() {
             // Nothing was waited for while behind: there is nothing more.
             lane.intake.caught_up();
+        }
+        let is_leaving = |entry: &Entry| self.engine.is_leaving(Which { lane: n, first: entry.number() });
+        if delivery.receipt.is_out_of_order() && entries.iter().any(is_leaving) {
+            // Put back before it had left: what settles the old unit must not settle it.
+            lane.is_read = true;
+            let later = async move {
+                tokio::time::sleep(UNTIL_IT_HAS_LEFT).await;
+                (n, Ok(delivery))
+            };
+            self.reads.push(later.boxed());
+            return;
         }
         let groups = match delivery.receipt.is_out_of_order() {
             true => lane.intake.take_put_back(entries, delivery.receipt),
@@ -374,8 +386,9 @@ impl<'e> Courier<'e> {
     fn move_if_sought(&mut self, stream: Stream) {
         let Some(n) = self.lane_of(stream) else { return };
         let place = SubscriptionName::from(&self.endpoint.name);
-        let place = self.endpoint.means.events.place_id(&self.endpoint.app, stream, &place);
-        if place.is_none_or(|place| place == self.lanes[n].intake.place()) {
+        // Where there is none, one that was there is gone.
+        let place = self.endpoint.means.events.place_id(&self.endpoint.app, stream, &place).unwrap_or_default();
+        if place == self.lanes[n].intake.place() {
             return;
         }
         // What they take would compete with the new lane's; of one that is dropped nothing is taken.
@@ -383,7 +396,7 @@ impl<'e> Courier<'e> {
         self.lanes.iter_mut().for_each(|lane| lane.is_read = false);
         self.lanes[n].is_closed = true;
         self.engine.close_lane(n);
-        let intake = Intake::new(Record::default().at(place), most_entries(self.target.config.format));
+        let intake = Intake::new(Record::default().at(Some(place)), most_entries(self.target.config.format));
         self.lanes.push(Lane::new(stream, intake));
         let opened = self.engine.open_lane();
         self.engine.not_recorded(opened);
@@ -400,12 +413,6 @@ impl<'e> Courier<'e> {
             Wish::Disable => {
                 tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
                 self.disable("operator");
-            }
-            Wish::Expect(stream, numbers) => {
-                if let Some(n) = self.lane_of(stream) {
-                    self.lanes[n].intake.expect_again(&numbers);
-                    self.engine.not_recorded(n);
-                }
             }
             Wish::Moved(stream) => self.move_if_sought(stream),
         }
@@ -483,15 +490,8 @@ impl<'e> Courier<'e> {
     }
 }
 
-/// Of its own subscription, which no caller can name.
-fn place(name: &WebhookName, from: From) -> Place {
-    Place::Subscription { name: SubscriptionName::from(name), from }
-}
-
-/// Each endpoint reads on its own account.
-fn account(name: &WebhookName) -> ClientName {
-    ClientName::parse(&format!("webhook.{name}")).expect("a webhook's name is short, and of characters of a client's")
-}
+/// How long what was put back waits for the unit that it was in to leave, before it is looked at again.
+const UNTIL_IT_HAS_LEFT: Duration = Duration::from_millis(20);
 
 /// How long one read waits; then it is asked again.
 const READ_WAIT: Duration = Duration::from_secs(600);

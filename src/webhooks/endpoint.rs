@@ -16,7 +16,7 @@ use super::record::Record;
 use super::standing::Standing;
 use super::target::Target;
 use crate::clock::{Clock, UnixMillis};
-use crate::events::{DeadLetter, Events, ReadError};
+use crate::events::Events;
 use crate::metrics::{Metrics, WebhookLabels};
 use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, Store};
@@ -56,8 +56,6 @@ pub(super) struct Command {
 pub(super) enum Wish {
     Enable,
     Disable,
-    /// These entries will be given again: they are not done.
-    Expect(Stream, Vec<u64>),
     /// The stream is read from another place now.
     Moved(Stream),
 }
@@ -92,7 +90,6 @@ impl Endpoint {
             let left = if self.is_disabled() {
                 self.rest(&stop).await
             } else {
-                self.expect_redelivered(&target).await;
                 Courier::new(&mut self, target).run(&stop).await
             };
             if left == Left::Stopping {
@@ -152,19 +149,6 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Dead letters that were put back, and not taken yet, are not done.
-    async fn expect_redelivered(&mut self, target: &Target) {
-        for &stream in &target.config.streams {
-            let again = redelivered(&self.means.events, &self.app, stream, &self.name).await;
-            match again {
-                Ok(again) => self.records.entry(stream).or_default().expect_again(&again),
-                Err(error) => {
-                    tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's dead letters cannot be read");
-                }
-            }
-        }
-    }
-
     async fn record(&self, stream: Stream) -> Result<Record, Error> {
         let name = self.name.as_str();
         // The name itself comes before all that only begin with it.
@@ -189,7 +173,6 @@ impl Endpoint {
             };
             let stored = match &wish {
                 Wish::Enable => self.enable().await,
-                Wish::Expect(stream, numbers) => self.expect_again(*stream, numbers).await,
                 // What a record says is held against the place when delivering begins.
                 Wish::Disable | Wish::Moved(_) => Ok(()),
             };
@@ -210,46 +193,9 @@ impl Endpoint {
         Ok(())
     }
 
-    async fn expect_again(&mut self, stream: Stream, numbers: &[u64]) -> Result<(), Error> {
-        let mut record = self.records.get(&stream).cloned().unwrap_or_default();
-        record.expect_again(numbers);
-        let note = (self.name.to_string(), Some(record.to_note()));
-        self.means.store.keep_notes(&self.log(stream), NoteKind::Webhook, vec![note]).await?;
-        self.records.insert(stream, record);
-        Ok(())
-    }
-
     /// What is known of a stream, as far as it is about the place where its subscription is now.
     pub(super) fn record_of(&self, stream: Stream) -> Record {
         let place = self.means.events.place_id(&self.app, stream, &SubscriptionName::from(&self.name));
         self.records.get(&stream).cloned().unwrap_or_default().at(place)
     }
 }
-
-/// All dead letters of a webhook in a stream.
-pub(super) async fn letters(
-    events: &Events,
-    app: &AppId,
-    stream: Stream,
-    name: &WebhookName,
-) -> Result<Vec<DeadLetter>, ReadError> {
-    let (place, mut after, mut all) = (SubscriptionName::from(name), None, Vec::new());
-    loop {
-        let page = match events.dead_letters(app, stream, &place, after, PAGE).await {
-            Err(ReadError::NoSuchSubscription) => Vec::new(),
-            page => page?,
-        };
-        let Some(last) = page.last() else { return Ok(all) };
-        after = Some(last.cursor);
-        all.extend(page);
-    }
-}
-
-/// The numbers of those that were put back and are not taken yet.
-async fn redelivered(events: &Events, app: &AppId, stream: Stream, name: &WebhookName) -> Result<Vec<u64>, ReadError> {
-    let all = letters(events, app, stream, name).await?;
-    Ok(all.iter().filter(|letter| letter.is_redelivering).map(|letter| letter.cursor.at.0).collect())
-}
-
-/// Dead letters read at a time.
-const PAGE: usize = 1000;

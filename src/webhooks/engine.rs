@@ -174,6 +174,11 @@ impl<T> Engine<T> {
         self.lanes[which.lane].units.get(&which.first)
     }
 
+    /// Whether a unit is about to go: it is delivered, or among the dead letters, and that is not on record yet.
+    pub(super) fn is_leaving(&self, which: Which) -> bool {
+        self.unit(which).is_some_and(|unit| matches!(unit.state, State::Burying | State::Done))
+    }
+
     /// The load of a unit.
     pub(super) fn load_mut(&mut self, which: Which) -> Option<&mut T> {
         self.lanes[which.lane].units.get_mut(&which.first).map(|unit| &mut unit.load)

@@ -49,11 +49,6 @@ impl Intake {
         Self { record, most, partial: None, behind }
     }
 
-    /// Those entries are given again, though they were done.
-    pub(super) fn expect_again(&mut self, numbers: &[u64]) {
-        self.record.expect_again(numbers);
-    }
-
     /// Whether the record is still to be caught up with: then nothing is waited for.
     pub(super) fn is_behind(&self) -> bool {
         self.behind.is_some()

@@ -73,16 +73,6 @@ impl Record {
             _ => Known::Done,
         }
     }
-
-    /// Takes entries that were done for not done: they will be given again.
-    pub(super) fn expect_again(&mut self, numbers: &[u64]) {
-        for &number in numbers {
-            if self.of(number) == Known::Done {
-                let at = self.held.partition_point(|held| held.last < number);
-                self.held.insert(at, Held { first: number, last: number, attempts: 0, due: 0 });
-            }
-        }
-    }
 }
 
 /// What a record says of an entry.
@@ -103,13 +93,11 @@ mod tests {
 
     #[test]
     fn what_is_not_held_up_to_the_last_that_was_looked_at_is_done() {
-        let mut record = Record { claimed: 10, held: vec![held(3, 3), held(5, 7)], ..Record::default() };
+        let record = Record { claimed: 10, held: vec![held(3, 3), held(5, 7)], ..Record::default() };
         let known: Vec<_> = (1..12).map(|n| record.of(n)).collect();
         use Known::{Done, Held as H, New};
         let (a, b) = (H(held(3, 3)), H(held(5, 7)));
         assert_eq!(known, [Done, Done, a, Done, b, b, b, Done, Done, Done, New]);
-        record.expect_again(&[4, 6, 9, 11]);
-        assert_eq!(record.held.iter().map(|h| (h.first, h.last)).collect::<Vec<_>>(), [(3, 3), (4, 4), (5, 7), (9, 9)]);
         assert_eq!(Record::read(&record.to_note()), record);
         assert_eq!(Record::read(b"{}"), Record::default());
     }

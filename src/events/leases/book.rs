@@ -10,14 +10,16 @@
 //! Each step costs the logarithm of what is open, for each entry that it moves; what does not move costs nothing.
 
 mod ended;
+mod key;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::name::LeaseName;
 use ended::Ended;
+use key::{Key, Listed};
 
 /// What is open, and under which leases.
 #[derive(Debug, Default)]
@@ -51,23 +53,6 @@ enum State {
     Waiting(Option<Instant>),
     Held(LeaseName),
     GivenUp,
-}
-
-/// A key that has open entries.
-#[derive(Debug, Default)]
-struct Key {
-    /// Those that wait, in order.
-    waiting: VecDeque<u64>,
-    holder: Option<LeaseName>,
-    held: u32,
-    given_up: u32,
-    listed: Option<Listed>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Listed {
-    Ready(u64),
-    Later(Instant),
 }
 
 #[derive(Debug)]
@@ -322,6 +307,14 @@ impl Book {
         *self = Self::default();
     }
 
+    /// How often an open entry was handed out, and until when it waits; `None` when it is not open.
+    pub(in crate::events) fn known(&self, at: u64) -> Option<(u32, Option<Instant>)> {
+        self.open.get(&at).map(|open| match open.state {
+            State::Waiting(until) => (open.attempts, until),
+            State::Held(_) | State::GivenUp => (open.attempts, None),
+        })
+    }
+
     /// Whether nobody can have an open entry.
     pub(in crate::events) fn is_unseen(&self, at: u64) -> bool {
         self.open.get(&at).is_some_and(|open| !open.was_sent)
@@ -477,30 +470,6 @@ impl Book {
 impl Open {
     fn is_delayed(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting(Some(until)) if until > now)
-    }
-}
-
-impl Key {
-    fn wait(&mut self, at: u64) {
-        let place = self.waiting.partition_point(|&other| other < at);
-        self.waiting.insert(place, at);
-    }
-
-    fn forget(&mut self, at: u64) {
-        if let Ok(place) = self.waiting.binary_search(&at) {
-            self.waiting.remove(place);
-        }
-    }
-
-    fn let_go(&mut self) {
-        self.held -= 1;
-        if self.held == 0 {
-            self.holder = None;
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.held == 0 && self.given_up == 0
     }
 }
 

@@ -46,7 +46,7 @@ impl Subscription {
         let held = self.change(|state| {
             let taken = state.book.take(limit, hold, now)?;
             if hold.until.is_some() {
-                taken.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
+                taken.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             Some((taken, state.missed.take(), state.place))
         });
@@ -124,7 +124,7 @@ impl Subscription {
     ) -> Result<u64, Unknown> {
         let back = self.change(|state| {
             let back = state.book.give_back(which, delay_until, now)?;
-            back.iter().for_each(|&at| state.marks.touch(at));
+            back.iter().for_each(|&at| state.touch(at));
             Ok::<_, Unknown>(back.len() as u64)
         })?;
         self.meters.given_again.inc_by(back);
@@ -162,19 +162,20 @@ impl Subscription {
         state.book.given_up(most)
     }
 
-    /// These are on the list of the dead: they are settled.
-    pub(in crate::events) fn buried(self: &Arc<Self>, entries: &[u64], now: Instant) {
-        self.change(|state| {
-            state.drop_open(entries, now);
+    /// These are on the list of the dead: they are settled. Says which were open until now.
+    pub(in crate::events) fn buried(self: &Arc<Self>, entries: &[u64], now: Instant) -> Vec<u64> {
+        let open = self.change(|state| {
             state.is_owed = true;
+            state.drop_open(entries, now)
         });
         self.wake_one();
+        open
     }
 
     /// Retention has removed these before they could be handed out, or buried. Readers will be told.
     pub(in crate::events) fn gone(self: &Arc<Self>, entries: &[u64], now: Instant) {
         let lost = self.change(|state| {
-            let lost = state.drop_open(entries, now);
+            let lost = state.drop_open(entries, now).len() as u64;
             state.missed.add(lost);
             lost
         });
@@ -186,6 +187,16 @@ impl Subscription {
     pub(in crate::events) fn put_back(self: &Arc<Self>, entries: &[u64], now: Instant) {
         self.change(|state| state.put_back(entries, now));
         self.wake_one();
+    }
+
+    /// Whether an entry is open.
+    pub(in crate::events) fn is_open(&self, at: u64) -> bool {
+        lock(&self.state).book.known(at).is_some()
+    }
+
+    /// Whether entries are to wait that are not open yet.
+    pub(in crate::events) fn awaits_opening(&self) -> bool {
+        lock(&self.state).awaits_opening()
     }
 
     /// Whether an operator has put an entry back, and it is open.
@@ -238,7 +249,11 @@ impl Held {
     pub(in crate::events) fn without_gone(&mut self, entries: &[u64], now: Instant) {
         if !entries.is_empty() {
             self.subscription.gone(entries, now);
-            self.cut_off += lock(&self.subscription.state).missed.take();
+            let mut state = lock(&self.subscription.state);
+            if state.place == self.place {
+                self.cut_off += state.missed.take();
+            }
+            drop(state);
             self.entries.retain(|(at, _)| entries.binary_search(at).is_err());
         }
     }
@@ -252,7 +267,7 @@ impl Held {
         let lease = self.lease;
         self.subscription.change(|state| {
             state.book.release_some(lease, &rest, now);
-            rest.iter().for_each(|&at| state.marks.touch(at));
+            rest.iter().for_each(|&at| state.touch(at));
         });
         self.subscription.wake_one();
         kept > 0
@@ -303,7 +318,7 @@ impl Drop for Held {
         self.subscription.change(|state| {
             state.book.release(self.lease, now);
             if !self.is_plain {
-                self.entries.iter().for_each(|&(at, _)| state.marks.touch(at));
+                self.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             if state.place == self.place {
                 state.missed.give_back(self.cut_off);

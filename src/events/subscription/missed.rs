@@ -10,7 +10,7 @@ pub(super) struct Missed {
     waiting: u64,
     /// In responses on their way.
     under_way: u64,
-    /// As the store says.
+    /// As the store says; no number of entries when that is not known.
     stored: u64,
 }
 
@@ -52,6 +52,11 @@ impl Missed {
     pub(super) fn unsaved(&self) -> Option<u64> {
         let all = self.waiting + self.under_way;
         (all != self.stored).then_some(all)
+    }
+
+    /// The store may say anything.
+    pub(super) fn doubt(&mut self) {
+        self.stored = u64::MAX;
     }
 
     /// The store says so now.

@@ -5,7 +5,7 @@
 //! | `NAME` | subscription | whose it is, and when it was read last |
 //! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
-//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open |
+//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`PutBack`] |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
@@ -20,9 +20,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::PlaceId;
+use super::{PlaceId, own_key};
 use crate::clock::UnixMillis;
-use crate::events::leases::{LONGEST, delays, settled};
+use crate::events::leases::{LONGEST, New, delays, settled};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
@@ -37,12 +37,48 @@ pub(in crate::events) struct Recalled {
     pub(in crate::events) segments: Vec<(u64, settled::Stored)>,
     /// Until when entries are not to be handed out.
     pub(in crate::events) delays: BTreeMap<u64, Instant>,
-    pub(in crate::events) again: BTreeSet<u64>,
+    /// Entries that an operator put back.
+    pub(in crate::events) again: BTreeMap<u64, PutBack>,
     /// Its dead letters.
     pub(in crate::events) letters: BTreeSet<u64>,
     /// How many entries retention took of which no reader was told.
     pub(in crate::events) missed: u64,
     pub(in crate::events) now: Instant,
+}
+
+/// An entry that an operator put back: it waits for no other.
+///
+/// Its note's bytes: nothing, or how often it was handed out since (4 bytes), and until when it is to wait (8 bytes, in
+/// milliseconds since 1970; 0 for not at all), big-endian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::events) struct PutBack {
+    attempts: u32,
+    delay_until: Option<Instant>,
+}
+
+impl PutBack {
+    pub(super) fn of((attempts, delay_until): (u32, Option<Instant>)) -> Self {
+        Self { attempts, delay_until }
+    }
+
+    pub(super) fn new_entry(self, at: u64) -> New {
+        New { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until }
+    }
+
+    pub(super) fn note(self, (now, wall): (Instant, UnixMillis)) -> Bytes {
+        if self == Self::default() {
+            return Bytes::new();
+        }
+        let until = self.delay_until.map_or(0, |until| wall.after(until.saturating_duration_since(now)).0);
+        [&self.attempts.to_be_bytes()[..], &until.to_be_bytes()].concat().into()
+    }
+
+    fn parse(note: &[u8], (wall, now): (UnixMillis, Instant)) -> Self {
+        let Some((attempts, until)) = note.split_first_chunk() else { return Self::default() };
+        let until = until.try_into().map_or(0, u64::from_be_bytes);
+        let delay_until = (until > 0).then(|| now + UnixMillis(until).since(wall).min(LONGEST));
+        Self { attempts: u32::from_be_bytes(*attempts), delay_until }
+    }
 }
 
 /// Whose a subscription is, and when it was read last.
@@ -81,7 +117,7 @@ impl Recalled {
             owner: Owner { by, read_at },
             segments: Vec::new(),
             delays: BTreeMap::new(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             letters: BTreeSet::new(),
             missed: 0,
             now,
@@ -147,7 +183,9 @@ pub(in crate::events) async fn all(
                         None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
                     }
                 }
-                Some(("again", number)) => recalled.again.extend(number.parse::<u64>()),
+                Some(("again", number)) => {
+                    recalled.again.extend(number.parse().ok().map(|at: u64| (at, PutBack::parse(note, now))));
+                }
                 // It was made anew, and not stored whole, by an older gateway.
                 Some(("left", _)) => {}
                 Some(("place", _)) => recalled.place = number(note).map(PlaceId::of_note).unwrap_or_default(),

@@ -22,7 +22,7 @@ use crate::store::{Error, NoteKind, PlaceChange, Store};
 #[derive(Default)]
 pub(super) struct Stored {
     pub(super) low: Option<u64>,
-    /// When it was read last.
+    /// When it was read last, as this run has stored it.
     pub(super) read_at: Option<u64>,
     pub(super) letters: BTreeSet<u64>,
 }
@@ -81,7 +81,7 @@ impl Subscription {
         }
         let (writes, mut changes) = lock(&self.state).writes(&self.name, stored.low, self.shared.now());
         // A new one is stored with whose it is, and in the place of one that was there before.
-        let read_at = stored.read_at.is_none().then(|| self.read_at().0);
+        let read_at = stored.low.is_none().then(|| self.read_at().0);
         if read_at.is_some() {
             let left = recalled::left(self.name.as_str());
             changes.extend([self.owner_note(), PlaceChange::Note(NoteKind::Subscription, left, None)]);
@@ -219,7 +219,7 @@ impl Saving<'_> {
     pub(in crate::events) fn done(mut self) {
         let Some(writes) = self.writes.take() else { return };
         self.stored.low = Some(writes.low());
-        self.stored.read_at = self.stored.read_at.or(self.read_at);
+        self.stored.read_at = self.read_at.or(self.stored.read_at);
         for at in writes.letters() {
             self.stored.letters.remove(&at);
         }
@@ -233,6 +233,8 @@ impl Drop for Saving<'_> {
     fn drop(&mut self) {
         if let Some(writes) = self.writes.take() {
             lock(&self.subscription.state).failed(writes);
+            // It may be there all the same.
+            self.stored.low = None;
             self.subscription.shared.saver.list(self.subscription);
         }
     }

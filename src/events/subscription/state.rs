@@ -7,6 +7,7 @@
 //! low-water mark, and the store knows of it by a note of its own. Settled lie above the low-water mark.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -89,7 +90,8 @@ impl State {
         }
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
         let mut book = Book::default();
-        book.admit(again.iter().map(|&at| put_back(at)), now);
+        let is_open = |(at, _): &(&u64, &recalled::PutBack)| !claims.holds(**at);
+        book.admit(again.iter().filter(is_open).map(|(&at, &put_back)| put_back.new_entry(at)), now);
         let mut state = Self {
             claims,
             book,
@@ -98,7 +100,7 @@ impl State {
             attempts,
             delays_stored: delays.keys().map(|at| at / settled::SEGMENT).collect(),
             delays,
-            again,
+            again: again.into_keys().collect(),
             again_new: BTreeSet::new(),
             again_done: Vec::new(),
             place,
@@ -140,13 +142,40 @@ impl State {
         }
     }
 
-    /// Entries that were settled, and are open once more.
+    /// Entries that are open once more. One that is not settled (after a seek) comes by itself.
     pub(super) fn put_back(&mut self, entries: &[u64], now: Instant) {
         for &at in entries {
             self.again.insert(at);
             self.again_new.insert(at);
-            self.book.admit([put_back(at)], now);
+            if !self.claims.holds(at) {
+                self.book.admit([recalled::PutBack::default().new_entry(at)], now);
+            }
         }
+    }
+
+    /// These were handed over together, or passed over. What an operator had put back of them is done with.
+    pub(super) fn settled_run(&mut self, run: Range<u64>, handed_over: bool) {
+        self.claims.settle(run.start);
+        let done: Vec<u64> = self.again.range(run).copied().filter(|&at| self.book.known(at).is_none()).collect();
+        for at in done {
+            self.again.remove(&at);
+            self.again_new.remove(&at);
+            self.again_done.push((at, handed_over));
+        }
+    }
+
+    /// What is known of an entry has changed: how often it was handed out, or until when it waits.
+    pub(super) fn touch(&mut self, at: u64) {
+        if self.again.contains(&at) {
+            self.again_new.insert(at);
+        } else {
+            self.marks.touch(at);
+        }
+    }
+
+    /// Whether entries are to wait that are not open yet.
+    pub(super) fn awaits_opening(&self) -> bool {
+        !self.delays.is_empty()
     }
 
     /// Whether an entry was put back by an operator, and is open.
@@ -168,11 +197,11 @@ impl State {
         }
     }
 
-    /// These are open no longer, nor are they acknowledged. Says how many were open.
-    pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> u64 {
+    /// These are open no longer, nor are they acknowledged. Says which were open.
+    pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> Vec<u64> {
         let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
         self.settled(&open, false);
-        open.len() as u64
+        open
     }
 
     /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the
@@ -219,6 +248,7 @@ impl State {
         let kept = self.again.split_off(&earliest);
         let gone = std::mem::replace(&mut self.again, kept);
         self.again_new = self.again_new.split_off(&earliest);
+        self.delays = self.delays.split_off(&earliest);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
         self.missed.add(lost);
         lost
@@ -279,7 +309,8 @@ impl State {
         waits.extend(done_waiting.map(|&segment| (recalled::delayed(of, segment), None)));
         let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
         let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
-        let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(Bytes::new())));
+        let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
+        let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
         let done = writes.again_done.iter().map(|&(at, _)| (recalled::again(of, at), None));
         let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
         let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
@@ -307,6 +338,7 @@ impl State {
 
     /// These may not be in the store.
     pub(super) fn failed(&mut self, writes: Writes) {
+        self.missed.doubt();
         self.marks.failed(&writes.segments);
         self.marks.failed(&writes.needless);
         self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));
@@ -335,11 +367,6 @@ impl State {
         }
         Some(self.marks.note(segment, attempts.into_iter()))
     }
-}
-
-/// An entry that an operator put back: it waits for no other.
-fn put_back(at: u64) -> New {
-    New { at, key: own_key(at), attempts: 0, delay_until: None }
 }
 
 /// The key of an entry that belongs to nobody: it waits for no other. Another's key is a hash, so they hardly meet; if

@@ -55,13 +55,19 @@ fn what_is_given_out_of_turn_was_put_back() {
 }
 
 #[test]
-fn what_is_expected_again_is_not_done() {
-    let mut intake = Intake::new(Record { claimed: 6, held: vec![], ..Record::default() }, 1);
-    intake.expect_again(&[2, 5]);
-    assert_eq!(intake.awaited().map(|held| held.first).collect::<Vec<_>>(), [2, 5]);
-    assert_eq!(take(&mut intake, 2..4), [[2]]);
-    assert_eq!(take(&mut intake, 4..7), [[5]]);
-    assert_eq!(intake.awaited().count(), 0);
+fn what_was_put_back_comes_by_itself_and_says_nothing_of_others() {
+    let mut intake = Intake::new(Record { claimed: 6, held: vec![held(5, 5)], ..Record::default() }, 10);
+    let mut put_back = |numbers: &[u64]| {
+        let entries = numbers.iter().flat_map(|&n| entries(n..n + 1)).collect();
+        let groups = intake.take_put_back(entries, Receipt::of_nothing());
+        let known = |group: &Group| (group.load.entries[0].number(), group.held.map(|held| held.attempts));
+        assert!(groups.iter().all(|group| group.load.entries.len() == 1));
+        groups.iter().map(known).collect::<Vec<_>>()
+    };
+    assert_eq!(put_back(&[2, 5, 9]), [(2, None), (5, Some(2)), (9, None)]);
+    assert_eq!((intake.claimed(), intake.is_behind(), intake.awaited().count()), (6, true, 0));
+    assert_eq!(take(&mut intake, 1..7), [[0; 0]; 0], "what is done stays so");
+    assert_eq!(take(&mut intake, 7..9), [[7, 8]]);
 }
 
 #[test]

@@ -24,11 +24,14 @@ pub(crate) async fn large_events(stage: &Stage) -> Vec<String> {
         sent.push(stage.sim.emit_raw(APP, Stream::UserEvents, &event).to_string());
     }
     // All are in the log once another subscription has seen the last.
-    let mut seen = 0;
-    while seen < sent.len() {
-        let more = stage.get(&format!("{RTM}/vendor/user_events?wait=20s&subscription=watcher")).await;
-        seen += texts(&more).len();
-    }
+    let watching = async {
+        let mut seen = 0;
+        while seen < sent.len() {
+            let more = stage.get(&format!("{RTM}/vendor/user_events?wait=20s&subscription=watcher")).await;
+            seen += texts(&more).len();
+        }
+    };
+    tokio::time::timeout(DEADLINE * 2, watching).await.expect("all that was emitted is read");
     sent
 }
 

@@ -116,6 +116,46 @@ async fn a_letter_that_is_given_again_brings_nothing_else_again() {
 }
 
 #[tokio::test]
+async fn a_letter_that_is_given_again_before_its_old_try_is_on_record_is_not_lost() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(500));
+    let mut rig = Rig::start(&webhook("crm", &receiver.url("/"), "max_attempts = 1\nmax_in_flight = 4")).await;
+    rig.emit_many(30);
+    let letters = "/admin/v1/apps/demo-app/webhooks/crm/dead-letters";
+    let again = async || rig.admin("POST", &format!("{letters}/redeliver"), Some(json!({ "all": true }))).await.1;
+    for _ in 0..60 {
+        again().await;
+    }
+    receiver.rule(|_| Answer::Status(204));
+    let list = async || rig.admin("GET", &format!("{letters}?limit=1000"), None).await.1;
+    while !list().await["dead_letters"].as_array().unwrap().is_empty() {
+        again().await;
+    }
+    rig.idle("crm").await;
+    let delivered = receiver.seen().into_iter().filter(|seen| seen.answered == 204);
+    let ids: std::collections::BTreeSet<String> = delivered.map(|seen| seen.id().to_owned()).collect();
+    assert_eq!(ids.len(), 30);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_place_that_is_removed_while_the_webhook_is_full_of_what_is_stuck_begins_anew() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(500));
+    let mut rig =
+        Rig::start(&webhook("crm", &receiver.url("/"), "max_attempts = 2\nretry = { initial = \"1m\", max = \"1m\" }"))
+            .await;
+    rig.emit_many(100);
+    receiver.requests(1).await;
+    rig.stands("crm", |status| status.held >= 64).await;
+    receiver.rule(|_| Answer::Status(204));
+    assert_eq!(rig.admin("DELETE", PLACE, None).await.0, 200);
+    receiver.requests(101).await;
+    rig.idle("crm").await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn enabled_holds_for_a_stream_that_was_not_there_then() {
     let receiver = Receiver::start().await;
     let hook = |streams: &str| webhook("crm", &receiver.url("/"), &format!("streams = [{streams}]"));

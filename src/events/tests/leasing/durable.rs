@@ -262,3 +262,89 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
     assert_eq!(entries(&rig.read(after(old(1))).await.unwrap()), [2, 3]);
     assert_eq!(seek(old(2)).await, Ok(rig.log().cursor(2)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_put_back_keeps_its_attempts_and_its_delay_through_kills() {
+    let mut rig = Rig::quiet().await;
+    rig.append_of([(1, 1), (2, 2)]).await;
+    for _ in 0..MOST {
+        let (lease, _) = rig.lease(leased(1)).await.unwrap();
+        rig.nack(Holding::Lease(lease), 0).await.unwrap();
+    }
+    let (second, got) = rig.lease(leased(2)).await.unwrap();
+    assert_eq!((got, rig.dead().await), (vec![(2, 1)], vec![(1, MOST)]));
+    rig.ack(Holding::Lease(second)).await.unwrap();
+    rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await.unwrap();
+    let (lease, got) = rig.lease(leased(1)).await.unwrap();
+    assert_eq!(got, [(1, 1)]);
+    rig.nack(Holding::Lease(lease), 45).await.unwrap();
+    rig = rig.kill().await;
+    let began = Instant::now();
+    for attempt in 2..=MOST {
+        assert_eq!(rig.lease(wait(60, leased(1))).await.unwrap().1, [(1, attempt)]);
+        assert_eq!(began.elapsed(), Duration::from_secs(45));
+        rig = rig.kill().await;
+    }
+    assert!(rig.lease(leased(1)).await.is_none());
+    assert_eq!(rig.dead().await, [(1, MOST)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_reader_waits_out_a_delay_too_also_after_a_kill() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    let (lease, _) = rig.lease(leased(2)).await.unwrap();
+    rig.nack(Holding::Lease(lease), 45).await.unwrap();
+    let rig = rig.kill().await;
+    let began = Instant::now();
+    assert_eq!(rig.native(10).await, (0, vec![3]));
+    assert_eq!(entries(&rig.read(wait(60, by("a", 10))).await.unwrap()), [1, 2]);
+    assert_eq!(began.elapsed(), Duration::from_secs(45));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_a_seek_gives_again_is_given_once_and_leaves_the_list_when_it_is_acknowledged() {
+    for plain in [false, true] {
+        let rig = Rig::quiet().await;
+        rig.append_of((1..=3).map(|n| (n, n))).await;
+        for _ in 0..MOST {
+            let (lease, _) = rig.lease(leased(3)).await.unwrap();
+            rig.ack(rig.entry(1)).await.unwrap();
+            rig.ack(rig.entry(2)).await.unwrap();
+            rig.nack(Holding::Lease(lease), 0).await.unwrap();
+        }
+        assert!(rig.lease(leased(3)).await.is_none());
+        rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+        assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
+        let rig = rig.kill().await;
+        if plain {
+            assert_eq!(rig.native(10).await, (0, vec![1, 2, 3]));
+        } else {
+            let (lease, got) = rig.lease(leased(10)).await.unwrap();
+            assert_eq!(got, [(1, 1), (2, 1), (3, 1)]);
+            rig.ack(Holding::Lease(lease)).await.unwrap();
+        }
+        tokio::time::sleep(SLOW).await;
+        assert_eq!(rig.dead().await, [], "{plain}");
+        let rig = rig.restart().await;
+        assert!(rig.lease(leased(10)).await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_two_bury_at_the_same_time_is_on_the_list() {
+    let mut rig = Rig::quiet().await;
+    rig.append_of((1..=9).map(|n| (n, n))).await;
+    for _ in 0..MOST {
+        rig.lease(leased(5)).await;
+        rig = rig.restart().await;
+    }
+    // Housekeeping looks every five seconds, and finds what these find.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    rig.slow_down();
+    let reads = (0..4).map(|_| rig.lease(leased(1)));
+    let got: Vec<_> = futures_util::future::join_all(reads).await.into_iter().flatten().collect();
+    assert_eq!(got.len(), 4);
+    assert_eq!(rig.dead().await.len(), 5);
+    assert_eq!(rig.events.subscriptions()[0].dead_letters, 5);
+}
