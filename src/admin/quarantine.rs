@@ -55,7 +55,7 @@ pub(super) async fn list(call: &Call<'_>) -> Answer {
         let [app, stream, id] = after.split('/').collect::<Vec<_>>()[..] else { return Err(no_place()) };
         let after = place(app, stream, id).ok_or_else(no_place)?;
         let at = streams.iter().position(|(app, stream, _)| (*app, *stream) == (&after.app, after.stream));
-        streams.drain(..at.ok_or_else(no_place)?);
+        streams.drain(..at.ok_or_else(|| Refused::nowhere("after: this stream is not read"))?);
         streams[0].2 = after.id;
     }
     let (mut shown, mut next) = (Vec::new(), None);

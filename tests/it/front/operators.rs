@@ -148,9 +148,10 @@ async fn the_quarantine_is_listed_by_pages_given_whole_and_read_again() {
         let target = format!("/admin/v1/quarantine/{nowhere}");
         assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, 404, "{target}");
     }
-    for wrong in ["?after=1", "?after=other/user_events/1", "?limit=0", "?more=1"] {
+    for (wrong, status) in [("?after=1", 400), ("?after=other/user_events/1", 404), ("?limit=0", 400), ("?more=1", 400)]
+    {
         let target = format!("/admin/v1/quarantine{wrong}");
-        assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, 400, "{wrong}");
+        assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, status, "{wrong}");
     }
     stage.stopped().await;
 }
