@@ -211,7 +211,8 @@ impl Book {
         Ok(entries)
     }
 
-    /// Lets leases run until then. Returns how many entries they hold.
+    /// Lets leases run until then. One that is named by its entries is not shortened: another may hold them by now. Returns
+    /// how many entries they hold.
     ///
     /// # Errors
     /// When the lease is not known.
@@ -222,6 +223,7 @@ impl Book {
         for name in holders {
             let Some(lease) = self.leases.get_mut(&name) else { continue };
             let Some(before) = lease.until else { continue };
+            let until = if matches!(which, Which::Entries(_)) { until.max(before) } else { until };
             lease.until = Some(until);
             held += lease.held;
             self.due.remove(&(before, name));

@@ -90,8 +90,8 @@ impl Claim {
     /// The entries were handed over, and with them what was cut off before them.
     pub(in crate::events) fn settle(mut self) {
         let cut_off = self.cut_off;
-        self.end(|state, run| {
-            state.settled_run(run, true);
+        self.end(|state, start| {
+            state.claims.settle(start);
             state.missed.told(cut_off);
         });
         self.subscription.meters.delivered.inc_by(self.events);
@@ -100,8 +100,8 @@ impl Claim {
     /// The entries hold nothing that this reader wants.
     pub(in crate::events) fn pass_over(mut self) {
         let cut_off = self.cut_off;
-        self.end(|state, run| {
-            state.settled_run(run, false);
+        self.end(|state, start| {
+            state.claims.settle(start);
             state.missed.give_back(cut_off);
         });
     }
@@ -110,21 +110,21 @@ impl Claim {
     /// reader wants.
     pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
         let cut_off = self.cut_off;
-        self.end(|state, run| {
+        self.end(|state, start| {
+            state.claims.settle(start);
             state.admit(entries, now);
-            state.settled_run(run, false);
             state.missed.give_back(cut_off);
         });
         // Some may have to wait, as an earlier run has promised.
         self.subscription.arm();
     }
 
-    fn end(&mut self, change: impl FnOnce(&mut State, Range<u64>)) {
+    fn end(&mut self, change: impl FnOnce(&mut State, u64)) {
         self.settled = true;
-        let (place, run) = (self.place, self.range.clone());
+        let (place, start) = (self.place, self.range.start);
         self.subscription.change(|state| {
             if state.place == place {
-                change(state, run);
+                change(state, start);
             }
         });
     }

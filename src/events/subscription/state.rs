@@ -7,7 +7,6 @@
 //! low-water mark, and the store knows of it by a note of its own. Settled lie above the low-water mark.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -90,8 +89,7 @@ impl State {
         }
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
         let mut book = Book::default();
-        let is_open = |(at, _): &(&u64, &recalled::PutBack)| !claims.holds(**at);
-        book.admit(again.iter().filter(is_open).map(|(&at, &put_back)| put_back.new_entry(at)), now);
+        book.admit(again.iter().map(|(&at, &put_back)| put_back.new_entry(at)), now);
         let mut state = Self {
             claims,
             book,
@@ -128,39 +126,33 @@ impl State {
             self.marks.settled_to(low);
             if self.attempts.first_key_value().is_some_and(|(&at, _)| at <= low) {
                 self.attempts = self.attempts.split_off(&(low + 1));
+            }
+            if self.delays.first_key_value().is_some_and(|(&at, _)| at <= low) {
                 self.delays = self.delays.split_off(&(low + 1));
             }
         }
         low
     }
 
-    /// Entries that are open from now on.
+    /// Entries that are open from now on, but for those that are settled, or were put back.
     pub(super) fn admit(&mut self, entries: &[(u64, u64)], now: Instant) {
-        for &(at, key) in entries {
+        for &(at, key) in entries.iter().filter(|(at, _)| !self.marks.is_marked(*at)) {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
             self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at) }], now);
         }
     }
 
-    /// Entries that are open once more. One that is not settled (after a seek) comes by itself.
+    /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
+    /// again after a seek. Above the low-water mark that is marked, so that a run which is opened later leaves them out.
     pub(super) fn put_back(&mut self, entries: &[u64], now: Instant) {
+        let low = self.settle_low();
         for &at in entries {
             self.again.insert(at);
             self.again_new.insert(at);
-            if !self.claims.holds(at) {
-                self.book.admit([recalled::PutBack::default().new_entry(at)], now);
+            if at > low {
+                self.marks.mark(at);
             }
-        }
-    }
-
-    /// These were handed over together, or passed over. What an operator had put back of them is done with.
-    pub(super) fn settled_run(&mut self, run: Range<u64>, handed_over: bool) {
-        self.claims.settle(run.start);
-        let done: Vec<u64> = self.again.range(run).copied().filter(|&at| self.book.known(at).is_none()).collect();
-        for at in done {
-            self.again.remove(&at);
-            self.again_new.remove(&at);
-            self.again_done.push((at, handed_over));
+            self.book.admit([recalled::PutBack::default().new_entry(at)], now);
         }
     }
 
@@ -233,7 +225,7 @@ impl State {
 
     /// Whether an entry was never handed out: nobody can have it.
     pub(super) fn is_unseen(&self, at: u64) -> bool {
-        self.claims.holds(at) || self.book.is_unseen(at)
+        if self.book.known(at).is_some() { self.book.is_unseen(at) } else { self.claims.holds(at) }
     }
 
     /// Whether there is nothing left to cut before `earliest`.

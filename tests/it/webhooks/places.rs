@@ -139,6 +139,36 @@ async fn a_letter_that_is_given_again_before_its_old_try_is_on_record_is_not_los
 }
 
 #[tokio::test]
+async fn a_letter_is_given_again_while_what_was_read_with_it_is_still_tried() {
+    for more in ["max_in_flight = 1", "max_in_flight = 4", "format = \"batch\""] {
+        let receiver = Receiver::start().await;
+        receiver
+            .rule(|seen| Answer::Status(if String::from_utf8_lossy(&seen.body).contains("bad") { 500 } else { 204 }));
+        let retry = "retry = { initial = \"200ms\", max = \"200ms\" }";
+        let hook = webhook("crm", &receiver.url("/"), &format!("max_attempts = 2\n{retry}\n{more}"));
+        let mut rig = Rig::start(&hook).await;
+        rig.disable("crm").await;
+        rig.emit(&["bad-1", "good", "bad-2"]);
+        rig.stands("crm", |status| status.state == "disabled").await;
+        rig.enable("crm").await;
+        let letters = "/admin/v1/apps/demo-app/webhooks/crm/dead-letters";
+        rig.says(letters, |list| !list["dead_letters"].as_array().unwrap().is_empty()).await;
+        receiver.rule(|_| Answer::Status(204));
+        let mut left = 1;
+        while left > 0 {
+            rig.admin("POST", &format!("{letters}/redeliver"), Some(json!({ "all": true }))).await;
+            let list = rig.admin("GET", letters, None).await.1;
+            left = list["dead_letters"].as_array().unwrap().len();
+        }
+        rig.idle("crm").await;
+        rig.stop().await;
+        let taken = receiver.seen().into_iter().filter(|seen| seen.answered == 204);
+        let texts: String = taken.map(|seen| String::from_utf8_lossy(&seen.body).into_owned()).collect();
+        assert!(["bad-1", "good", "bad-2"].iter().all(|user| texts.contains(user)), "{more}: {texts}");
+    }
+}
+
+#[tokio::test]
 async fn a_place_that_is_removed_while_the_webhook_is_full_of_what_is_stuck_begins_anew() {
     let receiver = Receiver::start().await;
     receiver.rule(|_| Answer::Status(500));

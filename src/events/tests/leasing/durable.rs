@@ -265,6 +265,12 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
 
 #[tokio::test(start_paused = true)]
 async fn what_an_operator_put_back_keeps_its_attempts_and_its_delay_through_kills() {
+    for sought in [false, true] {
+        keeps_its_attempts_and_its_delay(sought).await;
+    }
+}
+
+async fn keeps_its_attempts_and_its_delay(sought: bool) {
     let mut rig = Rig::quiet().await;
     rig.append_of([(1, 1), (2, 2)]).await;
     for _ in 0..MOST {
@@ -274,10 +280,18 @@ async fn what_an_operator_put_back_keeps_its_attempts_and_its_delay_through_kill
     let (second, got) = rig.lease(leased(2)).await.unwrap();
     assert_eq!((got, rig.dead().await), (vec![(2, 1)], vec![(1, MOST)]));
     rig.ack(Holding::Lease(second)).await.unwrap();
+    if sought {
+        rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+    }
     rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await.unwrap();
     let (lease, got) = rig.lease(leased(1)).await.unwrap();
     assert_eq!(got, [(1, 1)]);
     rig.nack(Holding::Lease(lease), 45).await.unwrap();
+    if sought {
+        let (second, got) = rig.lease(leased(2)).await.unwrap();
+        assert_eq!(got, [(2, 1)]);
+        rig.ack(Holding::Lease(second)).await.unwrap();
+    }
     rig = rig.kill().await;
     let began = Instant::now();
     for attempt in 2..=MOST {
@@ -304,8 +318,8 @@ async fn a_plain_reader_waits_out_a_delay_too_also_after_a_kill() {
 
 #[tokio::test(start_paused = true)]
 async fn a_letter_that_a_seek_gives_again_is_given_once_and_leaves_the_list_when_it_is_acknowledged() {
-    for plain in [false, true] {
-        let rig = Rig::quiet().await;
+    for kills in [false, true] {
+        let mut rig = Rig::quiet().await;
         rig.append_of((1..=3).map(|n| (n, n))).await;
         for _ in 0..MOST {
             let (lease, _) = rig.lease(leased(3)).await.unwrap();
@@ -316,18 +330,43 @@ async fn a_letter_that_a_seek_gives_again_is_given_once_and_leaves_the_list_when
         assert!(rig.lease(leased(3)).await.is_none());
         rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
         assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
-        let rig = rig.kill().await;
-        if plain {
-            assert_eq!(rig.native(10).await, (0, vec![1, 2, 3]));
-        } else {
-            let (lease, got) = rig.lease(leased(10)).await.unwrap();
-            assert_eq!(got, [(1, 1), (2, 1), (3, 1)]);
+        if kills {
+            rig = rig.kill().await;
+        }
+        assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(3, 1)], "it waits for no other");
+        assert_eq!(rig.ack(rig.entry(3)).await, Ok(1));
+        let mut got = Vec::new();
+        while let Some((lease, entries)) = rig.lease(leased(10)).await {
+            got.extend(entries.into_iter().map(|(at, _)| at));
             rig.ack(Holding::Lease(lease)).await.unwrap();
         }
-        tokio::time::sleep(SLOW).await;
-        assert_eq!(rig.dead().await, [], "{plain}");
+        assert_eq!((got, rig.dead().await), (vec![1, 2], vec![]), "{kills}");
         let rig = rig.restart().await;
         assert!(rig.lease(leased(10)).await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
+    for kills in [false, true] {
+        let mut rig = Rig::quiet().await;
+        rig.append_of((1..=3).map(|n| (n, n))).await;
+        // As a webhook does: of what came together one is given up, and the others are tried on.
+        let held = rig.read(by("a", 10)).await.unwrap();
+        let given_up = GivenUp { cursor: rig.log().cursor(2), attempts: 1, reason: "test".to_owned() };
+        rig.events.bury(&app(), STREAM, &name(), &[given_up]).await.unwrap();
+        assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
+        if kills {
+            drop(held);
+            rig = rig.kill().await;
+        } else {
+            held.receipt.handed_over();
+            tokio::time::sleep(SLOW).await;
+        }
+        assert_eq!(rig.dead().await, [(2, 1)], "it was not given yet");
+        assert_eq!(rig.native(10).await, (0, vec![2]));
+        tokio::time::sleep(SLOW).await;
+        assert_eq!(rig.dead().await, []);
     }
 }
 
@@ -347,4 +386,15 @@ async fn what_two_bury_at_the_same_time_is_on_the_list() {
     assert_eq!(got.len(), 4);
     assert_eq!(rig.dead().await.len(), 5);
     assert_eq!(rig.events.subscriptions()[0].dead_letters, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_extension_by_cursor_shortens_nobodys_lease() {
+    let rig = Rig::quiet().await;
+    rig.append_of([(1, 1), (2, 2)]).await;
+    rig.lease(leased(2)).await.unwrap();
+    let extended = rig.events.extend(&app(), STREAM, &name(), &rig.entry(1), Duration::from_secs(1));
+    assert_eq!(extended, Ok(2));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(rig.lease(leased(2)).await.is_none());
 }
