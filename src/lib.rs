@@ -24,7 +24,7 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`heap`] [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
+//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`heap`] `http2` [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
 //! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
 //! | door | [`egress`] |
@@ -57,6 +57,7 @@ pub mod gateway;
 pub mod headers;
 pub mod heap;
 pub mod history;
+mod http2;
 pub mod identity;
 pub mod jwks;
 pub mod listener;

@@ -17,7 +17,6 @@ mod body;
 mod connector;
 mod exchange;
 mod fault;
-mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
 mod goaway;

@@ -6,12 +6,11 @@
 //! each such frame uses up a stock ([`Allowance`]); requests, and answers that a caller takes, earn it back, since they
 //! need such frames. When it is used up the connection is cut.
 //!
-//! Invariant: only the nine bytes of each frame's head are looked at (RFC 9113, 4.1); nothing is kept of its payload.
+//! Invariant: only each frame's head is looked at ([`http2`]); nothing is kept of its payload.
 
 use super::allowance::Allowance;
+use crate::http2::{self, DATA, END_STREAM, HEADERS, Head, Part};
 
-/// The bytes of a frame's head.
-const HEAD: usize = 9;
 /// Frames without work at once, and a second: a browser's opening burst of PRIORITY is a dozen.
 const IDLE_FRAMES: (u32, u32) = (2000, 100);
 /// What a request earns: WINDOW_UPDATE, PRIORITY, RST_STREAM of its stream.
@@ -20,20 +19,12 @@ const FOR_A_REQUEST: u32 = 8;
 /// in which clients are known to open their windows.
 const FOR_BYTES: usize = 1024;
 /// DATA with fewer bytes is work for us rather than for the caller, unless it is the last.
-const SMALL_DATA: u32 = 16;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const END_STREAM: u8 = 1;
+const SMALL_DATA: usize = 16;
 
 /// The follower of one connection's frames.
 #[derive(Debug)]
 pub(super) struct Frames {
-    head: [u8; HEAD],
-    /// Bytes of the head seen.
-    seen: usize,
-    /// Bytes of the payload still to come.
-    payload: u32,
+    incoming: http2::Frames,
     allowance: Allowance,
     /// Bytes written that have not earned yet.
     written: usize,
@@ -46,27 +37,17 @@ pub(super) struct Flood;
 impl Frames {
     pub(super) fn new() -> Self {
         let allowance = Allowance::new(IDLE_FRAMES.0, IDLE_FRAMES.1);
-        Self { head: [0; HEAD], seen: 0, payload: 0, allowance, written: 0 }
+        Self { incoming: http2::Frames::default(), allowance, written: 0 }
     }
 
     /// The next bytes that came in.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Flood> {
-        loop {
-            let passed = bytes.len().min(self.payload as usize);
-            self.payload -= passed as u32;
-            bytes = &bytes[passed..];
-            let part = bytes.len().min(HEAD - self.seen);
-            if part == 0 {
-                return Ok(());
-            }
-            self.head[self.seen..self.seen + part].copy_from_slice(&bytes[..part]);
-            self.seen += part;
-            bytes = &bytes[part..];
-            if self.seen == HEAD {
-                self.seen = 0;
-                self.begun()?;
+        while let Some(part) = self.incoming.next(&mut bytes) {
+            if let Part::Head(head) = part {
+                self.begun(head)?;
             }
         }
+        Ok(())
     }
 
     /// So many bytes were taken of what we wrote.
@@ -77,12 +58,10 @@ impl Frames {
         self.allowance.give(u32::try_from(2 * earned).unwrap_or(u32::MAX));
     }
 
-    fn begun(&mut self) -> Result<(), Flood> {
-        let [a, b, c, kind, flags, ..] = self.head;
-        self.payload = u32::from_be_bytes([0, a, b, c]);
+    fn begun(&mut self, Head { length, kind, flags, .. }: Head) -> Result<(), Flood> {
         match kind {
             HEADERS => self.allowance.give(FOR_A_REQUEST),
-            DATA if self.payload >= SMALL_DATA || flags & END_STREAM != 0 => {}
+            DATA if length >= SMALL_DATA || flags & END_STREAM != 0 => {}
             _ if self.allowance.take() => {}
             _ => return Err(Flood),
         }
@@ -93,6 +72,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http2::HEAD;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();

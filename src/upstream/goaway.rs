@@ -10,18 +10,11 @@
 //! requests under way and by what was read at a time. A GOAWAY of a length that none has passes, too: the library ends
 //! the connection with it.
 
-use super::frames::{Frames, HEAD, Head, LARGEST, Part};
+use crate::http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD, HEADERS, Head, LARGEST, PUSH_PROMISE, Part,
+    RST_STREAM,
+};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const PUSH_PROMISE: u8 = 5;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-/// On DATA and HEADERS.
-const END_STREAM: u8 = 1;
-/// On what carries header fields.
-const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 /// Bytes of a GOAWAY before what it may say for people.
 const SHORTEST: usize = 8;

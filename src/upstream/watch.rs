@@ -17,8 +17,8 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use tower::Service;
 
 use super::BoxError;
-use super::frames::{HEAD, LARGEST};
 use super::goaway::Requests;
+use crate::http2::{Head, LARGEST, SETTINGS};
 
 /// Bytes that are read from an HTTP/2 connection at a time: a TLS record.
 const AT_A_TIME: usize = 16 << 10;
@@ -199,7 +199,6 @@ impl<S: Write + Unpin> Write for Watched<S> {
 #[derive(Default)]
 struct First(Vec<u8>);
 
-const SETTINGS: u8 = 4;
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 
 impl First {
@@ -207,9 +206,8 @@ impl First {
     /// SETTINGS, with which the HTTP library ends the connection.
     fn streams(&mut self, more: &[u8]) -> Option<usize> {
         self.0.extend_from_slice(more);
-        let (head, rest) = self.0.split_at_checked(HEAD)?;
-        let &[high, middle, low, kind, ..] = head else { return None };
-        let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        let (head, rest) = self.0.split_first_chunk()?;
+        let Head { length, kind, .. } = Head::read(*head);
         if kind != SETTINGS || length > LARGEST {
             return Some(usize::MAX);
         }

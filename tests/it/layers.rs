@@ -14,6 +14,7 @@ const TIERS: [(&str, &[&str]); 8] = [
             "dns",
             "files",
             "heap",
+            "http2",
             "secret",
             "names",
             "proof",

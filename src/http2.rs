@@ -2,26 +2,38 @@
 //!
 //! Invariant: what goes in comes out again, in its order: as heads and as pieces of what follows them.
 
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
+/// On DATA and HEADERS.
+pub(crate) const END_STREAM: u8 = 1;
+/// On what carries header fields.
+pub(crate) const END_HEADERS: u8 = 4;
+
 /// Bytes of a frame's head.
-pub(super) const HEAD: usize = 9;
+pub(crate) const HEAD: usize = 9;
 /// No frame is larger before our own SETTINGS say so (RFC 9113 section 4.2).
-pub(super) const LARGEST: usize = 16 << 10;
+pub(crate) const LARGEST: usize = 16 << 10;
 /// What a client sends before its first frame.
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// A frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) length: usize,
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) bytes: [u8; HEAD],
+pub(crate) struct Head {
+    pub(crate) length: usize,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) bytes: [u8; HEAD],
 }
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// A frame begins.
     Head(Head),
     /// A piece of what follows its head.
@@ -30,7 +42,7 @@ pub(super) enum Part<'a> {
 
 /// Where a direction stands.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     head: [u8; HEAD],
     /// So many bytes of the next head have come.
     have: usize,
@@ -40,17 +52,17 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Of a client.
-    pub(super) fn after_preface() -> Self {
+    pub(crate) fn after_preface() -> Self {
         Self { left: PREFACE, ..Self::default() }
     }
 
     /// Whether the last frame that began has come whole.
-    pub(super) fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&self) -> bool {
         self.left == 0
     }
 
     /// Takes the next part off the bytes; `None`: they are used up.
-    pub(super) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Part<'a>> {
+    pub(crate) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Part<'a>> {
         if self.left > 0 {
             let (piece, rest) = bytes.split_at(self.left.min(bytes.len()));
             (*bytes, self.left) = (rest, self.left - piece.len());
@@ -69,7 +81,7 @@ impl Frames {
 }
 
 impl Head {
-    fn read(bytes: [u8; HEAD]) -> Self {
+    pub(crate) fn read(bytes: [u8; HEAD]) -> Self {
         let [high, middle, low, kind, flags, stream @ ..] = bytes;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
         Self { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1), bytes }
