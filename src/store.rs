@@ -234,6 +234,13 @@ pub trait Store: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<(String, Bytes)>, Error>;
 
+    /// The note of that name; `None` when there is none.
+    async fn note(&self, log: &LogKey, kind: NoteKind, name: &str) -> Result<Option<Bytes>, Error> {
+        // The name itself comes before all that only begin with it.
+        let notes = self.notes(log, kind, name, "", 1).await?;
+        Ok(notes.into_iter().find(|(found, _)| found == name).map(|(_, note)| note))
+    }
+
     /// Keeps small things beside a log, by name, and removes those for which there is `None`: all or none; durable on
     /// return. Shares syncs with appends. Notes are not trimmed: whoever keeps them bounds them.
     async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error>;

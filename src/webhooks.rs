@@ -201,13 +201,13 @@ impl Webhooks {
         }
     }
 
-    /// A webhook's place in a stream is another now: what it has in hand is of no account any more, but for what is under
-    /// way. One that is not told finds out when it goes on.
+    /// A webhook's place in one of its streams is another now: what it has in hand is of no account any more, but for what
+    /// is under way. One that is not told finds out when it goes on.
     ///
     /// # Errors
     /// When the gateway stops.
-    pub async fn moved(&self, app: &AppId, name: &WebhookName, stream: Stream) -> Result<(), WishError> {
-        match self.wish(app, name, Wish::Moved(stream)).await {
+    pub async fn moved(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
+        match self.wish(app, name, Wish::Moved).await {
             Err(WishError::NoSuchWebhook) => Ok(()),
             result => result,
         }

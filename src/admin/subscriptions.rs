@@ -64,7 +64,7 @@ pub(super) async fn seek(call: Call<'_>, which: &Which) -> Answer {
 /// The place of a webhook: what it has in hand is of no account any more.
 async fn tell_webhook(parts: &Parts, which: &Which) -> Result<(), Refused> {
     if let Some(webhook) = which.name.webhook() {
-        parts.webhooks.moved(&which.app, &webhook, which.stream).await?;
+        parts.webhooks.moved(&which.app, &webhook).await?;
     }
     Ok(())
 }

@@ -160,9 +160,14 @@ impl Log {
     async fn trim_a_burst(&self) {
         let most = self.retention().bytes;
         let is_over = |bytes: u64| bytes > most.saturating_add(most / BURST);
-        if self.store.log_state(&self.key).await.is_ok_and(|state| is_over(state.bytes))
-            && let Err(error) = self.trim().await
-        {
+        if self.store.log_state(&self.key).await.is_ok_and(|state| is_over(state.bytes)) {
+            self.try_to_trim().await;
+        }
+    }
+
+    /// [`Log::trim`]. What fails is tried again next time.
+    pub(super) async fn try_to_trim(&self) {
+        if let Err(error) = self.trim().await {
             tracing::warn!(app = %self.key.app, stream = %self.key.stream, %error, "old events could not be removed");
         }
     }

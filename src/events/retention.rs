@@ -54,9 +54,7 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
 
 async fn trim_all(events: &Events) {
     for log in events.logs().values().map(Arc::clone) {
-        if let Err(error) = log.trim().await {
-            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "old events could not be removed");
-        }
+        log.try_to_trim().await;
         if let Err(error) = log.remove_idle().await {
             tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "idle subscriptions could not be removed");
         }

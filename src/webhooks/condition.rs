@@ -52,9 +52,8 @@ impl Condition {
     /// # Errors
     /// When the store fails.
     pub(super) async fn recall(store: &dyn Store, app: &AppId, name: &WebhookName) -> Result<Option<Self>, Error> {
-        let wanted = note(name);
-        let notes = store.notes(&log(app), NoteKind::Webhook, &wanted, "", 1).await?;
-        Ok(notes.into_iter().find(|(found, _)| *found == wanted).map(|(_, note)| {
+        let note = store.note(&log(app), NoteKind::Webhook, &note(name)).await?;
+        Ok(note.map(|note| {
             serde_json::from_slice(&note).unwrap_or_else(|why| {
                 tracing::error!(%app, webhook = %name, %why, "a webhook's condition cannot be read; it counts as enabled");
                 Self::default()

@@ -207,10 +207,8 @@ impl<'e> Courier<'e> {
 
     /// Takes in what was read.
     fn take(&mut self, n: usize, read: Result<Delivery, ReadError>) {
-        self.lanes[n].is_read = false;
-        let stream = self.lanes[n].stream;
-        self.move_if_sought(stream);
         let (endpoint, lane) = (&*self.endpoint, &mut self.lanes[n]);
+        lane.is_read = false;
         let delivery = match read {
             Ok(delivery) => delivery,
             Err(error) => {
@@ -220,7 +218,8 @@ impl<'e> Courier<'e> {
             }
         };
         if lane.is_closed || delivery.receipt.place().is_some_and(|place| place != lane.intake.place()) {
-            // It was taken before a seek; it is given back to nowhere.
+            // It was taken at another place than this lane's: of an older one it is given back to nowhere; of a newer one
+            // the next lane reads it.
             return;
         }
         let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
@@ -414,7 +413,8 @@ impl<'e> Courier<'e> {
                 tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
                 self.disable("operator");
             }
-            Wish::Moved(stream) => self.move_if_sought(stream),
+            // Each step looks for that; this one follows at once.
+            Wish::Moved => {}
         }
         self.waiting.push(done);
     }

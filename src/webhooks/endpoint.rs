@@ -56,8 +56,8 @@ pub(super) struct Command {
 pub(super) enum Wish {
     Enable,
     Disable,
-    /// The stream is read from another place now.
-    Moved(Stream),
+    /// A stream is read from another place now.
+    Moved,
 }
 
 /// Why delivering ended.
@@ -150,11 +150,8 @@ impl Endpoint {
     }
 
     async fn record(&self, stream: Stream) -> Result<Record, Error> {
-        let name = self.name.as_str();
-        // The name itself comes before all that only begin with it.
-        let notes = self.means.store.notes(&self.log(stream), NoteKind::Webhook, name, "", 1).await?;
-        let note = notes.into_iter().find(|(found, _)| found == name);
-        Ok(note.map(|(_, note)| Record::read(&note)).unwrap_or_default())
+        let note = self.means.store.note(&self.log(stream), NoteKind::Webhook, self.name.as_str()).await?;
+        Ok(note.map(|note| Record::read(&note)).unwrap_or_default())
     }
 
     /// Sends nothing until it is enabled, configured anew, or the gateway stops.
@@ -174,7 +171,7 @@ impl Endpoint {
             let stored = match &wish {
                 Wish::Enable => self.enable().await,
                 // What a record says is held against the place when delivering begins.
-                Wish::Disable | Wish::Moved(_) => Ok(()),
+                Wish::Disable | Wish::Moved => Ok(()),
             };
             let enabled = stored.is_ok() && matches!(wish, Wish::Enable);
             // Who asked may have gone.
