@@ -83,7 +83,7 @@ use crate::task::Tasks;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::dead_letters::{DeadLetter, GivenUp, MOST_DEAD_LETTERS, Redeliver};
-pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
+pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
 pub use self::filter::Filter;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::marks::Marks;
@@ -198,23 +198,37 @@ impl Events {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(&self, app: &AppId, stream: Stream, read: Read) -> Result<Delivery, ReadError> {
-        self.log(app, stream)?.read(read, self.0.tasks.stopping()).await
+        self.log(app, stream)?.read(read, None, self.0.tasks.stopping()).await
+    }
+
+    /// As [`Events::read`], for an open stream if a number is said.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_in_stream(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        read: Read,
+        number: Option<StreamNumber>,
+    ) -> impl Future<Output = Result<Delivery, ReadError>> + use<> {
+        // No `async fn`: that would hold all of it twice while it waits.
+        let (log, stopping) = (self.log(app, stream), self.0.tasks.stopping());
+        async move { log?.read(read, number, stopping).await }
     }
 
     /// A reader of a subscription comes back and says that it has all up to `last` that it was given. In the response
-    /// that was given back and holds `last`, that part is settled, and nobody else's; what counts as handed over after
-    /// `last` is given again. So one reader gets each event once across reconnects, competing readers at least once.
+    /// that was given back and holds `last`, that part is settled, and nobody else's; what was handed over plainly after
+    /// `last` is given again, and readers are told of what retention took of that. So one reader gets each event once
+    /// across reconnects, competing readers at least once.
     ///
     /// # Errors
-    /// When there is no such subscription, or `last` is older than what is kept or no place in the log.
+    /// When there is no such subscription, or `last` is no place in the log.
     pub fn resume(&self, app: &AppId, stream: Stream, name: &SubscriptionName, last: Cursor) -> Result<(), ReadError> {
-        let log = self.log(app, stream)?;
-        let last = log.at(last)?;
-        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume(last);
-        Ok(())
+        self.come_again(app, stream, name, (last, true))
     }
 
-    /// A reader of a subscription comes back and says that it was given nothing after `last`: what counts as handed over
+    /// A reader of a subscription comes back and says that it was given nothing after `last`: what was handed over plainly
     /// after it is given again, and nothing is settled.
     ///
     /// # Errors
@@ -226,9 +240,23 @@ impl Events {
         name: &SubscriptionName,
         last: Cursor,
     ) -> Result<(), ReadError> {
+        self.come_again(app, stream, name, (last, false))
+    }
+
+    fn come_again(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        (last, given): (Cursor, bool),
+    ) -> Result<(), ReadError> {
         let log = self.log(app, stream)?;
-        let last = log.at(last)?;
-        log.known(name).ok_or(ReadError::NoSuchSubscription)?.give_again_after(last);
+        let last = match log.at(last) {
+            // Of this log, and older than what is kept.
+            Err(ReadError::Expired { lost: Some(_), .. }) => last.at.0,
+            at => at?,
+        };
+        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume(last, given, log.range().0);
         Ok(())
     }
 
@@ -273,7 +301,8 @@ impl Events {
     /// When there is no such subscription, or the store fails.
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        log.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
+        let why = Removal::Asked { next: log.range().1 };
+        log.remove(subscription, why).await?.map(drop).ok_or(ReadError::BeingRemoved)
     }
 
     /// Which place a subscription is at; `None` when there is none.

@@ -3,24 +3,44 @@
 //! Invariants: every entry is in exactly one of four states: handed over, under way (in a response), given back (by a
 //! response that failed), or fresh (not yet claimed, from `fresh` on). Ranges are half open and never empty. An entry
 //! claimed is claimed by one reader. What different responses gave back is never merged, nor taken as one: so that a
-//! reader who comes back and says how far it got ([`Claims::resume`]) speaks for nobody else's entries. [`Claims::low`] is
-//! the last entry below which all are handed over: what is stored, so that a restart gives again at most what was above
-//! it.
+//! reader who comes back and says how far it got ([`Claims::resume`]) speaks for nobody else's entries; and of what no
+//! response of this run gave back its word settles nothing. [`Claims::low`] is the last entry below which all are handed
+//! over: what is stored, so that a restart gives again at most what was above it.
 //!
 //! Handed-over ranges above the low-water mark are not kept: they are what lies between the other kinds.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::delivery::StreamNumber;
+
 /// The state of a subscription. Numbers are sequence numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claims {
     /// The first entry never claimed.
     fresh: u64,
-    /// Start and end of what is under way.
-    under_way: BTreeMap<u64, u64>,
-    /// Start and end of what each response gave back.
-    given_back: BTreeMap<u64, u64>,
+    /// Start of what is under way.
+    under_way: BTreeMap<u64, Run>,
+    /// Start of what each response gave back.
+    given_back: BTreeMap<u64, Run>,
+}
+
+/// Entries from a start on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    /// The entry after the last.
+    end: u64,
+    /// Under way: in which stream.
+    stream: Option<StreamNumber>,
+    /// A response had it that gave it back: not a restart, nor a reader's word.
+    is_of_response: bool,
+}
+
+impl Run {
+    /// What no response had.
+    fn of_nobody(end: u64) -> Self {
+        Self { end, stream: None, is_of_response: false }
+    }
 }
 
 impl Claims {
@@ -35,7 +55,7 @@ impl Claims {
         let mut claims = Self::new(at);
         for entry in handed_over {
             if claims.fresh < entry {
-                claims.given_back.insert(claims.fresh, entry);
+                claims.given_back.insert(claims.fresh, Run::of_nobody(entry));
             }
             claims.fresh = entry + 1;
         }
@@ -44,7 +64,7 @@ impl Claims {
 
     /// The last entry up to which all are handed over.
     pub(super) fn low(&self) -> u64 {
-        let first = |ranges: &BTreeMap<u64, u64>| ranges.first_key_value().map_or(u64::MAX, |(&start, _)| start);
+        let first = |ranges: &BTreeMap<u64, Run>| ranges.first_key_value().map_or(u64::MAX, |(&start, _)| start);
         first(&self.under_way).min(first(&self.given_back)).min(self.fresh) - 1
     }
 
@@ -53,14 +73,17 @@ impl Claims {
         self.fresh - 1
     }
 
-    /// Takes up to `limit` entries before `next`: of what one response gave back, if there is any, else fresh ones.
-    pub(super) fn take(&mut self, next: u64, limit: u64) -> Option<Range<u64>> {
+    /// Takes up to `limit` entries before `next`: of what one response gave back, if there is any, else fresh ones. They
+    /// are for a stream, if that is said.
+    pub(super) fn take(&mut self, next: u64, limit: u64, stream: Option<StreamNumber>) -> Option<Range<u64>> {
+        let mut is_of_response = false;
         let range = match self.given_back.pop_first() {
-            Some((start, end)) => {
-                let cut = end.min(start.saturating_add(limit));
-                if cut < end {
-                    self.given_back.insert(cut, end);
+            Some((start, run)) => {
+                let cut = run.end.min(start.saturating_add(limit));
+                if cut < run.end {
+                    self.given_back.insert(cut, run);
                 }
+                is_of_response = run.is_of_response;
                 start..cut
             }
             None => {
@@ -72,7 +95,7 @@ impl Claims {
         if range.is_empty() {
             return None;
         }
-        self.under_way.insert(range.start, range.end);
+        self.under_way.insert(range.start, Run { end: range.end, stream, is_of_response });
         Some(range)
     }
 
@@ -81,55 +104,80 @@ impl Claims {
         self.under_way.remove(&start);
     }
 
-    /// Says that what was taken (by its start) was not handed over.
-    pub(super) fn give_back(&mut self, start: u64) {
-        if let Some(end) = self.under_way.remove(&start) {
-            self.given_back.insert(start, end);
+    /// Says that what was taken (by its start) was not handed over, and whether a response had it.
+    pub(super) fn give_back(&mut self, start: u64, in_response: bool) {
+        if let Some(mut run) = self.under_way.remove(&start) {
+            run.is_of_response |= in_response;
+            self.given_back.insert(start, run);
         }
     }
 
-    /// Gives back the part from `at` on of what was taken (by its start). No response held it.
-    pub(super) fn shorten(&mut self, start: u64, at: u64) {
-        let Some(end) = self.under_way.get_mut(&start) else { return };
-        if start < at && at < *end {
-            let rest = std::mem::replace(end, at);
-            if rest == self.fresh {
+    /// Gives back the part from `at` on of what was taken (by its start), and says whether a response had it.
+    pub(super) fn shorten(&mut self, start: u64, at: u64, in_response: bool) {
+        let Some(run) = self.under_way.get_mut(&start) else { return };
+        if start < at && at < run.end {
+            let rest = std::mem::replace(run, Run { end: at, ..*run });
+            if rest.end == self.fresh {
                 self.fresh = at;
             } else {
-                self.given_back.insert(at, rest);
+                let is_of_response = rest.is_of_response || in_response;
+                self.given_back.insert(at, Run { is_of_response, ..rest });
             }
         }
     }
 
     /// A reader says that it has all up to `last` that it was given. So of what one response gave back, that part is
-    /// handed over if `last` lies in it; and what counts as handed over after `last` is given back: the reader, whose
-    /// responses end at `last`, did not get it, or another reader gets it twice.
-    pub(super) fn resume(&mut self, last: u64) {
+    /// handed over if `last` lies in it. Says which that is.
+    pub(super) fn resume(&mut self, last: u64) -> Option<Range<u64>> {
         let after = last.saturating_add(1);
-        if let Some((&start, &end)) = self.given_back.range(..after).next_back()
-            && last < end
-        {
-            self.given_back.remove(&start);
-            if after < end {
-                self.given_back.insert(after, end);
-            }
+        let (&start, &run) = self.given_back.range(..after).next_back()?;
+        if last >= run.end || !run.is_of_response {
+            return None;
         }
-        self.give_again_after(last);
+        self.given_back.remove(&start);
+        if after < run.end {
+            self.given_back.insert(after, run);
+        }
+        Some(start..after)
     }
 
-    /// Gives back what counts as handed over after `last`.
-    pub(super) fn give_again_after(&mut self, last: u64) {
-        let mut at = last.saturating_add(1);
+    /// All up to `last` is handed over that is given back or was never claimed. Says what that was.
+    pub(super) fn settle_to(&mut self, last: u64) -> Vec<Range<u64>> {
+        let after = last.saturating_add(1);
+        let rest = self.given_back.split_off(&after);
+        let mut settled: Vec<Range<u64>> = Vec::new();
+        for (start, run) in std::mem::replace(&mut self.given_back, rest) {
+            settled.push(start..run.end.min(after));
+            if after < run.end {
+                self.given_back.insert(after, run);
+            }
+        }
+        if self.fresh < after {
+            settled.push(self.fresh..after);
+            self.fresh = after;
+        }
+        settled
+    }
+
+    /// Gives back what of a range counts as handed over. Says what that is.
+    pub(super) fn give_again(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
+        let (mut at, to) = (range.start, range.end.min(self.fresh));
         let mut again = Vec::new();
-        // What holds `after`, and all that follows, in order: between them lies what was handed over.
-        while at < self.fresh {
-            let (start, end) = self.held_from(at).unwrap_or((self.fresh, self.fresh));
+        // What holds `at`, and all that follows, in order: between them lies what was handed over.
+        while at < to {
+            let (start, end) = self.held_from(at).unwrap_or((to, to));
             if at < start {
-                again.push((at, start));
+                again.push(at..start.min(to));
             }
             at = end;
         }
-        self.given_back.extend(again);
+        self.given_back.extend(again.iter().map(|range| (range.start, Run::of_nobody(range.end))));
+        again
+    }
+
+    /// Whether an entry before `at` is under way to another than this stream.
+    pub(super) fn is_of_others_before(&self, at: u64, stream: StreamNumber) -> bool {
+        self.under_way.range(..at).any(|(_, run)| run.stream != Some(stream))
     }
 
     /// Whether an entry is not handed over.
@@ -149,9 +197,9 @@ impl Claims {
 
     /// Of what is under way or given back, the first that ends after `at`.
     fn held_from(&self, at: u64) -> Option<(u64, u64)> {
-        let first = |ranges: &BTreeMap<u64, u64>| {
-            let holds = ranges.range(..=at).next_back().filter(|&(_, &end)| at < end);
-            holds.or_else(|| ranges.range(at..).next()).map(|(&start, &end)| (start, end))
+        let first = |ranges: &BTreeMap<u64, Run>| {
+            let holds = ranges.range(..=at).next_back().filter(|(_, run)| at < run.end);
+            holds.or_else(|| ranges.range(at..).next()).map(|(&start, run)| (start, run.end))
         };
         [first(&self.under_way), first(&self.given_back)].into_iter().flatten().min()
     }
@@ -161,15 +209,15 @@ impl Claims {
     pub(super) fn cut(&mut self, earliest: u64) -> u64 {
         let mut cut = 0;
         while let Some(first) = self.given_back.first_entry() {
-            let (start, end) = (*first.key(), *first.get());
+            let (start, run) = (*first.key(), *first.get());
             if start >= earliest {
                 break;
             }
             first.remove();
-            if end > earliest {
-                self.given_back.insert(earliest, end);
+            if run.end > earliest {
+                self.given_back.insert(earliest, run);
             }
-            cut += end.min(earliest) - start;
+            cut += run.end.min(earliest) - start;
         }
         if self.fresh < earliest {
             cut += earliest - self.fresh;
@@ -180,13 +228,13 @@ impl Claims {
 
     /// How many entries before `next` are not handed over.
     pub(super) fn lag(&self, next: u64) -> u64 {
-        let waiting: u64 = self.given_back.iter().map(|(start, end)| end - start).sum();
+        let waiting: u64 = self.given_back.iter().map(|(start, run)| run.end - start).sum();
         next.saturating_sub(self.fresh) + waiting + self.in_flight()
     }
 
     /// How many entries are under way.
     pub(super) fn in_flight(&self) -> u64 {
-        self.under_way.iter().map(|(start, end)| end - start).sum()
+        self.under_way.iter().map(|(start, run)| run.end - start).sum()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariants: a [`Delivery`] holds a run of entries without a gap (but for what retention took or the reader does not
 //! want), oldest first; its text is shared with every other reader, never copied.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,9 @@ pub enum Place {
     /// From a cursor, moving nothing.
     After(Cursor),
 }
+
+/// Which open stream reads: no other of this run has or had its number.
+pub type StreamNumber = NonZeroU64;
 
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq)]

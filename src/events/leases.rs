@@ -255,6 +255,9 @@ impl Log {
     ) -> Result<Option<Delivery>, ReadError> {
         let hold = Hold { until: None, max_attempts: u32::MAX };
         while let Some(held) = subscription.hold(terms.limit, hold, self.clock.now()) {
+            if terms.sitting.is_some() && subscription.owes_streams() {
+                Box::pin(subscription.save(&*self.store)).await?;
+            }
             if let Some(delivery) = self.deliver(held, Vec::new(), terms.wants.markers).await? {
                 return Ok(Some(delivery));
             }

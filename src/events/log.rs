@@ -116,6 +116,7 @@ impl Log {
         let mut begun = HashMap::new();
         let subscription = |(name, mut recalled): (SubscriptionName, Recalled)| {
             recalled.at = recalled.at.min(next - 1);
+            recalled.end = next - 1;
             if let Some(by) = &recalled.owner.by {
                 *begun.entry(by.clone()).or_default() += 1;
             }
@@ -315,6 +316,7 @@ impl Log {
         name: &SubscriptionName,
         from: From,
         by: &ClientName,
+        by_stream: bool,
     ) -> Result<Arc<Subscription>, ReadError> {
         let known = lock(&self.subscriptions).get(name).cloned();
         let subscription = match known {
@@ -338,8 +340,7 @@ impl Log {
                 let by = (!name.is_of_webhook()).then(|| by.clone());
                 let make = || {
                     let mut recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
-                    // Of what lies before its beginning, who comes again is told.
-                    recalled.missed = lock(&self.left).remove(name).map_or(0, |low| at.saturating_sub(low));
+                    lock(&self.left).come_again(name, by_stream, &mut recalled);
                     Subscription::new(name.clone(), &self.key, recalled, &self.shared)
                 };
                 Arc::clone(all.entry(name.clone()).or_insert_with(make))
@@ -395,9 +396,7 @@ impl Log {
         let log = Arc::clone(self);
         let removing = async move {
             let Some(left) = subscription.remove(&*log.store, why).await? else { return Ok(None) };
-            if left.is_noted {
-                lock(&log.left).insert(subscription.name().clone(), left.low);
-            }
+            lock(&log.left).add(subscription.name(), &left);
             lock(&log.subscriptions).remove(subscription.name());
             let mut begun = lock(&log.begun);
             if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run};
+use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
 use super::judge::{CHUNK, Judging};
 use super::log::Log;
 use super::loss::Loss;
@@ -27,6 +27,8 @@ pub(super) struct Terms {
     pub(super) wants: Wants,
     client: ClientName,
     ack: Ack,
+    /// The stream that reads, if it is one.
+    pub(super) sitting: Option<StreamNumber>,
     deadline: Instant,
     stopping: CancellationToken,
 }
@@ -42,18 +44,28 @@ impl Log {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(super) async fn read(self: &Arc<Self>, read: Read, stopping: CancellationToken) -> Result<Delivery, ReadError> {
+    pub(super) fn read(
+        self: &Arc<Self>,
+        read: Read,
+        sitting: Option<StreamNumber>,
+        stopping: CancellationToken,
+    ) -> impl Future<Output = Result<Delivery, ReadError>> {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
             wants: Wants { markers: read.markers, filter: read.filter },
             client: read.client,
             ack: read.ack,
+            sitting,
             deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
             stopping,
         };
-        match read.place {
-            Place::After(cursor) => self.read_after(cursor, &terms).await,
-            Place::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
+        let place = read.place;
+        // No `async fn`: that would hold the read as well while it waits.
+        async move {
+            match place {
+                Place::After(cursor) => self.read_after(cursor, &terms).await,
+                Place::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
+            }
         }
     }
 
@@ -85,7 +97,7 @@ impl Log {
         from: From,
         terms: &Terms,
     ) -> Result<Delivery, ReadError> {
-        let subscription = self.subscription(name, from, &terms.client).await?;
+        let subscription = self.subscription(name, from, &terms.client, terms.sitting.is_some()).await?;
         let _reading = subscription.reading(self.clock.wall_ms())?;
         let mut changes = self.next.subscribe();
         loop {
@@ -121,11 +133,14 @@ impl Log {
                     continue;
                 }
             }
-            let (earliest, next) = self.range();
-            let Some(mut claim) = subscription.claim(earliest, next, terms.looks_at()) else { return Ok(None) };
+            let claim = subscription.claim(self.range(), terms.looks_at(), terms.sitting);
+            let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
             let Some(found) = self.fetch(&claim.range(), terms, terms.limit).await? else { continue };
             claim.shorten(found.end);
+            if claim.is_owed() {
+                Box::pin(subscription.save(&*self.store)).await?;
+            }
             if found.runs.is_empty() {
                 claim.pass_over();
                 continue;

@@ -7,6 +7,7 @@
 //! | `held` | entries under a lease; acknowledging, extending, giving back |
 //! | `place` | which place of it something is about: before a seek, or after |
 //! | `missed` | what retention took before readers were given it, until they are told |
+//! | `plain` | what was handed over to plain readers, so that their word may give it again |
 //! | `saving` | what is not in the store yet, and how it gets there |
 //! | `recalled` | what an earlier run has stored of it |
 //! | `defaults` | places of clients that an older gateway stored under the client's name |
@@ -21,6 +22,7 @@ pub(super) mod defaults;
 mod held;
 mod missed;
 mod place;
+pub(super) mod plain;
 pub(super) mod recalled;
 mod saving;
 mod standing;
@@ -210,17 +212,17 @@ impl Subscription {
         self.meters.cut_off.inc_by(lost);
     }
 
-    /// A reader says that it has all up to `last` that it was given: see
-    /// [`Claims::resume`](super::claims::Claims::resume).
-    pub(super) fn resume(self: &Arc<Self>, last: u64) {
-        self.change(|state| state.claims.resume(last));
-        self.given_back.notify_waiters();
-    }
-
-    /// A reader says that it was given nothing after `last`: see
-    /// [`Claims::give_again_after`](super::claims::Claims::give_again_after).
-    pub(super) fn give_again_after(self: &Arc<Self>, last: u64) {
-        self.change(|state| state.claims.give_again_after(last));
+    /// A reader says that it has all up to `last` that it was given, or if `given` is not said, that it was given nothing
+    /// after `last`; `earliest` is the first entry that is kept. What it has is settled, and what was handed over plainly
+    /// after that is given again.
+    pub(super) fn resume(self: &Arc<Self>, last: u64, given: bool, earliest: u64) {
+        let lost = self.change(|state| {
+            if given {
+                state.hear(last);
+            }
+            state.give_again_after(last, earliest)
+        });
+        self.meters.cut_off.inc_by(lost);
         self.given_back.notify_waiters();
     }
 

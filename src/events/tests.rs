@@ -9,6 +9,7 @@ mod ordering;
 mod owning;
 mod polling;
 mod reading;
+mod resuming;
 mod subscribing;
 
 use std::collections::{HashMap, VecDeque};

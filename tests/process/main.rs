@@ -25,6 +25,7 @@ mod memory;
 #[allow(dead_code, reason = "shared with the other tests")]
 mod receiver;
 mod reload;
+mod resumed;
 mod stop;
 mod storage;
 mod tail;

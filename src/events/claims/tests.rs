@@ -15,14 +15,17 @@ enum Step {
     Cut(u64),
     /// So many entries before the end.
     Resume(u64),
+    SettleTo(u64),
+    /// So many entries, from so many before the end on.
+    GiveAgain(u64, u64),
     Restart,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Entry {
     Fresh,
-    /// Given back, by which response.
-    Back(u32),
+    /// Given back, by which response; or by no response.
+    Back(u32, bool),
     UnderWay,
     Done,
 }
@@ -40,6 +43,8 @@ fn steps(faults: bool) -> impl Strategy<Value = Vec<Step>> {
         (0..8usize, 1..10u64).prop_map(|(which, by)| Step::Shorten(which, by)),
         (0..20u64).prop_map(Step::Cut),
         (0..60u64).prop_map(Step::Resume),
+        (0..60u64).prop_map(Step::SettleTo),
+        (1..60u64, 1..30u64).prop_map(|(from, many)| Step::GiveAgain(from, many)),
         Just(Step::Restart),
     ];
     prop::collection::vec(prop_oneof![3 => good, u32::from(faults) => bad], 0..120)
@@ -61,7 +66,7 @@ impl Model {
 
     fn give_back(&mut self, range: &Range<u64>) {
         self.responses += 1;
-        self.set(range, Entry::Back(self.responses));
+        self.set(range, Entry::Back(self.responses, true));
     }
 
     fn low(&self) -> u64 {
@@ -79,7 +84,7 @@ impl Model {
 
     /// What the next take of so many is to get.
     fn next(&self, limit: u64) -> Option<Range<u64>> {
-        let is_waiting = |entry: &Entry| matches!(entry, Entry::Fresh | Entry::Back(_));
+        let is_waiting = |entry: &Entry| matches!(entry, Entry::Fresh | Entry::Back(..));
         let first = self.entries.iter().position(is_waiting)?;
         let run = self.entries[first..].iter().take_while(|entry| **entry == self.entries[first]).count() as u64;
         Some(first as u64..first as u64 + run.min(limit))
@@ -88,27 +93,37 @@ impl Model {
     fn cut(&mut self, earliest: u64) -> u64 {
         self.earliest = earliest;
         let gone = self.entries[..earliest as usize].iter_mut();
-        gone.filter(|e| matches!(e, Entry::Fresh | Entry::Back(_))).map(|entry| *entry = Entry::Done).count() as u64
+        gone.filter(|e| matches!(e, Entry::Fresh | Entry::Back(..))).map(|entry| *entry = Entry::Done).count() as u64
     }
 
-    fn resume(&mut self, last: u64) {
-        if let Entry::Back(response) = self.entries[last as usize] {
-            for at in 0..=last as usize {
-                if self.entries[at] == Entry::Back(response) {
-                    self.entries[at] = Entry::Done;
-                }
-            }
-        }
-        let mut before = Entry::Fresh;
-        for at in last + 1..self.fresh() {
+    fn resume(&mut self, last: u64) -> u64 {
+        let Entry::Back(response, true) = self.entries[last as usize] else { return 0 };
+        let of_it = self.entries[..=last as usize].iter_mut();
+        of_it.filter(|e| **e == Entry::Back(response, true)).map(|entry| *entry = Entry::Done).count() as u64
+    }
+
+    fn settle_to(&mut self, last: u64) -> u64 {
+        let all = self.entries[..=last as usize].iter_mut();
+        all.filter(|e| matches!(e, Entry::Fresh | Entry::Back(..))).map(|entry| *entry = Entry::Done).count() as u64
+    }
+
+    fn give_again(&mut self, range: Range<u64>) -> u64 {
+        let (mut before, mut again) = (Entry::Fresh, 0);
+        for at in range.start..range.end.min(self.fresh()) {
             let entry = self.entries[at as usize];
             if entry == Entry::Done {
                 self.responses += u32::from(before != Entry::Done);
-                self.entries[at as usize] = Entry::Back(self.responses);
+                self.entries[at as usize] = Entry::Back(self.responses, false);
+                again += 1;
             }
             before = entry;
         }
+        again
     }
+}
+
+fn length(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
@@ -121,7 +136,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Append(n) => model.entries.extend((0..n).map(|_| Entry::Fresh)),
             Step::Take(limit) => {
-                let got = claims.take(next, limit);
+                let got = claims.take(next, limit, None);
                 prop_assert_eq!(&got, &model.next(limit), "the first that waits, of one response");
                 if let Some(range) = got {
                     model.set(&range, Entry::UnderWay);
@@ -138,7 +153,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::GiveBack(which) => {
                 if let Some(which) = pick(which, &taken) {
                     let range = taken.swap_remove(which);
-                    claims.give_back(range.start);
+                    claims.give_back(range.start, true);
                     model.give_back(&range);
                 }
             }
@@ -146,7 +161,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if let Some(which) = pick(which, &taken) {
                     let range = &mut taken[which];
                     let at = range.start + by;
-                    claims.shorten(range.start, at);
+                    claims.shorten(range.start, at, true);
                     if at < range.end {
                         let rest = at..std::mem::replace(&mut range.end, at);
                         if rest.end == model.fresh() {
@@ -163,8 +178,16 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Resume(before_end) => {
                 let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
-                claims.resume(last);
-                model.resume(last);
+                prop_assert_eq!(claims.resume(last).map_or(0, |range| range.end - range.start), model.resume(last));
+            }
+            Step::SettleTo(before_end) => {
+                let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
+                prop_assert_eq!(length(&claims.settle_to(last)), model.settle_to(last));
+            }
+            Step::GiveAgain(before_end, many) => {
+                let first = next.saturating_sub(before_end).max(model.earliest);
+                let range = first..(first + many).min(next).max(first);
+                prop_assert_eq!(length(&claims.give_again(range.clone())), model.give_again(range));
             }
             Step::Restart => {
                 let low = claims.low();
@@ -187,18 +210,21 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
 #[test]
 fn one_who_resumes_speaks_for_its_own_response_and_for_no_other() {
     let mut claims = Claims::new(0);
-    let (of_one, of_another) = (claims.take(21, 10).unwrap(), claims.take(21, 10).unwrap());
-    assert_eq!((of_one, of_another), (1..11, 11..21));
-    claims.give_back(1);
-    claims.give_back(11);
-    claims.resume(14);
-    assert_eq!(claims.take(21, 20), Some(1..11), "the other's, of which this one says nothing");
-    assert_eq!(claims.take(21, 20), Some(15..21));
+    let take = |claims: &mut Claims, limit| claims.take(21, limit, None);
+    assert_eq!((take(&mut claims, 10), take(&mut claims, 10)), (Some(1..11), Some(11..21)));
+    claims.give_back(1, true);
+    claims.give_back(11, true);
+    assert_eq!(claims.resume(14), Some(11..15));
+    assert_eq!(take(&mut claims, 20), Some(1..11), "the other's, of which this one says nothing");
+    assert_eq!(take(&mut claims, 20), Some(15..21));
     claims.settle(1);
     claims.settle(15);
     assert_eq!(claims.low(), 20);
-    claims.resume(17);
-    assert_eq!(claims.take(21, 20), Some(18..21), "written to a caller that never got it");
+    assert_eq!(claims.give_again(18..21), vec![18..21]);
+    assert_eq!(claims.resume(19), None, "given back by no response: whoever got 19 does not speak for the others");
+    assert_eq!(take(&mut claims, 20), Some(18..21));
+    claims.give_back(18, false);
+    assert_eq!(claims.resume(19), None, "nor was it in a response since");
 }
 
 proptest! {

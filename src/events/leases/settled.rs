@@ -49,6 +49,29 @@ impl Settled {
         self.dirty.insert(segment);
     }
 
+    /// Entries are settled.
+    pub(in crate::events) fn mark_all(&mut self, entries: Range<u64>) {
+        entries.for_each(|at| self.mark(at));
+    }
+
+    /// Entries are not settled any more.
+    pub(in crate::events) fn unmark(&mut self, entries: Range<u64>) {
+        for segment in entries.start / SEGMENT..entries.end.div_ceil(SEGMENT) {
+            let Some(bits) = self.segments.get_mut(&segment) else { continue };
+            let of_both = entries.start.max(segment * SEGMENT)..entries.end.min((segment + 1) * SEGMENT);
+            for at in of_both {
+                let (_, byte, bit) = place(at);
+                bits[byte] &= !bit;
+            }
+            self.dirty.insert(segment);
+        }
+    }
+
+    /// Whether nothing is marked.
+    pub(in crate::events) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// What is said of an entry has changed: how often it was handed out.
     pub(in crate::events) fn touch(&mut self, at: u64) {
         self.dirty.insert(at / SEGMENT);

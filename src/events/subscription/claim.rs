@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::state::State;
 use super::{PlaceId, Subscription};
+use crate::events::delivery::StreamNumber;
 use crate::events::lock;
 
 /// Entries that one reader has taken and no other gets, until it gives them back.
@@ -21,19 +22,27 @@ pub(in crate::events) struct Claim {
     place: PlaceId,
     /// Events on their way in a response.
     events: u64,
+    in_response: bool,
     cut_off: u64,
+    /// Something must be stored before anybody is given these.
+    is_owed: bool,
     settled: bool,
 }
 
 impl Subscription {
-    /// Takes up to `limit` entries of a log that holds `earliest..next`.
-    pub(in crate::events) fn claim(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
+    /// Takes up to `limit` entries of a log that holds `earliest..next`, for a stream if that is said.
+    pub(in crate::events) fn claim(
+        self: &Arc<Self>,
+        (earliest, next): (u64, u64),
+        limit: u64,
+        stream: Option<StreamNumber>,
+    ) -> Option<Claim> {
         self.cut(earliest);
         let mut state = lock(&self.state);
-        let range = state.claims.take(next, limit)?;
+        let (range, is_owed) = state.take(next, limit, stream)?;
         let cut_off = state.missed.take();
-        let place = state.place;
-        Some(Claim { subscription: Arc::clone(self), range, place, events: 0, cut_off, settled: false })
+        let (subscription, place) = (Arc::clone(self), state.place);
+        Some(Claim { subscription, range, place, events: 0, in_response: false, cut_off, is_owed, settled: false })
     }
 
     /// Takes entries to be opened one by one, while not too many are; see [`super::held`].
@@ -43,7 +52,7 @@ impl Subscription {
             (state.low(), state.book.len())
         };
         let room = MOST_OPEN.saturating_sub(open) as u64;
-        self.claim(earliest, next.min(low.saturating_add(MOST_AHEAD)), limit.min(room))
+        self.claim((earliest, next.min(low.saturating_add(MOST_AHEAD))), limit.min(room), None)
     }
 }
 
@@ -67,7 +76,7 @@ impl Claim {
         if self.range.start < at && at < self.range.end {
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
-                state.claims.shorten(self.range.start, at);
+                state.claims.shorten(self.range.start, at, self.in_response);
             }
             drop(state);
             self.range.end = at;
@@ -84,14 +93,20 @@ impl Claim {
 
     /// A response with so many events is on its way.
     pub(in crate::events) fn under_way(&mut self, events: u64) {
-        self.events = events;
+        (self.events, self.in_response) = (events, true);
+    }
+
+    /// Whether something must be stored before anybody is given these.
+    pub(in crate::events) fn is_owed(&self) -> bool {
+        self.is_owed
     }
 
     /// The entries were handed over, and with them what was cut off before them.
     pub(in crate::events) fn settle(mut self) {
-        let cut_off = self.cut_off;
+        let (cut_off, range) = (self.cut_off, self.range());
         self.end(|state, start| {
             state.claims.settle(start);
+            state.plain.add(range);
             state.missed.told(cut_off);
         });
         self.subscription.meters.delivered.inc_by(self.events);
@@ -99,9 +114,10 @@ impl Claim {
 
     /// The entries hold nothing that this reader wants.
     pub(in crate::events) fn pass_over(mut self) {
-        let cut_off = self.cut_off;
+        let (cut_off, range) = (self.cut_off, self.range());
         self.end(|state, start| {
             state.claims.settle(start);
+            state.plain.add(range);
             state.missed.give_back(cut_off);
         });
     }
@@ -109,9 +125,10 @@ impl Claim {
     /// These of the entries (with their keys) are open from now on, each by itself; the others hold nothing that this
     /// reader wants.
     pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
-        let cut_off = self.cut_off;
+        let (cut_off, range) = (self.cut_off, self.range());
         self.end(|state, start| {
             state.claims.settle(start);
+            state.plain.opened(range);
             state.admit(entries, now);
             state.missed.give_back(cut_off);
         });
@@ -138,7 +155,7 @@ impl Drop for Claim {
         {
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
-                state.claims.give_back(self.range.start);
+                state.claims.give_back(self.range.start, self.in_response);
                 state.missed.give_back(self.cut_off);
             }
         }
@@ -158,4 +175,4 @@ impl fmt::Debug for Claim {
 pub(in crate::events) const MOST_OPEN: usize = 100_000;
 
 /// How far readers may be ahead of the oldest entry that is not settled: a bit each, in memory and in the store.
-const MOST_AHEAD: u64 = 1_000_000;
+pub(super) const MOST_AHEAD: u64 = 1_000_000;

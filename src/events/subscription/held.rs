@@ -155,6 +155,11 @@ impl Subscription {
         lock(&self.state).is_owed
     }
 
+    /// Whether something must be stored before a stream is given another entry.
+    pub(in crate::events) fn owes_streams(&self) -> bool {
+        lock(&self.state).plain.owes()
+    }
+
     /// The entries whose attempts are spent, at most `most`.
     pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, Reason)> {
         let mut state = lock(&self.state);
@@ -300,6 +305,7 @@ impl Held {
                 && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
             {
                 state.settled(&settled, true);
+                settled.iter().for_each(|&at| state.plain.add(at..at + 1));
             }
         });
         if self.is_plain {

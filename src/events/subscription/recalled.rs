@@ -7,8 +7,10 @@
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`PutBack`] |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
+//! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
+//! | `/removed` | subscription | the last entry of the log when one of its subscriptions was removed last |
 //! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
 //!
 //! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk: change
@@ -20,6 +22,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::plain::Plain;
+use super::saving::Left;
 use super::{PlaceId, own_key};
 use crate::clock::UnixMillis;
 use crate::events::leases::{LONGEST, New, delays, settled};
@@ -43,6 +47,9 @@ pub(in crate::events) struct Recalled {
     pub(in crate::events) letters: BTreeSet<u64>,
     /// How many entries retention took of which no reader was told.
     pub(in crate::events) missed: u64,
+    pub(in crate::events) plain: Plain,
+    /// The last entry that an earlier run may have given a reader.
+    pub(in crate::events) end: u64,
     pub(in crate::events) now: Instant,
 }
 
@@ -120,13 +127,42 @@ impl Recalled {
             again: BTreeMap::new(),
             letters: BTreeSet::new(),
             missed: 0,
+            plain: Plain::of_old(),
+            end: 0,
             now,
         }
     }
 }
 
-/// Where subscriptions stood that were removed because nobody read them, before the end of their log.
-pub(in crate::events) type LeftBehind = BTreeMap<SubscriptionName, u64>;
+/// What is left of subscriptions that are no more.
+#[derive(Debug, Default)]
+pub(in crate::events) struct LeftBehind {
+    /// Where those stood that were removed because nobody read them, before the end of their log.
+    places: BTreeMap<SubscriptionName, u64>,
+    /// The last entry that one of their readers can have been given.
+    end: u64,
+}
+
+impl LeftBehind {
+    /// How many left a place.
+    pub(in crate::events) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// One is removed.
+    pub(in crate::events) fn add(&mut self, name: &SubscriptionName, left: &Left) {
+        self.end = self.end.max(left.end);
+        if left.is_noted {
+            self.places.insert(name.clone(), left.low);
+        }
+    }
+
+    /// One of that name begins anew: who comes again is told of what lies before its beginning.
+    pub(in crate::events) fn come_again(&mut self, name: &SubscriptionName, by_stream: bool, begun: &mut Recalled) {
+        begun.missed = self.places.remove(name).map_or(0, |low| begun.at.saturating_sub(low));
+        begun.plain = Plain::begun(by_stream, self.end);
+    }
+}
 
 /// All subscriptions of a log, as they were; and those that are no more, but left something behind.
 ///
@@ -137,7 +173,7 @@ pub(in crate::events) async fn all(
     log: &LogKey,
     now: (UnixMillis, Instant),
 ) -> Result<(HashMap<SubscriptionName, Recalled>, LeftBehind), Error> {
-    let mut left = LeftBehind::new();
+    let mut left = LeftBehind::default();
     let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
         // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
@@ -154,8 +190,10 @@ pub(in crate::events) async fn all(
             let (of, what) = name.split_once('/').map_or((name.as_str(), None), |(of, what)| (of, Some(what)));
             let Some((_, recalled)) = all.get_mut(of) else {
                 // Or of a subscription that was removed in part, by an older gateway.
-                if what == Some("left") {
-                    left.extend(SubscriptionName::parse_stored(of).ok().zip(number(note)));
+                match what {
+                    Some("left") => left.places.extend(SubscriptionName::parse_stored(of).ok().zip(number(note))),
+                    Some(_) if name == REMOVED => left.end = number(note).unwrap_or_default(),
+                    _ => {}
                 }
                 continue;
             };
@@ -192,6 +230,12 @@ pub(in crate::events) async fn all(
                 Some(("missed", _)) => match number(note) {
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
+                },
+                Some(("plain", _)) => match Plain::parse(note, recalled.at) {
+                    Some(plain) => recalled.plain = plain,
+                    None => {
+                        tracing::error!(app = %log.app, note = name, "not understood: all counts as handed over plainly")
+                    }
                 },
                 Some(_) => tracing::warn!(app = %log.app, note = name, "of a newer gateway; passed over"),
             }
@@ -236,6 +280,14 @@ pub(super) fn missed(name: &str) -> String {
 pub(super) fn missed_note(missed: u64) -> Option<Bytes> {
     (missed > 0).then(|| missed.to_string().into())
 }
+
+/// The name of the note on what plain readers were handed over.
+pub(super) fn plain(name: &str) -> String {
+    format!("{name}/plain")
+}
+
+/// The name of the note on what was removed from a log.
+pub(super) const REMOVED: &str = "/removed";
 
 /// The name of the note on which place it is at.
 pub(super) fn place(name: &str) -> String {

@@ -30,10 +30,10 @@ pub(super) struct Stored {
 /// Why a subscription is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::events) enum Removal {
-    /// Somebody wants it gone.
-    Asked,
-    /// Nobody has read it for long, in a log whose next entry is `next`. Not if somebody reads it, or it has dead letters.
-    /// Where it stood is noted if there is room for that.
+    /// Somebody wants it gone; the log's next entry is `next`.
+    Asked { next: u64 },
+    /// Nobody has read it for long. Not if somebody reads it, or it has dead letters. Where it stood is noted if there is
+    /// room for that.
     Idle { next: u64, leaves_note: bool },
 }
 
@@ -46,6 +46,8 @@ pub(in crate::events) struct Left {
     pub(in crate::events) unread: u64,
     /// Whether the store says so to who comes by its name again.
     pub(in crate::events) is_noted: bool,
+    /// The last entry of the log: its readers may have a place up to there.
+    pub(in crate::events) end: u64,
 }
 
 /// What is on its way to the store. Dropped before it is there, it is to be written again.
@@ -177,19 +179,22 @@ impl Subscription {
             return Ok(None);
         }
         let left = match why {
-            Removal::Asked => Left::default(),
+            Removal::Asked { next } => Left { end: next.saturating_sub(1), ..Left::default() },
             Removal::Idle { next, leaves_note } => {
                 let standing = self.observe(next);
-                Left { low: standing.low, unread: standing.lag, is_noted: leaves_note && standing.lag > 0 }
+                let is_noted = leaves_note && standing.lag > 0;
+                Left { low: standing.low, unread: standing.lag, is_noted, end: next.saturating_sub(1) }
             }
         };
-        let is_wanted =
-            why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
+        let is_asked = matches!(why, Removal::Asked { .. });
+        let is_wanted = !is_asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
         if is_wanted {
             self.is_removed.store(false, Ordering::SeqCst);
             return Ok(None);
         }
         let mut changes = vec![PlaceChange::Removed(self.name.clone())];
+        let end = Some(left.end.to_string().into());
+        changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::REMOVED.to_owned(), end));
         if left.is_noted {
             let note = Some(left.low.to_string().into());
             changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::left(self.name.as_str()), note));

@@ -6,6 +6,8 @@
 //! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
 //! low-water mark, and the store knows of it by a note of its own. Settled lie above the low-water mark.
 
+mod resuming;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 
 use super::PlaceId;
 use super::missed::Missed;
+use super::plain::{Plain, Word};
 use super::recalled::{self, Recalled};
 use crate::clock::UnixMillis;
 use crate::events::claims::Claims;
@@ -45,6 +48,10 @@ pub(super) struct State {
     is_new_place: bool,
     /// What retention has cut off.
     pub(super) missed: Missed,
+    /// What was handed over plainly.
+    pub(super) plain: Plain,
+    /// The last entry that an earlier run may have given a reader; none once this run has.
+    recalled_to: Option<u64>,
     /// Whether something must be stored before another entry goes out: one of its key was given up.
     pub(super) is_owed: bool,
     /// Before this, nothing is left to cut.
@@ -61,6 +68,7 @@ pub(super) struct Writes {
     again_new: BTreeSet<u64>,
     again_done: Vec<(u64, bool)>,
     missed: Option<u64>,
+    word: Option<Word>,
     is_owed: bool,
     is_new_place: bool,
 }
@@ -80,13 +88,15 @@ impl Writes {
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, place, stored, segments, delays, again, missed, now, .. } = recalled;
+        let Recalled { at, place, stored, segments, delays, again, missed, mut plain, end, now, .. } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
             marks.recall(*segment, stored);
             attempts.extend(stored.attempts.iter().copied());
         }
+        let handed_over: Vec<u64> = marks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
+        plain.keep_to(at, &handed_over);
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
         let mut book = Book::default();
         book.admit(again.iter().map(|(&at, &put_back)| put_back.new_entry(at)), now);
@@ -104,6 +114,8 @@ impl State {
             place,
             is_new_place: !stored,
             missed: Missed::new(missed, if stored { missed } else { 0 }),
+            plain,
+            recalled_to: stored.then_some(end),
             is_owed: false,
             earliest: 0,
             armed: None,
@@ -149,6 +161,7 @@ impl State {
         for &at in entries {
             self.again.insert(at);
             self.again_new.insert(at);
+            self.plain.remove(at..at + 1);
             if at > low {
                 self.marks.mark(at);
             }
@@ -204,6 +217,7 @@ impl State {
             if at > low && !self.marks.is_marked(at) {
                 self.marks.mark(at);
             }
+            self.plain.remove(at..at + 1);
         }
     }
 
@@ -249,6 +263,8 @@ impl State {
     /// Goes to another place.
     pub(super) fn seek(&mut self, at: u64) {
         (self.place, self.is_new_place) = (PlaceId::random(), true);
+        self.plain.seek(self.claims.claimed());
+        self.recalled_to = None;
         self.claims = Claims::new(at);
         self.book.clear();
         self.marks.clear();
@@ -278,6 +294,8 @@ impl State {
         now: (Instant, UnixMillis),
     ) -> (Writes, Vec<PlaceChange>) {
         let low = self.settle_low();
+        let moves = (stored != Some(low)).then(|| self.claims.claimed() == low);
+        let plain = self.plain.writes(low, moves, !self.marks.is_empty());
         let writes = Writes {
             low,
             segments: self.marks.take_dirty(),
@@ -285,6 +303,7 @@ impl State {
             again_new: std::mem::take(&mut self.again_new),
             again_done: std::mem::take(&mut self.again_done),
             missed: self.missed.unsaved(),
+            word: plain.as_ref().map(|&(word, _)| word),
             is_owed: std::mem::take(&mut self.is_owed),
             is_new_place: std::mem::take(&mut self.is_new_place),
         };
@@ -306,7 +325,8 @@ impl State {
         let done = writes.again_done.iter().map(|&(at, _)| (recalled::again(of, at), None));
         let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
         let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
-        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed).chain(place);
+        let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));
+        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed).chain(place).chain(plain);
         let letters = writes.letters().map(|at| (recalled::letter(name, at), None));
         let cursor = (stored != Some(low)).then(|| PlaceChange::Cursor(name.clone(), Sequence(low)));
         let note = |kind| move |(name, note)| PlaceChange::Note(kind, name, note);
@@ -323,6 +343,9 @@ impl State {
         if let Some(missed) = writes.missed {
             self.missed.saved(missed);
         }
+        if let Some(word) = writes.word {
+            self.plain.written(word);
+        }
         for segment in &writes.needless {
             self.delays_stored.remove(segment);
         }
@@ -331,6 +354,7 @@ impl State {
     /// These may not be in the store.
     pub(super) fn failed(&mut self, writes: Writes) {
         self.missed.doubt();
+        self.plain.failed();
         self.marks.failed(&writes.segments);
         self.marks.failed(&writes.needless);
         self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));

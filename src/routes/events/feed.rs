@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sitting::Open;
-use crate::events::{Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run};
+use crate::events::{
+    Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run, StreamNumber,
+};
 use crate::gateway::Gateway;
 use crate::names::{AppId, ClientName, Stream, Streams};
 use crate::store::Content;
@@ -117,7 +119,9 @@ impl Feed {
         match &mut *self.sides {
             [side] if side.runs.is_empty() => {
                 let read = side.read(&self.client, self.limit, &self.filter, wait);
-                let delivery = side.deliver(gateway.events.read(&self.app, side.stream, read).await)?;
+                let number = self.sitting.as_ref().map(|open| open.number());
+                let delivery =
+                    side.deliver(gateway.events.read_in_stream(&self.app, side.stream, read, number).await)?;
                 side.take(delivery, &mut self.marks, self.sitting.as_ref());
                 Ok(())
             }
@@ -129,12 +133,13 @@ impl Feed {
 
     async fn fill_all(&mut self, gateway: &Gateway, wait: Duration) -> Result<(), Failed> {
         let deadline = gateway.clock.now() + wait;
+        let number = self.sitting.as_ref().map(|open| open.number());
         loop {
             let (mut is_something, mut is_any) = (false, false);
             for side in &mut self.sides {
                 if side.runs.is_empty() {
                     let read = side.read(&self.client, self.limit, &self.filter, Duration::ZERO);
-                    match side.deliver(gateway.events.read(&self.app, side.stream, read).await) {
+                    match side.deliver(gateway.events.read_in_stream(&self.app, side.stream, read, number).await) {
                         Ok(delivery) => side.take(delivery, &mut self.marks, self.sitting.as_ref()),
                         // An app need not have both.
                         Err(failed) if failed.why == ReadError::NoSuchStream => {
@@ -159,11 +164,11 @@ impl Feed {
             let [one, other] = &mut *self.sides else { return Ok(()) };
             let reads = (one.read(client, limit, filter, left), other.read(client, limit, filter, left));
             tokio::select! {
-                read = or_never(events, app, one.stream, reads.0) => {
+                read = or_never(events, (app, one.stream), reads.0, number) => {
                     let delivery = one.deliver(read)?;
                     one.take(delivery, &mut self.marks, self.sitting.as_ref());
                 }
-                read = or_never(events, app, other.stream, reads.1) => {
+                read = or_never(events, (app, other.stream), reads.1, number) => {
                     let delivery = other.deliver(read)?;
                     other.take(delivery, &mut self.marks, self.sitting.as_ref());
                 }
@@ -276,8 +281,13 @@ impl Side {
 }
 
 /// Reads. What an app does not have is waited for as long as anything.
-async fn or_never(events: &Events, app: &AppId, stream: Stream, read: Read) -> Result<Delivery, ReadError> {
-    match events.read(app, stream, read).await {
+async fn or_never(
+    events: &Events,
+    (app, stream): (&AppId, Stream),
+    read: Read,
+    number: Option<StreamNumber>,
+) -> Result<Delivery, ReadError> {
+    match events.read_in_stream(app, stream, read, number).await {
         Err(ReadError::NoSuchStream) => std::future::pending().await,
         read => read,
     }

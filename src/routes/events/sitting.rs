@@ -3,7 +3,8 @@
 //! Why: whoever comes again with `Last-Event-ID` says how far it got. Its old connection may not be known to be dead, and
 //! what was written to it counts neither as read nor as given back. So the new stream looks for the old one, settles for it
 //! what the caller has, gives back the rest, and ends it: otherwise both would go on, and the old one would give events to
-//! nobody.
+//! nobody. The old one is where the caller got to the place that it names, and any that it opened from that same place: of
+//! those nothing has reached it.
 //!
 //! Invariants: of each stream at most one read is on its way; the next begins when it was flushed. What is on its way is
 //! settled once, by whoever is first: its flush, or the caller's word. Only the same client's word counts.
@@ -13,12 +14,12 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
 use crate::body::handover::Ending;
-use crate::events::{Events, Marks, ReadError, Receipt};
+use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
 use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::store::Sequence;
 
@@ -30,16 +31,19 @@ const REMEMBERED: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Sittings {
     open: Mutex<BTreeMap<Key, Weak<Sitting>>>,
-    next: AtomicU64,
+    /// How many there were.
+    opened: AtomicU64,
 }
 
-type Key = (AppId, SubscriptionName, u64);
+type Key = (AppId, SubscriptionName, StreamNumber);
 
 /// One open stream of a subscription.
 #[derive(Debug)]
 pub(super) struct Sitting {
     client: ClientName,
     key: Key,
+    /// Where its caller said that it was.
+    began: Option<Marks>,
     state: Mutex<State>,
     /// Wakes the stream, which waits for a flush.
     waker: AtomicWaker,
@@ -89,9 +93,10 @@ impl Sittings {
                 }
             }
         }
-        let key = (app.clone(), name.clone(), self.next.fetch_add(1, Ordering::Relaxed));
+        let number = StreamNumber::MIN.saturating_add(self.opened.fetch_add(1, Ordering::Relaxed));
+        let key = (app.clone(), name.clone(), number);
         let (client, state, waker) = (client.clone(), Mutex::default(), AtomicWaker::new());
-        let sitting = Arc::new(Sitting { client, key: key.clone(), state, waker });
+        let sitting = Arc::new(Sitting { client, key: key.clone(), began: last, state, waker });
         self.all().insert(key, Arc::downgrade(&sitting));
         Ok(Open { sitting, sittings: Arc::clone(self) })
     }
@@ -102,8 +107,12 @@ impl Sittings {
         (client, name): (&ClientName, &SubscriptionName),
         last: &Marks,
     ) {
-        let of = |n: u64| (app.clone(), name.clone(), n);
-        let open: Vec<_> = self.all().range(of(0)..=of(u64::MAX)).filter_map(|(_, weak)| weak.upgrade()).collect();
+        let of = |number| (app.clone(), name.clone(), number);
+        let open: Vec<_> = self
+            .all()
+            .range(of(StreamNumber::MIN)..=of(StreamNumber::MAX))
+            .filter_map(|(_, weak)| weak.upgrade())
+            .collect();
         open.iter().filter(|sitting| sitting.client == *client).for_each(|sitting| sitting.yield_to(streams, last));
     }
 
@@ -133,6 +142,11 @@ impl Drop for Open {
 }
 
 impl Sitting {
+    /// Which stream it is: no other has its number.
+    pub(super) fn number(&self) -> StreamNumber {
+        self.key.2
+    }
+
     /// These entries were read, and are on their way.
     pub(super) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
         self.state().sides[stream as usize].read = Some((entries, receipt));
@@ -155,17 +169,25 @@ impl Sitting {
         .await;
     }
 
+    /// Ready when the caller has come again elsewhere.
+    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Whether the caller has come again elsewhere.
     pub(super) fn is_over(&self) -> bool {
         self.state().is_over
     }
 
-    /// The caller has come again, and says how far it got. If that was here, this is over.
+    /// The caller has come again, and says how far it got. If that was here, or where it was when this began, so that it got
+    /// nothing here, this is over.
     fn yield_to(&self, streams: Streams, last: &Marks) {
         let mut state = self.state();
         let given = |stream: Stream| last.was_given(stream).then(|| last.of(stream).at.0);
         let is_here = |stream: &Stream| given(*stream).is_some_and(|at| state.sides[*stream as usize].has(at));
-        if state.is_over || !streams.each().iter().any(is_here) {
+        let is_its_own = self.began == Some(*last) || streams.each().iter().any(is_here);
+        if state.is_over || !is_its_own {
             return;
         }
         state.is_over = true;

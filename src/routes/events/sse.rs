@@ -10,7 +10,9 @@
 //!   withdrawn, and when the store fails.
 //! - What retention took before the reader came to it is said by `event: reset`, and reading goes on from the earliest.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,7 +128,11 @@ impl Open {
             if let Some(piece) = self.piece() {
                 return Some((piece, self));
             }
+            let sitting = self.feed.sitting().map(|open| Arc::clone(open));
             let filled = tokio::select! {
+                // First: what the caller's other stream gives back is not to be taken here.
+                biased;
+                () = poll_fn(|cx| sitting.as_ref().map_or(Poll::Pending, |sitting| sitting.poll_over(cx))) => return None,
                 filled = self.feed.fill(&self.gateway, HEARTBEAT) => filled,
                 _ = self.proof.ended() => return None,
             };

@@ -109,6 +109,33 @@ async fn a_reader_that_is_cut_anywhere_and_comes_again_gets_each_event_once_and_
 }
 
 #[tokio::test]
+async fn who_comes_again_from_the_same_place_ends_the_streams_that_were_opened_there_and_gets_all_of_them() {
+    let stage = Stage::start().await;
+    let mut sent = emit(&stage, 60);
+    for limit in [1, 5, 1000] {
+        let url = format!("{USERS}?subscription=half-open-{limit}&limit={limit}");
+        let (mut got, mut open, mut first) = (Vec::new(), Vec::new(), Listener::open(&stage, &url).await);
+        for _ in 0..3 {
+            got.push(first.next().await.unwrap());
+        }
+        open.push(first);
+        let last = format!("Last-Event-ID: {}\r\n", got[2].id());
+        for _ in 0..3 {
+            // It is given events that nobody takes, and is not known to be dead.
+            open.push(Listener::with(&stage, &url, "all", &last).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sent.extend(emit(&stage, 40));
+        let mut listener = Listener::with(&stage, &url, "all", &last).await;
+        while got.len() < sent.len() {
+            got.push(listener.next().await.unwrap());
+        }
+        assert_eq!(got.iter().map(Block::data).collect::<Vec<_>>(), sent, "{limit}");
+        let _open = open;
+    }
+}
+
+#[tokio::test]
 async fn a_reader_of_both_streams_that_is_cut_and_comes_again_gets_each_event_once_and_in_order() {
     let stage = Stage::start().await;
     for _ in 0..40 {

@@ -1,0 +1,78 @@
+//! What a plain reader takes, and what it says of that when it comes again.
+//!
+//! Invariant: what is given again is not settled any more, in memory and in the store: it lies above the low-water mark, and
+//! no mark is on it. What lies between and is settled for good is marked instead.
+
+use std::ops::Range;
+
+use super::super::claim::MOST_AHEAD;
+use super::State;
+use crate::events::delivery::StreamNumber;
+
+impl State {
+    /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be stored
+    /// before it is given them.
+    pub(in super::super) fn take(
+        &mut self,
+        next: u64,
+        limit: u64,
+        stream: Option<StreamNumber>,
+    ) -> Option<(Range<u64>, bool)> {
+        let range = self.claims.take(next, limit, stream)?;
+        self.recalled_to = None;
+        let Some(stream) = stream else { return Some((range, false)) };
+        let low = self.settle_low();
+        let is_behind_an_open_one = self.book.first_after(low).is_some_and(|first| first < range.start);
+        self.plain.streams(is_behind_an_open_one || self.claims.is_of_others_before(range.start, stream));
+        Some((range, self.plain.owes()))
+    }
+
+    /// A reader has all up to `last` that it was given. What is settled by that was given back by the response that ended
+    /// there; or by a restart, when the store knows that this reader's word is good.
+    pub(in super::super) fn hear(&mut self, last: u64) {
+        let is_of_earlier_run = self.recalled_to.is_some_and(|to| last <= to);
+        if is_of_earlier_run && self.plain.believes(last) && self.attempts.is_empty() && self.delays.is_empty() {
+            self.claims.settle_to(last).into_iter().for_each(|range| self.plain.add(range));
+        } else if last > self.claims.claimed() {
+            self.plain.doubt_to(last);
+        } else if let Some(range) = self.claims.resume(last) {
+            self.plain.add(range);
+        }
+    }
+
+    /// Gives again what was handed over plainly after `last`. What of that lay before `earliest` is gone: readers are told.
+    /// Says how much.
+    pub(in super::super) fn give_again_after(&mut self, last: u64, earliest: u64) -> u64 {
+        let low = self.settle_low();
+        let after = last.saturating_add(1);
+        let first = self.first_to_give_again(after.max(earliest), low);
+        let gone = self.plain.of(&(after..first));
+        gone.iter().for_each(|range| self.plain.remove(range.clone()));
+        let lost = gone.iter().map(|range| range.end - range.start).sum();
+        self.missed.add(lost);
+        let mut again = Vec::new();
+        for range in self.plain.of(&(first..self.claims.claimed() + 1)) {
+            self.plain.remove(range.clone());
+            again.extend(self.claims.give_again(range));
+        }
+        // The low-water mark lies before them now: what is settled for good between them must be marked.
+        let mut at = self.settle_low() + 1;
+        for range in &again {
+            self.marks.mark_all(at..range.start.min(low + 1));
+            self.marks.unmark(range.clone());
+            at = at.max(range.end);
+        }
+        if !again.is_empty() {
+            self.marks.mark_all(at..low + 1);
+        }
+        lost
+    }
+
+    /// From where on a reader is given again what it wants from `after` on: nothing is so far back that there would be too
+    /// much to mark.
+    fn first_to_give_again(&self, after: u64, low: u64) -> u64 {
+        let plain: u64 = self.plain.of(&(after..low + 1)).iter().map(|range| range.end - range.start).sum();
+        let to_mark = (low + 1).saturating_sub(after).saturating_sub(plain);
+        if to_mark > MOST_AHEAD { low + 1 - MOST_AHEAD } else { after }
+    }
+}
