@@ -229,6 +229,28 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_no_success_is_asked_again_then_refused_and_never_kept() {
+    const FAILED: [&str; 2] = [r#"{"result":"failed","code":"ok","count":0,"messages":[]}"#, r#"{"result":"failed"}"#];
+    for failed in FAILED {
+        for (endpoint, most) in [("history_create", 3), ("history_get", 4), ("history_count", 3)] {
+            let world = World::new(5);
+            // A past window, whose result is kept.
+            let ask = async || match endpoint {
+                "history_count" => world.count("source=s&start_time=1&end_time=2", terms("c", 30)).await,
+                _ => world.query(body(20, 1_550_000_000), terms("c", 30)).await,
+            };
+            world.vendor.script(endpoint, (0..100).map(|_| Act::Spoilt(failed)));
+            assert!(matches!(ask().await, Err(Error::BadUpstream(_))), "{endpoint} {failed}");
+            assert_eq!(world.vendor.seen(endpoint).len(), most + 1);
+            world.vendor.heal(endpoint);
+            world.vendor.script(endpoint, (0..most).map(|_| Act::Spoilt(failed)));
+            let answer = value(&ask().await.unwrap());
+            assert!(answer["count"] == 5 || answer["messages"].as_array().unwrap().len() == 5, "{answer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn identical_requests_in_flight_share_one_vendor_request() {
     let world = World::new(5);
     let (a2, same) = (AppId::parse("a2").unwrap(), present(20));

@@ -5,6 +5,7 @@
 //!   `location` is `~/rtm/message/history/query/` and the handle
 //! - fetch: `code` is `ok`, `in progress` or `resource not exist`; the page's table calls the list `message`, its example
 //!   `messages`
+//! - `result` is `success`
 //! - times are seconds since 1970 (*field*: the sister vendor takes `2019-08-01T01:22:10Z`)
 //!
 //! Invariants: readers take any JSON object, in any member order, with any members beside; a message is a slice of the
@@ -168,19 +169,32 @@ pub enum Progress<T> {
     Gone,
 }
 
+/// Whether an answer's `result` says that it is one. One that says nothing is taken for what else it says.
+fn succeeded(result: Option<&RawValue>) -> Result<(), Unreadable> {
+    let word = result.map(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()));
+    match word {
+        None => Ok(()),
+        Some(Ok(word)) if word.trim() == "success" => Ok(()),
+        Some(_) => Err(Unreadable("its result is not success")),
+    }
+}
+
 #[derive(Deserialize)]
 struct CreatedIn<'a> {
     #[serde(borrow)]
     location: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
 }
 
 /// The handle in the answer to a create.
 ///
 /// # Errors
-/// When there is none that can stand in a path.
+/// When there is none that can stand in a path, or it is no success.
 pub fn created(body: &[u8]) -> Result<String, Unreadable> {
     let answer: CreatedIn<'_> =
         serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a query's creation is not JSON"))?;
+    succeeded(answer.result)?;
     let location = answer.location.ok_or(Unreadable("a created query has no location"))?;
     // The page writes `~/rtm/…`; an absolute path or URL would end alike.
     let end = &LOCATION[1..];
@@ -201,6 +215,8 @@ struct AnswerIn<'a> {
     message: Option<&'a RawValue>,
     #[serde(borrow)]
     count: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
 }
 
 enum Code {
@@ -228,17 +244,21 @@ impl AnswerIn<'_> {
 /// What came through a handle: the messages' own texts.
 ///
 /// # Errors
-/// When it is no JSON object, or says neither that it is ready nor why not.
+/// When it is no JSON object, says neither that it is ready nor why not, or is no success.
 pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, Unreadable> {
     let answer: AnswerIn<'_> =
         serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a fetch is not JSON"))?;
-    let list = match (answer.code(), answer.messages.or(answer.message)) {
-        (Code::Running, _) => return Ok(Progress::Running),
-        (Code::Gone, _) => return Ok(Progress::Gone),
+    let code = answer.code();
+    match code {
+        Code::Running => return Ok(Progress::Running),
+        Code::Gone => return Ok(Progress::Gone),
+        Code::Ok | Code::Other => succeeded(answer.result)?,
+    }
+    let list = match (code, answer.messages.or(answer.message)) {
         // `null` for an empty list is what some encoders write.
         (Code::Ok, None) => return Ok(Progress::Ready(Vec::new())),
-        (Code::Other, None) => return Err(Unreadable("a fetched query has neither a known code nor messages")),
-        (Code::Ok | Code::Other, Some(list)) => list,
+        (_, None) => return Err(Unreadable("a fetched query has neither a known code nor messages")),
+        (_, Some(list)) => list,
     };
     let list: Vec<&RawValue> =
         serde_json::from_str(list.get()).map_err(|_| Unreadable("a fetched query's messages are no list"))?;
@@ -248,18 +268,18 @@ pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, Unreadable> {
 /// What a count says.
 ///
 /// # Errors
-/// When it is no JSON object, or says neither a number nor why not.
+/// When it is no JSON object, says neither a number nor why not, or is no success.
 pub fn counted(body: &[u8]) -> Result<Progress<u64>, Unreadable> {
     let answer: AnswerIn<'_> =
         serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a count is not JSON"))?;
     match answer.code() {
         Code::Running => Ok(Progress::Running),
         Code::Gone => Ok(Progress::Gone),
-        Code::Ok | Code::Other => answer
-            .count
-            .and_then(whole_number)
-            .map(Progress::Ready)
-            .ok_or(Unreadable("a count's answer has no number in it")),
+        Code::Ok | Code::Other => {
+            succeeded(answer.result)?;
+            let count = answer.count.and_then(whole_number);
+            count.map(Progress::Ready).ok_or(Unreadable("a count's answer has no number in it"))
+        }
     }
 }
 
@@ -335,6 +355,16 @@ mod tests {
         assert_eq!(counted(br#"{"code":"ok","count":"12"}"#), Ok(Progress::Ready(12)));
         assert_eq!(counted(br#"{"count":12}"#), Ok(Progress::Ready(12)));
         assert_eq!(counted(br#"{"code":"in progress"}"#), Ok(Progress::Running));
+        for bad in [r#""failed""#, r#""""#, "false", "7", "[]"] {
+            assert!(fetched(&format!(r#"{{"code":"ok","messages":[],"result":{bad}}}"#).into()).is_err(), "{bad}");
+            assert!(fetched(&format!(r#"{{"result":{bad},"messages":[{{"ms":1}}]}}"#).into()).is_err(), "{bad}");
+            assert!(counted(format!(r#"{{"code":"ok","count":0,"result":{bad}}}"#).as_bytes()).is_err(), "{bad}");
+            let location = format!(r#"{{"location":"{LOCATION}1","result":{bad}}}"#);
+            assert!(created(location.as_bytes()).is_err(), "{bad}");
+            // What these say is known, whatever it is called.
+            let gone = format!(r#"{{"result":{bad},"code":"resource not exist"}}"#);
+            assert_eq!(fetched(&gone.into()), Ok(Progress::Gone));
+        }
         for bad in [&br#"{"count":-1}"#[..], br#"{"count":1.5}"#, br#"{"code":"ok"}"#, b"[]"] {
             assert!(counted(bad).is_err());
         }

@@ -75,6 +75,11 @@ impl Scripted {
         self.state.lock().unwrap().acts.entry(endpoint).or_default().extend(acts);
     }
 
+    /// Nothing more happens instead of the usual.
+    pub(super) fn heal(&self, endpoint: &'static str) {
+        self.state.lock().unwrap().acts.remove(endpoint);
+    }
+
     /// When each order for an endpoint came.
     pub(super) fn seen(&self, endpoint: &str) -> Vec<Duration> {
         let state = self.state.lock().unwrap();
