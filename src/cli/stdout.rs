@@ -3,7 +3,7 @@
 //! Invariants: a reader that takes nothing holds back the command, but not its end: Ctrl-C ends it still. That the reader
 //! left is seen at once where stdout is a pipe, not only at the next line.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,15 +22,31 @@ impl Default for Stdout {
     }
 }
 
+/// A write that failed on its way.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// Whole lines that were written before it did.
+    pub(super) lines: u64,
+    /// Why.
+    pub(super) why: io::Error,
+}
+
+impl From<Unwritten> for io::Error {
+    fn from(unwritten: Unwritten) -> Self {
+        unwritten.why
+    }
+}
+
 impl Stdout {
-    /// Writes all of it, and flushes.
-    pub(super) async fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
-        let write = move || {
-            let mut out = io::stdout().lock();
-            out.write_all(&bytes)?;
-            out.flush()
-        };
-        self.0.run(write).await.map_err(|why| io::Error::other(why.to_string()))?
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// What the system said, and how many lines it took before.
+    pub(super) async fn write(&self, bytes: Vec<u8>) -> Result<(), Unwritten> {
+        // Past the standard library's buffer: behind it nobody knows how much was written.
+        let write = move || write_all(io::stdout(), &bytes);
+        let lost = |why: crate::task::Panicked| Unwritten { lines: 0, why: io::Error::other(why.to_string()) };
+        self.0.run(write).await.map_err(lost)?
     }
 
     /// Resolves when nobody can read what is written any more, as far as that can be seen.
@@ -48,6 +64,23 @@ impl Stdout {
         }
         std::future::pending().await
     }
+}
+
+fn write_all(to: impl AsFd, bytes: &[u8]) -> Result<(), Unwritten> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let why = match rustix::io::write(&to, &bytes[written..]) {
+            Ok(0) => ErrorKind::WriteZero.into(),
+            Ok(more) => {
+                written += more;
+                continue;
+            }
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(why) => why.into(),
+        };
+        return Err(Unwritten { lines: memchr::memchr_iter(b'\n', &bytes[..written]).count() as u64, why });
+    }
+    Ok(())
 }
 
 /// An output whose reader may take nothing: it is waited for until the command is told to stop. What has no room after

@@ -36,7 +36,9 @@ fn export(home: &Home, gateway: &Gateway, file: &Path, more: &[&str]) -> Command
 }
 
 async fn ended(mut command: Command) -> (Option<i32>, String, Output) {
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    // What a test gave it as its stdout stays.
+    let run = move || command.spawn().unwrap().wait_with_output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
 }
 
@@ -115,6 +117,97 @@ async fn an_export_that_a_killed_gateway_cut_goes_on_and_ends_as_if_it_had_not_b
         };
         assert_whole(&text);
     }
+}
+
+/// The command, whose files cannot grow beyond so many blocks of 512 bytes: writes fail as on a full disk, half done.
+fn with_little_room(command: &Command, blocks: u32) -> Command {
+    let mut little = Command::new("sh");
+    little.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {blocks}; exec \"$0\" \"$@\""), BINARY]);
+    little.args(command.get_args()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    little
+}
+
+/// Messages that cannot be packed small.
+fn dense_messages(vendor: &Sim) {
+    let base = Clock::system().wall_ms().0 - 3_600_000;
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:016x}", state.rotate_left(17) ^ state)
+    };
+    let mut payload = |n: u64| format!("{n} {}", (0..40).map(|_| noise()).collect::<String>());
+    let messages: Vec<_> =
+        (0..MESSAGES).map(|n| Message::peer("alice", "bob", &payload(n)).at(base + n * 100)).collect();
+    vendor.world().add_messages(APP, messages);
+}
+
+fn assert_whole_and_dense(text: &str, messages: u64) {
+    let number = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        message["payload"].as_str().unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(text.lines().map(number).eq(0..messages), "{} lines", text.lines().count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_a_disk_that_was_full_goes_on_and_ends_as_if_it_had_not_been() {
+    let vendor = vendor().await;
+    dense_messages(&vendor);
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    for more in [&[][..], &["--gzip"]] {
+        let file = home.path(&format!("out{}", more.len()));
+        // The first has no room for its record, the next for one part and the beginning of another.
+        for blocks in [1, 200, 700, 1100] {
+            let little = with_little_room(&export(&home, &gateway, &file, more), blocks);
+            let (status, said, _) = ended(little).await;
+            assert!(matches!(status, Some(1 | 3)), "{status:?} {said}");
+            assert!(!file.exists(), "{said}");
+        }
+        let (status, said, _) = ended(export(&home, &gateway, &file, more)).await;
+        assert_eq!(status, Some(0), "{said}");
+        let mut text = String::new();
+        let mut found = fs::File::open(&file).unwrap();
+        match more.is_empty() {
+            true => found.read_to_string(&mut text).unwrap(),
+            false => flate2::read::MultiGzDecoder::new(found).read_to_string(&mut text).unwrap(),
+        };
+        assert_whole_and_dense(&text, MESSAGES);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_a_full_stdout_fails_and_tells_how_many_messages_are_whole() {
+    let vendor = vendor().await;
+    dense_messages(&vendor);
+    let home = Home::new(&vendor);
+    let gateway = Gateway::start(&home);
+    for more in [&[][..], &["--gzip"]] {
+        let path = home.path(&format!("stdout{}", more.len()));
+        let mut little = with_little_room(&export(&home, &gateway, Path::new("-"), more), 700);
+        little.stdout(fs::File::create(&path).unwrap());
+        let (status, said, _) = ended(little).await;
+        assert!(status == Some(1) && !said.contains("whole but not all"), "{status:?} {said}");
+        let told = said.split(" messages were written whole").next().unwrap().rsplit(' ').next().unwrap();
+        let told: u64 = told.parse().unwrap_or_else(|_| panic!("{said}"));
+        let mut bytes = Vec::new();
+        let mut found = fs::File::open(&path).unwrap();
+        match more.is_empty() {
+            true => drop(found.read_to_end(&mut bytes).unwrap()),
+            // It ends in the middle.
+            false => drop(flate2::read::MultiGzDecoder::new(found).read_to_end(&mut bytes)),
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let lines = whole.lines().count() as u64;
+        assert!(told > 0 && (told == lines || !more.is_empty() && told <= lines), "{told} of {lines}: {said}");
+        assert_whole_and_dense(whole, lines);
+        assert!(said.contains(&format!("not complete: {told} messages")), "{said}");
+    }
+    let mut full = export(&home, &gateway, Path::new("-"), &[]);
+    full.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let (status, said, _) = ended(full).await;
+    assert!(status == Some(1) && said.contains("not complete: 0 messages"), "{status:?} {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -201,7 +201,7 @@ impl Tail<'_> {
             }
         }
         if !lines.is_empty() {
-            self.out.write(lines).await.map_err(End::Output)?;
+            self.out.write(lines).await.map_err(|torn| End::Output(torn.into()))?;
         }
         if let Some(last) = last.filter(|last| !last.is_empty()) {
             self.last = Some(last.clone());

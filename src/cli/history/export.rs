@@ -22,7 +22,7 @@ use super::progress::Progress;
 use crate::cli::CliError;
 use crate::cli::client::{Backoff, Client, Fault, Target};
 use crate::cli::signals::stop_on_signal;
-use crate::cli::stdout::Stdout;
+use crate::cli::stdout::{Stdout, Unwritten};
 use crate::clock::Clock;
 
 /// How long the vendor keeps messages.
@@ -102,11 +102,12 @@ pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
     let clock = Clock::system();
     let asked = args.asked(&clock);
     let output = if args.output.as_os_str() == "-" {
-        let to = Piped { out: Stdout::default(), packer: Packer::new(args.gzip), messages: 0, cursor: None };
+        let packer = Packer::new(args.gzip);
+        let to = Piped { out: Stdout::default(), packer, messages: 0, cursor: None, is_torn: false };
         Output::Stdout(to)
     } else {
         let opened = Part::open(&args.output, &asked, args.restart);
-        Output::File(opened.map_err(|why: PartError| CliError::Failed(why.to_string()))?)
+        Output::File(Box::new(opened.map_err(|why: PartError| CliError::Failed(why.to_string()))?))
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = runtime.block_on(export(args, &client, clock, (output, asked.window), err));
@@ -145,20 +146,20 @@ async fn export(
         done = run.complete() => done,
         () = left => Err("nobody reads stdout any more".to_owned()),
     };
-    let Run { output, progress, .. } = run;
-    match why {
-        Ok(()) => {
-            let finished = output.finish().await;
-            finished.map_err(|why| CliError::Partial(format!("the output cannot be completed: {why}")))?;
-            progress.end("complete");
-            Ok(())
-        }
-        Err(why) => {
-            let messages = output.messages();
-            progress.end("not complete");
-            Err(output.leave(&why, messages).await)
-        }
-    }
+    let Run { mut output, progress, .. } = run;
+    let why = match why {
+        Ok(()) => match output.finish().await {
+            Ok(()) => {
+                progress.end("complete", output.messages());
+                return Ok(());
+            }
+            Err(why) => format!("the output cannot be completed: {why}"),
+        },
+        Err(why) => why,
+    };
+    let messages = output.messages();
+    progress.end("not complete", messages);
+    Err(output.leave(&why, messages))
 }
 
 /// How many messages there are in all, when the gateway tells.
@@ -217,15 +218,31 @@ impl Order {
 
 /// Where messages go.
 enum Output {
-    File(Part),
+    File(Box<Part>),
     Stdout(Piped),
 }
 
 struct Piped {
     out: Stdout,
     packer: Packer,
+    /// Those that were written whole.
     messages: u64,
     cursor: Option<String>,
+    /// A write failed: nobody knows where what was written ends.
+    is_torn: bool,
+}
+
+impl Piped {
+    async fn write(&mut self, bytes: Vec<u8>, messages: u64) -> std::io::Result<()> {
+        let Err(Unwritten { lines, why }) = self.out.write(bytes).await else {
+            self.messages += messages;
+            return Ok(());
+        };
+        // Of packed text only whole parts can be unpacked.
+        self.messages += if self.packer.is_packed() { 0 } else { lines };
+        self.is_torn = why.kind() != ErrorKind::BrokenPipe;
+        Err(why)
+    }
 }
 
 impl Output {
@@ -247,26 +264,27 @@ impl Output {
         match self {
             Self::File(part) => part.append(text, messages, cursor),
             Self::Stdout(piped) => {
-                let bytes = if text.is_empty() { text } else { piped.packer.push(text) };
-                piped.messages += messages;
+                let bytes =
+                    if text.is_empty() { text } else { [piped.packer.push(text), piped.packer.flush()].concat() };
+                piped.write(bytes, messages).await?;
                 piped.cursor = Some(cursor.to_owned());
-                if bytes.is_empty() { Ok(()) } else { piped.out.write(bytes).await }
+                Ok(())
             }
         }
     }
 
-    async fn finish(self) -> std::io::Result<()> {
+    async fn finish(&mut self) -> std::io::Result<()> {
         match self {
             Self::File(part) => part.finish(),
-            Self::Stdout(mut piped) => {
+            Self::Stdout(piped) => {
                 let end = if piped.messages == 0 { piped.packer.empty() } else { piped.packer.end() };
-                piped.out.write(end).await
+                piped.write(end, 0).await
             }
         }
     }
 
     /// It is left incomplete: what the command ends with.
-    async fn leave(self, why: &str, messages: u64) -> CliError {
+    fn leave(self, why: &str, messages: u64) -> CliError {
         match self {
             Self::File(part) if messages == 0 => {
                 part.discard();
@@ -281,6 +299,10 @@ impl Output {
                 CliError::Partial(format!("{why}; {messages} messages are in {}; {told}", part.part().display()))
             }
             Self::Stdout(_) if messages == 0 => CliError::Failed(why.to_owned()),
+            Self::Stdout(piped) if piped.is_torn => CliError::Failed(format!(
+                "{why}; {messages} messages were written whole, and what follows them is torn. To be able to go on, use \
+                 --output FILE"
+            )),
             Self::Stdout(_) => CliError::Partial(format!(
                 "{why}; {messages} messages were written, whole but not all. To be able to go on, use --output FILE"
             )),

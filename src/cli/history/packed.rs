@@ -21,6 +21,11 @@ impl Packer {
         Self { is_packed, member: None }
     }
 
+    /// Whether it packs.
+    pub(super) fn is_packed(&self) -> bool {
+        self.is_packed
+    }
+
     /// The bytes to be written for these; some may follow later.
     pub(super) fn push(&mut self, text: Vec<u8>) -> Vec<u8> {
         if !self.is_packed {
@@ -29,6 +34,14 @@ impl Packer {
         let member = self.member();
         // A vector takes all.
         let _ = member.write_all(&text);
+        std::mem::take(member.get_mut())
+    }
+
+    /// The bytes up to which all that was pushed can be unpacked; the member goes on.
+    pub(super) fn flush(&mut self) -> Vec<u8> {
+        let Some(member) = &mut self.member else { return Vec::new() };
+        // A vector takes all.
+        let _ = member.flush();
         std::mem::take(member.get_mut())
     }
 

@@ -4,6 +4,7 @@
 //! - The record is written after what it speaks of was synced, and is replaced in one step: at any instant of a crash it
 //!   tells a length of the part up to which all is there, and the cursor behind it.
 //! - What lies beyond that length is cut off before anything is added: no message is in the file twice.
+//! - After a write that failed nothing is added and nothing is recorded: where what was written ends is not known.
 //! - An export of other messages does not go on here, nor does a second one at the same time.
 //! - FILE is only ever a complete export: it gets its name last.
 
@@ -78,9 +79,13 @@ pub(super) struct Part {
     file: File,
     packer: Packer,
     record: Record,
+    /// What the record on the disk says.
+    kept: Record,
     /// Bytes written, synced or not.
     written: u64,
     is_changed: bool,
+    /// A write failed.
+    is_torn: bool,
 }
 
 impl Part {
@@ -119,8 +124,9 @@ impl Part {
         file.seek(SeekFrom::End(0)).map_err(io)?;
         let written = record.length;
         let packer = Packer::new(asked.is_packed);
-        let opened =
-            Self { path: path.to_owned(), part, record_path, file, packer, record, written, is_changed: false };
+        let kept = record.clone();
+        let (is_changed, is_torn, path) = (false, false, path.to_owned());
+        let opened = Self { path, part, record_path, file, packer, record, kept, written, is_changed, is_torn };
         // From the first byte on there is a record.
         opened.keep_record().map_err(|why| PartError::Io(opened.record_path.clone(), why))?;
         Ok(opened)
@@ -131,14 +137,14 @@ impl Part {
         &self.record.window
     }
 
-    /// Messages that are in it.
+    /// Messages that are in it; after a failed write, those that are recorded.
     pub(super) fn messages(&self) -> u64 {
-        self.record.messages
+        if self.is_torn { self.kept.messages } else { self.record.messages }
     }
 
     /// Where the next messages begin.
     pub(super) fn cursor(&self) -> Option<&str> {
-        self.record.cursor.as_deref()
+        if self.is_torn { self.kept.cursor.as_deref() } else { self.record.cursor.as_deref() }
     }
 
     /// Where it is.
@@ -161,23 +167,25 @@ impl Part {
     /// Makes sure that what was added stays, and that an export can go on behind it.
     pub(super) fn checkpoint(&mut self) -> io::Result<()> {
         if !std::mem::take(&mut self.is_changed) {
-            return Ok(());
+            return self.intact();
         }
         let end = self.packer.end();
         self.write(&end)?;
-        self.file.sync_data()?;
+        self.or_torn(|part| part.file.sync_data())?;
         self.record.length = self.written;
-        self.keep_record()
+        self.or_torn(|part| part.keep_record())?;
+        self.kept = self.record.clone();
+        Ok(())
     }
 
     /// It is complete: gives it its name.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         self.checkpoint()?;
         if self.written == 0 {
             let empty = self.packer.empty();
             self.write(&empty)?;
         }
-        self.file.sync_all()?;
+        self.or_torn(|part| part.file.sync_all())?;
         fs::rename(&self.part, &self.path)?;
         fs::remove_file(&self.record_path)?;
         sync_folder(&self.path)
@@ -191,17 +199,33 @@ impl Part {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        self.or_torn(|part| part.file.write_all(bytes))?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 
+    /// Does something that the file is in doubt after when it fails.
+    fn or_torn(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        self.intact()?;
+        let done = act(self);
+        self.is_torn = done.is_err();
+        done
+    }
+
+    fn intact(&self) -> io::Result<()> {
+        if self.is_torn { Err(io::Error::other("a write failed before")) } else { Ok(()) }
+    }
+
     fn keep_record(&self) -> io::Result<()> {
         let new = beside(&self.record_path, ".new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&self.record)?)?;
-        file.sync_data()?;
-        fs::rename(&new, &self.record_path)?;
+        let write = || {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(&self.record)?)?;
+            file.sync_data()?;
+            fs::rename(&new, &self.record_path)
+        };
+        // What could not be written is left to nobody.
+        write().inspect_err(|_| drop(fs::remove_file(&new)))?;
         sync_folder(&self.record_path)
     }
 }
@@ -307,7 +331,7 @@ mod tests {
         fs::write(beside(&path, ".part"), "mine").unwrap();
         fs::remove_file(beside(&path, ".part.json")).unwrap();
         assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
-        let part = Part::open(&path, &asked("b", false), true).unwrap();
+        let mut part = Part::open(&path, &asked("b", false), true).unwrap();
         assert_eq!((part.messages(), part.cursor()), (0, None));
         part.finish().unwrap();
         assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::IsThere(_))));

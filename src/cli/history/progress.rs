@@ -70,17 +70,16 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Leaves the terminal as it was, and says what it came to.
-    pub(super) fn end(mut self, what: &str) {
+    /// Leaves the terminal as it was, and says what it came to: so many messages are there.
+    pub(super) fn end(mut self, what: &str, messages: u64) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let took = self.clock.now() - self.began;
-        let done = self.messages - self.before;
+        let done = messages.saturating_sub(self.before);
         let _ = writeln!(
             self.err,
-            "rtm-gateway: {what}: {} messages, {done} of them now, in {:.1} s ({:.0}/s)",
-            self.messages,
+            "rtm-gateway: {what}: {messages} messages, {done} of them now, in {:.1} s ({:.0}/s)",
             took.as_secs_f64(),
             rate(done, took)
         );
