@@ -17,6 +17,7 @@
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
 //! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
+//! | `in_hand` | reading for who passes events on |
 //! | `retention` | removes what is old |
 //! | `lag` | who is behind, and about to be cut off |
 //! | `quarantine` | answers that could not be read to their end |
@@ -37,6 +38,7 @@ mod delivery;
 mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
+mod in_hand;
 mod judge;
 mod lag;
 mod leases;
@@ -82,13 +84,13 @@ use crate::store::{Error, LogKey, Store};
 use crate::task::Tasks;
 
 pub use self::cursor::{Cursor, NotACursor};
-pub use self::dead_letters::{DeadLetter, GivenUp, MOST_DEAD_LETTERS, Redeliver};
+pub use self::dead_letters::{DeadLetter, MOST_DEAD_LETTERS, Redeliver};
 pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
 pub use self::filter::Filter;
+pub use self::in_hand::{Back, InHand, Tries, Turns};
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::marks::Marks;
 pub use self::quarantine::ReadAgain;
-pub use self::subscription::PlaceId;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -303,12 +305,6 @@ impl Events {
         let (log, subscription) = self.subscription(app, stream, name)?;
         let why = Removal::Asked { next: log.range().1 };
         log.remove(subscription, why).await?.map(drop).ok_or(ReadError::BeingRemoved)
-    }
-
-    /// Which place a subscription is at; `None` when there is none.
-    #[must_use]
-    pub fn place_id(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Option<PlaceId> {
-        Some(self.log(app, stream).ok()?.known(name)?.place())
     }
 
     /// Whether one of an app's streams has a subscription of this name.

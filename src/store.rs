@@ -133,7 +133,7 @@ pub enum NoteKind {
     Subscription = 1,
     /// An event that was given up for a subscription.
     DeadLetter = 2,
-    /// How far a webhook is with what it could not deliver.
+    /// What holds for a webhook as a whole; and how far it was, as older gateways kept that.
     Webhook = 3,
     /// Events that wait for their turn, and how many of them the log has.
     Waiting = 4,

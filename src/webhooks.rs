@@ -1,22 +1,25 @@
 //! Webhooks: events pushed to the addresses that `[[apps.webhooks]]` names. CloudEvents, signed by Standard Webhooks.
 //!
 //! ```text
-//! config ─> target ───────────────┐
-//! events ─> intake ─> engine ─> courier ─> endpoint's address
-//!                       ^           │
-//!        store (notes) <┴─ record <─┘
+//! config ─> target ──────┐
+//! events ─> parcel ─> courier ─> endpoint's address
+//!    ^                   │ (pace)
+//!    └──── recorder <────┘
 //! ```
 //!
 //! | file | what |
 //! |---|---|
 //! | `target` | what the configuration and its files say of a webhook; one try over HTTP |
 //! | `entry`, `cloud_event`, `message` | entries of a log, as CloudEvents, as a request |
-//! | `intake` | what was read, as units of delivery |
-//! | `engine`, `schedule` | which unit is sent when; waits |
+//! | `parcel` | what goes out as one; what came of it, on its way to the store |
+//! | `pace`, `schedule` | how many are sent at a time, and when the next is; waits |
 //! | `outcome` | what an answer means |
-//! | `record` | how far a webhook is, as it is stored |
+//! | `condition` | what holds for a webhook as a whole, as it is stored |
 //! | `courier`, `endpoint` | the task of a webhook |
 //! | `standing` | what operators see |
+//!
+//! How far it is, what it tried in vain, how often and until when that waits, and what waits behind it is a part of its
+//! subscriptions, as those of any reader are, and nowhere else.
 //!
 //! Invariants:
 //! - A webhook is a task, a pool of connections and a subscription of each of its streams, all its own: an endpoint that is
@@ -30,13 +33,11 @@ mod cloud_event;
 mod condition;
 mod courier;
 mod endpoint;
-mod engine;
 mod entry;
-mod intake;
-mod lane;
 mod message;
 mod outcome;
-mod record;
+mod pace;
+mod parcel;
 mod schedule;
 mod standing;
 mod target;
@@ -152,9 +153,13 @@ impl Webhooks {
     #[must_use]
     pub fn status(&self) -> Vec<WebhookStatus> {
         let running = self.running();
+        let Means { events, clock, .. } = &self.0.means;
         let status = |webhook: &Running| {
             let target = webhook.target.borrow().clone()?;
-            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone()))
+            let place = SubscriptionName::from(&target.config.name);
+            let tries = |&stream: &Stream| events.tries(&target.app, stream, &place);
+            let tries: Vec<_> = target.config.streams.iter().map(tries).collect();
+            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone(), &tries, clock))
         };
         running.values().filter_map(status).collect()
     }
@@ -201,18 +206,6 @@ impl Webhooks {
         }
     }
 
-    /// A webhook's place in one of its streams is another now: what it has in hand is of no account any more, but for what
-    /// is under way. One that is not told finds out when it goes on.
-    ///
-    /// # Errors
-    /// When the gateway stops.
-    pub async fn moved(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
-        match self.wish(app, name, Wish::Moved).await {
-            Err(WishError::NoSuchWebhook) => Ok(()),
-            result => result,
-        }
-    }
-
     async fn wish(&self, app: &AppId, name: &WebhookName, wish: Wish) -> Result<(), WishError> {
         let key = (app.clone(), name.clone());
         let is_there = |webhook: &&Running| webhook.target.borrow().is_some();
@@ -234,8 +227,6 @@ impl Webhooks {
             targets,
             commands: orders,
             standing: Arc::clone(&standing),
-            records: BTreeMap::new(),
-            condition: None,
         };
         self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
         Running { target, commands, standing }

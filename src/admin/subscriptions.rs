@@ -46,7 +46,6 @@ struct Seek {
 /// `DELETE …/{name}`.
 pub(super) async fn remove(call: &Call<'_>, which: &Which) -> Answer {
     call.parts.events.remove(&which.app, which.stream, &which.name).await?;
-    tell_webhook(call.parts, which).await?;
     Ok(Content::Json(json!({ "removed": true })))
 }
 
@@ -57,14 +56,5 @@ pub(super) async fn seek(call: Call<'_>, which: &Which) -> Answer {
     let to = query::start(&to)
         .ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor"))?;
     let cursor = parts.events.seek(&which.app, which.stream, &which.name, to).await?;
-    tell_webhook(parts, which).await?;
     Ok(Content::Json(json!({ "cursor": cursor.to_string() })))
-}
-
-/// The place of a webhook: what it has in hand is of no account any more.
-async fn tell_webhook(parts: &Parts, which: &Which) -> Result<(), Refused> {
-    if let Some(webhook) = which.name.webhook() {
-        parts.webhooks.moved(&which.app, &webhook).await?;
-    }
-    Ok(())
 }

@@ -180,6 +180,18 @@ impl Claims {
         self.under_way.range(..at).any(|(_, run)| run.stream != Some(stream))
     }
 
+    /// Gives back entries, in order, that count as handed over; neighbours together.
+    pub(super) fn take_back(&mut self, entries: impl Iterator<Item = u64>) {
+        let mut run: Option<Range<u64>> = None;
+        for at in entries {
+            match &mut run {
+                Some(run) if run.end == at => run.end += 1,
+                _ => self.given_back.extend(run.replace(at..at + 1).map(|run| (run.start, Run::of_nobody(run.end)))),
+            }
+        }
+        self.given_back.extend(run.map(|run| (run.start, Run::of_nobody(run.end))));
+    }
+
     /// Whether an entry is not handed over.
     pub(super) fn holds(&self, at: u64) -> bool {
         at >= self.fresh || self.held_from(at).is_some_and(|(start, _)| start <= at)

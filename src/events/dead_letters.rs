@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log::Log;
 use super::subscription::{Subscription, recalled};
-use super::{Cursor, Events, ReadError};
+use super::{Cursor, Events, LeaseName, ReadError};
 use crate::clock::UnixMillis;
 use crate::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Content, Error, NoteKind};
@@ -47,17 +47,6 @@ pub enum Redeliver {
     All,
     /// These.
     These(Vec<Cursor>),
-}
-
-/// An event that someone gives up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GivenUp {
-    /// The event's place in the log.
-    pub cursor: Cursor,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// What became of the last attempt.
-    pub reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -96,26 +85,6 @@ impl Events {
             })
         });
         Ok(letters.collect())
-    }
-
-    /// Puts events that their reader gives up to the dead letters of a subscription, and settles them there if they are
-    /// open. Durable on return. What the log has no more is passed over.
-    ///
-    /// # Errors
-    /// When there is no such subscription, or the store fails.
-    pub async fn bury(
-        &self,
-        app: &AppId,
-        stream: Stream,
-        name: &SubscriptionName,
-        given_up: &[GivenUp],
-    ) -> Result<(), ReadError> {
-        let (log, subscription) = self.subscription(app, stream, name)?;
-        let mut letters: Vec<_> =
-            given_up.iter().map(|one| (one.cursor.at.0, one.attempts, one.reason.clone())).collect();
-        letters.sort_unstable();
-        letters.dedup_by_key(|(at, ..)| *at);
-        Ok(log.bury(&subscription, letters, false).await?)
     }
 
     /// Puts dead letters back into their subscription, as new events that wait for no other. They stay on the list until
@@ -204,8 +173,8 @@ impl Log {
     }
 
     /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them; durable on return. Of
-    /// what retention has removed meanwhile, readers are told. `are_open`: each is open until it is buried, or was
-    /// acknowledged meanwhile.
+    /// what retention has removed meanwhile, readers are told. Those alone that are open until they are buried, and held by
+    /// this lease: others were acknowledged meanwhile, or are of no account after a seek.
     ///
     /// # Errors
     /// When the store fails; then they are not settled, or not durably.
@@ -213,21 +182,21 @@ impl Log {
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         given_up: Vec<(u64, u32, String)>,
-        are_open: bool,
+        by: Option<LeaseName>,
     ) -> Result<(), Error> {
         let (log, subscription) = (Arc::clone(self), Arc::clone(subscription));
-        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up, are_open).await }).await
+        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up, by).await }).await
     }
 
     async fn bury_now(
         &self,
         subscription: &Arc<Subscription>,
         mut given_up: Vec<(u64, u32, String)>,
-        are_open: bool,
+        by: Option<LeaseName>,
     ) -> Result<(), Error> {
         let _turn = subscription.letters_turn.lock().await;
         // Others may have been faster.
-        given_up.retain(|&(at, ..)| !are_open || subscription.is_open(at));
+        given_up.retain(|&(at, ..)| subscription.is_open(at, by));
         let mut entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
         let (runs, gone) = self.collect(&entries, Vec::new()).await?;
         let mut texts = runs.iter().flat_map(|run| {
@@ -255,10 +224,10 @@ impl Log {
         }
         let now = self.clock.now();
         subscription.gone(&gone, now);
-        let open = subscription.buried(&entries, now);
-        if are_open && open.len() < entries.len() {
-            let is_acknowledged = |at: u64| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
-            subscription.forget_letters(is_acknowledged, &*self.store).await?;
+        let open = subscription.buried(&entries, by, now);
+        if open.len() < entries.len() {
+            let is_none_now = |at: u64| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
+            subscription.forget_letters(is_none_now, &*self.store).await?;
         }
         // Before a later event of the same user goes out: it must not come again after that.
         subscription.save(&*self.store).await

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::subscription::{Claim, Held, PlaceId};
+use super::subscription::{Claim, CutOff, Held};
 use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
@@ -101,6 +101,7 @@ pub struct Receipt(Option<Taken>);
 enum Taken {
     Claim(Claim),
     Held(Held),
+    CutOff(CutOff),
 }
 
 impl Receipt {
@@ -117,19 +118,13 @@ impl Receipt {
         Self(Some(Taken::Held(held)))
     }
 
-    /// At which place of its subscription the entries were taken; `None` when it stands for nothing.
-    #[must_use]
-    pub fn place(&self) -> Option<PlaceId> {
-        self.0.as_ref().map(|taken| match taken {
-            Taken::Claim(claim) => claim.place(),
-            Taken::Held(held) => held.place(),
-        })
-    }
-
-    /// Whether the entries were taken one by one, out of order: because they were put back.
-    #[must_use]
-    pub fn is_out_of_order(&self) -> bool {
-        matches!(self.0, Some(Taken::Held(_)))
+    /// What stands for the marker of what retention has cut off, of a delivery in hand that begins with one: it is passed
+    /// on by itself. The entries are what this stands for from now on.
+    pub(crate) fn split_marker(&mut self) -> Self {
+        match &mut self.0 {
+            Some(Taken::Held(held)) => Self(Some(Taken::CutOff(held.split_cut_off()))),
+            Some(Taken::Claim(_) | Taken::CutOff(_)) | None => Self(None),
+        }
     }
 
     /// Only the entries before `at` are on their way, `left` events fewer than there were; the others are given back.
@@ -140,6 +135,7 @@ impl Receipt {
         let some_are_kept = match &mut taken {
             Taken::Claim(claim) => claim.keep_before(at.0, left),
             Taken::Held(held) => held.keep_before(at.0, left),
+            Taken::CutOff(_) => true,
         };
         some_are_kept.then_some(Self(Some(taken)))
     }
@@ -149,6 +145,7 @@ impl Receipt {
         match self.0 {
             Some(Taken::Claim(claim)) => claim.settle(),
             Some(Taken::Held(held)) => held.handed_over(),
+            Some(Taken::CutOff(cut_off)) => cut_off.told(),
             None => {}
         }
     }

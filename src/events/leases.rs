@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `book` | which entries are open, and under which leases: the rules |
 //! | `settled` | what is settled out of order, as it is stored |
-//! | `delays` | what is not to be handed out before its time, as it is stored |
+//! | `numbers` | what is not to be handed out before its time, and what goes out as one, as it is stored |
 //! | `name` | the name of a lease |
 //! | `timer` | ends what is over |
 //!
@@ -14,8 +14,8 @@
 //! until then it holds those of its key that come after it.
 
 mod book;
-pub(super) mod delays;
 mod name;
+pub(super) mod numbers;
 pub(super) mod settled;
 mod timer;
 
@@ -31,7 +31,7 @@ use super::delivery::Run;
 use super::log::Log;
 use super::reader::Terms;
 use super::subscription::{Held, NotSettled, Subscription, own_key};
-use super::{Cursor, Delivery, Events, ReadError, Receipt};
+use super::{Cursor, Delivery, Events, InHand, ReadError, Receipt, Turns};
 use crate::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 use crate::vendor::events::facts;
@@ -49,14 +49,16 @@ pub enum Ack {
         /// After so many attempts without an acknowledgement an entry goes to the dead letters. At least 1.
         max_attempts: u32,
     },
+    /// By the word of who has it in hand, as long as the receipt is kept: see [`InHand`].
+    InHand(InHand),
 }
 
-/// What a read was leased.
+/// What a read was leased, or has in hand.
 #[derive(Clone)]
 pub struct Leased {
     /// The name to acknowledge it by.
     pub name: LeaseName,
-    /// Which attempt this is for each entry, from 1, in the order of the delivery's entries.
+    /// Which attempt this is for each entry, from 1, in the order of the delivery's entries. In hand: how many have failed.
     pub attempts: Vec<u32>,
     over: tokio_util::sync::CancellationToken,
 }
@@ -197,7 +199,6 @@ impl Log {
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         terms: &Terms,
-        (lease, max_attempts): (Duration, u32),
     ) -> Result<Option<Delivery>, ReadError> {
         let turn = subscription.turn.lock().await;
         let mut looked_at: Vec<Run> = Vec::new();
@@ -211,14 +212,15 @@ impl Log {
                 }
             }
             let now = self.clock.now();
-            let hold = Hold { until: Some(now + lease.min(LONGEST)), max_attempts: max_attempts.max(1) };
+            let hold = terms.hold(now);
             let Some(held) = subscription.hold(terms.limit, hold, now) else {
                 if is_at_end && !subscription.has_given_up(now) {
                     return Ok(None);
                 }
                 continue;
             };
-            if held.entries().iter().any(|&(_, attempt)| attempt > 1) {
+            let counts = matches!(hold, Hold::Lease { .. });
+            if counts && held.entries().iter().any(|&(_, attempt)| attempt > 1) {
                 // A restart must not make it one less: then an event could be tried for ever.
                 Box::pin(subscription.save(&*self.store)).await?;
             }
@@ -236,13 +238,13 @@ impl Log {
         terms: &Terms,
     ) -> Result<Option<Vec<Run>>, ReadError> {
         loop {
-            let (earliest, next) = self.range();
-            let claim = subscription.claim_to_open(earliest, next, terms.looks_at().max(LOOKS_AT));
+            let looks_at = terms.looks_at().max(LOOKS_AT);
+            let claim = subscription.claim_to_open(self.range(), looks_at, terms.most_open());
             let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
             let Some(found) = self.fetch(&claim.range(), terms, usize::MAX).await? else { continue };
             claim.shorten(found.end);
-            claim.open(&keys(&found.runs, self.key.stream, &self.shared.keys), self.clock.now());
+            claim.open(&keys(&found.runs, self.key.stream, terms.turns(), &self.shared.keys), self.clock.now());
             return Ok(Some(found.runs));
         }
     }
@@ -253,8 +255,7 @@ impl Log {
         subscription: &Arc<Subscription>,
         terms: &Terms,
     ) -> Result<Option<Delivery>, ReadError> {
-        let hold = Hold { until: None, max_attempts: u32::MAX };
-        while let Some(held) = subscription.hold(terms.limit, hold, self.clock.now()) {
+        while let Some(held) = subscription.hold(terms.limit, Hold::Response, self.clock.now()) {
             if terms.sitting.is_some() && subscription.owes_streams() {
                 Box::pin(subscription.save(&*self.store)).await?;
             }
@@ -342,7 +343,7 @@ impl Log {
             }
             let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
             // In a box: it is rare, and each read would hold room for it while it waits.
-            Box::pin(self.bury(subscription, letters, true)).await?;
+            Box::pin(self.bury(subscription, letters, None)).await?;
         }
     }
 }
@@ -363,7 +364,7 @@ fn holding(batches: &[Arc<Batch>], at: u64) -> Option<&Arc<Batch>> {
 }
 
 /// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
-fn keys(runs: &[Run], stream: Stream, hasher: &RandomState) -> Vec<(u64, u64)> {
+fn keys(runs: &[Run], stream: Stream, turns: Turns, hasher: &RandomState) -> Vec<(u64, u64)> {
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum());
     for run in runs {
         let first = run.batch.first.0;
@@ -380,8 +381,14 @@ fn keys(runs: &[Run], stream: Stream, hasher: &RandomState) -> Vec<(u64, u64)> {
             }
         }
     }
+    if turns == Turns::All {
+        keys.iter_mut().for_each(|(_, key)| *key = KEY_OF_ALL);
+    }
     keys
 }
+
+/// The key of all entries when each waits for all before it. No entry's own: there is none of that number.
+const KEY_OF_ALL: u64 = 0;
 
 /// No lease and no delay is longer, whatever is asked for.
 pub const LONGEST: Duration = Duration::from_secs(12 * 3600);

@@ -14,8 +14,8 @@ use super::cursor::Origin;
 use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
 use super::sequencer::Sequencer;
-use super::subscription::recalled::{self, LeftBehind, Recalled};
-use super::subscription::{Removal, Shared, Subscription, defaults};
+use super::subscription::recalled::{LeftBehind, Recalled};
+use super::subscription::{Removal, Shared, Subscription, defaults, records};
 use super::tail::Tail;
 use super::waiting::Waiting;
 use super::witness::Witness;
@@ -104,7 +104,8 @@ impl Log {
     ) -> Result<Arc<Self>, Error> {
         let state = store.log_state(&key).await?;
         let clock = shared.clock.clone();
-        let (mut recalled, left) = recalled::all(&*store, &key, (clock.wall_ms(), clock.now())).await?;
+        let now = (clock.wall_ms(), clock.now());
+        let (mut recalled, left) = records::recall(&*store, &key, state.next.0 - 1, now).await?;
         defaults::give(&*store, &key, &mut recalled, clients).await?;
         let (earliest, next) = (state.earliest.0, state.next.0);
         let mut tail = Tail::new(earliest, next);

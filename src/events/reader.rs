@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
 use super::judge::{CHUNK, Judging};
+use super::leases::Hold;
 use super::log::Log;
 use super::loss::Loss;
-use super::subscription::Subscription;
-use super::{Ack, Cursor, Filter, From, Leased, lock};
+use super::subscription::{MOST_OPEN, Subscription};
+use super::{Ack, Cursor, Filter, From, InHand, LONGEST, Leased, Turns, lock};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
@@ -106,9 +107,7 @@ impl Log {
             changes.mark_unchanged();
             let found = match terms.ack {
                 Ack::OnHandover => self.hand_over(&subscription, terms).await?,
-                Ack::Explicit { lease, max_attempts } => {
-                    self.lease(&subscription, terms, (lease, max_attempts)).await?
-                }
+                Ack::Explicit { .. } | Ack::InHand(_) => self.lease(&subscription, terms).await?,
             };
             if let Some(delivery) = found {
                 return Ok(delivery);
@@ -213,6 +212,27 @@ impl Terms {
     pub(super) fn looks_at(&self) -> u64 {
         let looks_at = if self.wants.filter.is_all() { self.limit } else { MOST_IN_ONE_READ };
         looks_at as u64
+    }
+
+    /// On which terms what is taken now is held.
+    pub(super) fn hold(&self, now: Instant) -> Hold {
+        match self.ack {
+            Ack::OnHandover => Hold::Response,
+            Ack::Explicit { lease, max_attempts } => {
+                Hold::Lease { until: now + lease.min(LONGEST), max_attempts: max_attempts.max(1) }
+            }
+            Ack::InHand(InHand { unites, .. }) => Hold::InHand { unites },
+        }
+    }
+
+    /// Which entries wait for which.
+    pub(super) fn turns(&self) -> Turns {
+        if let Ack::InHand(in_hand) = self.ack { in_hand.turns } else { Turns::EachKey }
+    }
+
+    /// How many entries may be open at once.
+    pub(super) fn most_open(&self) -> usize {
+        if let Ack::InHand(in_hand) = self.ack { in_hand.most_open.min(MOST_OPEN) } else { MOST_OPEN }
     }
 
     /// Waits for something new. `false` at the deadline, or when the gateway stops.

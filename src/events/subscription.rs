@@ -10,6 +10,7 @@
 //! | `plain` | what was handed over to plain readers, so that their word may give it again |
 //! | `saving` | what is not in the store yet, and how it gets there |
 //! | `recalled` | what an earlier run has stored of it |
+//! | `records` | how far webhooks were, as an older gateway stored it |
 //! | `defaults` | places of clients that an older gateway stored under the client's name |
 //! | `standing` | how far behind it is; its meters |
 //!
@@ -24,6 +25,7 @@ mod missed;
 mod place;
 pub(super) mod plain;
 pub(super) mod recalled;
+pub(super) mod records;
 mod saving;
 mod standing;
 mod state;
@@ -50,9 +52,9 @@ use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, Store};
 use crate::task::{Kind, Tasks};
 
-pub(super) use self::claim::Claim;
-pub(super) use self::held::{Held, NotSettled};
-pub use self::place::PlaceId;
+pub(super) use self::claim::{Claim, MOST_OPEN};
+pub(super) use self::held::{CutOff, Held, NotSettled};
+use self::place::PlaceId;
 pub(super) use self::saving::{Removal, Saving};
 pub(super) use self::state::own_key;
 
@@ -189,11 +191,6 @@ impl Subscription {
     /// How many dead letters it has.
     pub(super) fn letters(&self) -> usize {
         self.letters.load(Ordering::Relaxed)
-    }
-
-    /// Which place of it is the present one.
-    pub(super) fn place(&self) -> PlaceId {
-        lock(&self.state).place
     }
 
     /// The last entry ever claimed.

@@ -1,8 +1,13 @@
 //! [`Condition`]: what holds for a webhook as a whole, whatever streams it is sent, as it is kept in the store.
 //!
 //! Format: JSON, one note, `NAME/condition`, in the log of the app's user events. Unknown members are ignored, missing ones
-//! are empty: do not rename any. Older gateways kept whether it was disabled with how far it was in each stream; that is
-//! read where there is no condition yet.
+//! are empty: do not rename any. Older gateways kept whether it was disabled in a note of each stream, named as the
+//! webhook; that is read where there is no condition yet.
+//!
+//! Invariant: what is stored is never older than what was stored before, whoever stores it; and who leaves while it is
+//! being stored leaves it to the next.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -46,30 +51,95 @@ impl Disabled {
     }
 }
 
-impl Condition {
-    /// As it is in the store, if it is there.
+/// The condition, and the store that keeps it.
+pub(super) struct Kept {
+    store: Arc<dyn Store>,
+    app: AppId,
+    name: WebhookName,
+    now: Mutex<Now>,
+    /// Which version is stored. Held while one is being stored.
+    stored: tokio::sync::Mutex<u64>,
+}
+
+#[derive(Default)]
+struct Now {
+    condition: Condition,
+    version: u64,
+}
+
+impl Kept {
+    /// As it is in the store.
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn recall(store: &dyn Store, app: &AppId, name: &WebhookName) -> Result<Option<Self>, Error> {
-        let note = store.note(&log(app), NoteKind::Webhook, &note(name)).await?;
-        Ok(note.map(|note| {
-            serde_json::from_slice(&note).unwrap_or_else(|why| {
-                tracing::error!(%app, webhook = %name, %why, "a webhook's condition cannot be read; it counts as enabled");
-                Self::default()
-            })
-        }))
+    pub(super) async fn recall(store: Arc<dyn Store>, app: &AppId, name: &WebhookName) -> Result<Arc<Self>, Error> {
+        let condition = match store.note(&log(app), NoteKind::Webhook, &note(name)).await? {
+            Some(note) => parse(&note, app, name),
+            None => Condition { disabled: of_old(&*store, app, name).await?, ..Condition::default() },
+        };
+        let now = Mutex::new(Now { condition, version: 0 });
+        Ok(Arc::new(Self { store, app: app.clone(), name: name.clone(), now, stored: tokio::sync::Mutex::default() }))
     }
 
-    /// Stores it. Durable on return.
+    pub(super) fn get(&self) -> Condition {
+        self.now().condition.clone()
+    }
+
+    /// Changes it, for the next who stores it.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Condition)) {
+        let mut now = self.now();
+        change(&mut now.condition);
+        now.version += 1;
+    }
+
+    /// Stores it as it is now, if that is not done. Durable on return.
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn keep(&self, store: &dyn Store, app: &AppId, name: &WebhookName) -> Result<(), Error> {
-        // Numbers and texts can always be written.
-        let text = Bytes::from(serde_json::to_vec(self).unwrap_or_default());
-        store.keep_notes(&log(app), NoteKind::Webhook, vec![(note(name), Some(text))]).await
+    pub(super) async fn keep(&self) -> Result<(), Error> {
+        let mut stored = self.stored.lock().await;
+        let (condition, version) = {
+            let now = self.now();
+            (now.condition.clone(), now.version)
+        };
+        if *stored != version {
+            // Numbers and texts can always be written.
+            let text = Bytes::from(serde_json::to_vec(&condition).unwrap_or_default());
+            let notes = vec![(note(&self.name), Some(text))];
+            self.store.keep_notes(&log(&self.app), NoteKind::Webhook, notes).await?;
+            *stored = version;
+        }
+        Ok(())
     }
+
+    /// Sections are short and do not panic.
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an older gateway had disabled it, as it wrote that.
+async fn of_old(store: &dyn Store, app: &AppId, name: &WebhookName) -> Result<Option<Disabled>, Error> {
+    #[derive(Deserialize)]
+    struct Old {
+        disabled: Option<Disabled>,
+    }
+    for stream in Stream::ALL {
+        let log = LogKey { app: app.clone(), stream };
+        let note = store.note(&log, NoteKind::Webhook, name.as_str()).await?;
+        let old = note.and_then(|note| serde_json::from_slice(&note).ok());
+        if let Some(Old { disabled: Some(disabled) }) = old {
+            return Ok(Some(disabled));
+        }
+    }
+    Ok(None)
+}
+
+fn parse(note: &[u8], app: &AppId, name: &WebhookName) -> Condition {
+    serde_json::from_slice(note).unwrap_or_else(|why| {
+        tracing::error!(%app, webhook = %name, %why, "a webhook's condition cannot be read; it counts as enabled");
+        Condition::default()
+    })
 }
 
 fn log(app: &AppId) -> LogKey {

@@ -1,134 +1,134 @@
 //! The [`Courier`]: delivers by one configuration, until there is another or there is nothing to deliver any more.
 //!
-//! One loop: reads what the [`Engine`] has room for, sends what it lets start, tells it what came of it, writes the records.
+//! One loop: takes from the webhook's subscriptions what the [`Pace`] has a slot for, sends it, has what came of it recorded.
+//! What waits for its time, or for its turn, waits in the subscription.
 //!
-//! Invariants: a slot is free only when what was done with it is on record. On leaving, tries under way end first (their
-//! time-out bounds that) and what came of them is recorded; what was taken in and is not done is given back.
+//! Invariants: a slot is free only when what was done with it is on stable storage. On leaving, tries under way end first
+//! (their time-out bounds that) and what came of them is recorded; what else was taken is given back, untried.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use rand::RngExt as _;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::{Disabled, Fault};
+use super::condition::{Disabled, Fault, Kept};
 use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
-use super::engine::{Engine, Next, Rules, Verdict, Which};
-use super::entry::Entry;
-use super::intake::{Intake, Load};
-use super::lane::{Lane, account, place};
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
-use super::record::Record;
+use super::pace::{Next, Pace, Rules, Verdict};
+use super::parcel::{Parcel, Recorder};
+use super::schedule::SPREAD;
 use super::standing::Standing;
 use super::target::Target;
 use crate::clock::UnixMillis;
-use crate::config::WebhookFrom;
-use crate::events::{Ack, Delivery, Filter, From, GivenUp, Read, ReadError};
+use crate::config::{Webhook, WebhookFrom};
+use crate::events::{Ack, Delivery, Filter, From, InHand, Place, Read, ReadError, Turns};
 use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
-use crate::names::{Stream, SubscriptionName};
-use crate::store::{Error, NoteKind};
+use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
 
 /// See the module.
 pub(super) struct Courier<'e> {
     endpoint: &'e mut Endpoint,
     target: Arc<Target>,
+    condition: Arc<Kept>,
     filter: Arc<Filter>,
-    engine: Engine<Load>,
+    recorder: Recorder,
+    pace: Pace,
     lanes: Vec<Lane>,
-    tries: FuturesUnordered<BoxFuture<'static, Tried>>,
+    /// The lane whose turn it is.
+    turn: usize,
+    /// Requests under way.
+    under_way: usize,
+    tries: FuturesUnordered<BoxFuture<'static, Ended>>,
     reads: FuturesUnordered<BoxFuture<'static, (usize, Result<Delivery, ReadError>)>>,
-    saving: OptionFuture<BoxFuture<'static, Saved>>,
-    /// After a failure of the store, nothing is saved before.
-    save_from: Instant,
-    /// Whether the endpoint's condition is not on record.
-    has_new_condition: bool,
-    /// Who waits for what is not on record yet.
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    /// Words to operators whose wishes are being stored.
+    answers: FuturesUnordered<BoxFuture<'static, ()>>,
     leaving: Option<Left>,
 }
 
-/// What ended.
-enum Tried {
-    Sent { which: Which, outcome: Outcome, began: Instant },
-    Buried { which: Which, events: u64, result: Result<(), ReadError> },
+/// One of the webhook's streams.
+struct Lane {
+    stream: Stream,
+    /// Whether a read is under way.
+    is_read: bool,
+    /// What was taken and waits for a slot: a parcel of entries, and a marker for its time.
+    waiting: Vec<Parcel>,
 }
 
-struct Saved {
-    records: Vec<(usize, Record)>,
-    /// Whether the condition was to be written.
-    condition: bool,
-    done: Vec<Which>,
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
-    result: Result<(), Error>,
+/// What ended, in a slot of this lane.
+enum Ended {
+    Sent { lane: usize, parcel: Parcel, outcome: Outcome, began: Instant },
+    Recorded { lane: usize, waits: Option<Parcel> },
 }
 
 impl<'e> Courier<'e> {
-    /// Goes on from the endpoint's records.
-    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>) -> Self {
-        let config = &target.config;
-        let most = most_entries(config.format);
-        let lane = |&stream: &Stream| Lane::new(stream, Intake::new(endpoint.record_of(stream), most));
-        let lanes: Vec<Lane> = config.streams.iter().map(lane).collect();
-        let rules =
-            Rules { max_in_flight: config.max_in_flight, max_attempts: config.max_attempts, retry: config.retry };
-        let patterns = &config.filter;
-        let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
-        let save_from = endpoint.means.clock.now();
-        let mut engine = Engine::new(rules, lanes.len());
-        let asked = endpoint.condition.as_ref().map_or(0, |condition| condition.quiet_until);
+    /// Goes on from where the subscriptions are, and from the endpoint's condition.
+    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>, condition: Arc<Kept>) -> Self {
+        let Webhook { name, streams, max_in_flight, max_attempts, retry, .. } = &target.config;
+        let mut pace = Pace::new(Rules { max_in_flight: *max_in_flight, max_attempts: *max_attempts, retry: *retry });
+        let clock = &endpoint.means.clock;
         // However the clock was set meanwhile, it does not last longer than the longest wait.
-        let quiet = UnixMillis(asked).since(endpoint.means.clock.wall_ms()).min(config.retry.max);
+        let quiet = UnixMillis(condition.get().quiet_until).since(clock.wall_ms()).min(retry.max);
         if !quiet.is_zero() {
-            engine.keep_quiet(save_from + quiet);
+            pace.keep_quiet(clock.now() + quiet);
         }
+        let patterns = &target.config.filter;
+        let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
+        let place = SubscriptionName::from(name);
+        for &stream in streams {
+            let (keeps_units, longest) = (most_entries(target.config.format) > 1, retry.max.mul_f64(1.0 + SPREAD));
+            endpoint.means.events.reopen(&endpoint.app, stream, &place, keeps_units, longest);
+        }
+        let recorder = Recorder {
+            means: endpoint.means.clone(),
+            app: endpoint.app.clone(),
+            place,
+            labels: endpoint.labels(),
+            condition: Arc::clone(&condition),
+            leaving: CancellationToken::new(),
+        };
+        let lane = |&stream: &Stream| Lane { stream, is_read: false, waiting: Vec::new() };
         Self {
-            engine,
+            pace,
             filter,
-            lanes,
+            recorder,
+            lanes: streams.iter().map(lane).collect(),
             target,
+            condition,
             endpoint,
+            turn: 0,
+            under_way: 0,
             tries: FuturesUnordered::new(),
             reads: FuturesUnordered::new(),
-            saving: None.into(),
-            save_from,
-            has_new_condition: false,
-            waiting: Vec::new(),
+            answers: FuturesUnordered::new(),
             leaving: None,
         }
     }
 
     /// Delivers.
     pub(super) async fn run(mut self, stop: &CancellationToken) -> Left {
-        let mut is_saving = false;
         loop {
             let now = self.endpoint.means.clock.now();
-            match self.leaving {
-                None => {
-                    Stream::ALL.into_iter().for_each(|stream| self.move_if_sought(stream));
-                    self.read();
-                    self.start(now);
-                }
-                Some(left) => {
-                    self.reads.clear();
-                    let stuck = self.tries.is_empty() && now < self.save_from;
-                    let is_at_rest = self.engine.is_at_rest() && !self.has_new_condition;
-                    if !is_saving && (stuck || (self.tries.is_empty() && is_at_rest)) {
-                        return left;
-                    }
+            if self.leaving.is_none() {
+                self.start(now);
+                self.read(now);
+            }
+            self.show();
+            if let Some(left) = self.leaving {
+                self.recorder.leaving.cancel();
+                self.reads.clear();
+                self.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
+                if self.tries.is_empty() && self.answers.is_empty() {
+                    return left;
                 }
             }
-            if !is_saving && now >= self.save_from && self.has_changed() {
-                (self.saving, is_saving) = (Some(self.save(now)).into(), true);
-            }
-            self.show(now);
             let is_open = self.leaving.is_none();
-            let wake = self.wake(is_open, is_saving);
+            let wake = self.wake(now).filter(|_| is_open);
             let nap = wake.unwrap_or(now);
             tokio::select! {
                 biased;
@@ -140,11 +140,8 @@ impl<'e> Courier<'e> {
                     Some(command) => self.obey(command),
                     None => self.leaving = Some(Left::Stopping),
                 },
-                Some(saved) = &mut self.saving, if is_saving => {
-                    (self.saving, is_saving) = (None.into(), false);
-                    self.saved(saved);
-                }
-                Some(tried) = self.tries.next(), if !self.tries.is_empty() => self.tried(tried),
+                Some(()) = self.answers.next(), if !self.answers.is_empty() => {}
+                Some(ended) = self.tries.next(), if !self.tries.is_empty() => self.ended(ended),
                 Some((lane, read)) = self.reads.next(), if !self.reads.is_empty() => self.take(lane, read),
                 () = tokio::time::sleep_until(nap), if wake.is_some() => {}
             }
@@ -152,46 +149,41 @@ impl<'e> Courier<'e> {
     }
 
     /// When to look again though nothing happened.
-    fn wake(&self, is_open: bool, is_saving: bool) -> Option<Instant> {
-        let start = self.engine.wake().filter(|_| is_open);
-        let save = (!is_saving && self.has_changed()).then_some(self.save_from);
-        start.into_iter().chain(save).min()
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.lanes.iter().flat_map(|lane| &lane.waiting).map(|parcel| parcel.due);
+        let due = waiting.filter(|&due| due > now && self.pace.has_room()).min();
+        due.into_iter().chain(self.pace.wake(now)).min()
     }
 
-    fn has_changed(&self) -> bool {
-        self.has_new_condition
-            || !self.waiting.is_empty()
-            || (0..self.lanes.len()).any(|lane| self.engine.has_changed(lane))
+    fn is_in_order(&self) -> bool {
+        self.target.config.max_in_flight == 1
     }
 
-    /// Reads on in every stream that has room.
-    fn read(&mut self) {
-        let config = &self.target.config;
-        let most = most_entries(config.format);
-        // Others are looked for beyond those that wait for their turn again.
-        let room = match (most, config.max_in_flight) {
-            (1, 1) => 64,
-            (1, many) => 256.max(many * 4),
-            (_, many) => 16.max(many * 2),
-        };
+    /// Takes on in every stream, while there is a slot for what comes.
+    fn read(&mut self, now: Instant) {
+        if !self.pace.may_start(now) {
+            return;
+        }
+        let is_in_order = self.is_in_order();
+        let in_hand = in_hand(&self.target.config);
         for (n, lane) in self.lanes.iter_mut().enumerate() {
-            let free = room.saturating_sub(self.engine.held(n));
-            if lane.is_closed || lane.is_read || free == 0 {
+            if lane.is_read || lane.waiting.iter().any(|parcel| is_in_order || !parcel.is_marker()) {
                 continue;
             }
             lane.is_read = true;
+            let config = &self.target.config;
             let from = match config.from {
                 WebhookFrom::Earliest => From::Earliest,
                 WebhookFrom::Latest => From::Latest,
             };
             let read = Read {
-                place: place(&config.name, from),
+                place: Place::Subscription { name: self.recorder.place.clone(), from },
                 client: account(&config.name),
-                limit: if most == 1 { free.min(64) } else { most },
-                wait: if lane.intake.is_behind() { Duration::ZERO } else { READ_WAIT },
+                limit: most_entries(config.format),
+                wait: READ_WAIT,
                 markers: true,
                 filter: Arc::clone(&self.filter),
-                ack: Ack::OnHandover,
+                ack: Ack::InHand(in_hand),
             };
             let (events, app, stream) = (self.endpoint.means.events.clone(), self.endpoint.app.clone(), lane.stream);
             let reading = async move {
@@ -209,93 +201,76 @@ impl<'e> Courier<'e> {
     fn take(&mut self, n: usize, read: Result<Delivery, ReadError>) {
         let (endpoint, lane) = (&*self.endpoint, &mut self.lanes[n]);
         lane.is_read = false;
-        let delivery = match read {
-            Ok(delivery) => delivery,
+        match read {
+            Ok(delivery) => {
+                let (store, now) = (endpoint.means.events.epoch(), endpoint.means.clock.now());
+                lane.waiting.extend(Parcel::all_of(delivery, self.target.config.format, store, now));
+            }
             Err(error) => {
                 let (app, webhook, stream) = (&endpoint.app, &endpoint.name, lane.stream);
                 tracing::warn!(%app, %webhook, %stream, %error, "events could not be read for a webhook; trying again");
-                return;
-            }
-        };
-        if lane.is_closed || delivery.receipt.place().is_some_and(|place| place != lane.intake.place()) {
-            // It was taken at another place than this lane's: of an older one it is given back to nowhere; of a newer one
-            // the next lane reads it.
-            return;
-        }
-        let (now, wall) = (endpoint.means.clock.now(), endpoint.means.clock.wall_ms());
-        let entries = Entry::all_of(&delivery.runs, delivery.next.epoch, self.endpoint.means.events.epoch());
-        if entries.is_empty() {
-            // Nothing was waited for while behind: there is nothing more.
-            lane.intake.caught_up();
-        }
-        let is_leaving = |entry: &Entry| self.engine.is_leaving(Which { lane: n, first: entry.number() });
-        if delivery.receipt.is_out_of_order() && entries.iter().any(is_leaving) {
-            // Put back before it had left: what settles the old unit must not settle it.
-            lane.is_read = true;
-            let later = async move {
-                tokio::time::sleep(UNTIL_IT_HAS_LEFT).await;
-                (n, Ok(delivery))
-            };
-            self.reads.push(later.boxed());
-            return;
-        }
-        let groups = match delivery.receipt.is_out_of_order() {
-            true => lane.intake.take_put_back(entries, delivery.receipt),
-            false => lane.intake.take(entries, delivery.next.at.0, delivery.receipt),
-        };
-        for group in groups {
-            let entries = &group.load.entries;
-            let (Some(first), Some(last)) = (entries.first(), entries.last()) else { continue };
-            let (which, last) = (Which { lane: n, first: first.number() }, last.number());
-            let mut keys: Vec<u64> = entries.iter().map(|entry| entry.key(lane.stream)).collect();
-            keys.sort_unstable();
-            keys.dedup();
-            let tried = group.held.map_or((0, now), |held| {
-                // However the clock was set meanwhile, nothing waits longer than the longest wait.
-                let wait = UnixMillis(held.due).since(wall).min(self.target.config.retry.max);
-                (held.attempts, now + wait)
-            });
-            match self.engine.load_mut(which) {
-                // Put back (by a seek) while it is still here: it is tried once.
-                Some(load) => load.reads.extend(group.load.reads),
-                None => self.engine.add(which, last, keys, tried, group.load),
             }
         }
     }
 
     /// Sends what may be sent.
     fn start(&mut self, now: Instant) {
-        while let Some(which) = self.engine.start(now) {
-            let Some(unit) = self.engine.unit(which) else { continue };
-            if unit.attempts >= self.target.config.max_attempts {
+        self.lanes.iter_mut().for_each(|lane| lane.waiting.retain(|parcel| !parcel.is_void()));
+        while self.pace.may_start(now) {
+            let Some((lane, parcel)) = self.next(now) else { return };
+            self.pace.started();
+            if parcel.failures >= self.target.config.max_attempts {
                 // It was about to be buried at the last stop.
-                self.engine.bury(which);
-                self.bury(which, "given up when the gateway stopped");
+                self.record(lane, parcel, Next::Bury, "given up when the gateway stopped".to_owned());
                 continue;
             }
-            let stream = self.lanes[which.lane].stream;
-            let message = Message::new(self.target.config.format, &self.target.app, stream, &unit.load.entries);
+            let message =
+                Message::new(self.target.config.format, &self.target.app, self.lanes[lane].stream, &parcel.entries);
             let target = Arc::clone(&self.target);
-            let sending = async move { Tried::Sent { which, outcome: target.send(&message).await, began: now } };
+            let sending = async move { Ended::Sent { lane, outcome: target.send(&message).await, parcel, began: now } };
+            self.under_way += 1;
             self.tries.push(sending.boxed());
         }
     }
 
-    /// Takes note of what came of a try.
-    fn tried(&mut self, tried: Tried) {
-        let now = self.endpoint.means.clock.now();
-        let (which, outcome, began) = match tried {
-            Tried::Sent { which, outcome, began } => (which, outcome, began),
-            Tried::Buried { which, events, result: Ok(()) } => {
-                self.endpoint.means.metrics.webhook_dead_letters.get_or_create(&self.labels()).inc_by(events);
-                return self.engine.buried(which);
+    /// What is to be sent next: each stream has its turn.
+    fn next(&mut self, now: Instant) -> Option<(usize, Parcel)> {
+        let (count, is_in_order) = (self.lanes.len(), self.is_in_order());
+        for n in (0..count).map(|n| (self.turn + n) % count) {
+            let waiting = &mut self.lanes[n].waiting;
+            let due = |parcel: &Parcel| parcel.due <= now;
+            let at =
+                if is_in_order { waiting.first().is_some_and(due).then_some(0) } else { waiting.iter().position(due) };
+            if let Some(at) = at {
+                self.turn = n + 1;
+                return Some((n, self.lanes[n].waiting.remove(at)));
             }
-            Tried::Buried { which, result: Err(error), .. } => {
-                let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
-                tracing::warn!(%app, %webhook, %error, "an event could not be put among the dead letters; trying again");
-                return self.engine.not_buried(which, now + AFTER_FAILURE);
+        }
+        None
+    }
+
+    /// Has what follows for a parcel recorded, and why.
+    fn record(&mut self, lane: usize, parcel: Parcel, next: Next, why: String) {
+        let (recorder, stream) = (self.recorder.clone(), self.lanes[lane].stream);
+        let recording =
+            async move { Ended::Recorded { lane, waits: recorder.record(stream, parcel, next, why).await } };
+        self.tries.push(recording.boxed());
+    }
+
+    /// Takes note of what came of a try, or that it is on record.
+    fn ended(&mut self, ended: Ended) {
+        let now = self.endpoint.means.clock.now();
+        let (lane, mut parcel, outcome, began) = match ended {
+            Ended::Sent { lane, parcel, outcome, began } => (lane, parcel, outcome, began),
+            Ended::Recorded { lane, waits } => {
+                self.pace.ended();
+                if let Some(marker) = waits {
+                    self.lanes[lane].waiting.insert(0, marker);
+                }
+                return;
             }
         };
+        self.under_way -= 1;
         self.count(&outcome, now.saturating_duration_since(began));
         let verdict = match &outcome {
             Outcome::Delivered => Verdict::Delivered,
@@ -307,14 +282,13 @@ impl<'e> Courier<'e> {
             | Outcome::Unreachable(_)
             | Outcome::Forbidden(_) => Verdict::Failed,
         };
-        let quiet_before = self.engine.quiet_until();
-        let next = self.engine.finished(which, verdict, now, rand::rng().random_range(-1.0..=1.0));
+        let (quiet_before, attempts) = (self.pace.quiet_until(), parcel.failures.saturating_add(1));
+        let next = self.pace.finished(verdict, attempts, now, rand::rng().random_range(-1.0..=1.0));
         self.note_condition(&outcome, quiet_before, now);
-        let attempts = self.engine.unit(which).map_or(0, |unit| unit.attempts);
-        let (app, webhook) = (self.endpoint.app.clone(), self.endpoint.name.clone());
-        match (outcome, next) {
+        let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
+        match (&outcome, next) {
             (Outcome::Delivered, _) => {
-                let events = self.engine.unit(which).map_or(0, |unit| unit.load.entries.len() as u64);
+                let events = parcel.entries.len() as u64;
                 self.endpoint.means.metrics.webhook_delivered.get_or_create(&self.labels()).inc_by(events);
             }
             (Outcome::Gone, _) => {
@@ -323,25 +297,11 @@ impl<'e> Courier<'e> {
             }
             (why, Next::Bury) => {
                 tracing::error!(%app, %webhook, %why, attempts, "an event goes to the webhook's dead letters");
-                self.bury(which, &why.to_string());
+                parcel.failures = attempts;
             }
             (why, _) => tracing::warn!(%app, %webhook, %why, attempts, "a webhook's try failed"),
         }
-    }
-
-    /// Puts a unit among the dead letters.
-    fn bury(&mut self, which: Which, why: &str) {
-        let Some(unit) = self.engine.unit(which) else { return };
-        let give_up = |entry: &Entry| GivenUp { cursor: entry.cursor, attempts: unit.attempts, reason: why.to_owned() };
-        let given_up: Vec<GivenUp> = unit.load.entries.iter().map(give_up).collect();
-        let (events, app, stream) =
-            (self.endpoint.means.events.clone(), self.endpoint.app.clone(), self.lanes[which.lane].stream);
-        let name = SubscriptionName::from(&self.endpoint.name);
-        let burying = async move {
-            let result = events.bury(&app, stream, &name, &given_up).await;
-            Tried::Buried { which, events: given_up.len() as u64, result }
-        };
-        self.tries.push(burying.boxed());
+        self.record(lane, parcel, next, outcome.to_string());
     }
 
     fn count(&self, outcome: &Outcome, took: Duration) {
@@ -360,50 +320,27 @@ impl<'e> Courier<'e> {
     }
 
     /// What a restart must know of a try's outcome.
-    fn note_condition(&mut self, outcome: &Outcome, quiet_before: Option<Instant>, now: Instant) {
+    fn note_condition(&self, outcome: &Outcome, quiet_before: Option<Instant>, now: Instant) {
+        if *outcome == Outcome::Delivered {
+            return;
+        }
         let wall = self.endpoint.means.clock.wall_ms();
-        let condition = self.endpoint.condition.get_or_insert_default();
-        if *outcome != Outcome::Delivered {
+        let quiet = self.pace.quiet_until().filter(|&until| Some(until) != quiet_before);
+        self.condition.change(|condition| {
             condition.fault = Some(Fault { at: wall.0, why: outcome.to_string() });
-            self.has_new_condition = true;
-        }
-        if let Some(until) = self.engine.quiet_until().filter(|&until| Some(until) != quiet_before) {
-            condition.quiet_until = wall.after(until.saturating_duration_since(now)).0;
-            self.has_new_condition = true;
-        }
+            if let Some(until) = quiet {
+                condition.quiet_until = wall.after(until.saturating_duration_since(now)).0;
+            }
+        });
     }
 
     /// Sends nothing more.
     fn disable(&mut self, why: &str) {
         let disabled = Disabled::new(self.endpoint.means.clock.wall_ms(), why);
-        self.endpoint.condition.get_or_insert_default().disabled.get_or_insert(disabled);
-        self.has_new_condition = true;
+        self.condition.change(|condition| {
+            condition.disabled.get_or_insert(disabled);
+        });
         self.leaving = Some(Left::Changed);
-    }
-
-    /// Begins anew in a stream whose place is another now. What is under way ends, and what comes of it says nothing.
-    fn move_if_sought(&mut self, stream: Stream) {
-        let Some(n) = self.lane_of(stream) else { return };
-        let place = SubscriptionName::from(&self.endpoint.name);
-        // Where there is none, one that was there is gone.
-        let place = self.endpoint.means.events.place_id(&self.endpoint.app, stream, &place).unwrap_or_default();
-        if place == self.lanes[n].intake.place() {
-            return;
-        }
-        // What they take would compete with the new lane's; of one that is dropped nothing is taken.
-        self.reads.clear();
-        self.lanes.iter_mut().for_each(|lane| lane.is_read = false);
-        self.lanes[n].is_closed = true;
-        self.engine.close_lane(n);
-        let intake = Intake::new(Record::default().at(Some(place)), most_entries(self.target.config.format));
-        self.lanes.push(Lane::new(stream, intake));
-        let opened = self.engine.open_lane();
-        self.engine.not_recorded(opened);
-    }
-
-    /// The lane in which a stream is read.
-    fn lane_of(&self, stream: Stream) -> Option<usize> {
-        self.lanes.iter().position(|lane| lane.stream == stream && !lane.is_closed)
     }
 
     fn obey(&mut self, Command { wish, done }: Command) {
@@ -413,76 +350,24 @@ impl<'e> Courier<'e> {
                 tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
                 self.disable("operator");
             }
-            // Each step looks for that; this one follows at once.
-            Wish::Moved => {}
         }
-        self.waiting.push(done);
-    }
-
-    /// Writes the records of what has changed.
-    fn save(&mut self, now: Instant) -> BoxFuture<'static, Saved> {
-        let wall = self.endpoint.means.clock.wall_ms();
-        let (mut records, mut notes, mut all_done) = (Vec::new(), Vec::new(), Vec::new());
-        for n in (0..self.lanes.len()).filter(|n| self.engine.has_changed(*n)).collect::<Vec<_>>() {
-            let (mut held, done) = self.engine.snapshot(n, (now, wall));
-            let Lane { stream, intake, .. } = &self.lanes[n];
-            held.extend(intake.awaited());
-            held.sort_unstable_by_key(|held| held.first);
-            let record = Record { place: intake.place(), claimed: intake.claimed(), held, disabled: None };
-            notes.push((self.endpoint.log(*stream), vec![(self.endpoint.name.to_string(), Some(record.to_note()))]));
-            records.push((n, record));
-            all_done.extend(done);
-        }
-        let (store, waiting) = (Arc::clone(&self.endpoint.means.store), std::mem::take(&mut self.waiting));
-        let is_new = std::mem::take(&mut self.has_new_condition);
-        let condition = self.endpoint.condition.clone().filter(|_| is_new);
-        let (app, name) = (self.endpoint.app.clone(), self.endpoint.name.clone());
-        let saving = async move {
-            let mut result = match &condition {
-                Some(condition) => condition.keep(&*store, &app, &name).await,
-                None => Ok(()),
-            };
-            for (log, notes) in notes {
-                result = result.and(store.keep_notes(&log, NoteKind::Webhook, notes).await);
-            }
-            Saved { records, condition: is_new, done: all_done, waiting, result }
-        };
-        saving.boxed()
-    }
-
-    fn saved(&mut self, Saved { records, condition, done, waiting, result }: Saved) {
-        match &result {
-            Ok(()) => {
-                for (n, record) in records.into_iter().filter(|(n, _)| !self.lanes[*n].is_closed) {
-                    self.endpoint.records.insert(self.lanes[n].stream, record);
-                }
-                self.engine.recorded(&done).into_iter().for_each(Load::settle);
-            }
-            Err(error) => {
-                let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
-                tracing::warn!(%app, %webhook, %error, "a webhook's record could not be stored; trying again");
-                records.iter().for_each(|(n, _)| self.engine.not_recorded(*n));
-                self.has_new_condition |= condition;
-                self.save_from = self.endpoint.means.clock.now() + AFTER_FAILURE;
-            }
-        }
-        for done in waiting {
+        let condition = Arc::clone(&self.condition);
+        let answering = async move {
             // Who asked may have gone.
-            let _ = done.send(result.clone());
-        }
+            let _ = done.send(condition.keep().await);
+        };
+        self.answers.push(answering.boxed());
     }
 
-    fn show(&self, now: Instant) {
-        let in_flight = self.engine.under_way();
+    fn show(&self) {
         let metrics = &self.endpoint.means.metrics;
-        metrics.webhook_in_flight.get_or_create(&self.labels()).set(i64::try_from(in_flight).unwrap_or(i64::MAX));
-        let wall = self.endpoint.means.clock.wall();
+        let in_flight = i64::try_from(self.under_way).unwrap_or(i64::MAX);
+        metrics.webhook_in_flight.get_or_create(&self.labels()).set(in_flight);
         let mut standing = Standing::lock(&self.endpoint.standing);
-        standing.in_flight = in_flight;
-        standing.held = (0..self.lanes.len()).map(|lane| self.engine.held(lane)).sum();
-        standing.slowed = self.engine.is_careful();
-        standing.failures = self.engine.most_attempts();
-        standing.next_try = self.engine.next_try(now).map(|at| (wall + at.saturating_duration_since(now)).into());
+        standing.in_flight = self.under_way;
+        standing.slowed = self.pace.is_careful();
+        standing.has_room = self.under_way < self.pace.most();
+        standing.quiet_until = self.pace.quiet_until();
     }
 
     fn labels(&self) -> WebhookLabels {
@@ -490,8 +375,24 @@ impl<'e> Courier<'e> {
     }
 }
 
-/// How long what was put back waits for the unit that it was in to leave, before it is looked at again.
-const UNTIL_IT_HAS_LEFT: Duration = Duration::from_millis(20);
+/// How a webhook takes its events.
+fn in_hand(config: &Webhook) -> InHand {
+    let (most, many) = (most_entries(config.format), config.max_in_flight);
+    let units = match (most, many) {
+        // Nothing is looked for beyond what is stuck.
+        (1, 1) => 64,
+        (_, 1) => 2,
+        (1, _) => 256.max(many * 4),
+        (..) => 16.max(many * 2),
+    };
+    let turns = if many == 1 { Turns::All } else { Turns::EachKey };
+    InHand { turns, unites: most > 1, most_open: units * most }
+}
+
+/// Each endpoint reads on its own account.
+fn account(name: &WebhookName) -> ClientName {
+    ClientName::parse(&format!("webhook.{name}")).expect("a webhook's name is short, and of characters of a client's")
+}
 
 /// How long one read waits; then it is asked again.
 const READ_WAIT: Duration = Duration::from_secs(600);

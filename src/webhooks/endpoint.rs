@@ -1,25 +1,23 @@
 //! An [`Endpoint`]: the task of one webhook, from its first configuration to the gateway's stop.
 //!
-//! Invariants: it alone writes the webhook's records. A change of the configuration lets tries under way end, then goes
+//! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration lets tries under way end, then goes
 //! on by the new one, from where it was. Nobody else waits for it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::condition::Condition;
+use super::condition::Kept;
 use super::courier::Courier;
-use super::record::Record;
 use super::standing::Standing;
 use super::target::Target;
 use crate::clock::{Clock, UnixMillis};
 use crate::events::Events;
 use crate::metrics::{Metrics, WebhookLabels};
-use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
-use crate::store::{Error, LogKey, NoteKind, Store};
+use crate::names::{AppId, WebhookName};
+use crate::store::{Error, Store};
 
 /// What every endpoint uses. Cheap to clone.
 #[derive(Clone)]
@@ -39,10 +37,6 @@ pub(super) struct Endpoint {
     pub(super) targets: watch::Receiver<Option<Arc<Target>>>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) standing: Arc<Mutex<Standing>>,
-    /// How far it is in each stream.
-    pub(super) records: BTreeMap<Stream, Record>,
-    /// `None`: not known yet.
-    pub(super) condition: Option<Condition>,
 }
 
 /// What an operator wants, and whom to tell when it is so and on stable storage.
@@ -56,8 +50,6 @@ pub(super) struct Command {
 pub(super) enum Wish {
     Enable,
     Disable,
-    /// A stream is read from another place now.
-    Moved,
 }
 
 /// Why delivering ended.
@@ -75,6 +67,7 @@ pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 impl Endpoint {
     /// Delivers until the gateway stops; rests while the webhook is not configured.
     pub(super) async fn run(mut self, stop: CancellationToken) {
+        let Some(condition) = stop.run_until_cancelled(self.recall()).await else { return };
         loop {
             let Some(target) = self.targets.borrow_and_update().clone() else {
                 self.forget_metrics();
@@ -83,14 +76,11 @@ impl Endpoint {
                     _ => break,
                 }
             };
-            if stop.run_until_cancelled(self.recall(&target)).await.is_none() {
-                break;
-            }
-            self.show_disabled();
-            let left = if self.is_disabled() {
-                self.rest(&stop).await
+            let is_disabled = self.show_condition(&condition);
+            let left = if is_disabled {
+                self.rest(&condition, &stop).await
             } else {
-                Courier::new(&mut self, target).run(&stop).await
+                Courier::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
             };
             if left == Left::Stopping {
                 break;
@@ -109,53 +99,33 @@ impl Endpoint {
         WebhookLabels { app: self.app.to_string(), webhook: self.name.to_string() }
     }
 
-    pub(super) fn log(&self, stream: Stream) -> LogKey {
-        LogKey { app: self.app.clone(), stream }
-    }
-
-    /// Says on the metrics and to the operator whether anything is sent.
-    pub(super) fn show_disabled(&self) {
-        self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(self.is_disabled()));
+    /// Says on the metrics and to the operator whether anything is sent. Returns whether nothing is.
+    fn show_condition(&self, condition: &Kept) -> bool {
+        let condition = condition.get();
+        let is_disabled = condition.disabled.is_some();
+        self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(is_disabled));
         let mut standing = Standing::lock(&self.standing);
-        standing.disabled = self.condition.as_ref().and_then(|condition| condition.disabled.clone());
-        let fault = self.condition.as_ref().and_then(|condition| condition.fault.clone());
-        standing.last_fault = fault.map(|fault| (UnixMillis(fault.at), fault.why));
+        standing.disabled = condition.disabled;
+        standing.last_fault = condition.fault.map(|fault| (UnixMillis(fault.at), fault.why));
+        is_disabled
     }
 
-    fn is_disabled(&self) -> bool {
-        self.condition.as_ref().is_some_and(|condition| condition.disabled.is_some())
-    }
-
-    /// Reads the records of streams that are not known yet, for as long as it takes.
-    async fn recall(&mut self, target: &Target) {
-        while let Err(error) = self.try_to_recall(target).await {
-            tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's record cannot be read");
-            tokio::time::sleep(AFTER_FAILURE).await;
-        }
-    }
-
-    async fn try_to_recall(&mut self, target: &Target) -> Result<(), Error> {
-        for &stream in &target.config.streams {
-            if !self.records.contains_key(&stream) {
-                let record = self.record(stream).await?;
-                self.records.insert(stream, record);
+    /// Reads its condition, for as long as it takes.
+    async fn recall(&self) -> Arc<Kept> {
+        loop {
+            match Kept::recall(Arc::clone(&self.means.store), &self.app, &self.name).await {
+                Ok(condition) => return condition,
+                Err(error) => {
+                    tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's condition cannot be read");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
             }
         }
-        if self.condition.is_none() {
-            let stored = Condition::recall(&*self.means.store, &self.app, &self.name).await?;
-            let of_old = || self.records.values().find_map(|record| record.disabled.clone());
-            self.condition = Some(stored.unwrap_or_else(|| Condition { disabled: of_old(), ..Condition::default() }));
-        }
-        Ok(())
-    }
-
-    async fn record(&self, stream: Stream) -> Result<Record, Error> {
-        let note = self.means.store.note(&self.log(stream), NoteKind::Webhook, self.name.as_str()).await?;
-        Ok(note.map(|note| Record::read(&note)).unwrap_or_default())
     }
 
     /// Sends nothing until it is enabled, configured anew, or the gateway stops.
-    async fn rest(&mut self, stop: &CancellationToken) -> Left {
+    async fn rest(&mut self, condition: &Kept, stop: &CancellationToken) -> Left {
+        let mut is_kept = false;
         loop {
             let Command { wish, done } = tokio::select! {
                 biased;
@@ -167,32 +137,36 @@ impl Endpoint {
                     Some(command) => command,
                     None => return Left::Stopping,
                 },
+                // That it is disabled may not be stored yet.
+                () = keep(condition), if !is_kept => {
+                    is_kept = true;
+                    continue;
+                }
             };
-            let stored = match &wish {
-                Wish::Enable => self.enable().await,
-                // What a record says is held against the place when delivering begins.
-                Wish::Disable | Wish::Moved => Ok(()),
-            };
-            let enabled = stored.is_ok() && matches!(wish, Wish::Enable);
+            let disabled = condition.get().disabled;
+            if let Wish::Enable = wish {
+                condition.change(|condition| condition.disabled = None);
+            }
+            let stored = condition.keep().await;
+            let is_stored = stored.is_ok();
+            if !is_stored {
+                condition.change(|condition| condition.disabled = disabled);
+                is_kept = false;
+            }
             // Who asked may have gone.
             let _ = done.send(stored);
-            if enabled {
+            if is_stored && matches!(wish, Wish::Enable) {
                 tracing::info!(app = %self.app, webhook = %self.name, "a webhook was enabled");
                 return Left::Changed;
             }
         }
     }
+}
 
-    async fn enable(&mut self) -> Result<(), Error> {
-        let condition = Condition { disabled: None, ..self.condition.clone().unwrap_or_default() };
-        condition.keep(&*self.means.store, &self.app, &self.name).await?;
-        self.condition = Some(condition);
-        Ok(())
-    }
-
-    /// What is known of a stream, as far as it is about the place where its subscription is now.
-    pub(super) fn record_of(&self, stream: Stream) -> Record {
-        let place = self.means.events.place_id(&self.app, stream, &SubscriptionName::from(&self.name));
-        self.records.get(&stream).cloned().unwrap_or_default().at(place)
+/// Stores a condition, for as long as it takes.
+async fn keep(condition: &Kept) {
+    while let Err(error) = condition.keep().await {
+        tracing::warn!(%error, "a webhook's condition could not be stored; trying again");
+        tokio::time::sleep(AFTER_FAILURE).await;
     }
 }

@@ -3,7 +3,6 @@
 //! Invariant: its id is the same whenever it is made of the same entry of the same store: after a restart, in another
 //! format, by another webhook.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,6 @@ use bytes::Bytes;
 use crate::events::{Cursor, Run};
 use crate::names::{AppId, Stream};
 use crate::store::{Batch, Content, Sequence};
-use crate::vendor::events::facts;
 
 /// One entry of a log. Shares the log's text.
 #[derive(Clone, Debug)]
@@ -75,17 +73,5 @@ impl Entry {
             Said::Event(text) => text.len(),
             Said::PossibleLoss(reason) => reason.len(),
         }
-    }
-
-    /// Entries with the same key keep their order: of a user, or of a channel. One without, and a marker, waits for none.
-    /// (Two keys that hash alike wait for each other without need, and no more.)
-    pub(super) fn key(&self, stream: Stream) -> u64 {
-        let whose = match self.said() {
-            Said::Event(text) => facts(&text).whose(stream).map(str::to_owned),
-            Said::PossibleLoss(_) => None,
-        };
-        let mut hasher = DefaultHasher::new();
-        whose.ok_or(self.number()).hash(&mut hasher);
-        hasher.finish()
     }
 }

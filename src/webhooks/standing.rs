@@ -3,20 +3,22 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::condition::Disabled;
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
+use crate::events::Tries;
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     pub(super) disabled: Option<Disabled>,
     pub(super) in_flight: usize,
-    /// Events taken in and not done.
-    pub(super) held: usize,
     pub(super) slowed: bool,
-    pub(super) failures: u32,
-    pub(super) next_try: Option<UnixMillis>,
+    /// Whether not all requests that may be are under way.
+    pub(super) has_room: bool,
+    /// Nothing is sent before.
+    pub(super) quiet_until: Option<Instant>,
     pub(super) last_try: Option<UnixMillis>,
     pub(super) last_delivery: Option<UnixMillis>,
     pub(super) last_fault: Option<(UnixMillis, String)>,
@@ -43,6 +45,7 @@ pub struct WebhookStatus {
     pub state: &'static str,
     pub disabled: Option<DisabledStatus>,
     pub in_flight: usize,
+    /// Events looked at and not done.
     pub held: usize,
     /// Tries in vain of what was tried most.
     pub failures: u32,
@@ -64,12 +67,19 @@ pub struct DisabledStatus {
 }
 
 impl WebhookStatus {
-    pub(super) fn new(target: &super::target::Target, standing: Standing) -> Self {
+    /// As an endpoint's task says it stands, and as its subscriptions do.
+    pub(super) fn new(target: &super::target::Target, standing: Standing, tries: &[Tries], clock: &Clock) -> Self {
         let config = &target.config;
+        let failures = tries.iter().map(|tries| tries.failures).max().unwrap_or(0);
+        let (now, held) = (clock.now(), tries.iter().map(|tries| tries.open).sum());
+        let quiet = standing.quiet_until.filter(|&until| until > now && held > 0);
+        let due = tries.iter().filter_map(|tries| tries.next).min();
+        let next_try = due.max(quiet).filter(|&at| at > now && standing.has_room && standing.disabled.is_none());
+        let next_try = next_try.map(|at| UnixMillis::from(clock.wall() + at.saturating_duration_since(now)));
         let state = match &standing {
             Standing { disabled: Some(_), .. } => "disabled",
             Standing { slowed: true, .. } => "slowed",
-            Standing { failures: 1.., .. } => "retrying",
+            _ if failures > 0 => "retrying",
             _ => "delivering",
         };
         let (fault_at, fault) = standing.last_fault.unzip();
@@ -82,9 +92,9 @@ impl WebhookStatus {
             state,
             disabled: standing.disabled.map(|d| DisabledStatus { since: UnixMillis(d.since).to_string(), why: d.why }),
             in_flight: standing.in_flight,
-            held: standing.held,
-            failures: standing.failures,
-            next_try_at: standing.next_try.map(|at| at.to_string()),
+            held,
+            failures,
+            next_try_at: next_try.map(|at| at.to_string()),
             last_try_at: standing.last_try.map(|at| at.to_string()),
             last_delivery_at: standing.last_delivery.map(|at| at.to_string()),
             last_error_at: fault_at.map(|at| at.to_string()),

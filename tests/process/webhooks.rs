@@ -17,12 +17,13 @@ use crate::receiver::{Answer, Receiver, Seen};
 const KILLS: usize = 10;
 const IN_FLIGHT: usize = 3;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_many_kills_every_event_was_delivered_and_no_more_came_again_than_were_under_way() {
+async fn vendor() -> Sim {
     let limits = Limits::all(Limit::per_second(1000));
-    let vendor = Sim::start(App::new(APP).basic("api-key", "api-secret").limits(limits)).await.unwrap();
-    let receiver = Receiver::start().await;
-    let home = Home::new(&vendor);
+    Sim::start(App::new(APP).basic("api-key", "api-secret").limits(limits)).await.unwrap()
+}
+
+/// A webhook that tries again soon, and for ever.
+fn configure(home: &Home, vendor: &Sim, receiver: &Receiver, more: &str) {
     std::fs::write(home.path("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     let webhook = format!(
         r#"
@@ -33,15 +34,23 @@ name = "crm"
 url = "{}"
 streams = ["user_events"]
 secrets = [{{ file = "{}" }}]
-max_in_flight = {IN_FLIGHT}
 max_attempts = 1000
 retry = {{ initial = "5ms", max = "20ms" }}
 allow_private_targets = true
+{more}
 "#,
         receiver.url("/"),
         home.path("signing").display()
     );
-    home.write(&format!("{}{webhook}{}{}", home.base(&vendor), client("one"), client("two")));
+    home.write(&format!("{}{webhook}{}{}", home.base(vendor), client("one"), client("two")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_many_kills_every_event_was_delivered_and_no_more_came_again_than_were_under_way() {
+    let vendor = vendor().await;
+    let receiver = Receiver::start().await;
+    let home = Home::new(&vendor);
+    configure(&home, &vendor, &receiver, &format!("max_in_flight = {IN_FLIGHT}"));
     let asked = AtomicUsize::new(0);
     receiver.rule(move |_| Answer::Status(if asked.fetch_add(1, Ordering::Relaxed) % 5 == 4 { 500 } else { 204 }));
     let mut random = StdRng::seed_from_u64(11);
@@ -101,4 +110,40 @@ allow_private_targets = true
         assert!(before.is_none_or(|before| before < at), "{} overtook", seen.id());
     }
     println!("{} stored, {} requests, {again} taken again after {KILLS} kills", log.len(), seen.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_failed_before_a_kill_comes_again_as_it_was_though_there_is_more_to_send() {
+    let vendor = vendor().await;
+    let receiver = Receiver::start().await;
+    let home = Home::new(&vendor);
+    configure(&home, &vendor, &receiver, "format = \"batch\"\nmax_in_flight = 2");
+    receiver.rule(|_| Answer::Status(500));
+    let emit = |user: &str| {
+        vendor.emit_raw(APP, Stream::UserEvents, &format!(r#"{{"type":"Login","user_id":"{user}"}}"#));
+    };
+    ["a", "b", "c"].into_iter().for_each(emit);
+    let mut failed: Vec<Seen> = Vec::new();
+    for _ in 0..3 {
+        let gateway = Gateway::start(&home);
+        gateway
+            .admin_says("/admin/v1/webhooks", |_, body| body["webhooks"][0]["failures"].as_u64().is_some_and(|n| n > 1))
+            .await;
+        gateway.kill();
+        ["d", "e"].into_iter().for_each(emit);
+        failed = receiver.seen();
+    }
+    receiver.rule(|_| Answer::Status(204));
+    let _gateway = Gateway::start(&home);
+    let first = failed[0].clone();
+    let seen = receiver.until(|seen| seen.iter().filter(|seen| seen.answered == 204).count() >= 2).await;
+    let again = seen.iter().find(|seen| seen.answered == 204 && seen.id() == first.id());
+    assert_eq!(again.map(|seen| &seen.body), Some(&first.body));
+    let ids: std::collections::HashSet<&str> = failed.iter().map(Seen::id).collect();
+    let texts =
+        |seen: &Seen| seen.json().as_array().unwrap().iter().map(|e| e["cursor"].to_string()).collect::<Vec<_>>();
+    for seen in seen.iter().filter(|seen| texts(seen).iter().any(|cursor| texts(&first).contains(cursor))) {
+        assert_eq!((seen.id(), &seen.body), (first.id(), &first.body));
+    }
+    assert!(ids.len() < failed.len(), "{} requests under {} ids", failed.len(), ids.len());
 }

@@ -6,11 +6,16 @@
 //! order: only the first that waits can be taken, and not while another lease holds an entry of its key, nor while an
 //! entry of it is given up, nor before its own delay is over. One lease may hold several of a key, in order. A lease that
 //! has run out is ended before anything else is looked at ([`Book::advance`]), so a lease that is known has time left.
+//! Entries that went out as one are a *unit* ([`Unit`]): taken together, alone, or not at all.
 //!
-//! Each step costs the logarithm of what is open, for each entry that it moves; what does not move costs nothing.
+//! Each step costs the logarithm of what is open, for each entry that it moves (a unit, what it holds); what does not move
+//! costs nothing.
 
 mod ended;
+mod hold;
+mod inquiry;
 mod key;
+mod unit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -20,15 +25,22 @@ use tokio_util::sync::CancellationToken;
 use super::name::LeaseName;
 use ended::Ended;
 use key::{Key, Listed};
+use unit::Unit;
+
+pub(in crate::events) use hold::Hold;
 
 /// What is open, and under which leases.
 #[derive(Debug, Default)]
 pub(in crate::events) struct Book {
     open: BTreeMap<u64, Open>,
     keys: HashMap<u64, Key>,
-    /// Keys whose first waiting entry can be taken now, by that entry.
+    /// What went out as one, by its number.
+    units: HashMap<u64, Unit>,
+    /// Entries of units that are not open yet, and of which.
+    awaited: BTreeMap<u64, u64>,
+    /// Keys whose first waiting entry, or the unit that it is in, can be taken now, by that entry or unit.
     ready: BTreeSet<(u64, u64)>,
-    /// Keys whose first waiting entry has a delay.
+    /// Keys whose first waiting entry, or the unit that it is in, has a delay.
     later: BTreeSet<(Instant, u64)>,
     leases: HashMap<LeaseName, Lease>,
     due: BTreeSet<(Instant, LeaseName)>,
@@ -44,6 +56,10 @@ struct Open {
     attempts: u32,
     /// Whether somebody may have it: it was on its way, though perhaps it did not arrive.
     was_sent: bool,
+    /// The unit that it is in.
+    unit: Option<u64>,
+    /// Whether it is no part of what goes out as one: an operator put it back.
+    alone: bool,
     state: State,
 }
 
@@ -60,9 +76,7 @@ struct Lease {
     /// All that it was given; some may be settled since.
     entries: Vec<u64>,
     held: usize,
-    /// `None`: a plain read's, which ends with its response.
-    until: Option<Instant>,
-    max_attempts: u32,
+    hold: Hold,
     /// Cancelled when it ends.
     over: CancellationToken,
 }
@@ -77,15 +91,8 @@ pub(in crate::events) struct New {
     pub(in crate::events) attempts: u32,
     /// When it can be handed out.
     pub(in crate::events) delay_until: Option<Instant>,
-}
-
-/// On which terms entries are held.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::events) struct Hold {
-    /// When it ends by itself.
-    pub(in crate::events) until: Option<Instant>,
-    /// After how many attempts an entry is given up.
-    pub(in crate::events) max_attempts: u32,
+    /// Whether it is no part of what goes out as one.
+    pub(in crate::events) alone: bool,
 }
 
 /// Entries that were taken, with the attempt that this is for each.
@@ -106,6 +113,15 @@ pub(in crate::events) enum Reason {
     GivenBack,
 }
 
+/// How a hold on entries ends that are not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Back {
+    /// It did not arrive: that was no attempt, and nothing has changed.
+    Unsent,
+    /// It was an attempt in vain.
+    Failed(Reason),
+}
+
 /// What a lease's holder asks about.
 #[derive(Clone, Debug)]
 pub(in crate::events) enum Which {
@@ -120,19 +136,23 @@ pub(in crate::events) struct Unknown;
 impl Book {
     /// Takes in entries that are new to the book, to wait.
     pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = New>, now: Instant) {
-        for New { at, key, attempts, delay_until } in entries {
+        for New { at, key, attempts, delay_until, alone } in entries {
             if self.open.contains_key(&at) {
                 continue;
             }
             self.tried += usize::from(attempts > 0);
             let state = State::Waiting(delay_until.filter(|&until| until > now));
-            self.open.insert(at, Open { key, attempts, was_sent: attempts > 0, state });
-            self.keys.entry(key).or_default().wait(at);
+            let unit = self.awaited.remove(&at);
+            self.open.insert(at, Open { key, attempts, was_sent: attempts > 0, unit, alone, state });
+            if let Some(unit) = unit {
+                self.units.entry(unit).or_default().opened(at);
+            }
+            self.keys.entry(key).or_default().wait((unit.unwrap_or(at), at));
             self.list(key, now);
         }
     }
 
-    /// Takes up to `limit` entries that can be had now, oldest first.
+    /// Takes up to `limit` entries that can be had now, oldest first; or a unit, whole.
     pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<Taken> {
         self.advance(now);
         if self.ready.is_empty() {
@@ -141,33 +161,44 @@ impl Book {
         let lease = LeaseName::random();
         let (mut entries, mut touched) = (Vec::new(), Vec::new());
         while entries.len() < limit
-            && let Some((at, id)) = self.ready.pop_first()
+            && let Some(&(at, id)) = self.ready.first()
         {
-            let (Some(open), Some(key)) = (self.open.get_mut(&at), self.keys.get_mut(&id)) else { continue };
+            let (Some(key), first) = (self.keys.get_mut(&id), self.open.get(&at)) else { break };
+            let unit = key.waiting.front().and_then(|(_, front)| self.open.get(front)?.unit);
+            let goes_alone = unit.is_some() || (hold.unites() && first.is_some_and(Open::goes_alone));
+            if goes_alone && !entries.is_empty() {
+                break;
+            }
+            if let Some(unit) = unit {
+                self.take_unit(unit, lease, hold, &mut entries, &mut touched);
+                break;
+            }
+            self.ready.pop_first();
             key.waiting.pop_front();
             key.listed = None;
-            if open.attempts >= hold.max_attempts {
+            let Some(open) = self.open.get_mut(&at) else { continue };
+            if open.attempts >= hold.max_attempts() {
                 // An earlier run handed it out for the last time, and ended before its lease did.
                 open.state = State::GivenUp;
                 key.given_up += 1;
                 self.given_up.insert(at, Reason::RanOut);
                 continue;
             }
-            open.state = State::Held(lease);
-            open.was_sent = true;
-            self.tried += usize::from(open.attempts == 0);
-            open.attempts = open.attempts.saturating_add(1);
+            self.tried += open.hold(lease, hold);
             entries.push((at, open.attempts));
             if key.holder.replace(lease).is_none() {
                 touched.push(id);
             }
             key.held += 1;
             // The next of the key can follow it under the same lease.
-            if let Some(&next) = key.waiting.front()
-                && self.open.get(&next).is_some_and(|open| !open.is_delayed(now))
+            if let Some(&(_, next)) = key.waiting.front()
+                && self.open.get(&next).is_some_and(|open| open.unit.is_none() && !open.is_delayed(now))
             {
                 key.listed = Some(Listed::Ready(next));
                 self.ready.insert((next, id));
+            }
+            if goes_alone {
+                break;
             }
         }
         touched.into_iter().for_each(|key| self.list(key, now));
@@ -175,11 +206,9 @@ impl Book {
             return None;
         }
         let numbers = entries.iter().map(|&(at, _)| at).collect();
-        let Hold { until, max_attempts } = hold;
         let over = CancellationToken::new();
-        let held = Lease { entries: numbers, held: entries.len(), until, max_attempts, over: over.clone() };
-        self.leases.insert(lease, held);
-        if let Some(until) = until {
+        self.leases.insert(lease, Lease { entries: numbers, held: entries.len(), hold, over: over.clone() });
+        if let Some(until) = hold.until() {
             self.due.insert((until, lease));
         }
         Some(Taken { lease, entries, over })
@@ -196,7 +225,8 @@ impl Book {
         Ok(entries)
     }
 
-    /// Gives entries back, not to be handed out again before `delay_until`. Returns those that were held until now.
+    /// Gives entries back, not to be handed out again before `delay_until`. What was taken to go out as one is a unit from
+    /// now on. Returns those that were held until now.
     ///
     /// # Errors
     /// When the lease is not known.
@@ -207,7 +237,27 @@ impl Book {
         now: Instant,
     ) -> Result<Vec<u64>, Unknown> {
         let mut entries = self.named(which, now)?;
-        entries.retain(|&at| self.put_back(at, delay_until, Some(Reason::GivenBack), now));
+        if let Which::Lease(_) = which {
+            self.unite(&entries);
+        }
+        entries.retain(|&at| self.put_back(at, delay_until, Back::Failed(Reason::GivenBack), now));
+        Ok(entries)
+    }
+
+    /// Gives back what a lease holds, though it was no attempt. What was taken to go out as one is a unit from now on: it
+    /// may have arrived. Returns what was held until now.
+    ///
+    /// # Errors
+    /// When the lease is not known.
+    pub(in crate::events) fn give_back_uncounted(
+        &mut self,
+        lease: LeaseName,
+        delay_until: Option<Instant>,
+        now: Instant,
+    ) -> Result<Vec<u64>, Unknown> {
+        let mut entries = self.named(&Which::Lease(lease), now)?;
+        self.unite(&entries);
+        entries.retain(|&at| self.put_back(at, delay_until, Back::Unsent, now));
         Ok(entries)
     }
 
@@ -222,9 +272,9 @@ impl Book {
         let mut held = 0;
         for name in holders {
             let Some(lease) = self.leases.get_mut(&name) else { continue };
-            let Some(before) = lease.until else { continue };
+            let Some(before) = lease.hold.until() else { continue };
             let until = if matches!(which, Which::Entries(_)) { until.max(before) } else { until };
-            lease.until = Some(until);
+            lease.hold = lease.hold.extended(until);
             held += lease.held;
             self.due.remove(&(before, name));
             self.due.insert((until, name));
@@ -235,7 +285,7 @@ impl Book {
     /// The response with these entries did not reach its reader: they wait again, and that was no attempt.
     pub(in crate::events) fn release(&mut self, lease: LeaseName, now: Instant) {
         for at in self.held_by(lease) {
-            self.put_back(at, None, None, now);
+            self.put_back(at, None, Back::Unsent, now);
         }
     }
 
@@ -243,7 +293,7 @@ impl Book {
     pub(in crate::events) fn release_some(&mut self, lease: LeaseName, entries: &[u64], now: Instant) {
         for &at in entries {
             if self.holder(at) == Some(lease) {
-                self.put_back(at, None, None, now);
+                self.put_back(at, None, Back::Unsent, now);
             }
         }
     }
@@ -254,7 +304,7 @@ impl Book {
             && until <= now
         {
             for at in self.held_by(lease) {
-                self.put_back(at, None, Some(Reason::RanOut), now);
+                self.put_back(at, None, Back::Failed(Reason::RanOut), now);
             }
             self.due.remove(&(until, lease));
         }
@@ -266,79 +316,10 @@ impl Book {
         }
     }
 
-    /// When the next lease or delay ends.
-    pub(in crate::events) fn next_due(&self) -> Option<Instant> {
-        let lease = self.due.first().map(|&(until, _)| until);
-        let delay = self.later.first().map(|&(until, _)| until);
-        lease.into_iter().chain(delay).min()
-    }
-
-    /// The first open entry after `at`.
-    pub(in crate::events) fn first_after(&self, at: u64) -> Option<u64> {
-        self.open.range(at.saturating_add(1)..).next().map(|(&at, _)| at)
-    }
-
-    /// How many entries are open.
-    pub(in crate::events) fn len(&self) -> usize {
-        self.open.len()
-    }
-
-    /// How many of them were handed out, once or more.
-    pub(in crate::events) fn tried(&self) -> usize {
-        self.tried
-    }
-
-    /// How many of them are held under a lease.
-    pub(in crate::events) fn held(&self) -> usize {
-        self.leases.values().map(|lease| lease.held).sum()
-    }
-
-    /// Whether something can be taken, as far as is known since the last [`Book::advance`].
-    pub(in crate::events) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// At least how many entries can be taken: one for each key that is ready.
-    pub(in crate::events) fn ready(&self) -> usize {
-        self.ready.len()
-    }
-
     /// Ends all leases and forgets all entries.
     pub(in crate::events) fn clear(&mut self) {
         self.leases.values().for_each(|lease| lease.over.cancel());
         *self = Self::default();
-    }
-
-    /// How often an open entry was handed out, and until when it waits; `None` when it is not open.
-    pub(in crate::events) fn known(&self, at: u64) -> Option<(u32, Option<Instant>)> {
-        self.open.get(&at).map(|open| match open.state {
-            State::Waiting(until) => (open.attempts, until),
-            State::Held(_) | State::GivenUp => (open.attempts, None),
-        })
-    }
-
-    /// Whether nobody can have an open entry.
-    pub(in crate::events) fn is_unseen(&self, at: u64) -> bool {
-        self.open.get(&at).is_some_and(|open| !open.was_sent)
-    }
-
-    /// The open entries of a range that were handed out before, with how often.
-    pub(in crate::events) fn attempted(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.open.range(range).filter(|(_, open)| open.attempts > 0).map(|(&at, open)| (at, open.attempts))
-    }
-
-    /// The open entries of a range that have a delay, with until when.
-    pub(in crate::events) fn delayed(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Instant)> + '_ {
-        self.open.range(range).filter_map(|(&at, open)| match open.state {
-            State::Waiting(until) => until.map(|until| (at, until)),
-            State::Held(_) | State::GivenUp => None,
-        })
-    }
-
-    /// The entries that are to be buried, at most `most`.
-    pub(in crate::events) fn given_up(&self, most: usize) -> Vec<(u64, u32, Reason)> {
-        let attempts = |at: u64| self.open.get(&at).map_or(0, |open| open.attempts);
-        self.given_up.iter().take(most).map(|(&at, &reason)| (at, attempts(at), reason)).collect()
     }
 
     /// Takes out the entries before `earliest` that nobody holds: they are gone. Returns how many.
@@ -353,11 +334,11 @@ impl Book {
 
     /// Takes one entry out, whatever its state. Says whether it was open.
     pub(in crate::events) fn remove(&mut self, at: u64, now: Instant) -> bool {
-        let Some(Open { key: id, attempts, state, .. }) = self.open.remove(&at) else { return false };
+        let Some(Open { key: id, attempts, state, unit, .. }) = self.open.remove(&at) else { return false };
         self.tried -= usize::from(attempts > 0);
         if let Some(key) = self.keys.get_mut(&id) {
             match state {
-                State::Waiting(_) => key.forget(at),
+                State::Waiting(_) => key.forget((unit.unwrap_or(at), at)),
                 State::Held(_) => key.let_go(),
                 State::GivenUp => key.given_up -= 1,
             }
@@ -370,20 +351,29 @@ impl Book {
             }
         }
         self.list(id, now);
+        if let Some(unit) = unit {
+            self.leave_unit(unit, at, now);
+        }
         true
     }
 
-    /// Ends the hold on an entry. Without a reason it was no attempt. Says whether it was held.
-    fn put_back(&mut self, at: u64, delay_until: Option<Instant>, why: Option<Reason>, now: Instant) -> bool {
+    /// Ends the hold on an entry. Says whether it was held.
+    fn put_back(&mut self, at: u64, delay_until: Option<Instant>, back: Back, now: Instant) -> bool {
         let Some(open) = self.open.get_mut(&at) else { return false };
         let State::Held(lease) = open.state else { return false };
-        let most = self.leases.get(&lease).map_or(u32::MAX, |lease| lease.max_attempts);
-        let spent = why.filter(|_| open.attempts >= most);
-        let id = open.key;
-        if why.is_none() {
-            open.attempts = open.attempts.saturating_sub(1);
-            self.tried -= usize::from(open.attempts == 0);
-        }
+        let hold = self.leases.get(&lease).map_or(Hold::Response, |lease| lease.hold);
+        let (id, order, before) = (open.key, open.unit.unwrap_or(at), open.attempts);
+        open.attempts = match back {
+            Back::Failed(_) if hold.counts_failures() => before.saturating_add(1),
+            Back::Unsent if !hold.counts_failures() => before.saturating_sub(1),
+            Back::Failed(_) | Back::Unsent => before,
+        };
+        self.tried += usize::from(before == 0 && open.attempts > 0);
+        self.tried -= usize::from(before > 0 && open.attempts == 0);
+        let spent = match back {
+            Back::Failed(reason) => Some(reason).filter(|_| open.attempts >= hold.max_attempts()),
+            Back::Unsent => None,
+        };
         let key = self.keys.entry(id).or_default();
         key.let_go();
         if let Some(reason) = spent {
@@ -392,7 +382,7 @@ impl Book {
             self.given_up.insert(at, reason);
         } else {
             open.state = State::Waiting(delay_until);
-            key.wait(at);
+            key.wait((order, at));
         }
         self.let_go(lease, false);
         self.list(id, now);
@@ -410,7 +400,8 @@ impl Book {
         }
     }
 
-    fn held_by(&self, lease: LeaseName) -> Vec<u64> {
+    /// What a lease holds, in order.
+    pub(in crate::events) fn held_by(&self, lease: LeaseName) -> Vec<u64> {
         let entries = self.leases.get(&lease).map_or(&[][..], |lease| &lease.entries);
         entries.iter().copied().filter(|at| self.holder(*at) == Some(lease)).collect()
     }
@@ -429,7 +420,7 @@ impl Book {
         if lease.held > 0 {
             return;
         }
-        if let Some(until) = lease.until {
+        if let Some(until) = lease.hold.until() {
             self.due.remove(&(until, name));
         }
         lease.over.cancel();
@@ -439,37 +430,62 @@ impl Book {
         }
     }
 
-    /// Lists a key where it belongs after a change.
+    /// Lists a key where it belongs after a change; and the units that were first in it and are now.
     fn list(&mut self, id: u64, now: Instant) {
         let Some(key) = self.keys.get_mut(&id) else { return };
-        match key.listed.take() {
-            Some(Listed::Ready(at)) => {
-                self.ready.remove(&(at, id));
-            }
-            Some(Listed::Later(until)) => {
-                self.later.remove(&(until, id));
-            }
-            None => {}
+        if let Some(listed) = key.listed.take() {
+            Self::unlist(&mut self.ready, &mut self.later, listed, id);
         }
+        let first = key.waiting.front().map(|&(_, at)| at);
+        let open = first.and_then(|at| self.open.get(&at));
+        let unit = open.and_then(|open| open.unit);
+        let before = std::mem::replace(&mut key.unit, unit);
         if key.is_done() {
             self.keys.remove(&id);
-            return;
+        } else if let (Some(first), None, true) = (first, unit, key.is_free()) {
+            let listed = match open.map(|open| open.state) {
+                Some(State::Waiting(Some(until))) if until > now => Listed::Later(until),
+                _ => Listed::Ready(first),
+            };
+            key.listed = Some(listed);
+            self.enlist(listed, id);
         }
-        let (Some(&first), None, 0) = (key.waiting.front(), key.holder, key.given_up) else { return };
-        match self.open.get(&first).map(|open| open.state) {
-            Some(State::Waiting(Some(until))) if until > now => {
-                key.listed = Some(Listed::Later(until));
-                self.later.insert((until, id));
-            }
-            _ => {
-                key.listed = Some(Listed::Ready(first));
-                self.ready.insert((first, id));
-            }
+        for unit in before.into_iter().chain(unit.filter(|_| unit != before)) {
+            self.list_unit(unit, now);
         }
+    }
+
+    fn enlist(&mut self, listed: Listed, id: u64) {
+        match listed {
+            Listed::Ready(at) => self.ready.insert((at, id)),
+            Listed::Later(until) => self.later.insert((until, id)),
+        };
+    }
+
+    fn unlist(ready: &mut BTreeSet<(u64, u64)>, later: &mut BTreeSet<(Instant, u64)>, listed: Listed, id: u64) {
+        match listed {
+            Listed::Ready(at) => ready.remove(&(at, id)),
+            Listed::Later(until) => later.remove(&(until, id)),
+        };
     }
 }
 
 impl Open {
+    /// It is held from now on. Says by how many there are more that were tried.
+    fn hold(&mut self, lease: LeaseName, hold: Hold) -> usize {
+        (self.state, self.was_sent) = (State::Held(lease), true);
+        if hold.counts_failures() {
+            return 0;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        usize::from(self.attempts == 1)
+    }
+
+    /// Whether it goes by itself where others go out as one: it did before, or is to.
+    fn goes_alone(&self) -> bool {
+        self.alone || self.attempts > 0
+    }
+
     fn is_delayed(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting(Some(until)) if until > now)
     }

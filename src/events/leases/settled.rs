@@ -72,6 +72,11 @@ impl Settled {
         self.segments.is_empty()
     }
 
+    /// A segment has a note, of whatever kind.
+    pub(in crate::events) fn noted(&mut self, segment: u64) {
+        self.stored.insert(segment);
+    }
+
     /// What is said of an entry has changed: how often it was handed out.
     pub(in crate::events) fn touch(&mut self, at: u64) {
         self.dirty.insert(at / SEGMENT);

@@ -45,13 +45,20 @@ impl Subscription {
         Some(Claim { subscription, range, place, events: 0, in_response: false, cut_off, is_owed, settled: false })
     }
 
-    /// Takes entries to be opened one by one, while not too many are; see [`super::held`].
-    pub(in crate::events) fn claim_to_open(self: &Arc<Self>, earliest: u64, next: u64, limit: u64) -> Option<Claim> {
-        let (low, open) = {
+    /// Takes entries to be opened one by one, while fewer than `most` are; see [`super::held`].
+    pub(in crate::events) fn claim_to_open(
+        self: &Arc<Self>,
+        (earliest, next): (u64, u64),
+        limit: u64,
+        most: usize,
+    ) -> Option<Claim> {
+        let (low, open, awaits_units) = {
             let state = lock(&self.state);
-            (state.low(), state.book.len())
+            (state.low(), state.book.len(), state.book.awaits_units())
         };
-        let room = MOST_OPEN.saturating_sub(open) as u64;
+        // What was open when it went out as one has room again.
+        let most = if awaits_units { MOST_OPEN } else { most };
+        let room = most.saturating_sub(open) as u64;
         self.claim((earliest, next.min(low.saturating_add(MOST_AHEAD))), limit.min(room), None)
     }
 }
@@ -64,11 +71,6 @@ impl Claim {
     /// How many entries were cut off by retention before these that no reader was told of yet.
     pub(in crate::events) fn cut_off(&self) -> u64 {
         self.cut_off
-    }
-
-    /// Where they were taken.
-    pub(in crate::events) fn place(&self) -> PlaceId {
-        self.place
     }
 
     /// Gives back the entries from `at` on.
@@ -114,10 +116,11 @@ impl Claim {
 
     /// The entries hold nothing that this reader wants.
     pub(in crate::events) fn pass_over(mut self) {
-        let (cut_off, range) = (self.cut_off, self.range());
+        let (cut_off, range, now) = (self.cut_off, self.range(), self.subscription.shared.clock.now());
         self.end(|state, start| {
             state.claims.settle(start);
-            state.plain.add(range);
+            state.plain.add(range.clone());
+            state.book.await_no_longer(range, now);
             state.missed.give_back(cut_off);
         });
     }
@@ -128,8 +131,8 @@ impl Claim {
         let (cut_off, range) = (self.cut_off, self.range());
         self.end(|state, start| {
             state.claims.settle(start);
-            state.plain.opened(range);
-            state.admit(entries, now);
+            state.plain.opened(range.clone());
+            state.admit(range, entries, now);
             state.missed.give_back(cut_off);
         });
         // Some may have to wait, as an earlier run has promised.

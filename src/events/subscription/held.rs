@@ -6,11 +6,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::state::State;
 use super::{PlaceId, Subscription};
+use crate::events::in_hand::Tries;
 use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
 use crate::store::{Error, Store};
@@ -21,8 +24,7 @@ pub(in crate::events) struct Held {
     lease: LeaseName,
     entries: Vec<(u64, u32)>,
     over: CancellationToken,
-    /// Whether the lease ends with the response: a plain read's.
-    is_plain: bool,
+    hold: Hold,
     events: u64,
     /// Where it was taken.
     place: PlaceId,
@@ -45,7 +47,7 @@ impl Subscription {
     pub(in crate::events) fn hold(self: &Arc<Self>, limit: usize, hold: Hold, now: Instant) -> Option<Held> {
         let held = self.change(|state| {
             let taken = state.book.take(limit, hold, now)?;
-            if hold.until.is_some() {
+            if matches!(hold, Hold::Lease { .. }) {
                 taken.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             Some((taken, state.missed.take(), state.place))
@@ -58,7 +60,7 @@ impl Subscription {
             lease: taken.lease,
             entries: taken.entries,
             over: taken.over,
-            is_plain: hold.until.is_none(),
+            hold,
             events: 0,
             place,
             cut_off,
@@ -133,6 +135,40 @@ impl Subscription {
         Ok(back)
     }
 
+    /// Gives back what a lease holds that was no attempt, though it may have arrived.
+    pub(in crate::events) fn give_back_uncounted(self: &Arc<Self>, lease: LeaseName, now: Instant) {
+        self.change(|state| {
+            // Of one that is over nothing is held.
+            let back = state.book.give_back_uncounted(lease, None, now).unwrap_or_default();
+            back.into_iter().for_each(|at| state.touch(at));
+        });
+        self.arm();
+        self.wake_one();
+    }
+
+    /// What is open and nobody holds is opened anew by the next read: see [`State::reopen`](super::state::State::reopen).
+    pub(in crate::events) fn reopen(self: &Arc<Self>, keeps_units: bool, longest: Duration, now: Instant) {
+        self.change(|state| state.reopen(keeps_units, now + longest, now));
+        self.arm();
+        self.wake_one();
+    }
+
+    /// What of it was tried in vain, and what can be.
+    pub(in crate::events) fn tries(&self, now: Instant) -> Tries {
+        let mut state = lock(&self.state);
+        state.book.advance(now);
+        Tries {
+            open: state.book.len(),
+            failures: state.most_attempts(),
+            next: if state.book.has_ready() { Some(now) } else { state.book.next_due() },
+        }
+    }
+
+    /// What a lease still holds of its entries, in order.
+    pub(in crate::events) fn held_by(&self, lease: LeaseName) -> Vec<u64> {
+        lock(&self.state).book.held_by(lease)
+    }
+
     /// Lets leases run until then. Says how many entries they hold.
     pub(in crate::events) fn extend(
         self: &Arc<Self>,
@@ -167,11 +203,19 @@ impl Subscription {
         state.book.given_up(most)
     }
 
-    /// These are on the list of the dead: they are settled. Says which were open until now.
-    pub(in crate::events) fn buried(self: &Arc<Self>, entries: &[u64], now: Instant) -> Vec<u64> {
+    /// These are on the list of the dead: they are settled, if they are still open, and held by this lease. Says which
+    /// were.
+    pub(in crate::events) fn buried(
+        self: &Arc<Self>,
+        entries: &[u64],
+        by: Option<LeaseName>,
+        now: Instant,
+    ) -> Vec<u64> {
         let open = self.change(|state| {
             state.is_owed = true;
-            state.drop_open(entries, now)
+            let held = |&at: &u64| by.is_none_or(|lease| state.book.is_held_by(lease, at));
+            let entries: Vec<u64> = entries.iter().copied().filter(held).collect();
+            state.drop_open(&entries, now)
         });
         self.wake_one();
         open
@@ -194,9 +238,10 @@ impl Subscription {
         self.wake_one();
     }
 
-    /// Whether an entry is open.
-    pub(in crate::events) fn is_open(&self, at: u64) -> bool {
-        lock(&self.state).book.known(at).is_some()
+    /// Whether an entry is open, and held by this lease.
+    pub(in crate::events) fn is_open(&self, at: u64, by: Option<LeaseName>) -> bool {
+        let state = lock(&self.state);
+        by.map_or_else(|| state.book.known(at).is_some(), |lease| state.book.is_held_by(lease, at))
     }
 
     /// Whether entries are to wait that are not open yet.
@@ -269,10 +314,12 @@ impl Held {
         let kept = self.entries.iter().take_while(|(entry, _)| *entry < at).count();
         let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
         let now = self.subscription.shared.clock.now();
-        let lease = self.lease;
+        let (lease, is_in_hand) = (self.lease, self.is_in_hand());
         self.subscription.change(|state| {
             state.book.release_some(lease, &rest, now);
-            rest.iter().for_each(|&at| state.touch(at));
+            if !is_in_hand {
+                rest.iter().for_each(|&at| state.touch(at));
+            }
         });
         self.subscription.wake_one();
         kept > 0
@@ -283,14 +330,19 @@ impl Held {
         self.events = events;
     }
 
-    /// Where they were taken.
-    pub(in crate::events) fn place(&self) -> PlaceId {
-        self.place
-    }
-
     /// Whether the reader is to acknowledge them.
     pub(in crate::events) fn is_leased(&self) -> bool {
-        !self.is_plain
+        self.hold != Hold::Response
+    }
+
+    fn is_in_hand(&self) -> bool {
+        matches!(self.hold, Hold::InHand { .. })
+    }
+
+    /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
+    pub(in crate::events) fn split_cut_off(&mut self) -> CutOff {
+        let cut_off = std::mem::take(&mut self.cut_off);
+        CutOff { subscription: Arc::clone(&self.subscription), place: self.place, cut_off }
     }
 
     /// The reader has them. A plain reader's are settled by that.
@@ -301,14 +353,14 @@ impl Held {
             if state.place == self.place {
                 state.missed.told(self.cut_off);
             }
-            if self.is_plain
+            if self.hold == Hold::Response
                 && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
             {
                 state.settled(&settled, true);
                 settled.iter().for_each(|&at| state.plain.add(at..at + 1));
             }
         });
-        if self.is_plain {
+        if self.hold == Hold::Response {
             self.subscription.wake_one();
         }
         self.subscription.meters.delivered.inc_by(self.events);
@@ -317,13 +369,14 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.done {
+        // What was in hand may have been given back by a word.
+        if self.done || (self.is_in_hand() && self.cut_off == 0 && self.over.is_cancelled()) {
             return;
         }
         let now = self.subscription.shared.clock.now();
         self.subscription.change(|state| {
             state.book.release(self.lease, now);
-            if !self.is_plain {
+            if matches!(self.hold, Hold::Lease { .. }) {
                 self.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             if state.place == self.place {
@@ -332,6 +385,43 @@ impl Drop for Held {
         });
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();
+    }
+}
+
+/// How many entries retention has cut off, on its way to a reader.
+pub(in crate::events) struct CutOff {
+    subscription: Arc<Subscription>,
+    place: PlaceId,
+    cut_off: u64,
+}
+
+impl CutOff {
+    /// The reader was told.
+    pub(in crate::events) fn told(mut self) {
+        let cut_off = std::mem::take(&mut self.cut_off);
+        self.end(|state| state.missed.told(cut_off));
+    }
+
+    fn end(&self, change: impl FnOnce(&mut State)) {
+        self.subscription.change(|state| {
+            if state.place == self.place {
+                change(state);
+            }
+        });
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        if self.cut_off > 0 {
+            self.end(|state| state.missed.give_back(self.cut_off));
+        }
+    }
+}
+
+impl fmt::Debug for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CutOff({} {})", self.subscription.name, self.cut_off)
     }
 }
 

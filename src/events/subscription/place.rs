@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// was taken, or noted, at another place says nothing about this one. 0 in what older gateways have stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PlaceId(u64);
+pub(in crate::events) struct PlaceId(u64);
 
 impl PlaceId {
     /// One that no other has.

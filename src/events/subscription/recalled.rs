@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `NAME` | subscription | whose it is, and when it was read last |
 //! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
-//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`delays`] |
+//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`numbers`] |
+//! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`numbers`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`PutBack`] |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
 //! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
@@ -17,6 +18,7 @@
 //! it only so that what is there can still be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,7 @@ use super::plain::Plain;
 use super::saving::Left;
 use super::{PlaceId, own_key};
 use crate::clock::UnixMillis;
-use crate::events::leases::{LONGEST, New, delays, settled};
+use crate::events::leases::{LONGEST, New, numbers, settled};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
@@ -41,6 +43,8 @@ pub(in crate::events) struct Recalled {
     pub(in crate::events) segments: Vec<(u64, settled::Stored)>,
     /// Until when entries are not to be handed out.
     pub(in crate::events) delays: BTreeMap<u64, Instant>,
+    /// Which entries went out as one, with its number.
+    pub(in crate::events) units: BTreeMap<u64, u64>,
     /// Entries that an operator put back.
     pub(in crate::events) again: BTreeMap<u64, PutBack>,
     /// Its dead letters.
@@ -69,7 +73,7 @@ impl PutBack {
     }
 
     pub(super) fn new_entry(self, at: u64) -> New {
-        New { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until }
+        New { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until, alone: true }
     }
 
     pub(super) fn note(self, (now, wall): (Instant, UnixMillis)) -> Bytes {
@@ -80,10 +84,10 @@ impl PutBack {
         [&self.attempts.to_be_bytes()[..], &until.to_be_bytes()].concat().into()
     }
 
-    fn parse(note: &[u8], (wall, now): (UnixMillis, Instant)) -> Self {
+    fn parse(note: &[u8], due: impl Fn(u64) -> Instant) -> Self {
         let Some((attempts, until)) = note.split_first_chunk() else { return Self::default() };
         let until = until.try_into().map_or(0, u64::from_be_bytes);
-        let delay_until = (until > 0).then(|| now + UnixMillis(until).since(wall).min(LONGEST));
+        let delay_until = (until > 0).then(|| due(until));
         Self { attempts: u32::from_be_bytes(*attempts), delay_until }
     }
 }
@@ -124,6 +128,7 @@ impl Recalled {
             owner: Owner { by, read_at },
             segments: Vec::new(),
             delays: BTreeMap::new(),
+            units: BTreeMap::new(),
             again: BTreeMap::new(),
             letters: BTreeSet::new(),
             missed: 0,
@@ -188,7 +193,7 @@ pub(in crate::events) async fn all(
         after.clone_from(last);
         for (name, note) in &notes {
             let (of, what) = name.split_once('/').map_or((name.as_str(), None), |(of, what)| (of, Some(what)));
-            let Some((_, recalled)) = all.get_mut(of) else {
+            let Some((subscription, recalled)) = all.get_mut(of) else {
                 // Or of a subscription that was removed in part, by an older gateway.
                 match what {
                     Some("left") => left.places.extend(SubscriptionName::parse_stored(of).ok().zip(number(note))),
@@ -213,16 +218,28 @@ pub(in crate::events) async fn all(
                     }
                 }
                 Some(("delayed", number)) => {
-                    let parsed = number.parse().ok().and_then(|segment| delays::parse(segment, note));
+                    let parsed = number.parse().ok().and_then(|segment| numbers::parse(segment, note));
                     match parsed {
-                        Some(delays) => recalled.delays.extend(
-                            delays.into_iter().map(|(at, until)| (at, now.1 + until.since(now.0).min(LONGEST))),
-                        ),
+                        Some(delays) => recalled
+                            .delays
+                            .extend(delays.into_iter().map(|(at, until)| (at, due(subscription, until, now)))),
                         None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
                     }
                 }
+                Some(("united", number)) => {
+                    let parsed = number.parse().ok().and_then(|segment| numbers::parse(segment, note));
+                    match parsed {
+                        Some(units) => recalled.units.extend(units),
+                        None => tracing::error!(app = %log.app, note = name, "not understood: its events go out anew"),
+                    }
+                }
                 Some(("again", number)) => {
-                    recalled.again.extend(number.parse().ok().map(|at: u64| (at, PutBack::parse(note, now))));
+                    recalled.again.extend(
+                        number
+                            .parse()
+                            .ok()
+                            .map(|at: u64| (at, PutBack::parse(note, |until| due(subscription, until, now)))),
+                    );
                 }
                 // It was made anew, and not stored whole, by an older gateway.
                 Some(("left", _)) => {}
@@ -266,6 +283,11 @@ pub(super) fn delayed(name: &str, segment: u64) -> String {
     format!("{name}/delayed/{segment:020}")
 }
 
+/// The name of a segment's note on what went out as one.
+pub(super) fn united(name: &str, segment: u64) -> String {
+    format!("{name}/united/{segment:020}")
+}
+
 /// The name of the note that an entry was put back.
 pub(in crate::events) fn again(name: &str, at: u64) -> String {
     format!("{name}/again/{at:020}")
@@ -299,6 +321,13 @@ pub(in crate::events) fn left(name: &str) -> String {
     format!("{name}/left")
 }
 
+/// When what was to wait until then is due. However the clock was set meanwhile, nothing waits longer than it could be told
+/// to.
+fn due(name: &SubscriptionName, until: u64, (wall, now): (UnixMillis, Instant)) -> Instant {
+    let longest = if name.is_of_webhook() { LONGEST_RETRY } else { LONGEST };
+    now + UnixMillis(until).since(wall).min(longest)
+}
+
 fn number(note: &[u8]) -> Option<u64> {
     std::str::from_utf8(note).ok()?.parse().ok()
 }
@@ -309,3 +338,6 @@ pub(in crate::events) fn letter(name: &SubscriptionName, at: u64) -> String {
 }
 
 const AT_ONCE: usize = 1000;
+
+/// More than the configuration may say of a wait between a webhook's tries. Who reads for the webhook knows what it says.
+const LONGEST_RETRY: Duration = Duration::from_secs(5000 * 24 * 3600);

@@ -6,9 +6,11 @@
 //! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
 //! low-water mark, and the store knows of it by a note of its own. Settled lie above the low-water mark.
 
+mod passing;
 mod resuming;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -19,7 +21,7 @@ use super::plain::{Plain, Word};
 use super::recalled::{self, Recalled};
 use crate::clock::UnixMillis;
 use crate::events::claims::Claims;
-use crate::events::leases::{Book, New, Settled, delays, settled};
+use crate::events::leases::{Book, New, Settled, numbers, settled};
 use crate::names::SubscriptionName;
 use crate::store::{NoteKind, PlaceChange, Sequence};
 
@@ -36,6 +38,8 @@ pub(super) struct State {
     delays: BTreeMap<u64, Instant>,
     /// Segments that have a note on that.
     delays_stored: BTreeSet<u64>,
+    /// Segments that have a note on what went out as one.
+    units_stored: BTreeSet<u64>,
     /// Open entries that an operator put back.
     again: BTreeSet<u64>,
     /// Of those, the ones of which the store does not know yet.
@@ -88,7 +92,7 @@ impl Writes {
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, place, stored, segments, delays, again, missed, mut plain, end, now, .. } = recalled;
+        let Recalled { at, place, stored, segments, delays, units, again, missed, mut plain, end, now, .. } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
@@ -98,7 +102,12 @@ impl State {
         let handed_over: Vec<u64> = marks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
         plain.keep_to(at, &handed_over);
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
+        let segments_of = |entries: &mut dyn Iterator<Item = &u64>| entries.map(|at| at / settled::SEGMENT).collect();
+        let (delays_stored, units_stored): (BTreeSet<u64>, BTreeSet<u64>) =
+            (segments_of(&mut delays.keys()), segments_of(&mut units.keys()));
+        delays_stored.union(&units_stored).for_each(|&segment| marks.noted(segment));
         let mut book = Book::default();
+        units.into_iter().filter(|&(at, _)| !marks.is_marked(at)).for_each(|(at, unit)| book.await_unit(at, unit));
         book.admit(again.iter().map(|(&at, &put_back)| put_back.new_entry(at)), now);
         let mut state = Self {
             claims,
@@ -106,7 +115,8 @@ impl State {
             marks,
             floor: at,
             attempts,
-            delays_stored: delays.keys().map(|at| at / settled::SEGMENT).collect(),
+            delays_stored,
+            units_stored,
             delays,
             again: again.into_keys().collect(),
             again_new: BTreeSet::new(),
@@ -121,6 +131,7 @@ impl State {
             armed: None,
         };
         state.settle_low();
+        state.book.await_no_longer(..=state.floor, now);
         state
     }
 
@@ -146,12 +157,14 @@ impl State {
         low
     }
 
-    /// Entries that are open from now on, but for those that are settled, or were put back.
-    pub(super) fn admit(&mut self, entries: &[(u64, u64)], now: Instant) {
+    /// Entries of a range that are open from now on, but for those that are settled, or were put back. Nobody wants the
+    /// others of it.
+    pub(super) fn admit(&mut self, range: Range<u64>, entries: &[(u64, u64)], now: Instant) {
         for &(at, key) in entries.iter().filter(|(at, _)| !self.marks.is_marked(*at)) {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
-            self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at) }], now);
+            self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
         }
+        self.book.await_no_longer(range, now);
     }
 
     /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
@@ -165,6 +178,7 @@ impl State {
             if at > low {
                 self.marks.mark(at);
             }
+            self.book.await_no_longer(at..=at, now);
             self.book.admit([recalled::PutBack::default().new_entry(at)], now);
         }
     }
@@ -181,6 +195,11 @@ impl State {
     /// Whether entries are to wait that are not open yet.
     pub(super) fn awaits_opening(&self) -> bool {
         !self.delays.is_empty()
+    }
+
+    /// The most attempts that an entry has behind it that is not settled.
+    pub(super) fn most_attempts(&self) -> u32 {
+        self.attempts.values().copied().max().unwrap_or(0).max(self.book.most_attempts())
     }
 
     /// Whether an entry was put back by an operator, and is open.
@@ -255,6 +274,7 @@ impl State {
         let gone = std::mem::replace(&mut self.again, kept);
         self.again_new = self.again_new.split_off(&earliest);
         self.delays = self.delays.split_off(&earliest);
+        self.book.await_no_longer(..earliest, now);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
         self.missed.add(lost);
         lost
@@ -310,14 +330,22 @@ impl State {
         let of = name.as_str();
         let mut waits = Vec::new();
         for &segment in &writes.segments {
-            let note = delays::note(self.delayed(segment, now));
-            if note.is_some() || self.delays_stored.contains(&segment) {
+            let delays = numbers::note(self.delayed(segment, now));
+            if delays.is_some() || self.delays_stored.contains(&segment) {
                 self.delays_stored.insert(segment);
-                waits.push((recalled::delayed(of, segment), note));
+                waits.push((recalled::delayed(of, segment), delays));
+            }
+            let units = numbers::note(self.book.united(settled::entries(segment)));
+            if units.is_some() || self.units_stored.contains(&segment) {
+                self.units_stored.insert(segment);
+                waits.push((recalled::united(of, segment), units));
             }
         }
-        let done_waiting = writes.needless.iter().filter(|segment| self.delays_stored.contains(segment));
-        waits.extend(done_waiting.map(|&segment| (recalled::delayed(of, segment), None)));
+        let needless =
+            |stored: &BTreeSet<u64>| writes.needless.iter().copied().filter(|n| stored.contains(n)).collect();
+        let (delays, units): (Vec<u64>, Vec<u64>) = (needless(&self.delays_stored), needless(&self.units_stored));
+        waits.extend(delays.into_iter().map(|segment| (recalled::delayed(of, segment), None)));
+        waits.extend(units.into_iter().map(|segment| (recalled::united(of, segment), None)));
         let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
         let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
         let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
@@ -348,6 +376,7 @@ impl State {
         }
         for segment in &writes.needless {
             self.delays_stored.remove(segment);
+            self.units_stored.remove(segment);
         }
     }
 
@@ -364,12 +393,12 @@ impl State {
     }
 
     /// Until when entries of a segment are not to be handed out, by the wall clock.
-    fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, UnixMillis)> {
+    fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, u64)> {
         let range = settled::entries(segment);
         let unread = self.delays.range(range.clone()).map(|(&at, &until)| (at, until));
         let mut delays: Vec<_> = self.book.delayed(range).chain(unread).collect();
         delays.sort_unstable();
-        delays.into_iter().map(move |(at, until)| (at, wall.after(until.saturating_duration_since(now))))
+        delays.into_iter().map(move |(at, until)| (at, wall.after(until.saturating_duration_since(now)).0))
     }
 
     /// A segment's note; `None` when there is nothing to say.

@@ -1,6 +1,7 @@
 //! Explicit acknowledgement, over a whole log: what is leased, to whom, how often, and what of it outlives a restart.
 
 mod durable;
+mod in_hand;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -133,3 +133,30 @@ async fn a_new_webhook_begins_where_it_is_told_to() {
     assert_eq!(late, ["b"]);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn order_holds_when_the_number_in_flight_is_changed_while_an_event_is_stuck() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|seen| Answer::Status(if seen.user() == "stuck" { 500 } else { 204 }));
+    let hook =
+        |many: usize| webhook("crm", &receiver.url("/"), &format!("max_attempts = 1000\nmax_in_flight = {many}"));
+    let mut rig = Rig::start(&hook(1)).await;
+    rig.emit(&["stuck", "a", "stuck", "b"]);
+    receiver.requests(4).await;
+    assert!(users(&receiver).iter().all(|user| user == "stuck"), "all wait for the first");
+    rig.reload(&hook(4)).await;
+    receiver.until(|seen| seen.iter().any(|seen| seen.user() == "b")).await;
+    let stuck: HashSet<String> =
+        receiver.seen().iter().filter(|seen| seen.user() == "stuck").map(|seen| seen.id().to_owned()).collect();
+    assert_eq!(stuck.len(), 1, "the second of that user waits for the first");
+    rig.reload(&hook(1)).await;
+    rig.emit(&["c"]);
+    let count = receiver.seen().len();
+    receiver.requests(count + 4).await;
+    assert!(!users(&receiver).contains(&"c".to_owned()), "all wait for the first again");
+    receiver.rule(|_| Answer::Status(204));
+    rig.idle("crm").await;
+    let taken: Vec<Seen> = receiver.seen().into_iter().filter(|seen| seen.answered == 204).collect();
+    assert_eq!(taken.iter().map(Seen::user).collect::<Vec<_>>(), ["a", "b", "stuck", "stuck", "c"]);
+    rig.stop().await;
+}

@@ -9,14 +9,18 @@ use crate::events::leases::name::LeaseName;
 /// A key that has open entries.
 #[derive(Debug, Default)]
 pub(super) struct Key {
-    /// Those that wait, in order.
-    pub(super) waiting: VecDeque<u64>,
+    /// Those that wait, in order; each with the number of its unit, or its own: what went out as one has its turn as one,
+    /// by its first entry.
+    pub(super) waiting: VecDeque<(u64, u64)>,
     pub(super) holder: Option<LeaseName>,
     pub(super) held: u32,
     pub(super) given_up: u32,
     pub(super) listed: Option<Listed>,
+    /// The unit that the first of those that wait is in.
+    pub(super) unit: Option<u64>,
 }
 
+/// Where a key, or a unit, is listed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Listed {
     Ready(u64),
@@ -24,13 +28,13 @@ pub(super) enum Listed {
 }
 
 impl Key {
-    pub(super) fn wait(&mut self, at: u64) {
-        let place = self.waiting.partition_point(|&other| other < at);
-        self.waiting.insert(place, at);
+    pub(super) fn wait(&mut self, entry: (u64, u64)) {
+        let place = self.waiting.partition_point(|&other| other < entry);
+        self.waiting.insert(place, entry);
     }
 
-    pub(super) fn forget(&mut self, at: u64) {
-        if let Ok(place) = self.waiting.binary_search(&at) {
+    pub(super) fn forget(&mut self, entry: (u64, u64)) {
+        if let Ok(place) = self.waiting.binary_search(&entry) {
             self.waiting.remove(place);
         }
     }
@@ -40,6 +44,11 @@ impl Key {
         if self.held == 0 {
             self.holder = None;
         }
+    }
+
+    /// Whether its first can be taken, as far as the others of it go.
+    pub(super) fn is_free(&self) -> bool {
+        self.holder.is_none() && self.given_up == 0
     }
 
     pub(super) fn is_done(&self) -> bool {

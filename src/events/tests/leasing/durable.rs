@@ -351,20 +351,26 @@ async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
     for kills in [false, true] {
         let mut rig = Rig::quiet().await;
         rig.append_of((1..=3).map(|n| (n, n))).await;
-        // As a webhook does: of what came together one is given up, and the others are tried on.
-        let held = rig.read(by("a", 10)).await.unwrap();
-        let given_up = GivenUp { cursor: rig.log().cursor(2), attempts: 1, reason: "test".to_owned() };
-        rig.events.bury(&app(), STREAM, &name(), &[given_up]).await.unwrap();
+        // As a webhook does: of what was opened together one is given up, and the others are tried on.
+        let in_hand = InHand { turns: Turns::EachKey, unites: false, most_open: 10 };
+        let read = || rig.read(Read { ack: Ack::InHand(in_hand), ..leased(1) });
+        let held = [read().await.unwrap(), read().await.unwrap(), read().await.unwrap()];
+        assert_eq!(held.iter().map(entries).collect::<Vec<_>>(), [[1], [2], [3]]);
+        let lease = |n: usize| held[n].leased.as_ref().unwrap().name;
+        assert_eq!(rig.events.bury(&app(), STREAM, &name(), lease(1), (1, "test")).await, Ok(1));
         assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
         if kills {
-            drop(held);
             rig = rig.kill().await;
         } else {
-            held.receipt.handed_over();
-            tokio::time::sleep(SLOW).await;
+            assert_eq!(rig.ack(Holding::Lease(lease(0))).await, Ok(1));
+            assert_eq!(rig.ack(Holding::Lease(lease(2))).await, Ok(1));
         }
+        drop(held);
         assert_eq!(rig.dead().await, [(2, 1)], "it was not given yet");
         assert_eq!(rig.native(10).await, (0, vec![2]));
+        if kills {
+            assert_eq!((rig.native(10).await.1, rig.native(10).await.1), (vec![1], vec![3]));
+        }
         tokio::time::sleep(SLOW).await;
         assert_eq!(rig.dead().await, []);
     }

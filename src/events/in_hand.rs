@@ -1,0 +1,123 @@
+//! Reading for who passes events on, as webhooks do: what was read stays in hand, for as long as that takes, and no longer
+//! than the receipt is kept.
+//!
+//! Invariants: there is one such reader of a subscription. What it has in hand is settled when that is on stable storage,
+//! and not before; what it tried in vain is given back with its attempts, its delay, and what it went out with, all durable
+//! on return. What it has in hand from before a seek, or of a subscription that was removed, is of no account: whatever it
+//! says of it changes nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::leases::Which;
+use super::{Events, LeaseName, ReadError};
+use crate::names::{AppId, Stream, SubscriptionName};
+use crate::store::Error;
+
+/// How entries are taken in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InHand {
+    /// Which wait for which.
+    pub turns: Turns,
+    /// Whether what one read takes goes out as one. What was given back after it went out so is taken so again: the same
+    /// entries, and no others.
+    pub unites: bool,
+    /// So many entries, at most, are open at once: in hand, waiting for their time or behind one that does.
+    pub most_open: usize,
+}
+
+/// Which entries wait for which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// Each for all before it.
+    All,
+    /// Each for those before it of its user, or its channel.
+    EachKey,
+}
+
+/// What became of entries that were in hand, and are not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// They were tried in vain: so long they are not to be tried again.
+    Failed(Duration),
+    /// They went out, but that counts for nothing.
+    Uncounted,
+}
+
+/// What of a subscription was tried in vain, and what can be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    /// Entries that are open: in hand, waiting for their time, or behind one that does.
+    pub open: usize,
+    /// The most tries in vain of any entry.
+    pub failures: u32,
+    /// When the next can be tried, as far as its own time goes.
+    pub next: Option<Instant>,
+}
+
+impl Events {
+    /// Who reads a subscription to pass it on begins anew: what is open is opened again by its next read, by the turns it
+    /// names and through its filter. Without `keeps_units` what went out as one need not do so again. Nothing waits longer
+    /// than `longest`, however the clock was set meanwhile. To be called while nothing is in hand.
+    pub fn reopen(&self, app: &AppId, stream: Stream, name: &SubscriptionName, keeps_units: bool, longest: Duration) {
+        if let Ok((_, subscription)) = self.subscription(app, stream, name) {
+            subscription.reopen(keeps_units, longest, self.0.clock.now());
+        }
+    }
+
+    /// Gives back what is in hand under a lease. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails: then it is given back, but not durably. Asking again is safe.
+    pub async fn back(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        lease: LeaseName,
+        back: Back,
+    ) -> Result<(), Error> {
+        let Ok((log, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
+        let now = self.0.clock.now();
+        match back {
+            Back::Failed(delay) => {
+                // Of one that is over, nothing is in hand.
+                let _ = subscription.give_back(&Which::Lease(lease), Some(now + delay), now);
+            }
+            Back::Uncounted => subscription.give_back_uncounted(lease, now),
+        }
+        subscription.save(&*log.store).await
+    }
+
+    /// Puts what is in hand under a lease among the dead letters. Durable on return. Says how many entries that were.
+    ///
+    /// # Errors
+    /// When the store fails: then it is in hand as before.
+    pub async fn bury(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        lease: LeaseName,
+        (attempts, reason): (u32, &str),
+    ) -> Result<u64, Error> {
+        let (log, subscription) = match self.subscription(app, stream, name) {
+            Ok(found) => found,
+            Err(ReadError::Store(error)) => return Err(error),
+            Err(_) => return Ok(0),
+        };
+        let letter = |at| (at, attempts, reason.to_owned());
+        let letters: Vec<_> = subscription.held_by(lease).into_iter().map(letter).collect();
+        let buried = letters.len() as u64;
+        log.bury(&subscription, letters, Some(lease)).await?;
+        Ok(buried)
+    }
+
+    /// What of a subscription was tried in vain, and what can be; nothing when there is none.
+    #[must_use]
+    pub fn tries(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Tries {
+        let subscription = self.subscription(app, stream, name);
+        subscription.map(|(_, subscription)| subscription.tries(self.0.clock.now())).unwrap_or_default()
+    }
+}

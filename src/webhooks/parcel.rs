@@ -1,0 +1,137 @@
+//! A [`Parcel`]: what goes out in one request, on its way; and the [`Recorder`], who sees to it that what came of it is on
+//! stable storage.
+//!
+//! Invariants: a parcel stands for its entries, which are in hand: dropped, it gives them back untried. What is recorded of
+//! one from before a seek, or of a place that was removed, changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::condition::Kept;
+use super::endpoint::{AFTER_FAILURE, Means};
+use super::entry::Entry;
+use super::message::{BATCH_BYTES, most_entries};
+use super::pace::Next;
+use crate::config::WebhookFormat;
+use crate::events::{AckError, Back, Delivery, Holding, Leased, Receipt};
+use crate::metrics::WebhookLabels;
+use crate::names::{AppId, Stream, SubscriptionName};
+use crate::store::{Error, Sequence};
+
+/// See the module.
+pub(super) struct Parcel {
+    pub(super) entries: Vec<Entry>,
+    receipt: Receipt,
+    /// Under which lease its entries are in hand. `None`: it is the marker of what retention has cut off, which stands in no
+    /// log; it waits here.
+    leased: Option<Leased>,
+    /// Tries in vain so far.
+    pub(super) failures: u32,
+    /// It is not sent before.
+    pub(super) due: Instant,
+}
+
+impl Parcel {
+    /// What one read brought: a marker, if there is one, and the entries that go out as one. What is too much for one
+    /// message is given back.
+    pub(super) fn all_of(delivery: Delivery, format: WebhookFormat, store: u64, now: Instant) -> Vec<Self> {
+        let Delivery { runs, next, lost, mut receipt, leased, .. } = delivery;
+        let mut entries = Entry::all_of(&runs, next.epoch, store);
+        let mut parcels = Vec::new();
+        if lost > 0 && !entries.is_empty() {
+            let (marker, receipt) = (entries.remove(0), receipt.split_marker());
+            parcels.push(Self { entries: vec![marker], receipt, leased: None, failures: 0, due: now });
+        }
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.size();
+            bytes <= BATCH_BYTES
+        };
+        let fit = entries.iter().take_while(fits).count().clamp(1, most_entries(format));
+        if fit < entries.len() {
+            let rest = entries.split_off(fit);
+            let Some(kept) = receipt.only_before(Sequence(rest[0].number()), rest.len() as u64) else { return parcels };
+            receipt = kept;
+        }
+        if !entries.is_empty() && leased.is_some() {
+            let failures = leased.iter().flat_map(|leased| &leased.attempts).copied().max().unwrap_or(0);
+            parcels.push(Self { entries, receipt, leased, failures, due: now });
+        }
+        parcels
+    }
+
+    pub(super) fn is_marker(&self) -> bool {
+        self.leased.is_none()
+    }
+
+    /// Whether nobody wants it any more: its place is another now.
+    pub(super) fn is_void(&self) -> bool {
+        self.leased.as_ref().is_some_and(Leased::is_over)
+    }
+}
+
+/// Sees to it that what came of a parcel is on stable storage. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Recorder {
+    pub(super) means: Means,
+    pub(super) app: AppId,
+    pub(super) place: SubscriptionName,
+    pub(super) labels: WebhookLabels,
+    pub(super) condition: Arc<Kept>,
+    /// The courier leaves: what fails is not tried again.
+    pub(super) leaving: CancellationToken,
+}
+
+impl Recorder {
+    /// Records what follows for a parcel, and why; and the endpoint's condition as it is now. Returns the parcel if it is to
+    /// wait here.
+    pub(super) async fn record(self, stream: Stream, parcel: Parcel, next: Next, why: String) -> Option<Parcel> {
+        while let Err(error) = self.try_to(stream, &parcel, next, &why).await {
+            let (app, webhook) = (&self.app, &self.labels.webhook);
+            tracing::warn!(%app, webhook, %error, "what came of a webhook's request could not be stored; trying again");
+            if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
+                if let (Next::Bury, Some(leased)) = (next, &parcel.leased) {
+                    // It is buried when there is another courier. What the store knows of it is written when it can be.
+                    let back = Back::Failed(Duration::ZERO);
+                    let _ = self.means.events.back(&self.app, stream, &self.place, leased.name, back).await;
+                }
+                break;
+            }
+        }
+        let Parcel { receipt, leased, entries, failures, .. } = parcel;
+        match (next, leased) {
+            (Next::Again(back), None) => {
+                let (wait, failed) = match back {
+                    Back::Failed(wait) => (wait, 1),
+                    Back::Uncounted => (Duration::ZERO, 0),
+                };
+                let due = self.means.clock.now() + wait;
+                return Some(Parcel { entries, receipt, leased: None, failures: failures + failed, due });
+            }
+            (Next::Again(_), Some(_)) => {}
+            (Next::Settle | Next::Bury, _) => receipt.handed_over(),
+        }
+        None
+    }
+
+    async fn try_to(&self, stream: Stream, parcel: &Parcel, next: Next, why: &str) -> Result<(), Error> {
+        self.condition.keep().await?;
+        let Some(lease) = parcel.leased.as_ref().map(|leased| leased.name) else { return Ok(()) };
+        let (events, app, place) = (&self.means.events, &self.app, &self.place);
+        match next {
+            Next::Settle => match events.acknowledge(app, stream, place, &Holding::Lease(lease)).await {
+                Err(AckError::Store(error)) => Err(error),
+                Ok(_) | Err(AckError::LeaseExpired | AckError::NoSuchStream) => Ok(()),
+            },
+            Next::Again(back) => events.back(app, stream, place, lease, back).await,
+            Next::Bury => {
+                let letters = events.bury(app, stream, place, lease, (parcel.failures, why)).await?;
+                self.means.metrics.webhook_dead_letters.get_or_create(&self.labels).inc_by(letters);
+                Ok(())
+            }
+        }
+    }
+}
