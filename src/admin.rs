@@ -45,7 +45,7 @@ use self::quarantine::Which as Unreadable;
 use self::subscriptions::Which as Subscribed;
 use self::webhooks::Which as Pushed;
 use crate::app::Parts;
-use crate::body::handover::Ending;
+use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Inbound};
 use crate::conn::Conn;
 use crate::conn::places::{NoPlace, Occupied};
@@ -167,8 +167,9 @@ impl InHand {
 }
 
 impl Ending for InHand {
-    fn taken(&mut self, _: u64) {}
-    fn handed_over(self: Box<Self>) {}
+    fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        None
+    }
 }
 
 /// The cursor that a path ends with.

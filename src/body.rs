@@ -4,8 +4,9 @@
 //! - A response body's length is known before its first byte, for its frames are all there (or, for operators, a file
 //!   is); or it is [made as it goes](Body::streaming), a piece each time its caller takes more.
 //!   Frames are shared buffers, so the same event text goes to a thousand readers from one copy.
-//! - A body may carry an [`Ending`]. It is told "handed over" only after the body was taken whole *and* the connection
-//!   has given every byte of it to the system (see [`handover`]); in every other case it is dropped.
+//! - A body may carry an [`Ending`]. It is told "flushed" only after the body was taken whole *and* the connection
+//!   has given every byte of it to the system, and what it leaves is told "acknowledged" only when the system at the other
+//!   end has all of it (see [`handover`]); in every other case they are dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
 
 pub mod handover;
@@ -136,7 +137,7 @@ impl Body {
     }
 
     /// A body that is made as it goes: `source` is asked for a piece when the caller takes more, and its end is the body's.
-    /// Each piece's own ending is told when the piece was handed over, or dropped.
+    /// Each piece's own ending is told when the piece was flushed, or dropped.
     #[must_use]
     pub fn streaming(source: impl Stream<Item = Piece> + Send + 'static) -> Self {
         let mut body = Self::of(None, Vec::new().into_iter(), 0);
@@ -166,7 +167,8 @@ impl Body {
         self.is_over = true;
     }
 
-    /// Ties it to the connection that will carry it.
+    /// Ties it to the connection that will carry it. One that waits for acknowledgements, or goes on for long, keeps little
+    /// in the system.
     ///
     /// HTTP/1.1 has every byte of a frame in its write buffer when it takes the next, or drops the body. HTTP/2 does
     /// not: hyper takes a frame, then waits until the caller's window has room for one byte of it, then hands all of
@@ -176,6 +178,9 @@ impl Body {
     pub fn bind(&mut self, ticket: Ticket, http2: bool) -> Meter {
         self.stepwise = http2 && self.ending.is_some();
         self.step = if http2 { STEP } else { usize::MAX };
+        if self.source.is_some() || self.ending.as_ref().is_some_and(|ending| ending.is_awaited()) {
+            ticket.be_sparing();
+        }
         self.ticket = Some(ticket);
         self.meter.insert(Meter::default()).clone()
     }
@@ -194,7 +199,7 @@ impl Body {
     }
 
     /// The next piece of what is made as it goes. Being asked means that what went before is in the connection's buffers,
-    /// whole (see [`Body::bind`]); so the next flush hands it over.
+    /// whole (see [`Body::bind`]); so the next flush gives it to the system.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         for ending in source.taken() {
@@ -267,8 +272,11 @@ impl Drop for Body {
             ending.taken(self.total - self.left);
         }
         // A body of known length is not always polled to `None`: on HTTP/1.1 it is over with its last frame.
-        if let (Some(ticket), true) = (self.ticket.take(), self.is_over) {
-            ticket.taken_whole(self.ending.take());
+        match self.ticket.take() {
+            Some(ticket) if self.is_over => ticket.taken_whole(self.ending.take()),
+            // HTTP/2: what was taken may never be written.
+            Some(ticket) if self.step == STEP => ticket.abandon(),
+            _ => {}
         }
     }
 }
@@ -351,9 +359,9 @@ mod tests {
     #[derive(Debug)]
     struct Told(Arc<AtomicBool>);
     impl Ending for Told {
-        fn taken(&mut self, _: u64) {}
-        fn handed_over(self: Box<Self>) {
+        fn flushed(self: Box<Self>) -> Option<Box<dyn handover::Delivered>> {
             self.0.store(true, Ordering::SeqCst);
+            None
         }
     }
 
@@ -391,12 +399,12 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut take = || Pin::new(&mut body).poll_frame(&mut cx);
         assert!(matches!(take(), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "ab"));
-        wire.flushed();
+        wire.flushed(0);
         wire.settle();
         assert_eq!(seen(), [false; 3], "it is not known yet that all of it was in the buffer");
         assert!(matches!(take(), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "cd"));
         assert!(!meter.is_idle());
-        wire.flushed();
+        wire.flushed(0);
         wire.settle();
         assert_eq!(seen(), [true, false, false]);
         assert!(take().is_pending() && meter.is_idle() && meter.taken() == 4);
@@ -421,7 +429,7 @@ mod tests {
             drop(body);
             assert_eq!(wire.in_hand(), u32::from(take));
             if flush {
-                wire.flushed();
+                wire.flushed(0);
             }
             wire.settle();
             assert_eq!(told.load(Ordering::SeqCst), expected, "taken {take}, flushed {flush}");

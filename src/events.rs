@@ -220,9 +220,9 @@ impl Events {
     }
 
     /// A reader of a subscription comes back and says that it has all up to `last` that it was given. In the response
-    /// that was given back and holds `last`, that part is settled, and nobody else's; what was handed over plainly after
-    /// `last` is given again, and readers are told of what retention took of that. So one reader gets each event once
-    /// across reconnects, competing readers at least once.
+    /// that was given back and holds `last`, that part is settled, in a stream what it was given before that, too, and
+    /// nobody else's; what was handed over plainly after `last` is given again, and readers are told of what retention
+    /// took of that. So one reader gets each event once across reconnects, competing readers at least once.
     ///
     /// # Errors
     /// When there is no such subscription, or `last` is no place in the log.

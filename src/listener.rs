@@ -14,6 +14,7 @@
 //! | part | does |
 //! | --- | --- |
 //! | `socket` | TCP, TLS and Unix sockets as one |
+//! | `tcp` | a TCP connection that knows what the other end has acknowledged |
 //! | `accept` | the accept loop |
 //! | `tls` | the handshake, where TLS is spoken |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
@@ -22,6 +23,7 @@
 //! | `frames` | follows HTTP/2 frames, against floods |
 //! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
 //! | `waits` | how long a connection is waited for that has no request |
+//! | `looks` | when acknowledgements of events are looked at |
 //! | `patience`, `allowance` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
@@ -32,9 +34,11 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod io;
+mod looks;
 mod patience;
 mod socket;
 mod stream;
+mod tcp;
 mod tls;
 mod trial;
 mod waits;
@@ -71,7 +75,7 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// How long a connection may be kept without a request.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of what is written to it (see `patience`).
+    /// How long a caller may take nothing of what is written to it (see `patience`); of events, acknowledge nothing.
     pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,

@@ -17,7 +17,7 @@ use super::handover::Ending;
 pub struct Piece {
     /// Its bytes.
     pub bytes: Bytes,
-    /// Told when they were handed over; dropped when they will not be.
+    /// Told when they were given to the system; dropped when they will not be.
     pub ending: Option<Box<dyn Ending>>,
 }
 

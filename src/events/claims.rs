@@ -23,6 +23,8 @@ pub(super) struct Claims {
     under_way: BTreeMap<u64, Run>,
     /// Start of what each response gave back.
     given_back: BTreeMap<u64, Run>,
+    /// How often entries were taken.
+    taken: u64,
 }
 
 /// Entries from a start on.
@@ -30,8 +32,10 @@ pub(super) struct Claims {
 struct Run {
     /// The entry after the last.
     end: u64,
-    /// Under way: in which stream.
+    /// In which stream it is under way, or was until that gave it back.
     stream: Option<StreamNumber>,
+    /// After how many others it was taken: a stream has its runs in this order.
+    order: u64,
     /// A response had it that gave it back: not a restart, nor a reader's word.
     is_of_response: bool,
 }
@@ -39,14 +43,14 @@ struct Run {
 impl Run {
     /// What no response had.
     fn of_nobody(end: u64) -> Self {
-        Self { end, stream: None, is_of_response: false }
+        Self { end, stream: None, order: 0, is_of_response: false }
     }
 }
 
 impl Claims {
     /// All up to `at` handed over.
     pub(super) fn new(at: u64) -> Self {
-        Self { fresh: at.saturating_add(1), under_way: BTreeMap::new(), given_back: BTreeMap::new() }
+        Self { fresh: at.saturating_add(1), under_way: BTreeMap::new(), given_back: BTreeMap::new(), taken: 0 }
     }
 
     /// All up to `at` handed over, and these entries after it, given in order; up to the last of them the others are given
@@ -95,7 +99,8 @@ impl Claims {
         if range.is_empty() {
             return None;
         }
-        self.under_way.insert(range.start, Run { end: range.end, stream, is_of_response });
+        self.taken += 1;
+        self.under_way.insert(range.start, Run { end: range.end, stream, order: self.taken, is_of_response });
         Some(range)
     }
 
@@ -127,18 +132,23 @@ impl Claims {
     }
 
     /// A reader says that it has all up to `last` that it was given. So of what one response gave back, that part is
-    /// handed over if `last` lies in it. Says which that is.
-    pub(super) fn resume(&mut self, last: u64) -> Option<Range<u64>> {
+    /// handed over if `last` lies in it; and of what the same stream gave back, what it was given before that. Says which
+    /// that is.
+    pub(super) fn resume(&mut self, last: u64) -> Vec<Range<u64>> {
         let after = last.saturating_add(1);
-        let (&start, &run) = self.given_back.range(..after).next_back()?;
-        if last >= run.end || !run.is_of_response {
-            return None;
-        }
+        let holds = self.given_back.range(..after).next_back().map(|(&start, &run)| (start, run));
+        let Some((start, run)) = holds.filter(|(_, run)| last < run.end && run.is_of_response) else {
+            return Vec::new();
+        };
         self.given_back.remove(&start);
         if after < run.end {
             self.given_back.insert(after, run);
         }
-        Some(start..after)
+        let was_before = |_: &u64, other: &mut Run| {
+            other.is_of_response && run.stream.is_some() && other.stream == run.stream && other.order < run.order
+        };
+        let before = self.given_back.extract_if(.., was_before).map(|(start, run)| start..run.end);
+        before.chain(std::iter::once(start..after)).collect()
     }
 
     /// All up to `last` is handed over that is given back or was never claimed. Says what that was.

@@ -1,7 +1,8 @@
 //! A [`Trail`]: what is known of a request, written as one log line and counted once, when its answer ended.
 //!
 //! Invariants: the line is written on drop, so every request has one, however it ended; it says whether the answer was
-//! handed over. It holds no header value, no body, no path (users' ids and handles stand in paths), no app that is not
+//! handed over, which here is: given to the system whole. (What stands for events waits for longer, but the request's place
+//! does not.) It holds no header value, no body, no path (users' ids and handles stand in paths), no app that is not
 //! configured, and of the query only the parameters' names, as far as they are words. Labels of metrics come from the
 //! configuration and from fixed sets.
 
@@ -13,7 +14,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::admission::{InHand, Reason};
-use crate::body::handover::Ending;
+use crate::body::handover::{Delivered, Ending};
 use crate::clock::Clock;
 use crate::conn::places::Occupied;
 use crate::egress::Costs;
@@ -70,7 +71,8 @@ pub struct Trail {
     costs: Costs,
     bytes: u64,
     receipts: Vec<Receipt>,
-    handed_over: bool,
+    /// All of the answer was given to the system.
+    is_given: bool,
     /// Its place; free when the trail ends.
     in_hand: Option<InHand>,
     /// Its connection's; likewise.
@@ -107,7 +109,7 @@ impl Trail {
             costs: Costs::default(),
             bytes: 0,
             receipts: Vec::new(),
-            handed_over: false,
+            is_given: false,
             in_hand: None,
             occupied: None,
         }
@@ -246,7 +248,7 @@ impl Trail {
     }
 
     fn end(&self) -> &'static str {
-        match (self.status, self.handed_over) {
+        match (self.status, self.is_given) {
             (_, true) => "handed_over",
             (Some(_), false) => "cut",
             (None, false) => "caller_left",
@@ -259,11 +261,24 @@ impl Ending for Trail {
         self.bytes = bytes;
     }
 
-    fn handed_over(mut self: Box<Self>) {
-        self.handed_over = true;
-        for receipt in self.receipts.drain(..) {
-            receipt.handed_over();
-        }
+    fn is_awaited(&self) -> bool {
+        !self.receipts.is_empty()
+    }
+
+    fn flushed(mut self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        self.is_given = true;
+        let receipts = std::mem::take(&mut self.receipts);
+        (!receipts.is_empty()).then(|| -> Box<dyn Delivered> { Box::new(Receipts(receipts)) })
+    }
+}
+
+/// What stands for the events of an answer, until they are handed over or given back.
+#[derive(Debug)]
+struct Receipts(Vec<Receipt>);
+
+impl Delivered for Receipts {
+    fn acknowledged(self: Box<Self>) {
+        self.0.into_iter().for_each(Receipt::handed_over);
     }
 }
 

@@ -37,7 +37,9 @@ use super::Limits;
 use super::allowance::Allowance;
 use super::framing::{Stage, Watch};
 use super::io::Io;
+use super::looks::Looks;
 use super::stream::Spawned;
+use super::tcp::Arrives;
 use super::waits::{Waiting, Waits, keep_alive};
 use crate::body::handover::Wire;
 use crate::body::{Body, Inbound, Rest};
@@ -77,7 +79,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Serves a connection to its end.
 pub(super) async fn serve<S, H, F>(stream: S, conn: Arc<Conn>, handler: H, limits: Limits, stop: CancellationToken)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Arrives + Unpin + Send + 'static,
     H: Fn(Arc<Conn>, Request<Inbound>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -149,6 +151,7 @@ where
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
+    let mut looks = Looks::default();
     let mut waiting = Waiting::new(limits.header_read_timeout, limits.idle_timeout);
     // Requests on HTTP/2 so far.
     let mut begun = 0;
@@ -165,6 +168,8 @@ where
         loop {
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
             let turn = connection.as_mut().poll(cx);
+            // A stream that its caller has reset gives up here what was taken of it and never written.
+            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
             wire.settle();
             if let Poll::Ready(ended) = turn {
                 return Poll::Ready(ended.map_err(|e| e.to_string()));
@@ -175,7 +180,8 @@ where
                 continue;
             }
             let new = spawned.take();
-            if new.is_empty() {
+            // A turn is a look.
+            if new.is_empty() && looks.poll_due(cx, &wire).is_pending() {
                 break;
             }
             begun += new.len() as u64;

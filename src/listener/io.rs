@@ -7,7 +7,10 @@
 //!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
 //! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed; where it
 //!   cannot be believed any more (see `framing::Fed`) it ends.
-//! - A caller that does not take what is written to it is cut when our [`Patience`] is over.
+//! - A caller that does not take what is written to it is cut when our [`Patience`] is over. Taken is what the system has
+//!   taken; on a connection with events, what the system at the other end has acknowledged.
+//! - The acknowledgements are looked at with each flush, each read and when the connection's driver has waited
+//!   (`looks`), as long as something waits for them; and a last time before the connection is let go of.
 //! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the
 //!   connection is closed, what still comes is read away for a while. Otherwise the system would reset the connection
 //!   and the answer with it.
@@ -22,7 +25,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Protocol, Watch};
+use super::looks::Parting;
 use super::patience::Patience;
+use super::tcp::Arrives;
 use crate::body::handover::Wire;
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
@@ -35,7 +40,7 @@ const READ_AWAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_
 
 /// A connection's stream.
 #[derive(Debug)]
-pub(super) struct Io<S> {
+pub(super) struct Io<S: Arrives> {
     stream: S,
     wire: Wire,
     watch: Watch,
@@ -47,6 +52,12 @@ pub(super) struct Io<S> {
     /// Nothing more is read: why.
     broken: Option<&'static str>,
     patience: Patience,
+    /// How many bytes were acknowledged when last looked, once that counts. Where it is not known all that was flushed is.
+    seen: Option<u64>,
+    /// How many bytes were written when we began to wait for the caller: it has kept up once they are acknowledged, however
+    /// much was written since.
+    owed: u64,
+    parting: Option<Parting>,
     linger: Option<Linger>,
 }
 
@@ -68,12 +79,13 @@ impl Linger {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
+impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
     pub(super) fn new(stream: S, wire: Wire, watch: Watch, write_timeout: Duration) -> Self {
         let framing = Framing::new(watch.clone());
         let patience = Patience::new(write_timeout);
         let (own, held) = (Bytes::new(), Bytes::new());
-        Self { stream, wire, watch, framing, own, held, broken: None, patience, linger: None }
+        let (seen, owed, parting, linger) = (None, 0, None, None);
+        Self { stream, wire, watch, framing, own, held, broken: None, patience, seen, owed, parting, linger }
     }
 
     /// Whether these bytes are an answer of hyper's own; ours takes its place then.
@@ -93,10 +105,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Io<S> {
     /// What the stream said, unless the caller has kept it waiting for too long.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, said: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if said.is_pending() {
-            ready!(self.patience.poll_over(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller does not take its answer")));
+            self.look();
+            ready!(self.poll_patience(cx))?;
         }
         said
+    }
+
+    /// An error when the caller has kept us waiting for too long.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.patience.poll_over(cx));
+        if self.seen.is_some() {
+            // It would wait for the caller in the system, and be given again all the same.
+            self.stream.give_up();
+        }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the caller does not take its answer")))
+    }
+
+    /// Looks at what is acknowledged, where that counts.
+    fn look(&mut self) {
+        let (Some(seen), Some(acknowledged)) = (&mut self.seen, self.stream.acknowledged()) else { return };
+        if acknowledged > *seen {
+            self.patience.took(acknowledged - *seen);
+            *seen = acknowledged;
+        }
+        if acknowledged >= self.owed {
+            self.patience.took_all();
+            self.owed = self.stream.written();
+        }
+        self.wire.acknowledged(acknowledged);
     }
 
     fn poll_write_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -145,7 +181,7 @@ pub(super) fn answer(refusal: &Refusal) -> Bytes {
     [head.as_bytes(), &body].concat().into()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
+impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncRead for Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.held.is_empty() {
@@ -154,6 +190,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
             }
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            // Who asks again, or leaves, has acknowledged what it has.
+            if this.wire.is_awaiting() {
+                this.look();
+            }
             let fed = this.framing.feed(&buf.filled()[before..]);
             if let Some((at, why)) = fed.broken {
                 this.broken = Some(why);
@@ -188,7 +228,7 @@ fn escaped(bytes: &[u8], quotes: &[usize]) -> Bytes {
     escaped.into()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
+impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncWrite for Io<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
@@ -200,6 +240,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.wire.wrote();
+        if this.seen.is_none() && this.wire.is_sparing() {
+            this.stream.be_sparing();
+            this.seen = this.stream.acknowledged();
+        }
         ready!(this.poll_write_own(cx))?;
         if let [first, ..] = bufs
             && this.replaces(first)
@@ -208,7 +252,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
         }
         let said = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         let taken = ready!(this.in_time(cx, said))?;
-        this.patience.took(taken as u64);
+        if this.seen.is_none() {
+            this.patience.took(taken as u64);
+        }
         this.framing.wrote(taken);
         Poll::Ready(Ok(taken))
     }
@@ -222,8 +268,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
         ready!(this.poll_write_own(cx))?;
         let said = Pin::new(&mut this.stream).poll_flush(cx);
         ready!(this.in_time(cx, said))?;
-        this.patience.took_all();
-        this.wire.flushed();
+        this.wire.flushed(this.seen.map_or(0, |_| this.stream.written()));
+        if !this.wire.is_awaiting() {
+            this.patience.took_all();
+            return Poll::Ready(Ok(()));
+        }
+        this.look();
+        if !this.wire.is_awaiting() {
+            this.patience.took_all();
+        } else if this.wire.is_late()
+            && let Poll::Ready(over) = this.poll_patience(cx)
+        {
+            return Poll::Ready(over);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -231,6 +288,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
         let this = self.get_mut();
         ready!(this.poll_write_own(cx))?;
         if this.linger.is_none() {
+            // All was flushed before. A caller that has its answer and closes with our end (of TLS, too) unread resets the
+            // connection, and an acknowledgement that its system put off never comes. So that is waited for first.
+            this.wire.settle();
+            this.look();
+            while this.wire.is_awaiting() && ready!(this.parting.get_or_insert_default().poll_look(cx)) {
+                this.look();
+            }
             let said = Pin::new(&mut this.stream).poll_shutdown(cx);
             ready!(this.in_time(cx, said))?;
             // On HTTP/2 frames come until the peer has read our GOAWAY; hyper has seen to that before.
@@ -239,5 +303,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Io<S> {
             }
         }
         this.poll_linger(cx).map(Ok)
+    }
+}
+
+/// What is acknowledged by now is handed over.
+impl<S: Arrives> Drop for Io<S> {
+    fn drop(&mut self) {
+        if let (true, Some(acknowledged)) = (self.wire.is_awaiting(), self.stream.acknowledged()) {
+            self.wire.acknowledged(acknowledged);
+        }
     }
 }

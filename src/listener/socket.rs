@@ -12,9 +12,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use super::tcp::{Arrives, Tcp};
 use crate::config::{Listen, Server, UnixOwner};
 use crate::conn::{Conn, Peer};
 
@@ -69,9 +70,9 @@ impl Drop for OwnPath {
 /// An accepted connection's bytes.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// TCP after the handshake. Boxed: it is large, and the other two are not.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
     Unix(UnixStream),
 }
 
@@ -112,7 +113,7 @@ impl Socket {
                 // Answers are written whole: waiting to fill a packet only delays their end.
                 stream.set_nodelay(true)?;
                 let local = stream.local_addr().ok();
-                Ok((Stream::Tcp(stream), Conn::new(Peer::Tcp(peer), local)))
+                Ok((Stream::Tcp(Tcp::new(stream)), Conn::new(Peer::Tcp(peer), local)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
@@ -185,6 +186,35 @@ macro_rules! each {
             Stream::Unix($stream) => $call,
         }
     };
+}
+
+/// What is written to a Unix socket is at its other end: both are this system. So nothing has to be known of it.
+impl Arrives for Stream {
+    fn written(&self) -> u64 {
+        self.tcp().map_or(0, Arrives::written)
+    }
+
+    fn acknowledged(&self) -> Option<u64> {
+        self.tcp().and_then(Arrives::acknowledged)
+    }
+
+    fn be_sparing(&self) {
+        self.tcp().into_iter().for_each(Arrives::be_sparing);
+    }
+
+    fn give_up(&self) {
+        self.tcp().into_iter().for_each(Arrives::give_up);
+    }
+}
+
+impl Stream {
+    fn tcp(&self) -> Option<&Tcp> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

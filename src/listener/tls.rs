@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls::{AlertDescription, CertificateError, Error, HandshakeKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::io::{LINGER, answer};
 use super::socket::Stream;
+use super::tcp::Tcp;
 use crate::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
 use crate::metrics::OutcomeLabels;
 use crate::refusal::Refusal;
@@ -79,7 +79,7 @@ impl Fault {
 }
 
 /// Shakes hands within a time. `None`: the connection is over.
-pub(super) async fn secure(tcp: TcpStream, conn: Conn, tls: &Tls, within: Duration) -> Option<(Stream, Conn)> {
+pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) -> Option<(Stream, Conn)> {
     let shaking = async {
         tokio::select! {
             shaken = tokio::time::timeout(within, shake(tcp, tls)) => shaken.unwrap_or(Err((Fault::TimedOut, None))),
@@ -113,9 +113,9 @@ pub(super) async fn secure(tcp: TcpStream, conn: Conn, tls: &Tls, within: Durati
     None
 }
 
-type Shaken = (TlsStream<TcpStream>, TlsFacts, &'static str);
+type Shaken = (TlsStream<Tcp>, TlsFacts, &'static str);
 
-async fn shake(tcp: TcpStream, tls: &Tls) -> Result<Shaken, (Fault, Option<TcpStream>)> {
+async fn shake(tcp: Tcp, tls: &Tls) -> Result<Shaken, (Fault, Option<Tcp>)> {
     let mut first = [0];
     match tcp.peek(&mut first).await {
         // A method's first letter. TLS begins with a record of type 22 (RFC 8446, 5.1).
@@ -148,7 +148,7 @@ async fn shake(tcp: TcpStream, tls: &Tls) -> Result<Shaken, (Fault, Option<TcpSt
 }
 
 /// Says last words and closes our end; reads away what still comes.
-async fn part(mut tcp: TcpStream, words: &[u8]) {
+async fn part(mut tcp: Tcp, words: &[u8]) {
     let parting = async {
         tcp.write_all(words).await?;
         tcp.shutdown().await?;

@@ -4,6 +4,7 @@
 pub(crate) mod acknowledging;
 mod answers;
 mod apart;
+pub(crate) mod arrival;
 mod browsers;
 mod ceilings;
 mod connections;

@@ -1,5 +1,6 @@
 //! TLS with callers: handshakes, certificates of both sides, and their change while connections live.
 
+mod arrival;
 mod certificates;
 mod dev_certs;
 mod handshakes;

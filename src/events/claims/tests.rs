@@ -178,7 +178,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Resume(before_end) => {
                 let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
-                prop_assert_eq!(claims.resume(last).map_or(0, |range| range.end - range.start), model.resume(last));
+                prop_assert_eq!(length(&claims.resume(last)), model.resume(last));
             }
             Step::SettleTo(before_end) => {
                 let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
@@ -214,17 +214,17 @@ fn one_who_resumes_speaks_for_its_own_response_and_for_no_other() {
     assert_eq!((take(&mut claims, 10), take(&mut claims, 10)), (Some(1..11), Some(11..21)));
     claims.give_back(1, true);
     claims.give_back(11, true);
-    assert_eq!(claims.resume(14), Some(11..15));
+    assert_eq!(length(&claims.resume(14)), 4);
     assert_eq!(take(&mut claims, 20), Some(1..11), "the other's, of which this one says nothing");
     assert_eq!(take(&mut claims, 20), Some(15..21));
     claims.settle(1);
     claims.settle(15);
     assert_eq!(claims.low(), 20);
     assert_eq!(claims.give_again(18..21), vec![18..21]);
-    assert_eq!(claims.resume(19), None, "given back by no response: whoever got 19 does not speak for the others");
+    assert_eq!(claims.resume(19), [], "given back by no response: whoever got 19 does not speak for the others");
     assert_eq!(take(&mut claims, 20), Some(18..21));
     claims.give_back(18, false);
-    assert_eq!(claims.resume(19), None, "nor was it in a response since");
+    assert_eq!(claims.resume(19), [], "nor was it in a response since");
 }
 
 proptest! {
@@ -239,4 +239,24 @@ proptest! {
     fn readers_of_one_subscription_get_each_entry_once_while_nothing_fails(steps in steps(false)) {
         check(steps)?;
     }
+}
+
+#[test]
+fn of_what_a_stream_gave_back_its_reader_has_what_came_before_the_place_that_it_says() {
+    let (one, other) = (StreamNumber::new(1), StreamNumber::new(2));
+    let mut claims = Claims::new(0);
+    // Two streams take turns, several reads of each under way; one takes last what another gave back before.
+    assert_eq!(claims.take(100, 10, None), Some(1..11));
+    for (stream, range) in [(one, 11..21), (other, 21..31), (one, 31..41), (one, 41..51)] {
+        assert_eq!(claims.take(100, 10, stream), Some(range));
+    }
+    claims.give_back(1, true);
+    assert_eq!(claims.take(100, 10, one), Some(1..11));
+    [1, 11, 21, 31, 41].into_iter().for_each(|start| claims.give_back(start, true));
+    let mut same = claims.clone();
+    assert_eq!(claims.resume(35), [11..21, 31..36], "it has no more: the first ten came last");
+    assert_eq!((claims.lag(100), claims.take(100, 100, one)), (49 + 10 + 10 + 5 + 10, Some(1..11)));
+    assert_eq!(same.resume(5), [11..21, 31..41, 41..51, 1..6], "they came last: it has all before");
+    assert_eq!(same.take(100, 100, one), Some(6..11));
+    assert_eq!(same.take(100, 100, one), Some(21..31), "the other's reader speaks for itself");
 }

@@ -1,8 +1,9 @@
+mod arriving;
 mod early;
 
 use super::*;
 use crate::body::Frames;
-use crate::body::handover::Ending;
+use crate::body::handover::{Delivered, Ending};
 use crate::conn::Peer;
 use crate::conn::places::Door;
 use crate::task::{Kind, Tasks};
@@ -46,10 +47,33 @@ enum How {
 struct Tell(mpsc::UnboundedSender<How>, How);
 
 impl Ending for Tell {
-    fn taken(&mut self, _: u64) {}
-    fn handed_over(mut self: Box<Self>) {
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
+    fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        Some(self)
+    }
+}
+
+impl Delivered for Tell {
+    fn acknowledged(mut self: Box<Self>) {
         self.1 = How::HandedOver;
     }
+}
+
+/// What is written is at the other end.
+impl Arrives for DuplexStream {
+    fn written(&self) -> u64 {
+        0
+    }
+
+    fn acknowledged(&self) -> Option<u64> {
+        None
+    }
+
+    fn be_sparing(&self) {}
+    fn give_up(&self) {}
 }
 
 impl Drop for Tell {
@@ -62,18 +86,24 @@ impl Drop for Tell {
 fn connect(socket: usize) -> (DuplexStream, mpsc::UnboundedReceiver<How>, Tasks) {
     let (near, far) = duplex(socket);
     let (tell, told) = mpsc::unbounded_channel();
-    let handler = move |_: Arc<Conn>, _: Request<Inbound>| {
+    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
+    let limits = limits();
+    let tasks = Tasks::new();
+    tasks.spawn(Kind::Connection, serve(far, conn, telling(tell), limits, tasks.stopping()));
+    (near, told, tasks)
+}
+
+/// Answers with [`RESPONSE`] bytes, and tells how each answer ended.
+fn telling(
+    tell: mpsc::UnboundedSender<How>,
+) -> impl Fn(Arc<Conn>, Request<Inbound>) -> std::future::Ready<Response<Body>> + Send + Sync + 'static {
+    move |_, _| {
         let mut frames = Frames::default();
         frames.share(Bytes::from(vec![b'x'; RESPONSE]));
         let mut body = frames.into_body();
         body.on_end(Box::new(Tell(tell.clone(), How::Cut)));
-        async move { Response::new(body) }
-    };
-    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
-    let limits = limits();
-    let tasks = Tasks::new();
-    tasks.spawn(Kind::Connection, serve(far, conn, handler, limits, tasks.stopping()));
-    (near, told, tasks)
+        std::future::ready(Response::new(body))
+    }
 }
 
 async fn read_some(stream: &mut DuplexStream, bytes: usize) {

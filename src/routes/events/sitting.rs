@@ -6,10 +6,11 @@
 //! nobody. The old one is where the caller got to the place that it names, and any that it opened from that same place: of
 //! those nothing has reached it.
 //!
-//! Invariants: of each stream at most one read is on its way; the next begins when it was flushed. What is on its way is
-//! settled once, by whoever is first: its flush, or the caller's word. Only the same client's word counts.
+//! Invariants: of each stream at most one read waits to be flushed; the next begins when it was. What is on its way is
+//! settled once, by whoever is first: its acknowledgement by the other end's system, or the caller's word. A sitting can be
+//! found as long as anything of it is on its way, also when its stream has ended. Only the same client's word counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,7 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-use crate::body::handover::Ending;
+use crate::body::handover::{Delivered, Ending};
 use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
 use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::store::Sequence;
@@ -44,6 +45,7 @@ pub(super) struct Sitting {
     key: Key,
     /// Where its caller said that it was.
     began: Option<Marks>,
+    sittings: Arc<Sittings>,
     state: Mutex<State>,
     /// Wakes the stream, which waits for a flush.
     waker: AtomicWaker,
@@ -53,17 +55,36 @@ pub(super) struct Sitting {
 struct State {
     /// By the order of [`Stream::ALL`].
     sides: [Side; 2],
+    /// How many reads there were.
+    reads: u64,
     is_over: bool,
 }
 
 #[derive(Debug, Default)]
 struct Side {
-    /// What is on its way.
-    read: Option<(Range<u64>, Receipt)>,
-    /// All of it was given; it is not known to be flushed.
-    is_given: bool,
+    /// What is on its way, in order: all but the last are flushed.
+    reads: VecDeque<OnItsWay>,
     /// What was given before: runs of entries, the last at the end.
     recent: Vec<Range<u64>>,
+}
+
+/// A read of the log on its way to the caller.
+#[derive(Debug)]
+struct OnItsWay {
+    number: u64,
+    entries: Range<u64>,
+    receipt: Receipt,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not all of it was given to the connection.
+    Held,
+    /// All of it was; it is not known to be flushed.
+    Given,
+    /// All of it is with the system.
+    Flushed,
 }
 
 impl Sittings {
@@ -96,9 +117,10 @@ impl Sittings {
         let number = StreamNumber::MIN.saturating_add(self.opened.fetch_add(1, Ordering::Relaxed));
         let key = (app.clone(), name.clone(), number);
         let (client, state, waker) = (client.clone(), Mutex::default(), AtomicWaker::new());
-        let sitting = Arc::new(Sitting { client, key: key.clone(), began: last, state, waker });
+        let sittings = Arc::clone(self);
+        let sitting = Arc::new(Sitting { client, key: key.clone(), began: last, sittings, state, waker });
         self.all().insert(key, Arc::downgrade(&sitting));
-        Ok(Open { sitting, sittings: Arc::clone(self) })
+        Ok(Open(sitting))
     }
 
     fn take_over(
@@ -122,22 +144,32 @@ impl Sittings {
 }
 
 /// An open stream's own hold on its sitting.
-pub(super) struct Open {
-    sitting: Arc<Sitting>,
-    sittings: Arc<Sittings>,
-}
+pub(super) struct Open(Arc<Sitting>);
 
 impl std::ops::Deref for Open {
     type Target = Arc<Sitting>;
 
     fn deref(&self) -> &Arc<Sitting> {
-        &self.sitting
+        &self.0
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.sittings.all().remove(&self.sitting.key);
+        // What was given to the connection may arrive still.
+        let mut state = self.0.state();
+        let mut rest = Vec::new();
+        for side in &mut state.sides {
+            rest.extend(side.reads.pop_back_if(|last| last.stage == Stage::Held));
+        }
+        drop(state);
+        drop(rest);
+    }
+}
+
+impl Drop for Sitting {
+    fn drop(&mut self) {
+        self.sittings.all().remove(&self.key);
     }
 }
 
@@ -149,13 +181,22 @@ impl Sitting {
 
     /// These entries were read, and are on their way.
     pub(super) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
-        self.state().sides[stream as usize].read = Some((entries, receipt));
+        let mut state = self.state();
+        state.reads += 1;
+        let number = state.reads;
+        state.sides[stream as usize].reads.push_back(OnItsWay { number, entries, receipt, stage: Stage::Held });
     }
 
-    /// All of them were given to the connection. The ending is to be told of their flush.
+    /// All of them were given to the connection. The ending is to be told of their flush and of their acknowledgement.
     pub(super) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
-        self.state().sides[stream as usize].is_given = true;
-        Box::new(Flushed { sitting: Arc::clone(self), stream })
+        let mut state = self.state();
+        let last = state.sides[stream as usize].reads.back_mut();
+        // There is none when the caller has come again elsewhere.
+        let number = last.map_or(0, |last| {
+            last.stage = Stage::Given;
+            last.number
+        });
+        Box::new(Given { sitting: Arc::clone(self), stream, number })
     }
 
     /// Waits until nothing that was given is still to be flushed.
@@ -163,7 +204,8 @@ impl Sitting {
         poll_fn(|cx| {
             self.waker.register(cx.waker());
             let state = self.state();
-            let is_waiting = !state.is_over && state.sides.iter().any(|side| side.is_given);
+            let is_given = |side: &Side| side.reads.back().is_some_and(|last| last.stage == Stage::Given);
+            let is_waiting = !state.is_over && state.sides.iter().any(is_given);
             if is_waiting { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
@@ -193,10 +235,12 @@ impl Sitting {
         state.is_over = true;
         let sides = std::mem::take(&mut state.sides);
         drop(state);
-        for (side, stream) in sides.into_iter().zip(Stream::ALL) {
-            let Some((entries, receipt)) = side.read else { continue };
-            // What is dropped is given back.
-            if let Some(at) = given(stream).filter(|at| entries.contains(at)) {
+        for (mut side, stream) in sides.into_iter().zip(Stream::ALL) {
+            // The caller has what came before its last event. What is dropped is given back.
+            let Some(at) = given(stream) else { continue };
+            let Some(last) = side.reads.iter().position(|read| read.entries.contains(&at)) else { continue };
+            side.reads.drain(..last).for_each(|read| read.receipt.handed_over());
+            if let Some(OnItsWay { entries, receipt, .. }) = side.reads.pop_front() {
                 let left = entries.end - (at + 1);
                 receipt.only_before(Sequence(at + 1), left).into_iter().for_each(Receipt::handed_over);
             }
@@ -204,15 +248,28 @@ impl Sitting {
         self.waker.wake();
     }
 
-    fn settle(&self, stream: Stream) {
+    /// A read was flushed.
+    fn was_flushed(&self, stream: Stream, number: u64) {
+        if let Some(read) = self.state().sides[stream as usize].reads.iter_mut().find(|read| read.number == number) {
+            read.stage = Stage::Flushed;
+        }
+        self.waker.wake();
+    }
+
+    /// A read was acknowledged.
+    fn settle(&self, stream: Stream, number: u64) {
         let mut state = self.state();
         let side = &mut state.sides[stream as usize];
-        side.is_given = false;
-        let Some((entries, receipt)) = side.read.take() else { return };
+        let Some(OnItsWay { entries, receipt, .. }) = side.take(number) else { return };
         side.remember(entries);
         drop(state);
         receipt.handed_over();
-        self.waker.wake();
+    }
+
+    /// A read will not arrive.
+    fn give_back(&self, stream: Stream, number: u64) {
+        let lost = self.state().sides[stream as usize].take(number);
+        drop(lost);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -221,6 +278,11 @@ impl Sitting {
 }
 
 impl Side {
+    fn take(&mut self, number: u64) -> Option<OnItsWay> {
+        let at = self.reads.iter().position(|read| read.number == number)?;
+        self.reads.remove(at)
+    }
+
     fn remember(&mut self, entries: Range<u64>) {
         match self.recent.last_mut() {
             Some(last) if last.end == entries.start => last.end = entries.end,
@@ -234,21 +296,34 @@ impl Side {
     }
 
     fn has(&self, at: u64) -> bool {
-        self.read.iter().map(|(entries, _)| entries).chain(&self.recent).any(|entries| entries.contains(&at))
+        self.reads.iter().map(|read| &read.entries).chain(&self.recent).any(|entries| entries.contains(&at))
     }
 }
 
-/// Told when all of a read was flushed.
+/// Told when all of a read was flushed, and when it was acknowledged.
 #[derive(Debug)]
-struct Flushed {
+struct Given {
     sitting: Arc<Sitting>,
     stream: Stream,
+    number: u64,
 }
 
-impl Ending for Flushed {
-    fn taken(&mut self, _: u64) {}
+impl Ending for Given {
+    fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        self.sitting.was_flushed(self.stream, self.number);
+        Some(self)
+    }
+}
 
-    fn handed_over(self: Box<Self>) {
-        self.sitting.settle(self.stream);
+impl Delivered for Given {
+    fn acknowledged(self: Box<Self>) {
+        self.sitting.settle(self.stream, self.number);
+    }
+}
+
+/// It will not arrive, unless it was settled.
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.sitting.give_back(self.stream, self.number);
     }
 }

@@ -4,7 +4,8 @@
 //! - A stream is a body, polled by its connection: it has no task of its own, and while nothing comes it holds one read that
 //!   waits, whose deadline is the heartbeat. A caller that leaves drops it.
 //! - The next piece is made when the caller has taken the last, so a slow one holds back itself only: one read of the log
-//!   (shared with all others) and one piece of text. What a piece holds counts as handed over once it was flushed.
+//!   (shared with all others) and one piece of text. The next read begins when the last was flushed; what a piece holds counts as
+//!   handed over once the system at the other end has acknowledged it.
 //! - What is refused is refused before the first byte: afterwards a stream goes on, or ends between two events, and its
 //!   caller comes again with `Last-Event-ID`. It ends when the gateway stops, when what let its caller in has expired or was
 //!   withdrawn, and when the store fails.
@@ -22,7 +23,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::feed::{Failed, Feed, Given};
 use super::text::{self, Extra};
-use crate::body::handover::Ending;
+use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Piece};
 use crate::events::{Marks, ReadError, Receipt};
 use crate::flow::Served;
@@ -114,7 +115,7 @@ impl Open {
             return Some((bytes.into(), self));
         }
         loop {
-            // One read at a time: so what a caller says it has, and what its connection was given, differ by one at most.
+            // One read at a time waits to be flushed: so each has its own flush, which its acknowledgement is known by.
             if let Some(sitting) = self.feed.sitting() {
                 tokio::select! {
                     () = sitting.flushed() => {}
@@ -236,9 +237,13 @@ fn entries_in(content: &Content, from: usize, bytes: usize) -> usize {
 pub(super) struct HandedOver(pub(super) Receipt);
 
 impl Ending for HandedOver {
-    fn taken(&mut self, _: u64) {}
+    fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        Some(self)
+    }
+}
 
-    fn handed_over(self: Box<Self>) {
+impl Delivered for HandedOver {
+    fn acknowledged(self: Box<Self>) {
         self.0.handed_over();
     }
 }

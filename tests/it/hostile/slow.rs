@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::frames::*;
+use crate::front::arrival::{emit, given_again, nothing_is_missing, what_is_left, whole_events};
 use crate::front::events::texts;
 use crate::front::handover::{large_events, read, rest, small_caller, wait_until};
 use crate::front::stage::{RTM, Stage};
@@ -110,4 +111,37 @@ async fn a_slow_caller_that_takes_all_of_it_in_time_is_not_cut() {
     let answer = crate::front::stage::Answer::read(&mut caller).await;
     assert_eq!((answer.status, texts(&answer).len()), (200, 0));
     stage.stopped().await;
+}
+
+#[tokio::test]
+async fn over_http2_streams_that_nobody_reads_are_given_again_but_for_what_their_system_took() {
+    let stage = Stage::with(SHORT, "").await;
+    let sent = emit(&stage.sim, &stage.app, 300).await;
+    // Windows as wide as can be: it is the connection that nobody reads.
+    let wide = (1 << 31) - 1;
+    let mut caller = Caller::over(small_caller(&stage).await, &[(4, wide)]).await;
+    caller.send(&frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes())).await;
+    let mut streamed = head("/v1/apps/demo-app/events/user_events?limit=1", b"GET");
+    streamed.extend(literal(b"accept", b"text/event-stream"));
+    caller.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &streamed)).await;
+    wait_until(|| stage.app.metrics.connections.get() == 1).await;
+    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    let came = what_is_left(&mut caller.reading).await;
+    let had = whole_events(&payloads(&came));
+    nothing_is_missing(&sent, &had, &given_again(&mut stage.connect().await, "all").await);
+    stage.stopped().await;
+}
+
+/// What is in the DATA frames of these bytes.
+fn payloads(mut bytes: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Some((head, rest)) = bytes.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let here = length.min(rest.len());
+        if head[3] == DATA {
+            data.extend_from_slice(&rest[..here]);
+        }
+        bytes = &rest[here..];
+    }
+    data
 }

@@ -35,8 +35,8 @@ impl State {
             self.claims.settle_to(last).into_iter().for_each(|range| self.plain.add(range));
         } else if last > self.claims.claimed() {
             self.plain.doubt_to(last);
-        } else if let Some(range) = self.claims.resume(last) {
-            self.plain.add(range);
+        } else {
+            self.claims.resume(last).into_iter().for_each(|range| self.plain.add(range));
         }
     }
 
