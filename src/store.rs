@@ -1,7 +1,7 @@
 //! Stable storage: one contract, one conformance suite, an embedded engine now and a shared one later.
 //!
 //! Invariants of the contract, which every engine must keep:
-//! - [`Store::append`] returns only when the batch is on stable storage; what it returns survives `kill -9` and power loss.
+//! - [`Store::commit_all`] returns only when all of it is on stable storage; what it returns survives `kill -9` and power loss.
 //! - Sequence numbers of a log rise by one for each entry, without a hole, and never go back, also after trimming all.
 //! - A batch is there whole or not at all.
 //! - Many logs share syncs (group commit): appends that wait together are synced together.
@@ -103,13 +103,15 @@ pub struct QuarantineEntry {
 /// Notes by their names, to keep or, with `None`, to remove.
 pub type Notes = Vec<(String, Option<Bytes>)>;
 
-/// What is stored in one step.
+/// What is stored of a log in one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Together {
     /// Appended, in this order.
     pub batches: Vec<NewBatch>,
     /// As [`Store::keep_notes`] keeps them.
     pub notes: Option<(NoteKind, Notes)>,
+    /// What changes of its subscriptions, in this order.
+    pub places: Vec<PlaceChange>,
     /// For the quarantine.
     pub quarantined: Option<Kept>,
     /// More of a quarantined response are delivered: its number, and how many are by now.
@@ -120,8 +122,23 @@ impl Together {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { batches, notes, quarantined, redelivered } = self;
-        batches.is_empty() && notes.is_none() && quarantined.is_none() && redelivered.is_none()
+        let Self { batches, notes, places, quarantined, redelivered } = self;
+        batches.is_empty() && notes.is_none() && places.is_empty() && quarantined.is_none() && redelivered.is_none()
+    }
+
+    /// The bytes of text that it brings.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let Self { batches, notes, places, quarantined, redelivered: _ } = self;
+        let of_batch = |batch: &NewBatch| match &batch.content {
+            Content::Events(events) => events.text().len(),
+            Content::PossibleLoss(_) | Content::Damaged(_) => 0,
+        };
+        let notes = notes.iter().flat_map(|(_, notes)| notes).map(|(_, note)| note.as_ref().map_or(0, Bytes::len));
+        batches.iter().map(of_batch).sum::<usize>()
+            + notes.sum::<usize>()
+            + places.iter().map(PlaceChange::size).sum::<usize>()
+            + quarantined.as_ref().map_or(0, |kept| kept.response.body.len())
     }
 }
 
@@ -184,12 +201,21 @@ pub trait Store: Send + Sync + 'static {
     /// The state of a log; an unknown log is an empty one.
     async fn log_state(&self, log: &LogKey) -> Result<LogState, Error>;
 
-    /// Appends a batch and returns it with its place, once it is on stable storage.
-    async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error>;
+    /// Stores all of it, of whatever logs, in one step: all or none; durable on return. Shares syncs with others. Gives the
+    /// batches of each part with their places. After an error neither a batch nor a response for the
+    /// quarantine is there, but the notes, what changed of subscriptions, and the word on what was redelivered, may be.
+    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error>;
 
-    /// Stores all of it in one step: all or none; durable on return. After an error neither a batch nor the response for the
-    /// quarantine is there, but the notes, and the word on what was redelivered, may be.
-    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error>;
+    /// [`Store::commit_all`] for one log.
+    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
+        Ok(self.commit_all(vec![(log.clone(), all)]).await?.pop().unwrap_or_default())
+    }
+
+    /// [`Store::commit`] for one batch alone.
+    async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error> {
+        let stored = self.commit(log, Together { batches: vec![batch], ..Together::default() }).await?;
+        stored.into_iter().next().ok_or_else(|| Error::Damaged("a batch was stored and has no place".into()))
+    }
 
     /// The batches that hold entries after `after`, oldest first, until at least `entries` entries after it are covered
     /// (or the log ends). The first batch may begin at or before `after`. Trimmed entries are skipped.
@@ -205,9 +231,10 @@ pub trait Store: Send + Sync + 'static {
     /// All stored cursors of a log: the last entry handed over, for each subscription.
     async fn cursors(&self, log: &LogKey) -> Result<Vec<(SubscriptionName, Sequence)>, Error>;
 
-    /// Changes what is kept of a log's subscriptions, in this order and in one step: all or none; durable on return. Shares
-    /// syncs with appends. What failed may have been done.
-    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error>;
+    /// [`Store::commit`] for what changes of a log's subscriptions alone.
+    async fn change_places(&self, log: &LogKey, places: Vec<PlaceChange>) -> Result<(), Error> {
+        self.commit(log, Together { places, ..Together::default() }).await.map(drop)
+    }
 
     /// Stores a cursor alone: see [`Store::change_places`].
     async fn save_cursor(&self, log: &LogKey, name: &SubscriptionName, at: Sequence) -> Result<(), Error> {
@@ -241,9 +268,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(notes.into_iter().find(|(found, _)| found == name).map(|(_, note)| note))
     }
 
-    /// Keeps small things beside a log, by name, and removes those for which there is `None`: all or none; durable on
-    /// return. Shares syncs with appends. Notes are not trimmed: whoever keeps them bounds them.
-    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error>;
+    /// Keeps small things beside a log, by name, and removes those for which there is `None`: [`Store::commit`] for these
+    /// alone. Notes are not trimmed: whoever keeps them bounds them.
+    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error> {
+        self.commit(log, Together { notes: Some((kind, notes)), ..Together::default() }).await.map(drop)
+    }
 
     /// The quarantined responses of a log with numbers below `before`, newest first, at most `most`.
     async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error>;

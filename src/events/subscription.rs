@@ -79,6 +79,8 @@ pub(super) struct Subscription {
     is_removed: AtomicBool,
     /// Whether the saver has it on its list.
     pub(super) listed: AtomicBool,
+    /// Whether the saver has it on the list of those that may wait.
+    pub(super) listed_for_later: AtomicBool,
     /// Reads that go on.
     readers: AtomicUsize,
     /// When the last read began or ended, in milliseconds since 1970.
@@ -149,6 +151,7 @@ impl Subscription {
             stored: tokio::sync::Mutex::new(stored),
             is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
+            listed_for_later: AtomicBool::new(false),
             readers: AtomicUsize::new(0),
             read_at: AtomicU64::new(read_at.0),
             shared: Arc::clone(shared),
@@ -240,16 +243,33 @@ impl Subscription {
     }
 
     fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
-        let (moved, done) = {
-            let mut state = lock(&self.state);
-            let before = state.low();
-            let done = change(&mut state);
-            (state.settle_low() != before || state.has_writes(), done)
-        };
-        if moved {
+        let (done, moved, has_writes) = self.changed(change);
+        if moved.is_some() || has_writes {
             self.shared.saver.list(self);
         }
         done
+    }
+
+    /// [`Subscription::change`] of entries before `end` that are given to nobody. To be stored at once if the low-water mark
+    /// moves past others, too, that were given to somebody before.
+    fn change_unseen(self: &Arc<Self>, end: u64, change: impl FnOnce(&mut State)) {
+        let ((), moved, has_writes) = self.changed(change);
+        match moved {
+            Some(low) if low < end && !has_writes => {
+                self.shared.saver.list_for_later(self, self.shared.clock.now());
+            }
+            None if !has_writes => {}
+            _ => self.shared.saver.list(self),
+        }
+    }
+
+    /// Says where the low-water mark is if it moved, and whether there is something to write beside it.
+    fn changed<T>(&self, change: impl FnOnce(&mut State) -> T) -> (T, Option<u64>, bool) {
+        let mut state = lock(&self.state);
+        let before = state.low();
+        let done = change(&mut state);
+        let low = state.settle_low();
+        (done, (low != before).then_some(low), state.has_writes())
     }
 }
 

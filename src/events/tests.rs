@@ -10,6 +10,7 @@ mod owning;
 mod polling;
 mod reading;
 mod resuming;
+mod saving;
 mod subscribing;
 
 use std::collections::{HashMap, VecDeque};

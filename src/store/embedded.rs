@@ -66,10 +66,7 @@ use self::record::Row;
 use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
-use super::{
-    Batch, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store,
-    Together,
-};
+use super::{Batch, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Store, Together};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::SubscriptionName;
@@ -184,9 +181,8 @@ impl EmbeddedStore {
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
-    async fn change(&self, log: &LogKey, change: Change) -> Result<Done, Error> {
-        let log = log.clone();
-        self.counted(self.ask(|ack| Command::Write(Write { log, change, ack })).await)
+    async fn change(&self, change: Change) -> Result<Done, Error> {
+        self.counted(self.ask(|ack| Command::Write(Write { change, ack })).await)
     }
 
     /// Reads from a snapshot. If the engine had failed before, it is mended first.
@@ -278,26 +274,14 @@ impl Store for EmbeddedStore {
         Ok(state(self.shared.row(log)))
     }
 
-    async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error> {
+    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
         let began = self.clock.now();
-        match self.change(log, Change::Append(batch)).await? {
-            Done::Stored(batch) => {
-                self.metrics.store_append.observe(began.elapsed().as_secs_f64());
-                Ok(batch)
-            }
-            Done::AllStored(_) | Done::Saved | Done::Trimmed { .. } => Err(panicked()),
+        let appends = all.iter().any(|(_, all)| !all.batches.is_empty());
+        let Done::Stored(batches) = self.change(Change::All(all)).await? else { return Err(panicked()) };
+        if appends {
+            self.metrics.store_append.observe(began.elapsed().as_secs_f64());
         }
-    }
-
-    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
-        let began = self.clock.now();
-        match self.change(log, Change::All(all)).await? {
-            Done::AllStored(batches) => {
-                self.metrics.store_append.observe(began.elapsed().as_secs_f64());
-                Ok(batches)
-            }
-            Done::Stored(_) | Done::Saved | Done::Trimmed { .. } => Err(panicked()),
-        }
+        Ok(batches)
     }
 
     async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
@@ -326,7 +310,7 @@ impl Store for EmbeddedStore {
         let limits = trim::Limits { older_than: older_than.0, keep_bytes, keep_quarantined: self.keep_quarantined };
         let mut more = self.view(log, move |tx, row| trim::is_due(tx, &row, limits)).await?.unwrap_or(false);
         while more {
-            more = matches!(self.change(log, Change::Trim(limits)).await?, Done::Trimmed { more: true });
+            more = matches!(self.change(Change::Trim(log.clone(), limits)).await?, Done::Trimmed { more: true });
         }
         self.log_state(log).await
     }
@@ -335,17 +319,13 @@ impl Store for EmbeddedStore {
         Ok(self.view(log, |tx, row| places::all(tx, row.id)).await?.unwrap_or_default())
     }
 
-    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error> {
-        self.change(log, Change::Places(changes)).await.map(drop)
-    }
-
     async fn rename_subscription(
         &self,
         log: &LogKey,
         from: &SubscriptionName,
         to: &SubscriptionName,
     ) -> Result<(), Error> {
-        self.change(log, Change::Rename(from.clone(), to.clone())).await.map(drop)
+        self.change(Change::Rename(log.clone(), from.clone(), to.clone())).await.map(drop)
     }
 
     async fn notes(
@@ -358,10 +338,6 @@ impl Store for EmbeddedStore {
     ) -> Result<Vec<(String, Bytes)>, Error> {
         let wanted = notes::Wanted { kind, prefix: prefix.to_owned(), after: after.to_owned(), most };
         Ok(self.view(log, move |tx, row| notes::read(tx, row.id, &wanted)).await?.unwrap_or_default())
-    }
-
-    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
-        self.change(log, Change::Notes(kind, notes)).await.map(drop)
     }
 
     async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error> {

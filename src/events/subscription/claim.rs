@@ -105,48 +105,54 @@ impl Claim {
 
     /// The entries were handed over, and with them what was cut off before them.
     pub(in crate::events) fn settle(mut self) {
-        let (cut_off, range) = (self.cut_off, self.range());
-        self.end(|state, start| {
-            state.claims.settle(start);
-            state.plain.add(range);
-            state.missed.told(cut_off);
+        self.settled = true;
+        let subscription = Arc::clone(&self.subscription);
+        subscription.change(|state| {
+            self.end(state, |state| {
+                state.plain.add(self.range());
+                state.missed.told(self.cut_off);
+            });
         });
-        self.subscription.meters.delivered.inc_by(self.events);
+        subscription.meters.delivered.inc_by(self.events);
     }
 
     /// The entries hold nothing that this reader wants.
-    pub(in crate::events) fn pass_over(mut self) {
-        let (cut_off, range, now) = (self.cut_off, self.range(), self.subscription.shared.clock.now());
-        self.end(|state, start| {
-            state.claims.settle(start);
+    pub(in crate::events) fn pass_over(self) {
+        let (range, now) = (self.range(), self.subscription.shared.clock.now());
+        self.end_unseen(|state| {
             state.plain.add(range.clone());
             state.book.await_no_longer(range, now);
-            state.missed.give_back(cut_off);
         });
     }
 
     /// These of the entries (with their keys) are open from now on, each by itself; the others hold nothing that this
     /// reader wants.
-    pub(in crate::events) fn open(mut self, entries: &[(u64, u64)], now: Instant) {
-        let (cut_off, range) = (self.cut_off, self.range());
-        self.end(|state, start| {
-            state.claims.settle(start);
+    pub(in crate::events) fn open(self, entries: &[(u64, u64)], now: Instant) {
+        let (subscription, range) = (Arc::clone(&self.subscription), self.range());
+        self.end_unseen(|state| {
             state.plain.opened(range.clone());
             state.admit(range, entries, now);
-            state.missed.give_back(cut_off);
         });
         // Some may have to wait, as an earlier run has promised.
-        self.subscription.arm();
+        subscription.arm();
     }
 
-    fn end(&mut self, change: impl FnOnce(&mut State, u64)) {
+    /// Nobody is given anything by that.
+    fn end_unseen(mut self, change: impl FnOnce(&mut State)) {
         self.settled = true;
-        let (place, start) = (self.place, self.range.start);
-        self.subscription.change(|state| {
-            if state.place == place {
-                change(state, start);
-            }
+        self.subscription.change_unseen(self.range.end, |state| {
+            self.end(state, |state| {
+                change(state);
+                state.missed.give_back(self.cut_off);
+            });
         });
+    }
+
+    fn end(&self, state: &mut State, change: impl FnOnce(&mut State)) {
+        if state.place == self.place {
+            state.claims.settle(self.range.start);
+            change(state);
+        }
     }
 }
 

@@ -70,6 +70,19 @@ impl MemoryLog {
         }
     }
 
+    fn store(&mut self, all: Together) -> Vec<Arc<Batch>> {
+        let Together { batches, notes, places, quarantined, redelivered } = all;
+        if let Some((kind, notes)) = notes {
+            self.keep(kind, notes);
+        }
+        places.into_iter().for_each(|change| self.change(change));
+        self.quarantine.extend(quarantined);
+        if let Some((id, delivered)) = redelivered {
+            self.quarantine[id as usize - 1].delivered = delivered;
+        }
+        batches.into_iter().map(|new| self.append(new)).collect()
+    }
+
     fn change(&mut self, change: PlaceChange) {
         match change {
             PlaceChange::Cursor(name, at) => drop(self.cursors.insert(name, at)),
@@ -160,29 +173,19 @@ impl Store for MemoryStore {
         Ok(self.with(log, |log| log.state()))
     }
 
-    async fn append(&self, log: &LogKey, new: NewBatch) -> Result<Arc<Batch>, Error> {
+    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
+        // What was only said of subscriptions is counted for itself, and held up by nothing after it is there.
+        let is_of_places = |all: &Together| Together { places: Vec::new(), ..all.clone() }.is_empty();
+        let only_places = all.iter().all(|(_, all)| is_of_places(all));
+        let counted = if only_places { &self.saves } else { &self.commits };
+        counted.fetch_add(1, Ordering::Relaxed);
         self.write().await?;
-        let batch = self.with(log, |log| log.append(new));
-        pause(&self.ack_delay).await;
-        Ok(batch)
-    }
-
-    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.write().await?;
-        let batches = self.with(log, |log| {
-            let Together { batches, notes, quarantined, redelivered } = all;
-            if let Some((kind, notes)) = notes {
-                log.keep(kind, notes);
-            }
-            log.quarantine.extend(quarantined);
-            if let Some((id, delivered)) = redelivered {
-                log.quarantine[id as usize - 1].delivered = delivered;
-            }
-            batches.into_iter().map(|new| log.append(new)).collect()
-        });
-        pause(&self.ack_delay).await;
-        Ok(batches)
+        let store = |(log, all)| self.with(&log, |log| log.store(all));
+        let stored = all.into_iter().map(store).collect();
+        if !only_places {
+            pause(&self.ack_delay).await;
+        }
+        Ok(stored)
     }
 
     async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
@@ -222,13 +225,6 @@ impl Store for MemoryStore {
         Ok(self.with(log, |log| log.cursors.clone().into_iter().collect()))
     }
 
-    async fn change_places(&self, log: &LogKey, changes: Vec<PlaceChange>) -> Result<(), Error> {
-        self.saves.fetch_add(1, Ordering::Relaxed);
-        self.write().await?;
-        self.with(log, |log| changes.into_iter().for_each(|change| log.change(change)));
-        Ok(())
-    }
-
     async fn rename_subscription(
         &self,
         log: &LogKey,
@@ -253,12 +249,6 @@ impl Store for MemoryStore {
             let wanted = of_kind.filter(|((_, name), _)| name.as_str() > after).take(most);
             wanted.map(|((_, name), note)| (name.clone(), note.clone())).collect()
         }))
-    }
-
-    async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Vec<(String, Option<Bytes>)>) -> Result<(), Error> {
-        self.write().await?;
-        self.with(log, |log| log.keep(kind, notes));
-        Ok(())
     }
 
     async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error> {

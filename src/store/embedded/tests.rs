@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::tests::conformance::{Home, conformance};
 use crate::store::tests::model::{self, events, log, region};
-use crate::store::{Content, Quarantined};
+use crate::store::{Content, NewBatch, Quarantined};
 
 mod backup;
 mod quarantine;

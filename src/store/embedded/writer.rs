@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,7 +20,7 @@ use super::shared::Shared;
 use super::tables::{BATCHES, LOGS};
 use super::{notes, places, quarantine, trim};
 use crate::names::SubscriptionName;
-use crate::store::{Batch, Content, Error, LogKey, NewBatch, NoteKind, PlaceChange, Sequence, Together};
+use crate::store::{Batch, Error, LogKey, NewBatch, Sequence, Together};
 use crate::task::{Lane, Tasks};
 
 /// Changes in one commit, at most.
@@ -47,27 +46,23 @@ pub(super) enum Command {
     Close(u64, Ack<()>),
 }
 
-/// A change to a log.
+/// A change, and who waits for it.
 pub(super) struct Write {
-    pub(super) log: LogKey,
     pub(super) change: Change,
     pub(super) ack: Ack<Done>,
 }
 
 pub(super) enum Change {
-    Append(NewBatch),
-    All(Together),
-    Places(Vec<PlaceChange>),
-    Rename(SubscriptionName, SubscriptionName),
-    Notes(NoteKind, Vec<(String, Option<Bytes>)>),
-    Trim(trim::Limits),
+    All(Vec<(LogKey, Together)>),
+    Rename(LogKey, SubscriptionName, SubscriptionName),
+    Trim(LogKey, trim::Limits),
 }
 
 /// How a change was done.
 pub(super) enum Done {
-    Stored(Arc<Batch>),
-    AllStored(Vec<Arc<Batch>>),
-    Saved,
+    /// The batches of each part.
+    Stored(Vec<Vec<Arc<Batch>>>),
+    Renamed,
     Trimmed {
         /// Whether another step has more to remove.
         more: bool,
@@ -76,23 +71,9 @@ pub(super) enum Done {
 
 impl Write {
     fn size(&self) -> usize {
-        let of_batch = |batch: &NewBatch| match &batch.content {
-            Content::Events(events) => events.text().len(),
-            Content::PossibleLoss(_) | Content::Damaged(_) => 0,
-        };
-        let of_notes = |notes: &[(String, Option<Bytes>)]| -> usize {
-            notes.iter().map(|(_, note)| note.as_ref().map_or(0, Bytes::len)).sum()
-        };
         match &self.change {
-            Change::Append(batch) => of_batch(batch),
-            Change::All(Together { batches, notes, quarantined, redelivered: _ }) => {
-                batches.iter().map(of_batch).sum::<usize>()
-                    + notes.as_ref().map_or(0, |(_, notes)| of_notes(notes))
-                    + quarantined.as_ref().map_or(0, |kept| kept.response.body.len())
-            }
-            Change::Places(changes) => changes.iter().map(PlaceChange::size).sum(),
-            Change::Rename(..) | Change::Trim(_) => 0,
-            Change::Notes(_, notes) => of_notes(notes),
+            Change::All(parts) => parts.iter().map(|(_, all)| all.size()).sum(),
+            Change::Rename(..) | Change::Trim(..) => 0,
         }
     }
 }
@@ -185,18 +166,9 @@ type Rows = HashMap<LogKey, Row>;
 
 fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Done>), Error> {
     shared.engine.commit(|tx| {
-        let mut rows = Rows::new();
-        let mut free_id = shared.free_id();
-        let mut done = Vec::with_capacity(group.len());
-        for write in group {
-            let row = rows.entry(write.log.clone()).or_insert_with(|| {
-                shared.row(&write.log).unwrap_or_else(|| {
-                    free_id += 1;
-                    Row::empty(free_id - 1)
-                })
-            });
-            done.push(apply(tx, row, &write.change)?);
-        }
+        let mut changed = Changed { shared, rows: Rows::new(), free_id: shared.free_id() };
+        let done = group.iter().map(|write| apply(tx, &mut changed, &write.change)).collect::<Result<Vec<_>, _>>()?;
+        let rows = changed.rows;
         let mut logs = tx.open_table(LOGS).map_err(failed)?;
         for (log, row) in &rows {
             let name = name(log);
@@ -211,26 +183,50 @@ pub(super) fn name(log: &LogKey) -> String {
     format!("{}/{}", log.app, log.stream)
 }
 
-fn apply(tx: &WriteTransaction, row: &mut Row, change: &Change) -> Result<Done, Error> {
-    match change {
-        Change::Append(new) => append(tx, row, new).map(Done::Stored),
-        Change::All(Together { batches, notes, quarantined, redelivered }) => {
-            if let Some((kind, notes)) = notes {
-                notes::keep(tx, row.id, *kind, notes)?;
-            }
-            if let Some(kept) = quarantined {
-                quarantine::keep(tx, row, kept)?;
-            }
-            if let Some((id, delivered)) = redelivered {
-                quarantine::redelivered(tx, row, *id, *delivered)?;
-            }
-            batches.iter().map(|new| append(tx, row, new)).collect::<Result<_, _>>().map(Done::AllStored)
-        }
-        Change::Places(changes) => places::change(tx, row.id, changes).map(|()| Done::Saved),
-        Change::Rename(from, to) => places::rename(tx, row.id, from, to).map(|()| Done::Saved),
-        Change::Notes(kind, notes) => notes::keep(tx, row.id, *kind, notes).map(|()| Done::Saved),
-        Change::Trim(limits) => trim::step(tx, row, *limits).map(|more| Done::Trimmed { more }),
+/// The logs that a group changes, as they are by now.
+struct Changed<'a> {
+    shared: &'a Shared,
+    rows: Rows,
+    free_id: u32,
+}
+
+impl Changed<'_> {
+    fn row(&mut self, log: &LogKey) -> &mut Row {
+        self.rows.entry(log.clone()).or_insert_with(|| {
+            self.shared.row(log).unwrap_or_else(|| {
+                self.free_id += 1;
+                Row::empty(self.free_id - 1)
+            })
+        })
     }
+}
+
+fn apply(tx: &WriteTransaction, changed: &mut Changed<'_>, change: &Change) -> Result<Done, Error> {
+    match change {
+        Change::All(parts) => {
+            let stored = parts.iter().map(|(log, all)| store(tx, changed.row(log), all));
+            stored.collect::<Result<_, _>>().map(Done::Stored)
+        }
+        Change::Rename(log, from, to) => places::rename(tx, changed.row(log).id, from, to).map(|()| Done::Renamed),
+        Change::Trim(log, limits) => trim::step(tx, changed.row(log), *limits).map(|more| Done::Trimmed { more }),
+    }
+}
+
+fn store(tx: &WriteTransaction, row: &mut Row, all: &Together) -> Result<Vec<Arc<Batch>>, Error> {
+    let Together { batches, notes, places, quarantined, redelivered } = all;
+    if let Some((kind, notes)) = notes {
+        notes::keep(tx, row.id, *kind, notes)?;
+    }
+    if !places.is_empty() {
+        places::change(tx, row.id, places)?;
+    }
+    if let Some(kept) = quarantined {
+        quarantine::keep(tx, row, kept)?;
+    }
+    if let Some((id, delivered)) = redelivered {
+        quarantine::redelivered(tx, row, *id, *delivered)?;
+    }
+    batches.iter().map(|new| append(tx, row, new)).collect()
 }
 
 fn append(tx: &WriteTransaction, row: &mut Row, new: &NewBatch) -> Result<Arc<Batch>, Error> {

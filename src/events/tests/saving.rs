@@ -1,0 +1,97 @@
+//! Rounds: how often, and how much at a time, the store is told where subscriptions stand.
+
+use super::*;
+use crate::clock::UnixMillis;
+
+const OTHER: Stream = Stream::ChannelEvents;
+
+/// A read by a subscription whose filter nothing fits.
+fn blind(name: &str) -> Read {
+    Read { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..by(name, 1000) }
+}
+
+impl Rig {
+    fn saves(&self) -> usize {
+        self.store.saves.load(Ordering::Relaxed)
+    }
+
+    async fn stored(&self, name: &str) -> u64 {
+        let cursors = self.store.cursors(&key()).await.unwrap();
+        cursors.into_iter().find(|(stored, _)| stored.as_str() == name).unwrap().1.0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_is_one_commit_whatever_the_number_of_logs_and_subscriptions() {
+    let mut config = config(&[]);
+    config.events.streams.push(OTHER);
+    let rig = Rig::over(MemoryStore::default(), config).await;
+    for stream in [STREAM, OTHER] {
+        let content = Content::Events(EventText::join([b"1".as_slice(), b"2"]).unwrap());
+        let new = NewBatch { received_at: UnixMillis(0), region: RegionName::parse("cn").unwrap(), content };
+        let log = rig.events.log(&app(), stream).unwrap();
+        log.keep(&Brought { batches: vec![new], quarantined: None }).await.unwrap();
+    }
+    let names: Vec<_> = (0..20).map(|n| format!("s{n}")).collect();
+    let take_all = async || {
+        for stream in [STREAM, OTHER] {
+            for name in &names {
+                let delivery = rig.events.read(&app(), stream, by(name, 1)).await.unwrap();
+                delivery.receipt.handed_over();
+            }
+        }
+    };
+    take_all().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = rig.saves();
+    take_all().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One at once, and one for what came meanwhile.
+    assert!(rig.saves() <= before + 2, "{} commits", rig.saves() - before);
+    for stream in [STREAM, OTHER] {
+        let cursors = rig.store.cursors(&LogKey { app: app(), stream }).await.unwrap();
+        assert!(cursors.len() == names.len() && cursors.iter().all(|(_, at)| at.0 == 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_filter_passed_over_is_stored_in_a_longer_round() {
+    let rig = Rig::quiet().await;
+    rig.append(0..1).await;
+    assert!(rig.take(blind("a")).await.is_empty());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = rig.saves();
+    for n in 1..41 {
+        rig.append(n..n + 1).await;
+        assert!(rig.take(blind("a")).await.is_empty());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((rig.saves(), rig.stored("a").await), (before, 1));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!((rig.saves(), rig.stored("a").await), (before + 1, 41));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_filter_passed_over_is_stored_by_a_stop_in_order() {
+    let rig = Rig::quiet().await;
+    rig.append(0..10).await;
+    assert!(rig.take(blind("a")).await.is_empty());
+    let rig = rig.restart().await;
+    assert_eq!(rig.stored("a").await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_handed_over_is_stored_soon_though_it_lies_behind_what_a_filter_passed_over() {
+    let rig = Rig::quiet().await;
+    rig.append(0..10).await;
+    rig.take(by("a", 2)).await;
+    let subscription = rig.log().subscriptions().remove(0);
+    let passed_over = subscription.claim((1, 11), 2, None).unwrap();
+    let handed_over = subscription.claim((1, 11), 2, None).unwrap();
+    handed_over.settle();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.stored("a").await, 2);
+    passed_over.pass_over();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.stored("a").await, 6);
+}
