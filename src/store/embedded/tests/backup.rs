@@ -1,6 +1,7 @@
 //! Backups: all that was acknowledged is in them, entry by entry.
 
 use super::*;
+use crate::store::EventText;
 use crate::store::embedded::tables::{self, Room, Visitor};
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, TableHandle as _};
 
@@ -106,6 +107,25 @@ impl Visitor for Reading<'_> {
         }
         Ok(())
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_no_longer_than_what_is_kept_takes() {
+    let home = TestHome::new();
+    let store = home.try_open().await.unwrap();
+    // Each takes 64 KiB of the file.
+    let event = vec![b'e'; 45_000];
+    let content = || Content::Events(EventText::join([event.as_slice()]).unwrap());
+    for _ in 0..40 {
+        let batches = (0..10).map(|_| NewBatch { content: content(), ..batch(1, 1) }).collect();
+        store.commit(&log(0), Together { batches, ..Together::default() }).await.unwrap();
+    }
+    for keep in [400 << 16, 100 << 16] {
+        let kept = store.trim(&log(0), UnixMillis(0), keep).await.unwrap().bytes;
+        let length = store.backup().await.unwrap().metadata().unwrap().len();
+        assert!(kept > keep / 2 && length < kept + kept / 8 + (1 << 20), "{length} bytes for {kept}");
+    }
+    home.leave(store).await;
 }
 
 #[tokio::test]
