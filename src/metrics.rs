@@ -125,6 +125,8 @@ pub struct Inner {
     pub poller_paused: Family<SourceLabels, Gauge>,
     pub store_append: Histogram,
     pub store_errors: Counter,
+    pub store_written: Counter,
+    pub store_syncs: Counter,
     pub store_damaged: Counter,
     pub history_resolve: Histograms<AppLabels>,
     pub history_recreated: Family<AppLabels, Counter>,
@@ -295,6 +297,12 @@ impl Metrics {
                 times(),
             ),
             store_errors: add(&mut r, "store_errors", "Store operations that failed"),
+            store_written: add(
+                &mut r,
+                "store_written_bytes",
+                "Bytes that the store wrote to its data file, in whole blocks of 4096",
+            ),
+            store_syncs: add(&mut r, "store_syncs", "Syncs of the store's data file: two for each commit"),
             store_damaged: add(
                 &mut r,
                 "store_damaged",

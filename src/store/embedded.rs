@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
 //! | `engine.rs` | redb: commits, opening and opening again |
+//! | `sparing.rs` | of a large page only what differs is written |
 //! | `tables.rs` | the list of all tables |
 //! | `look.rs` | looking at a data file without changing it |
 //! | `trial.rs` | whether a store could be opened, for `check` |
@@ -44,6 +45,7 @@ mod quarantine;
 mod read;
 mod record;
 mod shared;
+mod sparing;
 mod tables;
 mod trial;
 mod trim;
@@ -60,7 +62,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use self::disk::Faults;
-use self::disk::Folder;
+use self::disk::{Counted, Folder};
 use self::engine::{Engine, Found};
 use self::record::Row;
 use self::shared::Shared;
@@ -146,8 +148,9 @@ impl EmbeddedStore {
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
         let (path, Options { reserve, keep_quarantined, faults }) = (path.into(), options);
+        let counted = Counted { written: metrics.store_written.clone(), syncs: metrics.store_syncs.clone() };
         let opening = move || {
-            let (engine, found) = Engine::open(Folder::lock(&path, faults)?)?;
+            let (engine, found) = Engine::open(Folder::lock(&path, faults, counted)?)?;
             Ok((Shared::load(engine)?, found))
         };
         // By a thread of the readers', which stays.

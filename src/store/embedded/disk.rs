@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 use rustix::io::Errno;
@@ -27,18 +28,27 @@ pub(super) const LOCK: &str = "lock";
 /// All names of the store's files in the folder.
 pub(super) const FILES: [&str; 4] = [DATA, MAKING, COPY, LOCK];
 
+/// What is counted of the data file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
+    /// Bytes written, in whole blocks.
+    pub(super) written: Counter,
+    pub(super) syncs: Counter,
+}
+
 /// The store's folder, locked.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     faults: Faults,
+    counted: Counted,
     /// Locked as long as it is open.
     _lock: File,
 }
 
 impl Folder {
     /// Makes the folder if it is not there, and locks it.
-    pub(super) fn lock(path: &Path, faults: Faults) -> Result<Self, Error> {
+    pub(super) fn lock(path: &Path, faults: Faults, counted: Counted) -> Result<Self, Error> {
         let shown = path.display();
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -48,7 +58,7 @@ impl Folder {
         let name = path.join(LOCK);
         let lock = options().create(true).open(&name).map_err(|e| at(&name.display().to_string(), &e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), faults, _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), faults, counted, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::Io(format!("the folder {shown} is in use by another gateway"))),
             Err(TryLockError::Error(e)) => Err(at(&format!("locking {shown}"), &e)),
         }
@@ -95,7 +105,7 @@ impl Folder {
         let taken = file.metadata().map_or(0, |m| m.blocks().saturating_mul(512));
         self.faults.0.top.fetch_max(taken, Ordering::SeqCst);
         let file = FileBackend::new(file).map_err(|e| Error::Io(e.to_string()))?;
-        Ok(Backend { file, faults: self.faults.clone() })
+        Ok(Backend { file, faults: self.faults.clone(), counted: self.counted.clone() })
     }
 
     /// Bytes that ordinary users may still write to this file system.
@@ -134,12 +144,16 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// The engine's file. Passes everything on, unless a fault was set.
+/// The engine's file. Passes everything on, unless a fault was set, and counts it.
 #[derive(Debug)]
 pub(super) struct Backend {
     file: FileBackend,
     faults: Faults,
+    counted: Counted,
 }
+
+/// What the system writes as one, whatever part of it has changed.
+pub(super) const BLOCK: u64 = 4096;
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
@@ -158,6 +172,7 @@ impl StorageBackend for Backend {
     fn sync_data(&self) -> io::Result<()> {
         self.faults.change(0)?;
         self.faults.0.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counted.syncs.inc();
         if self.faults.0.lies.load(Ordering::Relaxed) { Ok(()) } else { self.file.sync_data() }
     }
 
@@ -169,6 +184,8 @@ impl StorageBackend for Backend {
             }
             return Err(e);
         }
+        let blocks = (offset + data.len() as u64).div_ceil(BLOCK) - offset / BLOCK;
+        self.counted.written.inc_by(blocks * BLOCK);
         self.file.write(offset, data)
     }
 

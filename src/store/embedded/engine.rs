@@ -18,6 +18,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
 use super::disk::{Backend, Folder, is_full};
 use super::look::{check_format, look};
 use super::record::{Key, decode_number, encode_number};
+use super::sparing::Sparing;
 use super::tables::{self, META, Room, Visitor};
 use crate::store::Error;
 
@@ -217,7 +218,7 @@ pub(super) fn with_names_of_clients(tx: &WriteTransaction) -> Result<(), Error> 
 }
 
 fn open(file: Backend) -> Result<Database, Error> {
-    Database::builder().set_cache_size(CACHE).create_with_backend(file).map_err(failed)
+    Database::builder().set_cache_size(CACHE).create_with_backend(Sparing::new(file)).map_err(failed)
 }
 
 /// Makes each table, so that readers find it there.
