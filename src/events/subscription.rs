@@ -73,6 +73,8 @@ pub(super) struct Subscription {
     pub(super) letters_turn: tokio::sync::Mutex<()>,
     /// What is in the store; locked while it is being written.
     stored: tokio::sync::Mutex<Stored>,
+    /// How many saves have begun.
+    saves: AtomicU64,
     /// Whether it was ever in the store.
     is_stored: AtomicBool,
     /// Whether it is being removed, or is.
@@ -135,8 +137,12 @@ impl Subscription {
     pub(super) fn new(name: SubscriptionName, log: &LogKey, recalled: Recalled, shared: &Arc<Shared>) -> Arc<Self> {
         let meters = Meters::new(&shared.metrics, log, &name);
         let read_at = recalled.owner.read_at;
-        let stored =
-            Stored { low: recalled.stored.then_some(recalled.at), read_at: None, letters: recalled.letters.clone() };
+        let stored = Stored {
+            low: recalled.stored.then_some(recalled.at),
+            read_at: None,
+            letters: recalled.letters.clone(),
+            save: 0,
+        };
         let subscription = Arc::new(Self {
             name,
             log: log.clone(),
@@ -149,6 +155,7 @@ impl Subscription {
             turn: tokio::sync::Mutex::default(),
             letters_turn: tokio::sync::Mutex::default(),
             stored: tokio::sync::Mutex::new(stored),
+            saves: AtomicU64::new(0),
             is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             listed_for_later: AtomicBool::new(false),

@@ -25,6 +25,8 @@ pub(super) struct Stored {
     /// When it was read last, as this run has stored it.
     pub(super) read_at: Option<u64>,
     pub(super) letters: BTreeSet<u64>,
+    /// The last save that ended well, by its number.
+    pub(super) save: u64,
 }
 
 /// Why a subscription is removed.
@@ -56,6 +58,7 @@ pub(in crate::events) struct Saving<'s> {
     stored: MutexGuard<'s, Stored>,
     writes: Option<Writes>,
     read_at: Option<u64>,
+    number: u64,
 }
 
 impl Subscription {
@@ -64,7 +67,13 @@ impl Subscription {
     /// # Errors
     /// When the store fails. Then it is tried again by the saver.
     pub(in crate::events) async fn save(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
+        let begun = self.saves.load(Ordering::SeqCst);
         let stored = self.stored.lock().await;
+        if stored.save > begun {
+            // One that began since has stored it: who waited need not write what others have changed meanwhile.
+            self.shared.saver.list(self);
+            return Ok(());
+        }
         if let Some((saving, changes)) = self.saving(stored) {
             store.change_places(&self.log, changes).await?;
             saving.done();
@@ -81,6 +90,8 @@ impl Subscription {
         if self.is_removed() {
             return None;
         }
+        // Before it is looked at what there is to write: it holds all that was changed before.
+        let number = self.saves.fetch_add(1, Ordering::SeqCst) + 1;
         let (writes, mut changes) = lock(&self.state).writes(&self.name, stored.low, self.shared.now());
         // A new one is stored with whose it is, and in the place of one that was there before.
         let read_at = stored.low.is_none().then(|| self.read_at().0);
@@ -88,7 +99,7 @@ impl Subscription {
             let left = recalled::left(self.name.as_str());
             changes.extend([self.owner_note(), PlaceChange::Note(NoteKind::Subscription, left, None)]);
         }
-        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at };
+        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at, number };
         if changes.is_empty() {
             saving.done();
             return None;
@@ -224,6 +235,7 @@ impl Saving<'_> {
     pub(in crate::events) fn done(mut self) {
         let Some(writes) = self.writes.take() else { return };
         self.stored.low = Some(writes.low());
+        self.stored.save = self.number;
         self.stored.read_at = self.read_at.or(self.stored.read_at);
         for at in writes.letters() {
             self.stored.letters.remove(&at);
