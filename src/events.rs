@@ -62,6 +62,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -219,38 +220,20 @@ impl Events {
         async move { log?.read(read, number, stopping).await }
     }
 
-    /// A reader of a subscription comes back and says that it has all up to `last` that it was given. In the response
-    /// that was given back and holds `last`, that part is settled, in a stream what it was given before that, too, and
-    /// nobody else's; what was handed over plainly after `last` is given again, and readers are told of what retention
-    /// took of that. So one reader gets each event once across reconnects, competing readers at least once.
+    /// A reader of a subscription comes back and says that it has all up to `last` that it was given, or if nothing was
+    /// `given`, that this was nothing after `last`; of `unheard` it was given nothing either, wherever that lies. In the
+    /// response that was given back and holds `last`, that part is settled, in a stream what it was given before that, too, and
+    /// nobody else's; of the rest what was handed over plainly is given again, and readers are told of what retention took
+    /// of that. So one reader gets each event once across reconnects, competing readers at least once.
     ///
     /// # Errors
     /// When there is no such subscription, or `last` is no place in the log.
-    pub fn resume(&self, app: &AppId, stream: Stream, name: &SubscriptionName, last: Cursor) -> Result<(), ReadError> {
-        self.come_again(app, stream, name, (last, true))
-    }
-
-    /// A reader of a subscription comes back and says that it was given nothing after `last`: what was handed over plainly
-    /// after it is given again, and nothing is settled.
-    ///
-    /// # Errors
-    /// As [`Events::resume`].
-    pub fn give_again_after(
+    pub fn resume(
         &self,
-        app: &AppId,
-        stream: Stream,
-        name: &SubscriptionName,
-        last: Cursor,
-    ) -> Result<(), ReadError> {
-        self.come_again(app, stream, name, (last, false))
-    }
-
-    fn come_again(
-        &self,
-        app: &AppId,
-        stream: Stream,
+        (app, stream): (&AppId, Stream),
         name: &SubscriptionName,
         (last, given): (Cursor, bool),
+        unheard: &[Range<u64>],
     ) -> Result<(), ReadError> {
         let log = self.log(app, stream)?;
         let last = match log.at(last) {
@@ -258,7 +241,7 @@ impl Events {
             Err(ReadError::Expired { lost: Some(_), .. }) => last.at.0,
             at => at?,
         };
-        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume(last, given, log.range().0);
+        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume((last, given), unheard, log.range().0);
         Ok(())
     }
 

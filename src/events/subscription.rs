@@ -31,6 +31,7 @@ mod standing;
 mod state;
 
 use std::hash::RandomState;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -220,14 +221,14 @@ impl Subscription {
     }
 
     /// A reader says that it has all up to `last` that it was given, or if `given` is not said, that it was given nothing
-    /// after `last`; `earliest` is the first entry that is kept. What it has is settled, and what was handed over plainly
-    /// after that is given again.
-    pub(super) fn resume(self: &Arc<Self>, last: u64, given: bool, earliest: u64) {
+    /// after `last`; and nothing of `unheard`. `earliest` is the first entry that is kept. What it has is settled, and of the
+    /// rest what was handed over plainly is given again.
+    pub(super) fn resume(self: &Arc<Self>, (last, given): (u64, bool), unheard: &[Range<u64>], earliest: u64) {
         let lost = self.change(|state| {
             if given {
                 state.hear(last);
             }
-            state.give_again_after(last, earliest)
+            state.give_again(last, unheard, earliest)
         });
         self.meters.cut_off.inc_by(lost);
         self.given_back.notify_waiters();

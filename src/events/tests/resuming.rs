@@ -75,7 +75,7 @@ impl Rig {
     }
 
     fn resume(&self, last: u64) -> Result<(), ReadError> {
-        self.events.resume(&app(), STREAM, &name(), self.log().cursor(last))
+        self.events.resume((&app(), STREAM), &name(), (self.log().cursor(last), true), &[])
     }
 
     async fn saved(&self) {
@@ -166,6 +166,22 @@ async fn a_seek_is_not_undone_by_a_word_from_before_it() {
     rig.resume(40).unwrap();
     assert_eq!(rig.streamed(1, 100).await.last(), Some(&100));
     assert!(rig.polled(100).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_connection_was_given_after_a_seek_comes_again_though_it_lies_before_the_readers_place() {
+    let rig = Rig::quiet().await;
+    rig.append(0..30).await;
+    assert_eq!(rig.streamed(1, 10).await, numbered(1..=10));
+    rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+    assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
+    let place = (rig.log().cursor(10), true);
+    rig.events.resume((&app(), STREAM), &name(), place, std::slice::from_ref(&(1..6))).unwrap();
+    assert_eq!(rig.all_in(2).await, numbered(1..=30));
+    // What was settled otherwise meanwhile does not.
+    assert_eq!(rig.acked(2..=4).await, Ok(0));
+    rig.events.resume((&app(), STREAM), &name(), (rig.log().cursor(30), true), &[1..6, 3..8]).unwrap();
+    assert_eq!(rig.all_in(3).await, [1, 5, 6, 7]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,7 +87,7 @@ async fn a_reader_that_resumes_gets_each_event_once_and_takes_none_of_anothers()
     let rig = Rig::quiet().await;
     rig.append(0..30).await;
     let name = SubscriptionName::parse("a").unwrap();
-    let resume = |last| rig.events.resume(&app(), STREAM, &name, rig.log().cursor(last));
+    let resume = |last| rig.events.resume((&app(), STREAM), &name, (rig.log().cursor(last), true), &[]);
     assert_eq!(resume(0), Err(ReadError::NoSuchSubscription));
     let (mine, others) = (rig.read(by("a", 10)).await.unwrap(), rig.read(by("a", 10)).await.unwrap());
     drop((mine, others));
@@ -99,7 +99,7 @@ async fn a_reader_that_resumes_gets_each_event_once_and_takes_none_of_anothers()
     assert_eq!(rig.take(by("a", 10)).await, numbers(25..30), "handed over, and yet it never came");
     assert_eq!(resume(31), Err(ReadError::Ahead));
     assert!(matches!(
-        rig.events.resume(&app(), STREAM, &name, Cursor { epoch: 1, ..rig.log().cursor(1) }),
+        rig.events.resume((&app(), STREAM), &name, (Cursor { epoch: 1, ..rig.log().cursor(1) }, true), &[]),
         Err(ReadError::Expired { lost: None, .. })
     ));
 }

@@ -13,11 +13,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 use crate::body::handover::{Delivered, Ending};
 use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
@@ -27,6 +31,9 @@ use crate::store::Sequence;
 /// How many runs of entries a stream remembers. A reader that is alone and wants all has one run; where others take of the
 /// same subscription, or a filter passes over whole reads, there are gaps.
 const REMEMBERED: usize = 64;
+
+/// How long a new stream waits for others of its caller, which are over, to let go of what they were about to read.
+const FOR_THE_OTHERS: Duration = Duration::from_secs(1);
 
 /// The open streams of subscriptions.
 #[derive(Debug, Default)]
@@ -47,6 +54,8 @@ pub(super) struct Sitting {
     began: Option<Marks>,
     sittings: Arc<Sittings>,
     state: Mutex<State>,
+    /// Wakes those who wait until it reads no more.
+    let_go: Notify,
     /// Wakes the stream, which waits for a flush.
     waker: AtomicWaker,
 }
@@ -58,6 +67,8 @@ struct State {
     /// How many reads there were.
     reads: u64,
     is_over: bool,
+    /// Whether it may take entries that it does not hold yet.
+    is_reading: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,52 +101,57 @@ enum Stage {
 impl Sittings {
     /// A stream is opened. If its caller says how far it got in an earlier one, that one is ended, and what the caller has
     /// is settled, the rest given again.
-    pub(super) fn open(
+    pub(super) async fn open(
         self: &Arc<Self>,
         events: &Events,
         (app, streams): (&AppId, Streams),
         (client, name): (&ClientName, &SubscriptionName),
         last: Option<Marks>,
     ) -> Result<Open, ReadError> {
-        if let Some(last) = last {
-            self.take_over((app, streams), (client, name), &last);
-            for &stream in streams.each() {
-                let resumed = if last.was_given(stream) {
-                    events.resume(app, stream, name, last.of(stream))
-                } else {
-                    events.give_again_after(app, stream, name, last.of(stream))
-                };
-                match resumed {
-                    // It is not there any more, or what it read is gone: then reading goes on where the subscription is.
-                    Ok(()) | Err(ReadError::NoSuchSubscription | ReadError::Expired { .. }) => {}
-                    // An app need not have both.
-                    Err(ReadError::NoSuchStream) if streams == Streams::All => {}
-                    Err(why) => return Err(why),
-                }
+        let (open, mut earlier) = self.begin((app, name), client, last);
+        let Some(last) = last else { return Ok(open) };
+        earlier.retain(|earlier| earlier.client == *client);
+        let mut unheard = <[Vec<Range<u64>>; 2]>::default();
+        earlier.iter().for_each(|earlier| earlier.yield_to(streams, &last, &mut unheard));
+        // What they are taking at this moment they give back: nothing is to be taken before that.
+        let over = earlier.iter().filter(|earlier| earlier.is_over()).map(|earlier| earlier.reads_no_more());
+        let _ = tokio::time::timeout(FOR_THE_OTHERS, join_all(over)).await;
+        for &stream in streams.each() {
+            let place = (last.of(stream), last.was_given(stream));
+            match events.resume((app, stream), name, place, &unheard[stream as usize]) {
+                // It is not there any more, or of another store: then reading goes on where the subscription is.
+                Ok(()) | Err(ReadError::NoSuchSubscription | ReadError::Expired { .. }) => {}
+                // An app need not have both.
+                Err(ReadError::NoSuchStream) if streams == Streams::All => {}
+                Err(why) => return Err(why),
             }
         }
-        let number = StreamNumber::MIN.saturating_add(self.opened.fetch_add(1, Ordering::Relaxed));
-        let key = (app.clone(), name.clone(), number);
-        let (client, state, waker) = (client.clone(), Mutex::default(), AtomicWaker::new());
-        let sittings = Arc::clone(self);
-        let sitting = Arc::new(Sitting { client, key: key.clone(), began: last, sittings, state, waker });
-        self.all().insert(key, Arc::downgrade(&sitting));
-        Ok(Open(sitting))
+        Ok(open)
     }
 
-    fn take_over(
-        &self,
-        (app, streams): (&AppId, Streams),
-        (client, name): (&ClientName, &SubscriptionName),
-        last: &Marks,
-    ) {
-        let of = |number| (app.clone(), name.clone(), number);
-        let open: Vec<_> = self
-            .all()
-            .range(of(StreamNumber::MIN)..=of(StreamNumber::MAX))
-            .filter_map(|(_, weak)| weak.upgrade())
-            .collect();
-        open.iter().filter(|sitting| sitting.client == *client).for_each(|sitting| sitting.yield_to(streams, last));
+    /// Lists a new stream. Also returns the subscription's others: of two, the later knows of the earlier.
+    fn begin(
+        self: &Arc<Self>,
+        (app, name): (&AppId, &SubscriptionName),
+        client: &ClientName,
+        began: Option<Marks>,
+    ) -> (Open, Vec<Arc<Sitting>>) {
+        let mut open = self.all();
+        let number = StreamNumber::MIN.saturating_add(self.opened.fetch_add(1, Ordering::Relaxed));
+        let key = |number| (app.clone(), name.clone(), number);
+        // None is dropped here: that would look for the list.
+        let earlier = open.range(key(StreamNumber::MIN)..key(number)).filter_map(|(_, weak)| weak.upgrade()).collect();
+        let sitting = Arc::new(Sitting {
+            client: client.clone(),
+            key: key(number),
+            began,
+            sittings: Arc::clone(self),
+            state: Mutex::default(),
+            let_go: Notify::new(),
+            waker: AtomicWaker::new(),
+        });
+        open.insert(key(number), Arc::downgrade(&sitting));
+        (Open(sitting), earlier)
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<Sitting>>> {
@@ -182,6 +198,10 @@ impl Sitting {
     /// These entries were read, and are on their way.
     pub(super) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
         let mut state = self.state();
+        if state.is_over {
+            // It is given back.
+            return;
+        }
         state.reads += 1;
         let number = state.reads;
         state.sides[stream as usize].reads.push_back(OnItsWay { number, entries, receipt, stage: Stage::Held });
@@ -211,10 +231,22 @@ impl Sitting {
         .await;
     }
 
-    /// Ready when the caller has come again elsewhere.
-    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.waker.register(cx.waker());
-        if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
+    /// To be held while it reads; `None` when it is over.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let mut state = self.state();
+        state.is_reading = !state.is_over;
+        state.is_reading.then(|| Turn(Arc::clone(self)))
+    }
+
+    async fn reads_no_more(&self) {
+        loop {
+            let mut let_go = pin!(self.let_go.notified());
+            let_go.as_mut().enable();
+            if !self.state().is_reading {
+                return;
+            }
+            let_go.await;
+        }
     }
 
     /// Whether the caller has come again elsewhere.
@@ -224,7 +256,7 @@ impl Sitting {
 
     /// The caller has come again, and says how far it got. If that was here, or where it was when this began, so that it got
     /// nothing here, this is over.
-    fn yield_to(&self, streams: Streams, last: &Marks) {
+    fn yield_to(&self, streams: Streams, last: &Marks, unheard: &mut [Vec<Range<u64>>; 2]) {
         let mut state = self.state();
         let given = |stream: Stream| last.was_given(stream).then(|| last.of(stream).at.0);
         let is_here = |stream: &Stream| given(*stream).is_some_and(|at| state.sides[*stream as usize].has(at));
@@ -236,6 +268,7 @@ impl Sitting {
         let sides = std::mem::take(&mut state.sides);
         drop(state);
         for (mut side, stream) in sides.into_iter().zip(Stream::ALL) {
+            unheard[stream as usize].extend(side.after(given(stream)));
             // The caller has what came before its last event. What is dropped is given back.
             let Some(at) = given(stream) else { continue };
             let Some(last) = side.reads.iter().position(|read| read.entries.contains(&at)) else { continue };
@@ -277,6 +310,24 @@ impl Sitting {
     }
 }
 
+/// That a stream reads, until it is dropped.
+pub(super) struct Turn(Arc<Sitting>);
+
+impl Turn {
+    /// Ready when the caller has come again elsewhere.
+    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.waker.register(cx.waker());
+        if self.0.is_over() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.state().is_reading = false;
+        self.0.let_go.notify_waiters();
+    }
+}
+
 impl Side {
     fn take(&mut self, number: u64) -> Option<OnItsWay> {
         let at = self.reads.iter().position(|read| read.number == number)?;
@@ -293,6 +344,17 @@ impl Side {
                 self.recent.push(entries);
             }
         }
+    }
+
+    /// What it was given for good after an entry; all, if it was not given that.
+    fn after(&self, at: Option<u64>) -> Vec<Range<u64>> {
+        if at.is_some_and(|at| self.reads.iter().any(|read| read.entries.contains(&at))) {
+            return Vec::new();
+        }
+        let holds = at.and_then(|at| Some((at, self.recent.iter().rposition(|entries| entries.contains(&at))?)));
+        let Some((at, index)) = holds else { return self.recent.clone() };
+        let rest = at + 1..self.recent[index].end;
+        std::iter::once(rest).chain(self.recent[index + 1..].iter().cloned()).collect()
     }
 
     fn has(&self, at: u64) -> bool {

@@ -72,14 +72,17 @@ pub(super) async fn open(
     if let Some((name, last)) = stored {
         let (app, streams) = (&asked.app.id, feed.streams());
         let sittings = &asked.gateway.streaming.sittings;
-        feed.sit(sittings.open(&asked.gateway.events, (app, streams), (&asked.payer.client, &name), last)?);
+        feed.sit(sittings.open(&asked.gateway.events, (app, streams), (&asked.payer.client, &name), last).await?);
     }
+    let turn = feed.sitting().map(|sitting| sitting.turn());
     // What was taken by retention is said in the stream.
-    if let Err(Failed { why, .. }) = feed.fill(asked.gateway, Duration::ZERO).await
+    if !matches!(turn, Some(None))
+        && let Err(Failed { why, .. }) = feed.fill(asked.gateway, Duration::ZERO).await
         && !matches!(why, ReadError::Expired { .. })
     {
         return Err(why.into());
     }
+    drop(turn);
     let open = Open {
         gateway: Arc::clone(asked.gateway),
         proof,
@@ -129,11 +132,15 @@ impl Open {
             if let Some(piece) = self.piece() {
                 return Some((piece, self));
             }
-            let sitting = self.feed.sitting().map(|open| Arc::clone(open));
+            let turn = self.feed.sitting().map(|sitting| sitting.turn());
+            if matches!(turn, Some(None)) {
+                return None;
+            }
+            let turn = turn.flatten();
             let filled = tokio::select! {
                 // First: what the caller's other stream gives back is not to be taken here.
                 biased;
-                () = poll_fn(|cx| sitting.as_ref().map_or(Poll::Pending, |sitting| sitting.poll_over(cx))) => return None,
+                () = poll_fn(|cx| turn.as_ref().map_or(Poll::Pending, |turn| turn.poll_over(cx))) => return None,
                 filled = self.feed.fill(&self.gateway, HEARTBEAT) => filled,
                 _ = self.proof.ended() => return None,
             };

@@ -40,27 +40,35 @@ impl State {
         }
     }
 
-    /// Gives again what was handed over plainly after `last`. What of that lay before `earliest` is gone: readers are told.
-    /// Says how much.
-    pub(in super::super) fn give_again_after(&mut self, last: u64, earliest: u64) -> u64 {
+    /// Gives again what was handed over plainly after `last`, and of `unheard`, in order. What of that lay before
+    /// `earliest` is gone: readers are told. Says how much.
+    pub(in super::super) fn give_again(&mut self, last: u64, unheard: &[Range<u64>], earliest: u64) -> u64 {
         let low = self.settle_low();
         let after = last.saturating_add(1);
-        let first = self.first_to_give_again(after.max(earliest), low);
-        let gone = self.plain.of(&(after..first));
-        gone.iter().for_each(|range| self.plain.remove(range.clone()));
-        let lost = gone.iter().map(|range| range.end - range.start).sum();
-        self.missed.add(lost);
-        let mut again = Vec::new();
-        for range in self.plain.of(&(first..self.claims.claimed() + 1)) {
-            self.plain.remove(range.clone());
-            again.extend(self.claims.give_again(range));
+        let all = unheard
+            .iter()
+            .map(|run| run.start..run.end.min(after))
+            .chain(std::iter::once(after..self.claims.claimed() + 1));
+        let (mut lost, mut again) = (0, Vec::new());
+        for wanted in all {
+            let first = self.first_to_give_again(wanted.start.max(earliest), low);
+            for gone in self.plain.of(&(wanted.start..first.min(wanted.end.max(earliest)))) {
+                lost += gone.end - gone.start;
+                self.plain.remove(gone);
+            }
+            for run in self.plain.of(&(first..wanted.end)) {
+                self.plain.remove(run.clone());
+                again.extend(self.claims.give_again(run));
+            }
         }
+        self.missed.add(lost);
+        again.sort_unstable_by_key(|run: &Range<u64>| run.start);
         // The low-water mark lies before them now: what is settled for good between them must be marked.
         let mut at = self.settle_low() + 1;
-        for range in &again {
-            self.marks.mark_all(at..range.start.min(low + 1));
-            self.marks.unmark(range.clone());
-            at = at.max(range.end);
+        for run in &again {
+            self.marks.mark_all(at..run.start.min(low + 1));
+            self.marks.unmark(run.clone());
+            at = at.max(run.end);
         }
         if !again.is_empty() {
             self.marks.mark_all(at..low + 1);

@@ -253,7 +253,7 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
         async move { events.seek(&app(), STREAM, &name, From::After(cursor)).await }
     };
     assert_eq!(seek(foreign(1)).await, Err(ReadError::OfAnotherStream));
-    assert_eq!(rig.events.resume(&app(), STREAM, &name(), foreign(1)), Err(ReadError::OfAnotherStream));
+    assert_eq!(rig.events.resume((&app(), STREAM), &name(), (foreign(1), true), &[]), Err(ReadError::OfAnotherStream));
     let app_of_others = LogKey { app: AppId::parse("other").unwrap(), ..key() };
     let elsewhere = Cursor { epoch: Origin::new(rig.events.epoch(), &app_of_others).epoch(), at: Sequence(1) };
     let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
