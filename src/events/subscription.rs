@@ -215,8 +215,14 @@ impl Subscription {
             return;
         }
         let now = self.shared.clock.now();
-        // Not to be stored for that: it follows from what is.
-        let lost = lock(&self.state).cut(earliest, now);
+        let (lost, has_marks) = {
+            let mut state = lock(&self.state);
+            (state.cut(earliest, now), state.has_marks())
+        };
+        // Otherwise it is not to be stored: it follows from what is.
+        if has_marks {
+            self.shared.saver.list(self);
+        }
         self.meters.cut_off.inc_by(lost);
     }
 

@@ -268,7 +268,7 @@ impl State {
 
     /// Retention removed all before `earliest`. Says how many entries were not settled.
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
-        self.earliest = earliest;
+        let before = std::mem::replace(&mut self.earliest, earliest);
         let lost = self.claims.cut(earliest) + self.book.cut(earliest, now);
         let kept = self.again.split_off(&earliest);
         let gone = std::mem::replace(&mut self.again, kept);
@@ -277,7 +277,24 @@ impl State {
         self.book.await_no_longer(..earliest, now);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
         self.missed.add(lost);
+        self.keep_cut(before, earliest);
         lost
+    }
+
+    /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are marked,
+    /// or a restart would count them once more. Those before `before` are.
+    fn keep_cut(&mut self, before: u64, earliest: u64) {
+        let first = self.settle_low().saturating_add(1).max(before);
+        for at in first..earliest {
+            if self.book.known(at).is_none() && !self.claims.holds(at) && !self.marks.is_marked(at) {
+                self.marks.mark(at);
+            }
+        }
+    }
+
+    /// Whether marks are to be written.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marks.is_clean()
     }
 
     /// Goes to another place.

@@ -209,6 +209,24 @@ async fn what_retention_took_from_under_leases_is_told_and_to_acknowledge_that_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_retention_took_beside_a_lease_is_not_counted_once_more_by_a_restart() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    rig.append_of((1..=4).map(|n| (n, n))).await;
+    let held = Read { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(1) };
+    assert_eq!(rig.lease(held).await.unwrap().1, [(1, 1)]);
+    rig.trim_all().await;
+    tokio::time::sleep(SLOW).await;
+    // What is held is lost when its lease is.
+    let rig = rig.kill().await;
+    rig.append_of([(5, 5)]).await;
+    assert_eq!(rig.native(10).await, (4, vec![5]));
+    tokio::time::sleep(SLOW).await;
+    let rig = rig.kill().await;
+    rig.append_of([(6, 6)]).await;
+    assert_eq!(rig.native(10).await, (0, vec![6]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_missed_and_dead_letters_keep_one() {
     let config = config::App {
         events: config::Events { subscription_ttl: Duration::from_secs(600), ..short_lived().events },
