@@ -365,7 +365,7 @@ impl Book {
         let (id, order, before) = (open.key, open.unit.unwrap_or(at), open.attempts);
         open.attempts = match back {
             Back::Failed(_) if hold.counts_failures() => before.saturating_add(1),
-            Back::Unsent if !hold.counts_failures() => before.saturating_sub(1),
+            Back::Unsent if hold.counts_taking() => before.saturating_sub(1),
             Back::Failed(_) | Back::Unsent => before,
         };
         self.tried += usize::from(before == 0 && open.attempts > 0);
@@ -474,7 +474,7 @@ impl Open {
     /// It is held from now on. Says by how many there are more that were tried.
     fn hold(&mut self, lease: LeaseName, hold: Hold) -> usize {
         (self.state, self.was_sent) = (State::Held(lease), true);
-        if hold.counts_failures() {
+        if !hold.counts_taking() {
             return 0;
         }
         self.attempts = self.attempts.saturating_add(1);

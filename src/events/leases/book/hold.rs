@@ -5,7 +5,7 @@ use tokio::time::Instant;
 /// On which terms entries are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::events) enum Hold {
-    /// A plain read's: it ends with its response.
+    /// A plain read's: it ends with its response, and is no attempt, whether that arrives or not.
     Response,
     /// A lease: it ends by itself. That it was handed out counts as an attempt.
     Lease {
@@ -43,6 +43,11 @@ impl Hold {
             Self::Lease { max_attempts, .. } => max_attempts,
             Self::Response | Self::InHand { .. } => u32::MAX,
         }
+    }
+
+    /// Whether being taken counts as an attempt.
+    pub(super) fn counts_taking(self) -> bool {
+        matches!(self, Self::Lease { .. })
     }
 
     /// Whether failing counts as an attempt, and not being taken.

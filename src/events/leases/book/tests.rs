@@ -50,6 +50,10 @@ impl How {
         }
     }
 
+    fn counts_taking(self) -> bool {
+        matches!(self, Self::Lease(..))
+    }
+
     fn counts_failures(self) -> bool {
         matches!(self, Self::InHand { .. })
     }
@@ -149,7 +153,7 @@ impl Model {
         let how = hows[lease];
         entry.is = if counts && entry.attempts >= how.max_attempts() { Is::GivenUp } else { Is::Waiting(from) };
         entry.attempts += u32::from(counts && how.counts_failures());
-        entry.attempts -= u32::from(!counts && !how.counts_failures());
+        entry.attempts -= u32::from(!counts && how.counts_taking());
         true
     }
 
@@ -219,7 +223,7 @@ impl Model {
             }
             for entry in self.open.iter_mut().filter(|entry| entry.at == at || (unit.is_some() && entry.unit == unit)) {
                 entry.is = Is::Held(lease);
-                entry.attempts += u32::from(!how.counts_failures());
+                entry.attempts += u32::from(how.counts_taking());
                 taken.push((entry.at, entry.attempts));
             }
             if goes_alone {

@@ -227,6 +227,23 @@ async fn what_retention_took_beside_a_lease_is_not_counted_once_more_by_a_restar
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plain_response_is_no_attempt_whatever_becomes_of_it() {
+    let rig = Rig::quiet().await;
+    rig.append_of([(1, 1), (2, 2), (3, 3)]).await;
+    let (first, _) = rig.lease(leased(1)).await.unwrap();
+    // On its way while another's acknowledgement stores the book, and until the end.
+    let on_its_way = rig.read(by("a", 1)).await.unwrap();
+    assert_eq!(entries(&on_its_way), [2]);
+    assert_eq!(rig.ack(Holding::Lease(first)).await, Ok(1));
+    let lost = rig.read(by("a", 1)).await.unwrap();
+    assert_eq!(entries(&lost), [3]);
+    drop(lost);
+    assert_eq!(rig.ack(rig.entry(3)).await, Ok(1), "it may have arrived");
+    let rig = rig.kill().await;
+    assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(2, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_missed_and_dead_letters_keep_one() {
     let config = config::App {
         events: config::Events { subscription_ttl: Duration::from_secs(600), ..short_lived().events },
