@@ -31,6 +31,7 @@ async fn what_is_read_outlives_a_kill_and_so_do_places() {
     let rig = rig.restart().await;
     assert_eq!(rig.take(by("a", 800)).await, numbers(700..1500));
     rig.vendor.say("eu", [answer(1300..1401)]);
+    until(&rig, 1602).await;
     rig.vendor.say("cn", [answer(1590..1602)]);
     until(&rig, 1604).await;
     let rig = rig.kill().await;
