@@ -52,7 +52,6 @@ mod reader;
 mod retention;
 mod saver;
 mod sequencer;
-mod sightings;
 mod subscription;
 mod tail;
 mod waiting;
@@ -329,9 +328,6 @@ impl Events {
     /// When the store fails: then the stop is not a clean one.
     pub async fn flush(&self) -> Result<(), Error> {
         let cursors = self.save_cursors().await.and(self.keep_owners().await);
-        for log in self.logs().values() {
-            log.keep_sightings().await?;
-        }
         self.0.leftovers.flush().await.and(cursors)?;
         self.0.witness.keep(&*self.0.store).await
     }

@@ -56,8 +56,7 @@ impl Events {
             let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
             let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
             log.set_order_window(orders.then_some(app.events.order_window), &self.0.tasks).await?;
-            let in_doubt = !self.0.store.is_new() && self.0.store.last_clean_stop().is_none();
-            log.set_dedup(dedups.then_some(app.events.dedup_window), in_doubt).await?;
+            log.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
             log.set_retention(retention);
             logs.insert(key, log);
         }

@@ -5,10 +5,6 @@
 //! regions return is one; two equal events of one region are two; and when the other region returns both as well, they
 //! are still two. With three regions the one with the most sightings counts.
 //!
-//! What was dropped is in no log, and stored only when the gateway stops in order ([`super::sightings`]). After a kill it is
-//! not known how often another region has returned what one region's is in the log. Then such an event is kept: one that
-//! comes twice is the lesser evil beside one that never comes. (Sightings *in doubt* do not count against other regions.)
-//!
 //! Two events are equal when they are the same JSON value: the vendor's regions need not run one release, so the order
 //! of members and the spaces between are not looked at. Text that is not JSON is equal to its own bytes only.
 //!
@@ -39,7 +35,7 @@ const ALWAYS: usize = 256;
 
 /// What an event is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint(pub(super) u128);
+pub(super) struct Fingerprint(u128);
 
 impl Fingerprint {
     /// Of an event's text.
@@ -65,8 +61,6 @@ pub(super) struct Dedup {
 struct Seen {
     region: u16,
     times: u32,
-    /// So many of them do not count against other regions.
-    in_doubt: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,18 +68,6 @@ struct Sighting {
     at: Instant,
     event: Fingerprint,
     region: u16,
-    how: How,
-}
-
-/// How a sighting came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    /// The event is in the log.
-    Stored,
-    /// It is, since before a kill: other regions may have returned it as well.
-    InDoubt,
-    /// It was dropped.
-    Dropped,
 }
 
 impl Dedup {
@@ -113,8 +95,7 @@ impl Dedup {
         let judge = |event: &Fingerprint| {
             let seen = self.counts.get(event).map_or(&[][..], Vec::as_slice);
             let own = seen.iter().find(|seen| seen.region == region).map_or(0, |seen| seen.times);
-            let elsewhere = seen.iter().filter(|seen| seen.region != region);
-            let elsewhere = elsewhere.map(|seen| seen.times - seen.in_doubt).max().unwrap_or(0);
+            let elsewhere = seen.iter().filter(|seen| seen.region != region).map(|seen| seen.times).max().unwrap_or(0);
             let before = here.entry(*event).or_default();
             let fresh = own + *before >= elsewhere;
             *before += 1;
@@ -124,20 +105,14 @@ impl Dedup {
     }
 
     /// Records one answer's events, dropped ones too.
-    pub(super) fn record(
-        &mut self,
-        region: &RegionName,
-        events: impl IntoIterator<Item = (Fingerprint, How)>,
-        at: Instant,
-    ) {
+    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
         let region = self.number(region);
-        for (event, how) in events {
-            self.sightings.push_back(Sighting { at, event, region, how });
-            let in_doubt = u32::from(how == How::InDoubt);
+        for &event in events {
+            self.sightings.push_back(Sighting { at, event, region });
             let seen = self.counts.entry(event).or_default();
             match seen.iter_mut().find(|seen| seen.region == region) {
-                Some(seen) => (seen.times, seen.in_doubt) = (seen.times + 1, seen.in_doubt + in_doubt),
-                None => seen.push(Seen { region, times: 1, in_doubt }),
+                Some(seen) => seen.times += 1,
+                None => seen.push(Seen { region, times: 1 }),
             }
         }
         while self.sightings.len() > self.most_sightings {
@@ -145,23 +120,13 @@ impl Dedup {
         }
     }
 
-    /// Records a batch read back from the log, which came `at` that time.
-    pub(super) fn replay(&mut self, batch: &Batch, at: Instant, how: How) {
+    /// Records a batch read back from the log, which came `at` that time. (What was dropped as a duplicate is not in the log: of a region that
+    /// returned only duplicates nothing is known after a restart.)
+    pub(super) fn replay(&mut self, batch: &Batch, at: Instant) {
         if let Content::Events(events) = &batch.content {
-            let events: Vec<_> = events.iter().map(|event| (Fingerprint::of(&event), how)).collect();
-            self.record(&batch.region, events, at);
+            let events: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
+            self.record(&batch.region, &events, at);
         }
-    }
-
-    /// What was recorded may not have been in order: from now on it is.
-    pub(super) fn put_in_order(&mut self) {
-        self.sightings.make_contiguous().sort_by_key(|sighting| sighting.at);
-    }
-
-    /// What was dropped, by the region that returned it, with when it was.
-    pub(super) fn dropped(&self) -> impl Iterator<Item = (&RegionName, Fingerprint, Instant)> {
-        let dropped = self.sightings.iter().filter(|sighting| sighting.how == How::Dropped);
-        dropped.filter_map(|s| Some((self.regions.get(usize::from(s.region))?, s.event, s.at)))
     }
 
     /// Forgets what is older than the window, and gives back the room that it took.
@@ -190,7 +155,6 @@ impl Dedup {
         if let Some(seen) = self.counts.get_mut(&oldest.event) {
             if let Some(at) = seen.iter().position(|seen| seen.region == oldest.region) {
                 seen[at].times -= 1;
-                seen[at].in_doubt -= u32::from(oldest.how == How::InDoubt);
                 if seen[at].times == 0 {
                     seen.swap_remove(at);
                 }
@@ -225,10 +189,6 @@ mod tests {
         assert_ne!(Fingerprint::of(b"x"), Fingerprint::of(b" x"));
     }
 
-    fn stored_all(events: &[Fingerprint]) -> impl Iterator<Item = (Fingerprint, How)> + '_ {
-        events.iter().map(|&event| (event, How::Stored))
-    }
-
     /// The rule, stated naively over a list of all sightings.
     fn model(seen: &[(u64, u8, u8)], window: u64, now: u64, region: u8, event: u8) -> bool {
         let times = |of: u8| seen.iter().filter(|s| now - s.0 <= window && s.1 == of && s.2 == event).count();
@@ -256,7 +216,7 @@ mod tests {
                     seen.push((now, region, *event));
                 }
                 if stored {
-                    dedup.record(&name, stored_all(&prints), at(now));
+                    dedup.record(&name, &prints, at(now));
                 } else {
                     seen.truncate(before); // The append failed: as if it had never been looked at.
                 }
@@ -280,7 +240,7 @@ mod tests {
                 if dedup.fresh(&names[region], &print, now)[0] {
                     stored.push(*event);
                 }
-                dedup.record(&names[region], stored_all(&print), now);
+                dedup.record(&names[region], &print, now);
             }
             let (mut expected, mut stored) = (events, stored);
             expected.sort_unstable();
@@ -294,13 +254,13 @@ mod tests {
         let mut dedup = Dedup::new(Duration::from_secs(60));
         let (region, began) = (RegionName::parse("a").unwrap(), Instant::now());
         let burst: Vec<_> = (0..100_000).map(Fingerprint).collect();
-        dedup.record(&region, stored_all(&burst), began);
+        dedup.record(&region, &burst, began);
         assert!(dedup.sightings.capacity() >= burst.len() && dedup.counts.capacity() >= burst.len());
         dedup.forget(began + Duration::from_secs(61));
         assert!(dedup.sightings.capacity() <= ROOMY * ALWAYS, "{}", dedup.sightings.capacity());
         assert!(dedup.counts.capacity() <= ROOMY * ALWAYS, "{}", dedup.counts.capacity());
         // Growing by a little at a time, it does not come and go.
-        dedup.record(&region, stored_all(&burst[..ALWAYS]), began + Duration::from_secs(62));
+        dedup.record(&region, &burst[..ALWAYS], began + Duration::from_secs(62));
         let before = (dedup.sightings.capacity(), dedup.counts.capacity());
         dedup.forget(began + Duration::from_secs(62));
         assert_eq!((dedup.sightings.capacity(), dedup.counts.capacity()), before);
@@ -312,7 +272,7 @@ mod tests {
         let region = RegionName::parse("a").unwrap();
         for n in 0..5 {
             let events: Vec<_> = (0..1000).map(|event| Fingerprint(event + n * 1000)).collect();
-            dedup.record(&region, stored_all(&events), Instant::now());
+            dedup.record(&region, &events, Instant::now());
         }
         assert_eq!((dedup.sightings.len(), dedup.counts.len()), (1500, 1500));
     }

@@ -11,10 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::cursor::Origin;
-use super::dedup::{Dedup, Fingerprint};
+use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
 use super::delivery::From;
 use super::sequencer::Sequencer;
-use super::sightings;
 use super::subscription::recalled::{LeftBehind, Recalled};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
 use super::tail::Tail;
@@ -37,7 +36,7 @@ pub(super) struct Log {
     pub(super) number: u64,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
-    pub(super) witness: Arc<Witness>,
+    witness: Arc<Witness>,
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
@@ -57,8 +56,6 @@ pub(super) struct Log {
 #[derive(Default)]
 pub(super) struct Writer {
     pub(super) dedup: Option<Dedup>,
-    /// Whether what other regions returned was forgotten.
-    pub(super) has_forgotten: bool,
     /// What waits for its turn, when there is an `order_window`.
     pub(super) waiting: Option<Waiting>,
 }
@@ -179,7 +176,7 @@ impl Log {
 
     /// [`Log::keep`], by whoever holds the writer.
     pub(super) async fn keep_in(&self, writer: &mut Writer, mut all: Together) -> Result<Appended, Error> {
-        let Writer { dedup, waiting, .. } = writer;
+        let Writer { dedup, waiting } = writer;
         let came: u64 = all.batches.iter().map(events_in).sum();
         let region = all.batches.first().map(|batch| batch.region.clone());
         let mut seen = None;
@@ -187,7 +184,7 @@ impl Log {
             let prints: Vec<_> = all.batches.iter().flat_map(prints).collect();
             let fresh = dedup.fresh(&region, &prints, self.clock.now());
             all.batches = only(all.batches, &fresh);
-            seen = Some((region, prints.into_iter().zip(sightings::how(fresh))));
+            seen = Some((region, prints));
         }
         let kept = all.batches.iter().map(events_in).sum();
         let late = match waiting {
@@ -200,9 +197,44 @@ impl Log {
             }
         };
         if let (Some(dedup), Some((region, prints))) = (dedup, seen) {
-            dedup.record(&region, prints, self.clock.now());
+            dedup.record(&region, &prints, self.clock.now());
         }
         Ok(Appended { kept, duplicates: came - kept, late })
+    }
+
+    /// Turns dropping of other regions' events on (with what the log says was seen), off, or changes its window.
+    ///
+    /// # Errors
+    /// When the store fails; then nothing has changed.
+    pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
+        let mut writer = self.writer.lock().await;
+        match (window, writer.dedup.as_mut()) {
+            (Some(window), Some(dedup)) => dedup.set_window(window),
+            (None, _) => writer.dedup = None,
+            (Some(window), None) => {
+                let mut dedup = Dedup::new(window);
+                let since = self.store.first_since(&self.key, self.witness.older_than(window)).await?.0;
+                let end = self.range().1;
+                let mut after = since.max(end.saturating_sub(MOST_SIGHTINGS as u64)).saturating_sub(1);
+                while after + 1 < end {
+                    let batches = self.store.read(&self.key, Sequence(after), REPLAYED_AT_ONCE).await?;
+                    let Some(newest) = batches.last() else { break };
+                    after = newest.last().0;
+                    let now = self.clock.now();
+                    for batch in &batches {
+                        let age = self.witness.age(batch.received_at, window);
+                        dedup.replay(batch, now.checked_sub(age).unwrap_or(now));
+                    }
+                }
+                for (batch, events) in writer.waiting.iter().flat_map(Waiting::not_taken) {
+                    let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(event)).collect();
+                    let (now, age) = (self.clock.now(), self.witness.age(batch.received_at, window));
+                    dedup.record(&batch.region, &prints, now.checked_sub(age).unwrap_or(now));
+                }
+                writer.dedup = Some(dedup);
+            }
+        }
+        Ok(())
     }
 
     /// Changes how much is kept, from the next trimming on.
@@ -220,6 +252,13 @@ impl Log {
         let state = self.store.trim(&self.key, older_than, retention.bytes).await?;
         self.trimmed(state.earliest.0);
         Ok(())
+    }
+
+    /// Forgets other regions' events that are older than the window, also while none come.
+    pub(super) async fn forget_sightings(&self) {
+        if let Some(dedup) = &mut self.writer.lock().await.dedup {
+            dedup.forget(self.clock.now());
+        }
     }
 
     /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
@@ -450,6 +489,8 @@ fn only(batches: Vec<NewBatch>, fresh: &[bool]) -> Vec<NewBatch> {
 
 /// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.
 const PRELOADED: u64 = 2000;
+
+const REPLAYED_AT_ONCE: usize = 10_000;
 
 /// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
 const BURST: u64 = 8;

@@ -282,50 +282,6 @@ async fn what_another_region_returned_is_dropped_also_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_regions_second_equal_event_is_not_dropped_because_its_first_was_before_a_restart() {
-    for clean in [true, false] {
-        let rig = Rig::new(&["cn", "eu"]).await;
-        rig.vendor.say("cn", [answer(0..2)]);
-        rig.until_seen(5).await;
-        rig.vendor.say("eu", [answer(0..2)]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(rig.all().await, numbers(0..2));
-        let rig = if clean { rig.restart().await } else { rig.kill().await };
-        // cn says it once more after that: it is eu's second still.
-        rig.vendor.say("eu", [answer(1..2)]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        rig.vendor.say("cn", [answer(1..2)]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let all: Vec<_> = rig.all().await.into_iter().filter(|event| event != "unclean_stop").collect();
-        // After a kill it is not known that cn's second is what eu returned twice, too: it comes once more.
-        assert_eq!(all, if clean { vec!["0", "1", "1"] } else { vec!["0", "1", "1", "1"] });
-        let rig = rig.restart().await;
-        rig.vendor.say("eu", [answer(0..2)]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        assert!(rig.all().await.len() >= 5, "two more of eu");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_dropped_is_known_after_one_restart_more_and_forgotten_after_the_window() {
-    let rig = Rig::new(&["cn", "eu"]).await;
-    rig.vendor.say("cn", [answer(0..2)]);
-    rig.until_seen(5).await;
-    rig.vendor.say("eu", [answer(0..2)]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let rig = rig.restart().await.restart().await;
-    rig.vendor.say("cn", [answer(0..1)]);
-    rig.vendor.say("eu", [answer(0..1)]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(rig.all().await, ["0", "1", "0"], "once more of both");
-    tokio::time::sleep(rig.config.events.dedup_window + retention::TRIMMED_EVERY).await;
-    let rig = rig.restart().await;
-    let notes =
-        async |rig: &Rig| rig.store.notes(&key(), crate::store::NoteKind::Waiting, "seen/", "", 10).await.unwrap();
-    assert!(notes(&rig).await.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_regions_returned_is_forgotten_after_the_window_also_when_no_more_comes() {
     let rig = Rig::new(&["cn", "eu"]).await;
     rig.vendor.say("cn", [answer(0..500)]);
