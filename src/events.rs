@@ -286,8 +286,7 @@ impl Events {
     /// When there is no such subscription, or the store fails.
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let why = Removal::Asked { next: log.range().1 };
-        log.remove(subscription, why).await?.map(drop).ok_or(ReadError::BeingRemoved)
+        log.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
     }
 
     /// Whether one of an app's streams has a subscription of this name.

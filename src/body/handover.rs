@@ -182,17 +182,18 @@ impl Wire {
             return;
         }
         let flushed = std::mem::take(&mut self.lists().flushed);
-        if flushed.is_empty() {
-            return;
-        }
+        let mut is_awaiting = false;
         let written = self.0.written.load(Ordering::Relaxed);
         for waiting in flushed {
             if let Some(delivered) = waiting.ending.and_then(|ending| ending.flushed()) {
                 self.lists().given.push_back((written, delivered));
+                is_awaiting = true;
             }
         }
-        let acknowledged = self.lists().acknowledged;
-        self.acknowledged(acknowledged);
+        if is_awaiting {
+            // It may be there already.
+            self.acknowledged(0);
+        }
     }
 
     /// Whether anything waits for an acknowledgement.

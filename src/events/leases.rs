@@ -219,8 +219,7 @@ impl Log {
                 }
                 continue;
             };
-            let counts = matches!(hold, Hold::Lease { .. });
-            if counts && held.entries().iter().any(|&(_, attempt)| attempt > 1) {
+            if hold.counts_taking() && held.entries().iter().any(|&(_, attempt)| attempt > 1) {
                 // A restart must not make it one less: then an event could be tried for ever.
                 Box::pin(subscription.save(&*self.store)).await?;
             }
@@ -365,24 +364,24 @@ fn holding(batches: &[Arc<Batch>], at: u64) -> Option<&Arc<Batch>> {
 
 /// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
 fn keys(runs: &[Run], stream: Stream, turns: Turns, hasher: &RandomState) -> Vec<(u64, u64)> {
+    let of_event = |at: u64, text: &[u8]| match turns {
+        Turns::All => KEY_OF_ALL,
+        Turns::EachKey => facts(text).whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)),
+    };
+    let of_marker = |at: u64| if turns == Turns::All { KEY_OF_ALL } else { own_key(at) };
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum());
     for run in runs {
         let first = run.batch.first.0;
         match &run.batch.content {
             Content::Events(events) => keys.extend(run.entries.clone().map(|entry| {
                 let at = first + entry as u64;
-                let text = events.slice(entry..entry + 1);
-                let facts = facts(&text);
-                (at, facts.whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)))
+                (at, of_event(at, &events.slice(entry..entry + 1)))
             })),
             Content::PossibleLoss(_) | Content::Damaged(_) => {
                 let last = first + run.entries.end as u64 - 1;
-                keys.push((last, own_key(last)));
+                keys.push((last, of_marker(last)));
             }
         }
-    }
-    if turns == Turns::All {
-        keys.iter_mut().for_each(|(_, key)| *key = KEY_OF_ALL);
     }
     keys
 }

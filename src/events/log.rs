@@ -369,7 +369,7 @@ impl Log {
         for subscription in self.subscriptions() {
             let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
             let leaves_note = lock(&self.left).len() < MOST_SUBSCRIPTIONS;
-            let why = Removal::Idle { next: self.range().1, leaves_note };
+            let why = Removal::Idle { leaves_note };
             if is_idle && let Some(unread) = self.remove(Arc::clone(&subscription), why).await? {
                 let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
                 match unread {
@@ -396,7 +396,7 @@ impl Log {
     ) -> Result<Option<u64>, Error> {
         let log = Arc::clone(self);
         let removing = async move {
-            let Some(left) = subscription.remove(&*log.store, why).await? else { return Ok(None) };
+            let Some(left) = subscription.remove(&*log.store, log.range().1, why).await? else { return Ok(None) };
             lock(&log.left).add(subscription.name(), &left);
             lock(&log.subscriptions).remove(subscription.name());
             let mut begun = lock(&log.begun);

@@ -47,7 +47,7 @@ impl Subscription {
     pub(in crate::events) fn hold(self: &Arc<Self>, limit: usize, hold: Hold, now: Instant) -> Option<Held> {
         let held = self.change(|state| {
             let taken = state.book.take(limit, hold, now)?;
-            if matches!(hold, Hold::Lease { .. }) {
+            if hold.counts_taking() {
                 taken.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             Some((taken, state.missed.take(), state.place))
@@ -314,10 +314,9 @@ impl Held {
         let kept = self.entries.iter().take_while(|(entry, _)| *entry < at).count();
         let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
         let now = self.subscription.shared.clock.now();
-        let (lease, is_in_hand) = (self.lease, self.is_in_hand());
         self.subscription.change(|state| {
-            state.book.release_some(lease, &rest, now);
-            if !is_in_hand {
+            state.book.release_some(self.lease, &rest, now);
+            if self.hold.counts_taking() {
                 rest.iter().for_each(|&at| state.touch(at));
             }
         });
@@ -333,10 +332,6 @@ impl Held {
     /// Whether the reader is to acknowledge them.
     pub(in crate::events) fn is_leased(&self) -> bool {
         self.hold != Hold::Response
-    }
-
-    fn is_in_hand(&self) -> bool {
-        matches!(self.hold, Hold::InHand { .. })
     }
 
     /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
@@ -370,13 +365,13 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // What was in hand may have been given back by a word.
-        if self.done || (self.is_in_hand() && self.cut_off == 0 && self.over.is_cancelled()) {
+        if self.done || (self.hold.counts_failures() && self.cut_off == 0 && self.over.is_cancelled()) {
             return;
         }
         let now = self.subscription.shared.clock.now();
         self.subscription.change(|state| {
             state.book.release(self.lease, now);
-            if matches!(self.hold, Hold::Lease { .. }) {
+            if self.hold.counts_taking() {
                 self.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             if state.place == self.place {

@@ -217,22 +217,16 @@ pub(in crate::events) async fn all(
                         }
                     }
                 }
-                Some(("delayed", number)) => {
-                    let parsed = number.parse().ok().and_then(|segment| numbers::parse(segment, note));
-                    match parsed {
-                        Some(delays) => recalled
-                            .delays
-                            .extend(delays.into_iter().map(|(at, until)| (at, due(subscription, until, now)))),
-                        None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
-                    }
-                }
-                Some(("united", number)) => {
-                    let parsed = number.parse().ok().and_then(|segment| numbers::parse(segment, note));
-                    match parsed {
-                        Some(units) => recalled.units.extend(units),
-                        None => tracing::error!(app = %log.app, note = name, "not understood: its events go out anew"),
-                    }
-                }
+                Some(("delayed", number)) => match numbers_of(number, note) {
+                    Some(delays) => recalled
+                        .delays
+                        .extend(delays.into_iter().map(|(at, until)| (at, due(subscription, until, now)))),
+                    None => tracing::error!(app = %log.app, note = name, "not understood: its events do not wait"),
+                },
+                Some(("united", number)) => match numbers_of(number, note) {
+                    Some(units) => recalled.units.extend(units),
+                    None => tracing::error!(app = %log.app, note = name, "not understood: its events go out anew"),
+                },
                 Some(("again", number)) => {
                     recalled.again.extend(
                         number
@@ -326,6 +320,11 @@ pub(in crate::events) fn left(name: &str) -> String {
 fn due(name: &SubscriptionName, until: u64, (wall, now): (UnixMillis, Instant)) -> Instant {
     let longest = if name.is_of_webhook() { LONGEST_RETRY } else { LONGEST };
     now + UnixMillis(until).since(wall).min(longest)
+}
+
+/// What a note says of a segment, which is the last part of its name.
+fn numbers_of(segment: &str, note: &[u8]) -> Option<Vec<(u64, u64)>> {
+    numbers::parse(segment.parse().ok()?, note)
 }
 
 fn number(note: &[u8]) -> Option<u64> {

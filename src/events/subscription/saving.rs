@@ -32,11 +32,11 @@ pub(super) struct Stored {
 /// Why a subscription is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::events) enum Removal {
-    /// Somebody wants it gone; the log's next entry is `next`.
-    Asked { next: u64 },
+    /// Somebody wants it gone.
+    Asked,
     /// Nobody has read it for long. Not if somebody reads it, or it has dead letters. Where it stood is noted if there is
     /// room for that.
-    Idle { next: u64, leaves_note: bool },
+    Idle { leaves_note: bool },
 }
 
 /// What a subscription that is no more left behind.
@@ -175,30 +175,32 @@ impl Subscription {
         Ok(gone.len())
     }
 
-    /// Removes it from the store. Nothing of it is stored after that, but where it stood if that is worth a word. `None`
-    /// when it was not done. To be done to its end.
+    /// Removes it from the store; the log's next entry is `next`. Nothing of it is stored after that, but where it stood if
+    /// that is worth a word. `None` when it was not done. To be done to its end.
     ///
     /// # Errors
     /// When the store fails: then it is as it was.
     pub(in crate::events) async fn remove(
         self: &Arc<Self>,
         store: &dyn Store,
+        next: u64,
         why: Removal,
     ) -> Result<Option<Left>, Error> {
         let mut stored = self.stored.lock().await;
         if self.is_removed.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
+        let end = next.saturating_sub(1);
         let left = match why {
-            Removal::Asked { next } => Left { end: next.saturating_sub(1), ..Left::default() },
-            Removal::Idle { next, leaves_note } => {
+            Removal::Asked => Left { end, ..Left::default() },
+            Removal::Idle { leaves_note } => {
                 let standing = self.observe(next);
                 let is_noted = leaves_note && standing.lag > 0;
-                Left { low: standing.low, unread: standing.lag, is_noted, end: next.saturating_sub(1) }
+                Left { low: standing.low, unread: standing.lag, is_noted, end }
             }
         };
-        let is_asked = matches!(why, Removal::Asked { .. });
-        let is_wanted = !is_asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
+        let is_wanted =
+            why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
         if is_wanted {
             self.is_removed.store(false, Ordering::SeqCst);
             return Ok(None);

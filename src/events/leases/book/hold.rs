@@ -46,12 +46,12 @@ impl Hold {
     }
 
     /// Whether being taken counts as an attempt.
-    pub(super) fn counts_taking(self) -> bool {
+    pub(in crate::events) fn counts_taking(self) -> bool {
         matches!(self, Self::Lease { .. })
     }
 
     /// Whether failing counts as an attempt, and not being taken.
-    pub(super) fn counts_failures(self) -> bool {
+    pub(in crate::events) fn counts_failures(self) -> bool {
         matches!(self, Self::InHand { .. })
     }
 
