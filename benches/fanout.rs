@@ -22,9 +22,7 @@ const DELIVERED: usize = 5_000_000;
 const DELAYS: usize = 500;
 
 fn main() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    let all = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    rtm_gateway::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 

@@ -101,9 +101,7 @@ struct Settings {
 }
 
 fn main() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    let all = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    rtm_gateway::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run(&Settings::read()));
 }
 

@@ -37,9 +37,7 @@ fn main() {
     if let Some(folder) = std::env::var_os(file::FOLDER) {
         return file::child(folder.as_ref());
     }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    let all = rustix::process::Rlimit { current: limit, maximum: limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, all).unwrap();
+    rtm_gateway::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run(&Settings::read()));
 }
 

@@ -42,12 +42,24 @@ async fn ended(mut command: Command) -> (Option<i32>, String, Output) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
 }
 
-fn assert_whole(text: &str) {
-    let payload = |line: &str| {
+/// Messages are numbered from 0: the number is all of a message's payload, or its first word.
+fn assert_whole(text: &str, messages: u64) {
+    let number = |line: &str| {
         let message: serde_json::Value = serde_json::from_str(line).unwrap();
-        message["payload"].as_str().unwrap().parse::<u64>().unwrap()
+        message["payload"].as_str().unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    assert!(text.lines().map(payload).eq(0..MESSAGES), "{} lines", text.lines().count());
+    assert!(text.lines().map(number).eq(0..messages), "{} lines", text.lines().count());
+}
+
+/// What an export has written, packed by `--gzip` or not.
+fn read(file: &Path, more: &[&str]) -> String {
+    let mut text = String::new();
+    let mut found = fs::File::open(file).unwrap();
+    match more.is_empty() {
+        true => found.read_to_string(&mut text).unwrap(),
+        false => flate2::read::MultiGzDecoder::new(found).read_to_string(&mut text).unwrap(),
+    };
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,17 +71,14 @@ async fn an_export_is_the_whole_list_in_a_file_on_stdout_and_packed() {
     let (status, said, _) = ended(export(&home, &gateway, &home.path("plain"), &[])).await;
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("complete: 1500 messages"), "{said}");
-    let plain = fs::read_to_string(home.path("plain")).unwrap();
-    assert_whole(&plain);
+    let plain = read(&home.path("plain"), &[]);
+    assert_whole(&plain, MESSAGES);
     assert!(!home.path("plain.part").exists() && !home.path("plain.part.json").exists());
     let (status, said, output) = ended(export(&home, &gateway, Path::new("-"), &[])).await;
     assert_eq!((status, output.stdout == plain.as_bytes()), (Some(0), true), "{said}");
     let (status, said, _) = ended(export(&home, &gateway, &home.path("packed"), &["--gzip"])).await;
     assert_eq!(status, Some(0), "{said}");
-    let mut unpacked = String::new();
-    let packed = fs::File::open(home.path("packed")).unwrap();
-    flate2::read::MultiGzDecoder::new(packed).read_to_string(&mut unpacked).unwrap();
-    assert_eq!(unpacked, plain);
+    assert_eq!(read(&home.path("packed"), &["--gzip"]), plain);
     // What is there is not replaced unasked.
     let (status, said, _) = ended(export(&home, &gateway, &home.path("plain"), &[])).await;
     assert!(status == Some(1) && said.contains("--restart"), "{said}");
@@ -109,13 +118,7 @@ async fn an_export_that_a_killed_gateway_cut_goes_on_and_ends_as_if_it_had_not_b
         assert!(status == Some(1) && said.contains("--restart"), "{said}");
         let (status, said, _) = ended(export(&home, &gateway, &file, more)).await;
         assert!(status == Some(0) && said.contains("going on after"), "{said}");
-        let mut text = String::new();
-        let mut found = fs::File::open(&file).unwrap();
-        match more.is_empty() {
-            true => found.read_to_string(&mut text).unwrap(),
-            false => flate2::read::MultiGzDecoder::new(found).read_to_string(&mut text).unwrap(),
-        };
-        assert_whole(&text);
+        assert_whole(&read(&file, more), MESSAGES);
     }
 }
 
@@ -141,14 +144,6 @@ fn dense_messages(vendor: &Sim) {
     vendor.world().add_messages(APP, messages);
 }
 
-fn assert_whole_and_dense(text: &str, messages: u64) {
-    let number = |line: &str| {
-        let message: serde_json::Value = serde_json::from_str(line).unwrap();
-        message["payload"].as_str().unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    assert!(text.lines().map(number).eq(0..messages), "{} lines", text.lines().count());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_to_a_disk_that_was_full_goes_on_and_ends_as_if_it_had_not_been() {
     let vendor = vendor().await;
@@ -166,13 +161,7 @@ async fn an_export_to_a_disk_that_was_full_goes_on_and_ends_as_if_it_had_not_bee
         }
         let (status, said, _) = ended(export(&home, &gateway, &file, more)).await;
         assert_eq!(status, Some(0), "{said}");
-        let mut text = String::new();
-        let mut found = fs::File::open(&file).unwrap();
-        match more.is_empty() {
-            true => found.read_to_string(&mut text).unwrap(),
-            false => flate2::read::MultiGzDecoder::new(found).read_to_string(&mut text).unwrap(),
-        };
-        assert_whole_and_dense(&text, MESSAGES);
+        assert_whole(&read(&file, more), MESSAGES);
     }
 }
 
@@ -201,7 +190,7 @@ async fn an_export_to_a_full_stdout_fails_and_tells_how_many_messages_are_whole(
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         let lines = whole.lines().count() as u64;
         assert!(told > 0 && (told == lines || !more.is_empty() && told <= lines), "{told} of {lines}: {said}");
-        assert_whole_and_dense(whole, lines);
+        assert_whole(whole, lines);
         assert!(said.contains(&format!("not complete: {told} messages")), "{said}");
     }
     let mut full = export(&home, &gateway, Path::new("-"), &[]);
