@@ -1,7 +1,7 @@
 //! An [`Endpoint`]: the task of one webhook, from its first configuration to the gateway's stop.
 //!
-//! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration lets tries under way end, then goes
-//! on by the new one, from where it was. Nobody else waits for it.
+//! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration lets
+//! tries under way end, then goes on by the new one, from where it was. Nobody else waits for it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

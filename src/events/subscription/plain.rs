@@ -5,9 +5,10 @@
 //! over since; a stream's word beyond that place is believed if no stream was given an entry while an earlier one was in
 //! other hands: then all up to there was handed over, or it was this reader that had it.
 //!
-//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MOST_RANGES`] ranges: beyond, the two oldest become one, so that an event may come again, and none is lost;
-//! what is near the end, where readers are, is exact. That a word is not to be believed is in the store before a stream is
-//! given an entry that makes it so ([`Plain::owes`]); that it is, is stored with a place behind which nothing is under way.
+//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MOST_RANGES`] ranges: beyond,
+//! the two oldest become one, so that an event may come again, and none is lost; what is near the end, where readers are,
+//! is exact. That a word is not to be believed is in the store before a stream is given an entry that makes it so
+//! ([`Plain::owes`]); that it is, is stored with a place behind which nothing is under way.
 //!
 //! The note's bytes: the version (1), a byte that is 1 when a word is believed, the place up to which it is not (8 bytes),
 //! and the ranges, each its first entry and the one after its last (8 bytes each; all bits set: to the subscription's
@@ -268,7 +269,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_ranges_are_a_set_of_entries_and_so_is_what_the_note_says(steps in steps(), low in 0..240u64, of in (0..240u64, 0..99u64)) {
+        fn the_ranges_are_a_set_of_entries_and_so_is_what_the_note_says(
+            steps in steps(), low in 0..240u64, of in (0..240u64, 0..99u64),
+        ) {
             let (mut plain, mut set) = (begun(), BTreeSet::new());
             for step in steps {
                 match step {
