@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod client;
+mod delivery_model;
 mod deploy;
 mod egress;
 mod events_service;

@@ -1,0 +1,199 @@
+//! All that may be so of one entry, from deed to deed.
+//!
+//! Between two points in time (a beginning or an end of a deed) what goes on may happen, in any order, and what is due does;
+//! at a deed's end only what has it behind it is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::entry::{Act, At, Config, Known, Letter, Now, Step};
+use super::words::{
+    ATTEMPTS, Complaint, Counts, DELAY, Deed, Entry, GIVEN, Hand, IN_ORDER, LEASED, LETTERS, LOST, Millis,
+};
+use super::words::{NO_LEASE, ONCE, Terms};
+
+pub(super) struct Sweep<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) entry: Entry,
+    /// Retention had not taken it then.
+    pub(super) kept_until: Millis,
+    pub(super) counts: &'a mut [Count],
+    pub(super) complaints: &'a mut Vec<Complaint>,
+    /// Requests that gave what a kill had undone.
+    pub(super) repeats: &'a mut BTreeSet<Hand>,
+}
+
+/// Of how many entries a deed has changed something: of so many surely, of so many perhaps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    pub(super) least: u64,
+    pub(super) most: u64,
+}
+
+impl Sweep<'_> {
+    pub(super) fn run(&mut self, known: &mut Known, steps: &[Step], (start, end): (Millis, Millis), deeds: &[Deed]) {
+        // Beginnings before ends: deeds that touch overlap.
+        let mut points: Vec<(Millis, bool, usize)> = Vec::new();
+        for (n, step) in steps.iter().enumerate() {
+            points.extend([(step.from, false, n), (step.to, true, n)]);
+        }
+        points.sort_unstable();
+        points.push((end, true, usize::MAX));
+        let (mut time, mut going): (Millis, BTreeMap<usize, u32>) = (start, BTreeMap::new());
+        for (at, is_end, n) in points {
+            if at > time {
+                self.pass(known, (time, at), steps, &going);
+                time = at;
+            }
+            let Some(step) = steps.get(n) else { break };
+            if !is_end {
+                let is_free = |bit: &u32| going.values().all(|taken| taken != bit);
+                let bit = (0..u64::BITS).find(is_free).expect("not so many deeds go on at once");
+                going.insert(n, bit);
+                continue;
+            }
+            // Also of those that took no time.
+            self.pass(known, (time, time), steps, &going);
+            let bit = going.remove(&n).unwrap_or_default();
+            self.end(known, step, bit, deeds);
+        }
+        self.forget(&mut known.configs, end);
+    }
+
+    /// What the disk must say by now is not what it may say.
+    fn forget(&self, configs: &mut Vec<Config>, now: Millis) {
+        for config in configs.iter_mut() {
+            config.past.retain(|&(_, left)| left.saturating_add(self.terms.round) >= now);
+        }
+        configs.sort_unstable();
+        configs.dedup();
+    }
+
+    fn pass(&self, known: &mut Known, (from, to): (Millis, Millis), steps: &[Step], going: &BTreeMap<usize, u32>) {
+        self.forget(&mut known.configs, from);
+        for config in &mut known.configs {
+            // What was due at the beginning has happened.
+            let is_late = match config.now.at {
+                At::Held(hold) => hold.until.1 < from,
+                At::Waits(_, until) => until.1 < from,
+                _ => false,
+            };
+            if is_late {
+                config.now = config.now.due(from).unwrap_or(config.now);
+            }
+        }
+        let mut open = std::mem::take(&mut known.configs);
+        let mut all: BTreeSet<Config> = open.iter().cloned().collect();
+        while let Some(config) = open.pop() {
+            let may_be_cut = self.terms.cuts && to > self.kept_until;
+            let by_itself = config.now.due(to).into_iter().chain(config.now.by_itself(may_be_cut));
+            let mut next: Vec<Config> = by_itself.map(|now| config.moved(now, to)).collect();
+            for (&n, &bit) in going.iter().filter(|(_, bit)| config.applied >> **bit & 1 == 0) {
+                next.extend(self.happens(&config, &steps[n], bit, to));
+            }
+            open.extend(next.into_iter().filter(|config| all.insert(config.clone())));
+        }
+        known.configs = all.into_iter().collect();
+    }
+
+    /// A deed happens.
+    fn happens(&self, config: &Config, step: &Step, bit: u32, at: Millis) -> Vec<Config> {
+        let mark = |mut config: Config, changed: bool| {
+            config.applied |= 1 << bit;
+            config.changed |= u64::from(changed) << bit;
+            config
+        };
+        if let Act::Kill | Act::Stop = step.act {
+            // A kill leaves what the disk says.
+            let past = config.past.iter().map(|&(past, _)| past).filter(|_| matches!(step.act, Act::Kill));
+            let was_done = matches!(config.now.at, At::Done { .. });
+            let of = |now: Now| {
+                let undone = config.undone || (was_done && !matches!(now.at, At::Done { .. }));
+                mark(Config { now, past: Vec::new(), undone, ..config.clone() }, false)
+            };
+            return std::iter::once(config.now.image()).chain(past).map(of).collect();
+        }
+        let mut all = Vec::new();
+        for (now, changed) in step.outcomes(config.now, self.terms.cuts) {
+            // What is handed over counts so when its arrival was seen.
+            let late = if matches!(step.act, Act::Plain | Act::Tell) { self.terms.seen_after } else { 0 };
+            let mut next = config.moved(now, step.to.max(at).saturating_add(late));
+            if step.durable && step.sure {
+                next.past.clear();
+            }
+            next.undone &= !matches!(step.act, Act::Seek(_) | Act::Delete);
+            all.push(mark(next, changed));
+        }
+        if !step.sure {
+            all.push(mark(config.clone(), false));
+        }
+        all
+    }
+
+    /// A deed is over: it has happened.
+    fn end(&mut self, known: &mut Known, step: &Step, bit: u32, deeds: &[Deed]) {
+        let may: BTreeSet<Now> = known.configs.iter().map(|config| config.now).collect();
+        let going = known.configs.iter().fold(0, |all, config| all | config.applied);
+        known.configs.retain(|config| config.applied >> bit & 1 == 1);
+        if known.configs.is_empty() {
+            let (expected, rule) = expected(&step.act, &may);
+            self.complaints.push(deeds[step.deed].complain(Some(self.entry), expected, rule));
+            // From here on it counts as if that had been right.
+            self.counts[step.deed].most = u64::MAX;
+            let now = may.first().map(|now| step.forced(*now)).expect("something is so before");
+            known.configs.push(Config { now, past: Vec::new(), applied: going, changed: 0, undone: false });
+        }
+        let changed = |config: &Config| config.changed >> bit & 1 == 1;
+        if step.act.is_counted() {
+            let count = &mut self.counts[step.deed];
+            count.least += u64::from(known.configs.iter().all(changed));
+            count.most = count.most.saturating_add(u64::from(known.configs.iter().any(changed)));
+        }
+        let is_given = matches!(step.act, Act::Lease(..) | Act::Plain);
+        if let Act::Lease(leasing, _) = step.act
+            && leasing.counts == Counts::Failing
+            && known.configs.iter().all(|config| config.undone)
+        {
+            self.repeats.insert(leasing.by);
+        }
+        for config in &mut known.configs {
+            config.applied &= !(1 << bit);
+            config.changed &= !(1 << bit);
+            config.undone &= !is_given;
+        }
+        known.configs.sort_unstable();
+        known.configs.dedup();
+    }
+}
+
+impl Config {
+    /// It is so now; the disk may say for a while what was before.
+    fn moved(&self, now: Now, at: Millis) -> Self {
+        let mut config = Self { now, ..self.clone() };
+        let (before, after) = (self.now.image(), now.image());
+        if before != after {
+            config.past.retain(|(other, _)| *other != before);
+            config.past.push((before, at));
+            config.past.sort_unstable();
+        }
+        config
+    }
+}
+
+/// What should have been, and where it is written.
+fn expected(act: &Act, may: &BTreeSet<Now>) -> (String, &'static str) {
+    let is = |what: fn(&At) -> bool| may.iter().any(|now| what(&now.at));
+    let rule = match act {
+        Act::Plain | Act::Lease(..) if is(|at| matches!(at, At::Held(_))) => LEASED,
+        Act::Plain | Act::Lease(..) if is(|at| matches!(at, At::Waits(..))) => DELAY,
+        Act::Lease(..) if is(|at| matches!(at, At::Free(_))) => ATTEMPTS,
+        Act::Plain | Act::Lease(..) if may.iter().any(|now| now.letter != Letter::No) => LETTERS,
+        Act::List(_) => LETTERS,
+        Act::Tell | Act::TellNot | Act::Kept | Act::Cut => LOST,
+        Act::Drain | Act::Nothing => GIVEN,
+        Act::NoLease(_) | Act::Ack(None) => NO_LEASE,
+        Act::Passed(_) => IN_ORDER,
+        _ => ONCE,
+    };
+    let all: Vec<String> = may.iter().take(4).map(|now| format!("{:?}, {:?}", now.at, now.letter)).collect();
+    (format!("it is {}", all.join(" or ")), rule)
+}
