@@ -8,7 +8,7 @@
 //! | `resolver` | one page, one count: create, fetch, ask again, make anew |
 //! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
 //! | `stream` | any number of messages as lines, as they come; `steady`: its pages, `streams`: how many there may be |
-//! | `cursor` | where a stream can be gone on with |
+//! | `cursor` | where a stream can be gone on with; `crowd`: among how many messages of one millisecond |
 //! | `results` | what was made, by handle and by request, for a while and within bounds |
 //! | `render` | the members of the answers |
 //!
@@ -16,6 +16,7 @@
 //! nothing off half done. Nothing made for one app is seen through another; a handle serves only the client that got
 //! it. A job's orders are paid by the client that began it, under the latest deadline of those who wait for it.
 
+mod crowd;
 mod cursor;
 mod door;
 #[doc(hidden)]

@@ -1,11 +1,15 @@
 //! Where a stream of messages can be gone on with, as a text that callers keep and send back.
 //!
 //! Form, in URL-safe base64 without padding: a version byte; 8 bytes that stand for what was asked (app, filter, order); then
-//! nothing when no message was given yet, else the last message's millisecond (8 bytes) and, for each text seen in it, in
-//! rising order, its mark (16 bytes) and how often it was given (4 bytes). Numbers are big-endian.
+//! nothing when no message was given yet, else the last message's millisecond (8 bytes) and what was given of it. Numbers are
+//! big-endian.
 //!
-//! Invariants: a cursor holds no message and no name. It opens nothing: who sends it may ask for the same anyway. What is
-//! not exactly of this form, or belongs to another question, is refused.
+//! - Version 1, up to [`MARKS_MAX`] texts: for each, in rising order, its mark (16 bytes) and how often it was given (4 bytes).
+//! - Version 2, more: how many messages (8 bytes), the sum of their marks (16 bytes), and the prints of those given last, in
+//!   their order ([`crowd`](super::crowd)). No longer than 10,000 characters.
+//!
+//! Invariants: there is a cursor after any message. It holds no message and no name. It opens nothing: who sends it may ask
+//! for the same anyway. What is not exactly of this form, or belongs to another question, is refused.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +18,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
-use super::pager::{Mark, Run};
+use super::crowd::{Crowd, Mark, Printed};
+use super::pager::Run;
 use super::query::Query;
 use crate::names::AppId;
 use crate::vendor::history::Direction;
 
-const VERSION: u8 = 1;
+/// The version that holds few texts of one millisecond, each by itself; and that of none.
+const FEW: u8 = 1;
 
-/// Most texts of one millisecond in a cursor: it has to fit into a request's head. Where more crowd no cursor is given.
+/// The version that holds many.
+const MANY: u8 = 2;
+
+/// Most texts of one millisecond in a cursor of the first version.
 const MARKS_MAX: usize = 64;
 
 /// Stands for what was asked.
@@ -43,21 +52,26 @@ pub(super) fn question(app: &AppId, query: &Query) -> Question {
     std::array::from_fn(|at| digest[at])
 }
 
-/// The cursor after what was given; `None` where it would be too long.
-pub(super) fn write(question: Question, place: Option<&Run>) -> Option<String> {
-    let mut bytes = vec![VERSION];
+/// The cursor after what was given.
+pub(super) fn write(question: Question, place: Option<&Run>) -> String {
+    let mut bytes = vec![FEW];
     bytes.extend(question);
-    if let Some(Run { last_ms, seen, .. }) = place {
-        if seen.len() > MARKS_MAX {
-            return None;
-        }
+    if let Some(Run { last_ms, crowd, .. }) = place {
         bytes.extend(last_ms.to_be_bytes());
-        for (mark, count) in seen {
-            bytes.extend(mark);
-            bytes.extend(count.to_be_bytes());
+        if let Some(marks) = crowd.marks(MARKS_MAX) {
+            for (mark, count) in marks.collect::<BTreeMap<_, _>>() {
+                bytes.extend(mark);
+                bytes.extend(count.to_be_bytes());
+            }
+        } else {
+            let Printed { number, sum, prints } = crowd.printed();
+            bytes[0] = MANY;
+            bytes.extend(number.to_be_bytes());
+            bytes.extend(sum.to_be_bytes());
+            bytes.extend(prints);
         }
     }
-    Some(URL_SAFE_NO_PAD.encode(bytes))
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The place of a cursor; `None`: before the first message.
@@ -67,34 +81,47 @@ pub(super) fn write(question: Question, place: Option<&Run>) -> Option<String> {
 pub(super) fn read(text: &str, question: Question, direction: Direction) -> Result<Option<Run>, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
     let (head, place) = bytes.split_first_chunk::<9>().ok_or_else(unreadable)?;
-    if head[0] != VERSION {
-        return Err(unreadable());
-    }
+    let given = match head[0] {
+        FEW => few,
+        MANY => many,
+        _ => return Err(unreadable()),
+    };
     if head[1..] != question {
         return Err(Error::BadRequest(
             "cursor: belongs to another app, source, destination, start_time, end_time or order".into(),
         ));
     }
-    if place.is_empty() {
+    if place.is_empty() && head[0] == FEW {
         return Ok(None);
     }
-    let (last_ms, marks) = place.split_first_chunk().ok_or_else(unreadable)?;
-    let (marks, rest) = marks.as_chunks::<20>();
-    let mut seen = BTreeMap::new();
-    for chunk in marks {
+    let (last_ms, rest) = place.split_first_chunk().ok_or_else(unreadable)?;
+    let crowd = given(rest).ok_or_else(unreadable)?;
+    Ok(Some(Run { direction, last_ms: u64::from_be_bytes(*last_ms), crowd }))
+}
+
+/// What was given of the last millisecond, in the first version's form.
+fn few(bytes: &[u8]) -> Option<Crowd> {
+    let (chunks, rest) = bytes.as_chunks::<20>();
+    let mut marks = BTreeMap::new();
+    for chunk in chunks {
         let (mark, count): (Mark, [u8; 4]) =
             (std::array::from_fn(|at| chunk[at]), std::array::from_fn(|at| chunk[16 + at]));
         let count = u32::from_be_bytes(count);
-        let rises = seen.last_key_value().is_none_or(|(last, _)| *last < mark);
+        let rises = marks.last_key_value().is_none_or(|(last, _)| *last < mark);
         if !rises || count == 0 {
-            return Err(unreadable());
+            return None;
         }
-        seen.insert(mark, count);
+        marks.insert(mark, count);
     }
-    if !rest.is_empty() || !(1..=MARKS_MAX).contains(&seen.len()) {
-        return Err(unreadable());
-    }
-    Ok(Some(Run { direction, last_ms: u64::from_be_bytes(*last_ms), seen }))
+    (rest.is_empty() && (1..=MARKS_MAX).contains(&marks.len())).then(|| Crowd::of_marks(marks))
+}
+
+/// The same in the second version's.
+fn many(bytes: &[u8]) -> Option<Crowd> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    let (sum, prints) = rest.split_first_chunk()?;
+    let (number, sum) = (u64::from_be_bytes(*number), u128::from_be_bytes(*sum));
+    Crowd::of_prints(Printed { number, sum, prints: prints.to_vec() }).filter(|_| number > MARKS_MAX as u64)
 }
 
 fn unreadable() -> Error {
@@ -103,6 +130,7 @@ fn unreadable() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -134,7 +162,7 @@ mod tests {
             with(|q| q.filter.end = 3),
             with(|q| q.direction = Direction::Desc),
         ];
-        let text = write(asked, None).unwrap();
+        let text = write(asked, None);
         assert_eq!(read(&text, asked, Direction::Asc).unwrap(), None);
         for other in others {
             let Err(Error::BadRequest(why)) = read(&text, other, Direction::Asc) else { panic!("taken") };
@@ -146,23 +174,76 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_and_nothing_else_is(
-            last_ms: u64, seen in prop::collection::btree_map(any::<Mark>(), 1..=u32::MAX, 1..=70), spoilt: u8, at: usize,
+            last_ms: u64,
+            seen in prop_oneof![
+                prop::collection::btree_map(any::<Mark>(), 1..=u32::MAX, 1..=70),
+                prop::collection::btree_map(any::<Mark>(), 1..=3_u32, 60..=2000),
+            ],
+            spoilt: u8,
+            at: usize,
         ) {
             let asked = [7; 8];
-            let run = Run { direction: Direction::Desc, last_ms, seen };
+            let number = seen.len();
+            let run = Run { direction: Direction::Desc, last_ms, crowd: Crowd::of_marks(seen) };
             let text = write(asked, Some(&run));
-            prop_assert_eq!(text.is_some(), run.seen.len() <= MARKS_MAX);
-            if let Some(text) = text {
-                prop_assert_eq!(read(&text, asked, Direction::Desc).unwrap(), Some(run.clone()));
-                let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
-                prop_assert!(read(&URL_SAFE_NO_PAD.encode(&bytes[..bytes.len() - 1]), asked, Direction::Desc).is_err());
-                let at = at % bytes.len();
-                bytes[at] ^= spoilt;
-                if let Ok(Some(other)) = read(&URL_SAFE_NO_PAD.encode(&bytes), asked, Direction::Desc) {
-                    let again = write(asked, Some(&other)).unwrap();
-                    prop_assert_eq!(URL_SAFE_NO_PAD.decode(again).unwrap(), bytes);
+            prop_assert!(text.len() <= 10_000, "{}", text.len());
+            let again = read(&text, asked, Direction::Desc).unwrap();
+            prop_assert_eq!(&write(asked, again.as_ref()), &text);
+            let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
+            prop_assert_eq!(bytes[0], if number > MARKS_MAX { MANY } else { FEW });
+            prop_assert!(read(&URL_SAFE_NO_PAD.encode(&bytes[..bytes.len() - 1]), asked, Direction::Desc).is_err());
+            let at = at % bytes.len();
+            bytes[at] ^= spoilt;
+            if let Ok(Some(other)) = read(&URL_SAFE_NO_PAD.encode(&bytes), asked, Direction::Desc) {
+                prop_assert_eq!(URL_SAFE_NO_PAD.decode(write(asked, Some(&other))).unwrap(), bytes);
+            }
+        }
+
+        #[test]
+        fn of_a_crowd_read_again_exactly_what_was_given_is_passed_over(
+            // How many there are of each of so many texts, and how many were given.
+            texts in prop_oneof![1..4_usize, 50..3000_usize],
+            times in 1..3_usize,
+            given in 0..=100_usize,
+            went in prop_oneof![Just(0_usize), 0..40_usize],
+            turned: bool,
+        ) {
+            let all: Vec<Bytes> = (0..texts * times).map(|n| format!("{{\"n\":{}}}", n % texts).into()).collect();
+            let given = (all.len() * given / 100).max(1);
+            let mut crowd = Crowd::default();
+            all[..given].iter().for_each(|text| crowd.add(text));
+            let run = Run { direction: Direction::Asc, last_ms: 5, crowd };
+            let place = read(&write([7; 8], Some(&run)), [7; 8], Direction::Asc).unwrap().unwrap();
+            // Of those given the first went. More than there are prints of are told by their order alone.
+            let went = went.min(given);
+            let mut found = all[went..].to_vec();
+            let is_turned = turned && given <= 1800;
+            if is_turned {
+                found.reverse();
+            }
+            let marked = place.crowd.given_of(&found);
+            if went == given && given > 1800 {
+                return Ok(());
+            }
+            let mut left: Vec<Bytes> =
+                found.iter().zip(marked.unwrap()).filter(|(_, given)| !given).map(|(text, _)| text.clone()).collect();
+            if given > 1800 {
+                prop_assert!(left == all[given..], "{} of {}", left.len(), all.len() - given);
+                return Ok(());
+            }
+            // Equal texts are told apart by counting: what went is taken to be still there while others are.
+            let mut expected = all.clone();
+            let mut known: Vec<Bytes> = all[..given].to_vec();
+            expected.drain(..went);
+            known.sort();
+            expected.sort();
+            left.sort();
+            for text in known {
+                if let Ok(at) = expected.binary_search(&text) {
+                    expected.remove(at);
                 }
             }
+            prop_assert!(left == expected, "{} for {}", left.len(), expected.len());
         }
 
         #[test]

@@ -44,7 +44,7 @@ use super::query::Query;
 use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery};
 use flight::Flight;
 use run::Message;
-pub(super) use run::{Mark, Run};
+pub(super) use run::Run;
 
 /// The vendor's largest page.
 const PAGE: usize = PAGE_SIZES[PAGE_SIZES.len() - 1];
@@ -314,7 +314,9 @@ impl<P: Pages> Pager<P> {
         self.series.begin_anew(filter, swept.saturating_sub(overlap) as u64, overlap);
         self.astray = false;
         self.ended = !full;
-        Ok(self.run.as_ref().map_or_else(Vec::new, |run| run.unknown(page)))
+        let Some(run) = &mut self.run else { return Ok(page) };
+        run.pass_over(page)
+            .ok_or_else(|| Error::BadUpstream("the messages of one millisecond come in another order each time".into()))
     }
 
     /// The part of the window that begins no later than `ms`, whatever the vendor's edges mean: whether a window takes

@@ -8,7 +8,8 @@
 //! | `{"error":{…},"cursor":"…"}`             | the stream broke; go on from `cursor`; the last line               |
 //!
 //! A message always has its time (`ms`, or `ts`), the other lines never do: so they cannot be taken for one another. A text
-//! without one of the last two lines was cut.
+//! without one of the last two lines was cut. While there is nothing to say a space comes now and then, in front of the next
+//! line.
 //!
 //! Invariants:
 //! - The pager runs in a task of its own, so that what is under way at the vendor ends, and gives its seats back, while
@@ -39,13 +40,14 @@ use crate::names::AppId;
 use crate::proof::Proof;
 use crate::task::Kind;
 
-/// After so long without a line the last cursor is given again: the reader, and what is between, see that it lives.
+/// After so long without a line a space is given: the reader, and what is between, see that it lives. It says nothing of
+/// where one can go on: readers keep cursors, and a cursor belongs right behind the messages that it stands for.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A part of a stream.
 #[derive(Clone, Debug)]
 pub enum Part {
-    /// Whole lines, in pieces.
+    /// Whole lines, in pieces; or a sign of life, in front of the next.
     Lines {
         /// The text.
         pieces: Vec<Bytes>,
@@ -143,7 +145,7 @@ impl History {
             cursor: String::new(),
             _place: place,
         };
-        let cursor = writer.place().unwrap_or_default();
+        let cursor = writer.place();
         inner.tasks.spawn(Kind::Resolver, writer.work());
         let first = match timeout_at(terms.deadline, parts.recv()).await {
             Ok(Some(Part::Broken { error, .. })) => return Err(error),
@@ -183,7 +185,7 @@ enum Left {
 
 impl Writer {
     async fn work(mut self) {
-        self.cursor = self.place().unwrap_or_default();
+        self.cursor = self.place();
         let ended = self.give_all().await;
         let Self { pager, history, app, sender, cursor, .. } = self;
         let (metrics, labels) = (&history.0.metrics, AppLabels { app: app.to_string() });
@@ -219,10 +221,9 @@ impl Writer {
             };
             self.messages += messages.len() as u64;
             counter.inc_by(messages.len() as u64);
-            let place = self.place();
-            let lines = render::lines(&messages, place.as_deref());
-            // Where no cursor can be given the last one stays good.
-            self.cursor = place.unwrap_or_else(|| std::mem::take(&mut self.cursor));
+            let cursor = self.place();
+            let lines = render::lines(&messages, &cursor);
+            self.cursor = cursor;
             self.give(Part::Lines { pieces: lines, cursor: self.cursor.clone() }).await?;
         }
     }
@@ -241,7 +242,7 @@ impl Writer {
                 next = &mut next => return Ok(next),
                 () = sleep(HEARTBEAT) => {
                     // A reader that has not taken the last part needs no sign of life.
-                    let pieces = vec![render::cursor_line(&self.cursor)];
+                    let pieces = vec![render::ALIVE];
                     let _ = self.sender.try_send(Part::Lines { pieces, cursor: self.cursor.clone() });
                 }
             }
@@ -262,7 +263,7 @@ impl Writer {
         }
     }
 
-    fn place(&self) -> Option<String> {
+    fn place(&self) -> String {
         cursor::write(self.question, self.pager.place())
     }
 }

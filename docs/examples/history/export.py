@@ -27,15 +27,16 @@ def parts(query):
                     value = json.loads(line)
                     if "ms" in value or "ts" in value:
                         waiting.append(value)
-                    elif "error" in value:
+                        continue
+                    # Whatever the line says beside, its cursor stands for all messages above it.
+                    query["cursor"] = value["cursor"]
+                    yield waiting
+                    waiting = []
+                    if value.get("end"):
+                        return
+                    if "error" in value:
                         print("broken:", value["error"]["detail"], file=sys.stderr)
                         break
-                    else:
-                        query["cursor"] = value["cursor"]
-                        yield waiting
-                        waiting = []
-                        if value.get("end"):
-                            return
         except (OSError, ValueError, http.client.HTTPException) as why:
             if isinstance(why, urllib.error.HTTPError) and why.code < 500 and why.code != 429:
                 raise

@@ -34,14 +34,15 @@ async function* parts(destination: string): AsyncGenerator<Message[]> {
           waiting.push(value);
           continue;
         }
+        // Whatever the line says beside, its cursor stands for all messages above it.
         query.set("cursor", value.cursor);
+        yield waiting;
+        waiting = [];
+        if (value.end) return;
         if (value.error) {
           console.error("broken:", value.error.detail);
           break;
         }
-        yield waiting;
-        waiting = [];
-        if (value.end) return;
       }
     } catch (why) {
       console.error("broken:", why);

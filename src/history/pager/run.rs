@@ -4,11 +4,9 @@
 //! twice, provided that it is only ever extended by pages that cover its end. Equal messages are told apart by counting:
 //! of a text seen k times in the last millisecond and n times in a page that holds all of that millisecond, n - k are new.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
+use crate::history::crowd::{Crowd, mark};
 use crate::vendor::history::{Direction, message_ms};
 
 /// A message: its own text, and its place in the order.
@@ -24,16 +22,13 @@ impl Message {
     }
 }
 
-/// Stands for a text: the first half of its SHA-256. Short enough for cursors, too long for two texts to share by chance.
-pub(in crate::history) type Mark = [u8; 16];
-
 /// The end of what was read so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::history) struct Run {
     pub(in crate::history) direction: Direction,
     pub(in crate::history) last_ms: u64,
-    /// How often each text occurred in that millisecond.
-    pub(in crate::history) seen: BTreeMap<Mark, u32>,
+    /// Those of that millisecond.
+    pub(in crate::history) crowd: Crowd,
 }
 
 /// Whether `a` comes earlier in the list than `b`.
@@ -47,7 +42,7 @@ pub(super) fn is_before(direction: Direction, a: u64, b: u64) -> bool {
 impl Run {
     /// A run of these messages; none when there are none.
     pub(super) fn begin(direction: Direction, messages: &[Message]) -> Option<Self> {
-        let mut run = Self { direction, last_ms: messages.last()?.ms, seen: BTreeMap::new() };
+        let mut run = Self { direction, last_ms: messages.last()?.ms, crowd: Crowd::default() };
         run.advance(messages);
         Some(run)
     }
@@ -59,7 +54,7 @@ impl Run {
 
     /// What is new in a page that covers the end.
     pub(super) fn unknown(&self, page: Vec<Message>) -> Vec<Message> {
-        let mut known = self.seen.clone();
+        let mut known = self.crowd.known();
         let mut is_new = |message: &Message| match message.ms == self.last_ms {
             true => match known.get_mut(&mark(&message.text)) {
                 Some(count) if *count > 0 => {
@@ -73,16 +68,39 @@ impl Run {
         page.into_iter().filter(|message| is_new(message)).collect()
     }
 
+    /// What is new in a piece that covers the end, holds all of the last millisecond, and was read after the run was known:
+    /// what went meanwhile is forgotten. `None` when it cannot be told.
+    pub(super) fn pass_over(&mut self, piece: Vec<Message>) -> Option<Vec<Message>> {
+        let (mut same, mut new) = (Vec::new(), Vec::new());
+        for message in piece {
+            match message.ms == self.last_ms {
+                true => same.push(message.text),
+                false if is_before(self.direction, self.last_ms, message.ms) => new.push(message),
+                false => {}
+            }
+        }
+        let given = self.crowd.given_of(&same)?;
+        self.crowd = Crowd::default();
+        let mut rest = Vec::new();
+        for (text, is_given) in same.into_iter().zip(given) {
+            match is_given {
+                true => self.crowd.add(&text),
+                false => rest.push(Message { ms: self.last_ms, text }),
+            }
+        }
+        rest.append(&mut new);
+        Some(rest)
+    }
+
     /// Goes on to the end of these, which follow.
     pub(super) fn advance(&mut self, new: &[Message]) {
         let Some(last_ms) = new.last().map(|last| last.ms) else { return };
         if last_ms != self.last_ms {
-            self.seen.clear();
+            self.crowd = Crowd::default();
             self.last_ms = last_ms;
         }
-        for message in new.iter().rev().take_while(|message| message.ms == last_ms) {
-            *self.seen.entry(mark(&message.text)).or_default() += 1;
-        }
+        let first = new.len() - crowd(new);
+        new[first..].iter().for_each(|message| self.crowd.add(&message.text));
     }
 }
 
@@ -90,9 +108,4 @@ impl Run {
 pub(super) fn crowd(messages: &[Message]) -> usize {
     let last_ms = messages.last().map(|last| last.ms);
     messages.iter().rev().take_while(|message| Some(message.ms) == last_ms).count()
-}
-
-fn mark(text: &[u8]) -> Mark {
-    let digest = Sha256::digest(text);
-    std::array::from_fn(|at| digest[at])
 }

@@ -145,6 +145,42 @@ async fn cut_again_and_again_while_the_list_moves_it_is_whole() {
 }
 
 #[tokio::test]
+async fn after_each_page_one_can_go_on_however_many_messages_share_a_millisecond() {
+    for order in ["asc", "desc"] {
+        let stage = stage().await;
+        let base = Clock::system().wall_ms().0 - 3_600_000;
+        let message = |n: u64| Message::peer("alice", "bob", &n.to_string()).at(base + u64::from(n > 1990));
+        stage.sim.world().add_messages(APP, (0..2100).map(message));
+        let mut got: Vec<u64> = Vec::new();
+        let mut cursor = String::new();
+        // The last of these pages ends among messages of which a cursor has no print each.
+        for pages in [1, 2, 1, 15, usize::MAX] {
+            let mut caller = client(&stage).await;
+            let mut lines = Lines::open(&mut caller, &format!("&order={order}{cursor}")).await;
+            let mut left = pages;
+            while left > 0 {
+                let Some(line) = lines.next().await else { break };
+                if line.get("ms").is_some() {
+                    got.push(number(&line));
+                } else {
+                    assert!(line.get("error").is_none(), "{line}");
+                    let place = line["cursor"].as_str().unwrap();
+                    assert!(place.len() <= 10_000);
+                    cursor = format!("&cursor={place}");
+                    left -= 1;
+                }
+            }
+        }
+        let mut wanted: Vec<u64> = (0..2100).collect();
+        if order == "desc" {
+            wanted.reverse();
+        }
+        assert!(got == wanted, "{order}: {} of {}", got.len(), wanted.len());
+        assert_eq!(stage.sim.violations(), []);
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_reading_stops_the_calls_to_the_vendor() {
     let stage = stage().await;
     let world = stage.sim.world();
