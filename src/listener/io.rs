@@ -292,7 +292,10 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncWrite for Io<S> {
             // connection, and an acknowledgement that its system put off never comes. So that is waited for first.
             this.wire.settle();
             this.look();
-            while this.wire.is_awaiting() && ready!(this.parting.get_or_insert_default().poll_look(cx)) {
+            while this.wire.is_awaiting()
+                && !this.stream.is_reset()
+                && ready!(this.parting.get_or_insert_default().poll_look(cx))
+            {
                 this.look();
             }
             let said = Pin::new(&mut this.stream).poll_shutdown(cx);

@@ -198,6 +198,10 @@ impl Arrives for Stream {
         self.tcp().and_then(Arrives::acknowledged)
     }
 
+    fn is_reset(&self) -> bool {
+        self.tcp().is_some_and(Arrives::is_reset)
+    }
+
     fn be_sparing(&self) {
         self.tcp().into_iter().for_each(Arrives::be_sparing);
     }

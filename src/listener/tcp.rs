@@ -28,6 +28,9 @@ pub(super) trait Arrives {
     /// How many of them the system at the other end has acknowledged. `None` where that is not known.
     fn acknowledged(&self) -> Option<u64>;
 
+    /// Whether the other end has reset the connection: nothing more of it is acknowledged.
+    fn is_reset(&self) -> bool;
+
     /// Lets little of what is written wait in the system unsent.
     fn be_sparing(&self);
 
@@ -74,6 +77,11 @@ impl Arrives for Tcp {
             Err(_) => written,
         };
         Some(written.saturating_sub(left).min(self.written))
+    }
+
+    fn is_reset(&self) -> bool {
+        // The system has forgotten whom it was connected with.
+        self.stream.peer_addr().is_err()
     }
 
     fn be_sparing(&self) {
@@ -125,5 +133,28 @@ impl AsyncWrite for Tcp {
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         this.is_shut = true;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_reset_once_its_other_end_has_forgotten_it() {
+        for resets in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let near = Tcp::new(listener.accept().await.unwrap().0);
+            assert!(!near.is_reset());
+            if resets {
+                SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            drop(far);
+            near.stream.readable().await.unwrap();
+            assert_eq!(near.is_reset(), resets, "its end alone is no reset");
+        }
     }
 }

@@ -109,7 +109,7 @@ impl Claim {
         let subscription = Arc::clone(&self.subscription);
         subscription.change(|state| {
             self.end(state, |state| {
-                state.plain.add(self.range());
+                state.handed_over(self.range());
                 state.missed.told(self.cut_off);
             });
         });

@@ -84,6 +84,47 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_handed_over_plainly_behind_what_is_under_way_does_not_come_again_after_a_restart() {
+    for clean in [true, false] {
+        let rig = Rig::quiet().await;
+        rig.append(0..3000).await;
+        let leaver = rig.read(by("a", 3)).await.unwrap();
+        assert_eq!(entries(&leaver), numbered(1..=3));
+        assert_eq!(rig.polled(7).await, numbered(4..=10));
+        assert_eq!(rig.streamed(1, 990).await, numbered(11..=1000));
+        assert_eq!(rig.streamed(1, 1000).await, numbered(1001..=2000));
+        let stalled = rig.read_in(2, 500).await;
+        assert_eq!(rig.polled(500).await, numbered(2501..=3000));
+        if !clean {
+            rig.saved().await;
+        }
+        let rig = if clean { rig.restart().await } else { rig.kill().await };
+        drop((leaver, stalled));
+        let missing: Vec<_> = (1..=3).chain(2001..=2500).collect();
+        assert_eq!(rig.all_in(3).await, missing, "clean: {clean}");
+        rig.resume(1995).unwrap();
+        assert_eq!(rig.all_in(4).await, numbered(1996..=3000), "a word gives it again all the same");
+        let rig = rig.restart().await;
+        assert!(rig.all_in(5).await.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lies_behind_what_is_under_way_and_was_given_again_is_not_settled_by_its_first_hand_over() {
+    let rig = Rig::quiet().await;
+    rig.append(0..20).await;
+    let leaver = rig.read(by("a", 3)).await.unwrap();
+    assert_eq!(rig.streamed(1, 17).await, numbered(4..=20));
+    rig.saved().await;
+    rig.resume(10).unwrap();
+    rig.saved().await;
+    let rig = rig.kill().await;
+    drop(leaver);
+    let wanted: Vec<_> = (1..=3).chain(11..=20).collect();
+    assert_eq!(rig.all_in(2).await, wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_another_leased_or_acknowledged_does_not_come_again_by_a_plain_readers_word() {
     for clean in [true, false] {
         let rig = Rig::quiet().await;

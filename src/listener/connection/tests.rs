@@ -72,6 +72,10 @@ impl Arrives for DuplexStream {
         None
     }
 
+    fn is_reset(&self) -> bool {
+        false
+    }
+
     fn be_sparing(&self) {}
     fn give_up(&self) {}
 }

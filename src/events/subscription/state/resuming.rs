@@ -32,12 +32,20 @@ impl State {
     pub(in super::super) fn hear(&mut self, last: u64) {
         let is_of_earlier_run = self.recalled_to.is_some_and(|to| last <= to);
         if is_of_earlier_run && self.plain.believes(last) && self.attempts.is_empty() && self.delays.is_empty() {
-            self.claims.settle_to(last).into_iter().for_each(|range| self.plain.add(range));
+            self.claims.settle_to(last).into_iter().for_each(|range| self.handed_over(range));
         } else if last > self.claims.claimed() {
             self.plain.doubt_to(last);
         } else {
-            self.claims.resume(last).into_iter().for_each(|range| self.plain.add(range));
+            self.claims.resume(last).into_iter().for_each(|range| self.handed_over(range));
         }
+    }
+
+    /// These were handed over plainly. What of them lies behind others that are not settled is marked, or a restart would
+    /// give it again; but for what is so far ahead that there would be too much to mark.
+    pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
+        let low = self.settle_low();
+        self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MOST_AHEAD)));
+        self.plain.add(range);
     }
 
     /// Gives again what was handed over plainly after `last`, and of `unheard`, in order. What of that lay before

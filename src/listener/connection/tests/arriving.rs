@@ -7,6 +7,9 @@ use tokio::io::ReadBuf;
 
 use super::*;
 
+/// What the other end says by resetting the connection.
+const RESET: u64 = u64::MAX - 1;
+
 /// A connection whose other end acknowledges as many bytes as it is told to.
 struct Far {
     stream: DuplexStream,
@@ -20,7 +23,12 @@ impl Arrives for Far {
     }
 
     fn acknowledged(&self) -> Option<u64> {
-        Some(self.acknowledged.load(Ordering::SeqCst).min(self.written))
+        let acknowledged = self.acknowledged.load(Ordering::SeqCst);
+        Some(if acknowledged == RESET { 0 } else { acknowledged.min(self.written) })
+    }
+
+    fn is_reset(&self) -> bool {
+        self.acknowledged.load(Ordering::SeqCst) == RESET
     }
 
     fn be_sparing(&self) {}
@@ -125,18 +133,20 @@ async fn of_a_caller_that_leaves_what_was_acknowledged_is_handed_over_and_the_re
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_closes_waits_a_moment_for_the_acknowledgement() {
     const LAST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    for (after, how) in [(300, How::HandedOver), (1500, How::Cut)] {
+    let all = u64::MAX;
+    for (after, says, how) in [(300, all, How::HandedOver), (1500, all, How::Cut), (300, RESET, How::Cut)] {
         let (mut caller, mut told, acknowledged, tasks) = far();
         caller.write_all(LAST).await.unwrap();
         let began = Instant::now();
         tasks.spawn(Kind::Linger, async move {
             tokio::time::sleep(Duration::from_millis(after)).await;
-            acknowledged.store(u64::MAX, Ordering::SeqCst);
+            acknowledged.store(says, Ordering::SeqCst);
         });
-        // Our end is closed when it has come, or will not come in time.
+        // Our end is closed when it has come, or will not come, or not in time.
         caller.read_to_end(&mut Vec::new()).await.unwrap();
         let closed = began.elapsed().as_millis();
-        assert!((u128::from(after).min(1000)..=1010).contains(&closed), "{closed}");
+        let at_most = if says == RESET { 2 * u128::from(after) } else { 1010 };
+        assert!((u128::from(after).min(1000)..=at_most).contains(&closed), "{closed}");
         assert_eq!((told.recv().await, began.elapsed().as_millis()), (Some(how), closed));
     }
 }
