@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
-//! | `dedup` | drops what another region returned already |
+//! | `dedup`, `dropped` | drops what another region returned already; what that was, from one run to the next |
 //! | `filter`, `judge` | which events a reader wants; who finds out, and remembers |
 //! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
 //! | `cursor`, `marks` | a place, in one stream or in both |
@@ -35,6 +35,7 @@ mod cursor;
 mod dead_letters;
 mod dedup;
 mod delivery;
+mod dropped;
 mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -328,7 +329,18 @@ impl Events {
     pub async fn flush(&self) -> Result<(), Error> {
         let cursors = self.save_cursors().await.and(self.keep_owners().await);
         self.0.leftovers.flush().await.and(cursors)?;
+        // After what was left: that may be another region's copy.
+        self.keep_dropped().await?;
         self.0.witness.keep(&*self.0.store).await
+    }
+
+    /// Stores what was dropped as another region's copy, as far as it is not stored yet.
+    async fn keep_dropped(&self) -> Result<(), Error> {
+        let logs: Vec<_> = self.logs().values().map(Arc::clone).collect();
+        for some in logs.chunks(KEPT_AT_ONCE) {
+            join_all(some.iter().map(|log| log.keep_dropped())).await.into_iter().collect::<Result<(), Error>>()?;
+        }
+        Ok(())
     }
 
     /// Stores the cursors as they are now: for a copy of the store that is to hold what was handed over before.
@@ -365,5 +377,5 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many subscriptions' owners are stored together.
+/// Of how many subscriptions, or logs, something is stored together.
 const KEPT_AT_ONCE: usize = 256;

@@ -3,7 +3,8 @@
 //! The rule: a *sighting* is an event returned by a region (stored or dropped), remembered for `dedup_window`. An event
 //! from a region is dropped if another region has more sightings of it than this region has. So an event that two
 //! regions return is one; two equal events of one region are two; and when the other region returns both as well, they
-//! are still two. With three regions the one with the most sightings counts.
+//! are still two. With three regions the one with the most sightings counts. What a run knows of earlier ones is in the log
+//! and in the notes of [`super::dropped`]: see [`Dedup::recall`].
 //!
 //! Two events are equal when they are the same JSON value: the vendor's regions need not run one release, so the order
 //! of members and the spaces between are not looked at. Text that is not JSON is equal to its own bytes only.
@@ -20,8 +21,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::clock::UnixMillis;
 use crate::names::RegionName;
-use crate::store::{Batch, Content};
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
 pub(super) const MOST_SIGHTINGS: usize = 1 << 18;
@@ -35,7 +36,7 @@ const ALWAYS: usize = 256;
 
 /// What an event is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint(u128);
+pub(super) struct Fingerprint(pub(super) u128);
 
 impl Fingerprint {
     /// Of an event's text.
@@ -82,6 +83,11 @@ impl Dedup {
         }
     }
 
+    /// How long a sighting is remembered.
+    pub(super) fn window(&self) -> Duration {
+        self.window
+    }
+
     /// Changes how long a sighting is remembered.
     pub(super) fn set_window(&mut self, window: Duration) {
         self.window = window;
@@ -120,12 +126,29 @@ impl Dedup {
         }
     }
 
-    /// Records a batch read back from the log, which came `at` that time. (What was dropped as a duplicate is not in the log: of a region that
-    /// returned only duplicates nothing is known after a restart.)
-    pub(super) fn replay(&mut self, batch: &Batch, at: Instant) {
-        if let Content::Events(events) = &batch.content {
-            let events: Vec<_> = events.iter().map(|event| Fingerprint::of(&event)).collect();
-            self.record(&batch.region, &events, at);
+    /// Takes up what earlier runs have seen, whose events count if they were stamped at or after `since`; `came_at` says
+    /// when that was.
+    ///
+    /// What was dropped counts only as long as it is known what it was a copy of. If that is not known (retention has taken
+    /// it, or damage), the region that returned it would seem to have returned the lesser number, and its next equal event
+    /// would be dropped for a copy.
+    pub(super) fn recall(&mut self, past: Past, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
+        let Past { regions, mut sightings } = past;
+        // Of what was seen in the same millisecond the copies came later.
+        sightings.sort_by_key(|seen| (seen.at, seen.is_dropped));
+        let copied = sightings.iter().filter(|seen| seen.is_dropped);
+        let mut known: HashMap<Fingerprint, Vec<Known>> = copied.map(|seen| (seen.event, Vec::new())).collect();
+        for seen in sightings {
+            if let Some(known) = known.get_mut(&seen.event)
+                && !is_counted(known, &seen)
+            {
+                continue;
+            }
+            if seen.at >= since
+                && let Some(region) = regions.get(usize::from(seen.region))
+            {
+                self.record(region, &[seen.event], came_at(seen.at));
+            }
         }
     }
 
@@ -166,13 +189,91 @@ impl Dedup {
     }
 
     fn number(&mut self, region: &RegionName) -> u16 {
-        let known = self.regions.iter().position(|known| known == region);
-        let at = known.unwrap_or_else(|| {
-            self.regions.push(region.clone());
-            self.regions.len() - 1
-        });
-        u16::try_from(at).unwrap_or(u16::MAX)
+        number(&mut self.regions, region)
     }
+}
+
+/// The place of a region's name in a list, to which it is added.
+fn number(regions: &mut Vec<RegionName>, region: &RegionName) -> u16 {
+    let known = regions.iter().position(|known| known == region);
+    let at = known.unwrap_or_else(|| {
+        regions.push(region.clone());
+        regions.len() - 1
+    });
+    u16::try_from(at).unwrap_or(u16::MAX)
+}
+
+/// What earlier runs have seen, in any order.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    regions: Vec<RegionName>,
+    sightings: Vec<PastSighting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PastSighting {
+    at: UnixMillis,
+    event: Fingerprint,
+    region: u16,
+    is_dropped: bool,
+}
+
+/// How often a region is known to have returned an event.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    region: u16,
+    stored: u32,
+    dropped: u32,
+}
+
+impl Past {
+    /// A region returned these, and they were stored.
+    pub(super) fn stored(
+        &mut self,
+        region: &RegionName,
+        events: impl IntoIterator<Item = Fingerprint>,
+        at: UnixMillis,
+    ) {
+        self.add(region, events, at, false);
+    }
+
+    /// A region returned these, and they were dropped.
+    pub(super) fn dropped(
+        &mut self,
+        region: &RegionName,
+        events: impl IntoIterator<Item = Fingerprint>,
+        at: UnixMillis,
+    ) {
+        self.add(region, events, at, true);
+    }
+
+    fn add(
+        &mut self,
+        region: &RegionName,
+        events: impl IntoIterator<Item = Fingerprint>,
+        at: UnixMillis,
+        is_dropped: bool,
+    ) {
+        let region = number(&mut self.regions, region);
+        self.sightings.extend(events.into_iter().map(|event| PastSighting { at, event, region, is_dropped }));
+    }
+}
+
+/// Whether a sighting counts beside what is known of its event before it; then it is known as well.
+fn is_counted(known: &mut Vec<Known>, seen: &PastSighting) -> bool {
+    let elsewhere = known.iter().filter(|known| known.region != seen.region);
+    let elsewhere = elsewhere.map(|known| known.stored + known.dropped).max().unwrap_or(0);
+    let at = known.iter().position(|known| known.region == seen.region).unwrap_or_else(|| {
+        known.push(Known { region: seen.region, stored: 0, dropped: 0 });
+        known.len() - 1
+    });
+    let own = &mut known[at];
+    match seen.is_dropped {
+        false => own.stored += 1,
+        true if own.dropped >= elsewhere => return false,
+        true => own.dropped += 1,
+    }
+    true
 }
 
 #[cfg(test)]

@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::cursor::Origin;
-use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS};
+use super::dedup::{Dedup, Fingerprint};
 use super::delivery::From;
+use super::dropped::{self, Dropped};
 use super::sequencer::Sequencer;
 use super::subscription::recalled::{LeftBehind, Recalled};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
@@ -23,7 +24,7 @@ use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
 use crate::names::{ClientName, RegionName, SubscriptionName};
 use crate::share;
-use crate::store::{Batch, Content, Error, EventText, Kept, LogKey, NewBatch, Sequence, Store, Together};
+use crate::store::{Batch, Content, Error, EventText, Kept, LogKey, NewBatch, NoteKind, Sequence, Store, Together};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
 pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
@@ -36,7 +37,7 @@ pub(super) struct Log {
     pub(super) number: u64,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
-    witness: Arc<Witness>,
+    pub(super) witness: Arc<Witness>,
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
@@ -52,10 +53,12 @@ pub(super) struct Log {
     retention: Mutex<Retention>,
 }
 
-/// What stands between the pollers and the log. Both `None` while there is but one region.
+/// What stands between the pollers and the log. `None`, and nothing, while there is but one region.
 #[derive(Default)]
 pub(super) struct Writer {
     pub(super) dedup: Option<Dedup>,
+    /// What that has dropped.
+    pub(super) dropped: Dropped,
     /// What waits for its turn, when there is an `order_window`.
     pub(super) waiting: Option<Waiting>,
 }
@@ -176,7 +179,7 @@ impl Log {
 
     /// [`Log::keep`], by whoever holds the writer.
     pub(super) async fn keep_in(&self, writer: &mut Writer, mut all: Together) -> Result<Appended, Error> {
-        let Writer { dedup, waiting } = writer;
+        let Writer { dedup, dropped, waiting } = writer;
         let came: u64 = all.batches.iter().map(events_in).sum();
         let region = all.batches.first().map(|batch| batch.region.clone());
         let mut seen = None;
@@ -184,57 +187,30 @@ impl Log {
             let prints: Vec<_> = all.batches.iter().flat_map(prints).collect();
             let fresh = dedup.fresh(&region, &prints, self.clock.now());
             all.batches = only(all.batches, &fresh);
-            seen = Some((region, prints));
+            let copies = prints.iter().zip(fresh).filter_map(|(&event, fresh)| (!fresh).then_some(event)).collect();
+            seen = Some((prints, dropped::Read { region, at: self.clock.wall_ms(), events: copies }));
         }
         let kept = all.batches.iter().map(events_in).sum();
-        let late = match waiting {
-            // Most reads bring nothing, or nothing that another region had not returned.
-            _ if all.is_empty() => 0,
-            Some(waiting) => self.take_in(waiting, all).await?,
-            None => {
-                self.store.commit(&self.key, all).await?.into_iter().for_each(|batch| self.publish(batch));
-                0
+        let mut late = 0;
+        // Most reads bring nothing, or nothing that another region had not returned.
+        let stores = !all.is_empty();
+        if stores {
+            let mut plan = dropped.plan(seen.as_ref().map(|(_, copies)| copies));
+            let notes = std::mem::take(&mut plan.notes);
+            all.notes = (!notes.is_empty()).then_some((NoteKind::Waiting, notes));
+            match waiting {
+                Some(waiting) => late = self.take_in(waiting, all).await?,
+                None => self.store.commit(&self.key, all).await?.into_iter().for_each(|batch| self.publish(batch)),
             }
-        };
-        if let (Some(dedup), Some((region, prints))) = (dedup, seen) {
-            dedup.record(&region, &prints, self.clock.now());
+            dropped.done(plan);
+        }
+        if let (Some(dedup), Some((prints, copies))) = (dedup, seen) {
+            dedup.record(&copies.region, &prints, self.clock.now());
+            if !stores {
+                dropped.add(copies);
+            }
         }
         Ok(Appended { kept, duplicates: came - kept, late })
-    }
-
-    /// Turns dropping of other regions' events on (with what the log says was seen), off, or changes its window.
-    ///
-    /// # Errors
-    /// When the store fails; then nothing has changed.
-    pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
-        let mut writer = self.writer.lock().await;
-        match (window, writer.dedup.as_mut()) {
-            (Some(window), Some(dedup)) => dedup.set_window(window),
-            (None, _) => writer.dedup = None,
-            (Some(window), None) => {
-                let mut dedup = Dedup::new(window);
-                let since = self.store.first_since(&self.key, self.witness.older_than(window)).await?.0;
-                let end = self.range().1;
-                let mut after = since.max(end.saturating_sub(MOST_SIGHTINGS as u64)).saturating_sub(1);
-                while after + 1 < end {
-                    let batches = self.store.read(&self.key, Sequence(after), REPLAYED_AT_ONCE).await?;
-                    let Some(newest) = batches.last() else { break };
-                    after = newest.last().0;
-                    let now = self.clock.now();
-                    for batch in &batches {
-                        let age = self.witness.age(batch.received_at, window);
-                        dedup.replay(batch, now.checked_sub(age).unwrap_or(now));
-                    }
-                }
-                for (batch, events) in writer.waiting.iter().flat_map(Waiting::not_taken) {
-                    let prints: Vec<_> = events.iter().map(|event| Fingerprint::of(event)).collect();
-                    let (now, age) = (self.clock.now(), self.witness.age(batch.received_at, window));
-                    dedup.record(&batch.region, &prints, now.checked_sub(age).unwrap_or(now));
-                }
-                writer.dedup = Some(dedup);
-            }
-        }
-        Ok(())
     }
 
     /// Changes how much is kept, from the next trimming on.
@@ -254,13 +230,6 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets other regions' events that are older than the window, also while none come.
-    pub(super) async fn forget_sightings(&self) {
-        if let Some(dedup) = &mut self.writer.lock().await.dedup {
-            dedup.forget(self.clock.now());
-        }
-    }
-
     /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
     /// Returns when and where that was read.
     ///
@@ -278,6 +247,12 @@ impl Log {
         let mut unseen: Vec<_> = batches.iter().map(|batch| (batch.received_at, batch.region.clone())).collect();
         if let Some(waiting) = &mut writer.waiting {
             unseen.extend(self.look_again(waiting).await?);
+        }
+        // So it is known to other regions' reads, too.
+        if !unseen.is_empty()
+            && let Some(window) = writer.dedup.as_ref().map(Dedup::window)
+        {
+            self.recall_sightings(&mut writer, window).await?;
         }
         Ok(unseen)
     }
@@ -489,8 +464,6 @@ fn only(batches: Vec<NewBatch>, fresh: &[bool]) -> Vec<NewBatch> {
 
 /// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.
 const PRELOADED: u64 = 2000;
-
-const REPLAYED_AT_ONCE: usize = 10_000;
 
 /// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
 const BURST: u64 = 8;

@@ -39,6 +39,9 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                 if stop.run_until_cancelled(look_after_subscriptions(&events)).await.is_none() {
                     return;
                 }
+                if let Some(Err(error)) = stop.run_until_cancelled(events.keep_dropped()).await {
+                    tracing::warn!(%error, "what was dropped as another region's copy could not be kept");
+                }
             }
             _ = keep.tick() => {
                 if let Some(Err(error)) = stop.run_until_cancelled(events.0.witness.keep(&*events.0.store)).await {

@@ -126,7 +126,9 @@ impl Log {
 
     /// Stores a plan, and what else belongs to its step.
     async fn commit(&self, waiting: &mut Waiting, mut plan: Plan, with: Together) -> Result<(), Error> {
-        let (batches, notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
+        let (batches, mut notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
+        // Those are of the same kind: see `dropped`.
+        notes.extend(with.notes.into_iter().flat_map(|(_, notes)| notes));
         let all = Together { batches, notes: Some((NoteKind::Waiting, notes)), ..with };
         let stored = self.store.commit(&self.key, all).await?;
         waiting.done(plan);

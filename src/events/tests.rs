@@ -11,6 +11,7 @@ mod polling;
 mod reading;
 mod resuming;
 mod saving;
+mod sighting;
 mod subscribing;
 
 use std::collections::{HashMap, VecDeque};

@@ -31,16 +31,19 @@ async fn what_is_read_outlives_a_kill_and_so_do_places() {
     let rig = rig.restart().await;
     assert_eq!(rig.take(by("a", 800)).await, numbers(700..1500));
     rig.vendor.say("eu", [answer(1300..1401)]);
+    until(&rig, 1602).await;
     rig.vendor.say("cn", [answer(1590..1602)]);
-    until(&rig, 1603).await;
+    until(&rig, 1604).await;
     let rig = rig.kill().await;
-    until(&rig, 1605).await;
+    until(&rig, 1606).await;
     let mut all = rig.all().await;
     all.retain(|text| text != "unclean_stop");
     let mut expected = numbers(0..1602);
     expected.insert(1500, "unparsable".into());
+    // Twice from eu, before the restart and after it: two events.
+    expected.insert(1601, "1400".into());
     assert_eq!(all, expected);
-    assert_eq!(rig.take(by("b", 700)).await, numbers(1600..1602));
+    assert_eq!(rig.take(by("b", 700)).await, ["1400", "1600", "1601"]);
     assert_eq!(rig.quarantined().await, [("<html>".to_owned(), 0)]);
 }
 
