@@ -59,7 +59,7 @@ mod waiting;
 mod witness;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;

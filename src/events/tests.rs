@@ -107,8 +107,8 @@ pub(super) fn answer(numbers: std::ops::Range<u64>) -> Step {
 }
 
 /// One run of the events service.
-pub(super) struct Rig {
-    events: Events,
+pub(crate) struct Rig {
+    pub(crate) events: Events,
     vendor: Arc<Script>,
     store: Arc<MemoryStore>,
     /// The real store instead of the one in memory.
@@ -134,9 +134,9 @@ impl Folder {
     }
 }
 
-pub(super) const STREAM: Stream = Stream::UserEvents;
+pub(crate) const STREAM: Stream = Stream::UserEvents;
 
-pub(super) fn app() -> AppId {
+pub(crate) fn app() -> AppId {
     AppId::parse("app").unwrap()
 }
 
@@ -173,7 +173,7 @@ impl Rig {
     }
 
     /// A gateway that reads nothing: for tests that append themselves.
-    async fn quiet() -> Self {
+    pub(crate) async fn quiet() -> Self {
         Self::new(&[]).await
     }
 
@@ -249,7 +249,7 @@ impl Rig {
         self.events.log(&app(), STREAM).unwrap()
     }
 
-    async fn append(&self, numbers: std::ops::Range<u64>) {
+    pub(crate) async fn append(&self, numbers: std::ops::Range<u64>) {
         let numbers: Vec<_> = numbers.map(|n| n.to_string()).collect();
         self.append_content(Content::Events(EventText::join(numbers.iter().map(|n| n.as_bytes())).unwrap())).await;
     }
@@ -319,7 +319,7 @@ impl Rig {
 }
 
 /// The texts of what was delivered, markers by their reason.
-pub(super) fn texts(delivery: &Delivery) -> Vec<String> {
+pub(crate) fn texts(delivery: &Delivery) -> Vec<String> {
     let run = |run: &Run| match &run.batch.content {
         Content::Events(events) => {
             let text = events.slice(run.entries.clone());
@@ -331,12 +331,12 @@ pub(super) fn texts(delivery: &Delivery) -> Vec<String> {
     delivery.runs.iter().flat_map(run).collect()
 }
 
-pub(super) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|n| n.to_string()).collect()
 }
 
 /// A vendor-compatible read of a subscription that begins at the earliest.
-pub(super) fn by(name: &str, limit: usize) -> Read {
+pub(crate) fn by(name: &str, limit: usize) -> Read {
     let by = ClientName::parse(&format!("reader-of-{name}")).unwrap();
     let name = SubscriptionName::parse(name).unwrap();
     Read {

@@ -6,16 +6,27 @@
 //! nobody. The old one is where the caller got to the place that it names, and any that it opened from that same place: of
 //! those nothing has reached it.
 //!
+//! How one takes over from others, while none else of its client and subscription does:
+//! 1. Those that were listed before it and are its caller's are over: they read nothing and say nothing from then on. One
+//!    that is over before its own turn to take over came takes nothing over: a later one speaks for it.
+//! 2. It waits until none of them is in the middle of reading, or of saying, something.
+//! 3. In one go, which nothing cuts short: what they have on their way is settled or given back, and what the caller does not
+//!    have is given again.
+//!
 //! Invariants: of each stream at most one read waits to be flushed; the next begins when it was. What is on its way is
-//! settled once, by whoever is first: its acknowledgement by the other end's system, or the caller's word. A sitting can be
-//! found as long as anything of it is on its way, also when its stream has ended. Only the same client's word counts.
+//! settled once: by its acknowledgement by the other end's system, or when the sitting is over by the caller's word; what a
+//! sitting says of it is so in the subscription, too, whenever the sitting's lock is free. A sitting can be found as long as anything
+//! of it is on its way, also when its stream has ended; of what it was given out of order something is known for longer.
+//! Only the same client's word counts.
+
+mod side;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,14 +34,13 @@ use futures_util::future::join_all;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
+use self::side::{OnItsWay, Side, Stage};
 use crate::body::handover::{Delivered, Ending};
 use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
 use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
-use crate::store::Sequence;
 
-/// How many runs of entries a stream remembers. A reader that is alone and wants all has one run; where others take of the
-/// same subscription, or a filter passes over whole reads, there are gaps.
-const REMEMBERED: usize = 64;
+/// How many streams that are gone, and were given something out of order, are remembered.
+const GONE: usize = 256;
 
 /// How long a new stream waits for others of its caller, which are over, to let go of what they were about to read.
 const FOR_THE_OTHERS: Duration = Duration::from_secs(1);
@@ -38,9 +48,16 @@ const FOR_THE_OTHERS: Duration = Duration::from_secs(1);
 /// The open streams of subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Sittings {
-    open: Mutex<BTreeMap<Key, Weak<Sitting>>>,
+    listed: Mutex<Listed>,
     /// How many there were.
     opened: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    open: BTreeMap<Key, Arc<Sitting>>,
+    /// Those that are gone, the last at the end.
+    gone: VecDeque<Gone>,
 }
 
 type Key = (AppId, SubscriptionName, StreamNumber);
@@ -52,9 +69,10 @@ pub(super) struct Sitting {
     key: Key,
     /// Where its caller said that it was.
     began: Option<Marks>,
-    sittings: Arc<Sittings>,
+    /// Held while one of the client's streams of the subscription takes over from others.
+    seat: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
-    /// Wakes those who wait until it reads no more.
+    /// Wakes those who wait until its turn ends.
     let_go: Notify,
     /// Wakes the stream, which waits for a flush.
     waker: AtomicWaker,
@@ -67,35 +85,17 @@ struct State {
     /// How many reads there were.
     reads: u64,
     is_over: bool,
-    /// Whether it may take entries that it does not hold yet.
-    is_reading: bool,
+    /// Whether it may take entries that it does not hold yet, or say what it holds.
+    has_turn: bool,
 }
 
-#[derive(Debug, Default)]
-struct Side {
-    /// What is on its way, in order: all but the last are flushed.
-    reads: VecDeque<OnItsWay>,
-    /// What was given before: runs of entries, the last at the end.
-    recent: Vec<Range<u64>>,
-}
-
-/// A read of the log on its way to the caller.
+/// What is remembered of a stream that is gone.
 #[derive(Debug)]
-struct OnItsWay {
-    number: u64,
-    entries: Range<u64>,
-    receipt: Receipt,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Not all of it was given to the connection.
-    Held,
-    /// All of it was; it is not known to be flushed.
-    Given,
-    /// All of it is with the system.
-    Flushed,
+struct Gone {
+    client: ClientName,
+    key: Key,
+    began: Option<Marks>,
+    sides: [Side; 2],
 }
 
 impl Sittings {
@@ -110,12 +110,21 @@ impl Sittings {
     ) -> Result<Open, ReadError> {
         let (open, mut earlier) = self.begin((app, name), client, last);
         let Some(last) = last else { return Ok(open) };
-        earlier.retain(|earlier| earlier.client == *client);
-        let mut unheard = <[Vec<Range<u64>>; 2]>::default();
-        earlier.iter().for_each(|earlier| earlier.yield_to(streams, &last, &mut unheard));
-        // What they are taking at this moment they give back: nothing is to be taken before that.
-        let over = earlier.iter().filter(|earlier| earlier.is_over()).map(|earlier| earlier.reads_no_more());
+        let seat = Arc::clone(&open.seat);
+        let _taking_over = seat.lock().await;
+        if open.is_over() {
+            return Ok(open);
+        }
+        earlier.retain(|earlier| earlier.ends_for(streams, &last));
+        let over = earlier.iter().map(|earlier| earlier.rests());
         let _ = tokio::time::timeout(FOR_THE_OTHERS, join_all(over)).await;
+        // From here on nothing waits: a caller that leaves does so before all of it, or after.
+        let mut unheard = <[Vec<Range<u64>>; 2]>::default();
+        let gone = self.take_gone(&open, streams, &last);
+        let are_over = earlier.iter().map(|earlier| std::mem::take(&mut earlier.state().sides));
+        for (side, stream) in gone.into_iter().chain(are_over).flat_map(|sides| sides.into_iter().zip(Stream::ALL)) {
+            unheard[stream as usize].extend(side.yield_to(given(&last, stream)));
+        }
         for &stream in streams.each() {
             let place = (last.of(stream), last.was_given(stream));
             match events.resume((app, stream), name, place, &unheard[stream as usize]) {
@@ -129,43 +138,73 @@ impl Sittings {
         Ok(open)
     }
 
-    /// Lists a new stream. Also returns the subscription's others: of two, the later knows of the earlier.
+    /// Lists a new stream. Also returns its client's others of the subscription: of two, the later knows of the earlier.
     fn begin(
         self: &Arc<Self>,
         (app, name): (&AppId, &SubscriptionName),
         client: &ClientName,
         began: Option<Marks>,
     ) -> (Open, Vec<Arc<Sitting>>) {
-        let mut open = self.all();
+        let mut listed = self.listed();
         let number = StreamNumber::MIN.saturating_add(self.opened.fetch_add(1, Ordering::Relaxed));
         let key = |number| (app.clone(), name.clone(), number);
-        // None is dropped here: that would look for the list.
-        let earlier = open.range(key(StreamNumber::MIN)..key(number)).filter_map(|(_, weak)| weak.upgrade()).collect();
+        let earlier = listed.open.range(key(StreamNumber::MIN)..key(number)).map(|(_, earlier)| earlier);
+        let earlier: Vec<Arc<Sitting>> = earlier.filter(|earlier| earlier.client == *client).cloned().collect();
         let sitting = Arc::new(Sitting {
             client: client.clone(),
             key: key(number),
             began,
-            sittings: Arc::clone(self),
+            // All of a client that are there have the same.
+            seat: earlier.first().map(|earlier| Arc::clone(&earlier.seat)).unwrap_or_default(),
             state: Mutex::default(),
             let_go: Notify::new(),
             waker: AtomicWaker::new(),
         });
-        open.insert(key(number), Arc::downgrade(&sitting));
-        (Open(sitting), earlier)
+        listed.open.insert(key(number), Arc::clone(&sitting));
+        (Open(Arc::new(Hold { sitting, sittings: Arc::clone(self) })), earlier)
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<Sitting>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The streams that are gone, of the same client and subscription, of which the caller speaks.
+    fn take_gone(&self, open: &Open, streams: Streams, last: &Marks) -> Vec<[Side; 2]> {
+        let (app, name, _) = &open.key;
+        let is_of_it = |gone: &Gone| {
+            (&gone.client, &gone.key.0, &gone.key.1) == (&open.client, app, name)
+                && is_its_own(gone.began.as_ref(), &gone.sides, streams, last)
+        };
+        let mut listed = self.listed();
+        let (own, rest): (VecDeque<Gone>, VecDeque<Gone>) =
+            std::mem::take(&mut listed.gone).into_iter().partition(is_of_it);
+        listed.gone = rest;
+        own.into_iter().map(|gone| gone.sides).collect()
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As long as there is one, its sitting is listed.
+#[derive(Debug)]
+pub(super) struct Hold {
+    sitting: Arc<Sitting>,
+    sittings: Arc<Sittings>,
+}
+
+impl Deref for Hold {
+    type Target = Sitting;
+
+    fn deref(&self) -> &Sitting {
+        &self.sitting
     }
 }
 
 /// An open stream's own hold on its sitting.
-pub(super) struct Open(Arc<Sitting>);
+pub(super) struct Open(Arc<Hold>);
 
-impl std::ops::Deref for Open {
-    type Target = Arc<Sitting>;
+impl Deref for Open {
+    type Target = Arc<Hold>;
 
-    fn deref(&self) -> &Arc<Sitting> {
+    fn deref(&self) -> &Arc<Hold> {
         &self.0
     }
 }
@@ -173,19 +212,53 @@ impl std::ops::Deref for Open {
 impl Drop for Open {
     fn drop(&mut self) {
         // What was given to the connection may arrive still.
-        let mut state = self.0.state();
-        let mut rest = Vec::new();
-        for side in &mut state.sides {
-            rest.extend(side.reads.pop_back_if(|last| last.stage == Stage::Held));
+        for side in self.0.state().of_its_own() {
+            drop(side.reads.pop_back_if(|last| last.stage == Stage::Held));
         }
-        drop(state);
-        drop(rest);
     }
 }
 
-impl Drop for Sitting {
+impl Drop for Hold {
     fn drop(&mut self) {
-        self.sittings.all().remove(&self.key);
+        let mut sides = std::mem::take(&mut self.state().sides);
+        sides.iter_mut().for_each(|side| side.reads.clear());
+        let mut listed = self.sittings.listed();
+        // What was given in order lies after the caller's place, and comes again without that.
+        let is_in_order = |(side, stream): (&Side, Stream)| side.is_in_order(self.began.map(|began| began.of(stream)));
+        if !sides.iter().zip(Stream::ALL).all(is_in_order) {
+            if listed.gone.len() == GONE {
+                listed.gone.pop_front();
+            }
+            listed.gone.push_back(Gone {
+                client: self.client.clone(),
+                key: self.key.clone(),
+                began: self.began,
+                sides,
+            });
+        }
+        listed.open.remove(&self.key);
+    }
+}
+
+impl Hold {
+    /// All of what was read last was given to the connection. The ending is to be told of its flush and of its
+    /// acknowledgement.
+    pub(super) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
+        let mut state = self.state();
+        let last = state.sides[stream as usize].reads.back_mut();
+        // There is none when the caller has come again elsewhere.
+        let number = last.map_or(0, |last| {
+            last.stage = Stage::Given;
+            last.number
+        });
+        Box::new(Given { sitting: Arc::clone(self), stream, number })
+    }
+
+    /// To be held while it reads, or says what it read; `None` when it is over.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let mut state = self.state();
+        state.has_turn = !state.is_over;
+        state.has_turn.then(|| Turn(Arc::clone(self)))
     }
 }
 
@@ -207,18 +280,6 @@ impl Sitting {
         state.sides[stream as usize].reads.push_back(OnItsWay { number, entries, receipt, stage: Stage::Held });
     }
 
-    /// All of them were given to the connection. The ending is to be told of their flush and of their acknowledgement.
-    pub(super) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
-        let mut state = self.state();
-        let last = state.sides[stream as usize].reads.back_mut();
-        // There is none when the caller has come again elsewhere.
-        let number = last.map_or(0, |last| {
-            last.stage = Stage::Given;
-            last.number
-        });
-        Box::new(Given { sitting: Arc::clone(self), stream, number })
-    }
-
     /// Waits until nothing that was given is still to be flushed.
     pub(super) async fn flushed(&self) {
         poll_fn(|cx| {
@@ -231,18 +292,12 @@ impl Sitting {
         .await;
     }
 
-    /// To be held while it reads; `None` when it is over.
-    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
-        let mut state = self.state();
-        state.is_reading = !state.is_over;
-        state.is_reading.then(|| Turn(Arc::clone(self)))
-    }
-
-    async fn reads_no_more(&self) {
+    /// Waits until it neither reads nor says anything.
+    async fn rests(&self) {
         loop {
             let mut let_go = pin!(self.let_go.notified());
             let_go.as_mut().enable();
-            if !self.state().is_reading {
+            if !self.state().has_turn {
                 return;
             }
             let_go.await;
@@ -255,30 +310,14 @@ impl Sitting {
     }
 
     /// The caller has come again, and says how far it got. If that was here, or where it was when this began, so that it got
-    /// nothing here, this is over.
-    fn yield_to(&self, streams: Streams, last: &Marks, unheard: &mut [Vec<Range<u64>>; 2]) {
+    /// nothing here, this is over. Says whether it is.
+    fn ends_for(&self, streams: Streams, last: &Marks) -> bool {
         let mut state = self.state();
-        let given = |stream: Stream| last.was_given(stream).then(|| last.of(stream).at.0);
-        let is_here = |stream: &Stream| given(*stream).is_some_and(|at| state.sides[*stream as usize].has(at));
-        let is_its_own = self.began == Some(*last) || streams.each().iter().any(is_here);
-        if state.is_over || !is_its_own {
-            return;
-        }
-        state.is_over = true;
-        let sides = std::mem::take(&mut state.sides);
+        let is_its_own = is_its_own(self.began.as_ref(), &state.sides, streams, last);
+        state.is_over |= is_its_own;
         drop(state);
-        for (mut side, stream) in sides.into_iter().zip(Stream::ALL) {
-            unheard[stream as usize].extend(side.after(given(stream)));
-            // The caller has what came before its last event. What is dropped is given back.
-            let Some(at) = given(stream) else { continue };
-            let Some(last) = side.reads.iter().position(|read| read.entries.contains(&at)) else { continue };
-            side.reads.drain(..last).for_each(|read| read.receipt.handed_over());
-            if let Some(OnItsWay { entries, receipt, .. }) = side.reads.pop_front() {
-                let left = entries.end - (at + 1);
-                receipt.only_before(Sequence(at + 1), left).into_iter().for_each(Receipt::handed_over);
-            }
-        }
         self.waker.wake();
+        is_its_own
     }
 
     /// A read was flushed.
@@ -292,17 +331,17 @@ impl Sitting {
     /// A read was acknowledged.
     fn settle(&self, stream: Stream, number: u64) {
         let mut state = self.state();
-        let side = &mut state.sides[stream as usize];
+        let Some(side) = state.of_its_own().get_mut(stream as usize) else { return };
         let Some(OnItsWay { entries, receipt, .. }) = side.take(number) else { return };
         side.remember(entries);
-        drop(state);
         receipt.handed_over();
     }
 
     /// A read will not arrive.
     fn give_back(&self, stream: Stream, number: u64) {
-        let lost = self.state().sides[stream as usize].take(number);
-        drop(lost);
+        if let Some(side) = self.state().of_its_own().get_mut(stream as usize) {
+            drop(side.take(number));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -310,8 +349,19 @@ impl Sitting {
     }
 }
 
-/// That a stream reads, until it is dropped.
-pub(super) struct Turn(Arc<Sitting>);
+/// Where a caller was, if it was given anything of this stream.
+fn given(last: &Marks, stream: Stream) -> Option<u64> {
+    last.was_given(stream).then(|| last.of(stream).at.0)
+}
+
+/// Whether a caller that got to this place got there in a stream, or had it as its own place when that began.
+fn is_its_own(began: Option<&Marks>, sides: &[Side; 2], streams: Streams, last: &Marks) -> bool {
+    let is_here = |stream: &Stream| given(last, *stream).is_some_and(|at| sides[*stream as usize].has(at));
+    began == Some(last) || streams.each().iter().any(is_here)
+}
+
+/// That a stream reads, or says what it read, until it is dropped.
+pub(super) struct Turn(Arc<Hold>);
 
 impl Turn {
     /// Ready when the caller has come again elsewhere.
@@ -323,49 +373,22 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.state().is_reading = false;
+        self.0.state().has_turn = false;
         self.0.let_go.notify_waiters();
     }
 }
 
-impl Side {
-    fn take(&mut self, number: u64) -> Option<OnItsWay> {
-        let at = self.reads.iter().position(|read| read.number == number)?;
-        self.reads.remove(at)
-    }
-
-    fn remember(&mut self, entries: Range<u64>) {
-        match self.recent.last_mut() {
-            Some(last) if last.end == entries.start => last.end = entries.end,
-            _ => {
-                if self.recent.len() == REMEMBERED {
-                    self.recent.remove(0);
-                }
-                self.recent.push(entries);
-            }
-        }
-    }
-
-    /// What it was given for good after an entry; all, if it was not given that.
-    fn after(&self, at: Option<u64>) -> Vec<Range<u64>> {
-        if at.is_some_and(|at| self.reads.iter().any(|read| read.entries.contains(&at))) {
-            return Vec::new();
-        }
-        let holds = at.and_then(|at| Some((at, self.recent.iter().rposition(|entries| entries.contains(&at))?)));
-        let Some((at, index)) = holds else { return self.recent.clone() };
-        let rest = at + 1..self.recent[index].end;
-        std::iter::once(rest).chain(self.recent[index + 1..].iter().cloned()).collect()
-    }
-
-    fn has(&self, at: u64) -> bool {
-        self.reads.iter().map(|read| &read.entries).chain(&self.recent).any(|entries| entries.contains(&at))
+impl State {
+    /// What becomes of what is on its way is for the stream itself to say, unless it is over: then its caller does.
+    fn of_its_own(&mut self) -> &mut [Side] {
+        if self.is_over { &mut [] } else { &mut self.sides }
     }
 }
 
 /// Told when all of a read was flushed, and when it was acknowledged.
 #[derive(Debug)]
 struct Given {
-    sitting: Arc<Sitting>,
+    sitting: Arc<Hold>,
     stream: Stream,
     number: u64,
 }
@@ -389,3 +412,6 @@ impl Drop for Given {
         self.sitting.give_back(self.stream, self.number);
     }
 }
+
+#[cfg(test)]
+mod tests;

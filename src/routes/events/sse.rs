@@ -129,14 +129,15 @@ impl Open {
             if self.is_over() || self.proof.stands().await.is_err() {
                 return None;
             }
-            if let Some(piece) = self.piece() {
-                return Some((piece, self));
-            }
+            // From here on who takes over waits: so nothing is said after it has.
             let turn = self.feed.sitting().map(|sitting| sitting.turn());
             if matches!(turn, Some(None)) {
                 return None;
             }
             let turn = turn.flatten();
+            if let Some(piece) = self.piece() {
+                return Some((piece, self));
+            }
             let filled = tokio::select! {
                 // First: what the caller's other stream gives back is not to be taken here.
                 biased;

@@ -135,6 +135,50 @@ async fn who_comes_again_from_the_same_place_ends_the_streams_that_were_opened_t
     }
 }
 
+/// All events of a stream until it ends, or until it has this one.
+async fn until_end(mut listener: Listener, last: &str) -> (Vec<String>, Option<Listener>) {
+    let mut got = Vec::new();
+    while let Some(event) = listener.next().await {
+        got.extend(event.data);
+        if got.last().is_some_and(|text| text == last) {
+            return (got, Some(listener));
+        }
+    }
+    (got, None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_streams_opened_at_once_from_one_place_one_goes_on_and_gets_each_event_once() {
+    let stage = Stage::start().await;
+    for round in 0..ROUNDS {
+        let url = format!("{USERS}?subscription=at-once-{round}&from=latest&limit=4");
+        let mut first = Listener::open(&stage, &url).await;
+        let mut sent = emit(&stage, 10);
+        let mut last = String::new();
+        for text in &sent[..3] {
+            let event = first.next().await.unwrap();
+            assert_eq!(event.data(), text);
+            last = event.id().to_owned();
+        }
+        let header = format!("Last-Event-ID: {last}\r\n");
+        let at_once = (0..4).map(|_| Listener::with(&stage, &url, "all", &header));
+        let open = futures_util::future::join_all(at_once).await;
+        // From now on one alone may speak of what is new.
+        sent.extend(emit(&stage, 10));
+        let newest = sent.last().unwrap();
+        let heard = futures_util::future::join_all(open.into_iter().map(|listener| until_end(listener, newest))).await;
+        let (on, ended): (Vec<_>, Vec<_>) = heard.into_iter().partition(|(_, goes_on)| goes_on.is_some());
+        assert_eq!(on.len(), 1, "round {round}");
+        assert_eq!(on[0].0, sent[3..], "round {round}");
+        for (got, _) in ended {
+            assert!(got.iter().all(|text| sent[3..10].contains(text)), "round {round}: {got:?}");
+        }
+        drop(first);
+    }
+}
+
+const ROUNDS: usize = 60;
+
 #[tokio::test]
 async fn a_reader_of_both_streams_that_is_cut_and_comes_again_gets_each_event_once_and_in_order() {
     let stage = Stage::start().await;
