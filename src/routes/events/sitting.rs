@@ -108,19 +108,33 @@ impl Sittings {
         (client, name): (&ClientName, &SubscriptionName),
         last: Option<Marks>,
     ) -> Result<Open, ReadError> {
-        let (open, mut earlier) = self.begin((app, name), client, last);
-        let Some(last) = last else { return Ok(open) };
-        let seat = Arc::clone(&open.seat);
-        let _taking_over = seat.lock().await;
+        let (open, earlier) = self.begin((app, name), client, last);
+        if let Some(last) = last {
+            self.take_over(&open, earlier, events, streams, last).await?;
+        }
+        Ok(open)
+    }
+
+    /// A stream takes over from those that were listed before it, as far as they are its caller's.
+    async fn take_over(
+        &self,
+        open: &Open,
+        mut earlier: Vec<Arc<Sitting>>,
+        events: &Events,
+        streams: Streams,
+        last: Marks,
+    ) -> Result<(), ReadError> {
+        let (app, name, _) = &open.key;
+        let _taking_over = open.seat.lock().await;
         if open.is_over() {
-            return Ok(open);
+            return Ok(());
         }
         earlier.retain(|earlier| earlier.ends_for(streams, &last));
         let over = earlier.iter().map(|earlier| earlier.rests());
         let _ = tokio::time::timeout(FOR_THE_OTHERS, join_all(over)).await;
         // From here on nothing waits: a caller that leaves does so before all of it, or after.
         let mut unheard = <[Vec<Range<u64>>; 2]>::default();
-        let gone = self.take_gone(&open, streams, &last);
+        let gone = self.take_gone(open, streams, &last);
         let are_over = earlier.iter().map(|earlier| std::mem::take(&mut earlier.state().sides));
         for (side, stream) in gone.into_iter().chain(are_over).flat_map(|sides| sides.into_iter().zip(Stream::ALL)) {
             unheard[stream as usize].extend(side.yield_to(given(&last, stream)));
@@ -135,7 +149,7 @@ impl Sittings {
                 Err(why) => return Err(why),
             }
         }
-        Ok(open)
+        Ok(())
     }
 
     /// Lists a new stream. Also returns its client's others of the subscription: of two, the later knows of the earlier.

@@ -109,6 +109,22 @@ async fn a_stream_that_a_later_one_has_ended_gives_nothing_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_over_before_its_turn_to_take_over_takes_nothing_over() {
+    let house = House::with(30).await;
+    let first = house.open(None).await;
+    assert_eq!(house.hand_over(&first, 10).await, numbers(0..10));
+    let last = house.last(5).await;
+    let name = SubscriptionName::parse("a").unwrap();
+    let (second, earlier) = house.sittings.begin((&app(), &name), &first.client, last);
+    let third = house.open(last).await;
+    assert_eq!(house.rest(&third).await, numbers(5..30));
+    let streams = Streams::One(STREAM);
+    house.sittings.take_over(&second, earlier, &house.rig.events, streams, last.unwrap()).await.unwrap();
+    assert!(second.is_over() && second.turn().is_none() && !third.is_over());
+    assert_eq!(house.rest(&third).await, numbers(0..0), "nothing comes twice");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_leaves_while_it_is_opened_takes_nothing_along() {
     let house = House::with(30).await;
     let first = house.open(None).await;
