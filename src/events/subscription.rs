@@ -246,9 +246,19 @@ impl Subscription {
     /// # Errors
     /// When the store fails. Then the place has changed, and is stored when the store recovers.
     pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
-        self.change(|state| state.seek(at));
+        {
+            // None is buried, or cleared, meanwhile.
+            let _turn = self.letters_turn.lock().await;
+            let letters = self.listed().await.into_iter().collect();
+            self.change(|state| state.seek(at, letters));
+        }
         self.given_back.notify_waiters();
         self.save(store).await
+    }
+
+    /// Whether something of it is known that waits to be stored.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire) || self.listed_for_later.load(Ordering::Acquire)
     }
 
     /// Whether it is being removed, or is.

@@ -44,7 +44,9 @@ pub(super) struct State {
     again: BTreeSet<u64>,
     /// Of those, the ones of which the store does not know yet.
     again_new: BTreeSet<u64>,
-    /// Those that are settled since, and whether they were acknowledged: not stored yet.
+    /// Dead letters that are open once more without that: their subscription was sent back.
+    letters: BTreeSet<u64>,
+    /// Those of either that are settled since, and whether they were acknowledged: not stored yet.
     again_done: Vec<(u64, bool)>,
     /// What was taken at another place says nothing any more.
     pub(super) place: PlaceId,
@@ -92,7 +94,21 @@ impl Writes {
 impl State {
     /// As it was recalled.
     pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled { at, place, stored, segments, delays, units, again, missed, mut plain, end, now, .. } = recalled;
+        let Recalled {
+            at,
+            place,
+            stored,
+            segments,
+            delays,
+            units,
+            again,
+            mut letters,
+            missed,
+            mut plain,
+            end,
+            now,
+            ..
+        } = recalled;
         let mut marks = Settled::default();
         let mut attempts = BTreeMap::new();
         for (segment, stored) in &segments {
@@ -101,6 +117,7 @@ impl State {
         }
         let handed_over: Vec<u64> = marks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
         plain.keep_to(at, &handed_over);
+        letters.retain(|&letter| letter > at && !marks.is_marked(letter) && !again.contains_key(&letter));
         let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
         let segments_of = |entries: &mut dyn Iterator<Item = &u64>| entries.map(|at| at / settled::SEGMENT).collect();
         let (delays_stored, units_stored): (BTreeSet<u64>, BTreeSet<u64>) =
@@ -120,6 +137,7 @@ impl State {
             delays,
             again: again.into_keys().collect(),
             again_new: BTreeSet::new(),
+            letters,
             again_done: Vec::new(),
             place,
             is_new_place: !stored,
@@ -172,6 +190,7 @@ impl State {
     pub(super) fn put_back(&mut self, entries: &[u64], now: Instant) {
         let low = self.settle_low();
         for &at in entries {
+            self.letters.remove(&at);
             self.again.insert(at);
             self.again_new.insert(at);
             self.plain.remove(at..at + 1);
@@ -214,8 +233,9 @@ impl State {
             if at > low {
                 self.marks.mark(at);
             }
-            if self.again.remove(&at) {
-                self.again_new.remove(&at);
+            self.again_new.remove(&at);
+            // Both are asked: an entry may be either.
+            if self.again.remove(&at) | self.letters.remove(&at) {
                 self.again_done.push((at, acknowledged));
             }
         }
@@ -273,6 +293,7 @@ impl State {
         let kept = self.again.split_off(&earliest);
         let gone = std::mem::replace(&mut self.again, kept);
         self.again_new = self.again_new.split_off(&earliest);
+        self.letters = self.letters.split_off(&earliest);
         self.delays = self.delays.split_off(&earliest);
         self.book.await_no_longer(..earliest, now);
         self.again_done.extend(gone.into_iter().map(|at| (at, false)));
@@ -297,8 +318,10 @@ impl State {
         !self.marks.is_clean()
     }
 
-    /// Goes to another place.
-    pub(super) fn seek(&mut self, at: u64) {
+    /// Goes to another place. The dead letters after that are open once more.
+    pub(super) fn seek(&mut self, at: u64, letters: BTreeSet<u64>) {
+        self.letters = letters;
+        self.letters.retain(|&letter| letter > at);
         (self.place, self.is_new_place) = (PlaceId::random(), true);
         self.plain.seek(self.claims.claimed());
         self.recalled_to = None;

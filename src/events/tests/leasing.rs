@@ -227,6 +227,46 @@ async fn a_dead_letter_is_listed_given_again_and_gone_when_it_is_acknowledged() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledged() {
+    for kills in [false, true] {
+        let mut rig = Rig::quiet().await;
+        rig.append_of((1..=6).map(|n| (n, n))).await;
+        for _ in 0..MOST {
+            let (lease, _) = rig.lease(leased(5)).await.unwrap();
+            rig.nack(Holding::Lease(lease), 0).await.unwrap();
+        }
+        assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
+        assert_eq!(rig.dead().await, [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3)]);
+        rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(1))).await.unwrap();
+        if kills {
+            rig = rig.kill().await;
+        }
+        assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(2, 1)]);
+        assert_eq!(rig.ack(rig.entry(2)).await, Ok(1));
+        assert_eq!(rig.dead().await, [(1, 3), (3, 3), (4, 3), (5, 3)], "1 lies before the place");
+        // As well if it is put back, or handed over plainly; not if it is given up again.
+        let again = Redeliver::These(vec![rig.log().cursor(3)]);
+        assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), again).await, Ok(1));
+        let (_, got) = rig.lease(leased(1)).await.unwrap();
+        assert_eq!(got, [(3, 1)]);
+        assert_eq!(rig.ack(rig.entry(3)).await, Ok(1));
+        for _ in 0..MOST {
+            let (lease, got) = rig.lease(leased(1)).await.unwrap();
+            assert_eq!(got[0].0, 4);
+            rig.nack(Holding::Lease(lease), 0).await.unwrap();
+        }
+        let plainly = rig.read(by("a", 1)).await.unwrap();
+        assert_eq!(entries(&plainly), [5]);
+        plainly.receipt.handed_over();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(rig.dead().await, [(1, 3), (4, 3)]);
+        let rig = rig.kill().await;
+        assert_eq!(rig.dead().await, [(1, 3), (4, 3)]);
+        assert_eq!(rig.events.subscriptions()[0].dead_letters, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn competing_readers_are_woken_one_after_the_other_and_none_sleeps_through() {
     let rig = Arc::new(Rig::quiet().await);
     let reader = |_| {

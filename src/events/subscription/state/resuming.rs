@@ -45,6 +45,7 @@ impl State {
     pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
         let low = self.settle_low();
         self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MOST_AHEAD)));
+        self.again_done.extend(self.letters.extract_if(range.clone(), |_| true).map(|at| (at, true)));
         self.plain.add(range);
     }
 
