@@ -223,6 +223,11 @@ impl Log {
     /// # Errors
     /// When the store fails.
     pub(super) async fn trim(&self) -> Result<(), Error> {
+        // Or after a kill it would seem that subscriptions have not read what they have. If it fails there may be no room
+        // for it, and room is what is made here; it is tried again.
+        let unsaved: Vec<_> =
+            self.subscriptions().into_iter().filter(|subscription| subscription.is_listed()).collect();
+        let _ = self.shared.saver.save(&unsaved).await;
         let retention = *lock(&self.retention);
         let older_than = self.witness.older_than(retention.age);
         let state = self.store.trim(&self.key, older_than, retention.bytes).await?;

@@ -1,6 +1,28 @@
 //! Rounds: how often, and how much at a time, the store is told where subscriptions stand.
 
 use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it_just_before_a_kill() {
+    for passes_over in [true, false] {
+        let mut config = config(&[]);
+        config.events.retention_bytes = 20;
+        let rig = Rig::over(MemoryStore::default(), config).await;
+        rig.append(0..10).await;
+        let all = Read { markers: true, ..by("a", 100) };
+        let none = Read { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..all.clone() };
+        match passes_over {
+            true => assert_eq!(rig.take(none).await, numbers(0..0)),
+            false => assert_eq!(rig.take(all.clone()).await, numbers(0..10)),
+        }
+        // So much that the first go at once.
+        rig.append(10..15).await;
+        assert_eq!(rig.log().range().0, 11);
+        let rig = rig.kill().await;
+        let delivery = rig.read(all).await.unwrap();
+        assert_eq!((texts(&delivery), delivery.lost), (numbers(10..15), 0), "passes over: {passes_over}");
+    }
+}
 use crate::clock::UnixMillis;
 
 const OTHER: Stream = Stream::ChannelEvents;
