@@ -13,9 +13,11 @@ use std::time::Duration;
 use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, App, Config, Credential};
 use rtm_gateway::egress::{Egress, Past};
-use rtm_gateway::events::{Cursor, Events, SubscriptionStatus};
+use rtm_gateway::events::{
+    Ack, Cursor, Delivery, Events, From, Holding, InHand, Place, Read, SubscriptionStatus, Turns,
+};
 use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, Stream};
+use rtm_gateway::names::{AppId, ClientName, Stream, SubscriptionName, WebhookName};
 use rtm_gateway::secret::SecretSource;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
@@ -134,6 +136,92 @@ async fn a_backup_of_a_store_holds_all_that_the_store_holds_but_its_epoch_and_it
     }
 }
 
+/// A gateway of `app-1` that reads nothing: what is looked at is what is there.
+fn of_app_1(key: PathBuf) -> Config {
+    let events = config::Events { retention: Duration::from_secs(u32::MAX.into()), ..config::Events::default() };
+    let mut config = Config::default();
+    config.apps = vec![App {
+        id: AppId::parse("app-1").unwrap(),
+        regions: Vec::new(),
+        credential: Credential::Basic { api_key: SecretSource::File(key.clone()), api_secret: SecretSource::File(key) },
+        quota: config::Quota::default(),
+        events,
+        history: config::History::default(),
+        webhooks: Vec::new(),
+    }];
+    config
+}
+
+/// All that a webhook can have of a stream now, one after the other, and how often each was tried in vain; settled.
+async fn drained(events: &Events, stream: Stream, webhook: &str) -> Vec<(u64, u32)> {
+    let (app, name) = (AppId::parse("app-1").unwrap(), SubscriptionName::from(&WebhookName::parse(webhook).unwrap()));
+    let mut all = Vec::new();
+    loop {
+        let read = Read {
+            place: Place::Subscription { name: name.clone(), from: From::Latest },
+            client: ClientName::parse("reader").unwrap(),
+            limit: 1,
+            wait: Duration::ZERO,
+            markers: true,
+            filter: Arc::default(),
+            ack: Ack::InHand(InHand { turns: Turns::All, unites: false, most_open: 100 }),
+        };
+        let Delivery { runs, leased: Some(leased), receipt, .. } = events.read(&app, stream, read).await.unwrap()
+        else {
+            return all;
+        };
+        let entries = runs.iter().flat_map(|run| run.entries.clone().map(|n| run.batch.first.0 + n as u64));
+        all.extend(entries.zip(leased.attempts));
+        events.acknowledge(&app, stream, &name, &Holding::Lease(leased.name)).await.unwrap();
+        receipt.handed_over();
+    }
+}
+
+#[tokio::test]
+async fn webhooks_of_a_store_of_the_first_format_go_on_where_their_records_say() {
+    for (name, next) in [("stopped", 19), ("killed", 20)] {
+        let (folder, writer, work) = (unpacked(name), Tasks::new(), Tasks::new());
+        let (clock, metrics) = (Clock::system(), Metrics::new());
+        let store = EmbeddedStore::open(folder.path(), writer.clone(), clock.clone(), metrics.clone()).await.unwrap();
+        let key = folder.path().join("key");
+        fs::write(&key, "key").unwrap();
+        let config = of_app_1(key);
+        for start in 1..=2 {
+            let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
+            let events = Events::new(store.clone(), egress, work.clone(), clock.clone(), metrics.clone());
+            events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
+            let app = AppId::parse("app-1").unwrap();
+            let left = async |stream, webhook: &str| {
+                let log = LogKey { app: app.clone(), stream };
+                let note = store.note(&log, NoteKind::Webhook, webhook).await.unwrap();
+                note.map(|note| serde_json::from_slice::<serde_json::Value>(&note).unwrap())
+            };
+            let disabled = |since: u64, why| Some(serde_json::json!({ "disabled": { "since": since, "why": why } }));
+            let by_operator = disabled(1_795_901_973_110, "operator");
+            let now = format!("{name}, start {start}");
+            assert_eq!(left(Stream::UserEvents, "crm").await, None, "{now}");
+            assert_eq!(left(Stream::UserEvents, "gone").await, disabled(1_795_901_972_365, "gone"), "{now}");
+            assert_eq!(left(Stream::UserEvents, "taken").await, by_operator, "{now}");
+            assert_eq!(left(Stream::ChannelEvents, "taken").await, by_operator, "{now}");
+            // What the first start found is settled at the second.
+            let found =
+                |range: std::ops::Range<u64>| range.filter(|_| start == 1).map(|at| (at, 0)).collect::<Vec<_>>();
+            // One had delivered or given up all; one had delivered nothing; one all until it was disabled.
+            assert_eq!(drained(&events, Stream::UserEvents, "crm").await, [], "{now}");
+            assert_eq!(drained(&events, Stream::UserEvents, "gone").await, found(1..next), "{now}");
+            assert_eq!(drained(&events, Stream::UserEvents, "taken").await, found(19..next), "{now}");
+            assert_eq!(drained(&events, Stream::ChannelEvents, "taken").await, [], "{now}");
+            let crm = SubscriptionName::from(&WebhookName::parse("crm").unwrap());
+            let letters = events.dead_letters(&app, Stream::UserEvents, &crm, None, 100).await.unwrap();
+            assert!(letters.iter().map(|letter| letter.cursor.at.0).eq(4..next), "{now}");
+        }
+        assert_eq!(work.finish(Duration::from_secs(10)).await, 0);
+        store.close(clock.wall_ms()).await.unwrap();
+        drop(store);
+        assert_eq!(writer.finish(Duration::from_secs(10)).await, 0);
+    }
+}
+
 #[tokio::test]
 async fn clients_places_of_a_store_of_the_first_format_are_their_own_from_the_first_start_on() {
     let (folder, writer, work) = (unpacked("stopped"), Tasks::new(), Tasks::new());
@@ -141,17 +229,7 @@ async fn clients_places_of_a_store_of_the_first_format_are_their_own_from_the_fi
     let store = EmbeddedStore::open(folder.path(), writer.clone(), clock.clone(), metrics.clone()).await.unwrap();
     let key = folder.path().join("key");
     fs::write(&key, "key").unwrap();
-    let mut config = Config::default();
-    config.apps = vec![App {
-        id: AppId::parse("app-1").unwrap(),
-        // Nothing is read: what is looked at is what is there.
-        regions: Vec::new(),
-        credential: Credential::Basic { api_key: SecretSource::File(key.clone()), api_secret: SecretSource::File(key) },
-        quota: config::Quota::default(),
-        events: config::Events::default(),
-        history: config::History::default(),
-        webhooks: Vec::new(),
-    }];
+    let config = of_app_1(key);
     for start in 1..=2 {
         let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
         let events = Events::new(store.clone(), egress, work.clone(), clock.clone(), metrics.clone());
