@@ -89,7 +89,7 @@ struct Still {
 impl Pages for Still {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
-        let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
+        let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - 1 - n };
         let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
         Ok(Page { texts, ..Page::default() })
