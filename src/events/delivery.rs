@@ -12,7 +12,7 @@ use super::subscription::{Claim, CutOff, Held};
 use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::{Batch, Sequence};
+use crate::store::{Batch, Content, Sequence};
 
 /// The most entries one read hands over: the vendor's own limit.
 pub const MOST_IN_ONE_READ: usize = crate::vendor::events::MOST_IN_ONE_READ;
@@ -55,6 +55,8 @@ pub struct Read {
     /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside. (A marker of what retention
     /// has cut off from a subscription comes on top.)
     pub limit: usize,
+    /// At most so many bytes of events, though one event at least.
+    pub most_bytes: usize,
     /// How long to wait for the first entry.
     pub wait: Duration,
     /// Whether markers are wanted (native reads). Otherwise they are passed over, but the cursor moves past them.
@@ -72,6 +74,80 @@ pub struct Run {
     pub batch: Arc<Batch>,
     /// Which of its entries.
     pub entries: Range<usize>,
+}
+
+impl Run {
+    /// The bytes of its events.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.batch.content {
+            Content::Events(events) => events.bytes(self.entries.clone()),
+            Content::PossibleLoss(_) | Content::Damaged(_) => 0,
+        }
+    }
+
+    /// Leaves the other events of its batch alone, if they are most of it and nobody else holds them in memory.
+    pub(super) fn keep_apart(&mut self) {
+        let Content::Events(events) = &self.batch.content else { return };
+        if 2 * self.bytes() >= events.text().len() {
+            return;
+        }
+        if let Some(apart) = events.apart(self.entries.clone()) {
+            let Batch { first, received_at, ref region, .. } = *self.batch;
+            let (first, region) = (first.plus(self.entries.start as u64), region.clone());
+            self.batch = Arc::new(Batch { first, received_at, region, content: Content::Events(apart) });
+            self.entries = 0..self.entries.len();
+        }
+    }
+}
+
+/// How much more one read hands over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Room {
+    /// For all that there is.
+    pub(super) const ALL: Self = Self { entries: usize::MAX, bytes: usize::MAX };
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries == 0 || self.bytes == 0
+    }
+
+    /// So much of it is taken.
+    pub(super) fn take(&mut self, entries: usize, bytes: usize) {
+        self.entries = self.entries.saturating_sub(entries);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// How many entries of a batch from one on there is room for; one at least.
+    pub(super) fn fits(&self, content: &Content, from: usize) -> usize {
+        match content {
+            Content::Events(events) => events.fit(from, self.bytes),
+            Content::PossibleLoss(_) | Content::Damaged(_) => usize::MAX,
+        }
+    }
+
+    /// Leaves of these runs what there is room for. Says which entry is the first that is left out, if one is.
+    pub(super) fn cut(mut self, runs: &mut Vec<Run>) -> Option<u64> {
+        for n in 0..runs.len() {
+            let run = &mut runs[n];
+            let (start, many) = (run.entries.start, self.fits(&run.batch.content, run.entries.start));
+            let left_out = run.batch.first.0 + start as u64;
+            if n > 0 && self.is_full() {
+                runs.truncate(n);
+                return Some(left_out);
+            }
+            if many < run.entries.len() {
+                run.entries.end = start + many;
+                runs.truncate(n + 1);
+                return Some(left_out + many as u64);
+            }
+            self.take(runs[n].entries.len(), runs[n].bytes());
+        }
+        None
+    }
 }
 
 /// What a read found. Dropping `receipt` without [`Receipt::handed_over`] gives the entries again to the next read.

@@ -27,7 +27,7 @@ pub(super) use self::book::{Book, Hold, New, Reason, Unknown, Which};
 pub use self::name::{LeaseName, NotALease};
 pub(super) use self::settled::Settled;
 pub(super) use self::timer::Timer;
-use super::delivery::Run;
+use super::delivery::{Room, Run};
 use super::log::Log;
 use super::reader::Terms;
 use super::subscription::{Held, NotSettled, Subscription, own_key};
@@ -202,10 +202,11 @@ impl Log {
     ) -> Result<Option<Delivery>, ReadError> {
         let turn = subscription.turn.lock().await;
         let mut looked_at: Vec<Run> = Vec::new();
+        let limit = self.most_held(terms);
         loop {
             self.bury_given_up(subscription).await?;
             let mut is_at_end = false;
-            if subscription.ready(self.clock.now()) < terms.limit {
+            if subscription.ready(self.clock.now()) < limit {
                 match self.open_more(subscription, terms).await? {
                     Some(runs) => looked_at = runs,
                     None => is_at_end = true,
@@ -213,17 +214,14 @@ impl Log {
             }
             let now = self.clock.now();
             let hold = terms.hold(now);
-            let Some(held) = subscription.hold(terms.limit, hold, now) else {
+            let Some(held) = subscription.hold(limit, hold, now) else {
                 if is_at_end && !subscription.has_given_up(now) {
                     return Ok(None);
                 }
                 continue;
             };
-            if hold.counts_taking() && held.entries().iter().any(|&(_, attempt)| attempt > 1) {
-                // A restart must not make it one less: then an event could be tried for ever.
-                Box::pin(subscription.save(&*self.store)).await?;
-            }
-            if let Some(delivery) = self.deliver(held, std::mem::take(&mut looked_at), true).await? {
+            let near = std::mem::take(&mut looked_at);
+            if let Some(delivery) = self.deliver(subscription, held, near, (true, terms.room())).await? {
                 drop(turn);
                 return Ok(Some(delivery));
             }
@@ -241,11 +239,19 @@ impl Log {
             let claim = subscription.claim_to_open(self.range(), looks_at, terms.most_open());
             let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let Some(found) = self.fetch(&claim.range(), terms, usize::MAX).await? else { continue };
+            let Some(found) = self.fetch(&claim.range(), terms, Room::ALL).await? else { continue };
             claim.shorten(found.end);
             claim.open(&keys(&found.runs, self.key.stream, terms.turns(), &self.shared.keys), self.clock.now());
             return Ok(Some(found.runs));
         }
+    }
+
+    /// How many entries a read takes that are open each by itself: about as many as there is room for. What is too much for
+    /// it is known when their texts are there, and to give them back costs more.
+    fn most_held(&self, terms: &Terms) -> usize {
+        let room = terms.room();
+        let usual = super::lock(&self.tail).usual_bytes();
+        room.entries.min((room.bytes / usual).max(1))
     }
 
     /// Delivers open entries to a plain reader, who has no use for markers if it says so.
@@ -254,19 +260,27 @@ impl Log {
         subscription: &Arc<Subscription>,
         terms: &Terms,
     ) -> Result<Option<Delivery>, ReadError> {
-        while let Some(held) = subscription.hold(terms.limit, Hold::Response, self.clock.now()) {
+        while let Some(held) = subscription.hold(self.most_held(terms), Hold::Response, self.clock.now()) {
             if terms.sitting.is_some() && subscription.owes_streams() {
                 Box::pin(subscription.save(&*self.store)).await?;
             }
-            if let Some(delivery) = self.deliver(held, Vec::new(), terms.wants.markers).await? {
+            let wants = (terms.wants.markers, terms.room());
+            if let Some(delivery) = self.deliver(subscription, held, Vec::new(), wants).await? {
                 return Ok(Some(delivery));
             }
         }
         Ok(None)
     }
 
-    /// Gets the texts of entries. `None` when all of them are gone, or are markers that are not wanted.
-    async fn deliver(&self, mut held: Held, near: Vec<Run>, markers: bool) -> Result<Option<Delivery>, ReadError> {
+    /// Gets the texts of entries, and gives back those for which there is no room. `None` when all of them are gone, or are
+    /// markers that are not wanted.
+    async fn deliver(
+        &self,
+        subscription: &Arc<Subscription>,
+        mut held: Held,
+        near: Vec<Run>,
+        (markers, room): (bool, Room),
+    ) -> Result<Option<Delivery>, ReadError> {
         let near = near.into_iter().map(|run| run.batch).collect();
         let wanted: Vec<u64> = held.entries().iter().map(|&(at, _)| at).collect();
         let (mut runs, gone) = self.collect(&wanted, near).await?;
@@ -280,6 +294,14 @@ impl Log {
             is_wanted
         });
         held.without(&dropped, self.clock.now());
+        if let Some(left_out) = room.cut(&mut runs) {
+            held.keep_before(left_out, 0);
+        }
+        runs.iter_mut().filter(|run| !self.is_in_memory(run)).for_each(Run::keep_apart);
+        if held.is_tried_again() {
+            // A restart must not make it one less: then an event could be tried for ever.
+            Box::pin(subscription.save(&*self.store)).await?;
+        }
         let Some(&(last, _)) = held.entries().last() else { return Ok(None) };
         let is_event = |run: &&Run| matches!(run.batch.content, Content::Events(_));
         held.under_way(runs.iter().filter(is_event).map(|run| run.entries.len() as u64).sum());
@@ -321,6 +343,10 @@ impl Log {
             self.trimmed(self.store.log_state(&self.key).await?.earliest.0);
         }
         Ok((runs, gone))
+    }
+
+    fn is_in_memory(&self, run: &Run) -> bool {
+        super::lock(&self.tail).holds(run.batch.first.0)
     }
 
     async fn around(&self, first: u64, last: u64) -> Result<Vec<Arc<Batch>>, Error> {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
+use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
 use super::judge::{CHUNK, Judging};
 use super::leases::Hold;
 use super::log::Log;
@@ -25,6 +25,7 @@ use crate::store::{Batch, Content, Error, EventText, Sequence};
 /// What holds for the whole of a read.
 pub(super) struct Terms {
     pub(super) limit: usize,
+    most_bytes: usize,
     pub(super) wants: Wants,
     client: ClientName,
     ack: Ack,
@@ -53,6 +54,7 @@ impl Log {
     ) -> impl Future<Output = Result<Delivery, ReadError>> {
         let terms = Terms {
             limit: read.limit.clamp(1, MOST_IN_ONE_READ),
+            most_bytes: read.most_bytes,
             wants: Wants { markers: read.markers, filter: read.filter },
             client: read.client,
             ack: read.ack,
@@ -84,7 +86,7 @@ impl Log {
                 }
                 continue;
             }
-            let Some(found) = self.fetch(&wanted, terms, terms.limit).await? else { continue };
+            let Some(found) = self.fetch(&wanted, terms, terms.room()).await? else { continue };
             at = found.end - 1;
             if !found.runs.is_empty() {
                 return Ok(self.delivery(found.runs, at, Receipt::of_nothing(), None));
@@ -135,7 +137,7 @@ impl Log {
             let claim = subscription.claim(self.range(), terms.looks_at(), terms.sitting);
             let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let Some(found) = self.fetch(&claim.range(), terms, terms.limit).await? else { continue };
+            let Some(found) = self.fetch(&claim.range(), terms, terms.room()).await? else { continue };
             claim.shorten(found.end);
             if claim.is_owed() {
                 Box::pin(subscription.save(&*self.store)).await?;
@@ -155,10 +157,11 @@ impl Log {
         }
     }
 
-    /// Gets up to `limit` entries of a range that is not empty. `None` when retention has removed some meanwhile; then the log's
+    /// Gets the entries of a range that is not empty, as far as there is room. `None` when retention has removed some meanwhile; then the log's
     /// beginning has moved.
-    pub(super) async fn fetch(&self, wanted: &Range<u64>, terms: &Terms, limit: usize) -> Result<Option<Found>, Error> {
+    pub(super) async fn fetch(&self, wanted: &Range<u64>, terms: &Terms, room: Room) -> Result<Option<Found>, Error> {
         let in_memory = lock(&self.tail).get(wanted);
+        let is_shared = in_memory.is_some();
         let batches = match in_memory {
             Some(batches) => batches,
             None => {
@@ -172,7 +175,10 @@ impl Log {
         };
         let judges = !terms.wants.filter.is_all();
         let mut judging = judges.then(|| self.shared.judge.hold(self.number, &terms.wants.filter, &terms.client));
-        let found = Found::in_batches(&batches, wanted, &terms.wants, limit, judging.as_mut()).await;
+        let mut found = Found::in_batches(&batches, wanted, &terms.wants, room, judging.as_mut()).await;
+        if !is_shared {
+            found.runs.iter_mut().for_each(Run::keep_apart);
+        }
         if judges {
             // Where all is known already nothing else lets others go.
             tokio::task::yield_now().await;
@@ -212,6 +218,11 @@ impl Terms {
     pub(super) fn looks_at(&self) -> u64 {
         let looks_at = if self.wants.filter.is_all() { self.limit } else { MOST_IN_ONE_READ };
         looks_at as u64
+    }
+
+    /// How much one read hands over.
+    pub(super) fn room(&self) -> Room {
+        Room { entries: self.limit, bytes: self.most_bytes }
     }
 
     /// On which terms what is taken now is held.
@@ -265,11 +276,10 @@ impl Found {
         batches: &[Arc<Batch>],
         wanted: &Range<u64>,
         wants: &Wants,
-        limit: usize,
+        mut room: Room,
         mut judging: Option<&mut Judging<'_>>,
     ) -> Self {
         let mut found = Self { runs: Vec::new(), events: 0, end: wanted.start };
-        let mut left = limit;
         for batch in batches {
             let first = batch.first.0;
             let start = found.end;
@@ -283,40 +293,45 @@ impl Found {
             // Both fit: a batch has less than 2^32 entries.
             let entries = (start - first) as usize..(end - first) as usize;
             match (&batch.content, &mut judging) {
-                (Content::Events(_), None) => {
-                    left = left.saturating_sub(entries.len());
-                    found.events += end - start;
-                    found.runs.push(Run { batch: Arc::clone(batch), entries });
-                    found.end = end;
+                (Content::Events(events), None) => {
+                    if found.events > 0 && events.bytes(entries.start..entries.start + 1) > room.bytes {
+                        break;
+                    }
+                    let fits = entries.len().min(events.fit(entries.start, room.bytes));
+                    let run = Run { batch: Arc::clone(batch), entries: entries.start..entries.start + fits };
+                    room.take(fits, run.bytes());
+                    found.events += fits as u64;
+                    found.runs.push(run);
+                    found.end = start + fits as u64;
                 }
                 (Content::Events(events), Some(judging)) => {
                     // In a box: the usual case has no filter, and should not hold room for one.
-                    let looking = Box::pin(found.push_admitted(batch, events, entries, (judging, &mut left)));
+                    let looking = Box::pin(found.push_admitted(batch, events, entries, (judging, &mut room)));
                     let looked_at = looking.await;
                     found.end = first + looked_at as u64;
                 }
                 _ if wants.markers => {
-                    left = left.saturating_sub(1);
+                    room.take(1, 0);
                     found.runs.push(Run { batch: Arc::clone(batch), entries });
                     found.end = end;
                 }
                 _ => found.end = end,
             }
-            if left == 0 {
+            if room.is_full() || found.end < end {
                 break;
             }
         }
         found
     }
 
-    /// Adds those of a batch's entries that a filter admits, neighbours as one run, until none is `left` to add. Returns
+    /// Adds those of a batch's entries that a filter admits, neighbours as one run, until there is no room for more. Returns
     /// the entry after the last one looked at.
     async fn push_admitted(
         &mut self,
         batch: &Arc<Batch>,
         events: &EventText,
         entries: Range<usize>,
-        (judging, left): (&mut Judging<'_>, &mut usize),
+        (judging, room): (&mut Judging<'_>, &mut Room),
     ) -> usize {
         let mut run = entries.start..entries.start;
         let runs = &mut self.runs;
@@ -328,18 +343,24 @@ impl Found {
         };
         let mut looked_at = entries.start;
         let (mut chunk, mut admitted) = (usize::MAX, 0);
-        while looked_at < entries.end && *left > 0 {
+        while looked_at < entries.end && !room.is_full() {
             let index = looked_at;
-            looked_at += 1;
             if chunk != index / CHUNK {
                 chunk = index / CHUNK;
                 admitted = judging.chunk(batch.first, events, chunk).await;
             }
             if (admitted >> (index % CHUNK)) & 1 == 1 {
+                let bytes = events.bytes(index..index + 1);
+                if self.events > 0 && bytes > room.bytes {
+                    room.bytes = 0;
+                    break;
+                }
+                looked_at += 1;
                 run.end = looked_at;
-                *left -= 1;
+                room.take(1, bytes);
                 self.events += 1;
             } else {
+                looked_at += 1;
                 push(&mut run, looked_at);
             }
         }

@@ -13,6 +13,9 @@ use crate::store::{Batch, Content};
 /// The bytes of events a log keeps in memory: some 30 000 events of the usual size.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
+/// The bytes of an event while nothing is known.
+const USUAL: usize = 256;
+
 /// The newest batches, and where the log begins and ends.
 #[derive(Debug)]
 pub(super) struct Tail {
@@ -60,6 +63,20 @@ impl Tail {
         }
         let from = self.batches.partition_point(|batch| batch.last().0 < range.start);
         Some(self.batches.range(from..).take_while(|batch| batch.first.0 < range.end).cloned().collect())
+    }
+
+    /// How many bytes an event has, as the newest say.
+    pub(super) fn usual_bytes(&self) -> usize {
+        let of = |batch: &Arc<Batch>| match &batch.content {
+            Content::Events(events) => Some(events.text().len().div_ceil(events.len())),
+            Content::PossibleLoss(_) | Content::Damaged(_) => None,
+        };
+        self.batches.iter().rev().find_map(of).unwrap_or(USUAL)
+    }
+
+    /// Whether the batch of an entry is in memory.
+    pub(super) fn holds(&self, at: u64) -> bool {
+        self.batches.front().is_some_and(|oldest| oldest.first.0 <= at)
     }
 
     /// Retention removed all before `earliest`.

@@ -1,5 +1,6 @@
 //! The whole of events over a scripted vendor and a store in memory, in paused time.
 
+mod bounded;
 mod embedded;
 mod faults;
 mod filtering;
@@ -291,6 +292,7 @@ impl Rig {
                 place: Place::After(after),
                 client: ClientName::parse("all").unwrap(),
                 limit: 1000,
+                most_bytes: usize::MAX,
                 wait: Duration::ZERO,
                 markers: true,
                 filter: Arc::default(),
@@ -343,6 +345,7 @@ pub(crate) fn by(name: &str, limit: usize) -> Read {
         place: Place::Subscription { name, from: From::Earliest },
         client: by,
         limit,
+        most_bytes: usize::MAX,
         wait: Duration::ZERO,
         markers: false,
         filter: Arc::default(),

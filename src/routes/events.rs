@@ -77,11 +77,12 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
     match (form, streams) {
         (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
             let (place, limit, filter) = (place(stream), query.limit, query.filter);
-            let read = Read { place, client, limit, wait, markers: true, filter, ack };
+            let read = Read { place, client, limit, most_bytes: sse::HOLDS, wait, markers: true, filter, ack };
             leased::open(asked, proof, stream, read).await
         }
         (Form::Stream, _) => {
-            let feed = Feed::new((&asked.app.id, streams), client, query.limit, query.filter, place);
+            let most = (query.limit, sse::HOLDS);
+            let feed = Feed::new((&asked.app.id, streams), client, most, query.filter, place);
             let mut served = sse::open(asked, proof, feed, is_stored.then_some((name, query.last_event_id))).await?;
             // A reader that is cut before the first event goes on from here.
             if let Some(marks) = begun {
@@ -90,9 +91,9 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
             Ok(served)
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
-            let markers = form == Form::Native;
-            let read =
-                Read { place: place(stream), client, limit: query.limit, wait, markers, filter: query.filter, ack };
+            let (place, limit, most_bytes) = (place(stream), query.limit, usize::MAX);
+            let (markers, filter) = (form == Form::Native, query.filter);
+            let read = Read { place, client, limit, most_bytes, wait, markers, filter, ack };
             let delivery = wait_for(&asked, &proof, stream, read).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, asked.trail.id()),
@@ -101,7 +102,8 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
         }
         (Form::Vendor | Form::Native, Streams::All) => {
-            let mut feed = Feed::new((&asked.app.id, streams), client, query.limit, query.filter, place);
+            let most = (query.limit, usize::MAX);
+            let mut feed = Feed::new((&asked.app.id, streams), client, most, query.filter, place);
             tokio::select! {
                 biased;
                 filled = feed.fill(asked.gateway, wait) => filled.map_err(|failed| failed.why)?,

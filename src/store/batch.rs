@@ -129,8 +129,32 @@ impl EventText {
         if range.is_empty() || range.end > self.ends.len() {
             return Bytes::new();
         }
-        let start = if range.start == 0 { 0 } else { self.ends[range.start - 1] as usize + 1 };
-        self.text.slice(start..self.ends[range.end - 1] as usize)
+        self.text.slice(self.start(range.start)..self.ends[range.end - 1] as usize)
+    }
+
+    /// The bytes that the events of a range have, with the commas between them.
+    #[must_use]
+    pub fn bytes(&self, range: Range<usize>) -> usize {
+        range.end.checked_sub(1).map_or(0, |last| (self.ends[last] as usize).saturating_sub(self.start(range.start)))
+    }
+
+    /// Where an event starts.
+    fn start(&self, event: usize) -> usize {
+        event.checked_sub(1).map_or(0, |before| self.ends[before] as usize + 1)
+    }
+
+    /// How many events from one on have so many bytes; one at least.
+    #[must_use]
+    pub fn fit(&self, from: usize, bytes: usize) -> usize {
+        let start = self.start(from);
+        self.ends[from..].partition_point(|&end| end as usize <= start.saturating_add(bytes)).max(1)
+    }
+
+    /// The events of a range in memory of their own, so that they do not hold the others. `None` when there are none.
+    #[must_use]
+    pub fn apart(&self, range: Range<usize>) -> Option<Self> {
+        let events: Vec<Bytes> = range.map(|i| self.slice(i..i + 1)).collect();
+        Self::join(events.iter().map(|event| &event[..]))
     }
 
     /// Each event's text.
@@ -173,6 +197,24 @@ mod tests {
         assert_eq!(text.slice(3..3), "");
         assert_eq!(text.slice(2..4), "");
         assert_eq!(EventText::join([]), None);
+    }
+
+    #[test]
+    fn so_many_fit_as_have_the_bytes_and_one_at_least() {
+        let text = EventText::join([&b"12"[..], b"345", b"6", b"7890"]).unwrap();
+        let fit = |from, bytes| text.fit(from, bytes);
+        assert_eq!([fit(0, 0), fit(0, 2), fit(0, 6), fit(0, 8), fit(0, 99)], [1, 1, 2, 3, 4]);
+        assert_eq!([fit(1, 3), fit(1, 4), fit(1, 5), fit(3, 1)], [1, 1, 2, 1]);
+        assert_eq!([text.bytes(0..4), text.bytes(1..3), text.bytes(3..4), text.bytes(0..0)], [13, 5, 4, 0]);
+    }
+
+    #[test]
+    fn events_apart_hold_nothing_of_the_others() {
+        let text = EventText::join([&b"12"[..], b"345", b"6"]).unwrap();
+        let apart = text.apart(1..3).unwrap();
+        assert_eq!((apart.text().as_ref(), apart.ends()), (&b"345,6"[..], &[3, 5][..]));
+        assert_eq!(apart.text.try_into_mut().unwrap().capacity(), 5);
+        assert_eq!(text.apart(1..1), None);
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl<'e> Courier<'e> {
                 place: Place::Subscription { name: self.recorder.place.clone(), from },
                 client: account(&config.name),
                 limit: most_entries(config.format),
+                most_bytes: usize::MAX,
                 wait: READ_WAIT,
                 markers: true,
                 filter: Arc::clone(&self.filter),

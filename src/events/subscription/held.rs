@@ -334,6 +334,11 @@ impl Held {
         self.hold != Hold::Response
     }
 
+    /// Whether this is to be stored as one more try of an entry.
+    pub(in crate::events) fn is_tried_again(&self) -> bool {
+        self.hold.counts_taking() && self.entries.iter().any(|&(_, attempt)| attempt > 1)
+    }
+
     /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
     pub(in crate::events) fn split_cut_off(&mut self) -> CutOff {
         let cut_off = std::mem::take(&mut self.cut_off);

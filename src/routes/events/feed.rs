@@ -26,7 +26,8 @@ pub(super) struct Feed {
     streams: Streams,
     /// Who reads.
     client: ClientName,
-    limit: usize,
+    /// How many entries each read brings at most, and how many bytes of events.
+    most: (usize, usize),
     filter: Arc<Filter>,
     sides: Vec<Side>,
     marks: Marks,
@@ -75,7 +76,7 @@ impl Feed {
     pub(super) fn new(
         (app, streams): (&AppId, Streams),
         client: ClientName,
-        limit: usize,
+        most: (usize, usize),
         filter: Arc<Filter>,
         places: impl Fn(Stream) -> Place,
     ) -> Self {
@@ -88,7 +89,7 @@ impl Feed {
             Side { stream, place, runs: VecDeque::new(), receipt: None, next: None, lag: 0, lost: 0, is_dry: false }
         };
         let sides = streams.each().iter().map(side).collect();
-        Self { app: app.clone(), streams, client, limit, filter, sides, marks, sitting: None }
+        Self { app: app.clone(), streams, client, most, filter, sides, marks, sitting: None }
     }
 
     /// Lets this hold the receipts.
@@ -118,7 +119,7 @@ impl Feed {
     pub(super) async fn fill(&mut self, gateway: &Gateway, wait: Duration) -> Result<(), Failed> {
         match &mut *self.sides {
             [side] if side.runs.is_empty() => {
-                let read = side.read(&self.client, self.limit, &self.filter, wait);
+                let read = side.read(&self.client, self.most, &self.filter, wait);
                 let number = self.sitting.as_ref().map(|open| open.number());
                 let delivery =
                     side.deliver(gateway.events.read_in_stream(&self.app, side.stream, read, number).await)?;
@@ -138,7 +139,7 @@ impl Feed {
             let (mut is_something, mut is_any) = (false, false);
             for side in &mut self.sides {
                 if side.runs.is_empty() {
-                    let read = side.read(&self.client, self.limit, &self.filter, Duration::ZERO);
+                    let read = side.read(&self.client, self.most, &self.filter, Duration::ZERO);
                     match side.deliver(gateway.events.read_in_stream(&self.app, side.stream, read, number).await) {
                         Ok(delivery) => side.take(delivery, &mut self.marks, self.sitting.as_ref()),
                         // An app need not have both.
@@ -160,9 +161,9 @@ impl Feed {
                 return Ok(());
             }
             let (events, app, client) = (&gateway.events, &self.app, &self.client);
-            let (limit, filter) = (self.limit, &self.filter);
+            let (most, filter) = (self.most, &self.filter);
             let [one, other] = &mut *self.sides else { return Ok(()) };
-            let reads = (one.read(client, limit, filter, left), other.read(client, limit, filter, left));
+            let reads = (one.read(client, most, filter, left), other.read(client, most, filter, left));
             tokio::select! {
                 read = or_never(events, (app, one.stream), reads.0, number) => {
                     let delivery = one.deliver(read)?;
@@ -244,9 +245,15 @@ impl Feed {
 }
 
 impl Side {
-    fn read(&self, client: &ClientName, limit: usize, filter: &Arc<Filter>, wait: Duration) -> Read {
+    fn read(
+        &self,
+        client: &ClientName,
+        (limit, most_bytes): (usize, usize),
+        filter: &Arc<Filter>,
+        wait: Duration,
+    ) -> Read {
         let (place, client, filter) = (self.place.clone(), client.clone(), Arc::clone(filter));
-        Read { place, client, limit, wait, markers: true, filter, ack: Ack::OnHandover }
+        Read { place, client, limit, most_bytes, wait, markers: true, filter, ack: Ack::OnHandover }
     }
 
     fn deliver(&self, read: Result<Delivery, ReadError>) -> Result<Delivery, Failed> {

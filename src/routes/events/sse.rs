@@ -44,6 +44,9 @@ pub(super) const BEGINNING: &[u8] = b"retry: 2000\n";
 /// A comment. Neither has an empty line after it: there are readers that take each of those for an event.
 pub(super) const BEAT: Bytes = Bytes::from_static(b":\n");
 
+/// Bytes of events that a stream holds of what it has read, at most (one event at least): a thousand of 180 bytes. So much a
+/// reader that does not take them costs, beside what the system holds for it; all who keep up share theirs.
+pub(in crate::routes) const HOLDS: usize = 176 << 10;
 /// Bytes of a piece that is made for one reader: more begin another piece.
 const PIECE: usize = 32 << 10;
 /// A shared text is a piece of its own from this size; smaller ones are copied together.
@@ -176,7 +179,10 @@ impl Open {
             let Some(run) = self.feed.peek() else { break };
             let is_shared =
                 self.feed.streams() != Streams::All && self.feed.lag() <= NEAR_THE_END && text::is_kept(&run.batch);
-            let most = if is_shared { usize::MAX } else { entries_in(&run.batch.content, run.entries.start, PIECE) };
+            let most = match &run.batch.content {
+                Content::Events(events) if !is_shared => events.fit(run.entries.start, PIECE),
+                _ => usize::MAX,
+            };
             let Some(given) = self.feed.give(most) else { break };
             // A marker of what retention took is nobody else's.
             if is_shared && given.lost == 0 {
@@ -230,14 +236,6 @@ impl Open {
 pub(super) fn push_reset(out: &mut Vec<u8>, earliest: &str, lost: Option<u64>, extra: &[Extra<'_>]) {
     let data = serde_json::json!({ "earliest": earliest, "lost": lost });
     text::push_ours(out, &earliest, "reset", &data, extra);
-}
-
-/// How many entries from one on have about so many bytes; one at least.
-fn entries_in(content: &Content, from: usize, bytes: usize) -> usize {
-    let Content::Events(events) = content else { return usize::MAX };
-    let ends = events.ends();
-    let start = from.checked_sub(1).map_or(0, |before| ends[before] as usize);
-    ends[from..].partition_point(|&end| end as usize - start <= bytes).max(1)
 }
 
 /// The read that a piece ends.
