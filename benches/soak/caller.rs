@@ -56,17 +56,21 @@ impl Caller {
     }
 
     pub async fn get(&mut self, path: &str, manner: Manner) -> Ended {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\n\r\n", self.key);
-        self.ask(head.as_bytes(), manner).await
+        self.send("GET", path, None, manner).await
     }
 
     pub async fn post(&mut self, path: &str, body: &str) -> Ended {
-        let (key, length) = (&self.key, body.len());
-        let kind = "content-type: application/json";
-        let text = format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\n{kind}\r\ncontent-length: {length}\r\n\r\n{body}"
-        );
-        self.ask(text.as_bytes(), Manner::Plain).await
+        self.send("POST", path, Some(body), Manner::Plain).await
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, body: Option<&str>, manner: Manner) -> Ended {
+        let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\n", self.key);
+        if let Some(body) = body {
+            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+        }
+        text += "\r\n";
+        text += body.unwrap_or_default();
+        self.ask(text.as_bytes(), manner).await
     }
 
     async fn ask(&mut self, request: &[u8], manner: Manner) -> Ended {

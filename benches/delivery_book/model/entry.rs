@@ -10,6 +10,8 @@ pub(super) enum At {
     /// Not given, or given back; so many attempts lie behind it.
     Free(u32),
     Held(Hold),
+    /// In an answer that did not arrive: the attempts, and when it is free at the latest.
+    Away(u32, Millis),
     /// Given back for later: the attempts, and between when and when it is free.
     Waits(u32, (Millis, Millis)),
     /// Its attempts are spent; it waits to be put among the dead letters.
@@ -80,6 +82,7 @@ pub(super) enum Act {
     NoLease(Hand),
     Taken(Hand),
     Failed(Hand, (Millis, Millis)),
+    Doubted(Hand, (Millis, Millis)),
     Returned(Hand),
     /// It lies before the new place, or behind; `None`: who knows.
     Seek(Option<bool>),
@@ -108,13 +111,23 @@ pub(super) enum Act {
     Drain,
 }
 
+impl At {
+    /// Whether it is the same, but for how long it may be away.
+    pub(super) fn is_as(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Away(tried, _), Self::Away(other, _)) => tried == other,
+            _ => self == other,
+        }
+    }
+}
+
 impl Now {
     /// What is left of it when the process has ended: leases end with it.
     pub(super) fn image(self) -> Self {
         let at = match self.at {
             At::Held(Hold { tried, counts: Counts::Failing, .. }) => At::Free(tried - 1),
             At::Held(Hold { tried, most, .. }) if tried >= most => At::GivenUp(tried),
-            At::Held(Hold { tried, .. }) => At::Free(tried),
+            At::Held(Hold { tried, .. }) | At::Away(tried, _) => At::Free(tried),
             other => other,
         };
         Self { at, ..self }
@@ -125,6 +138,7 @@ impl Now {
         let at = match self.at {
             At::Held(Hold { tried, until, most, .. }) if until.0 <= by => spent(tried, most, At::Free(tried)),
             At::Waits(tried, until) if until.0 <= by => At::Free(tried),
+            At::Away(tried, _) => At::Free(tried),
             _ => return None,
         };
         Some(Self { at, ..self })
@@ -148,11 +162,27 @@ impl Now {
     }
 
     pub(super) fn is_over(self) -> bool {
-        matches!(self.at, At::Done { .. } | At::Lost { told: true }) && !matches!(self.letter, Letter::Again(..))
+        matches!(self.at, At::Done { seen: true } | At::Lost { told: true })
+            && !matches!(self.letter, Letter::Again(..))
     }
 }
 
 impl Act {
+    /// Of whose hold it is. (What is not in that hand is not changed, and will not be.)
+    pub(super) fn by(&self) -> Option<Hand> {
+        match self {
+            Self::Ack(by) | Self::Nack(by, _) | Self::Extend(by, _) => *by,
+            Self::Taken(by) | Self::Failed(by, _) | Self::Doubted(by, _) | Self::Returned(by) => Some(*by),
+            _ => None,
+        }
+    }
+
+    /// Whether it changes nothing, and says what must be.
+    pub(super) fn is_assertion(&self) -> bool {
+        let of_place = matches!(self, Self::Born | Self::Nothing | Self::Kept | Self::Cut | Self::Drain);
+        of_place || matches!(self, Self::NoLease(_) | Self::List(_) | Self::TellNot | Self::Passed(_))
+    }
+
     /// Whether the answer says how many it has changed.
     pub(super) fn is_counted(&self) -> bool {
         matches!(
@@ -164,7 +194,7 @@ impl Act {
     /// Whether it may change what is settled; `has_letter`: or given up.
     pub(super) fn is_for_settled(&self, has_letter: bool) -> bool {
         match self {
-            Self::Seek(_) | Self::Delete | Self::Resume(_) => true,
+            Self::Seek(_) | Self::Delete | Self::Resume(false) => true,
             Self::List(_) | Self::Redeliver | Self::Forget(_) => has_letter,
             _ => false,
         }
@@ -188,6 +218,23 @@ fn spent(tried: u32, most: u32, otherwise: At) -> At {
 }
 
 impl Step {
+    /// Whether something may come of it: else it need not be tried.
+    pub(super) fn may_act(&self, at: At) -> bool {
+        match (&self.act, at) {
+            (Act::MaybePlain | Act::MaybeLease(_) | Act::Plain | Act::Lease(..), at) => matches!(at, At::Free(_)),
+            (Act::MaybeBack(None), at) => matches!(at, At::Done { .. }),
+            (Act::MaybeBack(by), At::Held(hold)) => *by == Some(hold.by),
+            (Act::MaybeBack(_), _) => false,
+            (act, At::Held(hold)) => act.by().is_none_or(|by| by == hold.by),
+            (act, _) => act.by().is_none(),
+        }
+    }
+
+    /// Whether it need not have happened.
+    pub(super) fn is_optional(&self) -> bool {
+        !self.sure || matches!(self.act, Act::Doubted(..) | Act::MaybePlain | Act::MaybeLease(_) | Act::MaybeBack(_))
+    }
+
     /// The transitions: what may come of it, and whether that is a change. None: it cannot have happened. `cuts`: whether
     /// retention may have taken its text.
     pub(super) fn outcomes(&self, now: Now, cuts: bool) -> Vec<(Now, bool)> {
@@ -206,6 +253,7 @@ impl Step {
             let Leasing { by, lease, most, counts } = leasing;
             to(At::Held(Hold { by, tried: tried + 1, until: in_ms((lease, lease)), most, counts }))
         };
+        let away = |tried: u32| to(At::Away(tried, self.to));
         // Who holds it, if that is who is meant.
         let held = |by: Option<Hand>| match at {
             At::Held(hold) if by.is_none_or(|by| by == hold.by) => Some(hold),
@@ -220,15 +268,19 @@ impl Step {
                 taken(tried, *leasing)
             }
             (Act::Lease(..), _) => never(),
-            (Act::MaybePlain, At::Free(_)) => or_same(done(false)),
-            (Act::MaybeLease(leasing), At::Free(tried)) if tried < leasing.most => or_same(taken(tried, *leasing)),
+            (Act::MaybePlain, At::Free(tried)) => or_same([done(false), away(tried)].concat()),
+            (Act::MaybeLease(leasing), At::Free(tried)) if tried < leasing.most => {
+                or_same([taken(tried, *leasing), away(tried)].concat())
+            }
             (Act::MaybeBack(None), At::Done { .. }) => or_same(to(At::Free(0))),
             (Act::MaybeBack(Some(by)), _) if let Some(hold) = held(Some(*by)) => or_same(to(At::Free(hold.tried - 1))),
             (Act::Resume(true), At::Free(_) | At::Unborn | At::Done { .. }) => done(true),
             (Act::Resume(false), At::Done { .. }) if letter == Letter::No => to(At::Free(0)),
             (Act::Ack(Some(by)) | Act::Taken(by), _) if held(Some(*by)).is_some() => done(true),
             // By its name also when its lease is over, but not when it was never given.
-            (Act::Ack(None), At::Held(_) | At::Waits(..) | At::GivenUp(_) | At::Free(1..)) => done(true),
+            (Act::Ack(None), At::Held(_) | At::Away(1.., _) | At::Waits(..) | At::GivenUp(_) | At::Free(1..)) => {
+                done(true)
+            }
             (Act::Ack(None), At::Free(0) | At::Unborn) => never(),
             (Act::Nack(by, delay), _) if let Some(Hold { tried, most, .. }) = held(*by) => {
                 let back = if *delay == 0 { At::Free(tried) } else { At::Waits(tried, in_ms((*delay, *delay))) };
@@ -243,6 +295,10 @@ impl Step {
             (Act::NoLease(by), _) if held(Some(*by)).is_some() => never(),
             (Act::Failed(by, wait), _) if let Some(Hold { tried, most, .. }) = held(Some(*by)) => {
                 to(spent(tried, most, At::Waits(tried, in_ms(*wait))))
+            }
+            (Act::Doubted(by, wait), _) if let Some(Hold { tried, most, .. }) = held(Some(*by)) => {
+                let failed = to(spent(tried, most, At::Waits(tried, in_ms(*wait))));
+                [done(true), failed, to(At::Free(tried - 1))].concat()
             }
             (Act::Returned(by), _) if let Some(hold) = held(Some(*by)) => to(At::Free(hold.tried - 1)),
             (Act::Seek(settled), _) => {
@@ -327,8 +383,8 @@ pub(super) struct Config {
     /// What the disk may still say, and since when it does not have to.
     pub(super) past: Vec<(Now, Millis)>,
     /// Which of the deeds that go on have happened, and which of them changed something.
-    pub(super) applied: u64,
-    pub(super) changed: u64,
+    pub(super) applied: u128,
+    pub(super) changed: u128,
     /// A kill has undone that it was settled.
     pub(super) undone: bool,
 }

@@ -23,6 +23,9 @@ use self::entry::{Act, Known, Range, Step};
 use self::sweep::{Count, Sweep};
 pub use self::words::*;
 
+/// So many entries before the log's beginning are remembered.
+const REMEMBERED: Entry = 5000;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -97,9 +100,21 @@ impl Model {
                 continue;
             }
             let is_meant = |(range, step): &&(Range, Step)| {
-                (!is_settled || step.act.is_for_settled(has_letter)) && range.contains(entry, known.key)
+                // Before it was stored nothing happened to it.
+                step.to >= known.stored
+                    && (!is_settled || step.act.is_for_settled(has_letter))
+                    && range.contains(entry, known.key)
             };
-            steps.extend(everywhere.iter().filter(is_meant).map(|(_, step)| step.clone()));
+            let of_all: Vec<&Step> = everywhere.iter().filter(is_meant).map(|(_, step)| step).collect();
+            // That it was passed says nothing new long after it was last touched.
+            let touches = steps.iter().chain(of_all.iter().copied().filter(|step| step.act.is_for_settled(true)));
+            let last = touches.map(|step| step.to).max().unwrap_or(0).saturating_add(self.terms.round);
+            let mut passed = 0;
+            let says_new = |step: &&&Step| {
+                passed += u32::from(matches!(step.act, Act::Passed(_)) && step.from > last);
+                passed <= 3 || !matches!(step.act, Act::Passed(_)) || step.from <= last
+            };
+            steps.extend(of_all.iter().filter(says_new).map(|step| (*step).clone()));
             if steps.is_empty() && is_settled {
                 continue;
             }
@@ -116,7 +131,8 @@ impl Model {
         }
         self.counted(&deeds, &counts, &mut complaints);
         let earliest = deeds.iter().filter_map(|deed| if let What::Earliest(at) = deed.what { Some(at) } else { None });
-        let earliest = earliest.max().unwrap_or(0);
+        // (A reader that comes again may ask for what it had.)
+        let earliest = earliest.max().unwrap_or(0).saturating_sub(REMEMBERED);
         self.entries.retain(|&entry, known| entry >= earliest || !known.is_settled() || known.has_letter());
         let is_removed = deeds.iter().any(|deed| matches!(deed.what, What::Deleted));
         self.is_born = !is_removed && (self.is_born || deeds.iter().any(Deed::is_read));
@@ -162,6 +178,7 @@ impl Model {
                 What::NoSuchLease { by } => add(of_hand(*by), false, Act::NoLease(*by)),
                 What::Taken { by } => add(of_hand(*by), false, Act::Taken(*by)),
                 What::Failed { by, wait } => add(of_hand(*by), true, Act::Failed(*by, *wait)),
+                What::Doubted { by, wait } => add(of_hand(*by), false, Act::Doubted(*by, *wait)),
                 What::Returned { by } => add(of_hand(*by), false, Act::Returned(*by)),
                 What::Redelivered { which: Some(which), .. } => add(which.clone(), true, Act::Redeliver),
                 What::Forgotten { which: Some(which), .. } => add(which.clone(), true, Act::Forget(false)),
@@ -179,10 +196,10 @@ impl Model {
     /// Steps of all entries, or of all in a range.
     fn everywhere(&self, deeds: &[Deed]) -> Vec<(Range, Step)> {
         let mut all = Vec::new();
-        let tells_of_birth = !self.is_born || deeds.iter().any(|deed| matches!(deed.what, What::Deleted));
+        let births = self.births(deeds);
         for (n, deed) in deeds.iter().enumerate() {
             let mut add = |range: Range, durable: bool, act: Act| all.push((range, deed.step(n, durable, act)));
-            if tells_of_birth && deed.is_read() {
+            if births.contains(&n) {
                 add(Range::all(), false, Act::Born);
             }
             match &deed.what {
@@ -198,6 +215,8 @@ impl Model {
                         add(Range { but, ..before }, false, Act::Passed(how.by()));
                     }
                 }
+                // Of some all is known that there was.
+                What::Broke { how: How::Leased(_), limit: 0, .. } => {}
                 What::Broke { how, seen, .. } => {
                     let act = match how {
                         How::Plain => Act::MaybePlain,
@@ -236,6 +255,17 @@ impl Model {
             }
         }
         all
+    }
+
+    /// The first reads of a place: of all, and after each removal.
+    fn births(&self, deeds: &[Deed]) -> Vec<usize> {
+        let removals = deeds.iter().filter(|deed| matches!(deed.what, What::Deleted)).map(|deed| deed.to);
+        let begins = removals.chain((!self.is_born).then_some(0));
+        let first = |since| {
+            let reads = (0..deeds.len()).filter(|&n| deeds[n].is_read() && deeds[n].sure && deeds[n].from >= since);
+            reads.min_by_key(|&n| deeds[n].to)
+        };
+        begins.filter_map(first).collect()
     }
 
     /// The entries that must not wait, nor be in other hands, when these are given: earlier ones of their keys.

@@ -40,14 +40,29 @@ impl Sweep<'_> {
         points.push((end, true, usize::MAX));
         let (mut time, mut going): (Millis, BTreeMap<usize, u32>) = (start, BTreeMap::new());
         for (at, is_end, n) in points {
+            let step = steps.get(n);
+            // What is settled is of no account to most deeds.
+            if let Some(step) = step
+                && going.is_empty()
+                && !step.act.is_for_settled(true)
+                && !matches!(step.act, Act::Plain | Act::Lease(..))
+            {
+                self.forget(&mut known.configs, at);
+                if known.is_settled() {
+                    continue;
+                }
+            }
             if at > time {
                 self.pass(known, (time, at), steps, &going);
                 time = at;
             }
-            let Some(step) = steps.get(n) else { break };
+            let Some(step) = step else { break };
+            if is_end && !going.contains_key(&n) {
+                continue;
+            }
             if !is_end {
                 let is_free = |bit: &u32| going.values().all(|taken| taken != bit);
-                let bit = (0..u64::BITS).find(is_free).expect("not so many deeds go on at once");
+                let bit = (0..u128::BITS).find(is_free).expect("not so many deeds go on at once");
                 going.insert(n, bit);
                 continue;
             }
@@ -64,8 +79,7 @@ impl Sweep<'_> {
         for config in configs.iter_mut() {
             config.past.retain(|&(_, left)| left.saturating_add(self.terms.round) >= now);
         }
-        configs.sort_unstable();
-        configs.dedup();
+        all_of(configs);
     }
 
     fn pass(&self, known: &mut Known, (from, to): (Millis, Millis), steps: &[Step], going: &BTreeMap<usize, u32>) {
@@ -75,31 +89,63 @@ impl Sweep<'_> {
             let is_late = match config.now.at {
                 At::Held(hold) => hold.until.1 < from,
                 At::Waits(_, until) => until.1 < from,
+                At::Away(_, until) => until < from,
                 _ => false,
             };
             if is_late {
                 config.now = config.now.due(from).unwrap_or(config.now);
             }
         }
-        let mut open = std::mem::take(&mut known.configs);
-        let mut all: BTreeSet<Config> = open.iter().cloned().collect();
+        if going.is_empty() && known.is_settled() {
+            return;
+        }
+        // What only says something of it is best said as soon as it is so: then later nothing contradicts it.
+        let (asserts, acts): (Vec<_>, Vec<_>) = going.iter().partition(|(n, _)| steps[**n].act.is_assertion());
+        // Of answers that did not arrive the one that may last longest speaks for all.
+        let lasts = |n: usize| match steps[n].act {
+            Act::MaybePlain => Some((0, steps[n].to)),
+            Act::MaybeLease(leasing) => Some((1, steps[n].to.saturating_add(leasing.lease))),
+            _ => None,
+        };
+        let outlasted = |n: usize| {
+            let others = going.keys().filter_map(|&other| Some((lasts(other)?, other)));
+            lasts(n).is_some_and(|(kind, until)| {
+                others.into_iter().any(|((other, to), by)| other == kind && (to, by) > (until, n))
+            })
+        };
+        let acts: Vec<_> = acts.into_iter().filter(|(n, _)| !outlasted(**n)).collect();
+        let mask = asserts.iter().fold(0, |mask, (_, bit)| mask | 1 << **bit);
+        let said = |mut config: Config| {
+            for &(&n, &bit) in &asserts {
+                if config.applied >> bit & 1 == 0 && !steps[n].outcomes(config.now, self.terms.cuts).is_empty() {
+                    config.applied |= 1 << bit;
+                }
+            }
+            config
+        };
+        let mut open: Vec<Config> = std::mem::take(&mut known.configs).into_iter().map(said).collect();
         while let Some(config) = open.pop() {
+            let Some(config) = merge(&mut known.configs, config, mask) else { continue };
             let may_be_cut = self.terms.cuts && to > self.kept_until;
             let by_itself = config.now.due(to).into_iter().chain(config.now.by_itself(may_be_cut));
-            let mut next: Vec<Config> = by_itself.map(|now| config.moved(now, to)).collect();
-            for (&n, &bit) in going.iter().filter(|(_, bit)| config.applied >> **bit & 1 == 0) {
-                next.extend(self.happens(&config, &steps[n], bit, to));
+            open.extend(by_itself.map(|now| said(config.moved(now, to))));
+            let may =
+                |(n, bit): &&(&usize, &u32)| config.applied >> **bit & 1 == 0 && steps[**n].may_act(config.now.at);
+            for &(&n, &bit) in acts.iter().filter(may) {
+                open.extend(self.happens(&config, &steps[n], bit, to).into_iter().map(said));
             }
-            open.extend(next.into_iter().filter(|config| all.insert(config.clone())));
         }
-        known.configs = all.into_iter().collect();
     }
 
     /// A deed happens.
     fn happens(&self, config: &Config, step: &Step, bit: u32, at: Millis) -> Vec<Config> {
         let mark = |mut config: Config, changed: bool| {
+            // What need not happen may happen again: nobody counts it.
+            if step.is_optional() {
+                return config;
+            }
             config.applied |= 1 << bit;
-            config.changed |= u64::from(changed) << bit;
+            config.changed |= u128::from(changed) << bit;
             config
         };
         if let Act::Kill | Act::Stop = step.act {
@@ -114,6 +160,9 @@ impl Sweep<'_> {
         }
         let mut all = Vec::new();
         for (now, changed) in step.outcomes(config.now, self.terms.cuts) {
+            if (step.is_optional() || step.act.by().is_some()) && now == config.now && !changed {
+                continue;
+            }
             // What is handed over counts so when its arrival was seen.
             let late = if matches!(step.act, Act::Plain | Act::Tell) { self.terms.seen_after } else { 0 };
             let mut next = config.moved(now, step.to.max(at).saturating_add(late));
@@ -123,9 +172,6 @@ impl Sweep<'_> {
             next.undone &= !matches!(step.act, Act::Seek(_) | Act::Delete);
             all.push(mark(next, changed));
         }
-        if !step.sure {
-            all.push(mark(config.clone(), false));
-        }
         all
     }
 
@@ -133,7 +179,11 @@ impl Sweep<'_> {
     fn end(&mut self, known: &mut Known, step: &Step, bit: u32, deeds: &[Deed]) {
         let may: BTreeSet<Now> = known.configs.iter().map(|config| config.now).collect();
         let going = known.configs.iter().fold(0, |all, config| all | config.applied);
-        known.configs.retain(|config| config.applied >> bit & 1 == 1);
+        let is_in_hand = |now: Now| matches!(now.at, At::Held(hold) if Some(hold.by) == step.act.by());
+        known.configs.retain(|config| {
+            let has_happened = config.applied >> bit & 1 == 1;
+            has_happened || step.is_optional() || (step.act.by().is_some() && !is_in_hand(config.now))
+        });
         if known.configs.is_empty() {
             let (expected, rule) = expected(&step.act, &may);
             self.complaints.push(deeds[step.deed].complain(Some(self.entry), expected, rule));
@@ -160,8 +210,46 @@ impl Sweep<'_> {
             config.changed &= !(1 << bit);
             config.undone &= !is_given;
         }
-        known.configs.sort_unstable();
-        known.configs.dedup();
+        all_of(&mut known.configs);
+    }
+}
+
+/// Adds what may be so. What differs only in what the disk may say, or in what could be said of it (`asserts`), is one, with
+/// the more of both. Says what it is now, if that is new.
+fn merge(configs: &mut Vec<Config>, new: Config, asserts: u128) -> Option<Config> {
+    let is_same = |config: &&mut Config| {
+        let (mine, its) = (config.applied & asserts, new.applied & asserts);
+        config.now.at.is_as(new.now.at)
+            && config.now.letter == new.now.letter
+            && (config.changed, config.undone) == (new.changed, new.undone)
+            && (config.applied ^ new.applied) & !asserts == 0
+            && (mine & its == mine || mine & its == its)
+    };
+    let Some(same) = configs.iter_mut().find(is_same) else {
+        configs.push(new.clone());
+        return Some(new);
+    };
+    let before = (same.applied, same.now.at);
+    same.applied |= new.applied;
+    // The one that may be away for longer may be back as soon as the other.
+    same.now.at = same.now.at.max(new.now.at);
+    let mut is_more = before != (same.applied, same.now.at);
+    for (now, left) in new.past {
+        match same.past.iter_mut().find(|(past, _)| *past == now) {
+            Some((_, known)) if *known >= left => continue,
+            Some((_, known)) => *known = left,
+            None => same.past.push((now, left)),
+        }
+        is_more = true;
+    }
+    is_more.then(|| same.clone())
+}
+
+fn all_of(configs: &mut Vec<Config>) {
+    if configs.len() > 1 {
+        for config in std::mem::take(configs) {
+            merge(configs, config, 0);
+        }
     }
 }
 

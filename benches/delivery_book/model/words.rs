@@ -72,6 +72,8 @@ pub enum What {
     Taken { by: Hand },
     /// It failed, and is tried again after between so long and so long.
     Failed { by: Hand, wait: (Millis, Millis) },
+    /// Nobody knows: it was taken, or failed, or does not count.
+    Doubted { by: Hand, wait: (Millis, Millis) },
     /// It ended in a way that does not count.
     Returned { by: Hand },
     /// All up to a place (between these two) is settled, and nothing after it.
