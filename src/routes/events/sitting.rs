@@ -134,9 +134,8 @@ impl Sittings {
         let _ = tokio::time::timeout(FOR_THE_OTHERS, join_all(over)).await;
         // From here on nothing waits: a caller that leaves does so before all of it, or after.
         let mut unheard = <[Vec<Range<u64>>; 2]>::default();
-        let gone = self.take_gone(open, streams, &last);
-        let are_over = earlier.iter().map(|earlier| std::mem::take(&mut earlier.state().sides));
-        for (side, stream) in gone.into_iter().chain(are_over).flat_map(|sides| sides.into_iter().zip(Stream::ALL)) {
+        let all = self.take_sides(open, &earlier, streams, &last);
+        for (side, stream) in all.into_iter().flat_map(|sides| sides.into_iter().zip(Stream::ALL)) {
             unheard[stream as usize].extend(side.yield_to(given(&last, stream)));
         }
         for &stream in streams.each() {
@@ -178,8 +177,9 @@ impl Sittings {
         (Open(Arc::new(Hold { sitting, sittings: Arc::clone(self) })), earlier)
     }
 
-    /// The streams that are gone, of the same client and subscription, of which the caller speaks.
-    fn take_gone(&self, open: &Open, streams: Streams, last: &Marks) -> Vec<[Side; 2]> {
+    /// What there is of streams that are over, and of those that are gone, of the same client and subscription, of which the
+    /// caller speaks. One that goes at this moment is one or the other.
+    fn take_sides(&self, open: &Open, over: &[Arc<Sitting>], streams: Streams, last: &Marks) -> Vec<[Side; 2]> {
         let (app, name, _) = &open.key;
         let is_of_it = |gone: &Gone| {
             (&gone.client, &gone.key.0, &gone.key.1) == (&open.client, app, name)
@@ -189,7 +189,8 @@ impl Sittings {
         let (own, rest): (VecDeque<Gone>, VecDeque<Gone>) =
             std::mem::take(&mut listed.gone).into_iter().partition(is_of_it);
         listed.gone = rest;
-        own.into_iter().map(|gone| gone.sides).collect()
+        let over = over.iter().map(|over| std::mem::take(&mut over.state().sides));
+        own.into_iter().map(|gone| gone.sides).chain(over).collect()
     }
 
     fn listed(&self) -> MutexGuard<'_, Listed> {
@@ -234,9 +235,10 @@ impl Drop for Open {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        // Before it is looked what there is: whoever takes over finds it here or there.
+        let mut listed = self.sittings.listed();
         let mut sides = std::mem::take(&mut self.state().sides);
         sides.iter_mut().for_each(|side| side.reads.clear());
-        let mut listed = self.sittings.listed();
         // What was given in order lies after the caller's place, and comes again without that.
         let is_in_order = |(side, stream): (&Side, Stream)| side.is_in_order(self.began.map(|began| began.of(stream)));
         if !sides.iter().zip(Stream::ALL).all(is_in_order) {

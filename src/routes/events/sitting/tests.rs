@@ -162,15 +162,57 @@ async fn what_a_stream_that_is_gone_was_given_out_of_order_comes_again() {
     assert_eq!(house.rest(&third).await, numbers(0..0));
 }
 
+/// Waits until both threads are here.
+fn meet(started: &AtomicU64) {
+    started.fetch_add(1, Ordering::SeqCst);
+    while started.load(Ordering::SeqCst) < 2 {
+        std::hint::spin_loop();
+    }
+}
+
+fn pause(round: u64) {
+    for _ in 0..round * 7 % 4096 {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn what_a_stream_was_given_comes_again_though_it_goes_while_its_caller_comes_again() {
+    for round in 0..ROUNDS {
+        let runtime = paused();
+        let (house, first, last) = runtime.block_on(async {
+            let house = House::with(30).await;
+            let first = house.open(None).await;
+            let failed = house.read(None, 10).await;
+            assert_eq!(house.hand_over(&first, 5).await, numbers(10..15));
+            drop(failed);
+            assert_eq!(house.hand_over(&first, 10).await, numbers(0..10));
+            let last = house.last(15).await;
+            (house, first, last)
+        });
+        let started = AtomicU64::new(0);
+        let second = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                meet(&started);
+                pause(round);
+                drop(first);
+            });
+            let open = async {
+                meet(&started);
+                house.open(last).await
+            };
+            runtime.block_on(open)
+        });
+        runtime.block_on(async {
+            let expected: Vec<_> = numbers(0..10).into_iter().chain(numbers(15..30)).collect();
+            assert_eq!(house.rest(&second).await, expected, "round {round}");
+        });
+    }
+}
+
 /// A read that arrives, or is given up, at the very instant at which its caller comes again.
 #[test]
 fn what_is_settled_or_given_back_while_its_caller_comes_again_comes_once() {
-    let wait_for = |started: &AtomicU64| {
-        started.fetch_add(1, Ordering::SeqCst);
-        while started.load(Ordering::SeqCst) < 2 {
-            std::hint::spin_loop();
-        }
-    };
     for round in 0..ROUNDS {
         let runtime = paused();
         let (house, first, last, ending) = runtime.block_on(async {
@@ -185,14 +227,12 @@ fn what_is_settled_or_given_back_while_its_caller_comes_again_comes_once() {
         let (delivered, started) = (ending.flushed().unwrap(), AtomicU64::new(0));
         let second = std::thread::scope(|scope| {
             scope.spawn(|| {
-                wait_for(&started);
-                for _ in 0..round * 7 % 4096 {
-                    std::hint::spin_loop();
-                }
+                meet(&started);
+                pause(round);
                 if round % 2 == 0 { delivered.acknowledged() } else { drop(delivered) }
             });
             let open = async {
-                wait_for(&started);
+                meet(&started);
                 house.open(last).await
             };
             runtime.block_on(open)
