@@ -146,6 +146,14 @@ impl Crowd {
         self.known_again(&piece).is_some_and(|known| known.is_all && known.number == piece.len())
     }
 
+    /// Whether these, from the end, end with all that was given, which is surely so with fewer than `few`. There are more
+    /// where an offset skipped the first of them.
+    pub(super) fn is_end_of(&self, marks: &[Mark], few: usize) -> bool {
+        let Known::Marks { last, .. } = &self.known else { return false };
+        let end = marks.get(..last.len()).filter(|_| last.len() as u64 == self.number);
+        end.is_some_and(|end| last.iter().rev().eq(end) && (end.len() < few || self.ends_with(end)))
+    }
+
     /// Where an unbroken piece lies that begins among what was given last: told by texts that were given once, occur once in
     /// it, and stand in the same order, so many that it cannot well be chance.
     pub(super) fn known_again(&self, piece: &[Mark]) -> Option<KnownAgain> {

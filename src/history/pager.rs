@@ -44,8 +44,9 @@ use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 
 use super::Error;
-use super::query::Query;
-use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery};
+use super::query::Side;
+use super::query::{Query, Within};
+use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery, message_ms};
 use ending::Ending;
 use run::Message;
 pub(super) use run::Run;
@@ -78,13 +79,19 @@ pub(super) struct Pager<P> {
     /// The caller's window; a series may be in a part of it.
     filter: Filter,
     direction: Direction,
+    /// Of what the window selects, that alone is wanted, and counts.
+    within: Within,
+    /// How many of it are to be skipped, where that is not done by an offset.
+    skip: u64,
+    /// Some of it was met.
+    has_begun: bool,
     /// How many messages are still wanted.
     left: usize,
+    /// One page could hold all that is wanted: what the vendor gives of it is enough.
+    is_single: bool,
     ended: bool,
     /// The end of what was given; `None` before the first.
     run: Option<Run>,
-    /// It must be known where what was given ends, also when it is no more than a page.
-    keeps_place: bool,
     /// The series leads nowhere: a repair is due.
     is_astray: bool,
     /// Only the last millisecond is in doubt: the repair may begin at an offset just before it.
@@ -92,6 +99,8 @@ pub(super) struct Pager<P> {
     /// The page that was joined last was not full, held so many, and brought something new or not: whether the list ends
     /// there is to be found out before more is asked for.
     short: Option<(usize, bool)>,
+    /// The millisecond of the first message behind an offset, which may have skipped others of it.
+    cut: Option<u64>,
     /// What was read last is all there is.
     is_last: bool,
     /// How often in a row nothing new came.
@@ -104,20 +113,27 @@ pub(super) struct Pager<P> {
 impl<P: Pages> Pager<P> {
     /// Begins to read. Nothing is asked before the first [`Pager::next`].
     pub(super) fn new(pages: Arc<P>, query: &Query) -> Self {
+        // How many come before what is wanted is not known yet.
+        let is_cut = query.within.begins_late(query.direction);
+        let (offset, skip) = if is_cut { (0, query.offset) } else { (query.offset, 0) };
         Self {
             pages,
             filter: query.filter.clone(),
             direction: query.direction,
+            within: query.within,
+            skip,
+            has_begun: !is_cut,
             left: query.limit,
+            is_single: query.limit <= PAGE,
             ended: false,
             run: None,
-            keeps_place: false,
             is_astray: false,
             is_near: false,
             short: None,
+            cut: None,
             is_last: false,
             idle: 0,
-            series: Series::new(query.filter.clone(), query.offset),
+            series: Series::new(query.filter.clone(), offset),
             ending: Ending::default(),
             repairs: 0,
         }
@@ -126,7 +142,7 @@ impl<P: Pages> Pager<P> {
     /// Begins to read after the end of what was given elsewhere, if anything was, and knows at any time where one can go
     /// on ([`Pager::place`]).
     pub(super) fn resume(pages: Arc<P>, query: &Query, after: Option<Run>) -> Self {
-        Self { keeps_place: true, is_astray: after.is_some(), run: after, ..Self::new(pages, query) }
+        Self { is_single: false, is_astray: after.is_some(), run: after, ..Self::new(pages, query) }
     }
 
     /// The end of what was given; `None` when nothing was.
@@ -143,36 +159,74 @@ impl<P: Pages> Pager<P> {
     /// more is wanted.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         while !self.ended && self.left > 0 {
-            if self.run.is_none() && self.left <= PAGE && !self.keeps_place {
+            if self.run.is_none() && self.is_single && !self.within.begins_late(self.direction) {
                 self.ended = true;
                 let texts = self.only_page().await?;
                 return Ok((!texts.is_empty()).then_some(texts));
             }
             if let Some((length, is_new)) = self.short.take() {
+                if self.is_single {
+                    break;
+                }
                 self.go_beyond(length, is_new).await?;
                 continue;
             }
-            let mut new = match (self.is_astray, self.run.is_some()) {
+            let new = match (self.is_astray, self.run.is_some()) {
                 (true, true) => self.repair().await?,
                 (false, true) => self.further().await?,
                 (_, false) => self.first().await?,
             };
-            new.truncate(self.left);
-            self.left -= new.len();
-            match &mut self.run {
-                Some(run) => run.advance(&new),
-                None => self.run = Run::begin(self.direction, &new),
-            }
             self.ended |= self.is_last;
             self.idle = if new.is_empty() { self.idle + 1 } else { 0 };
             if self.idle > SWEEPS {
                 return Err(sweep::moving());
             }
-            if !new.is_empty() {
-                return Ok(Some(new.into_iter().map(|message| message.text).collect()));
+            let given = self.give(new);
+            if !given.is_empty() {
+                return Ok(Some(given));
             }
+            self.skip_by_offset();
         }
         Ok(None)
+    }
+
+    /// Takes of these what is wanted; they follow what was given.
+    fn give(&mut self, new: Vec<Message>) -> Vec<Bytes> {
+        let (mut given, mut read) = (Vec::new(), 0);
+        for message in &new {
+            match self.within.side(self.direction, message.ms) {
+                Side::Behind => {
+                    self.ended = true;
+                    break;
+                }
+                Side::Before => {}
+                Side::In if self.skip > 0 => (self.skip, self.has_begun) = (self.skip - 1, true),
+                Side::In => {
+                    given.push(message.text.clone());
+                    self.left -= 1;
+                    self.has_begun = true;
+                }
+            }
+            read += 1;
+            if self.left == 0 {
+                break;
+            }
+        }
+        match &mut self.run {
+            Some(run) => run.advance(&new[..read]),
+            None => self.run = Run::begin(self.direction, &new[..read]),
+        }
+        given
+    }
+
+    /// What is to be skipped need not be read, once it is known how many come before it.
+    fn skip_by_offset(&mut self) {
+        if !self.ended && self.has_begun && self.skip > PAGE as u64 {
+            self.series.begin_anew(self.filter.clone(), self.series.at.saturating_add(self.skip));
+            self.skip = 0;
+            (self.run, self.short) = (None, None);
+            (self.is_astray, self.is_near) = (false, false);
+        }
     }
 
     /// Sees to it that what is under way keeps no seat while nobody asks for it. Begins nothing; may be dropped.
@@ -184,6 +238,9 @@ impl<P: Pages> Pager<P> {
     async fn only_page(&mut self) -> Result<Vec<Bytes>, Error> {
         let limit = PAGE_SIZES.into_iter().find(|size| *size >= self.left).unwrap_or(PAGE);
         let mut texts = self.pages.page(self.query(&self.filter, self.series.at, limit)).await?.texts;
+        if !self.within.is_all() {
+            texts.retain(|text| message_ms(text).is_none_or(|ms| self.within.holds(ms)));
+        }
         texts.truncate(self.left);
         Ok(texts)
     }
@@ -194,6 +251,7 @@ impl<P: Pages> Pager<P> {
             self.ended = true;
             return Ok(page);
         };
+        self.cut = (offset > 0).then_some(first.ms);
         if offset > 0 && first.ms == last.ms {
             // How many of this millisecond the offset skipped is not known, so a repair could not tell them from
             // those still to come: all of the millisecond is read now.

@@ -31,9 +31,12 @@ struct Last {
 }
 
 impl Last {
-    fn is_in(&self, run: &Run) -> bool {
-        let is_known = |run: &Run| run.crowd.holds(&self.marks) && (self.is_all || run.crowd.ends_with(&self.marks));
-        run.is_beyond(self.ms) || (run.last_ms == self.ms && is_known(run))
+    /// Whether a run holds them. Of one millisecond an offset may have skipped some.
+    fn is_in(&self, run: &Run, cut: Option<u64>) -> bool {
+        let crowd = &run.crowd;
+        let is_known = crowd.holds(&self.marks) && (self.is_all || crowd.ends_with(&self.marks));
+        let is_cut = cut == Some(self.ms) && crowd.is_end_of(&self.marks, PAGE_SIZES[0]);
+        run.is_beyond(self.ms) || (run.last_ms == self.ms && (is_known || is_cut))
     }
 }
 
@@ -45,9 +48,9 @@ impl<P: Pages> Pager<P> {
             return Err(Error::BadUpstream("pages end before the list does".into()));
         }
         if let Some(last) = &self.ending.last
-            && (last.is_in(run) || new)
+            && (last.is_in(run, self.cut) || new)
         {
-            return Ok(last.is_in(run));
+            return Ok(last.is_in(run, self.cut));
         }
         let mut query = self.query(&self.filter, 0, PAGE);
         query.direction = match self.direction {
@@ -65,7 +68,7 @@ impl<P: Pages> Pager<P> {
         // No vendor's pages hold fewer than the least that can be asked for.
         let is_all = marks.len() < messages.len() || messages.len() < PAGE_SIZES[0];
         let last = Last { ms, marks, is_all };
-        let is_over = last.is_in(run);
+        let is_over = last.is_in(run, self.cut);
         self.ending.last = Some(last);
         Ok(is_over)
     }

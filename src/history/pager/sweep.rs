@@ -102,8 +102,16 @@ impl<P: Pages> Pager<P> {
             // What is in flight would stand still, and keep seats, while this is awaited.
             self.series.flight.clear();
             let piece = self.read_plain(filter, from, ms).await?;
-            if piece.is_empty() && head == Head::Before {
+            let first = piece.iter().flatten().next();
+            let begins_before = first.is_some_and(|first| self.is_before(first.ms, ms));
+            if head == Head::Before && !begins_before {
                 return Ok(None);
+            }
+            // What expired meanwhile has moved the millisecond's first messages before that offset.
+            if from != offset && !begins_before {
+                sleep(pause).await;
+                pause *= 2;
+                continue;
             }
             // If nothing lies beyond, it was read to an empty page.
             let is_last = !piece.iter().flatten().next_back().is_some_and(|last| self.is_before(ms, last.ms));

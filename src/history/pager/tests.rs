@@ -184,7 +184,7 @@ impl Pages for Vendor {
 fn query(offset: u64, limit: usize, direction: Direction) -> Query {
     let now = NOW / 1000;
     let filter = Filter { source: Some("s".into()), destination: None, start: now - 100, end: now + 1000 };
-    Query { filter, offset, limit, direction }
+    Query { filter, within: Within::default(), offset, limit, direction }
 }
 
 /// Reads with cuts: after so many parts each the reader is gone, and another goes on where the last part ended.

@@ -24,7 +24,7 @@ fn useful(vendor: &Vendor) -> usize {
 }
 
 fn resting(vendor: &Vendor, query: &Query) -> Vec<Bytes> {
-    let Query { filter, offset, limit, direction } = query.clone();
+    let Query { filter, offset, limit, direction, .. } = query.clone();
     vendor.all(&PageQuery { filter, offset, limit, direction })
 }
 
@@ -202,6 +202,48 @@ proptest! {
             if rests && !is_turned {
                 assert_eq!(got, resting(&vendor, &query));
             }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_lies_outside_by_its_ms_counts_for_nothing(
+        crowd in prop_oneof![1..8_u64, 95..130_u64],
+        count in 0..900_u64,
+        from in prop::option::of(1..999_u64),
+        to in prop::option::of(1..999_u64),
+        seconds in 0..3_u64,
+        offset in prop_oneof![Just(0_u64), 0..30_u64, 0..600_u64],
+        limit in prop_oneof![1..101_usize, 1..900_usize],
+        most in prop_oneof![3 => Just(100_usize), 1 => 30..100_usize],
+        direction in directions(),
+        seed: u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let base = NOW - 3000;
+            let stored = messages(count, |n| base + n / crowd * 7 % 4000, 60_000);
+            let limit = if most < 100 { limit.max(101) } else { limit };
+            let vendor = Arc::new(Vendor { most, ..Vendor::new(stored, vec![], seed) });
+            let within = Within { from: from.map(|ms| base + ms), to: to.map(|ms| base + 999 + seconds * 1000 + ms) };
+            let filter = Filter {
+                source: Some("s".into()),
+                destination: None,
+                start: base / 1000,
+                end: within.to.map_or(NOW / 1000 + 9, |to| to.div_ceil(1000)),
+            };
+            let asked = Query { filter, within, offset, limit, direction };
+            let all = resting(&vendor, &Query { offset: 0, limit: usize::MAX, ..asked.clone() });
+            let held = all.into_iter().filter(|text| within.holds(message_ms(text).unwrap()));
+            let wanted: Vec<_> = held.skip(usize::try_from(offset).unwrap()).take(limit).collect();
+            vendor.asked.lock().unwrap().clear();
+            assert_eq!(read(&vendor, &asked).await, wanted);
+            // Those before it in its first second may be all there are; then what is wanted, and where it ends.
+            let pages = useful(&vendor);
+            assert!(pages <= 40 + wanted.len() / 10, "{pages} pages for {}", wanted.len());
         });
     }
 }
