@@ -230,7 +230,8 @@ mod tests {
                 found.reverse();
             }
             let marked = place.crowd.given_of(&found);
-            if went == given && given > 1800 {
+            // A copy that follows stands for one that went: equal texts are told apart by counting.
+            if given > 1800 && (went == given || times > 1 && went > 0) {
                 return Ok(());
             }
             let mut left: Vec<Bytes> =

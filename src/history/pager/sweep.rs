@@ -255,6 +255,9 @@ impl<P: Pages> Pager<P> {
             if page.len() < first.len() || page.iter().zip(first).any(|(a, b)| a.ms != b.ms) {
                 return Ok(Again::Moved);
             }
+            if is_shifted(&page[..shared], &first[..shared]) {
+                return Ok(Again::Moved);
+            }
             is_same &= page[..shared] == first[..shared];
         }
         let all: Vec<_> = piece.iter().flatten().map(|message| message.ms).collect();
@@ -289,6 +292,12 @@ impl<P: Pages> Pager<P> {
 
 pub(super) fn moving() -> Error {
     Error::BadUpstream("the list of messages moves faster than it can be read".into())
+}
+
+/// Whether two pages hold the same in the same order, but not at the same places.
+fn is_shifted(a: &[Message], b: &[Message]) -> bool {
+    let length = a.len();
+    a != b && (1..=length / 2).any(|by| a[by..] == b[..length - by] || b[by..] == a[..length - by])
 }
 
 fn untold() -> Error {
