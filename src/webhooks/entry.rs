@@ -11,13 +11,15 @@ use crate::events::{Cursor, Run};
 use crate::names::{AppId, Stream};
 use crate::store::{Batch, Content, Sequence};
 
-/// One entry of a log. Shares the log's text.
+/// One entry of a log, or a marker that stands in none. Shares the log's text.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) cursor: Cursor,
     store: u64,
     pub(super) batch: Arc<Batch>,
     index: usize,
+    /// It stands in no log, but at the place of an entry that is gone, which the endpoint may have had.
+    is_apart: bool,
 }
 
 /// What an entry says.
@@ -41,9 +43,15 @@ impl Entry {
                 store,
                 batch: Arc::clone(&run.batch),
                 index,
+                is_apart: false,
             }));
         }
         all
+    }
+
+    /// As the marker of what retention took.
+    pub(super) fn apart(self) -> Self {
+        Self { is_apart: true, ..self }
     }
 
     /// Its number in its log.
@@ -56,7 +64,8 @@ impl Entry {
     /// in an id.
     pub(super) fn id(&self, app: &AppId, stream: Stream) -> String {
         // As older gateways have named it: receivers know it by that.
-        format!("{app}:{stream}:{}", Cursor { epoch: self.store, ..self.cursor })
+        let of_marker = if self.is_apart { ":retention" } else { "" };
+        format!("{app}:{stream}:{}{of_marker}", Cursor { epoch: self.store, ..self.cursor })
     }
 
     pub(super) fn said(&self) -> Said {

@@ -42,7 +42,7 @@ impl Parcel {
         let mut entries = Entry::all_of(&runs, next.epoch, store);
         let mut parcels = Vec::new();
         if lost > 0 && !entries.is_empty() {
-            let (marker, receipt) = (entries.remove(0), receipt.split_marker());
+            let (marker, receipt) = (entries.remove(0).apart(), receipt.split_marker());
             parcels.push(Self { entries: vec![marker], receipt, leased: None, failures: 0, due: now });
         }
         let mut bytes = 0;

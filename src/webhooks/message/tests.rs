@@ -125,3 +125,13 @@ fn a_possible_loss_is_an_event_of_its_own_type() {
         assert_eq!(event["time"], "2023-11-14T22:13:20.123Z");
     }
 }
+
+#[test]
+fn a_marker_of_what_retention_took_does_not_have_the_id_of_the_event_whose_place_it_has() {
+    let event = events(&[LOGIN]).remove(0);
+    let marker = entries(Content::PossibleLoss("retention".into())).remove(0).apart();
+    let id = |entry: &Entry| message(WebhookFormat::Structured, Stream::UserEvents, std::slice::from_ref(entry)).id;
+    assert_eq!(marker.number(), event.number());
+    assert_eq!(id(&marker), format!("{}:retention", id(&event)));
+    assert_eq!(id(&marker), id(&marker.clone()), "the same in every try");
+}
