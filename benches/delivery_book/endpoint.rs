@@ -11,10 +11,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::model::{Counts, Entry, Gift, Hand, How, Leasing, Millis, NEVER, Told, What};
 use super::plant::Sort;
 use super::readers::{deed, entry};
 use super::stage::{Book, LINGER, Stage};
+use delivery_model::{Counts, Entry, Gift, Hand, How, Leasing, Millis, NEVER, Told, What};
 
 /// How long the gateway waits for an answer, as configured.
 pub const TIMEOUT: Millis = 1000;

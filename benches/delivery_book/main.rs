@@ -30,8 +30,6 @@ mod endpoint;
 #[path = "../soak/gateway.rs"]
 #[allow(dead_code, reason = "the soak does more to it")]
 mod gateway;
-#[allow(dead_code, reason = "others tell it more")]
-mod model;
 mod operator;
 mod plant;
 mod readers;
@@ -50,11 +48,11 @@ use tokio::time::Instant;
 
 use self::drama::Drama;
 use self::endpoint::Hook;
-use self::model::{Order, Terms};
 use self::operator::Operator;
 use self::plant::{Plant, Sort};
 use self::readers::Reader;
 use self::stage::{Book, LINGER, LOGS, Phase, ROUND, Stage};
+use delivery_model::{Order, Terms};
 
 #[derive(clap::Parser)]
 #[command(about = "Holds what the gateway delivers against a model of what it promises")]

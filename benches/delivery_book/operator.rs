@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::caller::{Caller, Ended, Manner};
 use super::endpoint::Hook;
-use super::model::{Deed, Entry, Millis, What};
 use super::plant::Sort;
 use super::readers::{deed, entry, pick};
 use super::stage::{Book, LINGER, LOGS, Live, Phase, Stage};
+use delivery_model::{Deed, Entry, Millis, What};
 
 pub struct Operator {
     pub stage: Arc<Stage>,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::model::{ATTEMPTS, Complaint, DELAY, GIVEN, IN_ORDER, LETTERS, LOST, ONCE};
+use delivery_model::{ATTEMPTS, Complaint, DELAY, GIVEN, IN_ORDER, LETTERS, LOST, ONCE};
 
 /// One fault, once, some time after the beginning.
 pub struct Plant {

@@ -10,9 +10,9 @@ use rtm_gateway::names::{Stream, Streams};
 use serde::Deserialize;
 
 use super::caller::{Answer, Caller, Ended, Manner};
-use super::model::{Counts, Deed, Entry, Gift, Hand, How, Leasing, Millis, Named, Told, What};
 use super::plant::Sort;
 use super::stage::{Book, LINGER, LOGS, Live, Phase, Stage};
+use delivery_model::{Counts, Deed, Entry, Gift, Hand, How, Leasing, Millis, Named, Told, What};
 
 /// An answer in the native form.
 #[derive(Deserialize)]

@@ -8,8 +8,8 @@ use rtm_gateway::store::Sequence;
 use serde::Deserialize;
 
 use super::caller::{Caller, Ended, Manner};
-use super::model::{Deed, Entry, What};
 use super::stage::{LOGS, Live, Phase, Stage, key};
+use delivery_model::{Deed, Entry, What};
 
 #[derive(Deserialize)]
 struct Scanned {

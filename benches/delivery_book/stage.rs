@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Ended, Manner};
 use super::gateway::LogTally;
-use super::model::{Complaint, Deed, Entry, Hand, Key, Millis, Model, Terms, What};
 use super::plant::Plant;
+use delivery_model::{Complaint, Deed, Entry, Hand, Key, Millis, Model, Terms, What};
 
 /// An app that keeps all, and one of which retention takes most.
 pub const ALL: &str = "book-all";

@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::model::{Counts, Entry, Gift, How, Leasing, Millis, Told, What};
 use super::readers::{Reader, deed, entry, pick};
 use super::stage::{LINGER, LOGS, Live, Phase};
+use delivery_model::{Counts, Entry, Gift, How, Leasing, Millis, Told, What};
 
 /// An open stream.
 struct Open {
@@ -127,7 +127,7 @@ impl Reader {
             let to = stage.now();
             let resumed = |sure: bool| {
                 for (book, &last) in self.books.iter().zip(&have).filter(|_| last.is_some()) {
-                    book.did(live.life, super::model::Deed { sure, ..deed((from, to), What::Resumed { last }) });
+                    book.did(live.life, delivery_model::Deed { sure, ..deed((from, to), What::Resumed { last }) });
                 }
             };
             let mut open = match opened {
@@ -247,8 +247,8 @@ impl Reader {
             };
             stage.count("leased streams");
             let finishing = stage.is_finishing();
-            let ms = if finishing { 600 } else { *pick(&mut self.random, &[5, 300, 2000, 4000]) };
-            let until = Instant::now() + Duration::from_millis(ms);
+            let ms = if finishing { 2500 } else { *pick(&mut self.random, &[5, 300, 2000, 4000]) };
+            let mut until = Instant::now() + Duration::from_millis(ms);
             // When the last ones came: so many are out at a time.
             let mut came: VecDeque<Millis> = VecDeque::from([going.from]);
             let mut leases: Vec<(String, Leasing, Vec<Entry>)> = Vec::new();
@@ -260,6 +260,10 @@ impl Reader {
                 };
                 let Some(event) = event else { break };
                 any = true;
+                if finishing {
+                    // To the end: until nothing comes for so long.
+                    until = Instant::now() + Duration::from_millis(ms);
+                }
                 let now = stage.now();
                 let from = came[0];
                 came.push_back(now);

@@ -1,10 +1,6 @@
 //! The reference model of delivery takes what is promised, and complains of each thing that is not.
 
-#[path = "../../benches/delivery_book/model/mod.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "a part of a bench; not all of it is told here")]
-mod model;
-
-use model::*;
+use delivery_model::*;
 
 const TERMS: Terms = Terms { round: 500, seen_after: 100, requests: None, order: Order::None, cuts: false };
 
