@@ -233,9 +233,7 @@ impl History {
     /// See [`Error`].
     pub async fn count(&self, app: &AppId, query: &[(String, String)], terms: Terms) -> Result<Answer, Error> {
         let (vendor, settings) = self.settings(app)?;
-        let (filter, within) = query::parse_count(query)?;
-        // A count is of whole seconds: it says of which, where others were asked for.
-        let range = (!within.is_all()).then(|| [COMMA, render::range(&filter)]);
+        let filter = query::parse_count(query)?;
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
         let waits_not = terms.deadline <= self.0.clock.now();
         let outcome = match source.outcome(&terms).await? {
@@ -247,9 +245,7 @@ impl History {
             }
         };
         let product = outcome?;
-        let members =
-            [render::code("ok"), COMMA, product.member.clone()].into_iter().chain(range.into_iter().flatten());
-        Ok(done(members.collect(), source.costs(&product)))
+        Ok(done(vec![render::code("ok"), COMMA, product.member.clone()], source.costs(&product)))
     }
 
     /// What let callers in was judged anew: ends the work that nobody is left for.

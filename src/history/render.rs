@@ -11,7 +11,6 @@ use super::Error;
 use super::query::Query;
 use crate::names::ClientName;
 use crate::share::{self, Holdings};
-use crate::vendor::history::Filter;
 
 const LIST: &[u8] = b"\"messages\":[";
 
@@ -151,11 +150,6 @@ pub(super) fn end_line(messages: u64, cursor: &str) -> Bytes {
 /// The member of a count.
 pub(super) fn count(count: u64) -> Bytes {
     format!("\"count\":{count}").into()
-}
-
-/// The seconds that a count is of.
-pub(super) fn range(filter: &Filter) -> Bytes {
-    format!("\"start_time\":{},\"end_time\":{}", filter.start, filter.end).into()
 }
 
 /// `"code"` alone.

@@ -1,14 +1,12 @@
 //! An unbroken run of the list, known by its end: the last message's millisecond and the texts seen in it.
 //!
 //! Invariant: the run holds every message that lies between its first and its last and was there all the time, and none
-//! twice, provided that it is only ever extended by pages that join on ([`Run::join`]): they *cover* its end, or begin
-//! among its last messages and are *known again*, by a few that occur once only and stand in the same order. Equal messages
-//! are told apart by counting: of a text seen k times in the last millisecond and n times in a page that holds all of that
-//! millisecond, n - k are new.
+//! twice, provided that it is only ever extended by pages that cover its end. Equal messages are told apart by counting:
+//! of a text seen k times in the last millisecond and n times in a page that holds all of that millisecond, n - k are new.
 
 use bytes::Bytes;
 
-use crate::history::crowd::{Crowd, Mark, mark};
+use crate::history::crowd::{Crowd, mark};
 use crate::vendor::history::{Direction, message_ms};
 
 /// A message: its own text, and its place in the order.
@@ -21,10 +19,6 @@ pub(super) struct Message {
 impl Message {
     pub(super) fn read(text: Bytes) -> Option<Self> {
         Some(Self { ms: message_ms(&text)?, text })
-    }
-
-    pub(super) fn mark(&self) -> Mark {
-        mark(&self.text)
     }
 }
 
@@ -58,27 +52,8 @@ impl Run {
         page.first().is_some_and(|first| is_before(self.direction, first.ms, self.last_ms))
     }
 
-    /// Whether it goes beyond a millisecond.
-    pub(super) fn is_beyond(&self, ms: u64) -> bool {
-        is_before(self.direction, ms, self.last_ms)
-    }
-
-    /// What is new in a page that joins on; the page itself when it does not.
-    pub(super) fn join(&self, mut page: Vec<Message>) -> Result<Vec<Message>, Vec<Message>> {
-        if self.covered_by(&page) {
-            return Ok(self.unknown(page));
-        }
-        let same = page.iter().take_while(|message| message.ms == self.last_ms);
-        let same: Vec<Mark> = same.map(Message::mark).collect();
-        match self.crowd.known_again(&same) {
-            // What the page leaves out must not lie between what it holds.
-            Some(known) if known.is_all || same.len() == page.len() => Ok(page.split_off(known.number)),
-            _ => Err(page),
-        }
-    }
-
     /// What is new in a page that covers the end.
-    fn unknown(&self, page: Vec<Message>) -> Vec<Message> {
+    pub(super) fn unknown(&self, page: Vec<Message>) -> Vec<Message> {
         let mut known = self.crowd.known();
         let mut is_new = |message: &Message| match message.ms == self.last_ms {
             true => match known.get_mut(&mark(&message.text)) {
@@ -130,12 +105,7 @@ impl Run {
 }
 
 /// How many at the end share the last millisecond.
-fn crowd(messages: &[Message]) -> usize {
+pub(super) fn crowd(messages: &[Message]) -> usize {
     let last_ms = messages.last().map(|last| last.ms);
     messages.iter().rev().take_while(|message| Some(message.ms) == last_ms).count()
-}
-
-/// How many share a millisecond at most.
-pub(super) fn most_of_one(messages: &[Message]) -> usize {
-    messages.chunk_by(|a, b| a.ms == b.ms).map(<[_]>::len).max().unwrap_or(0)
 }
