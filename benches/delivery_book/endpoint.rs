@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::plant::Sort;
 use super::readers::{deed, entry};
-use super::stage::{Book, LINGER, Stage};
+use super::stage::{Book, LINGER, ROUND, Stage};
 use delivery_model::{Counts, Entry, Gift, Hand, How, Leasing, Millis, NEVER, Told, What};
 
 /// How long the gateway waits for an answer, as configured.
@@ -42,6 +42,8 @@ struct State {
     ids: HashMap<String, Vec<Entry>>,
     /// Nothing may come from then until then: it has asked for rest, or is switched off.
     quiet: Option<(Millis, Millis)>,
+    /// When the endpoint asked for that itself: nobody was told that it is stored, so a kill soon after may undo it.
+    asked: Option<Millis>,
     /// It is to be enabled by an operator.
     is_off: bool,
 }
@@ -68,7 +70,7 @@ impl Hook {
     pub fn switched(&self, off: Option<Millis>) {
         let mut state = self.state.lock().unwrap();
         state.is_off = off.is_some();
-        state.quiet = off.map(|since| (since, NEVER));
+        (state.quiet, state.asked) = (off.map(|since| (since, NEVER)), None);
     }
 }
 
@@ -152,8 +154,15 @@ fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head
     let id = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().starts_with("webhook-id: ").then(|| line[12..].to_owned()));
-    let began = stage.lives.lock().unwrap()[life].began;
+    let (began, killed) = {
+        let lives = stage.lives.lock().unwrap();
+        let kills = lives.iter().filter_map(|life| life.ended.filter(|(_, _, killed)| *killed).map(|(from, ..)| from));
+        (lives[life].began, kills.collect::<Vec<_>>())
+    };
     let mut state = hook.state.lock().unwrap();
+    if state.asked.is_some_and(|at| killed.iter().any(|&kill| (at..at + ROUND).contains(&kill))) {
+        (state.quiet, state.asked) = (None, None);
+    }
     let entries: Vec<Entry> = gifts.iter().map(|gift| gift.entry).collect();
     let known = state.ids.entry(id.unwrap_or_default()).or_insert_with(|| entries.clone());
     if *known != entries {
@@ -211,10 +220,10 @@ fn ended(stage: &Stage, hook: &Hook, (life, arrived): (usize, Millis), by: Hand,
     match status {
         410 => {
             state.is_off = true;
-            state.quiet = Some((now + 500, NEVER));
+            (state.quiet, state.asked) = (Some((now + 500, NEVER)), Some(now));
         }
         503 if state.quiet.is_none_or(|(_, until)| until != NEVER) && !is_late => {
-            state.quiet = Some((now + 500, now + 950));
+            (state.quiet, state.asked) = (Some((now + 500, now + 950)), Some(now));
         }
         _ => {}
     }

@@ -12,6 +12,10 @@
 //! that says so, and the folder (configuration, log, store) is kept.
 //!
 //! `--plant NAME` puts a fault into what the model is told: then the program fails unless that is found.
+//!
+//! It wants a machine of its own, and is no part of the gate: where much else runs it takes for a fault what only came late,
+//! and a reader may not come to its end in time. What is told of an answer that broke off hides much: of the plants
+//! `double`, `forget-ack` and `wrong-attempt` were seen to be found, the others not.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -124,7 +128,15 @@ async fn run(args: &Args, seed: u64) -> bool {
         None => sound,
         Some(sort) => {
             let found = stage.plant.is_found(&stage.complaints());
-            println!("planted {sort:?}: {}", if found { "found" } else { "NOT FOUND" });
+            let done = stage.plant.done.load(Ordering::SeqCst);
+            let what = if found {
+                "found"
+            } else if done {
+                "NOT FOUND"
+            } else {
+                "there was no occasion"
+            };
+            println!("planted {sort:?}: {what}");
             found
         }
     }
@@ -160,10 +172,10 @@ fn cast(stage: &Arc<Stage>, seed: u64, hooks: &[Arc<Hook>], tasks: &mut JoinSet<
     let book = |name: &str, log: usize, order: Order| stage.book(name, log, terms(order, log));
     let mut operator = Operator::new(stage, seed ^ 77);
     // Plain reads: by one, by two, of both streams; of a log that is cut.
-    tasks.spawn(reader(vec![book("plain", 0, Order::All)], true).read_plainly());
+    tasks.spawn(reader(vec![book("plain", 0, Order::All)], true).steady().read_plainly());
     let shared = book("plain-shared", 0, Order::None);
-    tasks.spawn(reader(vec![shared.clone()], false).read_plainly());
-    tasks.spawn(reader(vec![shared], false).read_plainly());
+    tasks.spawn(reader(vec![shared.clone()], false).steady().read_plainly());
+    tasks.spawn(reader(vec![shared], false).steady().read_plainly());
     tasks.spawn(reader(vec![book("plain-all", 0, Order::All), book("plain-all", 1, Order::All)], true).read_plainly());
     tasks.spawn(reader(vec![book("plain-cut", 2, Order::All)], true).read_plainly());
     let moved = book("plain-moved", 0, Order::All);

@@ -38,13 +38,27 @@ pub struct Reader {
     pub books: Vec<Arc<Book>>,
     /// Whether nobody else reads the subscription.
     pub alone: bool,
+    /// Whether it takes all its answers whole: then nothing of what it was given can hide in one that did not arrive.
+    is_steady: bool,
     caller: Option<(Live, Caller)>,
     id: u64,
 }
 
 impl Reader {
     pub fn new(stage: &Arc<Stage>, seed: u64, books: Vec<Arc<Book>>, alone: bool) -> Self {
-        Self { stage: stage.clone(), random: StdRng::seed_from_u64(seed), books, alone, caller: None, id: seed }
+        Self {
+            stage: stage.clone(),
+            random: StdRng::seed_from_u64(seed),
+            books,
+            alone,
+            is_steady: false,
+            caller: None,
+            id: seed,
+        }
+    }
+
+    pub fn steady(self) -> Self {
+        Self { is_steady: true, ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -87,7 +101,7 @@ impl Reader {
 
     /// How the next answer is read.
     fn manner(&mut self) -> Manner {
-        if self.stage.is_finishing() {
+        if self.stage.is_finishing() || self.is_steady {
             return Manner::Plain;
         }
         match self.random.random_range(0..100) {
@@ -329,7 +343,7 @@ impl Reader {
                 continue;
             }
             let entry = entry(&came.cursor, came.stream.as_deref());
-            if self.stage.plant.now(Sort::Drop) {
+            if self.is_steady && self.stage.plant.now(Sort::Drop) {
                 continue;
             }
             let more = u32::from(came.attempt.is_some() && self.stage.plant.now(Sort::WrongAttempt));

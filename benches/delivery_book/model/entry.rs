@@ -92,8 +92,8 @@ pub(super) enum Act {
     Forget(bool),
     /// The attempts, and whether it is being given again.
     List(Option<(u32, bool)>),
-    /// A marker told of what was lost.
-    Tell,
+    /// A marker told of what was lost: of all of it, or of what was lost when the marker was made.
+    Tell(bool),
     /// None did, and something was given.
     TellNot,
     /// One that waits for it was given, to this hand.
@@ -187,7 +187,7 @@ impl Act {
     pub(super) fn is_counted(&self) -> bool {
         matches!(
             self,
-            Self::Tell | Self::Ack(_) | Self::Nack(..) | Self::Extend(..) | Self::Redeliver | Self::Forget(_)
+            Self::Tell(_) | Self::Ack(_) | Self::Nack(..) | Self::Extend(..) | Self::Redeliver | Self::Forget(_)
         )
     }
 
@@ -332,7 +332,10 @@ impl Step {
                 (Letter::Again(tried, true), Some((said, true))) if tried == *said => same(),
                 _ => never(),
             },
-            (Act::Tell, At::Lost { told: false }) => to(At::Lost { told: true }),
+            (Act::Tell(all), At::Lost { told: false }) => {
+                let told = to(At::Lost { told: true });
+                if *all { told } else { or_same(told) }
+            }
             (Act::TellNot, At::Lost { told: false }) => never(),
             (Act::Passed(by), At::Held(hold)) if letter == Letter::No && *by != Some(hold.by) => never(),
             (Act::Passed(_), At::Unborn | At::Free(_) | At::Waits(..) | At::GivenUp(_)) if letter == Letter::No => {
@@ -353,7 +356,7 @@ impl Step {
     pub(super) fn forced(&self, now: Now) -> Now {
         match &self.act {
             Act::Kept => Now { at: At::Free(0), ..now },
-            Act::Cut | Act::TellNot | Act::Tell => Now { at: At::Lost { told: true }, ..now },
+            Act::Cut | Act::TellNot | Act::Tell(_) => Now { at: At::Lost { told: true }, ..now },
             Act::List(letter) => {
                 let of = |(tried, again)| if again { Letter::Again(tried, true) } else { Letter::Listed(tried) };
                 Now { letter: letter.map_or(Letter::No, of), ..now }

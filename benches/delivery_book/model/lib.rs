@@ -197,6 +197,7 @@ impl Model {
     fn everywhere(&self, deeds: &[Deed]) -> Vec<(Range, Step)> {
         let mut all = Vec::new();
         let births = self.births(deeds);
+        let is_webhook = self.terms.requests.is_some();
         for (n, deed) in deeds.iter().enumerate() {
             let mut add = |range: Range, durable: bool, act: Act| all.push((range, deed.step(n, durable, act)));
             if births.contains(&n) {
@@ -205,7 +206,7 @@ impl Model {
             match &deed.what {
                 What::Given { how, gifts, told } => {
                     match told {
-                        Told::Lost(_) => add(Range::all(), false, Act::Tell),
+                        Told::Lost(_) => add(Range::all(), false, Act::Tell(!is_webhook)),
                         Told::Nothing if self.terms.cuts && !gifts.is_empty() => add(Range::all(), false, Act::TellNot),
                         Told::Nothing | Told::Cannot => {}
                     }
@@ -245,7 +246,10 @@ impl Model {
                     add(Range { but, ..Range::up_to(*up_to) }, false, Act::List(None));
                 }
                 What::Earliest(at) => {
-                    add(Range::up_to(at.saturating_sub(1)), false, Act::Cut);
+                    // What a webhook has in hand it sends although it is cut.
+                    if !is_webhook {
+                        add(Range::up_to(at.saturating_sub(1)), false, Act::Cut);
+                    }
                     add(Range::after(at.saturating_sub(1)), false, Act::Kept);
                 }
                 What::Killed => add(Range::all(), true, Act::Kill),
@@ -297,7 +301,8 @@ impl Model {
         for (deed, &Count { least, most }) in deeds.iter().zip(counts) {
             let tells = matches!(deed.what, What::Given { told: Told::Lost(_), .. });
             let rule = if tells { LOST } else { CHANGED };
-            if tells && most == 0 {
+            // What need not have happened was not counted.
+            if tells && deed.sure && most == 0 {
                 complaints.push(deed.complain(None, "nothing was lost that was not told".into(), rule));
             } else if let Some(said) = deed.what.said()
                 && deed.sure

@@ -164,7 +164,7 @@ impl Sweep<'_> {
                 continue;
             }
             // What is handed over counts so when its arrival was seen.
-            let late = if matches!(step.act, Act::Plain | Act::Tell) { self.terms.seen_after } else { 0 };
+            let late = if matches!(step.act, Act::Plain | Act::Tell(_)) { self.terms.seen_after } else { 0 };
             let mut next = config.moved(now, step.to.max(at).saturating_add(late));
             if step.durable && step.sure {
                 next.past.clear();
@@ -276,7 +276,7 @@ fn expected(act: &Act, may: &BTreeSet<Now>) -> (String, &'static str) {
         Act::Lease(..) if is(|at| matches!(at, At::Free(_))) => ATTEMPTS,
         Act::Plain | Act::Lease(..) if may.iter().any(|now| now.letter != Letter::No) => LETTERS,
         Act::List(_) => LETTERS,
-        Act::Tell | Act::TellNot | Act::Kept | Act::Cut => LOST,
+        Act::Tell(_) | Act::TellNot | Act::Kept | Act::Cut => LOST,
         Act::Drain | Act::Nothing => GIVEN,
         Act::NoLease(_) | Act::Ack(None) => NO_LEASE,
         Act::Passed(_) => IN_ORDER,
