@@ -178,7 +178,7 @@ impl Crowd {
 }
 
 /// Takes one of a kind, if one is left.
-fn take<K: Eq + std::hash::Hash>(left: &mut HashMap<K, u32>, kind: impl std::borrow::Borrow<K>) -> bool {
+pub(super) fn take<K: Eq + std::hash::Hash>(left: &mut HashMap<K, u32>, kind: impl std::borrow::Borrow<K>) -> bool {
     match left.get_mut(kind.borrow()) {
         Some(count) if *count > 0 => {
             *count -= 1;

@@ -1,7 +1,8 @@
 //! A history stream's lines (`docs/history.md`), from chunks that are cut anywhere.
 //!
 //! Invariants: a message is one that has its time (`ms` or `ts`), whatever else it holds; a line that its stream did not
-//! end is not given; space in front of a line, which says that the stream lives, is no part of it. No more than [`LARGEST`] bytes are held for a line.
+//! end is not given; space in front of a line, which says that the stream lives, is no part of it. No more than [`LARGEST`]
+//! bytes are held for a line.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use crate::history::crowd::{Crowd, mark};
+use crate::history::crowd::{Crowd, mark, take};
 use crate::vendor::history::{Direction, message_ms};
 
 /// A message: its own text, and its place in the order.
@@ -56,13 +56,7 @@ impl Run {
     pub(super) fn unknown(&self, page: Vec<Message>) -> Vec<Message> {
         let mut known = self.crowd.known();
         let mut is_new = |message: &Message| match message.ms == self.last_ms {
-            true => match known.get_mut(&mark(&message.text)) {
-                Some(count) if *count > 0 => {
-                    *count -= 1;
-                    false
-                }
-                _ => true,
-            },
+            true => !take(&mut known, mark(&message.text)),
             false => is_before(self.direction, self.last_ms, message.ms),
         };
         page.into_iter().filter(|message| is_new(message)).collect()
