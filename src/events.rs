@@ -13,7 +13,8 @@
 //! | `filter`, `judge` | which events a reader wants; who finds out, and remembers |
 //! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
 //! | `cursor`, `marks` | a place, in one stream or in both |
-//! | `log`, `tail` | a stream's entries: appended by pollers, the newest in memory |
+//! | `log`, `tail` | a stream's entries, the newest in memory |
+//! | `writer` | how what pollers bring goes into a log |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
 //! | `subscription`, `claims` | who has read what; `saver` stores it |
 //! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
@@ -57,6 +58,7 @@ mod subscription;
 mod tail;
 mod waiting;
 mod witness;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod tests;

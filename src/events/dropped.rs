@@ -23,8 +23,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS, Past};
-use super::log::{Log, Writer};
+use super::log::Log;
 use super::waiting::{Notes, Waiting};
+use super::writer::Writer;
 use crate::clock::UnixMillis;
 use crate::names::RegionName;
 use crate::store::{Batch, Content, Error, NoteKind, Sequence};
@@ -142,7 +143,7 @@ impl Log {
     /// # Errors
     /// When the store fails; then nothing has changed.
     pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await;
         match (window, writer.dedup.as_mut()) {
             (Some(window), Some(dedup)) => dedup.set_window(window),
             (None, Some(_)) => {
@@ -190,7 +191,7 @@ impl Log {
 
     /// Forgets other regions' events that are older than the window, also while none come.
     pub(super) async fn forget_sightings(&self) {
-        if let Some(dedup) = &mut self.writer.lock().await.dedup {
+        if let Some(dedup) = &mut self.writer().await.dedup {
             dedup.forget(self.clock.now());
         }
     }
@@ -200,7 +201,7 @@ impl Log {
     /// # Errors
     /// When the store fails.
     pub(super) async fn keep_dropped(&self) -> Result<(), Error> {
-        self.keep_dropped_in(&mut *self.writer.lock().await).await
+        self.keep_dropped_in(&mut *self.writer().await).await
     }
 
     async fn keep_dropped_in(&self, writer: &mut Writer) -> Result<(), Error> {

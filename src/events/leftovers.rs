@@ -1,22 +1,23 @@
 //! [`Leftovers`]: what was read and not yet stored when a task was dropped, for one last try before the store closes.
 //!
 //! Invariants: what was taken from the vendor is in exactly one place: with the task that insists on storing it, in
-//! the store, or here. An append that was cut short may have reached the store; so before one from here is made,
-//! the log is compared with the store.
+//! the store, or here. An append that was cut short may have reached the store; the log's writer knows of it, and does
+//! not store it again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use super::log::{Brought, Log};
-use crate::store::{Error, NewBatch};
+use super::log::Log;
+use super::writer::Brought;
+use crate::store::Error;
 
 /// What dropped tasks left.
 #[derive(Default)]
-pub(super) struct Leftovers(Mutex<VecDeque<(Arc<Log>, Brought)>>);
+pub(super) struct Leftovers(Mutex<VecDeque<(Arc<Log>, Arc<Brought>)>>);
 
 impl Leftovers {
-    pub(super) fn add(&self, log: &Arc<Log>, brought: Brought) {
+    pub(super) fn add(&self, log: &Arc<Log>, brought: Arc<Brought>) {
         lock(&self.0).push_back((Arc::clone(log), brought));
     }
 
@@ -27,12 +28,7 @@ impl Leftovers {
     pub(super) async fn flush(&self) -> Result<(), Error> {
         loop {
             let Some((log, brought)) = lock(&self.0).front().cloned() else { return Ok(()) };
-            let unseen = log.catch_up().await?;
-            // One step stored all of it, or nothing.
-            let is_stored = |new: &NewBatch| unseen.contains(&(new.received_at, new.region.clone()));
-            if !brought.batches.iter().any(is_stored) {
-                log.keep(&brought).await?;
-            }
+            log.keep(&brought).await?;
             lock(&self.0).pop_front();
         }
     }

@@ -11,20 +11,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::cursor::Origin;
-use super::dedup::{Dedup, Fingerprint};
 use super::delivery::From;
-use super::dropped::{self, Dropped};
 use super::sequencer::Sequencer;
 use super::subscription::recalled::{LeftBehind, Recalled};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
 use super::tail::Tail;
-use super::waiting::Waiting;
 use super::witness::Witness;
+use super::writer::Writer;
 use super::{Cursor, ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
-use crate::names::{ClientName, RegionName, SubscriptionName};
+use crate::names::{ClientName, SubscriptionName};
 use crate::share;
-use crate::store::{Batch, Content, Error, EventText, Kept, LogKey, NewBatch, NoteKind, Sequence, Store, Together};
+use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
 pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
@@ -41,8 +39,8 @@ pub(super) struct Log {
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
-    /// Held while appending.
-    pub(super) writer: tokio::sync::Mutex<Writer>,
+    /// Had by [`Log::writer`] alone.
+    pub(super) appending: tokio::sync::Mutex<Writer>,
     pub(super) sequencer: Sequencer,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
     /// Those that are no more, and where they stood.
@@ -51,16 +49,6 @@ pub(super) struct Log {
     begun: Mutex<HashMap<ClientName, usize>>,
     pub(super) shared: Arc<Shared>,
     retention: Mutex<Retention>,
-}
-
-/// What stands between the pollers and the log. `None`, and nothing, while there is but one region.
-#[derive(Default)]
-pub(super) struct Writer {
-    pub(super) dedup: Option<Dedup>,
-    /// What that has dropped.
-    pub(super) dropped: Dropped,
-    /// What waits for its turn, when there is an `order_window`.
-    pub(super) waiting: Option<Waiting>,
 }
 
 /// How much a log keeps.
@@ -72,26 +60,6 @@ pub(super) struct Retention {
     pub(super) subscription_ttl: Duration,
     /// How many subscriptions a client may have.
     pub(super) most_of_client: usize,
-}
-
-/// What a read brought, which is stored in one step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Brought {
-    /// Events and markers, all of one region.
-    pub(super) batches: Vec<NewBatch>,
-    /// An answer that could not be read to its end.
-    pub(super) quarantined: Option<Kept>,
-}
-
-/// What became of an append.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Appended {
-    /// Events stored.
-    pub(super) kept: u64,
-    /// Events dropped because another region had returned them.
-    pub(super) duplicates: u64,
-    /// Events that came after later ones of other regions had gone into the log.
-    pub(super) late: u64,
 }
 
 impl Log {
@@ -138,7 +106,7 @@ impl Log {
             witness,
             tail: Mutex::new(tail),
             next: watch::Sender::new(next),
-            writer: tokio::sync::Mutex::default(),
+            appending: tokio::sync::Mutex::default(),
             sequencer: Sequencer::default(),
             subscriptions,
             left: Mutex::new(left),
@@ -148,21 +116,8 @@ impl Log {
         }))
     }
 
-    /// Appends what a read brought, less what another region had returned already; or keeps it for its turn. Its entries are
-    /// seen once they are stored, and all of it is stored in one step.
-    ///
-    /// # Errors
-    /// When the store fails: nothing has changed, and the same may be tried again.
-    pub(super) async fn keep(&self, brought: &Brought) -> Result<Appended, Error> {
-        let Brought { batches, quarantined } = brought;
-        let all = Together { batches: batches.clone(), quarantined: quarantined.clone(), ..Together::default() };
-        let appended = self.keep_in(&mut *self.writer.lock().await, all).await?;
-        self.trim_a_burst().await;
-        Ok(appended)
-    }
-
     /// Between two rounds of housekeeping a burst may bring more than is to be kept.
-    async fn trim_a_burst(&self) {
+    pub(super) async fn trim_a_burst(&self) {
         let most = self.retention().bytes;
         let is_over = |bytes: u64| bytes > most.saturating_add(most / BURST);
         if self.store.log_state(&self.key).await.is_ok_and(|state| is_over(state.bytes)) {
@@ -175,42 +130,6 @@ impl Log {
         if let Err(error) = self.trim().await {
             tracing::warn!(app = %self.key.app, stream = %self.key.stream, %error, "old events could not be removed");
         }
-    }
-
-    /// [`Log::keep`], by whoever holds the writer.
-    pub(super) async fn keep_in(&self, writer: &mut Writer, mut all: Together) -> Result<Appended, Error> {
-        let Writer { dedup, dropped, waiting } = writer;
-        let came: u64 = all.batches.iter().map(events_in).sum();
-        let region = all.batches.first().map(|batch| batch.region.clone());
-        let mut seen = None;
-        if let (Some(dedup), Some(region)) = (&mut *dedup, region) {
-            let prints: Vec<_> = all.batches.iter().flat_map(prints).collect();
-            let fresh = dedup.fresh(&region, &prints, self.clock.now());
-            all.batches = only(all.batches, &fresh);
-            let copies = prints.iter().zip(fresh).filter_map(|(&event, fresh)| (!fresh).then_some(event)).collect();
-            seen = Some((prints, dropped::Read { region, at: self.clock.wall_ms(), events: copies }));
-        }
-        let kept = all.batches.iter().map(events_in).sum();
-        let mut late = 0;
-        // Most reads bring nothing, or nothing that another region had not returned.
-        let stores = !all.is_empty();
-        if stores {
-            let mut plan = dropped.plan(seen.as_ref().map(|(_, copies)| copies));
-            let notes = std::mem::take(&mut plan.notes);
-            all.notes = (!notes.is_empty()).then_some((NoteKind::Waiting, notes));
-            match waiting {
-                Some(waiting) => late = self.take_in(waiting, all).await?,
-                None => self.store.commit(&self.key, all).await?.into_iter().for_each(|batch| self.publish(batch)),
-            }
-            dropped.done(plan);
-        }
-        if let (Some(dedup), Some((prints, copies))) = (dedup, seen) {
-            dedup.record(&copies.region, &prints, self.clock.now());
-            if !stores {
-                dropped.add(copies);
-            }
-        }
-        Ok(Appended { kept, duplicates: came - kept, late })
     }
 
     /// Changes how much is kept, from the next trimming on.
@@ -233,33 +152,6 @@ impl Log {
         let state = self.store.trim(&self.key, older_than, retention.bytes).await?;
         self.trimmed(state.earliest.0);
         Ok(())
-    }
-
-    /// Takes over what the store holds beyond what this log knows of: an append that was cut short may have reached it.
-    /// Returns when and where that was read.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn catch_up(&self) -> Result<Vec<(UnixMillis, RegionName)>, Error> {
-        let mut writer = self.writer.lock().await;
-        let known = self.range().1;
-        let unseen = usize::try_from(self.store.log_state(&self.key).await?.next.0.saturating_sub(known));
-        let batches = match unseen {
-            Ok(0) => Vec::new(),
-            _ => self.store.read(&self.key, Sequence(known - 1), unseen.unwrap_or(usize::MAX)).await?,
-        };
-        batches.iter().for_each(|batch| self.publish(Arc::clone(batch)));
-        let mut unseen: Vec<_> = batches.iter().map(|batch| (batch.received_at, batch.region.clone())).collect();
-        if let Some(waiting) = &mut writer.waiting {
-            unseen.extend(self.look_again(waiting).await?);
-        }
-        // So it is known to other regions' reads, too.
-        if !unseen.is_empty()
-            && let Some(window) = writer.dedup.as_ref().map(Dedup::window)
-        {
-            self.recall_sightings(&mut writer, window).await?;
-        }
-        Ok(unseen)
     }
 
     /// All before `earliest` is gone from the store.
@@ -438,33 +330,6 @@ impl Log {
         };
         self.next.send_replace(next);
     }
-}
-
-/// How many events a batch has.
-fn events_in(batch: &NewBatch) -> u64 {
-    if let Content::Events(events) = &batch.content { events.len() as u64 } else { 0 }
-}
-
-/// What the events of a batch are known by.
-fn prints(batch: &NewBatch) -> Vec<Fingerprint> {
-    let Content::Events(events) = &batch.content else { return Vec::new() };
-    events.iter().map(|event| Fingerprint::of(&event)).collect()
-}
-
-/// The batches with those events alone that are fresh.
-fn only(batches: Vec<NewBatch>, fresh: &[bool]) -> Vec<NewBatch> {
-    let mut rest = fresh;
-    let fresh_of = |batch: NewBatch| {
-        let Content::Events(events) = &batch.content else { return Some(batch) };
-        let fresh = rest.split_off(..events.len()).unwrap_or_default();
-        if fresh.iter().all(|&fresh| fresh) {
-            return Some(batch);
-        }
-        let kept: Vec<_> = events.iter().zip(fresh).filter_map(|(event, &fresh)| fresh.then_some(event)).collect();
-        let kept = EventText::join(kept.iter().map(|event| &event[..]))?;
-        Some(NewBatch { content: Content::Events(kept), ..batch })
-    };
-    batches.into_iter().filter_map(fresh_of).collect()
 }
 
 /// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.

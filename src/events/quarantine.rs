@@ -56,14 +56,16 @@ impl Events {
     /// # Errors
     /// When there is no such stream, or the store fails.
     pub async fn read_again(&self, app: &AppId, stream: Stream, id: u64) -> Result<Option<ReadAgain>, ReadError> {
-        Ok(self.log(app, stream)?.read_again(id).await?)
+        let log = self.log(app, stream)?;
+        let reading = Arc::clone(&log);
+        Ok(log.shared.to_its_end(async move { reading.read_again(id).await }).await?)
     }
 }
 
 impl Log {
     async fn read_again(self: &Arc<Self>, id: u64) -> Result<Option<ReadAgain>, Error> {
         // Held all the while: nobody else reads it again, or appends.
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await;
         let Some((entry, pieces)) = self.store.quarantined_body(&self.key, id).await? else { return Ok(None) };
         let (events, delivered) = undelivered(pieces, entry.delivered);
         if events.is_empty() {
@@ -76,7 +78,7 @@ impl Log {
         };
         let batches = events.into_iter().map(batch).collect();
         let all = Together { batches, redelivered: Some((id, delivered)), ..Together::default() };
-        match self.keep_in(&mut writer, all).await {
+        match self.append(&mut writer, all, None).await {
             Ok(appended) => Ok(Some(ReadAgain { redelivered: appended.kept, delivered })),
             Err(why) => {
                 // The word alone may have been stored. Nothing is lost if this fails, too: the answer is there to be looked at.

@@ -1,7 +1,6 @@
 //! Moving what waits into the log when its turn has come: see [`waiting`](super::waiting) for the rule.
 //!
-//! Invariants: one task for each log that has ever had an `order_window`; it holds the log's writer while it moves, and a
-//! move is never cut short but by a forced stop. A move that fails is tried again until it succeeds: the store is as it
+//! Invariants: one task for each log that has ever had an `order_window`; it holds the log's writer while it moves. A move that fails is tried again until it succeeds: the store is as it
 //! was, and pollers do not read meanwhile.
 
 use std::sync::Arc;
@@ -14,9 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
-use super::waiting::{BATCHES, MARK, Plan, Waiting};
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use super::waiting::{BATCHES, MARK, Waiting};
+use super::writer::{Then, Writer};
 use crate::store::{Error, NoteKind, Together};
 use crate::task::{Kind, Tasks};
 
@@ -26,6 +24,13 @@ pub(super) struct Sequencer {
     runs: AtomicBool,
     /// Something waits.
     comes: Notify,
+}
+
+impl Sequencer {
+    /// More waits than before.
+    pub(super) fn something_comes(&self) {
+        self.comes.notify_one();
+    }
 }
 
 impl Log {
@@ -39,7 +44,7 @@ impl Log {
         window: Option<Duration>,
         tasks: &Tasks,
     ) -> Result<(), Error> {
-        let mut writer = self.writer.lock().await;
+        let mut writer = self.writer().await;
         if writer.waiting.is_none() {
             let (found, is_new) = self.recall(window.unwrap_or_default()).await?;
             // What an earlier run with a window left is to be moved without one, too.
@@ -48,8 +53,8 @@ impl Log {
         let Some(waiting) = &mut writer.waiting else { return Ok(()) };
         let Some(window) = window else {
             waiting.hurry(self.clock.now());
-            self.move_due(waiting).await?;
-            if let Some(notes) = waiting.farewell() {
+            self.move_due(&mut writer).await?;
+            if let Some(notes) = writer.waiting.as_ref().and_then(Waiting::farewell) {
                 self.store.keep_notes(&self.key, NoteKind::Waiting, notes).await?;
             }
             writer.waiting = None;
@@ -60,23 +65,6 @@ impl Log {
             tasks.spawn(Kind::Sequencer, Arc::clone(self).keep_order(tasks.stopping()));
         }
         Ok(())
-    }
-
-    /// Stores what a read brought: what is late into the log, the rest where it waits. Returns how many of its events are
-    /// late.
-    pub(super) async fn take_in(&self, waiting: &mut Waiting, all: Together) -> Result<u64, Error> {
-        let plan = waiting.take_in(&all.batches, self.range().1, self.clock.now());
-        let late = plan.late;
-        self.commit(waiting, plan, all).await?;
-        self.sequencer.comes.notify_one();
-        Ok(late)
-    }
-
-    /// Takes over from the store what waits. Returns when and where that was read which was not known.
-    pub(super) async fn look_again(&self, waiting: &mut Waiting) -> Result<Vec<(UnixMillis, RegionName)>, Error> {
-        let known = waiting.next();
-        (*waiting, _) = self.recall(waiting.window()).await?;
-        Ok(waiting.since(known).collect())
     }
 
     async fn keep_order(self: Arc<Self>, stop: CancellationToken) {
@@ -111,28 +99,18 @@ impl Log {
 
     /// Returns when the next is due.
     async fn move_all_due(&self) -> Result<Option<Instant>, Error> {
-        let mut writer = self.writer.lock().await;
-        let Some(waiting) = &mut writer.waiting else { return Ok(None) };
-        self.move_due(waiting).await?;
-        Ok(waiting.next_due(self.clock.now()))
+        let mut writer = self.writer().await;
+        self.move_due(&mut writer).await?;
+        Ok(writer.waiting.as_ref().and_then(|waiting| waiting.next_due(self.clock.now())))
     }
 
-    async fn move_due(&self, waiting: &mut Waiting) -> Result<(), Error> {
-        while let Some(plan) = waiting.due(self.range().1, self.clock.now()) {
-            self.commit(waiting, plan, Together::default()).await?;
+    async fn move_due(&self, writer: &mut Writer) -> Result<(), Error> {
+        let due = |writer: &Writer| writer.waiting.as_ref()?.due(self.range().1, self.clock.now());
+        while let Some(mut plan) = due(writer) {
+            let (batches, notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
+            let all = Together { batches, notes: Some((NoteKind::Waiting, notes)), ..Together::default() };
+            self.commit(writer, all, Then::moved(plan)).await?;
         }
-        Ok(())
-    }
-
-    /// Stores a plan, and what else belongs to its step.
-    async fn commit(&self, waiting: &mut Waiting, mut plan: Plan, with: Together) -> Result<(), Error> {
-        let (batches, mut notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
-        // Those are of the same kind: see `dropped`.
-        notes.extend(with.notes.into_iter().flat_map(|(_, notes)| notes));
-        let all = Together { batches, notes: Some((NoteKind::Waiting, notes)), ..with };
-        let stored = self.store.commit(&self.key, all).await?;
-        waiting.done(plan);
-        stored.into_iter().for_each(|batch| self.publish(batch));
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use self::memory_store::MemoryStore;
-use super::log::Brought;
+use super::writer::Brought;
 use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
@@ -258,7 +258,7 @@ impl Rig {
     async fn append_content(&self, content: Content) {
         let received_at = self.events.0.clock.wall_ms();
         let new = NewBatch { received_at, region: RegionName::parse("cn").unwrap(), content };
-        self.log().keep(&Brought { batches: vec![new], quarantined: None }).await.unwrap();
+        self.log().keep(&Brought::new(vec![new], None)).await.unwrap();
     }
 
     async fn read(&self, read: Read) -> Result<Delivery, ReadError> {

@@ -177,10 +177,6 @@ impl Waiting {
         waiting
     }
 
-    pub(super) fn window(&self) -> Duration {
-        self.window
-    }
-
     /// Changes the window for what comes from now on.
     pub(super) fn set_window(&mut self, window: Duration) {
         self.window = window;
@@ -276,16 +272,6 @@ impl Waiting {
         let tried = self.next..=self.next + self.tried;
         let rest = self.spent.iter().copied().chain(tried).map(|number| (name(number), None));
         self.held.is_empty().then(|| rest.chain([(MARK.to_owned(), None)]).collect())
-    }
-
-    /// The number of the next batch; those from another's `next` on are new to that one.
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// When and where the batches from a number on were read.
-    pub(super) fn since(&self, number: u64) -> impl Iterator<Item = (UnixMillis, RegionName)> {
-        self.held.range(number..).map(|(_, held)| (held.batch.received_at, held.batch.region.clone()))
     }
 
     /// The events that are not in the log, with their batches.

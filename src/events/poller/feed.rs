@@ -17,8 +17,9 @@ use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Egress, Failed, Reply};
 use crate::events::leftovers::Leftovers;
-use crate::events::log::{Brought, Log};
+use crate::events::log::Log;
 use crate::events::loss::Loss;
+use crate::events::writer::Brought;
 use crate::metrics::Metrics;
 use crate::names::{ClientName, RegionName};
 use crate::order::{Operation, Order, Payer};
@@ -188,7 +189,7 @@ impl Feed {
         });
         let contents = outcome.events.into_iter().map(Content::Events).chain(marker);
         let batches = contents.map(|content| self.batch(content, now)).collect();
-        self.insist(Brought { batches, quarantined }).await;
+        self.insist(Brought::new(batches, quarantined)).await;
         summary
     }
 
@@ -204,17 +205,16 @@ impl Feed {
         self.leftovers.add(&self.log, self.marker(loss));
     }
 
-    fn marker(&self, loss: Loss) -> Brought {
-        Brought { batches: vec![self.batch(loss.marker(), self.clock.wall_ms())], quarantined: None }
+    fn marker(&self, loss: Loss) -> Arc<Brought> {
+        Brought::new(vec![self.batch(loss.marker(), self.clock.wall_ms())], None)
     }
 
     fn batch(&self, content: Content, received_at: UnixMillis) -> NewBatch {
         NewBatch { received_at, region: self.region.clone(), content }
     }
 
-    async fn insist(&self, brought: Brought) {
-        let is_nothing = brought == Brought::default();
-        let mut unstored = Unstored { feed: self, brought: (!is_nothing).then_some(brought) };
+    async fn insist(&self, brought: Arc<Brought>) {
+        let mut unstored = Unstored { feed: self, brought: (!brought.is_nothing()).then_some(brought) };
         let mut pause = FIRST_RETRY;
         while let Some(brought) = &unstored.brought {
             match self.log.keep(brought).await {
@@ -236,7 +236,7 @@ impl Feed {
 /// What is not stored yet.
 struct Unstored<'a> {
     feed: &'a Feed,
-    brought: Option<Brought>,
+    brought: Option<Arc<Brought>>,
 }
 
 impl Drop for Unstored<'_> {

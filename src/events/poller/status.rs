@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use super::super::log::Appended;
 use super::super::loss::Loss;
+use super::super::writer::Appended;
 use super::super::{PollerStatus, lock};
 use crate::clock::UnixMillis;
 use crate::metrics::{LossLabels, Metrics, SourceLabels};

@@ -52,7 +52,7 @@ async fn a_round_is_one_commit_whatever_the_number_of_logs_and_subscriptions() {
         let content = Content::Events(EventText::join([b"1".as_slice(), b"2"]).unwrap());
         let new = NewBatch { received_at: UnixMillis(0), region: RegionName::parse("cn").unwrap(), content };
         let log = rig.events.log(&app(), stream).unwrap();
-        log.keep(&Brought { batches: vec![new], quarantined: None }).await.unwrap();
+        log.keep(&Brought::new(vec![new], None)).await.unwrap();
     }
     let names: Vec<_> = (0..20).map(|n| format!("s{n}")).collect();
     let take_all = async || {

@@ -8,12 +8,28 @@ use crate::store::NoteKind;
 /// What housekeeping has stored by then.
 const KEPT: Duration = Duration::from_secs(11);
 
-async fn returned(rig: &Rig, region: &str, events: &[u64]) {
+fn brought(rig: &Rig, region: &str, events: &[u64]) -> Arc<Brought> {
     let texts: Vec<_> = events.iter().map(u64::to_string).collect();
     let content = Content::Events(EventText::join(texts.iter().map(|text| text.as_bytes())).unwrap());
     let received_at = rig.clock.wall_ms();
     let new = NewBatch { received_at, region: RegionName::parse(region).unwrap(), content };
-    rig.log().keep(&Brought { batches: vec![new], quarantined: None }).await.unwrap();
+    Brought::new(vec![new], None)
+}
+
+async fn returned(rig: &Rig, region: &str, events: &[u64]) {
+    rig.log().keep(&brought(rig, region, events)).await.unwrap();
+}
+
+/// As [`returned`], but whoever brought it is dropped after so many milliseconds; it is left for the end.
+async fn cut_short(rig: &Rig, (region, events): (&str, &[u64]), after: u64) {
+    let brought = brought(rig, region, events);
+    let _ = tokio::time::timeout(Duration::from_millis(after), rig.log().keep(&brought)).await;
+    rig.events.0.leftovers.add(&rig.log(), brought);
+}
+
+fn slow(rig: &Rig, (delay, ack_delay): (u64, u64)) {
+    rig.store.delay.store(delay, Ordering::Relaxed);
+    rig.store.ack_delay.store(ack_delay, Ordering::Relaxed);
 }
 
 /// The events of the log, without markers.
@@ -211,26 +227,30 @@ async fn a_commit_that_failed_and_left_its_note_counts_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_by_an_append_that_was_cut_short_is_known_to_other_regions() {
-    let rig = two_regions().await;
-    returned(&rig, "eu", &[5]).await;
-    returned(&rig, "cn", &[5]).await;
-    rig.store.ack_delay.store(60_000, Ordering::Relaxed);
-    let cut_short = tokio::time::timeout(Duration::from_secs(1), returned(&rig, "cn", &[0, 1])).await;
-    assert!(cut_short.is_err());
-    rig.store.ack_delay.store(0, Ordering::Relaxed);
-    assert_eq!(rig.log().catch_up().await.unwrap().len(), 1);
-    returned(&rig, "eu", &[0, 1]).await;
-    assert_eq!(kept(&rig).await, ["5", "0", "1"]);
-    let rig = rig.restart().await;
-    returned(&rig, "cn", &[5]).await;
-    returned(&rig, "eu", &[5, 0]).await;
-    assert_eq!(kept(&rig).await, ["5", "0", "1", "5", "0"]);
+async fn an_append_that_was_cut_short_is_known_to_other_regions_and_is_stored_once() {
+    // Before the store has it, and after.
+    for delays in [(60_000, 0), (0, 60_000)] {
+        let rig = two_regions().await;
+        returned(&rig, "eu", &[5]).await;
+        returned(&rig, "cn", &[5]).await;
+        slow(&rig, delays);
+        cut_short(&rig, ("cn", &[0, 1]), 1000).await;
+        slow(&rig, (0, 0));
+        returned(&rig, "eu", &[0, 1, 2]).await;
+        assert_eq!(kept(&rig).await, ["5", "0", "1", "2"], "{delays:?}");
+        let rig = rig.restart().await;
+        assert_eq!(kept(&rig).await, ["5", "0", "1", "2"], "{delays:?}");
+        returned(&rig, "cn", &[5]).await;
+        returned(&rig, "eu", &[5, 0]).await;
+        assert_eq!(kept(&rig).await, ["5", "0", "1", "2", "5", "0"], "{delays:?}");
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Return(usize, [u8; 3]),
+    /// Nobody waits for the store until it is done. (How slow it is before it has it, and after; and how long.)
+    CutShort(usize, [u8; 3], (u64, u64), u64),
     Wait(u64),
     Stop,
     Kill,
@@ -239,6 +259,8 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         8 => (0..3usize, any::<[u8; 3]>()).prop_map(|(region, events)| Act::Return(region, events)),
+        2 => (0..3usize, any::<[u8; 3]>(), (0..3u64, 0..3u64), 0..5u64)
+            .prop_map(|(region, events, delays, after)| Act::CutShort(region, events, delays, after)),
         2 => (0..400u64).prop_map(Act::Wait),
         2 => Just(Act::Stop),
         1 => Just(Act::Kill),
@@ -247,7 +269,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// Returns what the log holds, and how often each region returned each event.
-async fn run(acts: &[Act], stops: bool, kills: bool) -> (Vec<String>, HashMap<(usize, u64), usize>) {
+async fn run(acts: &[Act], (cuts, stops, kills): (bool, bool, bool)) -> (Vec<String>, HashMap<(usize, u64), usize>) {
     let mut config = config(&["cn", "eu", "us"]);
     // Nothing comes but by this test.
     config.events.poll_interval_idle = Duration::from_secs(12 * 3600);
@@ -260,6 +282,13 @@ async fn run(acts: &[Act], stops: bool, kills: bool) -> (Vec<String>, HashMap<(u
                 events.iter().for_each(|&event| *times.entry((region, event)).or_default() += 1);
                 returned(&rig, ["cn", "eu", "us"][region], &events).await;
             }
+            Act::CutShort(region, events, delays, after) => {
+                let events = events.map(|event| u64::from(event % 4));
+                events.iter().for_each(|&event| *times.entry((region, event)).or_default() += 1);
+                slow(&rig, delays);
+                cut_short(&rig, (["cn", "eu", "us"][region], &events), if cuts { after } else { 10_000 }).await;
+                slow(&rig, (0, 0));
+            }
             Act::Wait(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             Act::Stop if stops => rig = rig.restart().await,
             Act::Kill if kills => rig = rig.kill().await,
@@ -269,14 +298,20 @@ async fn run(acts: &[Act], stops: bool, kills: bool) -> (Vec<String>, HashMap<(u
     (kept(&rig).await, times)
 }
 
+/// How often an event is in the log, and how often the region returned it that did so most often.
+fn numbers_of(event: u64, kept: &[String], times: &HashMap<(usize, u64), usize>) -> (usize, usize) {
+    let most = (0..3).filter_map(|region| times.get(&(region, event))).max().copied().unwrap_or(0);
+    (kept.iter().filter(|text| **text == event.to_string()).count(), most)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn orderly_stops_change_nothing_of_what_is_kept(acts in acts()) {
         let paused = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let (straight, _) = paused().block_on(run(&acts, false, false));
-        let (stopped, _) = paused().block_on(run(&acts, true, false));
+        let (straight, _) = paused().block_on(run(&acts, (false, false, false)));
+        let (stopped, _) = paused().block_on(run(&acts, (false, true, false)));
         prop_assert_eq!(straight, stopped);
     }
 
@@ -284,12 +319,25 @@ proptest! {
     fn after_kills_nothing_is_kept_more_often_than_a_region_returned_it(acts in acts()) {
         let acts: Vec<_> = acts.into_iter().filter(|act| !matches!(act, Act::Wait(_))).collect();
         let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let (kept, times) = paused.block_on(run(&acts, true, true));
+        let (kept, times) = paused.block_on(run(&acts, (true, true, true)));
+        let is_stored = |event: u64| {
+            acts.iter().any(|act| matches!(act, Act::Return(_, events) if events.iter().any(|of| u64::from(of % 4) == event)))
+        };
         for event in 0..4 {
-            let most = (0..3).filter_map(|region| times.get(&(region, event))).max().copied().unwrap_or(0);
-            let kept = kept.iter().filter(|text| **text == event.to_string()).count();
+            let (kept, most) = numbers_of(event, &kept, &times);
             prop_assert!(kept <= most, "{event}: {kept} kept, {most} returned");
-            prop_assert!((kept == 0) == (most == 0));
+            prop_assert!(kept > 0 || !is_stored(event));
+        }
+    }
+
+    #[test]
+    fn appends_that_are_cut_short_change_no_number(acts in acts()) {
+        let acts: Vec<_> = acts.into_iter().filter(|act| !matches!(act, Act::Wait(_))).chain([Act::Stop]).collect();
+        let paused = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (kept, times) = paused.block_on(run(&acts, (true, true, false)));
+        for event in 0..4 {
+            let (kept, most) = numbers_of(event, &kept, &times);
+            prop_assert_eq!(kept, most, "{}", event);
         }
     }
 }
