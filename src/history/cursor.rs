@@ -228,7 +228,11 @@ mod tests {
             let mut left: Vec<Bytes> =
                 found.iter().zip(marked.unwrap()).filter(|(_, given)| !given).map(|(text, _)| text.clone()).collect();
             if given > 1800 {
-                prop_assert!(left == all[given..], "{} of {}", left.len(), all.len() - given);
+                // Equal ones that come next are taken for those that went: that nothing went is as true.
+                let sorted = |texts: &[Bytes]| texts.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+                let stand_in = all.get(given..given + went).is_some_and(|next| sorted(next) == sorted(&all[..went]));
+                let end = if stand_in { given + went } else { given };
+                prop_assert!(left == all[end..], "{} of {}", left.len(), all.len() - end);
                 return Ok(());
             }
             // Equal texts are told apart by counting: what went is taken to be still there while others are.
