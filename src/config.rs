@@ -291,6 +291,8 @@ pub struct History {
     pub handle_ttl: Duration,
     /// The largest `limit` a caller may ask for.
     pub max_limit: usize,
+    /// How long work goes on for a caller who left before it was done. Zero: it ends with its last caller.
+    pub keep_going: Duration,
 }
 
 /// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no value
@@ -449,6 +451,7 @@ impl Default for Events {
 
 impl Default for History {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), handle_ttl: Duration::from_secs(300), max_limit: 10_000 }
+        let handle_ttl = Duration::from_secs(300);
+        Self { deadline: Duration::from_secs(30), handle_ttl, max_limit: 10_000, keep_going: handle_ttl }
     }
 }

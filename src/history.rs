@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `query` | reads a body or query string into one normal form; refuses what would only cost quota |
 //! | `work` | where an answer comes from: a kept result, a job under way, a new one; and what a job does |
-//! | `jobs` | one job for all who want the same now; it goes on without them only if a handle was promised |
-//! | `resolver` | one page, one count: create, fetch, ask again, make anew |
+//! | `job`, `jobs` | one job for all who want the same and may have it; it goes on for those who come back for its answer |
+//! | `resolver` | one page, one count: create, fetch, ask again, make anew; `pauses`: when the same count may be asked again |
 //! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
 //! | `stream` | any number of messages as lines, as they come; `steady`: its pages, `streams`: how many there may be |
 //! | `cursor` | where a stream can be gone on with; `crowd`: among how many messages of one millisecond |
@@ -21,8 +21,10 @@ mod cursor;
 mod door;
 #[doc(hidden)]
 pub mod fuzzing;
+mod job;
 mod jobs;
 mod pager;
+mod pauses;
 mod query;
 mod render;
 mod resolver;
@@ -55,11 +57,14 @@ use crate::proof::Proof;
 use crate::task::Tasks;
 use crate::vendor::Vendor;
 use door::Door;
-use jobs::{Ask, Jobs};
+use job::{Ask, Product};
+use jobs::Jobs;
+use pauses::Pauses;
 use render::Desk;
 use results::Results;
 pub use stream::{Messages, Part};
 use streams::Streams;
+use work::Source;
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -75,6 +80,7 @@ struct Inner {
     streams: Streams,
     results: Results,
     desk: Desk,
+    pauses: Pauses,
     sweeping: AtomicBool,
 }
 
@@ -170,12 +176,13 @@ impl History {
     }
 
     fn through(door: Arc<dyn Door>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
-        let jobs = Jobs::default();
+        let jobs = Jobs::new(clock.clone());
         let results = Results::new(jobs.clone());
         let settings = ArcSwap::default();
         let sweeping = AtomicBool::new(false);
         let (streams, desk) = (Streams::default(), Desk::default());
-        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, streams, results, desk, sweeping }))
+        let pauses = Pauses::new(clock.clone());
+        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, streams, results, desk, pauses, sweeping }))
     }
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.
@@ -196,18 +203,19 @@ impl History {
             self.0.results.location(source.job(), &terms.payer.client, settings.handle_ttl, self.0.clock.now());
         if terms.respond_async {
             let location = location.await?;
-            source.promise(&terms.proof);
+            source.promise();
+            source.is_content();
             let members = vec![render::located("in progress", &query, &location)];
             return Ok(Answer { state: State::Accepted, members, costs: Costs::default() });
         }
         let Some(outcome) = source.outcome(&terms).await? else {
             let location = location.await?;
-            source.promise(&terms.proof);
+            source.promise();
             return Err(Error::StillRunning { location: Some(location) });
         };
         let product = outcome?;
         let head = render::located("ok", &query, &location.await?);
-        Ok(done(vec![head, COMMA, product.member.clone()], source.costs(&product)))
+        Ok(done(head, &product, &source))
     }
 
     /// `GET …/history/query/{handle}`: the result of a query this client made. Does not wait: a job under way is
@@ -223,7 +231,10 @@ impl History {
                 members: vec![render::code("in progress")],
                 costs: Costs::default(),
             }),
-            Some((_, outcome)) => Ok(done(vec![render::code("ok"), COMMA, outcome?.member.clone()], Costs::default())),
+            Some((_, outcome)) => {
+                let members = vec![render::code("ok"), COMMA, outcome?.member.clone()];
+                Ok(Answer { state: State::Done, members, costs: Costs::default() })
+            }
         }
     }
 
@@ -245,7 +256,7 @@ impl History {
             }
         };
         let product = outcome?;
-        Ok(done(vec![render::code("ok"), COMMA, product.member.clone()], source.costs(&product)))
+        Ok(done(render::code("ok"), &product, &source))
     }
 
     /// What let callers in was judged anew: ends the work that nobody is left for.
@@ -265,6 +276,8 @@ const NOT_AT_ALL: Duration = Duration::from_millis(200);
 
 const COMMA: Bytes = Bytes::from_static(b",");
 
-fn done(members: Vec<Bytes>, costs: Costs) -> Answer {
-    Answer { state: State::Done, members, costs }
+fn done(head: Bytes, product: &Product, source: &Source) -> Answer {
+    let as_of = source.as_of().map(render::as_of);
+    let members = std::iter::once(head).chain(as_of).chain([COMMA, product.member.clone()]).collect();
+    Answer { state: State::Done, members, costs: source.costs(product) }
 }

@@ -3,6 +3,8 @@
 //! Invariants: an order names an [`Operation`], never a path; method, path, bucket and what may be done after a failure
 //! follow from it in one place. Nothing of the caller's head is in it but the allow-listed headers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -149,6 +151,23 @@ pub struct Payer {
     pub weight: u32,
 }
 
+/// Whether something has gone to the vendor for a piece of work. Cheap to clone; clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// Something goes to the vendor now.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether the vendor may have been asked: what it answers may be older than a question that comes now.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// One thing wanted from the vendor. Handed to `egress`.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -162,6 +181,8 @@ pub struct Order {
     pub proof: Option<Proof>,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
+    /// Set before the order goes out. `None`: nobody asks.
+    pub sent: Option<Sent>,
     /// The most of the vendor's `Retry-After` that this order's bucket obeys for its sake; `None`: as configured.
     pub retry_after_limit: Option<Duration>,
     /// The region to ask, and no other. `None`: the first of the app's that can be reached, if the operation keeps no

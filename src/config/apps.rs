@@ -266,9 +266,11 @@ fn events(t: &Table<'_>) -> Events {
 
 fn history(t: &Table<'_>) -> History {
     let d = History::default();
+    let handle_ttl = t.or("handle_ttl", Node::duration, d.handle_ttl);
     let history = History {
         deadline: t.or("deadline", Node::duration, d.deadline),
-        handle_ttl: t.or("handle_ttl", Node::duration, d.handle_ttl),
+        handle_ttl,
+        keep_going: t.or("keep_going", Node::duration, handle_ttl),
         max_limit: t.or("max_limit", |n| n.count(10_000_000).map(|n| n as usize), d.max_limit),
     };
     if history.handle_ttl < history.deadline

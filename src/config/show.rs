@@ -176,6 +176,7 @@ fn write_app(page: &mut String, app: &App) -> fmt::Result {
     writeln!(page, "order_window = {}", duration(events.order_window))?;
     writeln!(page, "[apps.history]\ndeadline = {}", duration(history.deadline))?;
     writeln!(page, "handle_ttl = {}\nmax_limit = {}", duration(history.handle_ttl), history.max_limit)?;
+    writeln!(page, "keep_going = {}", duration(history.keep_going))?;
     webhooks.iter().try_for_each(|webhook| write_webhook(page, webhook))
 }
 

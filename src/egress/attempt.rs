@@ -97,6 +97,9 @@ impl Inner {
             let signed = Signed::new(order, &region.base, seat, pass)
                 .map_err(|_| Failure::Unreachable("the request's target is too long".into()))?;
 
+            if let Some(sent) = &order.sent {
+                sent.set();
+            }
             tries.begin(|| desk.budgets.first(&order.payer.client, self.clock.now()));
             let (outcome, said) = self.exchange(order, signed, &table, desk, region, costs).await;
             let failed = said.host == Verdict::Failed || said.endpoint == Verdict::Failed;

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Error;
 use super::query::Query;
+use crate::clock::UnixMillis;
 use crate::names::ClientName;
 use crate::share::{self, Holdings};
 
@@ -150,6 +151,11 @@ pub(super) fn end_line(messages: u64, cursor: &str) -> Bytes {
 /// The member of a count.
 pub(super) fn count(count: u64) -> Bytes {
     format!("\"count\":{count}").into()
+}
+
+/// The member that says since when an answer was owed.
+pub(super) fn as_of(as_of: UnixMillis) -> Bytes {
+    format!(",\"as_of\":\"{as_of}\"").into()
 }
 
 /// `"code"` alone.

@@ -21,12 +21,13 @@ use tokio::time::{Instant, sleep};
 use super::Error;
 use super::door::Door;
 use super::pager::{Page, Pages};
+use super::pauses::Pauses;
 use super::tally::Tally;
 use crate::clock::Clock;
 use crate::egress::{Failed, Failure, Reply};
 use crate::metrics::{AppLabels, Metrics};
 use crate::names::{AppId, RegionName};
-use crate::order::{Operation, Order, Payer, Safety};
+use crate::order::{Operation, Order, Payer, Safety, Sent};
 use crate::proof::Proof;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
 use crate::vendor::{Vendor, is_for_the_caller};
@@ -51,6 +52,9 @@ pub(super) struct Resolver {
     /// What let in the one whom alone it works for.
     pub(super) proof: Option<Proof>,
     pub(super) patience: Patience,
+    pub(super) pauses: Pauses,
+    /// Set when the vendor is asked for the first time.
+    pub(super) sent: Option<Sent>,
     pub(super) tally: Tally,
 }
 
@@ -167,11 +171,16 @@ impl Resolver {
         let parameters = wire::count_parameters(self.vendor, filter);
         let mut attempt = 1;
         loop {
-            let reply = self.send(Operation::CountHistory(parameters.clone()), None).await?;
+            self.pauses.over(&self.app, filter).await;
+            let reply = self.send(Operation::CountHistory(parameters.clone()), None).await.inspect_err(|why| {
+                if why.in_doubt() {
+                    self.pauses.begin(&self.app, filter);
+                }
+            })?;
             let why = match (reply.status, wire::counted(&reply.body)) {
                 (status, Ok(Progress::Ready(count))) if status.is_success() => return Ok(count),
                 (status, Ok(Progress::Running)) if status.is_success() => {
-                    sleep(wire::IN_PROGRESS_PAUSE).await;
+                    self.pauses.begin(&self.app, filter);
                     continue;
                 }
                 (status, Ok(Progress::Gone)) if status.is_success() => {
@@ -261,6 +270,7 @@ impl Resolver {
             payer: self.payer.clone(),
             proof: self.proof.clone(),
             deadline,
+            sent: self.sent.clone(),
             retry_after_limit: None,
             region: region.cloned(),
             headers: headers(operation),

@@ -8,7 +8,7 @@
 //!   remembered requests in number; the least recently used go first.
 //! - Expiry stands in the values and is judged by our clock; the caches only bound and evict.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 use super::Error;
-use super::jobs::{Ask, Job, Jobs, Key};
+use super::job::{Ask, Job, Key};
+use super::jobs::Jobs;
 use crate::names::{AppId, ClientName};
 use crate::vendor::history::LOCATION;
 
@@ -100,6 +101,11 @@ impl Results {
         self.results.get(&remembered.job).await
     }
 
+    /// A kept job, by its number.
+    pub(super) async fn of(&self, number: u64) -> Option<Arc<Job>> {
+        self.results.get(&number).await
+    }
+
     /// The location by which a client gets this job's result: one for each client, renewed when given again.
     pub(super) async fn location(
         &self,
@@ -142,7 +148,7 @@ impl Results {
     pub(super) async fn sweep(&self, now: Instant) -> bool {
         // Read by iteration: a look-up would count as a use, and upset which goes first.
         let kept: HashMap<u64, Arc<Job>> = self.results.iter().map(|(number, job)| (*number, job)).collect();
-        let mut in_use = HashSet::new();
+        let mut in_use = self.jobs.owed();
         for (text, handle) in &self.handles {
             let job = self.jobs.find(handle.job).or_else(|| kept.get(&handle.job).cloned());
             if job.is_some_and(|job| now < handle.until(&job)) {

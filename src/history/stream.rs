@@ -128,6 +128,8 @@ impl History {
             payer: terms.payer,
             proof: Some(terms.proof.clone()),
             patience: Patience::Stream { stall: settings.deadline },
+            pauses: inner.pauses.clone(),
+            sent: None,
             tally: Tally::default(),
         };
         let pages = inner.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });

@@ -1,5 +1,6 @@
 //! The service against a scripted vendor, in paused time.
 
+mod joining;
 mod left_alone;
 mod scripted;
 mod streaming;
@@ -328,8 +329,9 @@ async fn a_caller_that_does_not_wait_gets_a_handle_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_nobody_waits_for_any_more_is_dropped() {
+async fn work_that_nobody_waits_for_any_more_is_dropped_where_nothing_is_owed() {
     let world = World::new(5);
+    joining::keeps_going_for(&world, Duration::ZERO);
     world.vendor.script("history_get", [Act::InProgress]);
     let (one, other) = (world.query(present(20), terms("c", 30)), world.query(present(20), terms("d", 30)));
     let left = tokio::time::timeout(Duration::from_millis(500), async {

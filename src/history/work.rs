@@ -11,19 +11,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout_at};
 
-use super::jobs::{Ask, Caller, Came, Job, Key, Outcome, Product, Runner};
+use super::job::{Ask, Job, Key, Outcome, Product};
+use super::jobs::{Asking, Caller, Came, Runner};
 use super::pager::Pager;
 use super::render::Desk;
 use super::resolver::{Patience, Resolver};
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Costs, Failure};
 use crate::metrics::{AppLabels, CacheLabels};
 use crate::names::AppId;
 use crate::order::Payer;
-use crate::proof::Proof;
 use crate::task::Kind;
 use crate::vendor::Vendor;
 
@@ -51,19 +51,39 @@ impl History {
             self.looked_up("hit");
             return Ok(Source::Kept(job));
         }
-        let end = now + settings.handle_ttl.max(settings.deadline);
-        let deadline = if terms.respond_async { end } else { terms.deadline };
-        match self.0.jobs.enter(key, &terms.payer.client, !terms.fresh, deadline, end)? {
-            Came::Joined(caller) => {
-                self.looked_up("joined");
-                Ok(Source::Shared(caller))
-            }
-            Came::Began(caller, runner) => {
-                self.looked_up(if terms.fresh { "bypass" } else { "miss" });
-                let run = self.clone().run(runner, vendor, terms.payer.clone());
-                self.0.tasks.spawn(Kind::Resolver, run);
-                Ok(Source::Own(caller))
-            }
+        let end = now + settings.handle_ttl.max(settings.deadline + settings.keep_going);
+        let asking = Asking {
+            client: &terms.payer.client,
+            proof: &terms.proof,
+            joins: !terms.fresh,
+            deadline: if terms.respond_async { end } else { terms.deadline },
+            is_past: is_past(&key.ask, &self.0.clock),
+            end,
+            keep_going: settings.keep_going,
+        };
+        loop {
+            return Ok(match self.0.jobs.enter(key.clone(), &asking)? {
+                Came::Joined(caller) => {
+                    self.looked_up("joined");
+                    Source::Shared(caller)
+                }
+                Came::Returned(caller) => {
+                    self.looked_up("joined");
+                    Source::Owed(caller)
+                }
+                Came::Ended(number) => {
+                    // It may have had to make room for others.
+                    let Some(job) = self.0.results.of(number).await else { continue };
+                    self.looked_up("hit");
+                    Source::KeptOwed(job)
+                }
+                Came::Began(caller, runner) => {
+                    self.looked_up(if terms.fresh { "bypass" } else { "miss" });
+                    let run = self.clone().run(runner, vendor, terms.payer.clone());
+                    self.0.tasks.spawn(Kind::Resolver, run);
+                    Source::Own(caller)
+                }
+            });
         }
     }
 
@@ -77,7 +97,6 @@ impl History {
         let inner = &*self.0;
         let job = Arc::clone(&runner.job);
         let began = inner.clock.now();
-        let past = is_past(&job.key.ask, &inner.clock);
         let resolver = Arc::new(Resolver {
             door: Arc::clone(&inner.door),
             clock: inner.clock.clone(),
@@ -87,15 +106,19 @@ impl History {
             payer,
             proof: None,
             patience: Patience::Callers { deadline: job.deadline(), stuck: job.stuck.clone() },
+            pauses: inner.pauses.clone(),
+            sent: Some(job.sent.clone()),
             tally: Tally::default(),
         });
         let stopping = inner.tasks.stopping();
         let mut work = pin!(timeout_at(job.end, make(Arc::clone(&resolver), inner.desk.clone(), &job.key.ask)));
+        let mut outlived = pin!(inner.jobs.outlived(&job));
         let mut told = false;
         let made = loop {
             tokio::select! {
                 biased;
                 () = job.abandoned() => return,
+                () = &mut outlived => return,
                 () = stopping.cancelled(), if !told => {
                     told = true;
                     inner.jobs.stop();
@@ -106,10 +129,10 @@ impl History {
         let now = inner.clock.now();
         let labels = AppLabels { app: job.key.app.to_string() };
         inner.metrics.history_resolve.get_or_create(&labels).observe((now - began).as_secs_f64());
-        let again = past && made.is_ok();
+        let again = job.is_past && made.is_ok();
         runner.publish(now, made.map(|member| Arc::new(Product { member, costs: resolver.tally.sum() })));
-        // A count has no handle: it is kept only to be given again.
-        if again || matches!(job.key.ask, Ask::Messages(_)) {
+        // A count has no handle: it is kept to be given again, or to who left before it was there.
+        if again || matches!(job.key.ask, Ask::Messages(_)) || inner.jobs.owed().contains(&job.number) {
             inner.results.keep(&job, again, now).await;
             self.keep_sweeping();
         }
@@ -139,15 +162,27 @@ impl History {
 /// Where a caller's answer comes from.
 pub(super) enum Source {
     Kept(Arc<Job>),
+    /// This client had asked for it, and left before it was there.
+    KeptOwed(Arc<Job>),
     Shared(Caller),
+    /// This client had asked for it, and left; it goes on.
+    Owed(Caller),
     Own(Caller),
 }
 
 impl Source {
     pub(super) fn job(&self) -> &Job {
         match self {
-            Self::Kept(job) => job,
-            Self::Shared(caller) | Self::Own(caller) => &caller.job,
+            Self::Kept(job) | Self::KeptOwed(job) => job,
+            Self::Shared(caller) | Self::Owed(caller) | Self::Own(caller) => &caller.job,
+        }
+    }
+
+    /// When it was asked for, where that was before this request.
+    pub(super) fn as_of(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Kept(_) | Self::Shared(_) | Self::Own(_) => None,
+            Self::KeptOwed(_) | Self::Owed(_) => Some(self.job().began),
         }
     }
 
@@ -157,8 +192,8 @@ impl Source {
     /// When what let the caller in was withdrawn first: it leaves, and is given nothing.
     pub(super) async fn outcome(&self, terms: &Terms) -> Result<Option<Outcome>, Error> {
         let outcome = match self {
-            Self::Kept(job) => job.outcome().map(|(_, outcome)| outcome),
-            Self::Shared(caller) | Self::Own(caller) => tokio::select! {
+            Self::Kept(job) | Self::KeptOwed(job) => job.outcome().map(|(_, outcome)| outcome),
+            Self::Shared(caller) | Self::Owed(caller) | Self::Own(caller) => tokio::select! {
                 biased;
                 how = terms.proof.withdrawn() => return Err(Failure::from(how).into()),
                 outcome = caller.wait(terms.deadline) => outcome,
@@ -168,16 +203,24 @@ impl Source {
         Ok(outcome)
     }
 
-    pub(super) fn promise(&self, proof: &Proof) {
+    pub(super) fn promise(&self) {
         match self {
-            Self::Kept(_) => {}
-            Self::Shared(caller) | Self::Own(caller) => caller.promise(proof),
+            Self::Kept(_) | Self::KeptOwed(_) => {}
+            Self::Shared(caller) | Self::Owed(caller) | Self::Own(caller) => caller.promise(),
+        }
+    }
+
+    /// The caller was given a handle, as it asked.
+    pub(super) fn is_content(&self) {
+        match self {
+            Self::Kept(_) | Self::KeptOwed(_) => {}
+            Self::Shared(caller) | Self::Owed(caller) | Self::Own(caller) => caller.is_content(),
         }
     }
 
     pub(super) fn costs(&self, product: &Product) -> Costs {
         match self {
-            Self::Kept(_) | Self::Shared(_) => Costs::default(),
+            Self::Kept(_) | Self::KeptOwed(_) | Self::Shared(_) | Self::Owed(_) => Costs::default(),
             Self::Own(_) => product.costs.clone(),
         }
     }

@@ -49,6 +49,7 @@ pub async fn forward(
         proof: Some(proof),
         payer: asked.payer,
         deadline: asked.gateway.clock.now() + prefer.within(cap),
+        sent: None,
         retry_after_limit: None,
         region: None,
         headers: headers::leaving(&asked.head.headers),

@@ -164,6 +164,7 @@ impl Feed {
             payer: self.payer.clone(),
             proof: None,
             deadline: self.clock.now() + WAIT_FOR_A_SEAT,
+            sent: None,
             retry_after_limit: Some(self.obeys()),
             region: Some(self.region.clone()),
             headers: HeaderMap::new(),

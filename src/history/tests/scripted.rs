@@ -142,8 +142,12 @@ impl Door for Scripted {
         let deadline = order.deadline;
         let act = {
             let mut state = self.state.lock().unwrap();
+            let act = state.acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front);
+            if let Some(sent) = order.sent.as_ref().filter(|_| !matches!(act, Some(Act::NoSeat | Act::NoSeatInTime))) {
+                sent.set();
+            }
             state.seen.push((self.began.elapsed(), order));
-            state.acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front)
+            act
         };
         let QuotaRule::Own(limit) = Quota::default().messages else { panic!("the default is its own") };
         let retry_after = Duration::from_secs(7);

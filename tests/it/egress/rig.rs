@@ -97,6 +97,7 @@ pub(super) fn order(operation: Operation, patience: Duration) -> Order {
         payer: Payer { client: ClientName::parse("tester").unwrap(), weight: 1 },
         proof: None,
         deadline: Instant::now() + patience,
+        sent: None,
         retry_after_limit: None,
         region: None,
         headers: HeaderMap::new(),

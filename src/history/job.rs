@@ -1,0 +1,106 @@
+//! A [`Job`]: work for all who want the same, and what makes two requests the same.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::query::Query;
+use crate::clock::UnixMillis;
+use crate::egress::{Costs, Failure};
+use crate::names::{AppId, ClientName};
+use crate::order::Sent;
+use crate::vendor::history::Filter;
+
+/// What is wanted of the vendor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ask {
+    Messages(Query),
+    Count(Filter),
+}
+
+/// What makes two requests the same. Never equal across apps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) app: AppId,
+    pub(super) ask: Ask,
+}
+
+/// What a job made.
+#[derive(Debug)]
+pub(super) struct Product {
+    /// The rendered member that holds it: `"messages":[…]` or `"count":N`.
+    pub(super) member: Bytes,
+    /// What it took.
+    pub(super) costs: Costs,
+}
+
+pub(super) type Outcome = Result<Arc<Product>, Error>;
+
+/// A job, or what is left of it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) number: u64,
+    pub(super) key: Key,
+    /// When it was begun: its answer is as of then, or later.
+    pub(super) began: UnixMillis,
+    /// Whether nothing can be sent into its window any more.
+    pub(super) is_past: bool,
+    /// Whether it has asked the vendor.
+    pub(super) sent: Sent,
+    /// When it is given up, promise or no.
+    pub(super) end: Instant,
+    pub(super) deadline: watch::Sender<Instant>,
+    pub(super) outcome: watch::Sender<Option<(Instant, Outcome)>>,
+    /// Why it waits for a later deadline, when it does for want of quota.
+    pub(super) stuck: watch::Sender<Option<Failure>>,
+    pub(super) abandoned: CancellationToken,
+    /// The handle of each client that was given one.
+    pub(super) handles: Mutex<Vec<(ClientName, Arc<str>)>>,
+}
+
+impl Job {
+    /// When it ended, and how; `None` while it is under way.
+    pub(super) fn outcome(&self) -> Option<(Instant, Outcome)> {
+        self.outcome.borrow().clone()
+    }
+
+    /// When the last of those who wait for it gives up.
+    pub(super) fn deadline(&self) -> watch::Receiver<Instant> {
+        self.deadline.subscribe()
+    }
+
+    /// Waits so long for it to get stuck for want of quota, and says how.
+    pub(super) async fn stuck(&self, patience: Duration) -> Option<Failure> {
+        let mut stuck = self.stuck.subscribe();
+        timeout(patience, stuck.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
+    }
+
+    /// Resolves when nobody wants it any more.
+    pub(super) async fn abandoned(&self) {
+        self.abandoned.cancelled().await;
+    }
+
+    pub(super) fn extend(&self, to: Instant) {
+        let to = to.min(self.end);
+        let is_later = self.deadline.send_if_modified(|deadline| {
+            let later = to > *deadline;
+            *deadline = to.max(*deadline);
+            later
+        });
+        if is_later {
+            // What could not be had by then may be by now.
+            self.stuck.send_replace(None);
+        }
+    }
+
+    /// Nobody waits for it, and after that nobody comes back.
+    pub(super) fn goes_on_until(&self, until: Instant) {
+        self.extend(until);
+        self.deadline.send_replace(until.min(self.end));
+    }
+}

@@ -1,0 +1,189 @@
+//! Who is given whose work: nobody what was so before it asked, but who comes back what it had asked for.
+
+use super::*;
+
+/// Waits so many milliseconds for an answer, then leaves.
+async fn patient<T>(ms: u64, asking: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_millis(ms), asking).await.ok()
+}
+
+fn creations(world: &World) -> usize {
+    world.vendor.seen("history_create").len()
+}
+
+pub(super) fn keeps_going_for(world: &World, time: Duration) {
+    let mut app = app("a1");
+    app.history.keep_going = time;
+    world.history.apply(&[app], Vendor::AnyRtc);
+}
+
+/// A count of what may still grow.
+const GROWS: &str = "source=s&start_time=1&end_time=1700000000";
+
+#[tokio::test(start_paused = true)]
+async fn a_question_is_not_answered_by_what_was_read_before_it() {
+    for (window, asked) in [(present(20), 2), (body(20, NOW - 100), 1)] {
+        let world = World::new(5);
+        let (one, other) = tokio::join!(world.query(&window, terms("c", 30)), async {
+            sleep(Duration::from_millis(50)).await;
+            world.query(&window, terms("d", 30)).await
+        });
+        assert!(one.is_ok() && other.is_ok());
+        assert_eq!(creations(&world), asked);
+    }
+    let world = World::new(5);
+    let (one, other) = tokio::join!(world.count(GROWS, terms("c", 30)), async {
+        sleep(Duration::from_millis(50)).await;
+        world.count(GROWS, terms("c", 30)).await
+    });
+    assert!(one.is_ok() && other.is_ok());
+    assert_eq!(world.vendor.seen("history_count").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_began_before_its_window_was_past_is_not_given_to_who_asks_after() {
+    let world = World::new(5);
+    let window = body(20, NOW - 25);
+    world.vendor.script("history_get", (0..10).map(|_| Act::InProgress));
+    let (one, other) = tokio::join!(world.query(&window, terms("c", 30)), async {
+        sleep(Duration::from_secs(10)).await;
+        world.query(&window, terms("d", 30)).await
+    });
+    assert!(one.is_ok() && other.is_ok());
+    assert_eq!(creations(&world), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_has_asked_nothing_yet_is_joined() {
+    let world = World::new(5);
+    world.vendor.script("history_create", [Act::NoSeatInTime]);
+    let (one, other) = tokio::join!(world.query(present(20), terms("c", 5)), async {
+        sleep(Duration::from_secs(1)).await;
+        world.query(present(20), terms("d", 30)).await
+    });
+    assert!(one.is_err() && other.is_ok());
+    assert_eq!(value(&other.unwrap())["as_of"], Value::Null);
+    let clients: Vec<_> = world.vendor.orders().iter().map(|order| order.payer.client.clone()).collect();
+    assert!(clients.iter().all(|client| client.as_str() == "c"), "{clients:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_less_patience_than_the_vendor_needs_comes_to_its_answer() {
+    let world = World::new(5);
+    world.vendor.script("history_get", (0..6).map(|_| Act::InProgress));
+    for _ in 0..2 {
+        assert!(patient(5000, world.query(present(20), terms("c", 30))).await.is_none());
+    }
+    // Another is not given it.
+    assert!(patient(100, world.query(present(20), terms("d", 30))).await.is_none());
+    assert_eq!(creations(&world), 2);
+    let answer = patient(5000, world.query(present(20), terms("c", 30))).await.unwrap().unwrap();
+    assert_eq!(value(&answer)["as_of"], "2020-09-13T12:26:40.000Z");
+    assert_eq!(text(&answer).matches("\"ms\"").count(), 5);
+    assert_eq!(creations(&world), 2);
+    // It was given; the next question is a new one.
+    let answer = world.query(present(20), terms("c", 30)).await.unwrap();
+    assert_eq!((value(&answer)["as_of"].clone(), creations(&world)), (Value::Null, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_after_its_asker_had_left_is_kept_for_it_and_given_once() {
+    let world = World::new(5);
+    world.vendor.script("history_count", [Act::InProgress]);
+    assert!(patient(500, world.count(GROWS, terms("c", 30))).await.is_none());
+    sleep(Duration::from_secs(200)).await;
+    assert_eq!(value(&world.count(GROWS, terms("d", 30)).await.unwrap())["as_of"], Value::Null);
+    let answer = value(&world.count(GROWS, terms("c", 30)).await.unwrap());
+    assert_eq!((answer["count"].clone(), answer["as_of"].clone()), (json!(5), json!("2020-09-13T12:26:40.000Z")));
+    assert_eq!(world.vendor.seen("history_count").len(), 3);
+    assert_eq!(value(&world.count(GROWS, terms("c", 30)).await.unwrap())["as_of"], Value::Null);
+    // Nobody came back: it is forgotten.
+    assert!(patient(50, world.count(GROWS, terms("e", 30))).await.is_none());
+    sleep(Duration::from_secs(400)).await;
+    assert_eq!(value(&world.count(GROWS, terms("e", 30)).await.unwrap())["as_of"], Value::Null);
+    assert!(world.history.0.results.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_goes_on_for_those_who_left_as_long_as_configured() {
+    for (keep_going, asked) in [(0, 1), (20, 11)] {
+        let world = World::new(5);
+        keeps_going_for(&world, Duration::from_secs(keep_going));
+        world.vendor.script("history_get", (0..100).map(|_| Act::InProgress));
+        assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
+        sleep(Duration::from_secs(100)).await;
+        let fetched = world.vendor.seen("history_get").len();
+        assert!(fetched.abs_diff(asked) <= 1, "{keep_going}: {fetched}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_asked_anew_and_so_is_what_is_to_be_fresh() {
+    let world = World::new(5);
+    world.vendor.script("history_get", [Act::InProgress]);
+    world.vendor.script(
+        "history_create",
+        [Act::Says(200, r#"{"result":"success","location":"~/rtm/message/history/query/x"}"#), Act::Says(400, "no")],
+    );
+    world.vendor.script("history_get", (0..9).map(|_| Act::Spoilt("")));
+    assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
+    sleep(Duration::from_secs(60)).await;
+    world.vendor.heal("history_get");
+    let answer = value(&world.query(present(20), terms("c", 30)).await.unwrap());
+    assert_eq!(answer["as_of"], Value::Null);
+    world.vendor.script("history_get", [Act::InProgress]);
+    assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
+    let before = creations(&world);
+    let fresh = Terms { fresh: true, ..terms("c", 30) };
+    assert_eq!(value(&world.query(present(20), fresh).await.unwrap())["as_of"], Value::Null);
+    assert_eq!(creations(&world), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_goes_on_for_those_who_left_is_bounded_and_a_client_s_oldest_goes_first() {
+    let world = World::new(5);
+    world.vendor.script("history_get", (0..100_000).map(|_| Act::InProgress));
+    for limit in 1..=300 {
+        assert!(patient(1, world.query(present(limit), terms("greedy", 30))).await.is_none());
+    }
+    assert!(patient(1, world.query(present(1), terms("other", 30))).await.is_none());
+    sleep(Duration::from_secs(1)).await;
+    let before = creations(&world);
+    // Of 128 there are nine times as many as it leaves free.
+    let running = |client: &'static str, limit| patient(1, world.query(present(limit), terms(client, 30)));
+    for limit in [300, 250, 200] {
+        assert!(running("greedy", limit).await.is_none());
+    }
+    assert!(running("other", 1).await.is_none());
+    assert_eq!(creations(&world), before);
+    assert!(running("greedy", 100).await.is_none());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(creations(&world), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_what_only_those_who_left_are_owed() {
+    let world = World::new(5);
+    world.vendor.script("history_get", (0..100).map(|_| Act::InProgress));
+    assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
+    let began = Instant::now();
+    assert_eq!(world.tasks.finish(Duration::from_secs(60)).await, 0);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_in_progress_nobody_asks_for_the_same_count_within_two_seconds() {
+    let world = World::new(5);
+    world.vendor.script("history_count", (0..3).map(|_| Act::InProgress));
+    join_all((0..9).map(|n| {
+        let world = &world;
+        async move {
+            sleep(Duration::from_millis(150 * n)).await;
+            world.count(GROWS, terms(&format!("c{n}"), 30)).await.unwrap()
+        }
+    }))
+    .await;
+    // The first is told so after 100 ms, and all others wait.
+    let seen = world.vendor.seen("history_count");
+    assert!(seen[1..].iter().all(|at| *at >= Duration::from_millis(2100)), "{seen:?}");
+}
