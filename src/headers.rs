@@ -4,12 +4,15 @@
 //! stays.
 
 pub mod accept;
+mod list;
 pub mod prefer;
+
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{
     ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
-    HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
+    HeaderName, PRAGMA, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
 
 /// Who decided a response's status: `gateway` or `vendor`.
@@ -64,14 +67,29 @@ fn only(from: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
 /// Whether a list header (RFC 9110, 5.6.1) of any number of lines holds this token, case-insensitively.
 #[must_use]
 pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    list::items(headers, name).any(|item| item.eq_ignore_ascii_case(token))
 }
 
-/// Whether the caller wants no kept result (`Cache-Control: no-cache`).
+/// How old a kept result may be that the caller is given; `None`: that is left to us (RFC 9111, 5.2.1 and 5.4). `no-cache`
+/// and `no-store` have no argument, so one that is there is passed over; an age that is no number is none.
 #[must_use]
-pub fn wants_fresh(headers: &HeaderMap) -> bool {
-    has_token(headers, &CACHE_CONTROL, "no-cache") || has_token(headers, &CACHE_CONTROL, "no-store")
+pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    if !headers.contains_key(CACHE_CONTROL) {
+        return has_token(headers, &PRAGMA, "no-cache").then_some(Duration::ZERO);
+    }
+    let age = |item| {
+        let (name, value) = list::named(item);
+        match name.to_ascii_lowercase().as_str() {
+            "no-cache" | "no-store" => Some(0),
+            "max-age" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // What does not fit is a very long time (1.2.2).
+                Some(value.parse().unwrap_or(u64::MAX))
+            }
+            "max-age" => Some(0),
+            _ => None,
+        }
+    };
+    list::items(headers, &CACHE_CONTROL).filter_map(age).min().map(Duration::from_secs)
 }
 
 /// Whether the body is JSON by its headers: `Content-Type` absent, `application/json` or `…+json`, and no encoding.
@@ -128,6 +146,28 @@ mod tests {
         let mut left: Vec<String> = leaving(&sent).keys().map(ToString::to_string).collect();
         left.sort();
         assert_eq!(left, ["accept", "content-type", "user-agent"]);
+    }
+
+    #[test]
+    fn how_old_a_kept_result_may_be_is_read_as_the_rfc_says() {
+        let of = |pairs: &[(&str, &str)]| max_age(&map(pairs)).map(|age| age.as_secs());
+        for (cache_control, age) in [
+            ("no-cache", Some(0)),
+            ("No-Store", Some(0)),
+            ("no-cache=\"x\"", Some(0)),
+            ("max-age=0", Some(0)),
+            ("max-stale, max-age=\"10\"", Some(10)),
+            ("max-age=10, no-cache", Some(0)),
+            ("max-age=99999999999999999999", Some(u64::MAX)),
+            ("max-age=soon", Some(0)),
+            ("private=\"a, no-cache\"", None),
+            ("", None),
+        ] {
+            assert_eq!(of(&[("cache-control", cache_control)]), age, "{cache_control}");
+            // Which is for those who know no better.
+            assert_eq!(of(&[("cache-control", cache_control), ("pragma", "no-cache")]), age, "{cache_control}");
+        }
+        assert_eq!((of(&[("pragma", "No-Cache")]), of(&[("pragma", "x")]), of(&[])), (Some(0), None, None));
     }
 
     #[test]

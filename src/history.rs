@@ -99,9 +99,9 @@ pub struct Terms {
     pub proof: Proof,
     /// When it gives up waiting.
     pub deadline: Instant,
-    /// `Cache-Control: no-cache`: go past kept results.
-    pub fresh: bool,
-    /// `Prefer: respond-async`: do not wait at all.
+    /// How old a kept result may be; none is taken when zero, and no work of others. `None`: as old as they are kept.
+    pub max_age: Option<Duration>,
+    /// `Prefer: respond-async`: after the deadline the answer is that it is accepted, and where it will be.
     pub respond_async: bool,
 }
 
@@ -201,17 +201,17 @@ impl History {
         let source = self.source(app, Ask::Messages(query.clone()), &terms, vendor, &settings).await?;
         let location =
             self.0.results.location(source.job(), &terms.payer.client, settings.handle_ttl, self.0.clock.now());
-        if terms.respond_async {
+        let waits = !terms.respond_async || terms.deadline > self.0.clock.now();
+        let outcome = if waits { source.outcome(&terms).await? } else { None };
+        let Some(outcome) = outcome else {
             let location = location.await?;
             source.promise();
+            if !terms.respond_async {
+                return Err(Error::StillRunning { location: Some(location) });
+            }
             source.is_content();
             let members = vec![render::located("in progress", &query, &location)];
             return Ok(Answer { state: State::Accepted, members, costs: Costs::default() });
-        }
-        let Some(outcome) = source.outcome(&terms).await? else {
-            let location = location.await?;
-            source.promise();
-            return Err(Error::StillRunning { location: Some(location) });
         };
         let product = outcome?;
         let head = render::located("ok", &query, &location.await?);
@@ -246,11 +246,10 @@ impl History {
         let (vendor, settings) = self.settings(app)?;
         let filter = query::parse_count(query)?;
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
-        let waits_not = terms.deadline <= self.0.clock.now();
         let outcome = match source.outcome(&terms).await? {
             Some(outcome) => outcome,
-            None if !waits_not => Err(Error::StillRunning { location: None }),
-            // `Prefer: wait=0`: learns at least whether it is the quota that it would have to wait for.
+            None if source.job().sent.is_sent() => Err(Error::StillRunning { location: None }),
+            // Nothing was asked yet: its caller learns whether it is the quota that it would have to wait for.
             None => {
                 Err(source.job().stuck(NOT_AT_ALL).await.map_or(Error::StillRunning { location: None }, Into::into))
             }
@@ -271,7 +270,7 @@ impl History {
     }
 }
 
-/// How long a count whose caller does not wait is given to say that it has no seat.
+/// How long a count whose caller waits no longer is given to say that it has no seat.
 const NOT_AT_ALL: Duration = Duration::from_millis(200);
 
 const COMMA: Bytes = Bytes::from_static(b",");

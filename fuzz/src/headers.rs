@@ -9,7 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use rtm_gateway::clock::UnixMillis;
 use rtm_gateway::headers::prefer::Prefer;
-use rtm_gateway::headers::{coming_back, is_plain_json, leaving, wants_fresh};
+use rtm_gateway::headers::{coming_back, is_plain_json, leaving, max_age};
 use rtm_gateway::request_id::{RequestId, X_REQUEST_ID};
 use rtm_gateway::upstream::fuzzing::retry_after;
 
@@ -32,7 +32,7 @@ pub fn check(data: &[u8]) {
     }
     a_preference_is_applied_as_said(&headers);
     a_request_id_needs_no_escaping(&headers);
-    let _ = wants_fresh(&headers);
+    let _ = max_age(&headers);
     if is_plain_json(&headers) && headers.contains_key(CONTENT_TYPE) {
         let text = headers[CONTENT_TYPE].to_str().expect("text").to_ascii_lowercase();
         let essence = text.split(';').next().unwrap_or_default().trim();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
+use super::list;
+
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// Says which preferences were honoured (section 3).
 pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -25,14 +27,12 @@ impl Prefer {
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
-        let lines = headers.get_all(PREFER).iter().filter_map(|v| v.to_str().ok());
-        for preference in lines.flat_map(|line| line.split(',')) {
+        for preference in list::items(headers, &PREFER) {
             // Parameters after `;` mean nothing for the preferences we know.
-            let word = preference.split(';').next().unwrap_or_default();
-            let (name, value) = word.split_once('=').map_or((word, ""), |(n, v)| (n, v));
-            let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+            let (name, value) = list::named(preference);
             if name.eq_ignore_ascii_case("respond-async") {
-                prefer.respond_async = true;
+                // It has no value (section 4.1): with one it is another's, or malformed.
+                prefer.respond_async |= value.is_empty();
             } else if name.eq_ignore_ascii_case("wait") && prefer.wait.is_none() {
                 prefer.wait = value.parse().ok().map(Duration::from_secs);
             }
@@ -77,6 +77,9 @@ mod tests {
             (&["wait=-1, wait=soon, wait, wait=1e9"], Prefer::default()),
             (&["wait=99999999999999999999999"], Prefer::default()),
             (&["", ",,;=;"], Prefer::default()),
+            (&["respond-async=false, respond-async=\"yes\""], Prefer::default()),
+            (&["respond-async=\"\""], Prefer { wait: None, respond_async: true }),
+            (&["x=\"a, respond-async, wait=5\", wait=7"], Prefer { wait: wait(7), respond_async: false }),
         ] {
             assert_eq!(of(lines), expected, "{lines:?}");
         }

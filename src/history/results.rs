@@ -95,10 +95,15 @@ impl Results {
         }
     }
 
-    /// A kept job that answers this.
-    pub(super) async fn answer(&self, key: &Key, now: Instant) -> Option<Arc<Job>> {
+    /// A kept job that answers this, and ended no longer ago than `max_age`.
+    pub(super) async fn answer(&self, key: &Key, max_age: Option<Duration>, now: Instant) -> Option<Arc<Job>> {
+        if max_age == Some(Duration::ZERO) {
+            return None;
+        }
         let remembered = self.answers.get(key).await.filter(|remembered| now < remembered.until)?;
-        self.results.get(&remembered.job).await
+        let job = self.results.get(&remembered.job).await?;
+        let is_young = |max_age| job.outcome().is_some_and(|(at, _)| now.saturating_duration_since(at) <= max_age);
+        max_age.is_none_or(is_young).then_some(job)
     }
 
     /// A kept job, by its number.

@@ -80,7 +80,7 @@ fn terms(client: &str, seconds: u64) -> Terms {
     let payer = Payer { client: ClientName::parse(client).unwrap(), weight: 1 };
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let proof = Proof::unending(Clock::anchored(SystemTime::UNIX_EPOCH), payer.client.clone(), a1(), Action::History);
-    Terms { payer, proof, deadline, fresh: false, respond_async: false }
+    Terms { payer, proof, deadline, max_age: None, respond_async: false }
 }
 
 fn body(limit: usize, end: u64) -> String {
@@ -273,7 +273,7 @@ async fn identical_requests_in_flight_share_one_vendor_request() {
     let chunks: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap().members[2].as_ptr()).collect();
     assert_eq!(chunks[0], chunks[1]);
 
-    let fresh = |client| Terms { fresh: true, ..terms(client, 30) };
+    let fresh = |client| Terms { max_age: Some(Duration::ZERO), ..terms(client, 30) };
     tokio::join!(
         async { world.query(&same, terms("c", 30)).await.unwrap() },
         async { world.query(&same, fresh("c")).await.unwrap() },
@@ -313,7 +313,7 @@ async fn a_deadline_that_passes_leaves_a_handle_and_the_work_goes_on() {
 async fn a_caller_that_does_not_wait_gets_a_handle_at_once() {
     let world = World::new(5);
     let began = Instant::now();
-    let async_terms = Terms { respond_async: true, ..terms("c", 1) };
+    let async_terms = Terms { respond_async: true, ..terms("c", 0) };
     let answer = world.query(present(20), async_terms.clone()).await.unwrap();
     assert_eq!((answer.state, began.elapsed()), (State::Accepted, Duration::ZERO));
     let value = value(&answer);
@@ -372,7 +372,7 @@ async fn a_result_is_given_again_only_if_its_window_is_past_and_for_a_minute() {
     assert_eq!((fetched(), again.costs.exchanges), (1, 0));
     assert_eq!(first.members[2], again.members[2]);
     assert_eq!(world.fetch(&location(&again), "d").await.unwrap().state, State::Done);
-    world.query(&past, Terms { fresh: true, ..terms("c", 30) }).await.unwrap();
+    world.query(&past, Terms { max_age: Some(Duration::ZERO), ..terms("c", 30) }).await.unwrap();
     assert_eq!(fetched(), 2);
     sleep(Duration::from_secs(59)).await;
     world.query(&past, terms("c", 30)).await.unwrap();
@@ -465,7 +465,7 @@ async fn a_client_that_asks_for_too_much_is_refused_and_leaves_room_for_others()
     let world = World::new(5);
     let bodies: Vec<_> = (0..1100).map(|n| present(20 + n)).collect();
     let flood = join_all(bodies.iter().map(|body| world.query(body, terms("c", 30))));
-    let fresh = || Terms { fresh: true, ..terms("d", 30) };
+    let fresh = || Terms { max_age: Some(Duration::ZERO), ..terms("d", 30) };
     let (flood, others) = tokio::join!(flood, async {
         // A few milliseconds of paused time: the flood has come by then, and the vendor has answered nothing.
         sleep(Duration::from_millis(10)).await;
@@ -483,7 +483,7 @@ async fn a_client_that_asks_for_too_much_is_refused_and_leaves_room_for_others()
 async fn a_stop_waits_for_callers_but_not_for_promises() {
     let world = World::new(5);
     world.vendor.script("history_get", (0..100).map(|_| Act::InProgress));
-    world.query(present(20), Terms { respond_async: true, ..terms("c", 30) }).await.unwrap();
+    world.query(present(20), Terms { respond_async: true, ..terms("c", 0) }).await.unwrap();
     let began = Instant::now();
     let (stopped, waited) =
         tokio::join!(world.tasks.finish(Duration::from_secs(60)), world.query(present(21), terms("c", 10)));
@@ -512,7 +512,7 @@ async fn a_promised_job_goes_on_when_its_askers_expire_and_ends_when_the_last_of
     let (world, proofs) = (World::new(20), proofs());
     world.vendor.script("history_get", (0..100_000).map(|_| Act::InProgress));
     let (of_c, of_d) = (proof(&proofs, "c"), proof(&proofs, "d"));
-    let by = |proof: &Proof, client| Terms { proof: proof.clone(), respond_async: true, ..terms(client, 1) };
+    let by = |proof: &Proof, client| Terms { proof: proof.clone(), respond_async: true, ..terms(client, 0) };
     let place = location(&world.query(present(20), by(&of_c, "c")).await.unwrap());
     world.query(present(20), by(&of_d, "d")).await.unwrap();
     let goes_on = async || {

@@ -45,9 +45,8 @@ impl History {
     ) -> Result<Source, Error> {
         let now = self.0.clock.now();
         let key = Key { app: app.clone(), ask };
-        if !terms.fresh
-            && let Some(job) = self.0.results.answer(&key, now).await
-        {
+        let is_fresh = terms.max_age == Some(Duration::ZERO);
+        if let Some(job) = self.0.results.answer(&key, terms.max_age, now).await {
             self.looked_up("hit");
             return Ok(Source::Kept(job));
         }
@@ -55,7 +54,7 @@ impl History {
         let asking = Asking {
             client: &terms.payer.client,
             proof: &terms.proof,
-            joins: !terms.fresh,
+            joins: !is_fresh,
             deadline: if terms.respond_async { end } else { terms.deadline },
             is_past: is_past(&key.ask, &self.0.clock),
             end,
@@ -78,7 +77,7 @@ impl History {
                     Source::KeptOwed(job)
                 }
                 Came::Began(caller, runner) => {
-                    self.looked_up(if terms.fresh { "bypass" } else { "miss" });
+                    self.looked_up(if is_fresh { "bypass" } else { "miss" });
                     let run = self.clone().run(runner, vendor, terms.payer.clone());
                     self.0.tasks.spawn(Kind::Resolver, run);
                     Source::Own(caller)

@@ -45,11 +45,14 @@ pub async fn fetch(asked: Asked<'_>, handle: &str) -> Result<Served, Refusal> {
 
 /// On which terms: the deadline runs from the request's head.
 pub(super) fn terms(asked: &Asked<'_>, work: Work, prefer: &Prefer) -> Terms {
+    // Who would have it later waits only as long as it says (RFC 7240, section 4.3).
+    let later = Prefer { wait: Some(prefer.wait.unwrap_or_default()), ..*prefer };
+    let waits = if prefer.respond_async { &later } else { prefer };
     Terms {
         payer: asked.payer.clone(),
         proof: asked.proof(work),
-        deadline: asked.gateway.clock.now() + prefer.within(asked.app.history.deadline),
-        fresh: headers::wants_fresh(&asked.head.headers),
+        deadline: asked.gateway.clock.now() + waits.within(asked.app.history.deadline),
+        max_age: headers::max_age(&asked.head.headers),
         respond_async: prefer.respond_async,
     }
 }

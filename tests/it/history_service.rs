@@ -75,7 +75,7 @@ fn terms() -> Terms {
     let payer = Payer { client: ClientName::parse("tester").unwrap(), weight: 1 };
     let app = AppId::parse(APP).unwrap();
     let proof = Proof::unending(Clock::system(), payer.client.clone(), app, Action::History);
-    Terms { payer, proof, deadline: Instant::now() + Duration::from_secs(30), fresh: false, respond_async: false }
+    Terms { payer, proof, deadline: Instant::now() + Duration::from_secs(30), max_age: None, respond_async: false }
 }
 
 fn value(answer: &Answer) -> Value {

@@ -134,7 +134,7 @@ async fn what_failed_is_asked_anew_and_so_is_what_is_to_be_fresh() {
     world.vendor.script("history_get", [Act::InProgress]);
     assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
     let before = creations(&world);
-    let fresh = Terms { fresh: true, ..terms("c", 30) };
+    let fresh = Terms { max_age: Some(Duration::ZERO), ..terms("c", 30) };
     assert_eq!(value(&world.query(present(20), fresh).await.unwrap())["as_of"], Value::Null);
     assert_eq!(creations(&world), before + 1);
 }
@@ -186,4 +186,48 @@ async fn after_in_progress_nobody_asks_for_the_same_count_within_two_seconds() {
     // The first is told so after 100 ms, and all others wait.
     let seen = world.vendor.seen("history_count");
     assert!(seen[1..].iter().all(|at| *at >= Duration::from_millis(2100)), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_would_have_it_later_waits_as_long_as_it_says() {
+    for (patience, state) in [(1, State::Accepted), (5, State::Done)] {
+        let world = World::new(5);
+        world.vendor.script("history_get", [Act::InProgress]);
+        let began = Instant::now();
+        let later = Terms { respond_async: true, ..terms("c", patience) };
+        let answer = world.query(present(20), later).await.unwrap();
+        assert_eq!(answer.state, state);
+        assert_eq!(began.elapsed().as_secs(), patience.min(2));
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, State::Done);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_result_is_given_to_who_takes_one_so_old() {
+    let world = World::new(5);
+    let past = body(20, NOW - 100);
+    let taking = async |max_age: Option<u64>| {
+        let terms = Terms { max_age: max_age.map(Duration::from_secs), ..terms("c", 30) };
+        world.query(&past, terms).await.unwrap();
+        creations(&world)
+    };
+    assert_eq!(taking(Some(10)).await, 1);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(
+        [taking(None).await, taking(Some(20)).await, taking(Some(19)).await, taking(Some(0)).await],
+        [1, 1, 2, 3]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_that_no_seat_came_for_are_told_so_and_those_that_were_sent_too() {
+    let world = World::new(5);
+    world.vendor.script("history_count", [Act::NoSeatInTime]);
+    let error = world.count(GROWS, terms("c", 10)).await.unwrap_err();
+    assert!(matches!(error, Error::Egress(Failure::QuotaSpent { .. })), "{error:?}");
+    let world = World::new(5);
+    world.vendor.script("history_count", [Act::InProgress, Act::InProgress, Act::NoSeatInTime]);
+    let error = world.count(GROWS, terms("c", 3)).await.unwrap_err();
+    assert!(matches!(error, Error::StillRunning { location: None }), "{error:?}");
 }

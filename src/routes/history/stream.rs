@@ -38,7 +38,7 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
         return Err(Refusal::NotAcceptable { kind: KINDS[0] });
     }
     asked.trail.streams()?;
-    let terms = super::terms(&asked, Work::Export, &Prefer::of(&asked.head.headers));
+    let terms = super::terms(&asked, Work::Export, &Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) });
     let draining = asked.gateway.stopping.clone();
     let messages = match asked.gateway.history.stream(&asked.app.id, query, terms, draining).await {
         Ok(messages) => messages,
