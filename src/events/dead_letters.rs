@@ -71,6 +71,8 @@ impl Events {
     ) -> Result<Vec<DeadLetter>, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
         let after = after.map_or(String::new(), |cursor| recalled::letter(name, cursor.at.0));
+        // Before the list is read: what is on it then, and was given again, is so still.
+        let (_, again) = subscription.listed().await;
         let notes = log.store.notes(&log.key, NoteKind::DeadLetter, &prefix(name), &after, most).await?;
         let letters = notes.iter().filter_map(|(note, bytes)| {
             let at = place(note)?;
@@ -81,7 +83,7 @@ impl Events {
                 attempts: head.attempts,
                 reason: head.reason,
                 event,
-                is_redelivering: subscription.is_again(at),
+                is_redelivering: again.contains(&at),
             })
         });
         Ok(letters.collect())
@@ -122,9 +124,9 @@ impl Events {
             let _turn = subscription.letters_turn.lock().await;
             // That they are settled must not be known from their letters alone.
             subscription.save(&*log.store).await?;
-            let is_meant = |at: u64| match one {
+            let is_meant = |at: u64, is_given_again: bool| match one {
                 Some((is_ours, one)) => is_ours && one == at,
-                None => !subscription.is_again(at),
+                None => !is_given_again,
             };
             subscription.forget_letters(is_meant, &*log.store).await
         };
@@ -148,7 +150,7 @@ impl Log {
         let _turn = subscription.letters_turn.lock().await;
         // What was acknowledged is no dead letter any more, and must not be taken for one.
         subscription.save(&*self.store).await?;
-        let listed = subscription.listed().await;
+        let (listed, again) = subscription.listed().await;
         let (earliest, _) = self.range();
         let mut wanted: Vec<u64> = match which {
             Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
@@ -166,7 +168,7 @@ impl Log {
         };
         wanted.sort_unstable();
         wanted.dedup();
-        wanted.retain(|&at| !subscription.is_again(at));
+        wanted.retain(|at| !again.contains(at));
         subscription.put_back(&wanted, self.clock.now());
         subscription.save(&*self.store).await?;
         Ok(wanted.len() as u64)
@@ -226,7 +228,7 @@ impl Log {
         subscription.gone(&gone, now);
         let open = subscription.buried(&entries, by, now);
         if open.len() < entries.len() {
-            let is_none_now = |at: u64| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
+            let is_none_now = |at: u64, _| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
             subscription.forget_letters(is_none_now, &*self.store).await?;
         }
         // Before a later event of the same user goes out: it must not come again after that.

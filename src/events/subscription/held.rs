@@ -249,11 +249,6 @@ impl Subscription {
         lock(&self.state).awaits_opening()
     }
 
-    /// Whether an operator has put an entry back, and it is open.
-    pub(in crate::events) fn is_again(&self, at: u64) -> bool {
-        lock(&self.state).is_again(at)
-    }
-
     /// Wakes one reader, if there is something for it.
     fn wake_one(&self) {
         let has_some = {

@@ -129,9 +129,11 @@ impl Subscription {
         PlaceChange::Note(NoteKind::Subscription, self.name.to_string(), Some(owner.note()))
     }
 
-    /// Its dead letters, in order.
-    pub(in crate::events) async fn listed(&self) -> Vec<u64> {
-        self.stored.lock().await.letters.iter().copied().collect()
+    /// Its dead letters, in order, and which are being given again. One that was acknowledged is on the list until the store
+    /// says otherwise; nothing of both changes between.
+    pub(in crate::events) async fn listed(&self) -> (Vec<u64>, BTreeSet<u64>) {
+        let stored = self.stored.lock().await;
+        (stored.letters.iter().copied().collect(), lock(&self.state).given_again())
     }
 
     /// Puts letters (in order: number, note) on the list of the dead. Durable on return. Says how many are new there, and
@@ -158,14 +160,16 @@ impl Subscription {
         Ok((new, oldest.len()))
     }
 
-    /// Takes dead letters off the list. Durable on return. Says how many. To be done to its end.
+    /// Takes dead letters off the list; what is asked is their number, and whether they are being given again. Durable on
+    /// return. Says how many. To be done to its end.
     pub(in crate::events) async fn forget_letters(
         &self,
-        which: impl Fn(u64) -> bool + Send,
+        which: impl Fn(u64, bool) -> bool + Send,
         store: &dyn Store,
     ) -> Result<usize, Error> {
         let mut stored = self.stored.lock().await;
-        let gone: Vec<u64> = stored.letters.iter().copied().filter(|&at| which(at)).collect();
+        let again = lock(&self.state).given_again();
+        let gone: Vec<u64> = stored.letters.iter().copied().filter(|&at| which(at, again.contains(&at))).collect();
         if gone.is_empty() || self.is_removed() {
             return Ok(0);
         }

@@ -46,8 +46,8 @@ pub(super) struct State {
     again_new: BTreeSet<u64>,
     /// Dead letters that are open once more without that: their subscription was sent back.
     letters: BTreeSet<u64>,
-    /// Those of either that are settled since, and whether they were acknowledged: not stored yet.
-    again_done: Vec<(u64, bool)>,
+    /// Those of either that are settled since: not stored yet.
+    again_done: Vec<Closed>,
     /// What was taken at another place says nothing any more.
     pub(super) place: PlaceId,
     /// Whether the store does not know it yet.
@@ -66,13 +66,29 @@ pub(super) struct State {
     armed: Option<Instant>,
 }
 
+/// An entry that was open once more, and is not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub(super) at: u64,
+    pub(super) is_acknowledged: bool,
+    /// An operator had put it back.
+    pub(super) was_put_back: bool,
+}
+
+impl Closed {
+    /// One that was put back, and is open no longer, though nobody has acknowledged it.
+    fn dropped(at: u64) -> Self {
+        Self { at, is_acknowledged: false, was_put_back: true }
+    }
+}
+
 /// What is being written.
 pub(super) struct Writes {
     low: u64,
     segments: Vec<u64>,
     needless: Vec<u64>,
     again_new: BTreeSet<u64>,
-    again_done: Vec<(u64, bool)>,
+    again_done: Vec<Closed>,
     missed: Option<u64>,
     word: Option<Word>,
     is_owed: bool,
@@ -87,7 +103,7 @@ impl Writes {
 
     /// The dead letters that are none any more: they were acknowledged when they were handed out again.
     pub(super) fn letters(&self) -> impl Iterator<Item = u64> + '_ {
-        self.again_done.iter().filter(|(_, acknowledged)| *acknowledged).map(|&(at, _)| at)
+        self.again_done.iter().filter(|closed| closed.is_acknowledged).map(|closed| closed.at)
     }
 }
 
@@ -221,9 +237,11 @@ impl State {
         self.attempts.values().copied().max().unwrap_or(0).max(self.book.most_attempts())
     }
 
-    /// Whether an entry was put back by an operator, and is open.
-    pub(super) fn is_again(&self, at: u64) -> bool {
-        self.again.contains(&at)
+    /// The dead letters that are being given again, as long as the store has not heard that they were acknowledged: until
+    /// then they are on the list.
+    pub(super) fn given_again(&self) -> BTreeSet<u64> {
+        let unstored = self.again_done.iter().filter(|closed| closed.is_acknowledged && closed.was_put_back);
+        self.again.iter().copied().chain(unstored.map(|closed| closed.at)).collect()
     }
 
     /// These were taken out of the book: they are settled. Acknowledged, or given up.
@@ -234,9 +252,10 @@ impl State {
                 self.marks.mark(at);
             }
             self.again_new.remove(&at);
+            let was_put_back = self.again.remove(&at);
             // Both are asked: an entry may be either.
-            if self.again.remove(&at) | self.letters.remove(&at) {
-                self.again_done.push((at, acknowledged));
+            if self.letters.remove(&at) | was_put_back {
+                self.again_done.push(Closed { at, is_acknowledged: acknowledged, was_put_back });
             }
         }
     }
@@ -296,7 +315,7 @@ impl State {
         self.letters = self.letters.split_off(&earliest);
         self.delays = self.delays.split_off(&earliest);
         self.book.await_no_longer(..earliest, now);
-        self.again_done.extend(gone.into_iter().map(|at| (at, false)));
+        self.again_done.extend(gone.into_iter().map(Closed::dropped));
         self.missed.add(lost);
         self.keep_cut(before, earliest);
         lost
@@ -330,7 +349,7 @@ impl State {
         self.marks.clear();
         self.attempts.clear();
         self.delays.clear();
-        self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(|at| (at, false)));
+        self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(Closed::dropped));
         self.again_new.clear();
         self.missed.clear();
         self.floor = at;
@@ -390,7 +409,7 @@ impl State {
         let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
         let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
         let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
-        let done = writes.again_done.iter().map(|&(at, _)| (recalled::again(of, at), None));
+        let done = writes.again_done.iter().map(|closed| (recalled::again(of, closed.at), None));
         let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
         let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
         let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));

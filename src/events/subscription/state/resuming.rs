@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::super::claim::MOST_AHEAD;
-use super::State;
+use super::{Closed, State};
 use crate::events::delivery::StreamNumber;
 
 impl State {
@@ -45,7 +45,8 @@ impl State {
     pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
         let low = self.settle_low();
         self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MOST_AHEAD)));
-        self.again_done.extend(self.letters.extract_if(range.clone(), |_| true).map(|at| (at, true)));
+        let letters = self.letters.extract_if(range.clone(), |_| true);
+        self.again_done.extend(letters.map(|at| Closed { at, is_acknowledged: true, was_put_back: false }));
         self.plain.add(range);
     }
 

@@ -115,6 +115,38 @@ async fn the_count_of_dead_letters_is_theirs_whoever_clears_them_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_letter_that_is_given_again_is_shown_as_such_until_it_is_off_the_list() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=2).map(|n| (n, n))).await;
+    for _ in 0..MOST {
+        let (lease, _) = rig.lease(leased(2)).await.unwrap();
+        rig.nack(Holding::Lease(lease), 0).await.unwrap();
+    }
+    assert_eq!(rig.lease(leased(1)).await, None);
+    let (events, app, name) = (&rig.events, app(), name());
+    let list = || async {
+        let letters = events.dead_letters(&app, STREAM, &name, None, 10).await.unwrap();
+        letters.iter().map(|letter| (letter.cursor.at.0, letter.is_redelivering)).collect::<Vec<_>>()
+    };
+    events.redeliver(&app, STREAM, &name, Redeliver::These(vec![rig.log().cursor(1)])).await.unwrap();
+    assert_eq!(list().await, [(1, true), (2, false)]);
+    let (lease, got) = rig.lease(leased(1)).await.unwrap();
+    assert_eq!(got, [(1, 1)]);
+    rig.slow_down();
+    let clear = || events.clear_dead_letters(&app, STREAM, &name, None);
+    let again = || events.redeliver(&app, STREAM, &name, Redeliver::All);
+    // Who is listed while the acknowledgement is written, and while nobody writes it.
+    let (acked, listed) = tokio::join!(rig.ack(Holding::Lease(lease)), list());
+    assert_eq!((acked, listed), (Ok(1), vec![(2, false)]));
+    events.redeliver(&app, STREAM, &name, Redeliver::All).await.unwrap();
+    let (lease, got) = rig.lease(leased(1)).await.unwrap();
+    assert_eq!(got, [(2, 1)]);
+    leave(rig.ack(Holding::Lease(lease))).await;
+    let asked = tokio::join!(list(), again(), clear());
+    assert_eq!(asked, (vec![(2, true)], Ok(0), Ok(0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempts_are_counted_through_any_number_of_kills() {
     let mut rig = Rig::quiet().await;
     rig.append_of([(1, 1), (2, 2)]).await;
