@@ -39,6 +39,9 @@ impl Subscription {
     ) -> Option<Claim> {
         self.cut(earliest);
         let mut state = lock(&self.state);
+        if self.is_removed() {
+            return None;
+        }
         let (range, is_owed) = state.take(next, limit, stream)?;
         let cut_off = state.missed.take();
         let (subscription, place) = (Arc::clone(self), state.place);

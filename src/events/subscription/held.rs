@@ -46,6 +46,10 @@ impl Subscription {
     /// Takes up to `limit` open entries that can be had.
     pub(in crate::events) fn hold(self: &Arc<Self>, limit: usize, hold: Hold, now: Instant) -> Option<Held> {
         let held = self.change(|state| {
+            // Nothing waits for anything here any more, and all of it is given by who comes after.
+            if self.is_removed() {
+                return None;
+            }
             let taken = state.book.take(limit, hold, now)?;
             if hold.counts_taking() {
                 taken.entries.iter().for_each(|&(at, _)| state.touch(at));

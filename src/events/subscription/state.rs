@@ -140,7 +140,9 @@ impl State {
             (segments_of(&mut delays.keys()), segments_of(&mut units.keys()));
         delays_stored.union(&units_stored).for_each(|&segment| marks.noted(segment));
         let mut book = Book::default();
-        units.into_iter().filter(|&(at, _)| !marks.is_marked(at)).for_each(|(at, unit)| book.await_unit(at, unit));
+        // What is settled is in none any more, also where it was put back since.
+        let is_open = |of: u64| of > at && !marks.is_marked(of);
+        units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| book.await_unit(of, unit));
         book.admit(again.iter().map(|(&at, &put_back)| put_back.new_entry(at)), now);
         let mut state = Self {
             claims,
@@ -309,10 +311,11 @@ impl State {
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
         let before = std::mem::replace(&mut self.earliest, earliest);
         let lost = self.claims.cut(earliest) + self.book.cut(earliest, now);
-        let kept = self.again.split_off(&earliest);
-        let gone = std::mem::replace(&mut self.again, kept);
-        self.again_new = self.again_new.split_off(&earliest);
-        self.letters = self.letters.split_off(&earliest);
+        // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
+        let stays = |&at: &u64| at >= earliest || self.book.known(at).is_some();
+        let gone: Vec<u64> = self.again.extract_if(.., |at| !stays(at)).collect();
+        self.letters.retain(stays);
+        self.again_new.retain(stays);
         self.delays = self.delays.split_off(&earliest);
         self.book.await_no_longer(..earliest, now);
         self.again_done.extend(gone.into_iter().map(Closed::dropped));

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::events::cursor::Origin;
+use crate::events::leases::Hold;
 use crate::store::Sequence;
 
 /// How long a write takes here.
@@ -144,6 +145,61 @@ async fn a_letter_that_is_given_again_is_shown_as_such_until_it_is_off_the_list(
     leave(rig.ack(Holding::Lease(lease))).await;
     let asked = tokio::join!(list(), again(), clear());
     assert_eq!(asked, (vec![(2, true)], Ok(0), Ok(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_in_hand_that_retention_takes_is_given_again_until_it_is_acknowledged_or_told() {
+    let held = || Read { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(10) };
+    for is_sought in [false, true] {
+        for is_killed in [false, true] {
+            let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+            rig.append_of([(1, 1)]).await;
+            for _ in 0..MOST {
+                let (lease, _) = rig.lease(leased(1)).await.unwrap();
+                rig.nack(Holding::Lease(lease), 0).await.unwrap();
+            }
+            assert_eq!(rig.lease(leased(1)).await, None);
+            if is_sought {
+                rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+            } else {
+                rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await.unwrap();
+            }
+            let (lease, got) = rig.lease(held()).await.unwrap();
+            assert_eq!(got, [(1, 1)]);
+            rig.trim_all().await;
+            rig.append_of([(2, 2)]).await;
+            assert_eq!(rig.lease(held()).await.unwrap().1, [(2, 1)], "nothing is lost yet");
+            let letters = rig.events.dead_letters(&app(), STREAM, &name(), None, 10).await.unwrap();
+            assert_eq!(letters.iter().map(|letter| letter.is_redelivering).collect::<Vec<_>>(), [!is_sought]);
+            tokio::time::sleep(SLOW).await;
+            if is_killed {
+                let rig = rig.kill().await;
+                assert_eq!(rig.native(10).await, (1, vec![2]), "{is_sought}");
+                assert_eq!(rig.dead().await, [(1, MOST)]);
+            } else {
+                assert_eq!(rig.ack(Holding::Lease(lease)).await, Ok(1));
+                assert_eq!(rig.dead().await, [], "{is_sought}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_about_to_take_something_when_its_place_was_removed_takes_nothing() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=4).map(|n| (n, 1))).await;
+    let (lease, _) = rig.lease(leased(1)).await.unwrap();
+    assert_eq!(rig.nack(Holding::Lease(lease), 45).await, Ok(1));
+    rig.append_of([(5, 1)]).await;
+    let subscription = rig.log().known(&name()).unwrap();
+    let claim = subscription.claim((1, 6), 1, None).unwrap();
+    rig.events.remove(&app(), STREAM, &name()).await.unwrap();
+    let (entry, now) = (claim.range().start, rig.clock.now());
+    claim.open(&[(entry, 1)], now);
+    let hold = Hold::Lease { until: now + LEASE, max_attempts: MOST };
+    assert!(subscription.hold(10, hold, now).is_none(), "another of the user waits");
+    assert!(subscription.claim((1, 6), 10, None).is_none());
+    assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 1)], "a new one begins");
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,6 +120,25 @@ async fn what_went_out_as_one_does_so_again_through_kills_and_new_beginnings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dead_letters_of_what_went_out_as_one_are_given_again_by_themselves_after_a_restart_too() {
+    for kills in [true, false] {
+        let rig = Rig::quiet().await;
+        rig.append_of((1..=3).map(|n| (n, n))).await;
+        let first = rig.take_now(AS_ONE, 100).await;
+        rig.failed(first, 5).await;
+        let last = rig.take_by(AS_ONE, 100, 10).await.unwrap();
+        assert_eq!(rig.events.bury(&app(), STREAM, &place(), last.lease, (2, "why")).await, Ok(3));
+        assert_eq!(rig.events.redeliver(&app(), STREAM, &place(), Redeliver::All).await, Ok(3));
+        let one = rig.take_now(AS_ONE, 100).await;
+        assert_eq!(one.said(), (vec![1], 0));
+        rig.failed(one, 5).await;
+        let rig = if kills { rig.kill().await } else { rig.restart().await };
+        rig.begin(true);
+        assert_eq!(rig.drain(AS_ONE, 100, 10).await, [(vec![2], 0), (vec![3], 0), (vec![1], 1)], "{kills}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_to_go_out_one_by_one_now_is_not_kept_together() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=3).map(|n| (n, n))).await;
