@@ -244,7 +244,9 @@ impl History {
     /// See [`Error`].
     pub async fn count(&self, app: &AppId, query: &[(String, String)], terms: Terms) -> Result<Answer, Error> {
         let (vendor, settings) = self.settings(app)?;
-        let filter = query::parse_count(query)?;
+        let (filter, within) = query::parse_count(query)?;
+        // A count is of whole seconds: it says of which, where others were asked for.
+        let range = (!within.is_all()).then(|| [COMMA, render::range(&filter)]);
         let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
         let outcome = match source.outcome(&terms).await? {
             Some(outcome) => outcome,
@@ -255,7 +257,9 @@ impl History {
             }
         };
         let product = outcome?;
-        Ok(done(render::code("ok"), &product, &source))
+        let mut answer = done(render::code("ok"), &product, &source);
+        answer.members.extend(range.into_iter().flatten());
+        Ok(answer)
     }
 
     /// What let callers in was judged anew: ends the work that nobody is left for.

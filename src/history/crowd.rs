@@ -24,6 +24,9 @@ const PRINTS_MAX: usize = 1800;
 /// Bytes of all prints of one cursor: it has to fit into a request's head.
 const PRINTS_BYTES: usize = 4 * PRINTS_MAX;
 
+/// What is known again by chance less often than once in so many times is.
+const CHANCE: u64 = 4000;
+
 /// What was given of one millisecond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Crowd {
@@ -45,6 +48,15 @@ impl Default for Known {
     fn default() -> Self {
         Self::Marks { counts: HashMap::new(), last: VecDeque::new() }
     }
+}
+
+/// How a piece lies to what was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KnownAgain {
+    /// How many at its beginning were given.
+    pub(super) number: usize,
+    /// How many were given from its beginning on.
+    pub(super) behind: usize,
 }
 
 /// How a cursor writes a crowd.
@@ -114,6 +126,48 @@ impl Crowd {
             Known::Marks { counts, .. } => counts.clone(),
             Known::Prints(_) => HashMap::new(),
         }
+    }
+
+    /// How many were given.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether each of these was given, as often.
+    pub(super) fn holds(&self, marks: &[Mark]) -> bool {
+        let Known::Marks { counts, .. } = &self.known else { return false };
+        let mut left = counts.clone();
+        marks.iter().all(|mark| take(&mut left, mark))
+    }
+
+    /// Whether these, from the end, end with all that was given. There are more where an offset skipped the first of them.
+    pub(super) fn is_end_of(&self, marks: &[Mark]) -> bool {
+        let Known::Marks { last, .. } = &self.known else { return false };
+        let end = marks.get(..last.len()).filter(|_| last.len() as u64 == self.number);
+        end.is_some_and(|end| last.iter().rev().eq(end))
+    }
+
+    /// Where an unbroken piece lies that begins among what was given last: told by texts that were given once, occur once in
+    /// it, and stand in the same order, so many that it cannot well be chance.
+    pub(super) fn known_again(&self, piece: &[Mark]) -> Option<KnownAgain> {
+        let Known::Marks { counts, last } = &self.known else { return None };
+        let mut times: HashMap<&Mark, u32> = HashMap::new();
+        piece.iter().for_each(|mark| *times.entry(mark).or_default() += 1);
+        let is_one = |mark: &Mark| counts.get(mark) == Some(&1) && times.get(mark) == Some(&1);
+        let at = piece.iter().position(is_one)?;
+        let start = last.iter().rposition(|mark| *mark == piece[at])?.checked_sub(at)?;
+        let number = piece.len().min(last.len() - start);
+        let is_same = piece.iter().zip(last.range(start..)).all(|(a, b)| a == b);
+        // In any order at all these would stand in this one once in so many times.
+        let all = self.number.saturating_add((piece.len() - number) as u64);
+        let found = piece[..number].iter().filter(|mark| is_one(mark)).count() as u64;
+        let chance = (0..found.min(all)).fold(1_u64, |chance, n| chance.saturating_mul(all - n));
+        (is_same && chance >= CHANCE).then_some(KnownAgain { number, behind: last.len() - start })
+    }
+
+    /// Whether a text was given, as far as is known text by text.
+    pub(super) fn has(&self, mark: &Mark) -> bool {
+        matches!(&self.known, Known::Marks { counts, .. } if counts.contains_key(mark))
     }
 
     /// Which of all that there is of the millisecond was given, of each in turn; `None` when it cannot be told.

@@ -48,6 +48,11 @@ pub(super) fn question(app: &AppId, query: &Query) -> Question {
     hash.update(filter.start.to_be_bytes());
     hash.update(filter.end.to_be_bytes());
     hash.update(query.direction.as_str());
+    if !query.within.is_all() {
+        for ms in [query.within.from, query.within.to] {
+            hash.update(ms.unwrap_or(u64::MAX).to_be_bytes());
+        }
+    }
     let digest = hash.finalize();
     std::array::from_fn(|at| digest[at])
 }
@@ -134,6 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::history::query::Within;
     use crate::vendor::history::Filter;
 
     fn app(id: &str) -> AppId {
@@ -142,7 +148,7 @@ mod tests {
 
     fn query() -> Query {
         let filter = Filter { source: Some("a".into()), destination: None, start: 1, end: 2 };
-        Query { filter, offset: 0, limit: usize::MAX, direction: Direction::Asc }
+        Query { filter, within: Within::default(), offset: 0, limit: usize::MAX, direction: Direction::Asc }
     }
 
     #[test]
@@ -161,6 +167,8 @@ mod tests {
             with(|q| q.filter.start = 0),
             with(|q| q.filter.end = 3),
             with(|q| q.direction = Direction::Desc),
+            with(|q| q.within.from = Some(1001)),
+            with(|q| q.within.to = Some(1001)),
         ];
         let text = write(asked, None);
         assert_eq!(read(&text, asked, Direction::Asc).unwrap(), None);
@@ -222,7 +230,8 @@ mod tests {
                 found.reverse();
             }
             let marked = place.crowd.given_of(&found);
-            if went == given && given > 1800 {
+            // A copy that follows stands for one that went: equal texts are told apart by counting.
+            if given > 1800 && (went == given || times > 1 && went > 0) {
                 return Ok(());
             }
             let mut left: Vec<Bytes> =

@@ -18,6 +18,8 @@ use crate::vendor::history::{Direction, Filter, PageQuery};
 #[expect(missing_docs, reason = "as in the query")]
 pub struct Understood {
     pub filter: Filter,
+    pub from: Option<u64>,
+    pub to: Option<u64>,
     pub offset: u64,
     pub limit: usize,
     pub direction: Direction,
@@ -52,8 +54,7 @@ pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error>
     };
     read.now_or_never().ok_or_else(|| Error::BadUpstream("the pager waits for a list that stands still".into()))??;
     let sent = std::mem::take(&mut *list.sent.lock().unwrap_or_else(PoisonError::into_inner));
-    let query::Query { filter, offset, limit, direction } = query;
-    Ok(Asked { query: Understood { filter, offset, limit, direction }, sent, messages: all })
+    Ok(Asked { query: understood(query), sent, messages: all })
 }
 
 /// Reads a count's parameters.
@@ -61,7 +62,7 @@ pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error>
 /// # Errors
 /// What they are refused for.
 pub fn count(query: &[(String, String)]) -> Result<Filter, Error> {
-    query::parse_count(query)
+    query::parse_count(query).map(|(filter, _)| filter)
 }
 
 /// Reads a stream's parameters, and its cursor when it has one.
@@ -77,8 +78,12 @@ pub fn stream(query: &[(String, String)]) -> Result<Understood, Error> {
             query.direction,
         )?;
     }
-    let query::Query { filter, offset, limit, direction } = query;
-    Ok(Understood { filter, offset, limit, direction })
+    Ok(understood(query))
+}
+
+fn understood(query: query::Query) -> Understood {
+    let query::Query { filter, within, offset, limit, direction } = query;
+    Understood { filter, from: within.from, to: within.to, offset, limit, direction }
 }
 
 struct Still {
@@ -89,7 +94,7 @@ struct Still {
 impl Pages for Still {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
-        let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - n };
+        let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - 1 - n };
         let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
         Ok(Page { texts, ..Page::default() })

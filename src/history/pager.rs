@@ -6,28 +6,33 @@
 //!
 //! - **A page may be joined on only when it *covers* the end of what is there**: it begins strictly before the last
 //!   message's millisecond, or at the head of a window that contains it. Then it holds all that is in that millisecond
-//!   and all that follows; what is known already is skipped by counting equal texts ([`Run`]).
+//!   and all that follows; what is known already is skipped by counting equal texts. **Or when it is *known again***: it begins
+//!   among the messages of that millisecond where its offset says, some that occur once only stand in it in the same order, and
+//!   none that follows was given ([`Run`]): then no other order can leave any out. So however many share a millisecond,
+//!   neighbours need to share only a few.
 //! - **Offsets are a guess, verified.** A *series* of pages whose offsets overlap by a few messages is asked for side by
-//!   side ([`Flight`]). While nothing moves, or little, each covers the end of the one before. How many messages overlap
-//!   follows from how many were needed of late: each costs one part in a hundred of the quota.
-//! - **A page that begins in the last millisecond itself is bridged**: messages crowd there, and a page from half a page
-//!   before closes the gap while the series goes on.
-//! - **A page that does not cover otherwise is repaired by key**: a new series begins in a window whose first second holds
-//!   the last message, read from its head ([`Pager::sweep`]) until something follows. What expired meanwhile, the last
-//!   message included, does no harm; and in that window offsets stand still, for what moves is at the list's ends. So a
-//!   descending list that grows, whose pages bring less new than they should, is repaired too. A list that is gone on with begins so.
-//! - A sweep longer than a page (more than 100 messages in that second) goes on by pages that overlap by half. Where
-//!   even those do not cover each other, because so many share a millisecond, it is read side by side, and counts only
-//!   if all of it reads the same a second time; else it is done again.
-//! - The list ends at a page that is not full.
+//!   side ([`series`], [`flight`]). While nothing moves, or little, each joins on the one before.
+//! - **A page that begins in the last millisecond itself and is not known again is bridged**: a page from
+//!   before it closes the gap while the series goes on.
+//! - **A page that does not join otherwise is repaired** ([`sweep`]): by offset, from just before the last millisecond, where
+//!   only that is in doubt; else by key: a new series begins in a window whose first second holds the last message. What
+//!   expired meanwhile, the last message included, does no harm; and in that window offsets stand still, for what moves is at
+//!   the list's ends. So a descending list that grows, whose pages bring less new than they should, is repaired too. A
+//!   list that is gone on with begins so.
+//! - Where not even the pages of a repair join each other, because the messages of a millisecond are alike, they are read
+//!   one behind the other, and count only if all of them read the same a second time; else it is done again. Messages that come
+//!   in another order each time and are more than a page cannot be told apart, and that is said.
+//! - **A page that is not full does not end the list**: an empty one does, or one look from the other end ([`ending`]).
 //!
 //! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages are begun only while
 //! [`Pager::next`] is awaited and the page it waits for is not there, so a slow reader holds everything back, and a
 //! dropped pager asks for nothing more.
 
+mod ending;
 mod flight;
 mod pace;
 mod run;
+mod series;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -40,35 +45,17 @@ use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 
 use super::Error;
-use super::query::Query;
-use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery};
-use flight::Flight;
-use run::Message;
+use super::query::Side;
+use super::query::{Query, Within};
+use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery, message_ms};
+use ending::{Ending, Over};
 pub(super) use run::Run;
+use run::{Apart, Message};
+use series::Series;
+use sweep::{Head, SWEEPS};
 
 /// The vendor's largest page.
 const PAGE: usize = PAGE_SIZES[PAGE_SIZES.len() - 1];
-
-/// How many messages neighbours share at first. One may expire between two evaluations.
-const OVERLAP: usize = 3;
-
-/// How many at least: with fewer even a list that rests would not be covered.
-const OVERLAP_MIN: usize = 2;
-
-/// How many at most.
-const OVERLAP_MAX: usize = PAGE * 2 / 3;
-
-/// After so many pages in a row that shared more than they had to, they share one less.
-const CALM: u32 = 32;
-
-/// What a bridge adds to a series' trouble; a page that joins takes one off.
-const BRIDGED: u32 = 10;
-
-/// With more trouble than that a series is repaired: a bridge costs less, but each is waited for.
-const TROUBLE: u32 = 40;
-
-/// So many messages may be read again, for the list's growth, before a series is repaired.
-const WASTED: u64 = 2 * PAGE as u64;
 
 /// One page of the vendor.
 #[derive(Clone, Debug, Default)]
@@ -93,80 +80,62 @@ pub(super) struct Pager<P> {
     /// The caller's window; a series may be in a part of it.
     filter: Filter,
     direction: Direction,
+    /// Of what the window selects, that alone is wanted, and counts.
+    within: Within,
+    /// How many of it are to be skipped, where that is not done by an offset.
+    skip: u64,
+    /// Some of it was met.
+    has_begun: bool,
     /// How many messages are still wanted.
     left: usize,
+    /// One page could hold all that is wanted: what the vendor gives of it is enough.
+    is_single: bool,
     ended: bool,
     /// The end of what was given; `None` before the first.
     run: Option<Run>,
-    /// It must be known where what was given ends, also when it is no more than a page.
-    keeps_place: bool,
     /// The series leads nowhere: a repair is due.
-    astray: bool,
+    is_astray: bool,
+    /// Only the last millisecond is in doubt: the repair may begin at an offset just before it.
+    is_near: bool,
+    /// The page that was joined last was not full, held so many, and brought something new or not: whether the list ends
+    /// there is to be found out before more is asked for.
+    short: Option<(usize, bool)>,
+    /// The millisecond of the first message behind an offset, which may have skipped others of it.
+    cut: Option<u64>,
+    /// What was read last is all there is.
+    is_last: bool,
+    /// How often in a row nothing new came.
+    idle: u32,
     series: Series,
+    ending: Ending,
     repairs: u64,
-}
-
-/// Pages asked for side by side, in one window.
-struct Series {
-    filter: Filter,
-    /// Where the page that was begun last ends; the next overlaps it.
-    reach: u64,
-    overlap: usize,
-    flight: Flight,
-    calm: u32,
-    trouble: u32,
-    /// The offset of the page that was joined on last.
-    joined_at: Option<u64>,
-    /// How many messages were read again beyond what neighbours share.
-    wasted: u64,
-}
-
-impl Series {
-    /// A series whose first page is at that offset.
-    fn new(filter: Filter, offset: u64, overlap: usize) -> Self {
-        let reach = offset.saturating_add(overlap as u64);
-        Self { filter, reach, overlap, flight: Flight::default(), calm: 0, trouble: 0, joined_at: None, wasted: 0 }
-    }
-
-    /// Another series in its place. What is under way is given up; how much may be is known.
-    fn begin_anew(&mut self, filter: Filter, offset: u64, overlap: usize) {
-        self.flight.clear();
-        let flight = std::mem::take(&mut self.flight);
-        *self = Self { flight, ..Self::new(filter, offset, overlap) };
-    }
-
-    /// How far neighbours are apart.
-    fn stride(&self) -> usize {
-        PAGE - self.overlap
-    }
-
-    /// The page at that offset was joined on, of which so many come before the last millisecond, and so many are new.
-    fn joined(&mut self, offset: u64, before: usize, new: usize) {
-        self.trouble = self.trouble.saturating_sub(1);
-        let expected = self.joined_at.map_or(0, |before| offset - before);
-        self.joined_at = Some(offset);
-        self.wasted += expected.saturating_sub(new as u64);
-        self.calm = if before > 1 { self.calm + 1 } else { 0 };
-        if self.calm >= CALM {
-            self.calm = 0;
-            self.overlap = (self.overlap - 1).max(OVERLAP_MIN);
-        }
-    }
 }
 
 impl<P: Pages> Pager<P> {
     /// Begins to read. Nothing is asked before the first [`Pager::next`].
     pub(super) fn new(pages: Arc<P>, query: &Query) -> Self {
+        // How many come before what is wanted is not known yet.
+        let is_cut = query.within.begins_late(query.direction);
+        let (offset, skip) = if is_cut { (0, query.offset) } else { (query.offset, 0) };
         Self {
             pages,
             filter: query.filter.clone(),
             direction: query.direction,
+            within: query.within,
+            skip,
+            has_begun: !is_cut,
             left: query.limit,
+            is_single: query.limit <= PAGE && !is_cut,
             ended: false,
             run: None,
-            keeps_place: false,
-            astray: false,
-            series: Series::new(query.filter.clone(), query.offset, OVERLAP),
+            is_astray: false,
+            is_near: false,
+            short: None,
+            cut: None,
+            is_last: false,
+            idle: 0,
+            series: Series::new(query.filter.clone(), offset),
+            ending: Ending::default(),
             repairs: 0,
         }
     }
@@ -174,7 +143,7 @@ impl<P: Pages> Pager<P> {
     /// Begins to read after the end of what was given elsewhere, if anything was, and knows at any time where one can go
     /// on ([`Pager::place`]).
     pub(super) fn resume(pages: Arc<P>, query: &Query, after: Option<Run>) -> Self {
-        Self { keeps_place: true, astray: after.is_some(), run: after, ..Self::new(pages, query) }
+        Self { is_single: false, is_astray: after.is_some(), run: after, ..Self::new(pages, query) }
     }
 
     /// The end of what was given; `None` when nothing was.
@@ -191,30 +160,71 @@ impl<P: Pages> Pager<P> {
     /// more is wanted.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         while !self.ended && self.left > 0 {
-            if self.run.is_none() && self.left <= PAGE && !self.keeps_place {
+            if self.is_single {
                 self.ended = true;
                 let texts = self.only_page().await?;
                 return Ok((!texts.is_empty()).then_some(texts));
             }
-            let mut new = match (self.astray, &self.run) {
-                (true, Some(run)) => {
-                    let last_ms = run.last_ms;
-                    self.repair(last_ms).await?
-                }
-                (false, Some(_)) => self.further().await?,
-                (_, None) => self.first().await?,
+            if let Some((length, is_new)) = self.short.take() {
+                self.go_beyond(length, is_new).await?;
+                continue;
+            }
+            let new = match (self.is_astray, self.run.is_some()) {
+                (true, true) => self.repair().await?,
+                (false, true) => self.further().await?,
+                (_, false) => self.first().await?,
             };
-            new.truncate(self.left);
-            self.left -= new.len();
-            match &mut self.run {
-                Some(run) => run.advance(&new),
-                None => self.run = Run::begin(self.direction, &new),
+            self.ended |= self.is_last;
+            self.idle = if new.is_empty() { self.idle + 1 } else { 0 };
+            if self.idle > SWEEPS {
+                return Err(sweep::moving());
             }
-            if !new.is_empty() {
-                return Ok(Some(new.into_iter().map(|message| message.text).collect()));
+            let given = self.give(new);
+            if !given.is_empty() {
+                return Ok(Some(given));
             }
+            self.skip_by_offset();
         }
         Ok(None)
+    }
+
+    /// Takes of these what is wanted; they follow what was given.
+    fn give(&mut self, new: Vec<Message>) -> Vec<Bytes> {
+        let (mut given, mut read) = (Vec::new(), 0);
+        for message in &new {
+            match self.within.side(self.direction, message.ms) {
+                Side::Behind => {
+                    self.ended = true;
+                    break;
+                }
+                Side::Before => {}
+                Side::In if self.skip > 0 => (self.skip, self.has_begun) = (self.skip - 1, true),
+                Side::In => {
+                    given.push(message.text.clone());
+                    self.left -= 1;
+                    self.has_begun = true;
+                }
+            }
+            read += 1;
+            if self.left == 0 {
+                break;
+            }
+        }
+        match &mut self.run {
+            Some(run) => run.advance(&new[..read]),
+            None => self.run = Run::begin(self.direction, &new[..read]),
+        }
+        given
+    }
+
+    /// What is to be skipped need not be read, once it is known how many come before it.
+    fn skip_by_offset(&mut self) {
+        if !self.ended && self.has_begun && self.skip > PAGE as u64 {
+            self.series.begin_anew(self.filter.clone(), self.series.at.saturating_add(self.skip));
+            self.skip = 0;
+            (self.run, self.short) = (None, None);
+            (self.is_astray, self.is_near) = (false, false);
+        }
     }
 
     /// Sees to it that what is under way keeps no seat while nobody asks for it. Begins nothing; may be dropped.
@@ -225,116 +235,129 @@ impl<P: Pages> Pager<P> {
     /// What fits in one page of the vendor needs no joining, nor to be understood.
     async fn only_page(&mut self) -> Result<Vec<Bytes>, Error> {
         let limit = PAGE_SIZES.into_iter().find(|size| *size >= self.left).unwrap_or(PAGE);
-        let offset = self.series.reach.saturating_sub(self.series.overlap as u64);
-        let mut texts = self.pages.page(self.query(&self.filter, offset, limit)).await?.texts;
+        let mut texts = self.pages.page(self.query(&self.filter, self.series.at, limit)).await?.texts;
+        if !self.within.is_all() {
+            texts.retain(|text| message_ms(text).is_none_or(|ms| self.within.holds(ms)));
+        }
         texts.truncate(self.left);
         Ok(texts)
     }
 
     async fn first(&mut self) -> Result<Vec<Message>, Error> {
-        let (offset, mut page) = self.next_of_series().await?;
-        let mut full = page.len() >= PAGE;
-        if let (Some(first), Some(last)) = (page.first(), page.last())
-            && full
-            && offset > 0
-            && first.ms == last.ms
-        {
+        let (offset, page) = self.next_of_series().await?;
+        let (Some(first), Some(last)) = (page.first(), page.last()) else {
+            self.ended = true;
+            return Ok(page);
+        };
+        self.cut = (offset > 0).then_some(first.ms);
+        if offset > 0 && first.ms == last.ms {
             // How many of this millisecond the offset skipped is not known, so a repair could not tell them from
             // those still to come: all of the millisecond is read now.
-            let filter = self.filter.clone();
-            (page, full) = self.sweep(&filter, offset, first.ms).await?;
-            let next = offset.saturating_add(page.len().saturating_sub(OVERLAP) as u64);
-            self.series.begin_anew(filter, next, OVERLAP);
+            let (filter, ms) = (self.filter.clone(), first.ms);
+            let all = self.read_whole(&filter, offset, ms, Some((offset, page)), Head::Any).await?;
+            return Ok(all.unwrap_or_default());
         }
-        self.ended = !full;
+        self.series.joined(offset, page.len(), run::most_of_one(&page), 0, page.len());
+        self.series.settle_in();
+        self.short = (page.len() < PAGE).then_some((page.len(), true));
         Ok(page)
     }
 
     async fn further(&mut self) -> Result<Vec<Message>, Error> {
         let (offset, page) = self.next_of_series().await?;
         let Some(run) = &self.run else { return Ok(page) };
-        if !run.covered_by(&page) {
-            return self.bridge(offset, page).await;
+        if page.is_empty() {
+            self.short = Some((0, false));
+            return Ok(page);
         }
-        let full = page.len() >= PAGE;
+        let (length, most) = (page.len(), run::most_of_one(&page));
         let before = page.iter().take_while(|message| self.is_before(message.ms, run.last_ms)).count();
-        let new = run.unknown(page);
-        self.ended = !full;
-        self.series.joined(offset, before, new.len());
-        self.astray = self.series.wasted > WASTED;
-        Ok(new)
+        match run.join(page, self.series.shared(offset)) {
+            Ok(new) => {
+                self.series.joined(offset, length, most, before, new.len());
+                self.short = (length < PAGE).then_some((length, !new.is_empty()));
+                self.is_astray = self.series.is_wasteful();
+                Ok(new)
+            }
+            Err(apart) => self.bridge(offset, apart).await,
+        }
     }
 
-    /// Joins a page on that begins too late, by one from half a page before it. What cannot be joined so is left to a
+    /// The list ends behind a page that was not full, or the vendor gives fewer than it is asked for.
+    async fn go_beyond(&mut self, length: usize, is_new: bool) -> Result<(), Error> {
+        let Some(run) = self.run.take() else { return Ok(()) };
+        let is_over = self.is_over(&run, is_new).await;
+        self.run = Some(run);
+        let is_over = is_over?;
+        self.ended = is_over == Over::Yes;
+        if self.ended {
+            return Ok(());
+        }
+        if length == 0 || is_over == Over::Moved {
+            self.is_astray = true;
+        } else if length < self.series.size() {
+            self.series.ended_early(length);
+        }
+        Ok(())
+    }
+
+    /// Joins a page on that begins too late, by one from before it. What cannot be joined so is left to a
     /// repair.
-    async fn bridge(&mut self, offset: u64, page: Vec<Message>) -> Result<Vec<Message>, Error> {
-        self.astray = true;
+    async fn bridge(&mut self, offset: u64, Apart { page, moved_by }: Apart) -> Result<Vec<Message>, Error> {
+        self.is_astray = true;
         let (Some(run), Some(first)) = (&self.run, page.first()) else { return Ok(Vec::new()) };
-        self.series.trouble += BRIDGED;
-        if first.ms != run.last_ms || self.series.trouble > TROUBLE {
+        self.is_near = first.ms == run.last_ms;
+        if !self.is_near || moved_by > 0 {
+            self.series.moved((moved_by > 0).then_some(moved_by));
+        }
+        if !self.is_near || !self.series.in_trouble(offset) {
             return Ok(Vec::new());
         }
         let mut run = run.clone();
-        self.series.overlap = (self.series.overlap * 2).min(OVERLAP_MAX);
-        let query = self.query(&self.series.filter, offset.saturating_sub(PAGE as u64 / 2), PAGE);
-        let pages = Arc::clone(&self.pages);
-        let mut asked = async move { pages.page(query).await }.boxed();
-        let texts = std::future::poll_fn(|cx| {
-            let ended = asked.poll_unpin(cx);
-            if ended.is_pending() {
-                self.poll_series(cx);
+        // Before the millisecond, where the page from there reaches this one; else as far as one page may.
+        let size = self.series.size() as u64;
+        let start = self.series.before(run.crowd.number()).filter(|start| start + size > offset);
+        let start = start.unwrap_or(offset.saturating_sub(size / 2));
+        let query = self.query(&self.series.filter, start, PAGE);
+        let between = self.beside(query).await?;
+        let between = self.understood(between)?;
+        let (length, most) = (between.len(), run::most_of_one(&between));
+        let mut new = match run.join(between, self.series.shared(start)) {
+            Ok(new) => new,
+            Err(Apart { moved_by, .. }) => {
+                self.series.moved((moved_by > 0).then_some(moved_by));
+                return Ok(Vec::new());
             }
-            ended
-        })
-        .await?
-        .texts;
-        let between = self.understood(texts)?;
-        if !run.covered_by(&between) {
-            return Ok(Vec::new());
-        }
-        let mut new = run.unknown(between);
+        };
         run.advance(&new);
-        if run.covered_by(&page) {
-            self.series.joined_at = Some(offset);
-            self.astray = false;
-            self.ended = page.len() < PAGE;
-            new.extend(run.unknown(page));
+        self.series.joined(start, length, most, 0, new.len());
+        let (length, most) = (page.len(), run::most_of_one(&page));
+        if let Ok(more) = run.join(page, self.series.shared(offset)) {
+            self.series.joined(offset, length, most, 0, more.len());
+            (self.is_astray, self.is_near) = (false, false);
+            self.short = (length < PAGE).then_some((length, !more.is_empty()));
+            new.extend(more);
         }
         Ok(new)
     }
 
-    /// Goes on from the last message by its time, in a new series.
-    async fn repair(&mut self, last_ms: u64) -> Result<Vec<Message>, Error> {
-        self.repairs += 1;
-        let filter = self.from(last_ms);
-        let (page, full) = self.sweep(&filter, 0, last_ms).await?;
-        let swept = page.len();
-        // Where messages crowd in milliseconds neighbours must share more than one such crowd to cover each other.
-        let overlap = (2 * run::crowd(&page) + OVERLAP - 2).max(self.series.overlap).min(OVERLAP_MAX);
-        self.series.begin_anew(filter, swept.saturating_sub(overlap) as u64, overlap);
-        self.astray = false;
-        self.ended = !full;
-        let Some(run) = &mut self.run else { return Ok(page) };
-        run.pass_over(page)
-            .ok_or_else(|| Error::BadUpstream("the messages of one millisecond come in another order each time".into()))
-    }
-
-    /// The part of the window that begins no later than `ms`, whatever the vendor's edges mean: whether a window takes
-    /// its first instant and all of its last second is not documented.
-    fn from(&self, ms: u64) -> Filter {
-        let mut filter = self.filter.clone();
-        match self.direction {
-            Direction::Asc => filter.start = (ms.saturating_sub(1) / 1000).clamp(filter.start, filter.end),
-            Direction::Desc => filter.end = (ms / 1000 + 1).clamp(filter.start, filter.end),
-        }
-        filter
+    /// A page beside the series, of which nothing is begun meanwhile; but what is under way would keep its seats standing still.
+    async fn beside(&mut self, query: PageQuery) -> Result<Vec<Bytes>, Error> {
+        let pages = Arc::clone(&self.pages);
+        let mut asked = async move { pages.page(query).await }.boxed();
+        let page = std::future::poll_fn(|cx| {
+            let ended = asked.poll_unpin(cx);
+            while ended.is_pending() && self.series.flight.poll(cx) {}
+            ended
+        });
+        Ok(page.await?.texts)
     }
 
     /// The next page of the series, and its offset.
     async fn next_of_series(&mut self) -> Result<(u64, Vec<Message>), Error> {
         let (offset, texts) = std::future::poll_fn(|cx| {
             loop {
-                if let Some(taken) = self.series.flight.take() {
+                if let Some(taken) = self.series.take() {
                     return Poll::Ready(taken);
                 }
                 if !self.poll_series(cx) {
@@ -348,23 +371,11 @@ impl<P: Pages> Pager<P> {
 
     /// Begins as many pages as there may be, and moves them. Says whether one has ended.
     fn poll_series(&mut self, cx: &mut Context<'_>) -> bool {
-        let series = &mut self.series;
-        while series.flight.is_empty()
-            || (self.left > series.flight.len() * series.stride() && series.flight.has_room(cx))
-        {
-            let offset = series.reach.saturating_sub(series.overlap as u64);
-            series.reach = offset.saturating_add(PAGE as u64);
-            let filter = series.filter.clone();
-            let query = PageQuery { filter, offset, limit: PAGE, direction: self.direction };
-            let pages = Arc::clone(&self.pages);
-            series.flight.begin(offset, async move { pages.page(query).await });
-        }
-        self.series.flight.poll(cx)
-    }
-
-    async fn page(&mut self, filter: &Filter, offset: u64) -> Result<Vec<Message>, Error> {
-        let page = self.pages.page(self.query(filter, offset, PAGE)).await?;
-        self.understood(page.texts)
+        let (pages, direction) = (&self.pages, self.direction);
+        self.series.poll(cx, self.left, |filter, offset| {
+            let pages = Arc::clone(pages);
+            async move { pages.page(PageQuery { filter, offset, limit: PAGE, direction }).await }
+        })
     }
 
     fn query(&self, filter: &Filter, offset: u64, limit: usize) -> PageQuery {

@@ -1,8 +1,10 @@
 //! What a caller asks for, read from a body or a query string into one normal form.
 //!
 //! Invariants: two requests that mean the same give equal values, so they can share one vendor request; what is refused
-//! here costs the vendor nothing, and the refusal names the parameter. Nothing is clamped and nothing rounded: a limit
-//! too large or a time with a fraction is refused. No input makes it panic.
+//! here costs the vendor nothing, and the refusal names the parameter. Nothing is clamped: a limit too large is refused. A
+//! window is of whole seconds; what of it was asked for, where that is less, is kept beside it. No input makes it panic.
+
+mod moment;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use serde_json::{Number, Value};
 
 use super::Error;
 use crate::vendor::history::{Direction, Filter};
+use moment::Moment;
+pub(super) use moment::{Side, Within};
 
 /// The vendor's default (its page).
 const DEFAULT_LIMIT: usize = 20;
@@ -28,6 +32,8 @@ const MAX_OFFSET: u64 = (1 << 53) - 1;
 pub(super) struct Query {
     /// Which messages.
     pub(super) filter: Filter,
+    /// Of those, the ones of these milliseconds; they alone count.
+    pub(super) within: Within,
     /// How many to skip.
     pub(super) offset: u64,
     /// How many to return, at least 1.
@@ -66,7 +72,7 @@ pub(super) fn parse_body(body: &[u8], max_limit: usize) -> Result<Query, Error> 
     let body: BodyIn<'_> = object("body", text)?;
     let filter = body.filter.ok_or_else(|| bad("filter", "is missing"))?;
     let filter: FilterIn<'_> = object("filter", filter.get())?;
-    let filter = checked(
+    let (filter, within) = checked(
         "filter.",
         [name("filter.source", filter.source)?, name("filter.destination", filter.destination)?],
         [
@@ -93,12 +99,12 @@ pub(super) fn parse_body(body: &[u8], max_limit: usize) -> Result<Query, Error> 
         Some(Ok(word)) if word == "desc" => Direction::Desc,
         Some(_) => return Err(bad("order", "must be \"asc\" or \"desc\"")),
     };
-    Ok(Query { filter, offset, limit, direction })
+    Ok(Query { filter, within, offset, limit, direction })
 }
 
 /// Reads the query parameters of `GET …/history/count`. Values may be quoted, as in the vendor's own examples.
 /// Parameters nobody knows are dropped.
-pub(super) fn parse_count(query: &[(String, String)]) -> Result<Filter, Error> {
+pub(super) fn parse_count(query: &[(String, String)]) -> Result<(Filter, Within), Error> {
     let mut given = [const { None }; 4];
     for (key, value) in query {
         let Some(at) = FILTER.iter().position(|name| name == key) else { continue };
@@ -129,7 +135,7 @@ pub(super) fn parse_stream(query: &[(String, String)]) -> Result<(Query, Option<
         };
         once(name, place, value)?;
     }
-    let filter = filter_of(given)?;
+    let (filter, within) = filter_of(given)?;
     let limit = match limit {
         None => usize::MAX,
         Some(text) => text
@@ -143,7 +149,7 @@ pub(super) fn parse_stream(query: &[(String, String)]) -> Result<(Query, Option<
         Some("desc") => Direction::Desc,
         Some(_) => return Err(bad("order", "must be asc or desc")),
     };
-    Ok((Query { filter, offset: 0, limit, direction }, cursor))
+    Ok((Query { filter, within, offset: 0, limit, direction }, cursor))
 }
 
 /// The parameters that make a filter.
@@ -163,20 +169,20 @@ fn printable(name: &str) -> &str {
 }
 
 /// The filter that its parameters make, in the order of [`FILTER`].
-fn filter_of([source, destination, start, end]: [Option<&str>; 4]) -> Result<Filter, Error> {
+fn filter_of([source, destination, start, end]: [Option<&str>; 4]) -> Result<(Filter, Within), Error> {
     let name = |name, text: Option<&str>| usable(name, text.unwrap_or_default().to_owned());
     checked(
         "",
         [name("source", source)?, name("destination", destination)?],
         [
-            start.map(|text| time_text("start_time", text)).transpose()?,
-            end.map(|text| time_text("end_time", text)).transpose()?,
+            start.map(|text| moment::read("start_time", text)).transpose()?,
+            end.map(|text| moment::read("end_time", text)).transpose()?,
         ],
     )
 }
 
 /// The rules that a filter's members obey together. `at` stands before their names in a refusal.
-fn checked(at: &str, names: [Option<Arc<str>>; 2], times: [Option<u64>; 2]) -> Result<Filter, Error> {
+fn checked(at: &str, names: [Option<Arc<str>>; 2], times: [Option<Moment>; 2]) -> Result<(Filter, Within), Error> {
     let [source, destination] = names;
     if source.is_none() && destination.is_none() {
         return Err(bad(&format!("{at}source"), &format!("and {at}destination are both absent or empty")));
@@ -184,10 +190,11 @@ fn checked(at: &str, names: [Option<Arc<str>>; 2], times: [Option<u64>; 2]) -> R
     let [start, end] = times;
     let start = start.ok_or_else(|| bad(&format!("{at}start_time"), "is missing"))?;
     let end = end.ok_or_else(|| bad(&format!("{at}end_time"), "is missing"))?;
-    if start > end {
+    if start.down > end.up {
         return Err(bad(&format!("{at}start_time"), &format!("is after {at}end_time")));
     }
-    Ok(Filter { source, destination, start, end })
+    let ((start, end), within) = moment::window(start, end);
+    Ok((Filter { source, destination, start, end }, within))
 }
 
 fn bad(parameter: &str, what: &str) -> Error {
@@ -228,34 +235,15 @@ fn whole_number(number: &Number) -> Option<u64> {
     number.as_u64().or(float.map(|float| float as u64))
 }
 
-fn time_member(parameter: &str, raw: &RawValue) -> Result<u64, Error> {
+fn time_member(parameter: &str, raw: &RawValue) -> Result<Moment, Error> {
     match serde_json::from_str(raw.get()) {
-        Ok(Value::String(text)) => time_text(parameter, &text),
-        Ok(Value::Number(number)) => in_calendar(parameter, whole_number(&number)),
-        _ => Err(bad_time(parameter)),
+        Ok(Value::String(text)) => moment::read(parameter, &text),
+        Ok(Value::Number(number)) => match moment::decimal(raw.get().trim()) {
+            Some(_) => moment::read(parameter, raw.get().trim()),
+            None => moment::whole(parameter, whole_number(&number)),
+        },
+        _ => Err(moment::bad(parameter)),
     }
-}
-
-/// Seconds, or ISO-8601 with an offset (RFC 3339).
-fn time_text(parameter: &str, text: &str) -> Result<u64, Error> {
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        return in_calendar(parameter, text.parse().ok());
-    }
-    let time: jiff::Timestamp = text.parse().map_err(|_| bad_time(parameter))?;
-    if time.subsec_nanosecond() != 0 {
-        return Err(bad(parameter, "must be a whole second"));
-    }
-    in_calendar(parameter, u64::try_from(time.as_second()).ok())
-}
-
-/// A time that the sister vendor's format can hold; milliseconds given for seconds are not.
-fn in_calendar(parameter: &str, seconds: Option<u64>) -> Result<u64, Error> {
-    let latest = u64::try_from(jiff::Timestamp::MAX.as_second()).unwrap_or_default();
-    seconds.filter(|seconds| *seconds <= latest).ok_or_else(|| bad_time(parameter))
-}
-
-fn bad_time(parameter: &str) -> Error {
-    bad(parameter, "must be whole seconds since 1970, or a time like 2019-08-01T01:22:10Z")
 }
 
 #[cfg(test)]

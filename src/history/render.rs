@@ -12,6 +12,7 @@ use super::query::Query;
 use crate::clock::UnixMillis;
 use crate::names::ClientName;
 use crate::share::{self, Holdings};
+use crate::vendor::history::Filter;
 
 const LIST: &[u8] = b"\"messages\":[";
 
@@ -156,6 +157,11 @@ pub(super) fn count(count: u64) -> Bytes {
 /// The member that says since when an answer was owed.
 pub(super) fn as_of(as_of: UnixMillis) -> Bytes {
     format!(",\"as_of\":\"{as_of}\"").into()
+}
+
+/// The seconds that a count is of.
+pub(super) fn range(filter: &Filter) -> Bytes {
+    format!("\"start_time\":{},\"end_time\":{}", filter.start, filter.end).into()
 }
 
 /// `"code"` alone.

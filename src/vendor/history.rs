@@ -104,11 +104,14 @@ enum Time {
 
 impl Time {
     fn of(vendor: Vendor, seconds: u64) -> Self {
-        let iso = || i64::try_from(seconds).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+        // A timestamp's range ends a day before the calendar's, at which every time of a query lies.
+        let epoch = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0);
+        let since = i64::try_from(seconds).ok().map(jiff::SignedDuration::from_secs);
+        let iso = || since.and_then(|since| epoch.checked_add(since).ok());
         match vendor {
             Vendor::AnyRtc => Self::Seconds(seconds),
             // Parsed times are within the calendar; seconds stand in for one that is not.
-            Vendor::Agora => iso().map_or(Self::Seconds(seconds), |time| Self::Iso(time.to_string())),
+            Vendor::Agora => iso().map_or(Self::Seconds(seconds), |time| Self::Iso(format!("{time}Z"))),
         }
     }
 
@@ -295,7 +298,13 @@ struct MessageIn<'a> {
 #[must_use]
 pub fn message_ms(text: &[u8]) -> Option<u64> {
     let message: MessageIn<'_> = serde_json::from_slice(text).ok()?;
-    whole_number(message.ms.or(message.ts)?)
+    let raw = message.ms.or(message.ts)?;
+    whole_number(raw).or_else(|| {
+        // Some encoders write numbers as 1.587009745719e12 or with a fraction, which is less than a millisecond.
+        let float: f64 = raw.get().trim_matches('"').parse().ok()?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 2^53")]
+        (0.0..9_007_199_254_740_992.0).contains(&float).then_some(float as u64)
+    })
 }
 
 /// A number, or a string of digits.
@@ -326,6 +335,8 @@ mod tests {
         assert_eq!(pairs[0], ("destination".into(), "用\"户".into()));
         assert_eq!(pairs[1], ("start_time".into(), "2019-08-01T01:22:10Z".into()));
         assert_eq!(count_parameters(Vendor::AnyRtc, &query().filter)[2].1, "1564622531");
+        let for_ever = Filter { end: 253_402_300_799, ..query().filter };
+        assert_eq!(count_parameters(Vendor::Agora, &for_ever)[2].1, "9999-12-31T23:59:59Z");
     }
 
     #[test]
@@ -387,5 +398,11 @@ mod tests {
         assert_eq!(fetched(&deep.into()), Ok(Progress::Running));
         assert_eq!(message_ms(br#"{"ts":"5","a":{"ms":1}}"#), Some(5));
         assert_eq!(message_ms(br#"{"ms":-5}"#), None);
+        for float in ["1587009745719.0", "1.587009745719e12", "\"1587009745719.25\""] {
+            assert_eq!(message_ms(format!("{{\"ms\":{float}}}").as_bytes()), Some(1_587_009_745_719), "{float}");
+        }
+        for none in ["1e300", "-0.5", "\"\"", "\"soon\"", "null", "true"] {
+            assert_eq!(message_ms(format!("{{\"ms\":{none}}}").as_bytes()), None, "{none}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - A page is taken when all before it were taken.
-//! - After one that is not full none is begun, and those that were are given up: the list ends there.
+//! - After one that is not full none is begun, and those that were are given up: the list may end there.
 //! - What has ended and what is to come of what runs are bounded in bytes, by the largest page so far; but two may be
 //!   there always.
 
@@ -31,7 +31,6 @@ const BYTES: usize = 4 << 20;
 type Ended = Result<Page, Error>;
 
 /// The pages of one series that were begun and not taken.
-#[derive(Default)]
 pub(super) struct Flight {
     running: FuturesUnordered<Running>,
     slots: VecDeque<Slot>,
@@ -44,6 +43,27 @@ pub(super) struct Flight {
     held: usize,
     largest: usize,
     at_end: bool,
+    /// How many messages a full page holds.
+    full: usize,
+    /// So many may be under way at most, whatever the pace.
+    most: usize,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self {
+            running: FuturesUnordered::new(),
+            slots: VecDeque::new(),
+            taken: 0,
+            pace: Pace::default(),
+            pause: None,
+            held: 0,
+            largest: 0,
+            at_end: false,
+            full: PAGE,
+            most: usize::MAX,
+        }
+    }
 }
 
 /// A page under way.
@@ -91,7 +111,7 @@ impl Flight {
     fn has_space(&self) -> bool {
         let bytes = self.held + (self.running.len() + 1) * self.largest;
         !self.at_end
-            && self.running.len() < self.pace.most()
+            && self.running.len() < self.pace.most().min(self.most)
             && self.slots.len() < SLOTS
             && (bytes <= BYTES || self.slots.len() < pace::LEAST)
     }
@@ -121,7 +141,7 @@ impl Flight {
             Ok(page) => {
                 self.largest = self.largest.max(bytes_of(&page.texts));
                 self.pace.ended(running, page);
-                if page.texts.len() < PAGE {
+                if page.texts.len() < self.full {
                     self.end_at(number);
                 }
             }
@@ -159,8 +179,24 @@ impl Flight {
 
     /// Gives all of them up.
     pub(super) fn clear(&mut self) {
-        let (pace, largest) = (std::mem::take(&mut self.pace), self.largest);
-        *self = Self { pace, largest, ..Self::default() };
+        let pace = std::mem::take(&mut self.pace);
+        let Self { largest, full, most, .. } = *self;
+        *self = Self { pace, largest, full, most, ..Self::default() };
+    }
+
+    /// A page is full with so many messages.
+    pub(super) fn set_full(&mut self, full: usize) {
+        self.full = full;
+    }
+
+    /// A page ended before the list did: those behind it were in vain. Only one is begun at a time, then more and more.
+    pub(super) fn be_careful(&mut self) {
+        self.most = 1;
+    }
+
+    /// A page was of use.
+    pub(super) fn grow(&mut self) {
+        self.most = self.most.saturating_add(1);
     }
 }
 

@@ -12,7 +12,7 @@ fn why(result: Result<impl std::fmt::Debug, Error>) -> String {
 }
 
 fn count(query: &str) -> Result<Filter, Error> {
-    parse_count(&form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>())
+    parse_count(&form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<_>>()).map(|(filter, _)| filter)
 }
 
 fn body(text: &str) -> Result<Query, Error> {
@@ -58,13 +58,16 @@ fn a_refusal_names_the_parameter() {
         (with(r#""source":"a","start_time":2"#, ""), "filter.end_time"),
         (with(r#""source":"a","start_time":3,"end_time":2"#, ""), "filter.start_time is after"),
         (with(r#""source":"a","start_time":-1,"end_time":2"#, ""), "filter.start_time"),
-        (with(r#""source":"a","start_time":0.5,"end_time":2"#, ""), "filter.start_time"),
         (with(r#""source":"a","start_time":1,"end_time":1e300"#, ""), "filter.end_time"),
         (with(r#""source":"a","start_time":1,"end_time":1e999"#, ""), "filter.end_time"),
         (with(r#""source":"a","start_time":1,"end_time":1564622530000"#, ""), "filter.end_time"),
         (with(r#""source":"a","start_time":"","end_time":2"#, ""), "filter.start_time"),
         (with(r#""source":"a","start_time":"soon","end_time":2"#, ""), "filter.start_time"),
-        (with(r#""source":"a","start_time":"2019-08-01T01:22:10.5Z","end_time":2"#, ""), "filter.start_time"),
+        (with(r#""source":"a","start_time":"2019-08-01T01:22:10.","end_time":2"#, ""), "filter.start_time"),
+        (with(r#""source":"a","start_time":"1.","end_time":2"#, ""), "filter.start_time"),
+        (with(r#""source":"a","start_time":".5","end_time":2"#, ""), "filter.start_time"),
+        (with(r#""source":"a","start_time":2.0021,"end_time":2.001"#, ""), "filter.start_time is after"),
+        (with(r#""source":"a","start_time":1,"end_time":"9999-12-31T23:59:59-01:00""#, ""), "filter.end_time"),
         (with(r#""source":"a","start_time":"1969-08-01T01:22:10Z","end_time":2"#, ""), "filter.start_time"),
         (with(&good, r#","offset":-1"#), "offset"),
         (with(&good, r#","offset":1.5"#), "offset"),
@@ -118,6 +121,42 @@ fn a_stream_takes_its_own_parameters_and_no_others() {
         assert!(why(asked(&format!("{filter}{more}"))).starts_with(named), "{more}");
     }
     assert!(why(asked("source=a&start_time=1")).starts_with("end_time is missing"));
+}
+
+#[test]
+fn times_may_have_fractions_and_reach_to_the_end_of_the_calendar() {
+    let window = |start: &str, end: &str| {
+        let query = body(&format!(r#"{{"filter":{{"source":"a","start_time":{start},"end_time":{end}}}}}"#)).unwrap();
+        (query.filter.start, query.filter.end, query.within.from, query.within.to)
+    };
+    let iso = |second: u64, from, to| (1_564_622_530, second, from, to);
+    for (start, end, wanted) in [
+        // What `Date.toISOString()` writes, and Dart, and a clock in seconds.
+        (
+            r#""2019-08-01T01:22:10.039Z""#,
+            r#""2019-08-01T01:22:11.500Z""#,
+            iso(1_564_622_532, Some(1_564_622_530_039), Some(1_564_622_531_500)),
+        ),
+        (
+            r#""2019-08-01T01:22:10.039123Z""#,
+            r#""2019-08-01T01:22:11.500001Z""#,
+            iso(1_564_622_532, Some(1_564_622_530_039), Some(1_564_622_531_501)),
+        ),
+        ("1564622530.123", "1564622531.1230000", iso(1_564_622_532, Some(1_564_622_530_123), Some(1_564_622_531_123))),
+        (
+            r#""1564622530.1""#,
+            r#""1564622531.0001""#,
+            iso(1_564_622_532, Some(1_564_622_530_100), Some(1_564_622_531_001)),
+        ),
+        ("1564622530.000", r#""2019-08-01T01:22:11.000Z""#, iso(1_564_622_531, None, None)),
+        ("1.56462253e9", r#""9999-12-31T23:59:59Z""#, iso(253_402_300_799, None, None)),
+        ("1564622530", r#""9999-12-31T23:59:59.999+00:00""#, iso(253_402_300_799, None, Some(253_402_300_799_999))),
+        ("1564622530", "253402300799", iso(253_402_300_799, None, None)),
+        ("1564622530", r#""9999-12-31T23:59:59+08:00""#, iso(253_402_271_999, None, None)),
+    ] {
+        assert_eq!(window(start, end), wanted, "{start} {end}");
+    }
+    assert!(body(r#"{"filter":{"source":"a","start_time":1,"end_time":253402300800}}"#).is_err());
 }
 
 #[test]

@@ -210,3 +210,37 @@ async fn a_stream_whose_proof_ends_gives_nothing_that_lies_ready_asks_nothing_mo
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn times_with_fractions_cut_what_is_given_and_a_count_says_which_seconds_it_is_of() {
+    let world = World::new(431);
+    let ask = |order: &str, offset: u64, limit: usize| {
+        json!({
+            "filter": {"source": "s", "start_time": "2017-07-14T02:40:00.105Z", "end_time": 1_500_000_000.5},
+            "order": order, "offset": offset, "limit": limit,
+        })
+        .to_string()
+    };
+    for (order, offset, limit, wanted) in [
+        ("asc", 0, 20, (11..31).collect::<Vec<_>>()),
+        ("asc", 30, 100, (41..51).collect()),
+        ("asc", 0, 1000, (11..51).collect()),
+        ("desc", 0, 3, vec![50, 49, 48]),
+        ("desc", 38, 100, vec![12, 11]),
+        ("desc", 40, 100, vec![]),
+    ] {
+        let answer = world.query(ask(order, offset, limit), terms("c", 30)).await.unwrap();
+        let wanted: Vec<Value> = wanted
+            .into_iter()
+            .flat_map(|n| serde_json::from_str::<Vec<Value>>(&world.vendor.list(n, n + 1)).unwrap())
+            .collect();
+        assert_eq!(value(&answer)["messages"], json!(wanted), "{order} {offset} {limit}");
+        assert_eq!(value(&answer)["limit"], limit);
+    }
+    assert!(world.vendor.orders().len() <= 2 * 12, "{}", world.vendor.orders().len());
+    let counted = world.count("source=s&start_time=1500000000.105&end_time=2017-07-14T02:40:01.5Z", terms("c", 30));
+    let range = r#""code":"ok","count":431,"start_time":1500000000,"end_time":1500000002"#;
+    assert_eq!(super::text(&counted.await.unwrap()), range);
+    let whole = world.count("source=s&start_time=1500000000.000&end_time=1500000001", terms("c", 30)).await.unwrap();
+    assert_eq!(super::text(&whole), r#""code":"ok","count":431"#);
+}
