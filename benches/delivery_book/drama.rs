@@ -17,16 +17,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::endpoint::{FIRST_WAIT, Hook, TIMEOUT, TRIES};
+use super::endpoint::{self, FIRST_WAIT, Hook, TIMEOUT, TRIES};
 use super::gateway::Gateway;
-use super::plant::Sort;
 use super::stage::{ALL, CUT, LOGS, Life, Live, Stage};
 
 /// Events of so many users and channels.
 const WHOSE: u64 = 7;
 
-/// How long it may take until all that is left was read.
-const TO_AN_END: Duration = Duration::from_secs(40);
+/// How long it may take until less is left to be read, at the end.
+const WITHOUT_PROGRESS: Duration = Duration::from_secs(40);
 
 pub struct Drama {
     stage: Arc<Stage>,
@@ -103,24 +102,31 @@ impl Drama {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 
-    /// Waits until all readers have all, and webhooks, too.
+    /// Waits until all readers have all, and webhooks, too: as long as there is less and less.
     pub async fn until_rest(&self, round: u8, readers: usize, hooks: &[Arc<Hook>]) {
-        let until = Instant::now() + TO_AN_END;
         let live = self.stage.live().await;
-        while self.stage.resting(round).len() < readers {
-            if Instant::now() > until {
-                let resting = self.stage.resting(round);
-                return self.stage.breach(format!("only these of {readers} readers have come to an end: {resting:?}"));
+        let mut drained = vec![false; hooks.len()];
+        let (mut since, mut least) = (Instant::now(), (usize::MAX, u64::MAX));
+        loop {
+            for (hook, drained) in hooks.iter().zip(&mut drained).filter(|(_, drained)| !**drained) {
+                *drained = self.stage.is_drained(&hook.book, live).await;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        for hook in hooks {
-            while !self.stage.is_drained(&hook.book, live).await {
-                if Instant::now() > until {
-                    return self.stage.breach(format!("the webhook {} has not come to an end", hook.name));
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            let resting = self.stage.resting(round);
+            let working = readers - resting.len() + drained.iter().filter(|drained| !**drained).count();
+            if working == 0 {
+                return;
             }
+            let left = (working, self.stage.lag(live).await);
+            if left < least {
+                (since, least) = (Instant::now(), left);
+            } else if since.elapsed() > WITHOUT_PROGRESS {
+                let hooks: Vec<&str> =
+                    hooks.iter().zip(drained).filter(|(_, drained)| !drained).map(|(hook, _)| hook.name).collect();
+                return self.stage.breach(format!(
+                    "of {readers} readers only these have come to an end: {resting:?}; these webhooks have not: {hooks:?}"
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -164,11 +170,9 @@ impl Drama {
         }
         let life = self.stage.lives.lock().unwrap().len() - 1;
         // What it had sent has come by then.
+        endpoint::has_accepted(self.endpoint).await;
         self.stage.quiet(life).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        self.stage.quiet(life).await;
-        let told_as_killed = killed && !self.stage.plant.now(Sort::KillAsStop);
-        self.stage.ended(life, (from, to, told_as_killed));
+        self.stage.ended(life, (from, to, killed));
         // One life after the other.
         let (stage, before) = (self.stage.clone(), self.judging.pop());
         self.judging.push(tokio::spawn(async move {
@@ -212,7 +216,7 @@ impl Drama {
         for app in [ALL, CUT] {
             let streams: Vec<String> =
                 LOGS.iter().filter(|(of, _)| *of == app).map(|(_, s)| format!("\"{s}\"")).collect();
-            let kept = if app == CUT { "retention_bytes = \"16KiB\"\n" } else { "" };
+            let kept = if app == CUT { "retention_bytes = \"8KiB\"\n" } else { "" };
             text += &format!(
                 "[[apps]]\nid = \"{app}\"\nregions = [{{ name = \"here\", base_url = \"{url}\" }}]\n\
                  [apps.credential]\nkind = \"basic\"\napi_key = {{ file = \"{dir}/key\" }}\n\

@@ -11,17 +11,20 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::plant::Sort;
 use super::readers::{deed, entry};
-use super::stage::{Book, LINGER, ROUND, Stage};
+use super::stage::{Book, Going, Stage};
 use delivery_model::{Counts, Entry, Gift, Hand, How, Leasing, Millis, NEVER, Told, What};
 
 /// How long the gateway waits for an answer, as configured.
-pub const TIMEOUT: Millis = 1000;
+pub const TIMEOUT: Millis = 1500;
+/// How long a request is on its way, at most, where nothing is late.
+const ON_ITS_WAY: Millis = 250;
+/// One in so many events is never taken until the end.
+const REFUSED: Entry = 120;
 /// How often it tries.
 pub const TRIES: u32 = 4;
 /// Its first wait between tries; each is a fifth more or less.
-pub const FIRST_WAIT: Millis = 200;
+pub const FIRST_WAIT: Millis = 100;
 
 /// A webhook, as the driver knows it.
 pub struct Hook {
@@ -83,33 +86,41 @@ pub async fn listen(stage: &Arc<Stage>, hooks: Vec<Arc<Hook>>, seed: u64) -> Soc
         let mut n = seed;
         while let Ok((stream, _)) = listener.accept().await {
             n += 1;
-            tokio::spawn(serve(stage.clone(), hooks.clone(), stream, StdRng::seed_from_u64(n)));
+            // One that the gateway has opened in this life: that is not over before all that came on it is told.
+            let going = stage.begin(stage.lives.lock().unwrap().len() - 1);
+            tokio::spawn(serve(going, hooks.clone(), stream, StdRng::seed_from_u64(n)));
         }
     });
     address
 }
 
-async fn serve(stage: Arc<Stage>, hooks: Vec<Arc<Hook>>, mut stream: TcpStream, mut random: StdRng) {
-    // One that the gateway has opened in this life.
-    let life = stage.lives.lock().unwrap().len() - 1;
+/// Waits until all that came before has been accepted.
+pub async fn has_accepted(address: SocketAddr) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /nowhere HTTP/1.1\r\n\r\n").await.unwrap();
+    let _ = stream.read(&mut [0]).await;
+}
+
+async fn serve(going: Going, hooks: Vec<Arc<Hook>>, mut stream: TcpStream, mut random: StdRng) {
+    let (stage, life) = (going.stage.clone(), going.life);
     let mut bytes = Vec::new();
     loop {
         let Some((head, body)) = request(&mut stream, &mut bytes).await else { return };
         let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
         let Some(hook) = hooks.iter().find(|hook| hook.name == path) else { return };
-        let going = stage.begin(life);
         let arrived = stage.now();
         let by = stage.hand();
-        let (from, tells) = came(&stage, hook, (life, arrived), by, &head, &body);
+        let Came { from, tells, refused } = came(&stage, hook, (life, arrived), by, &head, &body);
         let calm = stage.is_calm.load(std::sync::atomic::Ordering::SeqCst);
         let choice = if calm { 0 } else { random.random_range(0..100) };
         let (status, more, pause) = match choice {
-            0..72 => (204, "", 0),
-            72..80 => (204, "", random.random_range(50..400)),
-            80..88 => (500, "", 0),
-            88..91 => (503, "retry-after: 1\r\n", 0),
-            91..94 => (0, "", 0),
-            94..97 => (0, "", 2 * TIMEOUT),
+            _ if refused && !calm => (500, "", 0),
+            0..77 => (204, "", 0),
+            77..85 => (204, "", random.random_range(50..400)),
+            85..91 => (500, "", 0),
+            91..93 => (503, "retry-after: 1\r\n", 0),
+            93..96 => (0, "", 0),
+            96 => (0, "", 2 * TIMEOUT),
             97..99 => (500, "", random.random_range(50..400)),
             _ => (410, "", 0),
         };
@@ -119,27 +130,36 @@ async fn serve(stage: Arc<Stage>, hooks: Vec<Arc<Hook>>, mut stream: TcpStream, 
             let wait = Duration::from_millis(pause);
             if tokio::time::timeout(wait, stream.peek(&mut byte)).await.is_ok() {
                 hook.let_go(by, stage.now());
-                return ended(&stage, hook, (life, from), by, 0);
+                return ended(&stage, hook, (life, arrived), by, 0);
             }
         }
         // As soon as it is written the next may come.
         hook.let_go(by, stage.now());
         let answer = format!("HTTP/1.1 {status} x\r\n{more}content-length: 0\r\n\r\n");
         if status == 0 || stream.write_all(answer.as_bytes()).await.is_err() {
-            return ended(&stage, hook, (life, from), by, 0);
+            return ended(&stage, hook, (life, arrived), by, 0);
         }
         ended(&stage, hook, (life, arrived), by, status);
         if tells && status == 204 {
             // Told, when it was taken.
             let what = What::Given { how: How::Plain, gifts: Vec::new(), told: Told::Lost(None) };
-            hook.book.did_if_it_lived_on(life, deed((from, stage.now() + LINGER), what));
+            hook.book.lingered_if_it_lived_on(life, deed((from, stage.now()), what));
         }
-        drop(going);
     }
 }
 
-/// A request has come. Says since when it can have been under way, and whether it tells of what is lost.
-fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head: &str, body: &[u8]) -> (Millis, bool) {
+/// A request.
+struct Came {
+    /// Since when it can have been under way.
+    from: Millis,
+    /// Whether it tells of what is lost.
+    tells: bool,
+    /// Whether it is one that is not to be taken.
+    refused: bool,
+}
+
+/// A request has come.
+fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head: &str, body: &[u8]) -> Came {
     stage.count("webhook requests");
     let json: Value = serde_json::from_slice(body).unwrap_or_default();
     let events = if hook.batch { json.as_array().cloned().unwrap_or_default() } else { vec![json] };
@@ -154,13 +174,14 @@ fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head
     let id = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().starts_with("webhook-id: ").then(|| line[12..].to_owned()));
+    let late = ON_ITS_WAY + stage.stalls.worst(now.saturating_sub(TIMEOUT), now);
     let (began, killed) = {
         let lives = stage.lives.lock().unwrap();
         let kills = lives.iter().filter_map(|life| life.ended.filter(|(_, _, killed)| *killed).map(|(from, ..)| from));
         (lives[life].began, kills.collect::<Vec<_>>())
     };
     let mut state = hook.state.lock().unwrap();
-    if state.asked.is_some_and(|at| killed.iter().any(|&kill| (at..at + ROUND).contains(&kill))) {
+    if state.asked.is_some_and(|at| killed.iter().any(|&kill| (at..at + stage.round(at, kill)).contains(&kill))) {
         (state.quiet, state.asked) = (None, None);
     }
     let entries: Vec<Entry> = gifts.iter().map(|gift| gift.entry).collect();
@@ -168,7 +189,7 @@ fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head
     if *known != entries {
         stage.breach(format!("{}: {known:?} and {entries:?} came under one id", hook.name));
     }
-    let from = began.max(state.free_since).max(now.saturating_sub(TIMEOUT + 500)).min(now);
+    let from = began.max(state.free_since).max(now.saturating_sub(TIMEOUT + late)).min(now);
     if let Some((since, until)) = state.quiet
         && since < from
         && now < until
@@ -177,18 +198,19 @@ fn came(stage: &Stage, hook: &Hook, (life, now): (usize, Millis), by: Hand, head
     }
     state.open.push((by, now));
     // One that has waited too long may be over for the gateway.
-    let open = state.open.iter().filter(|(_, since)| since + TIMEOUT * 9 / 10 > now).count();
+    let open = state.open.iter().filter(|(_, since)| since + TIMEOUT > now + late).count();
     if open > hook.max_in_flight {
         stage.breach(format!("{}: {open} requests at a time: since {:?}, now {now}", hook.name, state.open));
     }
     drop(state);
     let leasing = Leasing { by, lease: NEVER, most: TRIES, counts: Counts::Failing };
+    let came = Came { from, tells: told, refused: entries.iter().any(|entry| entry % REFUSED == 0) };
     if gifts.is_empty() {
-        return (from, told);
+        return came;
     }
     let what = What::Given { how: How::Leased(leasing), gifts, told: Told::Cannot };
     hook.book.did(life, deed((from, now), what));
-    (from, told)
+    came
 }
 
 /// It was answered so; 0: not at all.
@@ -196,26 +218,22 @@ fn ended(stage: &Stage, hook: &Hook, (life, arrived): (usize, Millis), by: Hand,
     let now = stage.now();
     stage.count(&format!("webhook requests answered {status}"));
     let mut state = hook.state.lock().unwrap();
-    let when = (now, now + LINGER);
+    let late = ON_ITS_WAY + stage.stalls.worst(arrived.saturating_sub(TIMEOUT), now);
     let failed = |least: Millis| What::Failed { by, wait: (least, NEVER) };
     let least = FIRST_WAIT * 4 / 5;
-    // What comes late may have been given up.
-    let is_late = status != 0 && now - arrived > TIMEOUT / 2;
+    // What comes late may have been given up: the gateway waits since it sent it.
+    let is_late = now - arrived + late > TIMEOUT;
     let what = match status {
         204 => What::Taken { by },
         410 => What::Returned { by },
         503 => failed(1000),
         _ => failed(least),
     };
-    let what = if matches!(what, What::Failed { .. }) && stage.plant.now(Sort::RefusedAsTaken) {
-        What::Taken { by }
-    } else {
-        what
-    };
     if is_late || status == 0 {
-        hook.book.did(life, deed(when, What::Doubted { by, wait: (least, NEVER) }));
+        let over_since = now.min((arrived + TIMEOUT).saturating_sub(late)).max(arrived.min(now));
+        hook.book.lingered(life, deed((over_since, now), What::Doubted { by, wait: (least, NEVER) }));
     } else {
-        hook.book.did_if_it_lived_on(life, deed(when, what));
+        hook.book.lingered_if_it_lived_on(life, deed((now, now), what));
     }
     match status {
         410 => {

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 
 use super::caller::{Caller, Ended, Manner};
 use super::endpoint::Hook;
-use super::plant::Sort;
 use super::readers::{deed, entry, pick};
-use super::stage::{Book, LINGER, LOGS, Live, Phase, Stage};
+use super::stage::{Book, LOGS, Live, Phase, Stage};
 use delivery_model::{Deed, Entry, Millis, What};
 
 pub struct Operator {
@@ -75,7 +74,8 @@ impl Operator {
             Ended::Answered(answer) if answer.status == 200 => (Said::Yes(answer.json()), when),
             Ended::Answered(answer) if answer.status == 503 => (Said::Perhaps, when),
             Ended::Answered(answer) => (Said::No(answer.status), when),
-            _ => (Said::Perhaps, (when.0, when.1 + LINGER)),
+            Ended::Unasked => (Said::No(0), when),
+            _ => (Said::Perhaps, when),
         }
     }
 
@@ -100,7 +100,7 @@ impl Operator {
                     .map_or(0, |cursor| cursor.at.0);
                 book.did(live.life, deed(when, What::Sought { between: (at, at) }));
             }
-            Said::Perhaps => book.did(live.life, Deed { sure: false, ..deed(when, What::Sought { between }) }),
+            Said::Perhaps => book.lingered(live.life, Deed { sure: false, ..deed(when, What::Sought { between }) }),
             Said::No(status) => self.stage.count(&format!("seeks answered {status}")),
         }
     }
@@ -113,30 +113,17 @@ impl Operator {
                 self.stage.count("removals");
                 book.did(live.life, deed(when, What::Deleted));
             }
-            Said::Perhaps => book.did(live.life, Deed { sure: false, ..deed(when, What::Deleted) }),
+            Said::Perhaps => book.lingered(live.life, Deed { sure: false, ..deed(when, What::Deleted) }),
             Said::No(status) => self.stage.count(&format!("removals answered {status}")),
         }
     }
 
+    /// Looks at the dead letters, does something with them, and looks again.
     async fn letters(&mut self, live: Live) {
         let Some(book) = pick_of(&mut self.random, &self.lettered) else { return };
+        let Some(all) = self.list(live, &book).await else { return };
         let path = format!("{}/dead-letters", path_of(&book));
-        let up_to = self.stage.head(book.log);
-        let (Said::Yes(body), when) = self.ask(live, ("GET", &format!("{path}?limit=1000"), None)).await else {
-            return;
-        };
-        self.stage.count("lists of dead letters");
-        let letters = body["dead_letters"].as_array().cloned().unwrap_or_default();
-        let letter = |letter: &Value| {
-            let at = entry(letter["cursor"].as_str().unwrap_or_default(), None);
-            (at, letter["attempts"].as_u64().unwrap_or(0) as u32, letter["redelivering"] == true)
-        };
-        let mut all: Vec<(Entry, u32, bool)> = letters.iter().map(letter).collect();
-        if !all.is_empty() && self.stage.plant.now(Sort::HideLetter) {
-            all.pop();
-        }
-        book.did(live.life, deed(when, What::Listed { letters: all.clone(), up_to }));
-        let some: Vec<Entry> = all.iter().map(|(at, ..)| *at).filter(|_| self.random.random_bool(0.4)).collect();
+        let some: Vec<Entry> = all.into_iter().filter(|_| self.random.random_bool(0.4)).collect();
         let cursors: Vec<String> = some.iter().filter_map(|&at| self.stage.cursor(book.log, at)).collect();
         if some.is_empty() || cursors.len() < some.len() {
             return;
@@ -164,8 +151,26 @@ impl Operator {
                 let done = |changed| What::Forgotten { which: None, changed };
                 self.letters_done(&book, live, (said, when), "cleared", &done);
             }
-            _ => {}
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
+        self.list(live, &book).await;
+    }
+
+    /// The dead letters.
+    async fn list(&self, live: Live, book: &Book) -> Option<Vec<Entry>> {
+        let up_to = self.stage.head(book.log);
+        let path = format!("{}/dead-letters?limit=1000", path_of(book));
+        let (Said::Yes(body), when) = self.ask(live, ("GET", &path, None)).await else { return None };
+        self.stage.count("lists of dead letters");
+        let letter = |letter: &Value| {
+            let at = entry(letter["cursor"].as_str().unwrap_or_default(), None);
+            (at, letter["attempts"].as_u64().unwrap_or(0) as u32, letter["redelivering"] == true)
+        };
+        let letters: Vec<(Entry, u32, bool)> =
+            body["dead_letters"].as_array().into_iter().flatten().map(letter).collect();
+        let all = letters.iter().map(|(at, ..)| *at).collect();
+        book.did(live.life, deed(when, What::Listed { letters, up_to }));
+        Some(all)
     }
 
     fn letters_done(
@@ -181,7 +186,7 @@ impl Operator {
                 self.stage.count(&format!("dead letters {word}"));
                 book.did(live.life, deed(when, done(body[word].as_u64())));
             }
-            Said::Perhaps => book.did(live.life, Deed { sure: false, ..deed(when, done(None)) }),
+            Said::Perhaps => book.lingered(live.life, Deed { sure: false, ..deed(when, done(None)) }),
             Said::No(status) => self.stage.count(&format!("dead letters not {word}: {status}")),
         }
     }

@@ -10,8 +10,7 @@ use rtm_gateway::names::{Stream, Streams};
 use serde::Deserialize;
 
 use super::caller::{Answer, Caller, Ended, Manner};
-use super::plant::Sort;
-use super::stage::{Book, LINGER, LOGS, Live, Phase, Stage};
+use super::stage::{Book, LOGS, Live, Phase, Stage};
 use delivery_model::{Counts, Deed, Entry, Gift, Hand, How, Leasing, Millis, Named, Told, What};
 
 /// An answer in the native form.
@@ -40,6 +39,10 @@ pub struct Reader {
     pub alone: bool,
     /// Whether it takes all its answers whole: then nothing of what it was given can hide in one that did not arrive.
     is_steady: bool,
+    /// It rests so long between two reads, now and then.
+    rest: u64,
+    /// Until then its answers come whole: what is told of one that did not hides much.
+    whole_until: Millis,
     caller: Option<(Live, Caller)>,
     id: u64,
 }
@@ -52,6 +55,8 @@ impl Reader {
             books,
             alone,
             is_steady: false,
+            rest: 500,
+            whole_until: 0,
             caller: None,
             id: seed,
         }
@@ -59,6 +64,11 @@ impl Reader {
 
     pub fn steady(self) -> Self {
         Self { is_steady: true, ..self }
+    }
+
+    /// Retention overtakes it.
+    pub fn slow(self) -> Self {
+        Self { rest: 4000, ..self }
     }
 
     pub fn name(&self) -> &str {
@@ -99,13 +109,23 @@ impl Reader {
         tokio::time::sleep(pause).await;
     }
 
+    /// Between two reads.
+    pub async fn rest(&mut self, often: f64) {
+        let is_long = !self.stage.is_finishing() && self.random.random_bool(often);
+        self.pause(if is_long { self.rest } else { 30 }).await;
+    }
+
     /// How the next answer is read.
     fn manner(&mut self) -> Manner {
-        if self.stage.is_finishing() || self.is_steady {
+        let now = self.stage.now();
+        if self.stage.is_finishing() || self.is_steady || now < self.whole_until {
             return Manner::Plain;
         }
         match self.random.random_range(0..100) {
-            0..3 => Manner::Leave([0, 1, 300, 3000][self.random.random_range(0..4)]),
+            0..3 => {
+                self.whole_until = now + self.random.random_range(500..4000);
+                Manner::Leave([0, 1, 300, 3000][self.random.random_range(0..4)])
+            }
             3..5 => Manner::Slow,
             _ => Manner::Plain,
         }
@@ -141,9 +161,6 @@ impl Reader {
                             continue;
                         }
                         let what = What::Given { how: How::Plain, gifts, told };
-                        if stage.plant.now(Sort::Double) {
-                            book.did(live.life, deed((from, to), what.clone()));
-                        }
                         book.did(live.life, deed((from, to), what));
                     }
                     drop(going);
@@ -156,19 +173,22 @@ impl Reader {
                     drop(going);
                     self.pause(100).await;
                 }
+                Ended::Unasked => {
+                    drop(going);
+                    self.pause(40).await;
+                }
                 Ended::Nothing | Ended::Broken | Ended::Left => {
                     stage.count("plain reads that broke off");
                     for book in &self.books {
                         let what = What::Broke { how: How::Plain, seen: Vec::new(), limit };
-                        book.did(live.life, deed((from, to + LINGER), what));
+                        book.lingered(live.life, deed((from, to), what));
                     }
                     drop(going);
                     self.pause(100).await;
                 }
                 Ended::Hung => stage.breach(format!("a read of {} was not answered", self.name())),
             }
-            let pause = if self.random.random_bool(0.05) { 800 } else { 30 };
-            self.pause(pause).await;
+            self.rest(0.05).await;
         }
     }
 
@@ -216,10 +236,14 @@ impl Reader {
                     drop(going);
                     self.pause(100).await;
                 }
+                Ended::Unasked => {
+                    drop(going);
+                    self.pause(40).await;
+                }
                 Ended::Nothing | Ended::Broken | Ended::Left => {
                     stage.count("leases that broke off");
                     let what = What::Broke { how: How::Leased(leasing), seen: Vec::new(), limit };
-                    book.did(live.life, deed((from, to + LINGER), what));
+                    book.lingered(live.life, deed((from, to), what));
                     drop(going);
                     self.pause(100).await;
                 }
@@ -290,14 +314,11 @@ impl Reader {
         }
         let what = |changed| match word {
             Word::Ack => What::Acked(named(changed)),
-            Word::Nack(ms) => What::Nacked(named(changed), ms + 1000 * u64::from(stage.plant.now(Sort::EarlyAgain))),
+            Word::Nack(ms) => What::Nacked(named(changed), ms),
             // By an entry all that its lease holds is extended, and counted.
             Word::Extend(ms) => What::Extended(named(changed.filter(|_| holding.by.is_some())), ms),
         };
         let going = stage.begin(live.life);
-        if word == Word::Ack && holding.by.is_some() && stage.plant.now(Sort::ForgetAck) {
-            return book.did(live.life, deed((going.from, stage.now()), what(None)));
-        }
         let ended = match &mut self.caller {
             Some((of, caller)) if *of == live => caller.post(&path, &body.to_string()).await,
             _ => return,
@@ -321,8 +342,9 @@ impl Reader {
                 self.refused("a word of a lease", &answer);
                 book.did(live.life, Deed { sure: false, ..deed(when, what(None)) });
             }
+            Ended::Unasked => {}
             // It may have been heard.
-            _ => book.did(live.life, Deed { sure: false, ..deed((when.0, when.1 + LINGER), what(None)) }),
+            _ => book.lingered(live.life, Deed { sure: false, ..deed(when, what(None)) }),
         }
     }
 
@@ -343,11 +365,7 @@ impl Reader {
                 continue;
             }
             let entry = entry(&came.cursor, came.stream.as_deref());
-            if self.is_steady && self.stage.plant.now(Sort::Drop) {
-                continue;
-            }
-            let more = u32::from(came.attempt.is_some() && self.stage.plant.now(Sort::WrongAttempt));
-            gifts.push(Gift { entry, attempt: came.attempt.map(|attempt| attempt + more) });
+            gifts.push(Gift { entry, attempt: came.attempt });
         }
         all
     }

@@ -1,6 +1,6 @@
 //! What all parts of the driver share: the gateway's lives, the logs as they are, and of each subscription the book.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 use super::caller::{Caller, Ended, Manner};
 use super::gateway::LogTally;
-use super::plant::Plant;
-use delivery_model::{Complaint, Deed, Entry, Hand, Key, Millis, Model, Terms, What};
+use super::plant::{self, Planted, Scene, Sort};
+use super::stalls::Stalls;
+use delivery_model::{Complaint, Deed, Entry, Hand, Key, Millis, Model, NEVER, Terms, What};
 
 /// An app that keeps all, and one of which retention takes most.
 pub const ALL: &str = "book-all";
@@ -25,10 +26,16 @@ pub const LOGS: [(&str, Stream); 3] =
     [(ALL, Stream::UserEvents), (ALL, Stream::ChannelEvents), (CUT, Stream::UserEvents)];
 
 /// How long ago something may have happened that a kill undoes. (The documents say a quarter of a second, and as long
-/// until an arrival is seen; the rest is for a loaded machine.)
-pub const ROUND: Millis = 1500;
-/// How long it may take until the gateway has seen that an answer has arrived, or that its reader has left.
-pub const LINGER: Millis = 1500;
+/// until an arrival is seen; the rest is for the store's own write. What the machine was late is added.)
+pub const ROUND: Millis = 500;
+/// How long it may take until the gateway has seen that an answer has arrived, or that its reader has left. (Likewise.)
+pub const LINGER: Millis = 500;
+/// So many lives are told of where something is wrong.
+const REMEMBERED: usize = 8;
+/// How often each fault is planted.
+const PLANTED: u64 = 3;
+/// Where it takes longer to judge what was, nothing is planted.
+const PLANTED_WITHIN: Duration = Duration::from_millis(200);
 
 /// A running gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +79,20 @@ pub struct Log {
 pub struct Book {
     pub name: String,
     pub log: usize,
-    /// Not judged yet: of which life; and whether it is only sure if the gateway lived on. (Judging takes time, and those
-    /// who are told of have none.)
-    deeds: Mutex<Vec<(usize, Deed, bool)>>,
+    terms: Terms,
+    /// Not judged yet. (Judging takes time, and those who are told of have none.)
+    deeds: Mutex<Vec<Noted>>,
     inner: Mutex<Inner>,
+}
+
+/// A deed, of which it is not known yet how the life went on.
+struct Noted {
+    life: usize,
+    deed: Deed,
+    /// It may have happened as much later as the gateway takes to see it, but not after this.
+    lingers_until: Option<Millis>,
+    /// It is only sure if the gateway lived on.
+    if_it_lived_on: bool,
 }
 
 struct Inner {
@@ -83,6 +100,14 @@ struct Inner {
     /// How many of the log's entries it knows.
     known: usize,
     is_broken: bool,
+    /// What happened in the life before, and how late the machine was.
+    before: (Vec<Deed>, Millis),
+    /// What happened before that.
+    long_before: VecDeque<Vec<Deed>>,
+    /// The last entry that was given.
+    given: Entry,
+    /// That was told a stop in order, where the gateway was killed.
+    stopped: Option<Model>,
 }
 
 pub struct Stage {
@@ -93,7 +118,8 @@ pub struct Stage {
     pub logs: [Mutex<Log>; LOGS.len()],
     pub books: Mutex<Vec<Arc<Book>>>,
     pub tally: LogTally,
-    pub plant: Plant,
+    pub planted: Planted,
+    pub stalls: Arc<Stalls>,
     /// How many requests go on, by life.
     going: Mutex<BTreeMap<usize, usize>>,
     pub over: Notify,
@@ -109,7 +135,7 @@ pub struct Stage {
 
 /// A request that goes on in a life of the gateway.
 pub struct Going {
-    stage: Arc<Stage>,
+    pub stage: Arc<Stage>,
     pub life: usize,
     pub from: Millis,
 }
@@ -124,7 +150,10 @@ impl Drop for Going {
 }
 
 impl Stage {
-    pub fn new(dir: PathBuf, plant: Plant) -> Arc<Self> {
+    pub fn new(dir: PathBuf) -> Arc<Self> {
+        let began = Instant::now();
+        let stalls = Arc::new(Stalls::new(began));
+        stalls.measure(dir.clone());
         Arc::new(Self {
             dir,
             live: watch::Sender::new(None),
@@ -133,7 +162,8 @@ impl Stage {
             logs: Default::default(),
             books: Mutex::default(),
             tally: LogTally::default(),
-            plant,
+            planted: Planted::default(),
+            stalls,
             going: Mutex::default(),
             over: Notify::new(),
             hands: AtomicU64::new(1),
@@ -143,7 +173,7 @@ impl Stage {
             steps: AtomicU64::new(0),
             is_calm: AtomicBool::new(false),
             resting: Mutex::default(),
-            began: Instant::now(),
+            began,
         })
     }
 
@@ -188,8 +218,17 @@ impl Stage {
     }
 
     pub fn book(&self, name: &str, log: usize, terms: Terms) -> Arc<Book> {
-        let inner = Inner { model: Model::new(terms), known: 0, is_broken: false };
-        let book = Arc::new(Book { name: name.to_owned(), log, deeds: Mutex::default(), inner: Mutex::new(inner) });
+        let inner = Inner {
+            model: Model::new(terms),
+            known: 0,
+            is_broken: false,
+            before: (Vec::new(), 0),
+            long_before: VecDeque::new(),
+            given: 0,
+            stopped: None,
+        };
+        let (deeds, inner) = (Mutex::default(), Mutex::new(inner));
+        let book = Arc::new(Book { name: name.to_owned(), log, terms, deeds, inner });
         self.books.lock().unwrap().push(book.clone());
         book
     }
@@ -197,6 +236,12 @@ impl Stage {
     /// The last entry that a log is known to have.
     pub fn head(&self, log: usize) -> Entry {
         self.logs[log].lock().unwrap().entries.last().map_or(0, |(entry, ..)| *entry)
+    }
+
+    /// Whether retention has taken all of a log: then nothing comes that would tell of it.
+    pub fn is_empty(&self, log: usize) -> bool {
+        let log = self.logs[log].lock().unwrap();
+        log.entries.last().is_none_or(|&(last, ..)| log.earliest > last)
     }
 
     /// The cursor of an entry, as a reader was told it.
@@ -231,7 +276,8 @@ impl Stage {
     /// The gateway has ended: every book has that.
     pub fn ended(&self, life: usize, (from, to, killed): (Millis, Millis, bool)) {
         self.lives.lock().unwrap()[life].ended = Some((from, to, killed));
-        let what = if killed { What::Killed } else { What::Stopped };
+        // A stop in order is when all is over: until then it answers, and what it answers holds.
+        let (from, what) = if killed { (from, What::Killed) } else { (to, What::Stopped) };
         for book in self.books.lock().unwrap().iter() {
             book.did(life, Deed { from, to, sure: true, what: what.clone() });
         }
@@ -250,20 +296,21 @@ impl Stage {
     /// Whether the gateway says that a subscription has no more to give: its book is told so.
     pub async fn is_drained(self: &Arc<Self>, book: &Book, live: Live) -> bool {
         let (going, up_to) = (self.begin(live.life), self.head(book.log));
-        let asked = Caller::new(live.operators, "").get("/admin/v1/subscriptions", Manner::Plain).await;
-        let Ended::Answered(answer) = asked else { return false };
+        let lags = lags(live).await;
         let (app, stream) = LOGS[book.log];
-        let json = answer.json();
-        let mut all = json["subscriptions"].as_array().into_iter().flatten();
-        let is_it = |s: &&serde_json::Value| {
-            s["app"] == app && s["stream"] == stream.as_str() && s["subscription"] == book.name.as_str()
-        };
-        let drained = all.find(is_it).is_some_and(|s| s["lag"] == 0);
+        let is_it = |(of, _): &&(String, u64)| *of == format!("{app} {stream} {}", book.name);
+        let drained = lags.iter().find(is_it).is_some_and(|(_, lag)| *lag == 0);
         if drained {
             let what = What::Drained { up_to };
             book.did(live.life, Deed { from: going.from, to: self.now(), sure: true, what });
         }
         drained
+    }
+
+    /// How many events all subscriptions have not settled.
+    pub async fn lag(self: &Arc<Self>, live: Live) -> u64 {
+        let _going = self.begin(live.life);
+        lags(live).await.iter().map(|(_, lag)| lag).sum()
     }
 
     /// Judges what happened up to the end of a life, when the logs were read to their ends in the next one.
@@ -279,31 +326,122 @@ impl Stage {
     }
 
     fn judge_book(&self, book: &Book, life: usize) {
-        let ended = self.lives.lock().unwrap()[life].ended.expect("it has ended");
+        let Life { began, ended } = self.lives.lock().unwrap()[life];
+        let ended = ended.expect("it has ended");
+        let late = self.stalls.worst(began, ended.1);
         let mut inner = book.inner.lock().unwrap();
         let inner = &mut *inner;
         let new = self.logs[book.log].lock().unwrap().entries[inner.known..].to_vec();
-        new.iter().for_each(|&(entry, key, since)| inner.model.stored(entry, key, since));
+        let stored = |model: &mut Model| new.iter().for_each(|&(entry, key, since)| model.stored(entry, key, since));
+        let terms = |late: Millis| {
+            let Terms { round, seen_after, .. } = book.terms;
+            Terms { round: round + late, seen_after: seen_after + late, ..book.terms }
+        };
+        stored(&mut inner.model);
         inner.known += new.len();
-        let deeds: Vec<_> = book.deeds.lock().unwrap().extract_if(.., |(of, ..)| *of <= life).collect();
-        for (_, mut deed, if_it_lived_on) in deeds {
-            let (from, to, killed) = ended;
-            deed.sure &= !(if_it_lived_on && killed && deed.to > from);
-            deed.to = deed.to.min(to);
-            deed.from = deed.from.min(deed.to);
-            inner.model.apply(deed);
-        }
-        let before = inner.model.steps;
+        inner.model.holds(terms(late));
+        let noted: Vec<Noted> = book.deeds.lock().unwrap().extract_if(.., |noted| noted.life <= life).collect();
+        let deeds: Vec<Deed> = noted.into_iter().map(|noted| noted.deed(LINGER + late, ended)).collect();
+        let judged = |mut model: Model, deeds: Vec<Deed>| {
+            deeds.into_iter().for_each(|deed| model.apply(deed));
+            let complaints = model.judge(ended.1);
+            (model, complaints)
+        };
+        let came = new.iter().map(|&(entry, _, since)| (entry, since)).filter(|&(_, since)| since >= began).collect();
+        let (before, late_before) = std::mem::take(&mut inner.before);
+        let terms = terms(late.max(late_before));
+        let scene = Scene { terms, began, deeds: &deeds, before: &before, came: &came, given: inner.given };
+        let (unjudged, began_at) = (inner.model.clone(), Instant::now());
+        let given = deeds.iter().filter_map(|deed| match &deed.what {
+            What::Given { gifts, .. } => gifts.last().map(|gift| gift.entry),
+            _ => None,
+        });
+        inner.given = inner.given.max(given.max().unwrap_or(0));
+        inner.before = (deeds.clone(), late);
+        deeds.iter().for_each(|deed| inner.model.apply(deed.clone()));
+        let steps = inner.model.steps;
         let complaints = inner.model.judge(ended.1);
-        self.steps.fetch_add(inner.model.steps - before, Ordering::Relaxed);
-        for complaint in complaints {
+        self.steps.fetch_add(inner.model.steps - steps, Ordering::Relaxed);
+        for (n, complaint) in complaints.into_iter().enumerate() {
             // After the first ones the rest follows from them.
-            if !inner.is_broken {
+            if !inner.is_broken && n < 5 {
                 println!("  COMPLAINT of {} in life {life}: {complaint}", book.name);
+                let story = |deeds| complaint.entry.map_or(Vec::new(), |entry| plant::story(deeds, entry));
+                for deeds in inner.long_before.iter().chain([&before, &deeds]) {
+                    story(deeds).iter().for_each(|line| println!("      {line}"));
+                }
             }
             self.complaints.lock().unwrap().push((book.name.clone(), complaint));
         }
+        inner.long_before.push_back(before.clone());
+        if inner.long_before.len() > REMEMBERED {
+            inner.long_before.pop_front();
+        }
         inner.is_broken |= self.complaints.lock().unwrap().iter().filter(|(name, _)| *name == book.name).count() > 5;
+        // Where much may be so, what is planted takes long to be judged, too.
+        if inner.is_broken || began_at.elapsed() > PLANTED_WITHIN {
+            inner.stopped = None;
+            return;
+        }
+        let plants = |sort: Sort| self.planted.of(sort).0 < PLANTED;
+        let found = |sort: Sort, complaints: Vec<Complaint>| {
+            let is_found = complaints.iter().any(|complaint| sort.rules().contains(&complaint.rule));
+            if !is_found {
+                println!("  NOT FOUND, of {} in life {life}: {sort:?}: {complaints:?}", book.name);
+            }
+            self.planted.count(sort, is_found);
+        };
+        for sort in Sort::ALL.into_iter().filter(|&sort| plants(sort)) {
+            if let Some(deeds) = scene.with(sort) {
+                found(sort, judged(unjudged.clone(), deeds).1);
+            }
+        }
+        if let Some(mut stopped) = inner.stopped.take()
+            && plants(Sort::StopRepeats)
+            && scene.is_repeated()
+        {
+            stored(&mut stopped);
+            stopped.holds(terms);
+            found(Sort::StopRepeats, judged(stopped, deeds.clone()).1);
+        }
+        if ended.2 && plants(Sort::StopRepeats) {
+            let stop = |deed: &Deed| {
+                let is_kill = matches!(deed.what, What::Killed);
+                if is_kill { Deed { what: What::Stopped, ..deed.clone() } } else { deed.clone() }
+            };
+            inner.stopped = Some(judged(unjudged.clone(), deeds.iter().map(stop).collect()).0);
+        }
+    }
+
+    /// How long ago, at a time between these, something may have happened that a kill undoes.
+    pub fn round(&self, from: Millis, to: Millis) -> Millis {
+        ROUND + self.stalls.worst(from, to)
+    }
+}
+
+/// How many events each subscription has not settled.
+async fn lags(live: Live) -> Vec<(String, u64)> {
+    let asked = Caller::new(live.operators, "").get("/admin/v1/subscriptions", Manner::Plain).await;
+    let Ended::Answered(answer) = asked else { return Vec::new() };
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let lag = |s: &serde_json::Value| {
+        let name = format!("{} {} {}", text(&s["app"]), text(&s["stream"]), text(&s["subscription"]));
+        (name, s["lag"].as_u64().unwrap_or(u64::MAX))
+    };
+    answer.json()["subscriptions"].as_array().into_iter().flatten().map(lag).collect()
+}
+
+impl Noted {
+    /// It, when it is known how its life ended, and how long it took until the gateway saw something.
+    fn deed(self, linger: Millis, (from, to, killed): (Millis, Millis, bool)) -> Deed {
+        let mut deed = self.deed;
+        if let Some(until) = self.lingers_until {
+            deed.to = deed.to.max(until.min(deed.to + linger));
+        }
+        deed.sure &= !(self.if_it_lived_on && killed && deed.to > from);
+        deed.to = deed.to.min(to);
+        deed.from = deed.from.min(deed.to);
+        deed
     }
 }
 
@@ -324,12 +462,26 @@ impl Log {
 
 impl Book {
     pub fn did(&self, life: usize, deed: Deed) {
-        self.deeds.lock().unwrap().push((life, deed, false));
+        self.note(Noted { life, deed, lingers_until: None, if_it_lived_on: false });
     }
 
-    /// It is sure only if the gateway lived on.
-    pub fn did_if_it_lived_on(&self, life: usize, deed: Deed) {
-        self.deeds.lock().unwrap().push((life, deed, true));
+    /// The gateway may see it later.
+    pub fn lingered(&self, life: usize, deed: Deed) {
+        self.lingered_until(life, deed, NEVER);
+    }
+
+    /// The gateway may see it later, but not after a time.
+    pub fn lingered_until(&self, life: usize, deed: Deed, until: Millis) {
+        self.note(Noted { life, deed, lingers_until: Some(until), if_it_lived_on: false });
+    }
+
+    /// The gateway may see it later; it is only sure if it lived on.
+    pub fn lingered_if_it_lived_on(&self, life: usize, deed: Deed) {
+        self.note(Noted { life, deed, lingers_until: Some(NEVER), if_it_lived_on: true });
+    }
+
+    fn note(&self, noted: Noted) {
+        self.deeds.lock().unwrap().push(noted);
     }
 
     pub fn unseen(&self) -> Result<u64, Complaint> {

@@ -1,6 +1,7 @@
 //! Those who read Server-Sent Events, are cut, and come again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::readers::{Reader, deed, entry, pick};
-use super::stage::{LINGER, LOGS, Live, Phase};
-use delivery_model::{Counts, Entry, Gift, How, Leasing, Millis, Told, What};
+use super::stage::{Book, LOGS, Live, Phase};
+use delivery_model::{Counts, Entry, Gift, How, Leasing, Millis, NEVER, Told, What};
 
 /// An open stream.
 struct Open {
@@ -34,6 +35,9 @@ struct Event {
     lease: Option<String>,
     attempt: Option<u32>,
 }
+
+/// How long what was sent is on its way, at most.
+const ON_ITS_WAY: Millis = 20;
 
 /// How an opening ended.
 enum Opened {
@@ -108,7 +112,6 @@ impl Reader {
         let (mut done, mut last, mut half_open): (u8, Option<String>, VecDeque<Open>) = (0, None, VecDeque::new());
         // Of each book's log: the last entry that it has; what it was given since it came again.
         let mut have: Vec<Entry> = self.books.iter().map(|_| 0).collect();
-        let mut left: Option<(usize, Millis, Vec<Vec<Entry>>)> = None;
         while self.stage.phase() != Phase::Over {
             let (stage, phase) = (self.stage.clone(), self.stage.phase());
             let live = stage.live().await;
@@ -116,13 +119,16 @@ impl Reader {
             let path = self.path(&format!("limit={limit}"));
             let going = stage.begin(live.life);
             let from = going.from;
-            if let Some((life, end, seen)) = left.take() {
-                let until = if last.is_some() && life == live.life { from.min(end + LINGER) } else { end + LINGER };
-                for (book, seen) in self.books.iter().zip(seen) {
-                    let what = What::Broke { how: How::Plain, seen, limit: if last.is_none() { 1000 } else { 0 } };
-                    book.did(life, deed((end, until), what));
+            // What was on its way when it ended: so far, and since then.
+            let left = |books: &[Arc<Book>], has_place: bool, (from, to): (Millis, Millis), seen: Vec<Vec<Entry>>| {
+                for (book, seen) in books.iter().zip(seen) {
+                    // Who comes again with a place has what it has seen, and lacks the rest.
+                    let (seen, limit) = if has_place { (Vec::new(), 0) } else { (seen, 1000) };
+                    let what = What::Broke { how: How::Plain, seen, limit };
+                    let until = if has_place { stage.now().saturating_sub(1).max(to) } else { NEVER };
+                    book.lingered_until(live.life, deed((from, to), what), until);
                 }
-            }
+            };
             let opened = Open::at(live, &path, last.as_deref()).await;
             let to = stage.now();
             let resumed = |sure: bool| {
@@ -132,18 +138,13 @@ impl Reader {
             };
             let mut open = match opened {
                 Opened::Open(open) => open,
-                Opened::Refused(status) => {
-                    stage.count(&format!("streams answered {status}"));
+                other => {
+                    if let Opened::Refused(status) = other {
+                        stage.count(&format!("streams answered {status}"));
+                    }
+                    resumed(false);
                     tokio::time::sleep(Duration::from_millis(50)).await;
-                    resumed(false);
-                    left = Some((live.life, from, self.books.iter().map(|_| Vec::new()).collect()));
-                    continue;
-                }
-                Opened::Nothing => {
-                    resumed(false);
-                    left = Some((live.life, from, self.books.iter().map(|_| Vec::new()).collect()));
-                    drop(going);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    left(&self.books, last.is_some(), (from, to), self.books.iter().map(|_| Vec::new()).collect());
                     continue;
                 }
             };
@@ -175,10 +176,9 @@ impl Reader {
                 stage.count("events of streams");
                 let what = if event.kind == "reset" {
                     let lost = serde_json::from_str::<serde_json::Value>(&event.data).unwrap_or_default();
-                    let more = u64::from(stage.plant.now(super::plant::Sort::WrongLost));
-                    let lost = lost["lost"].as_u64().map(|lost| lost + more);
+                    stage.count("markers on streams");
                     have[of] = have[of].max(at);
-                    What::Given { how: How::Plain, gifts: Vec::new(), told: Told::Lost(lost) }
+                    What::Given { how: How::Plain, gifts: Vec::new(), told: Told::Lost(lost["lost"].as_u64()) }
                 } else {
                     if at <= have[of] {
                         stage
@@ -202,7 +202,6 @@ impl Reader {
                     book.did(live.life, deed((last_at, last_at), What::Nothing { up_to }));
                 }
             }
-            left = Some((live.life, end, seen));
             // The other end may not hear of it for a while.
             if !finishing && last.is_some() && self.random.random_bool(0.3) {
                 half_open.push_back(open);
@@ -212,14 +211,17 @@ impl Reader {
             } else {
                 drop(open);
             }
+            let is_at_end =
+                |(book, have): (&Arc<Book>, &Entry)| *have >= stage.head(book.log) || stage.is_empty(book.log);
+            let is_at_end = finishing && self.books.iter().zip(&have).all(is_at_end);
+            if !is_at_end {
+                self.rest(0.3).await;
+            }
+            left(&self.books, last.is_some(), (end, end), seen);
             drop(going);
-            let is_at_end = |(book, have): (&std::sync::Arc<super::stage::Book>, &Entry)| *have >= stage.head(book.log);
-            if finishing && self.books.iter().zip(&have).all(is_at_end) {
+            if is_at_end {
                 half_open.clear();
                 self.rests(phase, &mut done, live).await;
-            } else if self.random.random_bool(0.3) {
-                let pause = self.random.random_range(1..500);
-                tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
     }
@@ -239,7 +241,7 @@ impl Reader {
                 Opened::Open(open) => open,
                 Opened::Refused(_) | Opened::Nothing => {
                     let what = What::Broke { how: How::Leased(wild), seen: Vec::new(), limit };
-                    book.did(live.life, deed((going.from, stage.now() + LINGER), what));
+                    book.lingered(live.life, deed((going.from, stage.now()), what));
                     drop(going);
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
@@ -249,11 +251,12 @@ impl Reader {
             let finishing = stage.is_finishing();
             let ms = if finishing { 2500 } else { *pick(&mut self.random, &[5, 300, 2000, 4000]) };
             let mut until = Instant::now() + Duration::from_millis(ms);
-            // When the last ones came: so many are out at a time.
-            let mut came: VecDeque<Millis> = VecDeque::from([going.from]);
+            // When it was last waited for one: what came since then can have been sent since then.
+            let mut since = going.from;
             let mut leases: Vec<(String, Leasing, Vec<Entry>)> = Vec::new();
             let mut any = false;
             loop {
+                let asked = stage.now();
                 let event = tokio::select! {
                     event = open.next() => event,
                     () = tokio::time::sleep_until(until) => None,
@@ -265,11 +268,10 @@ impl Reader {
                     until = Instant::now() + Duration::from_millis(ms);
                 }
                 let now = stage.now();
-                let from = came[0];
-                came.push_back(now);
-                if came.len() > limit {
-                    came.pop_front();
+                if now > asked + ON_ITS_WAY {
+                    since = asked - ON_ITS_WAY.min(asked);
                 }
+                let from = since;
                 stage.count("events of leased streams");
                 if event.kind == "reset" {
                     let lost = serde_json::from_str::<serde_json::Value>(&event.data).unwrap_or_default();
@@ -297,10 +299,10 @@ impl Reader {
             let end = stage.now();
             drop(open);
             let what = What::Broke { how: How::Leased(wild), seen: Vec::new(), limit };
-            book.did(live.life, deed((came[0].min(end), end + LINGER), what));
+            book.lingered(live.life, deed((since.min(end), end), what));
             for (_, leasing, seen) in leases {
                 let what = What::Broke { how: How::Leased(leasing), seen, limit: 0 };
-                book.did(live.life, deed((end, end + LINGER), what));
+                book.lingered(live.life, deed((end, end), what));
             }
             drop(going);
             if finishing && !any {

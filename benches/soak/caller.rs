@@ -22,7 +22,9 @@ pub enum Manner {
 /// How a request ended.
 pub enum Ended {
     Answered(Answer),
-    /// No byte of an answer came: refused, reset or closed.
+    /// There was no connection to ask on.
+    Unasked,
+    /// No byte of an answer came: reset or closed.
     Nothing,
     /// The answer broke off.
     Broken,
@@ -96,7 +98,7 @@ async fn exchange(
         Some(stream) => stream,
         None => match connect(to, manner).await {
             Ok(stream) => stream,
-            Err(_) => return (Ended::Nothing, None),
+            Err(_) => return (Ended::Unasked, None),
         },
     };
     if stream.write_all(request).await.is_err() {

@@ -111,7 +111,7 @@ impl Reader {
                     let delivery = Delivery { run: live.run, events: Vec::new(), left: Some(limit) };
                     self.book.lock().unwrap().deliveries.push(delivery);
                 }
-                Ended::Nothing | Ended::Broken => {
+                Ended::Unasked | Ended::Nothing | Ended::Broken => {
                     self.stage.status("events", "cut");
                     self.pause(200).await;
                 }
@@ -177,7 +177,7 @@ async fn scan_along(stage: Arc<Stage>, log: usize) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Ended::Hung => stage.breach("a read by cursor was not answered".into()),
-            Ended::Nothing | Ended::Broken | Ended::Left => {
+            Ended::Unasked | Ended::Nothing | Ended::Broken | Ended::Left => {
                 stage.status("after", "cut");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -74,7 +74,7 @@ async fn call(stage: Arc<Stage>, caller: u64, mut random: StdRng) {
                 }
             }
             Ended::Hung => stage.breach(format!("a call of {what} was not answered")),
-            Ended::Nothing | Ended::Broken | Ended::Left => stage.status(what, "cut"),
+            Ended::Unasked | Ended::Nothing | Ended::Broken | Ended::Left => stage.status(what, "cut"),
         }
     }
 }

@@ -273,6 +273,10 @@ fn a_letter_given_again_stays_on_the_list_until_it_is_acknowledged() {
         |n| given_up().then(listed(&[(1, 3, false)])).then(What::Forgotten { which: None, changed: Some(n) });
     forgotten(1).then(listed(&[])).holds();
     forgotten(0).fails(None, CHANGED);
+    // One that comes again because of a seek is on the list until then, without that word.
+    let sought = || given_up().then(What::Sought { between: (0, 0) }).then(leased(4, [1], 1));
+    sought().then(listed(&[(1, 3, false)])).then(What::Acked(by(4, 1))).then(listed(&[])).holds();
+    sought().then(What::Acked(by(4, 1))).then(listed(&[(1, 3, false)])).fails(Some(1), LETTERS);
 }
 
 #[test]
@@ -287,6 +291,8 @@ fn a_seek_and_a_removal_begin_anew_and_what_goes_on_at_that_time_may_be_before_o
     story().then(leased(1, [1], 1)).then(sought(0)).then(leased(2, [1], 2)).fails(Some(1), ATTEMPTS);
     story().then(plain(1..=10)).then(What::Deleted).then(What::Killed).judged().then(plain(1..=10)).holds();
     story().then(plain(1..=10)).then(What::Sought { between: (3, 5) }).then(plain(5..=10)).holds();
+    let nothing = || What::Nothing { up_to: 10 };
+    story().then(plain(1..=10)).judged().after(700).judged().then(sought(9)).then(nothing()).fails(Some(10), GIVEN);
 }
 
 #[test]
@@ -312,6 +318,15 @@ fn what_retention_took_is_told_once_with_the_right_number() {
     let held = Story::of(Terms { cuts: true, ..TERMS }).then(leased(1, 1..=2, 1)).then(What::Earliest(3));
     held.then(What::Acked(by(1, 2))).then(plain(3..=10)).holds();
     Story::of(Terms { cuts: true, ..TERMS }).then(told(1..=3, 1)).then(What::Earliest(1)).fails(None, LOST);
+    // What came before there was a reader need not be told; what came after, must.
+    let begun = |first: Entry| {
+        let mut story = Story::of(Terms { cuts: true, ..TERMS }).then(plain(1..=10)).judged().after(100);
+        story.model.stored(11, 1, story.time);
+        story.model.stored(12, 1, story.time);
+        story.then(What::Earliest(12)).then(plain([first]))
+    };
+    begun(12).fails(Some(11), LOST);
+    Story::of(Terms { cuts: true, ..TERMS }).then(What::Earliest(6)).then(plain(6..=10)).holds();
 }
 
 #[test]
@@ -323,6 +338,10 @@ fn a_reader_that_comes_again_has_each_once() {
     cut().then(resumed(5)).then(plain(7..=10)).then(What::Nothing { up_to: 10 }).fails(Some(6), GIVEN);
     story().then(plain(1..=8)).then(What::Killed).judged().then(resumed(8)).then(plain(9..=10)).holds();
     story().then(plain(1..=8)).then(What::Killed).judged().then(resumed(8)).then(plain(8..=10)).fails(Some(8), ONCE);
+    // What it has is not lost to it, though the gateway did not know.
+    let cuts = || Story::of(Terms { cuts: true, ..TERMS }).then(plain(1..=8)).then(What::Killed).judged();
+    cuts().then(What::Earliest(7)).then(resumed(5)).then(told(7..=10, 1)).holds();
+    cuts().then(What::Earliest(7)).then(resumed(5)).then(told(7..=10, 6)).fails(None, LOST);
 }
 
 #[test]

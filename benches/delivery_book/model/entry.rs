@@ -191,6 +191,12 @@ impl Act {
         )
     }
 
+    /// Whether it may open what is settled; `has_letter`: or given up.
+    pub(super) fn opens(&self, has_letter: bool) -> bool {
+        let is_moved = matches!(self, Self::Seek(None | Some(false)) | Self::Delete | Self::Resume(false));
+        is_moved || (has_letter && matches!(self, Self::Redeliver))
+    }
+
     /// Whether it may change what is settled; `has_letter`: or given up.
     pub(super) fn is_for_settled(&self, has_letter: bool) -> bool {
         match self {
@@ -244,10 +250,11 @@ impl Step {
         let to = |at: At| vec![(Now { at, letter }, true)];
         let or_same = |other: Vec<(Now, bool)>| [same(), other].concat();
         let done = |seen: bool| {
-            // Acknowledged, it is no dead letter any more.
             let letter = if matches!(letter, Letter::Again(..)) { Letter::No } else { letter };
             vec![(Now { at: At::Done { seen }, letter }, true)]
         };
+        // It is no dead letter any more, also where it came again because of a seek.
+        let acknowledged = || vec![(Now { at: At::Done { seen: true }, letter: Letter::No }, true)];
         let in_ms = |ms: (Millis, Millis)| (self.from.saturating_add(ms.0), self.to.saturating_add(ms.1));
         let taken = |tried: u32, leasing: Leasing| {
             let Leasing { by, lease, most, counts } = leasing;
@@ -275,11 +282,13 @@ impl Step {
             (Act::MaybeBack(None), At::Done { .. }) => or_same(to(At::Free(0))),
             (Act::MaybeBack(Some(by)), _) if let Some(hold) = held(Some(*by)) => or_same(to(At::Free(hold.tried - 1))),
             (Act::Resume(true), At::Free(_) | At::Unborn | At::Done { .. }) => done(true),
+            // What its reader had was not lost to it.
+            (Act::Resume(true), At::Lost { told: false }) => to(At::Lost { told: true }),
             (Act::Resume(false), At::Done { .. }) if letter == Letter::No => to(At::Free(0)),
-            (Act::Ack(Some(by)) | Act::Taken(by), _) if held(Some(*by)).is_some() => done(true),
+            (Act::Ack(Some(by)) | Act::Taken(by), _) if held(Some(*by)).is_some() => acknowledged(),
             // By its name also when its lease is over, but not when it was never given.
             (Act::Ack(None), At::Held(_) | At::Away(1.., _) | At::Waits(..) | At::GivenUp(_) | At::Free(1..)) => {
-                done(true)
+                acknowledged()
             }
             (Act::Ack(None), At::Free(0) | At::Unborn) => never(),
             (Act::Nack(by, delay), _) if let Some(Hold { tried, most, .. }) = held(*by) => {
@@ -298,7 +307,7 @@ impl Step {
             }
             (Act::Doubted(by, wait), _) if let Some(Hold { tried, most, .. }) = held(Some(*by)) => {
                 let failed = to(spent(tried, most, At::Waits(tried, in_ms(*wait))));
-                [done(true), failed, to(At::Free(tried - 1))].concat()
+                [acknowledged(), failed, to(At::Free(tried - 1))].concat()
             }
             (Act::Returned(by), _) if let Some(hold) = held(Some(*by)) => to(At::Free(hold.tried - 1)),
             (Act::Seek(settled), _) => {
@@ -396,6 +405,13 @@ impl Known {
     pub(super) fn new(key: Key, stored: Millis) -> Self {
         let now = Now { at: At::Unborn, letter: Letter::No };
         Self { key, stored, configs: vec![Config { now, past: Vec::new(), applied: 0, changed: 0, undone: false }] }
+    }
+
+    /// There is a place that it is to be given by.
+    pub(super) fn begin(&mut self) {
+        if let [Config { now: Now { at: at @ At::Unborn, .. }, .. }] = &mut self.configs[..] {
+            *at = At::Free(0);
+        }
     }
 
     /// Whether it is settled, and nothing but an operator or its reader's word can change that.

@@ -61,6 +61,11 @@ impl Model {
         }
     }
 
+    /// What holds from here on: a machine that is late makes rounds longer.
+    pub fn holds(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
     /// The log has an entry, since then at the latest.
     pub fn stored(&mut self, entry: Entry, key: Key, at: Millis) {
         self.entries.entry(entry).or_insert_with(|| Known::new(key, at));
@@ -91,6 +96,7 @@ impl Model {
         let deeds = std::mem::take(&mut self.deeds);
         let (mut complaints, mut counts) = (misshapen(&deeds), vec![Count::default(); deeds.len()]);
         let everywhere = self.everywhere(&deeds);
+        self.begin(&deeds);
         let changes_settled = everywhere.iter().any(|(_, step)| step.act.is_for_settled(false));
         let mut own = self.own(&deeds);
         for (&entry, known) in &mut self.entries {
@@ -99,6 +105,11 @@ impl Model {
             if is_settled && !has_letter && !changes_settled {
                 continue;
             }
+            // What is open once more is held against all.
+            let opens = |(range, step): &(Range, Step)| {
+                step.act.opens(has_letter) && step.to >= known.stored && range.contains(entry, known.key)
+            };
+            let is_settled = is_settled && !everywhere.iter().any(opens);
             let is_meant = |(range, step): &&(Range, Step)| {
                 // Before it was stored nothing happened to it.
                 step.to >= known.stored
@@ -259,6 +270,15 @@ impl Model {
             }
         }
         all
+    }
+
+    /// What came when there was a place is to be given by it.
+    fn begin(&mut self, deeds: &[Deed]) {
+        let born = self.births(deeds).first().map(|&birth| deeds[birth].to);
+        let Some(born) = self.is_born.then_some(0).or(born) else { return };
+        if !deeds.iter().any(|deed| matches!(deed.what, What::Deleted)) {
+            self.entries.values_mut().filter(|known| known.stored > born).for_each(Known::begin);
+        }
     }
 
     /// The first reads of a place: of all, and after each removal.
