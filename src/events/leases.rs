@@ -215,7 +215,7 @@ impl Log {
             let now = self.clock.now();
             let hold = terms.hold(now);
             let Some(held) = subscription.hold(limit, hold, now) else {
-                if is_at_end && !subscription.has_given_up(now) {
+                if subscription.is_removed() || (is_at_end && !subscription.has_given_up(now)) {
                     return Ok(None);
                 }
                 continue;

@@ -268,14 +268,15 @@ impl Log {
     ) -> Result<Option<u64>, Error> {
         let log = Arc::clone(self);
         let removing = async move {
-            let Some(left) = subscription.remove(&*log.store, log.range().1, why).await? else { return Ok(None) };
+            let removed = subscription.remove(&*log.store, log.range().1, why).await?;
+            let Some((left, is_durable)) = removed else { return Ok(None) };
             lock(&log.left).add(subscription.name(), &left);
             lock(&log.subscriptions).remove(subscription.name());
             let mut begun = lock(&log.begun);
             if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {
                 *held = held.saturating_sub(1);
             }
-            Ok(Some(left.unread))
+            is_durable.map(|()| Some(left.unread))
         };
         self.shared.to_its_end(removing).await
     }

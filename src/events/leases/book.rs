@@ -237,8 +237,9 @@ impl Book {
         now: Instant,
     ) -> Result<Vec<u64>, Unknown> {
         let mut entries = self.named(which, now)?;
-        if let Which::Lease(_) = which {
-            self.unite(&entries);
+        match which {
+            Which::Lease(_) => self.unite(&entries),
+            Which::Entries(_) => entries.retain(|&at| !self.is_in_response(at)),
         }
         entries.retain(|&at| self.put_back(at, delay_until, Back::Failed(Reason::GivenBack), now));
         Ok(entries)

@@ -180,16 +180,17 @@ impl Subscription {
     }
 
     /// Removes it from the store; the log's next entry is `next`. Nothing of it is stored after that, but where it stood if
-    /// that is worth a word. `None` when it was not done. To be done to its end.
+    /// that is worth a word. `None` when it was not done. Also says whether that is durable: where the store failed and it is
+    /// gone all the same, it is gone here, too. To be done to its end.
     ///
     /// # Errors
-    /// When the store fails: then it is as it was.
+    /// When the store fails, and it is as it was.
     pub(in crate::events) async fn remove(
         self: &Arc<Self>,
         store: &dyn Store,
         next: u64,
         why: Removal,
-    ) -> Result<Option<Left>, Error> {
+    ) -> Result<Option<(Left, Result<(), Error>)>, Error> {
         let mut stored = self.stored.lock().await;
         if self.is_removed.swap(true, Ordering::SeqCst) {
             return Ok(None);
@@ -216,15 +217,24 @@ impl Subscription {
             let note = Some(left.low.to_string().into());
             changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::left(self.name.as_str()), note));
         }
-        if let Err(why) = store.change_places(&self.log, changes).await {
+        let removed = store.change_places(&self.log, changes).await;
+        if let Err(why) = &removed
+            && !self.is_gone(store).await
+        {
             self.is_removed.store(false, Ordering::SeqCst);
-            return Err(why);
+            return Err(why.clone());
         }
         *stored = Stored::default();
         lock(&self.state).book.clear();
         self.given_back.notify_waiters();
         Meters::remove(&self.shared.metrics, &self.log, &self.name);
-        Ok(Some(left))
+        Ok(Some((left, removed)))
+    }
+
+    /// Whether the store had it and has it no longer, as far as it says.
+    async fn is_gone(&self, store: &dyn Store) -> bool {
+        let was_there = self.is_stored.load(Ordering::Acquire);
+        was_there && store.cursors(&self.log).await.is_ok_and(|all| all.iter().all(|(name, _)| *name != self.name))
     }
 
     fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {

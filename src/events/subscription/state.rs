@@ -212,6 +212,10 @@ impl State {
             self.again.insert(at);
             self.again_new.insert(at);
             self.plain.remove(at..at + 1);
+            // It may be open by a seek: who has it, and how often it was tried since, is of no account any more.
+            self.book.remove(at, now);
+            self.attempts.remove(&at);
+            self.delays.remove(&at);
             if at > low {
                 self.marks.mark(at);
             }

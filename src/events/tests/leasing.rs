@@ -2,6 +2,7 @@
 
 mod durable;
 mod in_hand;
+mod meeting;
 
 use std::collections::{BTreeMap, BTreeSet};
 

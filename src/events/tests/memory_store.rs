@@ -22,6 +22,8 @@ pub(in crate::events) struct MemoryStore {
     logs: Mutex<HashMap<LogKey, MemoryLog>>,
     /// Appends and quarantine fail.
     pub(in crate::events) broken: AtomicBool,
+    /// Writes are there, and fail all the same.
+    pub(in crate::events) unsure: AtomicBool,
     /// `ready` fails.
     pub(in crate::events) unready: AtomicBool,
     /// How long each append and save takes, in milliseconds.
@@ -182,6 +184,9 @@ impl Store for MemoryStore {
         self.write().await?;
         let store = |(log, all)| self.with(&log, |log| log.store(all));
         let stored = all.into_iter().map(store).collect();
+        if self.unsure.load(Ordering::Relaxed) {
+            return Err(Error::Io("test".into()));
+        }
         if !only_places {
             pause(&self.ack_delay).await;
         }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Book, Open, Reason, State};
+use super::{Book, Hold, Open, Reason, State};
 use crate::events::leases::name::LeaseName;
 
 impl Book {
@@ -31,6 +31,12 @@ impl Book {
     /// How many of them are held under a lease.
     pub(in crate::events) fn held(&self) -> usize {
         self.leases.values().map(|lease| lease.held).sum()
+    }
+
+    /// Whether an entry is on its way to a plain reader: it is nobody else's to give back.
+    pub(super) fn is_in_response(&self, at: u64) -> bool {
+        let lease = self.holder(at).and_then(|name| self.leases.get(&name));
+        lease.is_some_and(|lease| lease.hold == Hold::Response)
     }
 
     /// Whether something can be taken, as far as is known since the last [`Book::advance`].

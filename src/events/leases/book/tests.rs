@@ -142,6 +142,12 @@ impl Model {
         self.open.iter().filter(|entry| entry.is == Is::Held(lease)).map(|entry| entry.at).collect()
     }
 
+    fn is_in_response(&self, at: u64) -> bool {
+        let is_it = |entry: &&Entry| entry.at == at;
+        let Some(Is::Held(lease)) = self.open.iter().find(is_it).map(|entry| entry.is) else { return false };
+        matches!(self.leases[lease].how, How::Response)
+    }
+
     fn is_known(&self, lease: usize) -> bool {
         self.leases[lease].ended || !self.held(lease).is_empty()
     }
@@ -302,7 +308,9 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                         model.unite(lease);
                         model.held(lease)
                     }
-                    Which::Entries(entries) => entries.clone(),
+                    Which::Entries(entries) => {
+                        entries.iter().copied().filter(|&at| !model.is_in_response(at)).collect()
+                    }
                 };
                 let mut wanted = entries;
                 wanted.retain(|&at| model.put_back(at, until, true));
