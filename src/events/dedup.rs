@@ -129,17 +129,18 @@ impl Dedup {
     /// Takes up what earlier runs have seen, whose events count if they were stamped at or after `since`; `came_at` says
     /// when that was.
     ///
-    /// What was dropped counts only as long as it is known what it was a copy of. If that is not known (retention has taken
-    /// it, or damage), the region that returned it would seem to have returned the lesser number, and its next equal event
-    /// would be dropped for a copy.
+    /// Where not all of that is known (retention has taken some of it, or damage), what was dropped counts only as long as
+    /// it is known what it was a copy of. Or the region that returned that would seem to have returned the lesser number,
+    /// and its next equal event would be dropped for a copy.
     pub(super) fn recall(&mut self, past: Past, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
-        let Past { regions, mut sightings } = past;
+        let Past { regions, mut sightings, is_whole } = past;
         // Of what was seen in the same millisecond the copies came later.
         sightings.sort_by_key(|seen| (seen.at, seen.is_dropped));
         let copied = sightings.iter().filter(|seen| seen.is_dropped);
         let mut known: HashMap<Fingerprint, Vec<Known>> = copied.map(|seen| (seen.event, Vec::new())).collect();
         for seen in sightings {
-            if let Some(known) = known.get_mut(&seen.event)
+            if !is_whole
+                && let Some(known) = known.get_mut(&seen.event)
                 && !is_counted(known, &seen)
             {
                 continue;
@@ -208,6 +209,8 @@ fn number(regions: &mut Vec<RegionName>, region: &RegionName) -> u16 {
 pub(super) struct Past {
     regions: Vec<RegionName>,
     sightings: Vec<PastSighting>,
+    /// Nothing is missing of the time that counts, but what a kill may have taken of what was dropped.
+    pub(super) is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -227,6 +230,11 @@ struct Known {
 }
 
 impl Past {
+    /// Nothing was seen so far; `is_whole`: and nothing will be missing.
+    pub(super) fn new(is_whole: bool) -> Self {
+        Self { is_whole, ..Self::default() }
+    }
+
     /// A region returned these, and they were stored.
     pub(super) fn stored(
         &mut self,

@@ -164,12 +164,17 @@ impl Log {
         let notes = self.store.notes(&self.key, NoteKind::Waiting, SEEN, "", usize::MAX).await?;
         let (dropped, reads) = Dropped::recall(notes);
         let since = self.witness.older_than(window);
-        // What a copy was one of may be as much older than the copy.
-        let reach = if reads.is_empty() { since } else { self.witness.older_than(window.saturating_mul(2)) };
-        let first = self.store.first_since(&self.key, reach).await?.0;
-        let end = self.range().1;
-        let mut after = first.max(end.saturating_sub(MOST_SIGHTINGS as u64)).saturating_sub(1);
-        let mut past = Past::default();
+        let mut first = self.store.first_since(&self.key, since).await?.0;
+        let (earliest, end) = self.range();
+        let most_back = end.saturating_sub(MOST_SIGHTINGS as u64);
+        // What is older than the window is there still, so retention has taken nothing of the window.
+        let is_whole = (earliest == 1 || earliest < first) && most_back <= first;
+        if !is_whole && !reads.is_empty() {
+            // What a copy was one of may be as much older than the copy.
+            first = self.store.first_since(&self.key, self.witness.older_than(window.saturating_mul(2))).await?.0;
+        }
+        let mut past = Past::new(is_whole);
+        let mut after = first.max(most_back).saturating_sub(1);
         while after + 1 < end {
             let batches = self.store.read(&self.key, Sequence(after), REPLAYED_AT_ONCE).await?;
             let Some(newest) = batches.last() else { break };
@@ -217,8 +222,12 @@ impl Log {
 }
 
 fn replay(past: &mut Past, batch: &Batch) {
-    if let Content::Events(events) = &batch.content {
-        past.stored(&batch.region, events.iter().map(|event| Fingerprint::of(&event)), batch.received_at);
+    match &batch.content {
+        Content::Events(events) => {
+            past.stored(&batch.region, events.iter().map(|event| Fingerprint::of(&event)), batch.received_at);
+        }
+        Content::Damaged(_) => past.is_whole = false,
+        Content::PossibleLoss(_) => {}
     }
 }
 

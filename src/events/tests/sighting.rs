@@ -246,6 +246,28 @@ async fn an_append_that_was_cut_short_is_known_to_other_regions_and_is_stored_on
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_dropped_for_a_copy_of_what_is_forgotten_by_now_is_known_after_a_stop() {
+    let mut all = Vec::new();
+    for stops in [false, true] {
+        let mut config = config(&["cn", "eu"]);
+        config.events.poll_interval_idle = Duration::from_secs(12 * 3600);
+        let mut rig = Rig::over(MemoryStore::default(), config).await;
+        // Each a copy of the one before, which it outlives.
+        for region in ["cn", "eu", "cn", "eu", "cn"] {
+            returned(&rig, region, &[0]).await;
+            tokio::time::sleep(Duration::from_secs(330)).await;
+        }
+        if stops {
+            rig = rig.restart().await;
+        }
+        returned(&rig, "eu", &[0]).await;
+        all.push(kept(&rig).await);
+    }
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0].len(), 1);
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Return(usize, [u8; 3]),
