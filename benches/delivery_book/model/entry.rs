@@ -16,6 +16,8 @@ pub(super) enum At {
     Waits(u32, (Millis, Millis)),
     /// Its attempts are spent; it waits to be put among the dead letters.
     GivenUp(u32),
+    /// The same since an earlier run, which alone knew how many it might have: a plain reader may come first.
+    Spent(u32),
     /// Settled. `seen`: somebody has it; otherwise it was in an answer that did not arrive.
     Done {
         seen: bool,
@@ -34,6 +36,8 @@ pub(super) struct Hold {
     pub(super) until: (Millis, Millis),
     pub(super) most: u32,
     pub(super) counts: Counts,
+    /// It was [`At::Spent`], and is so again if this does not count.
+    pub(super) was_spent: bool,
 }
 
 /// Whether it is among the dead letters, after how many attempts.
@@ -76,7 +80,8 @@ pub(super) enum Act {
     MaybeBack(Option<Hand>),
     /// Its reader has it, or has not.
     Resume(bool),
-    Ack(Option<Hand>),
+    /// By a hand; or by its name, and whether it was ever given.
+    Ack(Option<Hand>, bool),
     Nack(Option<Hand>, Millis),
     Extend(Option<Hand>, Millis),
     NoLease(Hand),
@@ -121,12 +126,20 @@ impl At {
     }
 }
 
+impl Hold {
+    /// Where it is when this was no attempt.
+    fn uncounted(self) -> At {
+        if self.was_spent { At::Spent(self.tried - 1) } else { At::Free(self.tried - 1) }
+    }
+}
+
 impl Now {
     /// What is left of it when the process has ended: leases end with it.
     pub(super) fn image(self) -> Self {
         let at = match self.at {
-            At::Held(Hold { tried, counts: Counts::Failing, .. }) => At::Free(tried - 1),
-            At::Held(Hold { tried, most, .. }) if tried >= most => At::GivenUp(tried),
+            At::Held(hold) if hold.counts == Counts::Failing => hold.uncounted(),
+            At::Held(Hold { tried, most, .. }) if tried >= most => At::Spent(tried),
+            At::GivenUp(tried) => At::Spent(tried),
             At::Held(Hold { tried, .. }) | At::Away(tried, _) => At::Free(tried),
             other => other,
         };
@@ -148,14 +161,16 @@ impl Now {
     pub(super) fn by_itself(self, may_be_cut: bool) -> Vec<Self> {
         let mut next = match self.at {
             At::Unborn => vec![Self { at: At::Free(0), ..self }],
-            At::GivenUp(tried) => vec![Self { at: At::Done { seen: true }, letter: Letter::Listed(tried) }],
+            At::GivenUp(tried) | At::Spent(tried) => {
+                vec![Self { at: At::Done { seen: true }, letter: Letter::Listed(tried) }]
+            }
             _ => Vec::new(),
         };
         // A letter stays, to be read.
         let lost = |told| Self { at: At::Lost { told }, letter: self.letter.put_aside() };
         match self.at {
             At::Unborn if may_be_cut => next.push(lost(true)),
-            At::Free(_) | At::Waits(..) | At::GivenUp(_) if may_be_cut => next.push(lost(false)),
+            At::Free(_) | At::Waits(..) | At::GivenUp(_) | At::Spent(_) if may_be_cut => next.push(lost(false)),
             _ => {}
         }
         next
@@ -171,7 +186,7 @@ impl Act {
     /// Of whose hold it is. (What is not in that hand is not changed, and will not be.)
     pub(super) fn by(&self) -> Option<Hand> {
         match self {
-            Self::Ack(by) | Self::Nack(by, _) | Self::Extend(by, _) => *by,
+            Self::Ack(by, _) | Self::Nack(by, _) | Self::Extend(by, _) => *by,
             Self::Taken(by) | Self::Failed(by, _) | Self::Doubted(by, _) | Self::Returned(by) => Some(*by),
             _ => None,
         }
@@ -187,7 +202,7 @@ impl Act {
     pub(super) fn is_counted(&self) -> bool {
         matches!(
             self,
-            Self::Tell(_) | Self::Ack(_) | Self::Nack(..) | Self::Extend(..) | Self::Redeliver | Self::Forget(_)
+            Self::Tell(_) | Self::Ack(..) | Self::Nack(..) | Self::Extend(..) | Self::Redeliver | Self::Forget(_)
         )
     }
 
@@ -227,7 +242,9 @@ impl Step {
     /// Whether something may come of it: else it need not be tried.
     pub(super) fn may_act(&self, at: At) -> bool {
         match (&self.act, at) {
-            (Act::MaybePlain | Act::MaybeLease(_) | Act::Plain | Act::Lease(..), at) => matches!(at, At::Free(_)),
+            (Act::MaybePlain | Act::MaybeLease(_) | Act::Plain | Act::Lease(..), at) => {
+                matches!(at, At::Free(_) | At::Spent(_))
+            }
             (Act::MaybeBack(None), at) => matches!(at, At::Done { .. }),
             (Act::MaybeBack(by), At::Held(hold)) => *by == Some(hold.by),
             (Act::MaybeBack(_), _) => false,
@@ -250,7 +267,9 @@ impl Step {
         let to = |at: At| vec![(Now { at, letter }, true)];
         let or_same = |other: Vec<(Now, bool)>| [same(), other].concat();
         let done = |seen: bool| {
-            let letter = if matches!(letter, Letter::Again(..)) { Letter::No } else { letter };
+            // Acknowledged, it is no dead letter any more, if it has come again: by a redelivery, or by a seek.
+            let has_come = !matches!(at, At::Done { .. } | At::Lost { .. });
+            let letter = if has_come { Letter::No } else { letter };
             vec![(Now { at: At::Done { seen }, letter }, true)]
         };
         // It is no dead letter any more, also where it came again because of a seek.
@@ -258,39 +277,41 @@ impl Step {
         let in_ms = |ms: (Millis, Millis)| (self.from.saturating_add(ms.0), self.to.saturating_add(ms.1));
         let taken = |tried: u32, leasing: Leasing| {
             let Leasing { by, lease, most, counts } = leasing;
-            to(At::Held(Hold { by, tried: tried + 1, until: in_ms((lease, lease)), most, counts }))
+            let was_spent = matches!(at, At::Spent(_));
+            to(At::Held(Hold { by, tried: tried + 1, until: in_ms((lease, lease)), most, counts, was_spent }))
         };
         let away = |tried: u32| to(At::Away(tried, self.to));
-        // Who holds it, if that is who is meant.
+        // Who holds it, if that is who is meant; without a name, whoever is to acknowledge it.
         let held = |by: Option<Hand>| match at {
-            At::Held(hold) if by.is_none_or(|by| by == hold.by) => Some(hold),
+            At::Held(hold) if by.map_or(hold.counts == Counts::Taking, |by| by == hold.by) => Some(hold),
             _ => None,
         };
         match (&self.act, at) {
-            (Act::Plain, At::Free(_)) => done(true),
+            (Act::Plain, At::Free(_) | At::Spent(_)) => done(true),
             (Act::Plain, _) => never(),
-            (Act::Lease(leasing, attempt), At::Free(tried))
+            (Act::Lease(leasing, attempt), At::Free(tried) | At::Spent(tried))
                 if tried < leasing.most && attempt.is_none_or(|attempt| attempt == tried + 1) =>
             {
                 taken(tried, *leasing)
             }
             (Act::Lease(..), _) => never(),
-            (Act::MaybePlain, At::Free(tried)) => or_same([done(false), away(tried)].concat()),
-            (Act::MaybeLease(leasing), At::Free(tried)) if tried < leasing.most => {
+            (Act::MaybePlain, At::Free(tried) | At::Spent(tried)) => or_same([done(false), away(tried)].concat()),
+            (Act::MaybeLease(leasing), At::Free(tried) | At::Spent(tried)) if tried < leasing.most => {
                 or_same([taken(tried, *leasing), away(tried)].concat())
             }
             (Act::MaybeBack(None), At::Done { .. }) => or_same(to(At::Free(0))),
-            (Act::MaybeBack(Some(by)), _) if let Some(hold) = held(Some(*by)) => or_same(to(At::Free(hold.tried - 1))),
+            (Act::MaybeBack(Some(by)), _) if let Some(hold) = held(Some(*by)) => or_same(to(hold.uncounted())),
             (Act::Resume(true), At::Free(_) | At::Unborn | At::Done { .. }) => done(true),
             // What its reader had was not lost to it.
             (Act::Resume(true), At::Lost { told: false }) => to(At::Lost { told: true }),
             (Act::Resume(false), At::Done { .. }) if letter == Letter::No => to(At::Free(0)),
-            (Act::Ack(Some(by)) | Act::Taken(by), _) if held(Some(*by)).is_some() => acknowledged(),
-            // By its name also when its lease is over, but not when it was never given.
-            (Act::Ack(None), At::Held(_) | At::Away(1.., _) | At::Waits(..) | At::GivenUp(_) | At::Free(1..)) => {
-                acknowledged()
-            }
-            (Act::Ack(None), At::Free(0) | At::Unborn) => never(),
+            (Act::Ack(Some(by), _) | Act::Taken(by), _) if held(Some(*by)).is_some() => acknowledged(),
+            // By its name also when its lease is over, or its answer did not seem to arrive; not when it was never given.
+            (Act::Ack(None, false), At::Free(0) | At::Unborn) => never(),
+            (
+                Act::Ack(None, _),
+                At::Held(_) | At::Away(..) | At::Waits(..) | At::GivenUp(_) | At::Spent(_) | At::Free(_) | At::Unborn,
+            ) => acknowledged(),
             (Act::Nack(by, delay), _) if let Some(Hold { tried, most, .. }) = held(*by) => {
                 let back = if *delay == 0 { At::Free(tried) } else { At::Waits(tried, in_ms((*delay, *delay))) };
                 to(spent(tried, most, back))
@@ -309,7 +330,7 @@ impl Step {
                 let failed = to(spent(tried, most, At::Waits(tried, in_ms(*wait))));
                 [acknowledged(), failed, to(At::Free(tried - 1))].concat()
             }
-            (Act::Returned(by), _) if let Some(hold) = held(Some(*by)) => to(At::Free(hold.tried - 1)),
+            (Act::Returned(by), _) if let Some(hold) = held(Some(*by)) => to(hold.uncounted()),
             (Act::Seek(settled), _) => {
                 let letter = letter.put_aside();
                 let place = |settled: bool| match at {
@@ -347,11 +368,13 @@ impl Step {
             }
             (Act::TellNot, At::Lost { told: false }) => never(),
             (Act::Passed(by), At::Held(hold)) if letter == Letter::No && *by != Some(hold.by) => never(),
-            (Act::Passed(_), At::Unborn | At::Free(_) | At::Waits(..) | At::GivenUp(_)) if letter == Letter::No => {
+            (Act::Passed(_), At::Unborn | At::Free(_) | At::Waits(..) | At::GivenUp(_) | At::Spent(_))
+                if letter == Letter::No =>
+            {
                 never()
             }
             (Act::Born, At::Unborn) => never(),
-            (Act::Nothing, At::Unborn | At::Free(_)) => never(),
+            (Act::Nothing, At::Unborn | At::Free(_) | At::Spent(_)) => never(),
             (Act::Kept, At::Lost { .. }) => never(),
             // What was in somebody's hands is missed when it is to be given again.
             (Act::Cut, At::Unborn | At::Free(0)) => never(),
@@ -372,8 +395,8 @@ impl Step {
             }
             Act::Lease(leasing, attempt) => {
                 let Leasing { by, most, counts, .. } = *leasing;
-                let until = (0, Millis::MAX);
-                Now { at: At::Held(Hold { by, tried: attempt.unwrap_or(1), until, most, counts }), ..now }
+                let (until, was_spent) = ((0, Millis::MAX), false);
+                Now { at: At::Held(Hold { by, tried: attempt.unwrap_or(1), until, most, counts, was_spent }), ..now }
             }
             _ => Now { at: At::Done { seen: true }, ..now },
         }

@@ -17,7 +17,7 @@ mod entry;
 mod sweep;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use self::entry::{Act, Known, Range, Step};
 use self::sweep::{Count, Sweep};
@@ -34,6 +34,8 @@ pub struct Model {
     deeds: Vec<Deed>,
     /// What each hand was given.
     hands: HashMap<Hand, Vec<Entry>>,
+    /// What was in any of them.
+    given: HashSet<Entry>,
     /// Until when all is judged.
     judged: Millis,
     /// Whether the subscription has a place: it was read since it was removed, or ever.
@@ -53,6 +55,7 @@ impl Model {
             entries: BTreeMap::new(),
             deeds: Vec::new(),
             hands: HashMap::new(),
+            given: HashSet::new(),
             judged: 0,
             is_born: false,
             may_be_unseen: 0,
@@ -76,6 +79,7 @@ impl Model {
         match &deed.what {
             What::Given { how: How::Leased(leasing), gifts, .. } => {
                 self.hands.entry(leasing.by).or_default().extend(gifts.iter().map(|gift| gift.entry));
+                self.given.extend(gifts.iter().map(|gift| gift.entry));
             }
             What::Broke { how: How::Plain, limit, .. } => self.may_be_unseen += *limit as u64,
             // Of what the log's beginning was seen to be, the first and the last time count.
@@ -183,7 +187,11 @@ impl Model {
                     }
                 }
                 What::Broke { how, seen, .. } => add(seen.clone(), false, Act::MaybeBack(how.by())),
-                What::Acked(named) => add(of(named), true, Act::Ack(named.by)),
+                What::Acked(named) => {
+                    for entry in of(named) {
+                        add(vec![entry], true, Act::Ack(named.by, self.given.contains(&entry)));
+                    }
+                }
                 What::Nacked(named, delay) => add(of(named), *delay > 0, Act::Nack(named.by, *delay)),
                 What::Extended(named, lease) => add(of(named), false, Act::Extend(named.by, *lease)),
                 What::NoSuchLease { by } => add(of_hand(*by), false, Act::NoLease(*by)),

@@ -278,7 +278,7 @@ fn expected(act: &Act, may: &BTreeSet<Now>) -> (String, &'static str) {
         Act::List(_) => LETTERS,
         Act::Tell(_) | Act::TellNot | Act::Kept | Act::Cut => LOST,
         Act::Drain | Act::Nothing => GIVEN,
-        Act::NoLease(_) | Act::Ack(None) => NO_LEASE,
+        Act::NoLease(_) | Act::Ack(None, _) => NO_LEASE,
         Act::Passed(_) => IN_ORDER,
         _ => ONCE,
     };
