@@ -4,6 +4,8 @@ mod bounded;
 mod embedded;
 mod faults;
 mod filtering;
+#[cfg(feature = "judged")]
+mod judged;
 mod leasing;
 pub(super) mod memory_store;
 mod ordering;
