@@ -40,7 +40,8 @@ async fn run() {
 fn start(dir: &Path, vendor: &Sim) -> Gateway {
     let config = dir.join("gateway.toml");
     let events = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"1ms\"\npoll_interval_idle = \"1ms\"\n";
-    let app = format!("{}{events}", stage::quota(10_000));
+    // One client has them all.
+    let app = format!("{}{events}max_subscriptions_per_client = 2000\n", stage::quota(10_000));
     std::fs::write(&config, stage::configuration(dir, vendor.addr(), &app, 1)).unwrap();
     Gateway::start(&config)
 }
