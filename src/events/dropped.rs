@@ -68,6 +68,13 @@ pub(super) struct Plan {
     gone: usize,
 }
 
+impl Plan {
+    /// Whether the commit says what was dropped.
+    pub(super) fn has_note(&self) -> bool {
+        self.comes.is_some()
+    }
+}
+
 impl Dropped {
     /// Takes up what earlier runs have stored, and says what that is.
     fn recall(notes: Vec<(String, Bytes)>) -> (Self, Vec<Read>) {

@@ -134,14 +134,10 @@ impl Log {
         then.appended = Appended { kept, duplicates: came - kept, late: 0 };
         // Most reads bring nothing, or nothing that another region had not returned.
         if all.is_empty() {
-            if let Some((_, copies)) = &then.seen {
-                writer.dropped.add(copies.clone());
-            }
             return Ok(self.follows(writer, then, Vec::new()));
         }
         then.dropped = writer.dropped.plan(then.seen.as_ref().map(|(_, copies)| copies));
         let mut notes = std::mem::take(&mut then.dropped.notes);
-        let waits = writer.waiting.is_some();
         if let Some(waiting) = &mut writer.waiting {
             let mut plan = waiting.take_in(&all.batches, self.range().1, self.clock.now());
             then.appended.late = plan.late;
@@ -152,7 +148,7 @@ impl Log {
         }
         all.notes = (!notes.is_empty()).then_some((NoteKind::Waiting, notes));
         let appended = self.commit(writer, all, then).await?;
-        if waits {
+        if writer.waiting.is_some() {
             self.sequencer.something_comes();
         }
         Ok(appended)
@@ -182,9 +178,13 @@ impl Log {
         if let (Some(waiting), Some(plan)) = (&mut writer.waiting, waiting) {
             waiting.done(plan);
         }
+        let is_noted = dropped.has_note();
         writer.dropped.done(dropped);
         if let (Some(dedup), Some((prints, copies))) = (&mut writer.dedup, seen) {
             dedup.record(&copies.region, &prints, self.clock.now());
+            if !is_noted {
+                writer.dropped.add(copies);
+            }
         }
         stored.into_iter().for_each(|batch| self.publish(batch));
         if let Some(brought) = brought {
