@@ -280,7 +280,8 @@ const NOT_AT_ALL: Duration = Duration::from_millis(200);
 const COMMA: Bytes = Bytes::from_static(b",");
 
 fn done(head: Bytes, product: &Product, source: &Source) -> Answer {
-    let as_of = source.as_of().map(render::as_of);
-    let members = std::iter::once(head).chain(as_of).chain([COMMA, product.member.clone()]).collect();
+    let as_of = source.as_of().map(|as_of| [COMMA, render::as_of(as_of)]);
+    let product_member = [COMMA, product.member.clone()];
+    let members = std::iter::once(head).chain(as_of.into_iter().flatten()).chain(product_member).collect();
     Answer { state: State::Done, members, costs: source.costs(product) }
 }

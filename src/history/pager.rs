@@ -45,8 +45,7 @@ use bytes::Bytes;
 use futures_util::future::FutureExt as _;
 
 use super::Error;
-use super::query::Side;
-use super::query::{Query, Within};
+use super::query::{Query, Side, Within};
 use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery, message_ms};
 use ending::{Ending, Over};
 pub(super) use run::Run;

@@ -156,7 +156,7 @@ pub(super) fn count(count: u64) -> Bytes {
 
 /// The member that says since when an answer was owed.
 pub(super) fn as_of(as_of: UnixMillis) -> Bytes {
-    format!(",\"as_of\":\"{as_of}\"").into()
+    format!("\"as_of\":\"{as_of}\"").into()
 }
 
 /// The seconds that a count is of.

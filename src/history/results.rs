@@ -97,9 +97,6 @@ impl Results {
 
     /// A kept job that answers this, and ended no longer ago than `max_age`.
     pub(super) async fn answer(&self, key: &Key, max_age: Option<Duration>, now: Instant) -> Option<Arc<Job>> {
-        if max_age == Some(Duration::ZERO) {
-            return None;
-        }
         let remembered = self.answers.get(key).await.filter(|remembered| now < remembered.until)?;
         let job = self.results.get(&remembered.job).await?;
         let is_young = |max_age| job.outcome().is_some_and(|(at, _)| now.saturating_duration_since(at) <= max_age);

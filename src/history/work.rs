@@ -46,7 +46,7 @@ impl History {
         let now = self.0.clock.now();
         let key = Key { app: app.clone(), ask };
         let is_fresh = terms.max_age == Some(Duration::ZERO);
-        if let Some(job) = self.0.results.answer(&key, terms.max_age, now).await {
+        if !is_fresh && let Some(job) = self.0.results.answer(&key, terms.max_age, now).await {
             self.looked_up("hit");
             return Ok(Source::Kept(job));
         }
