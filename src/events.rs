@@ -248,6 +248,15 @@ impl Events {
         Ok(())
     }
 
+    /// Stores where a subscription is: durable on return.
+    ///
+    /// # Errors
+    /// When there is no such subscription, or the store fails.
+    pub async fn keep_place(&self, (app, stream): (&AppId, Stream), name: &SubscriptionName) -> Result<(), ReadError> {
+        let subscription = self.log(app, stream)?.known(name).ok_or(ReadError::NoSuchSubscription)?;
+        Ok(subscription.save(&*self.0.store).await?)
+    }
+
     /// Sets a subscription to another place, and says which; durable on return. What is under way to its readers, or leased
     /// to them, is of no account any more.
     ///

@@ -181,8 +181,10 @@ impl Reader {
                     What::Given { how: How::Plain, gifts: Vec::new(), told: Told::Lost(lost["lost"].as_u64()) }
                 } else {
                     if at <= have[of] {
-                        stage
-                            .breach(format!("{}: entry {at} came on a stream after {}", self.books[of].name, have[of]));
+                        stage.breach(format!(
+                            "{}: entry {at} came on a stream after {}: its id is {}, the one before {last:?}; opened at {from} ms in life {}, of {seen:?}",
+                            book.name, have[of], event.id, live.life,
+                        ));
                     }
                     have[of] = at;
                     seen[of].push(at);

@@ -229,7 +229,7 @@ impl Rig {
     }
 
     /// Ends without a word.
-    async fn kill(self) -> Self {
+    pub(crate) async fn kill(self) -> Self {
         self.tasks.finish(Duration::ZERO).await;
         self.reopen(false).await
     }

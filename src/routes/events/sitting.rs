@@ -11,7 +11,7 @@
 //!    that is over before its own turn to take over came takes nothing over: a later one speaks for it.
 //! 2. It waits until none of them is in the middle of reading, or of saying, something.
 //! 3. In one go, which nothing cuts short: what they have on their way is settled or given back, and what the caller does not
-//!    have is given again.
+//!    have is given again. In a stream of both logs that is stored before anything is given.
 //!
 //! Invariants: of each stream at most one read waits to be flushed; the next begins when it was. What is on its way is
 //! settled once: by its acknowledgement by the other end's system, or when the sitting is over by the caller's word; what a
@@ -146,6 +146,16 @@ impl Sittings {
                 // An app need not have both.
                 Err(ReadError::NoSuchStream) if streams == Streams::All => {}
                 Err(why) => return Err(why),
+            }
+        }
+        if streams == Streams::All {
+            // The places in this stream say how far its caller got in a log only once it is given something of that: until
+            // then nobody says again after a kill what was said now.
+            for &stream in streams.each() {
+                match events.keep_place((app, stream), name).await {
+                    Ok(()) | Err(ReadError::NoSuchSubscription | ReadError::NoSuchStream) => {}
+                    Err(why) => return Err(why),
+                }
             }
         }
         Ok(())

@@ -22,7 +22,10 @@ impl House {
     }
 
     async fn open(&self, last: Option<Marks>) -> Open {
-        let streams = Streams::One(STREAM);
+        self.open_of(Streams::One(STREAM), last).await
+    }
+
+    async fn open_of(&self, streams: Streams, last: Option<Marks>) -> Open {
         let (client, name) = (ClientName::parse("reader").unwrap(), SubscriptionName::parse("a").unwrap());
         self.sittings.open(&self.rig.events, (&app(), streams), (&client, &name), last).await.unwrap()
     }
@@ -106,6 +109,21 @@ async fn a_stream_that_a_later_one_has_ended_gives_nothing_again() {
     assert!(first.is_over() && second.is_over() && !third.is_over());
     assert_eq!(all, numbers(5..30));
     assert_eq!(house.rest(&third).await, numbers(0..0), "nothing comes twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_in_one_log_that_a_stream_of_both_does_not_say_again_outlives_a_kill() {
+    let house = House::with(30).await;
+    let first = house.open_of(Streams::All, None).await;
+    assert_eq!(house.hand_over(&first, 10).await, numbers(0..10));
+    let second = house.open_of(Streams::All, house.last(10).await).await;
+    // It is given something of the other log: its place says only that nothing after this was given of this one.
+    let mut place = Marks::default();
+    place.begin(STREAM, Cursor { at: Sequence(10), ..house.place().await });
+    drop((first, second));
+    let house = House { rig: house.rig.kill().await, sittings: Arc::default() };
+    let third = house.open_of(Streams::All, Some(place)).await;
+    assert_eq!(house.rest(&third).await, numbers(10..30));
 }
 
 #[tokio::test(start_paused = true)]
