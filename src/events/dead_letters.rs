@@ -1,7 +1,7 @@
 //! Dead letters: events that were given up for a subscription, kept until an operator clears them or has them given
 //! again.
 //!
-//! Invariants: an entry is on the list before it counts as settled; one that is given again stays on the list until it is
+//! Invariants: an entry is on the list and settled by one write; one that is given again stays on the list until it is
 //! acknowledged, so that it is never nowhere. A subscription keeps [`MOST_DEAD_LETTERS`]; beyond, the oldest go, which is
 //! told in the log. A letter holds the event's text, so that it can be read when retention has removed the event; only
 //! what the log still has can be given again.
@@ -174,18 +174,19 @@ impl Log {
         Ok(wanted.len() as u64)
     }
 
-    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them; durable on return. Of
-    /// what retention has removed meanwhile, readers are told. Those alone that are open until they are buried, and held by
-    /// this lease: others were acknowledged meanwhile, or are of no account after a seek.
+    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them. Of what retention has
+    /// removed meanwhile, readers are told. Those alone that are open until they are buried, and held by this lease: others
+    /// were acknowledged meanwhile, or are of no account after a seek. Says how many, and whether that is durable: where the
+    /// store fails they are settled all the same, and stored, letter and all, when it recovers.
     ///
     /// # Errors
-    /// When the store fails; then they are not settled, or not durably.
+    /// When the store fails before that; then nothing has changed.
     pub(super) async fn bury(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         given_up: Vec<(u64, u32, String)>,
         by: Option<LeaseName>,
-    ) -> Result<(), Error> {
+    ) -> Result<(u64, Result<(), Error>), Error> {
         let (log, subscription) = (Arc::clone(self), Arc::clone(subscription));
         self.shared.to_its_end(async move { log.bury_now(&subscription, given_up, by).await }).await
     }
@@ -195,11 +196,11 @@ impl Log {
         subscription: &Arc<Subscription>,
         mut given_up: Vec<(u64, u32, String)>,
         by: Option<LeaseName>,
-    ) -> Result<(), Error> {
+    ) -> Result<(u64, Result<(), Error>), Error> {
         let _turn = subscription.letters_turn.lock().await;
         // Others may have been faster.
         given_up.retain(|&(at, ..)| subscription.is_open(at, by));
-        let mut entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
+        let entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
         let (runs, gone) = self.collect(&entries, Vec::new()).await?;
         let mut texts = runs.iter().flat_map(|run| {
             run.entries.clone().map(|entry| match &run.batch.content {
@@ -209,30 +210,16 @@ impl Log {
             })
         });
         let now = self.clock.wall_ms();
-        entries.retain(|at| gone.binary_search(at).is_err());
         let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
         let letters = there
             .zip(&mut texts)
             .map(|((at, attempts, reason), text)| (at, written(&Head { at: now.0, attempts, reason }, &text)))
             .collect();
-        let (new, forgotten) = subscription.keep_letters(letters, &*self.store).await?;
-        subscription.meters.dead_lettered.inc_by(new as u64);
-        let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
-        if forgotten > 0 {
-            tracing::error!(%app, %stream, subscription = %name, forgotten, "too many dead letters; the oldest are gone");
-        }
-        if new > 0 {
-            tracing::warn!(%app, %stream, subscription = %name, events = new, "given up; see the subscription's dead letters");
-        }
         let now = self.clock.now();
         subscription.gone(&gone, now);
-        let open = subscription.buried(&entries, by, now);
-        if open.len() < entries.len() {
-            let is_none_now = |at: u64, _| entries.binary_search(&at).is_ok() && open.binary_search(&at).is_err();
-            subscription.forget_letters(is_none_now, &*self.store).await?;
-        }
+        let buried = subscription.bury(letters, by, now);
         // Before a later event of the same user goes out: it must not come again after that.
-        subscription.save(&*self.store).await
+        Ok((buried, subscription.save(&*self.store).await))
     }
 }
 

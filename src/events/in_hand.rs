@@ -90,10 +90,9 @@ impl Events {
         subscription.save(&*log.store).await
     }
 
-    /// Puts what is in hand under a lease among the dead letters. Durable on return. Says how many entries that were.
-    ///
-    /// # Errors
-    /// When the store fails: then it is in hand as before.
+    /// Puts what is in hand under a lease among the dead letters. Says how many entries that were, and whether that is
+    /// durable. When the store fails they are in hand as before, or dead, and not durably: asking again is safe, and counts
+    /// none twice.
     pub async fn bury(
         &self,
         app: &AppId,
@@ -101,17 +100,15 @@ impl Events {
         name: &SubscriptionName,
         lease: LeaseName,
         (attempts, reason): (u32, &str),
-    ) -> Result<u64, Error> {
+    ) -> (u64, Result<(), Error>) {
         let (log, subscription) = match self.subscription(app, stream, name) {
             Ok(found) => found,
-            Err(ReadError::Store(error)) => return Err(error),
-            Err(_) => return Ok(0),
+            Err(ReadError::Store(error)) => return (0, Err(error)),
+            Err(_) => return (0, Ok(())),
         };
         let letter = |at| (at, attempts, reason.to_owned());
         let letters: Vec<_> = subscription.held_by(lease).into_iter().map(letter).collect();
-        let buried = letters.len() as u64;
-        log.bury(&subscription, letters, Some(lease)).await?;
-        Ok(buried)
+        log.bury(&subscription, letters, Some(lease)).await.unwrap_or_else(|error| (0, Err(error)))
     }
 
     /// What of a subscription was tried in vain, and what can be; nothing when there is none.

@@ -215,7 +215,8 @@ impl Log {
             let now = self.clock.now();
             let hold = terms.hold(now);
             let Some(held) = subscription.hold(limit, hold, now) else {
-                if subscription.is_removed() || (is_at_end && !subscription.has_given_up(now)) {
+                let is_to_be_stored = subscription.has_given_up(now) || subscription.is_owed();
+                if subscription.is_removed() || (is_at_end && !is_to_be_stored) {
                     return Ok(None);
                 }
                 continue;
@@ -366,9 +367,14 @@ impl Log {
                 // Another may have buried some, and not be done with it.
                 return if subscription.is_owed() { Box::pin(subscription.save(&*self.store)).await } else { Ok(()) };
             }
+            if subscription.is_owed() {
+                // What the store would not take is not made more.
+                Box::pin(subscription.save(&*self.store)).await?;
+            }
             let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
             // In a box: it is rare, and each read would hold room for it while it waits.
-            Box::pin(self.bury(subscription, letters, None)).await?;
+            let (_, stored) = Box::pin(self.bury(subscription, letters, None)).await?;
+            stored?;
         }
     }
 }

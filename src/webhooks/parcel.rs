@@ -128,9 +128,9 @@ impl Recorder {
             },
             Next::Again(back) => events.back(app, stream, place, lease, back).await,
             Next::Bury => {
-                let letters = events.bury(app, stream, place, lease, (parcel.failures, why)).await?;
+                let (letters, stored) = events.bury(app, stream, place, lease, (parcel.failures, why)).await;
                 self.means.metrics.webhook_dead_letters.get_or_create(&self.labels).inc_by(letters);
-                Ok(())
+                stored
             }
         }
     }

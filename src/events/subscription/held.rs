@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +49,10 @@ impl Subscription {
         let held = self.change(|state| {
             // Nothing waits for anything here any more, and all of it is given by who comes after.
             if self.is_removed() {
+                return None;
+            }
+            // Who keeps the order comes again when what was given up is stored: else that might come after what follows it.
+            if state.is_owed() && hold != Hold::Response {
                 return None;
             }
             let taken = state.book.take(limit, hold, now)?;
@@ -192,7 +197,7 @@ impl Subscription {
 
     /// Whether something must be stored before another entry goes out.
     pub(in crate::events) fn is_owed(&self) -> bool {
-        lock(&self.state).is_owed
+        lock(&self.state).is_owed()
     }
 
     /// Whether something must be stored before a stream is given another entry.
@@ -207,22 +212,20 @@ impl Subscription {
         state.book.given_up(most)
     }
 
-    /// These are on the list of the dead: they are settled, if they are still open, and held by this lease. Says which
-    /// were.
-    pub(in crate::events) fn buried(
+    /// These (in order: number, letter) are dead, if they are still open, and held by this lease: they are settled, and on
+    /// the list as soon as that is stored. Says how many.
+    pub(in crate::events) fn bury(
         self: &Arc<Self>,
-        entries: &[u64],
+        mut letters: Vec<(u64, Bytes)>,
         by: Option<LeaseName>,
         now: Instant,
-    ) -> Vec<u64> {
-        let open = self.change(|state| {
-            state.is_owed = true;
-            let held = |&at: &u64| by.is_none_or(|lease| state.book.is_held_by(lease, at));
-            let entries: Vec<u64> = entries.iter().copied().filter(held).collect();
-            state.drop_open(&entries, now)
+    ) -> u64 {
+        let buried = self.change(|state| {
+            letters.retain(|&(at, _)| by.is_none_or(|lease| state.book.is_held_by(lease, at)));
+            state.bury(letters, now)
         });
         self.wake_one();
-        open
+        buried
     }
 
     /// Retention has removed these before they could be handed out, or buried. Readers will be told.

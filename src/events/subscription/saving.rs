@@ -1,7 +1,7 @@
 //! What of a subscription is not in the store yet, and how it gets there.
 //!
 //! Invariants: all that is said of a subscription goes in one step: its cursor, what is settled above it, what is to wait,
-//! what was put back, and whose it is. What is on its way counts as not stored until the store has said so: a caller who
+//! what was put back, its dead letters, and whose it is. What is on its way counts as not stored until the store has said so: a caller who
 //! leaves meanwhile, and a store that fails, leave it to the next who saves, and the saver sees to it that there is one.
 //! Two who save cannot overtake each other.
 
@@ -58,7 +58,24 @@ pub(in crate::events) struct Saving<'s> {
     stored: MutexGuard<'s, Stored>,
     writes: Option<Writes>,
     read_at: Option<u64>,
+    /// The oldest dead letters, which have to go for new ones.
+    too_many: Vec<u64>,
     number: u64,
+}
+
+impl Stored {
+    /// The oldest dead letters that have to go for those that are new.
+    fn too_many(&self, writes: &Writes) -> Vec<u64> {
+        let new: BTreeSet<u64> = writes.letters().collect();
+        if new.is_empty() {
+            return Vec::new();
+        }
+        let gone: BTreeSet<u64> = writes.acknowledged().collect();
+        let is_old = |at: &&u64| !new.contains(at) && !gone.contains(at);
+        let old = self.letters.iter().filter(is_old).count();
+        let over = (old + new.len()).saturating_sub(MOST_DEAD_LETTERS);
+        self.letters.iter().filter(is_old).take(over).copied().collect()
+    }
 }
 
 impl Subscription {
@@ -99,7 +116,9 @@ impl Subscription {
             let left = recalled::left(self.name.as_str());
             changes.extend([self.owner_note(), PlaceChange::Note(NoteKind::Subscription, left, None)]);
         }
-        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at, number };
+        let too_many = stored.too_many(&writes);
+        changes.extend(too_many.iter().map(|&at| self.letter(at, None)));
+        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at, too_many, number };
         if changes.is_empty() {
             saving.done();
             return None;
@@ -133,31 +152,9 @@ impl Subscription {
     /// says otherwise; nothing of both changes between.
     pub(in crate::events) async fn listed(&self) -> (Vec<u64>, BTreeSet<u64>) {
         let stored = self.stored.lock().await;
-        (stored.letters.iter().copied().collect(), lock(&self.state).given_again())
-    }
-
-    /// Puts letters (in order: number, note) on the list of the dead. Durable on return. Says how many are new there, and
-    /// how many of the oldest had to go for them. To be done to its end: see [`super::Shared::to_its_end`].
-    pub(in crate::events) async fn keep_letters(
-        &self,
-        letters: Vec<(u64, Bytes)>,
-        store: &dyn Store,
-    ) -> Result<(usize, usize), Error> {
-        let mut stored = self.stored.lock().await;
-        if letters.is_empty() || self.is_removed() {
-            return Ok((0, 0));
-        }
-        let named: BTreeSet<u64> = letters.iter().map(|&(at, _)| at).collect();
-        let new = named.difference(&stored.letters).count();
-        let over = (stored.letters.len() + new).saturating_sub(MOST_DEAD_LETTERS);
-        let oldest: Vec<u64> = stored.letters.difference(&named).take(over).copied().collect();
-        let kept = letters.into_iter().map(|(at, note)| self.letter(at, Some(note)));
-        let changes = kept.chain(oldest.iter().map(|&at| self.letter(at, None))).collect();
-        store.change_places(&self.log, changes).await?;
-        stored.letters.extend(&named);
-        stored.letters.retain(|at| oldest.binary_search(at).is_err());
-        self.count_letters(&stored);
-        Ok((new, oldest.len()))
+        let state = lock(&self.state);
+        let letters: BTreeSet<u64> = stored.letters.iter().copied().chain(state.buried()).collect();
+        (letters.into_iter().collect(), state.given_again())
     }
 
     /// Takes dead letters off the list; what is asked is their number, and whether they are being given again. Durable on
@@ -204,8 +201,7 @@ impl Subscription {
                 Left { low: standing.low, unread: standing.lag, is_noted, end }
             }
         };
-        let is_wanted =
-            why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || !stored.letters.is_empty());
+        let is_wanted = why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || self.has_letters(&stored));
         if is_wanted {
             self.is_removed.store(false, Ordering::SeqCst);
             return Ok(None);
@@ -237,8 +233,24 @@ impl Subscription {
         was_there && store.cursors(&self.log).await.is_ok_and(|all| all.iter().all(|(name, _)| *name != self.name))
     }
 
+    fn has_letters(&self, stored: &Stored) -> bool {
+        !stored.letters.is_empty() || lock(&self.state).buried().next().is_some()
+    }
+
     fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {
         PlaceChange::Note(NoteKind::DeadLetter, recalled::letter(&self.name, at), note)
+    }
+
+    /// So many dead letters are new in the store, and so many of the oldest are gone for them.
+    fn died(&self, new: usize, forgotten: usize) {
+        self.meters.dead_lettered.inc_by(new as u64);
+        let (app, stream, name) = (&self.log.app, self.log.stream, &self.name);
+        if forgotten > 0 {
+            tracing::error!(%app, %stream, subscription = %name, forgotten, "too many dead letters; the oldest are gone");
+        }
+        if new > 0 {
+            tracing::warn!(%app, %stream, subscription = %name, events = new, "given up; see the subscription's dead letters");
+        }
     }
 
     fn count_letters(&self, stored: &Stored) {
@@ -253,10 +265,13 @@ impl Saving<'_> {
         self.stored.low = Some(writes.low());
         self.stored.save = self.number;
         self.stored.read_at = self.read_at.or(self.stored.read_at);
-        for at in writes.letters() {
+        for at in writes.acknowledged() {
             self.stored.letters.remove(&at);
         }
+        let new = writes.letters().filter(|&at| self.stored.letters.insert(at)).count();
+        self.stored.letters.retain(|at| self.too_many.binary_search(at).is_err());
         self.subscription.count_letters(&self.stored);
+        self.subscription.died(new, self.too_many.len());
         self.subscription.is_stored.store(true, Ordering::Release);
         lock(&self.subscription.state).written(&writes);
     }

@@ -8,6 +8,7 @@
 
 mod passing;
 mod resuming;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,15 +16,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+pub(super) use self::writing::Writes;
 use super::PlaceId;
 use super::missed::Missed;
-use super::plain::{Plain, Word};
+use super::plain::Plain;
 use super::recalled::{self, Recalled};
-use crate::clock::UnixMillis;
 use crate::events::claims::Claims;
-use crate::events::leases::{Book, New, Settled, numbers, settled};
-use crate::names::SubscriptionName;
-use crate::store::{NoteKind, PlaceChange, Sequence};
+use crate::events::leases::{Book, New, Settled, settled};
 
 /// What changes of a subscription.
 pub(super) struct State {
@@ -58,8 +57,12 @@ pub(super) struct State {
     pub(super) plain: Plain,
     /// The last entry that an earlier run may have given a reader; none once this run has.
     recalled_to: Option<u64>,
-    /// Whether something must be stored before another entry goes out: one of its key was given up.
-    pub(super) is_owed: bool,
+    /// Letters of entries that are settled by that: not stored yet.
+    buried: BTreeMap<u64, Bytes>,
+    /// How often something was to be stored before another entry goes out, since one of its key was given up; and how often
+    /// it is.
+    owed: u64,
+    owed_stored: u64,
     /// Before this, nothing is left to cut.
     earliest: u64,
     /// When the timer looks at it, at the latest.
@@ -79,31 +82,6 @@ impl Closed {
     /// One that was put back, and is open no longer, though nobody has acknowledged it.
     fn dropped(at: u64) -> Self {
         Self { at, is_acknowledged: false, was_put_back: true }
-    }
-}
-
-/// What is being written.
-pub(super) struct Writes {
-    low: u64,
-    segments: Vec<u64>,
-    needless: Vec<u64>,
-    again_new: BTreeSet<u64>,
-    again_done: Vec<Closed>,
-    missed: Option<u64>,
-    word: Option<Word>,
-    is_owed: bool,
-    is_new_place: bool,
-}
-
-impl Writes {
-    /// The last entry up to which all are settled.
-    pub(super) fn low(&self) -> u64 {
-        self.low
-    }
-
-    /// The dead letters that are none any more: they were acknowledged when they were handed out again.
-    pub(super) fn letters(&self) -> impl Iterator<Item = u64> + '_ {
-        self.again_done.iter().filter(|closed| closed.is_acknowledged).map(|closed| closed.at)
     }
 }
 
@@ -162,7 +140,9 @@ impl State {
             missed: Missed::new(missed, if stored { missed } else { 0 }),
             plain,
             recalled_to: stored.then_some(end),
-            is_owed: false,
+            buried: BTreeMap::new(),
+            owed: 0,
+            owed_stored: 0,
             earliest: 0,
             armed: None,
         };
@@ -262,6 +242,9 @@ impl State {
             // Both are asked: an entry may be either.
             if self.letters.remove(&at) | was_put_back {
                 self.again_done.push(Closed { at, is_acknowledged: acknowledged, was_put_back });
+                if acknowledged {
+                    self.buried.remove(&at);
+                }
             }
         }
     }
@@ -271,6 +254,29 @@ impl State {
         let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
         self.settled(&open, false);
         open
+    }
+
+    /// These are settled, if they are still open: each goes to the dead letters. Says how many.
+    pub(super) fn bury(&mut self, letters: impl IntoIterator<Item = (u64, Bytes)>, now: Instant) -> u64 {
+        let mut buried = 0;
+        for (at, letter) in letters {
+            if !self.drop_open(&[at], now).is_empty() {
+                self.buried.insert(at, letter);
+                buried += 1;
+            }
+        }
+        self.owed += u64::from(buried > 0);
+        buried
+    }
+
+    /// Whether something must be stored before another entry goes out: one of its key was given up.
+    pub(super) fn is_owed(&self) -> bool {
+        self.owed > self.owed_stored
+    }
+
+    /// The dead letters that the store does not know of yet.
+    pub(super) fn buried(&self) -> impl Iterator<Item = u64> + '_ {
+        self.buried.keys().copied()
     }
 
     /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the
@@ -360,123 +366,6 @@ impl State {
         self.again_new.clear();
         self.missed.clear();
         self.floor = at;
-    }
-
-    /// Whether there is something to write beside the cursor.
-    pub(super) fn has_writes(&self) -> bool {
-        !self.marks.is_clean()
-            || !self.again_new.is_empty()
-            || !self.again_done.is_empty()
-            || self.missed.unsaved().is_some()
-            || self.is_new_place
-    }
-
-    /// What is to be written, when the store's cursor is `stored`. It counts as written from now on: see
-    /// [`State::failed`].
-    pub(super) fn writes(
-        &mut self,
-        name: &SubscriptionName,
-        stored: Option<u64>,
-        now: (Instant, UnixMillis),
-    ) -> (Writes, Vec<PlaceChange>) {
-        let low = self.settle_low();
-        let moves = (stored != Some(low)).then(|| self.claims.claimed() == low);
-        let plain = self.plain.writes(low, moves, !self.marks.is_empty());
-        let writes = Writes {
-            low,
-            segments: self.marks.take_dirty(),
-            needless: self.marks.take_needless(low),
-            again_new: std::mem::take(&mut self.again_new),
-            again_done: std::mem::take(&mut self.again_done),
-            missed: self.missed.unsaved(),
-            word: plain.as_ref().map(|&(word, _)| word),
-            is_owed: std::mem::take(&mut self.is_owed),
-            is_new_place: std::mem::take(&mut self.is_new_place),
-        };
-        let of = name.as_str();
-        let mut waits = Vec::new();
-        for &segment in &writes.segments {
-            let delays = numbers::note(self.delayed(segment, now));
-            if delays.is_some() || self.delays_stored.contains(&segment) {
-                self.delays_stored.insert(segment);
-                waits.push((recalled::delayed(of, segment), delays));
-            }
-            let units = numbers::note(self.book.united(settled::entries(segment)));
-            if units.is_some() || self.units_stored.contains(&segment) {
-                self.units_stored.insert(segment);
-                waits.push((recalled::united(of, segment), units));
-            }
-        }
-        let needless =
-            |stored: &BTreeSet<u64>| writes.needless.iter().copied().filter(|n| stored.contains(n)).collect();
-        let (delays, units): (Vec<u64>, Vec<u64>) = (needless(&self.delays_stored), needless(&self.units_stored));
-        waits.extend(delays.into_iter().map(|segment| (recalled::delayed(of, segment), None)));
-        waits.extend(units.into_iter().map(|segment| (recalled::united(of, segment), None)));
-        let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
-        let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
-        let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
-        let new = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
-        let done = writes.again_done.iter().map(|closed| (recalled::again(of, closed.at), None));
-        let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
-        let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
-        let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));
-        let notes = marks.chain(needless).chain(waits).chain(new).chain(done).chain(missed).chain(place).chain(plain);
-        let letters = writes.letters().map(|at| (recalled::letter(name, at), None));
-        let cursor = (stored != Some(low)).then(|| PlaceChange::Cursor(name.clone(), Sequence(low)));
-        let note = |kind| move |(name, note)| PlaceChange::Note(kind, name, note);
-        let changes = cursor
-            .into_iter()
-            .chain(notes.map(note(NoteKind::Subscription)))
-            .chain(letters.map(note(NoteKind::DeadLetter)))
-            .collect();
-        (writes, changes)
-    }
-
-    /// These are in the store.
-    pub(super) fn written(&mut self, writes: &Writes) {
-        if let Some(missed) = writes.missed {
-            self.missed.saved(missed);
-        }
-        if let Some(word) = writes.word {
-            self.plain.written(word);
-        }
-        for segment in &writes.needless {
-            self.delays_stored.remove(segment);
-            self.units_stored.remove(segment);
-        }
-    }
-
-    /// These may not be in the store.
-    pub(super) fn failed(&mut self, writes: Writes) {
-        self.missed.doubt();
-        self.plain.failed();
-        self.marks.failed(&writes.segments);
-        self.marks.failed(&writes.needless);
-        self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));
-        self.again_done.extend(writes.again_done);
-        self.is_owed |= writes.is_owed;
-        self.is_new_place |= writes.is_new_place;
-    }
-
-    /// Until when entries of a segment are not to be handed out, by the wall clock.
-    fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, u64)> {
-        let range = settled::entries(segment);
-        let unread = self.delays.range(range.clone()).map(|(&at, &until)| (at, until));
-        let mut delays: Vec<_> = self.book.delayed(range).chain(unread).collect();
-        delays.sort_unstable();
-        delays.into_iter().map(move |(at, until)| (at, wall.after(until.saturating_duration_since(now)).0))
-    }
-
-    /// A segment's note; `None` when there is nothing to say.
-    fn note(&self, segment: u64) -> Option<Bytes> {
-        let range = settled::entries(segment);
-        let unread = self.attempts.range(range.clone()).map(|(&at, &attempts)| (at, attempts));
-        let mut attempts: Vec<_> = self.book.attempted(range).chain(unread).collect();
-        attempts.sort_unstable();
-        if attempts.is_empty() && !self.marks.has(segment) {
-            return None;
-        }
-        Some(self.marks.note(segment, attempts.into_iter()))
     }
 }
 

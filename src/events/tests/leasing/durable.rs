@@ -480,7 +480,7 @@ async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
         let held = [read().await.unwrap(), read().await.unwrap(), read().await.unwrap()];
         assert_eq!(held.iter().map(entries).collect::<Vec<_>>(), [[1], [2], [3]]);
         let lease = |n: usize| held[n].leased.as_ref().unwrap().name;
-        assert_eq!(rig.events.bury(&app(), STREAM, &name(), lease(1), (1, "test")).await, Ok(1));
+        assert_eq!(rig.events.bury(&app(), STREAM, &name(), lease(1), (1, "test")).await, (1, Ok(())));
         assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
         if kills {
             rig = rig.kill().await;
@@ -526,4 +526,47 @@ async fn an_extension_by_cursor_shortens_nobodys_lease() {
     assert_eq!(extended, Ok(2));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(rig.lease(leased(2)).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_is_a_dead_letter_or_comes_again_whenever_it_is_killed_and_never_both() {
+    // A write takes a second: the first kill comes before any is done, the last after all.
+    for after in (0..=5).map(|n| Duration::from_millis(600 * n)) {
+        let rig = Rig::quiet().await;
+        rig.append_of([(1, 1), (2, 1)]).await;
+        for _ in 0..MOST {
+            let (lease, _) = rig.lease(leased(1)).await.unwrap();
+            rig.nack(Holding::Lease(lease), 0).await.unwrap();
+        }
+        tokio::time::sleep(SLOW).await;
+        rig.slow_down();
+        let read = rig.read(leased(1));
+        assert!(tokio::time::timeout(after, read).await.is_ok() == (after > SLOW), "one write, and no more");
+        let rig = rig.kill().await;
+        let is_dead = !rig.dead().await.is_empty();
+        assert_eq!(rig.native(10).await.1, if is_dead { vec![2] } else { vec![1, 2] }, "killed after {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_is_in_one_write_on_the_list_and_settled() {
+    for is_there in [false, true] {
+        let rig = Rig::quiet().await;
+        rig.append_of([(1, 1), (2, 1)]).await;
+        for _ in 0..MOST {
+            let (lease, _) = rig.lease(leased(1)).await.unwrap();
+            rig.nack(Holding::Lease(lease), 0).await.unwrap();
+        }
+        tokio::time::sleep(SLOW).await;
+        let fails = if is_there { &rig.store.unsure } else { &rig.store.broken };
+        fails.store(true, Ordering::Relaxed);
+        assert!(matches!(rig.read(leased(1)).await, Err(ReadError::Store(_))), "the next of the user waits");
+        assert!(matches!(rig.read(leased(1)).await, Err(ReadError::Store(_))), "as long as that is not stored");
+        assert_eq!(rig.dead().await.len(), usize::from(is_there));
+        fails.store(false, Ordering::Relaxed);
+        assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(2, 1)]);
+        assert_eq!(rig.dead().await, [(1, MOST)]);
+        let rig = rig.kill().await;
+        assert_eq!(rig.dead().await, [(1, MOST)]);
+    }
 }

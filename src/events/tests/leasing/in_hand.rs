@@ -127,7 +127,7 @@ async fn dead_letters_of_what_went_out_as_one_are_given_again_by_themselves_afte
         let first = rig.take_now(AS_ONE, 100).await;
         rig.failed(first, 5).await;
         let last = rig.take_by(AS_ONE, 100, 10).await.unwrap();
-        assert_eq!(rig.events.bury(&app(), STREAM, &place(), last.lease, (2, "why")).await, Ok(3));
+        assert_eq!(rig.events.bury(&app(), STREAM, &place(), last.lease, (2, "why")).await, (3, Ok(())));
         assert_eq!(rig.events.redeliver(&app(), STREAM, &place(), Redeliver::All).await, Ok(3));
         let one = rig.take_now(AS_ONE, 100).await;
         assert_eq!(one.said(), (vec![1], 0));
@@ -179,7 +179,7 @@ async fn an_attempt_counts_when_it_has_failed_and_then_for_good() {
         assert!(rig.take_by(EACH, 1, 5).await.is_none(), "its wait outlives that, too");
     }
     let taken = rig.take_by(EACH, 1, 60).await.unwrap();
-    assert_eq!(rig.events.bury(&app(), STREAM, &place(), taken.lease, (4, "why")).await, Ok(1));
+    assert_eq!(rig.events.bury(&app(), STREAM, &place(), taken.lease, (4, "why")).await, (1, Ok(())));
     let rig = rig.kill().await;
     assert!(rig.take_by(EACH, 1, 60).await.is_none());
     let letters = rig.events.dead_letters(&app(), STREAM, &place(), None, 10).await.unwrap();
@@ -218,7 +218,7 @@ async fn what_is_in_hand_from_before_a_seek_or_of_a_removed_place_is_of_no_accou
         let lease = Holding::Lease(settled.lease);
         assert_eq!(rig.events.acknowledge(&app(), STREAM, &place(), &lease).await, Err(AckError::LeaseExpired));
         rig.failed(failed, 100).await;
-        assert_eq!(rig.events.bury(&app(), STREAM, &place(), buried.lease, (1, "why")).await, Ok(0));
+        assert_eq!(rig.events.bury(&app(), STREAM, &place(), buried.lease, (1, "why")).await, (0, Ok(())));
         drop(dropped);
         drop(taken);
         let all = rig.drain(EACH, 1, 0).await;
