@@ -34,6 +34,10 @@ const MOST: u32 = 3;
 /// How long what was begun may go on after its caller has left.
 const LINGER: Millis = 500;
 
+/// For so long a store fails, at most, though somebody waits for longer: what is not answered is promised to be stored
+/// within a round, and what failed is tried again only once before that ends.
+const FAILS_FOR: Duration = Duration::from_millis(200);
+
 /// Longer than any lease and delay, and than it takes until what is given up is buried.
 const ALL_IS_OVER: Millis = 12_000;
 
@@ -131,7 +135,11 @@ impl Stage {
                 }
                 8..14 if self.profile.fails() && self.now() > failed_at + 1300 => {
                     self.weather(Trouble::Fails { after: self.is_so(50) });
-                    self.some_at_once(false).await;
+                    let mut acts = std::pin::pin!(self.some_at_once(false));
+                    if tokio::time::timeout(FAILS_FOR, acts.as_mut()).await.is_err() {
+                        self.weather(Trouble::None);
+                        acts.await;
+                    }
                     failed_at = self.now();
                     self.weather(Trouble::None);
                 }

@@ -116,6 +116,11 @@ impl Book {
         self.model.borrow_mut().apply(deed);
     }
 
+    /// What is no deed, to show when something is wrong.
+    pub(super) fn note(&self, what: String) {
+        self.told.borrow_mut().push(what);
+    }
+
     pub(super) fn saw(&self, entries: impl IntoIterator<Item = Entry>) {
         let mut seen = self.seen.borrow_mut();
         seen.extend(entries);

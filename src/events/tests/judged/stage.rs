@@ -102,6 +102,8 @@ impl Stage {
     pub(super) fn weather(&self, trouble: Trouble) {
         self.is_hanging.set(matches!(trouble, Trouble::Hangs { .. }));
         self.house().seam.set(Weather { slow: self.profile.slow(), trouble });
+        let now = self.now();
+        self.books.iter().for_each(|book| book.note(format!("{now}: {trouble:?}")));
     }
 
     pub(super) fn calm(&self) {
