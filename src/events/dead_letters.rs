@@ -70,23 +70,32 @@ impl Events {
         most: usize,
     ) -> Result<Vec<DeadLetter>, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let after = after.map_or(String::new(), |cursor| recalled::letter(name, cursor.at.0));
-        // Before the list is read: what is on it then, and was given again, is so still.
-        let (_, again) = subscription.listed().await;
-        let notes = log.store.notes(&log.key, NoteKind::DeadLetter, &prefix(name), &after, most).await?;
-        let letters = notes.iter().filter_map(|(note, bytes)| {
-            let at = place(note)?;
-            let (head, event) = parse(bytes)?;
-            Some(DeadLetter {
-                cursor: log.cursor(at),
-                at: UnixMillis(head.at),
-                attempts: head.attempts,
-                reason: head.reason,
-                event,
-                is_redelivering: again.contains(&at),
-            })
-        });
-        Ok(letters.collect())
+        let mut after = after.map_or(String::new(), |cursor| recalled::letter(name, cursor.at.0));
+        // Before the list is read: what is on it then, and was given again, is so still. One that is acknowledged by now may
+        // be in the store still.
+        let (listed, again) = subscription.listed().await;
+        let mut letters = Vec::new();
+        while letters.len() < most {
+            let wanted = most - letters.len();
+            let notes = log.store.notes(&log.key, NoteKind::DeadLetter, &prefix(name), &after, wanted).await?;
+            letters.extend(notes.iter().filter_map(|(note, bytes)| {
+                let at = place(note).filter(|at| listed.contains(at))?;
+                let (head, event) = parse(bytes)?;
+                Some(DeadLetter {
+                    cursor: log.cursor(at),
+                    at: UnixMillis(head.at),
+                    attempts: head.attempts,
+                    reason: head.reason,
+                    event,
+                    is_redelivering: again.contains(&at),
+                })
+            }));
+            match notes.last() {
+                Some((last, _)) if notes.len() == wanted => after.clone_from(last),
+                _ => break,
+            }
+        }
+        Ok(letters)
     }
 
     /// Puts dead letters back into their subscription, as new events that wait for no other. They stay on the list until
@@ -156,7 +165,7 @@ impl Log {
             Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
             Redeliver::These(cursors) => {
                 for cursor in &cursors {
-                    if !self.origin.is_of(*cursor) || listed.binary_search(&cursor.at.0).is_err() {
+                    if !self.origin.is_of(*cursor) || !listed.contains(&cursor.at.0) {
                         return Err(ReadError::NoSuchDeadLetter);
                     }
                     if cursor.at.0 < earliest {

@@ -249,7 +249,7 @@ impl Subscription {
         {
             // None is buried, or cleared, meanwhile.
             let _turn = self.letters_turn.lock().await;
-            let letters = self.listed().await.0.into_iter().collect();
+            let (letters, _) = self.listed().await;
             self.change(|state| state.seek(at, letters));
         }
         self.given_back.notify_waiters();

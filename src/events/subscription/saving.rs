@@ -148,13 +148,11 @@ impl Subscription {
         PlaceChange::Note(NoteKind::Subscription, self.name.to_string(), Some(owner.note()))
     }
 
-    /// Its dead letters, in order, and which are being given again. One that was acknowledged is on the list until the store
-    /// says otherwise; nothing of both changes between.
-    pub(in crate::events) async fn listed(&self) -> (Vec<u64>, BTreeSet<u64>) {
+    /// Its dead letters, and which are being given again.
+    pub(in crate::events) async fn listed(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
         let stored = self.stored.lock().await;
         let state = lock(&self.state);
-        let letters: BTreeSet<u64> = stored.letters.iter().copied().chain(state.buried()).collect();
-        (letters.into_iter().collect(), state.given_again())
+        (state.dead_letters(&stored.letters), state.given_again())
     }
 
     /// Takes dead letters off the list; what is asked is their number, and whether they are being given again. Durable on
@@ -165,8 +163,11 @@ impl Subscription {
         store: &dyn Store,
     ) -> Result<usize, Error> {
         let mut stored = self.stored.lock().await;
-        let again = lock(&self.state).given_again();
-        let gone: Vec<u64> = stored.letters.iter().copied().filter(|&at| which(at, again.contains(&at))).collect();
+        let gone: Vec<u64> = {
+            let state = lock(&self.state);
+            let (letters, again) = (state.dead_letters(&stored.letters), state.given_again());
+            letters.into_iter().filter(|at| which(*at, again.contains(at))).collect()
+        };
         if gone.is_empty() || self.is_removed() {
             return Ok(0);
         }
@@ -234,7 +235,7 @@ impl Subscription {
     }
 
     fn has_letters(&self, stored: &Stored) -> bool {
-        !stored.letters.is_empty() || lock(&self.state).buried().next().is_some()
+        !lock(&self.state).dead_letters(&stored.letters).is_empty()
     }
 
     fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {

@@ -74,14 +74,12 @@ pub(super) struct State {
 pub(super) struct Closed {
     pub(super) at: u64,
     pub(super) is_acknowledged: bool,
-    /// An operator had put it back.
-    pub(super) was_put_back: bool,
 }
 
 impl Closed {
     /// One that was put back, and is open no longer, though nobody has acknowledged it.
     fn dropped(at: u64) -> Self {
-        Self { at, is_acknowledged: false, was_put_back: true }
+        Self { at, is_acknowledged: false }
     }
 }
 
@@ -223,11 +221,20 @@ impl State {
         self.attempts.values().copied().max().unwrap_or(0).max(self.book.most_attempts())
     }
 
-    /// The dead letters that are being given again, as long as the store has not heard that they were acknowledged: until
-    /// then they are on the list.
+    /// The dead letters that are being given again.
     pub(super) fn given_again(&self) -> BTreeSet<u64> {
-        let unstored = self.again_done.iter().filter(|closed| closed.is_acknowledged && closed.was_put_back);
-        self.again.iter().copied().chain(unstored.map(|closed| closed.at)).collect()
+        self.again.clone()
+    }
+
+    /// The dead letters of a subscription, when the store has these: those that were acknowledged, or handed over plainly,
+    /// are none any more, though the store may not have heard of it; and it may not have heard of the latest.
+    pub(super) fn dead_letters(&self, stored: &BTreeSet<u64>) -> BTreeSet<u64> {
+        let mut letters = stored.clone();
+        for closed in self.again_done.iter().filter(|closed| closed.is_acknowledged) {
+            letters.remove(&closed.at);
+        }
+        letters.extend(self.buried.keys());
+        letters
     }
 
     /// These were taken out of the book: they are settled. Acknowledged, or given up.
@@ -241,7 +248,7 @@ impl State {
             let was_put_back = self.again.remove(&at);
             // Both are asked: an entry may be either.
             if self.letters.remove(&at) | was_put_back {
-                self.again_done.push(Closed { at, is_acknowledged: acknowledged, was_put_back });
+                self.again_done.push(Closed { at, is_acknowledged: acknowledged });
                 if acknowledged {
                     self.buried.remove(&at);
                 }
@@ -272,11 +279,6 @@ impl State {
     /// Whether something must be stored before another entry goes out: one of its key was given up.
     pub(super) fn is_owed(&self) -> bool {
         self.owed > self.owed_stored
-    }
-
-    /// The dead letters that the store does not know of yet.
-    pub(super) fn buried(&self) -> impl Iterator<Item = u64> + '_ {
-        self.buried.keys().copied()
     }
 
     /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the

@@ -46,7 +46,7 @@ impl State {
         let low = self.settle_low();
         self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MOST_AHEAD)));
         let letters = self.letters.extract_if(range.clone(), |_| true);
-        self.again_done.extend(letters.map(|at| Closed { at, is_acknowledged: true, was_put_back: false }));
+        self.again_done.extend(letters.map(|at| Closed { at, is_acknowledged: true }));
         self.plain.add(range);
     }
 
