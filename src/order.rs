@@ -179,6 +179,9 @@ pub struct Order {
     pub payer: Payer,
     /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it alone.
     pub proof: Option<Proof>,
+    /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more for
+    /// a failure of its own.
+    pub is_repeat: bool,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
     /// Set before the order goes out. `None`: nobody asks.

@@ -66,7 +66,7 @@ struct Limits {
 impl Inner {
     pub(super) async fn attempts(&self, order: &Order, costs: &mut Costs) -> Result<Answer, Failure> {
         let safety = order.operation.safety();
-        let mut tries = Tries::default();
+        let mut tries = if order.is_repeat { Tries::of_repeat() } else { Tries::default() };
         loop {
             if self.stopping.is_cancelled() {
                 return Err(Failure::Stopping);

@@ -10,9 +10,9 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::Instant;
 
-use super::Failure;
 use super::attempt::Answer;
-use crate::names::RegionName;
+use super::{Egress, Failure};
+use crate::names::{AppId, ClientName, RegionName};
 use crate::order::Safety;
 
 /// How often an order is sent again because no connection could be made, or the vendor did not begin to process it.
@@ -78,17 +78,20 @@ pub(super) enum Reason {
     Lost,
     TimedOut,
     VendorFailed,
+    /// As another order, by whoever ordered.
+    Repeated,
     OverLimit,
     Unauthorized,
 }
 
 impl Reason {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Unreachable,
         Self::Unprocessed,
         Self::Lost,
         Self::TimedOut,
         Self::VendorFailed,
+        Self::Repeated,
         Self::OverLimit,
         Self::Unauthorized,
     ];
@@ -101,6 +104,7 @@ impl Reason {
             Self::Lost => "lost",
             Self::TimedOut => "timed_out",
             Self::VendorFailed => "vendor_failed",
+            Self::Repeated => "repeated",
             Self::OverLimit => "over_limit",
             Self::Unauthorized => "unauthorized",
         }
@@ -109,7 +113,12 @@ impl Reason {
     /// Whether it takes of the retry budget.
     pub(super) fn is_budgeted(self) -> bool {
         match self {
-            Self::Unreachable | Self::Unprocessed | Self::Lost | Self::TimedOut | Self::VendorFailed => true,
+            Self::Unreachable
+            | Self::Unprocessed
+            | Self::Lost
+            | Self::TimedOut
+            | Self::VendorFailed
+            | Self::Repeated => true,
             Self::OverLimit | Self::Unauthorized => false,
         }
     }
@@ -137,6 +146,11 @@ pub(super) struct Tries {
 }
 
 impl Tries {
+    /// Of an order that asks once more what failed: that is counted, and it is not sent again for a failure.
+    pub(super) fn of_repeat() -> Self {
+        Self { begun: true, unsent: UNSENT, doubtful: DOUBTFUL, ..Self::default() }
+    }
+
     /// The order is about to be sent. Tells if it is the first time.
     pub(super) fn begin(&mut self, first: impl FnOnce()) {
         if !std::mem::replace(&mut self.begun, true) {
@@ -207,6 +221,18 @@ impl Tries {
             (_, Outcome::Failed(why)) => Next::Done(Err(why)),
             (_, Outcome::Answered(answer)) => Next::Done(Ok(answer)),
         }
+    }
+}
+
+impl Egress {
+    /// Whether a client's order that failed may be sent once more as another ([`Order::is_repeat`]). If so that is spent of
+    /// the client's retry budget.
+    ///
+    /// [`Order::is_repeat`]: crate::order::Order::is_repeat
+    #[must_use]
+    pub fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
+        let table = self.0.table.load();
+        table.desks.get(app).is_some_and(|desk| desk.may_send_again(Reason::Repeated, client, self.0.clock.now()))
     }
 }
 

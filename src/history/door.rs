@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::egress::{Egress, Failed, Reply};
+use crate::names::{AppId, ClientName};
 use crate::order::Order;
 
 /// Takes orders to the vendor.
@@ -10,11 +11,18 @@ use crate::order::Order;
 pub(super) trait Door: Send + Sync {
     /// Sends an order and waits for the whole answer.
     async fn send(&self, order: Order) -> Result<Reply, Failed>;
+
+    /// Whether what failed may be asked once more, by the client's retry budget. If so that is spent.
+    fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool;
 }
 
 #[async_trait]
 impl Door for Egress {
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         Self::send(self, order).await
+    }
+
+    fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
+        Self::may_repeat(self, app, client)
     }
 }

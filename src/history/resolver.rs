@@ -35,8 +35,15 @@ use crate::vendor::{Vendor, is_for_the_caller};
 /// How often one page's query is made before the vendor is called incomprehensible.
 const CREATIONS: u32 = 5;
 
-/// How often one thing is asked when the answer is 408, 5xx or unreadable.
+/// How often one thing is asked when the answer is 408, 5xx or unreadable. Each time but the first is one of the client's
+/// retry budget.
 const ATTEMPTS: u32 = 4;
+
+/// How long a job waits for the retry budget to have something left. (It is counted by the second.)
+const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const BUDGET_LOOK: Duration = Duration::from_millis(250);
 
 /// The wait after the first such answer; doubled after each.
 const BACKOFF: Duration = Duration::from_millis(250);
@@ -77,6 +84,19 @@ pub(super) enum Patience {
 /// Even a stream gives up when there was no seat for so long: others take all of the quota.
 const SEAT_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How often one thing was asked.
+struct Attempts {
+    made: u32,
+    /// Whether the next order asks what failed.
+    is_repeat: bool,
+}
+
+impl Attempts {
+    fn new(is_repeat: bool) -> Self {
+        Self { made: 1, is_repeat }
+    }
+}
+
 /// What came of a handle.
 enum Handle {
     Gave(Vec<Bytes>),
@@ -85,16 +105,26 @@ enum Handle {
 
 impl Pages for Resolver {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
+        self.ask(&query, false).await
+    }
+}
+
+impl Resolver {
+    /// One page. `is_repeat`: it has failed before, and [`may_repeat`](Self::may_repeat) let it be asked for once more.
+    pub(super) async fn ask(&self, query: &PageQuery, is_repeat: bool) -> Result<Page, Error> {
         let mut why = "";
         let (began, mut waited) = (self.clock.now(), Duration::ZERO);
         for creation in 0..CREATIONS {
             if creation > 0 {
+                if !self.may_repeat().await {
+                    return Err(Error::BadUpstream(format!("a handle died because {why}; the retry budget is spent")));
+                }
                 self.metrics.history_recreated.get_or_create(&AppLabels { app: self.app.to_string() }).inc();
             }
             if creation > 1 {
                 sleep(backoff(creation - 1)).await;
             }
-            let (handle, region) = self.create(&query, &mut waited).await?;
+            let (handle, region) = self.create(query, is_repeat || creation > 0, &mut waited).await?;
             match self.fetch(handle, region, &mut waited).await? {
                 Handle::Gave(texts) => return Ok(Page { texts, took: self.clock.now() - began, waited }),
                 Handle::Died(reason) => why = reason,
@@ -103,15 +133,18 @@ impl Pages for Resolver {
         }
         Err(Error::BadUpstream(format!("{CREATIONS} handles died in a row, the last because {why}")))
     }
-}
 
-impl Resolver {
     /// Makes a query. Returns its handle, and the region where that is known.
-    async fn create(&self, query: &PageQuery, waited: &mut Duration) -> Result<(String, RegionName), Error> {
+    async fn create(
+        &self,
+        query: &PageQuery,
+        is_repeat: bool,
+        waited: &mut Duration,
+    ) -> Result<(String, RegionName), Error> {
         let body = wire::create_body(self.vendor, query);
-        let mut attempt = 1;
+        let mut attempts = Attempts::new(is_repeat);
         loop {
-            let reply = self.send(Operation::CreateHistory(body.clone()), None).await?;
+            let reply = self.send(Operation::CreateHistory(body.clone()), None, attempts.is_repeat).await?;
             *waited += reply.costs.queue_wait;
             let why = match reply.status {
                 status if status.is_success() => match wire::created(&reply.body) {
@@ -123,15 +156,16 @@ impl Resolver {
                 status if status.is_server_error() => refused(reply),
                 _ => return Err(refused(reply)),
             };
-            self.again(&mut attempt, why).await?;
+            self.again(&mut attempts, why).await?;
         }
     }
 
     async fn fetch(&self, handle: String, region: RegionName, waited: &mut Duration) -> Result<Handle, Error> {
         let (began, waited_before) = (self.clock.now(), *waited);
-        let mut attempt = 1;
+        let mut attempts = Attempts::new(false);
         loop {
-            let reply = match self.send(Operation::FetchHistory(handle.clone()), Some(region.clone())).await {
+            let order = Operation::FetchHistory(handle.clone());
+            let reply = match self.send(order, Some(region.clone()), attempts.is_repeat).await {
                 Ok(reply) => reply,
                 Err(Failure::Lost { .. }) => return Ok(Handle::Died("its answer was lost")),
                 Err(Failure::TimedOut { sent: true }) => return Ok(Handle::Died("its answer did not come")),
@@ -154,13 +188,14 @@ impl Resolver {
                     if matches!(self.patience, Patience::Stream { stall } if at_the_vendor >= stall) {
                         return Err(Error::StillRunning { location: None });
                     }
+                    attempts.is_repeat = false;
                     sleep(wire::IN_PROGRESS_PAUSE).await;
                 }
                 (status, Err(_)) if status.is_success() => {
                     return Ok(Handle::Died("its answer could not be read"));
                 }
                 // Whether it gave its messages away with this answer shows when it is asked again.
-                (status, _) if may_pass(status) => self.again(&mut attempt, refused(reply)).await?,
+                (status, _) if may_pass(status) => self.again(&mut attempts, refused(reply)).await?,
                 _ => return Err(refused(reply)),
             }
         }
@@ -169,10 +204,11 @@ impl Resolver {
     /// How many messages a filter selects.
     pub(super) async fn count(&self, filter: &Filter) -> Result<u64, Error> {
         let parameters = wire::count_parameters(self.vendor, filter);
-        let mut attempt = 1;
+        let mut attempts = Attempts::new(false);
         loop {
             self.pauses.over(&self.app, filter).await;
-            let reply = self.send(Operation::CountHistory(parameters.clone()), None).await.inspect_err(|why| {
+            let order = Operation::CountHistory(parameters.clone());
+            let reply = self.send(order, None, attempts.is_repeat).await.inspect_err(|why| {
                 if why.in_doubt() {
                     self.pauses.begin(&self.app, filter);
                 }
@@ -181,6 +217,7 @@ impl Resolver {
                 (status, Ok(Progress::Ready(count))) if status.is_success() => return Ok(count),
                 (status, Ok(Progress::Running)) if status.is_success() => {
                     self.pauses.begin(&self.app, filter);
+                    attempts.is_repeat = false;
                     continue;
                 }
                 (status, Ok(Progress::Gone)) if status.is_success() => {
@@ -190,40 +227,64 @@ impl Resolver {
                 (status, _) if status.is_server_error() => refused(reply),
                 _ => return Err(refused(reply)),
             };
-            self.again(&mut attempt, why).await?;
+            self.again(&mut attempts, why).await?;
         }
     }
 
     /// Waits before the next attempt, as long as the vendor wants it.
     ///
     /// # Errors
-    /// `why`, after the last, and at once when nobody waits until the vendor wants to be asked again.
-    async fn again(&self, attempt: &mut u32, why: Error) -> Result<(), Error> {
+    /// `why`, after the last, when the retry budget is spent, and at once when nobody waits until the vendor wants to be
+    /// asked again.
+    async fn again(&self, attempts: &mut Attempts, why: Error) -> Result<(), Error> {
         let asked = asked(&why);
         let patience = match &self.patience {
             Patience::Callers { deadline, .. } => deadline.borrow().saturating_duration_since(self.clock.now()),
             Patience::Stream { stall } => *stall,
         };
-        if *attempt == ATTEMPTS || (!asked.is_zero() && asked >= patience) {
+        let is_last = attempts.made == ATTEMPTS || (!asked.is_zero() && asked >= patience);
+        if is_last || !self.may_repeat().await {
             return Err(why);
         }
-        sleep(backoff(*attempt).max(asked)).await;
-        *attempt += 1;
+        sleep(backoff(attempts.made).max(asked)).await;
+        *attempts = Attempts { made: attempts.made + 1, is_repeat: true };
         Ok(())
+    }
+
+    /// Whether the client's retry budget lets it ask once more, now or soon. Nobody waits for a stream's next page but the
+    /// stream.
+    pub(super) async fn may_repeat(&self) -> bool {
+        let patience = match self.patience {
+            Patience::Callers { .. } => BUDGET_PATIENCE,
+            Patience::Stream { stall } => stall,
+        };
+        let until = self.clock.now() + patience;
+        while !self.door.may_repeat(&self.app, &self.payer.client) {
+            if self.clock.now() >= until {
+                return false;
+            }
+            sleep(BUDGET_LOOK).await;
+        }
+        true
     }
 
     /// Sends one order, under the deadline of those who wait now. When that passes while the order is under way, they
     /// leave: for good (the job is dropped, and this with it), or with a promise that gives the job more time.
-    async fn send(&self, operation: Operation, region: Option<RegionName>) -> Result<Reply, Failure> {
+    async fn send(
+        &self,
+        operation: Operation,
+        region: Option<RegionName>,
+        mut is_repeat: bool,
+    ) -> Result<Reply, Failure> {
         let (mut deadline, stuck) = match &self.patience {
             Patience::Callers { deadline, stuck } => (deadline.clone(), stuck),
             Patience::Stream { .. } => {
-                return self.send_until(self.clock.now() + SEAT_PATIENCE, &operation, region.as_ref()).await;
+                return self.send_until(self.clock.now() + SEAT_PATIENCE, &operation, region.as_ref(), is_repeat).await;
             }
         };
         loop {
             let until = *deadline.borrow_and_update();
-            let why = match self.send_until(until, &operation, region.as_ref()).await {
+            let why = match self.send_until(until, &operation, region.as_ref(), is_repeat).await {
                 Ok(reply) => return Ok(reply),
                 Err(why) => why,
             };
@@ -253,6 +314,10 @@ impl Resolver {
                 return Err(why);
             }
             if matches!(why, Failure::TimedOut { sent: true }) {
+                if !self.may_repeat().await {
+                    return Err(why);
+                }
+                is_repeat = true;
                 sleep(operation.rest_after_timeout()).await;
             }
         }
@@ -263,12 +328,14 @@ impl Resolver {
         deadline: Instant,
         operation: &Operation,
         region: Option<&RegionName>,
+        is_repeat: bool,
     ) -> Result<Reply, Failure> {
         let order = Order {
             app: self.app.clone(),
             operation: operation.clone(),
             payer: self.payer.clone(),
             proof: self.proof.clone(),
+            is_repeat,
             deadline,
             sent: self.sent.clone(),
             retry_after_limit: None,

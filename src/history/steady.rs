@@ -1,7 +1,8 @@
 //! Pages for a stream: what the vendor cannot do now may be possible in a moment, and a stream has the time.
 //!
-//! Invariant: a page is given up when it has failed for as long as the stream may stall; what cannot pass by itself (a
-//! refused query, a credential that is refused, an app that is gone) is told at once.
+//! Invariants: a page is given up when it has failed for as long as the stream may stall; what cannot pass by itself (a
+//! refused query, a credential that is refused, an app that is gone) is told at once. Each time is one of the client's
+//! retry budget, for which it waits as long.
 
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ impl Pages for Steady {
         let mut failing = None;
         let mut pause = PAUSE;
         loop {
-            let why = match self.resolver.page(query.clone()).await {
+            let why = match self.resolver.ask(&query, failing.is_some()).await {
                 Ok(page) => return Ok(page),
                 Err(why) => why,
             };
@@ -43,6 +44,9 @@ impl Pages for Steady {
             let Some(rest) = rest.filter(|rest| now + *rest < until) else { return Err(why) };
             tracing::debug!(app = %self.resolver.app, %why, "a page of a stream is asked for again");
             sleep(rest).await;
+            if !self.resolver.may_repeat().await {
+                return Err(why);
+            }
             pause = (pause * 2).min(LONGEST);
         }
     }

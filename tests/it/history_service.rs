@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rtm_gateway::clock::Clock;
-use rtm_gateway::config::{App, Config, Credential, Quota, Region};
+use rtm_gateway::config::{App, Config, Credential, Quota, Region, RetryBudget};
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::history::{Answer, Error, History, Terms};
 use rtm_gateway::metrics::Metrics;
@@ -35,6 +36,10 @@ struct Rig {
 
 impl Rig {
     async fn new(app: simulator::App, vendor: Vendor) -> Self {
+        Self::with(app, vendor, |_| {}).await
+    }
+
+    async fn with(app: simulator::App, vendor: Vendor, configure: impl FnOnce(&mut Config)) -> Self {
         let sim = Sim::start(app.basic("key", "secret")).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let secret = |name: &str| {
@@ -52,6 +57,7 @@ impl Rig {
             history: rtm_gateway::config::History::default(),
             webhooks: Vec::new(),
         }];
+        configure(&mut config);
         let (clock, metrics, tasks) = (Clock::system(), Metrics::new(), Tasks::new());
         let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &tasks).unwrap();
         let history = History::new(egress, tasks.clone(), clock, metrics);
@@ -96,6 +102,43 @@ fn body(limit: u64, order: &str) -> Value {
     let (start, end) = (base_ms() / 1000 - 10, base_ms() / 1000 + 7200);
     json!({"filter": {"source": "alice", "destination": "", "start_time": start, "end_time": end},
         "limit": limit, "order": order})
+}
+
+#[tokio::test]
+async fn a_vendor_that_fails_all_it_is_asked_gets_no_more_of_history_than_the_retry_budget() {
+    const FIRST: u64 = 200;
+    let budget = RetryBudget { percent: 20, min_per_second: 5 };
+    let rig = Rig::with(simulator::App::new(APP), Vendor::AnyRtc, |config| {
+        config.upstream.breaker.failures = 0;
+        config.upstream.retry_budget = budget;
+    })
+    .await;
+    for endpoint in [Endpoint::HistoryCount, Endpoint::HistoryCreate] {
+        for _ in 0..FIRST * 12 {
+            rig.sim.on(endpoint, Fault::status(500));
+        }
+    }
+    let began = Instant::now();
+    let counts = (0..FIRST).map(|n| {
+        let query = [("source", "alice"), ("start_time", "1"), ("end_time", &*(n + 2).to_string())];
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let rig = &rig;
+        async move { rig.history.count(&AppId::parse(APP).unwrap(), &query, terms()).await }
+    });
+    let queries = (0..FIRST).map(|n| {
+        let mut body = body(20, "asc");
+        body["filter"]["destination"] = json!(n.to_string());
+        let rig = &rig;
+        async move { rig.query(&body).await }
+    });
+    let (counts, queries) = futures_util::join!(join_all(counts), join_all(queries));
+    assert!(counts.iter().all(|answer| matches!(answer, Err(Error::Failing { .. }))), "{counts:?}");
+    assert!(queries.iter().all(|answer| matches!(answer, Err(Error::Failing { .. }))), "{queries:?}");
+    let asked: u64 =
+        [Endpoint::HistoryCount, Endpoint::HistoryCreate].map(|e| rig.sim.stats().of(e).received).iter().sum();
+    let most = FIRST * 2 * 120 / 100 + u64::from(budget.min_per_second) * (began.elapsed().as_secs() + 2);
+    assert!(asked > FIRST * 2 && asked <= most, "{asked} for {} first ones, {most} at most", FIRST * 2);
+    rig.stop().await;
 }
 
 #[tokio::test]

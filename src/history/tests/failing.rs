@@ -81,6 +81,54 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
     assert_eq!(refused("history_get", Act::Says(503, "{}"), 4).await, 503);
 }
 
+/// Whether each order for an endpoint asked what had failed.
+fn repeats(world: &World, endpoint: &str) -> Vec<bool> {
+    let orders = world.vendor.orders().into_iter();
+    orders.filter(|order| order.operation.endpoint() == endpoint).map(|order| order.is_repeat).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_once_more_is_a_repeat_and_what_asks_after_in_progress_is_none() {
+    let world = World::new(5);
+    world.vendor.script("history_create", [Act::Says(500, "")]);
+    world
+        .vendor
+        .script("history_get", [Act::InProgress, Act::Says(500, ""), Act::InProgress, Act::Lost, Act::InProgress]);
+    world.vendor.script("history_count", [Act::Says(500, ""), Act::InProgress]);
+    world.query(present(20), terms("c", 60)).await.unwrap();
+    world.count("source=s&start_time=1&end_time=2", terms("c", 60)).await.unwrap();
+    assert_eq!(repeats(&world, "history_create"), [false, true, true]);
+    assert_eq!(repeats(&world, "history_get"), [false, false, true, false, false, false]);
+    assert_eq!(repeats(&world, "history_count"), [false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_retry_budget_lets_a_failure_stand_after_a_second() {
+    for (endpoint, act) in [
+        ("history_create", Act::Says(500, "")),
+        ("history_create", Act::Spoilt("odd")),
+        ("history_get", Act::Says(500, "")),
+        ("history_get", Act::Lost),
+        ("history_count", Act::Says(500, "")),
+    ] {
+        let world = World::new(5);
+        let ask = async || match endpoint {
+            "history_count" => world.count("source=s&start_time=1&end_time=2", terms("c", 30)).await,
+            _ => world.query(present(20), terms("c", 30)).await,
+        };
+        world.vendor.script(endpoint, [act.clone()]);
+        world.vendor.refuse_repeats(1000);
+        let began = Instant::now();
+        assert!(matches!(ask().await, Err(Error::Failing { .. } | Error::BadUpstream(_))), "{endpoint} {act:?}");
+        assert_eq!(repeats(&world, endpoint), [false], "{act:?}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        // Soon there is something left again.
+        world.vendor.script(endpoint, [act.clone()]);
+        world.vendor.refuse_repeats(3);
+        assert!(ask().await.is_ok(), "{endpoint} {act:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_no_success_is_asked_again_then_refused_and_never_kept() {
     const FAILED: [&str; 2] = [r#"{"result":"failed","code":"ok","count":0,"messages":[]}"#, r#"{"result":"failed"}"#];

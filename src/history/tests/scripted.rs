@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::config::{Quota, QuotaRule};
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::history::door::Door;
-use crate::names::{BucketName, RegionName};
+use crate::names::{AppId, BucketName, ClientName, RegionName};
 use crate::order::{Operation, Order};
 
 /// What happens to one order instead of the usual.
@@ -43,6 +43,8 @@ struct State {
     handles: HashMap<String, Bytes>,
     acts: HashMap<&'static str, VecDeque<Act>>,
     seen: Vec<(Duration, Order)>,
+    /// How often a repeat is still refused.
+    refusals: u32,
 }
 
 /// The vendor.
@@ -73,6 +75,11 @@ impl Scripted {
 
     pub(super) fn script(&self, endpoint: &'static str, acts: impl IntoIterator<Item = Act>) {
         self.state.lock().unwrap().acts.entry(endpoint).or_default().extend(acts);
+    }
+
+    /// The retry budget is spent, for so many questions.
+    pub(super) fn refuse_repeats(&self, times: u32) {
+        self.state.lock().unwrap().refusals = times;
     }
 
     /// Nothing more happens instead of the usual.
@@ -137,6 +144,13 @@ fn costs() -> Costs {
 
 #[async_trait]
 impl Door for Scripted {
+    fn may_repeat(&self, _: &AppId, _: &ClientName) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let is_refused = state.refusals > 0;
+        state.refusals = state.refusals.saturating_sub(1);
+        !is_refused
+    }
+
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         let operation = order.operation.clone();
         let deadline = order.deadline;
