@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Method};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
@@ -151,6 +152,15 @@ pub struct Payer {
     pub weight: u32,
 }
 
+/// Those of one client who wait for a piece of work that several share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharer {
+    /// In whose line the work may wait for a seat, too.
+    pub payer: Payer,
+    /// How many they are.
+    pub callers: usize,
+}
+
 /// Whether something has gone to the vendor for a piece of work. Cheap to clone; clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Sent(Arc<AtomicBool>);
@@ -177,6 +187,9 @@ pub struct Order {
     pub operation: Operation,
     /// Who pays.
     pub payer: Payer,
+    /// All who wait for it, as they come and leave: its seat comes when the first of them would get one. `None`: nobody but
+    /// the payer.
+    pub sharers: Option<watch::Receiver<Vec<Sharer>>>,
     /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it alone.
     pub proof: Option<Proof>,
     /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more for

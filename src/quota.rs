@@ -12,7 +12,8 @@
 //! - A bucket that takes over from others (a reload changed what an endpoint is counted in) begins as if every seat had
 //!   just been used, and the seats that are under way in them take up its own until they are settled. Those others give
 //!   no seat any more: who waits there, or comes there late, is sent to ask again.
-//! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`).
+//! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`). What several clients wait for
+//!   stands in the line of each (`lines`).
 //!
 //! Everything of a bucket is under one short lock that is never held across an await; there is no task and no timer of
 //! the bucket's own. Who waits holds its timer (`bucket`).
@@ -20,6 +21,7 @@
 mod bucket;
 mod fair_queue;
 mod ledger;
+mod lines;
 mod penalty;
 mod seat;
 #[cfg(test)]

@@ -135,7 +135,13 @@ impl Inner {
     /// `None`: the endpoint is counted in another bucket from now on.
     async fn seat(&self, order: &Order, line: &Line, costs: &mut Costs) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
-        let seat = line.bucket.seat(&order.payer, order.deadline).await;
+        let seat = match &order.sharers {
+            None => line.bucket.seat(&order.payer, order.deadline).await,
+            Some(sharers) => {
+                // In a box: most orders are one caller's, and should not hold room for more.
+                Box::pin(line.bucket.seat_of_any(&order.payer, sharers.clone(), order.deadline)).await
+            }
+        };
         let waited = self.clock.now().saturating_duration_since(began);
         costs.queue_wait += waited;
         line.meters.wait.observe(waited.as_secs_f64());

@@ -13,7 +13,7 @@ use super::query::Query;
 use crate::clock::UnixMillis;
 use crate::egress::{Costs, Failure};
 use crate::names::{AppId, ClientName};
-use crate::order::Sent;
+use crate::order::{Payer, Sent, Sharer};
 use crate::vendor::history::Filter;
 
 /// What is wanted of the vendor.
@@ -55,6 +55,8 @@ pub(super) struct Job {
     /// When it is given up, promise or no.
     pub(super) end: Instant,
     pub(super) deadline: watch::Sender<Instant>,
+    /// Who waits for it now.
+    pub(super) sharers: watch::Sender<Vec<Sharer>>,
     pub(super) outcome: watch::Sender<Option<(Instant, Outcome)>>,
     /// Why it waits for a later deadline, when it does for want of quota.
     pub(super) stuck: watch::Sender<Option<Failure>>,
@@ -83,6 +85,37 @@ impl Job {
     /// Resolves when nobody wants it any more.
     pub(super) async fn abandoned(&self) {
         self.abandoned.cancelled().await;
+    }
+
+    /// How many wait for it.
+    pub(super) fn callers(&self) -> usize {
+        self.sharers.borrow().iter().map(|sharer| sharer.callers).sum()
+    }
+
+    /// One more waits for it. (Who sends its orders is told of clients, not of each caller.)
+    pub(super) fn come(&self, payer: &Payer) {
+        self.sharers.send_if_modified(|sharers| {
+            let known = sharers.iter_mut().find(|sharer| sharer.payer == *payer);
+            let is_new = known.is_none();
+            match known {
+                Some(sharer) => sharer.callers += 1,
+                None => sharers.push(Sharer { payer: payer.clone(), callers: 1 }),
+            }
+            is_new
+        });
+    }
+
+    /// One of them leaves.
+    pub(super) fn leave(&self, payer: &Payer) {
+        self.sharers.send_if_modified(|sharers| {
+            let Some(at) = sharers.iter().position(|sharer| sharer.payer == *payer) else { return false };
+            sharers[at].callers -= 1;
+            let was_last = sharers[at].callers == 0;
+            if was_last {
+                sharers.remove(at);
+            }
+            was_last
+        });
     }
 
     pub(super) fn extend(&self, to: Instant) {

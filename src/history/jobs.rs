@@ -27,7 +27,7 @@ use super::job::{Job, Key, Outcome};
 use crate::clock::Clock;
 use crate::egress::Failure;
 use crate::names::ClientName;
-use crate::order::Sent;
+use crate::order::{Payer, Sent};
 use crate::proof::Proof;
 use crate::share;
 
@@ -66,7 +66,6 @@ struct Table {
 struct Entry {
     job: Arc<Job>,
     by: ClientName,
-    callers: usize,
     promised: Vec<Promise>,
 }
 
@@ -89,7 +88,7 @@ struct Owed {
 /// How somebody comes to a job.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
-    pub(super) client: &'a ClientName,
+    pub(super) payer: &'a Payer,
     /// What let it in.
     pub(super) proof: &'a Proof,
     /// Whether another's work will do.
@@ -118,7 +117,7 @@ impl Entry {
     }
 
     fn is_only_owed(&self) -> bool {
-        self.callers == 0 && self.promised.iter().all(|promise| !promise.by_handle)
+        self.job.callers() == 0 && self.promised.iter().all(|promise| !promise.by_handle)
     }
 }
 
@@ -145,7 +144,7 @@ impl Table {
     }
 
     fn abandon_if_unwanted(&mut self, number: u64, now: Instant) {
-        let Some(entry) = self.jobs.get_mut(&number).filter(|entry| entry.callers == 0) else { return };
+        let Some(entry) = self.jobs.get_mut(&number).filter(|entry| entry.job.callers() == 0) else { return };
         // Each is asked, also behind one that is wanted: what was promised is counted as ended when it is told so.
         entry.promised.retain(|promise| !promise.proof.is_withdrawn() && now < promise.until);
         match entry.promised.iter().map(|promise| promise.until).max() {
@@ -209,13 +208,13 @@ impl Jobs {
     /// # Errors
     /// [`Error::Crowded`] when there are too many, or too many of this client's.
     pub(super) fn enter(&self, key: Key, asking: &Asking<'_>) -> Result<Came, Error> {
-        let Asking { client, deadline, is_past, end, .. } = *asking;
+        let Asking { payer: Payer { client, .. }, deadline, is_past, end, .. } = *asking;
         let now = self.clock.now();
         let mut table = self.table();
         let caller = |job: &Arc<Job>| Caller {
             jobs: self.clone(),
             job: Arc::clone(job),
-            client: client.clone(),
+            payer: asking.payer.clone(),
             proof: asking.proof.clone(),
             keep_going: asking.keep_going,
             is_answered: AtomicBool::new(false),
@@ -224,7 +223,7 @@ impl Jobs {
             let owed = table.owed.remove(&(client.clone(), key.clone())).filter(|owed| now < owed.until);
             if let Some(owed) = owed {
                 let Some(entry) = table.jobs.get_mut(&owed.job) else { return Ok(Came::Ended(owed.job)) };
-                entry.callers += 1;
+                entry.job.come(asking.payer);
                 entry.job.extend(deadline);
                 return Ok(Came::Returned(caller(&entry.job)));
             }
@@ -232,7 +231,7 @@ impl Jobs {
             if let Some(entry) = newest.and_then(|number| table.jobs.get_mut(&number))
                 && (entry.job.is_past || !entry.job.sent.is_sent())
             {
-                entry.callers += 1;
+                entry.job.come(asking.payer);
                 entry.job.extend(deadline);
                 return Ok(Came::Joined(caller(&entry.job)));
             }
@@ -252,12 +251,14 @@ impl Jobs {
             end,
             deadline: watch::Sender::new(deadline.min(end)),
             outcome: watch::Sender::new(None),
+            sharers: watch::Sender::default(),
             stuck: watch::Sender::new(None),
             abandoned: CancellationToken::new(),
             handles: Mutex::default(),
         });
+        job.come(asking.payer);
         table.newest.insert(key, job.number);
-        let entry = Entry { job: Arc::clone(&job), by: client.clone(), callers: 1, promised: Vec::new() };
+        let entry = Entry { job: Arc::clone(&job), by: client.clone(), promised: Vec::new() };
         table.jobs.insert(job.number, entry);
         drop(table);
         Ok(Came::Began(caller(&job), Runner { jobs: self.clone(), job }))
@@ -325,7 +326,7 @@ impl Jobs {
 pub(super) struct Caller {
     jobs: Jobs,
     pub(super) job: Arc<Job>,
-    client: ClientName,
+    payer: Payer,
     proof: Proof,
     keep_going: Duration,
     is_answered: AtomicBool,
@@ -366,14 +367,12 @@ impl Drop for Caller {
     fn drop(&mut self) {
         let (now, number) = (self.jobs.clock.now(), self.job.number);
         let mut table = self.jobs.table();
-        if let Some(entry) = table.jobs.get_mut(&number) {
-            entry.callers -= 1;
-        }
+        self.job.leave(&self.payer);
         if self.is_owed(&table) {
             let until = now + self.keep_going;
             let is_last = table.jobs.get(&number).is_some_and(Entry::is_only_owed);
             if !is_last || table.has_room_for_owed(number) {
-                table.owe((self.client.clone(), self.job.key.clone()), Owed { job: number, until }, now);
+                table.owe((self.payer.client.clone(), self.job.key.clone()), Owed { job: number, until }, now);
                 if let Some(entry) = table.jobs.get_mut(&number) {
                     entry.promise(Promise { proof: self.proof.clone(), by_handle: false, until });
                 }

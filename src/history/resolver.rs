@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::egress::{Failed, Failure, Reply};
 use crate::metrics::{AppLabels, Metrics};
 use crate::names::{AppId, RegionName};
-use crate::order::{Operation, Order, Payer, Safety, Sent};
+use crate::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 use crate::proof::Proof;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
 use crate::vendor::{Vendor, is_for_the_caller};
@@ -56,6 +56,8 @@ pub(super) struct Resolver {
     pub(super) app: AppId,
     pub(super) vendor: Vendor,
     pub(super) payer: Payer,
+    /// All who wait for what it does, where that is shared.
+    pub(super) sharers: Option<watch::Receiver<Vec<Sharer>>>,
     /// What let in the one whom alone it works for.
     pub(super) proof: Option<Proof>,
     pub(super) patience: Patience,
@@ -335,6 +337,7 @@ impl Resolver {
             operation: operation.clone(),
             payer: self.payer.clone(),
             proof: self.proof.clone(),
+            sharers: self.sharers.clone(),
             is_repeat,
             deadline,
             sent: self.sent.clone(),

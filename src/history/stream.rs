@@ -126,6 +126,7 @@ impl History {
             app: app.clone(),
             vendor,
             payer: terms.payer,
+            sharers: None,
             proof: Some(terms.proof.clone()),
             patience: Patience::Stream { stall: settings.deadline },
             pauses: inner.pauses.clone(),

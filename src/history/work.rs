@@ -52,7 +52,7 @@ impl History {
         }
         let end = now + settings.handle_ttl.max(settings.deadline + settings.keep_going);
         let asking = Asking {
-            client: &terms.payer.client,
+            payer: &terms.payer,
             proof: &terms.proof,
             joins: !is_fresh,
             deadline: if terms.respond_async { end } else { terms.deadline },
@@ -103,6 +103,7 @@ impl History {
             app: job.key.app.clone(),
             vendor,
             payer,
+            sharers: Some(job.sharers.subscribe()),
             proof: None,
             patience: Patience::Callers { deadline: job.deadline(), stuck: job.stuck.clone() },
             pauses: inner.pauses.clone(),

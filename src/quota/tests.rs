@@ -9,6 +9,7 @@ use std::task::Context;
 
 use futures_util::FutureExt as _;
 use futures_util::task::noop_waker;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
@@ -16,7 +17,7 @@ use super::ledger::ON_THE_WAY;
 use super::*;
 use crate::clock::Clock;
 use crate::names::ClientName;
-use crate::order::Payer;
+use crate::order::{Payer, Sharer};
 
 const W: Duration = Duration::from_secs(1);
 /// No deadline to speak of.
@@ -419,4 +420,73 @@ async fn a_bucket_without_a_runtime_can_still_take_seats_back() {
     drop(waits);
     advance(W).await;
     assert_eq!(bucket.snapshot().free, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
+    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 20));
+    settle().await;
+    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let sharers = watch::Sender::new(vec![sharer("a")]);
+    let (waits, shared, began) = (sharers.subscribe(), bucket.clone(), Instant::now());
+    let waiting = tokio::spawn(async move {
+        let seat = shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.unwrap();
+        use_up(seat);
+        Instant::now()
+    });
+    sleep(TURN * 3).await;
+    assert!(!waiting.is_finished(), "it stands behind its client's others");
+    sharers.send_modify(|sharers| sharers.push(sharer("b")));
+    let came = waiting.await.unwrap();
+    assert!(came - began <= (TURN + GRACE) * 5, "{:?}", came - began);
+    // It has left both lines, and taken no more than one seat.
+    tasks.join_all().await;
+    assert_eq!((served.lock().unwrap().len(), bucket.snapshot().waiting), (20, 0));
+    let last = served.lock().unwrap().last().unwrap().2;
+    assert!(last - began <= (TURN + GRACE) * 22, "{:?}", last - began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
+    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 5));
+    settle().await;
+    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let sharers = watch::Sender::new(vec![sharer("a"), sharer("b")]);
+    let (waits, shared) = (sharers.subscribe(), bucket.clone());
+    let waiting =
+        tokio::spawn(async move { shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.map(use_up) });
+    settle().await;
+    assert_eq!(bucket.snapshot().waiting, 7);
+    sharers.send_modify(|sharers| sharers.retain(|sharer| sharer.payer.client.as_str() == "a"));
+    settle().await;
+    assert_eq!(bucket.snapshot().waiting, 6);
+    // Nobody is left but those who are owed the answer: it waits for them where it began.
+    sharers.send_modify(Vec::clear);
+    drop(sharers);
+    settle().await;
+    assert_eq!(bucket.snapshot().waiting, 6);
+    waiting.await.unwrap().unwrap();
+    tasks.join_all().await;
+    assert_eq!((served.lock().unwrap().len(), bucket.snapshot().waiting), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_several_wait_for_is_refused_when_none_of_their_lines_has_a_seat_in_time() {
+    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, 20));
+    settle().await;
+    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let ask = async |names: &[&'static str]| {
+        let sharers = watch::Sender::new(names.iter().map(|name| sharer(*name)).collect::<Vec<_>>());
+        bucket.seat_of_any(&payer("a", 1), sharers.subscribe(), within(TURN * 5)).await.map(use_up)
+    };
+    assert!(matches!(ask(&["a"]).await, Err(Refused::Spent { .. })));
+    assert_eq!(ask(&["a", "b"]).await, Ok(()));
+    assert!(matches!(ask(&["a"]).await, Err(Refused::Spent { .. })));
+    tasks.abort_all();
 }

@@ -48,6 +48,7 @@ pub async fn forward(
         },
         proof: Some(proof),
         payer: asked.payer,
+        sharers: None,
         is_repeat: false,
         deadline: asked.gateway.clock.now() + prefer.within(cap),
         sent: None,

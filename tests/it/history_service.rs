@@ -1,12 +1,13 @@
 //! History and count through the real egress, against the simulated vendor: whole answers from a list that moves and a
 //! vendor that fails, without one breach of its rules.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_gateway::clock::Clock;
-use rtm_gateway::config::{App, Config, Credential, Quota, Region, RetryBudget};
+use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region, RetryBudget};
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::history::{Answer, Error, History, Terms};
 use rtm_gateway::metrics::Metrics;
@@ -18,6 +19,7 @@ use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message
 use rtm_gateway::task::Tasks;
 use rtm_gateway::vendor::Vendor;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const APP: &str = "demo-app";
@@ -138,6 +140,33 @@ async fn a_vendor_that_fails_all_it_is_asked_gets_no_more_of_history_than_the_re
         [Endpoint::HistoryCount, Endpoint::HistoryCreate].map(|e| rig.sim.stats().of(e).received).iter().sum();
     let most = FIRST * 2 * 120 / 100 + u64::from(budget.min_per_second) * (began.elapsed().as_secs() + 2);
     assert!(asked > FIRST * 2 && asked <= most, "{asked} for {} first ones, {most} at most", FIRST * 2);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_joins_anothers_work_waits_in_its_own_line_too() {
+    let limit = Limit { requests: NonZeroU32::new(5).unwrap(), per: Duration::from_secs(1) };
+    let rig = Rig::with(simulator::App::new(APP), Vendor::AnyRtc, |config| {
+        config.apps[0].quota.history_count = QuotaRule::Own(limit);
+    })
+    .await;
+    // What only counts up to this second can be joined by others.
+    let count = |client: &'static str, n: u64| {
+        let query = [("source", "alice"), ("start_time", "1"), ("end_time", &*(n + 2).to_string())];
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut terms = terms();
+        terms.payer.client = ClientName::parse(client).unwrap();
+        let history = rig.history.clone();
+        async move { history.count(&AppId::parse(APP).unwrap(), &query, terms).await.map(|_| Instant::now()) }
+    };
+    let began = Instant::now();
+    let mut many: JoinSet<_> = (0..60).map(|n| count("many", n)).collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The last of sixty at five a second is twelve seconds away.
+    let joined = count("tester", 59).await.unwrap() - began;
+    assert!(joined < Duration::from_secs(6), "{joined:?}");
+    many.abort_all();
+    while many.join_next().await.is_some() {}
     rig.stop().await;
 }
 

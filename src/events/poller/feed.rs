@@ -163,6 +163,7 @@ impl Feed {
             operation: Operation::ReadEvents(self.log.key.stream),
             payer: self.payer.clone(),
             proof: None,
+            sharers: None,
             is_repeat: false,
             deadline: self.clock.now() + WAIT_FOR_A_SEAT,
             sent: None,

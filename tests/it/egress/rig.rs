@@ -96,6 +96,7 @@ pub(super) fn order(operation: Operation, patience: Duration) -> Order {
         operation,
         payer: Payer { client: ClientName::parse("tester").unwrap(), weight: 1 },
         proof: None,
+        sharers: None,
         is_repeat: false,
         deadline: Instant::now() + patience,
         sent: None,
