@@ -91,7 +91,9 @@ where
     let taken_back = TakenBack::new();
     let mut streams = FuturesUnordered::new();
 
-    let io = TokioIo::new(Io::new(stream, wire.clone(), watch.clone(), limits.write_timeout));
+    let agreed = conn.tls.as_ref().and_then(|tls| tls.speaks);
+    let io = Io::new(stream, wire.clone(), watch.clone(), limits.write_timeout);
+    let io = TokioIo::new(if agreed.is_none() { io.telling_protocols_apart() } else { io });
     let kept_for = keep_alive(limits.idle_timeout);
     let service = service_fn(|request: Request<Incoming>| {
         let ticket = wire.ticket();
@@ -120,7 +122,11 @@ where
             if !http2 {
                 let is_whole = match rest {
                     None => true,
-                    Some(rest) => fault.is_none() && rest.read_away(READ_AWAY.0, READ_AWAY.1, waits_for_word).await,
+                    // In a box: the connection has room for what answers a request, also while none is in hand.
+                    Some(rest) => {
+                        let read_away = || Box::pin(rest.read_away(READ_AWAY.0, READ_AWAY.1, waits_for_word));
+                        fault.is_none() && read_away().await
+                    }
                 };
                 if fault.is_some() || !is_whole || conn.ends_soon() || stop.is_cancelled() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -143,7 +149,7 @@ where
     });
     let builder = builder(spawned.clone());
     // What was agreed on by ALPN is what is spoken (RFC 7301, 3.2).
-    let builder = match conn.tls.as_ref().and_then(|tls| tls.speaks) {
+    let builder = match agreed {
         Some(Alpn::Http1) => builder.http1_only(),
         Some(Alpn::Http2) => builder.http2_only(),
         None => builder,

@@ -38,6 +38,9 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// long, and at most.
 const READ_AWAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
+/// Bytes of the first read, where the protocols are told apart: as many as the reader of HTTP/1.1 has room for.
+const FIRST: usize = 8 << 10;
+
 /// A connection's stream.
 #[derive(Debug)]
 pub(super) struct Io<S: Arrives> {
@@ -49,6 +52,8 @@ pub(super) struct Io<S: Arrives> {
     own: Bytes,
     /// What came in and, escaped, had no room in the reader's buffer.
     held: Bytes,
+    /// Whether the reader reads to tell HTTP/1.1 from HTTP/2.
+    is_telling: bool,
     /// Nothing more is read: why.
     broken: Option<&'static str>,
     patience: Patience,
@@ -85,7 +90,45 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         let patience = Patience::new(write_timeout);
         let (own, held) = (Bytes::new(), Bytes::new());
         let (seen, owed, parting, linger) = (None, 0, None, None);
-        Self { stream, wire, watch, framing, own, held, broken: None, patience, seen, owed, parting, linger }
+        let is_telling = false;
+        Self {
+            stream,
+            wire,
+            watch,
+            framing,
+            own,
+            held,
+            is_telling,
+            broken: None,
+            patience,
+            seen,
+            owed,
+            parting,
+            linger,
+        }
+    }
+
+    /// For a reader that reads first to tell the protocols apart, and takes a read that brings nothing for HTTP/1.1. That is
+    /// what it is given, and all that came is held for the next read: a reader of HTTP/1.1 that is given what the other has
+    /// read and then the rest makes its buffer twice as large as it need be, for as long as the connection lasts.
+    pub(super) fn telling_protocols_apart(mut self) -> Self {
+        self.is_telling = true;
+        self
+    }
+
+    /// The first read, whole. Says whether the reader is to be given it.
+    fn poll_read_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        // Not on the stack: it may hold a secret, and what is freed is wiped.
+        let mut first = vec![0; FIRST];
+        let mut buf = ReadBuf::new(&mut first);
+        ready!(self.poll_read_new(cx, &mut buf))?;
+        if self.held.is_empty() {
+            let length = buf.filled().len();
+            first.truncate(length);
+            self.held = first.into();
+        }
+        self.is_telling = self.watch.protocol() == Protocol::Unknown;
+        Poll::Ready(Ok(self.watch.protocol() != Protocol::Http1))
     }
 
     /// Whether these bytes are an answer of hyper's own; ours takes its place then.
@@ -147,6 +190,33 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads what comes. What has to be escaped is held instead.
+    fn poll_read_new(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if let Some(why) = self.broken {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        // Who asks again, or leaves, has acknowledged what it has.
+        if self.wire.is_awaiting() {
+            self.look();
+        }
+        let fed = self.framing.feed(&buf.filled()[before..]);
+        if let Some((at, why)) = fed.broken {
+            self.broken = Some(why);
+            buf.set_filled(before + at);
+            // Nothing read would mean the end of the input, which is no fault.
+            if at == 0 {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+        }
+        if !fed.quotes.is_empty() {
+            self.held = escaped(&buf.filled()[before..], &fed.quotes);
+            buf.set_filled(before);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads away what comes, until the peer ends, errs, or the time is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let linger = self.linger.get_or_insert_with(Linger::new);
@@ -185,29 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncRead for Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.held.is_empty() {
-            let before = buf.filled().len();
-            if let Some(why) = this.broken {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
-            }
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-            // Who asks again, or leaves, has acknowledged what it has.
-            if this.wire.is_awaiting() {
-                this.look();
-            }
-            let fed = this.framing.feed(&buf.filled()[before..]);
-            if let Some((at, why)) = fed.broken {
-                this.broken = Some(why);
-                buf.set_filled(before + at);
-                // Nothing read would mean the end of the input, which is no fault.
-                if at == 0 {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            if this.is_telling {
+                if !ready!(this.poll_read_first(cx))? {
+                    return Poll::Ready(Ok(()));
                 }
+            } else {
+                ready!(this.poll_read_new(cx, buf))?;
             }
-            if fed.quotes.is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.held = escaped(&buf.filled()[before..], &fed.quotes);
-            buf.set_filled(before);
         }
         let room = this.held.len().min(buf.remaining());
         buf.put_slice(&this.held.split_to(room));

@@ -15,6 +15,8 @@ struct Far {
     stream: DuplexStream,
     written: u64,
     acknowledged: Arc<AtomicU64>,
+    /// The most that a read had room for.
+    room: Arc<AtomicU64>,
 }
 
 impl Arrives for Far {
@@ -37,6 +39,7 @@ impl Arrives for Far {
 
 impl AsyncRead for Far {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        self.room.fetch_max(buf.remaining() as u64, Ordering::SeqCst);
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -64,11 +67,30 @@ fn far() -> (DuplexStream, mpsc::UnboundedReceiver<How>, Arc<AtomicU64>, Tasks) 
     let (near, stream) = duplex(1 << 20);
     let (tell, told) = mpsc::unbounded_channel();
     let acknowledged = Arc::new(AtomicU64::new(0));
-    let far = Far { stream, written: 0, acknowledged: Arc::clone(&acknowledged) };
+    let far = Far { stream, written: 0, acknowledged: Arc::clone(&acknowledged), room: Arc::default() };
+    (near, told, acknowledged, serving(far, tell))
+}
+
+fn serving(far: Far, tell: mpsc::UnboundedSender<How>) -> Tasks {
     let tasks = Tasks::new();
     let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
     tasks.spawn(Kind::Connection, serve(far, conn, telling(tell), limits(), tasks.stopping()));
-    (near, told, acknowledged, tasks)
+    tasks
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_buffer_that_requests_are_read_into_stays_as_small_as_it_begins() {
+    let (mut caller, stream) = duplex(1 << 20);
+    let room = Arc::new(AtomicU64::new(0));
+    let (tell, _told) = mpsc::unbounded_channel();
+    let far = Far { stream, written: 0, acknowledged: Arc::default(), room: Arc::clone(&room) };
+    let _tasks = serving(far, tell);
+    for _ in 0..3 {
+        caller.write_all(GET).await.unwrap();
+        read_some(&mut caller, RESPONSE).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(room.load(Ordering::SeqCst), 8192, "of hyper's own, which each idle connection keeps");
 }
 
 #[tokio::test(start_paused = true)]
