@@ -23,7 +23,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::book::{Book, Hold, New, Reason, Unknown, Which};
+pub(super) use self::book::{Hold, New, Reason, Shelf, Unknown, Which};
 pub use self::name::{LeaseName, NotALease};
 pub(super) use self::settled::Settled;
 pub(super) use self::timer::Timer;
@@ -266,7 +266,8 @@ impl Log {
                 Box::pin(subscription.save(&*self.store)).await?;
             }
             let wants = (terms.wants.markers, terms.room());
-            if let Some(delivery) = self.deliver(subscription, held, Vec::new(), wants).await? {
+            // In a box: a plain reader seldom meets what is open.
+            if let Some(delivery) = Box::pin(self.deliver(subscription, held, Vec::new(), wants)).await? {
                 return Ok(Some(delivery));
             }
         }

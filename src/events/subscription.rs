@@ -32,7 +32,7 @@ mod state;
 
 use std::hash::RandomState;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
@@ -85,7 +85,7 @@ pub(super) struct Subscription {
     /// Whether the saver has it on the list of those that may wait.
     pub(super) listed_for_later: AtomicBool,
     /// Reads that go on.
-    readers: AtomicUsize,
+    readers: AtomicU32,
     /// When the last read began or ended, in milliseconds since 1970.
     read_at: AtomicU64,
     /// How many dead letters the store has of it.
@@ -160,7 +160,7 @@ impl Subscription {
             is_removed: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             listed_for_later: AtomicBool::new(false),
-            readers: AtomicUsize::new(0),
+            readers: AtomicU32::new(0),
             read_at: AtomicU64::new(read_at.0),
             shared: Arc::clone(shared),
             meters,
@@ -306,4 +306,19 @@ impl Drop for Reading {
         self.0.read_at.fetch_max(now.0, Ordering::Relaxed);
         self.0.readers.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_that_nobody_reads_holds_little() {
+        // With what an `Arc` counts.
+        let size = size_of::<Subscription>() + 2 * size_of::<usize>();
+        assert!(size <= MOST, "{size} bytes: {} of its state", size_of::<State>());
+    }
+
+    /// Bytes: more would have 1280 of the allocator.
+    const MOST: usize = 1024;
 }

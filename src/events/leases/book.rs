@@ -15,6 +15,7 @@ mod ended;
 mod hold;
 mod inquiry;
 mod key;
+mod shelf;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -28,6 +29,7 @@ use key::{Key, Listed};
 use unit::Unit;
 
 pub(in crate::events) use hold::Hold;
+pub(in crate::events) use shelf::Shelf;
 
 /// What is open, and under which leases.
 #[derive(Debug, Default)]

@@ -124,7 +124,9 @@ impl Claim {
         let (range, now) = (self.range(), self.subscription.shared.clock.now());
         self.end_unseen(|state| {
             state.plain.add(range.clone());
-            state.book.await_no_longer(range, now);
+            if let Some(book) = state.book.used() {
+                book.await_no_longer(range, now);
+            }
         });
     }
 

@@ -15,7 +15,6 @@
 //! place), big-endian. Without a note all up to the place was handed over plainly, and no word is believed. It is on disk:
 //! change it only with a new version.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -23,13 +22,13 @@ use bytes::Bytes;
 /// What was handed over plainly.
 #[derive(Clone, Debug)]
 pub(in crate::events) struct Plain {
-    /// Start and end; they neither overlap nor touch.
-    ranges: BTreeMap<u64, u64>,
+    /// In order; they neither overlap nor touch. No map: most subscriptions have one, and there are thousands of those.
+    ranges: Vec<Range<u64>>,
     word: Word,
     /// What the store says of that, or may say.
     stored: Word,
-    /// The note that is there; `None` when that is not known.
-    note: Option<Option<Bytes>>,
+    /// The note that is there, empty if there is none; `None` when that is not known.
+    note: Option<Box<[u8]>>,
     /// Whether a stream has taken entries since the place was written last.
     is_streamed: bool,
     /// Places written since a stream was ahead of another reader.
@@ -62,8 +61,8 @@ impl Plain {
     /// Of one that has no note.
     pub(in crate::events) fn of_old() -> Self {
         let word = Word { is_believed: false, stale: 0 };
-        let ranges = BTreeMap::from([(0, OPEN)]);
-        Self { ranges, word, stored: word, note: Some(None), is_streamed: false, calm: CALM }
+        let ranges = Vec::from_iter([Range { start: 0, end: OPEN }]);
+        Self { ranges, word, stored: word, note: Some([].into()), is_streamed: false, calm: CALM }
     }
 
     /// What lies after `at`, where the subscription stands, is not settled but for these.
@@ -73,47 +72,54 @@ impl Plain {
     }
 
     pub(super) fn has(&self, at: u64) -> bool {
-        self.ranges.range(..=at).next_back().is_some_and(|(_, &end)| at < end)
+        self.ranges.get(self.first_past(at)).is_some_and(|range| range.start <= at)
     }
 
     /// These were handed over plainly.
     pub(super) fn add(&mut self, range: Range<u64>) {
-        let Range { mut start, mut end } = range;
-        if start >= end {
+        if range.is_empty() {
             return;
         }
-        while let Some((&first, &last)) = self.ranges.range(..=end).next_back()
-            && last >= start
-        {
-            self.ranges.remove(&first);
-            (start, end) = (start.min(first), end.max(last));
-        }
-        self.ranges.insert(start, end);
+        // Those that it touches become one with it.
+        let from = self.ranges.partition_point(|before| before.end < range.start);
+        let to = self.ranges.partition_point(|before| before.start <= range.end);
+        let touched = &self.ranges[from..to];
+        let start = touched.first().map_or(range.start, |first| first.start.min(range.start));
+        let end = touched.last().map_or(range.end, |last| last.end.max(range.end));
+        self.ranges.splice(from..to, std::iter::once(start..end));
         self.bound();
     }
 
     /// These were not, or not only.
     pub(super) fn remove(&mut self, range: Range<u64>) {
-        while let Some((&start, &end)) = self.ranges.range(..range.end).next_back()
-            && end > range.start
-        {
-            self.ranges.remove(&start);
-            if range.end < end {
-                self.ranges.insert(range.end, end);
-            }
-            if start < range.start {
-                self.ranges.insert(start, range.start);
-            }
+        if range.is_empty() {
+            return;
         }
+        let (from, to) = self.that_meet(&range);
+        let left = self.ranges[from..to].first().map(|first| first.start..range.start);
+        let right = self.ranges[from..to].last().map(|last| range.end..last.end);
+        let rest = left.into_iter().chain(right).filter(|rest| !rest.is_empty());
+        self.ranges.splice(from..to, rest);
         self.bound();
     }
 
     fn bound(&mut self) {
-        while self.ranges.len() > MOST_RANGES
-            && let (Some((start, _)), Some((_, end))) = (self.ranges.pop_first(), self.ranges.pop_first())
-        {
-            self.ranges.insert(start, end);
+        let over = self.ranges.len().saturating_sub(MOST_RANGES);
+        if over > 0 {
+            self.ranges[over].start = self.ranges[0].start;
+            self.ranges.drain(..over);
         }
+    }
+
+    /// Where the first range stands that does not end before an entry, or at it.
+    fn first_past(&self, at: u64) -> usize {
+        self.ranges.partition_point(|range| range.end <= at)
+    }
+
+    /// From where to where those stand that have entries of a range.
+    fn that_meet(&self, range: &Range<u64>) -> (usize, usize) {
+        let from = self.first_past(range.start);
+        (from, from + self.ranges[from..].partition_point(|met| met.start < range.end))
     }
 
     /// What was handed over plainly of a range, in order.
@@ -121,11 +127,8 @@ impl Plain {
         if range.is_empty() {
             return Vec::new();
         }
-        let before = self.ranges.range(..range.start).next_back().map(|(&start, &end)| start..end);
-        let within = self.ranges.range(range.clone()).map(|(&start, &end)| start..end);
-        let all = before.into_iter().chain(within);
-        let all = all.map(|run| run.start.max(range.start)..run.end.min(range.end));
-        all.filter(|run| run.start < run.end).collect()
+        let (from, to) = self.that_meet(range);
+        self.ranges[from..to].iter().map(|run| run.start.max(range.start)..run.end.min(range.end)).collect()
     }
 
     /// Entries are opened, each by itself.
@@ -172,13 +175,13 @@ impl Plain {
             self.calm = self.calm.saturating_add(1);
             self.word.is_believed = self.calm >= CALM;
         }
-        let note = Some(Some(self.to_note(low, is_all)));
-        if note == self.note {
+        let note = self.to_note(low, is_all);
+        if self.note.as_deref() == Some(&note) {
             return None;
         }
-        self.note = note;
+        self.note = Some(note.as_slice().into());
         self.stored.is_believed |= self.word.is_believed;
-        self.note.clone().flatten().map(|note| (self.word, note))
+        Some((self.word, note.into()))
     }
 
     /// It is in the store.
@@ -191,14 +194,14 @@ impl Plain {
         self.note = None;
     }
 
-    fn to_note(&self, low: u64, is_all: bool) -> Bytes {
+    fn to_note(&self, low: u64, is_all: bool) -> Vec<u8> {
         let mut note = vec![VERSION, u8::from(self.word.is_believed)];
         note.extend_from_slice(&self.word.stale.to_be_bytes());
         let mut range = |start: u64, end: u64| {
             note.extend_from_slice(&start.to_be_bytes());
             note.extend_from_slice(&end.to_be_bytes());
         };
-        for (&start, &end) in &self.ranges {
+        for &Range { start, end } in &self.ranges {
             if start > low {
                 if is_all {
                     range(start, end);
@@ -213,7 +216,7 @@ impl Plain {
                 }
             }
         }
-        note.into()
+        note
     }
 
     /// Reads a note; `None` when it is not one.
@@ -224,13 +227,13 @@ impl Plain {
             return None;
         }
         let word = Word { is_believed: is_believed == 1, stale: u64::from_be_bytes(*stale) };
-        let mut plain = Self { ranges: BTreeMap::new(), word, stored: word, ..Self::of_old() };
+        let mut plain = Self { ranges: Vec::new(), word, stored: word, ..Self::of_old() };
         let number = |bytes: &[u8]| bytes.iter().fold(0, |n, &byte| n << 8 | u64::from(byte));
         for range in rest_of.chunks_exact(16) {
             let (start, end) = (number(&range[..8]), number(&range[8..]));
             plain.add(start..if end == OPEN { at.saturating_add(1) } else { end });
         }
-        plain.note = Some(Some(Bytes::copy_from_slice(note)));
+        plain.note = Some(note.into());
         Some(plain)
     }
 }

@@ -128,7 +128,7 @@ impl Subscription {
 
     /// Makes sure that a new subscription outlives a restart, so that it keeps where it began and whose it is.
     pub(in crate::events) async fn make_durable(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
-        if self.is_stored.load(Ordering::Acquire) { Ok(()) } else { self.save(store).await }
+        if self.is_stored.load(Ordering::Acquire) { Ok(()) } else { Box::pin(self.save(store)).await }
     }
 
     /// Stores whose it is and when it was read last, if that has changed.

@@ -22,12 +22,12 @@ use super::missed::Missed;
 use super::plain::Plain;
 use super::recalled::{self, Recalled};
 use crate::events::claims::Claims;
-use crate::events::leases::{Book, New, Settled, settled};
+use crate::events::leases::{New, Settled, Shelf, settled};
 
 /// What changes of a subscription.
 pub(super) struct State {
     pub(super) claims: Claims,
-    pub(super) book: Book,
+    pub(super) book: Shelf,
     pub(super) marks: Settled,
     /// The low-water mark as it was last seen.
     floor: u64,
@@ -115,11 +115,11 @@ impl State {
         let (delays_stored, units_stored): (BTreeSet<u64>, BTreeSet<u64>) =
             (segments_of(&mut delays.keys()), segments_of(&mut units.keys()));
         delays_stored.union(&units_stored).for_each(|&segment| marks.noted(segment));
-        let mut book = Book::default();
+        let mut book = Shelf::default();
         // What is settled is in none any more, also where it was put back since.
         let is_open = |of: u64| of > at && !marks.is_marked(of);
         units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| book.await_unit(of, unit));
-        book.admit(again.iter().map(|(&at, &put_back)| put_back.new_entry(at)), now);
+        again.iter().for_each(|(&at, &put_back)| book.admit([put_back.new_entry(at)], now));
         let mut state = Self {
             claims,
             book,
@@ -145,7 +145,9 @@ impl State {
             armed: None,
         };
         state.settle_low();
-        state.book.await_no_longer(..=state.floor, now);
+        if let Some(book) = state.book.used() {
+            book.await_no_longer(..=state.floor, now);
+        }
         state
     }
 
@@ -178,7 +180,9 @@ impl State {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
             self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
         }
-        self.book.await_no_longer(range, now);
+        if let Some(book) = self.book.used() {
+            book.await_no_longer(range, now);
+        }
     }
 
     /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
@@ -258,7 +262,8 @@ impl State {
 
     /// These are open no longer, nor are they acknowledged. Says which were open.
     pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> Vec<u64> {
-        let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
+        let Some(book) = self.book.used() else { return Vec::new() };
+        let open: Vec<u64> = entries.iter().copied().filter(|&at| book.remove(at, now)).collect();
         self.settled(&open, false);
         open
     }
@@ -306,7 +311,9 @@ impl State {
     /// The timer has fired.
     pub(super) fn fired(&mut self, now: Instant) {
         self.armed = self.armed.filter(|&armed| armed > now);
-        self.book.advance(now);
+        if let Some(book) = self.book.used() {
+            book.advance(now);
+        }
     }
 
     /// Whether an entry was never handed out: nobody can have it.
@@ -322,14 +329,16 @@ impl State {
     /// Retention removed all before `earliest`. Says how many entries were not settled.
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
         let before = std::mem::replace(&mut self.earliest, earliest);
-        let lost = self.claims.cut(earliest) + self.book.cut(earliest, now);
+        let lost = self.claims.cut(earliest) + self.book.used().map_or(0, |book| book.cut(earliest, now));
         // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
         let stays = |&at: &u64| at >= earliest || self.book.known(at).is_some();
         let gone: Vec<u64> = self.again.extract_if(.., |at| !stays(at)).collect();
         self.letters.retain(stays);
         self.again_new.retain(stays);
         self.delays = self.delays.split_off(&earliest);
-        self.book.await_no_longer(..earliest, now);
+        if let Some(book) = self.book.used() {
+            book.await_no_longer(..earliest, now);
+        }
         self.again_done.extend(gone.into_iter().map(Closed::dropped));
         self.missed.add(lost);
         self.keep_cut(before, earliest);
