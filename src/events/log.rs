@@ -195,7 +195,8 @@ impl Log {
         let subscription = match known {
             Some(subscription) => subscription,
             None => {
-                let at = self.place(from).await?;
+                // In a box, as what is stored below: it is done once, and who waits should not hold room for it.
+                let at = Box::pin(self.place(from)).await?;
                 let mut all = lock(&self.subscriptions);
                 // Another reader may have made it meanwhile: then its place counts.
                 if !all.contains_key(name) && !name.is_of_webhook() {

@@ -109,7 +109,8 @@ impl Log {
             changes.mark_unchanged();
             let found = match terms.ack {
                 Ack::OnHandover => self.hand_over(&subscription, terms).await?,
-                Ack::Explicit { .. } | Ack::InHand(_) => self.lease(&subscription, terms).await?,
+                // In a box: whoever waits otherwise, as most streams do, should not hold room for it.
+                Ack::Explicit { .. } | Ack::InHand(_) => Box::pin(self.lease(&subscription, terms)).await?,
             };
             if let Some(delivery) = found {
                 return Ok(delivery);

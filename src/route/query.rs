@@ -2,7 +2,7 @@
 //!
 //! Invariant: a parameter that is unknown, given twice or not understood is refused by its name; none is ignored.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::clock::UnixMillis;
@@ -139,7 +139,7 @@ impl EventsQuery {
         let last_event_id = remembered.flatten().or(last_event_id);
         let limit = limit.unwrap_or(if ack.is_some() { MOST_LEASED } else { MOST_EVENTS });
         let wait = wait.map(|wait: Duration| wait.min(LONGEST_WAIT));
-        Ok(Self { subscription, start, limit, wait, filter: Arc::new(patterns.filter()), ack, last_event_id })
+        Ok(Self { subscription, start, limit, wait, filter: patterns.filter(), ack, last_event_id })
     }
 
     /// Takes what the head of a stream's request says of where to go on. Checks that nothing is asked that only the other
@@ -193,8 +193,11 @@ impl Patterns {
         Ok(())
     }
 
-    fn filter(&self) -> Filter {
-        Filter::new(&self.kinds, &self.user_ids, &self.group_ids)
+    fn filter(&self) -> Arc<Filter> {
+        // A stream keeps it: all who name none share one.
+        static ALL: LazyLock<Arc<Filter>> = LazyLock::new(Arc::default);
+        let filter = Filter::new(&self.kinds, &self.user_ids, &self.group_ids);
+        if filter.is_all() { Arc::clone(&ALL) } else { Arc::new(filter) }
     }
 }
 

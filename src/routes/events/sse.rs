@@ -288,5 +288,5 @@ mod tests {
     }
 
     /// Bytes: of that, nine tenths are the read that waits.
-    const IDLE: usize = 2048;
+    const IDLE: usize = 1700;
 }
