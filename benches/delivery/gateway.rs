@@ -138,6 +138,15 @@ impl Server {
         stream
     }
 
+    /// Makes so many subscriptions, which nobody reads afterwards.
+    pub async fn subscribe(&self, count: usize) {
+        let mut line = Line::open(self.gateway.address).await;
+        for n in 0..count {
+            let (status, body) = line.ask(&ask(How::Pull, n / EACH_CLIENT, &format!("s{n}"))).await;
+            assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+        }
+    }
+
     /// The place before the first event.
     pub fn begin(&self) -> &str {
         &self.begin

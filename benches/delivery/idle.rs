@@ -1,4 +1,5 @@
-//! What streams cost in which nothing comes: resident memory, and CPU with the heartbeats.
+//! What streams cost in which nothing comes, and subscriptions that nobody reads: resident memory, and CPU with the
+//! heartbeats.
 
 use std::time::Duration;
 
@@ -14,21 +15,31 @@ const AT_ONCE: usize = 100;
 const WATCHED: Duration = Duration::from_secs(30);
 
 /// Opens so many streams by a place; then half as many by a subscription each, of which a log has at most 10,000 and no
-/// client all.
+/// client all; then makes as many subscriptions without a stream.
 pub async fn measure(streams: usize) {
     println!("\nidle streams of events (SSE, HTTP/1.1)\n");
     println!("| | resident before | with them | each | CPU a second without | with them |\n|---|---|---|---|---|---|");
-    for (name, by_subscription, streams) in
-        [("read by a place (`after`)", false, streams), ("a subscription each", true, streams / 2)]
-    {
+    for (name, kind, streams) in [
+        ("read by a place (`after`)", Kind::Place, streams),
+        ("a subscription each", Kind::Subscription, streams / 2),
+        ("subscriptions that nobody reads", Kind::Unread, streams / 2),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let server = Server::start(dir.path(), How::Stream, streams).await;
-        let place = if by_subscription { "subscription=s{n}".to_owned() } else { format!("after={}", server.begin()) };
+        let place = match kind {
+            Kind::Place => format!("after={}", server.begin()),
+            Kind::Subscription | Kind::Unread => "subscription=s{n}".to_owned(),
+        };
         let (before, cpu_before) = (settled(&server).await, used_in(&server, WATCHED / 6).await);
         let mut held = Vec::with_capacity(streams);
-        while held.len() < streams {
-            let first = held.len();
-            held.extend(join_all((first..streams.min(first + AT_ONCE)).map(|n| server.idle(n, &place))).await);
+        match kind {
+            Kind::Unread => server.subscribe(streams).await,
+            Kind::Place | Kind::Subscription => {
+                while held.len() < streams {
+                    let first = held.len();
+                    held.extend(join_all((first..streams.min(first + AT_ONCE)).map(|n| server.idle(n, &place))).await);
+                }
+            }
         }
         let (after, cpu_after) = (settled(&server).await, used_in(&server, WATCHED).await);
         println!(
@@ -39,6 +50,16 @@ pub async fn measure(streams: usize) {
         );
         drop(held);
     }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Streams that are read by a place.
+    Place,
+    /// Streams of a subscription each.
+    Subscription,
+    /// Subscriptions alone.
+    Unread,
 }
 
 async fn used_in(server: &Server, time: Duration) -> Duration {
