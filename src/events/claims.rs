@@ -3,15 +3,18 @@
 //! Invariants: every entry is in exactly one of four states: handed over, under way (in a response), given back (by a
 //! response that failed), or fresh (not yet claimed, from `fresh` on). Ranges are half open and never empty. An entry
 //! claimed is claimed by one reader. What different responses gave back is never merged, nor taken as one: so that a
-//! reader who comes back and says how far it got ([`Claims::resume`]) speaks for nobody else's entries; and of what no
+//! reader who comes back and says how far it got ([`Claims::hear`]) speaks for nobody else's entries; and of what no
 //! response of this run gave back its word settles nothing. [`Claims::low`] is the last entry below which all are handed
 //! over: what is stored, so that a restart gives again at most what was above it.
 //!
 //! Handed-over ranges above the low-water mark are not kept: they are what lies between the other kinds.
 
+mod lost;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+pub(super) use self::lost::{Lost, Told};
 use super::delivery::StreamNumber;
 
 /// The state of a subscription. Numbers are sequence numbers.
@@ -131,37 +134,27 @@ impl Claims {
         }
     }
 
-    /// A reader says that it has all up to `last` that it was given. So of what one response gave back, that part is
-    /// handed over if `last` lies in it; and of what the same stream gave back, what it was given before that. Says which
-    /// that is.
-    pub(super) fn resume(&mut self, last: u64) -> Vec<Range<u64>> {
-        let after = last.saturating_add(1);
-        let holds = self.given_back.range(..after).next_back().map(|(&start, &run)| (start, run));
-        let Some((start, run)) = holds.filter(|(_, run)| last < run.end && run.is_of_response) else {
-            return Vec::new();
-        };
-        self.given_back.remove(&start);
-        if after < run.end {
-            self.given_back.insert(after, run);
-        }
-        let was_before = |_: &u64, other: &mut Run| {
-            other.is_of_response && run.stream.is_some() && other.stream == run.stream && other.order < run.order
-        };
-        let before = self.given_back.extract_if(.., was_before).map(|(start, run)| start..run.end);
-        before.chain(std::iter::once(start..after)).collect()
+    /// Which response gave back an entry that a reader names as the last that it has.
+    pub(super) fn speaker(&self, last: u64) -> Option<Told> {
+        speaker(&self.given_back, last).map(Told)
+    }
+
+    /// What a response had taken (by its start) that is under way.
+    pub(super) fn told(&self, start: u64) -> Option<Told> {
+        self.under_way.get(&start).copied().map(Told)
+    }
+
+    /// A reader says that it has all up to `last` that it was given, by that response or one of the same stream. So of what
+    /// the one gave back, that part is handed over; and of what the stream gave back, what it was given before that. Says
+    /// which that is.
+    pub(super) fn hear(&mut self, last: u64, by: Told) -> Vec<Range<u64>> {
+        heard(&mut self.given_back, last, by.0)
     }
 
     /// All up to `last` is handed over that is given back or was never claimed. Says what that was.
     pub(super) fn settle_to(&mut self, last: u64) -> Vec<Range<u64>> {
         let after = last.saturating_add(1);
-        let rest = self.given_back.split_off(&after);
-        let mut settled: Vec<Range<u64>> = Vec::new();
-        for (start, run) in std::mem::replace(&mut self.given_back, rest) {
-            settled.push(start..run.end.min(after));
-            if after < run.end {
-                self.given_back.insert(after, run);
-            }
-        }
+        let mut settled = taken_to(&mut self.given_back, last);
         if self.fresh < after {
             settled.push(self.fresh..after);
             self.fresh = after;
@@ -226,10 +219,10 @@ impl Claims {
         [first(&self.under_way), first(&self.given_back)].into_iter().flatten().min()
     }
 
-    /// Retention removed all before `earliest`: they count as handed over. Says how many were not. What is under way is
-    /// in a reader's hands already and is left alone.
-    pub(super) fn cut(&mut self, earliest: u64) -> u64 {
-        let mut cut = 0;
+    /// Retention removed all before `earliest`: they count as handed over. Says which were not. What is under way is in a
+    /// reader's hands already and is left alone.
+    pub(super) fn cut(&mut self, earliest: u64) -> Lost {
+        let mut cut = Lost::default();
         while let Some(first) = self.given_back.first_entry() {
             let (start, run) = (*first.key(), *first.get());
             if start >= earliest {
@@ -239,10 +232,10 @@ impl Claims {
             if run.end > earliest {
                 self.given_back.insert(earliest, run);
             }
-            cut += run.end.min(earliest) - start;
+            cut.insert(start, Run { end: run.end.min(earliest), ..run });
         }
         if self.fresh < earliest {
-            cut += earliest - self.fresh;
+            cut.add(self.fresh..earliest);
             self.fresh = earliest;
         }
         cut
@@ -258,6 +251,49 @@ impl Claims {
     pub(super) fn in_flight(&self) -> u64 {
         self.under_way.iter().map(|(start, run)| run.end - start).sum()
     }
+}
+
+/// Which response an entry was in that a reader names as the last that it has.
+fn speaker(runs: &BTreeMap<u64, Run>, last: u64) -> Option<Run> {
+    let (_, run) = runs.range(..last.saturating_add(1)).next_back()?;
+    (last < run.end && run.is_of_response).then_some(*run)
+}
+
+/// Takes out what a reader has that was given all up to `last` by this response: that part of what it had, and what the same
+/// stream was given before it.
+fn heard(runs: &mut BTreeMap<u64, Run>, last: u64, by: Run) -> Vec<Range<u64>> {
+    let after = last.saturating_add(1);
+    // Retention may have taken what one response had piece by piece.
+    let was_before = |_: &u64, other: &mut Run| {
+        let is_earlier = other.order < by.order || (other.order == by.order && other.end <= after);
+        other.is_of_response && by.stream.is_some() && other.stream == by.stream && is_earlier
+    };
+    let mut heard: Vec<Range<u64>> = runs.extract_if(.., was_before).map(|(start, run)| start..run.end).collect();
+    if let Some((&start, &run)) = runs.range(..after).next_back()
+        && last < run.end
+        && run.is_of_response
+    {
+        runs.remove(&start);
+        if after < run.end {
+            runs.insert(after, run);
+        }
+        heard.push(start..after);
+    }
+    heard
+}
+
+/// Takes out all up to `last`.
+fn taken_to(runs: &mut BTreeMap<u64, Run>, last: u64) -> Vec<Range<u64>> {
+    let after = last.saturating_add(1);
+    let rest = runs.split_off(&after);
+    let mut taken: Vec<Range<u64>> = Vec::new();
+    for (start, run) in std::mem::replace(runs, rest) {
+        taken.push(start..run.end.min(after));
+        if after < run.end {
+            runs.insert(after, run);
+        }
+    }
+    taken
 }
 
 #[cfg(test)]

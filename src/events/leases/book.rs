@@ -325,14 +325,14 @@ impl Book {
         *self = Self::default();
     }
 
-    /// Takes out the entries before `earliest` that nobody holds: they are gone. Returns how many.
-    pub(in crate::events) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
+    /// Takes out the entries before `earliest` that nobody holds: they are gone. Returns them, in order.
+    pub(in crate::events) fn cut(&mut self, earliest: u64, now: Instant) -> Vec<u64> {
         let is_gone = |open: &Open| !matches!(open.state, State::Held(_));
         let gone: Vec<u64> = self.open.range(..earliest).filter(|(_, open)| is_gone(open)).map(|(&at, _)| at).collect();
         gone.iter().for_each(|&at| {
             self.remove(at, now);
         });
-        gone.len() as u64
+        gone
     }
 
     /// Takes one entry out, whatever its state. Says whether it was open.

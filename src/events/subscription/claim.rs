@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::missed::{self, Taken};
 use super::state::State;
 use super::{PlaceId, Subscription};
 use crate::events::delivery::StreamNumber;
@@ -23,7 +24,7 @@ pub(in crate::events) struct Claim {
     /// Events on their way in a response.
     events: u64,
     in_response: bool,
-    cut_off: u64,
+    cut_off: Taken,
     /// Something must be stored before anybody is given these.
     is_owed: bool,
     settled: bool,
@@ -73,7 +74,7 @@ impl Claim {
 
     /// How many entries were cut off by retention before these that no reader was told of yet.
     pub(in crate::events) fn cut_off(&self) -> u64 {
-        self.cut_off
+        missed::count(&self.cut_off)
     }
 
     /// Gives back the entries from `at` on.
@@ -109,11 +110,11 @@ impl Claim {
     /// The entries were handed over, and with them what was cut off before them.
     pub(in crate::events) fn settle(mut self) {
         self.settled = true;
-        let subscription = Arc::clone(&self.subscription);
+        let (subscription, cut_off) = (Arc::clone(&self.subscription), self.cut_off.take());
         subscription.change(|state| {
             self.end(state, |state| {
                 state.handed_over(self.range());
-                state.missed.told(self.cut_off);
+                state.missed.told(cut_off);
             });
         });
         subscription.meters.delivered.inc_by(self.events);
@@ -145,10 +146,11 @@ impl Claim {
     /// Nobody is given anything by that.
     fn end_unseen(mut self, change: impl FnOnce(&mut State)) {
         self.settled = true;
+        let cut_off = self.cut_off.take();
         self.subscription.change_unseen(self.range.end, |state| {
             self.end(state, |state| {
                 change(state);
-                state.missed.give_back(self.cut_off);
+                state.missed.give_back(cut_off, None);
             });
         });
     }
@@ -169,8 +171,9 @@ impl Drop for Claim {
         {
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
+                let told = state.claims.told(self.range.start).filter(|_| self.in_response);
+                state.missed.give_back(self.cut_off.take(), told);
                 state.claims.give_back(self.range.start, self.in_response);
-                state.missed.give_back(self.cut_off);
             }
         }
         self.subscription.meters.given_again.inc_by(self.events);

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::missed::{self, Taken};
 use super::state::State;
 use super::{PlaceId, Subscription};
+use crate::events::claims::Lost;
 use crate::events::in_hand::Tries;
 use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
@@ -29,7 +31,7 @@ pub(in crate::events) struct Held {
     events: u64,
     /// Where it was taken.
     place: PlaceId,
-    cut_off: u64,
+    cut_off: Taken,
     done: bool,
 }
 
@@ -234,9 +236,11 @@ impl Subscription {
     /// Retention has removed these before they could be handed out, or buried. Readers will be told.
     pub(in crate::events) fn gone(self: &Arc<Self>, entries: &[u64], now: Instant) {
         let lost = self.change(|state| {
-            let lost = state.drop_open(entries, now).len() as u64;
+            let mut lost = Lost::default();
+            state.drop_open(entries, now).into_iter().for_each(|at| lost.add(at..at + 1));
+            let count = lost.count();
             state.missed.add(lost);
-            lost
+            count
         });
         self.meters.cut_off.inc_by(lost);
         self.wake_one();
@@ -288,7 +292,7 @@ impl Held {
 
     /// How many entries were cut off by retention before these that no reader was told of yet.
     pub(in crate::events) fn cut_off(&self) -> u64 {
-        self.cut_off
+        missed::count(&self.cut_off)
     }
 
     /// These of the entries hold nothing that this reader wants.
@@ -306,7 +310,9 @@ impl Held {
             self.subscription.gone(entries, now);
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
-                self.cut_off += state.missed.take();
+                // With what was taken before, as one.
+                state.missed.give_back(self.cut_off.take(), None);
+                self.cut_off = state.missed.take();
             }
             drop(state);
             self.entries.retain(|(at, _)| entries.binary_search(at).is_err());
@@ -346,17 +352,17 @@ impl Held {
 
     /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
     pub(in crate::events) fn split_cut_off(&mut self) -> CutOff {
-        let cut_off = std::mem::take(&mut self.cut_off);
+        let cut_off = self.cut_off.take();
         CutOff { subscription: Arc::clone(&self.subscription), place: self.place, cut_off }
     }
 
     /// The reader has them. A plain reader's are settled by that.
     pub(in crate::events) fn handed_over(mut self) {
         self.done = true;
-        let now = self.subscription.shared.clock.now();
+        let (now, cut_off) = (self.subscription.shared.clock.now(), self.cut_off.take());
         self.subscription.change(|state| {
             if state.place == self.place {
-                state.missed.told(self.cut_off);
+                state.missed.told(cut_off);
             }
             if self.hold == Hold::Response
                 && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
@@ -375,17 +381,17 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // What was in hand may have been given back by a word.
-        if self.done || (self.hold.counts_failures() && self.cut_off == 0 && self.over.is_cancelled()) {
+        if self.done || (self.hold.counts_failures() && self.cut_off.is_none() && self.over.is_cancelled()) {
             return;
         }
-        let now = self.subscription.shared.clock.now();
+        let (now, cut_off) = (self.subscription.shared.clock.now(), self.cut_off.take());
         self.subscription.change(|state| {
             state.book.release(self.lease, now);
             if self.hold.counts_taking() {
                 self.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
             if state.place == self.place {
-                state.missed.give_back(self.cut_off);
+                state.missed.give_back(cut_off, None);
             }
         });
         self.subscription.meters.given_again.inc_by(self.events);
@@ -397,13 +403,13 @@ impl Drop for Held {
 pub(in crate::events) struct CutOff {
     subscription: Arc<Subscription>,
     place: PlaceId,
-    cut_off: u64,
+    cut_off: Taken,
 }
 
 impl CutOff {
     /// The reader was told.
     pub(in crate::events) fn told(mut self) {
-        let cut_off = std::mem::take(&mut self.cut_off);
+        let cut_off = self.cut_off.take();
         self.end(|state| state.missed.told(cut_off));
     }
 
@@ -418,15 +424,16 @@ impl CutOff {
 
 impl Drop for CutOff {
     fn drop(&mut self) {
-        if self.cut_off > 0 {
-            self.end(|state| state.missed.give_back(self.cut_off));
+        let cut_off = self.cut_off.take();
+        if cut_off.is_some() {
+            self.end(|state| state.missed.give_back(cut_off, None));
         }
     }
 }
 
 impl fmt::Debug for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CutOff({} {})", self.subscription.name, self.cut_off)
+        write!(f, "CutOff({} {})", self.subscription.name, missed::count(&self.cut_off))
     }
 }
 

@@ -1,57 +1,129 @@
-//! [`Missed`]: how many entries retention took before a subscription was given them, until a reader was told.
+//! [`Missed`]: what retention took before a subscription was given it, until a reader was told.
 //!
-//! Invariants: each is told once, or again when the response that told it did not arrive. It is stored with the cursor
-//! that has passed these entries; until then it follows from the stored cursor and from where the log begins, so a cut
-//! writes nothing.
+//! Invariants: each entry is told once, or again when the response that told it did not arrive; and what a reader says that
+//! it has is not told. It is stored with the cursor that has passed these entries; until then it follows from the stored
+//! cursor and from where the log begins, so a cut writes nothing.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::events::claims::{Lost, Told};
 
 /// What readers are to be told of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Missed {
-    waiting: u64,
-    /// In responses on their way.
-    under_way: u64,
-    /// As the store says; no number of entries when that is not known.
+    /// `None` as long as there is nothing: most subscriptions miss nothing, and there are thousands of those.
+    lists: Option<Box<Lists>>,
+    /// How often it has changed.
+    changes: u64,
+    /// After how many changes it is as the store says; no number of changes when that is not known.
     stored: u64,
 }
 
+#[derive(Debug, Default)]
+struct Lists {
+    waiting: Lost,
+    /// In responses on their way.
+    under_way: Vec<Lost>,
+}
+
+/// What a response is to tell, mostly nothing: it takes little room where streams wait by the thousand.
+pub(super) type Taken = Option<Box<Lost>>;
+
+/// How many entries that are.
+pub(super) fn count(taken: &Taken) -> u64 {
+    taken.as_ref().map_or(0, |lost| lost.count())
+}
+
 impl Missed {
-    /// So many at the beginning, and what the store says.
-    pub(super) fn new(waiting: u64, stored: u64) -> Self {
-        Self { waiting, under_way: 0, stored }
+    /// These at the beginning, and whether the store says so.
+    pub(super) fn new(waiting: Lost, is_stored: bool) -> Self {
+        let is_nothing = waiting.count() == 0;
+        let lists = (!is_nothing).then(|| Box::new(Lists { waiting, under_way: Vec::new() }));
+        Self { lists, changes: 0, stored: if is_stored || is_nothing { 0 } else { u64::MAX } }
     }
 
-    /// So many more are gone.
-    pub(super) fn add(&mut self, lost: u64) {
-        self.waiting += lost;
+    /// More is gone.
+    pub(super) fn add(&mut self, lost: Lost) {
+        if lost.count() > 0 {
+            self.changes += 1;
+            self.lists.get_or_insert_default().waiting.append(lost);
+        }
     }
 
     /// All that nobody was told yet, for a response.
-    pub(super) fn take(&mut self) -> u64 {
-        let taken = std::mem::take(&mut self.waiting);
-        self.under_way += taken;
-        taken
+    pub(super) fn take(&mut self) -> Taken {
+        let lists = self.lists.as_mut().filter(|lists| lists.waiting.count() > 0)?;
+        let taken = std::mem::take(&mut lists.waiting);
+        lists.under_way.push(taken.clone());
+        Some(Box::new(taken))
     }
 
-    /// A reader was told of so many.
-    pub(super) fn told(&mut self, taken: u64) {
-        self.under_way -= taken.min(self.under_way);
+    /// A reader was told of this, that was taken.
+    pub(super) fn told(&mut self, taken: Taken) {
+        if taken.is_some_and(|taken| self.is_back(&taken)) {
+            self.changed();
+        }
     }
 
-    /// The response with so many did not arrive.
-    pub(super) fn give_back(&mut self, taken: u64) {
-        self.told(taken);
-        self.waiting += taken;
+    /// The response with this, that was taken, did not arrive; `with` what it had taken beside that, if it was on its way.
+    pub(super) fn give_back(&mut self, taken: Taken, with: Option<Told>) {
+        if let Some(mut taken) = taken.filter(|taken| self.is_back(taken)) {
+            with.into_iter().for_each(|with| taken.was_told_with(with));
+            self.lists.get_or_insert_default().waiting.append(*taken);
+        }
+    }
+
+    fn is_back(&mut self, taken: &Lost) -> bool {
+        let Some(lists) = &mut self.lists else { return false };
+        let at = lists.under_way.iter().position(|lost| lost == taken);
+        at.map(|at| lists.under_way.swap_remove(at)).is_some()
+    }
+
+    /// Which response told of an entry, or had it.
+    pub(super) fn speaker(&self, last: u64) -> Option<Told> {
+        self.lists.as_ref()?.waiting.speaker(last)
+    }
+
+    /// A reader has had what that response told of, or had, up to `last`. Says which that is.
+    pub(super) fn hear(&mut self, last: u64, by: Told) -> Vec<Range<u64>> {
+        self.heard(|waiting| waiting.hear(last, by))
+    }
+
+    /// A reader has had all up to `last`. Says which that is.
+    pub(super) fn settle_to(&mut self, last: u64) -> Vec<Range<u64>> {
+        self.heard(|waiting| waiting.settle_to(last))
+    }
+
+    fn heard(&mut self, hear: impl FnOnce(&mut Lost) -> Vec<Range<u64>>) -> Vec<Range<u64>> {
+        let had = self.lists.as_mut().map_or_else(Vec::new, |lists| hear(&mut lists.waiting));
+        if !had.is_empty() {
+            self.changed();
+        }
+        had
+    }
+
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.lists.take_if(|lists| lists.under_way.is_empty() && lists.waiting.count() == 0);
     }
 
     /// Nobody is to be told of anything any more.
     pub(super) fn clear(&mut self) {
-        (self.waiting, self.under_way) = (0, 0);
+        self.changes += 1;
+        self.lists = None;
     }
 
-    /// What the store is to say, when that is something new.
-    pub(super) fn unsaved(&self) -> Option<u64> {
-        let all = self.waiting + self.under_way;
-        (all != self.stored).then_some(all)
+    /// Whether the store is to say something new.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.stored != self.changes
+    }
+
+    /// What the store is to say, when that is something new, and after how many changes.
+    pub(super) fn unsaved(&self) -> Option<(u64, Option<Bytes>)> {
+        let all = self.lists.iter().flat_map(|lists| lists.under_way.iter().chain([&lists.waiting]));
+        self.is_unsaved().then(|| (self.changes, Lost::note(all)))
     }
 
     /// The store may say anything.
@@ -59,8 +131,8 @@ impl Missed {
         self.stored = u64::MAX;
     }
 
-    /// The store says so now.
-    pub(super) fn saved(&mut self, stored: u64) {
-        self.stored = stored;
+    /// The store says what was so after so many changes.
+    pub(super) fn saved(&mut self, changes: u64) {
+        self.stored = changes;
     }
 }

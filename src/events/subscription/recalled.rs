@@ -7,7 +7,7 @@
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`numbers`] |
 //! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`numbers`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`PutBack`] |
-//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, in decimal digits |
+//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`Lost`] |
 //! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
@@ -28,6 +28,7 @@ use super::plain::Plain;
 use super::saving::Left;
 use super::{PlaceId, own_key};
 use crate::clock::UnixMillis;
+use crate::events::claims::Lost;
 use crate::events::leases::{LONGEST, New, numbers, settled};
 use crate::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
@@ -49,8 +50,8 @@ pub(in crate::events) struct Recalled {
     pub(in crate::events) again: BTreeMap<u64, PutBack>,
     /// Its dead letters.
     pub(in crate::events) letters: BTreeSet<u64>,
-    /// How many entries retention took of which no reader was told.
-    pub(in crate::events) missed: u64,
+    /// What retention took of which no reader was told.
+    pub(in crate::events) missed: Lost,
     pub(in crate::events) plain: Plain,
     /// The last entry that an earlier run may have given a reader.
     pub(in crate::events) end: u64,
@@ -131,7 +132,7 @@ impl Recalled {
             units: BTreeMap::new(),
             again: BTreeMap::new(),
             letters: BTreeSet::new(),
-            missed: 0,
+            missed: Lost::default(),
             plain: Plain::of_old(),
             end: 0,
             now,
@@ -164,7 +165,7 @@ impl LeftBehind {
 
     /// One of that name begins anew: who comes again is told of what lies before its beginning.
     pub(in crate::events) fn come_again(&mut self, name: &SubscriptionName, by_stream: bool, begun: &mut Recalled) {
-        begun.missed = self.places.remove(name).map_or(0, |low| begun.at.saturating_sub(low));
+        begun.missed = Lost::of_number(self.places.remove(name).map_or(0, |low| begun.at.saturating_sub(low)));
         begun.plain = Plain::begun(by_stream, self.end);
     }
 }
@@ -238,7 +239,7 @@ pub(in crate::events) async fn all(
                 // It was made anew, and not stored whole, by an older gateway.
                 Some(("left", _)) => {}
                 Some(("place", _)) => recalled.place = number(note).map(PlaceId::of_note).unwrap_or_default(),
-                Some(("missed", _)) => match number(note) {
+                Some(("missed", _)) => match Lost::parse(note) {
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
                 },
@@ -290,11 +291,6 @@ pub(in crate::events) fn again(name: &str, at: u64) -> String {
 /// The name of the note on what was missed.
 pub(super) fn missed(name: &str) -> String {
     format!("{name}/missed")
-}
-
-/// What it says; `None` when there is nothing to say.
-pub(super) fn missed_note(missed: u64) -> Option<Bytes> {
-    (missed > 0).then(|| missed.to_string().into())
 }
 
 /// The name of the note on what plain readers were handed over.

@@ -135,7 +135,7 @@ impl State {
             again_done: Vec::new(),
             place,
             is_new_place: !stored,
-            missed: Missed::new(missed, if stored { missed } else { 0 }),
+            missed: Missed::new(missed, stored),
             plain,
             recalled_to: stored.then_some(end),
             buried: BTreeMap::new(),
@@ -329,7 +329,10 @@ impl State {
     /// Retention removed all before `earliest`. Says how many entries were not settled.
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
         let before = std::mem::replace(&mut self.earliest, earliest);
-        let lost = self.claims.cut(earliest) + self.book.used().map_or(0, |book| book.cut(earliest, now));
+        let mut lost = self.claims.cut(earliest);
+        let open = self.book.used().map_or_else(Vec::new, |book| book.cut(earliest, now));
+        open.into_iter().for_each(|at| lost.add(at..at + 1));
+        let count = lost.count();
         // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
         let stays = |&at: &u64| at >= earliest || self.book.known(at).is_some();
         let gone: Vec<u64> = self.again.extract_if(.., |at| !stays(at)).collect();
@@ -342,7 +345,7 @@ impl State {
         self.again_done.extend(gone.into_iter().map(Closed::dropped));
         self.missed.add(lost);
         self.keep_cut(before, earliest);
-        lost
+        count
     }
 
     /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are marked,

@@ -8,9 +8,7 @@
 //!    └─ told ─> model        a mutant breaks one transition at the door or at the seam
 //! ```
 //!
-//! By hand (`docs/fuzzing.md`), and no part of the gate yet: each mutant is found, but it is not agreed with the model what a
-//! stream is told as lost that comes again with an id behind what was given back and then cut (the profile `Cuts`), nor
-//! how many letters are shown in the round after one was handed over plainly.
+//! By hand (`docs/fuzzing.md`), and no part of the gate.
 
 mod acts;
 mod book;

@@ -246,6 +246,54 @@ async fn who_comes_again_from_before_what_is_kept_gets_the_rest_and_is_told_of_w
     assert_eq!((delivery.lost, entries(&delivery)), (0, numbered(11..=20)), "told once");
 }
 
+fn short_lived() -> config::App {
+    let mut config = config(&[]);
+    config.events.retention = Duration::from_secs(1000);
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cut_stream_had_is_not_lost_to_its_reader_when_retention_took_it_before_it_came_again() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    rig.append(0..20).await;
+    drop(rig.read_in(1, 10).await);
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    rig.append(20..22).await;
+    rig.resume(4).unwrap();
+    let broken = rig.read_in(2, 1).await;
+    assert_eq!((broken.lost, &entries(&broken)[1..]), (16, &[21][..]));
+    drop(broken);
+    // It did not arrive.
+    rig.resume(4).unwrap();
+    let broken = rig.read_in(3, 1).await;
+    assert_eq!((broken.lost, &entries(&broken)[1..]), (16, &[21][..]));
+    drop(broken);
+    // It did, though the gateway has not seen that.
+    rig.resume(21).unwrap();
+    let delivery = rig.read_in(4, 10).await;
+    assert_eq!((delivery.lost, entries(&delivery)), (0, vec![22]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_had_before_a_kill_is_not_lost_to_its_reader_when_retention_took_it_since() {
+    for is_stored in [false, true] {
+        let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+        rig.append(0..20).await;
+        assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
+        rig.saved().await;
+        assert_eq!(rig.streamed(1, 5).await, numbered(6..=10));
+        let mut rig = rig.kill().await;
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        rig.append(20..21).await;
+        if is_stored {
+            rig = rig.restart().await;
+        }
+        rig.resume(10).unwrap();
+        let delivery = rig.read_in(2, 100).await;
+        assert_eq!((delivery.lost, &entries(&delivery)[1..]), (10, &[21][..]), "{is_stored}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_reader_gets_each_event_once_across_kills() {
     let rig = Rig::quiet().await;

@@ -388,7 +388,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let earliest = next.saturating_sub(behind * 8);
                 let before = model.open.len();
                 model.open.retain(|entry| entry.at >= earliest || matches!(entry.is, Is::Held(_)));
-                prop_assert_eq!(book.cut(earliest, now), (before - model.open.len()) as u64);
+                prop_assert_eq!(book.cut(earliest, now).len(), before - model.open.len());
                 model.closed.retain(|entry| entry.at >= earliest);
                 book.await_no_longer(..earliest, now);
             }

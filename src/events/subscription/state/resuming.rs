@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::super::claim::MOST_AHEAD;
 use super::{Closed, State};
+use crate::events::claims::Lost;
 use crate::events::delivery::StreamNumber;
 
 impl State {
@@ -33,11 +34,21 @@ impl State {
         let is_of_earlier_run = self.recalled_to.is_some_and(|to| last <= to);
         if is_of_earlier_run && self.plain.believes(last) && self.attempts.is_empty() && self.delays.is_empty() {
             self.claims.settle_to(last).into_iter().for_each(|range| self.handed_over(range));
+            let had = self.missed.settle_to(last);
+            self.had(had);
         } else if last > self.claims.claimed() {
             self.plain.doubt_to(last);
-        } else {
-            self.claims.resume(last).into_iter().for_each(|range| self.handed_over(range));
+        } else if let Some(by) = self.claims.speaker(last).or_else(|| self.missed.speaker(last)) {
+            self.claims.hear(last, by).into_iter().for_each(|range| self.handed_over(range));
+            let had = self.missed.hear(last, by);
+            self.had(had);
         }
+    }
+
+    /// A reader had these before retention took them, though their hand-over was not known: it is not told of them. Who
+    /// comes again with an earlier place is.
+    fn had(&mut self, ranges: Vec<Range<u64>>) {
+        ranges.into_iter().for_each(|range| self.plain.add(range));
     }
 
     /// These were handed over plainly. What of them lies behind others that are not settled is marked, or a restart would
@@ -59,11 +70,11 @@ impl State {
             .iter()
             .map(|run| run.start..run.end.min(after))
             .chain(std::iter::once(after..self.claims.claimed() + 1));
-        let (mut lost, mut again) = (0, Vec::new());
+        let (mut lost, mut again) = (Lost::default(), Vec::new());
         for wanted in all {
             let first = self.first_to_give_again(wanted.start.max(earliest), low);
             for gone in self.plain.of(&(wanted.start..first.min(wanted.end.max(earliest)))) {
-                lost += gone.end - gone.start;
+                lost.add(gone.clone());
                 self.plain.remove(gone);
             }
             for run in self.plain.of(&(first..wanted.end)) {
@@ -71,6 +82,7 @@ impl State {
                 again.extend(self.claims.give_again(run));
             }
         }
+        let count = lost.count();
         self.missed.add(lost);
         again.sort_unstable_by_key(|run: &Range<u64>| run.start);
         // The low-water mark lies before them now: what is settled for good between them must be marked.
@@ -83,7 +95,7 @@ impl State {
         if !again.is_empty() {
             self.marks.mark_all(at..low + 1);
         }
-        lost
+        count
     }
 
     /// From where on a reader is given again what it wants from `after` on: nothing is so far back that there would be too

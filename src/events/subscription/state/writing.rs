@@ -24,6 +24,7 @@ pub(in crate::events::subscription) struct Writes {
     again_new: BTreeSet<u64>,
     again_done: Vec<Closed>,
     letters: BTreeMap<u64, Bytes>,
+    /// After how many changes this is missed.
     missed: Option<u64>,
     word: Option<Word>,
     owed: u64,
@@ -54,7 +55,7 @@ impl State {
             || !self.again_new.is_empty()
             || !self.again_done.is_empty()
             || !self.buried.is_empty()
-            || self.missed.unsaved().is_some()
+            || self.missed.is_unsaved()
             || self.is_new_place
     }
 
@@ -69,6 +70,7 @@ impl State {
         let low = self.settle_low();
         let moves = (stored != Some(low)).then(|| self.claims.claimed() == low);
         let plain = self.plain.writes(low, moves, !self.marks.is_empty());
+        let missed = self.missed.unsaved();
         let writes = Writes {
             low,
             segments: self.marks.take_dirty(),
@@ -76,7 +78,7 @@ impl State {
             again_new: std::mem::take(&mut self.again_new),
             again_done: std::mem::take(&mut self.again_done),
             letters: std::mem::take(&mut self.buried),
-            missed: self.missed.unsaved(),
+            missed: missed.as_ref().map(|&(changes, _)| changes),
             word: plain.as_ref().map(|&(word, _)| word),
             owed: self.owed,
             is_new_place: std::mem::take(&mut self.is_new_place),
@@ -105,7 +107,7 @@ impl State {
         let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
         let put_again = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
         let done = writes.again_done.iter().map(|closed| (recalled::again(of, closed.at), None));
-        let missed = writes.missed.map(|missed| (recalled::missed(of), recalled::missed_note(missed)));
+        let missed = missed.map(|(_, note)| (recalled::missed(of), note));
         let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
         let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));
         let notes =
