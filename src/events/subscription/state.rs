@@ -21,7 +21,7 @@ use super::PlaceId;
 use super::missed::Missed;
 use super::plain::Plain;
 use super::recalled::{self, Recalled};
-use crate::events::claims::Claims;
+use crate::events::claims::{Claims, Lost};
 use crate::events::leases::{New, Settled, Shelf, settled};
 
 /// What changes of a subscription.
@@ -343,16 +343,17 @@ impl State {
             book.await_no_longer(..earliest, now);
         }
         self.again_done.extend(gone.into_iter().map(Closed::dropped));
+        self.keep_cut(&lost, before, earliest);
         self.missed.add(lost);
-        self.keep_cut(before, earliest);
         count
     }
 
     /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are marked,
-    /// or a restart would count them once more. Those before `before` are.
-    fn keep_cut(&mut self, before: u64, earliest: u64) {
-        let first = self.settle_low().saturating_add(1).max(before);
-        for at in first..earliest {
+    /// or a restart would count them once more. Those before `before` are, but for those that were held then.
+    fn keep_cut(&mut self, lost: &Lost, before: u64, earliest: u64) {
+        let first = self.settle_low().saturating_add(1);
+        lost.ranges().for_each(|gone| self.marks.mark_all(gone.start.max(first)..gone.end.min(before)));
+        for at in first.max(before)..earliest {
             if self.book.known(at).is_none() && !self.claims.holds(at) && !self.marks.is_marked(at) {
                 self.marks.mark(at);
             }

@@ -593,3 +593,26 @@ async fn a_letter_that_is_handed_over_plainly_is_none_any_more_though_that_is_no
     assert_eq!(rig.events.clear_dead_letters(&app(), STREAM, &name(), None).await, Ok(1));
     assert_eq!(rig.dead().await, []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_after_its_neighbours_were_taken_by_retention_is_told_once_however_it_is_killed() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    rig.append_of((1..=4).map(|n| (n, n))).await;
+    let long = Ack::Explicit { lease: LONGEST, max_attempts: MOST };
+    let leases = [rig.lease(Read { ack: long, ..leased(1) }).await, rig.lease(Read { ack: long, ..leased(1) }).await];
+    let plain = rig.read(by("a", 1)).await.unwrap();
+    assert_eq!(entries(&plain), [3]);
+    rig.trim_all().await;
+    rig.append_of([(5, 5)]).await;
+    assert_eq!(rig.native(1).await, (1, vec![5]), "the others are held");
+    // They are given back, and the first is still held.
+    drop(plain);
+    let (second, _) = leases[1].clone().unwrap();
+    rig.nack(Holding::Lease(second), 0).await.unwrap();
+    rig.append_of([(6, 6)]).await;
+    rig.trim_all().await;
+    rig.append_of([(7, 7)]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let rig = rig.kill().await;
+    assert_eq!(rig.native(1).await, (4, vec![7]), "the first three, and the sixth");
+}
