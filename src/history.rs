@@ -29,6 +29,7 @@ mod query;
 mod render;
 mod resolver;
 mod results;
+mod shelf;
 mod steady;
 mod stream;
 mod streams;

@@ -4,12 +4,11 @@
 //! - A handle is 144 random bits and opens a result only to the client and app it was given to; to anybody else it does
 //!   not exist. It can be used again and again until `handle_ttl` after it was given out, or after the result was
 //!   there, whichever is later.
-//! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, handles and
-//!   remembered requests in number; the least recently used go first.
-//! - Expiry stands in the values and is judged by our clock; the caches only bound and evict.
+//! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, with shares (the
+//!   [`Shelf`]); handles and remembered requests in number: of those the least recently used go first.
+//! - Expiry stands in the values and is judged by our clock; the shelf and the caches only bound and evict.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,13 +18,14 @@ use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 use super::Error;
-use super::job::{Ask, Job, Key};
+use super::job::{Job, Key};
 use super::jobs::Jobs;
+use super::shelf::Shelf;
 use crate::names::{AppId, ClientName};
 use crate::vendor::history::LOCATION;
 
 /// Bytes of all kept results.
-const RESULT_BYTES: u64 = 128 << 20;
+const RESULT_BYTES: usize = 128 << 20;
 
 /// Handles given out and not expired.
 const HANDLES_MAX: u64 = 100_000;
@@ -36,14 +36,11 @@ const ANSWERS_MAX: u64 = 10_000;
 /// How long a result is given again to whoever asks the same. (Arrivals in a past window are rare, not impossible.)
 const ANSWER_TTL: Duration = Duration::from_secs(60);
 
-/// What a result weighs beside its text.
-const OVERHEAD: usize = 512;
-
 /// What is kept. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Results {
     jobs: Jobs,
-    results: Cache<u64, Arc<Job>>,
+    shelf: Arc<Mutex<Shelf>>,
     handles: Cache<Arc<str>, Handle>,
     answers: Cache<Key, Remembered>,
 }
@@ -65,31 +62,19 @@ struct Remembered {
 
 impl Results {
     pub(super) fn new(jobs: Jobs) -> Self {
-        let weigh = |_: &u64, job: &Arc<Job>| {
-            let text = match job.outcome() {
-                Some((_, Ok(product))) => product.member.len(),
-                Some((_, Err(Error::Refused(reply)))) => reply.body.len(),
-                _ => 0,
-            };
-            let asked = match &job.key.ask {
-                Ask::Messages(query) => &query.filter,
-                Ask::Count(filter) => filter,
-            };
-            let names = [&asked.source, &asked.destination].into_iter().flatten().map(|name| name.len());
-            u32::try_from(text.saturating_add(names.sum::<usize>()).saturating_add(OVERHEAD)).unwrap_or(u32::MAX)
-        };
         let lru = EvictionPolicy::lru;
         Self {
             jobs,
-            results: Cache::builder().max_capacity(RESULT_BYTES).weigher(weigh).eviction_policy(lru()).build(),
+            shelf: Arc::new(Mutex::new(Shelf::new(RESULT_BYTES))),
             handles: Cache::builder().max_capacity(HANDLES_MAX).eviction_policy(lru()).build(),
             answers: Cache::builder().max_capacity(ANSWERS_MAX).eviction_policy(lru()).build(),
         }
     }
 
-    /// Keeps a job whose outcome is published, so that handles lead to it. `again`: also for those who ask the same.
-    pub(super) async fn keep(&self, job: &Arc<Job>, again: bool, now: Instant) {
-        self.results.insert(job.number, Arc::clone(job)).await;
+    /// Keeps a job of this client's whose outcome is published, so that handles lead to it. `again`: also for those who ask
+    /// the same.
+    pub(super) async fn keep(&self, job: &Arc<Job>, of: &ClientName, again: bool, now: Instant) {
+        self.shelf().put(job, of);
         if again {
             self.answers.insert(job.key.clone(), Remembered { job: job.number, until: now + ANSWER_TTL }).await;
         }
@@ -98,14 +83,18 @@ impl Results {
     /// A kept job that answers this, and ended no longer ago than `max_age`.
     pub(super) async fn answer(&self, key: &Key, max_age: Option<Duration>, now: Instant) -> Option<Arc<Job>> {
         let remembered = self.answers.get(key).await.filter(|remembered| now < remembered.until)?;
-        let job = self.results.get(&remembered.job).await?;
+        let job = self.of(remembered.job)?;
         let is_young = |max_age| job.outcome().is_some_and(|(at, _)| now.saturating_duration_since(at) <= max_age);
         max_age.is_none_or(is_young).then_some(job)
     }
 
     /// A kept job, by its number.
-    pub(super) async fn of(&self, number: u64) -> Option<Arc<Job>> {
-        self.results.get(&number).await
+    pub(super) fn of(&self, number: u64) -> Option<Arc<Job>> {
+        self.shelf().get(number)
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The location by which a client gets this job's result: one for each client, renewed when given again.
@@ -141,18 +130,16 @@ impl Results {
         }
         let job = match self.jobs.find(handle.job) {
             Some(job) => job,
-            None => self.results.get(&handle.job).await?,
+            None => self.of(handle.job)?,
         };
         (now < handle.until(&job)).then_some(job)
     }
 
     /// Forgets what has expired. Says whether nothing is left.
     pub(super) async fn sweep(&self, now: Instant) -> bool {
-        // Read by iteration: a look-up would count as a use, and upset which goes first.
-        let kept: HashMap<u64, Arc<Job>> = self.results.iter().map(|(number, job)| (*number, job)).collect();
         let mut in_use = self.jobs.owed();
         for (text, handle) in &self.handles {
-            let job = self.jobs.find(handle.job).or_else(|| kept.get(&handle.job).cloned());
+            let job = self.jobs.find(handle.job).or_else(|| self.shelf().peek(handle.job).cloned());
             if job.is_some_and(|job| now < handle.until(&job)) {
                 in_use.insert(handle.job);
             } else {
@@ -164,14 +151,9 @@ impl Results {
                 self.answers.invalidate(&*key).await;
             }
         }
-        for (number, job) in kept {
-            // One that is new may be about to be given its first handle.
-            let new = job.outcome().is_some_and(|(at, _)| now < at + ANSWER_TTL);
-            if !new && !in_use.contains(&number) {
-                self.results.invalidate(&number).await;
-            }
-        }
-        self.results.run_pending_tasks().await;
+        // One that is new may be about to be given its first handle.
+        let is_new = |job: &Job| job.outcome().is_some_and(|(at, _)| now < at + ANSWER_TTL);
+        self.shelf().retain(|job| is_new(job) || in_use.contains(&job.number));
         self.handles.run_pending_tasks().await;
         self.answers.run_pending_tasks().await;
         self.is_empty()
@@ -179,9 +161,7 @@ impl Results {
 
     /// Exact at once, unlike the caches' own counts.
     pub(super) fn is_empty(&self) -> bool {
-        self.results.iter().next().is_none()
-            && self.handles.iter().next().is_none()
-            && self.answers.iter().next().is_none()
+        self.shelf().is_empty() && self.handles.iter().next().is_none() && self.answers.iter().next().is_none()
     }
 }
 

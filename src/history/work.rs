@@ -72,7 +72,7 @@ impl History {
                 }
                 Came::Ended(number) => {
                     // It may have had to make room for others.
-                    let Some(job) = self.0.results.of(number).await else { continue };
+                    let Some(job) = self.0.results.of(number) else { continue };
                     self.looked_up("hit");
                     Source::KeptOwed(job)
                 }
@@ -133,7 +133,7 @@ impl History {
         runner.publish(now, made.map(|member| Arc::new(Product { member, costs: resolver.tally.sum() })));
         // A count has no handle: it is kept to be given again, or to who left before it was there.
         if again || matches!(job.key.ask, Ask::Messages(_)) || inner.jobs.owed().contains(&job.number) {
-            inner.results.keep(&job, again, now).await;
+            inner.results.keep(&job, &resolver.payer.client, again, now).await;
             self.keep_sweeping();
         }
     }
