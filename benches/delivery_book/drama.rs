@@ -26,6 +26,8 @@ const WHOSE: u64 = 7;
 
 /// How long it may take until less is left to be read, at the end.
 const WITHOUT_PROGRESS: Duration = Duration::from_secs(40);
+/// How often it is said meanwhile what is left.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 pub struct Drama {
     stage: Arc<Stage>,
@@ -106,7 +108,7 @@ impl Drama {
     pub async fn until_rest(&self, round: u8, readers: usize, hooks: &[Arc<Hook>]) {
         let live = self.stage.live().await;
         let mut drained = vec![false; hooks.len()];
-        let (mut since, mut least) = (Instant::now(), (usize::MAX, u64::MAX));
+        let (mut since, mut told, mut least) = (Instant::now(), Instant::now(), (usize::MAX, u64::MAX));
         loop {
             for (hook, drained) in hooks.iter().zip(&mut drained).filter(|(_, drained)| !**drained) {
                 *drained = self.stage.is_drained(&hook.book, live).await;
@@ -117,6 +119,16 @@ impl Drama {
                 return;
             }
             let left = (working, self.stage.lag(live).await);
+            if told.elapsed() > TOLD_EVERY {
+                told = Instant::now();
+                let hooks: Vec<&str> =
+                    hooks.iter().zip(&drained).filter(|(_, done)| !**done).map(|(h, _)| h.name).collect();
+                println!(
+                    "  round {round}: {} events are left; of {readers} readers {} rest; not drained: {hooks:?}",
+                    left.1,
+                    resting.len()
+                );
+            }
             if left < least {
                 (since, least) = (Instant::now(), left);
             } else if since.elapsed() > WITHOUT_PROGRESS {
@@ -257,8 +269,8 @@ async fn emit(vendor: Arc<Sim>, log: usize, seed: u64, goes_on: Arc<AtomicBool>)
     let mut number = 0;
     while goes_on.load(Ordering::SeqCst) {
         let count = match random.random_range(0..100) {
-            0 => random.random_range(30..100),
-            1..40 => random.random_range(1..4),
+            0 => random.random_range(20..60),
+            1..25 => random.random_range(1..4),
             _ => 0,
         };
         for _ in 0..count {

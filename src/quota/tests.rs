@@ -431,15 +431,16 @@ async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
     let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
     let sharers = watch::Sender::new(vec![sharer("a")]);
     let (waits, shared, began) = (sharers.subscribe(), bucket.clone(), Instant::now());
-    let waiting = tokio::spawn(async move {
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move {
         let seat = shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.unwrap();
         use_up(seat);
         Instant::now()
     });
     sleep(TURN * 3).await;
-    assert!(!waiting.is_finished(), "it stands behind its client's others");
+    assert!(waiting.try_join_next().is_none(), "it stands behind its client's others");
     sharers.send_modify(|sharers| sharers.push(sharer("b")));
-    let came = waiting.await.unwrap();
+    let came = waiting.join_next().await.unwrap().unwrap();
     assert!(came - began <= (TURN + GRACE) * 5, "{:?}", came - began);
     // It has left both lines, and taken no more than one seat.
     tasks.join_all().await;
@@ -457,8 +458,8 @@ async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
     let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
     let sharers = watch::Sender::new(vec![sharer("a"), sharer("b")]);
     let (waits, shared) = (sharers.subscribe(), bucket.clone());
-    let waiting =
-        tokio::spawn(async move { shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.map(use_up) });
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.map(use_up) });
     settle().await;
     assert_eq!(bucket.snapshot().waiting, 7);
     sharers.send_modify(|sharers| sharers.retain(|sharer| sharer.payer.client.as_str() == "a"));
@@ -469,7 +470,7 @@ async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
     drop(sharers);
     settle().await;
     assert_eq!(bucket.snapshot().waiting, 6);
-    waiting.await.unwrap().unwrap();
+    waiting.join_next().await.unwrap().unwrap().unwrap();
     tasks.join_all().await;
     assert_eq!((served.lock().unwrap().len(), bucket.snapshot().waiting), (5, 0));
 }

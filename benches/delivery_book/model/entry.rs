@@ -117,12 +117,9 @@ pub(super) enum Act {
 }
 
 impl At {
-    /// Whether it is the same, but for how long it may be away.
-    pub(super) fn is_as(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Away(tried, _), Self::Away(other, _)) => tried == other,
-            _ => self == other,
-        }
+    /// It, however long it may be away.
+    pub(super) fn at_any_time(self) -> Self {
+        if let Self::Away(tried, _) = self { Self::Away(tried, 0) } else { self }
     }
 }
 

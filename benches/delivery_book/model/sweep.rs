@@ -3,7 +3,7 @@
 //! Between two points in time (a beginning or an end of a deed) what goes on may happen, in any order, and what is due does;
 //! at a deed's end only what has it behind it is left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::entry::{Act, At, Config, Known, Letter, Now, Step};
 use super::words::{
@@ -124,8 +124,9 @@ impl Sweep<'_> {
             config
         };
         let mut open: Vec<Config> = std::mem::take(&mut known.configs).into_iter().map(said).collect();
+        let mut merged = Merged::new(&mut known.configs, mask);
         while let Some(config) = open.pop() {
-            let Some(config) = merge(&mut known.configs, config, mask) else { continue };
+            let Some(config) = merged.add(config) else { continue };
             let may_be_cut = self.terms.cuts && to > self.kept_until;
             let by_itself = config.now.due(to).into_iter().chain(config.now.by_itself(may_be_cut));
             open.extend(by_itself.map(|now| said(config.moved(now, to))));
@@ -214,42 +215,87 @@ impl Sweep<'_> {
     }
 }
 
-/// Adds what may be so. What differs only in what the disk may say, or in what could be said of it (`asserts`), is one, with
-/// the more of both. Says what it is now, if that is new.
-fn merge(configs: &mut Vec<Config>, new: Config, asserts: u128) -> Option<Config> {
-    let is_same = |config: &&mut Config| {
-        let (mine, its) = (config.applied & asserts, new.applied & asserts);
-        config.now.at.is_as(new.now.at)
-            && config.now.letter == new.now.letter
-            && (config.changed, config.undone) == (new.changed, new.undone)
-            && (config.applied ^ new.applied) & !asserts == 0
-            && (mine & its == mine || mine & its == its)
-    };
-    let Some(same) = configs.iter_mut().find(is_same) else {
-        configs.push(new.clone());
-        return Some(new);
-    };
-    let before = (same.applied, same.now.at);
-    same.applied |= new.applied;
-    // The one that may be away for longer may be back as soon as the other.
-    same.now.at = same.now.at.max(new.now.at);
-    let mut is_more = before != (same.applied, same.now.at);
-    for (now, left) in new.past {
-        match same.past.iter_mut().find(|(past, _)| *past == now) {
-            Some((_, known)) if *known >= left => continue,
-            Some((_, known)) => *known = left,
-            None => same.past.push((now, left)),
-        }
-        is_more = true;
+/// What may be so. What differs only in what the disk may say, or in what could be said of it (`asserts`), is one, with the
+/// more of both.
+struct Merged<'a> {
+    configs: &'a mut Vec<Config>,
+    asserts: u128,
+    /// Where those of a key are; not kept while they are few.
+    index: HashMap<Key, Vec<usize>>,
+}
+
+/// What those have in common that may be one.
+type Key = (At, Letter, u128, u128, bool);
+
+/// So many are looked through one by one.
+const FEW: usize = 8;
+
+impl<'a> Merged<'a> {
+    fn new(configs: &'a mut Vec<Config>, asserts: u128) -> Self {
+        Self { configs, asserts, index: HashMap::new() }
     }
-    is_more.then(|| same.clone())
+
+    fn key(&self, config: &Config) -> Key {
+        (config.now.at.at_any_time(), config.now.letter, config.changed, config.applied & !self.asserts, config.undone)
+    }
+
+    fn same(&self, new: &Config, key: &Key) -> Option<usize> {
+        let may_be_said = |known: &Config| {
+            let (mine, its) = (known.applied & self.asserts, new.applied & self.asserts);
+            mine & its == mine || mine & its == its
+        };
+        if self.configs.len() > FEW {
+            return self.index.get(key)?.iter().copied().find(|&at| may_be_said(&self.configs[at]));
+        }
+        self.configs.iter().position(|known| self.key(known) == *key && may_be_said(known))
+    }
+
+    fn push(&mut self, new: Config, key: Key) {
+        self.configs.push(new);
+        match self.configs.len() {
+            len if len <= FEW => {}
+            len if len == FEW + 1 => {
+                for at in 0..len {
+                    let key = self.key(&self.configs[at]);
+                    self.index.entry(key).or_default().push(at);
+                }
+            }
+            len => self.index.entry(key).or_default().push(len - 1),
+        }
+    }
+
+    /// Adds one. Says what it is now, if that is new.
+    fn add(&mut self, new: Config) -> Option<Config> {
+        let key = self.key(&new);
+        let Some(same) = self.same(&new, &key) else {
+            self.push(new.clone(), key);
+            return Some(new);
+        };
+        let same = &mut self.configs[same];
+        let before = (same.applied, same.now.at);
+        same.applied |= new.applied;
+        // The one that may be away for longer may be back as soon as the other.
+        same.now.at = same.now.at.max(new.now.at);
+        let mut is_more = before != (same.applied, same.now.at);
+        for (now, left) in new.past {
+            match same.past.iter_mut().find(|(past, _)| *past == now) {
+                Some((_, known)) if *known >= left => continue,
+                Some((_, known)) => *known = left,
+                None => same.past.push((now, left)),
+            }
+            is_more = true;
+        }
+        is_more.then(|| same.clone())
+    }
 }
 
 fn all_of(configs: &mut Vec<Config>) {
     if configs.len() > 1 {
-        for config in std::mem::take(configs) {
-            merge(configs, config, 0);
-        }
+        let all = std::mem::take(configs);
+        let mut merged = Merged::new(configs, 0);
+        all.into_iter().for_each(|config| {
+            merged.add(config);
+        });
     }
 }
 
