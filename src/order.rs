@@ -195,6 +195,8 @@ pub struct Order {
     /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more for
     /// a failure of its own.
     pub is_repeat: bool,
+    /// Until when a seat is waited for, where that is sooner than the deadline.
+    pub seat_by: Option<Instant>,
     /// When the payer gives up: no seat is waited for beyond it.
     pub deadline: Instant,
     /// Set before the order goes out. `None`: nobody asks.

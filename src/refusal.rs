@@ -110,7 +110,12 @@ pub enum Refusal {
     /// No credential can be had for the vendor.
     CredentialUnavailable(String),
     /// The vendor did not answer in time.
-    UpstreamTimeout(String),
+    UpstreamTimeout {
+        /// Why, for the log.
+        cause: String,
+        /// Whether the request may have left.
+        sent: bool,
+    },
     /// The deadline passed while the work goes on.
     StillRunning {
         /// Where the result will be, when it can be fetched.
@@ -164,7 +169,7 @@ impl Refusal {
             | Self::BadUpstream(_)
             | Self::AppRefused
             | Self::CredentialRefused
-            | Self::UpstreamTimeout(_)
+            | Self::UpstreamTimeout { .. }
             | Self::StillRunning { .. } => false,
         }
     }
@@ -193,7 +198,7 @@ impl Refusal {
             Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::UpstreamTimeout(_) | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout { .. } | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -226,7 +231,7 @@ impl Refusal {
             Self::CredentialRefused => "credential_refused",
             Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
             Self::CredentialUnavailable(_) => "credential_unavailable",
-            Self::UpstreamTimeout(_) => "upstream_timeout",
+            Self::UpstreamTimeout { .. } => "upstream_timeout",
             Self::StillRunning { .. } => "in progress",
         }
     }
@@ -291,7 +296,12 @@ impl Refusal {
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
             Self::RegionDown { .. } => "the vendor is not asked for a while: nothing was sent".into(),
             Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
-            Self::UpstreamTimeout(_) => "the vendor did not answer in time".into(),
+            Self::UpstreamTimeout { sent: true, .. } => {
+                "the vendor did not answer in time; it may have acted on the request".into()
+            }
+            Self::UpstreamTimeout { sent: false, .. } => {
+                "there was no connection to the vendor in time: nothing was sent".into()
+            }
             Self::StillRunning { location: Some(_) } => "the result is not there yet: fetch it at `location`".into(),
             Self::StillRunning { location: None } => "the result is not there yet: ask again".into(),
         }
@@ -307,7 +317,7 @@ impl Refusal {
             | Self::Unavailable(cause)
             | Self::RegionDown { cause, .. }
             | Self::CredentialUnavailable(cause)
-            | Self::UpstreamTimeout(cause) => Some(cause),
+            | Self::UpstreamTimeout { cause, .. } => Some(cause),
             Self::Shed { what, .. } => Some(what.cause()),
             Self::Unauthenticated
             | Self::Misdirected

@@ -135,11 +135,12 @@ impl Inner {
     /// `None`: the endpoint is counted in another bucket from now on.
     async fn seat(&self, order: &Order, line: &Line, costs: &mut Costs) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
+        let by = order.seat_by.map_or(order.deadline, |by| by.min(order.deadline));
         let seat = match &order.sharers {
-            None => line.bucket.seat(&order.payer, order.deadline).await,
+            None => line.bucket.seat(&order.payer, by).await,
             Some(sharers) => {
                 // In a box: most orders are one caller's, and should not hold room for more.
-                Box::pin(line.bucket.seat_of_any(&order.payer, sharers.clone(), order.deadline)).await
+                Box::pin(line.bucket.seat_of_any(&order.payer, sharers.clone(), by)).await
             }
         };
         let waited = self.clock.now().saturating_duration_since(began);

@@ -339,6 +339,7 @@ impl Resolver {
             proof: self.proof.clone(),
             sharers: self.sharers.clone(),
             is_repeat,
+            seat_by: None,
             deadline,
             sent: self.sent.clone(),
             retry_after_limit: None,

@@ -23,7 +23,7 @@ impl From<Failure> for Refusal {
                 Self::RegionDown { cause, retry_after }
             }
             Failure::Unreachable(_) | Failure::Unprocessed(_) | Failure::Stopping => Self::Unavailable(cause),
-            Failure::TimedOut { .. } => Self::UpstreamTimeout(cause),
+            Failure::TimedOut { sent } => Self::UpstreamTimeout { cause, sent },
             // It was there when the request was granted: a reload took it away.
             Failure::NoSuchApp => Self::Forbidden,
             Failure::Unproven(how) => how.into(),

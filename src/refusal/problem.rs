@@ -191,7 +191,7 @@ mod tests {
             Refusal::Unavailable(inside.clone()),
             Refusal::RegionDown { cause: inside.clone(), retry_after: Duration::from_secs(1) },
             Refusal::CredentialUnavailable(inside.clone()),
-            Refusal::UpstreamTimeout(inside.clone()),
+            Refusal::UpstreamTimeout { cause: inside.clone(), sent: true },
         ] {
             let body = String::from_utf8(refusal.body(&RequestId::random()).to_vec()).unwrap();
             assert!(!body.contains("10.1.2.3") && !body.contains("secrets"), "{body}");

@@ -40,6 +40,7 @@ pub async fn forward(
     let body = read_body(asked.live, asked.body, asked.trail).await?;
     check(to, &asked.head.headers, &body)?;
     let message = Message { user, query, body };
+    let (now, wait) = (asked.gateway.clock.now(), prefer.within(cap));
     let order = Order {
         app: asked.app.id.clone(),
         operation: match to {
@@ -50,7 +51,9 @@ pub async fn forward(
         payer: asked.payer,
         sharers: None,
         is_repeat: false,
-        deadline: asked.gateway.clock.now() + prefer.within(cap),
+        // Who would not wait at all is sent now or not; of what was sent it wants to know.
+        seat_by: (wait.is_zero()).then_some(now),
+        deadline: now + if wait.is_zero() { cap } else { wait },
         sent: None,
         retry_after_limit: None,
         region: None,

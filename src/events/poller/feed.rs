@@ -165,6 +165,7 @@ impl Feed {
             proof: None,
             sharers: None,
             is_repeat: false,
+            seat_by: None,
             deadline: self.clock.now() + WAIT_FOR_A_SEAT,
             sent: None,
             retry_after_limit: Some(self.obeys()),

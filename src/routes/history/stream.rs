@@ -89,10 +89,10 @@ mod tests {
 
     #[test]
     fn the_last_line_of_a_broken_stream_says_why_in_a_refusals_words() {
-        let line = error_line(&Refusal::UpstreamTimeout("inside".into()), "AQ");
+        let line = error_line(&Refusal::UpstreamTimeout { cause: "inside".into(), sent: true }, "AQ");
         assert_eq!(
             line,
-            "{\"error\":{\"code\":\"upstream_timeout\",\"detail\":\"the vendor did not answer in time\",\"status\":504},\
+            "{\"error\":{\"code\":\"upstream_timeout\",\"detail\":\"the vendor did not answer in time; it may have acted on the request\",\"status\":504},\
              \"cursor\":\"AQ\"}\n"
         );
     }

@@ -98,6 +98,7 @@ pub(super) fn order(operation: Operation, patience: Duration) -> Order {
         proof: None,
         sharers: None,
         is_repeat: false,
+        seat_by: None,
         deadline: Instant::now() + patience,
         sent: None,
         retry_after_limit: None,

@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rtm_gateway::config::{Config, Limit, QuotaRule};
 use rtm_gateway::metrics::{CeilingLabels, ShedLabels, WouldRefuseLabels};
-use rtm_gateway::simulator::Endpoint;
+use rtm_gateway::simulator::{Endpoint, Fault};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
@@ -290,4 +290,28 @@ async fn an_answer_that_is_not_taken_is_in_hand_until_its_caller_goes() {
         assert!(in_hand(&stage) <= 1);
     }
     wait_until(|| in_hand(&stage) == 0).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_to_wait_is_refused_or_sent_and_answered() {
+    let allow = "allow = [{ app = \"demo-app\", actions = [\"messages\"] }]";
+    let refusing = stage("", &[client("one", allow)]).await;
+    let limit = Limit { requests: NonZeroU32::MIN, per: Duration::from_secs(3600) };
+    reload(&refusing, |config| config.apps[0].quota.messages = QuotaRule::Own(limit)).await;
+    let spent = refusing.raw(message("one", "Prefer: wait=0\r\n", SOUND)).await;
+    assert_eq!((spent.status, &*spent.code()), (429, "quota_exceeded"));
+    assert!(spent.header("retry-after").is_some());
+    assert_eq!(refusing.sim.stats().of(Endpoint::PeerMessages).received, 0);
+
+    let stage = stage("", &[client("one", allow)]).await;
+    assert_eq!(stage.raw(message("one", "", SOUND)).await.status, 200, "seats are free from here on");
+    stage.sim.on(Endpoint::PeerMessages, Fault::DelayAfter(Duration::from_millis(300)));
+    let sent = stage.raw(message("one", "Prefer: wait=0\r\n", SOUND)).await;
+    assert_eq!((sent.status, sent.header("preference-applied")), (200, Some("wait=0")));
+    // Who would wait for less than the vendor takes is told that it was sent.
+    stage.sim.on(Endpoint::PeerMessages, Fault::DelayAfter(Duration::from_secs(3)));
+    let doubted = stage.raw(message("one", "Prefer: wait=1\r\n", SOUND)).await;
+    assert_eq!((doubted.status, &*doubted.code()), (504, "upstream_timeout"));
+    assert!(doubted.text().contains("it may have acted on the request"), "{}", doubted.text());
+    assert_eq!(stage.sim.stats().of(Endpoint::PeerMessages).received, 3);
 }
