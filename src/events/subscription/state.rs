@@ -1,6 +1,6 @@
 //! [`State`]: all that changes of a subscription, one value.
 //!
-//! An entry is *claimed* as part of a run by [`Claims`], or *open* by itself in the [`Book`] (then it counts as handed over
+//! An entry is *claimed* as part of a run by [`Claims`], or *open* by itself in the book ([`Shelf`]) (then it counts as handed over
 //! in the claims), or settled. [`State::low`] is the last entry up to which all are settled.
 //!
 //! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
