@@ -190,6 +190,16 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads no more at once than is read first: hyper looks between two reads whether a head is too large, and reads twice as
+    /// much each time, so a head could be nearly twice as large as allowed before it looks.
+    fn poll_read_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut some = ReadBuf::new(buf.initialize_unfilled_to(FIRST));
+        ready!(self.poll_read_new(cx, &mut some))?;
+        let read = some.filled().len();
+        buf.advance(read);
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads what comes. What has to be escaped is held instead.
     fn poll_read_new(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
@@ -259,6 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncRead for Io<S> {
                 if !ready!(this.poll_read_first(cx))? {
                     return Poll::Ready(Ok(()));
                 }
+            } else if this.watch.protocol() == Protocol::Http1 && buf.remaining() > FIRST {
+                ready!(this.poll_read_some(cx, buf))?;
             } else {
                 ready!(this.poll_read_new(cx, buf))?;
             }
