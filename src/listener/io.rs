@@ -38,8 +38,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// long, and at most.
 const READ_AWAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
-/// Bytes of the first read, where the protocols are told apart: as many as the reader of HTTP/1.1 has room for.
-const FIRST: usize = 8 << 10;
+/// Bytes that are read at once of HTTP/1.1, and to tell the protocols apart: as many as hyper's buffer has room for at first.
+const AT_ONCE: usize = 8 << 10;
 
 /// A connection's stream.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
     /// The first read, whole. Says whether the reader is to be given it.
     fn poll_read_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         // Not on the stack: it may hold a secret, and what is freed is wiped.
-        let mut first = vec![0; FIRST];
+        let mut first = vec![0; AT_ONCE];
         let mut buf = ReadBuf::new(&mut first);
         ready!(self.poll_read_new(cx, &mut buf))?;
         if self.held.is_empty() {
@@ -190,10 +190,10 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads no more at once than is read first: hyper looks between two reads whether a head is too large, and reads twice as
+    /// Reads no more than [`AT_ONCE`]: hyper looks between two reads whether a head is too large, and reads twice as
     /// much each time, so a head could be nearly twice as large as allowed before it looks.
     fn poll_read_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut some = ReadBuf::new(buf.initialize_unfilled_to(FIRST));
+        let mut some = ReadBuf::new(buf.initialize_unfilled_to(AT_ONCE));
         ready!(self.poll_read_new(cx, &mut some))?;
         let read = some.filled().len();
         buf.advance(read);
@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncRead for Io<S> {
                 if !ready!(this.poll_read_first(cx))? {
                     return Poll::Ready(Ok(()));
                 }
-            } else if this.watch.protocol() == Protocol::Http1 && buf.remaining() > FIRST {
+            } else if this.watch.protocol() == Protocol::Http1 && buf.remaining() > AT_ONCE {
                 ready!(this.poll_read_some(cx, buf))?;
             } else {
                 ready!(this.poll_read_new(cx, buf))?;

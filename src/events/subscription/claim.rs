@@ -125,9 +125,7 @@ impl Claim {
         let (range, now) = (self.range(), self.subscription.shared.clock.now());
         self.end_unseen(|state| {
             state.plain.add(range.clone());
-            if let Some(book) = state.book.used() {
-                book.await_no_longer(range, now);
-            }
+            state.book.await_no_longer(range, now);
         });
     }
 

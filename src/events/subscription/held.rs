@@ -57,7 +57,7 @@ impl Subscription {
             if state.is_owed() && hold != Hold::Response {
                 return None;
             }
-            let taken = state.book.used()?.take(limit, hold, now)?;
+            let taken = state.book.take(limit, hold, now)?;
             if hold.counts_taking() {
                 taken.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
@@ -82,10 +82,8 @@ impl Subscription {
     /// At least how many open entries can be had now.
     pub(in crate::events) fn ready(&self, now: Instant) -> usize {
         let mut state = lock(&self.state);
-        state.book.used().map_or(0, |book| {
-            book.advance(now);
-            book.ready()
-        })
+        state.book.advance(now);
+        state.book.ready()
     }
 
     /// The timer has fired: ends what is over, and wakes a reader for it.
@@ -211,10 +209,9 @@ impl Subscription {
 
     /// The entries whose attempts are spent, at most `most`.
     pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, Reason)> {
-        lock(&self.state).book.used().map_or_else(Vec::new, |book| {
-            book.advance(now);
-            book.given_up(most)
-        })
+        let mut state = lock(&self.state);
+        state.book.advance(now);
+        state.book.given_up(most)
     }
 
     /// These (in order: number, letter) are dead, if they are still open, and held by this lease: they are settled, and on

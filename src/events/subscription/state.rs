@@ -145,9 +145,7 @@ impl State {
             armed: None,
         };
         state.settle_low();
-        if let Some(book) = state.book.used() {
-            book.await_no_longer(..=state.floor, now);
-        }
+        state.book.await_no_longer(..=state.floor, now);
         state
     }
 
@@ -180,9 +178,7 @@ impl State {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
             self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
         }
-        if let Some(book) = self.book.used() {
-            book.await_no_longer(range, now);
-        }
+        self.book.await_no_longer(range, now);
     }
 
     /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
@@ -262,8 +258,7 @@ impl State {
 
     /// These are open no longer, nor are they acknowledged. Says which were open.
     pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> Vec<u64> {
-        let Some(book) = self.book.used() else { return Vec::new() };
-        let open: Vec<u64> = entries.iter().copied().filter(|&at| book.remove(at, now)).collect();
+        let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
         self.settled(&open, false);
         open
     }
@@ -311,9 +306,7 @@ impl State {
     /// The timer has fired.
     pub(super) fn fired(&mut self, now: Instant) {
         self.armed = self.armed.filter(|&armed| armed > now);
-        if let Some(book) = self.book.used() {
-            book.advance(now);
-        }
+        self.book.advance(now);
     }
 
     /// Whether an entry was never handed out: nobody can have it.
@@ -330,8 +323,7 @@ impl State {
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
         let before = std::mem::replace(&mut self.earliest, earliest);
         let mut lost = self.claims.cut(earliest);
-        let open = self.book.used().map_or_else(Vec::new, |book| book.cut(earliest, now));
-        open.into_iter().for_each(|at| lost.add(at..at + 1));
+        self.book.cut(earliest, now).into_iter().for_each(|at| lost.add(at..at + 1));
         let count = lost.count();
         // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
         let stays = |&at: &u64| at >= earliest || self.book.known(at).is_some();
@@ -339,9 +331,7 @@ impl State {
         self.letters.retain(stays);
         self.again_new.retain(stays);
         self.delays = self.delays.split_off(&earliest);
-        if let Some(book) = self.book.used() {
-            book.await_no_longer(..earliest, now);
-        }
+        self.book.await_no_longer(..earliest, now);
         self.again_done.extend(gone.into_iter().map(Closed::dropped));
         self.keep_cut(&lost, before, earliest);
         self.missed.add(lost);

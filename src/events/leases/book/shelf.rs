@@ -2,10 +2,12 @@
 //!
 //! Why: a book is large, even an empty one, and of the thousands of subscriptions most never have an entry in it.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, RangeBounds};
 use std::sync::LazyLock;
 
-use super::Book;
+use tokio::time::Instant;
+
+use super::{Book, Hold, Taken};
 
 /// Holds a book from the first change on. Without one it is read as an empty one.
 #[derive(Debug, Default)]
@@ -15,8 +17,37 @@ static EMPTY: LazyLock<Book> = LazyLock::new(Book::default);
 
 impl Shelf {
     /// For a change that means nothing to an empty book: none is made for it.
-    pub(in crate::events) fn used(&mut self) -> Option<&mut Book> {
+    fn used(&mut self) -> Option<&mut Book> {
         self.0.as_deref_mut()
+    }
+
+    /// See [`Book::take`].
+    pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<Taken> {
+        self.used()?.take(limit, hold, now)
+    }
+
+    /// See [`Book::advance`].
+    pub(in crate::events) fn advance(&mut self, now: Instant) {
+        if let Some(book) = self.used() {
+            book.advance(now);
+        }
+    }
+
+    /// See [`Book::cut`].
+    pub(in crate::events) fn cut(&mut self, earliest: u64, now: Instant) -> Vec<u64> {
+        self.used().map_or_else(Vec::new, |book| book.cut(earliest, now))
+    }
+
+    /// See [`Book::remove`].
+    pub(in crate::events) fn remove(&mut self, at: u64, now: Instant) -> bool {
+        self.used().is_some_and(|book| book.remove(at, now))
+    }
+
+    /// See [`Book::await_no_longer`].
+    pub(in crate::events) fn await_no_longer(&mut self, range: impl RangeBounds<u64>, now: Instant) {
+        if let Some(book) = self.used() {
+            book.await_no_longer(range, now);
+        }
     }
 
     /// Ends all leases and forgets all entries.
@@ -43,8 +74,6 @@ impl DerefMut for Shelf {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
     use crate::events::leases::New;
 
