@@ -83,6 +83,19 @@ fn queue_up(
     }
 }
 
+fn sharer(name: &str) -> Sharer {
+    Sharer { payer: payer(name, 1), callers: 1 }
+}
+
+/// A bucket of one seat, which is used, and for which so many orders of client `a` wait.
+async fn contended(count: usize) -> (Arc<Bucket>, Served, JoinSet<()>) {
+    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
+    exhaust(&bucket).await;
+    queue_up(&mut tasks, &bucket, &served, ("a", 1, count));
+    settle().await;
+    (bucket, served, tasks)
+}
+
 async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
@@ -424,11 +437,7 @@ async fn a_bucket_without_a_runtime_can_still_take_seats_back() {
 
 #[tokio::test(start_paused = true)]
 async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
-    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
-    exhaust(&bucket).await;
-    queue_up(&mut tasks, &bucket, &served, ("a", 1, 20));
-    settle().await;
-    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let (bucket, served, tasks) = contended(20).await;
     let sharers = watch::Sender::new(vec![sharer("a")]);
     let (waits, shared, began) = (sharers.subscribe(), bucket.clone(), Instant::now());
     let mut waiting = JoinSet::new();
@@ -451,11 +460,7 @@ async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
 
 #[tokio::test(start_paused = true)]
 async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
-    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
-    exhaust(&bucket).await;
-    queue_up(&mut tasks, &bucket, &served, ("a", 1, 5));
-    settle().await;
-    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let (bucket, served, tasks) = contended(5).await;
     let sharers = watch::Sender::new(vec![sharer("a"), sharer("b")]);
     let (waits, shared) = (sharers.subscribe(), bucket.clone());
     let mut waiting = JoinSet::new();
@@ -477,13 +482,9 @@ async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
 
 #[tokio::test(start_paused = true)]
 async fn what_several_wait_for_is_refused_when_none_of_their_lines_has_a_seat_in_time() {
-    let (bucket, served, mut tasks) = (bucket(1, Begin::Full), Served::default(), JoinSet::new());
-    exhaust(&bucket).await;
-    queue_up(&mut tasks, &bucket, &served, ("a", 1, 20));
-    settle().await;
-    let sharer = |name| Sharer { payer: payer(name, 1), callers: 1 };
+    let (bucket, _, mut tasks) = contended(20).await;
     let ask = async |names: &[&'static str]| {
-        let sharers = watch::Sender::new(names.iter().map(|name| sharer(*name)).collect::<Vec<_>>());
+        let sharers = watch::Sender::new(names.iter().map(|name| sharer(name)).collect::<Vec<_>>());
         bucket.seat_of_any(&payer("a", 1), sharers.subscribe(), within(TURN * 5)).await.map(use_up)
     };
     assert!(matches!(ask(&["a"]).await, Err(Refused::Spent { .. })));

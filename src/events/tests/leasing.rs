@@ -28,6 +28,14 @@ fn event(n: u64, user: u64) -> String {
 }
 
 impl Rig {
+    /// Has the next entries, so many, tried until they are given up.
+    async fn give_up(&self, entries: u64) {
+        for _ in 0..MOST {
+            let (lease, _) = self.lease(leased(usize::try_from(entries).unwrap())).await.unwrap();
+            assert_eq!(self.nack(Holding::Lease(lease), 0).await, Ok(entries));
+        }
+    }
+
     async fn append_of(&self, users: impl IntoIterator<Item = (u64, u64)>) {
         let events: Vec<String> = users.into_iter().map(|(n, user)| event(n, user)).collect();
         let text = EventText::join(events.iter().map(|event| event.as_bytes())).unwrap();
@@ -199,10 +207,7 @@ async fn what_a_plain_reader_acknowledges_above_an_open_entry_stays_so_after_a_k
 async fn a_dead_letter_is_listed_given_again_and_gone_when_it_is_acknowledged() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(2)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(2).await;
     let (last, got) = rig.lease(leased(10)).await.unwrap();
     assert_eq!(got, [(3, 1), (4, 1)]);
     rig.ack(Holding::Lease(last)).await.unwrap();
@@ -232,10 +237,7 @@ async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledge
     for kills in [false, true] {
         let mut rig = Rig::quiet().await;
         rig.append_of((1..=6).map(|n| (n, n))).await;
-        for _ in 0..MOST {
-            let (lease, _) = rig.lease(leased(5)).await.unwrap();
-            rig.nack(Holding::Lease(lease), 0).await.unwrap();
-        }
+        rig.give_up(5).await;
         assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
         assert_eq!(rig.dead().await, [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3)]);
         rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(1))).await.unwrap();

@@ -66,10 +66,7 @@ async fn an_acknowledgement_is_durable_though_another_caller_left_during_its_wri
 async fn what_a_caller_began_who_left_is_stored_soon_after() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=6).map(|n| (n, n))).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(1)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(1).await;
     let (lease, _) = rig.lease(leased(3)).await.unwrap();
     assert_eq!(rig.dead().await, [(1, 3)]);
     tokio::time::sleep(SLOW).await;
@@ -101,10 +98,7 @@ async fn what_a_caller_began_who_left_is_stored_soon_after() {
 async fn the_count_of_dead_letters_is_theirs_whoever_clears_them_together() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=3).map(|n| (n, n))).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(3)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(3).await;
     assert!(rig.lease(leased(3)).await.is_none());
     rig.slow_down();
     let events = &rig.events;
@@ -119,10 +113,7 @@ async fn the_count_of_dead_letters_is_theirs_whoever_clears_them_together() {
 async fn a_letter_that_is_given_again_is_shown_as_such_until_it_is_acknowledged() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=2).map(|n| (n, n))).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(2)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(2).await;
     assert_eq!(rig.lease(leased(1)).await, None);
     let (events, app, name) = (&rig.events, app(), name());
     let list = || async {
@@ -154,10 +145,7 @@ async fn a_letter_in_hand_that_retention_takes_is_given_again_until_it_is_acknow
         for is_killed in [false, true] {
             let rig = Rig::over(MemoryStore::default(), short_lived()).await;
             rig.append_of([(1, 1)]).await;
-            for _ in 0..MOST {
-                let (lease, _) = rig.lease(leased(1)).await.unwrap();
-                rig.nack(Holding::Lease(lease), 0).await.unwrap();
-            }
+            rig.give_up(1).await;
             assert_eq!(rig.lease(leased(1)).await, None);
             if is_sought {
                 rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
@@ -396,10 +384,7 @@ async fn what_an_operator_put_back_keeps_its_attempts_and_its_delay_through_kill
 async fn keeps_its_attempts_and_its_delay(sought: bool) {
     let mut rig = Rig::quiet().await;
     rig.append_of([(1, 1), (2, 2)]).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(1)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(1).await;
     let (second, got) = rig.lease(leased(2)).await.unwrap();
     assert_eq!((got, rig.dead().await), (vec![(2, 1)], vec![(1, MOST)]));
     rig.ack(Holding::Lease(second)).await.unwrap();
@@ -534,10 +519,7 @@ async fn what_is_given_up_is_a_dead_letter_or_comes_again_whenever_it_is_killed_
     for after in (0..=5).map(|n| Duration::from_millis(600 * n)) {
         let rig = Rig::quiet().await;
         rig.append_of([(1, 1), (2, 1)]).await;
-        for _ in 0..MOST {
-            let (lease, _) = rig.lease(leased(1)).await.unwrap();
-            rig.nack(Holding::Lease(lease), 0).await.unwrap();
-        }
+        rig.give_up(1).await;
         tokio::time::sleep(SLOW).await;
         rig.slow_down();
         let read = rig.read(leased(1));
@@ -553,10 +535,7 @@ async fn what_is_given_up_is_in_one_write_on_the_list_and_settled() {
     for is_there in [false, true] {
         let rig = Rig::quiet().await;
         rig.append_of([(1, 1), (2, 1)]).await;
-        for _ in 0..MOST {
-            let (lease, _) = rig.lease(leased(1)).await.unwrap();
-            rig.nack(Holding::Lease(lease), 0).await.unwrap();
-        }
+        rig.give_up(1).await;
         tokio::time::sleep(SLOW).await;
         let fails = if is_there { &rig.store.unsure } else { &rig.store.broken };
         fails.store(true, Ordering::Relaxed);
@@ -575,10 +554,7 @@ async fn what_is_given_up_is_in_one_write_on_the_list_and_settled() {
 async fn a_letter_that_is_handed_over_plainly_is_none_any_more_though_that_is_not_stored_yet() {
     let rig = Rig::quiet().await;
     rig.append_of((1..=3).map(|n| (n, n))).await;
-    for _ in 0..MOST {
-        let (lease, _) = rig.lease(leased(3)).await.unwrap();
-        rig.nack(Holding::Lease(lease), 0).await.unwrap();
-    }
+    rig.give_up(3).await;
     assert!(rig.lease(leased(3)).await.is_none());
     let again = async |which| rig.events.redeliver(&app(), STREAM, &name(), which).await;
     let of = |at| Redeliver::These(vec![rig.log().cursor(at)]);

@@ -3,14 +3,6 @@
 use super::*;
 
 impl Rig {
-    /// Gives up the first entry.
-    async fn give_up_the_first(&self) {
-        for _ in 0..MOST {
-            let (lease, _) = self.lease(leased(1)).await.unwrap();
-            assert_eq!(self.nack(Holding::Lease(lease), 0).await, Ok(1));
-        }
-    }
-
     async fn redeliver_all(&self) -> Result<u64, ReadError> {
         self.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await
     }
@@ -26,7 +18,7 @@ async fn what_a_seek_brought_back_and_an_operator_gives_again_counts_anew_and_wa
     rig.append_of([(1, 1), (2, 1), (3, 1)]).await;
     let (first, _) = rig.lease(leased(1)).await.unwrap();
     assert_eq!(rig.ack(Holding::Lease(first)).await, Ok(1));
-    rig.give_up_the_first().await;
+    rig.give_up(1).await;
     assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(3, 1)]);
     assert_eq!(rig.dead().await, [(2, MOST)]);
     rig.seek_to_the_first().await;
@@ -50,7 +42,7 @@ async fn a_letter_that_is_acknowledged_when_retention_has_taken_its_event_is_non
         config.events.retention_bytes = 200;
         let rig = Rig::over(MemoryStore::default(), config).await;
         rig.append_of([(1, 1)]).await;
-        rig.give_up_the_first().await;
+        rig.give_up(1).await;
         assert!(rig.lease(leased(1)).await.is_none());
         match by_a_seek {
             true => rig.seek_to_the_first().await,
@@ -110,7 +102,7 @@ async fn a_removal_that_failed_and_is_there_all_the_same_leaves_no_place_that_th
 async fn who_reads_while_the_subscription_is_removed_is_given_nothing_of_what_comes_after() {
     let rig = Rig::quiet().await;
     rig.append_of([(1, 1), (2, 1)]).await;
-    rig.give_up_the_first().await;
+    rig.give_up(1).await;
     rig.append_of([(3, 1)]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     rig.store.delay.store(1000, Ordering::Relaxed);
