@@ -24,6 +24,12 @@ use super::stage::{ALL, CUT, LOGS, Life, Live, Stage};
 /// Events of so many users and channels.
 const WHOSE: u64 = 7;
 
+/// While so many events are left to be read, no more occur: who is behind would need one long life to catch up, and judging
+/// a life costs the square of its length.
+const MOST_LEFT: u64 = 3000;
+/// How often that is looked at.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
 /// How long it may take until less is left to be read, at the end.
 const WITHOUT_PROGRESS: Duration = Duration::from_secs(40);
 /// How often it is said meanwhile what is left.
@@ -54,8 +60,9 @@ impl Drama {
         fs::write(stage.dir.join("secret"), "secret").unwrap();
         fs::write(stage.dir.join("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let emits = Arc::new(AtomicBool::new(true));
-        let emitters =
-            (0..LOGS.len()).map(|log| tokio::spawn(emit(vendor.clone(), log, seed, emits.clone()))).collect();
+        let emitters = (0..LOGS.len())
+            .map(|log| tokio::spawn(emit(stage.clone(), vendor.clone(), log, seed, emits.clone())))
+            .collect();
         let (random, hooks) = (StdRng::seed_from_u64(seed), hooks.to_vec());
         let mut drama = Self {
             stage,
@@ -262,12 +269,23 @@ impl Drama {
     }
 }
 
-/// Lets events occur, in bursts.
-async fn emit(vendor: Arc<Sim>, log: usize, seed: u64, goes_on: Arc<AtomicBool>) {
+/// Lets events occur, in bursts, as long as the readers keep up.
+async fn emit(stage: Arc<Stage>, vendor: Arc<Sim>, log: usize, seed: u64, goes_on: Arc<AtomicBool>) {
     let mut random = StdRng::seed_from_u64(seed ^ (log as u64 + 1));
     let (app, stream) = LOGS[log];
-    let mut number = 0;
+    let (mut number, mut looked) = (0, Instant::now());
     while goes_on.load(Ordering::SeqCst) {
+        if looked.elapsed() > LOOKED_AT_EVERY {
+            looked = Instant::now();
+            // A gateway that is away for good must not hold the end.
+            let live = *stage.live.borrow();
+            if let Some(live) = live
+                && stage.lag(live).await > MOST_LEFT
+            {
+                tokio::time::sleep(LOOKED_AT_EVERY).await;
+                continue;
+            }
+        }
         let count = match random.random_range(0..100) {
             0 => random.random_range(20..60),
             1..25 => random.random_range(1..4),
