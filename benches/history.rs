@@ -1,6 +1,6 @@
 //! An export of the history: how much of the quota it uses, and what it leaves to interactive callers of the same app.
 //!
-//! `cargo bench --bench history`. The vendor allows 20 creations and 20 fetches a second, keeps 100,000 messages, and
+//! `cargo bench --bench history -- [--messages 100000] [--rate 20] [--crowds]`. The vendor allows 20 creations and 20 fetches a second, keeps 100,000 messages, and
 //! delays each request by 15 to 35 ms before it counts it and by as much before it answers. First one client exports all
 //! of them alone. Then it exports again while another client of equal weight asks for 20 messages now and then; then while
 //! that one asks without a pause on 16 connections.
@@ -8,6 +8,9 @@
 //! The quota's own time is that of the least pages that hold all messages, 100 in each, at one creation and one fetch a
 //! page. A seat of the quota is in use for one window and one round trip, so no more than W/(W + round trip) of it can be
 //! used.
+//!
+//! `--crowds`: instead of that, what a page costs where many messages share a millisecond. The vendor counts all requests
+//! and refuses none; 12,000 messages are exported for each crowd.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 
 mod stage;
@@ -18,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use clap::Parser as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -27,8 +31,11 @@ use rtm_gateway::clock::Clock;
 use rtm_gateway::simulator::{Endpoint, Fault, Limit, Message, Sim};
 use stage::{APP, Line};
 
-const RATE: usize = 20;
-const MESSAGES: usize = 100_000;
+/// So many messages share a millisecond, one after the other.
+const CROWDS: [u64; 6] = [1, 5, 20, 60, 150, 1500];
+const CROWDED: usize = 12_000;
+/// Requests a second that no export comes near.
+const UNLIMITED: usize = 10_000;
 const PAGE: usize = 100;
 const DELAY: Duration = Duration::from_millis(15);
 const JITTER: Duration = Duration::from_millis(20);
@@ -38,12 +45,31 @@ const NOW_AND_THEN: Duration = Duration::from_secs(15);
 const WITHOUT_A_PAUSE: Duration = Duration::from_secs(15);
 const CONNECTIONS: usize = 16;
 
-fn main() {
-    tokio::runtime::Runtime::new().unwrap().block_on(run());
+#[derive(clap::Parser)]
+struct Args {
+    /// So many messages are exported
+    #[arg(long, default_value_t = 100_000)]
+    messages: usize,
+    /// Creations a second, and fetches
+    #[arg(long, default_value_t = 20)]
+    rate: usize,
+    /// What equal times cost
+    #[arg(long)]
+    crowds: bool,
+    /// Cargo passes this
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-async fn run() {
-    let vendor = stage::vendor(Limit::per_second(RATE)).await;
+fn main() {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if args.crowds { runtime.block_on(crowds()) } else { runtime.block_on(run(args.messages, args.rate)) }
+}
+
+/// A vendor with that limit, and a gateway before it.
+async fn begin(rate: usize, messages: impl Iterator<Item = Message>) -> (Sim, tempfile::TempDir, stage::Gateway) {
+    let vendor = stage::vendor(Limit::per_second(rate)).await;
     for endpoint in [Endpoint::HistoryCreate, Endpoint::HistoryGet] {
         let delay = [Fault::DelayBefore(DELAY), Fault::JitterBefore(JITTER)];
         vendor.always(
@@ -51,32 +77,57 @@ async fn run() {
             Fault::all(delay.into_iter().chain([Fault::DelayAfter(DELAY), Fault::JitterAfter(JITTER)])),
         );
     }
-    fill(&vendor);
+    vendor.world().add_messages(APP, messages);
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("gateway.toml");
-    let app = format!("{}[apps.events]\nstreams = []\n", stage::quota(RATE));
+    let app = format!("{}[apps.events]\nstreams = []\n", stage::quota(rate));
     std::fs::write(&config, stage::configuration(dir.path(), vendor.addr(), &app, 2)).unwrap();
     let gateway = stage::Gateway::start(&config);
     tokio::time::sleep(WARM_UP).await;
+    (vendor, dir, gateway)
+}
 
+async fn crowds() {
+    println!(
+        "{:>12} {:>9} {:>8} {:>8} {:>16} {:>7}",
+        "a ms", "creations", "fetches", "pages", "creations/page", "time"
+    );
+    for crowd in CROWDS {
+        let first = Clock::system().wall_ms().0 - 6 * 24 * 3_600_000;
+        let messages = (0..CROWDED as u64).map(|n| message(n).at(first + n / crowd * 40));
+        let (vendor, _dir, gateway) = begin(UNLIMITED, messages).await;
+        let began = Instant::now();
+        let mut export = Export::open(gateway.address).await;
+        while export.more().await {}
+        assert_eq!(export.messages, CROWDED);
+        let (created, fetched) = counted(&vendor);
+        let pages = CROWDED.div_ceil(PAGE);
+        let ratio = created as f64 / pages as f64;
+        let took = began.elapsed().as_secs_f64();
+        println!("{crowd:>12} {created:>9} {fetched:>8} {pages:>8} {ratio:>16.2} {took:>6.1}s");
+    }
+}
+
+async fn run(messages: usize, rate: usize) {
+    let (vendor, _dir, gateway) = begin(rate, over_six_days(messages)).await;
     let before = counted(&vendor);
     let (began, cpu) = (Instant::now(), gateway.cpu());
     let mut export = Export::open(gateway.address).await;
     while export.more().await {}
     let took = began.elapsed().as_secs_f64();
     let cpu = gateway.cpu() - cpu;
-    assert_eq!(export.messages, MESSAGES);
+    assert_eq!(export.messages, messages);
     let (created, fetched) = (counted(&vendor).0 - before.0, counted(&vendor).1 - before.1);
-    let own = MESSAGES.div_ceil(PAGE) as f64 / RATE as f64;
-    println!("alone: {MESSAGES} messages in {took:.1} s; {created} creations and {fetched} fetches");
+    let own = messages.div_ceil(PAGE) as f64 / rate as f64;
+    println!("alone: {messages} messages in {took:.1} s; {created} creations and {fetched} fetches");
     println!("  requests a page: {:.3}", (created + fetched) as f64 / created as f64);
     println!("  the quota's own time: {own:.1} s; ratio {:.3}", took / own);
     println!(
         "  ratio to (pages x requests a page) / rate as asked: {:.3}",
-        took / (created.max(fetched) as f64 / RATE as f64)
+        took / (created.max(fetched) as f64 / rate as f64)
     );
-    println!("  CPU of the gateway: {:.1} us a message", cpu.as_secs_f64() * 1e6 / MESSAGES as f64);
-    println!("  resident after it: {} MiB", gateway.resident_kib() / 1024);
+    println!("  CPU of the gateway: {:.1} us a message", cpu.as_secs_f64() * 1e6 / messages as f64);
+    println!("  resident after it: {} MiB; at most: {} MiB", gateway.resident_kib() / 1024, gateway.peak_kib() / 1024);
 
     let mut alone = interactive(gateway.address, Duration::from_secs(5)).await;
     println!("an interactive query, nobody else there: p50 {:?}, p99 {:?}", mid(&mut alone), worst(&mut alone));
@@ -89,7 +140,7 @@ async fn run() {
     let rate = (export.load(Ordering::Relaxed) - before) as f64 / PAGE as f64 / NOW_AND_THEN.as_secs_f64();
     println!("the same beside an export: p50 {:?}, p99 {:?} of {}", mid(&mut beside), worst(&mut beside), beside.len());
     println!(
-        "  pages of the export meanwhile: {rate:.1} a second of {RATE}; queries {:.1} a second",
+        "  pages of the export meanwhile: {rate:.1} a second of {rate}; queries {:.1} a second",
         beside.len() as f64 / NOW_AND_THEN.as_secs_f64()
     );
 
@@ -120,16 +171,19 @@ async fn run() {
     println!("windows breached: {}", vendor.world().breaches().len());
 }
 
-/// Messages over six days, at uneven distances.
-fn fill(vendor: &Sim) {
-    let step = 6 * 24 * 3_600_000 / MESSAGES as u64;
-    let mut ms = Clock::system().wall_ms().0 - step * MESSAGES as u64 - 3_600_000;
-    let text = "as long as what people write to each other, more or less, on an ordinary day of the week";
-    let messages = (0..MESSAGES as u64).map(|n| {
+/// So many messages, at uneven distances.
+fn over_six_days(count: usize) -> impl Iterator<Item = Message> {
+    let step = 6 * 24 * 3_600_000 / count as u64;
+    let mut ms = Clock::system().wall_ms().0 - step * count as u64 - 3_600_000;
+    (0..count as u64).map(move |n| {
         ms += n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (2 * step);
-        Message::peer("alice", "bob", &format!("{n} {text}")).at(ms)
-    });
-    vendor.world().add_messages(APP, messages);
+        message(n).at(ms)
+    })
+}
+
+fn message(number: u64) -> Message {
+    let text = "as long as what people write to each other, more or less, on an ordinary day of the week";
+    Message::peer("alice", "bob", &format!("{number} {text}"))
 }
 
 fn counted(vendor: &Sim) -> (u64, u64) {
