@@ -26,6 +26,7 @@
 //! deadline; one that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's
 //! deadline was (that bounds only the wait for a seat).
 
+mod answer_time;
 mod attempt;
 mod breaker;
 mod buckets;

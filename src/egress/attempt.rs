@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::breaker::Verdict;
 use super::buckets::Line;
 use super::desk::{Desk, Region};
+use super::endpoint::Endpoint;
 use super::events_body::{Came, Coded};
 use super::linger::Head;
 use super::meters::Ending;
@@ -82,7 +83,8 @@ impl Inner {
             // First all that may be waited for or refused, and nothing is taken but the seat; then the rest is, or the
             // seat goes back unused.
             unless_withdrawn(order, desk.credential.clear(order.deadline)).await?.map_err(denied)?;
-            let Some(seat) = unless_withdrawn(order, self.seat(order, line, costs)).await?? else {
+            let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
+            let Some(seat) = unless_withdrawn(order, self.seat(order, endpoint, line, costs)).await?? else {
                 // A reload is about to put another bucket in this one's place.
                 tokio::task::yield_now().await;
                 continue;
@@ -91,7 +93,6 @@ impl Inner {
             if let Some(proof) = &order.proof {
                 proof.goes_on().await?;
             }
-            let endpoint = region.endpoint(&order.operation).ok_or(Failure::NoSuchApp)?;
             let Some(ticket) = region.place.enter(endpoint, safety == Safety::Destructive) else { continue };
             let Some(pass) = desk.credential.pass().map_err(denied)? else { continue };
             let signed = Signed::new(order, &region.base, seat, pass)
@@ -101,12 +102,13 @@ impl Inner {
                 sent.set();
             }
             tries.begin(|| desk.budgets.first(&order.payer.client, self.clock.now()));
+            let began = self.clock.now();
             let (outcome, said) = self.exchange(order, signed, &table, desk, region, costs).await;
             let failed = said.host == Verdict::Failed || said.endpoint == Verdict::Failed;
             ticket.tell(said, failed.then(|| outcome.why()).as_deref());
             if let Outcome::Answered(answer) = &outcome {
-                let endpoint = order.operation.endpoint();
-                desk.switched_off.tell(&order.app, endpoint, answer.status, self.clock.wall_ms());
+                endpoint.took(self.clock.now().saturating_duration_since(began));
+                desk.switched_off.tell(&order.app, endpoint.name(), answer.status, self.clock.wall_ms());
             }
             if matches!(outcome, Outcome::OverLimit) {
                 line.meters.refused.inc();
@@ -133,9 +135,22 @@ impl Inner {
     }
 
     /// `None`: the endpoint is counted in another bucket from now on.
-    async fn seat(&self, order: &Order, line: &Line, costs: &mut Costs) -> Result<Option<Seat>, Failure> {
+    async fn seat(
+        &self,
+        order: &Order,
+        endpoint: &Endpoint,
+        line: &Line,
+        costs: &mut Costs,
+    ) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
-        let by = order.seat_by.map_or(order.deadline, |by| by.min(order.deadline));
+        let latest = if order.operation.is_message() {
+            // One that is sent so late that its answer finds nobody leaves its caller in doubt; it is refused instead.
+            let left = order.deadline.saturating_duration_since(began);
+            order.deadline - endpoint.answers_within().min(left / 2)
+        } else {
+            order.deadline
+        };
+        let by = order.seat_by.map_or(latest, |by| by.min(latest));
         let seat = match &order.sharers {
             None => line.bucket.seat(&order.payer, by).await,
             Some(sharers) => {

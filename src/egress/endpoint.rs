@@ -14,6 +14,7 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
+use super::answer_time::AnswerTime;
 use super::breaker::{Breaker, Role, Seen, Verdict};
 use crate::clock::UnixMillis;
 use crate::config;
@@ -42,6 +43,7 @@ struct State {
     since: Option<UnixMillis>,
     /// From the first trouble on.
     gauges: Option<Gauges>,
+    answer_time: AnswerTime,
 }
 
 /// An endpoint's trouble, as metrics show it.
@@ -109,8 +111,17 @@ impl Endpoint {
     /// `longest`: the vendor's word is believed for so long.
     pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, longest: Duration) -> Self {
         let breaker = Breaker::new(rule);
-        let state =
-            State { breaker, word: None, probing: false, longest, words: 0, why: None, since: None, gauges: None };
+        let state = State {
+            breaker,
+            word: None,
+            probing: false,
+            longest,
+            words: 0,
+            why: None,
+            since: None,
+            gauges: None,
+            answer_time: AnswerTime::default(),
+        };
         Self { app: app.clone(), name, state: Mutex::new(state) }
     }
 
@@ -213,6 +224,16 @@ impl Endpoint {
             }
             Seen::Open { .. } | Seen::Probing => None,
         }
+    }
+
+    /// An answer took so long.
+    pub(super) fn took(&self, time: Duration) {
+        self.state().answer_time.took(time);
+    }
+
+    /// Nearly all answers come within that, by those of late.
+    pub(super) fn answers_within(&self) -> Duration {
+        self.state().answer_time.nearly_all()
     }
 
     /// How it is; `None`: as it should be.

@@ -4,8 +4,8 @@
 //!
 //! - Whoever changes something gives out what came free by it, under the same lock ([`State::deal`]). So the only thing
 //!   that waiters must watch is time.
-//! - The first in line sleeps until the next seat can come free, never longer, and then deals. Whoever becomes first is
-//!   woken to set its timer. The others sleep until their own lower bound or deadline, and deal too when they wake: a
+//! - The first in line sleeps until the next seat can come free, or those who were overtaken are to be judged, never longer,
+//!   and then deals. Whoever becomes first is woken to set its timer. The others sleep until their own lower bound or deadline, and deal too when they wake: a
 //!   first in line that nobody polls delays the others, but does not stop them, and a thousand waiters do not wake for
 //!   each seat.
 //! - A waiter's outcome is written under the lock, once. A waiter that is dropped looks at it under the lock: still in
@@ -35,6 +35,12 @@ use crate::order::Payer;
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
 const LONGEST_LINE: usize = 10_000;
 
+/// How often those who wait are judged because others came before them, where more than [`FEW`] wait.
+pub(super) const JUDGED_EVERY: Duration = Duration::from_millis(100);
+
+/// So few are judged whenever somebody comes before one of them.
+const FEW: usize = 128;
+
 /// Held while buckets are retired, and while those that descend from one are told of a seat. Taken before any bucket's.
 static LINEAGE: Mutex<()> = Mutex::new(());
 
@@ -49,7 +55,8 @@ impl Bucket {
     #[must_use]
     pub fn new(limit: Limit, begin: Begin, clock: Clock) -> Arc<Self> {
         let ledger = Ledger::new(limit, begin, clock.now());
-        let state = State { ledger, queue: FairQueue::new(), first: None, told: Vec::new(), heirs: None };
+        let queue = FairQueue::new();
+        let state = State { ledger, queue, first: None, overtaken: false, judged: None, told: Vec::new(), heirs: None };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
@@ -59,8 +66,8 @@ impl Bucket {
     /// everyone ahead takes its turn and that every seat given out is used.
     ///
     /// # Errors
-    /// At once when no seat can come before `deadline`, or at the deadline when others came first. Sooner than that
-    /// when it turns out on the way: the vendor refused, or answers late. [`Refused::Moved`]: at any time.
+    /// At once when no seat can come before `deadline`, and as soon as that turns out on the way: others came first, the
+    /// vendor refused, or answers late. [`Refused::Moved`]: at any time.
     pub async fn seat(self: &Arc<Self>, payer: &Payer, deadline: Instant) -> Result<Seat, Refused> {
         let mut turn = match self.with(|state, now| state.ask(payer, deadline, now))? {
             Asked::Given(era) => return Ok(Seat::new(self.clone(), era)),
@@ -222,6 +229,10 @@ struct State {
     queue: FairQueue<Arc<Waiter>>,
     /// The number of the first in line that knows it is first: its timer is set for the next seat.
     first: Option<u64>,
+    /// Somebody came before others, who were not judged since.
+    overtaken: bool,
+    /// When all were judged last.
+    judged: Option<Instant>,
     /// Those to wake when the lock is left.
     told: Vec<Arc<Waiter>>,
     /// Who takes over; `None`: nobody, it is in use.
@@ -242,17 +253,26 @@ impl State {
         if self.queue.len_of(&payer.client) >= LONGEST_LINE {
             return Err(Refused::Crowded);
         }
-        let bound = self.ledger.when(self.queue.rank_of_next(&payer.client, payer.weight), now);
+        let rank = self.queue.rank_of_next(&payer.client, payer.weight);
+        let bound = self.ledger.when(rank, now);
         if bound > deadline {
             return Err(Refused::Spent { retry_after: bound - now });
         }
         let waiter = Arc::new(Waiter { deadline, word: Notify::new(), outcome: OnceLock::new() });
+        if rank < self.queue.len() && !self.overtaken {
+            self.overtaken = true;
+            // Its timer is to see to it, if nothing else does.
+            self.first = None;
+        }
         let place = self.queue.push(&payer.client, payer.weight, waiter.clone());
+        // It takes turns only from those who stand behind it, so its own bound stays.
+        self.judge_overtaken(now);
         let wake_at = self.wake_at(place.number(), bound, deadline);
+        self.tell_first();
         Ok(Asked::Wait(waiter, place, wake_at))
     }
 
-    /// Brings the ledger up to now, gives what is free to whose turn it is, and sees that the first in line knows it.
+    /// Brings the ledger up to now, and gives what is free to whose turn it is.
     fn deal(&mut self, now: Instant) {
         self.ledger.advance(now);
         while let Some((_, waiter)) = self.queue.first() {
@@ -267,12 +287,31 @@ impl State {
                 self.tell(waiter, Outcome::Given(era));
             }
         }
+        self.judge_overtaken(now);
+        self.tell_first();
+    }
+
+    /// Sees that the first in line knows it.
+    fn tell_first(&mut self) {
         if let Some((number, waiter)) = self.queue.first()
             && self.first != Some(number)
         {
             self.first = Some(number);
             self.told.push(waiter.clone());
         }
+    }
+
+    /// Refuses those who were overtaken for good: at once where few wait, else soon.
+    fn judge_overtaken(&mut self, now: Instant) {
+        let is_time = self.judged_next().is_none_or(|at| at <= now);
+        if self.overtaken && (is_time || self.queue.len() <= FEW) {
+            self.judge(now);
+        }
+    }
+
+    /// When those who were overtaken are judged at the latest.
+    fn judged_next(&self) -> Option<Instant> {
+        self.overtaken.then(|| self.judged.map(|judged| judged + JUDGED_EVERY)).flatten()
     }
 
     fn settle(&mut self, whose: Whose, settled: Settled, now: Instant) {
@@ -299,6 +338,7 @@ impl State {
 
     /// Refuses those whom no seat can reach in time any more.
     fn judge(&mut self, now: Instant) {
+        (self.overtaken, self.judged) = (false, Some(now));
         let Self { ledger, queue, told, .. } = self;
         queue.retain(|waiter, rank| {
             let bound = ledger.when(rank, now);
@@ -328,7 +368,7 @@ impl State {
     fn wake_at(&mut self, number: u64, bound: Instant, deadline: Instant) -> Instant {
         if self.queue.first().is_some_and(|(first, _)| first == number) {
             self.first = Some(number);
-            return bound;
+            return self.judged_next().map_or(bound, |at| at.min(bound));
         }
         // After the first, who deals to all: then they are woken in the order of the line, and once.
         later(bound, GRAIN).min(deadline)

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
+use super::bucket::JUDGED_EVERY;
 use super::ledger::ON_THE_WAY;
 use super::*;
 use crate::clock::Clock;
@@ -232,6 +233,38 @@ async fn who_is_overtaken_is_refused_by_its_deadline() {
         let (first, second) = tokio::join!(first.map(|seat| seat.map(use_up)), second);
         assert!(first.is_ok());
         assert!(matches!(second, Err(Refused::Spent { .. })), "{second:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_overtaken_for_good_learns_it_then_however_long_it_would_wait() {
+    // Many wait, so that they are not looked at for each who comes; and few.
+    for (seats, each) in [(10, 95), (200, 1900)] {
+        let (bucket, mut tasks) = (bucket(seats, Begin::Full), JoinSet::new());
+        exhaust(&bucket).await;
+        let began = Instant::now();
+        let mut come = |name: &'static str, at: Duration, refused_at: &Arc<Mutex<Vec<Duration>>>| {
+            for _ in 0..each {
+                let (bucket, refused_at) = (bucket.clone(), refused_at.clone());
+                tasks.spawn(async move {
+                    sleep_until(began + at).await;
+                    match bucket.seat(&payer(name, 1), began + W * 10).await {
+                        Ok(seat) => use_up(seat),
+                        Err(_) => refused_at.lock().unwrap().push(began.elapsed()),
+                    }
+                });
+            }
+        };
+        let (first, second) = <[Arc<Mutex<Vec<Duration>>>; 2]>::default().into();
+        come("a", Duration::ZERO, &first);
+        come("b", W / 2, &second);
+        tasks.join_all().await;
+        let (first, second) = (first.lock().unwrap().clone(), second.lock().unwrap().clone());
+        assert!(first.len() + second.len() >= each * 2 - seats as usize * 10, "{} {}", first.len(), second.len());
+        assert!(first.len() > each / 3, "{} of a were refused", first.len());
+        let late: Vec<_> = first.iter().chain(&second).filter(|at| **at > W / 2 + JUDGED_EVERY + GRACE).collect();
+        // What turns out on the way is no more than the round trips and the grain of timers that nobody foresees.
+        assert!(late.len() <= seats as usize, "{} of {each}: {:?}", late.len(), late.first());
     }
 }
 

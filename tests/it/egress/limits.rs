@@ -60,6 +60,40 @@ async fn shared_buckets_are_counted_as_one() {
     sim.stop().await;
 }
 
+/// A seat that comes shortly before the deadline is of no use: what is sent then is in doubt, and was counted by the vendor.
+#[tokio::test]
+async fn messages_beyond_the_limit_are_refused_and_none_is_sent_too_late_for_its_answer() {
+    let sim = vendor().await;
+    let rig = Rig::with(&sim.base_url(), |_| {});
+    sim.always(Endpoint::PeerMessages, Fault::DelayBefore(Duration::from_millis(60)));
+    for _ in 0..3 {
+        rig.egress.send(message()).await.unwrap();
+    }
+    let mut orders = JoinSet::new();
+    for number in 0..150 {
+        let egress = rig.egress.clone();
+        orders.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(number * 20)).await;
+            let mut order = message();
+            order.deadline = Instant::now() + Duration::from_millis(1000);
+            egress.send(order).await.map_err(|failed| failed.why)
+        });
+    }
+    let (mut taken, mut refused, mut in_doubt) = (0, 0, 0);
+    for ended in orders.join_all().await {
+        match ended {
+            Ok(reply) => taken += usize::from(reply.status == 200),
+            Err(Failure::QuotaSpent { .. }) => refused += 1,
+            Err(Failure::TimedOut { sent: true }) => in_doubt += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(taken >= 40 && refused > 0 && taken + refused + in_doubt == 150, "{taken} {refused} {in_doubt}");
+    // A machine that stands still for a moment makes an answer late that would not have been.
+    assert!(in_doubt <= 4, "{in_doubt} in doubt");
+    sim.stop().await;
+}
+
 /// Callers give up and leave at random while the vendor counts up to 100 ms late: the seats of what they leave behind
 /// stay taken until it is counted for certain.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
