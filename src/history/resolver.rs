@@ -112,7 +112,7 @@ impl Pages for Resolver {
 }
 
 impl Resolver {
-    /// One page. `is_repeat`: it has failed before, and [`may_repeat`](Self::may_repeat) let it be asked for once more.
+    /// One page. `is_repeat`: it has failed before, and [`may_repeat_until`](Self::may_repeat_until) let it be asked for once more.
     pub(super) async fn ask(&self, query: &PageQuery, is_repeat: bool) -> Result<Page, Error> {
         let mut why = "";
         let (began, mut waited) = (self.clock.now(), Duration::ZERO);
@@ -253,14 +253,18 @@ impl Resolver {
         Ok(())
     }
 
-    /// Whether the client's retry budget lets it ask once more, now or soon. Nobody waits for a stream's next page but the
-    /// stream.
-    pub(super) async fn may_repeat(&self) -> bool {
+    /// Whether the client's retry budget lets it ask once more, now or soon. A stream waits with its page, so as not to wait
+    /// twice.
+    async fn may_repeat(&self) -> bool {
         let patience = match self.patience {
             Patience::Callers { .. } => BUDGET_PATIENCE,
-            Patience::Stream { stall } => stall,
+            Patience::Stream { .. } => Duration::ZERO,
         };
-        let until = self.clock.now() + patience;
+        self.may_repeat_until(self.clock.now() + patience).await
+    }
+
+    /// The same, at the latest then.
+    pub(super) async fn may_repeat_until(&self, until: Instant) -> bool {
         while !self.door.may_repeat(&self.app, &self.payer.client) {
             if self.clock.now() >= until {
                 return false;

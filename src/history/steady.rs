@@ -2,7 +2,7 @@
 //!
 //! Invariants: a page is given up when it has failed for as long as the stream may stall; what cannot pass by itself (a
 //! refused query, a credential that is refused, an app that is gone) is told at once. Each time is one of the client's
-//! retry budget, for which it waits as long.
+//! retry budget, for which it waits until then.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Pages for Steady {
             let Some(rest) = rest.filter(|rest| now + *rest < until) else { return Err(why) };
             tracing::debug!(app = %self.resolver.app, %why, "a page of a stream is asked for again");
             sleep(rest).await;
-            if !self.resolver.may_repeat().await {
+            if !self.resolver.may_repeat_until(until).await {
                 return Err(why);
             }
             pause = (pause * 2).min(LONGEST);

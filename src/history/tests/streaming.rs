@@ -126,6 +126,28 @@ async fn a_vendor_that_stalls_ends_the_stream_with_a_cursor_after_signs_of_life(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_waits_for_a_spent_retry_budget_once_and_goes_on_when_there_is_some() {
+    for (refused, ends) in [(60, false), (u32::MAX, true)] {
+        let world = World::new(300);
+        let mut stream = world.stream("", terms("c", 30)).await.unwrap();
+        let mut given = vec![stream.next().await.unwrap()];
+        world.vendor.script("history_create", (0..8).map(|_| Act::Says(500, "")));
+        world.vendor.refuse_repeats(refused);
+        let began = Instant::now();
+        given.extend(all(stream).await);
+        let stall = config::History::default().deadline;
+        assert!(began.elapsed() < stall + Duration::from_secs(5), "{:?}", began.elapsed());
+        if let Some(Part::Broken { error, .. }) = given.pop_if(|part| matches!(part, Part::Broken { .. })) {
+            assert!(ends && matches!(error, Error::Failing { .. }), "{error:?}");
+            assert!(began.elapsed() >= stall, "{:?}", began.elapsed());
+        } else {
+            assert!(!ends);
+            assert_eq!(read(&given).0, world.lines(0, 300));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_waits_for_the_quota_beyond_any_deadline() {
     let world = World::new(20);
     world.vendor.script("history_create", [Act::NoSeatInTime]);
