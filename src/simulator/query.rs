@@ -1,5 +1,6 @@
 //! What a history query or a count asks for, read as strictly as the vendor's page states it.
 
+use jiff::civil::{DateTime, date};
 use serde_json::{Map, Value};
 
 use super::app::Dialect;
@@ -98,8 +99,12 @@ impl Filter {
 fn time(text: &str, dialect: Dialect) -> Option<u64> {
     match dialect {
         Dialect::AnyRtc if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-        Dialect::Agora if text.ends_with('Z') => u64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_second()).ok(),
-        Dialect::AnyRtc | Dialect::Agora => None,
+        Dialect::AnyRtc => None,
+        Dialect::Agora => {
+            // By the calendar: a timestamp's range ends before the year 9999 does.
+            let time: DateTime = text.strip_suffix('Z')?.parse().ok()?;
+            u64::try_from(time.duration_since(date(1970, 1, 1).at(0, 0, 0, 0)).as_secs()).ok()
+        }
     }
 }
 
@@ -127,6 +132,15 @@ mod tests {
             r#"{"filter":{"destination":"b","start_time":"1970-01-01T00:00:01Z","end_time":"1970-01-01T00:00:09Z"}}"#;
         assert_eq!(from_body(agora.as_bytes(), Dialect::Agora).unwrap().filter, filter);
         assert!(body(agora).is_err());
+        for (text, seconds) in [
+            ("9999-12-31T23:59:59Z", Some(253_402_300_799)),
+            ("2019-08-01T01:22:10Z", Some(1_564_622_530)),
+            ("2019-08-01T01:22:10+00:00", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("9", None),
+        ] {
+            assert_eq!(time(text, Dialect::Agora), seconds, "{text}");
+        }
         let quoted = from_parameters(Some("&destination=%22b%22&start_time=1&end_time=\"9\""), Dialect::AnyRtc);
         assert_eq!(quoted, Ok(filter));
     }
