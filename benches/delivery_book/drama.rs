@@ -273,18 +273,19 @@ impl Drama {
 async fn emit(stage: Arc<Stage>, vendor: Arc<Sim>, log: usize, seed: u64, goes_on: Arc<AtomicBool>) {
     let mut random = StdRng::seed_from_u64(seed ^ (log as u64 + 1));
     let (app, stream) = LOGS[log];
-    let (mut number, mut looked) = (0, Instant::now());
+    let (mut number, mut looked, mut is_much_left) = (0, Instant::now(), false);
     while goes_on.load(Ordering::SeqCst) {
         if looked.elapsed() > LOOKED_AT_EVERY {
             looked = Instant::now();
-            // A gateway that is away for good must not hold the end.
+            // While the gateway is away nothing is known but what was so before.
             let live = *stage.live.borrow();
-            if let Some(live) = live
-                && stage.lag(live).await > MOST_LEFT
-            {
-                tokio::time::sleep(LOOKED_AT_EVERY).await;
-                continue;
+            if let Some(live) = live {
+                is_much_left = stage.lag(live).await > MOST_LEFT;
             }
+        }
+        if is_much_left {
+            tokio::time::sleep(LOOKED_AT_EVERY).await;
+            continue;
         }
         let count = match random.random_range(0..100) {
             0 => random.random_range(20..60),

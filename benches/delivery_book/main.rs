@@ -11,8 +11,11 @@
 //! stopped and started once more, and nothing may come again. What is wrong is told with the sentence of the documentation
 //! that says so, and the folder (configuration, log, store) is kept.
 //!
-//! In each run faults are planted, too: what the model is told is told otherwise to a copy of it, which must complain
-//! ([`plant`]). So a run that is green has also shown that it would not have been, had the gateway done this or that. A run
+//! A longer run is played in chapters of [`CHAPTER`], each from a new folder with the next seed: judging a life costs the
+//! square of its length, and who is sent back to the beginning of a long log needs a long one.
+//!
+//! In each chapter faults are planted, too: what the model is told is told otherwise to a copy of it, which must complain
+//! ([`plant`]). So a run that is green has also shown that it would not have been, had the gateway done this or that. One
 //! fails where of a kind that was planted more than once none was found.
 //!
 //! The gateway runs beside others here. How late the machine is with what takes no time is measured ([`stalls`]), and what
@@ -63,7 +66,7 @@ use delivery_model::{Order, Terms};
 #[derive(clap::Parser)]
 #[command(about = "Holds what the gateway delivers against a model of what it promises")]
 struct Args {
-    /// For how long
+    /// For how long; the ends of chapters come on top
     #[arg(long = "for", default_value = "1m", value_parser = humantime::parse_duration)]
     time: Duration,
     /// Of all chance; a random one if left out
@@ -83,15 +86,32 @@ struct Args {
 /// After so many attempts an event is given up.
 const ATTEMPTS: u32 = 3;
 
+/// As much as is played in one go.
+const CHAPTER: Duration = Duration::from_secs(300);
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("delivery book for {}, seed {seed}", humantime::format_duration(args.time));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if runtime.block_on(run(&args, seed)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let (mut left, mut seed, mut chapters, mut asked, mut broken) = (args.time, seed, 0, 0, Vec::new());
+    while !left.is_zero() {
+        let time = left.min(CHAPTER);
+        let Played { sound, operations } = runtime.block_on(play(&args, time, seed));
+        broken.extend((!sound).then_some(seed));
+        (left, seed, chapters, asked) = (left - time, seed + 1, chapters + 1, asked + operations);
+    }
+    println!("{asked} operations in {chapters} chapters; not sound are those of the seeds {broken:?}");
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run(args: &Args, seed: u64) -> bool {
+/// What came of a chapter.
+struct Played {
+    sound: bool,
+    operations: u64,
+}
+
+async fn play(args: &Args, time: Duration, seed: u64) -> Played {
     let dir = tempfile::tempdir().unwrap();
     let stage = Stage::new(dir.path().to_owned());
     let began = Instant::now();
@@ -100,7 +120,7 @@ async fn run(args: &Args, seed: u64) -> bool {
     let mut tasks = JoinSet::new();
     let readers = cast(&stage, seed, &hooks, &mut tasks, args.no_operator);
     let mut drama = Drama::begin(stage.clone(), seed, endpoint, &hooks).await;
-    drama.play(began + args.time, !args.no_ends).await;
+    drama.play(began + time, !args.no_ends).await;
     println!("  the end: the rest is read");
     drama.calm().await;
     stage.is_calm.store(true, Ordering::SeqCst);
@@ -120,11 +140,11 @@ async fn run(args: &Args, seed: u64) -> bool {
             stage.breach(format!("{}: {complaint}", book.name));
         }
     }
-    let sound = report(&stage, seed, began.elapsed());
-    if !sound {
+    let played = report(&stage, seed, began.elapsed());
+    if !played.sound {
         println!("seed {seed}; the folder is kept: {}", dir.keep().display());
     }
-    sound
+    played
 }
 
 fn terms(order: Order, log: usize) -> Terms {
@@ -191,7 +211,7 @@ fn cast(stage: &Arc<Stage>, seed: u64, hooks: &[Arc<Hook>], tasks: &mut JoinSet<
     count
 }
 
-fn report(stage: &Stage, seed: u64, took: Duration) -> bool {
+fn report(stage: &Stage, seed: u64, took: Duration) -> Played {
     let counted = stage.counted();
     for (what, count) in &counted {
         println!("  {count:>8} {what}");
@@ -215,5 +235,6 @@ fn report(stage: &Stage, seed: u64, took: Duration) -> bool {
         complaints.len(),
         broken.len(),
     );
-    complaints.is_empty() && broken.is_empty() && bad.is_empty() && all_found
+    let sound = complaints.is_empty() && broken.is_empty() && bad.is_empty() && all_found;
+    Played { sound, operations: asked }
 }
