@@ -87,7 +87,7 @@ struct Args {
 const ATTEMPTS: u32 = 3;
 
 /// As much as is played in one go.
-const CHAPTER: Duration = Duration::from_secs(300);
+const CHAPTER: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let args = Args::parse();

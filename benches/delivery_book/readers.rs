@@ -382,7 +382,8 @@ impl Reader {
     pub async fn rests(&mut self, phase: Phase, done: &mut u8, live: Live) -> bool {
         let Phase::Finishing(round) = phase else { return false };
         if *done >= round {
-            self.pause(20).await;
+            // Nothing is to come: it looks now and then.
+            self.pause(300).await;
             return true;
         }
         for book in self.books.clone() {

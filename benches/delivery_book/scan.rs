@@ -8,7 +8,7 @@ use rtm_gateway::store::Sequence;
 use serde::Deserialize;
 
 use super::caller::{Caller, Ended, Manner};
-use super::stage::{LOGS, Live, Phase, Stage, key};
+use super::stage::{CUT, LOGS, Live, Phase, Stage, key};
 use delivery_model::{Deed, Entry, What};
 
 #[derive(Deserialize)]
@@ -90,8 +90,16 @@ pub async fn scan(stage: Arc<Stage>, log: usize) {
     }
 }
 
+/// A log that is not cut begins where it did: that is told once in a life.
 fn begins(stage: &Stage, log: usize, life: usize, (from, to): (u64, u64), at: Entry) {
-    stage.logs[log].lock().unwrap().earliest = at;
+    {
+        let mut known = stage.logs[log].lock().unwrap();
+        known.earliest = at;
+        let told_in = known.begin_told_in.replace(life);
+        if LOGS[log].0 != CUT && told_in == Some(life) {
+            return;
+        }
+    }
     for book in stage.books.lock().unwrap().iter().filter(|book| book.log == log) {
         book.did(life, Deed { from, to, sure: true, what: What::Earliest(at) });
     }

@@ -73,6 +73,8 @@ pub struct Log {
     /// When that read began.
     read_at: Millis,
     pub earliest: Entry,
+    /// In which life it was told last where it begins.
+    pub begin_told_in: Option<usize>,
 }
 
 /// A subscription's book.
