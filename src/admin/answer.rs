@@ -92,8 +92,14 @@ impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(why) => why.into(),
-            ReadError::NoSuchStream | ReadError::NoSuchSubscription => Self::nowhere(error),
+            ReadError::NoSuchStream | ReadError::NoSuchSubscription | ReadError::NoSuchDeadLetter => {
+                Self::nowhere(error)
+            }
             ReadError::Ahead | ReadError::OfAnotherStream => Self::bad(error),
+            ReadError::Expired { earliest, .. } => {
+                let detail = format_args!("the cursor is older than what is kept, which begins after {earliest}");
+                Self::coded(StatusCode::GONE, "cursor_expired", detail)
+            }
             other => Refusal::from(other).into(),
         }
     }

@@ -55,8 +55,10 @@ impl From<ReadError> for Refusal {
         let cause = error.to_string();
         match error {
             ReadError::Expired { earliest, lost } => Self::CursorExpired { earliest: earliest.to_string(), lost },
-            ReadError::Ahead => Self::bad("after: the cursor is no place in this stream"),
-            ReadError::OfAnotherStream => Self::bad("after: the cursor is of the app's other stream"),
+            ReadError::Ahead => Self::bad("after, from or Last-Event-ID: the cursor is no place in this stream"),
+            ReadError::OfAnotherStream => {
+                Self::bad("after, from or Last-Event-ID: the cursor is of the app's other stream")
+            }
             ReadError::NoSuchStream | ReadError::NoSuchSubscription | ReadError::NoSuchDeadLetter => Self::NoSuchRoute,
             ReadError::TooManySubscriptions => Self::TooManySubscriptions { most: None },
             ReadError::TooManyOfClient { most } => Self::TooManySubscriptions { most: Some(most) },

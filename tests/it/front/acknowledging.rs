@@ -112,6 +112,12 @@ async fn what_is_given_up_is_listed_given_again_and_cleared_by_the_operator() {
     assert_eq!(operate(&stage, "DELETE", &path, "", "").await.status, 200);
     assert_eq!(operate(&stage, "DELETE", &path, "", "").await.status, 404);
     assert_eq!(operate(&stage, "GET", "work/dead-letters", "", "").await.json()["dead_letters"], json!([]));
+    let gone = operate(&stage, "POST", "work/dead-letters/redeliver", "", &again).await;
+    assert_eq!(
+        (gone.status, &gone.json()["detail"]),
+        (404, &"the subscription has no such dead letter".into()),
+        "{gone:?}"
+    );
     for (method, path, body, status) in [
         ("POST", "work", "{}", 405),
         ("PUT", "work/seek", "{}", 405),
