@@ -200,6 +200,12 @@ impl Claims {
         at >= self.fresh || self.held_from(at).is_some_and(|(start, _)| start <= at)
     }
 
+    /// What is not handed over, in any order. What was never claimed has no end.
+    pub(super) fn not_handed_over(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let runs = self.under_way.iter().chain(&self.given_back).map(|(&start, run)| start..run.end);
+        runs.chain(std::iter::once(self.fresh..u64::MAX))
+    }
+
     /// Whether a response has given back what nobody has taken since.
     pub(super) fn has_given_back(&self) -> bool {
         !self.given_back.is_empty()

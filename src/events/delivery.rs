@@ -162,6 +162,8 @@ pub struct Delivery {
     /// How many entries retention removed before this subscription was given them; told once, and markers are wanted: then
     /// the first run is a marker of it.
     pub lost: u64,
+    /// The first of those, where that is known.
+    pub lost_from: Option<Sequence>,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,
     /// What is to be acknowledged, when that was asked for and there is something.

@@ -308,7 +308,7 @@ impl Log {
         let is_event = |run: &&Run| matches!(run.batch.content, Content::Events(_));
         held.under_way(runs.iter().filter(is_event).map(|run| run.entries.len() as u64).sum());
         let mut attempts: Vec<u32> = held.entries().iter().map(|&(_, attempt)| attempt).collect();
-        let lost = if markers { held.cut_off() } else { 0 };
+        let (lost, lost_from) = if markers { held.cut_off() } else { (0, None) };
         if lost > 0 {
             // To acknowledge the marker must settle nothing else: it stands where the last entry was that is gone.
             let before = if held.is_leased() { self.range().0 } else { wanted[0] };
@@ -317,7 +317,7 @@ impl Log {
         }
         let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
         let delivery = self.delivery(runs, last, Receipt::held(held), leased);
-        Ok(Some(Delivery { lost, ..delivery }))
+        Ok(Some(Delivery { lost, lost_from, ..delivery }))
     }
 
     /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those

@@ -149,12 +149,12 @@ impl Log {
             }
             claim.under_way(found.events);
             let mut runs = found.runs;
-            let lost = if terms.wants.markers { claim.cut_off() } else { 0 };
+            let (lost, lost_from) = if terms.wants.markers { claim.cut_off() } else { (0, None) };
             if lost > 0 {
                 runs.insert(0, self.cut_off_marker(claim.range().start, &runs[0]));
             }
             let delivery = self.delivery(runs, found.end - 1, Receipt::claim(claim), None);
-            return Ok(Some(Delivery { lost, ..delivery }));
+            return Ok(Some(Delivery { lost, lost_from, ..delivery }));
         }
     }
 
@@ -198,7 +198,8 @@ impl Log {
 
     pub(super) fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt, leased: Option<Leased>) -> Delivery {
         let (_, next) = self.range();
-        Delivery { runs, next: self.cursor(at), lag: next.saturating_sub(at + 1), lost: 0, receipt, leased }
+        let (next, lag) = (self.cursor(at), next.saturating_sub(at + 1));
+        Delivery { runs, next, lag, lost: 0, lost_from: None, receipt, leased }
     }
 
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this

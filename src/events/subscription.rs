@@ -13,6 +13,7 @@
 //! | `records` | how far webhooks were, as an older gateway stored it |
 //! | `defaults` | places of clients that an older gateway stored under the client's name |
 //! | `standing` | how far behind it is; its meters |
+//! | `unread` | what it had not read when it was removed because nobody reads it |
 //!
 //! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
 //! is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that they
@@ -29,6 +30,7 @@ pub(super) mod records;
 mod saving;
 mod standing;
 mod state;
+mod unread;
 
 use std::hash::RandomState;
 use std::ops::Range;

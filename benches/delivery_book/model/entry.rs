@@ -302,6 +302,8 @@ impl Step {
             // What its reader had was not lost to it.
             (Act::Resume(true), At::Lost { told: false }) => to(At::Lost { told: true }),
             (Act::Resume(false), At::Done { .. }) if letter == Letter::No => to(At::Free(0)),
+            // It was told to this reader, or to another that acknowledges.
+            (Act::Resume(false), At::Lost { told: true }) => or_same(to(At::Lost { told: false })),
             (Act::Ack(Some(by), _) | Act::Taken(by), _) if held(Some(*by)).is_some() => acknowledged(),
             // By its name also when its lease is over, or its answer did not seem to arrive; not when it was never given.
             (Act::Ack(None, false), At::Free(0) | At::Unborn) => never(),

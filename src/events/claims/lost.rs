@@ -32,6 +32,11 @@ impl Lost {
         self.elsewhere + self.runs.iter().map(|(start, run)| run.end - start).sum::<u64>()
     }
 
+    /// How many of them have no place that is known.
+    pub(in crate::events) fn without_place(&self) -> u64 {
+        self.elsewhere
+    }
+
     /// These are lost, too; no response had them.
     pub(in crate::events) fn add(&mut self, range: Range<u64>) {
         let Range { mut start, end } = range;

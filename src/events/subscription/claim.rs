@@ -14,6 +14,7 @@ use super::state::State;
 use super::{PlaceId, Subscription};
 use crate::events::delivery::StreamNumber;
 use crate::events::lock;
+use crate::store::Sequence;
 
 /// Entries that one reader has taken and no other gets, until it gives them back.
 pub(in crate::events) struct Claim {
@@ -72,8 +73,8 @@ impl Claim {
         self.range.clone()
     }
 
-    /// How many entries were cut off by retention before these that no reader was told of yet.
-    pub(in crate::events) fn cut_off(&self) -> u64 {
+    /// How many entries were cut off by retention before these that no reader was told of yet, and the first of them.
+    pub(in crate::events) fn cut_off(&self) -> (u64, Option<Sequence>) {
         missed::count(&self.cut_off)
     }
 
@@ -114,7 +115,7 @@ impl Claim {
         subscription.change(|state| {
             self.end(state, |state| {
                 state.handed_over(self.range());
-                state.missed.told(cut_off);
+                state.told_plainly(cut_off);
             });
         });
         subscription.meters.delivered.inc_by(self.events);

@@ -19,7 +19,7 @@ use crate::events::claims::Lost;
 use crate::events::in_hand::Tries;
 use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
-use crate::store::{Error, Store};
+use crate::store::{Error, Sequence, Store};
 
 /// Entries on their way to a reader under a lease.
 pub(in crate::events) struct Held {
@@ -287,8 +287,8 @@ impl Held {
         self.over.clone()
     }
 
-    /// How many entries were cut off by retention before these that no reader was told of yet.
-    pub(in crate::events) fn cut_off(&self) -> u64 {
+    /// How many entries were cut off by retention before these that no reader was told of yet, and the first of them.
+    pub(in crate::events) fn cut_off(&self) -> (u64, Option<Sequence>) {
         missed::count(&self.cut_off)
     }
 
@@ -359,7 +359,10 @@ impl Held {
         let (now, cut_off) = (self.subscription.shared.clock.now(), self.cut_off.take());
         self.subscription.change(|state| {
             if state.place == self.place {
-                state.missed.told(cut_off);
+                match self.hold {
+                    Hold::Response => state.told_plainly(cut_off),
+                    Hold::Lease { .. } | Hold::InHand { .. } => state.missed.told(cut_off),
+                }
             }
             if self.hold == Hold::Response
                 && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
@@ -430,7 +433,7 @@ impl Drop for CutOff {
 
 impl fmt::Debug for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CutOff({} {})", self.subscription.name, missed::count(&self.cut_off))
+        write!(f, "CutOff({} {})", self.subscription.name, missed::count(&self.cut_off).0)
     }
 }
 

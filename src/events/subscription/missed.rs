@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::events::claims::{Lost, Told};
+use crate::store::Sequence;
 
 /// What readers are to be told of.
 #[derive(Debug)]
@@ -31,9 +32,10 @@ struct Lists {
 /// What a response is to tell, mostly nothing: it takes little room where streams wait by the thousand.
 pub(super) type Taken = Option<Box<Lost>>;
 
-/// How many entries that are.
-pub(super) fn count(taken: &Taken) -> u64 {
-    taken.as_ref().map_or(0, |lost| lost.count())
+/// How many entries that are, and the first of them where that is known.
+pub(super) fn count(taken: &Taken) -> (u64, Option<Sequence>) {
+    let first = |lost: &Lost| lost.ranges().next().map(|first| Sequence(first.start));
+    taken.as_ref().map_or((0, None), |lost| (lost.count(), first(lost)))
 }
 
 impl Missed {
@@ -104,6 +106,11 @@ impl Missed {
         had
     }
 
+    /// All of which no reader was told for sure.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Lost> {
+        self.lists.iter().flat_map(|lists| lists.under_way.iter().chain([&lists.waiting]))
+    }
+
     fn changed(&mut self) {
         self.changes += 1;
         self.lists.take_if(|lists| lists.under_way.is_empty() && lists.waiting.count() == 0);
@@ -122,8 +129,7 @@ impl Missed {
 
     /// What the store is to say, when that is something new, and after how many changes.
     pub(super) fn unsaved(&self) -> Option<(u64, Option<Bytes>)> {
-        let all = self.lists.iter().flat_map(|lists| lists.under_way.iter().chain([&lists.waiting]));
-        self.is_unsaved().then(|| (self.changes, Lost::note(all)))
+        self.is_unsaved().then(|| (self.changes, Lost::note(self.all())))
     }
 
     /// The store may say anything.

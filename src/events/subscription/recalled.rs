@@ -10,7 +10,7 @@
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`Lost`] |
 //! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
-//! | `NAME/left` | subscription | the last entry up to which all were settled when it was removed because nobody read it |
+//! | `NAME/left` | subscription | what it had not read when it was removed because nobody read it: see [`Unread`] |
 //! | `/removed` | subscription | the last entry of the log when one of its subscriptions was removed last |
 //! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
 //!
@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::plain::Plain;
 use super::saving::Left;
+use super::unread::Unread;
 use super::{PlaceId, own_key};
 use crate::clock::UnixMillis;
 use crate::events::claims::Lost;
@@ -143,30 +144,30 @@ impl Recalled {
 /// What is left of subscriptions that are no more.
 #[derive(Debug, Default)]
 pub(in crate::events) struct LeftBehind {
-    /// Where those stood that were removed because nobody read them, before the end of their log.
-    places: BTreeMap<SubscriptionName, u64>,
+    /// What those had not read that were removed because nobody read them.
+    unread: BTreeMap<SubscriptionName, Unread>,
     /// The last entry that one of their readers can have been given.
     end: u64,
 }
 
 impl LeftBehind {
-    /// How many left a place.
+    /// How many left something unread.
     pub(in crate::events) fn len(&self) -> usize {
-        self.places.len()
+        self.unread.len()
     }
 
     /// One is removed.
     pub(in crate::events) fn add(&mut self, name: &SubscriptionName, left: &Left) {
         self.end = self.end.max(left.end);
-        if left.is_noted {
-            self.places.insert(name.clone(), left.low);
-        }
+        self.unread.extend(left.noted.clone().map(|unread| (name.clone(), unread)));
     }
 
     /// One of that name begins anew: who comes again is told of what lies before its beginning.
     pub(in crate::events) fn come_again(&mut self, name: &SubscriptionName, by_stream: bool, begun: &mut Recalled) {
-        begun.missed = Lost::of_number(self.places.remove(name).map_or(0, |low| begun.at.saturating_sub(low)));
+        begun.missed = self.unread.remove(name).map_or_else(Lost::default, |unread| unread.up_to(begun.at));
         begun.plain = Plain::begun(by_stream, self.end);
+        // Of that nobody was told: it is told once, also to who names a place from before it.
+        begun.missed.ranges().for_each(|lost| begun.plain.remove(lost));
     }
 }
 
@@ -197,7 +198,12 @@ pub(in crate::events) async fn all(
             let Some((subscription, recalled)) = all.get_mut(of) else {
                 // Or of a subscription that was removed in part, by an older gateway.
                 match what {
-                    Some("left") => left.places.extend(SubscriptionName::parse_stored(of).ok().zip(number(note))),
+                    Some("left") => match SubscriptionName::parse_stored(of).ok().zip(Unread::parse(note)) {
+                        Some((name, unread)) => drop(left.unread.insert(name, unread)),
+                        None => {
+                            tracing::error!(app = %log.app, note = name, "not understood: its readers are not told")
+                        }
+                    },
                     Some(_) if name == REMOVED => left.end = number(note).unwrap_or_default(),
                     _ => {}
                 }

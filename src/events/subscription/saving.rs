@@ -14,6 +14,7 @@ use tokio::sync::MutexGuard;
 
 use super::recalled::{self, Owner};
 use super::state::Writes;
+use super::unread::Unread;
 use super::{Meters, Subscription};
 use crate::events::{MOST_DEAD_LETTERS, lock};
 use crate::store::{Error, NoteKind, PlaceChange, Store};
@@ -40,14 +41,12 @@ pub(in crate::events) enum Removal {
 }
 
 /// What a subscription that is no more left behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::events) struct Left {
-    /// The last entry up to which all were settled.
-    pub(in crate::events) low: u64,
     /// How many entries it had not read.
     pub(in crate::events) unread: u64,
-    /// Whether the store says so to who comes by its name again.
-    pub(in crate::events) is_noted: bool,
+    /// Which, as the store says to who comes by its name again.
+    pub(in crate::events) noted: Option<Unread>,
     /// The last entry of the log: its readers may have a place up to there.
     pub(in crate::events) end: u64,
 }
@@ -197,9 +196,9 @@ impl Subscription {
         let left = match why {
             Removal::Asked => Left { end, ..Left::default() },
             Removal::Idle { leaves_note } => {
-                let standing = self.observe(next);
-                let is_noted = leaves_note && standing.lag > 0;
-                Left { low: standing.low, unread: standing.lag, is_noted, end }
+                let unread = Unread::of(&lock(&self.state));
+                let count = unread.count(next);
+                Left { unread: count, noted: (leaves_note && count > 0).then_some(unread), end }
             }
         };
         let is_wanted = why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || self.has_letters(&stored));
@@ -210,8 +209,8 @@ impl Subscription {
         let mut changes = vec![PlaceChange::Removed(self.name.clone())];
         let end = Some(left.end.to_string().into());
         changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::REMOVED.to_owned(), end));
-        if left.is_noted {
-            let note = Some(left.low.to_string().into());
+        if let Some(unread) = &left.noted {
+            let note = Some(unread.note());
             changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::left(self.name.as_str()), note));
         }
         let removed = store.change_places(&self.log, changes).await;

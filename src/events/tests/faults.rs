@@ -138,6 +138,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
         next: Cursor { epoch: 0, at: Default::default() },
         lag: 0,
         lost: 0,
+        lost_from: None,
         receipt: Receipt::of_nothing(),
         leased: None,
     });

@@ -241,8 +241,13 @@ async fn who_comes_again_from_before_what_is_kept_gets_the_rest_and_is_told_of_w
     let delivery = rig.read_in(2, 100).await;
     assert_eq!((delivery.lost, &entries(&delivery)[1..]), (6, &numbered(11..=20)[..]));
     delivery.receipt.handed_over();
+    // It was told, but names a place from before that: its program has not had it.
     rig.resume(4).unwrap();
-    let delivery = rig.read_in(2, 100).await;
+    let delivery = rig.read_in(3, 100).await;
+    assert_eq!((delivery.lost, &entries(&delivery)[1..]), (6, &numbered(11..=20)[..]));
+    delivery.receipt.handed_over();
+    rig.resume(10).unwrap();
+    let delivery = rig.read_in(4, 100).await;
     assert_eq!((delivery.lost, entries(&delivery)), (0, numbered(11..=20)), "told once");
 }
 
@@ -272,6 +277,84 @@ async fn what_a_cut_stream_had_is_not_lost_to_its_reader_when_retention_took_it_
     rig.resume(21).unwrap();
     let delivery = rig.read_in(4, 10).await;
     assert_eq!((delivery.lost, entries(&delivery)), (0, vec![22]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_was_told_is_told_again_to_who_names_a_place_from_before_it() {
+    for ends in ["not", "in order", "by a kill"] {
+        let mut rig = Rig::over(MemoryStore::default(), short_lived()).await;
+        rig.append(0..20).await;
+        assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        rig.append(20..22).await;
+        let told = rig.read_in(2, 1).await;
+        assert_eq!((told.lost, &entries(&told)[1..]), (15, &[21][..]));
+        assert_eq!(told.lost_from, Some(crate::store::Sequence(6)));
+        // It lies in the socket of a reader that leaves.
+        told.receipt.handed_over();
+        rig.saved().await;
+        rig = match ends {
+            "in order" => rig.restart().await,
+            "by a kill" => rig.kill().await,
+            _ => rig,
+        };
+        rig.resume(5).unwrap();
+        let again = rig.read_in(3, 1).await;
+        assert_eq!((again.lost, &entries(&again)[1..]), (15, &[21][..]), "{ends}");
+        again.receipt.handed_over();
+        // More is gone meanwhile.
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        rig.append(22..24).await;
+        rig.resume(5).unwrap();
+        let again = rig.read_in(4, 1).await;
+        assert_eq!((again.lost, &entries(&again)[1..]), (17, &[23][..]), "{ends}");
+        again.receipt.handed_over();
+        rig.resume(23).unwrap();
+        let rest = rig.read_in(5, 10).await;
+        assert_eq!((rest.lost, entries(&rest)), (0, vec![24]), "{ends}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_again_to_a_subscription_that_nobody_read_is_told_how_much_it_had_not_read() {
+    let cases = ["before", "after"].into_iter().flat_map(|takes| [(takes, false), (takes, true)]);
+    for (takes, stops, acknowledges) in cases.flat_map(|(takes, stops)| [(takes, stops, false), (takes, stops, true)]) {
+        let mut config = short_lived();
+        config.events.subscription_ttl = Duration::from_secs(if takes == "before" { 1500 } else { 500 });
+        let mut rig = Rig::over(MemoryStore::default(), config).await;
+        rig.append(0..20).await;
+        assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
+        if acknowledges {
+            assert_eq!(rig.leased(6).await, numbered(6..=11));
+            assert_eq!(rig.acked(8..=9).await, Ok(2));
+        }
+        // Retention takes what it had not read before it is removed, or after that.
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(rig.events.subscriptions().len(), usize::from(takes == "before"));
+        tokio::time::sleep(Duration::from_secs(1400)).await;
+        assert!(rig.events.subscriptions().is_empty());
+        rig.append(20..22).await;
+        if stops {
+            rig = rig.restart().await;
+        }
+        if acknowledges {
+            let told = rig.read_in(2, 1).await;
+            assert_eq!((told.lost, &entries(&told)[1..]), (13, &[21][..]), "{takes} {stops}");
+            continue;
+        }
+        // However often it comes with an old place before it has heard of that, and after it has.
+        for (stream, arrives) in [(2, false), (3, false), (4, true), (5, true)] {
+            assert!(matches!(rig.resume(5), Ok(()) | Err(ReadError::NoSuchSubscription)));
+            let told = rig.read_in(stream, 1).await;
+            assert_eq!((told.lost, &entries(&told)[1..]), (15, &[21][..]), "{takes} {stops} {stream}");
+            if arrives {
+                told.receipt.handed_over();
+            }
+        }
+        rig.resume(21).unwrap();
+        let rest = rig.read_in(6, 10).await;
+        assert_eq!((rest.lost, entries(&rest)), (0, vec![22]));
+    }
 }
 
 #[tokio::test(start_paused = true)]

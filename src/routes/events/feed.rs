@@ -18,7 +18,7 @@ use crate::events::{
 };
 use crate::gateway::Gateway;
 use crate::names::{AppId, ClientName, Stream, Streams};
-use crate::store::Content;
+use crate::store::{Content, Sequence};
 
 /// What is read, from where.
 pub(super) struct Feed {
@@ -261,7 +261,7 @@ impl Side {
     }
 
     fn take(&mut self, delivery: Delivery, marks: &mut Marks, sitting: Option<&Open>) {
-        let Delivery { runs, next, lag, lost, receipt, .. } = delivery;
+        let Delivery { runs, next, lag, lost, lost_from, receipt, .. } = delivery;
         (self.next, self.lag, self.lost) = (Some(next), lag, lost);
         self.is_dry = runs.is_empty();
         marks.renew(self.stream, next);
@@ -274,7 +274,9 @@ impl Side {
                 }
             }
             (Place::Subscription { .. }, Some(before)) => {
-                marks.begin(self.stream, Cursor { epoch: next.epoch, at: crate::store::Sequence(before) });
+                // Who is given the other stream's first, and leaves, has not heard of what is lost here.
+                let at = lost_from.map_or(before, |from| before.min(from.0.saturating_sub(1)));
+                marks.begin(self.stream, Cursor { epoch: next.epoch, at: Sequence(at) });
             }
             (Place::Subscription { .. }, None) => marks.begin(self.stream, next),
         }
@@ -303,4 +305,43 @@ async fn or_never(
 /// How many events a run holds, if it holds events.
 fn events_in(run: &Run) -> Option<u64> {
     matches!(run.batch.content, Content::Events(_)).then_some(run.entries.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::From;
+    use crate::names::SubscriptionName;
+    use crate::store::{Batch, EventText};
+
+    /// What is given from 21 on, when so many before were lost.
+    fn delivery(lost: u64, lost_from: Option<u64>) -> Delivery {
+        let run = |first: u64, content: Content| {
+            let (received_at, region) = (crate::clock::UnixMillis(1), crate::names::RegionName::parse("cn").unwrap());
+            Run { batch: Arc::new(Batch { first: Sequence(first), received_at, region, content }), entries: 0..1 }
+        };
+        let mut runs = vec![run(21, Content::Events(EventText::join(std::iter::once(&b"{}"[..])).unwrap()))];
+        if lost > 0 {
+            runs.insert(0, run(20, Content::PossibleLoss("retention".to_owned())));
+        }
+        let next = Cursor { epoch: 7, at: Sequence(21) };
+        let lost_from = lost_from.map(Sequence);
+        Delivery { runs, next, lag: 0, lost, lost_from, receipt: Receipt::of_nothing(), leased: None }
+    }
+
+    #[test]
+    fn who_has_not_heard_of_what_is_lost_in_a_log_stands_before_that() {
+        let name = SubscriptionName::parse("a").unwrap();
+        let place = Place::Subscription { name, from: From::Earliest };
+        let of = |lost, lost_from| {
+            let (mut marks, stream) = (Marks::default(), Stream::ChannelEvents);
+            let (runs, receipt, next) = (VecDeque::new(), None, None);
+            let mut side = Side { stream, place: place.clone(), runs, receipt, next, lag: 0, lost: 0, is_dry: false };
+            side.take(delivery(lost, lost_from), &mut marks, None);
+            (marks.of(stream).at.0, marks.was_given(stream))
+        };
+        assert_eq!(of(0, None), (20, false));
+        assert_eq!(of(15, Some(6)), (5, false));
+        assert_eq!(of(15, None), (19, false), "where they were is not known");
+    }
 }

@@ -18,6 +18,11 @@ impl Book {
         self.open.range(at.saturating_add(1)..).next().map(|(&at, _)| at)
     }
 
+    /// The open entries, in order.
+    pub(in crate::events) fn entries(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open.keys().copied()
+    }
+
     /// How many entries are open.
     pub(in crate::events) fn len(&self) -> usize {
         self.open.len()

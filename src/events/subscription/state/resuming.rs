@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::super::claim::MOST_AHEAD;
+use super::super::missed::Taken;
 use super::{Closed, State};
 use crate::events::claims::Lost;
 use crate::events::delivery::StreamNumber;
@@ -49,6 +50,13 @@ impl State {
     /// comes again with an earlier place is.
     fn had(&mut self, ranges: Vec<Range<u64>>) {
         ranges.into_iter().for_each(|range| self.plain.add(range));
+    }
+
+    /// A plain reader was told that these are lost. So it passed them, and who comes again with an earlier place passes them
+    /// once more: that one has not heard of them.
+    pub(in super::super) fn told_plainly(&mut self, cut_off: Taken) {
+        cut_off.iter().flat_map(|lost| lost.ranges()).for_each(|range| self.plain.add(range));
+        self.missed.told(cut_off);
     }
 
     /// These were handed over plainly. What of them lies behind others that are not settled is marked, or a restart would
