@@ -10,7 +10,8 @@
 //! used.
 //!
 //! `--crowds`: instead of that, what a page costs where many messages share a millisecond. 12,000 messages
-//! are exported for each crowd, at 100 creations and fetches a second.
+//! are exported for each crowd, at that rate: with one that is never met hundreds of pages are begun far ahead, beyond the
+//! end, too.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 
 mod stage;
@@ -34,8 +35,6 @@ use stage::{APP, Line};
 /// So many messages share a millisecond, one after the other.
 const CROWDS: [u64; 6] = [1, 5, 20, 60, 150, 1500];
 const CROWDED: usize = 12_000;
-/// As an ordinary quota: with one that is never met hundreds of pages are begun far ahead, beyond the end, too.
-const CROWDED_RATE: usize = 100;
 const PAGE: usize = 100;
 const DELAY: Duration = Duration::from_millis(15);
 const JITTER: Duration = Duration::from_millis(20);
@@ -64,7 +63,7 @@ struct Args {
 fn main() {
     let args = Args::parse();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    if args.crowds { runtime.block_on(crowds()) } else { runtime.block_on(run(args.messages, args.rate)) }
+    if args.crowds { runtime.block_on(crowds(args.rate)) } else { runtime.block_on(run(args.messages, args.rate)) }
 }
 
 /// A vendor with that limit, and a gateway before it.
@@ -87,7 +86,7 @@ async fn begin(rate: usize, messages: impl Iterator<Item = Message>) -> (Sim, te
     (vendor, dir, gateway)
 }
 
-async fn crowds() {
+async fn crowds(rate: usize) {
     println!(
         "{:>12} {:>9} {:>8} {:>8} {:>16} {:>7}",
         "a ms", "creations", "fetches", "pages", "creations/page", "time"
@@ -95,7 +94,7 @@ async fn crowds() {
     for crowd in CROWDS {
         let first = Clock::system().wall_ms().0 - 6 * 24 * 3_600_000;
         let messages = (0..CROWDED as u64).map(|n| message(n).at(first + n / crowd * 40));
-        let (vendor, _dir, gateway) = begin(CROWDED_RATE, messages).await;
+        let (vendor, _dir, gateway) = begin(rate, messages).await;
         let began = Instant::now();
         let mut export = Export::open(gateway.address).await;
         while export.more().await {}
