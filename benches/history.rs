@@ -136,10 +136,10 @@ async fn run(messages: usize, rate: usize) {
     tokio::time::sleep(WARM_UP).await;
     let before = export.load(Ordering::Relaxed);
     let mut beside = interactive(gateway.address, NOW_AND_THEN).await;
-    let rate = (export.load(Ordering::Relaxed) - before) as f64 / PAGE as f64 / NOW_AND_THEN.as_secs_f64();
+    let pages = (export.load(Ordering::Relaxed) - before) as f64 / PAGE as f64 / NOW_AND_THEN.as_secs_f64();
     println!("the same beside an export: p50 {:?}, p99 {:?} of {}", mid(&mut beside), worst(&mut beside), beside.len());
     println!(
-        "  pages of the export meanwhile: {rate:.1} a second of {rate}; queries {:.1} a second",
+        "  pages of the export meanwhile: {pages:.1} a second of {rate}; queries {:.1} a second",
         beside.len() as f64 / NOW_AND_THEN.as_secs_f64()
     );
 
