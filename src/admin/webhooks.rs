@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
-use super::dead_letters::{SHOWN, cursor, limit, shown, wanted};
-use crate::events::{Cursor, ReadError, Redeliver};
-use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
+use super::dead_letters::{SHOWN, limit, shown, wanted};
+use crate::events::{Cursor, Marks, ReadError, Redeliver};
+use crate::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::webhooks::WishError;
 
 /// Which webhook a path names.
@@ -32,8 +32,10 @@ struct Again {
 
 /// What a list's parameters say.
 struct Asked {
-    stream: Option<Stream>,
-    after: Option<Cursor>,
+    /// In this order.
+    streams: Vec<Stream>,
+    /// Of several streams it is a place in each.
+    after: Marks,
     limit: usize,
 }
 
@@ -87,16 +89,36 @@ impl Which {
     }
 
     fn asked(&self, call: &Call<'_>) -> Result<Asked, Refused> {
-        let mut asked = Asked { stream: None, after: None, limit: SHOWN };
+        let (mut wanted, mut after, mut most) = (None, None, SHOWN);
         for (name, value) in call.query()? {
             match name.as_str() {
-                "stream" => asked.stream = Some(self.stream(&value)?),
-                "after" => asked.after = Some(cursor(&value)?),
-                "limit" => asked.limit = limit(&value)?,
+                "stream" => {
+                    wanted = Some(match Streams::parse(&value) {
+                        Some(Streams::All) => Streams::All,
+                        _ => Streams::One(self.stream(&value)?),
+                    });
+                }
+                "after" => after = Some(value),
+                "limit" => most = limit(&value)?,
                 _ => {}
             }
         }
-        Ok(asked)
+        let streams = match (wanted, &after) {
+            (Some(Streams::One(stream)), _) => vec![stream],
+            (None, Some(_)) => vec![self.one(None)?],
+            (Some(Streams::All) | None, _) => self.streams.clone(),
+        };
+        let after = after.map(|text| Marks::read(&text, together(&streams))).transpose();
+        let after = after.map_err(|_| Refused::bad("after: what `next` of a list says, with its `stream`"))?;
+        Ok(Asked { streams, after: after.unwrap_or_default(), limit: most })
+    }
+}
+
+/// What a place in these is a place in.
+fn together(streams: &[Stream]) -> Streams {
+    match *streams {
+        [stream] => Streams::One(stream),
+        _ => Streams::All,
     }
 }
 
@@ -113,34 +135,35 @@ fn only_known(call: &Call<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Of all streams, unless one is named. `next` goes on in the stream of the last one.
+/// Of all streams, unless one is named; `next` goes on in all of them.
 pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
-    let Asked { stream, after, limit } = which.asked(call)?;
-    let streams = match (stream, after) {
-        (None, None) => which.streams.clone(),
-        _ => vec![which.one(stream)?],
-    };
-    let (mut all, mut next) = (Vec::<Value>::new(), None);
-    for stream in streams {
+    let Asked { streams, mut after, limit } = which.asked(call)?;
+    let mut all = Vec::<Value>::new();
+    for &stream in &streams {
         let room = limit - all.len();
         if room == 0 {
             break;
         }
-        let found = call.parts.events.dead_letters(&which.app, stream, &which.place(), after, room).await;
+        let from = after.was_given(stream).then(|| after.of(stream));
+        let found = call.parts.events.dead_letters(&which.app, stream, &which.place(), from, room).await;
         let letters = or_none(found)?;
-        next = letters.last().filter(|_| letters.len() == room).map(|last| (stream, last.cursor));
+        if let Some(last) = letters.last() {
+            after.give(stream, last.cursor);
+        }
         all.extend(letters.iter().map(|letter| {
             let mut letter = shown(letter);
             letter["stream"] = stream.as_str().into();
             letter
         }));
     }
-    let next = next.map(|(stream, after)| json!({ "stream": stream.as_str(), "after": after.to_string() }));
+    let of = together(&streams);
+    let next = (all.len() == limit).then(|| json!({ "stream": of.as_str(), "after": after.text(of) }));
     Ok(Content::Json(json!({ "dead_letters": all, "next": next })))
 }
 
 pub(super) async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
-    let Asked { stream, .. } = which.asked(call)?;
+    let stream = call.query()?.into_iter().find(|(name, _)| name == "stream").map(|(_, stream)| stream);
+    let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let streams = match (stream, one) {
         (None, None) => which.streams.clone(),
         _ => vec![which.one(stream)?],

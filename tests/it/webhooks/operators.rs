@@ -110,6 +110,35 @@ async fn a_webhook_is_disabled_enabled_and_shown() {
 }
 
 #[tokio::test]
+async fn a_list_of_both_streams_is_read_to_its_end_page_by_page() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(400));
+    let more = "max_attempts = 1\nmax_in_flight = 4\nstreams = [\"user_events\", \"channel_events\"]";
+    let mut rig = Rig::start(&webhook("crm", &receiver.url("/"), more)).await;
+    rig.emit(&["a", "b", "c"]);
+    rig.emit_of_channel(&["d", "e"]);
+    let path = format!("{HOOK}/dead-letters");
+    rig.says(&path, |list| letters(list).len() == 5).await;
+    for limit in 1..=6 {
+        let (mut all, mut next) = (Vec::new(), format!("limit={limit}"));
+        for _ in 0..6 {
+            let page = rig.admin("GET", &format!("{path}?{next}"), None).await.1;
+            all.extend(letters(&page).into_iter().map(|(user, ..)| user));
+            let Some(parameters) = page["next"].as_object() else { break };
+            let parameter = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap());
+            next = parameters.iter().map(parameter).chain([format!("limit={limit}")]).collect::<Vec<_>>().join("&");
+        }
+        assert_eq!(all, ["a", "b", "c", "d", "e"], "{limit}");
+        let one = rig.admin("GET", &format!("{path}?stream=user_events&limit={limit}"), None).await.1;
+        let after = one["next"]["after"].as_str().map_or_else(String::new, |after| format!("&after={after}"));
+        let rest = rig.admin("GET", &format!("{path}?stream=user_events{after}"), None).await.1;
+        assert_eq!(letters(&rest).last().map_or("c", |last| &last.0), "c", "of one stream it goes on in that");
+    }
+    assert_eq!(rig.admin("GET", &format!("{path}?stream=all&limit=5"), None).await.1["next"]["stream"], "all");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_sets_a_webhook_back_and_it_delivers_again_from_there() {
     let receiver = Receiver::start().await;
     let hook = webhook("crm", &receiver.url("/"), "");

@@ -125,6 +125,14 @@ impl Rig {
         users.iter().map(event).collect()
     }
 
+    /// Channel events of these users, one each.
+    pub(super) fn emit_of_channel(&self, users: &[&str]) {
+        for user in users {
+            let text = format!(r#"{{"group_id":"g","ms":1476095418189,"type":"Join","user_id":"{user}"}}"#);
+            self.sim.emit_raw(APP, Stream::ChannelEvents, &text);
+        }
+    }
+
     /// So many user events.
     pub(super) fn emit_many(&self, count: usize) -> Vec<String> {
         self.emitted.set(self.emitted.get() + count as u64);
