@@ -43,10 +43,11 @@ mod standing;
 mod target;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::condition::Kept;
 use self::endpoint::{Command, Endpoint, Means, Wish};
 use self::standing::Standing;
 pub use self::standing::{DisabledStatus, WebhookStatus};
@@ -77,6 +78,7 @@ struct Running {
     target: watch::Sender<Option<Arc<Target>>>,
     commands: mpsc::Sender<Command>,
     standing: Arc<Mutex<Standing>>,
+    condition: Arc<OnceLock<Arc<Kept>>>,
 }
 
 /// Webhooks that are ready to be put in force.
@@ -159,7 +161,8 @@ impl Webhooks {
             let place = SubscriptionName::from(&target.config.name);
             let tries = |&stream: &Stream| events.tries(&target.app, stream, &place);
             let tries: Vec<_> = target.config.streams.iter().map(tries).collect();
-            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone(), &tries, clock))
+            let condition = webhook.condition.get().map(|kept| kept.get());
+            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone(), condition, &tries, clock))
         };
         running.values().filter_map(status).collect()
     }
@@ -219,7 +222,7 @@ impl Webhooks {
     fn start(&self, (app, name): &Key, target: Arc<Target>) -> Running {
         let (target, targets) = watch::channel(Some(target));
         let (commands, orders) = mpsc::channel(COMMANDS);
-        let standing = Arc::<Mutex<Standing>>::default();
+        let (standing, condition) = (Arc::<Mutex<Standing>>::default(), Arc::<OnceLock<_>>::default());
         let endpoint = Endpoint {
             app: app.clone(),
             name: name.clone(),
@@ -227,9 +230,10 @@ impl Webhooks {
             targets,
             commands: orders,
             standing: Arc::clone(&standing),
+            condition: Arc::clone(&condition),
         };
         self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
-        Running { target, commands, standing }
+        Running { target, commands, standing, condition }
     }
 
     /// Sections are short and do not panic.

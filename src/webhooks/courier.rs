@@ -314,9 +314,8 @@ impl<'e> Courier<'e> {
         let mut standing = Standing::lock(&self.endpoint.standing);
         let at = clock.wall_ms();
         standing.last_try = Some(at);
-        match outcome {
-            Outcome::Delivered => standing.last_delivery = Some(at),
-            why => standing.last_fault = Some((at, why.to_string())),
+        if *outcome == Outcome::Delivered {
+            standing.last_delivery = Some(at);
         }
     }
 
@@ -341,6 +340,7 @@ impl<'e> Courier<'e> {
         self.condition.change(|condition| {
             condition.disabled.get_or_insert(disabled);
         });
+        self.endpoint.is_disabled(&self.condition);
         self.leaving = Some(Left::Changed);
     }
 

@@ -3,7 +3,7 @@
 //! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration lets
 //! tries under way end, then goes on by the new one, from where it was. Nobody else waits for it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,7 +13,7 @@ use super::condition::Kept;
 use super::courier::Courier;
 use super::standing::Standing;
 use super::target::Target;
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::Clock;
 use crate::events::Events;
 use crate::metrics::{Metrics, WebhookLabels};
 use crate::names::{AppId, WebhookName};
@@ -37,6 +37,8 @@ pub(super) struct Endpoint {
     pub(super) targets: watch::Receiver<Option<Arc<Target>>>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) standing: Arc<Mutex<Standing>>,
+    /// Its condition, from when it is known.
+    pub(super) condition: Arc<OnceLock<Arc<Kept>>>,
 }
 
 /// What an operator wants, and whom to tell when it is so and on stable storage.
@@ -68,6 +70,7 @@ impl Endpoint {
     /// Delivers until the gateway stops; rests while the webhook is not configured.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let Some(condition) = stop.run_until_cancelled(self.recall()).await else { return };
+        let condition = Arc::clone(self.condition.get_or_init(|| condition));
         loop {
             let Some(target) = self.targets.borrow_and_update().clone() else {
                 self.forget_metrics();
@@ -76,8 +79,7 @@ impl Endpoint {
                     _ => break,
                 }
             };
-            let is_disabled = self.show_condition(&condition);
-            let left = if is_disabled {
+            let left = if self.is_disabled(&condition) {
                 self.rest(&condition, &stop).await
             } else {
                 Courier::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
@@ -99,14 +101,10 @@ impl Endpoint {
         WebhookLabels { app: self.app.to_string(), webhook: self.name.to_string() }
     }
 
-    /// Says on the metrics and to the operator whether anything is sent. Returns whether nothing is.
-    fn show_condition(&self, condition: &Kept) -> bool {
-        let condition = condition.get();
-        let is_disabled = condition.disabled.is_some();
+    /// Whether nothing is sent; says so on the metrics.
+    pub(super) fn is_disabled(&self, condition: &Kept) -> bool {
+        let is_disabled = condition.get().disabled.is_some();
         self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(is_disabled));
-        let mut standing = Standing::lock(&self.standing);
-        standing.disabled = condition.disabled;
-        standing.last_fault = condition.fault.map(|fault| (UnixMillis(fault.at), fault.why));
         is_disabled
     }
 

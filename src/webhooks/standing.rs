@@ -5,14 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::condition::Disabled;
+use super::condition::Condition;
 use crate::clock::{Clock, UnixMillis};
 use crate::events::Tries;
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    pub(super) disabled: Option<Disabled>,
     pub(super) in_flight: usize,
     pub(super) slowed: bool,
     /// Whether not all requests that may be are under way.
@@ -21,7 +20,6 @@ pub(super) struct Standing {
     pub(super) quiet_until: Option<Instant>,
     pub(super) last_try: Option<UnixMillis>,
     pub(super) last_delivery: Option<UnixMillis>,
-    pub(super) last_fault: Option<(UnixMillis, String)>,
 }
 
 impl Standing {
@@ -40,8 +38,8 @@ pub struct WebhookStatus {
     pub url: String,
     pub streams: Vec<&'static str>,
     pub format: &'static str,
-    /// `delivering`, `retrying` (the last try failed), `slowed` (the endpoint said that it has too much to do) or
-    /// `disabled`.
+    /// `starting` (what holds for it is being read from the store: nothing is sent yet), `delivering`, `retrying` (the last
+    /// try failed), `slowed` (the endpoint said that it has too much to do) or `disabled`.
     pub state: &'static str,
     pub disabled: Option<DisabledStatus>,
     pub in_flight: usize,
@@ -67,22 +65,31 @@ pub struct DisabledStatus {
 }
 
 impl WebhookStatus {
-    /// As an endpoint's task says it stands, and as its subscriptions do.
-    pub(super) fn new(target: &super::target::Target, standing: Standing, tries: &[Tries], clock: &Clock) -> Self {
+    /// As an endpoint's task says it stands, and as its condition, if that is known, and its subscriptions do.
+    pub(super) fn new(
+        target: &super::target::Target,
+        standing: Standing,
+        condition: Option<Condition>,
+        tries: &[Tries],
+        clock: &Clock,
+    ) -> Self {
+        let is_known = condition.is_some();
+        let Condition { disabled, fault, .. } = condition.unwrap_or_default();
         let config = &target.config;
         let failures = tries.iter().map(|tries| tries.failures).max().unwrap_or(0);
         let (now, held) = (clock.now(), tries.iter().map(|tries| tries.open).sum());
         let quiet = standing.quiet_until.filter(|&until| until > now && held > 0);
         let due = tries.iter().filter_map(|tries| tries.next).min();
-        let next_try = due.max(quiet).filter(|&at| at > now && standing.has_room && standing.disabled.is_none());
+        let next_try = due.max(quiet).filter(|&at| at > now && standing.has_room && disabled.is_none());
         let next_try = next_try.map(|at| UnixMillis::from(clock.wall() + at.saturating_duration_since(now)));
         let state = match &standing {
-            Standing { disabled: Some(_), .. } => "disabled",
+            _ if !is_known => "starting",
+            _ if disabled.is_some() => "disabled",
             Standing { slowed: true, .. } => "slowed",
             _ if failures > 0 => "retrying",
             _ => "delivering",
         };
-        let (fault_at, fault) = standing.last_fault.unzip();
+        let (fault_at, fault) = fault.map(|fault| (UnixMillis(fault.at), fault.why)).unzip();
         Self {
             app: target.app.to_string(),
             name: config.name.to_string(),
@@ -90,7 +97,7 @@ impl WebhookStatus {
             streams: config.streams.iter().map(|stream| stream.as_str()).collect(),
             format: config.format.as_str(),
             state,
-            disabled: standing.disabled.map(|d| DisabledStatus { since: UnixMillis(d.since).to_string(), why: d.why }),
+            disabled: disabled.map(|d| DisabledStatus { since: UnixMillis(d.since).to_string(), why: d.why }),
             in_flight: standing.in_flight,
             held,
             failures,

@@ -139,6 +139,23 @@ async fn a_list_of_both_streams_is_read_to_its_end_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_shown_as_disabled_from_the_answer_on_that_says_so() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Never);
+    let mut rig = Rig::start(&webhook("crm", &receiver.url("/"), "timeout = \"2s\"")).await;
+    rig.emit(&["a"]);
+    receiver.requests(1).await;
+    let disabled = r#"rtm_gateway_webhook_disabled{app="demo-app",webhook="crm"}"#;
+    assert_eq!(rig.admin("POST", &format!("{HOOK}/disable"), None).await.0, 200);
+    assert_eq!((rig.status("crm").state, rig.metric(disabled)), ("disabled", 1.0), "what is under way ends later");
+    rig.stop().await;
+    // Nor does a start say otherwise, when it knows, or before.
+    rig.run().await;
+    assert_eq!(rig.status("crm").state, "disabled");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_sets_a_webhook_back_and_it_delivers_again_from_there() {
     let receiver = Receiver::start().await;
     let hook = webhook("crm", &receiver.url("/"), "");

@@ -85,7 +85,8 @@ impl Rig {
         tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
         let wanted = self.webhooks.matches("[[apps.webhooks]]").count();
         let started = async {
-            while parts.webhooks.status().len() < wanted {
+            let runs = |webhook: &&WebhookStatus| webhook.state != "starting";
+            while parts.webhooks.status().iter().filter(runs).count() < wanted {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
