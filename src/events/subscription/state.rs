@@ -91,7 +91,7 @@ impl State {
             place,
             stored,
             segments,
-            delays,
+            mut delays,
             units,
             again,
             mut letters,
@@ -102,7 +102,7 @@ impl State {
             ..
         } = recalled;
         let mut marks = Settled::default();
-        let mut attempts = BTreeMap::new();
+        let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
         for (segment, stored) in &segments {
             marks.recall(*segment, stored);
             attempts.extend(stored.attempts.iter().copied());
@@ -119,6 +119,9 @@ impl State {
         // What is settled is in none any more, also where it was put back since.
         let is_open = |of: u64| of > at && !marks.is_marked(of);
         units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| book.await_unit(of, unit));
+        // Nor does it count or wait, though the note of its segment may say so still.
+        attempts.retain(|&of, _| is_open(of));
+        delays.retain(|&of, _| is_open(of));
         again.iter().for_each(|(&at, &put_back)| book.admit([put_back.new_entry(at)], now));
         let mut state = Self {
             claims,

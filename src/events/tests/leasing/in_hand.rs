@@ -120,6 +120,21 @@ async fn what_went_out_as_one_does_so_again_through_kills_and_new_beginnings() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_tried_in_vain_and_is_settled_since_counts_for_nothing_after_a_kill() {
+    let rig = Rig::quiet().await;
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    for entry in 1..=3 {
+        let first = rig.take_by(ALL, 1, 10).await.unwrap();
+        rig.failed(first, 5).await;
+        let again = rig.take_by(ALL, 1, 10).await.unwrap();
+        assert_eq!(again.said(), (vec![entry], 1));
+        rig.settle(again).await;
+    }
+    let rig = rig.kill().await;
+    assert_eq!(rig.events.tries(&app(), STREAM, &place()), Tries::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_of_what_went_out_as_one_are_given_again_by_themselves_after_a_restart_too() {
     for kills in [true, false] {
         let rig = Rig::quiet().await;
