@@ -22,7 +22,8 @@ use crate::store::{Error, LogKey, NoteKind, Store};
 pub(super) struct Condition {
     /// Since when, and why, nothing is sent.
     pub(super) disabled: Option<Disabled>,
-    /// Until when nothing is sent because the endpoint has asked for that, milliseconds since 1970 UTC.
+    /// Until when nothing is sent because the endpoint has asked for that, milliseconds since 1970 UTC; then one request at a
+    /// time. 0: it has not, or has taken one since.
     pub(super) quiet_until: u64,
     /// The last fault.
     pub(super) fault: Option<Fault>,

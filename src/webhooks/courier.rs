@@ -72,10 +72,11 @@ impl<'e> Courier<'e> {
         let Webhook { name, streams, max_in_flight, max_attempts, retry, .. } = &target.config;
         let mut pace = Pace::new(Rules { max_in_flight: *max_in_flight, max_attempts: *max_attempts, retry: *retry });
         let clock = &endpoint.means.clock;
-        // However the clock was set meanwhile, it does not last longer than the longest wait.
-        let quiet = UnixMillis(condition.get().quiet_until).since(clock.wall_ms()).min(retry.max);
-        if !quiet.is_zero() {
-            pace.keep_quiet(clock.now() + quiet);
+        let asked = condition.get().quiet_until;
+        if asked > 0 {
+            // However the clock was set meanwhile, it does not last longer than the longest wait. When it is over, nothing was
+            // taken since.
+            pace.keep_quiet(clock.now() + UnixMillis(asked).since(clock.wall_ms()).min(retry.max));
         }
         let patterns = &target.config.filter;
         let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
@@ -283,9 +284,9 @@ impl<'e> Courier<'e> {
             | Outcome::Unreachable(_)
             | Outcome::Forbidden(_) => Verdict::Failed,
         };
-        let (quiet_before, attempts) = (self.pace.quiet_until(), parcel.failures.saturating_add(1));
+        let (before, attempts) = ((self.pace.is_careful(), self.pace.quiet_until()), parcel.failures.saturating_add(1));
         let next = self.pace.finished(verdict, attempts, now, rand::rng().random_range(-1.0..=1.0));
-        self.note_condition(&outcome, quiet_before, now);
+        self.note_condition(&outcome, before, now);
         let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
         match (&outcome, next) {
             (Outcome::Delivered, _) => {
@@ -319,9 +320,12 @@ impl<'e> Courier<'e> {
         }
     }
 
-    /// What a restart must know of a try's outcome.
-    fn note_condition(&self, outcome: &Outcome, quiet_before: Option<Instant>, now: Instant) {
+    /// What a restart must know of a try's outcome. Before, it was careful or not, and quiet until then.
+    fn note_condition(&self, outcome: &Outcome, (was_careful, quiet_before): (bool, Option<Instant>), now: Instant) {
         if *outcome == Outcome::Delivered {
+            if was_careful && !self.pace.is_careful() {
+                self.condition.change(|condition| condition.quiet_until = 0);
+            }
             return;
         }
         let wall = self.endpoint.means.clock.wall_ms();

@@ -231,3 +231,38 @@ async fn an_endpoint_that_asked_for_quiet_has_it_whoever_succeeds_and_through_re
     assert!(late.clone().all(|seen| seen.at - busy >= Duration::from_millis(2900)), "{seen:#?}");
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn after_the_quiet_that_an_endpoint_asked_for_it_has_one_request_at_a_time_through_reloads_and_restarts_too() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(503));
+    let hook = |more: &str| {
+        let retry = "max_in_flight = 8\nmax_attempts = 1000\nretry = { initial = \"20ms\", max = \"20ms\" }";
+        webhook("crm", &receiver.url("/"), &format!("{retry}\n{more}"))
+    };
+    let mut rig = Rig::start(&hook("")).await;
+    rig.emit(&["a", "b", "c", "d"]);
+    rig.stands("crm", |status| status.state == "slowed").await;
+    receiver.rule(|_| Answer::Status(500));
+    receiver.until(|seen| seen.last().is_some_and(|seen| seen.answered == 500)).await;
+    for restarts in [false, true] {
+        // Each ends by its time-out: none is taken.
+        receiver.rule(|_| Answer::Never);
+        if restarts {
+            rig.stop().await;
+            rig.run().await;
+        } else {
+            rig.reload(&hook("timeout = \"1s\"")).await;
+        }
+        let before = receiver.seen().len();
+        receiver.requests(before + 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!((receiver.seen().len(), rig.status("crm").state), (before + 1, "slowed"), "{restarts}");
+    }
+    receiver.rule(|_| Answer::Status(204));
+    rig.idle("crm").await;
+    rig.stop().await;
+    rig.run().await;
+    assert_eq!(rig.status("crm").state, "delivering", "one was taken");
+    rig.stop().await;
+}
