@@ -66,6 +66,23 @@ impl Events {
         }
     }
 
+    /// What is in hand under a lease goes out as one now: should nobody live to say what came of that, it goes out so again.
+    /// Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails. Asking again is safe.
+    pub async fn goes_out(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+        lease: LeaseName,
+    ) -> Result<(), Error> {
+        let Ok((log, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
+        subscription.goes_out(lease);
+        subscription.save(&*log.store).await
+    }
+
     /// Gives back what is in hand under a lease. Durable on return.
     ///
     /// # Errors

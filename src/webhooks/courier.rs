@@ -63,6 +63,7 @@ struct Lane {
 /// What ended, in a slot of this lane.
 enum Ended {
     Sent { lane: usize, parcel: Parcel, outcome: Outcome, began: Instant },
+    Unsent(Parcel),
     Recorded { lane: usize, waits: Option<Parcel> },
 }
 
@@ -229,7 +230,15 @@ impl<'e> Courier<'e> {
             let message =
                 Message::new(self.target.config.format, &self.target.app, self.lanes[lane].stream, &parcel.entries);
             let target = Arc::clone(&self.target);
-            let sending = async move { Ended::Sent { lane, outcome: target.send(&message).await, parcel, began: now } };
+            let (recorder, clock) = (self.recorder.clone(), self.endpoint.means.clock.clone());
+            let (stream, unites) = (self.lanes[lane].stream, most_entries(self.target.config.format) > 1);
+            let sending = async move {
+                if unites && !recorder.goes_out(stream, &parcel).await {
+                    return Ended::Unsent(parcel);
+                }
+                let began = clock.now();
+                Ended::Sent { lane, outcome: target.send(&message).await, parcel, began }
+            };
             self.under_way += 1;
             self.tries.push(sending.boxed());
         }
@@ -270,6 +279,11 @@ impl<'e> Courier<'e> {
                     self.lanes[lane].waiting.insert(0, marker);
                 }
                 return;
+            }
+            Ended::Unsent(parcel) => {
+                self.under_way -= 1;
+                self.pace.ended();
+                return drop(parcel);
             }
         };
         self.under_way -= 1;

@@ -86,6 +86,19 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
+    /// Sees to it that a parcel goes out again as it goes out now, whatever becomes of this process. Says whether it may.
+    pub(super) async fn goes_out(&self, stream: Stream, parcel: &Parcel) -> bool {
+        let Some(lease) = parcel.leased.as_ref().map(|leased| leased.name) else { return true };
+        while let Err(error) = self.means.events.goes_out(&self.app, stream, &self.place, lease).await {
+            let (app, webhook) = (&self.app, &self.labels.webhook);
+            tracing::warn!(%app, webhook, %error, "what is to be sent to a webhook could not be stored; trying again");
+            if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Records what follows for a parcel, and why; and the endpoint's condition as it is now. Returns the parcel if it is to
     /// wait here.
     pub(super) async fn record(self, stream: Stream, parcel: Parcel, next: Next, why: String) -> Option<Parcel> {

@@ -240,7 +240,9 @@ impl Book {
     ) -> Result<Vec<u64>, Unknown> {
         let mut entries = self.named(which, now)?;
         match which {
-            Which::Lease(_) => self.unite(&entries),
+            Which::Lease(_) => {
+                self.unite(&entries);
+            }
             Which::Entries(_) => entries.retain(|&at| !self.is_in_response(at)),
         }
         entries.retain(|&at| self.put_back(at, delay_until, Back::Failed(Reason::GivenBack), now));

@@ -157,6 +157,16 @@ impl Subscription {
         self.wake_one();
     }
 
+    /// What a lease holds goes out as one: if it is not settled it goes out so again.
+    pub(in crate::events) fn goes_out(self: &Arc<Self>, lease: LeaseName) {
+        self.change(|state| {
+            let entries = state.book.held_by(lease);
+            if state.book.unite(&entries) {
+                entries.into_iter().for_each(|at| state.touch(at));
+            }
+        });
+    }
+
     /// What is open and nobody holds is opened anew by the next read: see [`State::reopen`](super::state::State::reopen).
     pub(in crate::events) fn reopen(self: &Arc<Self>, keeps_units: bool, longest: Duration, now: Instant) {
         self.change(|state| state.reopen(keeps_units, now + longest, now));

@@ -63,20 +63,23 @@ impl Book {
         open.chain(self.awaited.range(range).map(|(&at, &unit)| (at, unit)))
     }
 
-    /// What a lease took to go out as one has gone out so.
-    pub(super) fn unite(&mut self, entries: &[u64]) {
-        let Some(&first) = entries.first() else { return };
+    /// What a lease took to go out as one has gone out so, or is about to. Says whether that is new.
+    pub(in crate::events) fn unite(&mut self, entries: &[u64]) -> bool {
+        let Some(&first) = entries.first() else { return false };
         let lease = self.holder(first).and_then(|lease| self.leases.get(&lease));
         if lease.is_none_or(|lease| !lease.hold.unites()) {
-            return;
+            return false;
         }
+        let mut is_new = false;
         for at in entries {
             let Some(open) = self.open.get_mut(at) else { continue };
             if open.unit.is_none() && !open.goes_alone() {
                 open.unit = Some(first);
                 self.units.entry(first).or_default().entries.insert(*at);
+                is_new = true;
             }
         }
+        is_new
     }
 
     /// Takes a unit that can be taken.

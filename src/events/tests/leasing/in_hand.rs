@@ -135,6 +135,21 @@ async fn what_was_tried_in_vain_and_is_settled_since_counts_for_nothing_after_a_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_goes_out_as_one_for_the_first_time_does_so_again_after_a_kill_in_the_middle() {
+    let mut rig = Rig::quiet().await;
+    rig.append_of((1..=3).map(|n| (n, n))).await;
+    let first = rig.take_now(AS_ONE, 100).await;
+    rig.events.goes_out(&app(), STREAM, &place(), first.lease).await.unwrap();
+    for _ in 0..2 {
+        rig.append_of([(4, 4)]).await;
+        rig = rig.kill().await;
+        rig.begin(true);
+        assert_eq!(rig.take_now(AS_ONE, 100).await.said(), (vec![1, 2, 3], 0));
+    }
+    assert_eq!(rig.drain(AS_ONE, 100, 0).await, [(vec![1, 2, 3], 0), (vec![4, 5], 0)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dead_letters_of_what_went_out_as_one_are_given_again_by_themselves_after_a_restart_too() {
     for kills in [true, false] {
         let rig = Rig::quiet().await;
