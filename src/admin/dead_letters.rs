@@ -82,9 +82,11 @@ pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
 
 /// A dead letter as operators see it.
 pub(super) fn shown(letter: &DeadLetter) -> Value {
-    // The event's own words, if they are JSON; a list of anything must not fail for one that is not.
+    // The event's own words, which are JSON; a marker has its reason alone.
     let event =
         serde_json::from_slice::<Box<RawValue>>(&letter.event).ok().and_then(|raw| serde_json::to_value(raw).ok());
+    let of_marker = || json!({ "type": "possible_loss", "reason": String::from_utf8_lossy(&letter.event) });
+    let event = event.unwrap_or_else(of_marker);
     json!({
         "cursor": letter.cursor.to_string(), "at": letter.at.to_string(), "attempts": letter.attempts,
         "reason": letter.reason, "redelivering": letter.is_redelivering, "event": event,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
+use super::loss::Loss;
 use super::subscription::{Subscription, recalled};
 use super::{Cursor, Events, LeaseName, ReadError};
 use crate::clock::UnixMillis;
@@ -247,6 +248,12 @@ fn written(head: &Head, text: &[u8]) -> Bytes {
     note.push(b'\n');
     note.extend_from_slice(text);
     note.into()
+}
+
+/// The letter of a marker of what retention took.
+pub(super) fn of_marker(at: UnixMillis, attempts: u32, reason: &str) -> Bytes {
+    let Content::PossibleLoss(text) = Loss::Retention.marker() else { return Bytes::new() };
+    written(&Head { at: at.0, attempts, reason: reason.to_owned() }, text.as_bytes())
 }
 
 fn parse(note: &Bytes) -> Option<(Head, Bytes)> {

@@ -8,6 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
 use super::subscription::{Claim, CutOff, Held};
 use super::{Ack, Cursor, Filter, Leased};
 use crate::clock::UnixMillis;
@@ -197,11 +200,31 @@ impl Receipt {
     }
 
     /// What stands for the marker of what retention has cut off, of a delivery in hand that begins with one: it is passed
-    /// on by itself. The entries are what this stands for from now on.
-    pub(crate) fn split_marker(&mut self) -> Self {
+    /// on by itself. Also says until when it is to wait. The entries are what this stands for from now on.
+    pub(crate) fn split_marker(&mut self) -> (Self, Option<Instant>) {
         match &mut self.0 {
-            Some(Taken::Held(held)) => Self(Some(Taken::CutOff(held.split_cut_off()))),
-            Some(Taken::Claim(_) | Taken::CutOff(_)) | None => Self(None),
+            Some(Taken::Held(held)) => {
+                let cut_off = held.split_cut_off();
+                let until = cut_off.tried().delay_until;
+                (Self(Some(Taken::CutOff(cut_off))), until)
+            }
+            Some(Taken::Claim(_) | Taken::CutOff(_)) | None => (Self(None), None),
+        }
+    }
+
+    /// What this stands for, if that is such a marker.
+    pub(super) fn marker(&mut self) -> Option<&mut CutOff> {
+        match &mut self.0 {
+            Some(Taken::CutOff(cut_off)) => Some(cut_off),
+            Some(Taken::Claim(_) | Taken::Held(_)) | None => None,
+        }
+    }
+
+    /// Cancelled when nobody is to be told any more of what retention took, if this stands for the marker of that.
+    pub(crate) fn marker_over(&self) -> Option<&CancellationToken> {
+        match &self.0 {
+            Some(Taken::CutOff(cut_off)) => Some(cut_off.over()),
+            Some(Taken::Claim(_) | Taken::Held(_)) | None => None,
         }
     }
 
@@ -223,7 +246,7 @@ impl Receipt {
         match self.0 {
             Some(Taken::Claim(claim)) => claim.settle(),
             Some(Taken::Held(held)) => held.handed_over(),
-            Some(Taken::CutOff(cut_off)) => cut_off.told(),
+            Some(Taken::CutOff(mut cut_off)) => cut_off.told(),
             None => {}
         }
     }

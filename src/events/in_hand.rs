@@ -6,12 +6,14 @@
 //! on return. What it has in hand from before a seek, or of a subscription that was removed, is of no account: whatever it
 //! says of it changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::leases::Which;
-use super::{Events, LeaseName, ReadError};
+use super::subscription::Tried;
+use super::{Cursor, Events, LeaseName, ReadError, Receipt, dead_letters};
 use crate::names::{AppId, Stream, SubscriptionName};
 use crate::store::Error;
 
@@ -126,6 +128,48 @@ impl Events {
         let letter = |at| (at, attempts, reason.to_owned());
         let letters: Vec<_> = subscription.held_by(lease).into_iter().map(letter).collect();
         log.bury(&subscription, letters, Some(lease)).await.unwrap_or_else(|error| (0, Err(error)))
+    }
+
+    /// The marker of what retention took, which this stands for, was passed on. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails: it may have to be told again. Asking again is safe.
+    pub async fn told(&self, marker: &mut Receipt) -> Result<(), Error> {
+        let Some(marker) = marker.marker() else { return Ok(()) };
+        marker.told();
+        marker.subscription().save(&*self.0.store).await
+    }
+
+    /// It was tried so often in vain to pass it on; it is not to be tried again before then. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails. Asking again is safe.
+    pub async fn untold(&self, marker: &mut Receipt, attempts: u32, until: Instant) -> Result<(), Error> {
+        let Some(marker) = marker.marker() else { return Ok(()) };
+        marker.failed(Tried { attempts, delay_until: Some(until) });
+        marker.subscription().save(&*self.0.store).await
+    }
+
+    /// It is put among the dead letters, in the place that it stands at. Says how many letters that were, and whether it is
+    /// durable. Asking again is safe, and counts none twice.
+    pub async fn bury_marker(
+        &self,
+        marker: &mut Receipt,
+        place: Option<Cursor>,
+        (attempts, reason): (u32, &str),
+    ) -> (u64, Result<(), Error>) {
+        let Some(marker) = marker.marker() else { return (0, Ok(())) };
+        let letter = dead_letters::of_marker(self.0.clock.wall_ms(), attempts, reason);
+        let subscription = Arc::clone(marker.subscription());
+        let is_buried = {
+            let _turn = subscription.letters_turn.lock().await;
+            // An event may have died in that place.
+            let (listed, _) = subscription.listed().await;
+            let last = place.map_or(0, |place| place.at.0);
+            let at = (1..=last).rev().find(|at| !listed.contains(at));
+            at.is_some_and(|at| marker.bury(at, letter))
+        };
+        (u64::from(is_buried), subscription.save(&*self.0.store).await)
     }
 
     /// What of a subscription was tried in vain, and what can be; nothing when there is none.

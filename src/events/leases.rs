@@ -312,8 +312,10 @@ impl Log {
         if lost > 0 {
             // To acknowledge the marker must settle nothing else: it stands where the last entry was that is gone.
             let before = if held.is_leased() { self.range().0 } else { wanted[0] };
-            runs.insert(0, self.cut_off_marker(before, &runs[0]));
-            attempts.insert(0, 1);
+            let first = self.around(before, before).await?;
+            let first = first.first().unwrap_or(&runs[0].batch);
+            runs.insert(0, self.cut_off_marker(before, first));
+            attempts.insert(0, held.marker_attempt());
         }
         let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
         let delivery = self.delivery(runs, last, Receipt::held(held), leased);

@@ -151,7 +151,7 @@ impl Log {
             let mut runs = found.runs;
             let (lost, lost_from) = if terms.wants.markers { claim.cut_off() } else { (0, None) };
             if lost > 0 {
-                runs.insert(0, self.cut_off_marker(claim.range().start, &runs[0]));
+                runs.insert(0, self.cut_off_marker(claim.range().start, &runs[0].batch));
             }
             let delivery = self.delivery(runs, found.end - 1, Receipt::claim(claim), None);
             return Ok(Some(Delivery { lost, lost_from, ..delivery }));
@@ -203,12 +203,13 @@ impl Log {
     }
 
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this
-    /// subscription's own, at the place before the first that is not.
-    pub(super) fn cut_off_marker(&self, before: u64, first: &Run) -> Run {
+    /// subscription's own, at the place before the first that is not, which this batch holds. It says the same whenever it
+    /// is made of the same place: who is told again knows it by that.
+    pub(super) fn cut_off_marker(&self, before: u64, first: &Batch) -> Run {
         let marker = Batch {
             first: Sequence(before - 1),
-            received_at: self.clock.wall_ms(),
-            region: first.batch.region.clone(),
+            received_at: first.received_at,
+            region: first.region.clone(),
             content: Loss::Retention.marker(),
         };
         Run { batch: Arc::new(marker), entries: 0..1 }

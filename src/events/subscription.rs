@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state` | what is handed over, under way, open, settled: one value under one lock |
 //! | `claim` | a run of entries on its way to a plain reader |
+//! | `cut_off` | the marker of what retention took, on its way by itself |
 //! | `held` | entries under a lease; acknowledging, extending, giving back |
 //! | `place` | which place of it something is about: before a seek, or after |
 //! | `missed` | what retention took before readers were given it, until they are told |
@@ -20,6 +21,7 @@
 //! are settled. [`Subscription::save`] returns when all that was true at its call is durable.
 
 mod claim;
+mod cut_off;
 pub(super) mod defaults;
 mod held;
 mod missed;
@@ -56,8 +58,10 @@ use crate::store::{Error, LogKey, Store};
 use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::{Claim, MOST_OPEN};
-pub(super) use self::held::{CutOff, Held, NotSettled};
+pub(super) use self::cut_off::CutOff;
+pub(super) use self::held::{Held, NotSettled};
 use self::place::PlaceId;
+pub(super) use self::recalled::Tried;
 pub(super) use self::saving::{Removal, Saving};
 pub(super) use self::state::own_key;
 

@@ -46,6 +46,8 @@ pub(super) struct Courier<'e> {
     under_way: usize,
     tries: FuturesUnordered<BoxFuture<'static, Ended>>,
     reads: FuturesUnordered<BoxFuture<'static, (usize, Result<Delivery, ReadError>)>>,
+    /// Markers that wait here, until they are to be looked at.
+    rests: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Words to operators whose wishes are being stored.
     answers: FuturesUnordered<BoxFuture<'static, ()>>,
     leaving: Option<Left>,
@@ -107,6 +109,7 @@ impl<'e> Courier<'e> {
             under_way: 0,
             tries: FuturesUnordered::new(),
             reads: FuturesUnordered::new(),
+            rests: FuturesUnordered::new(),
             answers: FuturesUnordered::new(),
             leaving: None,
         }
@@ -144,6 +147,7 @@ impl<'e> Courier<'e> {
                 },
                 Some(()) = self.answers.next(), if !self.answers.is_empty() => {}
                 Some(ended) = self.tries.next(), if !self.tries.is_empty() => self.ended(ended),
+                Some(()) = self.rests.next(), if is_open && !self.rests.is_empty() => {}
                 Some((lane, read)) = self.reads.next(), if !self.reads.is_empty() => self.take(lane, read),
                 () = tokio::time::sleep_until(nap), if wake.is_some() => {}
             }
@@ -207,7 +211,9 @@ impl<'e> Courier<'e> {
         match read {
             Ok(delivery) => {
                 let (store, now) = (endpoint.means.events.epoch(), endpoint.means.clock.now());
-                lane.waiting.extend(Parcel::all_of(delivery, self.target.config.format, store, now));
+                let parcels = Parcel::all_of(delivery, self.target.config.format, store, now);
+                self.rests.extend(parcels.iter().filter(|parcel| parcel.due > now).map(|marker| marker.rest().boxed()));
+                lane.waiting.extend(parcels);
             }
             Err(error) => {
                 let (app, webhook, stream) = (&endpoint.app, &endpoint.name, lane.stream);
@@ -276,6 +282,7 @@ impl<'e> Courier<'e> {
             Ended::Recorded { lane, waits } => {
                 self.pace.ended();
                 if let Some(marker) = waits {
+                    self.rests.push(marker.rest().boxed());
                     self.lanes[lane].waiting.insert(0, marker);
                 }
                 return;

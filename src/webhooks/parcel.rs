@@ -2,7 +2,8 @@
 //! stable storage.
 //!
 //! Invariants: a parcel stands for its entries, which are in hand: dropped, it gives them back untried. What is recorded of
-//! one from before a seek, or of a place that was removed, changes nothing.
+//! one from before a seek, or of a place that was removed, changes nothing. A marker of what retention took is a parcel as
+//! any other: its tries, its wait and its end are kept in the subscription, though it waits here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,10 +41,12 @@ impl Parcel {
     pub(super) fn all_of(delivery: Delivery, format: WebhookFormat, store: u64, now: Instant) -> Vec<Self> {
         let Delivery { runs, next, lost, mut receipt, leased, .. } = delivery;
         let mut entries = Entry::all_of(&runs, next.epoch, store);
+        let mut attempts = leased.iter().flat_map(|leased| leased.attempts.iter().copied());
         let mut parcels = Vec::new();
         if lost > 0 && !entries.is_empty() {
-            let (marker, receipt) = (entries.remove(0).apart(), receipt.split_marker());
-            parcels.push(Self { entries: vec![marker], receipt, leased: None, failures: 0, due: now });
+            let (marker, (receipt, until)) = (entries.remove(0).apart(), receipt.split_marker());
+            let (failures, due) = (attempts.next().unwrap_or(0), until.map_or(now, |until| until.max(now)));
+            parcels.push(Self { entries: vec![marker], receipt, leased: None, failures, due });
         }
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
@@ -57,7 +60,7 @@ impl Parcel {
             receipt = kept;
         }
         if !entries.is_empty() && leased.is_some() {
-            let failures = leased.iter().flat_map(|leased| &leased.attempts).copied().max().unwrap_or(0);
+            let failures = attempts.max().unwrap_or(0);
             parcels.push(Self { entries, receipt, leased, failures, due: now });
         }
         parcels
@@ -69,7 +72,18 @@ impl Parcel {
 
     /// Whether nobody wants it any more: its place is another now.
     pub(super) fn is_void(&self) -> bool {
-        self.leased.as_ref().is_some_and(Leased::is_over)
+        match &self.leased {
+            Some(leased) => leased.is_over(),
+            None => self.receipt.marker_over().is_some_and(CancellationToken::is_cancelled),
+        }
+    }
+
+    /// Resolves when it is to be looked at again: when it is due, or nobody wants it any more.
+    pub(super) fn rest(&self) -> impl Future<Output = ()> + 'static {
+        let (over, due) = (self.receipt.marker_over().cloned().unwrap_or_default(), self.due);
+        async move {
+            over.run_until_cancelled(tokio::time::sleep_until(due)).await;
+        }
     }
 }
 
@@ -101,47 +115,64 @@ impl Recorder {
 
     /// Records what follows for a parcel, and why; and the endpoint's condition as it is now. Returns the parcel if it is to
     /// wait here.
-    pub(super) async fn record(self, stream: Stream, parcel: Parcel, next: Next, why: String) -> Option<Parcel> {
-        while let Err(error) = self.try_to(stream, &parcel, next, &why).await {
+    pub(super) async fn record(self, stream: Stream, mut parcel: Parcel, next: Next, why: String) -> Option<Parcel> {
+        if let (Next::Again(back), true) = (next, parcel.is_marker()) {
+            let (wait, failed) = match back {
+                Back::Failed(wait) => (wait, 1),
+                Back::Uncounted => (Duration::ZERO, 0),
+            };
+            (parcel.failures, parcel.due) = (parcel.failures + failed, self.means.clock.now() + wait);
+        }
+        while let Err(error) = self.try_to(stream, &mut parcel, next, &why).await {
             let (app, webhook) = (&self.app, &self.labels.webhook);
             tracing::warn!(%app, webhook, %error, "what came of a webhook's request could not be stored; trying again");
             if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
-                if let (Next::Bury, Some(leased)) = (next, &parcel.leased) {
+                if next == Next::Bury {
                     // It is buried when there is another courier. What the store knows of it is written when it can be.
-                    let back = Back::Failed(Duration::ZERO);
-                    let _ = self.means.events.back(&self.app, stream, &self.place, leased.name, back).await;
+                    let _ = self.give_up_later(stream, &mut parcel).await;
+                    return None;
                 }
                 break;
             }
         }
-        let Parcel { receipt, leased, entries, failures, .. } = parcel;
-        match (next, leased) {
-            (Next::Again(back), None) => {
-                let (wait, failed) = match back {
-                    Back::Failed(wait) => (wait, 1),
-                    Back::Uncounted => (Duration::ZERO, 0),
-                };
-                let due = self.means.clock.now() + wait;
-                return Some(Parcel { entries, receipt, leased: None, failures: failures + failed, due });
+        match next {
+            Next::Again(_) => parcel.is_marker().then_some(parcel),
+            Next::Settle | Next::Bury => {
+                parcel.receipt.handed_over();
+                None
             }
-            (Next::Again(_), Some(_)) => {}
-            (Next::Settle | Next::Bury, _) => receipt.handed_over(),
         }
-        None
     }
 
-    async fn try_to(&self, stream: Stream, parcel: &Parcel, next: Next, why: &str) -> Result<(), Error> {
+    async fn give_up_later(&self, stream: Stream, parcel: &mut Parcel) -> Result<(), Error> {
+        let events = &self.means.events;
+        match parcel.leased.as_ref().map(|leased| leased.name) {
+            Some(lease) => events.back(&self.app, stream, &self.place, lease, Back::Failed(Duration::ZERO)).await,
+            None => events.untold(&mut parcel.receipt, parcel.failures, self.means.clock.now()).await,
+        }
+    }
+
+    async fn try_to(&self, stream: Stream, parcel: &mut Parcel, next: Next, why: &str) -> Result<(), Error> {
         self.condition.keep().await?;
-        let Some(lease) = parcel.leased.as_ref().map(|leased| leased.name) else { return Ok(()) };
-        let (events, app, place) = (&self.means.events, &self.app, &self.place);
-        match next {
-            Next::Settle => match events.acknowledge(app, stream, place, &Holding::Lease(lease)).await {
+        let (events, app, place, failures) = (&self.means.events, &self.app, &self.place, parcel.failures);
+        let lease = parcel.leased.as_ref().map(|leased| leased.name);
+        match (next, lease) {
+            (Next::Settle, Some(lease)) => match events.acknowledge(app, stream, place, &Holding::Lease(lease)).await {
                 Err(AckError::Store(error)) => Err(error),
                 Ok(_) | Err(AckError::LeaseExpired | AckError::NoSuchStream) => Ok(()),
             },
-            Next::Again(back) => events.back(app, stream, place, lease, back).await,
-            Next::Bury => {
-                let (letters, stored) = events.bury(app, stream, place, lease, (parcel.failures, why)).await;
+            (Next::Settle, None) => events.told(&mut parcel.receipt).await,
+            (Next::Again(back), Some(lease)) => events.back(app, stream, place, lease, back).await,
+            (Next::Again(Back::Failed(_)), None) => events.untold(&mut parcel.receipt, failures, parcel.due).await,
+            (Next::Again(Back::Uncounted), None) => Ok(()),
+            (Next::Bury, _) => {
+                let (letters, stored) = match lease {
+                    Some(lease) => events.bury(app, stream, place, lease, (failures, why)).await,
+                    None => {
+                        let at = parcel.entries.first().map(|marker| marker.cursor);
+                        events.bury_marker(&mut parcel.receipt, at, (failures, why)).await
+                    }
+                };
                 self.means.metrics.webhook_dead_letters.get_or_create(&self.labels).inc_by(letters);
                 stored
             }

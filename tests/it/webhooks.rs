@@ -7,5 +7,6 @@ mod lasting;
 mod operators;
 mod places;
 mod receiver;
+mod retention;
 mod rig;
 mod turned_away;

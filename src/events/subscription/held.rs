@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cut_off::CutOff;
 use super::missed::{self, Taken};
-use super::state::State;
 use super::{PlaceId, Subscription};
 use crate::events::claims::Lost;
 use crate::events::in_hand::Tries;
@@ -178,11 +178,9 @@ impl Subscription {
     pub(in crate::events) fn tries(&self, now: Instant) -> Tries {
         let mut state = lock(&self.state);
         state.book.advance(now);
-        Tries {
-            open: state.book.len(),
-            failures: state.most_attempts(),
-            next: if state.book.has_ready() { Some(now) } else { state.book.next_due() },
-        }
+        let (told, due) = (state.missed.tried(), state.book.next_due());
+        let next = if state.book.has_ready() { Some(now) } else { due.into_iter().chain(told.delay_until).min() };
+        Tries { open: state.book.len(), failures: state.most_attempts().max(told.attempts), next }
     }
 
     /// What a lease still holds of its entries, in order.
@@ -302,6 +300,11 @@ impl Held {
         missed::count(&self.cut_off)
     }
 
+    /// Which attempt it is to tell of that; in hand, how many have failed.
+    pub(in crate::events) fn marker_attempt(&self) -> u32 {
+        if self.hold.counts_failures() { lock(&self.subscription.state).missed.tried().attempts } else { 1 }
+    }
+
     /// These of the entries hold nothing that this reader wants.
     pub(in crate::events) fn without(&mut self, entries: &[u64], now: Instant) {
         if !entries.is_empty() {
@@ -359,8 +362,8 @@ impl Held {
 
     /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
     pub(in crate::events) fn split_cut_off(&mut self) -> CutOff {
-        let cut_off = self.cut_off.take();
-        CutOff { subscription: Arc::clone(&self.subscription), place: self.place, cut_off }
+        let (cut_off, over) = (self.cut_off.take(), lock(&self.subscription.state).missed.over());
+        CutOff::new(Arc::clone(&self.subscription), self.place, cut_off, over)
     }
 
     /// The reader has them. A plain reader's are settled by that.
@@ -371,7 +374,9 @@ impl Held {
             if state.place == self.place {
                 match self.hold {
                     Hold::Response => state.told_plainly(cut_off),
-                    Hold::Lease { .. } | Hold::InHand { .. } => state.missed.told(cut_off),
+                    Hold::Lease { .. } | Hold::InHand { .. } => {
+                        state.missed.told(cut_off);
+                    }
                 }
             }
             if self.hold == Hold::Response
@@ -406,44 +411,6 @@ impl Drop for Held {
         });
         self.subscription.meters.given_again.inc_by(self.events);
         self.subscription.given_back.notify_waiters();
-    }
-}
-
-/// How many entries retention has cut off, on its way to a reader.
-pub(in crate::events) struct CutOff {
-    subscription: Arc<Subscription>,
-    place: PlaceId,
-    cut_off: Taken,
-}
-
-impl CutOff {
-    /// The reader was told.
-    pub(in crate::events) fn told(mut self) {
-        let cut_off = self.cut_off.take();
-        self.end(|state| state.missed.told(cut_off));
-    }
-
-    fn end(&self, change: impl FnOnce(&mut State)) {
-        self.subscription.change(|state| {
-            if state.place == self.place {
-                change(state);
-            }
-        });
-    }
-}
-
-impl Drop for CutOff {
-    fn drop(&mut self) {
-        let cut_off = self.cut_off.take();
-        if cut_off.is_some() {
-            self.end(|state| state.missed.give_back(cut_off, None));
-        }
-    }
-}
-
-impl fmt::Debug for CutOff {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CutOff({} {})", self.subscription.name, missed::count(&self.cut_off).0)
     }
 }
 

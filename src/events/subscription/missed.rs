@@ -7,7 +7,11 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::recalled::Tried;
+use crate::clock::UnixMillis;
 use crate::events::claims::{Lost, Told};
 use crate::store::Sequence;
 
@@ -27,6 +31,10 @@ struct Lists {
     waiting: Lost,
     /// In responses on their way.
     under_way: Vec<Lost>,
+    /// How often it was told in vain, by who passes that on.
+    tried: Tried,
+    /// Cancelled when nobody is to be told of it any more.
+    over: CancellationToken,
 }
 
 /// What a response is to tell, mostly nothing: it takes little room where streams wait by the thousand.
@@ -39,10 +47,10 @@ pub(super) fn count(taken: &Taken) -> (u64, Option<Sequence>) {
 }
 
 impl Missed {
-    /// These at the beginning, and whether the store says so.
-    pub(super) fn new(waiting: Lost, is_stored: bool) -> Self {
+    /// These at the beginning, how often that was told in vain, and whether the store says so.
+    pub(super) fn new(waiting: Lost, tried: Tried, is_stored: bool) -> Self {
         let is_nothing = waiting.count() == 0;
-        let lists = (!is_nothing).then(|| Box::new(Lists { waiting, under_way: Vec::new() }));
+        let lists = (!is_nothing).then(|| Box::new(Lists { waiting, tried, ..Lists::default() }));
         Self { lists, changes: 0, stored: if is_stored || is_nothing { 0 } else { u64::MAX } }
     }
 
@@ -62,10 +70,33 @@ impl Missed {
         Some(Box::new(taken))
     }
 
-    /// A reader was told of this, that was taken.
-    pub(super) fn told(&mut self, taken: Taken) {
-        if taken.is_some_and(|taken| self.is_back(&taken)) {
+    /// A reader was told of this, that was taken. Says whether it was still to be told.
+    pub(super) fn told(&mut self, taken: Taken) -> bool {
+        let is_back = taken.is_some_and(|taken| self.is_back(&taken));
+        if is_back {
+            self.lists.iter_mut().for_each(|lists| lists.tried = Tried::default());
             self.changed();
+        }
+        is_back
+    }
+
+    /// How often it was told in vain.
+    pub(super) fn tried(&self) -> Tried {
+        self.lists.as_ref().map_or_else(Tried::default, |lists| lists.tried)
+    }
+
+    /// Cancelled when nobody is to be told any more of what was taken.
+    pub(super) fn over(&self) -> CancellationToken {
+        self.lists.as_ref().map(|lists| lists.over.clone()).unwrap_or_default()
+    }
+
+    /// That was taken, and told in vain, so often by now.
+    pub(super) fn failed(&mut self, taken: &Taken, tried: Tried) {
+        let is_under_way =
+            |lists: &&mut Box<Lists>| taken.as_ref().is_some_and(|taken| lists.under_way.contains(taken));
+        if let Some(lists) = self.lists.as_mut().filter(is_under_way) {
+            lists.tried = tried;
+            self.changes += 1;
         }
     }
 
@@ -119,7 +150,9 @@ impl Missed {
     /// Nobody is to be told of anything any more.
     pub(super) fn clear(&mut self) {
         self.changes += 1;
-        self.lists = None;
+        if let Some(lists) = self.lists.take() {
+            lists.over.cancel();
+        }
     }
 
     /// Whether the store is to say something new.
@@ -127,9 +160,11 @@ impl Missed {
         self.stored != self.changes
     }
 
-    /// What the store is to say, when that is something new, and after how many changes.
-    pub(super) fn unsaved(&self) -> Option<(u64, Option<Bytes>)> {
-        self.is_unsaved().then(|| (self.changes, Lost::note(self.all())))
+    /// What the store is to say, when that is something new, after how many changes: what is missed, and how often that was
+    /// told in vain.
+    pub(super) fn unsaved(&self, now: (Instant, UnixMillis)) -> Option<(u64, Option<Bytes>, Option<Bytes>)> {
+        let telling = || Some(self.tried()).filter(|&tried| tried != Tried::default()).map(|tried| tried.note(now));
+        self.is_unsaved().then(|| (self.changes, Lost::note(self.all()), telling()))
     }
 
     /// The store may say anything.

@@ -6,8 +6,9 @@
 //! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`numbers`] |
 //! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`numbers`] |
-//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`PutBack`] |
+//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`Tried`] |
 //! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`Lost`] |
+//! | `NAME/telling` | subscription | how often who passes it on tried in vain to tell of that: see [`Tried`] |
 //! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | what it had not read when it was removed because nobody read it: see [`Unread`] |
@@ -48,33 +49,36 @@ pub(in crate::events) struct Recalled {
     /// Which entries went out as one, with its number.
     pub(in crate::events) units: BTreeMap<u64, u64>,
     /// Entries that an operator put back.
-    pub(in crate::events) again: BTreeMap<u64, PutBack>,
+    pub(in crate::events) again: BTreeMap<u64, Tried>,
     /// Its dead letters.
     pub(in crate::events) letters: BTreeSet<u64>,
     /// What retention took of which no reader was told.
     pub(in crate::events) missed: Lost,
+    /// How often that was told in vain.
+    pub(in crate::events) telling: Tried,
     pub(in crate::events) plain: Plain,
     /// The last entry that an earlier run may have given a reader.
     pub(in crate::events) end: u64,
     pub(in crate::events) now: Instant,
 }
 
-/// An entry that an operator put back: it waits for no other.
+/// How often something was handed out in vain that is no part of a segment, and until when it is to wait.
 ///
-/// Its note's bytes: nothing, or how often it was handed out since (4 bytes), and until when it is to wait (8 bytes, in
-/// milliseconds since 1970; 0 for not at all), big-endian.
+/// Its note's bytes: nothing, or how often (4 bytes), and until when (8 bytes, in milliseconds since 1970; 0 for not at
+/// all), big-endian.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::events) struct PutBack {
-    attempts: u32,
-    delay_until: Option<Instant>,
+pub(in crate::events) struct Tried {
+    pub(in crate::events) attempts: u32,
+    pub(in crate::events) delay_until: Option<Instant>,
 }
 
-impl PutBack {
+impl Tried {
     pub(super) fn of((attempts, delay_until): (u32, Option<Instant>)) -> Self {
         Self { attempts, delay_until }
     }
 
-    pub(super) fn new_entry(self, at: u64) -> New {
+    /// As an entry that an operator put back: it waits for no other.
+    pub(super) fn put_back(self, at: u64) -> New {
         New { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until, alone: true }
     }
 
@@ -134,6 +138,7 @@ impl Recalled {
             again: BTreeMap::new(),
             letters: BTreeSet::new(),
             missed: Lost::default(),
+            telling: Tried::default(),
             plain: Plain::of_old(),
             end: 0,
             now,
@@ -239,7 +244,7 @@ pub(in crate::events) async fn all(
                         number
                             .parse()
                             .ok()
-                            .map(|at: u64| (at, PutBack::parse(note, |until| due(subscription, until, now)))),
+                            .map(|at: u64| (at, Tried::parse(note, |until| due(subscription, until, now)))),
                     );
                 }
                 // It was made anew, and not stored whole, by an older gateway.
@@ -249,6 +254,7 @@ pub(in crate::events) async fn all(
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
                 },
+                Some(("telling", _)) => recalled.telling = Tried::parse(note, |until| due(subscription, until, now)),
                 Some(("plain", _)) => match Plain::parse(note, recalled.at) {
                     Some(plain) => recalled.plain = plain,
                     None => {
@@ -297,6 +303,11 @@ pub(in crate::events) fn again(name: &str, at: u64) -> String {
 /// The name of the note on what was missed.
 pub(super) fn missed(name: &str) -> String {
     format!("{name}/missed")
+}
+
+/// The name of the note on what was told of that in vain.
+pub(super) fn telling(name: &str) -> String {
+    format!("{name}/telling")
 }
 
 /// The name of the note on what plain readers were handed over.

@@ -221,7 +221,11 @@ impl Subscription {
             return Err(why.clone());
         }
         *stored = Stored::default();
-        lock(&self.state).book.clear();
+        {
+            let mut state = lock(&self.state);
+            state.book.clear();
+            state.missed.clear();
+        }
         self.given_back.notify_waiters();
         Meters::remove(&self.shared.metrics, &self.log, &self.name);
         Ok(Some((left, removed)))

@@ -96,6 +96,7 @@ impl State {
             again,
             mut letters,
             missed,
+            telling,
             mut plain,
             end,
             now,
@@ -122,7 +123,7 @@ impl State {
         // Nor does it count or wait, though the note of its segment may say so still.
         attempts.retain(|&of, _| is_open(of));
         delays.retain(|&of, _| is_open(of));
-        again.iter().for_each(|(&at, &put_back)| book.admit([put_back.new_entry(at)], now));
+        again.iter().for_each(|(&at, &tried)| book.admit([tried.put_back(at)], now));
         let mut state = Self {
             claims,
             book,
@@ -138,7 +139,7 @@ impl State {
             again_done: Vec::new(),
             place,
             is_new_place: !stored,
-            missed: Missed::new(missed, stored),
+            missed: Missed::new(missed, telling, stored),
             plain,
             recalled_to: stored.then_some(end),
             buried: BTreeMap::new(),
@@ -201,7 +202,7 @@ impl State {
                 self.marks.mark(at);
             }
             self.book.await_no_longer(at..=at, now);
-            self.book.admit([recalled::PutBack::default().new_entry(at)], now);
+            self.book.admit([recalled::Tried::default().put_back(at)], now);
         }
     }
 
@@ -277,6 +278,11 @@ impl State {
         }
         self.owed += u64::from(buried > 0);
         buried
+    }
+
+    /// This letter is of no entry that is open.
+    pub(super) fn add_letter(&mut self, at: u64, letter: Bytes) {
+        self.buried.insert(at, letter);
     }
 
     /// Whether something must be stored before another entry goes out: one of its key was given up.

@@ -134,6 +134,16 @@ impl Rig {
         }
     }
 
+    /// Waits until so many user events were read from the vendor.
+    pub(super) async fn reads(&self, events: u64) {
+        let reading = async {
+            while self.sim.ledger(APP, Stream::UserEvents).counts.handed < events {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading).await.expect("the events are read");
+    }
+
     /// So many user events.
     pub(super) fn emit_many(&self, count: usize) -> Vec<String> {
         self.emitted.set(self.emitted.get() + count as u64);

@@ -36,7 +36,7 @@ impl State {
             let too_late = |known: &(u32, Option<Instant>)| known.1.is_some_and(|until| until > latest);
             if let Some((attempts, _)) = self.book.known(at).filter(too_late) {
                 self.book.remove(at, now);
-                self.book.admit([recalled::PutBack::of((attempts, Some(latest))).new_entry(at)], now);
+                self.book.admit([recalled::Tried::of((attempts, Some(latest))).put_back(at)], now);
             }
         }
     }
@@ -52,7 +52,7 @@ impl State {
             for at in held.first..=held.last {
                 if self.again.contains(&at) {
                     self.book.remove(at, now);
-                    self.book.admit([recalled::PutBack::of((held.attempts, delay_until)).new_entry(at)], now);
+                    self.book.admit([recalled::Tried::of((held.attempts, delay_until)).put_back(at)], now);
                     self.again_new.insert(at);
                 } else if at > low && !self.marks.is_marked(at) {
                     if held.attempts > 0 {

@@ -70,7 +70,7 @@ impl State {
         let low = self.settle_low();
         let moves = (stored != Some(low)).then(|| self.claims.claimed() == low);
         let plain = self.plain.writes(low, moves, !self.marks.is_empty());
-        let missed = self.missed.unsaved();
+        let missed = self.missed.unsaved(now);
         let writes = Writes {
             low,
             segments: self.marks.take_dirty(),
@@ -78,7 +78,7 @@ impl State {
             again_new: std::mem::take(&mut self.again_new),
             again_done: std::mem::take(&mut self.again_done),
             letters: std::mem::take(&mut self.buried),
-            missed: missed.as_ref().map(|&(changes, _)| changes),
+            missed: missed.as_ref().map(|&(changes, ..)| changes),
             word: plain.as_ref().map(|&(word, _)| word),
             owed: self.owed,
             is_new_place: std::mem::take(&mut self.is_new_place),
@@ -104,10 +104,12 @@ impl State {
         waits.extend(units.into_iter().map(|segment| (recalled::united(of, segment), None)));
         let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
         let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
-        let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::PutBack::of(known).note(now));
+        let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::Tried::of(known).note(now));
         let put_again = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
         let done = writes.again_done.iter().map(|closed| (recalled::again(of, closed.at), None));
-        let missed = missed.map(|(_, note)| (recalled::missed(of), note));
+        let missed = missed
+            .into_iter()
+            .flat_map(|(_, missed, telling)| [(recalled::missed(of), missed), (recalled::telling(of), telling)]);
         let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
         let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));
         let notes =

@@ -60,6 +60,19 @@ impl Rig {
         self.events.back(&app(), STREAM, &place(), taken.lease, back).await.unwrap();
     }
 
+    /// This entry dies by itself.
+    async fn give_up_in_hand(&self, entry: u64) {
+        let mut others = Vec::new();
+        loop {
+            let taken = self.take_now(EACH, 1).await;
+            if taken.entries == [entry] {
+                let buried = self.events.bury(&app(), STREAM, &place(), taken.lease, (1, "why")).await;
+                return assert_eq!(buried, (1, Ok(())));
+            }
+            others.push(taken);
+        }
+    }
+
     /// All that can be had within so many seconds, each settled.
     async fn drain(&self, how: InHand, limit: usize, seconds: u64) -> Vec<(Vec<u64>, u32)> {
         let mut all = Vec::new();
@@ -286,16 +299,62 @@ async fn what_retention_took_is_told_apart_from_what_is_in_hand() {
     rig.append_of([(5, 5)]).await;
     let mut taken = rig.take_now(EACH, 1).await;
     assert_eq!((taken.lost, taken.entries.clone()), (4, vec![4, 5]), "the marker stands before the entry");
-    let marker = taken.receipt.split_marker();
+    let (marker, _) = taken.receipt.split_marker();
     rig.settle(taken).await;
     drop(marker);
     rig.append_of([(6, 6)]).await;
     let mut taken = rig.take_now(EACH, 1).await;
     assert_eq!(taken.lost, 4, "it was not told");
-    taken.receipt.split_marker().handed_over();
+    taken.receipt.split_marker().0.handed_over();
     rig.settle(taken).await;
     rig.append_of([(7, 7)]).await;
     assert_eq!(rig.take_now(EACH, 1).await.lost, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_a_marker_outlives_a_kill_and_says_nothing_of_the_entries_beside_it() {
+    let mut config = config(&[]);
+    config.events.retention = Duration::from_secs(3600);
+    for what in ["nothing", "in vain", "told", "given up"] {
+        let rig = Rig::over(MemoryStore::default(), config.clone()).await;
+        rig.append_of((1..=4).map(|n| (n, n))).await;
+        rig.give_up_in_hand(4).await;
+        tokio::time::sleep(Duration::from_secs(3601)).await;
+        rig.log().trim().await.unwrap();
+        rig.append_of([(5, 5)]).await;
+        let mut taken = rig.take_now(EACH, 1).await;
+        assert_eq!((taken.lost, taken.failures), (3, 0));
+        let (mut marker, until) = taken.receipt.split_marker();
+        assert_eq!(until, None);
+        let due = rig.events.0.clock.now() + Duration::from_secs(60);
+        match what {
+            "in vain" => rig.events.untold(&mut marker, 2, due).await.unwrap(),
+            "told" => rig.events.told(&mut marker).await.unwrap(),
+            "given up" => {
+                let at = Some(rig.log().cursor(4));
+                let buried = rig.events.bury_marker(&mut marker, at, (2, "why")).await;
+                assert_eq!(buried, (1, Ok(())));
+                assert_eq!(rig.events.bury_marker(&mut marker, at, (2, "why")).await, (0, Ok(())), "once");
+            }
+            _ => {}
+        }
+        let rig = rig.kill().await;
+        rig.begin(false);
+        let mut taken = rig.take_now(EACH, 1).await;
+        let (_, until) = taken.receipt.split_marker();
+        let letters = rig.events.dead_letters(&app(), STREAM, &place(), None, 10).await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|letter| (letter.cursor.at.0, letter.attempts)).collect();
+        let (lost, failures, until_, of_marker) = match what {
+            "nothing" => (3, 0, None, vec![]),
+            "in vain" => (3, 2, Some(due), vec![]),
+            "told" => (0, 0, None, vec![]),
+            // An event that died has the place that the marker stands at.
+            _ => (0, 0, None, vec![(3, 2)]),
+        };
+        assert_eq!((taken.lost, taken.failures, until), (lost, failures, until_), "{what}");
+        assert_eq!(letters, [of_marker, vec![(4, 1)]].concat(), "{what}");
+        drop(marker);
+    }
 }
 
 /// A subscription of ten entries, nothing of it settled, and what an older gateway wrote of it; with `place` unless it is
