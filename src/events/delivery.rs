@@ -165,7 +165,7 @@ pub struct Delivery {
     /// How many entries retention removed before this subscription was given them; told once, and markers are wanted: then
     /// the first run is a marker of it.
     pub lost: u64,
-    /// The first of those, where that is known.
+    /// The first of those, where that is known; of those that are to be told, where there are no entries.
     pub lost_from: Option<Sequence>,
     /// To be told when the response was handed over whole.
     pub receipt: Receipt,

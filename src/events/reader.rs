@@ -116,8 +116,8 @@ impl Log {
                 return Ok(delivery);
             }
             if subscription.is_removed() || !terms.wait(&mut changes, given_back).await {
-                let at = subscription.claimed();
-                return Ok(self.delivery(Vec::new(), at, Receipt::of_nothing(), None));
+                let nothing = self.delivery(Vec::new(), subscription.claimed(), Receipt::of_nothing(), None);
+                return Ok(Delivery { lost_from: subscription.lost_from(), ..nothing });
             }
         }
     }

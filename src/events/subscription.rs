@@ -54,7 +54,7 @@ use super::{ReadError, lock};
 use crate::clock::{Clock, UnixMillis};
 use crate::metrics::Metrics;
 use crate::names::{ClientName, SubscriptionName};
-use crate::store::{Error, LogKey, Store};
+use crate::store::{Error, LogKey, Sequence, Store};
 use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::{Claim, MOST_OPEN};
@@ -213,6 +213,11 @@ impl Subscription {
     /// The last entry ever claimed.
     pub(super) fn claimed(&self) -> u64 {
         lock(&self.state).claims.claimed()
+    }
+
+    /// The first entry that was cut off by retention of which no reader was told for sure, where that is known.
+    pub(super) fn lost_from(&self) -> Option<Sequence> {
+        lock(&self.state).missed.first()
     }
 
     /// Retention removed all before `earliest`.

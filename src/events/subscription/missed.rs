@@ -142,6 +142,11 @@ impl Missed {
         self.lists.iter().flat_map(|lists| lists.under_way.iter().chain([&lists.waiting]))
     }
 
+    /// The first of those, where that is known.
+    pub(super) fn first(&self) -> Option<Sequence> {
+        self.all().flat_map(Lost::ranges).map(|run| Sequence(run.start)).min()
+    }
+
     fn changed(&mut self) {
         self.changes += 1;
         self.lists.take_if(|lists| lists.under_way.is_empty() && lists.waiting.count() == 0);

@@ -316,6 +316,18 @@ async fn what_a_stream_was_told_is_told_again_to_who_names_a_place_from_before_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_finds_nothing_is_told_from_where_on_it_is_to_be_told_of_what_is_lost() {
+    let rig = Rig::over(MemoryStore::default(), short_lived()).await;
+    rig.append(0..20).await;
+    assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
+    assert_eq!(rig.read_in(1, 5).await.lost_from, None);
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    let nothing = rig.read_in(2, 5).await;
+    assert_eq!((entries(&nothing), nothing.next.at.0), (vec![], 20));
+    assert_eq!((nothing.lost, nothing.lost_from), (0, Some(crate::store::Sequence(6))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_again_to_a_subscription_that_nobody_read_is_told_how_much_it_had_not_read() {
     let cases = ["before", "after"].into_iter().flat_map(|takes| [(takes, false), (takes, true)]);
     for (takes, stops, acknowledges) in cases.flat_map(|(takes, stops)| [(takes, stops, false), (takes, stops, true)]) {

@@ -266,6 +266,9 @@ impl Side {
         self.is_dry = runs.is_empty();
         marks.renew(self.stream, next);
         let before = runs.first().map(|run| run.batch.first.0 + run.entries.start as u64 - 1);
+        // Who is given the other stream's first, and leaves, has not heard of what is lost here.
+        let unheard = |at: u64| lost_from.map_or(at, |from| at.min(from.0.saturating_sub(1)));
+        let begun = |at: u64| Cursor { epoch: next.epoch, at: Sequence(unheard(at)) };
         match (&mut self.place, before) {
             (Place::After(cursor), _) => {
                 *cursor = next;
@@ -273,12 +276,7 @@ impl Side {
                     marks.give(self.stream, next);
                 }
             }
-            (Place::Subscription { .. }, Some(before)) => {
-                // Who is given the other stream's first, and leaves, has not heard of what is lost here.
-                let at = lost_from.map_or(before, |from| before.min(from.0.saturating_sub(1)));
-                marks.begin(self.stream, Cursor { epoch: next.epoch, at: Sequence(at) });
-            }
-            (Place::Subscription { .. }, None) => marks.begin(self.stream, next),
+            (Place::Subscription { .. }, before) => marks.begin(self.stream, begun(before.unwrap_or(next.at.0))),
         }
         self.runs = runs.into();
         match (sitting, before) {
@@ -333,15 +331,19 @@ mod tests {
     fn who_has_not_heard_of_what_is_lost_in_a_log_stands_before_that() {
         let name = SubscriptionName::parse("a").unwrap();
         let place = Place::Subscription { name, from: From::Earliest };
-        let of = |lost, lost_from| {
+        let of = |delivery: Delivery| {
             let (mut marks, stream) = (Marks::default(), Stream::ChannelEvents);
             let (runs, receipt, next) = (VecDeque::new(), None, None);
             let mut side = Side { stream, place: place.clone(), runs, receipt, next, lag: 0, lost: 0, is_dry: false };
-            side.take(delivery(lost, lost_from), &mut marks, None);
+            side.take(delivery, &mut marks, None);
             (marks.of(stream).at.0, marks.was_given(stream))
         };
-        assert_eq!(of(0, None), (20, false));
-        assert_eq!(of(15, Some(6)), (5, false));
-        assert_eq!(of(15, None), (19, false), "where they were is not known");
+        assert_eq!(of(delivery(0, None)), (20, false));
+        assert_eq!(of(delivery(15, Some(6))), (5, false));
+        assert_eq!(of(delivery(15, None)), (19, false), "where they were is not known");
+        // They are to be told with the next event, which has not come.
+        let nothing = |lost_from| Delivery { runs: Vec::new(), ..delivery(0, lost_from) };
+        assert_eq!(of(nothing(None)), (21, false));
+        assert_eq!(of(nothing(Some(6))), (5, false));
     }
 }
