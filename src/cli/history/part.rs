@@ -103,7 +103,8 @@ impl Part {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(PartError::InUse(part)),
             locked => locked.map_err(|why| io(why.into()))?,
         }
-        let found = if restart { None } else { read_record(&record_path).map_err(io)? };
+        // A record without its part is of an export that was killed when it had just got its name.
+        let found = if restart || !was_there { None } else { read_record(&record_path).map_err(io)? };
         let record = match found {
             Some(Ok(record)) if record.digest != asked.digest => return Err(PartError::OfOthers(part)),
             Some(Ok(record)) if record.length > file.metadata().map_err(io)?.len() => {
@@ -332,6 +333,13 @@ mod tests {
         fs::remove_file(beside(&path, ".part.json")).unwrap();
         assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
         let mut part = Part::open(&path, &asked("b", false), true).unwrap();
+        assert_eq!((part.messages(), part.cursor()), (0, None));
+        part.append(b"1\n".to_vec(), 1, "C").unwrap();
+        part.checkpoint().unwrap();
+        // Killed as soon as it had its name, which then went to another place.
+        drop(part);
+        fs::rename(beside(&path, ".part"), dir.path().join("elsewhere")).unwrap();
+        let mut part = Part::open(&path, &asked("b", false), false).unwrap();
         assert_eq!((part.messages(), part.cursor()), (0, None));
         part.finish().unwrap();
         assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::IsThere(_))));
