@@ -34,7 +34,8 @@ impl Prefer {
                 // It has no value (section 4.1): with one it is another's, or malformed.
                 prefer.respond_async |= value.is_empty();
             } else if name.eq_ignore_ascii_case("wait") && prefer.wait.is_none() {
-                prefer.wait = value.parse().ok().map(Duration::from_secs);
+                let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+                prefer.wait = value.parse().ok().filter(|_| is_number).map(Duration::from_secs);
             }
         }
         prefer
@@ -74,7 +75,7 @@ mod tests {
             (&["respond-async, wait=\"5\""], Prefer { wait: wait(5), respond_async: true }),
             (&["Respond-Async;x=y", "foo; bar=1, WAIT = 7"], Prefer { wait: wait(7), respond_async: true }),
             (&["wait=3, wait=9"], Prefer { wait: wait(3), respond_async: false }),
-            (&["wait=-1, wait=soon, wait, wait=1e9"], Prefer::default()),
+            (&["wait=-1, wait=+1, wait=soon, wait, wait=1e9"], Prefer::default()),
             (&["wait=99999999999999999999999"], Prefer::default()),
             (&["", ",,;=;"], Prefer::default()),
             (&["respond-async=false, respond-async=\"yes\""], Prefer::default()),
