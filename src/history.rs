@@ -48,7 +48,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Costs, Egress, Failure};
 use crate::metrics::Metrics;
@@ -200,8 +200,8 @@ impl History {
         let (vendor, settings) = self.settings(app)?;
         let query = query::parse_body(body, settings.max_limit)?;
         let source = self.source(app, Ask::Messages(query.clone()), &terms, vendor, &settings).await?;
-        let location =
-            self.0.results.location(source.job(), &terms.payer.client, settings.handle_ttl, self.0.clock.now());
+        let (client, ttl, is_owed) = (&terms.payer.client, settings.handle_ttl, source.as_of().is_some());
+        let location = self.0.results.location(source.job(), client, is_owed, ttl, self.0.clock.now());
         let waits = !terms.respond_async || terms.deadline > self.0.clock.now();
         let outcome = if waits { source.outcome(&terms).await? } else { None };
         let Some(outcome) = outcome else {
@@ -212,6 +212,7 @@ impl History {
             }
             source.is_content();
             let members = vec![render::located("in progress", &query, &location)];
+            let members = members.into_iter().chain(said_as_of(source.as_of())).collect();
             return Ok(Answer { state: State::Accepted, members, costs: Costs::default() });
         };
         let product = outcome?;
@@ -226,14 +227,17 @@ impl History {
     /// See [`Error`].
     pub async fn fetch(&self, app: &AppId, handle: &str, terms: Terms) -> Result<Answer, Error> {
         let job = self.0.results.open(app, &terms.payer.client, handle, self.0.clock.now()).await;
-        match job.ok_or(Error::NoSuchHandle)?.outcome() {
+        let job = job.ok_or(Error::NoSuchHandle)?;
+        match job.outcome() {
             None => Ok(Answer {
                 state: State::InProgress,
                 members: vec![render::code("in progress")],
                 costs: Costs::default(),
             }),
             Some((_, outcome)) => {
-                let members = vec![render::code("ok"), COMMA, outcome?.member.clone()];
+                let as_of = job.is_owed_to(&terms.payer.client).then_some(job.began);
+                let head = std::iter::once(render::code("ok")).chain(said_as_of(as_of));
+                let members = head.chain([COMMA, outcome?.member.clone()]).collect();
                 Ok(Answer { state: State::Done, members, costs: Costs::default() })
             }
         }
@@ -253,9 +257,14 @@ impl History {
             Some(outcome) => outcome,
             None if source.job().sent.is_sent() => Err(Error::StillRunning { location: None }),
             // Nothing was asked yet: its caller learns whether it is the quota that it would have to wait for.
-            None => {
-                Err(source.job().stuck(NOT_AT_ALL).await.map_or(Error::StillRunning { location: None }, Into::into))
-            }
+            None => Err(match source.job().stuck(NOT_AT_ALL).await {
+                Some(why) => {
+                    // That is its answer: it comes back with a new question.
+                    source.is_content();
+                    why.into()
+                }
+                None => Error::StillRunning { location: None },
+            }),
         };
         let product = outcome?;
         let mut answer = done(render::code("ok"), &product, &source);
@@ -280,9 +289,13 @@ const NOT_AT_ALL: Duration = Duration::from_millis(200);
 
 const COMMA: Bytes = Bytes::from_static(b",");
 
+/// The members that say so, where it was asked for before this request.
+fn said_as_of(as_of: Option<UnixMillis>) -> impl Iterator<Item = Bytes> {
+    as_of.map(|as_of| [COMMA, render::as_of(as_of)]).into_iter().flatten()
+}
+
 fn done(head: Bytes, product: &Product, source: &Source) -> Answer {
-    let as_of = source.as_of().map(|as_of| [COMMA, render::as_of(as_of)]);
     let product_member = [COMMA, product.member.clone()];
-    let members = std::iter::once(head).chain(as_of.into_iter().flatten()).chain(product_member).collect();
+    let members = std::iter::once(head).chain(said_as_of(source.as_of())).chain(product_member).collect();
     Answer { state: State::Done, members, costs: source.costs(product) }
 }

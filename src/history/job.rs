@@ -1,6 +1,6 @@
 //! A [`Job`]: work for all who want the same, and what makes two requests the same.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,13 +62,32 @@ pub(super) struct Job {
     pub(super) stuck: watch::Sender<Option<Failure>>,
     pub(super) abandoned: CancellationToken,
     /// The handle of each client that was given one.
-    pub(super) handles: Mutex<Vec<(ClientName, Arc<str>)>>,
+    pub(super) handles: Mutex<Vec<Handle>>,
+}
+
+/// A client's handle to a job's result.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) client: ClientName,
+    pub(super) text: Arc<str>,
+    /// It was given, also, to one that asked after the job began, and came back for what it had asked for then.
+    pub(super) is_owed: bool,
 }
 
 impl Job {
     /// When it ended, and how; `None` while it is under way.
     pub(super) fn outcome(&self) -> Option<(Instant, Outcome)> {
         self.outcome.borrow().clone()
+    }
+
+    /// Whether the client's handle was given to one that came back for what it had asked for before.
+    pub(super) fn is_owed_to(&self, client: &ClientName) -> bool {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        handles.iter().any(|handle| handle.is_owed && handle.client == *client)
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.outcome.borrow().is_none()
     }
 
     /// When the last of those who wait for it gives up.

@@ -5,7 +5,8 @@
 //! - Nobody is given what was so before it asked: a job that has asked the vendor is joined by others only if its window
 //!   was past by then, for nothing is sent into the past.
 //! - But a client that left without its answer is owed it, for a while, and is given it when it asks the same again: as of
-//!   its first asking. So who has less patience than the vendor needs comes to its answer, too.
+//!   its first asking. So who has less patience than the vendor needs comes to its answer, too. Not when it wants a younger
+//!   one: then it gives up what it was owed.
 //! - A job whose last caller left goes on as long as somebody is owed its answer, or was given a handle to it (a promise);
 //!   bounded by a total time, and unless what let in all those was withdrawn. Of those that are only owed there may be so
 //!   many, with shares. While the gateway stops, only callers keep a job alive.
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::job::{Job, Key, Outcome};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::egress::Failure;
 use crate::names::ClientName;
 use crate::order::{Payer, Sent};
@@ -82,6 +83,8 @@ struct Promise {
 #[derive(Clone, Copy, Debug)]
 struct Owed {
     job: u64,
+    /// As of when its answer is.
+    as_of: UnixMillis,
     until: Instant,
 }
 
@@ -91,8 +94,8 @@ pub(super) struct Asking<'a> {
     pub(super) payer: &'a Payer,
     /// What let it in.
     pub(super) proof: &'a Proof,
-    /// Whether another's work will do.
-    pub(super) joins: bool,
+    /// How old an answer may be that it was owed; no work of others will do when zero.
+    pub(super) max_age: Option<Duration>,
     /// Until when it waits.
     pub(super) deadline: Instant,
     /// Of a new job: whether nothing can be sent into its window any more,
@@ -144,7 +147,9 @@ impl Table {
     }
 
     fn abandon_if_unwanted(&mut self, number: u64, now: Instant) {
-        let Some(entry) = self.jobs.get_mut(&number).filter(|entry| entry.job.callers() == 0) else { return };
+        // One that has ended stays until its outcome is kept.
+        let is_left = |entry: &&mut Entry| entry.job.callers() == 0 && entry.job.is_under_way();
+        let Some(entry) = self.jobs.get_mut(&number).filter(is_left) else { return };
         // Each is asked, also behind one that is wanted: what was promised is counted as ended when it is told so.
         entry.promised.retain(|promise| !promise.proof.is_withdrawn() && now < promise.until);
         match entry.promised.iter().map(|promise| promise.until).max() {
@@ -219,8 +224,12 @@ impl Jobs {
             keep_going: asking.keep_going,
             is_answered: AtomicBool::new(false),
         };
-        if asking.joins {
-            let owed = table.owed.remove(&(client.clone(), key.clone())).filter(|owed| now < owed.until);
+        let is_young = |owed: &Owed| match asking.max_age {
+            None => true,
+            Some(max_age) => !max_age.is_zero() && self.clock.wall_ms().before(max_age) <= owed.as_of,
+        };
+        let owed = table.owed.remove(&(client.clone(), key.clone())).filter(|owed| now < owed.until && is_young(owed));
+        if asking.max_age != Some(Duration::ZERO) {
             if let Some(owed) = owed {
                 let Some(entry) = table.jobs.get_mut(&owed.job) else { return Ok(Came::Ended(owed.job)) };
                 entry.job.come(asking.payer);
@@ -372,7 +381,8 @@ impl Drop for Caller {
             let until = now + self.keep_going;
             let is_last = table.jobs.get(&number).is_some_and(Entry::is_only_owed);
             if !is_last || table.has_room_for_owed(number) {
-                table.owe((self.payer.client.clone(), self.job.key.clone()), Owed { job: number, until }, now);
+                let owed = Owed { job: number, as_of: self.job.began, until };
+                table.owe((self.payer.client.clone(), self.job.key.clone()), owed, now);
                 if let Some(entry) = table.jobs.get_mut(&number) {
                     entry.promise(Promise { proof: self.proof.clone(), by_handle: false, until });
                 }

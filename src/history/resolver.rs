@@ -208,28 +208,37 @@ impl Resolver {
         let parameters = wire::count_parameters(self.vendor, filter);
         let mut attempts = Attempts::new(false);
         loop {
-            self.pauses.over(&self.app, filter).await;
+            let turn = self.pauses.turn(&self.app, filter, self.sent.clone()).await;
             let order = Operation::CountHistory(parameters.clone());
-            let reply = self.send(order, None, attempts.is_repeat).await.inspect_err(|why| {
-                if why.in_doubt() {
-                    self.pauses.begin(&self.app, filter);
+            let reply = match self.send(order, None, attempts.is_repeat).await {
+                Ok(reply) => reply,
+                Err(why) if why.in_doubt() => return Err(why.into()),
+                Err(why) => {
+                    turn.end();
+                    return Err(why.into());
                 }
-            })?;
-            let why = match (reply.status, wire::counted(&reply.body)) {
-                (status, Ok(Progress::Ready(count))) if status.is_success() => return Ok(count),
+            };
+            let counted = match (reply.status, wire::counted(&reply.body)) {
                 (status, Ok(Progress::Running)) if status.is_success() => {
-                    self.pauses.begin(&self.app, filter);
                     attempts.is_repeat = false;
                     continue;
                 }
+                (status, Ok(Progress::Ready(count))) if status.is_success() => Ok(count),
                 (status, Ok(Progress::Gone)) if status.is_success() => {
-                    Error::BadUpstream("the vendor says that a count does not exist".to_owned())
+                    Err(Error::BadUpstream("the vendor says that a count does not exist".to_owned()))
                 }
-                (status, Err(why)) if status.is_success() => Error::BadUpstream(why.to_string()),
-                (status, _) if status.is_server_error() => refused(reply),
-                _ => return Err(refused(reply)),
+                (status, Err(why)) if status.is_success() => Err(Error::BadUpstream(why.to_string())),
+                (status, _) if status.is_server_error() => Err(refused(reply)),
+                _ => {
+                    turn.end();
+                    return Err(refused(reply));
+                }
             };
-            self.again(&mut attempts, why).await?;
+            turn.end();
+            match counted {
+                Ok(count) => return Ok(count),
+                Err(why) => self.again(&mut attempts, why).await?,
+            }
         }
     }
 

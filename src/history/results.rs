@@ -18,7 +18,7 @@ use moka::policy::EvictionPolicy;
 use tokio::time::Instant;
 
 use super::Error;
-use super::job::{Job, Key};
+use super::job::{self, Job, Key};
 use super::jobs::Jobs;
 use super::shelf::Shelf;
 use crate::names::{AppId, ClientName};
@@ -97,21 +97,26 @@ impl Results {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The location by which a client gets this job's result: one for each client, renewed when given again.
+    /// The location by which a client gets this job's result: one for each client, renewed when given again. `is_owed`:
+    /// the client asked before.
     pub(super) async fn location(
         &self,
         job: &Job,
         client: &ClientName,
+        is_owed: bool,
         ttl: Duration,
         now: Instant,
     ) -> Result<String, Error> {
         let text = {
             let mut handles = job.handles.lock().unwrap_or_else(PoisonError::into_inner);
-            match handles.iter().find(|(name, _)| name == client) {
-                Some((_, text)) => Arc::clone(text),
+            match handles.iter_mut().find(|handle| handle.client == *client) {
+                Some(handle) => {
+                    handle.is_owed |= is_owed;
+                    Arc::clone(&handle.text)
+                }
                 None => {
                     let text = unguessable()?;
-                    handles.push((client.clone(), Arc::clone(&text)));
+                    handles.push(job::Handle { client: client.clone(), text: Arc::clone(&text), is_owed });
                     text
                 }
             }

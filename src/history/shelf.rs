@@ -65,7 +65,7 @@ impl Shelf {
         let Some(mut gone) = self.remove(number) else { return false };
         let handles = gone.job.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let was_its = |client: &ClientName| *client == gone.of || gone.before.contains(client);
-        let heir = handles.iter().map(|(client, _)| client).find(|client| !was_its(client)).cloned();
+        let heir = handles.iter().map(|handle| &handle.client).find(|client| !was_its(client)).cloned();
         drop(handles);
         if let Some(heir) = heir {
             gone.before.push(std::mem::replace(&mut gone.of, heir));

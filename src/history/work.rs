@@ -54,7 +54,7 @@ impl History {
         let asking = Asking {
             payer: &terms.payer,
             proof: &terms.proof,
-            joins: !is_fresh,
+            max_age: terms.max_age,
             deadline: if terms.respond_async { end } else { terms.deadline },
             is_past: is_past(&key.ask, &self.0.clock),
             end,

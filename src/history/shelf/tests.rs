@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::clock::UnixMillis;
 use crate::egress::Costs;
-use crate::history::job::{Key, Product};
+use crate::history::job::{Handle, Key, Product};
 use crate::names::AppId;
 use crate::order::Sent;
 use crate::vendor::history::Filter;
@@ -78,7 +78,8 @@ fn the_least_recently_used_of_a_client_goes_first() {
 fn what_another_has_a_handle_to_is_that_ones_when_its_beginner_must_make_room() {
     let (mut shelf, one, other) = (Shelf::new(MOST), client("one"), client("other"));
     let shared = job(1, 10_000);
-    shared.handles.lock().unwrap().extend([(one.clone(), "h1".into()), (other.clone(), "h2".into())]);
+    let handle = |client: &ClientName| Handle { client: client.clone(), text: "h".into(), is_owed: false };
+    shared.handles.lock().unwrap().extend([handle(&one), handle(&other)]);
     shelf.put(&shared, &one);
     (2..100).for_each(|n| shelf.put(&job(n, 20_000), &one));
     assert!(shelf.peek(1).is_some());

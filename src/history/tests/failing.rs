@@ -182,6 +182,9 @@ async fn a_count_that_does_not_wait_learns_of_a_spent_quota_and_of_nothing_else(
     world.vendor.script("history_count", [Act::NoSeat]);
     let error = world.count(&query, terms("c", 0)).await.unwrap_err();
     assert!(matches!(error, Error::Egress(Failure::QuotaSpent { .. })), "{error:?}");
+    // That was its answer: it takes no seat afterwards.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.vendor.seen("history_count").len(), 1);
     world.vendor.script("history_count", [Act::InProgress]);
     let error = world.count(&query, terms("c", 0)).await.unwrap_err();
     assert!(matches!(error, Error::StillRunning { location: None }), "{error:?}");

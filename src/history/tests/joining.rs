@@ -231,3 +231,95 @@ async fn counts_that_no_seat_came_for_are_told_so_and_those_that_were_sent_too()
     let error = world.count(GROWS, terms("c", 3)).await.unwrap_err();
     assert!(matches!(error, Error::StillRunning { location: None }), "{error:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_is_owed_is_not_given_to_one_that_wants_a_younger_answer() {
+    // It has come meanwhile, or is still awaited.
+    for (in_progress, awaited) in [(1, 50), (100, 10)] {
+        for (max_age, is_taken) in
+            [(None, true), (Some(awaited + 1), true), (Some(awaited - 1), false), (Some(0), false)]
+        {
+            let world = World::new(5);
+            world.vendor.script("history_get", (0..in_progress).map(|_| Act::InProgress));
+            assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
+            sleep(Duration::from_secs(awaited)).await;
+            world.vendor.heal("history_get");
+            let asked = Terms { max_age: max_age.map(Duration::from_secs), ..terms("c", 30) };
+            let answer = world.query(present(20), asked).await.unwrap();
+            assert_eq!(value(&answer)["as_of"] != Value::Null, is_taken, "{max_age:?}");
+            // What it has seen since is not taken back.
+            let answer = world.query(present(20), terms("c", 30)).await.unwrap();
+            assert_eq!(
+                (value(&answer)["as_of"].clone(), creations(&world)),
+                (Value::Null, if is_taken { 2 } else { 3 })
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gets_by_a_handle_what_it_was_owed_is_told_as_of_when_it_is() {
+    let world = World::new(5);
+    let window = body(20, NOW - 100);
+    world.vendor.script("history_get", (0..2).map(|_| Act::InProgress));
+    assert!(patient(500, world.query(&window, terms("c", 30))).await.is_none());
+    sleep(Duration::from_secs(1)).await;
+    let later = |client| Terms { respond_async: true, ..terms(client, 0) };
+    let owed = world.query(&window, later("c")).await.unwrap();
+    let shared = world.query(&window, later("d")).await.unwrap();
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(creations(&world), 1);
+    let as_of = json!("2020-09-13T12:26:40.000Z");
+    for (answer, client, said) in [(owed, "c", as_of), (shared, "d", Value::Null)] {
+        assert_eq!((answer.state, value(&answer)["as_of"].clone()), (State::Accepted, said.clone()));
+        let fetched = value(&world.fetch(&location(&answer), client).await.unwrap());
+        assert_eq!((fetched["as_of"].clone(), fetched["messages"].as_array().map(Vec::len)), (said, Some(5)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_waits_for_a_seat_does_not_go_out_just_after_another_was_told_that_it_is_in_progress() {
+    let world = World::new(5);
+    // The second waits for its seat from before the first is answered until after that.
+    world.vendor.script("history_count", [Act::InProgress, Act::SeatAfter(1000)]);
+    let counts = [0, 50].map(|ms| {
+        let (world, client) = (&world, format!("c{ms}"));
+        async move {
+            sleep(Duration::from_millis(ms)).await;
+            world.count(GROWS, terms(&client, 30)).await.unwrap()
+        }
+    });
+    join_all(counts).await;
+    let seen = world.vendor.seen("history_count");
+    assert!(seen[1..].iter().all(|at| *at >= Duration::from_millis(2100)), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_asks_while_an_answer_may_come_that_nobody_waits_for() {
+    let world = World::new(5);
+    keeps_going_for(&world, Duration::ZERO);
+    world.vendor.script("history_count", [Act::InProgress]);
+    assert!(patient(50, world.count(GROWS, terms("c", 30))).await.is_none());
+    assert!(world.count(GROWS, terms("d", 30)).await.is_ok());
+    let seen = world.vendor.seen("history_count");
+    assert_eq!((seen.len(), seen[1] >= Duration::from_millis(2050)), (2, true), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_has_ended_is_found_until_it_is_kept() {
+    let jobs = Jobs::new(Clock::anchored(SystemTime::UNIX_EPOCH));
+    let (end, Terms { payer, proof, deadline, .. }) = (Instant::now() + Duration::from_secs(60), terms("c", 30));
+    let query = query::parse_body(present(20).as_bytes(), 20).unwrap();
+    let key = job::Key { app: a1(), ask: Ask::Messages(query) };
+    let keep_going = Duration::ZERO;
+    let (payer, proof) = (&payer, &proof);
+    let asking = jobs::Asking { payer, proof, max_age: None, deadline, is_past: false, end, keep_going };
+    let jobs::Came::Began(caller, runner) = jobs.enter(key, &asking).unwrap() else { panic!("it is the first") };
+    let number = caller.job.number;
+    runner.publish(Instant::now(), Err(Error::Crowded));
+    assert!(caller.wait(deadline).await.is_some());
+    drop(caller);
+    assert!(jobs.find(number).is_some());
+    drop(runner);
+    assert!(jobs.find(number).is_none());
+}

@@ -32,6 +32,8 @@ pub(super) enum Act {
     Lost,
     /// No answer until the order's deadline.
     Hangs,
+    /// A seat comes after so many milliseconds; then it goes out, and is answered as usual.
+    SeatAfter(u64),
     /// No seat before the order's deadline, found out at once.
     NoSeat,
     /// No seat came until the order's deadline.
@@ -155,8 +157,11 @@ impl Door for Scripted {
         let operation = order.operation.clone();
         let deadline = order.deadline;
         let act = {
+            let act = self.state.lock().unwrap().acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front);
+            if let Some(Act::SeatAfter(ms)) = act {
+                sleep(Duration::from_millis(ms)).await;
+            }
             let mut state = self.state.lock().unwrap();
-            let act = state.acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front);
             if let Some(sent) = order.sent.as_ref().filter(|_| !matches!(act, Some(Act::NoSeat | Act::NoSeatInTime))) {
                 sent.set();
             }
@@ -170,7 +175,7 @@ impl Door for Scripted {
         sleep(self.latency).await;
         let mut headers = HeaderMap::new();
         let (status, body) = match act {
-            None => self.answer(&operation),
+            None | Some(Act::SeatAfter(_)) => self.answer(&operation),
             Some(Act::InProgress) => (200, r#"{"result":"success","code":"in progress"}"#.into()),
             Some(Act::Says(status, body)) => (status, body.into()),
             Some(Act::Asks(status, seconds)) => {
