@@ -214,18 +214,21 @@ pub(crate) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusa
     let all = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     all.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = text(name).ok_or_else(|| Refusal::bad("query: a name holds a bad percent-encoding"))?;
-        let value =
-            text(value).ok_or_else(|| Refusal::bad(format!("{}: holds a bad percent-encoding", printable(&name))))?;
+        let name = text(name).map_err(|held| Refusal::bad(format!("query: a name holds {held}")))?;
+        let value = text(value).map_err(|held| Refusal::bad(format!("{}: holds {held}", printable(&name))))?;
         Ok((name, value))
     })
     .collect()
 }
 
-/// What was encoded, when that is UTF-8 without control characters.
-fn text(raw: &str) -> Option<String> {
+/// What was encoded.
+///
+/// # Errors
+/// What it holds that it must not, when that is not UTF-8 without control characters.
+fn text(raw: &str) -> Result<String, &'static str> {
     let spaced = raw.replace('+', " ");
-    decode(&spaced).filter(|text| !text.chars().any(char::is_control)).map(std::borrow::Cow::into_owned)
+    let text = decode(&spaced).ok_or("a bad percent-encoding")?;
+    if text.chars().any(char::is_control) { Err("a control character") } else { Ok(text.into_owned()) }
 }
 
 fn once<T>(name: &str, place: &mut Option<T>, value: Option<T>) -> Result<(), Refusal> {

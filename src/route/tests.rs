@@ -170,7 +170,9 @@ fn parameters_are_read_or_refused_by_name() {
         ("ack=explicit", "ack: unknown"),
         ("Limit=1", "Limit"),
         ("limit=%zz", "limit: holds a bad percent-encoding"),
-        ("%zz=1", "query"),
+        ("%zz=1", "query: a name holds a bad percent-encoding"),
+        ("from=q%C2%94", "from: holds a control character"),
+        ("a%0a=1", "query: a name holds a control character"),
         (&format!("from=latest&after={cursor}"), "from"),
     ] {
         match parse("GET", &format!("{RTM}/vendor/user_events?{query}")) {

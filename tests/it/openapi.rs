@@ -253,3 +253,28 @@ fn every_reference_leads_somewhere_and_every_operation_says_what_it_is() {
         assert!(refusals.count() > 0, "{}", operation.path);
     }
 }
+
+/// Whoever makes values from the document makes those that are taken: of text that is not free it says the form.
+#[test]
+fn every_text_in_a_path_or_query_has_a_form() {
+    fn is_free(schema: &Value) -> bool {
+        let of = |list: &str| schema[list].as_array().is_some_and(|all| all.iter().any(is_free));
+        let said = ["enum", "format", "pattern"].iter().any(|form| schema.get(form).is_some());
+        of("anyOf")
+            || of("oneOf")
+            || schema["items"].is_object() && is_free(&schema["items"])
+            || schema["type"] == "string" && !said
+    }
+    let document = document();
+    let mut seen = 0;
+    for operation in operations(&document) {
+        for parameter in operation.parameters() {
+            let schema = resolved(&document, &parameter["schema"]);
+            if matches!(parameter["in"].as_str(), Some("path" | "query")) {
+                seen += 1;
+                assert!(!is_free(schema), "{} {}: {parameter}", operation.method, operation.path);
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}

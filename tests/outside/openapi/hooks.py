@@ -30,6 +30,7 @@ def epoch() -> int:
 
 
 schemathesis.openapi.format("rtm-cursor", st.just(cursor(epoch(), 1)) | st.builds(cursor, st.integers(0, 2**64 - 1), st.just(0)))
+schemathesis.openapi.format("rtm-dead-letters-cursor", st.just(cursor(epoch(), 1)))
 schemathesis.openapi.format("rtm-history-cursor", st.nothing())
 schemathesis.openapi.format("rtm-lease", st.integers(1, 43_200).map("{}s".format))
 schemathesis.openapi.format("rtm-lease-name", st.just("A" * 22))
@@ -58,6 +59,9 @@ def before_call(context, case, kwargs):
         # Its cursors are pairs of places.
         query.pop("after", None)
         query["from"] = "latest"
+    if case.path.endswith("/webhooks/{name}/dead-letters") and "after" in query:
+        # A place is one in the streams that are named beside it.
+        query["stream"] = "user_events"
     if "ack" not in query or query["ack"] != "explicit":
         query.pop("lease", None)
         query.pop("max_attempts", None)
