@@ -296,6 +296,17 @@ fn a_seek_and_a_removal_begin_anew_and_what_goes_on_at_that_time_may_be_before_o
 }
 
 #[test]
+fn a_read_that_breaks_off_may_take_what_a_seek_opens_while_it_goes_on() {
+    let in_order = Story::of(Terms { order: Order::All, ..TERMS });
+    let sought = in_order.then(plain(1..=10)).then(What::Sought { between: (0, 0) }).then(plain(6..=10)).after(50);
+    let broke = || What::Broke { how: How::Plain, seen: Vec::new(), limit: 5 };
+    sought.since(200, broke()).then(plain(1..=5)).then(What::Drained { up_to: 10 }).holds();
+    let in_order = Story::of(Terms { order: Order::All, ..TERMS });
+    let sought = in_order.then(plain(1..=10)).after(100).since(60, broke()).then(What::Sought { between: (0, 0) });
+    sought.then(plain(6..=10)).fails(Some(1), IN_ORDER);
+}
+
+#[test]
 fn what_retention_took_is_told_once_with_the_right_number() {
     let cut =
         || Story::of(Terms { cuts: true, ..TERMS }).then(plain(1..=2)).then(What::Earliest(1)).then(What::Earliest(6));

@@ -38,14 +38,17 @@ impl Sweep<'_> {
         }
         points.sort_unstable();
         points.push((end, true, usize::MAX));
+        let openings = steps.iter().filter(|step| step.act.opens(true)).map(|step| (step.from, step.to));
+        let openings: Vec<(Millis, Millis)> = openings.collect();
         let (mut time, mut going): (Millis, BTreeMap<usize, u32>) = (start, BTreeMap::new());
         for (at, is_end, n) in points {
             let step = steps.get(n);
-            // What is settled is of no account to most deeds.
+            // What is settled is of no account to most deeds, unless it is opened while they go on.
             if let Some(step) = step
                 && going.is_empty()
                 && !step.act.is_for_settled(true)
                 && !matches!(step.act, Act::Plain | Act::Lease(..))
+                && !openings.iter().any(|&(from, to)| from <= step.to && step.from <= to)
             {
                 self.forget(&mut known.configs, at);
                 if known.is_settled() {
