@@ -36,8 +36,9 @@ struct Event {
     attempt: Option<u32>,
 }
 
-/// How long what was sent is on its way, at most.
+/// How long what was sent is on its way, at most, on a machine that is not late; and since when that it was counts.
 const ON_ITS_WAY: Millis = 20;
+const RECENT: Millis = 500;
 
 /// How an opening ended.
 enum Opened {
@@ -270,8 +271,9 @@ impl Reader {
                     until = Instant::now() + Duration::from_millis(ms);
                 }
                 let now = stage.now();
-                if now > asked + ON_ITS_WAY {
-                    since = asked - ON_ITS_WAY.min(asked);
+                let on_its_way = ON_ITS_WAY + stage.stalls.worst(asked.saturating_sub(RECENT), now);
+                if now > asked + on_its_way {
+                    since = asked.saturating_sub(on_its_way);
                 }
                 let from = since;
                 stage.count("events of leased streams");
