@@ -270,7 +270,7 @@ fn history(t: &Table<'_>) -> History {
     let history = History {
         deadline: t.or("deadline", Node::duration, d.deadline),
         handle_ttl,
-        keep_going: t.or("keep_going", Node::duration, handle_ttl),
+        keep_going: t.or("keep_going", Node::duration_or_off, handle_ttl),
         max_limit: t.or("max_limit", |n| n.count(10_000_000).map(|n| n as usize), d.max_limit),
     };
     if history.handle_ttl < history.deadline

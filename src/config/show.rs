@@ -350,6 +350,7 @@ regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu
 credential = {{ kind = "basic", api_key = {{ file = "{secret}" }}, api_secret = {{ file = "{secret}" }} }}
 quota = {{ messages = {{ share = "history_get" }}, user_events = {{ requests = 3, per = "90s" }} }}
 events = {{ streams = ["user_events"], retention_bytes = "3MB", max_read_bytes = "5MB", dedup_window = "0s", order_window = "2s", subscription_ttl = "0s", max_subscriptions_per_client = 3 }}
+history = {{ deadline = "20s", handle_ttl = "1m", max_limit = 5, keep_going = "0s" }}
 [[apps.webhooks]]
 name = "crm.eu"
 url = "http://localhost:8000/hook?a=b"
