@@ -140,13 +140,6 @@ impl Crowd {
         marks.iter().all(|mark| take(&mut left, mark))
     }
 
-    /// Whether these, from the end, end with all that was given. There are more where an offset skipped the first of them.
-    pub(super) fn is_end_of(&self, marks: &[Mark]) -> bool {
-        let Known::Marks { last, .. } = &self.known else { return false };
-        let end = marks.get(..last.len()).filter(|_| last.len() as u64 == self.number);
-        end.is_some_and(|end| last.iter().rev().eq(end))
-    }
-
     /// Where an unbroken piece lies that begins among what was given last: told by texts that were given once, occur once in
     /// it, and stand in the same order, so many that it cannot well be chance.
     pub(super) fn known_again(&self, piece: &[Mark]) -> Option<KnownAgain> {

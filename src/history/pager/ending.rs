@@ -49,10 +49,10 @@ impl Last {
         run.is_beyond(self.ms) || (run.last_ms == self.ms && self.is_all && run.crowd.holds(&self.marks))
     }
 
-    /// Whether it may. Of one millisecond an offset may have skipped some.
+    /// Whether it may. Of one millisecond an offset may have skipped some; which, the other end does not say, where equals
+    /// do not turn round with the list.
     fn may_be_in(&self, run: &Run, cut: Option<u64>) -> bool {
-        let is_cut = cut == Some(self.ms) && run.crowd.is_end_of(&self.marks);
-        run.last_ms == self.ms && (is_cut || run.crowd.holds(&self.marks))
+        run.last_ms == self.ms && (cut == Some(self.ms) || run.crowd.holds(&self.marks))
     }
 }
 

@@ -29,6 +29,10 @@ const SHARED: usize = 10;
 /// How often in a row a page of a piece may be asked for again further ahead.
 const BACKS: u32 = 4;
 
+/// So many pages in a row may bring hardly anything: less than any vendor's page holds.
+const FRUITLESS: u32 = 16;
+const HARDLY: usize = 4;
+
 /// Pages in flight when a piece is read for the second time.
 const SWEEP_WINDOW: usize = 8;
 
@@ -74,20 +78,45 @@ struct Plain {
     seams: Vec<usize>,
     /// How many the longest holds.
     most: usize,
+    /// Nothing lies beyond: the last was followed by an empty one.
+    to_the_end: bool,
+}
+
+/// A page of a second reading.
+struct Part {
+    /// Whether it is the same.
+    is_same: bool,
+    /// Where of the first reading it ends.
+    end: usize,
 }
 
 impl Plain {
     /// Where pages begin that read so many a second time. A seam of one reading lies within a page of the other: where two
     /// orders take turns, pages that begin at the same places may leave out the same messages twice.
-    fn starts(&self, needed: usize, to_the_end: bool) -> Vec<usize> {
+    fn starts(&self, needed: usize) -> Vec<usize> {
         let mut starts: Vec<_> = self.seams.iter().map(|seam| seam - SHARED.min(self.most / 2).min(*seam)).collect();
         while let Some(last) = starts.last().copied().filter(|last| last + self.most < needed) {
             starts.push(last + self.most);
         }
         starts.retain(|at| *at < needed);
         // Behind the last page, too, which was followed by an empty one.
-        starts.extend(to_the_end.then_some(self.messages.len()));
+        starts.extend(self.to_the_end.then_some(self.messages.len()));
         starts
+    }
+
+    /// Where a page begins that goes on from there, but not where one of the first reading began.
+    fn within(&self, end: usize) -> usize {
+        (1..=end).map(|back| end - back).find(|at| *at == 0 || !self.seams.contains(at)).unwrap_or(0)
+    }
+
+    /// What a page is that begins there; nothing of this reading when the list has moved.
+    fn again(&self, at: usize, page: &[Message]) -> Option<Part> {
+        let is_longer = self.to_the_end && at + page.len() > self.messages.len();
+        let first = &self.messages[at..];
+        let shared = first.len().min(page.len());
+        let (page, first) = (&page[..shared], &first[..shared]);
+        let is_elsewhere = page.iter().zip(first).any(|(a, b)| a.ms != b.ms) || is_shifted(page, first);
+        (!is_longer && !is_elsewhere).then(|| Part { is_same: page == first, end: at + shared })
     }
 }
 
@@ -182,6 +211,7 @@ impl<P: Pages> Pager<P> {
     ) -> Result<Piece, Error> {
         let (mut read, mut piece, mut from): (Option<Run>, Vec<Message>, u64) = (None, Vec::new(), self.series.at);
         let (mut torn, mut backs, mut is_joined) = (None, 0, false);
+        let mut fruitless = 0;
         loop {
             let (offset, page) = match taken.take() {
                 Some(taken) => taken,
@@ -233,6 +263,11 @@ impl<P: Pages> Pager<P> {
             let is_beyond = run.is_beyond(ms);
             self.series.joined(offset, length, most, 0, new.len());
             let is_new = !new.is_empty();
+            fruitless = if new.len() < HARDLY { fruitless + 1 } else { 0 };
+            if fruitless > FRUITLESS {
+                // The list grows in front of it as fast as it is read.
+                return Ok(Piece::Torn(from));
+            }
             piece.extend(new.into_iter().filter(|message| !run::is_before(self.direction, message.ms, ms)));
             bounded(piece.len())?;
             let is_over = match length < PAGE && !is_beyond {
@@ -262,6 +297,7 @@ impl<P: Pages> Pager<P> {
             let page = self.pages.page(query).await?.texts;
             let page = self.understood(page)?;
             if page.is_empty() {
+                read.to_the_end = true;
                 break;
             }
             read.most = read.most.max(page.len());
@@ -275,10 +311,9 @@ impl<P: Pages> Pager<P> {
     /// Whether the same messages are there at the same offsets now.
     async fn is_still(&mut self, filter: &Filter, offset: u64, read: &Plain, ms: u64) -> Result<Again, Error> {
         let all = &read.messages;
-        // If nothing lies beyond, it was read to an empty page.
         let beyond = all.iter().position(|message| self.is_before(ms, message.ms));
         let needed = beyond.map_or(all.len(), |beyond| beyond + 1);
-        let starts = read.starts(needed, beyond.is_none());
+        let starts = read.starts(needed);
         let queries: Vec<_> =
             starts.iter().map(|at| self.query(filter, offset.saturating_add(*at as u64), PAGE)).collect();
         let pages = Arc::clone(&self.pages);
@@ -288,25 +323,34 @@ impl<P: Pages> Pager<P> {
                 async move { pages.page(query).await }
             })
             .buffered(SWEEP_WINDOW);
-        let (mut is_same, mut number) = (true, 0);
+        let (mut is_same, mut number, mut gaps) = (true, 0, Vec::new());
         for at in starts {
             let Some(page) = again.next().await else { break };
             let page = self.understood(page?.texts)?;
-            let is_longer = beyond.is_none() && at + page.len() > all.len();
-            let first = &all[at..];
-            let shared = first.len().min(page.len());
-            let (page, first) = (&page[..shared], &first[..shared]);
-            let is_elsewhere = page.iter().zip(first).any(|(a, b)| a.ms != b.ms) || is_shifted(page, first);
-            if is_longer || number < at || is_elsewhere {
-                return Ok(Again::Moved);
+            let Some(part) = read.again(at, &page) else { return Ok(Again::Moved) };
+            gaps.extend((number < at).then_some(number..at));
+            is_same &= part.is_same;
+            number = number.max(part.end);
+        }
+        drop(again);
+        gaps.extend((number < needed).then_some(number..needed));
+        // Where a page held fewer than the first time, or the list is shorter now.
+        for gap in gaps {
+            let mut end = gap.start;
+            while end < gap.end {
+                let at = read.within(end);
+                let page = self.pages.page(self.query(filter, offset.saturating_add(at as u64), PAGE)).await?.texts;
+                let page = self.understood(page)?;
+                let Some(part) = read.again(at, &page).filter(|part| part.end > end) else { return Ok(Again::Moved) };
+                is_same &= part.is_same;
+                end = part.end;
             }
-            is_same &= page == first;
-            number = number.max(at + shared);
+            number = number.max(end);
         }
         let in_order = all.is_sorted_by(|a, b| !self.is_before(b.ms, a.ms));
-        Ok(match (in_order && number >= needed, is_same) {
+        Ok(match (in_order, is_same) {
             (false, _) => Again::Moved,
-            (true, true) => Again::Same { number, is_last: beyond.is_none() },
+            (true, true) => Again::Same { number, is_last: read.to_the_end },
             (true, false) => Again::Reordered,
         })
     }

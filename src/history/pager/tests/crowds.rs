@@ -247,3 +247,48 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_of_one_millisecond_that_are_alike_are_told_also_where_a_page_is_short_now_and_then() {
+    for (direction, seed) in [(Direction::Asc, 1), (Direction::Asc, 2), (Direction::Desc, 3), (Direction::Desc, 4)] {
+        let stored = messages(4000, |n| NOW - 90_000 + n / 2000, 3);
+        let vendor = Vendor { cut_short: 0.1, latency: 10..30, ..Vendor::new(stored, vec![], seed) };
+        let vendor = Arc::new(vendor);
+        let query = query(0, usize::MAX, direction);
+        assert_eq!(read(&vendor, &query).await.len(), 4000);
+        let pages = useful(&vendor);
+        assert!(pages <= 400, "{pages} pages for 40");
+    }
+}
+
+/// Equal times come in the order of their payloads from either end.
+struct Unmirrored(Vec<(u64, u16)>);
+
+impl Pages for Unmirrored {
+    async fn page(&self, query: PageQuery) -> Result<Page, Error> {
+        let mut list = self.0.clone();
+        list.sort_by_key(|(ms, payload)| {
+            (if query.direction == Direction::Asc { *ms } else { u64::MAX - ms }, *payload)
+        });
+        let page = list.into_iter().skip(usize::try_from(query.offset).unwrap()).take(query.limit);
+        Ok(Page { texts: page.map(|(ms, payload)| text(ms, payload)).collect(), ..Page::default() })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_ends_among_those_of_which_an_offset_skipped_some_in_whatever_order_its_other_end_shows_them() {
+    for direction in [Direction::Asc, Direction::Desc] {
+        for (number, offset) in [(130, 20), (250, 20), (700, 81), (150, 149)] {
+            let mut pager = Pager::new(
+                Arc::new(Unmirrored((0..number).map(|n| (NOW - 1000, n)).collect())),
+                &query(offset, 10_000, direction),
+            );
+            let mut got = Vec::new();
+            while let Some(messages) = pager.next().await.unwrap() {
+                got.extend(messages);
+            }
+            let wanted: Vec<_> = (0..number).map(|n| text(NOW - 1000, n)).skip(offset as usize).collect();
+            assert!(got == wanted, "{} of {number} at {offset}", got.len());
+        }
+    }
+}
