@@ -5,6 +5,7 @@
 pub mod check;
 mod client;
 pub mod client_key;
+pub mod config;
 pub mod demo;
 pub mod events;
 mod harden;
@@ -38,6 +39,8 @@ enum Command {
     Serve(serve::Args),
     /// Validate a configuration as `serve` would, and print it in full with every secret redacted
     Check(check::Args),
+    /// Print every key of the configuration: a file to begin with, or a JSON Schema
+    Config(config::Args),
     /// Show the whole job on loopback: a simulated vendor, a gateway, real requests
     Demo(demo::Args),
     /// Run the simulated vendor alone
@@ -97,6 +100,7 @@ impl Cli {
                 .map_err(CliError::from)
                 .and_then(|signals| serve::run(&args, signals)),
             Command::Check(args) => check::run(&args, &mut out, &mut err),
+            Command::Config(args) => config::run(&args, &mut out),
             Command::Demo(args) => demo::run(&args, &mut out),
             Command::Simulate(args) => simulate::run(&args, &mut out),
             Command::Token(args) => token::run(&args, &Clock::system(), &mut out),

@@ -7,11 +7,14 @@ mod apps;
 mod checks;
 mod clients;
 mod document;
+pub(crate) mod documented;
 pub mod finding;
 mod jwt;
 pub mod load;
+pub mod reference;
 mod sections;
 pub mod show;
+mod survey;
 mod tls;
 mod upstream;
 pub(crate) mod values;
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use self::document::by_default;
 use crate::names::{Action, AppId, BucketName, ClientName, HostName, Pattern, RegionName, SpiffeId, Stream};
 use crate::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
@@ -376,82 +380,42 @@ pub struct Allow {
 
 impl Default for Server {
     fn default() -> Self {
-        Self {
-            listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
-            max_connections: 10_000,
-            request_body_limit: 1 << 20,
-            header_read_timeout: Duration::from_secs(10),
-            // Longer than the pools of clients keep one (90 seconds in Go's and in hyper's).
-            idle_timeout: Duration::from_secs(120),
-            shutdown_grace: Duration::from_secs(30),
-            anonymous_client: None,
-            hosts: Vec::new(),
-            write_timeout: Duration::from_secs(30),
-            max_requests: 4096,
-            max_streams: 16_384,
-            unix_mode: 0o660,
-            unix_owner: UnixOwner::default(),
-            tls: None,
-        }
+        by_default("server", sections::server)
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9090))), api_key_sha256: None, hosts: Vec::new() }
+        by_default("admin", sections::admin)
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), format: LogFormat::Json, access: true }
+        by_default("log", sections::log)
     }
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { path: "data".into() }
+        by_default("store", sections::store)
     }
 }
 
 impl Default for Quota {
-    /// The vendor's published limits (spec: events 10/s each, history 100/s each, *field*: messages 500/s together).
     fn default() -> Self {
-        let per_second = |n| {
-            let requests = NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-            QuotaRule::Own(Limit { requests, per: Duration::from_secs(1) })
-        };
-        Self {
-            user_events: per_second(10),
-            channel_events: per_second(10),
-            history_create: per_second(100),
-            history_get: per_second(100),
-            history_count: per_second(100),
-            messages: per_second(500),
-        }
+        by_default("apps.quota", apps::quota)
     }
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self {
-            streams: Stream::ALL.to_vec(),
-            poll_interval: Duration::from_millis(200),
-            poll_interval_idle: Duration::from_secs(1),
-            retention: Duration::from_secs(7 * 24 * 3600),
-            retention_bytes: 1 << 30,
-            max_read_bytes: 64 << 20,
-            dedup_window: Duration::from_secs(600),
-            subscription_ttl: Duration::from_secs(7 * 24 * 3600),
-            max_subscriptions_per_client: 1000,
-            order_window: Duration::ZERO,
-        }
+        by_default("apps.events", apps::events)
     }
 }
 
 impl Default for History {
     fn default() -> Self {
-        let handle_ttl = Duration::from_secs(300);
-        Self { deadline: Duration::from_secs(30), handle_ttl, max_limit: 10_000, keep_going: handle_ttl }
+        by_default("apps.history", apps::history)
     }
 }

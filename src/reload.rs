@@ -198,3 +198,35 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
 pub fn describe(config: &Config, state: &ArcSwap<State>) -> serde_json::Value {
     serde_json::json!({ "reload": &**state.load(), "effective": show::json(config) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::show::tests::everything;
+    use crate::config::{documented, load};
+
+    #[test]
+    fn what_is_documented_as_read_at_the_start_only_is_what_waits_for_a_restart() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let text = everything(path, path).replace("0.0.0.0", "127.0.0.1");
+        let others: toml::Table = toml::from_str(&text).unwrap();
+        let loaded = |text: &str| load::from_text(text, Path::new("x")).map(|loaded| loaded.config);
+        let old = loaded("").unwrap();
+        let (mut waiting, mut taken) = (0, 0);
+        for key in documented::KEYS.iter().filter(|key| key.value.is_some()) {
+            let (section, name) = key.path.rsplit_once('.').unwrap();
+            let Some(other) = others.get(section).and_then(|section| section.get(name)) else { continue };
+            let Ok(new) = loaded(&format!("[{section}]\n{name} = {other}\n")) else { continue };
+            let waits = !needs_restart(&old, &new).is_empty();
+            assert_eq!(waits, key.is_read_at_start, "{}", key.path);
+            if waits { waiting += 1 } else { taken += 1 }
+        }
+        let documented = documented::KEYS.iter().filter(|key| key.value.is_some() && key.is_read_at_start).count();
+        // `store.kind` has but one value.
+        assert_eq!((waiting, taken > 10), (documented - 1, true));
+    }
+}

@@ -154,32 +154,26 @@ fn uid(node: Node<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn quota(t: &Table<'_>) -> Quota {
-    let d = Quota::default();
-    let nodes = BucketName::ALL.map(|bucket| (bucket, t.take(bucket.as_str())));
-    let rules = nodes.clone().map(|(bucket, node)| {
-        let rule = node.and_then(|n| n.table(|t| rule(t, &n)).flatten());
-        (bucket, rule.unwrap_or(d.rule(bucket)))
-    });
-    let of =
-        |name: BucketName| rules.iter().find(|(bucket, _)| *bucket == name).map_or(d.rule(name), |(_, rule)| *rule);
-    for (bucket, node) in nodes {
-        let (QuotaRule::Share(other), Some(node)) = (of(bucket), node) else { continue };
-        if other == bucket {
-            node.fault_in("share", "is the bucket itself", "Name another bucket, or write requests and per");
-        } else if let QuotaRule::Share(_) = of(other) {
-            let what = format!("names {other}, which has no limit of its own");
-            node.fault_in("share", &what, "Sharing does not chain");
-        }
-    }
-    Quota {
+pub(super) fn quota(t: &Table<'_>) -> Quota {
+    let of = |bucket: BucketName| t.or_default(bucket.as_str(), |node| node.table(|t| rule(t, &node)).flatten());
+    let quota = Quota {
         user_events: of(BucketName::UserEvents),
         channel_events: of(BucketName::ChannelEvents),
         history_create: of(BucketName::HistoryCreate),
         history_get: of(BucketName::HistoryGet),
         history_count: of(BucketName::HistoryCount),
         messages: of(BucketName::Messages),
+    };
+    for bucket in BucketName::ALL {
+        let (QuotaRule::Share(other), Some(node)) = (quota.rule(bucket), t.take(bucket.as_str())) else { continue };
+        if other == bucket {
+            node.fault_in("share", "is the bucket itself", "Name another bucket, or write requests and per");
+        } else if let QuotaRule::Share(_) = quota.rule(other) {
+            let what = format!("names {other}, which has no limit of its own");
+            node.fault_in("share", &what, "Sharing does not chain");
+        }
     }
+    quota
 }
 
 fn rule(t: &Table<'_>, node: &Node<'_>) -> Option<QuotaRule> {
@@ -204,26 +198,22 @@ fn rule(t: &Table<'_>, node: &Node<'_>) -> Option<QuotaRule> {
     requests.zip(per).map(|(requests, per)| QuotaRule::Own(Limit { requests, per }))
 }
 
-fn events(t: &Table<'_>) -> Events {
-    let d = Events::default();
+pub(super) fn events(t: &Table<'_>) -> Events {
     let streams = Stream::ALL.map(|stream| (stream.as_str(), stream));
     let read = |n: Node<'_>| n.set("[\"user_events\", \"channel_events\"]", |entry| entry.one_of(&streams));
-    let retention = t.or("retention", Node::duration, d.retention);
+    let retention = t.or_default("retention", Node::duration);
+    let subscription_ttl = t.or_default("subscription_ttl", Node::duration_or_off);
     let events = Events {
-        streams: t.or("streams", read, d.streams),
-        poll_interval: t.or("poll_interval", Node::duration, d.poll_interval),
-        poll_interval_idle: t.or("poll_interval_idle", Node::duration, d.poll_interval_idle),
+        streams: t.or_default("streams", read),
+        poll_interval: t.or_default("poll_interval", Node::duration),
+        poll_interval_idle: t.or_default("poll_interval_idle", Node::duration),
         retention,
-        retention_bytes: t.or("retention_bytes", Node::size, d.retention_bytes),
-        max_read_bytes: t.or("max_read_bytes", Node::size, d.max_read_bytes),
-        dedup_window: t.or("dedup_window", Node::duration_or_off, d.dedup_window),
-        subscription_ttl: t.or("subscription_ttl", Node::duration_or_off, d.subscription_ttl.max(retention)),
-        max_subscriptions_per_client: t.or(
-            "max_subscriptions_per_client",
-            |n| n.count(10_000).map(|n| n as usize),
-            d.max_subscriptions_per_client,
-        ),
-        order_window: t.or("order_window", Node::duration_or_off, d.order_window),
+        retention_bytes: t.or_default("retention_bytes", Node::size),
+        max_read_bytes: t.or_default("max_read_bytes", Node::size),
+        dedup_window: t.or_default("dedup_window", Node::duration_or_off),
+        subscription_ttl: if t.has("subscription_ttl") { subscription_ttl } else { subscription_ttl.max(retention) },
+        max_subscriptions_per_client: t.or_default("max_subscriptions_per_client", |n| n.count(10_000)) as usize,
+        order_window: t.or_default("order_window", Node::duration_or_off),
     };
     if events.max_read_bytes > MOST_READ_BYTES
         && let Some(node) = t.take("max_read_bytes")
@@ -264,14 +254,13 @@ fn events(t: &Table<'_>) -> Events {
     events
 }
 
-fn history(t: &Table<'_>) -> History {
-    let d = History::default();
-    let handle_ttl = t.or("handle_ttl", Node::duration, d.handle_ttl);
+pub(super) fn history(t: &Table<'_>) -> History {
+    let handle_ttl = t.or_default("handle_ttl", Node::duration);
     let history = History {
-        deadline: t.or("deadline", Node::duration, d.deadline),
+        deadline: t.or_default("deadline", Node::duration),
         handle_ttl,
-        keep_going: t.or("keep_going", Node::duration_or_off, handle_ttl),
-        max_limit: t.or("max_limit", |n| n.count(10_000_000).map(|n| n as usize), d.max_limit),
+        keep_going: t.take("keep_going").and_then(Node::duration_or_off).unwrap_or(handle_ttl),
+        max_limit: t.or_default("max_limit", |n| n.count(10_000_000).map(|n| n as usize)),
     };
     if history.handle_ttl < history.deadline
         && let Some(node) = t.take("handle_ttl").or_else(|| t.take("deadline"))

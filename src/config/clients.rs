@@ -71,11 +71,11 @@ fn client(t: &Table<'_>) -> Entry<ClientName, Client> {
     let dns_san = shown(t, "dns_san", dns_san);
     let jwt_subject = shown(t, "jwt_subject", subject);
     let unix_uid = shown(t, "unix_uid", uid);
-    let weight = t.or("weight", |n| n.count(1_000_000).and_then(NonZeroU32::new), NonZeroU32::MIN);
+    let weight = t.or_default("weight", |n| n.count(1_000_000).and_then(NonZeroU32::new));
     let ceiling = |key| t.take(key).and_then(|n| n.count(1_000_000)).and_then(NonZeroU32::new);
     let (max_concurrent, requests_per_second) = (ceiling("max_concurrent"), ceiling("requests_per_second"));
     let modes = [ClientMode::Enforce, ClientMode::Report].map(|mode| (mode.as_str(), mode));
-    let mode = t.or("mode", |n| n.one_of(&modes), ClientMode::Enforce);
+    let mode = t.or_default("mode", |n| n.one_of(&modes));
     let allow = match t.take("allow") {
         None => Some(Vec::new()),
         Some(node) => node.entries("[{ app = \"*\", actions = [\"events\"] }]").and_then(|entries| {
@@ -145,7 +145,7 @@ fn uid(node: Node<'_>) -> Option<u32> {
 }
 
 fn allow(t: &Table<'_>) -> Option<Allow> {
-    let app = t.need("app", "Write an App ID, or \"*\" for every app").and_then(|n| match n.value().as_str() {
+    let app = t.need("app", "Write an App ID, or \"*\" for every app").and_then(|n| match n.clone().text() {
         Some("*") => Some(None),
         _ => n.name(AppId::parse).map(Some),
     });

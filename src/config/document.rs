@@ -6,11 +6,23 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::documented;
 use super::finding::Finding;
+use super::survey::{Form, Survey};
+
+/// A table that says nothing.
+static EMPTY: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
+
+/// What a table at this path comes to that says nothing.
+pub(super) fn by_default<T>(path: &str, reader: impl FnOnce(&Table<'_>) -> T) -> T {
+    let doc = Document::new("", &EMPTY).offline();
+    Table::new(&doc, path.to_owned(), 0..0, &EMPTY).read(reader)
+}
 
 /// The file, and what was found in it so far.
 pub(super) struct Document<'d> {
@@ -23,6 +35,8 @@ pub(super) struct Document<'d> {
     /// Whether files and variables that are named are looked at.
     looks: bool,
     found: RefCell<Found>,
+    /// Notes what is asked for, when that is the question.
+    survey: Option<RefCell<Survey>>,
 }
 
 /// What a reading brings up beside the values.
@@ -34,13 +48,19 @@ pub(super) struct Found {
     pub(super) files: Vec<PathBuf>,
     /// Those of them that hold a secret.
     pub(super) secrets: std::collections::BTreeSet<PathBuf>,
-    /// Every key that was asked for, without indices: what the documented file must explain.
-    pub(super) asked: std::collections::BTreeSet<String>,
+    /// Empty unless it was asked for.
+    pub(super) survey: Survey,
 }
 
 impl<'d> Document<'d> {
     pub(super) fn new(text: &'d str, root: &'d DeTable<'d>) -> Self {
-        Self { text, root, lines: OnceCell::new(), counted: Cell::new((0, 1)), looks: true, found: RefCell::default() }
+        let (lines, counted, found) = (OnceCell::new(), Cell::new((0, 1)), RefCell::default());
+        Self { text, root, lines, counted, looks: true, found, survey: None }
+    }
+
+    /// Notes what is asked for.
+    pub(super) fn surveyed(self) -> Self {
+        Self { survey: Some(RefCell::default()), ..self }
     }
 
     /// Looks at none of the files and variables that it names.
@@ -80,7 +100,14 @@ impl<'d> Document<'d> {
         let mut found = self.found.into_inner();
         found.faults.sort_by_key(|f| (f.line, f.column));
         found.warnings.sort_by_key(|f| (f.line, f.column));
+        found.survey = self.survey.map(RefCell::into_inner).unwrap_or_default();
         found
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Survey)) {
+        if let Some(survey) = &self.survey {
+            note(&mut survey.borrow_mut());
+        }
     }
 
     fn finding(&self, path: String, span: &Range<usize>, what: String, mend: String) -> Finding {
@@ -128,8 +155,9 @@ pub(super) struct Table<'d> {
     /// How many faults there were when its reading began: its own come behind them.
     faults_before: usize,
     entries: &'d DeTable<'d>,
-    /// What the reader knows.
+    /// What the reader knows, and what it cannot do without.
     asked: RefCell<Vec<&'static str>>,
+    needed: RefCell<Vec<&'static str>>,
     /// What is already refused, or cannot be judged.
     spared: RefCell<Vec<&'static str>>,
 }
@@ -137,26 +165,31 @@ pub(super) struct Table<'d> {
 impl<'d> Table<'d> {
     fn new(doc: &'d Document<'d>, path: String, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
         let faults_before = doc.found.borrow().faults.len();
-        Self { doc, path, span, faults_before, entries, asked: RefCell::default(), spared: RefCell::default() }
+        let (asked, needed, spared) = <(RefCell<_>, RefCell<_>, RefCell<_>)>::default();
+        Self { doc, path, span, faults_before, entries, asked, needed, spared }
     }
 
     fn read<T>(self, reader: impl FnOnce(&Self) -> T) -> T {
         let read = reader(&self);
         self.refuse_the_rest();
+        let (asked, needed) = (self.asked.into_inner(), self.needed.into_inner());
+        self.doc.note(|survey| survey.table(&self.path, &asked, &needed));
         read
     }
 
     /// The value of a key, if it is there.
     pub(super) fn take(&self, key: &'static str) -> Option<Node<'d>> {
-        self.asked.borrow_mut().push(key);
-        let path = join(&self.path, key);
-        self.doc.found.borrow_mut().asked.insert(without_indices(&path));
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         let value = self.entries.get(key)?;
-        Some(Node { doc: self.doc, path, value })
+        Some(Node { doc: self.doc, path: join(&self.path, key), value })
     }
 
     /// The value of a key that must be there. `mend` says what to write.
     pub(super) fn need(&self, key: &'static str, mend: &str) -> Option<Node<'d>> {
+        self.needed.borrow_mut().push(key);
         let node = self.take(key);
         if node.is_none() {
             self.missing(key, mend);
@@ -169,14 +202,23 @@ impl<'d> Table<'d> {
         self.entries.get(key).is_some()
     }
 
-    /// The value of a key, read by `parse`; the default when it is absent or faulty.
-    pub(super) fn or<T>(&self, key: &'static str, parse: impl FnOnce(Node<'d>) -> Option<T>, default: T) -> T {
-        self.take(key).and_then(parse).unwrap_or(default)
+    /// The value of a key, read by `parse`; the documented default when it is absent or faulty.
+    pub(super) fn or_default<T>(&self, key: &'static str, parse: impl Fn(Node<'d>) -> Option<T>) -> T {
+        self.doc.note(|survey| survey.has_default(&join(&self.path, key)));
+        if let Some(read) = self.take(key).and_then(&parse) {
+            return read;
+        }
+        let path = join(&self.path, key);
+        let value = documented::value(&without_indices(&path));
+        let default = value.and_then(|value| parse(Node { doc: self.doc, path, value }));
+        default.expect("config/gateway.toml has each default, and a test reads them all")
     }
 
-    /// A table inside this one; the default when it is absent.
-    pub(super) fn section<T: Default>(&self, key: &'static str, reader: impl FnOnce(&Table<'d>) -> T) -> T {
-        self.take(key).and_then(|node| node.table(reader)).unwrap_or_default()
+    /// A table inside this one; as an empty one when it is absent or none.
+    pub(super) fn section<T>(&self, key: &'static str, reader: impl Fn(&Table<'d>) -> T) -> T {
+        self.take(key)
+            .and_then(|node| node.table(&reader))
+            .unwrap_or_else(|| Table::new(self.doc, join(&self.path, key), self.span.clone(), &EMPTY).read(reader))
     }
 
     /// Refuses keys of features that this version does not have.
@@ -280,14 +322,19 @@ impl<'d> Node<'d> {
         self.refers_to(file);
     }
 
+    /// Says what its value has to be, for those who ask.
+    pub(super) fn is_to_be(&self, form: impl FnOnce() -> Form) {
+        self.doc.note(|survey| survey.form(&self.path, form()));
+    }
+
     /// The table that this value must be.
     pub(super) fn table<T>(&self, reader: impl FnOnce(&Table<'d>) -> T) -> Option<T> {
         let DeValue::Table(entries) = self.value() else {
             return self
                 .fault("must be a table", format!("Write [{0}], or {0} = {{ … }}", without_indices(&self.path)));
         };
-        let (path, span) = (self.path.clone(), self.value.span());
-        Some(Table::new(self.doc, path, span, entries).read(reader))
+        self.is_to_be(|| Form::Table);
+        Some(Table::new(self.doc, self.path.clone(), self.value.span(), entries).read(reader))
     }
 
     /// The entries of the array that this value must be.
@@ -295,6 +342,7 @@ impl<'d> Node<'d> {
         let DeValue::Array(entries) = self.value() else {
             return self.fault("must be an array", format!("Write {like}"));
         };
+        self.is_to_be(|| Form::List);
         let entry = |(n, value)| Self { doc: self.doc, path: format!("{}[{n}]", self.path), value };
         Some(entries.iter().enumerate().map(entry).collect())
     }

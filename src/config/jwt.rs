@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::document::{Node, Table};
+use super::survey::Form;
 use crate::files;
 use crate::secret::PrivateUrl;
 use crate::targets::Guard;
@@ -109,21 +110,20 @@ fn jwt(t: &Table<'_>) -> Option<Jwt> {
     let audience = audience.and_then(|node| node.one_or_more("[\"rtm-gateway\"]", words));
     let keys = keys(t);
     let known = JwtAlgorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-    let default = vec![JwtAlgorithm::RS256, JwtAlgorithm::ES256];
-    let algorithms = t.take("algorithms").map_or(Some(default), |node| {
+    let algorithms = t.or_default("algorithms", |node| {
         let algorithms = node.clone().set("[\"RS256\", \"ES256\"]", |entry| entry.one_of(&known))?;
         if algorithms.is_empty() {
             return node.fault("must name at least one", "Leave it out for RS256 and ES256");
         }
         Some(algorithms)
     });
-    let leeway = t.or("leeway", Node::duration_or_off, Duration::from_secs(30));
+    let leeway = t.or_default("leeway", Node::duration_or_off);
     if leeway > Duration::from_secs(600)
         && let Some(node) = t.take("leeway")
     {
         node.warn("lets expired tokens in for longer than ten minutes", "Mend the clocks instead");
     }
-    Some(Jwt { issuer: issuer?, audience: audience?, keys: keys?, algorithms: algorithms?, leeway })
+    Some(Jwt { issuer: issuer?, audience: audience?, keys: keys?, algorithms, leeway })
 }
 
 fn keys(t: &Table<'_>) -> Option<JwtKeys> {
@@ -143,8 +143,8 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
             let has_bad_token = token_file.is_some();
             let token_file = token_file.and_then(Node::secret_file);
             let has_bad_token = has_bad_token && token_file.is_none();
-            let refresh = t.or("jwks_refresh", Node::duration, Duration::from_secs(300));
-            let allow_private_targets = t.or("jwks_allow_private_targets", Node::flag, false);
+            let refresh = t.or_default("jwks_refresh", Node::duration);
+            let allow_private_targets = t.or_default("jwks_allow_private_targets", Node::flag);
             if let Some(Err(why)) = url.as_ref().map(|url| Guard::new(allow_private_targets).judge(url)) {
                 return address.fault(
                     format!("may not be fetched: {why}"),
@@ -192,6 +192,7 @@ impl Node<'_> {
     }
 
     fn jwks_url(self) -> Option<Uri> {
+        self.is_to_be(|| Form::Address);
         let text = self.clone().text()?;
         let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
         let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_ascii_lowercase);

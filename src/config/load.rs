@@ -11,7 +11,8 @@ use toml::de::DeTable;
 
 use super::document::{Document, Found, position};
 use super::finding::{Faults, Finding};
-use super::{Config, apps, checks, clients, jwt, sections, upstream};
+use super::survey::Survey;
+use super::{Config, apps, checks, clients, documented, jwt, sections, upstream};
 use crate::files::{self, Content, Unreadable};
 
 /// A configuration that passed every rule.
@@ -91,10 +92,28 @@ fn loaded(text: &str, file: &Path, looks: bool) -> Result<Loaded, Faults> {
     }
 }
 
+/// What is asked for where every key is there.
+pub(super) fn survey() -> Survey {
+    let mut survey = Survey::default();
+    for text in [false, true].map(documented::turned_on) {
+        if let Ok(root) = DeTable::parse(&text) {
+            survey.extend(read_all(Document::new(&text, root.get_ref()).offline().surveyed()).1.survey);
+        }
+    }
+    survey
+}
+
+/// What the text alone shows to be wrong.
+#[cfg(test)]
+pub(super) fn faults(text: &str) -> Vec<Finding> {
+    let root = DeTable::parse(text).unwrap();
+    read_all(Document::new(text, root.get_ref()).offline()).1.faults
+}
+
 /// Reads every part, whatever is wrong with the others. `None` when an app or client is too broken to have a value.
 #[cfg(test)]
 pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Found) {
-    read_all(Document::new(text, root))
+    read_all(Document::new(text, root).surveyed())
 }
 
 fn read_all(doc: Document<'_>) -> (Option<Config>, Found) {

@@ -6,39 +6,37 @@ use crate::files;
 use crate::names::{ClientName, HostName};
 
 pub(super) fn server(t: &Table<'_>) -> Server {
-    let d = Server::default();
     Server {
-        listen: t.or("listen", listens, d.listen),
-        max_connections: t.or("max_connections", |n| n.count(1_000_000).map(|n| n as usize), d.max_connections),
-        request_body_limit: t.or("request_body_limit", body_limit, d.request_body_limit),
-        header_read_timeout: t.or("header_read_timeout", Node::duration, d.header_read_timeout),
-        idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
-        shutdown_grace: t.or("shutdown_grace", Node::duration, d.shutdown_grace),
+        listen: t.or_default("listen", listens),
+        max_connections: t.or_default("max_connections", |n| n.count(1_000_000).map(|n| n as usize)),
+        request_body_limit: t.or_default("request_body_limit", body_limit),
+        header_read_timeout: t.or_default("header_read_timeout", Node::duration),
+        idle_timeout: t.or_default("idle_timeout", Node::duration),
+        shutdown_grace: t.or_default("shutdown_grace", Node::duration),
         anonymous_client: t.take("anonymous_client").and_then(|n| n.name(ClientName::parse)),
-        hosts: t.or("hosts", |n| n.set("[\"gateway.corp.example\"]", host), d.hosts),
-        write_timeout: t.or("write_timeout", Node::duration, d.write_timeout),
-        max_requests: t.or("max_requests", |n| n.count(1_000_000).map(|n| n as usize), d.max_requests),
-        max_streams: t.or("max_streams", |n| n.count(1_000_000).map(|n| n as usize), d.max_streams),
-        unix_mode: t.or("unix_mode", mode, d.unix_mode),
-        unix_owner: t.or("unix_owner", owner, d.unix_owner),
+        hosts: t.or_default("hosts", |n| n.set("[\"gateway.corp.example\"]", host)),
+        write_timeout: t.or_default("write_timeout", Node::duration),
+        max_requests: t.or_default("max_requests", |n| n.count(1_000_000).map(|n| n as usize)),
+        max_streams: t.or_default("max_streams", |n| n.count(1_000_000).map(|n| n as usize)),
+        unix_mode: t.or_default("unix_mode", mode),
+        unix_owner: t.take("unix_owner").and_then(owner).unwrap_or_default(),
         tls: t.take("tls").and_then(|node| node.table(tls::server).flatten()),
     }
 }
 
 pub(super) fn admin(t: &Table<'_>) -> Admin {
     Admin {
-        listen: t.or("listen", Node::listen, Admin::default().listen),
+        listen: t.or_default("listen", Node::listen),
         api_key_sha256: t.take("api_key_sha256").and_then(Node::sha256),
-        hosts: t.or("hosts", |n| n.set("[\"admin.corp.example\"]", host), Admin::default().hosts),
+        hosts: t.or_default("hosts", |n| n.set("[\"admin.corp.example\"]", host)),
     }
 }
 
 pub(super) fn log(t: &Table<'_>) -> Log {
-    let d = Log::default();
     Log {
-        level: t.or("level", Node::log_level, d.level),
-        format: t.or("format", |n| n.one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)]), d.format),
-        access: t.or("access", Node::flag, d.access),
+        level: t.or_default("level", Node::log_level),
+        format: t.or_default("format", |n| n.one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)])),
+        access: t.or_default("access", Node::flag),
     }
 }
 
@@ -50,7 +48,15 @@ pub(super) fn store(t: &Table<'_>) -> Store {
             _ => kind.one_of(&[("embedded", ())]),
         };
     }
-    Store { path: t.or("path", folder, Store::default().path) }
+    let path = t.or_default("path", Node::path);
+    // A disk that hangs is the store's to tell: it must not keep a reload from taking effect.
+    if let Some(node) = t.take("path")
+        && node.looks()
+        && files::is_no_folder(&path)
+    {
+        node.fault::<()>("names something that is not a folder", "Name a folder; it is made if it is not there");
+    }
+    Store { path }
 }
 
 fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
@@ -88,16 +94,6 @@ fn owner(node: Node<'_>) -> Option<UnixOwner> {
         (Some(uid), Some(gid)) if uid.is_some() || gid.is_some() => Some(UnixOwner { uid, gid }),
         _ => node.fault("must be numbers of a user and a group, as \"1000:1000\"", "`id` prints them"),
     }
-}
-
-/// A folder, or nothing yet: the store makes it.
-fn folder(node: Node<'_>) -> Option<std::path::PathBuf> {
-    let path = node.clone().path()?;
-    // A disk that hangs is the store's to tell: it must not keep a reload from taking effect.
-    if node.looks() && files::is_no_folder(&path) {
-        return node.fault("names something that is not a folder", "Name a folder; it is made if it is not there");
-    }
-    Some(path)
 }
 
 /// Bodies are held whole, so their limit must stay far below the memory of a machine.

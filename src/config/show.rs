@@ -288,7 +288,7 @@ fn one_or_more(entries: impl Iterator<Item = String>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
@@ -296,7 +296,7 @@ mod tests {
     use crate::config::load::from_text;
 
     /// Every kind of value, none at its default.
-    fn everything(secret: &str, signing: &str) -> String {
+    pub(crate) fn everything(secret: &str, signing: &str) -> String {
         let hash = |digit: &str| digit.repeat(64);
         format!(
             r#"

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::document::{Node, Table};
+use super::document::{Node, Table, by_default};
+use super::survey::Form;
 use crate::secret::SecretSource;
 use crate::vendor::Vendor;
 
@@ -77,43 +78,31 @@ pub struct Breaker {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self {
-            vendor: Vendor::default(),
-            connect_timeout: Duration::from_secs(3),
-            first_byte_timeout: None,
-            idle_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(10),
-            max_retry_after: Duration::from_secs(3600),
-            ca_file: None,
-            proxy: None,
-            retry_budget: RetryBudget::default(),
-            breaker: Breaker::default(),
-        }
+        by_default("upstream", upstream)
     }
 }
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self { percent: 20, min_per_second: 10 }
+        by_default("upstream.retry", retry)
     }
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 5, open_for: Duration::from_secs(5) }
+        by_default("upstream.breaker", breaker)
     }
 }
 
 pub(super) fn upstream(t: &Table<'_>) -> Upstream {
-    let d = Upstream::default();
     let vendors = [Vendor::AnyRtc, Vendor::Agora].map(|v| (v.as_str(), v));
     let upstream = Upstream {
-        vendor: t.or("vendor", |n| n.one_of(&vendors), d.vendor),
-        connect_timeout: t.or("connect_timeout", Node::duration, d.connect_timeout),
+        vendor: t.or_default("vendor", |n| n.one_of(&vendors)),
+        connect_timeout: t.or_default("connect_timeout", Node::duration),
         first_byte_timeout: t.take("first_byte_timeout").and_then(Node::duration),
-        idle_timeout: t.or("idle_timeout", Node::duration, d.idle_timeout),
-        request_timeout: t.or("request_timeout", Node::duration, d.request_timeout),
-        max_retry_after: t.or("max_retry_after", Node::duration, d.max_retry_after),
+        idle_timeout: t.or_default("idle_timeout", Node::duration),
+        request_timeout: t.or_default("request_timeout", Node::duration),
+        max_retry_after: t.or_default("max_retry_after", Node::duration),
         ca_file: t.take("ca_file").and_then(Node::certificates),
         proxy: proxy(t),
         retry_budget: t.section("retry", retry),
@@ -159,23 +148,22 @@ fn proxy(t: &Table<'_>) -> Option<Proxy> {
 }
 
 fn retry(t: &Table<'_>) -> RetryBudget {
-    let d = RetryBudget::default();
     RetryBudget {
-        percent: t.or("percent", |n| n.count_or_none(100), d.percent),
-        min_per_second: t.or("min_per_second", |n| n.count_or_none(10_000), d.min_per_second),
+        percent: t.or_default("percent", |n| n.count_or_none(100)),
+        min_per_second: t.or_default("min_per_second", |n| n.count_or_none(10_000)),
     }
 }
 
 fn breaker(t: &Table<'_>) -> Breaker {
-    let d = Breaker::default();
     Breaker {
-        failures: t.or("failures", |n| n.count_or_none(1_000_000), d.failures),
-        open_for: t.or("open_for", Node::duration, d.open_for),
+        failures: t.or_default("failures", |n| n.count_or_none(1_000_000)),
+        open_for: t.or_default("open_for", Node::duration),
     }
 }
 
 impl Node<'_> {
     fn proxy_url(self) -> Option<Uri> {
+        self.is_to_be(|| Form::Address);
         let text = self.clone().text()?;
         match super::values::parse_base_url(text) {
             Some((uri, false)) => Some(uri),

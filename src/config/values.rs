@@ -23,6 +23,7 @@ use toml::de::DeValue;
 
 use super::Listen;
 use super::document::{Node, nearest};
+use super::survey::Form;
 use crate::files;
 use crate::secret::{Secret, SecretError, SecretSource};
 
@@ -31,6 +32,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl<'d> Node<'d> {
     pub(super) fn text(self) -> Option<&'d str> {
+        self.is_to_be(|| Form::Text);
         match self.value() {
             DeValue::String(text) => Some(text),
             _ => self.fault("must be a text", "Write it in quotes"),
@@ -38,6 +40,7 @@ impl<'d> Node<'d> {
     }
 
     pub(super) fn flag(self) -> Option<bool> {
+        self.is_to_be(|| Form::Flag);
         match self.value() {
             DeValue::Boolean(flag) => Some(*flag),
             _ => self.fault("must be true or false", "Write it without quotes"),
@@ -46,25 +49,28 @@ impl<'d> Node<'d> {
 
     /// A whole number of `1..=most`.
     pub(super) fn count(self, most: u32) -> Option<u32> {
-        let DeValue::Integer(number) = self.value() else {
-            return self.fault("must be a whole number", "Write it without quotes and without a point");
-        };
-        let number = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u32::try_from(n).ok());
-        match number.filter(|n| (1..=most).contains(n)) {
-            Some(number) => Some(number),
-            None => self.fault(format!("must be 1 to {most}"), "Write a number of that range"),
-        }
+        self.number(1, most)
     }
 
     /// A whole number of `0..=most`.
     pub(super) fn count_or_none(self, most: u32) -> Option<u32> {
-        match self.value() {
-            DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()) == Ok(0) => Some(0),
-            _ => self.count(most),
+        self.number(0, most)
+    }
+
+    fn number(self, least: u32, most: u32) -> Option<u32> {
+        self.is_to_be(|| Form::Count { least, most });
+        let DeValue::Integer(number) = self.value() else {
+            return self.fault("must be a whole number", "Write it without quotes and without a point");
+        };
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u32::try_from(n).ok());
+        match number.filter(|n| (least..=most).contains(n)) {
+            Some(number) => Some(number),
+            None => self.fault(format!("must be {least} to {most}"), "Write a number of that range"),
         }
     }
 
     pub(super) fn duration(self) -> Option<Duration> {
+        self.is_to_be(|| Form::Duration);
         let (what, like) = ("must be a duration with a unit, as \"2s\"", "Write a number and one of ms, s, m, h, d");
         let DeValue::String(text) = self.value() else { return self.fault(what, like) };
         match parse_duration(text) {
@@ -79,6 +85,7 @@ impl<'d> Node<'d> {
     /// A duration, or `"0s"` for off.
     pub(super) fn duration_or_off(self) -> Option<Duration> {
         if self.value().as_str().and_then(parse_duration) == Some(Duration::ZERO) {
+            self.is_to_be(|| Form::Duration);
             return Some(Duration::ZERO);
         }
         self.duration()
@@ -86,6 +93,7 @@ impl<'d> Node<'d> {
 
     /// A positive number of bytes.
     pub(super) fn size(self) -> Option<u64> {
+        self.is_to_be(|| Form::Size);
         let like = "Write a number and one of B, KiB, MiB, GiB";
         let DeValue::String(text) = self.value() else {
             return self.fault("must be a size with a unit, as \"1MiB\": a bare number does not say of what", like);
@@ -101,6 +109,7 @@ impl<'d> Node<'d> {
 
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
+        words.iter().for_each(|(word, _)| self.is_to_be(|| Form::Word((*word).to_owned())));
         let text = self.value().as_str().unwrap_or_default();
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
@@ -136,6 +145,7 @@ impl<'d> Node<'d> {
         like: &str,
         parse: impl Fn(Self) -> Option<T>,
     ) -> Option<Vec<T>> {
+        self.is_to_be(|| Form::OneOrMore);
         let DeValue::Array(entries) = self.value() else { return parse(self).map(|value| vec![value]) };
         if entries.is_empty() {
             return self.fault("must not be empty", format!("Write {like}, or leave it out"));
@@ -171,6 +181,7 @@ impl<'d> Node<'d> {
     pub(super) fn sha256(self) -> Option<[u8; 32]> {
         // SHA-256 of nothing (FIPS 180-4): as the hash of a key it would let an empty key in.
         const OF_NOTHING: [u8; 4] = [0xe3, 0xb0, 0xc4, 0x42];
+        self.is_to_be(|| Form::Sha256);
         let mend = "`rtm-gateway client-key NAME` makes a key and its SHA-256";
         let text = self.clone().text()?;
         match parse_hex(text) {
@@ -182,6 +193,7 @@ impl<'d> Node<'d> {
 
     /// A vendor's address: scheme and authority, no more.
     pub(super) fn base_url(self) -> Option<Uri> {
+        self.is_to_be(|| Form::Address);
         let text = self.clone().text()?;
         let Some((uri, encrypted)) = parse_base_url(text) else {
             return self.fault(
@@ -252,6 +264,7 @@ impl<'d> Node<'d> {
     pub(super) fn secret(self, usable: impl Fn(&Secret) -> Result<(), &'static str>) -> Option<SecretSource> {
         let (what, mend) =
             ("must be { env = \"NAME\" } or { file = \"PATH\" }", "A secret is never written here itself");
+        self.is_to_be(|| Form::Secret);
         let DeValue::Table(_) = self.value() else { return self.fault(what, mend) };
         let source = self.table(|t| match (t.take("env"), t.take("file")) {
             (Some(env), None) => env.variable().map(SecretSource::Env),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use hyper::Uri;
 use toml::de::DeValue;
 
-use super::document::{Node, Table};
+use super::document::{Node, Table, by_default};
+use super::survey::Form;
 use crate::names::{Stream, WebhookName};
 use crate::secret::{PrivateUrl, Secret, SecretSource};
 use crate::standard_webhooks;
@@ -87,7 +88,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { initial: Duration::from_secs(5), max: Duration::from_secs(3600) }
+        by_default("apps.webhooks.retry", retry)
     }
 }
 
@@ -178,13 +179,13 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let has_bad_ca = ca_file.is_some();
     let ca_file = ca_file.and_then(Node::certificates);
     let has_bad_ca = has_bad_ca && ca_file.is_none();
-    let format = t.or("format", |n| n.one_of(&formats), WebhookFormat::Structured);
-    let max_in_flight = t.or("max_in_flight", |n| n.count(MOST_IN_FLIGHT), 1) as usize;
-    let timeout = t.or("timeout", Node::duration, Duration::from_secs(15));
-    let max_attempts = t.or("max_attempts", |n| n.count(MOST_ATTEMPTS), 10);
+    let format = t.or_default("format", |n| n.one_of(&formats));
+    let max_in_flight = t.or_default("max_in_flight", |n| n.count(MOST_IN_FLIGHT)) as usize;
+    let timeout = t.or_default("timeout", Node::duration);
+    let max_attempts = t.or_default("max_attempts", |n| n.count(MOST_ATTEMPTS));
     let retry = t.section("retry", retry);
-    let from = t.or("from", |n| n.one_of(&froms), WebhookFrom::Earliest);
-    let allow_private_targets = t.or("allow_private_targets", Node::flag, false);
+    let from = t.or_default("from", |n| n.one_of(&froms));
+    let allow_private_targets = t.or_default("allow_private_targets", Node::flag);
     let (url, leads_to) = url.unzip();
     if let (Some(uri), Some(address)) = (leads_to.flatten(), address)
         && let Err(why) = Guard::new(allow_private_targets).judge(&uri)
@@ -259,8 +260,7 @@ fn signs(secret: &Secret) -> Result<(), &'static str> {
 }
 
 fn retry(t: &Table<'_>) -> Retry {
-    let d = Retry::default();
-    let retry = Retry { initial: t.or("initial", Node::duration, d.initial), max: t.or("max", Node::duration, d.max) };
+    let retry = Retry { initial: t.or_default("initial", Node::duration), max: t.or_default("max", Node::duration) };
     if t.sound()
         && retry.initial > retry.max
         && let Some(node) = t.take("max").or_else(|| t.take("initial"))
@@ -273,6 +273,8 @@ fn retry(t: &Table<'_>) -> Retry {
 impl Node<'_> {
     /// Where it is written, and where it leads now, as far as that may be looked at.
     fn webhook_url(self) -> Option<(WebhookUrl, Option<Uri>)> {
+        self.is_to_be(|| Form::Address);
+        self.is_to_be(|| Form::Secret);
         let (url, uri) = if let DeValue::Table(_) = self.value() {
             let what = "does not hold an https:// (or http://) address without user and fragment";
             let usable = |kept: &Secret| parse_webhook_url(kept.expose()).map(|_| ()).ok_or(what);

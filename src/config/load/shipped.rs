@@ -5,10 +5,10 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::super::{Config, Credential, Events, History, Quota};
+use super::super::{Config, Credential, Events, History, Quota, documented};
 use super::{from_text, read};
 
-const SHIPPED: &str = include_str!("../../../config/gateway.toml");
+const SHIPPED: &str = documented::TEXT;
 
 /// The file with every key turned on, and secrets that are there.
 fn turned_on(dir: &Path) -> String {
@@ -20,11 +20,7 @@ fn turned_on(dir: &Path) -> String {
     std::fs::write(dir.join("crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
     std::fs::write(dir.join("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     std::fs::write(dir.join("jwks.json"), "{\"keys\":[]}").unwrap();
-    let on = |line: &str| match line.strip_prefix('#') {
-        Some(key) if key.starts_with(|c: char| c == '[' || c.is_ascii_alphabetic()) => key.to_owned(),
-        _ => line.to_owned(),
-    };
-    let text: String = SHIPPED.lines().map(|line| on(line) + "\n").collect();
+    let text = documented::turned_on(false);
     text.replace("{ env = \"RTM_API_KEY\" }", &format!("{{ file = {} }}", path("secret")))
         .replace("{ env = \"RTM_APP_CERTIFICATE\" }", &format!("{{ file = {} }}", path("secret")))
         .replace("\"/run/secrets/rtm-api-secret\"", &path("secret"))
@@ -73,7 +69,8 @@ fn every_key_that_is_understood_is_in_it_and_set_to_the_default_where_it_is_on()
     let (_, found) = read(&text, root.get_ref());
     let mut written = BTreeSet::new();
     keys(root.get_ref(), "", &mut written);
-    let missing: Vec<&String> = found.asked.difference(&written).filter(|key| !is_one_of_several(key)).collect();
+    let asked = found.survey.paths();
+    let missing: Vec<&String> = asked.difference(&written).filter(|key| !is_one_of_several(key)).collect();
     assert!(missing.is_empty(), "not explained in config/gateway.toml: {missing:?}");
 
     // Nothing is on in the file but keys; so each key that has a default is written down as on.
@@ -81,7 +78,7 @@ fn every_key_that_is_understood_is_in_it_and_set_to_the_default_where_it_is_on()
     keys(DeTable::parse(SHIPPED).unwrap().get_ref(), "", &mut on);
     let inside_what_is_off = ["apps", "clients.", "identity.", "server.tls.", "upstream.proxy_password."];
     let entries = |key: &str| inside_what_is_off.iter().any(|off| key.starts_with(off));
-    let off: Vec<&str> = found.asked.difference(&on).map(String::as_str).filter(|key| !entries(key)).collect();
+    let off: Vec<&str> = asked.difference(&on).map(String::as_str).filter(|key| !entries(key)).collect();
     let optional = [
         "admin.api_key_sha256",
         "clients",
