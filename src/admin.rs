@@ -44,15 +44,14 @@ pub use self::operations::Operation;
 use self::quarantine::Which as Unreadable;
 use self::subscriptions::Which as Subscribed;
 use self::webhooks::Which as Pushed;
-use crate::app::Parts;
 use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Inbound};
 use crate::conn::Conn;
 use crate::conn::places::{NoPlace, Occupied};
 use crate::events::Cursor;
 use crate::heap;
-use crate::reload;
 use crate::route::{path, query};
+use crate::services::Parts;
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
 /// a key that was shown is marked so that no log prints it.
@@ -126,7 +125,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InH
         Operation::Quarantined => quarantine::show(parts, &Unreadable::named_by(&segments)?).await,
         Operation::ReadAgain => quarantine::redeliver(parts, &Unreadable::named_by(&segments)?).await,
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
-        Operation::Config => Ok(Content::Json(reload::describe(&parts.config.load(), &parts.reload))),
+        Operation::Config => Ok(Content::Json(parts.describe_config())),
         Operation::Backup => shown::backup(parts).await,
         Operation::RemoveSubscription => subscriptions::remove(&call, &Subscribed::named_by(parts, &segments)?).await,
         Operation::Seek => subscriptions::seek(call, &Subscribed::named_by(parts, &segments)?).await,

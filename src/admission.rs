@@ -30,7 +30,6 @@ mod in_hand;
 mod rate;
 mod report;
 
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,9 +38,9 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::names::ClientName;
-use crate::order::Payer;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shed};
 use crate::route::{Call, Kind};
+use crate::vendor::order::Payer;
 
 use book::Book;
 pub use in_hand::InHand;
@@ -69,91 +68,6 @@ pub struct Admitted {
     kind: Kind,
     app: Arc<config::App>,
     payer: Payer,
-}
-
-/// One of a client's ceilings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ceiling {
-    /// `max_concurrent`.
-    MaxConcurrent(NonZeroU32),
-    /// `requests_per_second`.
-    RequestsPerSecond(NonZeroU32),
-}
-
-impl Ceiling {
-    /// As the configuration writes it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MaxConcurrent(_) => "max_concurrent",
-            Self::RequestsPerSecond(_) => "requests_per_second",
-        }
-    }
-
-    /// How many it allows.
-    #[must_use]
-    pub fn most(self) -> NonZeroU32 {
-        match self {
-            Self::MaxConcurrent(most) | Self::RequestsPerSecond(most) => most,
-        }
-    }
-}
-
-/// What the gateway itself had no room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
-    /// `server.max_requests` are in hand.
-    MaxRequests,
-    /// The client has its share of them.
-    FairShare,
-    /// `server.max_streams` are open, or the client has its share of them.
-    Streams,
-    /// All connections have requests in hand, or the client has its share of them.
-    Connections,
-    /// Bodies take all memory that is for them, or the client's have its share.
-    BodyMemory,
-    /// The vendor has answered, and answers take all memory that is for them, or the client's have its share.
-    ResponseMemory,
-    /// Too many history queries are under way, or too many of this client's.
-    HistoryJobs,
-    /// Too many of this client's requests wait for a seat of the vendor's quota.
-    QuotaLine,
-}
-
-impl Shed {
-    /// Its label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MaxRequests => "max_requests",
-            Self::FairShare => "fair_share",
-            Self::Streams => "streams",
-            Self::Connections => "connections",
-            Self::BodyMemory => "body_memory",
-            Self::ResponseMemory => "response_memory",
-            Self::HistoryJobs => "history_jobs",
-            Self::QuotaLine => "quota_line",
-        }
-    }
-
-    /// What the operator reads.
-    #[must_use]
-    pub fn cause(self) -> &'static str {
-        match self {
-            Self::MaxRequests => "overloaded: server.max_requests are in hand",
-            Self::FairShare => "overloaded: the client has its share of server.max_requests in hand",
-            Self::Streams => "overloaded: server.max_streams are open, or the client has its share of them",
-            Self::Connections => {
-                "overloaded: the client has its share of server.max_connections, each with a request in hand"
-            }
-            Self::BodyMemory => "overloaded: no memory for more request bodies",
-            Self::ResponseMemory => {
-                "overloaded: no memory for more of the vendor's answers; it was asked, and has answered"
-            }
-            Self::HistoryJobs => "overloaded: too many history queries are under way",
-            Self::QuotaLine => "overloaded: too many orders wait for a seat of the vendor's quota",
-        }
-    }
 }
 
 impl Admission {

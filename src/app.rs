@@ -21,21 +21,22 @@ use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::conn::places::Door;
 use crate::descriptors;
-use crate::egress::{self, Before, Egress};
+use crate::egress::{Before, Egress};
 use crate::events::Events;
 use crate::flow;
 use crate::gateway::{Gateway, Live};
 use crate::history::History;
-use crate::jwks::{self, Jwks};
+use crate::jwks::Jwks;
 use crate::listener::{Limits, Listener, UnixFile};
 use crate::metrics::Metrics;
 use crate::proof::Proofs;
 use crate::reload;
+use crate::services::{BuildError, Parts, ReloadState, trust_of};
+use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{self, Store};
-use crate::task::{Kind, Tasks, Threads, detached};
-use crate::tls::{self, ClientTrust, Tls, TlsError};
-use crate::webhooks::{self, Webhooks};
+use crate::task::{Kind, Threads};
+use crate::tls::Tls;
+use crate::webhooks::Webhooks;
 
 use drain::Groups;
 pub use stop::Stop;
@@ -44,75 +45,6 @@ pub use stop::Stop;
 const OPERATORS_THREADS: usize = 2;
 const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 const ADMIN_WRITE_TIME: Duration = Duration::from_secs(30);
-
-/// What one gateway is made of: shared by its requests, the operator's port and reload.
-pub struct Parts {
-    /// The time.
-    pub clock: Clock,
-    /// The metrics.
-    pub metrics: Metrics,
-    /// The configuration in force.
-    pub config: ArcSwap<Config>,
-    /// How reloading went.
-    pub reload: ArcSwap<reload::State>,
-    /// The only door out.
-    pub egress: Egress,
-    /// Event logs and pollers.
-    pub events: Events,
-    /// History and count.
-    pub history: History,
-    /// Events pushed to those who asked for it.
-    pub webhooks: Webhooks,
-    /// What a request may touch.
-    pub gateway: Arc<Gateway>,
-    /// The token issuer's keys.
-    pub jwks: Jwks,
-    /// TLS of the callers' ports, if they speak it.
-    tls: Option<Tls>,
-    store: Arc<dyn Store>,
-    draining: CancellationToken,
-    /// What is done off the workers for all of it: a stop waits for what of that has begun.
-    pub(crate) work: Tasks,
-}
-
-/// What a reload puts in force once all of it is built.
-struct Ready {
-    tls: Option<Arc<tls::Live>>,
-    keys: jwks::Prepared,
-    webhooks: webhooks::Prepared,
-    live: Live,
-}
-
-/// Why a gateway cannot be built or changed.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {listen}: {why}. Is another process there? Change server.listen or admin.listen")]
-    Bind {
-        /// The address.
-        listen: String,
-        /// What the system said.
-        why: std::io::Error,
-    },
-    /// The operator's port cannot have threads of its own.
-    #[error("cannot start the threads of the operator's port: {0}")]
-    Threads(std::io::Error),
-    /// The store cannot be opened.
-    #[error("store.path: {0}")]
-    Store(#[from] store::Error),
-    /// The way out cannot be built.
-    #[error(transparent)]
-    Egress(#[from] egress::BuildError),
-    /// The token issuer's keys cannot be had from where the configuration says.
-    #[error(transparent)]
-    Jwks(#[from] jwks::BuildError),
-    /// A webhook cannot be what the configuration says.
-    #[error(transparent)]
-    Webhooks(#[from] webhooks::BuildError),
-    /// TLS cannot be had from the files that `[server.tls]` names.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
 
 /// A gateway that is built and bound and does not run yet.
 pub struct App {
@@ -176,7 +108,7 @@ impl App {
             clock,
             metrics,
             config: ArcSwap::from_pointee(config),
-            reload: ArcSwap::from_pointee(reload::State::default()),
+            reload: ArcSwap::from_pointee(ReloadState::default()),
             egress,
             events,
             history,
@@ -302,11 +234,6 @@ pub enum RunError {
     TaskDied,
 }
 
-/// Whose certificates callers may show.
-fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
-    tls.map_or_else(ClientTrust::nobody, |tls| tls.live().trust.clone())
-}
-
 async fn bind(listen: &Listen, file: UnixFile) -> Result<Listener, BuildError> {
     Listener::bind(listen, file).await.map_err(|why| BuildError::Bind { listen: listen.to_string(), why })
 }
@@ -318,89 +245,5 @@ async fn leave_as_found(store: &dyn Store, clock: &Clock) {
         && let Err(why) = store.close(stopped).await
     {
         tracing::warn!(%why, "the record of the last clean stop is lost; the next start marks a doubt");
-    }
-}
-
-impl Parts {
-    /// Puts a validated configuration in force, whole or not at all. What takes a processor for a while, or reads files,
-    /// happens off the threads that serve requests.
-    ///
-    /// # Errors
-    /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
-    pub async fn put_in_force(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
-        let parts = self.clone();
-        let (ready, config) = self.work.off_the_workers(move || parts.prepare(config)).await?;
-        if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
-            let (old, egress) = (self.config.load_full(), self.egress.clone());
-            let before = old.clone();
-            self.work.off_the_workers(move || egress.apply(&before)).await?;
-            self.events.apply(&old.apps, &old.upstream, &old.clients).await?;
-            return Err(why.into());
-        }
-        self.webhooks.commit(ready.webhooks);
-        self.history.apply(&config.apps, config.upstream.vendor);
-        if let Some((tls, live)) = self.tls.as_ref().zip(ready.tls) {
-            tls.put_in_force(live);
-        }
-        self.gateway.apply(ready.live);
-        self.jwks.commit(ready.keys);
-        self.jwks.start();
-        let old = self.config.swap(config);
-        // Thousands of clients take a while to forget.
-        detached(move || drop(old));
-        Ok(())
-    }
-
-    /// [`Parts::put_in_force`], with a configuration that its owner keeps.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn apply(self: &Arc<Self>, config: &Config) -> Result<(), BuildError> {
-        self.put_in_force(config.clone()).await
-    }
-
-    /// Builds all that can fail of a configuration, and puts the way out in force.
-    fn prepare(&self, config: Config) -> Result<(Ready, Arc<Config>), BuildError> {
-        // A configuration without TLS leaves it as it is until a restart.
-        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
-        let tls = tls.map(|(tls, config)| tls.prepare(config)).transpose()?;
-        let config = self.with_doors_as_bound(config);
-        let keys = self.jwks.prepare(config.jwt.as_ref())?;
-        let webhooks = self.webhooks.prepare(&config.apps)?;
-        let trust = tls.as_ref().map_or_else(|| trust_of(self.tls.as_ref()), |live| live.trust.clone());
-        let live = Live::new(&config, trust, keys.keys(), &self.metrics);
-        self.egress.apply(&config)?;
-        Ok((Ready { tls, keys, webhooks, live }, Arc::new(config)))
-    }
-
-    /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a rule
-    /// that is right for the new address (no key, anonymous callers) must not open the old one.
-    fn with_doors_as_bound(&self, mut config: Config) -> Config {
-        let bound = self.config.load();
-        config.admin = bound.admin.clone();
-        config.server.listen.clone_from(&bound.server.listen);
-        if config.server.tls.is_some() != bound.server.tls.is_some() {
-            config.server.tls.clone_from(&bound.server.tls);
-        }
-        if !config.server.listen.iter().all(Listen::is_local) {
-            config.server.anonymous_client = None;
-        }
-        config
-    }
-
-    /// A consistent copy of the store, as a file. What was handed over before counts as handed over in it.
-    ///
-    /// # Errors
-    /// When there is no room for it, or the store fails.
-    pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
-        self.events.save_cursors().await?;
-        self.store.backup().await
-    }
-
-    /// Why the gateway is not ready for callers; empty when it is.
-    #[must_use]
-    pub fn not_ready(&self) -> Vec<String> {
-        let draining = self.draining.is_cancelled().then(|| "draining".to_owned());
-        draining.into_iter().chain(self.events.not_ready()).collect()
     }
 }

@@ -18,8 +18,6 @@
 //! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has
 //! `X-Request-Id` and `X-RTM-Origin`. Nothing is spawned here: a caller that leaves drops the whole of its request.
 
-pub mod trail;
-
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -29,33 +27,17 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::admission::Shed;
 use crate::body::{Body, Inbound};
 use crate::conn::{Conn, Fault, Peer};
-use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers;
 use crate::openapi;
 use crate::proof::By;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shed};
+use crate::response::{Origin, Served};
 use crate::route::{Kind, Route};
 use crate::routes;
-use trail::{Origin, Trail};
-
-/// An answer on its way out.
-#[derive(Debug)]
-pub struct Served {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its headers, but for those that every answer has.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Body,
-    /// Who decided the status.
-    pub origin: Origin,
-    /// What stands for the events in it.
-    pub receipts: Vec<Receipt>,
-}
+use crate::trail::Trail;
 
 /// Answers a request.
 pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proof::Proofs;
 use crate::route::target::Hosts;
-use crate::routes::events::Streaming;
+use crate::streaming::Streaming;
 use crate::tls::ClientTrust;
 
 /// What a request may touch.

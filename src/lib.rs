@@ -24,17 +24,19 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`clock`] [`conn`] [`dns`] [`files`] [`heap`] `http2` [`metrics`] [`names`] [`proof`] [`secret`] [`share`] [`standard_webhooks`] [`targets`] [`task`] |
-//! | facts | [`config`] (TOML in, checked values out), [`order`] (what is wanted of the vendor), [`vendor`] (its wire formats), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`upstream`] [`jwks`] [`tls`] (of the callers' listeners; whom we trust) |
+//! | kernel | [`metrics`] [`clock`] [`names`] [`share`] [`task`] [`files`] [`heap`] [`secret`] [`dns`] [`targets`] [`standard_webhooks`] [`conn`] [`proof`] [`descriptors`] |
+//! | http | [`body`] [`headers`] [`request_id`] `http2` |
+//! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
+//! | parts | [`store`] [`quota`] [`credentials`] [`tls`] (of the callers' listeners; whom we trust) [`upstream`] [`jwks`] |
 //! | door | [`egress`] |
 //! | services | [`events`] [`history`] [`webhooks`] |
-//! | requests | [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`routes`] [`gateway`] [`flow`] [`refusal`] [`body`] [`headers`] [`request_id`] |
-//! | edges | [`listener`] [`admin`] [`descriptors`] [`reload`] [`app`] (the composition root) |
+//! | requests | [`refusal`] [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`streaming`] [`gateway`] [`response`] [`trail`] [`routes`] [`flow`] |
+//! | operators | [`services`] (all parts, and a configuration put in force in them) [`admin`] [`reload`] |
+//! | edges | [`listener`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
-//! A module imports only from its own tier or lower ones; `tests/it/layers.rs` holds it so.
+//! A module imports only from those before it in this table; `tests/it/layers.rs` holds it so.
 
 #![forbid(unsafe_code)]
 
@@ -64,24 +66,27 @@ pub mod listener;
 pub mod metrics;
 pub mod names;
 pub mod openapi;
-pub mod order;
 pub mod policy;
 pub mod proof;
 pub mod quota;
 pub mod refusal;
 pub mod reload;
 pub mod request_id;
+pub mod response;
 pub mod route;
 pub mod routes;
 pub mod secret;
+pub mod services;
 pub mod share;
 pub mod simulator;
 pub mod standard_webhooks;
 pub mod store;
+pub mod streaming;
 pub mod targets;
 pub mod task;
 pub mod telemetry;
 pub mod tls;
+pub mod trail;
 pub mod upstream;
 pub mod vendor;
 pub mod webhooks;

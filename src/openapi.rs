@@ -1,8 +1,8 @@
 //! The OpenAPI document: all that callers and operators may ask, served at `/openapi.json` on both ports, to anybody.
 //!
-//! Invariants: the document lists exactly the operations that [`operations!`] tables list, of both ports; each port's code
-//! says for each request it serves which operation it is, so a route cannot be added without an entry
-//! (`tests/it/openapi.rs` holds the two equal). It holds nothing of the configuration.
+//! Invariants: the document lists exactly the operations that the tables of [`operations`](crate::route::operations) list, of
+//! both ports; each port's code says for each request it serves which operation it is, so a route cannot be added without
+//! an entry (`tests/it/openapi.rs` holds the two equal). It holds nothing of the configuration.
 
 use hyper::{Method, Uri};
 
@@ -26,31 +26,3 @@ pub fn is_asked(method: &Method, uri: &Uri) -> Result<bool, Refusal> {
         _ => Ok(false),
     }
 }
-
-/// A table of operations: an enum with a variant for each, its method and its path's template.
-macro_rules! operations {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $method:literal $path:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "methods and paths say it")]
-        pub enum $name { $($variant,)+ }
-
-        impl $name {
-            /// All there are.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// Its method.
-            #[must_use]
-            pub fn method(self) -> &'static str {
-                match self { $(Self::$variant => $method,)+ }
-            }
-
-            /// The template of its path, as the document has it.
-            #[must_use]
-            pub fn path(self) -> &'static str {
-                match self { $(Self::$variant => $path,)+ }
-            }
-        }
-    };
-}
-pub(crate) use operations;

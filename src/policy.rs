@@ -11,9 +11,9 @@ use std::sync::Arc;
 use crate::config::{self, ClientMode, Config};
 use crate::identity::Client;
 use crate::names::{Action, AppId, ClientName};
-use crate::order::Payer;
 use crate::proof::Basis;
 use crate::refusal::Refusal;
+use crate::vendor::order::Payer;
 
 /// Everybody's rights.
 #[derive(Debug)]

@@ -5,15 +5,16 @@
 //! caller sent or may see; what went wrong inside ([`Refusal::cause`]) goes to the log only.
 
 mod classify;
+mod limits;
 mod problem;
 
 use std::time::Duration;
 
 use hyper::StatusCode;
 
-use crate::admission::{Ceiling, Shed};
 use crate::config::Limit;
 use crate::names::BucketName;
+pub use limits::{Ceiling, Shed};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,34 +11,18 @@ mod watch;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::Parts;
+use crate::config::Config;
 use crate::config::load::Loaded;
-use crate::config::{Config, show};
 use crate::metrics::OutcomeLabels;
+use crate::services::{Parts, ReloadState};
 use crate::task::off_the_workers;
 use crate::telemetry::Levels;
 
 pub use self::stamps::{Stamps, read};
 use self::watch::{LOOK, LOOK_AGAIN, Next, Watch};
-
-/// How the last reload ended, for the admin API.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct State {
-    /// Reloads applied since the start.
-    pub applied: u64,
-    /// Reloads refused since the start.
-    pub refused: u64,
-    /// When the last one was tried.
-    pub last_at: Option<String>,
-    /// Why the last one was refused; `None` when it was applied.
-    pub last_refusal: Option<Vec<String>>,
-    /// Keys whose new value waits for a restart.
-    pub needs_restart: Vec<&'static str>,
-}
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -110,7 +94,7 @@ impl Reloader {
         let at = Some(self.parts.clock.wall_ms().to_string());
         let label = if outcome.is_ok() { "applied" } else { "refused" };
         self.parts.metrics.reloads.get_or_create(&OutcomeLabels { outcome: label.to_owned() }).inc();
-        let mut state = State::clone(&self.parts.reload.load());
+        let mut state = ReloadState::clone(&self.parts.reload.load());
         state.last_at = at;
         let reloaded = match outcome {
             Ok(needs_restart) => {
@@ -191,12 +175,6 @@ async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
         return;
     }
     std::future::pending().await
-}
-
-/// The effective configuration and how reloading went, for the admin API.
-#[must_use]
-pub fn describe(config: &Config, state: &ArcSwap<State>) -> serde_json::Value {
-    serde_json::json!({ "reload": &**state.load(), "effective": show::json(config) })
 }
 
 #[cfg(test)]

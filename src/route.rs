@@ -5,7 +5,7 @@
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
 pub mod browsers;
-mod operations;
+pub(crate) mod operations;
 pub(crate) mod path;
 pub(crate) mod query;
 mod settling;
@@ -18,9 +18,9 @@ use hyper::{HeaderMap, Method, Uri};
 use crate::config;
 use crate::headers::accept;
 use crate::names::{Action, AppId, Stream, Streams, SubscriptionName};
-use crate::order::Payer;
 use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;
+use crate::vendor::order::Payer;
 
 pub use operations::Operation;
 pub use query::{Begin, EventsQuery, Explicit, Start};

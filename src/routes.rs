@@ -12,15 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::http::request::Parts;
 
-use crate::admission::{Admitted, Shed};
+use crate::admission::Admitted;
 use crate::body::{Inbound, Unread, read_up_to};
 use crate::config;
-use crate::flow::trail::Trail;
 use crate::gateway::{Gateway, Live};
-use crate::order::Payer;
 use crate::proof::{Basis, Evidence, Life, Proof, Work};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shed};
 use crate::route::Kind;
+use crate::trail::Trail;
+use crate::vendor::order::Payer;
 
 /// How long a caller may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);

@@ -10,13 +10,14 @@
 
 pub mod events;
 pub mod history;
+pub mod order;
 
 use hyper::StatusCode;
 use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use self::order::Operation;
 use crate::names::AppId;
-use crate::order::Operation;
 
 /// Which vendor's dialect is spoken (`upstream.vendor`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,9 +121,9 @@ pub fn is_for_the_caller(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::order::Message;
     use super::*;
     use crate::names::Stream;
-    use crate::order::Message;
 
     #[test]
     fn values_are_encoded_into_the_path_and_cannot_leave_their_segment() {

@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use rtm_gateway::names::AppId;
-use rtm_gateway::order::Operation;
 use rtm_gateway::vendor;
 use rtm_gateway::vendor::history::{LOCATION, Progress, counted, created, fetched, message_ms};
+use rtm_gateway::vendor::order::Operation;
 use serde_json::Value;
 
 /// Takes any bytes; panics when a promise is broken.

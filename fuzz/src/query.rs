@@ -7,11 +7,11 @@ use std::time::Duration;
 use hyper::{Method, Uri};
 use rtm_gateway::history::fuzzing as history;
 use rtm_gateway::names::{ClientName, Stream, Streams};
-use rtm_gateway::order::Payer;
 use rtm_gateway::request_id::RequestId;
 use rtm_gateway::route::{Begin, EventsQuery, Form, Kind, Route, Start};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::history::count_parameters;
+use rtm_gateway::vendor::order::Payer;
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {

@@ -10,10 +10,10 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rtm_gateway::config::load::from_text;
-use rtm_gateway::order::{Message, Operation};
 use rtm_gateway::route::target::Hosts;
 use rtm_gateway::route::{Addressee, Kind, Route};
 use rtm_gateway::vendor;
+use rtm_gateway::vendor::order::{Message, Operation};
 
 /// The address the connection came in on.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);

@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 
 use super::answer::Refused;
 use super::operations::Operation;
-use crate::app::Parts;
 use crate::body::{Inbound, Unread, read_up_to};
 use crate::route::browsers::is_for_another_site;
+use crate::services::Parts;
 
 /// More than any list of cursors that makes sense.
 const MOST_BYTES: usize = 1 << 20;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
-use crate::app::Parts;
 use crate::names::{AppId, Stream};
+use crate::services::Parts;
 use crate::store::QuarantineEntry;
 
 /// Which answer a path names.

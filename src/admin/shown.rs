@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Content};
-use crate::app::Parts;
+use crate::services::Parts;
 
 /// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
 pub(super) async fn backup(parts: &Parts) -> Answer {

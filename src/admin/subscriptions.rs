@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
-use crate::app::Parts;
 use crate::names::{AppId, Stream, SubscriptionName};
 use crate::route::query;
+use crate::services::Parts;
 
 /// Which subscription a path names.
 pub(super) struct Which {

@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use super::rate::{Rate, Taken};
 use super::report::{Reason, Report, Reported};
-use super::{A_WHILE, Ceiling, Room, Shed};
+use super::{A_WHILE, Room};
 use crate::config::ClientMode;
 use crate::metrics::{ClientLabels, Metrics};
 use crate::names::ClientName;
 use crate::policy::Terms;
-use crate::refusal::Refusal;
+use crate::refusal::{Ceiling, Refusal, Shed};
 use crate::share;
 
 pub(super) struct Book {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Ceiling;
 use crate::names::ClientName;
+use crate::refusal::Ceiling;
 
 /// How often the same is said of the same client.
 const EVERY: Duration = Duration::from_secs(60);

@@ -1,5 +1,7 @@
 //! What holds of admission, whatever comes in whatever order.
 
+use std::num::NonZeroU32;
+
 use proptest::prelude::*;
 use tokio::time::Instant;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Parts;
+use crate::services::Parts;
 use crate::store;
 use crate::task::Tasks;
 

@@ -16,9 +16,9 @@ use hyper::{Method, Uri};
 
 use super::Pass;
 use crate::names::AppId;
-use crate::order::{Operation, Order, Safety};
 use crate::quota::Seat;
 use crate::vendor;
+use crate::vendor::order::{Operation, Order, Safety};
 
 /// What of a caller's headers the vendor needs.
 static ALLOWED: [HeaderName; 5] = [ACCEPT, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT];

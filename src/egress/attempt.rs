@@ -29,10 +29,10 @@ use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, coding, redact, request_id};
 use crate::credentials::{Denied, Signed};
 use crate::names::RegionName;
-use crate::order::{Order, Safety};
 use crate::quota::{Refused, Seat};
 use crate::secret::redact::Redactor;
 use crate::upstream::{BodyFault, Fault, Unkept, read_body, read_body_in, read_kept, retry_after};
+use crate::vendor::order::{Order, Safety};
 
 /// Bytes of the bodies that are looked at here, or go along with a status that says most.
 const LOOKED_AT: usize = 64 << 10;

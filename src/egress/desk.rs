@@ -22,8 +22,8 @@ use crate::config::{self, App, Config, Quota};
 use crate::credentials::{self, Base, Credential};
 use crate::metrics::Metrics;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
-use crate::order::{Operation, Order, Safety};
 use crate::upstream::{Lanes, Settings, Upstream};
+use crate::vendor::order::{Operation, Order, Safety};
 
 /// One app.
 pub(super) struct Desk {

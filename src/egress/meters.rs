@@ -12,8 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::retry::Reason;
 use crate::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
 use crate::names::{AppId, BucketName, RegionName};
-use crate::order::Operation;
 use crate::quota::Snapshot;
+use crate::vendor::order::Operation;
 
 /// The endpoints, as [`Operation::endpoint`] names them.
 pub(super) const ENDPOINTS: [&str; 7] = [
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::names::Stream;
-    use crate::order::Message;
+    use crate::vendor::order::Message;
 
     #[test]
     fn every_operation_has_its_meters() {

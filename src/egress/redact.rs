@@ -15,11 +15,11 @@ use hyper::header::CONTENT_ENCODING;
 use hyper::{HeaderMap, StatusCode};
 
 use super::events_body::{Came, Coded};
-use crate::order::Safety;
 use crate::secret::redact::{Redactor, Text};
 use crate::task::{Lane, Tasks};
 use crate::upstream::BodyFault;
 use crate::upstream::room::Lease;
+use crate::vendor::order::Safety;
 
 /// Bytes that are searched at once, by whoever has read them.
 const ASIDE: usize = 256 << 10;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::attempt::Answer;
 use super::{Egress, Failure};
 use crate::names::{AppId, ClientName, RegionName};
-use crate::order::Safety;
+use crate::vendor::order::Safety;
 
 /// How often an order is sent again because no connection could be made, or the vendor did not begin to process it.
 const UNSENT: u32 = 2;
@@ -228,7 +228,7 @@ impl Egress {
     /// Whether a client's order that failed may be sent once more as another ([`Order::is_repeat`]). If so that is spent of
     /// the client's retry budget.
     ///
-    /// [`Order::is_repeat`]: crate::order::Order::is_repeat
+    /// [`Order::is_repeat`]: crate::vendor::order::Order::is_repeat
     #[must_use]
     pub fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
         let table = self.0.table.load();

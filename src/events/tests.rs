@@ -32,9 +32,9 @@ use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::names::{ClientName, RegionName, SubscriptionName};
-use crate::order::{Operation, Order};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Content, EventText, NewBatch};
+use crate::vendor::order::{Operation, Order};
 
 /// What a scripted vendor does with a read.
 #[derive(Clone, Debug)]

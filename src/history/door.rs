@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::egress::{Egress, Failed, Reply};
 use crate::names::{AppId, ClientName};
-use crate::order::Order;
+use crate::vendor::order::Order;
 
 /// Takes orders to the vendor.
 #[async_trait]

@@ -13,8 +13,8 @@ use super::query::Query;
 use crate::clock::UnixMillis;
 use crate::egress::{Costs, Failure};
 use crate::names::{AppId, ClientName};
-use crate::order::{Payer, Sent, Sharer};
 use crate::vendor::history::Filter;
+use crate::vendor::order::{Payer, Sent, Sharer};
 
 /// What is wanted of the vendor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -28,9 +28,9 @@ use super::job::{Job, Key, Outcome};
 use crate::clock::{Clock, UnixMillis};
 use crate::egress::Failure;
 use crate::names::ClientName;
-use crate::order::{Payer, Sent};
 use crate::proof::Proof;
 use crate::share;
+use crate::vendor::order::{Payer, Sent};
 
 /// Most jobs at a time.
 const JOBS_MAX: usize = 1024;

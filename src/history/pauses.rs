@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::names::AppId;
-use crate::order::Sent;
 use crate::vendor::history::{Filter, IN_PROGRESS_PAUSE};
+use crate::vendor::order::Sent;
 
 /// Whose turn it is, and until when nobody may ask.
 type Turns = Arc<tokio::sync::Mutex<Option<Instant>>>;

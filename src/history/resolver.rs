@@ -27,9 +27,9 @@ use crate::clock::Clock;
 use crate::egress::{Failed, Failure, Reply};
 use crate::metrics::{AppLabels, Metrics};
 use crate::names::{AppId, RegionName};
-use crate::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 use crate::proof::Proof;
 use crate::vendor::history::{self as wire, Filter, PageQuery, Progress};
+use crate::vendor::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 use crate::vendor::{Vendor, is_for_the_caller};
 
 /// How often one page's query is made before the vendor is called incomprehensible.

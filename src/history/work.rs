@@ -23,9 +23,9 @@ use crate::config;
 use crate::egress::{Costs, Failure};
 use crate::metrics::{AppLabels, CacheLabels};
 use crate::names::AppId;
-use crate::order::Payer;
 use crate::task::Kind;
 use crate::vendor::Vendor;
+use crate::vendor::order::Payer;
 
 /// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
 const PAST_MARGIN: Duration = Duration::from_secs(30);

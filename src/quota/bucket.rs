@@ -30,7 +30,7 @@ use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
 use crate::clock::Clock;
 use crate::config::Limit;
-use crate::order::Payer;
+use crate::vendor::order::Payer;
 
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
 const LONGEST_LINE: usize = 10_000;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Bucket, Refused, Seat};
-use crate::order::{Payer, Sharer};
+use crate::vendor::order::{Payer, Sharer};
 
 /// In so many lines at most: who stands in one counts there until it leaves.
 const LINES: usize = 8;

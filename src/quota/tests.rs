@@ -18,7 +18,7 @@ use super::ledger::ON_THE_WAY;
 use super::*;
 use crate::clock::Clock;
 use crate::names::ClientName;
-use crate::order::{Payer, Sharer};
+use crate::vendor::order::{Payer, Sharer};
 
 const W: Duration = Duration::from_secs(1);
 /// No deadline to speak of.

@@ -1,6 +1,6 @@
 //! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
 
-use crate::admission::Shed;
+use super::Shed;
 use crate::egress::Failure;
 use crate::events::{AckError, ReadError};
 use crate::proof::Ended;

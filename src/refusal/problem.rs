@@ -7,7 +7,7 @@ use hyper::HeaderMap;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
-use crate::admission::Ceiling;
+use super::Ceiling;
 use crate::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
@@ -135,8 +135,8 @@ fn seconds(time: Duration) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Shed;
     use super::*;
-    use crate::admission::Shed;
     use crate::config::Limit;
     use crate::names::BucketName;
     use std::num::NonZeroU32;

@@ -4,7 +4,34 @@
 
 use super::{Addressee, Form, Kind, Route, Settle};
 use crate::names::{Stream, Streams};
-use crate::openapi::operations;
+
+/// A table of operations: an enum with a variant for each, its method and its path's template.
+macro_rules! operations {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $method:literal $path:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "methods and paths say it")]
+        pub enum $name { $($variant,)+ }
+
+        impl $name {
+            /// All there are.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Its method.
+            #[must_use]
+            pub fn method(self) -> &'static str {
+                match self { $(Self::$variant => $method,)+ }
+            }
+
+            /// The template of its path, as the document has it.
+            #[must_use]
+            pub fn path(self) -> &'static str {
+                match self { $(Self::$variant => $path,)+ }
+            }
+        }
+    };
+}
+pub(crate) use operations;
 
 operations! {
     /// What callers may ask.

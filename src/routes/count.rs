@@ -2,10 +2,10 @@
 
 use super::Asked;
 use super::history::{answer, terms};
-use crate::flow::Served;
 use crate::headers::prefer::Prefer;
 use crate::proof::Work;
 use crate::refusal::Refusal;
+use crate::response::Served;
 
 /// Answers a count.
 ///

@@ -8,8 +8,7 @@
 //! | --- | --- |
 //! | `feed` | one stream or both, run by run |
 //! | `native` | our own form, in one answer |
-//! | `sse`, `text` | our own form, as it comes |
-//! | `sitting` | which streams of a subscription are open, for those who come again |
+//! | `sse` | our own form, as it comes |
 //! | `leased` | the same, to be acknowledged |
 //! | `ack` | acknowledging, giving back, extending |
 
@@ -17,11 +16,8 @@ pub mod ack;
 mod feed;
 mod leased;
 mod native;
-mod sitting;
 mod sse;
-mod text;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -31,23 +27,15 @@ use self::feed::Feed;
 use super::Asked;
 use crate::body::{Body, Frames};
 use crate::events::{Ack, Delivery, Marks, Place, Read, ReadError};
-use crate::flow::Served;
-use crate::flow::trail::Origin;
 use crate::gateway::{Gateway, Live};
 use crate::headers::X_RTM_CURSOR;
 use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::proof::{Proof, Work};
 use crate::refusal::Refusal;
 use crate::request_id::RequestId;
+use crate::response::{Origin, Served};
 use crate::route::{Begin, EventsQuery, Form, Start};
 use crate::store::Content;
-
-/// What the open streams of a gateway share.
-#[derive(Debug, Default)]
-pub struct Streaming {
-    texts: text::Texts,
-    sittings: Arc<sitting::Sittings>,
-}
 
 /// Answers an events read.
 ///

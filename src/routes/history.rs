@@ -9,12 +9,12 @@ pub(super) mod answer;
 pub mod stream;
 
 use super::{Asked, read_body};
-use crate::flow::Served;
 use crate::headers;
 use crate::headers::prefer::Prefer;
 use crate::history::Terms;
 use crate::proof::Work;
 use crate::refusal::Refusal;
+use crate::response::Served;
 
 /// Answers a query.
 ///

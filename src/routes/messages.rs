@@ -14,15 +14,14 @@ use serde_json::value::RawValue;
 
 use super::{Asked, read_body};
 use crate::body::Body;
-use crate::flow::Served;
-use crate::flow::trail::Origin;
 use crate::headers;
 use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
-use crate::order::{Message, Operation, Order};
 use crate::proof::Work;
 use crate::refusal::Refusal;
+use crate::response::{Origin, Served};
 use crate::route::Addressee;
 use crate::vendor::is_for_the_caller;
+use crate::vendor::order::{Message, Operation, Order};
 
 /// Forwards a message.
 ///

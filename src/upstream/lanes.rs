@@ -10,7 +10,7 @@ use super::Upstream;
 use super::lane::Lane;
 use crate::metrics::{LaneLabels, Metrics};
 use crate::names::{AppId, RegionName};
-use crate::order::Operation;
+use crate::vendor::order::Operation;
 
 /// Of one app in one region.
 pub(crate) struct Lanes {

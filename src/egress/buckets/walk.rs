@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::*;
 use crate::egress::Past;
 use crate::names::ClientName;
-use crate::order::Payer;
 use crate::quota::Refused;
+use crate::vendor::order::Payer;
 
 /// How an exchange goes.
 #[derive(Clone, Copy, Debug)]

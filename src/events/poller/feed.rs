@@ -22,10 +22,10 @@ use crate::events::loss::Loss;
 use crate::events::writer::Brought;
 use crate::metrics::Metrics;
 use crate::names::{ClientName, RegionName};
-use crate::order::{Operation, Order, Payer};
 use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
 use crate::task::Tasks;
 use crate::vendor::events::MOST_IN_ONE_READ;
+use crate::vendor::order::{Operation, Order, Payer};
 
 /// Where orders go: egress, or a script in tests.
 #[async_trait]

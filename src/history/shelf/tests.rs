@@ -12,8 +12,8 @@ use crate::clock::UnixMillis;
 use crate::egress::Costs;
 use crate::history::job::{Handle, Key, Product};
 use crate::names::AppId;
-use crate::order::Sent;
 use crate::vendor::history::Filter;
+use crate::vendor::order::Sent;
 
 const MOST: usize = 100_000;
 

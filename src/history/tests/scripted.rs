@@ -15,7 +15,7 @@ use crate::config::{Quota, QuotaRule};
 use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::history::door::Door;
 use crate::names::{AppId, BucketName, ClientName, RegionName};
-use crate::order::{Operation, Order};
+use crate::vendor::order::{Operation, Order};
 
 /// What happens to one order instead of the usual.
 #[derive(Clone, Debug)]

@@ -11,11 +11,10 @@ use hyper::{HeaderMap, StatusCode};
 
 use super::{Asked, LEASE, may_use};
 use crate::body::Body;
-use crate::flow::Served;
-use crate::flow::trail::Origin;
 use crate::headers;
 use crate::names::{Stream, SubscriptionName};
 use crate::refusal::Refusal;
+use crate::response::{Origin, Served};
 use crate::route::{Settle, Settling};
 use crate::routes::read_body;
 

@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sitting::Open;
 use crate::events::{
     Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run, StreamNumber,
 };
 use crate::gateway::Gateway;
 use crate::names::{AppId, ClientName, Stream, Streams};
 use crate::store::{Content, Sequence};
+use crate::streaming::sitting::Open;
 
 /// What is read, from where.
 pub(super) struct Feed {

@@ -11,16 +11,16 @@ use bytes::Bytes;
 use futures_util::future::select_all;
 
 use super::sse::{BEAT, BEGINNING, Counted, HEARTBEAT, HandedOver, push_reset, served};
-use super::text;
 use crate::body::Piece;
 use crate::body::handover::Ending;
 use crate::events::{Cursor, Delivery, Leased, Read};
-use crate::flow::Served;
 use crate::gateway::Gateway;
 use crate::names::{AppId, Stream, Streams};
 use crate::proof::Proof;
 use crate::refusal::Refusal;
+use crate::response::Served;
 use crate::routes::Asked;
+use crate::streaming::text;
 
 /// An open stream.
 struct Open {

@@ -22,19 +22,18 @@ use hyper::{HeaderMap, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::feed::{Failed, Feed, Given};
-use super::text::{self, Extra};
 use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Piece};
 use crate::events::{Marks, ReadError, Receipt};
-use crate::flow::Served;
-use crate::flow::trail::Origin;
 use crate::gateway::Gateway;
 use crate::metrics::StreamLabels;
 use crate::names::{AppId, Streams, SubscriptionName};
 use crate::proof::Proof;
 use crate::refusal::Refusal;
+use crate::response::{Origin, Served};
 use crate::routes::Asked;
 use crate::store::Content;
+use crate::streaming::text::{self, Extra};
 
 /// How often a stream in which nothing comes shows that it lives.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -6,16 +6,15 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 
-use crate::admission::Shed;
 use crate::body::{Body, Frames};
 use crate::egress::Reply;
-use crate::flow::Served;
-use crate::flow::trail::{Origin, Trail};
 use crate::headers;
 use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::history::{Answer, Error, State};
 use crate::names::AppId;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Shed};
+use crate::response::{Origin, Served};
+use crate::trail::Trail;
 
 /// What the service said, as an answer.
 pub(in crate::routes) fn shape(said: Result<Answer, Error>, app: &AppId, trail: &mut Trail) -> Result<Served, Refusal> {

@@ -11,13 +11,12 @@ use serde::Serialize;
 
 use super::answer;
 use crate::body::{Body, Piece};
-use crate::flow::Served;
-use crate::flow::trail::Origin;
 use crate::headers::accept;
 use crate::headers::prefer::Prefer;
 use crate::history::{Error, Part};
 use crate::proof::Work;
 use crate::refusal::Refusal;
+use crate::response::{Origin, Served};
 use crate::routes::Asked;
 
 /// The names that newline-delimited JSON goes by; the first is ours.

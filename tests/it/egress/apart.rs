@@ -5,8 +5,8 @@ use std::time::Duration;
 use rtm_gateway::config::{App, Breaker, Config, Region, RetryBudget};
 use rtm_gateway::egress::Failure;
 use rtm_gateway::names::{AppId, ClientName, RegionName};
-use rtm_gateway::order::{Operation, Order};
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Sim};
+use rtm_gateway::vendor::order::{Operation, Order};
 
 use super::rig::{KEY, Rig, SECRET, count, message, order, read, vendor, vendor_app};
 

@@ -6,8 +6,8 @@ use rtm_gateway::config::Config;
 use rtm_gateway::egress::Failure;
 use rtm_gateway::names::BucketName;
 use rtm_gateway::names::Stream;
-use rtm_gateway::order::{Operation, Order};
 use rtm_gateway::simulator::{AcceptFault, Canned, Endpoint, Fault};
+use rtm_gateway::vendor::order::{Operation, Order};
 use tokio::time::Instant;
 
 use super::rig::{APP, Rig, count, message, order, read, vendor};

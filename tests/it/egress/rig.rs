@@ -10,11 +10,11 @@ use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Regi
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::metrics::Metrics;
 use rtm_gateway::names::{AppId, BucketName, ClientName, RegionName, Stream};
-use rtm_gateway::order::{Message, Operation, Order, Payer};
 use rtm_gateway::quota::Snapshot;
 use rtm_gateway::secret::SecretSource;
 use rtm_gateway::simulator::{self, Limits, Sim};
 use rtm_gateway::task::Tasks;
+use rtm_gateway::vendor::order::{Message, Operation, Order, Payer};
 use tokio::time::Instant;
 
 pub(super) const APP: &str = "demo-app";

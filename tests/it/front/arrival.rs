@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use rtm_gateway::app::Parts;
 use rtm_gateway::names::Stream;
+use rtm_gateway::services::Parts;
 use rtm_gateway::simulator::Sim;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;

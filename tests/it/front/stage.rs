@@ -29,7 +29,7 @@ pub(crate) struct Stage {
     pub(crate) addr: SocketAddr,
     /// Where operators connect.
     pub(crate) admin: SocketAddr,
-    pub(crate) app: std::sync::Arc<rtm_gateway::app::Parts>,
+    pub(crate) app: std::sync::Arc<rtm_gateway::services::Parts>,
     pub(crate) folder: tempfile::TempDir,
     stop: CancellationToken,
     tasks: Tasks,

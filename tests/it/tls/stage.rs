@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rtm_gateway::app::{App, Parts};
+use rtm_gateway::app::App;
 use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, Listen};
-use rtm_gateway::reload::{Reloader, State};
+use rtm_gateway::reload::Reloader;
+use rtm_gateway::services::{Parts, ReloadState};
 use rtm_gateway::simulator::{self, Limits, Sim};
 use rtm_gateway::task::{Kind, Tasks};
 use rustls::client::ResolvesClientCert;
@@ -91,7 +92,7 @@ impl Stage {
     }
 
     /// Reads all files anew.
-    pub(super) async fn reload(&self) -> Arc<State> {
+    pub(super) async fn reload(&self) -> Arc<ReloadState> {
         self.reloader.reload().await;
         self.parts.reload.load_full()
     }

@@ -6,8 +6,8 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::Limit;
 use crate::names::ClientName;
-use crate::order::Payer;
 use crate::quota::{Begin, Bucket};
+use crate::vendor::order::Payer;
 
 /// A vendor behind two buckets, whose list does not move: message `n` is at the `n`th third millisecond.
 struct Metered {

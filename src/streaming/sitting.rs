@@ -47,7 +47,7 @@ const FOR_THE_OTHERS: Duration = Duration::from_secs(1);
 
 /// The open streams of subscriptions.
 #[derive(Debug, Default)]
-pub(super) struct Sittings {
+pub(crate) struct Sittings {
     listed: Mutex<Listed>,
     /// How many there were.
     opened: AtomicU64,
@@ -64,7 +64,7 @@ type Key = (AppId, SubscriptionName, StreamNumber);
 
 /// One open stream of a subscription.
 #[derive(Debug)]
-pub(super) struct Sitting {
+pub(crate) struct Sitting {
     client: ClientName,
     key: Key,
     /// Where its caller said that it was.
@@ -101,7 +101,7 @@ struct Gone {
 impl Sittings {
     /// A stream is opened. If its caller says how far it got in an earlier one, that one is ended, and what the caller has
     /// is settled, the rest given again.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         self: &Arc<Self>,
         events: &Events,
         (app, streams): (&AppId, Streams),
@@ -210,7 +210,7 @@ impl Sittings {
 
 /// As long as there is one, its sitting is listed.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(crate) struct Hold {
     sitting: Arc<Sitting>,
     sittings: Arc<Sittings>,
 }
@@ -224,7 +224,7 @@ impl Deref for Hold {
 }
 
 /// An open stream's own hold on its sitting.
-pub(super) struct Open(Arc<Hold>);
+pub(crate) struct Open(Arc<Hold>);
 
 impl Deref for Open {
     type Target = Arc<Hold>;
@@ -269,7 +269,7 @@ impl Drop for Hold {
 impl Hold {
     /// All of what was read last was given to the connection. The ending is to be told of its flush and of its
     /// acknowledgement.
-    pub(super) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
+    pub(crate) fn gave(self: &Arc<Self>, stream: Stream) -> Box<dyn Ending> {
         let mut state = self.state();
         let last = state.sides[stream as usize].reads.back_mut();
         // There is none when the caller has come again elsewhere.
@@ -281,7 +281,7 @@ impl Hold {
     }
 
     /// To be held while it reads, or says what it read; `None` when it is over.
-    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+    pub(crate) fn turn(self: &Arc<Self>) -> Option<Turn> {
         let mut state = self.state();
         state.has_turn = !state.is_over;
         state.has_turn.then(|| Turn(Arc::clone(self)))
@@ -290,12 +290,12 @@ impl Hold {
 
 impl Sitting {
     /// Which stream it is: no other has its number.
-    pub(super) fn number(&self) -> StreamNumber {
+    pub(crate) fn number(&self) -> StreamNumber {
         self.key.2
     }
 
     /// These entries were read, and are on their way.
-    pub(super) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
+    pub(crate) fn hold(&self, stream: Stream, entries: Range<u64>, receipt: Receipt) {
         let mut state = self.state();
         if state.is_over {
             // It is given back.
@@ -307,7 +307,7 @@ impl Sitting {
     }
 
     /// Waits until nothing that was given is still to be flushed.
-    pub(super) async fn flushed(&self) {
+    pub(crate) async fn flushed(&self) {
         poll_fn(|cx| {
             self.waker.register(cx.waker());
             let state = self.state();
@@ -331,7 +331,7 @@ impl Sitting {
     }
 
     /// Whether the caller has come again elsewhere.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state().is_over
     }
 
@@ -387,11 +387,11 @@ fn is_its_own(began: Option<&Marks>, sides: &[Side; 2], streams: Streams, last: 
 }
 
 /// That a stream reads, or says what it read, until it is dropped.
-pub(super) struct Turn(Arc<Hold>);
+pub(crate) struct Turn(Arc<Hold>);
 
 impl Turn {
     /// Ready when the caller has come again elsewhere.
-    pub(super) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.waker.register(cx.waker());
         if self.0.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }

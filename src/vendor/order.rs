@@ -12,9 +12,9 @@ use hyper::{HeaderMap, Method};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::history::IN_PROGRESS_PAUSE;
 use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
 use crate::proof::Proof;
-use crate::vendor::history::IN_PROGRESS_PAUSE;
 
 /// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]

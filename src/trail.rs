@@ -25,31 +25,12 @@ use crate::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLab
 use crate::names::{AppId, ClientName};
 use crate::refusal::Refusal;
 use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::response::Origin;
 use crate::route::Route;
 use crate::route::query::printable;
 
 /// The most of a query's parameter names that a log line shows, in bytes.
 const MOST_OF_QUERY: usize = 128;
-
-/// Who decided a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The gateway, also where it made its answer from the vendor's (events, history, count).
-    Gateway,
-    /// The vendor: status and body are its own.
-    Vendor,
-}
-
-impl Origin {
-    /// The word in `X-RTM-Origin`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::Vendor => "vendor",
-        }
-    }
-}
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -133,7 +114,7 @@ impl Trail {
     }
 
     /// The document of what may be asked is.
-    pub(super) fn document(&mut self) {
+    pub(crate) fn document(&mut self) {
         self.route = "openapi";
     }
 
@@ -147,7 +128,7 @@ impl Trail {
     }
 
     /// Its connection is not to be closed for a newcomer while it is in hand.
-    pub(super) fn occupies(&mut self, occupied: Option<Occupied>) {
+    pub(crate) fn occupies(&mut self, occupied: Option<Occupied>) {
         self.occupied = occupied;
     }
 
@@ -194,14 +175,14 @@ impl Trail {
     }
 
     /// The answer is made.
-    pub(super) fn answered(&mut self, status: StatusCode, origin: Origin, receipts: Vec<Receipt>) {
+    pub(crate) fn answered(&mut self, status: StatusCode, origin: Origin, receipts: Vec<Receipt>) {
         self.status = Some(status);
         self.origin = origin;
         self.receipts = receipts;
     }
 
     /// Writes what every answer's head has.
-    pub(super) fn mark(&self, headers: &mut HeaderMap, origin: Origin) {
+    pub(crate) fn mark(&self, headers: &mut HeaderMap, origin: Origin) {
         headers.insert(X_REQUEST_ID, self.id.header_value());
         headers.insert(X_RTM_ORIGIN, HeaderValue::from_static(origin.as_str()));
     }
@@ -219,7 +200,15 @@ impl Trail {
         let cause = self.cause.as_deref().unwrap_or_default();
         if !self.access_log {
             if status >= 500 {
-                tracing::warn!(request_id = %self.id, client, route = self.route, status, cause, "request failed");
+                tracing::warn!(
+                    target: "rtm_gateway::flow::trail",
+                    request_id = %self.id,
+                    client,
+                    route = self.route,
+                    status,
+                    cause,
+                    "request failed"
+                );
             }
             return;
         }

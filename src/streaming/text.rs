@@ -22,7 +22,7 @@ const MOST_BYTES: usize = 512 << 10;
 
 /// The texts of the newest batches: a thousand streams that keep up share one.
 #[derive(Debug, Default)]
-pub(super) struct Texts(Mutex<VecDeque<Kept>>);
+pub(crate) struct Texts(Mutex<VecDeque<Kept>>);
 
 #[derive(Debug)]
 struct Kept {
@@ -41,7 +41,7 @@ struct Text {
 
 impl Texts {
     /// The text of some of a batch's entries, shared.
-    pub(super) fn of(&self, batch: &Arc<Batch>, entries: Range<usize>, epoch: u64) -> Bytes {
+    pub(crate) fn of(&self, batch: &Arc<Batch>, entries: Range<usize>, epoch: u64) -> Bytes {
         let text = self.place(batch);
         text.get_or_init(|| Text::of(batch, epoch)).slice(entries)
     }
@@ -79,7 +79,7 @@ impl Text {
 }
 
 /// Whether a batch is one whose text is kept.
-pub(super) fn is_kept(batch: &Batch) -> bool {
+pub(crate) fn is_kept(batch: &Batch) -> bool {
     size(batch) <= MOST_BYTES
 }
 
@@ -91,10 +91,10 @@ fn size(batch: &Batch) -> usize {
 }
 
 /// Fields that an event of ours has more than others' have: parsers pass over those they do not know.
-pub(super) type Extra<'a> = (&'static str, &'a dyn Display);
+pub(crate) type Extra<'a> = (&'static str, &'a dyn Display);
 
 /// Writes an entry.
-pub(super) fn push(out: &mut Vec<u8>, batch: &Batch, index: usize, id: &dyn Display, extra: &[Extra<'_>]) {
+pub(crate) fn push(out: &mut Vec<u8>, batch: &Batch, index: usize, id: &dyn Display, extra: &[Extra<'_>]) {
     match &batch.content {
         Content::Events(events) => push_event(out, events, index, id, extra),
         Content::PossibleLoss(reason) => {
@@ -107,7 +107,7 @@ pub(super) fn push(out: &mut Vec<u8>, batch: &Batch, index: usize, id: &dyn Disp
 }
 
 /// Writes an event of our own.
-pub(super) fn push_ours(
+pub(crate) fn push_ours(
     out: &mut Vec<u8>,
     id: &dyn Display,
     kind: &str,

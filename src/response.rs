@@ -1,0 +1,41 @@
+//! What a route hands to the spine: an answer on its way out.
+
+use hyper::{HeaderMap, StatusCode};
+
+use crate::body::Body;
+use crate::events::Receipt;
+
+/// An answer on its way out.
+#[derive(Debug)]
+pub struct Served {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers, but for those that every answer has.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Body,
+    /// Who decided the status.
+    pub origin: Origin,
+    /// What stands for the events in it.
+    pub receipts: Vec<Receipt>,
+}
+
+/// Who decided a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The gateway, also where it made its answer from the vendor's (events, history, count).
+    Gateway,
+    /// The vendor: status and body are its own.
+    Vendor,
+}
+
+impl Origin {
+    /// The word in `X-RTM-Origin`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Vendor => "vendor",
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The parts of one gateway, and what puts a configuration in force in all of them.
+//!
+//! Invariant: a configuration is in force whole or not at all: what can fail of it is built first, and what was in force is
+//! put back where a log cannot be opened.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::{Config, Listen, show};
+use crate::egress::{self, Egress};
+use crate::events::Events;
+use crate::gateway::{Gateway, Live};
+use crate::history::History;
+use crate::jwks::{self, Jwks};
+use crate::metrics::Metrics;
+use crate::store::{self, Store};
+use crate::task::{Tasks, detached};
+use crate::tls::{self, ClientTrust, Tls, TlsError};
+use crate::webhooks::{self, Webhooks};
+
+/// What one gateway is made of: shared by its requests, the operator's port and reload.
+pub struct Parts {
+    /// The time.
+    pub clock: Clock,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// How reloading went.
+    pub reload: ArcSwap<ReloadState>,
+    /// The only door out.
+    pub egress: Egress,
+    /// Event logs and pollers.
+    pub events: Events,
+    /// History and count.
+    pub history: History,
+    /// Events pushed to those who asked for it.
+    pub webhooks: Webhooks,
+    /// What a request may touch.
+    pub gateway: Arc<Gateway>,
+    /// The token issuer's keys.
+    pub jwks: Jwks,
+    /// TLS of the callers' ports, if they speak it.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) draining: CancellationToken,
+    /// What is done off the workers for all of it: a stop waits for what of that has begun.
+    pub(crate) work: Tasks,
+}
+
+/// What a reload puts in force once all of it is built.
+struct Ready {
+    tls: Option<Arc<tls::Live>>,
+    keys: jwks::Prepared,
+    webhooks: webhooks::Prepared,
+    live: Live,
+}
+
+/// Why a gateway cannot be built or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {listen}: {why}. Is another process there? Change server.listen or admin.listen")]
+    Bind {
+        /// The address.
+        listen: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// The operator's port cannot have threads of its own.
+    #[error("cannot start the threads of the operator's port: {0}")]
+    Threads(std::io::Error),
+    /// The store cannot be opened.
+    #[error("store.path: {0}")]
+    Store(#[from] store::Error),
+    /// The way out cannot be built.
+    #[error(transparent)]
+    Egress(#[from] egress::BuildError),
+    /// The token issuer's keys cannot be had from where the configuration says.
+    #[error(transparent)]
+    Jwks(#[from] jwks::BuildError),
+    /// A webhook cannot be what the configuration says.
+    #[error(transparent)]
+    Webhooks(#[from] webhooks::BuildError),
+    /// TLS cannot be had from the files that `[server.tls]` names.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// How the last reload ended, for the admin API.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct ReloadState {
+    /// Reloads applied since the start.
+    pub applied: u64,
+    /// Reloads refused since the start.
+    pub refused: u64,
+    /// When the last one was tried.
+    pub last_at: Option<String>,
+    /// Why the last one was refused; `None` when it was applied.
+    pub last_refusal: Option<Vec<String>>,
+    /// Keys whose new value waits for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Parts {
+    /// Puts a validated configuration in force, whole or not at all. What takes a processor for a while, or reads files,
+    /// happens off the threads that serve requests.
+    ///
+    /// # Errors
+    /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
+    pub async fn put_in_force(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
+        let parts = self.clone();
+        let (ready, config) = self.work.off_the_workers(move || parts.prepare(config)).await?;
+        if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
+            let (old, egress) = (self.config.load_full(), self.egress.clone());
+            let before = old.clone();
+            self.work.off_the_workers(move || egress.apply(&before)).await?;
+            self.events.apply(&old.apps, &old.upstream, &old.clients).await?;
+            return Err(why.into());
+        }
+        self.webhooks.commit(ready.webhooks);
+        self.history.apply(&config.apps, config.upstream.vendor);
+        if let Some((tls, live)) = self.tls.as_ref().zip(ready.tls) {
+            tls.put_in_force(live);
+        }
+        self.gateway.apply(ready.live);
+        self.jwks.commit(ready.keys);
+        self.jwks.start();
+        let old = self.config.swap(config);
+        // Thousands of clients take a while to forget.
+        detached(move || drop(old));
+        Ok(())
+    }
+
+    /// [`Parts::put_in_force`], with a configuration that its owner keeps.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply(self: &Arc<Self>, config: &Config) -> Result<(), BuildError> {
+        self.put_in_force(config.clone()).await
+    }
+
+    /// Builds all that can fail of a configuration, and puts the way out in force.
+    fn prepare(&self, config: Config) -> Result<(Ready, Arc<Config>), BuildError> {
+        // A configuration without TLS leaves it as it is until a restart.
+        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
+        let tls = tls.map(|(tls, config)| tls.prepare(config)).transpose()?;
+        let config = self.with_doors_as_bound(config);
+        let keys = self.jwks.prepare(config.jwt.as_ref())?;
+        let webhooks = self.webhooks.prepare(&config.apps)?;
+        let trust = tls.as_ref().map_or_else(|| trust_of(self.tls.as_ref()), |live| live.trust.clone());
+        let live = Live::new(&config, trust, keys.keys(), &self.metrics);
+        self.egress.apply(&config)?;
+        Ok((Ready { tls, keys, webhooks, live }, Arc::new(config)))
+    }
+
+    /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a rule
+    /// that is right for the new address (no key, anonymous callers) must not open the old one.
+    fn with_doors_as_bound(&self, mut config: Config) -> Config {
+        let bound = self.config.load();
+        config.admin = bound.admin.clone();
+        config.server.listen.clone_from(&bound.server.listen);
+        if config.server.tls.is_some() != bound.server.tls.is_some() {
+            config.server.tls.clone_from(&bound.server.tls);
+        }
+        if !config.server.listen.iter().all(Listen::is_local) {
+            config.server.anonymous_client = None;
+        }
+        config
+    }
+
+    /// A consistent copy of the store, as a file. What was handed over before counts as handed over in it.
+    ///
+    /// # Errors
+    /// When there is no room for it, or the store fails.
+    pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
+        self.events.save_cursors().await?;
+        self.store.backup().await
+    }
+
+    /// Why the gateway is not ready for callers; empty when it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let draining = self.draining.is_cancelled().then(|| "draining".to_owned());
+        draining.into_iter().chain(self.events.not_ready()).collect()
+    }
+
+    /// The effective configuration and how reloading went, for the admin API.
+    #[must_use]
+    pub fn describe_config(&self) -> serde_json::Value {
+        serde_json::json!({ "reload": &**self.reload.load(), "effective": show::json(&self.config.load()) })
+    }
+}
+
+/// Whose certificates callers may show.
+pub(crate) fn trust_of(tls: Option<&Tls>) -> Arc<ClientTrust> {
+    tls.map_or_else(ClientTrust::nobody, |tls| tls.live().trust.clone())
+}

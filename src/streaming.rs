@@ -1,0 +1,18 @@
+//! What the open streams of events share: the text that several of them send, and which of a subscription are open.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `text` | events as Server-Sent Events, made once for all who read them |
+//! | `sitting` | which streams of a subscription are open, for those who come again |
+
+pub(crate) mod sitting;
+pub(crate) mod text;
+
+use std::sync::Arc;
+
+/// What the open streams of a gateway share.
+#[derive(Debug, Default)]
+pub struct Streaming {
+    pub(crate) texts: text::Texts,
+    pub(crate) sittings: Arc<sitting::Sittings>,
+}
