@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Other people's HTTP tools against a running gateway: does it serve what is right, and outlast what is slow?
 # Not part of the gate: the tools come from the distribution (apt-get install nghttp2-client slowhttptest; pip install
-# redbot), and slow attacks take their time (about two minutes together). Usage: tests/outside-checkers.sh [BINARY]
+# redbot), and slow attacks take their time (about two minutes together). Usage: tests/outside/checkers.sh [BINARY]
 set -euo pipefail
 binary=${1:-target/release/rtm-gateway}
 port=${PORT:-18080}
-"$binary" demo --port "$port" --admin-port $((port + 1)) >/tmp/outside-checkers.log 2>&1 &
+"$binary" demo --port "$port" --admin-port $((port + 1)) >/tmp/checkers.log 2>&1 &
 demo=$!
 trap 'kill $demo 2>/dev/null || true' EXIT
 until curl -sf "http://127.0.0.1:$((port + 1))/readyz" >/dev/null; do sleep 0.2; done
