@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Limit, Sim};
 use stage::{APP, Gateway, Line, client_key, request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

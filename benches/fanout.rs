@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Limit, Sim};
 use stage::{APP, Gateway, Line};
 

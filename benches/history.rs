@@ -28,7 +28,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Endpoint, Fault, Limit, Message, Sim};
 use stage::{APP, Line};
 

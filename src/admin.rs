@@ -46,10 +46,10 @@ use self::subscriptions::Which as Subscribed;
 use self::webhooks::Which as Pushed;
 use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Inbound};
-use crate::conn::Conn;
-use crate::conn::places::{NoPlace, Occupied};
 use crate::events::Cursor;
-use crate::heap;
+use crate::kernel::conn::Conn;
+use crate::kernel::conn::places::{NoPlace, Occupied};
+use crate::kernel::heap;
 use crate::route::{path, query};
 use crate::services::Parts;
 

@@ -5,10 +5,10 @@
 //! | what                              | whose        | beyond it                                              |
 //! |-----------------------------------|--------------|--------------------------------------------------------|
 //! | `server.max_requests`             | everybody's  | 503 `unavailable`, before anything else is looked at    |
-//! | a fair share of it ([`crate::share`]) | the client's | 503 `unavailable`                                       |
+//! | a fair share of it ([`crate::kernel::share`]) | the client's | 503 `unavailable`                                       |
 //! | `max_concurrent`                  | the client's | 429 `client_limit_exceeded`                             |
 //! | `requests_per_second`             | the client's | 429 `client_limit_exceeded`                             |
-//! | `server.max_connections` ([`crate::conn::places`]) | the client's share of those with requests in hand | 503 `unavailable` |
+//! | `server.max_connections` ([`crate::kernel::conn::places`]) | the client's share of those with requests in hand | 503 `unavailable` |
 //! | memory for bodies, as they come   | everybody's, and a fair share | 503 `unavailable`                      |
 //! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                 |
 //!
@@ -34,10 +34,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::metrics::Metrics;
-use crate::names::ClientName;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::ClientName;
 use crate::refusal::{Refusal, Shed};
 use crate::route::{Call, Kind};
 use crate::vendor::order::Payer;

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::clock::Clock;
+use crate::kernel::clock::Clock;
 use signals::Signals;
 
 /// An authenticating reverse proxy for a vendor's real-time-messaging REST API.

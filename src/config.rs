@@ -29,8 +29,8 @@ use std::time::Duration;
 use hyper::Uri;
 
 use self::document::by_default;
-use crate::names::{Action, AppId, BucketName, ClientName, HostName, Pattern, RegionName, SpiffeId, Stream};
-use crate::secret::SecretSource;
+use crate::kernel::names::{Action, AppId, BucketName, ClientName, HostName, Pattern, RegionName, SpiffeId, Stream};
+use crate::kernel::secret::SecretSource;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};

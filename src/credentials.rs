@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::config;
-use crate::names::AppId;
-use crate::secret::SecretError;
-use crate::secret::redact::Redactor;
-use crate::task;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::AppId;
+use crate::kernel::secret::SecretError;
+use crate::kernel::secret::redact::Redactor;
+use crate::kernel::task;
 use crate::vendor::Vendor;
 pub(crate) use basic::basic_header;
 use guard::{Entry, Guard};

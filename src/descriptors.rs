@@ -5,7 +5,7 @@
 //! to the vendor and each file that is open. Where descriptors run out all the same (the limit was lowered from
 //! outside, say) the accept loops pause, calls to the vendor fail before anything is sent, and all go on by themselves.
 
-use crate::conn::places::most_leaving;
+use crate::kernel::conn::places::most_leaving;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Most connections to the operator's port.

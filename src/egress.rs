@@ -55,15 +55,15 @@ use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, UnixMillis};
 use crate::config::{Config, Limit};
 use crate::credentials::{self, CredentialState};
-use crate::metrics::Metrics;
-use crate::names::{AppId, BucketName, RegionName};
-use crate::proof::Ended;
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{AppId, BucketName, RegionName};
+use crate::kernel::proof::Ended;
+use crate::kernel::task::{Kind, Tasks, off_the_workers};
 use crate::quota::Snapshot;
 use crate::store::{self, Store};
-use crate::task::{Kind, Tasks, off_the_workers};
 use crate::upstream::room::Room;
 use crate::upstream::{self, Bounds, Upstream};
 use crate::vendor::order::Order;
@@ -204,7 +204,7 @@ pub enum Failure {
     Crowded(BucketName),
     /// The secret cannot be read. Nothing was sent.
     #[error("no credential: {0}")]
-    CredentialUnavailable(crate::secret::SecretError),
+    CredentialUnavailable(crate::kernel::secret::SecretError),
     /// The vendor refused the credential, now or a while ago.
     #[error("the vendor refuses the gateway's credential")]
     CredentialRefused,

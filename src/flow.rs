@@ -28,11 +28,11 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::body::{Body, Inbound};
-use crate::conn::{Conn, Fault, Peer};
 use crate::gateway::{Gateway, Live};
 use crate::headers;
+use crate::kernel::conn::{Conn, Fault, Peer};
+use crate::kernel::proof::By;
 use crate::openapi;
-use crate::proof::By;
 use crate::refusal::{Refusal, Shed};
 use crate::response::{Origin, Served};
 use crate::route::{Kind, Route};

@@ -1,7 +1,7 @@
 //! A [`Gateway`]: what a request may touch.
 //!
 //! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
-//! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::proof::Proof`], which
+//! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::kernel::proof::Proof`], which
 //! `judge` judges anew whenever what is in force changes.
 
 mod judge;
@@ -13,16 +13,16 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Room};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress::Egress;
 use crate::events::Events;
 use crate::history::History;
 use crate::identity::Identity;
 use crate::jwks::Keys;
-use crate::metrics::Metrics;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::proof::Proofs;
 use crate::policy::Policy;
-use crate::proof::Proofs;
 use crate::route::target::Hosts;
 use crate::streaming::Streaming;
 use crate::tls::ClientTrust;

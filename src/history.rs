@@ -48,13 +48,13 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Costs, Egress, Failure};
-use crate::metrics::Metrics;
-use crate::names::AppId;
-use crate::proof::Proof;
-use crate::task::Tasks;
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::AppId;
+use crate::kernel::proof::Proof;
+use crate::kernel::task::Tasks;
 use crate::vendor::Vendor;
 use crate::vendor::order::Payer;
 use door::Door;

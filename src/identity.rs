@@ -22,15 +22,15 @@ use std::sync::Arc;
 
 use hyper::HeaderMap;
 
-use crate::clock::UnixMillis;
 use crate::config::Config;
-use crate::conn::{Conn, Lapse};
 use crate::jwks::Keys;
-use crate::metrics::Metrics;
-use crate::names::ClientName;
-use crate::proof::{By, Ended, Evidence, Life, Verdict};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::conn::{Conn, Lapse};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::ClientName;
+use crate::kernel::proof::{By, Ended, Evidence, Life, Verdict};
+use crate::kernel::task::Lane;
 use crate::refusal::Refusal;
-use crate::task::Lane;
 use crate::tls::ClientTrust;
 
 use api_key::ApiKeys;

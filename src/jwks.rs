@@ -8,7 +8,7 @@
 //!   shown. It is believed for [`BELIEVED_FOR`] at most, judged where it is used, so that nothing but the clock is
 //!   needed for it to end.
 //! - The start waits for no issuer. Without keys nobody is refused as unknown: the answer is "not now".
-//! - The address is one that [`crate::targets`] lets through, and no redirect is followed.
+//! - The address is one that [`crate::kernel::targets`] lets through, and no redirect is followed.
 //!
 //! | part | does |
 //! | --- | --- |
@@ -32,11 +32,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, UnixMillis};
 use crate::config::Jwt;
-use crate::metrics::Metrics;
-use crate::proof::Proofs;
-use crate::task::{Kind, Tasks};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::proof::Proofs;
+use crate::kernel::task::{Kind, Tasks};
 use keeper::Keeper;
 use set::KeySet;
 pub use source::BuildError;

@@ -20,11 +20,11 @@
 //!
 //! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
 //! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs
-//! than the pollers in [`events`]; nothing spawns but [`task`].
+//! than the pollers in [`events`]; nothing spawns but [`task`](kernel::task).
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`metrics`] [`clock`] [`names`] [`share`] [`task`] [`files`] [`heap`] [`secret`] [`dns`] [`targets`] [`standard_webhooks`] [`conn`] [`proof`] [`descriptors`] |
+//! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`] |
 //! | http | [`body`] [`headers`] [`request_id`] `http2` |
 //! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`tls`] (of the callers' listeners; whom we trust) [`upstream`] [`jwks`] |
@@ -45,29 +45,22 @@ pub mod admission;
 pub mod app;
 pub mod body;
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod conn;
 pub mod credentials;
 pub mod descriptors;
-pub mod dns;
 pub mod egress;
 pub mod events;
-pub mod files;
 pub mod flow;
 pub mod gateway;
 pub mod headers;
-pub mod heap;
 pub mod history;
 mod http2;
 pub mod identity;
 pub mod jwks;
+pub mod kernel;
 pub mod listener;
-pub mod metrics;
-pub mod names;
 pub mod openapi;
 pub mod policy;
-pub mod proof;
 pub mod quota;
 pub mod refusal;
 pub mod reload;
@@ -75,15 +68,10 @@ pub mod request_id;
 pub mod response;
 pub mod route;
 pub mod routes;
-pub mod secret;
 pub mod services;
-pub mod share;
 pub mod simulator;
-pub mod standard_webhooks;
 pub mod store;
 pub mod streaming;
-pub mod targets;
-pub mod task;
 pub mod telemetry;
 pub mod tls;
 pub mod trail;

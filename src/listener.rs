@@ -52,9 +52,9 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::body::{Body, Inbound};
 use crate::config::Listen;
-use crate::conn::Conn;
-use crate::conn::places::Door;
-use crate::task::{Kind, Tasks};
+use crate::kernel::conn::Conn;
+use crate::kernel::conn::places::Door;
+use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use socket::UnixFile;
 pub use trial::{Trial, place, trial};

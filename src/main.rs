@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use rtm_gateway::cli::Cli;
 use rtm_gateway::cli::signals::Signals;
-use rtm_gateway::heap;
+use rtm_gateway::kernel::heap;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 

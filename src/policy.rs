@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::config::{self, ClientMode, Config};
 use crate::identity::Client;
-use crate::names::{Action, AppId, ClientName};
-use crate::proof::Basis;
+use crate::kernel::names::{Action, AppId, ClientName};
+use crate::kernel::proof::Basis;
 use crate::refusal::Refusal;
 use crate::vendor::order::Payer;
 
@@ -155,7 +155,7 @@ impl Rights {
 mod tests {
     use super::*;
     use crate::config::Allow;
-    use crate::names::Pattern;
+    use crate::kernel::names::Pattern;
 
     fn app(id: &str) -> AppId {
         AppId::parse(id).unwrap()
@@ -166,7 +166,7 @@ mod tests {
         let mut policy = Policy::new(&Config { clients: vec![client], ..Config::default() });
         for id in ["a1", "a2"] {
             let uid = config::Credential::Token {
-                app_certificate: crate::secret::SecretSource::Env("X".into()),
+                app_certificate: crate::kernel::secret::SecretSource::Env("X".into()),
                 uid: "u".into(),
             };
             let config = config::App {

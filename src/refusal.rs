@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 
 use crate::config::Limit;
-use crate::names::BucketName;
+use crate::kernel::names::BucketName;
 pub use limits::{Ceiling, Shed};
 
 /// Why a request is refused.

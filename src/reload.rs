@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::config::load::Loaded;
-use crate::metrics::OutcomeLabels;
+use crate::kernel::metrics::OutcomeLabels;
+use crate::kernel::task::off_the_workers;
 use crate::services::{Parts, ReloadState};
-use crate::task::off_the_workers;
 use crate::telemetry::Levels;
 
 pub use self::stamps::{Stamps, read};

@@ -17,7 +17,7 @@ use hyper::{HeaderMap, Method, Uri};
 
 use crate::config;
 use crate::headers::accept;
-use crate::names::{Action, AppId, Stream, Streams, SubscriptionName};
+use crate::kernel::names::{Action, AppId, Stream, Streams, SubscriptionName};
 use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;
 use crate::vendor::order::Payer;

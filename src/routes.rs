@@ -16,7 +16,7 @@ use crate::admission::Admitted;
 use crate::body::{Inbound, Unread, read_up_to};
 use crate::config;
 use crate::gateway::{Gateway, Live};
-use crate::proof::{Basis, Evidence, Life, Proof, Work};
+use crate::kernel::proof::{Basis, Evidence, Life, Proof, Work};
 use crate::refusal::{Refusal, Shed};
 use crate::route::Kind;
 use crate::trail::Trail;

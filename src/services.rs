@@ -8,16 +8,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::config::{Config, Listen, show};
 use crate::egress::{self, Egress};
 use crate::events::Events;
 use crate::gateway::{Gateway, Live};
 use crate::history::History;
 use crate::jwks::{self, Jwks};
-use crate::metrics::Metrics;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::task::{Tasks, detached};
 use crate::store::{self, Store};
-use crate::task::{Tasks, detached};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::webhooks::{self, Webhooks};
 

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::clock::UnixMillis;
-use crate::names::SubscriptionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::SubscriptionName;
 pub use batch::{Batch, Content, EventText, LogKey, NewBatch, Sequence};
 
 /// Why the store could not do it. For operators; callers read 503.
@@ -67,7 +67,7 @@ pub struct Quarantined {
     /// When it came.
     pub received_at: UnixMillis,
     /// Where from.
-    pub region: crate::names::RegionName,
+    pub region: crate::kernel::names::RegionName,
     /// What was wrong with it.
     pub why: String,
     /// All of it.
@@ -91,7 +91,7 @@ pub struct QuarantineEntry {
     /// When it came.
     pub received_at: UnixMillis,
     /// Where from.
-    pub region: crate::names::RegionName,
+    pub region: crate::kernel::names::RegionName,
     /// What was wrong with it.
     pub why: String,
     /// Bytes of its body.

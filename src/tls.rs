@@ -39,11 +39,11 @@ use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-use crate::clock::{Clock, UnixMillis};
 use crate::config::ServerTls;
-use crate::conn::Shown;
-use crate::files::Unreadable;
-use crate::metrics::{HeldLabels, Metrics, OutcomeLabels};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::conn::Shown;
+use crate::kernel::files::Unreadable;
+use crate::kernel::metrics::{HeldLabels, Metrics, OutcomeLabels};
 pub use anchors::{Anchors, AnchorsError};
 use material::Material;
 pub use trust::ClientTrust;

@@ -15,14 +15,14 @@ use tokio::time::Instant;
 
 use crate::admission::{InHand, Reason};
 use crate::body::handover::{Delivered, Ending};
-use crate::clock::Clock;
-use crate::conn::places::Occupied;
 use crate::egress::Costs;
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::headers::X_RTM_ORIGIN;
-use crate::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLabels, WouldRefuseLabels};
-use crate::names::{AppId, ClientName};
+use crate::kernel::clock::Clock;
+use crate::kernel::conn::places::Occupied;
+use crate::kernel::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLabels, WouldRefuseLabels};
+use crate::kernel::names::{AppId, ClientName};
 use crate::refusal::Refusal;
 use crate::request_id::{RequestId, X_REQUEST_ID};
 use crate::response::Origin;

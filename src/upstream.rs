@@ -38,10 +38,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
-use crate::clock::Clock;
 use crate::config;
-use crate::dns::{Resolver, Use};
-use crate::files::{self, Content, Unreadable};
+use crate::kernel::clock::Clock;
+use crate::kernel::dns::{Resolver, Use};
+use crate::kernel::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
 pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in, read_kept};
 use connector::{Connector, Limits};

@@ -17,7 +17,7 @@ use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::order::Operation;
-use crate::names::AppId;
+use crate::kernel::names::AppId;
 
 /// Which vendor's dialect is spoken (`upstream.vendor`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub fn is_for_the_caller(status: StatusCode) -> bool {
 mod tests {
     use super::order::Message;
     use super::*;
-    use crate::names::Stream;
+    use crate::kernel::names::Stream;
 
     #[test]
     fn values_are_encoded_into_the_path_and_cannot_leave_their_segment() {

@@ -53,13 +53,13 @@ use self::standing::Standing;
 pub use self::standing::{DisabledStatus, WebhookStatus};
 pub use self::target::BuildError;
 use self::target::Target;
-use crate::clock::Clock;
 use crate::config;
 use crate::events::{Events, ReadError, Redeliver};
-use crate::metrics::Metrics;
-use crate::names::{AppId, Stream, SubscriptionName, WebhookName};
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{AppId, Stream, SubscriptionName, WebhookName};
+use crate::kernel::task::{Kind, Tasks};
 use crate::store::{self, Store};
-use crate::task::{Kind, Tasks};
 
 /// All webhooks of the gateway. Cheap to clone.
 #[derive(Clone)]

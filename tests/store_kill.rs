@@ -12,12 +12,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_gateway::clock::{Clock, UnixMillis};
-use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, RegionName, Stream, SubscriptionName};
+use rtm_gateway::kernel::clock::{Clock, UnixMillis};
+use rtm_gateway::kernel::metrics::Metrics;
+use rtm_gateway::kernel::names::{AppId, RegionName, Stream, SubscriptionName};
+use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, EventText, Kept, LogKey, NewBatch, Quarantined, Sequence, Store, Together};
-use rtm_gateway::task::Tasks;
 
 /// Bytes of a response for the quarantine: some pieces.
 const GARBAGE: usize = 2_500_000;

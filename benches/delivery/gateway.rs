@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use memchr::memmem;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Limit, Sim};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

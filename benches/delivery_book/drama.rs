@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::clock::Clock;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Sim, World};
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rtm_gateway::events::{Cursor, Marks};
-use rtm_gateway::names::{Stream, Streams};
+use rtm_gateway::kernel::names::{Stream, Streams};
 use serde::Deserialize;
 
 use super::caller::{Answer, Caller, Ended, Manner};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 

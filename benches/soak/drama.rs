@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rtm_gateway::events::Cursor;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::names::BucketName;
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;

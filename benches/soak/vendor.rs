@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::clock::Clock;
-use rtm_gateway::names::Stream;
-use rtm_gateway::secret::Secret;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::kernel::secret::Secret;
 use rtm_gateway::simulator::{App, Canned, Credential, Endpoint, Fault, Listen, Message, Options, Profile, Sim, World};
 
 use super::ledger::{LogBook, Read, Serial};

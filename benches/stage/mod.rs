@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rtm_gateway::clock::Clock;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Rules, Sim, World};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rtm_gateway::clock::{Clock, UnixMillis};
-use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, RegionName, Stream, SubscriptionName};
+use rtm_gateway::kernel::clock::{Clock, UnixMillis};
+use rtm_gateway::kernel::metrics::Metrics;
+use rtm_gateway::kernel::names::{AppId, RegionName, Stream, SubscriptionName};
+use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::{EmbeddedStore, Faults, Options};
 use rtm_gateway::store::{Content, EventText, LogKey, NewBatch, PlaceChange, Sequence, Store, Together};
-use rtm_gateway::task::Tasks;
 
 use crate::{kib, stage};
 

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
-use rtm_gateway::names::AppId;
+use rtm_gateway::kernel::names::AppId;
 use rtm_gateway::vendor;
 use rtm_gateway::vendor::history::{LOCATION, Progress, counted, created, fetched, message_ms};
 use rtm_gateway::vendor::order::Operation;

@@ -7,7 +7,7 @@ use std::path::Path;
 use rtm_gateway::config::finding::{Faults, Finding};
 use rtm_gateway::config::load::{Loaded, from_text};
 use rtm_gateway::config::{Client, Config, Jwt, JwtKeys, Upstream, show};
-use rtm_gateway::secret::{PrivateUrl, SecretSource};
+use rtm_gateway::kernel::secret::{PrivateUrl, SecretSource};
 use toml::Value;
 
 /// What stands for a secret that was pasted into a wrong place.

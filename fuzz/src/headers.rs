@@ -7,9 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use rtm_gateway::clock::UnixMillis;
 use rtm_gateway::headers::prefer::Prefer;
 use rtm_gateway::headers::{coming_back, is_plain_json, leaving, max_age};
+use rtm_gateway::kernel::clock::UnixMillis;
 use rtm_gateway::request_id::{RequestId, X_REQUEST_ID};
 use rtm_gateway::upstream::fuzzing::retry_after;
 

@@ -2,7 +2,7 @@
 //!
 //! Input: the pattern, a line break, the text.
 
-use rtm_gateway::names::Pattern;
+use rtm_gateway::kernel::names::Pattern;
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {

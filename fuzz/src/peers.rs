@@ -3,7 +3,7 @@
 //! Input: a SPIFFE ID; also, an entry of `no_proxy`, a line break, a URL.
 
 use hyper::Uri;
-use rtm_gateway::names::SpiffeId;
+use rtm_gateway::kernel::names::SpiffeId;
 use rtm_gateway::upstream::fuzzing::is_direct;
 
 /// Takes any bytes; panics when a promise is broken.

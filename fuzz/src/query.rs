@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::{Method, Uri};
 use rtm_gateway::history::fuzzing as history;
-use rtm_gateway::names::{ClientName, Stream, Streams};
+use rtm_gateway::kernel::names::{ClientName, Stream, Streams};
 use rtm_gateway::request_id::RequestId;
 use rtm_gateway::route::{Begin, EventsQuery, Form, Kind, Route, Start};
 use rtm_gateway::vendor::Vendor;

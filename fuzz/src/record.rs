@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use rtm_gateway::clock::UnixMillis;
-use rtm_gateway::names::RegionName;
+use rtm_gateway::kernel::clock::UnixMillis;
+use rtm_gateway::kernel::names::RegionName;
 use rtm_gateway::store::embedded::fuzzing::*;
 use rtm_gateway::store::{Batch, Content, EventText, Quarantined, Sequence};
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rtm_gateway::secret::redact::{MASK, Redactor, Text};
+use rtm_gateway::kernel::secret::redact::{MASK, Redactor, Text};
 
 /// Shorter ones are not looked for, in words and in data.
 const LEAST: [(Text, usize); 3] = [(Text::Words, 6), (Text::Cut, 6), (Text::Data, 16)];

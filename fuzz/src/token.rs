@@ -3,8 +3,8 @@
 //! Input: a token; or an app id, a certificate, a user and a number a line, and what is to be changed in the token.
 
 use rtm_gateway::credentials::token::{LOGIN, Privilege, mint, parse};
-use rtm_gateway::names::AppId;
-use rtm_gateway::secret::Secret;
+use rtm_gateway::kernel::names::AppId;
+use rtm_gateway::kernel::secret::Secret;
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {

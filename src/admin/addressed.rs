@@ -35,7 +35,7 @@ mod tests {
     use hyper::Request;
 
     use super::*;
-    use crate::names::HostName;
+    use crate::kernel::names::HostName;
     use crate::refusal::Refusal;
 
     fn head(target: &str, headers: &[(&str, &str)]) -> Head {

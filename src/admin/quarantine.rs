@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
-use crate::names::{AppId, Stream};
+use crate::kernel::names::{AppId, Stream};
 use crate::services::Parts;
 use crate::store::QuarantineEntry;
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
-use crate::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::route::query;
 use crate::services::Parts;
 

@@ -10,7 +10,7 @@ use super::answer::{Answer, Content, Refused};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit, shown, wanted};
 use crate::events::{Cursor, Marks, ReadError, Redeliver};
-use crate::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
+use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::webhooks::WishError;
 
 /// Which webhook a path names.

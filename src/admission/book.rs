@@ -13,11 +13,11 @@ use super::rate::{Rate, Taken};
 use super::report::{Reason, Report, Reported};
 use super::{A_WHILE, Room};
 use crate::config::ClientMode;
-use crate::metrics::{ClientLabels, Metrics};
-use crate::names::ClientName;
+use crate::kernel::metrics::{ClientLabels, Metrics};
+use crate::kernel::names::ClientName;
+use crate::kernel::share;
 use crate::policy::Terms;
 use crate::refusal::{Ceiling, Refusal, Shed};
-use crate::share;
 
 pub(super) struct Book {
     pub(super) room: Room,

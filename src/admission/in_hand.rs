@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Admission;
 use super::book::Place;
 use super::report::Reason;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 use crate::refusal::Refusal;
 
 /// One request in hand. Dropped, its place is free.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 use crate::refusal::Ceiling;
 
 /// How often the same is said of the same client.

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use self::trials::Tried;
 use super::CliError;
-use crate::clock::Clock;
 use crate::config::{load, show};
-use crate::metrics::Metrics;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
 use crate::tls::Tls;
 
 /// Checks a configuration and prints what it comes to, every default filled in and every secret hidden.

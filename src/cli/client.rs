@@ -27,10 +27,10 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::CliError;
-use crate::files;
 use crate::headers::X_API_KEY;
-use crate::names::AppId;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::files;
+use crate::kernel::names::AppId;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 use crate::tls::Anchors;
 
 pub(super) use backoff::Backoff;

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::CliError;
-use crate::names::ClientName;
-use crate::secret::Secret;
+use crate::kernel::names::ClientName;
+use crate::kernel::secret::Secret;
 
 /// Makes a caller's key: prints the key once, and the `[[clients]]` stanza with its SHA-256.
 ///

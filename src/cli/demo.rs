@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::CliError;
 use super::signals::stop_on_signal;
 use super::stdout::UntilStopped;
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 use stage::{APP, Stage};
 
 /// What `demo` takes.

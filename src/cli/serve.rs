@@ -6,9 +6,9 @@ use super::CliError;
 use super::harden::harden;
 use super::signals::Signals;
 use crate::app::{App, Watch};
-use crate::clock::Clock;
 use crate::config::{Config, LogFormat};
 use crate::descriptors::raise_limit;
+use crate::kernel::clock::Clock;
 use crate::reload;
 use crate::telemetry::{self, Lines};
 

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::CliError;
 use super::signals::stop_on_signal;
 use super::stdout::UntilStopped;
-use crate::clock::Clock;
-use crate::files;
-use crate::names::Stream;
+use crate::kernel::clock::Clock;
+use crate::kernel::files;
+use crate::kernel::names::Stream;
 use crate::simulator::config::Config;
 use crate::simulator::{Credential, Listen, Message, Sim, World};
 

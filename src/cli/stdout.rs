@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
-use crate::task::Lane;
+use crate::kernel::task::Lane;
 
 /// Stdout. A write that hangs keeps a thread of its own, and nobody waits for it at the end.
 pub(super) struct Stdout(Lane);
@@ -45,7 +45,7 @@ impl Stdout {
     pub(super) async fn write(&self, bytes: Vec<u8>) -> Result<(), Unwritten> {
         // Past the standard library's buffer: behind it nobody knows how much was written.
         let write = move || write_all(io::stdout(), &bytes);
-        let lost = |why: crate::task::Panicked| Unwritten { lines: 0, why: io::Error::other(why.to_string()) };
+        let lost = |why: crate::kernel::task::Panicked| Unwritten { lines: 0, why: io::Error::other(why.to_string()) };
         self.0.run(write).await.map_err(lost)?
     }
 

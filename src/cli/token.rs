@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::clock::Clock;
 use crate::config::values::parse_duration;
 use crate::credentials::token::{LIFE, LOGIN, Token, mint, parse};
-use crate::names::AppId;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::clock::Clock;
+use crate::kernel::names::AppId;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
 use super::CliError;
 

@@ -8,8 +8,8 @@ use super::document::{Node, Table};
 use super::load::Entry;
 use super::webhooks;
 use super::{App, Credential, Events, History, Limit, Quota, QuotaRule, Region};
-use crate::names::{AppId, BucketName, RegionName, Stream};
-use crate::secret::Secret;
+use crate::kernel::names::{AppId, BucketName, RegionName, Stream};
+use crate::kernel::secret::Secret;
 use crate::vendor::Vendor;
 
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use super::document::{Node, Table};
 use super::load::Entry;
 use super::{Allow, Client, ClientMode};
-use crate::names::{Action, AppId, ClientName, Pattern, SpiffeId};
+use crate::kernel::names::{Action, AppId, ClientName, Pattern, SpiffeId};
 
 pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
     let entries =

@@ -10,9 +10,9 @@ use hyper::Uri;
 
 use super::document::{Node, Table};
 use super::survey::Form;
-use crate::files;
-use crate::secret::PrivateUrl;
-use crate::targets::Guard;
+use crate::kernel::files;
+use crate::kernel::secret::PrivateUrl;
+use crate::kernel::targets::Guard;
 
 /// `[identity.jwt]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::document::{Document, Found, position};
 use super::finding::{Faults, Finding};
 use super::survey::Survey;
 use super::{Config, apps, checks, clients, documented, jwt, sections, upstream};
-use crate::files::{self, Content, Unreadable};
+use crate::kernel::files::{self, Content, Unreadable};
 
 /// A configuration that passed every rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,8 +147,8 @@ pub(super) struct Draft {
     pub(super) store: super::Store,
     pub(super) upstream: super::Upstream,
     pub(super) jwt: Option<super::Jwt>,
-    pub(super) apps: Vec<Entry<crate::names::AppId, super::App>>,
-    pub(super) clients: Vec<Entry<crate::names::ClientName, super::Client>>,
+    pub(super) apps: Vec<Entry<crate::kernel::names::AppId, super::App>>,
+    pub(super) clients: Vec<Entry<crate::kernel::names::ClientName, super::Client>>,
 }
 
 /// An app or a client as far as it could be read.

@@ -2,8 +2,8 @@
 
 use super::document::{Node, Table};
 use super::{Admin, Log, LogFormat, Server, Store, UnixOwner, tls};
-use crate::files;
-use crate::names::{ClientName, HostName};
+use crate::kernel::files;
+use crate::kernel::names::{ClientName, HostName};
 
 pub(super) fn server(t: &Table<'_>) -> Server {
     Server {

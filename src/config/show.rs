@@ -10,7 +10,7 @@ use super::{
     Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, Patterns, QuotaRule, Retry,
     Server, ServerTls, Upstream, Webhook, WebhookUrl,
 };
-use crate::names::BucketName;
+use crate::kernel::names::BucketName;
 
 /// What stands in a secret's place.
 pub const REDACTED: &str = "\"<redacted>\"";

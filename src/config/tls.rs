@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::sign::CertifiedKey;
 
 use super::document::{Node, Table};
-use crate::files::{self, Mark, Unreadable};
+use crate::kernel::files::{self, Mark, Unreadable};
 
 /// `[server.tls]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

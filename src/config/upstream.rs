@@ -9,7 +9,7 @@ use hyper::Uri;
 
 use super::document::{Node, Table, by_default};
 use super::survey::Form;
-use crate::secret::SecretSource;
+use crate::kernel::secret::SecretSource;
 use crate::vendor::Vendor;
 
 /// `[upstream]`.

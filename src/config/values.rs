@@ -24,8 +24,8 @@ use toml::de::DeValue;
 use super::Listen;
 use super::document::{Node, nearest};
 use super::survey::Form;
-use crate::files;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::files;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);

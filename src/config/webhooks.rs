@@ -1,7 +1,7 @@
 //! `[[apps.webhooks]]`: addresses that an app's events are pushed to.
 //!
 //! Invariants: names are unique in their app; a webhook has at least one stream that the app reads, and at least one
-//! secret: nothing leaves unsigned. The address is one that [`crate::targets`] lets through.
+//! secret: nothing leaves unsigned. The address is one that [`crate::kernel::targets`] lets through.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use toml::de::DeValue;
 
 use super::document::{Node, Table, by_default};
 use super::survey::Form;
-use crate::names::{Stream, WebhookName};
-use crate::secret::{PrivateUrl, Secret, SecretSource};
-use crate::standard_webhooks;
-use crate::targets::Guard;
+use crate::kernel::names::{Stream, WebhookName};
+use crate::kernel::secret::{PrivateUrl, Secret, SecretSource};
+use crate::kernel::standard_webhooks;
+use crate::kernel::targets::Guard;
 
 /// One of `[[apps.webhooks]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use hyper::header::{AUTHORIZATION, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::kept::{Headers, Recipe, header_value};
-use crate::clock::UnixMillis;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
 /// `Basic base64(user:password)`, marked sensitive. `None` when it cannot stand in a header.
 pub(crate) fn basic_header(user: &str, password: &Secret) -> Option<HeaderValue> {

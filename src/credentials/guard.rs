@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use crate::clock::Clock;
-use crate::names::AppId;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::AppId;
 
 /// How often one order may try whether a refused secret is taken again.
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(60);

@@ -17,11 +17,11 @@ use hyper::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::time::Instant;
 
 use super::GRACE;
-use crate::clock::{Clock, UnixMillis};
-use crate::files::{self, Mark, Unreadable};
-use crate::names::AppId;
-use crate::secret::redact::Redactor;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::files::{self, Mark, Unreadable};
+use crate::kernel::names::AppId;
+use crate::kernel::secret::redact::Redactor;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
 /// How a secret becomes headers.
 pub(super) trait Recipe: Send + Sync {

@@ -10,9 +10,9 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::kept::{Headers, Recipe, header_value};
 use super::{BadUid, token};
-use crate::clock::UnixMillis;
-use crate::names::AppId;
-use crate::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::AppId;
+use crate::kernel::secret::{Secret, SecretError, SecretSource};
 use crate::vendor::Vendor;
 
 /// How long a token is used.

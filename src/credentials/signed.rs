@@ -15,7 +15,7 @@ use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Uri};
 
 use super::Pass;
-use crate::names::AppId;
+use crate::kernel::names::AppId;
 use crate::quota::Seat;
 use crate::vendor;
 use crate::vendor::order::{Operation, Order, Safety};

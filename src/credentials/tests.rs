@@ -3,9 +3,9 @@ use std::time::SystemTime;
 use tokio::time::advance;
 
 use super::*;
-use crate::files;
-use crate::files::tests::Hung;
-use crate::secret::{Secret, SecretSource};
+use crate::kernel::files;
+use crate::kernel::files::tests::Hung;
+use crate::kernel::secret::{Secret, SecretSource};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -25,8 +25,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::names::AppId;
-use crate::secret::Secret;
+use crate::kernel::names::AppId;
+use crate::kernel::secret::Secret;
 
 /// How long the vendor honours a token after its minting (*field*).
 pub const LIFE: Duration = Duration::from_secs(24 * 3600);

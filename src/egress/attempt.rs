@@ -28,9 +28,9 @@ use super::places::Said;
 use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, coding, redact, request_id};
 use crate::credentials::{Denied, Signed};
-use crate::names::RegionName;
+use crate::kernel::names::RegionName;
+use crate::kernel::secret::redact::Redactor;
 use crate::quota::{Refused, Seat};
-use crate::secret::redact::Redactor;
 use crate::upstream::{BodyFault, Fault, Unkept, read_body, read_body_in, read_kept, retry_after};
 use crate::vendor::order::{Order, Safety};
 

@@ -15,10 +15,10 @@ use super::meters::BucketMeters;
 use super::past::{Before, Sent};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::{Limit, Quota, QuotaRule};
-use crate::metrics::Metrics;
-use crate::names::{AppId, BucketName, Stream};
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{AppId, BucketName, Stream};
 use crate::quota::Bucket;
 
 /// A bucket that reads of events draw on obeys the vendor no longer than this, or than its last read said.

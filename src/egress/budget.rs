@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use crate::config::RetryBudget;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 /// Seconds that are looked back on.
 const WINDOW: usize = 10;

@@ -17,11 +17,11 @@ use super::switched_off::SwitchedOff;
 use super::{BuildError, Failure, Table, Timeouts};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
 use crate::config::{self, App, Config, Quota};
 use crate::credentials::{self, Base, Credential};
-use crate::metrics::Metrics;
-use crate::names::{AppId, BucketName, ClientName, RegionName};
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
 use crate::upstream::{Lanes, Settings, Upstream};
 use crate::vendor::order::{Operation, Order, Safety};
 

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::answer_time::AnswerTime;
 use super::breaker::{Breaker, Role, Seen, Verdict};
-use crate::clock::UnixMillis;
 use crate::config;
-use crate::metrics::{Metrics, RegionEndpointLabels};
-use crate::names::{AppId, RegionName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::metrics::{Metrics, RegionEndpointLabels};
+use crate::kernel::names::{AppId, RegionName};
 
 /// An endpoint of an app in a region.
 pub(super) struct Endpoint {

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::task::{Kind, Tasks};
+use crate::kernel::task::{Kind, Tasks};
 use crate::upstream::{Exchange, Fault};
 
 /// Most exchanges without a caller.

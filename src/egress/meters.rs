@@ -10,8 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::retry::Reason;
-use crate::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
-use crate::names::{AppId, BucketName, RegionName};
+use crate::kernel::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
+use crate::kernel::names::{AppId, BucketName, RegionName};
 use crate::quota::Snapshot;
 use crate::vendor::order::Operation;
 
@@ -160,7 +160,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::names::Stream;
+    use crate::kernel::names::Stream;
     use crate::vendor::order::Message;
 
     #[test]

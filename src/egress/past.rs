@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::{BootTime, Clock};
 use crate::config::Limit;
-use crate::names::{AppId, BucketName};
+use crate::kernel::clock::{BootTime, Clock};
+use crate::kernel::names::{AppId, BucketName};
 use crate::quota::{Begin, cycle};
 use crate::store::{Error, Store};
 

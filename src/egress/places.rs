@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use super::breaker::{Breaker, Role, Seen, Verdict};
 use super::endpoint::{Endpoint, EndpointState, Entered, Turned};
 use super::skew::Skew;
-use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::credentials::Base;
-use crate::metrics::{Metrics, PlaceLabels};
-use crate::names::{AppId, RegionName};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::{Metrics, PlaceLabels};
+use crate::kernel::names::{AppId, RegionName};
 
 /// A region's host.
 pub(super) struct Place {

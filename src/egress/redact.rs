@@ -15,8 +15,8 @@ use hyper::header::CONTENT_ENCODING;
 use hyper::{HeaderMap, StatusCode};
 
 use super::events_body::{Came, Coded};
-use crate::secret::redact::{Redactor, Text};
-use crate::task::{Lane, Tasks};
+use crate::kernel::secret::redact::{Redactor, Text};
+use crate::kernel::task::{Lane, Tasks};
 use crate::upstream::BodyFault;
 use crate::upstream::room::Lease;
 use crate::vendor::order::Safety;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::attempt::Answer;
 use super::{Egress, Failure};
-use crate::names::{AppId, ClientName, RegionName};
+use crate::kernel::names::{AppId, ClientName, RegionName};
 use crate::vendor::order::Safety;
 
 /// How often an order is sent again because no connection could be made, or the vendor did not begin to process it.

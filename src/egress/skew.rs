@@ -14,7 +14,7 @@ use hyper::header::DATE;
 use jiff::fmt::rfc2822::DateTimeParser;
 use tokio::time::Instant;
 
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// Half the life of a fresh token would do; a minute is what people ask of clocks.
 const TOLERATED: f64 = 60.0;

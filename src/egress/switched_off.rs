@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use hyper::StatusCode;
 
-use crate::clock::UnixMillis;
-use crate::names::AppId;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::AppId;
 
 /// One app's endpoints that answer 403, and since when.
 #[derive(Debug, Default)]

@@ -13,9 +13,9 @@ use super::loss::Loss;
 use super::poller::{self, Feed, Settings};
 use super::{Events, lock, retention};
 use crate::config;
-use crate::names::RegionName;
+use crate::kernel::names::RegionName;
+use crate::kernel::task::Kind;
 use crate::store::{Error, LogKey};
-use crate::task::Kind;
 
 /// A poller that was started.
 pub(super) struct Running {

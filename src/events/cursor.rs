@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 use crate::store::{LogKey, Sequence};
 
 /// A place in a log as a client holds it: opaque, names the log.
@@ -119,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::names::AppId;
+    use crate::kernel::names::AppId;
 
     #[test]
     fn a_cursor_is_of_one_log_and_older_ones_are_of_any_of_their_store() {

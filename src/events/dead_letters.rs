@@ -17,8 +17,8 @@ use super::log::Log;
 use super::loss::Loss;
 use super::subscription::{Subscription, recalled};
 use super::{Cursor, Events, LeaseName, ReadError};
-use crate::clock::UnixMillis;
-use crate::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Content, Error, NoteKind};
 
 /// The most dead letters of one subscription.

@@ -21,8 +21,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
 pub(super) const MOST_SIGHTINGS: usize = 1 << 18;

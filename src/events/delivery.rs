@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::subscription::{Claim, CutOff, Held};
 use super::{Ack, Cursor, Filter, Leased};
-use crate::clock::UnixMillis;
-use crate::names::{ClientName, SubscriptionName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Sequence};
 
 /// The most entries one read hands over: the vendor's own limit.

@@ -26,8 +26,8 @@ use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS, Past};
 use super::log::Log;
 use super::waiting::{Notes, Waiting};
 use super::writer::Writer;
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::store::{Batch, Content, Error, NoteKind, Sequence};
 
 /// What was dropped of one log.

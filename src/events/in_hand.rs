@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::leases::Which;
 use super::subscription::Tried;
 use super::{Cursor, Events, LeaseName, ReadError, Receipt, dead_letters};
-use crate::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::Error;
 
 /// How entries are taken in hand.

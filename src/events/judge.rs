@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use self::recent::Recent;
 use self::turns::{Turn, Turns};
 use super::{Filter, lock};
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 use crate::store::{EventText, Sequence};
 use crate::vendor::events::{Facts, facts};
 

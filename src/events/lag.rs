@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::log::{Log, Retention};
 use super::subscription::Subscription;
 use super::{Events, SubscriptionStatus, lock};
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 use crate::store::{Batch, Error, Sequence};
 
 /// What was last seen of a subscription.

@@ -32,7 +32,7 @@ use super::log::Log;
 use super::reader::Terms;
 use super::subscription::{Held, NotSettled, Subscription, own_key};
 use super::{Cursor, Delivery, Events, InHand, ReadError, Receipt, Turns};
-use crate::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 use crate::vendor::events::facts;
 

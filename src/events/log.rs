@@ -19,9 +19,9 @@ use super::tail::Tail;
 use super::witness::Witness;
 use super::writer::Writer;
 use super::{Cursor, ReadError, lock};
-use crate::clock::{Clock, UnixMillis};
-use crate::names::{ClientName, SubscriptionName};
-use crate::share;
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::names::{ClientName, SubscriptionName};
+use crate::kernel::share;
 use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.

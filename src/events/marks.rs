@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::cursor::{check, fold_of};
 use super::{Cursor, NotACursor};
-use crate::names::{Stream, Streams};
+use crate::kernel::names::{Stream, Streams};
 use crate::store::Sequence;
 
 /// A place in what a caller reads.

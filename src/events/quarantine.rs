@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::log::Log;
 use super::poller::answer;
 use super::{Events, ReadError};
-use crate::names::{AppId, Stream};
+use crate::kernel::names::{AppId, Stream};
 use crate::store::{Content, Error, EventText, NewBatch, QuarantineEntry, Together};
 
 /// What reading an answer again brought.

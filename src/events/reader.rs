@@ -19,7 +19,7 @@ use super::log::Log;
 use super::loss::Loss;
 use super::subscription::{MOST_OPEN, Subscription};
 use super::{Ack, Cursor, Filter, From, InHand, LONGEST, Leased, Turns, lock};
-use crate::names::{ClientName, SubscriptionName};
+use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
 /// What holds for the whole of a read.

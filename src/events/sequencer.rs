@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::log::Log;
 use super::waiting::{BATCHES, MARK, Waiting};
 use super::writer::{Then, Writer};
+use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, NoteKind, Together};
-use crate::task::{Kind, Tasks};
 
 /// A log's task that moves.
 #[derive(Default)]

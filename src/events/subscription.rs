@@ -51,11 +51,11 @@ use super::lag::Seen;
 use super::leases::Timer;
 use super::saver::Saver;
 use super::{ReadError, lock};
-use crate::clock::{Clock, UnixMillis};
-use crate::metrics::Metrics;
-use crate::names::{ClientName, SubscriptionName};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{ClientName, SubscriptionName};
+use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, LogKey, Sequence, Store};
-use crate::task::{Kind, Tasks};
 
 pub(super) use self::claim::{Claim, MOST_OPEN};
 pub(super) use self::cut_off::CutOff;

@@ -107,8 +107,8 @@ fn weight(batch: &Batch) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
-    use crate::names::RegionName;
+    use crate::kernel::clock::UnixMillis;
+    use crate::kernel::names::RegionName;
     use crate::store::{EventText, Sequence};
 
     fn batch(first: u64, events: usize, size: usize) -> Arc<Batch> {

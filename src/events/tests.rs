@@ -31,7 +31,7 @@ use super::writer::Brought;
 use super::*;
 use crate::config;
 use crate::egress::{Costs, Failed, Failure, Reply};
-use crate::names::{ClientName, RegionName, SubscriptionName};
+use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Content, EventText, NewBatch};
 use crate::vendor::order::{Operation, Order};
@@ -160,7 +160,7 @@ pub(super) fn config(regions: &[&str]) -> config::App {
         id: app(),
         regions: regions.iter().map(region).collect(),
         credential: config::Credential::Token {
-            app_certificate: crate::secret::SecretSource::Env("NONE".into()),
+            app_certificate: crate::kernel::secret::SecretSource::Env("NONE".into()),
             uid: "gateway".into(),
         },
         quota: config::Quota::default(),

@@ -28,8 +28,8 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::store::{Content, EventText, NewBatch};
 use crate::vendor::events::facts;
 

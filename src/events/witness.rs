@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lock;
-use crate::clock::{Clock, UnixMillis};
+use crate::kernel::clock::{Clock, UnixMillis};
 use crate::store::{Error, Store};
 
 /// How often what was seen is to be kept in the store.

@@ -24,9 +24,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::{Gateway, Live};
-use crate::clock::UnixMillis;
-use crate::proof::{Ended, Proof, Verdict};
-use crate::task::{Lane, Tasks};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::proof::{Ended, Proof, Verdict};
+use crate::kernel::task::{Lane, Tasks};
 use paths::{Group, Paths};
 
 /// How often it is looked whether time has taken something away, while it can.

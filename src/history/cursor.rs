@@ -21,7 +21,7 @@ use super::Error;
 use super::crowd::{Crowd, Mark, Printed};
 use super::pager::Run;
 use super::query::Query;
-use crate::names::AppId;
+use crate::kernel::names::AppId;
 use crate::vendor::history::Direction;
 
 /// The version that holds few texts of one millisecond, each by itself; and that of none.

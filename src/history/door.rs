@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::egress::{Egress, Failed, Reply};
-use crate::names::{AppId, ClientName};
+use crate::kernel::names::{AppId, ClientName};
 use crate::vendor::order::Order;
 
 /// Takes orders to the vendor.

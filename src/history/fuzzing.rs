@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use super::Error;
 use super::pager::{Page, Pager, Pages};
 use super::{cursor, query};
-use crate::names::AppId;
+use crate::kernel::names::AppId;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.

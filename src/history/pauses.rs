@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until};
 
-use crate::clock::Clock;
-use crate::names::AppId;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::AppId;
 use crate::vendor::history::{Filter, IN_PROGRESS_PAUSE};
 use crate::vendor::order::Sent;
 

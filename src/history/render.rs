@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::Error;
 use super::query::Query;
-use crate::clock::UnixMillis;
-use crate::names::ClientName;
-use crate::share::{self, Holdings};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::ClientName;
+use crate::kernel::share::{self, Holdings};
 use crate::vendor::history::Filter;
 
 const LIST: &[u8] = b"\"messages\":[";

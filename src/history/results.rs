@@ -21,7 +21,7 @@ use super::Error;
 use super::job::{self, Job, Key};
 use super::jobs::Jobs;
 use super::shelf::Shelf;
-use crate::names::{AppId, ClientName};
+use crate::kernel::names::{AppId, ClientName};
 use crate::vendor::history::LOCATION;
 
 /// Bytes of all kept results.

@@ -10,8 +10,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::Error;
 use super::job::{Ask, Job};
-use crate::names::ClientName;
-use crate::share::Holdings;
+use crate::kernel::names::ClientName;
+use crate::kernel::share::Holdings;
 
 /// What a result takes beside its text.
 const OVERHEAD: usize = 512;

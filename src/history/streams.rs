@@ -1,12 +1,12 @@
 //! How many streams there may be, and whose.
 //!
-//! Invariants: no client can have all of them (see [`share`](crate::share)); a place is free when its [`Place`] is dropped.
+//! Invariants: no client can have all of them (see [`share`](crate::kernel::share)); a place is free when its [`Place`] is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Error;
-use crate::names::ClientName;
-use crate::share::Holdings;
+use crate::kernel::names::ClientName;
+use crate::kernel::share::Holdings;
 
 /// Most streams at a time. Each holds a few MiB at most: see `pager::flight`.
 const STREAMS_MAX: usize = 128;

@@ -17,9 +17,9 @@ use tokio::time::sleep;
 use self::scripted::{Act, Scripted};
 use super::*;
 use crate::config::{Credential, Quota};
-use crate::names::{Action, ClientName};
-use crate::proof::{Basis, By, Ended, Evidence, Life, Proofs, Verdict};
-use crate::secret::SecretSource;
+use crate::kernel::names::{Action, ClientName};
+use crate::kernel::proof::{Basis, By, Ended, Evidence, Life, Proofs, Verdict};
+use crate::kernel::secret::SecretSource;
 
 /// The wall clock when a test begins, in seconds; all messages are long before it.
 const NOW: u64 = 1_600_000_000;

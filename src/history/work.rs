@@ -18,12 +18,12 @@ use super::render::Desk;
 use super::resolver::{Patience, Resolver};
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
-use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Costs, Failure};
-use crate::metrics::{AppLabels, CacheLabels};
-use crate::names::AppId;
-use crate::task::Kind;
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::{AppLabels, CacheLabels};
+use crate::kernel::names::AppId;
+use crate::kernel::task::Kind;
 use crate::vendor::Vendor;
 use crate::vendor::order::Payer;
 

@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq as _;
 use super::Shown;
 use super::credential::Credential;
 use crate::config;
-use crate::names::ClientName;
-use crate::proof::By;
+use crate::kernel::names::ClientName;
+use crate::kernel::proof::By;
 
 /// All clients' keys.
 #[derive(Debug)]

@@ -29,13 +29,13 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::clock::UnixMillis;
 use crate::config::{self, JwtAlgorithm};
 use crate::jwks::set::{Found, KeySet};
 use crate::jwks::{Asked, Keys};
-use crate::metrics::{Metrics, OutcomeLabels};
-use crate::names::ClientName;
-use crate::proof::{self, By, Token};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::metrics::{Metrics, OutcomeLabels};
+use crate::kernel::names::ClientName;
+use crate::kernel::proof::{self, By, Token};
 use crate::refusal::Refusal;
 use claims::{Expected, Life};
 use compact::{Compact, Header};

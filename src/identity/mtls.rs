@@ -13,9 +13,9 @@ use std::collections::HashMap;
 
 use super::Shown;
 use crate::config;
-use crate::conn::PeerCertificate;
-use crate::names::{ClientName, SpiffeId};
-use crate::proof::By;
+use crate::kernel::conn::PeerCertificate;
+use crate::kernel::names::{ClientName, SpiffeId};
+use crate::kernel::proof::By;
 
 /// All names of clients' certificates.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::config::{self, ClientAuth, ServerTls};
-use crate::conn::{Peer, PeerCertificate, TlsFacts};
 use crate::headers::X_API_KEY;
-use crate::metrics::Metrics;
-use crate::names::SpiffeId;
+use crate::kernel::conn::{Peer, PeerCertificate, TlsFacts};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::SpiffeId;
 use crate::tls::Tls;
 use crate::tls::made::{Authority, DAY, Says};
 
@@ -44,7 +44,7 @@ fn identity(anonymous: Option<&str>) -> (Identity, Authority) {
         client_auth: ClientAuth::Optional,
         client_crl: Vec::new(),
     };
-    let tls = Tls::open(&files, &crate::clock::Clock::anchored(now()), &Metrics::new()).unwrap();
+    let tls = Tls::open(&files, &crate::kernel::clock::Clock::anchored(now()), &Metrics::new()).unwrap();
     (Identity::new(&config, tls.live().trust.clone(), None, &Metrics::new()), authority)
 }
 

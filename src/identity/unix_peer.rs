@@ -8,9 +8,9 @@ use std::collections::HashMap;
 
 use super::Shown;
 use crate::config;
-use crate::conn::{Conn, Peer};
-use crate::names::ClientName;
-use crate::proof::By;
+use crate::kernel::conn::{Conn, Peer};
+use crate::kernel::names::ClientName;
+use crate::kernel::proof::By;
 
 /// All clients' users.
 #[derive(Debug)]

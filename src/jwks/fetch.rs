@@ -20,9 +20,9 @@ use zeroize::Zeroizing;
 use super::set::{BadSet, KeySet};
 use super::source::BuildError;
 use crate::config::JwksUrl;
-use crate::dns::Use;
-use crate::secret::{SecretError, SecretSource};
-use crate::targets::{self, Guard, innermost};
+use crate::kernel::dns::Use;
+use crate::kernel::secret::{SecretError, SecretSource};
+use crate::kernel::targets::{self, Guard, innermost};
 use crate::tls::Anchors;
 use crate::upstream::{BodyFault, read_body};
 

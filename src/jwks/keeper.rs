@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::fetch::{FetchError, Fetched, Fetcher};
 use super::{ASK_GAP, BELIEVED_FOR, BuildError, Held, Keys};
 use crate::config::JwksUrl;
-use crate::metrics::{Metrics, OutcomeLabels};
+use crate::kernel::metrics::{Metrics, OutcomeLabels};
 
 /// The wait after the first failure, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

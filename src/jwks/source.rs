@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::set::BadSet;
 use crate::config::{JwksUrl, JwtKeys};
-use crate::files::{self, Content, Unreadable};
+use crate::kernel::files::{self, Content, Unreadable};
 use crate::tls::AnchorsError;
 
 /// Where keys come from.
@@ -35,7 +35,7 @@ pub enum BuildError {
     BadAnchors(AnchorsError),
     /// `jwks_url` may not be fetched.
     #[error("identity.jwt.jwks_url: {0}")]
-    Target(#[from] crate::targets::Refused),
+    Target(#[from] crate::kernel::targets::Refused),
 }
 
 impl Source {

@@ -12,8 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::socket::{Socket, Stream};
 use super::{Limits, connection, tls};
 use crate::body::{Body, Inbound};
-use crate::conn::Conn;
-use crate::task::{Kind, Tasks};
+use crate::kernel::conn::Conn;
+use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 
 /// The first pause after an error that the next accept would meet again, and the longest.

@@ -43,7 +43,7 @@ use super::tcp::Arrives;
 use super::waits::{Waiting, Waits, keep_alive};
 use crate::body::handover::Wire;
 use crate::body::{Body, Inbound, Rest};
-use crate::conn::{Alpn, Conn, Fault};
+use crate::kernel::conn::{Alpn, Conn, Fault};
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
 const MOST_OF_HEAD: usize = 64_000;

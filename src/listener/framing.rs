@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frames::Frames;
-use crate::conn::Fault;
+use crate::kernel::conn::Fault;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The bytes of a header line that are looked at: enough for the two names and any sane length.

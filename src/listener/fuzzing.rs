@@ -3,7 +3,7 @@
 //! Invariant: only what a connection itself calls is called here; nothing is decided.
 
 use super::framing::{Framing, Watch};
-use crate::conn::Fault;
+use crate::kernel::conn::Fault;
 
 /// What was seen.
 #[derive(Debug, PartialEq, Eq)]

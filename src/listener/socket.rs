@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::tcp::{Arrives, Tcp};
 use crate::config::{Listen, Server, UnixOwner};
-use crate::conn::{Conn, Peer};
+use crate::kernel::conn::{Conn, Peer};
 
 /// Who may connect to a Unix socket: the file's mode and owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

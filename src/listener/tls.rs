@@ -19,8 +19,8 @@ use tokio_rustls::server::TlsStream;
 use super::io::{LINGER, answer};
 use super::socket::Stream;
 use super::tcp::Tcp;
-use crate::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
-use crate::metrics::OutcomeLabels;
+use crate::kernel::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
+use crate::kernel::metrics::OutcomeLabels;
 use crate::refusal::Refusal;
 use crate::tls::Tls;
 

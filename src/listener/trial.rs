@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, 
 use rustix::process::{getegid, geteuid, getgroups};
 
 use crate::config::{Listen, UnixOwner};
-use crate::files;
+use crate::kernel::files;
 
 /// Whether somebody listens there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

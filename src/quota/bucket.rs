@@ -28,8 +28,8 @@ use super::fair_queue::{FairQueue, Place};
 use super::ledger::{Estate, GRAIN, Ledger, Origin, Settled, Whose, later};
 use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
-use crate::clock::Clock;
 use crate::config::Limit;
+use crate::kernel::clock::Clock;
 use crate::vendor::order::Payer;
 
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.

@@ -12,7 +12,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 type Tag = u128;
 

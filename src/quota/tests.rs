@@ -16,8 +16,8 @@ use tokio::time::{Instant, advance, sleep, sleep_until};
 use super::bucket::JUDGED_EVERY;
 use super::ledger::ON_THE_WAY;
 use super::*;
-use crate::clock::Clock;
-use crate::names::ClientName;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::ClientName;
 use crate::vendor::order::{Payer, Sharer};
 
 const W: Duration = Duration::from_secs(1);

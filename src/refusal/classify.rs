@@ -3,7 +3,7 @@
 use super::Shed;
 use crate::egress::Failure;
 use crate::events::{AckError, ReadError};
-use crate::proof::Ended;
+use crate::kernel::proof::Ended;
 use crate::refusal::Refusal;
 
 impl From<Failure> for Refusal {

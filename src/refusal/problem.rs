@@ -138,7 +138,7 @@ mod tests {
     use super::super::Shed;
     use super::*;
     use crate::config::Limit;
-    use crate::names::BucketName;
+    use crate::kernel::names::BucketName;
     use std::num::NonZeroU32;
 
     #[test]

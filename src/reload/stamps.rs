@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::Clock;
 use crate::config::finding::Faults;
 use crate::config::load::{self, Loaded};
-use crate::files::{self, Content, Mark, Unreadable};
+use crate::kernel::clock::Clock;
+use crate::kernel::files::{self, Content, Mark, Unreadable};
 
 /// Of each file what it held.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 use hyper::header::{HOST, ORIGIN};
 use hyper::http::request::Parts;
 
-use crate::names::HostName;
+use crate::kernel::names::HostName;
 
 /// Whether the request names a host, and none that is not ours.
 pub fn names_only(head: &Parts, ours: impl Fn(&HostName) -> bool) -> bool {

@@ -3,7 +3,7 @@
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
 use super::{Addressee, Form, Kind, Route, Settle};
-use crate::names::{Stream, Streams};
+use crate::kernel::names::{Stream, Streams};
 
 /// A table of operations: an enum with a variant for each, its method and its path's template.
 macro_rules! operations {

@@ -5,10 +5,10 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::clock::UnixMillis;
 use crate::config::values::parse_duration;
 use crate::events::{Filter, From, Marks};
-use crate::names::{Stream, Streams, SubscriptionName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{Stream, Streams, SubscriptionName};
 use crate::refusal::Refusal;
 use crate::route::Form;
 use crate::route::path::decode;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::query::duration;
 use crate::events::{Cursor, Holding};
-use crate::names::SubscriptionName;
+use crate::kernel::names::SubscriptionName;
 use crate::refusal::Refusal;
 
 /// What is done with what was leased.

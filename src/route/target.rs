@@ -15,7 +15,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Uri, Version};
 
 use crate::config::Config;
-use crate::names::HostName;
+use crate::kernel::names::HostName;
 use crate::refusal::Refusal;
 use crate::route::browsers;
 

@@ -144,7 +144,7 @@ fn parameters_are_read_or_refused_by_name() {
     let all = read("subscription=s-1&limit=5&wait=20s&from=2024-01-01T00:00:00Z");
     assert_eq!(all.subscription.as_ref().map(SubscriptionName::as_str), Some("s-1"));
     assert_eq!((all.limit, all.wait), (5, Some(Duration::from_secs(20))));
-    assert_eq!(all.start, Start::Stored(Begin::Since(crate::clock::UnixMillis(1_704_067_200_000))));
+    assert_eq!(all.start, Start::Stored(Begin::Since(crate::kernel::clock::UnixMillis(1_704_067_200_000))));
     assert_eq!(read("from=latest").start, Start::Stored(Begin::Latest));
     assert_eq!(read(&format!("after={cursor}")).start, Start::After(Begin::After(marks)));
     assert_eq!(read("after=latest").start, Start::After(Begin::Latest));

@@ -3,7 +3,7 @@
 use super::Asked;
 use super::history::{answer, terms};
 use crate::headers::prefer::Prefer;
-use crate::proof::Work;
+use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::Served;
 

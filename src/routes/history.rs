@@ -12,7 +12,7 @@ use super::{Asked, read_body};
 use crate::headers;
 use crate::headers::prefer::Prefer;
 use crate::history::Terms;
-use crate::proof::Work;
+use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::Served;
 

@@ -16,7 +16,7 @@ use super::{Asked, read_body};
 use crate::body::Body;
 use crate::headers;
 use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
-use crate::proof::Work;
+use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};
 use crate::route::Addressee;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::auth::Credential;
 use super::limits::Limits;
-use crate::secret::Secret;
+use crate::kernel::secret::Secret;
 
 /// An app, as it is given to a [`World`](super::World).
 #[derive(Clone, Debug)]

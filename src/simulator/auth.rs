@@ -11,8 +11,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::app::Dialect;
 use super::token;
-use crate::clock::UnixMillis;
-use crate::secret::Secret;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::secret::Secret;
 
 /// What opens an app.
 #[derive(Clone, Debug)]

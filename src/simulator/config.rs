@@ -36,8 +36,8 @@ use super::fault::Fault;
 use super::limits::{Limit, Limits};
 use super::script::{Chance, Profile};
 use super::{Endpoint, Options, World};
-use crate::clock::Clock;
-use crate::names::BucketName;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::BucketName;
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]

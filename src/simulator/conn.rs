@@ -24,7 +24,7 @@ use super::region::{Idle, Region};
 use super::serve;
 use super::streams::OpenStreams;
 use super::violation::ViolationKind;
-use crate::task::Kind;
+use crate::kernel::task::Kind;
 
 /// A connection's state, shared by its bytes, its requests and the simulator.
 #[derive(Debug, Default)]

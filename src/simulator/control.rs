@@ -23,7 +23,7 @@ use super::messages::Message;
 use super::region::Region;
 use super::sim::Sim;
 use super::{Endpoint, lock};
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::names::BucketName;
+use crate::kernel::names::BucketName;
 
 /// The limit of one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::app::Rules;
 use super::lock;
 use super::region::Region;
 use super::sim::Sim;
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 
 /// How often the generator looks how many events are due.
 const TICK: Duration = Duration::from_millis(5);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::query::{Filter, Query};
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// One kept message, with the vendor's names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

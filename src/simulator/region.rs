@@ -19,8 +19,8 @@ use super::seen::Seen;
 use super::stats::Stats;
 use super::violation::{Violation, ViolationKind};
 use super::world::World;
-use crate::names::Stream;
-use crate::task::Tasks;
+use crate::kernel::names::Stream;
+use crate::kernel::task::Tasks;
 
 /// What happens to connections between requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

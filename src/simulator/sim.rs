@@ -27,9 +27,9 @@ use super::seen::Seen;
 use super::stats::Stats;
 use super::violation::Violation;
 use super::world::{Options, World};
-use crate::clock::Clock;
-use crate::names::Stream;
-use crate::task::Kind;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::Stream;
+use crate::kernel::task::Kind;
 
 /// How long [`Sim::wait_until`] waits.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::Endpoint;
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

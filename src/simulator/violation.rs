@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Endpoint;
-use crate::names::BucketName;
+use crate::kernel::names::BucketName;
 
 /// One thing a caller did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -13,8 +13,8 @@ use super::messages::{Message, Messages};
 use super::region::Region;
 use super::violation::Violation;
 use super::{Endpoint, lock};
-use crate::clock::Clock;
-use crate::names::BucketName;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::BucketName;
 
 /// How much is remembered, and how regions hang together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::UnixMillis;
-use crate::names::{AppId, RegionName, Stream};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{AppId, RegionName, Stream};
 
 /// Which log: one for each app and stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

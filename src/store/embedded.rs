@@ -69,10 +69,10 @@ use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Done, Write};
 use super::{Batch, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Store, Together};
-use crate::clock::{Clock, UnixMillis};
-use crate::metrics::Metrics;
-use crate::names::SubscriptionName;
-use crate::task::{Kind, Lane, Tasks};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::SubscriptionName;
+use crate::kernel::task::{Kind, Lane, Tasks};
 
 /// Changes that wait for the writer, at most; more wait to be queued.
 const QUEUE: usize = 1024;

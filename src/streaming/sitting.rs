@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use self::side::{OnItsWay, Side, Stage};
 use crate::body::handover::{Delivered, Ending};
 use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
-use crate::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
+use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 
 /// How many streams that are gone, and were given something out of order, are remembered.
 const GONE: usize = 256;

@@ -158,8 +158,8 @@ fn push_head(out: &mut Vec<u8>, id: &dyn Display, kind: &str, extra: &[Extra<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
-    use crate::names::RegionName;
+    use crate::kernel::clock::UnixMillis;
+    use crate::kernel::names::RegionName;
     use crate::store::Sequence;
 
     fn batch(content: Content) -> Arc<Batch> {

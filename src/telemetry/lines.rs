@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::config::LogFormat;
-use crate::task;
+use crate::kernel::task;
 
 /// Bytes of lines that wait or are being written.
 const MOST: usize = 4 << 20;

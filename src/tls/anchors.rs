@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Wall;
-use crate::clock::Clock;
+use crate::kernel::clock::Clock;
 
 /// Whose certificates a server may show us. A file's content is PEM.
 #[derive(Clone, Copy, Debug)]

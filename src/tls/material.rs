@@ -21,10 +21,10 @@ use super::revocation::{Lists, Revocation};
 use super::tickets::Tickets;
 use super::trust::Verifier;
 use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
-use crate::clock::Clock;
 use crate::config::{ClientAuth, ServerTls};
-use crate::conn::Alpn;
-use crate::files::{self, Content};
+use crate::kernel::clock::Clock;
+use crate::kernel::conn::Alpn;
+use crate::kernel::files::{self, Content};
 
 /// What is in the files.
 pub(super) struct Material {

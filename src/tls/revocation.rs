@@ -20,8 +20,8 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certific
 
 use super::TlsError;
 use super::material::unusable;
-use crate::clock::UnixMillis;
-use crate::files::Content;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::files::Content;
 
 /// The lists.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::made::{Authority, DAY, Says};
 use super::*;
 use crate::config::ClientAuth;
-use crate::conn::{Lapse, PeerCertificate};
+use crate::kernel::conn::{Lapse, PeerCertificate};
 
 /// A folder with a server's certificate and an authority of clients.
 struct Files {

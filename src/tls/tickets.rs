@@ -10,7 +10,7 @@ use rustls::Error;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 
-use crate::clock::Clock;
+use crate::kernel::clock::Clock;
 
 /// How long a ticket counts, in seconds: the library's rule.
 const LIFETIME: u32 = 12 * 60 * 60;

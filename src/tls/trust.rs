@@ -19,10 +19,10 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use sha2::{Digest as _, Sha256};
 
 use super::revocation::{Lists, Says};
-use crate::clock::UnixMillis;
-use crate::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
-use crate::proof::Life;
-use crate::task::Lane;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
+use crate::kernel::proof::Life;
+use crate::kernel::task::Lane;
 
 /// How long a verdict stands while nothing changed.
 const STANDS: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::room::{Lease, Room};
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 /// Why a body is not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]

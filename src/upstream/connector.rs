@@ -3,7 +3,7 @@
 //! Invariants: `connect_timeout` covers everything until a request could be written, so a peer that accepts and then
 //! says nothing cannot hold a seat longer than that. An error here means nothing was sent.
 //!
-//! A name is looked up for each connection ([`dns`](crate::dns)), and the wait for it is a part of the time-out. Its addresses are
+//! A name is looked up for each connection ([`dns`](crate::kernel::dns)), and the wait for it is a part of the time-out. Its addresses are
 //! tried one after another; those of the other family are raced from [`OTHER_FAMILY_AFTER`] on (RFC 8305).
 
 use std::pin::Pin;
@@ -21,9 +21,9 @@ use tower::Service;
 use super::BoxError;
 use super::age::Aging;
 use super::way::Way;
-use crate::clock::Clock;
 use crate::config::Proxy;
-use crate::dns::Resolver;
+use crate::kernel::clock::Clock;
+use crate::kernel::dns::Resolver;
 
 /// RFC 8305 section 8: the recommended Connection Attempt Delay.
 const OTHER_FAMILY_AFTER: Duration = Duration::from_millis(250);

@@ -23,8 +23,8 @@ use super::fault::Fault;
 use super::lane::{Place, REST, Shared, Turn};
 use super::retry_after;
 use super::watch::Number;
-use crate::clock::Clock;
 use crate::credentials::{Pass, Signed};
+use crate::kernel::clock::Clock;
 use crate::quota::Seat;
 
 /// A request under way. Resolves with the head of the answer.

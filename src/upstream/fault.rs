@@ -10,7 +10,7 @@ use std::io;
 use hyper_util::client::legacy::Error;
 
 use super::connector::ConnectTimedOut;
-use crate::targets::innermost;
+use crate::kernel::targets::innermost;
 
 /// Why there is no head.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use hyper::Uri;
 use hyper::header::HeaderValue;
 
 use super::{no_proxy, retry_after};
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// How long a `Retry-After` asks to wait.
 #[must_use]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::lane::Lane;
-use crate::metrics::{LaneLabels, Metrics};
-use crate::names::{AppId, RegionName};
+use crate::kernel::metrics::{LaneLabels, Metrics};
+use crate::kernel::names::{AppId, RegionName};
 use crate::vendor::order::Operation;
 
 /// Of one app in one region.

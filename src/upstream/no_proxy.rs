@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use hyper::Uri;
 
-use crate::names::HostName;
+use crate::kernel::names::HostName;
 
 /// The rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
-use crate::clock::UnixMillis;
 use crate::config::values;
+use crate::kernel::clock::UnixMillis;
 
 /// Longer waits are taken for this one, so that no sum can overflow. Whoever uses the value clamps it further, by
 /// `upstream.max_retry_after` mostly, which cannot be longer.

@@ -19,8 +19,8 @@ use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 
-use crate::names::ClientName;
-use crate::share;
+use crate::kernel::names::ClientName;
+use crate::kernel::share;
 use book::{Asked, Book};
 
 /// How much room there is. All in bytes, but for the last.

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::password::Password;
 use crate::credentials::basic_header;
-use crate::secret::SecretError;
+use crate::kernel::secret::SecretError;
 
 /// Bytes of the head of a proxy's answer.
 const HEAD: usize = 16 << 10;

@@ -16,9 +16,9 @@ use super::BoxError;
 use super::no_proxy::NoProxy;
 use super::password::Password;
 use super::tunnel::{self, Shown, TunnelError};
-use crate::clock::Clock;
 use crate::config::Proxy;
-use crate::targets::innermost;
+use crate::kernel::clock::Clock;
+use crate::kernel::targets::innermost;
 
 /// Connects to a host over `C`, which makes TCP connections.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 
 /// The most events one answer holds. An answer with as many may have left events behind.
 pub const MOST_IN_ONE_READ: usize = 1000;

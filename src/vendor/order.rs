@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::history::IN_PROGRESS_PAUSE;
-use crate::names::{AppId, BucketName, ClientName, RegionName, Stream};
-use crate::proof::Proof;
+use crate::kernel::names::{AppId, BucketName, ClientName, RegionName, Stream};
+use crate::kernel::proof::Proof;
 
 /// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]

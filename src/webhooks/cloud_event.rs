@@ -22,8 +22,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde_json::json;
 
 use super::entry::{Entry, Said};
-use crate::clock::UnixMillis;
-use crate::names::{AppId, Stream};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{AppId, Stream};
 use crate::vendor::events::facts;
 
 /// The `type` of a marker.

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::UnixMillis;
-use crate::names::{AppId, Stream, WebhookName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{AppId, Stream, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// See the module.

@@ -25,11 +25,11 @@ use super::parcel::{Parcel, Recorder};
 use super::schedule::SPREAD;
 use super::standing::Standing;
 use super::target::Target;
-use crate::clock::UnixMillis;
 use crate::config::{Webhook, WebhookFrom};
 use crate::events::{Ack, Delivery, Filter, From, InHand, Place, Read, ReadError, Turns};
-use crate::metrics::{WebhookLabels, WebhookOutcomeLabels};
-use crate::names::{ClientName, Stream, SubscriptionName, WebhookName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
+use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
 
 /// See the module.
 pub(super) struct Courier<'e> {

@@ -13,10 +13,10 @@ use super::condition::Kept;
 use super::courier::Courier;
 use super::standing::Standing;
 use super::target::Target;
-use crate::clock::Clock;
 use crate::events::Events;
-use crate::metrics::{Metrics, WebhookLabels};
-use crate::names::{AppId, WebhookName};
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::{Metrics, WebhookLabels};
+use crate::kernel::names::{AppId, WebhookName};
 use crate::store::{Error, Store};
 
 /// What every endpoint uses. Cheap to clone.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::events::{Cursor, Run};
-use crate::names::{AppId, Stream};
+use crate::kernel::names::{AppId, Stream};
 use crate::store::{Batch, Content, Sequence};
 
 /// One entry of a log, or a marker that stands in none. Shares the log's text.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::cloud_event::{CloudEvent, JSON};
 use super::entry::Entry;
 use crate::config::WebhookFormat;
-use crate::names::{AppId, Stream};
+use crate::kernel::names::{AppId, Stream};
 
 /// Bytes of a batch's events, about. One event alone may be larger.
 pub(super) const BATCH_BYTES: usize = 256 << 10;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::{HeaderMap, StatusCode};
 
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 use crate::upstream::retry_after;
 
 /// What came of a try.
@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     #[error("the endpoint cannot be reached: {0}")]
     Unreachable(String),
     #[error("the endpoint may not be asked: {0}")]
-    Forbidden(crate::targets::Refused),
+    Forbidden(crate::kernel::targets::Refused),
 }
 
 impl Outcome {

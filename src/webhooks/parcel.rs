@@ -18,8 +18,8 @@ use super::message::{BATCH_BYTES, most_entries};
 use super::pace::Next;
 use crate::config::WebhookFormat;
 use crate::events::{AckError, Back, Delivery, Holding, Leased, Receipt};
-use crate::metrics::WebhookLabels;
-use crate::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::metrics::WebhookLabels;
+use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Error, Sequence};
 
 /// See the module.

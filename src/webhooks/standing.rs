@@ -6,8 +6,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::condition::Condition;
-use crate::clock::{Clock, UnixMillis};
 use crate::events::Tries;
+use crate::kernel::clock::{Clock, UnixMillis};
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 //! its connections.
 //!
 //! Invariants: connections are the webhook's own: no other's use them up. The address is judged with each connection,
-//! resolved once for it ([`crate::targets`]); a redirect is an answer. No more is read of an answer than lets the
+//! resolved once for it ([`crate::kernel::targets`]); a redirect is an answer. No more is read of an answer than lets the
 //! connection be used again, and nothing of it is kept.
 
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use tokio::time::{timeout, timeout_at};
 
 use super::message::Message;
 use super::outcome::Outcome;
-use crate::clock::Clock;
 use crate::config::{self, Webhook, WebhookUrl};
-use crate::dns::Use;
-use crate::files::{self, Content, Unreadable};
-use crate::names::AppId;
-use crate::secret::{PrivateUrl, Secret, SecretError, SecretSource};
-use crate::standard_webhooks::{self, BadKey, Key};
-use crate::targets::{self, Guard, Refused, innermost};
+use crate::kernel::clock::Clock;
+use crate::kernel::dns::Use;
+use crate::kernel::files::{self, Content, Unreadable};
+use crate::kernel::names::AppId;
+use crate::kernel::secret::{PrivateUrl, Secret, SecretError, SecretSource};
+use crate::kernel::standard_webhooks::{self, BadKey, Key};
+use crate::kernel::targets::{self, Guard, Refused, innermost};
 use crate::tls::{Anchors, AnchorsError};
 use crate::upstream::{Fault, read_body};
 
@@ -48,7 +48,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[error("webhook {name} of app {app}: {why}")]
 pub struct BuildError {
     app: AppId,
-    name: crate::names::WebhookName,
+    name: crate::kernel::names::WebhookName,
     why: Why,
 }
 

@@ -11,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rtm_gateway::task::{Kind, Tasks};
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

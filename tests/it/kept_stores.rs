@@ -10,18 +10,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, App, Config, Credential};
 use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::events::{
     Ack, Cursor, Delivery, Events, From, Holding, InHand, Place, Read, SubscriptionStatus, Turns,
 };
-use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, ClientName, Stream, SubscriptionName, WebhookName};
-use rtm_gateway::secret::SecretSource;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::metrics::Metrics;
+use rtm_gateway::kernel::names::{AppId, ClientName, Stream, SubscriptionName, WebhookName};
+use rtm_gateway::kernel::secret::SecretSource;
+use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
-use rtm_gateway::task::Tasks;
 use tempfile::TempDir;
 
 const LOGS: [(&str, Stream); 5] = [

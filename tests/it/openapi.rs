@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use hyper::{Method, Uri};
 use rtm_gateway::admin;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::openapi::DOCUMENT;
 use rtm_gateway::route::{Operation, Route};
 use serde_json::Value;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::{Method, StatusCode, Version};
-use rtm_gateway::clock::Clock;
-use rtm_gateway::names::{BucketName, Stream};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::{BucketName, Stream};
 use rtm_gateway::simulator::{
     AcceptFault, App, DeadHandle, Endpoint, EventCounts, Fault, HandleStyle, Idle, Limit, Limits, Listen, Message,
     Options, Profile, Sim, ViolationKind, World,

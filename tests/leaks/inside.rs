@@ -6,8 +6,8 @@ use hyper::HeaderMap;
 use rtm_gateway::config::load::from_text;
 use rtm_gateway::config::show;
 use rtm_gateway::headers;
-use rtm_gateway::secret::redact::Redactor;
-use rtm_gateway::secret::{Secret, SecretSource};
+use rtm_gateway::kernel::secret::redact::Redactor;
+use rtm_gateway::kernel::secret::{Secret, SecretSource};
 
 use crate::plants::{Plants, random};
 use crate::rig::{Home, Vendors};

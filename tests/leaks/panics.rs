@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use rtm_gateway::config::LogFormat;
-use rtm_gateway::task::{Kind, Lane, Tasks};
+use rtm_gateway::kernel::task::{Kind, Lane, Tasks};
 use rtm_gateway::telemetry;
 
 use crate::search::{Plant, Search};

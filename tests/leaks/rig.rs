@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Sim, World};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

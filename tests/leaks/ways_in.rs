@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair};
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 use rustix::process::Signal;
 use serde_json::json;
 

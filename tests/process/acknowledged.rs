@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use serde_json::{Value, json};
 
 use crate::gateway::{APP, Gateway, Home, vendor};

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Endpoint, Fault, Message, Sim};
 
 use crate::gateway::{APP, BINARY, Gateway, Home, vendor};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;

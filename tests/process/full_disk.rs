@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::gateway::{APP, BINARY, Gateway, Home, api, vendor};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use serde_json::Value;
 
 use crate::gateway::{APP, Gateway, Home, api, vendor};

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use rtm_gateway::names::Stream;
-use rtm_gateway::secret::Secret;
+use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::kernel::secret::Secret;
 use rtm_gateway::simulator::Credential;
 use rustix::process::Signal;
 

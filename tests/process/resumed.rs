@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 
 use crate::gateway::{APP, Gateway, Home, vendor};
 use crate::kill::whole_log;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};

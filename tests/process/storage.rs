@@ -4,7 +4,7 @@ use std::fs;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{App, Limit, Limits, Sim};
 
 use crate::gateway::{APP, Gateway, Home, client};

@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, RunError};
 use crate::cli::CliError;
-use crate::clock::Clock;
 use crate::config::{Listen, load};
+use crate::kernel::clock::Clock;
+use crate::kernel::task::{Kind, Tasks};
 use crate::simulator::{self, Message, Sim};
-use crate::task::{Kind, Tasks};
 
 /// The demo's App ID.
 pub(super) const APP: &str = "demo-app";

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::caller::Caller;
 use super::stage::{APP, MESSAGES, Stage};
-use crate::names::Stream;
+use crate::kernel::names::Stream;
 use crate::simulator::Endpoint;
 
 /// Events that occur in the walk-through.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::sse::Event;
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// How entries are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

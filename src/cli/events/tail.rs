@@ -18,7 +18,7 @@ use crate::cli::client::{Answer, Backoff, Client, Fault, Target};
 use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::Stdout;
 use crate::headers::X_RTM_CURSOR;
-use crate::names::{Streams, SubscriptionName};
+use crate::kernel::names::{Streams, SubscriptionName};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The first wait, until the gateway says another.

@@ -23,7 +23,7 @@ use crate::cli::CliError;
 use crate::cli::client::{Backoff, Client, Fault, Target};
 use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::{Stdout, Unwritten};
-use crate::clock::Clock;
+use crate::kernel::clock::Clock;
 
 /// How long the vendor keeps messages.
 const KEPT: u64 = 7 * 86_400;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::kernel::clock::Clock;
 
 /// How often a plain line is written.
 const EVERY: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
 use crate::egress::Past;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 use crate::quota::Refused;
 use crate::vendor::order::Payer;
 

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::time::SystemTime;
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::task::Tasks;
 use crate::store::embedded::EmbeddedStore;
-use crate::task::Tasks;
 
 /// Runs that follow each other over one store.
 struct Runs {

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use hyper::HeaderMap;
 
 use super::*;
-use crate::names::RegionName;
+use crate::kernel::names::RegionName;
 
 fn answered(status: u16, retry_after: u64) -> Outcome {
     Outcome::Answered(Answer {

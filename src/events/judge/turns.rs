@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use crate::events::lock;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 /// Gives turns.
 #[derive(Debug, Default)]

@@ -22,8 +22,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 
-use crate::clock::UnixMillis;
 use crate::egress::{Failed, Failure, Reply};
+use crate::kernel::clock::UnixMillis;
 use crate::store::EventText;
 use crate::upstream::retry_after;
 use crate::vendor::events::{Said, read};
@@ -170,7 +170,7 @@ const SHOWN: usize = 200;
 mod tests {
     use super::*;
     use crate::egress::Costs;
-    use crate::names::RegionName;
+    use crate::kernel::names::RegionName;
 
     fn reply(status: u16, body: &'static str) -> Outcome {
         let status = StatusCode::from_u16(status).unwrap();
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn every_failure_in_doubt_is_marked_and_no_other() {
-        use crate::names::BucketName;
+        use crate::kernel::names::BucketName;
         for why in [
             Failure::Crowded(BucketName::UserEvents),
             Failure::CredentialRefused,

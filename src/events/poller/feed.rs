@@ -13,17 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::answer::Outcome;
 use super::status::Status;
-use crate::clock::{Clock, UnixMillis};
 use crate::config;
 use crate::egress::{Egress, Failed, Reply};
 use crate::events::leftovers::Leftovers;
 use crate::events::log::Log;
 use crate::events::loss::Loss;
 use crate::events::writer::Brought;
-use crate::metrics::Metrics;
-use crate::names::{ClientName, RegionName};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{ClientName, RegionName};
+use crate::kernel::task::Tasks;
 use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
-use crate::task::Tasks;
 use crate::vendor::events::MOST_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::super::loss::Loss;
 use super::super::writer::Appended;
 use super::super::{PollerStatus, lock};
-use crate::clock::UnixMillis;
-use crate::metrics::{LossLabels, Metrics, SourceLabels};
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
+use crate::kernel::names::RegionName;
 use crate::store::{Error, LogKey};
 use crate::vendor::events::KEPT_BY_VENDOR;
 

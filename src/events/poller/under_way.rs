@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::answer::{Outcome, judge};
 use super::feed::{Feed, Summary};
 use crate::events::loss::Loss;
-use crate::task::Kind;
+use crate::kernel::task::Kind;
 
 /// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is
 /// being forced to stop.

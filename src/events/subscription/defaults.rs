@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::future::join_all;
 
 use super::recalled::Recalled;
-use crate::names::SubscriptionName;
+use crate::kernel::names::SubscriptionName;
 use crate::store::{Error, LogKey, Store};
 
 /// Gives clients their places among those of a log. `clients` are the names of those that are configured.

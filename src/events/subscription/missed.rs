@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::recalled::Tried;
-use crate::clock::UnixMillis;
 use crate::events::claims::{Lost, Told};
+use crate::kernel::clock::UnixMillis;
 use crate::store::Sequence;
 
 /// What readers are to be told of.

@@ -29,10 +29,10 @@ use super::plain::Plain;
 use super::saving::Left;
 use super::unread::Unread;
 use super::{PlaceId, own_key};
-use crate::clock::UnixMillis;
 use crate::events::claims::Lost;
 use crate::events::leases::{LONGEST, New, numbers, settled};
-use crate::names::{ClientName, SubscriptionName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// What is known of a subscription when it is made.

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use super::PlaceId;
 use super::recalled::{self, LeftBehind, Recalled};
 use super::state::State;
-use crate::clock::UnixMillis;
-use crate::names::{SubscriptionName, WebhookName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::{SubscriptionName, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, PlaceChange, Store};
 
 /// How far a webhook was in one stream.

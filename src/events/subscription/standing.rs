@@ -7,8 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::Subscription;
 use crate::events::lock;
-use crate::metrics::{Metrics, SubscriptionLabels};
-use crate::names::SubscriptionName;
+use crate::kernel::metrics::{Metrics, SubscriptionLabels};
+use crate::kernel::names::SubscriptionName;
 use crate::store::LogKey;
 
 /// What a subscription looks like now.

@@ -4,8 +4,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
 use super::*;
-use crate::names::ClientName;
-use crate::task::Kind;
+use crate::kernel::names::ClientName;
+use crate::kernel::task::Kind;
 
 const BATCH: u64 = 300;
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 const LEASE: Duration = Duration::from_secs(30);
 const MOST: u32 = 3;

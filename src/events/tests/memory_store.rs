@@ -9,9 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::clock::UnixMillis;
 use crate::events::lock;
-use crate::names::SubscriptionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::SubscriptionName;
 use crate::store::{
     Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Quarantined,
     Sequence, Store, Together,

@@ -2,7 +2,7 @@
 //! nothing else does.
 
 use super::*;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 use crate::store::NoteKind;
 
 /// A read of a subscription as a gateway asked for it that knew clients' own ones by their names alone.

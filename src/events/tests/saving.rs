@@ -23,7 +23,7 @@ async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it
         assert_eq!((texts(&delivery), delivery.lost), (numbers(10..15), 0), "passes over: {passes_over}");
     }
 }
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 const OTHER: Stream = Stream::ChannelEvents;
 

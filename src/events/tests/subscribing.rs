@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::events::log::MOST_SUBSCRIPTIONS;
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 #[tokio::test(start_paused = true)]
 async fn a_new_subscription_begins_where_it_says_and_keeps_that() {

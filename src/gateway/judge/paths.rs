@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::proof::Proof;
+use crate::kernel::proof::Proof;
 
 /// Tells a certificate, with those that came with it, from others.
 type Chain = [u8; 32];

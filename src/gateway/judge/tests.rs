@@ -4,14 +4,14 @@ use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::{self, Allow, Config};
-use crate::conn::{Conn, Peer};
 use crate::headers::X_API_KEY;
-use crate::metrics::Metrics;
-use crate::names::{Action, AppId, ClientName};
-use crate::proof::{Basis, By, Evidence, Life, Proofs};
-use crate::secret::SecretSource;
+use crate::kernel::clock::Clock;
+use crate::kernel::conn::{Conn, Peer};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{Action, AppId, ClientName};
+use crate::kernel::proof::{Basis, By, Evidence, Life, Proofs};
+use crate::kernel::secret::SecretSource;
 use crate::tls::ClientTrust;
 
 const KEYS: u8 = 6;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Fault;
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// The claims that matter.
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::claims::Expected;
 use super::compact::Compact;
-use crate::clock::UnixMillis;
+use crate::kernel::clock::UnixMillis;
 
 /// Who must have issued the token.
 pub const ISSUER: &str = "https://issuer";

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::claims::Life;
 use crate::jwks::set::KeySet;
-use crate::proof::Token;
+use crate::kernel::proof::Token;
 
 /// Tokens that are remembered: some 2 MB. Fat ones count for several.
 const CAPACITY: u64 = 10_000;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::testing::{Signer, published};
 use super::*;
-use crate::clock::Clock;
 use crate::config::JwtKeys;
+use crate::kernel::clock::Clock;
 
 /// Some day in 2026, in seconds.
 const NOW: u64 = 1_795_000_000;

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, StatusCode};
 use super::{Asked, LEASE, may_use};
 use crate::body::Body;
 use crate::headers;
-use crate::names::{Stream, SubscriptionName};
+use crate::kernel::names::{Stream, SubscriptionName};
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};
 use crate::route::{Settle, Settling};

@@ -16,7 +16,7 @@ use crate::events::{
     Ack, Cursor, Delivery, Events, Filter, From, Marks, Place, Read, ReadError, Receipt, Run, StreamNumber,
 };
 use crate::gateway::Gateway;
-use crate::names::{AppId, ClientName, Stream, Streams};
+use crate::kernel::names::{AppId, ClientName, Stream, Streams};
 use crate::store::{Content, Sequence};
 use crate::streaming::sitting::Open;
 
@@ -309,13 +309,14 @@ fn events_in(run: &Run) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::events::From;
-    use crate::names::SubscriptionName;
+    use crate::kernel::names::SubscriptionName;
     use crate::store::{Batch, EventText};
 
     /// What is given from 21 on, when so many before were lost.
     fn delivery(lost: u64, lost_from: Option<u64>) -> Delivery {
         let run = |first: u64, content: Content| {
-            let (received_at, region) = (crate::clock::UnixMillis(1), crate::names::RegionName::parse("cn").unwrap());
+            let (received_at, region) =
+                (crate::kernel::clock::UnixMillis(1), crate::kernel::names::RegionName::parse("cn").unwrap());
             Run { batch: Arc::new(Batch { first: Sequence(first), received_at, region, content }), entries: 0..1 }
         };
         let mut runs = vec![run(21, Content::Events(EventText::join(std::iter::once(&b"{}"[..])).unwrap()))];

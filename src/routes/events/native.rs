@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::feed::Feed;
 use crate::body::Body;
 use crate::events::{Cursor, Delivery, LeaseName, Receipt, Run};
-use crate::names::{Stream, Streams};
+use crate::kernel::names::{Stream, Streams};
 use crate::store::{Batch, Content, Sequence};
 use crate::vendor::events::facts;
 

@@ -26,9 +26,9 @@ use crate::body::handover::{Delivered, Ending};
 use crate::body::{Body, Piece};
 use crate::events::{Marks, ReadError, Receipt};
 use crate::gateway::Gateway;
-use crate::metrics::StreamLabels;
-use crate::names::{AppId, Streams, SubscriptionName};
-use crate::proof::Proof;
+use crate::kernel::metrics::StreamLabels;
+use crate::kernel::names::{AppId, Streams, SubscriptionName};
+use crate::kernel::proof::Proof;
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};
 use crate::routes::Asked;
@@ -223,7 +223,7 @@ impl Open {
     }
 
     /// The fields that an event of this stream has more.
-    fn extra<'a>(&self, stream: &'a crate::names::Stream) -> Vec<Extra<'a>> {
+    fn extra<'a>(&self, stream: &'a crate::kernel::names::Stream) -> Vec<Extra<'a>> {
         match self.feed.streams() {
             Streams::All => vec![("stream", stream)],
             Streams::One(_) => Vec::new(),

@@ -11,7 +11,7 @@ use crate::egress::Reply;
 use crate::headers;
 use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::history::{Answer, Error, State};
-use crate::names::AppId;
+use crate::kernel::names::AppId;
 use crate::refusal::{Refusal, Shed};
 use crate::response::{Origin, Served};
 use crate::trail::Trail;

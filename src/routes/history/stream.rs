@@ -14,7 +14,7 @@ use crate::body::{Body, Piece};
 use crate::headers::accept;
 use crate::headers::prefer::Prefer;
 use crate::history::{Error, Part};
-use crate::proof::Work;
+use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};
 use crate::routes::Asked;

@@ -10,7 +10,7 @@ use super::engine::{failed, with_names_of_clients};
 use super::notes;
 use super::record::{Key, decode_note, decode_number, encode_number};
 use super::tables::{CURSORS, NOTES};
-use crate::names::SubscriptionName;
+use crate::kernel::names::SubscriptionName;
 use crate::store::{Error, NoteKind, PlaceChange, Sequence};
 
 /// All cursors of a log.

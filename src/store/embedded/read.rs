@@ -11,8 +11,8 @@ use redb::ReadTransaction;
 use super::engine::failed;
 use super::record::{Key, decode_batch, decode_batch_head, decode_row};
 use super::tables::{BATCHES, LOGS};
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::store::{Batch, Content, Error, Sequence};
 
 /// The number of a log's oldest entry in this snapshot: retention may have gone on since the row was looked up.

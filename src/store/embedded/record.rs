@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::UnixMillis;
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::store::{Batch, Content, Error, EventText, Quarantined, Sequence};
 
 const VERSION: u8 = 1;

@@ -15,7 +15,7 @@ use super::engine::{Engine, failed};
 use super::record::{Key, Row, decode_row, encode_row, room};
 use super::tables::{self, BATCHES, LOGS, QUARANTINE, QUARANTINE_HEADS};
 use super::writer::name;
-use crate::names::{AppId, Stream};
+use crate::kernel::names::{AppId, Stream};
 use crate::store::{Error, LogKey, Sequence};
 
 /// How often small things are measured, at most: that takes a read of all of them.

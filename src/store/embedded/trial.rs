@@ -12,7 +12,7 @@ use rustix::fs::StatVfsMountFlags;
 
 use super::disk::{DATA, FILES, LOCK};
 use super::look::look;
-use crate::files;
+use crate::kernel::files;
 use crate::store::Error;
 
 /// What was found where a store could be opened.
@@ -174,8 +174,8 @@ mod tests {
             let data = folder.path().join(DATA);
             std::fs::write(&data, &damaged).unwrap();
             let tried = trial(folder.path(), 0);
-            let tasks = crate::task::Tasks::new();
-            let (clock, metrics) = (crate::clock::Clock::system(), crate::metrics::Metrics::new());
+            let tasks = crate::kernel::task::Tasks::new();
+            let (clock, metrics) = (crate::kernel::clock::Clock::system(), crate::kernel::metrics::Metrics::new());
             let opened = super::super::EmbeddedStore::open(folder.path(), tasks, clock, metrics).await;
             assert_eq!(tried.is_ok(), opened.is_ok(), "{n}: {tried:?}");
             if let Err(why) = opened {

@@ -19,9 +19,9 @@ use super::record::{Key, Row, encode_batch, encode_row, room};
 use super::shared::Shared;
 use super::tables::{BATCHES, LOGS};
 use super::{notes, places, quarantine, trim};
-use crate::names::SubscriptionName;
+use crate::kernel::names::SubscriptionName;
+use crate::kernel::task::{Lane, Tasks};
 use crate::store::{Batch, Error, LogKey, NewBatch, Sequence, Together};
-use crate::task::{Lane, Tasks};
 
 /// Changes in one commit, at most.
 const GROUP: usize = 256;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::names::{AppId, RegionName, Stream};
+use crate::kernel::names::{AppId, RegionName, Stream};
 use crate::store::*;
 
 /// One call, of few logs and small numbers, so that calls meet.

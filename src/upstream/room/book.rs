@@ -12,8 +12,8 @@
 //! So few wait that they are looked at one by one.
 
 use super::Bounds;
-use crate::names::ClientName;
-use crate::share::{self, Holdings};
+use crate::kernel::names::ClientName;
+use crate::kernel::share::{self, Holdings};
 
 /// `T` is how one who waits is told.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::share;
-use crate::task::{Kind, Tasks};
+use crate::kernel::share;
+use crate::kernel::task::{Kind, Tasks};
 
 const BOUNDS: Bounds = Bounds { all: 160, answer: 16, small: 1, waiting: 12 };
 const CLIENTS: [&str; 4] = ["a", "b", "c", "d"];

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::clock::UnixMillis;
 use crate::events::{Cursor, Run};
-use crate::names::RegionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::store::{Batch, Content, EventText, Sequence};
 use serde_json::{Value, json};
 

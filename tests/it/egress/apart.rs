@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rtm_gateway::config::{App, Breaker, Config, Region, RetryBudget};
 use rtm_gateway::egress::Failure;
-use rtm_gateway::names::{AppId, ClientName, RegionName};
+use rtm_gateway::kernel::names::{AppId, ClientName, RegionName};
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Sim};
 use rtm_gateway::vendor::order::{Operation, Order};
 

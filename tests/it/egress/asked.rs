@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_gateway::egress::Failure;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ fn busy(retry_after: &str) -> Fault {
 }
 
 fn in_seconds(seconds: u64) -> String {
-    httpdate::fmt_http_date(rtm_gateway::clock::Clock::system().wall() + Duration::from_secs(seconds))
+    httpdate::fmt_http_date(rtm_gateway::kernel::clock::Clock::system().wall() + Duration::from_secs(seconds))
 }
 
 fn asked(sim: &Sim) -> u64 {

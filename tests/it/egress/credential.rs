@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rtm_gateway::config::Credential as Configured;
 use rtm_gateway::egress::Failure;
-use rtm_gateway::secret::{Secret, SecretSource};
+use rtm_gateway::kernel::secret::{Secret, SecretSource};
 use rtm_gateway::simulator::{Credential, Endpoint, Fault, Sim};
 
 use super::rig::{APP, KEY, Rig, count, message, read, vendor, vendor_app};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_gateway::egress::Failure;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::simulator::{Endpoint, Fault, Profile};
 use tokio::task::JoinSet;
 use tokio::time::Instant;

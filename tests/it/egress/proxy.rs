@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_gateway::config::{Config, Proxy, ProxyAuthorization};
 use rtm_gateway::egress::Failure;
-use rtm_gateway::secret::SecretSource;
+use rtm_gateway::kernel::secret::SecretSource;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use rtm_gateway::task::{Kind, Tasks};
+use rtm_gateway::kernel::task::{Kind, Tasks};
 
 use super::rig::{Rig, read};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rtm_gateway::clock::Clock;
 use rtm_gateway::egress::{BuildError, Egress, Failure, Past};
-use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::{AppId, BucketName};
-use rtm_gateway::task::Tasks;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::metrics::Metrics;
+use rtm_gateway::kernel::names::{AppId, BucketName};
+use rtm_gateway::kernel::task::Tasks;
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, quota, read, vendor};
@@ -43,7 +43,7 @@ async fn a_removed_app_is_no_more_and_is_not_forgotten() {
     rig.egress.apply(&rig.config).unwrap();
     assert_eq!(rig.bucket(BucketName::UserEvents).cooling, 1);
     let mut elsewhere = read();
-    elsewhere.region = Some(rtm_gateway::names::RegionName::parse("nowhere").unwrap());
+    elsewhere.region = Some(rtm_gateway::kernel::names::RegionName::parse("nowhere").unwrap());
     assert_eq!(rig.egress.send(elsewhere).await.unwrap_err().why, Failure::NoSuchApp);
     sim.stop().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use rtm_gateway::egress::{Failed, Failure, Reply};
-use rtm_gateway::names::{ClientName, Stream};
+use rtm_gateway::kernel::names::{ClientName, Stream};
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
 use rtm_gateway::upstream::Bounds;
 use rtm_gateway::vendor::order::{Message, Operation, Order, Payer};

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rtm_gateway::clock::Clock;
 use rtm_gateway::egress::{Before, Egress};
-use rtm_gateway::metrics::Metrics;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::metrics::Metrics;
+use rtm_gateway::kernel::names::BucketName;
+use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{Endpoint, Sim};
 use rtm_gateway::store::Store;
 use rtm_gateway::store::embedded::EmbeddedStore;
-use rtm_gateway::task::Tasks;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -29,10 +29,10 @@ async fn late_network(tasks: &Tasks, sim: &Sim) -> (String, Arc<AtomicUsize>) {
     let near = listener.local_addr().unwrap();
     let far = sim.base_url().trim_start_matches("http://").trim_end_matches('/').to_owned();
     let spawner = tasks.clone();
-    tasks.spawn(rtm_gateway::task::Kind::Simulator, async move {
+    tasks.spawn(rtm_gateway::kernel::task::Kind::Simulator, async move {
         while let Ok((client, _)) = listener.accept().await {
             let (far, sees) = (far.clone(), sees.clone());
-            spawner.spawn(rtm_gateway::task::Kind::Simulator, async move {
+            spawner.spawn(rtm_gateway::kernel::task::Kind::Simulator, async move {
                 let server = TcpStream::connect(far).await.unwrap();
                 let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
                     (client.into_split(), server.into_split());

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use hyper::Version;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rtm_gateway::clock::Clock;
 use rtm_gateway::config::Config;
 use rtm_gateway::egress::Failure;
+use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Listen, Options, Sim, World};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -57,7 +57,8 @@ pub(super) fn rig_with(base_url: &str, ca: Option<&str>, change: impl FnOnce(&mu
     Rig::with(base_url, |config| {
         if let Some(pem) = ca {
             let rtm_gateway::config::Credential::Basic {
-                api_key: rtm_gateway::secret::SecretSource::File(path), ..
+                api_key: rtm_gateway::kernel::secret::SecretSource::File(path),
+                ..
             } = &config.apps[0].credential
             else {
                 panic!("another credential")

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rtm_gateway::egress::Failure;
-use rtm_gateway::names::BucketName;
+use rtm_gateway::kernel::names::BucketName;
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{Endpoint, Fault};
-use rtm_gateway::task::{Kind, Tasks};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

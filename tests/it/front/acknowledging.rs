@@ -1,7 +1,7 @@
 //! Explicit acknowledgement over sockets: two readers who compete, what they say of what they have, and what operators do
 //! with what was given up.
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -8,10 +8,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rtm_gateway::metrics::ShedLabels;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::metrics::ShedLabels;
+use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{Endpoint, Fault};
-use rtm_gateway::task::{Kind, Tasks};
 use rtm_gateway::upstream::Bounds;
 use tokio::task::JoinSet;
 

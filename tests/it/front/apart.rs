@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use rtm_gateway::names::Stream;
-use rtm_gateway::task::detached;
+use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::kernel::task::detached;
 
 use super::stage::{APP, DEADLINE, RTM, Stage};
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::services::Parts;
 use rtm_gateway::simulator::Sim;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

@@ -2,7 +2,7 @@
 
 use hyper::{Method, StatusCode};
 use rtm_gateway::config::Config;
-use rtm_gateway::names::HostName;
+use rtm_gateway::kernel::names::HostName;
 use rtm_gateway::simulator::Endpoint;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -23,7 +23,7 @@ async fn ask(stage: &Stage, line: &str, headers: &str) -> Answer {
 async fn a_caller_without_proof_is_answered_only_where_it_names_this_machine() {
     let stage = anonymous().await;
     let port = stage.addr.port();
-    stage.sim.emit_many(APP, rtm_gateway::names::Stream::UserEvents, 3);
+    stage.sim.emit_many(APP, rtm_gateway::kernel::names::Stream::UserEvents, 3);
     let get = format!("GET {EVENTS} HTTP/1.1");
     for host in [
         "evil.example",
@@ -119,7 +119,7 @@ async fn server_hosts_names_further_hosts_from_the_next_reload_on() {
 #[tokio::test]
 async fn another_sites_page_takes_no_events_and_sends_no_messages_blind() {
     let stage = anonymous().await;
-    stage.sim.emit_many(APP, rtm_gateway::names::Stream::UserEvents, 1);
+    stage.sim.emit_many(APP, rtm_gateway::kernel::names::Stream::UserEvents, 1);
     let get = format!("GET {EVENTS}?wait=10s HTTP/1.1");
     for page in
         ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://evil.example", "Origin: null"]

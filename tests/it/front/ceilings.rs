@@ -10,7 +10,7 @@ use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rtm_gateway::config::{Config, Limit, QuotaRule};
-use rtm_gateway::metrics::{CeilingLabels, ShedLabels, WouldRefuseLabels};
+use rtm_gateway::kernel::metrics::{CeilingLabels, ShedLabels, WouldRefuseLabels};
 use rtm_gateway::simulator::{Endpoint, Fault};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
@@ -243,8 +243,8 @@ async fn a_stream_that_is_reset_makes_room() {
         http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stage.connect().await))
             .await
             .unwrap();
-    let driving = rtm_gateway::task::Tasks::new();
-    driving.spawn(rtm_gateway::task::Kind::Linger, async { drop(connection.await) });
+    let driving = rtm_gateway::kernel::task::Tasks::new();
+    driving.spawn(rtm_gateway::kernel::task::Kind::Linger, async { drop(connection.await) });
     let mut ask = |wait: &str| {
         let uri = format!("http://gateway{RTM}/vendor/user_events?wait={wait}");
         let request = Request::builder().uri(uri).header("x-api-key", "few-key").body(Empty::new()).unwrap();

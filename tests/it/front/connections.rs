@@ -1,6 +1,6 @@
 //! Connections: slow ones end, too many wait, Unix sockets serve, a stop finishes what is in hand.
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;

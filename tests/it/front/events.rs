@@ -1,6 +1,6 @@
 //! Reading events: the vendor's form byte for byte, our own with more, each subscription by itself.
 
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 
 use super::stage::{APP, Answer, RTM, Stage, request};
 

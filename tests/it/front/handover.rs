@@ -5,7 +5,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -106,8 +106,8 @@ async fn over_http2_a_stream_that_is_reset_is_given_again_and_one_that_ends_is_n
         .handshake::<_, Empty<Bytes>>(TokioIo::new(tcp))
         .await
         .unwrap();
-    let driving = rtm_gateway::task::Tasks::new();
-    driving.spawn(rtm_gateway::task::Kind::Linger, async { drop(connection.await) });
+    let driving = rtm_gateway::kernel::task::Tasks::new();
+    driving.spawn(rtm_gateway::kernel::task::Kind::Linger, async { drop(connection.await) });
     let mut ask = || {
         let uri = format!("http://gateway{RTM}/vendor/user_events?wait=20s");
         let request = Request::builder().uri(uri).header("x-api-key", "all-key").body(Empty::new()).unwrap();

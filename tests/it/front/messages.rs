@@ -143,7 +143,10 @@ async fn a_message_without_what_every_message_has_is_refused_and_costs_nothing()
     let free = stage
         .app
         .egress
-        .bucket(&rtm_gateway::names::AppId::parse(super::stage::APP).unwrap(), rtm_gateway::names::BucketName::Messages)
+        .bucket(
+            &rtm_gateway::kernel::names::AppId::parse(super::stage::APP).unwrap(),
+            rtm_gateway::kernel::names::BucketName::Messages,
+        )
         .unwrap();
     assert_eq!((free.in_flight, free.waiting), (0, 0));
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use rtm_gateway::admin::Operation;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ async fn with_a_key_any_host_may_be_named_and_configured_hosts_without_one() {
         change(&mut config.admin);
         stage.app.config.store(std::sync::Arc::new(config));
     };
-    configure(&|admin| admin.hosts = vec![rtm_gateway::names::HostName::parse("admin.corp.example").unwrap()]);
+    configure(&|admin| admin.hosts = vec![rtm_gateway::kernel::names::HostName::parse("admin.corp.example").unwrap()]);
     let as_host = async |host: &str| ask(stage.admin, "GET", "/admin/v1/apps", &format!("Host: {host}\r\n")).await.0;
     assert_eq!((as_host("admin.corp.example:9090").await, as_host("corp.example").await), (200, 421));
     configure(&|admin| admin.api_key_sha256 = Some([7; 32]));

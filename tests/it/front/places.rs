@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rtm_gateway::config::Config;
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::names::Stream;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 

@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rtm_gateway::config::{Allow, Config, Limit, QuotaRule};
-use rtm_gateway::metrics::EndedWorkLabels;
-use rtm_gateway::names::{Action, BucketName, Stream};
+use rtm_gateway::kernel::metrics::EndedWorkLabels;
+use rtm_gateway::kernel::names::{Action, BucketName, Stream};
 use rtm_gateway::simulator::{Endpoint, Message};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -193,7 +193,7 @@ async fn a_reload_that_leaves_a_proof_as_it_was_ends_nothing_and_a_client_may_mo
                 1 => config.clients[all].api_key_sha256.insert(0, digest("second")),
                 2 => config.clients[all].weight = 7.try_into().unwrap(),
                 3 => {
-                    let app = Some(rtm_gateway::names::AppId::parse("other").unwrap());
+                    let app = Some(rtm_gateway::kernel::names::AppId::parse("other").unwrap());
                     config.clients[all].allow.insert(0, Allow { app, actions: vec![Action::Events], users: None });
                 }
                 _ => {
@@ -323,7 +323,7 @@ async fn a_history_query_that_waits_is_answered_401_or_403_and_its_work_ends_pro
 async fn an_export_ends_with_its_line_of_error_and_a_cursor() {
     for (how, status) in ALL {
         let stage = Stage::start().await;
-        let ms = rtm_gateway::clock::Clock::system().wall_ms().0 - 3_600_000;
+        let ms = rtm_gateway::kernel::clock::Clock::system().wall_ms().0 - 3_600_000;
         let message = |n: u64| Message::peer("alice", "bob", &format!("{n} {}", "x".repeat(2000))).at(ms + n);
         stage.sim.world().add_messages(APP, (0..3000).map(message));
         let target = format!("/v1/apps/{APP}/history?source=alice&start_time=0&end_time=4102444800");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::clock::Clock;
-use rtm_gateway::names::{BucketName, Stream};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::{BucketName, Stream};
 use rtm_gateway::simulator::{Endpoint, Fault, Limit, Limits, Listen, Options, Profile, Seen, Sim, World};
 use tokio::task::JoinSet;
 

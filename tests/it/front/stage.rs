@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rtm_gateway::app::App;
-use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, Listen};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{self, Limits, Sim};
-use rtm_gateway::task::{Kind, Tasks};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;

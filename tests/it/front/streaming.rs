@@ -8,8 +8,8 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 use rtm_gateway::config::Config;
 use rtm_gateway::events::Cursor;
-use rtm_gateway::metrics::{ShedLabels, StreamLabels};
-use rtm_gateway::names::Stream;
+use rtm_gateway::kernel::metrics::{ShedLabels, StreamLabels};
+use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::store::Sequence;
 use tokio::io::AsyncWriteExt as _;
 

@@ -1,6 +1,6 @@
 //! Callers with tokens, and where their issuer's keys come from.
 
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -225,12 +225,12 @@ async fn a_stream_ends_with_the_key_that_signed_its_token_and_not_when_keys_are_
         tokio::task::yield_now().await;
     }
     stage.app.apply(&stage.app.config.load_full()).await.unwrap();
-    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
     read_until(&mut by_old, "data: ").await;
     read_until(&mut by_new, "data: ").await;
     issuer.says(Says::Keys(published(&[&new])));
     read_until(&mut by_old, END).await;
-    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
     read_until(&mut by_new, "data: ").await;
     // The issuer that is believed is another one now.
     let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
@@ -261,12 +261,12 @@ async fn a_stream_goes_on_while_its_token_is_for_one_of_the_audiences_whichever_
         audience(names).await;
         assert_eq!(show(&stage, &of_three).await.status, 200);
         assert_eq!(show(&stage, &of_one).await.status, 401);
-        stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+        stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
         read_until(&mut three, "data: ").await;
     }
     assert!(!read_until(&mut one, END).await.contains("data: "));
     audience(&["third"]).await;
-    stage.sim.emit_many("demo-app", rtm_gateway::names::Stream::UserEvents, 1);
+    stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
     assert!(!read_until(&mut three, END).await.contains("data: "));
     drop((three, one));
     stage.stopped().await;

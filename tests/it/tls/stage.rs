@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rtm_gateway::app::App;
-use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, Listen};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::reload::Reloader;
 use rtm_gateway::services::{Parts, ReloadState};
 use rtm_gateway::simulator::{self, Limits, Sim};
-use rtm_gateway::task::{Kind, Tasks};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::{default_provider, sign};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_gateway::clock::Clock;
+use rtm_gateway::kernel::clock::Clock;
 
 use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use rtm_gateway::names::Stream;
-use rtm_gateway::secret::Secret;
+use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::kernel::secret::Secret;
+use rtm_gateway::kernel::standard_webhooks::{Key, signatures};
 use rtm_gateway::simulator::{Endpoint, Fault};
-use rtm_gateway::standard_webhooks::{Key, signatures};
 
 use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{APP, ASYMMETRIC, Rig, SYMMETRIC, webhook};

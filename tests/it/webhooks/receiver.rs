@@ -12,7 +12,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rtm_gateway::task::{Kind, Tasks};
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

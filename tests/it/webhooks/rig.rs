@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::app::App;
-use rtm_gateway::clock::Clock;
 use rtm_gateway::config::{self, Config, Listen};
 use rtm_gateway::events::{Cursor, SubscriptionStatus};
-use rtm_gateway::names::{AppId, Stream, WebhookName};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::kernel::names::{AppId, Stream, WebhookName};
+use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::services::Parts;
 use rtm_gateway::simulator::{self, Limits, Sim};
-use rtm_gateway::task::{Kind, Tasks};
 use rtm_gateway::webhooks::WebhookStatus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

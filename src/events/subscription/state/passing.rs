@@ -3,10 +3,10 @@
 use tokio::time::Instant;
 
 use super::State;
-use crate::clock::UnixMillis;
 use crate::events::claims::Claims;
 use crate::events::subscription::recalled;
 use crate::events::subscription::records::Record;
+use crate::kernel::clock::UnixMillis;
 
 impl State {
     /// What is open and nobody holds is to be opened anew: by other keys, or with another filter. What went out as one does

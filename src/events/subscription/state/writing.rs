@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Closed, State};
-use crate::clock::UnixMillis;
 use crate::events::leases::{numbers, settled};
 use crate::events::subscription::plain::Word;
 use crate::events::subscription::recalled;
-use crate::names::SubscriptionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::SubscriptionName;
 use crate::store::{NoteKind, PlaceChange, Sequence};
 
 /// What is being written.

@@ -10,9 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::mutants::Mutant;
-use crate::clock::UnixMillis;
 use crate::events::lock;
-use crate::names::SubscriptionName;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::SubscriptionName;
 use crate::store::{Batch, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store, Together};
 use std::sync::{Arc, Mutex};
 
@@ -69,7 +69,7 @@ impl Seam {
             return work.await;
         }
         let (over, is_over) = std::sync::mpsc::channel::<()>();
-        crate::task::detached(move || {
+        crate::kernel::task::detached(move || {
             let _ = is_over.recv();
         });
         let done = work.await;

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::names::WebhookName;
+use crate::kernel::names::WebhookName;
 use crate::store::NoteKind;
 
 fn webhook() -> WebhookName {

@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::Limit;
-use crate::names::ClientName;
+use crate::kernel::clock::Clock;
+use crate::kernel::names::ClientName;
 use crate::quota::{Begin, Bucket};
 use crate::vendor::order::Payer;
 

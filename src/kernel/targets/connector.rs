@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::{Guard, Refused};
-use crate::dns::{Resolver, Use};
+use crate::kernel::dns::{Resolver, Use};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -20,7 +20,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::kernel::secret::Secret;
 
 /// A key that signs.
 pub struct Key(Scheme);

@@ -7,9 +7,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::clock::UnixMillis;
-use crate::conn::PeerCertificate;
-use crate::names::{Action, AppId, ClientName};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::conn::PeerCertificate;
+use crate::kernel::names::{Action, AppId, ClientName};
 
 /// What a proof is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{A_MOMENT, Evicted, KEPT, NoPlace, STRANGERS, Signal, most_leaving};
-use crate::metrics::EvictedLabels;
-use crate::share;
+use crate::kernel::metrics::EvictedLabels;
+use crate::kernel::share;
 
 /// A connection's name, never used again.
 pub(super) type Id = u64;

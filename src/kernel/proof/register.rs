@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::Notify;
 
 use super::{Basis, EndedWork, Inner, Life, Proof};
-use crate::clock::{Clock, UnixMillis};
+use crate::kernel::clock::{Clock, UnixMillis};
 
 /// The proofs that something rests on. Cheap to clone.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::metrics::EndedWorkLabels;
+use crate::kernel::metrics::EndedWorkLabels;
 
 const START: u64 = 1_000_000;
 

@@ -187,7 +187,7 @@ async fn a_name_server_that_changes_its_answer_is_judged_by_each() {
 #[tokio::test]
 async fn what_the_systems_resolver_makes_of_an_odd_address_is_judged_too() {
     // Past the first judgement, as if it had a hole: getaddrinfo reads these as 127.0.0.1.
-    use crate::dns::{Resolver, Use};
+    use crate::kernel::dns::{Resolver, Use};
     let mut judged = super::connector::judged_for_tests(STRICT, Resolver::of(Use::Webhooks));
     for odd in ["2130706433", "0x7f.1", "localhost"] {
         let answer = judged.ready().await.unwrap().call(odd.parse().unwrap()).await;
@@ -199,10 +199,11 @@ async fn what_the_systems_resolver_makes_of_an_odd_address_is_judged_too() {
 async fn a_look_up_that_hangs_keeps_the_end_waiting_no_longer_than_a_connection() {
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
-    let resolver = crate::dns::Resolver::with("dns-test", 1, crate::clock::Clock::system(), move |_| {
-        let _ = held.lock().unwrap().recv();
-        Ok(Vec::new())
-    });
+    let resolver =
+        crate::kernel::dns::Resolver::with("dns-test", 1, crate::kernel::clock::Clock::system(), move |_| {
+            let _ = held.lock().unwrap().recv();
+            Ok(Vec::new())
+        });
     let mut connector = Connector::with_resolver(STRICT, Duration::from_secs(5), resolver);
     let began = tokio::time::Instant::now();
     let refused = connector.ready().await.unwrap().call(Uri::from_static("http://hook.example/")).await;

@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::clock::{Clock, UnixMillis};
-use crate::names::{Action, AppId, ClientName};
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::names::{Action, AppId, ClientName};
 
 pub use basis::{Basis, By, Evidence, Life, Token};
 pub use register::Proofs;

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use super::{Basis, Ended};
-use crate::metrics::EndedWorkLabels;
+use crate::kernel::metrics::EndedWorkLabels;
 
 /// Where it is counted what ended.
 pub type EndedWork = Family<EndedWorkLabels, Counter>;

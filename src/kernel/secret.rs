@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::files::{self, Unreadable};
-use crate::task;
+use crate::kernel::files::{self, Unreadable};
+use crate::kernel::task;
 pub use private_url::PrivateUrl;
 
 /// A secret text. Only [`Secret::expose`] shows it: grep for that word in review.

@@ -26,8 +26,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
-use crate::clock::Clock;
-use crate::task;
+use crate::kernel::clock::Clock;
+use crate::kernel::task;
 
 /// A look-up may take so long before the last good addresses are used instead.
 pub const PATIENCE: Duration = Duration::from_millis(500);

@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::clock::UnixMillis;
-use crate::names::SpiffeId;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::SpiffeId;
 pub use shown::Shown;
 
 /// A certificate with more names than this is not looked at: each is a look-up for each request.
@@ -106,7 +106,7 @@ pub enum BadNames {
     SecondUri,
     /// A `spiffe` URI that names no workload.
     #[error("holds what is no SPIFFE ID of a workload, which {0}")]
-    SpiffeId(#[from] crate::names::BadSpiffeId),
+    SpiffeId(#[from] crate::kernel::names::BadSpiffeId),
     /// An SVID without key usage (X509-SVID, 4.3).
     #[error("holds a SPIFFE ID but does not say what its key is for")]
     NoKeyUsage,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use crate::names::ClientName;
+use crate::kernel::names::ClientName;
 
 /// What a client may hold of what others leave free.
 const OF_WHAT_IS_FREE: usize = 9;

@@ -10,7 +10,7 @@
 //!   stays, for every known caller begins as one. Then idle connections of the client that has most, the longest idle
 //!   first. A connection with an admitted request in hand is never asked.
 //! - A connection counts for its last admitted client: a balancer's carries many.
-//! - No client has all places in hand, see [`crate::share`]. Each listener has some that no other can take ([`KEPT`]).
+//! - No client has all places in hand, see [`crate::kernel::share`]. Each listener has some that no other can take ([`KEPT`]).
 
 mod book;
 
@@ -25,7 +25,7 @@ use prometheus_client::metrics::family::Family;
 use tokio::sync::Notify;
 
 use self::book::{Book, Id};
-use crate::metrics::EvictedLabels;
+use crate::kernel::metrics::EvictedLabels;
 
 /// Strangers have this part of the places before those that just came are asked to go, too.
 const STRANGERS: usize = 4;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Book, Unreadable};
-use crate::task;
+use crate::kernel::task;
 
 /// How long threads may be held up before others go on with the rest.
 const A_MOMENT: Duration = Duration::from_millis(50);

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipherment};
 
 use super::*;
-use crate::names::BadSpiffeId;
+use crate::kernel::names::BadSpiffeId;
 use crate::tls::made::{Authority, Says};
 
 fn now() -> SystemTime {

@@ -1,0 +1,26 @@
+//! What everything else stands on, and what knows nothing of vendors, requests or events.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `clock` | time: paused in tests, so nothing else reads it |
+//! | `task` | tasks with an owner, a cancel rule and a place in the stop; threads for work that blocks |
+//! | `names`, `share` | the names of things; how much of a bounded thing one client may hold |
+//! | `secret` | values that cannot be printed, and finding them in what others wrote |
+//! | `files`, `dns` | what may hang: files that others write, names that others resolve |
+//! | `targets`, `standard_webhooks` | where a fetch may go; signatures of webhooks |
+//! | `conn`, `proof` | what is known of a connection; what let in something that goes on for long |
+//! | `metrics`, `heap` | every metric, in one file; memory given back to the system |
+
+pub mod clock;
+pub mod conn;
+pub mod dns;
+pub mod files;
+pub mod heap;
+pub mod metrics;
+pub mod names;
+pub mod proof;
+pub mod secret;
+pub mod share;
+pub mod standard_webhooks;
+pub mod targets;
+pub mod task;
