@@ -27,9 +27,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use crate::body::{Body, Inbound};
 use crate::gateway::{Gateway, Live};
-use crate::headers;
+use crate::http::body::{Body, Inbound};
+use crate::http::headers;
 use crate::kernel::conn::{Conn, Fault, Peer};
 use crate::kernel::proof::By;
 use crate::openapi;

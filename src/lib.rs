@@ -25,7 +25,7 @@
 //! | tier | modules |
 //! | --- | --- |
 //! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`] |
-//! | http | [`body`] [`headers`] [`request_id`] `http2` |
+//! | http | [`body`](http::body) [`headers`](http::headers) [`request_id`](http::request_id) `http2` |
 //! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
 //! | parts | [`store`] [`quota`] [`credentials`] [`tls`] (of the callers' listeners; whom we trust) [`upstream`] [`jwks`] |
 //! | door | [`egress`] |
@@ -43,7 +43,6 @@
 pub mod admin;
 pub mod admission;
 pub mod app;
-pub mod body;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -52,9 +51,8 @@ pub mod egress;
 pub mod events;
 pub mod flow;
 pub mod gateway;
-pub mod headers;
 pub mod history;
-mod http2;
+pub mod http;
 pub mod identity;
 pub mod jwks;
 pub mod kernel;
@@ -64,7 +62,6 @@ pub mod policy;
 pub mod quota;
 pub mod refusal;
 pub mod reload;
-pub mod request_id;
 pub mod response;
 pub mod route;
 pub mod routes;

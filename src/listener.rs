@@ -50,8 +50,8 @@ use std::time::Duration;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::body::{Body, Inbound};
 use crate::config::Listen;
+use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::Door;
 use crate::kernel::task::{Kind, Tasks};

@@ -2,8 +2,8 @@
 
 use hyper::{HeaderMap, StatusCode};
 
-use crate::body::Body;
 use crate::events::Receipt;
+use crate::http::body::Body;
 
 /// An answer on its way out.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use hyper::{HeaderMap, Method, Uri};
 
 use crate::config;
-use crate::headers::accept;
+use crate::http::headers::accept;
 use crate::kernel::names::{Action, AppId, Stream, Streams, SubscriptionName};
 use crate::policy::{Grant, Terms};
 use crate::refusal::Refusal;

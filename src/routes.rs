@@ -13,9 +13,9 @@ use bytes::Bytes;
 use hyper::http::request::Parts;
 
 use crate::admission::Admitted;
-use crate::body::{Inbound, Unread, read_up_to};
 use crate::config;
 use crate::gateway::{Gateway, Live};
+use crate::http::body::{Inbound, Unread, read_up_to};
 use crate::kernel::proof::{Basis, Evidence, Life, Proof, Work};
 use crate::refusal::{Refusal, Shed};
 use crate::route::Kind;

@@ -7,10 +7,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use rtm_gateway::headers::prefer::Prefer;
-use rtm_gateway::headers::{coming_back, is_plain_json, leaving, max_age};
+use rtm_gateway::http::headers::prefer::Prefer;
+use rtm_gateway::http::headers::{coming_back, is_plain_json, leaving, max_age};
+use rtm_gateway::http::request_id::{RequestId, X_REQUEST_ID};
 use rtm_gateway::kernel::clock::UnixMillis;
-use rtm_gateway::request_id::{RequestId, X_REQUEST_ID};
 use rtm_gateway::upstream::fuzzing::retry_after;
 
 /// 6 November 1994, 08:49:37 UTC: RFC 9110's own example.

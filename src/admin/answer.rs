@@ -8,8 +8,8 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::body::{Body, Frames};
 use crate::events::ReadError;
+use crate::http::body::{Body, Frames};
 use crate::openapi;
 use crate::refusal::Refusal;
 use crate::store;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::answer::Refused;
 use super::operations::Operation;
-use crate::body::{Inbound, Unread, read_up_to};
+use crate::http::body::{Inbound, Unread, read_up_to};
 use crate::route::browsers::is_for_another_site;
 use crate::services::Parts;
 

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
 use super::CliError;
-use crate::headers::X_API_KEY;
+use crate::http::headers::X_API_KEY;
 use crate::kernel::files;
 use crate::kernel::names::AppId;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};

@@ -68,7 +68,7 @@ fn prefix(digest: &[u8; 32]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::headers::X_API_KEY;
+    use crate::http::headers::X_API_KEY;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use hyper::HeaderMap;

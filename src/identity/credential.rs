@@ -11,7 +11,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName};
 use zeroize::Zeroizing;
 
-use crate::headers::X_API_KEY;
+use crate::http::headers::X_API_KEY;
 
 /// What a head shows.
 pub(super) enum Credential<'a> {

@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::config::{self, ClientAuth, ServerTls};
-use crate::headers::X_API_KEY;
+use crate::http::headers::X_API_KEY;
 use crate::kernel::conn::{Peer, PeerCertificate, TlsFacts};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::SpiffeId;

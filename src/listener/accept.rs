@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::socket::{Socket, Stream};
 use super::{Limits, connection, tls};
-use crate::body::{Body, Inbound};
+use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;

@@ -41,8 +41,8 @@ use super::looks::Looks;
 use super::stream::Spawned;
 use super::tcp::Arrives;
 use super::waits::{Waiting, Waits, keep_alive};
-use crate::body::handover::Wire;
-use crate::body::{Body, Inbound, Rest};
+use crate::http::body::handover::Wire;
+use crate::http::body::{Body, Inbound, Rest};
 use crate::kernel::conn::{Alpn, Conn, Fault};
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.

@@ -9,7 +9,7 @@
 //! Invariant: only each frame's head is looked at ([`http2`]); nothing is kept of its payload.
 
 use super::allowance::Allowance;
-use crate::http2::{self, DATA, END_STREAM, HEADERS, Head, Part};
+use crate::http::http2::{self, DATA, END_STREAM, HEADERS, Head, Part};
 
 /// Frames without work at once, and a second: a browser's opening burst of PRIORITY is a dozen.
 const IDLE_FRAMES: (u32, u32) = (2000, 100);
@@ -72,7 +72,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::HEAD;
+    use crate::http::http2::HEAD;
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();

@@ -28,9 +28,9 @@ use super::framing::{Framing, Protocol, Watch};
 use super::looks::Parting;
 use super::patience::Patience;
 use super::tcp::Arrives;
-use crate::body::handover::Wire;
+use crate::http::body::handover::Wire;
+use crate::http::request_id::RequestId;
 use crate::refusal::Refusal;
-use crate::request_id::RequestId;
 
 /// How long a caller that was refused before it began is listened to.
 pub(super) const LINGER: Duration = Duration::from_secs(1);

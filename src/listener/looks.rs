@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::body::handover::Wire;
+use crate::http::body::handover::Wire;
 
 /// After how long the first look is due: systems put off an acknowledgement for 40 ms or so. And each after that.
 const DUE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::rt::Executor;
 
 use super::patience::Patience;
-use crate::body::Meter;
+use crate::http::body::Meter;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -8,9 +8,9 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, W
 use serde::Serialize;
 
 use super::Ceiling;
-use crate::headers::{RATELIMIT, RATELIMIT_POLICY};
+use crate::http::headers::{RATELIMIT, RATELIMIT_POLICY};
+use crate::http::request_id::RequestId;
 use crate::refusal::Refusal;
-use crate::request_id::RequestId;
 
 /// How long a caller should stay away when nothing better is known.
 const A_WHILE: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use super::Asked;
 use super::history::{answer, terms};
-use crate::headers::prefer::Prefer;
+use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::Served;

@@ -25,14 +25,14 @@ use hyper::{HeaderMap, StatusCode};
 
 use self::feed::Feed;
 use super::Asked;
-use crate::body::{Body, Frames};
 use crate::events::{Ack, Delivery, Marks, Place, Read, ReadError};
 use crate::gateway::{Gateway, Live};
-use crate::headers::X_RTM_CURSOR;
+use crate::http::body::{Body, Frames};
+use crate::http::headers::X_RTM_CURSOR;
+use crate::http::request_id::RequestId;
 use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::kernel::proof::{Proof, Work};
 use crate::refusal::Refusal;
-use crate::request_id::RequestId;
 use crate::response::{Origin, Served};
 use crate::route::{Begin, EventsQuery, Form, Start};
 use crate::store::Content;

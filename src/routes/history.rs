@@ -9,9 +9,9 @@ pub(super) mod answer;
 pub mod stream;
 
 use super::{Asked, read_body};
-use crate::headers;
-use crate::headers::prefer::Prefer;
 use crate::history::Terms;
+use crate::http::headers;
+use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::Served;

@@ -13,9 +13,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Asked, read_body};
-use crate::body::Body;
-use crate::headers;
-use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
+use crate::http::body::Body;
+use crate::http::headers;
+use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};

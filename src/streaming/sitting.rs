@@ -35,8 +35,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use self::side::{OnItsWay, Side, Stage};
-use crate::body::handover::{Delivered, Ending};
 use crate::events::{Events, Marks, ReadError, Receipt, StreamNumber};
+use crate::http::body::handover::{Delivered, Ending};
 use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 
 /// How many streams that are gone, and were given something out of order, are remembered.

@@ -10,7 +10,7 @@
 //! requests under way and by what was read at a time. A GOAWAY of a length that none has passes, too: the library ends
 //! the connection with it.
 
-use crate::http2::{
+use crate::http::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD, HEADERS, Head, LARGEST, PUSH_PROMISE, Part,
     RST_STREAM,
 };

@@ -18,7 +18,7 @@ use tower::Service;
 
 use super::BoxError;
 use super::goaway::Requests;
-use crate::http2::{Head, LARGEST, SETTINGS};
+use crate::http::http2::{Head, LARGEST, SETTINGS};
 
 /// Bytes that are read from an HTTP/2 connection at a time: a TLS record.
 const AT_A_TIME: usize = 16 << 10;

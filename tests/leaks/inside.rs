@@ -5,7 +5,7 @@ use std::path::Path;
 use hyper::HeaderMap;
 use rtm_gateway::config::load::from_text;
 use rtm_gateway::config::show;
-use rtm_gateway::headers;
+use rtm_gateway::http::headers;
 use rtm_gateway::kernel::secret::redact::Redactor;
 use rtm_gateway::kernel::secret::{Secret, SecretSource};
 

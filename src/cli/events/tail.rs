@@ -17,7 +17,7 @@ use crate::cli::CliError;
 use crate::cli::client::{Answer, Backoff, Client, Fault, Target};
 use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::Stdout;
-use crate::headers::X_RTM_CURSOR;
+use crate::http::headers::X_RTM_CURSOR;
 use crate::kernel::names::{Streams, SubscriptionName};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

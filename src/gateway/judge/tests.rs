@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::config::{self, Allow, Config};
-use crate::headers::X_API_KEY;
+use crate::http::headers::X_API_KEY;
 use crate::kernel::clock::Clock;
 use crate::kernel::conn::{Conn, Peer};
 use crate::kernel::metrics::Metrics;

@@ -2,8 +2,8 @@ mod arriving;
 mod early;
 
 use super::*;
-use crate::body::Frames;
-use crate::body::handover::{Delivered, Ending};
+use crate::http::body::Frames;
+use crate::http::body::handover::{Delivered, Ending};
 use crate::kernel::conn::Peer;
 use crate::kernel::conn::places::Door;
 use crate::kernel::task::{Kind, Tasks};
@@ -321,7 +321,7 @@ async fn a_body_that_drips_keeps_the_end_waiting_no_longer_than_its_time() {
     let handler = move |_: Arc<Conn>, request: Request<Inbound>| {
         let tell = tell.clone();
         async move {
-            tell.send(crate::body::read_up_to(request.into_body(), 1000, time, |_| true).await).unwrap();
+            tell.send(crate::http::body::read_up_to(request.into_body(), 1000, time, |_| true).await).unwrap();
             Response::new(Body::default())
         }
     };
@@ -338,7 +338,7 @@ async fn a_body_that_drips_keeps_the_end_waiting_no_longer_than_its_time() {
             Err(_) => caller.write_all(b"1\r\nx\r\n").await.unwrap(),
         }
     };
-    assert_eq!((read, began.elapsed()), (Err(crate::body::Unread::TooSlow), time));
+    assert_eq!((read, began.elapsed()), (Err(crate::http::body::Unread::TooSlow), time));
 }
 
 /// Answers in few words, as an admitted request of `a`, unless the path is `/stranger`. `/slow` is ten seconds in hand,
@@ -498,7 +498,7 @@ async fn a_request_that_keeps_its_connections_place_in_the_last_moment_is_told_t
 #[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_off_ends_the_connection_and_the_answer_says_so() {
     let handler = |_: Arc<Conn>, request: Request<Inbound>| async move {
-        let read = crate::body::read_up_to(request.into_body(), 1000, Duration::from_secs(30), |_| true).await;
+        let read = crate::http::body::read_up_to(request.into_body(), 1000, Duration::from_secs(30), |_| true).await;
         assert!(read.is_err());
         Response::new(Body::default())
     };

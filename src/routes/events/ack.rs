@@ -10,8 +10,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
 use super::{Asked, LEASE, may_use};
-use crate::body::Body;
-use crate::headers;
+use crate::http::body::Body;
+use crate::http::headers;
 use crate::kernel::names::{Stream, SubscriptionName};
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};

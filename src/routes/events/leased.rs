@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::future::select_all;
 
 use super::sse::{BEAT, BEGINNING, Counted, HEARTBEAT, HandedOver, push_reset, served};
-use crate::body::Piece;
-use crate::body::handover::Ending;
 use crate::events::{Cursor, Delivery, Leased, Read};
 use crate::gateway::Gateway;
+use crate::http::body::Piece;
+use crate::http::body::handover::Ending;
 use crate::kernel::names::{AppId, Stream, Streams};
 use crate::kernel::proof::Proof;
 use crate::refusal::Refusal;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::feed::Feed;
-use crate::body::Body;
 use crate::events::{Cursor, Delivery, LeaseName, Receipt, Run};
+use crate::http::body::Body;
 use crate::kernel::names::{Stream, Streams};
 use crate::store::{Batch, Content, Sequence};
 use crate::vendor::events::facts;

@@ -22,10 +22,10 @@ use hyper::{HeaderMap, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::feed::{Failed, Feed, Given};
-use crate::body::handover::{Delivered, Ending};
-use crate::body::{Body, Piece};
 use crate::events::{Marks, ReadError, Receipt};
 use crate::gateway::Gateway;
+use crate::http::body::handover::{Delivered, Ending};
+use crate::http::body::{Body, Piece};
 use crate::kernel::metrics::StreamLabels;
 use crate::kernel::names::{AppId, Streams, SubscriptionName};
 use crate::kernel::proof::Proof;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 
-use crate::body::{Body, Frames};
 use crate::egress::Reply;
-use crate::headers;
-use crate::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::history::{Answer, Error, State};
+use crate::http::body::{Body, Frames};
+use crate::http::headers;
+use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::names::AppId;
 use crate::refusal::{Refusal, Shed};
 use crate::response::{Origin, Served};

@@ -10,10 +10,10 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use super::answer;
-use crate::body::{Body, Piece};
-use crate::headers::accept;
-use crate::headers::prefer::Prefer;
 use crate::history::{Error, Part};
+use crate::http::body::{Body, Piece};
+use crate::http::headers::accept;
+use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::refusal::Refusal;
 use crate::response::{Origin, Served};
