@@ -19,7 +19,6 @@ use tower::ServiceExt as _;
 use crate::admin;
 use crate::config::{Config, Listen};
 use crate::descriptors;
-use crate::egress::{Before, Egress};
 use crate::events::Events;
 use crate::flow;
 use crate::gateway::{Gateway, Live};
@@ -36,6 +35,7 @@ use crate::services::{BuildError, Parts, ReloadState, trust_of};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::tls::Tls;
+use crate::upstream::egress::{Before, Egress};
 use crate::webhooks::Webhooks;
 
 use drain::Groups;

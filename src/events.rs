@@ -80,12 +80,12 @@ use self::poller::feed::Source;
 use self::saver::Saver;
 use self::subscription::{Removal, Shared};
 use self::witness::Witness;
-use crate::egress::Egress;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, Store};
+use crate::upstream::egress::Egress;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::dead_letters::{DeadLetter, MOST_DEAD_LETTERS, Redeliver};

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Room};
 use crate::config::Config;
-use crate::egress::Egress;
 use crate::events::Events;
 use crate::history::History;
 use crate::identity::Identity;
@@ -26,6 +25,7 @@ use crate::policy::Policy;
 use crate::route::target::Hosts;
 use crate::streaming::Streaming;
 use crate::tls::ClientTrust;
+use crate::upstream::egress::Egress;
 
 /// What a request may touch.
 pub struct Gateway {

@@ -49,12 +49,12 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::egress::{Costs, Egress, Failure};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::AppId;
 use crate::kernel::proof::Proof;
 use crate::kernel::task::Tasks;
+use crate::upstream::egress::{Costs, Egress, Failure};
 use crate::vendor::Vendor;
 use crate::vendor::order::Payer;
 use door::Door;
@@ -146,7 +146,7 @@ pub enum Error {
     NoSuchHandle,
     /// The vendor refused the caller's request, or can serve nobody now (503): its status and body pass through.
     #[error("the vendor refused the request")]
-    Refused(Arc<crate::egress::Reply>),
+    Refused(Arc<crate::upstream::egress::Reply>),
     /// The vendor has switched the app, or its history, off. 502.
     #[error("the vendor refuses this app (403)")]
     AppRefused,

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
-//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`]; nothing else writes event logs
+//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`](upstream::egress); nothing else writes event logs
 //! than the pollers in [`events`]; nothing spawns but [`task`](kernel::task).
 //!
 //! | tier | modules |
@@ -27,8 +27,8 @@
 //! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`] |
 //! | http | [`body`](http::body) [`headers`](http::headers) [`request_id`](http::request_id) `http2` |
 //! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
-//! | parts | [`store`] [`quota`] [`credentials`] [`tls`] (of the callers' listeners; whom we trust) [`upstream`] [`jwks`] |
-//! | door | [`egress`] |
+//! | parts | [`store`] [`quota`](upstream::quota) [`credentials`](upstream::credentials) [`tls`] (of the callers' listeners; whom we trust) [`pool`](upstream::pool) [`jwks`] |
+//! | door | [`egress`](upstream::egress) |
 //! | services | [`events`] [`history`] [`webhooks`] |
 //! | requests | [`refusal`] [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`streaming`] [`gateway`] [`response`] [`trail`] [`routes`] [`flow`] |
 //! | operators | [`services`] (all parts, and a configuration put in force in them) [`admin`] [`reload`] |
@@ -45,9 +45,7 @@ pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod credentials;
 pub mod descriptors;
-pub mod egress;
 pub mod events;
 pub mod flow;
 pub mod gateway;
@@ -59,7 +57,6 @@ pub mod kernel;
 pub mod listener;
 pub mod openapi;
 pub mod policy;
-pub mod quota;
 pub mod refusal;
 pub mod reload;
 pub mod response;

@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Listen, show};
-use crate::egress::{self, Egress};
 use crate::events::Events;
 use crate::gateway::{Gateway, Live};
 use crate::history::History;
@@ -19,6 +18,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::task::{Tasks, detached};
 use crate::store::{self, Store};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
+use crate::upstream::egress::{self, Egress};
 use crate::webhooks::{self, Webhooks};
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.

@@ -14,7 +14,6 @@ use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use crate::admission::{InHand, Reason};
-use crate::egress::Costs;
 use crate::events::Receipt;
 use crate::gateway::{Gateway, Live};
 use crate::http::body::handover::{Delivered, Ending};
@@ -28,6 +27,7 @@ use crate::refusal::Refusal;
 use crate::response::Origin;
 use crate::route::Route;
 use crate::route::query::printable;
+use crate::upstream::egress::Costs;
 
 /// The most of a query's parameter names that a log line shows, in bytes.
 const MOST_OF_QUERY: usize = 128;

@@ -11,7 +11,7 @@ use rtm_gateway::http::headers::prefer::Prefer;
 use rtm_gateway::http::headers::{coming_back, is_plain_json, leaving, max_age};
 use rtm_gateway::http::request_id::{RequestId, X_REQUEST_ID};
 use rtm_gateway::kernel::clock::UnixMillis;
-use rtm_gateway::upstream::fuzzing::retry_after;
+use rtm_gateway::upstream::pool::fuzzing::retry_after;
 
 /// 6 November 1994, 08:49:37 UTC: RFC 9110's own example.
 const NOW: u64 = 784_111_777_000;

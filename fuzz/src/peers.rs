@@ -4,7 +4,7 @@
 
 use hyper::Uri;
 use rtm_gateway::kernel::names::SpiffeId;
-use rtm_gateway::upstream::fuzzing::is_direct;
+use rtm_gateway::upstream::pool::fuzzing::is_direct;
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {

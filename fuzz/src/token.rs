@@ -2,9 +2,9 @@
 //!
 //! Input: a token; or an app id, a certificate, a user and a number a line, and what is to be changed in the token.
 
-use rtm_gateway::credentials::token::{LOGIN, Privilege, mint, parse};
 use rtm_gateway::kernel::names::AppId;
 use rtm_gateway::kernel::secret::Secret;
+use rtm_gateway::upstream::credentials::token::{LOGIN, Privilege, mint, parse};
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {

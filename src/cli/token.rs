@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::config::values::parse_duration;
-use crate::credentials::token::{LIFE, LOGIN, Token, mint, parse};
 use crate::kernel::clock::Clock;
 use crate::kernel::names::AppId;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
+use crate::upstream::credentials::token::{LIFE, LOGIN, Token, mint, parse};
 
 use super::CliError;
 

@@ -9,9 +9,9 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 
 use super::poller::answer;
-use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
+use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 
 /// What is kept of a read.
 #[derive(Debug)]

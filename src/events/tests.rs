@@ -30,10 +30,10 @@ use self::memory_store::MemoryStore;
 use super::writer::Brought;
 use super::*;
 use crate::config;
-use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{Content, EventText, NewBatch};
+use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};
 
 /// What a scripted vendor does with a read.

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use crate::egress::{Egress, Failed, Reply};
 use crate::kernel::names::{AppId, ClientName};
+use crate::upstream::egress::{Egress, Failed, Reply};
 use crate::vendor::order::Order;
 
 /// Takes orders to the vendor.

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::query::Query;
-use crate::egress::{Costs, Failure};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, ClientName};
+use crate::upstream::egress::{Costs, Failure};
 use crate::vendor::history::Filter;
 use crate::vendor::order::{Payer, Sent, Sharer};
 

@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::job::{Job, Key, Outcome};
-use crate::egress::Failure;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::Proof;
 use crate::kernel::share;
+use crate::upstream::egress::Failure;
 use crate::vendor::order::{Payer, Sent};
 
 /// Most jobs at a time.

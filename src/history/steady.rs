@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::Error;
 use super::pager::{Page, Pages};
 use super::resolver::Resolver;
-use crate::egress::Failure;
+use crate::upstream::egress::Failure;
 use crate::vendor::history::PageQuery;
 
 /// The wait after the first failure; doubled after each, up to [`LONGEST`].

@@ -34,11 +34,11 @@ use super::steady::Steady;
 use super::streams::Place;
 use super::tally::Tally;
 use super::{Error, History, Terms, query, render};
-use crate::egress::Failure;
 use crate::kernel::metrics::{AppLabels, StreamEndLabels};
 use crate::kernel::names::AppId;
 use crate::kernel::proof::Proof;
 use crate::kernel::task::Kind;
+use crate::upstream::egress::Failure;
 
 /// After so long without a line a space is given: the reader, and what is between, see that it lives. It says nothing of
 /// where one can go on: readers keep cursors, and a cursor belongs right behind the messages that it stands for.

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::egress::Costs;
+use crate::upstream::egress::Costs;
 
 /// A sum that many pages add to.
 #[derive(Debug, Default)]

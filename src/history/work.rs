@@ -19,11 +19,11 @@ use super::resolver::{Patience, Resolver};
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
 use crate::config;
-use crate::egress::{Costs, Failure};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::{AppLabels, CacheLabels};
 use crate::kernel::names::AppId;
 use crate::kernel::task::Kind;
+use crate::upstream::egress::{Costs, Failure};
 use crate::vendor::Vendor;
 use crate::vendor::order::Payer;
 

@@ -24,7 +24,7 @@ use crate::kernel::dns::Use;
 use crate::kernel::secret::{SecretError, SecretSource};
 use crate::kernel::targets::{self, Guard, innermost};
 use crate::tls::Anchors;
-use crate::upstream::{BodyFault, read_body};
+use crate::upstream::pool::{BodyFault, read_body};
 
 /// All of a fetch.
 const TOTAL: Duration = Duration::from_secs(10);

@@ -1,10 +1,10 @@
 //! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
 
 use super::Shed;
-use crate::egress::Failure;
 use crate::events::{AckError, ReadError};
 use crate::kernel::proof::Ended;
 use crate::refusal::Refusal;
+use crate::upstream::egress::Failure;
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, StatusCode};
 
 use crate::kernel::clock::UnixMillis;
-use crate::upstream::retry_after;
+use crate::upstream::pool::retry_after;
 
 /// What came of a try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,7 +28,7 @@ use crate::kernel::secret::{PrivateUrl, Secret, SecretError, SecretSource};
 use crate::kernel::standard_webhooks::{self, BadKey, Key};
 use crate::kernel::targets::{self, Guard, Refused, innermost};
 use crate::tls::{Anchors, AnchorsError};
-use crate::upstream::{Fault, read_body};
+use crate::upstream::pool::{Fault, read_body};
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 << 10;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
-use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::events::{Ack, Events, From, Place, Read};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
@@ -18,6 +17,7 @@ use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Profile, Sim};
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, Store};
+use rtm_gateway::upstream::egress::{Egress, Past};
 
 const APP: &str = "demo-app";
 const STREAM: Stream = Stream::UserEvents;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region, RetryBudget};
-use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::history::{Answer, Error, History, Terms};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
@@ -16,6 +15,7 @@ use rtm_gateway::kernel::proof::Proof;
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message, Profile, Sim, Snapshot};
+use rtm_gateway::upstream::egress::{Egress, Past};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::order::Payer;
 use serde_json::{Value, json};

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::config::{self, App, Config, Credential};
-use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::events::{
     Ack, Cursor, Delivery, Events, From, Holding, InHand, Place, Read, SubscriptionStatus, Turns,
 };
@@ -22,6 +21,7 @@ use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
+use rtm_gateway::upstream::egress::{Egress, Past};
 use tempfile::TempDir;
 
 const LOGS: [(&str, Stream); 5] = [

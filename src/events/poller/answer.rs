@@ -22,10 +22,10 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 
-use crate::egress::{Failed, Failure, Reply};
 use crate::kernel::clock::UnixMillis;
 use crate::store::EventText;
-use crate::upstream::retry_after;
+use crate::upstream::egress::{Failed, Failure, Reply};
+use crate::upstream::pool::retry_after;
 use crate::vendor::events::{Said, read};
 
 use super::super::loss::Loss;
@@ -169,8 +169,8 @@ const SHOWN: usize = 200;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::egress::Costs;
     use crate::kernel::names::RegionName;
+    use crate::upstream::egress::Costs;
 
     fn reply(status: u16, body: &'static str) -> Outcome {
         let status = StatusCode::from_u16(status).unwrap();

@@ -14,7 +14,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::answer::Outcome;
 use super::status::Status;
 use crate::config;
-use crate::egress::{Egress, Failed, Reply};
 use crate::events::leftovers::Leftovers;
 use crate::events::log::Log;
 use crate::events::loss::Loss;
@@ -24,6 +23,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{ClientName, RegionName};
 use crate::kernel::task::Tasks;
 use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
+use crate::upstream::egress::{Egress, Failed, Reply};
 use crate::vendor::events::MOST_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
 

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::egress::Costs;
 use crate::history::job::{Handle, Key, Product};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::AppId;
+use crate::upstream::egress::Costs;
 use crate::vendor::history::Filter;
 use crate::vendor::order::Sent;
 

@@ -12,9 +12,9 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{Quota, QuotaRule};
-use crate::egress::{Costs, Failed, Failure, Reply};
 use crate::history::door::Door;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
+use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};
 
 /// What happens to one order instead of the usual.

@@ -3,8 +3,8 @@
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::egress::Reply;
 use crate::history::{Messages, Part};
+use crate::upstream::egress::Reply;
 
 impl World {
     pub(super) async fn stream(&self, parameters: &str, terms: Terms) -> Result<Messages, Error> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 
-use crate::egress::Reply;
 use crate::history::{Answer, Error, State};
 use crate::http::body::{Body, Frames};
 use crate::http::headers;
@@ -15,6 +14,7 @@ use crate::kernel::names::AppId;
 use crate::refusal::{Refusal, Shed};
 use crate::response::{Origin, Served};
 use crate::trail::Trail;
+use crate::upstream::egress::Reply;
 
 /// What the service said, as an answer.
 pub(in crate::routes) fn shape(said: Result<Answer, Error>, app: &AppId, trail: &mut Trail) -> Result<Served, Refusal> {

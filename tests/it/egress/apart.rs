@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rtm_gateway::config::{App, Breaker, Config, Region, RetryBudget};
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::{AppId, ClientName, RegionName};
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Sim};
+use rtm_gateway::upstream::egress::Failure;
 use rtm_gateway::vendor::order::{Operation, Order};
 
 use super::rig::{KEY, Rig, SECRET, count, message, order, read, vendor, vendor_app};

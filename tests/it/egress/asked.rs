@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
+use rtm_gateway::upstream::egress::Failure;
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, message, read, vendor};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_gateway::config::Credential as Configured;
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::secret::{Secret, SecretSource};
 use rtm_gateway::simulator::{Credential, Endpoint, Fault, Sim};
+use rtm_gateway::upstream::egress::Failure;
 
 use super::rig::{APP, KEY, Rig, count, message, read, vendor, vendor_app};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use rtm_gateway::config::Config;
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{AcceptFault, Canned, Endpoint, Fault};
+use rtm_gateway::upstream::egress::Failure;
 use rtm_gateway::vendor::order::{Operation, Order};
 use tokio::time::Instant;
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use rtm_gateway::config::{App, Config};
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::{AppId, BucketName};
 use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{self, AcceptFault, Endpoint, Fault, Limits, Sim};
+use rtm_gateway::upstream::egress::Failure;
 use rtm_gateway::vendor::order::Order;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::simulator::{Endpoint, Fault, Profile};
+use rtm_gateway::upstream::egress::Failure;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rtm_gateway::config::{Config, Proxy, ProxyAuthorization};
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::secret::SecretSource;
+use rtm_gateway::upstream::egress::Failure;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;

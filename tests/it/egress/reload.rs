@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rtm_gateway::egress::{BuildError, Egress, Failure, Past};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, BucketName};
 use rtm_gateway::kernel::task::Tasks;
+use rtm_gateway::upstream::egress::{BuildError, Egress, Failure, Past};
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, quota, read, vendor};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rtm_gateway::config::{Breaker, Config, Region, RetryBudget};
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::{BucketName, RegionName, Stream};
 use rtm_gateway::simulator::{self, Endpoint, Fault, Profile, Sim};
+use rtm_gateway::upstream::egress::Failure;
 use rtm_gateway::vendor::order::{Operation, Order};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
-use rtm_gateway::egress::{Egress, Past};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, BucketName, ClientName, RegionName, Stream};
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
-use rtm_gateway::quota::Snapshot;
 use rtm_gateway::simulator::{self, Limits, Sim};
+use rtm_gateway::upstream::egress::{Egress, Past};
+use rtm_gateway::upstream::quota::Snapshot;
 use rtm_gateway::vendor::order::{Message, Operation, Order, Payer};
 use tokio::time::Instant;
 

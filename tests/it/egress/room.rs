@@ -5,10 +5,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use rtm_gateway::egress::{Failed, Failure, Reply};
 use rtm_gateway::kernel::names::{ClientName, Stream};
 use rtm_gateway::simulator::{Canned, Endpoint, Fault, Sim};
-use rtm_gateway::upstream::Bounds;
+use rtm_gateway::upstream::egress::{Failed, Failure, Reply};
+use rtm_gateway::upstream::pool::Bounds;
 use rtm_gateway::vendor::order::{Message, Operation, Order, Payer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

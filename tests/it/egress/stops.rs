@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rtm_gateway::egress::{Before, Egress};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::BucketName;
@@ -12,6 +11,7 @@ use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{Endpoint, Sim};
 use rtm_gateway::store::Store;
 use rtm_gateway::store::embedded::EmbeddedStore;
+use rtm_gateway::upstream::egress::{Before, Egress};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use hyper::Version;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::config::Config;
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Listen, Options, Sim, World};
+use rtm_gateway::upstream::egress::Failure;
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 

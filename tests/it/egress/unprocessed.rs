@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::BucketName;
 use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{Endpoint, Fault};
+use rtm_gateway::upstream::egress::Failure;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{HeaderName, HeaderValue};
-use rtm_gateway::egress::Failure;
 use rtm_gateway::kernel::names::{BucketName, Stream};
 use rtm_gateway::simulator::{Endpoint, Idle};
+use rtm_gateway::upstream::egress::Failure;
 use rtm_gateway::vendor::order::Operation;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

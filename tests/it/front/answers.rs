@@ -12,7 +12,7 @@ use rtm_gateway::kernel::metrics::ShedLabels;
 use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::kernel::task::{Kind, Tasks};
 use rtm_gateway::simulator::{Endpoint, Fault};
-use rtm_gateway::upstream::Bounds;
+use rtm_gateway::upstream::pool::Bounds;
 use tokio::task::JoinSet;
 
 use super::events::texts;

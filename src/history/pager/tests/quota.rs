@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Limit;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::ClientName;
-use crate::quota::{Begin, Bucket};
+use crate::upstream::quota::{Begin, Bucket};
 use crate::vendor::order::Payer;
 
 /// A vendor behind two buckets, whose list does not move: message `n` is at the `n`th third millisecond.

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::tls::Anchors;
-use crate::upstream::age;
+use crate::upstream::pool::age;
 
 /// Answers every name with these addresses, and counts how often it is asked.
 #[derive(Clone)]

@@ -27,11 +27,11 @@ use super::meters::Ending;
 use super::places::Said;
 use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, coding, redact, request_id};
-use crate::credentials::{Denied, Signed};
 use crate::kernel::names::RegionName;
 use crate::kernel::secret::redact::Redactor;
-use crate::quota::{Refused, Seat};
-use crate::upstream::{BodyFault, Fault, Unkept, read_body, read_body_in, read_kept, retry_after};
+use crate::upstream::credentials::{Denied, Signed};
+use crate::upstream::pool::{BodyFault, Fault, Unkept, read_body, read_body_in, read_kept, retry_after};
+use crate::upstream::quota::{Refused, Seat};
 use crate::vendor::order::{Order, Safety};
 
 /// Bytes of the bodies that are looked at here, or go along with a status that says most.

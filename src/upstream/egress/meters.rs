@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::retry::Reason;
 use crate::kernel::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
 use crate::kernel::names::{AppId, BucketName, RegionName};
-use crate::quota::Snapshot;
+use crate::upstream::quota::Snapshot;
 use crate::vendor::order::Operation;
 
 /// The endpoints, as [`Operation::endpoint`] names them.

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::task::{Kind, Tasks};
-use crate::upstream::{Exchange, Fault};
+use crate::upstream::pool::{Exchange, Fault};
 
 /// Most exchanges without a caller.
 const MOST: usize = 4096;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Failure;
 use super::coding::{self, Coding, Decoded};
-use crate::upstream::BodyFault;
+use crate::upstream::pool::BodyFault;
 
 /// What came of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]

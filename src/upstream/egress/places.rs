@@ -18,10 +18,10 @@ use super::breaker::{Breaker, Role, Seen, Verdict};
 use super::endpoint::{Endpoint, EndpointState, Entered, Turned};
 use super::skew::Skew;
 use crate::config;
-use crate::credentials::Base;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::{Metrics, PlaceLabels};
 use crate::kernel::names::{AppId, RegionName};
+use crate::upstream::credentials::Base;
 
 /// A region's host.
 pub(super) struct Place {

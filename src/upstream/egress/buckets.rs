@@ -19,7 +19,7 @@ use crate::config::{Limit, Quota, QuotaRule};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, BucketName, Stream};
-use crate::quota::Bucket;
+use crate::upstream::quota::Bucket;
 
 /// A bucket that reads of events draw on obeys the vendor no longer than this, or than its last read said.
 const READS_OBEY: Duration = Duration::from_secs(60);

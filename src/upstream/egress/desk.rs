@@ -18,11 +18,11 @@ use super::{BuildError, Failure, Table, Timeouts};
 use tokio::time::Instant;
 
 use crate::config::{self, App, Config, Quota};
-use crate::credentials::{self, Base, Credential};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
-use crate::upstream::{Lanes, Settings, Upstream};
+use crate::upstream::credentials::{self, Base, Credential};
+use crate::upstream::pool::{Lanes, Settings, Upstream};
 use crate::vendor::order::{Operation, Order, Safety};
 
 /// One app.

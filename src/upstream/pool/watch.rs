@@ -234,7 +234,7 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
-    use crate::upstream::fault::Fault;
+    use crate::upstream::pool::fault::Fault;
 
     fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
         let length = u8::try_from(payload.len()).unwrap();

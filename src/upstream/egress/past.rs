@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use crate::config::Limit;
 use crate::kernel::clock::{BootTime, Clock};
 use crate::kernel::names::{AppId, BucketName};
-use crate::quota::{Begin, cycle};
 use crate::store::{Error, Store};
+use crate::upstream::quota::{Begin, cycle};
 
 /// What is known of the run before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

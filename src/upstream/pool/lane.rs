@@ -30,7 +30,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::watch::{Told, Watching};
 use super::{Connector, Upstream};
-use crate::credentials::Signed;
+use crate::upstream::credentials::Signed;
 
 /// HTTP/2 connections of a lane. At the hundred streams that servers usually take, more than any bucket has seats.
 const MOST: usize = 16;

@@ -16,7 +16,7 @@ use hyper::{Method, Uri};
 
 use super::Pass;
 use crate::kernel::names::AppId;
-use crate::quota::Seat;
+use crate::upstream::quota::Seat;
 use crate::vendor;
 use crate::vendor::order::{Operation, Order, Safety};
 

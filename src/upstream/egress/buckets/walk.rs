@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
-use crate::egress::Past;
 use crate::kernel::names::ClientName;
-use crate::quota::Refused;
+use crate::upstream::egress::Past;
+use crate::upstream::quota::Refused;
 use crate::vendor::order::Payer;
 
 /// How an exchange goes.

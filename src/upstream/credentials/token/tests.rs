@@ -16,7 +16,7 @@ struct Vector {
 }
 
 fn vectors() -> Vec<Vector> {
-    serde_json::from_str(include_str!("../../../tests/vectors/rtm_tokens.json")).unwrap()
+    serde_json::from_str(include_str!("../../../../tests/vectors/rtm_tokens.json")).unwrap()
 }
 
 #[test]

@@ -56,16 +56,16 @@ use hyper::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Limit};
-use crate::credentials::{self, CredentialState};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, BucketName, RegionName};
 use crate::kernel::proof::Ended;
 use crate::kernel::task::{Kind, Tasks, off_the_workers};
-use crate::quota::Snapshot;
 use crate::store::{self, Store};
-use crate::upstream::room::Room;
-use crate::upstream::{self, Bounds, Upstream};
+use crate::upstream::credentials::{self, CredentialState};
+use crate::upstream::pool::room::Room;
+use crate::upstream::pool::{self, Bounds, Upstream};
+use crate::upstream::quota::Snapshot;
 use crate::vendor::order::Order;
 use buckets::{Buckets, Line};
 use desk::Desk;
@@ -125,7 +125,7 @@ struct Table {
 pub enum BuildError {
     /// No connections can be made with these settings.
     #[error(transparent)]
-    Upstream(#[from] upstream::BuildError),
+    Upstream(#[from] pool::BuildError),
     /// A token's uid cannot stand in a header.
     #[error("apps.credential.uid of app {0} cannot stand in a header")]
     BadUid(AppId),

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::password::Password;
-use crate::credentials::basic_header;
 use crate::kernel::secret::SecretError;
+use crate::upstream::credentials::basic_header;
 
 /// Bytes of the head of a proxy's answer.
 const HEAD: usize = 16 << 10;

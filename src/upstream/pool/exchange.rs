@@ -23,9 +23,9 @@ use super::fault::Fault;
 use super::lane::{Place, REST, Shared, Turn};
 use super::retry_after;
 use super::watch::Number;
-use crate::credentials::{Pass, Signed};
 use crate::kernel::clock::Clock;
-use crate::quota::Seat;
+use crate::upstream::credentials::{Pass, Signed};
+use crate::upstream::quota::Seat;
 
 /// A request under way. Resolves with the head of the answer.
 pub(crate) struct Exchange {

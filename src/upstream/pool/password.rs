@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::credentials::GRACE;
 use crate::kernel::clock::Clock;
 use crate::kernel::files::Unreadable;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
+use crate::upstream::credentials::GRACE;
 
 /// How long a connection waits for the file while there is a good password.
 const A_MOMENT: Duration = Duration::from_millis(250);

@@ -17,8 +17,8 @@ use hyper::{HeaderMap, StatusCode};
 use super::events_body::{Came, Coded};
 use crate::kernel::secret::redact::{Redactor, Text};
 use crate::kernel::task::{Lane, Tasks};
-use crate::upstream::BodyFault;
-use crate::upstream::room::Lease;
+use crate::upstream::pool::BodyFault;
+use crate::upstream::pool::room::Lease;
 use crate::vendor::order::Safety;
 
 /// Bytes that are searched at once, by whoever has read them.
@@ -126,7 +126,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::egress::coding;
+    use crate::upstream::egress::coding;
 
     const TOKEN: &str = "006the-token-of-the-app";
 
