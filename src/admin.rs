@@ -50,7 +50,7 @@ use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::{NoPlace, Occupied};
 use crate::kernel::heap;
-use crate::route::{path, query};
+use crate::request::route::{path, query};
 use crate::services::Parts;
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and

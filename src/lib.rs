@@ -27,10 +27,10 @@
 //! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`] |
 //! | http | [`body`](http::body) [`headers`](http::headers) [`request_id`](http::request_id) `http2` |
 //! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
-//! | parts | [`store`] [`quota`](upstream::quota) [`credentials`](upstream::credentials) [`tls`] (of the callers' listeners; whom we trust) [`pool`](upstream::pool) [`jwks`] |
+//! | parts | [`store`] [`quota`](upstream::quota) [`credentials`](upstream::credentials) [`tls`] (of the callers' listeners; whom we trust) [`pool`](upstream::pool) [`jwks`](request::jwks) |
 //! | door | [`egress`](upstream::egress) |
 //! | services | [`events`] [`history`] [`webhooks`] |
-//! | requests | [`refusal`] [`identity`] [`policy`] [`route`] [`openapi`] [`admission`] [`streaming`] [`gateway`] [`response`] [`trail`] [`routes`] [`flow`] |
+//! | requests | [`refusal`](request::refusal) [`identity`](request::identity) [`policy`](request::policy) [`route`](request::route) [`openapi`](request::openapi) [`admission`](request::admission) [`streaming`](request::streaming) [`gateway`](request::gateway) [`response`](request::response) [`trail`](request::trail) [`routes`](request::routes) [`flow`](request::flow) |
 //! | operators | [`services`] (all parts, and a configuration put in force in them) [`admin`] [`reload`] |
 //! | edges | [`listener`] [`app`] (the composition root) |
 //! | roots | [`cli`] |
@@ -41,34 +41,22 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
-pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod events;
-pub mod flow;
-pub mod gateway;
 pub mod history;
 pub mod http;
-pub mod identity;
-pub mod jwks;
 pub mod kernel;
 pub mod listener;
-pub mod openapi;
-pub mod policy;
-pub mod refusal;
 pub mod reload;
-pub mod response;
-pub mod route;
-pub mod routes;
+pub mod request;
 pub mod services;
 pub mod simulator;
 pub mod store;
-pub mod streaming;
 pub mod telemetry;
 pub mod tls;
-pub mod trail;
 pub mod upstream;
 pub mod vendor;
 pub mod webhooks;

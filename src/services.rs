@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Listen, show};
 use crate::events::Events;
-use crate::gateway::{Gateway, Live};
 use crate::history::History;
-use crate::jwks::{self, Jwks};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::task::{Tasks, detached};
+use crate::request::gateway::{Gateway, Live};
+use crate::request::jwks::{self, Jwks};
 use crate::store::{self, Store};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::upstream::egress::{self, Egress};

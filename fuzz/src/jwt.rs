@@ -3,9 +3,9 @@
 //! Input: a token; also, a header and claims in JSON, a line each; also, a key set.
 
 use rtm_gateway::config::JwtAlgorithm;
-use rtm_gateway::identity::fuzzing::{AUDIENCE, ISSUER, LEEWAY, read};
-use rtm_gateway::jwks::set::{Found, KeySet, MAX_KEYS};
 use rtm_gateway::kernel::clock::UnixMillis;
+use rtm_gateway::request::identity::fuzzing::{AUDIENCE, ISSUER, LEEWAY, read};
+use rtm_gateway::request::jwks::set::{Found, KeySet, MAX_KEYS};
 use serde_json::Value;
 
 /// A time in 2023, in seconds since 1970.

@@ -8,7 +8,7 @@ use hyper::{Method, Uri};
 use rtm_gateway::history::fuzzing as history;
 use rtm_gateway::http::request_id::RequestId;
 use rtm_gateway::kernel::names::{ClientName, Stream, Streams};
-use rtm_gateway::route::{Begin, EventsQuery, Form, Kind, Route, Start};
+use rtm_gateway::request::route::{Begin, EventsQuery, Form, Kind, Route, Start};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::history::count_parameters;
 use rtm_gateway::vendor::order::Payer;

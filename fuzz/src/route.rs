@@ -10,8 +10,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Uri, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rtm_gateway::config::load::from_text;
-use rtm_gateway::route::target::Hosts;
-use rtm_gateway::route::{Addressee, Kind, Route};
+use rtm_gateway::request::route::target::Hosts;
+use rtm_gateway::request::route::{Addressee, Kind, Route};
 use rtm_gateway::vendor;
 use rtm_gateway::vendor::order::{Message, Operation};
 
@@ -131,7 +131,7 @@ fn written(route: &Route) -> Uri {
     let query =
         |pairs: &[(String, String)]| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let target = match &route.kind {
-        Kind::Events { streams, form: rtm_gateway::route::Form::Vendor, query } => {
+        Kind::Events { streams, form: rtm_gateway::request::route::Form::Vendor, query } => {
             format!("/dev/v2/project/{app}/rtm/vendor/{streams}?{}", super::query::written(query, *streams))
         }
         Kind::Events { streams, query, .. } => {

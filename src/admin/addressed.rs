@@ -11,7 +11,7 @@ use hyper::http::request::Parts as Head;
 
 use super::answer::Refused;
 use crate::config::{Admin, Listen};
-use crate::route::{browsers, target};
+use crate::request::route::{browsers, target};
 
 /// Refuses a request that is meant for another host, or for no one host.
 ///
@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
     use crate::kernel::names::HostName;
-    use crate::refusal::Refusal;
+    use crate::request::refusal::Refusal;
 
     fn head(target: &str, headers: &[(&str, &str)]) -> Head {
         let request = headers.iter().fold(Request::builder().uri(target), |b, (name, value)| b.header(*name, *value));

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::events::ReadError;
 use crate::http::body::{Body, Frames};
-use crate::openapi;
-use crate::refusal::Refusal;
+use crate::request::openapi;
+use crate::request::refusal::Refusal;
 use crate::store;
 
 /// What a handler says.

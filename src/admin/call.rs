@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::answer::Refused;
 use super::operations::Operation;
 use crate::http::body::{Inbound, Unread, read_up_to};
-use crate::route::browsers::is_for_another_site;
+use crate::request::route::browsers::is_for_another_site;
 use crate::services::Parts;
 
 /// More than any list of cursors that makes sense.
@@ -51,7 +51,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// 400 when they cannot be decoded.
     pub(super) fn query(&self) -> Result<Vec<(String, String)>, Refused> {
-        Ok(crate::route::query::pairs(self.head.uri.query())?)
+        Ok(crate::request::route::query::pairs(self.head.uri.query())?)
     }
 
     /// Its body, which is JSON.

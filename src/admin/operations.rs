@@ -6,7 +6,7 @@
 use hyper::Method;
 
 use super::answer::Refused;
-use crate::route::operations::operations;
+use crate::request::route::operations::operations;
 
 operations! {
     /// What operators may ask.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
-use crate::route::query;
+use crate::request::route::query;
 use crate::services::Parts;
 
 /// Which subscription a path names.

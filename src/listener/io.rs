@@ -30,7 +30,7 @@ use super::patience::Patience;
 use super::tcp::Arrives;
 use crate::http::body::handover::Wire;
 use crate::http::request_id::RequestId;
-use crate::refusal::Refusal;
+use crate::request::refusal::Refusal;
 
 /// How long a caller that was refused before it began is listened to.
 pub(super) const LINGER: Duration = Duration::from_secs(1);

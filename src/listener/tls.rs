@@ -21,7 +21,7 @@ use super::socket::Stream;
 use super::tcp::Tcp;
 use crate::kernel::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
 use crate::kernel::metrics::OutcomeLabels;
-use crate::refusal::Refusal;
+use crate::request::refusal::Refusal;
 use crate::tls::Tls;
 
 /// Why a connection does not come to be.

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 #[allow(dead_code, reason = "keys of other kinds are for the unit tests")]
-#[path = "../../src/identity/jwt/testing.rs"]
+#[path = "../../src/request/identity/jwt/testing.rs"]
 mod signer;
 
 pub(crate) use signer::{Signer, published};

@@ -411,7 +411,7 @@ async fn rotated(heap: &Heap, gateway: &Gateway, plants: &Plants, home: &Home) {
 
 /// The drives happened: each refusal was said, the log is as loud as it gets, what was repeated was masked.
 fn was_driven(heap: &Heap, gateway: &Gateway) {
-    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/refusal.rs")).unwrap();
+    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/request/refusal.rs")).unwrap();
     let (_, codes) = source.split_once("pub fn code(").unwrap();
     let (codes, _) = codes.split_once("pub fn detail(").unwrap();
     let codes: Vec<_> = codes.split('"').skip(1).step_by(2).collect();

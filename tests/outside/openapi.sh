@@ -12,7 +12,7 @@ if ! [ -x "$venv/bin/schemathesis" ]; then
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/outside/openapi/requirements.txt
 fi
-"$venv/bin/openapi-spec-validator" src/openapi/document.json
+"$venv/bin/openapi-spec-validator" src/request/openapi/document.json
 
 folder=$(mktemp -d)
 # shellcheck source=tests/outside/stage.sh

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use rtm_gateway::config::Config;
-use rtm_gateway::gateway::Live;
+use rtm_gateway::request::gateway::Live;
 use rtm_gateway::tls::ClientTrust;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};

@@ -1,0 +1,26 @@
+//! A request of a caller, from its head to its answer, stage by stage: [`flow`] calls them one after another.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `flow` | the spine, with the table of the stages |
+//! | `admission` | whether there is room, and what each client has in hand |
+//! | `identity`, `jwks` | who calls; the keys that tokens are checked by |
+//! | `policy`, `route` | what it may do; what is asked |
+//! | `routes`, `streaming` | what each route does; what the open streams of events share |
+//! | `refusal`, `response`, `trail` | why a request is refused; an answer on its way; what is logged and counted of it |
+//! | `gateway` | what a request may touch, and what of that a reload changes |
+//! | `openapi` | the document of all that may be asked |
+
+pub mod admission;
+pub mod flow;
+pub mod gateway;
+pub mod identity;
+pub mod jwks;
+pub mod openapi;
+pub mod policy;
+pub mod refusal;
+pub mod response;
+pub mod route;
+pub mod routes;
+pub mod streaming;
+pub mod trail;

@@ -1,0 +1,197 @@
+//! Admission: whether there is room for a request that may be made. [`Call`] in, [`Admitted`] out, or 429, or 503.
+//!
+//! Asked in this order, and the first that says no ends it:
+//!
+//! | what                              | whose        | beyond it                                              |
+//! |-----------------------------------|--------------|--------------------------------------------------------|
+//! | `server.max_requests`             | everybody's  | 503 `unavailable`, before anything else is looked at    |
+//! | a fair share of it ([`crate::kernel::share`]) | the client's | 503 `unavailable`                                       |
+//! | `max_concurrent`                  | the client's | 429 `client_limit_exceeded`                             |
+//! | `requests_per_second`             | the client's | 429 `client_limit_exceeded`                             |
+//! | `server.max_connections` ([`crate::kernel::conn::places`]) | the client's share of those with requests in hand | 503 `unavailable` |
+//! | memory for bodies, as they come   | everybody's, and a fair share | 503 `unavailable`                      |
+//! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                 |
+//!
+//! Invariants:
+//! - Only [`Admission::admit`] makes an [`Admitted`], which routes need: what was not admitted cannot run.
+//! - A refusal takes nothing of any budget: what comes before admission (400, 401, 403, 404, 405) takes nothing at all;
+//!   of the ceilings the rate is asked last, and taken from only when all others agree; a request that is refused
+//!   later without having cost anything (a bad body, no seat of the vendor's quota) gives its rate token back.
+//! - A request is in hand from its admission until its answer was handed to the system whole, or it was given up, by
+//!   whatever way: [`InHand`] goes with the trail of the request and gives all back when it is dropped.
+//! - An answer that streams for as long as its caller likes gives its place among `max_requests` back and takes one of
+//!   another room ([`InHand::stream`]); for its client's `max_concurrent` it stays in hand.
+//! - What is in hand and what was taken outlives a reload; what may be taken is read from the configuration each time.
+//! - Clients in report mode are never refused by their own ceilings. What they would have been refused is counted as if
+//!   it had been: it does not count against what comes after it.
+
+mod book;
+mod in_hand;
+mod rate;
+mod report;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::config::{self, Config};
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::ClientName;
+use crate::request::refusal::{Refusal, Shed};
+use crate::request::route::{Call, Kind};
+use crate::vendor::order::Payer;
+
+use book::Book;
+pub use in_hand::InHand;
+pub use report::Reason;
+
+/// Bytes of callers' bodies in memory at a time; more where `request_body_limit` is large.
+const BODY_BYTES: usize = 256 << 20;
+
+/// Who is in hand, and how much there is room for. Outlives reloads.
+pub struct Admission {
+    book: Mutex<Book>,
+    /// What the book says, to be looked at without its lock.
+    in_hand: AtomicUsize,
+    max_requests: AtomicUsize,
+    clock: Clock,
+}
+
+/// A request that came while there was room.
+#[derive(Debug)]
+pub struct Entered(());
+
+/// A request that may be made and has its place.
+#[derive(Debug)]
+pub struct Admitted {
+    kind: Kind,
+    app: Arc<config::App>,
+    payer: Payer,
+}
+
+impl Admission {
+    /// With nothing in hand.
+    #[must_use]
+    pub fn new(room: Room, clock: Clock, metrics: Metrics) -> Arc<Self> {
+        let max_requests = AtomicUsize::new(room.requests);
+        let book = Mutex::new(Book::new(metrics, room));
+        Arc::new(Self { book, in_hand: AtomicUsize::new(0), max_requests, clock })
+    }
+
+    /// Takes a changed configuration, of clients for which `stays` says yes. What is in hand stays so, also beyond a
+    /// ceiling that was lowered.
+    pub fn apply(&self, room: Room, stays: impl Fn(&ClientName) -> bool) {
+        self.max_requests.store(room.requests, Ordering::Relaxed);
+        let now = self.clock.now();
+        let mut book = self.book();
+        book.room = room;
+        book.forget(stays, now);
+    }
+
+    /// The first thing that is asked of a request, before anything of it is looked at.
+    ///
+    /// # Errors
+    /// 503 when the gateway is full.
+    pub fn enter(&self) -> Result<Entered, Refusal> {
+        if self.in_hand.load(Ordering::Relaxed) < self.max_requests.load(Ordering::Relaxed) {
+            Ok(Entered(()))
+        } else {
+            Err(Refusal::shed(Shed::MaxRequests))
+        }
+    }
+
+    /// Gives a request its place, which it has until the [`InHand`] is dropped.
+    ///
+    /// # Errors
+    /// 429 or 503, see the module's header.
+    pub fn admit(self: &Arc<Self>, _: Entered, call: Call) -> Result<(Admitted, InHand), Refusal> {
+        let (kind, app, payer, terms) = call.into_parts();
+        let now = self.clock.now();
+        let (place, report) = {
+            let mut book = self.book();
+            let place = book.admit(&payer.client, &terms, now)?;
+            let report = place.would_refuse.and_then(|reason| book.report(&payer.client, reason, now));
+            (place, report)
+        };
+        if let Some(report) = report {
+            report.log(&payer.client);
+        }
+        let in_hand = InHand::new(self, payer.client.clone(), place);
+        Ok((Admitted { kind, app, payer }, in_hand))
+    }
+
+    /// Requests in hand now.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.in_hand.load(Ordering::Relaxed)
+    }
+
+    fn book(&self) -> Guarded<'_> {
+        // No section panics half-way; counts that are off by one would still serve better than none.
+        Guarded { book: self.book.lock().unwrap_or_else(PoisonError::into_inner), in_hand: &self.in_hand }
+    }
+}
+
+impl Admitted {
+    /// What is asked, of which app, and who pays.
+    #[must_use]
+    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer) {
+        (self.kind, self.app, self.payer)
+    }
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission").field("in_hand", &self.in_hand()).finish_non_exhaustive()
+    }
+}
+
+/// The book; what it says is shown when it is closed.
+struct Guarded<'a> {
+    book: MutexGuard<'a, Book>,
+    in_hand: &'a AtomicUsize,
+}
+
+impl std::ops::Deref for Guarded<'_> {
+    type Target = Book;
+
+    fn deref(&self) -> &Book {
+        &self.book
+    }
+}
+
+impl std::ops::DerefMut for Guarded<'_> {
+    fn deref_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+}
+
+impl Drop for Guarded<'_> {
+    fn drop(&mut self) {
+        self.in_hand.store(self.book.in_hand(), Ordering::Relaxed);
+    }
+}
+
+/// How much there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    requests: usize,
+    streams: usize,
+    body_bytes: usize,
+}
+
+impl Room {
+    /// As configured.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let body_bytes = BODY_BYTES.max(config.server.request_body_limit.saturating_mul(4));
+        Self { requests: config.server.max_requests, streams: config.server.max_streams, body_bytes }
+    }
+}
+
+/// When to come back after a concurrency refusal: nobody knows when a request ends.
+const A_WHILE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! A [`Gateway`]: what a request may touch.
+//!
+//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
+//! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::kernel::proof::Proof`], which
+//! `judge` judges anew whenever what is in force changes.
+
+mod judge;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::events::Events;
+use crate::history::History;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::Metrics;
+use crate::kernel::proof::Proofs;
+use crate::request::admission::{Admission, Room};
+use crate::request::identity::Identity;
+use crate::request::jwks::Keys;
+use crate::request::policy::Policy;
+use crate::request::route::target::Hosts;
+use crate::request::streaming::Streaming;
+use crate::tls::ClientTrust;
+use crate::upstream::egress::Egress;
+
+/// What a request may touch.
+pub struct Gateway {
+    /// What a reload changes.
+    live: ArcSwap<Live>,
+    /// Who is in hand.
+    pub admission: Arc<Admission>,
+    /// The door out: for messages.
+    pub egress: Egress,
+    /// The event logs.
+    pub events: Events,
+    /// History and count.
+    pub history: History,
+    /// What the open streams share.
+    pub streaming: Streaming,
+    /// What proved those who have something under way.
+    pub proofs: Proofs,
+    /// Where requests are counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// Cancelled when the gateway stops: long polls answer what they have.
+    pub stopping: CancellationToken,
+}
+
+/// What a configuration says about requests.
+#[derive(Debug)]
+pub struct Live {
+    /// Who calls.
+    pub identity: Identity,
+    /// What they may do.
+    pub policy: Policy,
+    /// Which hosts a target may name.
+    pub hosts: Hosts,
+    /// How much there is room for.
+    pub room: Room,
+    /// Bytes of a caller's body.
+    pub body_limit: usize,
+    /// How long a message may take.
+    pub request_timeout: Duration,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+impl Live {
+    /// What this configuration says; certificates are held against `trust`, tokens are checked by `keys` and counted.
+    #[must_use]
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+        Self {
+            identity: Identity::new(config, trust, keys, metrics),
+            policy: Policy::new(config),
+            hosts: Hosts::new(config),
+            room: Room::of(config),
+            body_limit: config.server.request_body_limit,
+            request_timeout: config.upstream.request_timeout,
+            access_log: config.log.access,
+        }
+    }
+}
+
+impl Gateway {
+    /// Puts the parts together; `proofs` are to count the changes of what is in force.
+    #[must_use]
+    pub fn new(
+        (live, proofs): (Live, Proofs),
+        egress: Egress,
+        events: Events,
+        history: History,
+        metrics: Metrics,
+        clock: Clock,
+        stopping: CancellationToken,
+    ) -> Arc<Self> {
+        let live = ArcSwap::from_pointee(live);
+        let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
+        Arc::new(Self {
+            live,
+            admission,
+            egress,
+            events,
+            history,
+            streaming: Streaming::default(),
+            proofs,
+            metrics,
+            clock,
+            stopping,
+        })
+    }
+
+    /// Takes a new configuration for the requests that come from now on.
+    pub fn apply(&self, live: Live) {
+        self.admission.apply(live.room, |name| live.identity.knows(name));
+        self.live.store(Arc::new(live));
+        self.proofs.changed();
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+}

@@ -1,0 +1,224 @@
+//! Who calls: a request's head in, a [`Client`] out, or 401.
+//!
+//! Invariants: only this module makes a [`Client`]. Each method of proof stands by itself and says one of three things:
+//! known, wrong, or nothing shown. The first that says anything decides; wrong credentials are never forgiven because
+//! another method would have let the caller in. `anonymous_client` is only for callers that showed nothing at all. One
+//! exception, and why, is in `mtls`: a certificate that names nobody does not stand in the way of a key.
+//!
+//! | shown | by | asked |
+//! | --- | --- | --- |
+//! | a key, or a token | `api_key`, `jwt` | first: it was put there for this request |
+//! | a client certificate | `mtls` | when the head shows nothing |
+//! | the user at the other end of a Unix socket | `unix_peer` | when there is no certificate |
+
+pub mod api_key;
+mod credential;
+mod jwt;
+mod mtls;
+mod unix_peer;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use hyper::HeaderMap;
+
+use crate::config::Config;
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::conn::{Conn, Lapse};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::ClientName;
+use crate::kernel::proof::{By, Ended, Evidence, Life, Verdict};
+use crate::kernel::task::Lane;
+use crate::request::jwks::Keys;
+use crate::request::refusal::Refusal;
+use crate::tls::ClientTrust;
+
+use api_key::ApiKeys;
+use credential::Credential;
+use jwt::Tokens;
+#[doc(hidden)]
+pub use jwt::fuzzing;
+use mtls::Certificates;
+use unix_peer::UnixPeers;
+
+/// A caller we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    name: ClientName,
+    evidence: Evidence,
+    life: Life,
+}
+
+impl Client {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ClientName {
+        &self.name
+    }
+
+    /// What showed it.
+    #[must_use]
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// For how long.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str) -> Self {
+        let evidence = Evidence { by: By::Nothing, certificate: None };
+        Self { name: ClientName::parse(name).unwrap(), evidence, life: Life::ENDLESS }
+    }
+}
+
+/// What one method of proof found.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown<'a> {
+    Nothing,
+    Wrong,
+    Known(&'a ClientName, By),
+}
+
+/// All ways to know a caller.
+#[derive(Debug)]
+pub struct Identity {
+    api_keys: ApiKeys,
+    tokens: Option<Tokens>,
+    unix_peers: UnixPeers,
+    certificates: Certificates,
+    trust: Arc<ClientTrust>,
+    anonymous: Option<ClientName>,
+    names: HashSet<ClientName>,
+}
+
+impl Identity {
+    /// The ways a configuration gives; certificates are held against `trust`, tokens are checked by `keys`, those of the
+    /// configured issuer, and counted.
+    #[must_use]
+    pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+        let jwt = config.jwt.as_ref().zip(keys);
+        Self {
+            api_keys: ApiKeys::new(&config.clients),
+            tokens: jwt.map(|(jwt, keys)| Tokens::new(jwt, &config.clients, keys, metrics.clone())),
+            unix_peers: UnixPeers::new(&config.clients),
+            certificates: Certificates::new(&config.clients),
+            trust,
+            anonymous: config.server.anonymous_client.clone(),
+            names: config.clients.iter().map(|client| client.name.clone()).collect(),
+        }
+    }
+
+    /// Whether there is a client of that name.
+    #[must_use]
+    pub fn knows(&self, name: &ClientName) -> bool {
+        self.names.contains(name)
+    }
+
+    /// Whether `name` is that of a client other than `client`.
+    #[must_use]
+    pub fn is_another_client(&self, name: &str, client: &ClientName) -> bool {
+        name != client.as_str() && self.names.iter().any(|other| other.as_str() == name)
+    }
+
+    /// Says who calls, by what is known of the connection, what the head shows, and the time.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
+    /// token was shown and the issuer's keys are not known.
+    pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+        let by_connection = match conn.certificate() {
+            None => self.unix_peers.identify(conn),
+            Some(certificate) if self.trust.vouches_for(certificate, now).await => {
+                self.certificates.identify(certificate)
+            }
+            Some(_) => {
+                // Expired, revoked or of an authority that is trusted no more. Another handshake says which.
+                conn.end_soon();
+                return Err(Refusal::Unauthenticated);
+            }
+        };
+        let shown = match self.by_head(headers, now).await? {
+            Shown::Known(name, by) => Some((name, by)),
+            Shown::Wrong => None,
+            Shown::Nothing => match by_connection {
+                Shown::Known(name, by) => Some((name, by)),
+                Shown::Wrong => None,
+                Shown::Nothing => self.anonymous.as_ref().map(|name| (name, By::Nothing)),
+            },
+        };
+        let (name, by) = shown.ok_or(Refusal::Unauthenticated)?;
+        let evidence = Evidence { by, certificate: conn.certificate().cloned() };
+        let life = self.life(&evidence, now);
+        Ok(Client { name: name.clone(), evidence, life })
+    }
+
+    /// Whether what showed that this client calls still shows it. Looks up, but for a certificate that is held against new
+    /// authorities: see [`Identity::is_quick`].
+    #[must_use]
+    pub fn judge(&self, client: &ClientName, evidence: &Evidence, now: UnixMillis) -> Verdict {
+        let is_named = match &evidence.by {
+            By::Key(digest) => self.api_keys.owner(digest) == Some(client),
+            By::Token(token) => match self.tokens.as_ref().map(|tokens| tokens.still_believes(token, client)) {
+                Some(Some(still)) => still,
+                Some(None) => return Verdict::Undecided,
+                None => false,
+            },
+            By::Certificate => evidence.certificate.as_ref().is_some_and(|certificate| {
+                matches!(self.certificates.identify(certificate), Shown::Known(name, _) if name == client)
+            }),
+            By::User(uid) => self.unix_peers.owner(*uid) == Some(client),
+            By::Nothing => self.anonymous.as_ref() == Some(client),
+        };
+        if !is_named {
+            return Verdict::Ended(Ended::Withdrawn);
+        }
+        match evidence.certificate.as_ref().map(|certificate| self.trust.judge(certificate, now)) {
+            None | Some(Ok(())) => {}
+            Some(Err(Lapse::Expired)) => return Verdict::Ended(Ended::Expired),
+            Some(Err(Lapse::Refused)) => return Verdict::Ended(Ended::Withdrawn),
+        }
+        Verdict::Good(self.life(evidence, now))
+    }
+
+    /// Whether [`Identity::judge`] only looks up.
+    #[must_use]
+    pub fn is_quick(&self, evidence: &Evidence, now: UnixMillis) -> bool {
+        evidence.certificate.as_ref().is_none_or(|certificate| self.trust.recall(certificate, now).is_some())
+    }
+
+    /// Looks for what [`Identity::judge`] would have to look for, in that lane.
+    pub async fn prepare(&self, lane: &Lane, evidence: &Evidence, now: UnixMillis) {
+        if let Some(certificate) = &evidence.certificate {
+            self.trust.prepare(lane, certificate, now).await;
+        }
+    }
+
+    /// Whether the token issuer's keys are known now, if tokens are configured.
+    #[must_use]
+    pub fn has_keys(&self) -> Option<bool> {
+        self.tokens.as_ref().map(Tokens::has_keys)
+    }
+
+    fn life(&self, evidence: &Evidence, now: UnixMillis) -> Life {
+        let own = match (&evidence.by, &self.tokens) {
+            (By::Token(token), Some(tokens)) => tokens.life(token),
+            _ => Life::ENDLESS,
+        };
+        let certificate = evidence.certificate.as_ref();
+        own.and(certificate.map_or(Life::ENDLESS, |certificate| self.trust.life(certificate, now)))
+    }
+
+    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
+        match (Credential::of(headers), &self.tokens) {
+            (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => tokens.identify(bearer, now).await,
+            (shown, _) => Ok(self.api_keys.identify(&shown)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

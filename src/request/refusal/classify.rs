@@ -1,0 +1,69 @@
+//! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
+
+use super::Shed;
+use crate::events::{AckError, ReadError};
+use crate::kernel::proof::Ended;
+use crate::request::refusal::Refusal;
+use crate::upstream::egress::Failure;
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        let cause = failure.to_string();
+        match failure {
+            Failure::QuotaSpent { bucket, limit, retry_after } => Self::QuotaExceeded { bucket, limit, retry_after },
+            Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
+            Failure::Lost { .. } | Failure::TooLarge | Failure::Overlong { .. } | Failure::Undecodable { .. } => {
+                Self::BadUpstream(cause)
+            }
+            Failure::CredentialRefused => Self::CredentialRefused,
+            // Nothing was sent, so asking again is safe: 503, as Envoy answers it.
+            Failure::Crowded(_) => Self::shed(Shed::QuotaLine),
+            Failure::NoRoom => Self::shed(Shed::ResponseMemory),
+            Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => {
+                Self::RegionDown { cause, retry_after }
+            }
+            Failure::Unreachable(_) | Failure::Unprocessed(_) | Failure::Stopping => Self::Unavailable(cause),
+            Failure::TimedOut { sent } => Self::UpstreamTimeout { cause, sent },
+            // It was there when the request was granted: a reload took it away.
+            Failure::NoSuchApp => Self::Forbidden,
+            Failure::Unproven(how) => how.into(),
+        }
+    }
+}
+
+impl From<Ended> for Refusal {
+    fn from(how: Ended) -> Self {
+        match how {
+            Ended::Expired | Ended::Withdrawn => Self::Unauthenticated,
+            Ended::Forbidden => Self::Forbidden,
+        }
+    }
+}
+
+impl From<AckError> for Refusal {
+    fn from(error: AckError) -> Self {
+        match error {
+            AckError::LeaseExpired => Self::LeaseExpired,
+            AckError::NoSuchStream => Self::NoSuchRoute,
+            AckError::Store(why) => Self::Unavailable(why.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        let cause = error.to_string();
+        match error {
+            ReadError::Expired { earliest, lost } => Self::CursorExpired { earliest: earliest.to_string(), lost },
+            ReadError::Ahead => Self::bad("after, from or Last-Event-ID: the cursor is no place in this stream"),
+            ReadError::OfAnotherStream => {
+                Self::bad("after, from or Last-Event-ID: the cursor is of the app's other stream")
+            }
+            ReadError::NoSuchStream | ReadError::NoSuchSubscription | ReadError::NoSuchDeadLetter => Self::NoSuchRoute,
+            ReadError::TooManySubscriptions => Self::TooManySubscriptions { most: None },
+            ReadError::TooManyOfClient { most } => Self::TooManySubscriptions { most: Some(most) },
+            ReadError::BeingRemoved => Self::Unavailable(cause),
+            ReadError::Store(_) => Self::Unavailable(cause),
+        }
+    }
+}

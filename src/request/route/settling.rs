@@ -1,0 +1,178 @@
+//! The bodies of `POST …/events/{stream}/{ack|nack|extend}`.
+//!
+//! Invariant: a member that is unknown, not understood, or of another of the three is refused by its name.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::query::duration;
+use crate::events::{Cursor, Holding};
+use crate::kernel::names::SubscriptionName;
+use crate::request::refusal::Refusal;
+
+/// What is done with what was leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Settle {
+    Ack,
+    Nack,
+    Extend,
+}
+
+impl Settle {
+    /// The one of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "ack" => Some(Self::Ack),
+            "nack" => Some(Self::Nack),
+            "extend" => Some(Self::Extend),
+            _ => None,
+        }
+    }
+
+    /// Its name in paths, metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Nack => "nack",
+            Self::Extend => "extend",
+        }
+    }
+}
+
+/// What a body asks.
+#[derive(Debug)]
+pub struct Settling {
+    /// `None`: the one of the client's name.
+    pub subscription: Option<SubscriptionName>,
+    /// Of what.
+    pub holding: Holding,
+    /// `delay` of a nack, `lease_for` of an extend.
+    pub time: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    subscription: Option<String>,
+    lease: Option<String>,
+    cursors: Option<Vec<String>>,
+    delay: Option<String>,
+    lease_for: Option<String>,
+}
+
+impl Settling {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400, naming the member.
+    pub fn parse(body: &[u8], what: Settle) -> Result<Self, Refusal> {
+        let body: Body = serde_json::from_slice(body).map_err(|why| match why.classify() {
+            // The text of these names a member, or what kind of thing was expected.
+            serde_json::error::Category::Data if body.len() <= MOST_QUOTED => {
+                Refusal::bad(format!("body: {}", printable(&why.to_string())))
+            }
+            _ => Refusal::bad("body: not a JSON object of subscription, lease or cursors, delay, lease_for"),
+        })?;
+        let Body { subscription, lease, cursors, delay, lease_for } = body;
+        let subscription = subscription
+            .map(|name| SubscriptionName::parse(&name))
+            .transpose()
+            .map_err(|_| Refusal::bad("subscription: 1 to 128 of A-Z a-z 0-9 _ - ."))?;
+        let holding = match (lease, cursors) {
+            (Some(lease), None) => {
+                Holding::Lease(lease.parse().map_err(|_| Refusal::bad("lease: not the name of a lease"))?)
+            }
+            (None, Some(cursors)) if (1..=MOST_CURSORS).contains(&cursors.len()) => {
+                let parsed: Result<Vec<Cursor>, _> = cursors.iter().map(|cursor| cursor.parse()).collect();
+                Holding::Entries(parsed.map_err(|_| Refusal::bad("cursors: holds what is not a cursor"))?)
+            }
+            (None, Some(_)) => return Err(Refusal::bad(format!("cursors: 1 to {MOST_CURSORS} of them"))),
+            _ => return Err(Refusal::bad("lease: write it or `cursors`, and not both")),
+        };
+        let time = match (what, delay, lease_for) {
+            (Settle::Nack, delay, None) => delay.map(|text| time("delay", &text, Duration::ZERO)).transpose()?,
+            (Settle::Extend, None, lease_for) => {
+                lease_for.map(|text| time("lease_for", &text, SHORTEST_LEASE)).transpose()?
+            }
+            (Settle::Ack, None, None) => None,
+            (_, Some(_), _) => return Err(Refusal::bad("delay: only of a nack")),
+            (_, _, Some(_)) => return Err(Refusal::bad("lease_for: only of an extend")),
+        };
+        Ok(Self { subscription, holding, time })
+    }
+}
+
+fn time(name: &str, text: &str, least: Duration) -> Result<Duration, Refusal> {
+    let fits = |time: &Duration| (least..=crate::events::LONGEST).contains(time);
+    duration(text)
+        .filter(fits)
+        .ok_or_else(|| Refusal::bad(format!("{name}: a duration such as 5s, from {} s to 12 h", least.as_secs())))
+}
+
+/// What serde says, without what the caller wrote: that may be a key in the wrong place.
+fn printable(why: &str) -> &'static str {
+    if why.starts_with("unknown field") {
+        "holds a member that is unknown"
+    } else if why.starts_with("duplicate field") {
+        "holds a member twice"
+    } else {
+        "a member is of the wrong kind"
+    }
+}
+
+/// As many as one read gives.
+const MOST_CURSORS: usize = 1000;
+const MOST_QUOTED: usize = 64 << 10;
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Sequence;
+
+    #[test]
+    fn a_body_says_what_is_held_and_for_how_long() {
+        let cursor = Cursor { epoch: 1, at: Sequence(7) };
+        let lease = "AAAAAAAAAAAAAAAAAAAAAA";
+        let nack = format!(r#"{{"subscription":"s","cursors":["{cursor}"],"delay":"5s"}}"#);
+        let settling = Settling::parse(nack.as_bytes(), Settle::Nack).unwrap();
+        assert_eq!(settling.holding, Holding::Entries(vec![cursor]));
+        assert_eq!((settling.subscription.unwrap().as_str(), settling.time), ("s", Some(Duration::from_secs(5))));
+        let extend = format!(r#"{{"lease":"{lease}","lease_for":"2m"}}"#);
+        let settling = Settling::parse(extend.as_bytes(), Settle::Extend).unwrap();
+        assert_eq!(settling.holding, Holding::Lease(lease.parse().unwrap()));
+        assert_eq!((settling.subscription, settling.time), (None, Some(Duration::from_secs(120))));
+    }
+
+    #[test]
+    fn a_body_that_says_anything_else_is_refused_without_repeating_it() {
+        let lease = r#""lease":"AAAAAAAAAAAAAAAAAAAAAA""#;
+        for (body, names) in [
+            ("", "body"),
+            ("[]", "body"),
+            ("{}", "lease"),
+            (r#"{"lease":"short"}"#, "lease"),
+            (r#"{"cursors":[]}"#, "cursors"),
+            (r#"{"cursors":["x"]}"#, "cursors"),
+            (r#"{"lease":1}"#, "body"),
+            (r#"{"s3cret":1}"#, "body"),
+            (&format!(r#"{{{lease},"cursors":["x"]}}"#), "lease"),
+            (&format!(r#"{{{lease},"delay":"5s"}}"#), "delay"),
+            (&format!(r#"{{{lease},"lease_for":"5s"}}"#), "lease_for"),
+            (&format!(r#"{{{lease},"subscription":"$webhook.x"}}"#), "subscription"),
+        ] {
+            let Err(Refusal::BadRequest(detail)) = Settling::parse(body.as_bytes(), Settle::Ack) else {
+                panic!("{body} was taken")
+            };
+            assert!(detail.starts_with(&format!("{names}: ")) && !detail.contains("s3cret"), "{body}: {detail}");
+        }
+        for (body, what) in [("0s", Settle::Extend), ("13h", Settle::Extend), ("soon", Settle::Nack)] {
+            let body = format!(r#"{{{lease},"delay":"{body}","lease_for":"{body}"}}"#);
+            assert!(Settling::parse(body.as_bytes(), what).is_err());
+        }
+    }
+}

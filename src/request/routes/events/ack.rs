@@ -1,0 +1,47 @@
+//! `POST …/events/{stream}/{ack|nack|extend}`: what a reader says of what it was leased.
+//!
+//! Invariants: an acknowledgement is answered with 200 when it is durable. Nobody speaks for another client's default
+//! subscription.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, StatusCode};
+
+use super::{Asked, LEASE, may_use};
+use crate::http::body::Body;
+use crate::http::headers;
+use crate::kernel::names::{Stream, SubscriptionName};
+use crate::request::refusal::Refusal;
+use crate::request::response::{Origin, Served};
+use crate::request::route::{Settle, Settling};
+use crate::request::routes::read_body;
+
+/// Answers with how many events it was that changed.
+///
+/// # Errors
+/// What the body or the subscription says.
+pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Served, Refusal> {
+    if !headers::is_plain_json(&asked.head.headers) {
+        return Err(Refusal::UnsupportedMediaType);
+    }
+    let body = read_body(asked.live, asked.body, asked.trail).await?;
+    let Settling { subscription, holding, time } = Settling::parse(&body, what)?;
+    let name = SubscriptionName::meant_by(&asked.payer.client, subscription);
+    may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
+    let (events, app) = (&asked.gateway.events, &asked.app.id);
+    let changed = match what {
+        Settle::Ack => events.acknowledge(app, stream, &name, &holding).await?,
+        Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO)).await?,
+        Settle::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
+    };
+    let id = asked.trail.id();
+    // An id needs no escaping: see its module.
+    let body = format!(r#"{{"result":"success","request_id":"{id}","events":{changed}}}"#);
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let body = Body::from(Bytes::from(body));
+    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+}

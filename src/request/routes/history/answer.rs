@@ -1,0 +1,105 @@
+//! The answers of history and count: `{"result":"success","request_id":"…",` and the members the service made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{HeaderMap, StatusCode};
+
+use crate::history::{Answer, Error, State};
+use crate::http::body::{Body, Frames};
+use crate::http::headers;
+use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
+use crate::kernel::names::AppId;
+use crate::request::refusal::{Refusal, Shed};
+use crate::request::response::{Origin, Served};
+use crate::request::trail::Trail;
+use crate::upstream::egress::Reply;
+
+/// What the service said, as an answer.
+pub(in crate::request::routes) fn shape(
+    said: Result<Answer, Error>,
+    app: &AppId,
+    trail: &mut Trail,
+) -> Result<Served, Refusal> {
+    let answer = match said {
+        Ok(answer) => answer,
+        Err(Error::Refused(reply)) => return Ok(passed_on(&reply, trail)),
+        Err(error) => return Err(error.into()),
+    };
+    trail.costs(answer.costs.clone());
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let status = match answer.state {
+        State::Done | State::InProgress => StatusCode::OK,
+        State::Accepted => {
+            if let Some(place) = location(&answer, app) {
+                headers.insert(LOCATION, place);
+            }
+            StatusCode::ACCEPTED
+        }
+    };
+    let mut frames = Frames::default();
+    // An id needs no escaping: see its module.
+    frames.push(format!(r#"{{"result":"success","request_id":"{}","#, trail.id()).as_bytes());
+    for chunk in answer.members {
+        frames.share(chunk);
+    }
+    frames.push(b"}");
+    Ok(Served { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipts: Vec::new() })
+}
+
+/// Says which preferences were honoured.
+pub(in crate::request::routes) fn say_applied(served: &mut Served, prefer: &Prefer, cap: Duration) {
+    if let Some(applied) = prefer.applied(cap).filter(|_| served.origin == Origin::Gateway) {
+        served.headers.insert(PREFERENCE_APPLIED, applied);
+    }
+}
+
+/// The vendor's refusal of a caller's own request, with its body.
+pub(super) fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
+    trail.costs(reply.costs.clone());
+    Served {
+        status: reply.status,
+        headers: headers::coming_back(&reply.headers),
+        body: Body::from(reply.body.clone()),
+        origin: Origin::Vendor,
+        receipts: Vec::new(),
+    }
+}
+
+/// `Location` of an accepted query. The body's `location` is the vendor's form of it, where `~` stands for the project.
+fn location(answer: &Answer, app: &AppId) -> Option<HeaderValue> {
+    #[derive(serde::Deserialize)]
+    struct Members {
+        location: String,
+    }
+    let object = [&b"{"[..], &answer.members.concat(), b"}"].concat();
+    let members: Members = serde_json::from_slice(&object).ok()?;
+    let rest = members.location.strip_prefix('~')?;
+    HeaderValue::try_from(format!("/dev/v2/project/{app}{rest}")).ok()
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let cause = error.to_string();
+        match error {
+            Error::BadRequest(detail) => Self::BadRequest(detail),
+            Error::StillRunning { location } => Self::StillRunning { location },
+            Error::NoSuchHandle => Self::NoSuchHandle,
+            Error::AppRefused => Self::AppRefused,
+            // Where the answer has begun, and only a word can be said.
+            Error::Refused(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => {
+                Self::Unavailable(refused(&reply))
+            }
+            Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
+            Error::BadUpstream(_) | Error::Failing { .. } => Self::BadUpstream(cause),
+            Error::Egress(failure) => failure.into(),
+            Error::Crowded => Self::shed(Shed::HistoryJobs),
+        }
+    }
+}
+
+fn refused(reply: &Arc<Reply>) -> String {
+    format!("the vendor answered {}", reply.status)
+}
