@@ -28,7 +28,7 @@ const HTTP2: &[u8] =
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0b\x01\x05\0\0\0\x01\x82\x86\x84\x41\x06server";
 
 fn main() {
-    rtm_gateway::descriptors::raise_limit();
+    rtm_gateway::server::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 

@@ -22,7 +22,7 @@ const DELIVERED: usize = 5_000_000;
 const DELAYS: usize = 500;
 
 fn main() {
-    rtm_gateway::descriptors::raise_limit();
+    rtm_gateway::server::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 

@@ -24,7 +24,7 @@
 //!
 //! | tier | modules |
 //! | --- | --- |
-//! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`] |
+//! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`](server::descriptors) |
 //! | http | [`body`](http::body) [`headers`](http::headers) [`request_id`](http::request_id) `http2` |
 //! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
 //! | parts | [`store`] [`quota`](upstream::quota) [`credentials`](upstream::credentials) [`tls`] (of the callers' listeners; whom we trust) [`pool`](upstream::pool) [`jwks`](request::jwks) |
@@ -32,7 +32,7 @@
 //! | services | [`events`] [`history`] [`webhooks`] |
 //! | requests | [`refusal`](request::refusal) [`identity`](request::identity) [`policy`](request::policy) [`route`](request::route) [`openapi`](request::openapi) [`admission`](request::admission) [`streaming`](request::streaming) [`gateway`](request::gateway) [`response`](request::response) [`trail`](request::trail) [`routes`](request::routes) [`flow`](request::flow) |
 //! | operators | [`services`] (all parts, and a configuration put in force in them) [`admin`] [`reload`] |
-//! | edges | [`listener`] [`app`] (the composition root) |
+//! | edges | [`listener`](server::listener) [`app`] (the composition root) |
 //! | roots | [`cli`] |
 //! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
@@ -44,14 +44,13 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod descriptors;
 pub mod events;
 pub mod history;
 pub mod http;
 pub mod kernel;
-pub mod listener;
 pub mod reload;
 pub mod request;
+pub mod server;
 pub mod services;
 pub mod simulator;
 pub mod store;

@@ -101,7 +101,7 @@ struct Settings {
 }
 
 fn main() {
-    rtm_gateway::descriptors::raise_limit();
+    rtm_gateway::server::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run(&Settings::read()));
 }
 

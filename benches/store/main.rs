@@ -37,7 +37,7 @@ fn main() {
     if let Some(folder) = std::env::var_os(file::FOLDER) {
         return file::child(folder.as_ref());
     }
-    rtm_gateway::descriptors::raise_limit();
+    rtm_gateway::server::descriptors::raise_limit();
     tokio::runtime::Runtime::new().unwrap().block_on(run(&Settings::read()));
 }
 

@@ -3,7 +3,7 @@
 //! Input: the sizes of the first pieces that they come in, each a byte up to a line break; the bytes.
 
 use rtm_gateway::kernel::conn::Fault;
-use rtm_gateway::listener::fuzzing::{Seen, follow};
+use rtm_gateway::server::listener::fuzzing::{Seen, follow};
 
 /// Heads that are asked about.
 const HEADS: usize = 6;

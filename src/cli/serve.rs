@@ -7,9 +7,9 @@ use super::harden::harden;
 use super::signals::Signals;
 use crate::app::{App, Watch};
 use crate::config::{Config, LogFormat};
-use crate::descriptors::raise_limit;
 use crate::kernel::clock::Clock;
 use crate::reload;
+use crate::server::descriptors::raise_limit;
 use crate::telemetry::{self, Lines};
 
 /// What `serve` takes.

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 
 use crate::config::finding::Finding;
 use crate::config::{Config, Listen, UnixOwner};
+use crate::server::listener;
+use crate::store;
 use crate::store::embedded::Options;
-use crate::{listener, store};
 
 /// What was found, in the order of the configuration.
 #[derive(Debug, Default)]
@@ -88,7 +89,7 @@ impl Tried {
     }
 
     fn files(&mut self, config: &Config) {
-        let (wanted, most) = (config.server.max_connections, crate::descriptors::most());
+        let (wanted, most) = (config.server.max_connections, crate::server::descriptors::most());
         if most < wanted {
             self.warnings.push(finding(
                 "server.max_connections",

@@ -1,0 +1,4 @@
+//! What listens: sockets and their connections, and how many files this process may have open.
+
+pub mod descriptors;
+pub mod listener;
