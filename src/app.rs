@@ -5,7 +5,9 @@
 //! of stopping is in `drain`.
 
 mod drain;
+pub mod reload;
 mod stop;
+pub mod telemetry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,6 @@ use crate::kernel::conn::places::Door;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::kernel::task::{Kind, Threads};
-use crate::reload;
 use crate::request::flow;
 use crate::request::gateway::{Gateway, Live};
 use crate::request::jwks::Jwks;
@@ -217,7 +218,7 @@ pub struct Watch {
     /// What it and every file it names held when it was read.
     pub seen: reload::Stamps,
     /// The log's levels, if this process logs.
-    pub levels: Option<crate::telemetry::Levels>,
+    pub levels: Option<crate::app::telemetry::Levels>,
 }
 
 /// Why a gateway ended by itself.

@@ -75,7 +75,7 @@ pub enum CliError {
     Run(#[from] crate::app::RunError),
     /// Logging could not be set up.
     #[error(transparent)]
-    Log(#[from] crate::telemetry::Error),
+    Log(#[from] crate::app::telemetry::Error),
 }
 
 impl Cli {
@@ -84,7 +84,7 @@ impl Cli {
     /// `early` are the signals that are listened for already, if any are.
     #[must_use]
     pub fn main(early: Option<io::Result<Signals>>) -> ExitCode {
-        crate::telemetry::hush_panics();
+        crate::app::telemetry::hush_panics();
         match Self::try_parse() {
             Ok(cli) => cli.run(early),
             Err(why) => usage::exit(why),
@@ -112,12 +112,12 @@ impl Cli {
             Ok(()) => return ExitCode::SUCCESS,
             Err(CliError::Told) => {}
             Err(why @ CliError::Partial(_)) => {
-                crate::telemetry::tell(&format!("rtm-gateway: {why}"));
+                crate::app::telemetry::tell(&format!("rtm-gateway: {why}"));
                 return ExitCode::from(PARTIAL);
             }
             // A reader who has seen enough (`| head`) is no failure to speak of.
             Err(CliError::Io(why)) if why.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(why) => crate::telemetry::tell(&format!("rtm-gateway: {why}")),
+            Err(why) => crate::app::telemetry::tell(&format!("rtm-gateway: {why}")),
         }
         ExitCode::FAILURE
     }

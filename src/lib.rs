@@ -15,28 +15,35 @@
 //!      store (log) <- poller           |                                |
 //!                        +----Order----+-------------Order--------------+
 //!                        v
-//!    egress:  quota --Seat--> credentials --Signed--> upstream --Reply--> back to whoever ordered
+//!    egress:  quota --Seat--> credentials --Signed--> pool --Reply--> back to whoever ordered
 //! ```
 //!
 //! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
-//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`egress`](upstream::egress); nothing else writes event logs
-//! than the pollers in [`events`]; nothing spawns but [`task`](kernel::task).
+//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`upstream::egress`]; nothing else writes event logs
+//! than the pollers in [`events`]; nothing spawns but [`kernel::task`].
 //!
-//! | tier | modules |
+//! | room | what is in it |
 //! | --- | --- |
-//! | kernel | [`metrics`](kernel::metrics) [`clock`](kernel::clock) [`names`](kernel::names) [`share`](kernel::share) [`task`](kernel::task) [`files`](kernel::files) [`heap`](kernel::heap) [`secret`](kernel::secret) [`dns`](kernel::dns) [`targets`](kernel::targets) [`standard_webhooks`](kernel::standard_webhooks) [`conn`](kernel::conn) [`proof`](kernel::proof) [`descriptors`](server::descriptors) |
-//! | http | [`body`](http::body) [`headers`](http::headers) [`request_id`](http::request_id) `http2` |
-//! | facts | [`vendor`] (what is wanted of it, and its wire formats), [`config`] (TOML in, checked values out), [`telemetry`] |
-//! | parts | [`store`] [`quota`](upstream::quota) [`credentials`](upstream::credentials) [`tls`] (of the callers' listeners; whom we trust) [`pool`](upstream::pool) [`jwks`](request::jwks) |
-//! | door | [`egress`](upstream::egress) |
-//! | services | [`events`] [`history`] [`webhooks`] |
-//! | requests | [`refusal`](request::refusal) [`identity`](request::identity) [`policy`](request::policy) [`route`](request::route) [`openapi`](request::openapi) [`admission`](request::admission) [`streaming`](request::streaming) [`gateway`](request::gateway) [`response`](request::response) [`trail`](request::trail) [`routes`](request::routes) [`flow`](request::flow) |
-//! | operators | [`services`] (all parts, and a configuration put in force in them) [`admin`] [`reload`] |
-//! | edges | [`listener`](server::listener) [`app`] (the composition root) |
-//! | roots | [`cli`] |
-//! | aside | [`simulator`]: the vendor, strict and scriptable, for tests, benches and the demo |
+//! | [`kernel`] | clocks, names, secrets, tasks, files: what everything else stands on |
+//! | [`http`] | bodies, headers, the name of a request |
+//! | [`vendor`] | what is wanted of the vendor, and its wire formats |
+//! | [`config`] | TOML in, checked values out |
+//! | [`store`] | stable storage |
+//! | [`tls`] | of the callers' listeners; whom we trust |
+//! | [`upstream`] | the way to the vendor: quota, credentials, connections, and [`egress`](upstream::egress), the only door |
+//! | [`events`] | read once, kept durably, handed to many subscribers |
+//! | [`history`] | one answer for the vendor's dance of queries and handles |
+//! | [`webhooks`] | events pushed to addresses |
+//! | [`request`] | a caller's request, stage by stage |
+//! | [`services`] | all parts of one gateway, and a configuration put in force in them |
+//! | [`admin`] | the operators' port |
+//! | [`server`] | what listens |
+//! | [`app`] | the composition root; reload, the log, the stop |
+//! | [`cli`] | the command line |
+//! | [`simulator`] | aside: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
-//! A module imports only from those before it in this table; `tests/it/layers.rs` holds it so.
+//! A room imports only from those before it, and so does a module inside a room from its neighbours; `tests/it/layers.rs` holds
+//! the whole order, so there is no circle.
 
 #![forbid(unsafe_code)]
 
@@ -48,13 +55,11 @@ pub mod events;
 pub mod history;
 pub mod http;
 pub mod kernel;
-pub mod reload;
 pub mod request;
 pub mod server;
 pub mod services;
 pub mod simulator;
 pub mod store;
-pub mod telemetry;
 pub mod tls;
 pub mod upstream;
 pub mod vendor;

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use super::CliError;
 use super::harden::harden;
 use super::signals::Signals;
+use crate::app::reload;
+use crate::app::telemetry::{self, Lines};
 use crate::app::{App, Watch};
 use crate::config::{Config, LogFormat};
 use crate::kernel::clock::Clock;
-use crate::reload;
 use crate::server::descriptors::raise_limit;
-use crate::telemetry::{self, Lines};
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]

@@ -13,7 +13,7 @@ const HIDDEN: &str = "...";
 pub(super) fn exit(mut why: Error) -> ExitCode {
     hide(&mut why);
     if why.use_stderr() && !io::stderr().is_terminal() {
-        crate::telemetry::tell(&why.render().to_string());
+        crate::app::telemetry::tell(&why.render().to_string());
     } else {
         // A closed stream leaves nobody to tell.
         let _ = why.print();

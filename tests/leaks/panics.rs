@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
+use rtm_gateway::app::telemetry;
 use rtm_gateway::config::LogFormat;
 use rtm_gateway::kernel::task::{Kind, Lane, Tasks};
-use rtm_gateway::telemetry;
 
 use crate::search::{Plant, Search};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rtm_gateway::app::App;
+use rtm_gateway::app::reload::Reloader;
 use rtm_gateway::config::{self, Listen};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::task::{Kind, Tasks};
-use rtm_gateway::reload::Reloader;
 use rtm_gateway::services::{Parts, ReloadState};
 use rtm_gateway::simulator::{self, Limits, Sim};
 use rustls::client::ResolvesClientCert;

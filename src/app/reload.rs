@@ -14,12 +14,12 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::telemetry::Levels;
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::kernel::metrics::OutcomeLabels;
 use crate::kernel::task::off_the_workers;
 use crate::services::{Parts, ReloadState};
-use crate::telemetry::Levels;
 
 pub use self::stamps::{Stamps, read};
 use self::watch::{LOOK, LOOK_AGAIN, Next, Watch};

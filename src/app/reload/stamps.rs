@@ -153,7 +153,7 @@ pub(super) mod tests {
 
     impl Stamps {
         /// As if a configuration had been read that holds this and names a secret's file that holds that.
-        pub(in crate::reload) fn made_of(configuration: &str, secret: &str) -> Self {
+        pub(in crate::app::reload) fn made_of(configuration: &str, secret: &str) -> Self {
             let stamp = |file: &str, is_secret, text: &str| Stamp {
                 file: Path::new(file).into(),
                 is_secret,
