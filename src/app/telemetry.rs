@@ -6,6 +6,7 @@
 //! h2 and rustls trace whole heads, credentials included.
 
 mod lines;
+mod moved;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -121,7 +122,7 @@ fn filter(level: &str) -> Result<EnvFilter, Error> {
         return Err(Error::Level("holds a character that no filter has".into()));
     }
     // The parser's own words would repeat the text, which comes from a file or the environment.
-    EnvFilter::try_new(level).map_err(|_| Error::Level("it does not parse".into()))
+    EnvFilter::try_new(moved::renamed(level)).map_err(|_| Error::Level("it does not parse".into()))
 }
 
 /// The most that is logged: of the gateway everything, of libraries what is for operators.

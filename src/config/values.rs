@@ -233,7 +233,7 @@ impl<'d> Node<'d> {
         }
         self.fault(
             format!("must be one of {}, or module=level, several with commas between", levels.join(", ")),
-            "As \"info\", or \"info,rtm_gateway::quota=debug\"",
+            "As \"info\", or \"info,rtm_gateway::upstream::quota=debug\"",
         )
     }
 

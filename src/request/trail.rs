@@ -201,7 +201,7 @@ impl Trail {
         if !self.access_log {
             if status >= 500 {
                 tracing::warn!(
-                    target: "rtm_gateway::flow::trail",
+                    target: "rtm_gateway::request::flow::trail",
                     request_id = %self.id,
                     client,
                     route = self.route,
