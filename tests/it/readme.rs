@@ -21,6 +21,31 @@ fn the_readme_s_commands_are_those_of_the_gate_and_of_this_test() {
     }
     let gate = fs::read_to_string(root(".ci/run")).unwrap();
     assert!(gate.lines().any(|l| l == "cargo test --locked"), "the gate runs another test command than the README");
+    // What `just gate` does, the gate does.
+    let recipes = fs::read_to_string(root("justfile")).unwrap();
+    let of_just = recipes.lines().find_map(|line| line.strip_prefix("gate: ")).unwrap().replace(" test ", " ");
+    let loops =
+        gate.lines().filter_map(|line| line.strip_prefix("for recipe in ")?.strip_suffix("; do run \"$recipe\"; done"));
+    assert_eq!(loops.collect::<Vec<_>>().join(" "), of_just);
+}
+
+#[test]
+fn each_file_that_the_documents_name_is_there() {
+    let folders = ["src/", "tests/", "benches/", "fuzz/", "config/", "certs/", "deploy/", "docs/"];
+    let dev = fs::read_dir(root("docs/dev")).unwrap();
+    let pages = fs::read_dir(root(".")).unwrap().chain(fs::read_dir(root("docs")).unwrap()).chain(dev);
+    let mut named = 0;
+    for page in pages.map(|page| page.unwrap().path()).filter(|page| page.extension().is_some_and(|e| e == "md")) {
+        let text = fs::read_to_string(&page).unwrap();
+        let is_place =
+            |word: &&str| folders.iter().any(|folder| word.starts_with(folder)) && !word.contains([' ', '*', '{']);
+        // `TARGET` stands for a name of the reader's.
+        for word in text.split('`').skip(1).step_by(2).filter(is_place).filter(|word| !word.contains("TARGET")) {
+            named += 1;
+            assert!(fs::exists(root(word)).unwrap(), "{}: {word}", page.display());
+        }
+    }
+    assert!(named > 50, "{named}");
 }
 
 #[test]
