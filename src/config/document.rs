@@ -322,8 +322,8 @@ impl<'d> Node<'d> {
         self.refers_to(file);
     }
 
-    /// Says what its value has to be, for those who ask.
-    pub(super) fn is_to_be(&self, form: impl FnOnce() -> Form) {
+    /// Notes the form that the value must have, where a survey is taken.
+    pub(super) fn must_be(&self, form: impl FnOnce() -> Form) {
         self.doc.note(|survey| survey.form(&self.path, form()));
     }
 
@@ -333,7 +333,7 @@ impl<'d> Node<'d> {
             return self
                 .fault("must be a table", format!("Write [{0}], or {0} = {{ … }}", without_indices(&self.path)));
         };
-        self.is_to_be(|| Form::Table);
+        self.must_be(|| Form::Table);
         Some(Table::new(self.doc, self.path.clone(), self.value.span(), entries).read(reader))
     }
 
@@ -342,7 +342,7 @@ impl<'d> Node<'d> {
         let DeValue::Array(entries) = self.value() else {
             return self.fault("must be an array", format!("Write {like}"));
         };
-        self.is_to_be(|| Form::List);
+        self.must_be(|| Form::List);
         let entry = |(n, value)| Self { doc: self.doc, path: format!("{}[{n}]", self.path), value };
         Some(entries.iter().enumerate().map(entry).collect())
     }

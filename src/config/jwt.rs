@@ -192,7 +192,7 @@ impl Node<'_> {
     }
 
     fn jwks_url(self) -> Option<Uri> {
-        self.is_to_be(|| Form::Address);
+        self.must_be(|| Form::Address);
         let text = self.clone().text()?;
         let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
         let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_ascii_lowercase);

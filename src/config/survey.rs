@@ -70,6 +70,7 @@ struct Keys {
 }
 
 impl Survey {
+    /// A table was read: these may stand in it, and these must.
     pub(super) fn table(&mut self, path: &str, known: &[&'static str], needed: &[&'static str]) {
         let (known, needed) = (known.iter().copied(), BTreeSet::from_iter(needed.iter().copied()));
         let keys = self
@@ -80,10 +81,12 @@ impl Survey {
         keys.needed.retain(|key| needed.contains(key));
     }
 
+    /// A value was read as this.
     pub(super) fn form(&mut self, path: &str, form: Form) {
         self.forms.entry(any_entry(path)).or_default().insert(form);
     }
 
+    /// A key was read whose default the documented file has.
     pub(super) fn has_default(&mut self, path: &str) {
         self.with_default.insert(any_entry(path));
     }
@@ -224,7 +227,7 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// A path with `[]` for the number of each entry.
+/// A path with `[]` for the number of each entry: what holds of one entry holds of all.
 fn any_entry(path: &str) -> String {
     let mut parts = path.split('[');
     let first = parts.next().unwrap_or_default().to_owned();

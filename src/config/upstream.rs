@@ -163,7 +163,7 @@ fn breaker(t: &Table<'_>) -> Breaker {
 
 impl Node<'_> {
     fn proxy_url(self) -> Option<Uri> {
-        self.is_to_be(|| Form::Address);
+        self.must_be(|| Form::Address);
         let text = self.clone().text()?;
         match super::values::parse_base_url(text) {
             Some((uri, false)) => Some(uri),

@@ -32,7 +32,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl<'d> Node<'d> {
     pub(super) fn text(self) -> Option<&'d str> {
-        self.is_to_be(|| Form::Text);
+        self.must_be(|| Form::Text);
         match self.value() {
             DeValue::String(text) => Some(text),
             _ => self.fault("must be a text", "Write it in quotes"),
@@ -40,7 +40,7 @@ impl<'d> Node<'d> {
     }
 
     pub(super) fn flag(self) -> Option<bool> {
-        self.is_to_be(|| Form::Flag);
+        self.must_be(|| Form::Flag);
         match self.value() {
             DeValue::Boolean(flag) => Some(*flag),
             _ => self.fault("must be true or false", "Write it without quotes"),
@@ -58,7 +58,7 @@ impl<'d> Node<'d> {
     }
 
     fn number(self, least: u32, most: u32) -> Option<u32> {
-        self.is_to_be(|| Form::Count { least, most });
+        self.must_be(|| Form::Count { least, most });
         let DeValue::Integer(number) = self.value() else {
             return self.fault("must be a whole number", "Write it without quotes and without a point");
         };
@@ -70,7 +70,7 @@ impl<'d> Node<'d> {
     }
 
     pub(super) fn duration(self) -> Option<Duration> {
-        self.is_to_be(|| Form::Duration);
+        self.must_be(|| Form::Duration);
         let (what, like) = ("must be a duration with a unit, as \"2s\"", "Write a number and one of ms, s, m, h, d");
         let DeValue::String(text) = self.value() else { return self.fault(what, like) };
         match parse_duration(text) {
@@ -85,7 +85,7 @@ impl<'d> Node<'d> {
     /// A duration, or `"0s"` for off.
     pub(super) fn duration_or_off(self) -> Option<Duration> {
         if self.value().as_str().and_then(parse_duration) == Some(Duration::ZERO) {
-            self.is_to_be(|| Form::Duration);
+            self.must_be(|| Form::Duration);
             return Some(Duration::ZERO);
         }
         self.duration()
@@ -93,7 +93,7 @@ impl<'d> Node<'d> {
 
     /// A positive number of bytes.
     pub(super) fn size(self) -> Option<u64> {
-        self.is_to_be(|| Form::Size);
+        self.must_be(|| Form::Size);
         let like = "Write a number and one of B, KiB, MiB, GiB";
         let DeValue::String(text) = self.value() else {
             return self.fault("must be a size with a unit, as \"1MiB\": a bare number does not say of what", like);
@@ -109,7 +109,7 @@ impl<'d> Node<'d> {
 
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(self, words: &[(&str, T)]) -> Option<T> {
-        words.iter().for_each(|(word, _)| self.is_to_be(|| Form::Word((*word).to_owned())));
+        words.iter().for_each(|(word, _)| self.must_be(|| Form::Word((*word).to_owned())));
         let text = self.value().as_str().unwrap_or_default();
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
@@ -145,7 +145,7 @@ impl<'d> Node<'d> {
         like: &str,
         parse: impl Fn(Self) -> Option<T>,
     ) -> Option<Vec<T>> {
-        self.is_to_be(|| Form::OneOrMore);
+        self.must_be(|| Form::OneOrMore);
         let DeValue::Array(entries) = self.value() else { return parse(self).map(|value| vec![value]) };
         if entries.is_empty() {
             return self.fault("must not be empty", format!("Write {like}, or leave it out"));
@@ -181,7 +181,7 @@ impl<'d> Node<'d> {
     pub(super) fn sha256(self) -> Option<[u8; 32]> {
         // SHA-256 of nothing (FIPS 180-4): as the hash of a key it would let an empty key in.
         const OF_NOTHING: [u8; 4] = [0xe3, 0xb0, 0xc4, 0x42];
-        self.is_to_be(|| Form::Sha256);
+        self.must_be(|| Form::Sha256);
         let mend = "`rtm-gateway client-key NAME` makes a key and its SHA-256";
         let text = self.clone().text()?;
         match parse_hex(text) {
@@ -193,7 +193,7 @@ impl<'d> Node<'d> {
 
     /// A vendor's address: scheme and authority, no more.
     pub(super) fn base_url(self) -> Option<Uri> {
-        self.is_to_be(|| Form::Address);
+        self.must_be(|| Form::Address);
         let text = self.clone().text()?;
         let Some((uri, encrypted)) = parse_base_url(text) else {
             return self.fault(
@@ -264,7 +264,7 @@ impl<'d> Node<'d> {
     pub(super) fn secret(self, usable: impl Fn(&Secret) -> Result<(), &'static str>) -> Option<SecretSource> {
         let (what, mend) =
             ("must be { env = \"NAME\" } or { file = \"PATH\" }", "A secret is never written here itself");
-        self.is_to_be(|| Form::Secret);
+        self.must_be(|| Form::Secret);
         let DeValue::Table(_) = self.value() else { return self.fault(what, mend) };
         let source = self.table(|t| match (t.take("env"), t.take("file")) {
             (Some(env), None) => env.variable().map(SecretSource::Env),

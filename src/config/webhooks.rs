@@ -273,8 +273,8 @@ fn retry(t: &Table<'_>) -> Retry {
 impl Node<'_> {
     /// Where it is written, and where it leads now, as far as that may be looked at.
     fn webhook_url(self) -> Option<(WebhookUrl, Option<Uri>)> {
-        self.is_to_be(|| Form::Address);
-        self.is_to_be(|| Form::Secret);
+        self.must_be(|| Form::Address);
+        self.must_be(|| Form::Secret);
         let (url, uri) = if let DeValue::Table(_) = self.value() {
             let what = "does not hold an https:// (or http://) address without user and fragment";
             let usable = |kept: &Secret| parse_webhook_url(kept.expose()).map(|_| ()).ok_or(what);
