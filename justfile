@@ -11,7 +11,7 @@ default:
 check:
   cargo clippy --locked --all-targets -- -D warnings
 
-# The library's tests and those of the settings and layers: no processes are started.
+# The library's tests, or those with this in their name.
 test-fast *filter:
   cargo test --locked --lib {{ filter }}
 
