@@ -11,31 +11,34 @@
 //! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
 //! | `dedup`, `dropped` | drops what another region returned already; what that was, from one run to the next |
 //! | `filter`, `judge` | which events a reader wants; who finds out, and remembers |
-//! | `waiting`, `sequencer` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
-//! | `cursor`, `marks` | a place, in one stream or in both |
+//! | `waiting`, `reorder_task` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
+//! | `cursor`, `cursor_pair` | a place, in one stream or in both |
 //! | `log`, `tail` | a stream's entries, the newest in memory |
 //! | `writer` | how what pollers bring goes into a log |
 //! | `reader` | serves one read: from memory, from the store, or when something comes |
-//! | `subscription`, `claims` | who has read what; `saver` stores it |
+//! | `subscription`, `delivery_ranges` | who has read what; `cursor_writer` stores it |
 //! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
 //! | `in_hand` | reading for who passes events on |
 //! | `retention` | removes what is old |
 //! | `lag` | who is behind, and about to be cut off |
 //! | `quarantine` | answers that could not be read to their end |
-//! | `witness` | how old a thing is, whatever the wall clock did |
-//! | `leftovers` | what a forced stop left in hand |
+//! | `age_guard` | how old a thing is, whatever the wall clock did |
+//! | `pending_writes` | what a forced stop left in hand |
 //!
 //! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
 //! vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is given
 //! every entry at least once (from where it began, as long as retention keeps it), and exactly once while its responses
 //! are handed over and the store is closed in order.
 
+mod age_guard;
 mod apply;
-mod claims;
 mod cursor;
+mod cursor_pair;
+mod cursor_writer;
 mod dead_letters;
 mod dedup;
 mod delivery;
+mod delivery_ranges;
 mod dropped;
 mod filter;
 #[doc(hidden)]
@@ -44,20 +47,17 @@ mod in_hand;
 mod judge;
 mod lag;
 mod leases;
-mod leftovers;
 mod log;
 mod loss;
-mod marks;
+mod pending_writes;
 mod poller;
 mod quarantine;
 mod reader;
+mod reorder_task;
 mod retention;
-mod saver;
-mod sequencer;
 mod subscription;
 mod tail;
 mod waiting;
-mod witness;
 mod writer;
 
 #[cfg(test)]
@@ -66,34 +66,35 @@ pub(crate) mod tests;
 use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 
+use self::age_guard::AgeGuard;
 use self::apply::{FeedKey, Running};
+use self::cursor_writer::CursorWriter;
 use self::judge::Judge;
 use self::leases::Timer;
-use self::leftovers::Leftovers;
 use self::log::Log;
-use self::poller::feed::Source;
-use self::saver::Saver;
+use self::pending_writes::PendingWrites;
+use self::poller::poll_target::Source;
 use self::subscription::{Removal, Shared};
-use self::witness::Witness;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
+use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, Store};
 use crate::upstream::egress::Egress;
 
 pub use self::cursor::{Cursor, NotACursor};
-pub use self::dead_letters::{DeadLetter, MOST_DEAD_LETTERS, Redeliver};
-pub use self::delivery::{Delivery, From, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StreamNumber};
+pub use self::cursor_pair::CursorPair;
+pub use self::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
+pub use self::delivery::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StartAt, StreamNumber};
 pub use self::filter::Filter;
 pub use self::in_hand::{Back, InHand, Tries, Turns};
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
-pub use self::marks::Marks;
 pub use self::quarantine::ReadAgain;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
@@ -105,10 +106,10 @@ struct Inner {
     source: Arc<dyn Source>,
     tasks: Tasks,
     clock: Clock,
-    witness: Arc<Witness>,
+    witness: Arc<AgeGuard>,
     metrics: Metrics,
     shared: Arc<Shared>,
-    leftovers: Arc<Leftovers>,
+    leftovers: Arc<PendingWrites>,
     logs: ArcSwap<Logs>,
     feeds: Mutex<BTreeMap<FeedKey, Running>>,
     /// Whether [`Events::apply`] has been called; held while it runs.
@@ -173,7 +174,7 @@ impl Events {
         Self(Arc::new(Inner {
             shared: Arc::new(Shared {
                 tasks: tasks.clone(),
-                saver: Saver::new(Arc::clone(&store)),
+                saver: CursorWriter::new(Arc::clone(&store)),
                 timer: Timer::default(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
@@ -183,7 +184,7 @@ impl Events {
             store,
             source,
             tasks,
-            witness: Arc::new(Witness::new(clock.clone())),
+            witness: Arc::new(AgeGuard::new(clock.clone())),
             clock,
             metrics,
             leftovers: Arc::default(),
@@ -267,7 +268,7 @@ impl Events {
         app: &AppId,
         stream: Stream,
         name: &SubscriptionName,
-        to: From,
+        to: StartAt,
     ) -> Result<Cursor, ReadError> {
         let log = self.log(app, stream)?;
         let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
@@ -280,7 +281,7 @@ impl Events {
     ///
     /// # Errors
     /// When there is no such stream, `at` is no place in the log, or the store fails.
-    pub async fn place(&self, app: &AppId, stream: Stream, at: From) -> Result<Cursor, ReadError> {
+    pub async fn place(&self, app: &AppId, stream: Stream, at: StartAt) -> Result<Cursor, ReadError> {
         let log = self.log(app, stream)?;
         Ok(log.cursor(log.place(at).await?))
     }
@@ -380,12 +381,6 @@ impl Events {
     fn logs(&self) -> Arc<Logs> {
         self.0.logs.load_full()
     }
-}
-
-/// Locks. A panic elsewhere while the lock was held cannot have left a half-made change: sections here are short and do
-/// not panic.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of how many subscriptions, or logs, something is stored together.

@@ -7,7 +7,7 @@
 //! | `job`, `jobs` | one job for all who want the same and may have it; it goes on for those who come back for its answer |
 //! | `resolver` | one page, one count: create, fetch, ask again, make anew; `pauses`: when the same count may be asked again |
 //! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
-//! | `stream` | any number of messages as lines, as they come; `steady`: its pages, `streams`: how many there may be |
+//! | `stream` | any number of messages as lines, as they come; `retrying_pages`: its pages, `streams`: how many there may be |
 //! | `cursor` | where a stream can be gone on with; `crowd`: among how many messages of one millisecond |
 //! | `results` | what was made, by handle and by request, for a while and within bounds |
 //! | `render` | the members of the answers |
@@ -18,7 +18,6 @@
 
 mod crowd;
 mod cursor;
-mod door;
 #[doc(hidden)]
 pub mod fuzzing;
 mod job;
@@ -29,13 +28,14 @@ mod query;
 mod render;
 mod resolver;
 mod results;
+mod retrying_pages;
 mod shelf;
-mod steady;
 mod stream;
 mod streams;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod upstream_client;
 mod work;
 
 use std::collections::HashMap;
@@ -57,14 +57,14 @@ use crate::kernel::task::Tasks;
 use crate::upstream::egress::{Costs, Egress, Failure};
 use crate::vendor::Vendor;
 use crate::vendor::order::Payer;
-use door::Door;
 use job::{Ask, Product};
 use jobs::Jobs;
 use pauses::Pauses;
-use render::Desk;
+use render::MemoryBudget;
 use results::Results;
 pub use stream::{Messages, Part};
 use streams::Streams;
+use upstream_client::UpstreamClient;
 use work::Source;
 
 /// The service. Cheap to clone.
@@ -72,7 +72,7 @@ use work::Source;
 pub struct History(Arc<Inner>);
 
 struct Inner {
-    door: Arc<dyn Door>,
+    door: Arc<dyn UpstreamClient>,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
@@ -80,7 +80,7 @@ struct Inner {
     jobs: Jobs,
     streams: Streams,
     results: Results,
-    desk: Desk,
+    desk: MemoryBudget,
     pauses: Pauses,
     sweeping: AtomicBool,
 }
@@ -176,12 +176,12 @@ impl History {
         Self::through(Arc::new(egress), tasks, clock, metrics)
     }
 
-    fn through(door: Arc<dyn Door>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+    fn through(door: Arc<dyn UpstreamClient>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
         let jobs = Jobs::new(clock.clone());
         let results = Results::new(jobs.clone());
         let settings = ArcSwap::default();
         let sweeping = AtomicBool::new(false);
-        let (streams, desk) = (Streams::default(), Desk::default());
+        let (streams, desk) = (Streams::default(), MemoryBudget::default());
         let pauses = Pauses::new(clock.clone());
         Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, streams, results, desk, pauses, sweeping }))
     }

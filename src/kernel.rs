@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `clock` | time: paused in tests, so nothing else reads it |
 //! | `task` | tasks with an owner, a cancel rule and a place in the stop; threads for work that blocks |
+//! | `sync` | taking a lock |
 //! | `names`, `share` | the names of things; how much of a bounded thing one client may hold |
 //! | `secret` | values that cannot be printed, and finding them in what others wrote |
 //! | `files`, `dns` | what may hang: files that others write, names that others resolve |
@@ -22,5 +23,6 @@ pub mod proof;
 pub mod secret;
 pub mod share;
 pub mod standard_webhooks;
+pub mod sync;
 pub mod targets;
 pub mod task;

@@ -7,7 +7,7 @@
 //! | `identity`, `jwks` | who calls; the keys that tokens are checked by |
 //! | `policy`, `route` | what it may do; what is asked |
 //! | `routes`, `streaming` | what each route does; what the open streams of events share |
-//! | `refusal`, `response`, `trail` | why a request is refused; an answer on its way; what is logged and counted of it |
+//! | `refusal`, `response`, `request_log` | why a request is refused; an answer on its way; what is logged and counted of it |
 //! | `gateway` | what a request may touch, and what of that a reload changes |
 //! | `openapi` | the document of all that may be asked |
 
@@ -19,8 +19,8 @@ pub mod jwks;
 pub mod openapi;
 pub mod policy;
 pub mod refusal;
+pub mod request_log;
 pub mod response;
 pub mod route;
 pub mod routes;
 pub mod streaming;
-pub mod trail;

@@ -56,7 +56,7 @@ mod units;
 mod violation;
 mod world;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use crate::kernel::sync::lock;
 
 pub use app::{App, DeadHandle, Dialect, HandleStyle, Rules, Snapshot};
 pub use auth::Credential;
@@ -73,8 +73,3 @@ pub use sim::{InVain, Listen, Sim};
 pub use stats::{EndpointStats, Stats};
 pub use violation::{Violation, ViolationKind};
 pub use world::{Options, World};
-
-/// Locks. A panic elsewhere is re-raised by [`Sim::stop`]; it must not also poison what the test looks at.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config ─> target ──────┐
-//! events ─> parcel ─> courier ─> endpoint's address
+//! events ─> parcel ─> delivery_loop ─> endpoint's address
 //!    ^                   │ (pace)
 //!    └──── recorder <────┘
 //! ```
@@ -15,7 +15,7 @@
 //! | `pace`, `schedule` | how many are sent at a time, and when the next is; waits |
 //! | `outcome` | what an answer means |
 //! | `condition` | what holds for a webhook as a whole, as it is stored |
-//! | `courier`, `endpoint` | the task of a webhook |
+//! | `delivery_loop`, `endpoint` | the task of a webhook |
 //! | `standing` | what operators see |
 //!
 //! How far it is, what it tried in vain, how often and until when that waits, and what waits behind it is a part of its
@@ -31,7 +31,7 @@
 
 mod cloud_event;
 mod condition;
-mod courier;
+mod delivery_loop;
 mod endpoint;
 mod entry;
 mod message;
@@ -43,7 +43,7 @@ mod standing;
 mod target;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,6 +58,7 @@ use crate::events::{Events, ReadError, Redeliver};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName, WebhookName};
+use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{self, Store};
 
@@ -238,7 +239,7 @@ impl Webhooks {
 
     /// Sections are short and do not panic.
     fn running(&self) -> MutexGuard<'_, BTreeMap<Key, Running>> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.running)
     }
 }
 

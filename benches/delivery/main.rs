@@ -62,7 +62,7 @@ const DELIVERED: usize = 500_000;
 const LEAST: usize = 1000;
 /// Events that all subscribers together get in a second of the steady part, and the most that occur.
 const STEADY: usize = 20_000;
-const MOST_STEADY: usize = 200;
+const MAX_STEADY: usize = 200;
 /// How long a server is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -178,7 +178,7 @@ async fn measure(kind: Kind, subscribers: usize, seconds: u64) -> Option<Shown> 
     tokio::time::sleep(IDLE).await;
     shown.idle = (server.process().cpu() - cpu).div_f64(IDLE.as_secs_f64());
 
-    let a_second = MOST_STEADY.min(STEADY / subscribers);
+    let a_second = MAX_STEADY.min(STEADY / subscribers);
     let count = a_second * usize::try_from(seconds).unwrap();
     let (began, cpu) = (Instant::now(), server.process().cpu());
     let reading = tokio::spawn(read(readers, count, true));

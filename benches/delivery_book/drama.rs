@@ -26,7 +26,7 @@ const WHOSE: u64 = 7;
 
 /// While so many events are left to be read, no more occur: who is behind would need one long life to catch up, and judging
 /// a life costs the square of its length.
-const MOST_LEFT: u64 = 3000;
+const MAX_LEFT: u64 = 3000;
 /// How often that is looked at.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 
@@ -280,7 +280,7 @@ async fn emit(stage: Arc<Stage>, vendor: Arc<Sim>, log: usize, seed: u64, goes_o
             // While the gateway is away nothing is known but what was so before.
             let live = *stage.live.borrow();
             if let Some(live) = live {
-                is_much_left = stage.lag(live).await > MOST_LEFT;
+                is_much_left = stage.lag(live).await > MAX_LEFT;
             }
         }
         if is_much_left {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use rtm_gateway::events::{Cursor, Marks};
+use rtm_gateway::events::{Cursor, CursorPair};
 use rtm_gateway::kernel::names::{Stream, Streams};
 use serde::Deserialize;
 
@@ -420,7 +420,7 @@ pub fn deed((from, to): (Millis, Millis), what: What) -> Deed {
 pub fn entry(cursor: &str, stream: Option<&str>) -> Entry {
     let stream = stream.and_then(Stream::parse);
     match stream {
-        Some(stream) => Marks::read(cursor, Streams::All).map_or(0, |marks| marks.of(stream).at.0),
+        Some(stream) => CursorPair::read(cursor, Streams::All).map_or(0, |marks| marks.of(stream).at.0),
         None => cursor.parse::<Cursor>().map_or(0, |cursor| cursor.at.0),
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Rests of the warm-up do not count, in which what is bounded is filled. Two things say that it grew:
 //! - The median of the last third of the rests is more than 5 % above the middle third's.
-//! - It rises by more than [`MOST_A_SECOND`]: the median of the slopes between any two rests (Theil and Sen), when chance
+//! - It rises by more than [`MAX_A_SECOND`]: the median of the slopes between any two rests (Theil and Sen), when chance
 //!   alone would not make it rise ([`SIGMAS`], by Kendall's test). Where much is live, 5 % alone is what a small leak adds
 //!   between two thirds.
 
@@ -29,13 +29,13 @@ pub const LEAST: Duration = Duration::from_secs(30 * 60);
 pub const RESTS: usize = 7;
 
 /// By how much the last third may be above the middle one.
-const MOST_BETWEEN_THIRDS: f64 = 1.05;
+const MAX_BETWEEN_THIRDS: f64 = 1.05;
 
 /// The leak that must be found, in bytes a second.
 pub const LEAK: f64 = 1024.0;
 
 /// The most that may be added, in bytes a second: half of it, since what is found scatters around what is there.
-const MOST_A_SECOND: f64 = LEAK / 2.0;
+const MAX_A_SECOND: f64 = LEAK / 2.0;
 
 /// How far from chance a slope must be.
 const SIGMAS: f64 = 2.0;
@@ -84,7 +84,7 @@ pub fn judge(rests: &[Sample]) -> Judgement {
     };
     let trend = Trend { thirds: [0, 1, 2].map(third), least, slope, most, rests: rests.len(), over };
     let [_, middle, last] = trend.thirds;
-    if last > middle * MOST_BETWEEN_THIRDS || (least >= 0.0 && slope > MOST_A_SECOND) {
+    if last > middle * MAX_BETWEEN_THIRDS || (least >= 0.0 && slope > MAX_A_SECOND) {
         Judgement::Grew(trend)
     } else if most < LEAK {
         Judgement::Flat(trend)

@@ -72,7 +72,7 @@ struct Args {
 const RESTARTS: f64 = 0.55;
 
 /// The most time for that: the rest of a long soak is one run, which is judged by its memory.
-const MOST_RESTARTS: Duration = Duration::from_secs(12 * 60);
+const MAX_RESTARTS: Duration = Duration::from_secs(12 * 60);
 
 /// How long the last run works before it rests.
 const WORK: Duration = Duration::from_secs(3 * 60);
@@ -114,7 +114,7 @@ async fn soak(time: Duration, seed: u64, leak: Option<Rate>) -> bool {
     let mut progress = JoinSet::new();
     progress.spawn(report::progress(stage.clone(), began));
 
-    drama.play(began + time.mul_f64(RESTARTS).min(MOST_RESTARTS), true).await;
+    drama.play(began + time.mul_f64(RESTARTS).min(MAX_RESTARTS), true).await;
     let memory = Arc::new(Mutex::new(Memory::default()));
     let gateway = drama.gateway().map(|gateway| (gateway.pid(), gateway.operators));
     progress.spawn(report::watch_memory(gateway, memory.clone()));

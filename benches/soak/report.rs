@@ -23,10 +23,10 @@ pub const DESCRIPTORS_AT_REST: usize = 64;
 /// The most that may be live at the end of a run that is too short for its growth to be judged: what is bounded is still
 /// being filled then. The bounds' sum: for each of three logs 30 MiB to know other regions' copies by and 4 MiB of text
 /// twice (as it came, as it is read); 16 MiB of the store's cache; results of history, and requests on their way.
-const MOST_WHILE_FILLING: u64 = 160 << 20;
+const MAX_WHILE_FILLING: u64 = 160 << 20;
 
 /// The most that may be resident at the end of any run: that, a debug build at rest, and what is free but not yet given back.
-const MOST_RESIDENT: u64 = 256 << 20;
+const MAX_RESIDENT: u64 = 256 << 20;
 
 /// Samples that are too few to judge by.
 const FEW: usize = 16;
@@ -200,12 +200,12 @@ fn memory_broken(judged: &Judgement, memory: &Memory) -> Vec<String> {
     let mut broken = Vec::new();
     match judged {
         Judgement::Grew(_) => broken.push(format!("the live heap grew within the last run: {}", growth_line(judged))),
-        Judgement::TooShort { .. } if live > MOST_WHILE_FILLING => {
+        Judgement::TooShort { .. } if live > MAX_WHILE_FILLING => {
             broken.push(format!("{} are live at the end of the last run", mib(live as f64)));
         }
         _ => {}
     }
-    if resident > MOST_RESIDENT {
+    if resident > MAX_RESIDENT {
         broken.push(format!("{} are resident at the end of the last run", mib(resident as f64)));
     }
     broken
@@ -227,7 +227,7 @@ fn growth_line(judged: &Judgement) -> String {
     match judged {
         Judgement::TooShort { rests, over } => format!(
             "not judged, only held to be below {}: {rests} rests over {:.0} min after the warm-up of {} s, of {RESTS} over {} min",
-            mib(MOST_WHILE_FILLING as f64),
+            mib(MAX_WHILE_FILLING as f64),
             over.as_secs_f64() / 60.0,
             WARM_UP.as_secs(),
             LEAST.as_secs() / 60

@@ -27,7 +27,7 @@ pub const LOGS: [(&str, Stream); 3] =
     [(ONE, Stream::UserEvents), (ONE, Stream::ChannelEvents), (TWO, Stream::UserEvents)];
 
 /// The vendor's queue holds 2000: more than this is not let in, so that nothing is overwritten.
-const MOST_WAITING: usize = 1950;
+const MAX_WAITING: usize = 1950;
 
 pub struct Vendor {
     pub here: Sim,
@@ -118,7 +118,7 @@ impl Vendor {
                 _ => 0,
             };
             let waiting = self.waiting(log);
-            for _ in 0..count.min(MOST_WAITING.saturating_sub(waiting)) {
+            for _ in 0..count.min(MAX_WAITING.saturating_sub(waiting)) {
                 self.occur(log, &mut random);
             }
             tokio::time::sleep(Duration::from_millis(random.random_range(5..25))).await;

@@ -18,7 +18,7 @@ use crate::request::route::browsers::is_for_another_site;
 use crate::services::Parts;
 
 /// More than any list of cursors that makes sense.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// An operator's request.
@@ -64,9 +64,9 @@ impl<'a> Call<'a> {
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
         }
-        let body = read_up_to(self.body, MOST_BYTES, BODY_TIME, |_| true).await.map_err(|why| match why {
+        let body = read_up_to(self.body, MAX_BYTES, BODY_TIME, |_| true).await.map_err(|why| match why {
             Unread::TooLarge | Unread::NoRoom => {
-                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format_args!("a body may have {MOST_BYTES} bytes"))
+                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format_args!("a body may have {MAX_BYTES} bytes"))
             }
             Unread::TooSlow => Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
             Unread::Broken => Refused::bad("the body ended early or is malformed"),

@@ -11,7 +11,7 @@ use crate::events::{Cursor, DeadLetter, Redeliver};
 
 /// How many are shown at once when nothing is said.
 pub(super) const SHOWN: usize = 100;
-const MOST_SHOWN: usize = 1000;
+const MAX_SHOWN: usize = 1000;
 
 /// Which letters are to be given again, as a body says it.
 #[derive(Deserialize)]
@@ -59,8 +59,8 @@ pub(super) fn wanted(cursors: &[String], all: bool) -> Result<Redeliver, Refused
 
 /// How many are asked for at once.
 pub(super) fn limit(text: &str) -> Result<usize, Refused> {
-    let given = text.parse().ok().filter(|n| (1..=MOST_SHOWN).contains(n));
-    given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MOST_SHOWN}")))
+    let given = text.parse().ok().filter(|n| (1..=MAX_SHOWN).contains(n));
+    given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MAX_SHOWN}")))
 }
 
 /// `GET …/dead-letters`.

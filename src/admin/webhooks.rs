@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Content, Refused};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit, shown, wanted};
-use crate::events::{Cursor, Marks, ReadError, Redeliver};
+use crate::events::{Cursor, CursorPair, ReadError, Redeliver};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::webhooks::WishError;
 
@@ -35,7 +35,7 @@ struct Asked {
     /// In this order.
     streams: Vec<Stream>,
     /// Of several streams it is a place in each.
-    after: Marks,
+    after: CursorPair,
     limit: usize,
 }
 
@@ -108,7 +108,7 @@ impl Which {
             (None, Some(_)) => vec![self.one(None)?],
             (Some(Streams::All) | None, _) => self.streams.clone(),
         };
-        let after = after.map(|text| Marks::read(&text, together(&streams))).transpose();
+        let after = after.map(|text| CursorPair::read(&text, together(&streams))).transpose();
         let after = after.map_err(|_| Refused::bad("after: what `next` of a list says, with its `stream`"))?;
         Ok(Asked { streams, after: after.unwrap_or_default(), limit: most })
     }

@@ -13,13 +13,13 @@ use crate::kernel::secret::Secret;
 use crate::vendor::Vendor;
 
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.
-const MOST_REQUESTS: u32 = 1_000_000;
+const MAX_REQUESTS: u32 = 1_000_000;
 
 /// An answer is held in memory, twice in a moment.
-const MOST_READ_BYTES: u64 = 1 << 30;
+const MAX_READ_BYTES: u64 = 1 << 30;
 
 /// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
-const LONGEST_ORDER_WINDOW: Duration = Duration::from_secs(60);
+const MAX_ORDER_WINDOW: Duration = Duration::from_secs(60);
 
 pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     // None at all is a warning (`checks`): the shipped file is whole without an app, and so can be tried.
@@ -193,7 +193,7 @@ fn rule(t: &Table<'_>, node: &Node<'_>) -> Option<QuotaRule> {
     if per.is_none() {
         t.missing("per", "Write the window's length, as \"1s\"");
     }
-    let requests = requests.and_then(|n| n.count(MOST_REQUESTS)).and_then(NonZeroU32::new);
+    let requests = requests.and_then(|n| n.count(MAX_REQUESTS)).and_then(NonZeroU32::new);
     let per = per.and_then(Node::duration);
     requests.zip(per).map(|(requests, per)| QuotaRule::Own(Limit { requests, per }))
 }
@@ -215,12 +215,12 @@ pub(super) fn events(t: &Table<'_>) -> Events {
         max_subscriptions_per_client: t.or_default("max_subscriptions_per_client", |n| n.count(10_000)) as usize,
         order_window: t.or_default("order_window", Node::duration_or_off),
     };
-    if events.max_read_bytes > MOST_READ_BYTES
+    if events.max_read_bytes > MAX_READ_BYTES
         && let Some(node) = t.take("max_read_bytes")
     {
         node.fault::<()>("is larger than 1GiB", "An answer is held in memory until it is stored: write megabytes");
     }
-    if events.order_window > LONGEST_ORDER_WINDOW
+    if events.order_window > MAX_ORDER_WINDOW
         && let Some(node) = t.take("order_window")
     {
         node.fault::<()>("is longer than a minute", "Events wait as long before anyone sees them: write seconds");

@@ -180,9 +180,9 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let ca_file = ca_file.and_then(Node::certificates);
     let has_bad_ca = has_bad_ca && ca_file.is_none();
     let format = t.or_default("format", |n| n.one_of(&formats));
-    let max_in_flight = t.or_default("max_in_flight", |n| n.count(MOST_IN_FLIGHT)) as usize;
+    let max_in_flight = t.or_default("max_in_flight", |n| n.count(MAX_IN_FLIGHT)) as usize;
     let timeout = t.or_default("timeout", Node::duration);
-    let max_attempts = t.or_default("max_attempts", |n| n.count(MOST_ATTEMPTS));
+    let max_attempts = t.or_default("max_attempts", |n| n.count(MAX_ATTEMPTS));
     let retry = t.section("retry", retry);
     let from = t.or_default("from", |n| n.one_of(&froms));
     let allow_private_targets = t.or_default("allow_private_targets", Node::flag);
@@ -241,9 +241,9 @@ fn patterns(t: &Table<'_>) -> Patterns {
 fn secrets_of(node: Node<'_>) -> Option<Vec<SecretSource>> {
     let like = "[{ file = \"PATH\" }]";
     let secrets = node.clone().set(like, |entry| entry.secret(signs))?;
-    if secrets.is_empty() || secrets.len() > MOST_SECRETS {
+    if secrets.is_empty() || secrets.len() > MAX_SECRETS {
         return node.fault(
-            format!("must hold 1 to {MOST_SECRETS} secrets"),
+            format!("must hold 1 to {MAX_SECRETS} secrets"),
             format!("Write {like}; a second one while one takes over from another"),
         );
     }
@@ -303,12 +303,12 @@ impl Node<'_> {
 }
 
 /// Each is a connection, or a stream of one.
-const MOST_IN_FLIGHT: u32 = 256;
+const MAX_IN_FLIGHT: u32 = 256;
 
-const MOST_ATTEMPTS: u32 = 1000;
+const MAX_ATTEMPTS: u32 = 1000;
 
 /// One that signs, one that takes over, and room for those who keep more.
-const MOST_SECRETS: usize = 8;
+const MAX_SECRETS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::{Log, Retention};
 use super::loss::Loss;
-use super::poller::{self, Feed, Settings};
+use super::poller::{self, PollTarget, Settings};
 use super::{Events, lock, retention};
 use crate::config;
 use crate::kernel::names::RegionName;
@@ -19,7 +19,7 @@ use crate::store::{Error, LogKey};
 
 /// A poller that was started.
 pub(super) struct Running {
-    pub(super) feed: Arc<Feed>,
+    pub(super) feed: Arc<PollTarget>,
     stop: CancellationToken,
 }
 
@@ -102,7 +102,7 @@ impl Events {
 
     fn start(&self, log: &Arc<Log>, region: &RegionName, settings: Settings, at_start: bool) -> Running {
         let events = &self.0;
-        let feed = Feed::new(
+        let feed = PollTarget::new(
             (Arc::clone(log), region.clone()),
             Arc::clone(&events.source),
             (events.clock.clone(), events.tasks.clone(), events.metrics.clone()),

@@ -61,7 +61,7 @@ impl Origin {
     }
 }
 
-/// What a stream folds into the epoch. Without it, it is that of the app's streams together: see [`super::Marks`].
+/// What a stream folds into the epoch. Without it, it is that of the app's streams together: see [`super::CursorPair`].
 pub(super) fn fold_of(stream: Stream) -> u64 {
     match stream {
         Stream::UserEvents => 0x5b1c_e9a7_44d0_3f62,

@@ -2,7 +2,7 @@
 //! again.
 //!
 //! Invariants: an entry is on the list and settled by one write; one that is given again stays on the list until it is
-//! acknowledged, so that it is never nowhere. A subscription keeps [`MOST_DEAD_LETTERS`]; beyond, the oldest go, which is
+//! acknowledged, so that it is never nowhere. A subscription keeps [`MAX_DEAD_LETTERS`]; beyond, the oldest go, which is
 //! told in the log. A letter holds the event's text, so that it can be read when retention has removed the event; only
 //! what the log still has can be given again.
 //!
@@ -22,7 +22,7 @@ use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Content, Error, NoteKind};
 
 /// The most dead letters of one subscription.
-pub const MOST_DEAD_LETTERS: usize = 10_000;
+pub const MAX_DEAD_LETTERS: usize = 10_000;
 
 /// An event that was given up for a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@
 //! of members and the spaces between are not looked at. Text that is not JSON is equal to its own bytes only.
 //!
 //! Invariants: looking ([`Dedup::fresh`]) changes nothing, so an append that fails can be tried again; sightings are
-//! recorded once the append has succeeded. Memory is bounded ([`MOST_SIGHTINGS`]): beyond it the oldest are forgotten,
+//! recorded once the append has succeeded. Memory is bounded ([`MAX_SIGHTINGS`]): beyond it the oldest are forgotten,
 //! and a late duplicate passes rather than an event being lost. The room of a burst is given back when the burst is
 //! forgotten ([`ROOMY`]). Ages are by the monotonic clock, so no jump of the wall clock makes it forget. An event is known
 //! by 128 bits of its SHA-256: user ids are anybody's text, so nobody must be able to make two events look equal.
@@ -25,7 +25,7 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
-pub(super) const MOST_SIGHTINGS: usize = 1 << 18;
+pub(super) const MAX_SIGHTINGS: usize = 1 << 18;
 
 /// Room for more than so many times what is held is too much: what is left of it is for twice as much, so that the next
 /// events do not make it grow again.
@@ -76,7 +76,7 @@ impl Dedup {
     pub(super) fn new(window: Duration) -> Self {
         Self {
             window,
-            most_sightings: MOST_SIGHTINGS,
+            most_sightings: MAX_SIGHTINGS,
             regions: Vec::new(),
             counts: HashMap::new(),
             sightings: VecDeque::new(),

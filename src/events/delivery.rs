@@ -18,12 +18,12 @@ use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Sequence};
 
 /// The most entries one read hands over: the vendor's own limit.
-pub const MOST_IN_ONE_READ: usize = crate::vendor::events::MOST_IN_ONE_READ;
+pub const MAX_IN_ONE_READ: usize = crate::vendor::events::MAX_IN_ONE_READ;
 
 /// Where a new subscription starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum From {
+pub enum StartAt {
     Earliest,
     Latest,
     Since(UnixMillis),
@@ -38,7 +38,7 @@ pub enum Place {
         /// Its name.
         name: SubscriptionName,
         /// Where it starts if it is new.
-        from: From,
+        from: StartAt,
     },
     /// From a cursor, moving nothing.
     After(Cursor),

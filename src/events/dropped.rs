@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::dedup::{Dedup, Fingerprint, MOST_SIGHTINGS, Past};
+use super::dedup::{Dedup, Fingerprint, MAX_SIGHTINGS, Past};
 use super::log::Log;
 use super::waiting::{Notes, Waiting};
 use super::writer::Writer;
@@ -103,7 +103,7 @@ impl Dropped {
         self.fresh.push(read);
         // No more than is remembered: what is older says nothing any more.
         let mut over = 0;
-        while self.count > MOST_SIGHTINGS && over < self.fresh.len() {
+        while self.count > MAX_SIGHTINGS && over < self.fresh.len() {
             self.count -= self.fresh[over].events.len();
             over += 1;
         }
@@ -124,7 +124,7 @@ impl Dropped {
         let mut plan = self.plan(None);
         let mut held: usize = self.notes.iter().map(|note| note.events).sum::<usize>() + self.count;
         let is_over = |note: &&Note| {
-            let is_over = note.newest < since || held > MOST_SIGHTINGS;
+            let is_over = note.newest < since || held > MAX_SIGHTINGS;
             held -= note.events;
             is_over
         };
@@ -173,7 +173,7 @@ impl Log {
         let since = self.witness.older_than(window);
         let mut first = self.store.first_since(&self.key, since).await?.0;
         let (earliest, end) = self.range();
-        let most_back = end.saturating_sub(MOST_SIGHTINGS as u64);
+        let most_back = end.saturating_sub(MAX_SIGHTINGS as u64);
         // What is older than the window is there still, so retention has taken nothing of the window.
         let is_whole = (earliest == 1 || earliest < first) && most_back <= first;
         if !is_whole && !reads.is_empty() {

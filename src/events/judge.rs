@@ -7,8 +7,8 @@
 //! - At most one reader judges at a moment, and for at most [`STEP`] before it lets the next client go. Those who wait hold
 //!   nothing but their place. So judging takes one thread at most, and no other work waits for more than a step of it.
 //! - What an event says is parsed once, whatever the filters; and an event is held against a filter once, whoever asks,
-//!   as long as it is remembered. Equal filters are one. Nothing of this outlives its bound: [`MOST_SAID`],
-//!   [`MOST_VERDICTS`], [`MOST_FILTERS`].
+//!   as long as it is remembered. Equal filters are one. Nothing of this outlives its bound: [`MAX_SAID`],
+//!   [`MAX_VERDICTS`], [`MAX_FILTERS`].
 //! - What filters make readers get from the store, beyond what is in memory, they get one at a time too, in turns of its own.
 //!
 //! Events are judged in chunks of up to 64, those of a batch from its beginning on: a chunk's verdict is a word.
@@ -72,9 +72,9 @@ impl Default for Judge {
         Self {
             judging: Arc::default(),
             fetching: Arc::default(),
-            filters: Mutex::new(Recent::new(MOST_FILTERS)),
-            said: Mutex::new(Recent::new(MOST_SAID)),
-            verdicts: Mutex::new(Recent::new(MOST_VERDICTS)),
+            filters: Mutex::new(Recent::new(MAX_FILTERS)),
+            said: Mutex::new(Recent::new(MAX_SAID)),
+            verdicts: Mutex::new(Recent::new(MAX_VERDICTS)),
             next: AtomicU64::default(),
             parsed: AtomicU64::default(),
             judged: AtomicU64::default(),
@@ -210,8 +210,8 @@ const STEP: usize = 20_000;
 const PARSING: usize = 20;
 
 /// Bytes of what events say.
-const MOST_SAID: usize = 16 << 20;
+const MAX_SAID: usize = 16 << 20;
 /// Bytes of verdicts: some 250,000 chunks.
-const MOST_VERDICTS: usize = 16 << 20;
+const MAX_VERDICTS: usize = 16 << 20;
 /// Bytes of filters.
-const MOST_FILTERS: usize = 4 << 20;
+const MAX_FILTERS: usize = 4 << 20;

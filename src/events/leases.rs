@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `book` | which entries are open, and under which leases: the rules |
-//! | `settled` | what is settled out of order, as it is stored |
+//! | `lease_table` | which entries are open, and under which leases: the rules |
+//! | `ack_bitmap` | what is settled out of order, as it is stored |
 //! | `numbers` | what is not to be handed out before its time, and what goes out as one, as it is stored |
 //! | `name` | the name of a lease |
 //! | `timer` | ends what is over |
@@ -13,19 +13,19 @@
 //! operator's seek or redelivery). An entry whose attempts are spent goes to the dead letters before it is settled, and
 //! until then it holds those of its key that come after it.
 
-mod book;
+pub(super) mod ack_bitmap;
+mod lease_table;
 mod name;
 pub(super) mod numbers;
-pub(super) mod settled;
 mod timer;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::book::{Hold, New, Reason, Shelf, Unknown, Which};
+pub(super) use self::ack_bitmap::AckBitmap;
+pub(super) use self::lease_table::{Hold, LeaseSlot, New, Reason, Unknown, Which};
 pub use self::name::{LeaseName, NotALease};
-pub(super) use self::settled::Settled;
 pub(super) use self::timer::Timer;
 use super::delivery::{Room, Run};
 use super::log::Log;

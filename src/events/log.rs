@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::age_guard::AgeGuard;
 use super::cursor::Origin;
-use super::delivery::From;
-use super::sequencer::Sequencer;
+use super::delivery::StartAt;
+use super::reorder_task::ReorderTask;
 use super::subscription::recalled::{LeftBehind, Recalled};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
 use super::tail::Tail;
-use super::witness::Witness;
 use super::writer::Writer;
 use super::{Cursor, ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -25,7 +25,7 @@ use crate::kernel::share;
 use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
-pub(super) const MOST_SUBSCRIPTIONS: usize = 10_000;
+pub(super) const MAX_SUBSCRIPTIONS: usize = 10_000;
 
 /// The events of one stream of one app.
 pub(super) struct Log {
@@ -35,13 +35,13 @@ pub(super) struct Log {
     pub(super) number: u64,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
-    pub(super) witness: Arc<Witness>,
+    pub(super) witness: Arc<AgeGuard>,
     pub(super) tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     pub(super) next: watch::Sender<u64>,
     /// Had by [`Log::writer`] alone.
     pub(super) appending: tokio::sync::Mutex<Writer>,
-    pub(super) sequencer: Sequencer,
+    pub(super) sequencer: ReorderTask,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
     /// Those that are no more, and where they stood.
     left: Mutex<LeftBehind>,
@@ -68,7 +68,7 @@ impl Log {
     pub(super) async fn open(
         key: LogKey,
         store: Arc<dyn Store>,
-        witness: Arc<Witness>,
+        witness: Arc<AgeGuard>,
         shared: Arc<Shared>,
         retention: Retention,
         clients: &HashSet<&str>,
@@ -107,7 +107,7 @@ impl Log {
             tail: Mutex::new(tail),
             next: watch::Sender::new(next),
             appending: tokio::sync::Mutex::default(),
-            sequencer: Sequencer::default(),
+            sequencer: ReorderTask::default(),
             subscriptions,
             left: Mutex::new(left),
             begun: Mutex::new(begun),
@@ -187,7 +187,7 @@ impl Log {
     pub(super) async fn subscription(
         &self,
         name: &SubscriptionName,
-        from: From,
+        from: StartAt,
         by: &ClientName,
         by_stream: bool,
     ) -> Result<Arc<Subscription>, ReadError> {
@@ -206,7 +206,7 @@ impl Log {
                     if *held >= most {
                         return Err(ReadError::TooManyOfClient { most });
                     }
-                    if !share::may_take(1, *held, all.len(), MOST_SUBSCRIPTIONS) {
+                    if !share::may_take(1, *held, all.len(), MAX_SUBSCRIPTIONS) {
                         return Err(ReadError::TooManySubscriptions);
                     }
                     *held += 1;
@@ -241,7 +241,7 @@ impl Log {
         let older_than = self.witness.older_than(ttl);
         for subscription in self.subscriptions() {
             let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
-            let leaves_note = lock(&self.left).len() < MOST_SUBSCRIPTIONS;
+            let leaves_note = lock(&self.left).len() < MAX_SUBSCRIPTIONS;
             let why = Removal::Idle { leaves_note };
             if is_idle && let Some(unread) = self.remove(Arc::clone(&subscription), why).await? {
                 let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
@@ -291,13 +291,13 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails, or a cursor is no place in this log.
-    pub(super) async fn place(&self, from: From) -> Result<u64, ReadError> {
+    pub(super) async fn place(&self, from: StartAt) -> Result<u64, ReadError> {
         let (earliest, next) = self.range();
         let first = match from {
-            From::Earliest => earliest,
-            From::Latest => next,
-            From::Since(time) => self.first_since(time).await?.max(earliest).min(next),
-            From::After(cursor) => return self.at(cursor),
+            StartAt::Earliest => earliest,
+            StartAt::Latest => next,
+            StartAt::Since(time) => self.first_since(time).await?.max(earliest).min(next),
+            StartAt::After(cursor) => return self.at(cursor),
         };
         Ok(first.saturating_sub(1))
     }

@@ -12,9 +12,9 @@
 //! - When it is stopped it reads no more; the read in hand is finished and kept.
 
 pub(super) mod answer;
-pub(super) mod feed;
 mod pace;
 mod pieces;
+pub(super) mod poll_target;
 pub(super) mod status;
 mod under_way;
 
@@ -25,12 +25,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use self::answer::Outcome;
-pub(super) use self::feed::{Feed, Settings};
 use self::pace::Pace;
+pub(super) use self::poll_target::{PollTarget, Settings};
 use super::loss::Loss;
 
 /// Reads until `stop`.
-pub(super) async fn run(feed: Arc<Feed>, first: Option<Loss>, stop: CancellationToken) {
+pub(super) async fn run(feed: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
     if let Some(loss) = first {
         feed.keep(Outcome { loss: Some(loss), ..Outcome::default() }).await;
     }
@@ -62,7 +62,7 @@ struct Ready {
 }
 
 /// Rests, then waits until the store can keep a batch and not too many reads are under way.
-async fn ready(feed: &Feed, pace: &Pace) -> Ready {
+async fn ready(feed: &PollTarget, pace: &Pace) -> Ready {
     feed.status.enter(if pace.is_failing() { "failing" } else { "waiting" });
     rest(feed, pace).await;
     let began = feed.clock.now();
@@ -78,7 +78,7 @@ async fn ready(feed: &Feed, pace: &Pace) -> Ready {
 }
 
 /// Sleeps until the next read is due. Changed settings count at once.
-async fn rest(feed: &Feed, pace: &Pace) {
+async fn rest(feed: &PollTarget, pace: &Pace) {
     let mut changes = feed.changes();
     loop {
         changes.mark_unchanged();

@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, MOST_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
+use super::delivery::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
 use super::judge::{CHUNK, Judging};
 use super::leases::Hold;
 use super::log::Log;
 use super::loss::Loss;
-use super::subscription::{MOST_OPEN, Subscription};
-use super::{Ack, Cursor, Filter, From, InHand, LONGEST, Leased, Turns, lock};
+use super::subscription::{MAX_OPEN, Subscription};
+use super::{Ack, Cursor, Filter, InHand, LONGEST, Leased, StartAt, Turns, lock};
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
@@ -53,13 +53,13 @@ impl Log {
         stopping: CancellationToken,
     ) -> impl Future<Output = Result<Delivery, ReadError>> {
         let terms = Terms {
-            limit: read.limit.clamp(1, MOST_IN_ONE_READ),
+            limit: read.limit.clamp(1, MAX_IN_ONE_READ),
             most_bytes: read.most_bytes,
             wants: Wants { markers: read.markers, filter: read.filter },
             client: read.client,
             ack: read.ack,
             sitting,
-            deadline: self.clock.now() + read.wait.min(LONGEST_WAIT),
+            deadline: self.clock.now() + read.wait.min(MAX_WAIT),
             stopping,
         };
         let place = read.place;
@@ -97,7 +97,7 @@ impl Log {
     async fn read_subscription(
         self: &Arc<Self>,
         name: &SubscriptionName,
-        from: From,
+        from: StartAt,
         terms: &Terms,
     ) -> Result<Delivery, ReadError> {
         let subscription = self.subscription(name, from, &terms.client, terms.sitting.is_some()).await?;
@@ -219,7 +219,7 @@ impl Log {
 impl Terms {
     /// How many entries one read looks at: more than it hands over when it does not want all of them.
     pub(super) fn looks_at(&self) -> u64 {
-        let looks_at = if self.wants.filter.is_all() { self.limit } else { MOST_IN_ONE_READ };
+        let looks_at = if self.wants.filter.is_all() { self.limit } else { MAX_IN_ONE_READ };
         looks_at as u64
     }
 
@@ -246,7 +246,7 @@ impl Terms {
 
     /// How many entries may be open at once.
     pub(super) fn most_open(&self) -> usize {
-        if let Ack::InHand(in_hand) = self.ack { in_hand.most_open.min(MOST_OPEN) } else { MOST_OPEN }
+        if let Ack::InHand(in_hand) = self.ack { in_hand.most_open.min(MAX_OPEN) } else { MAX_OPEN }
     }
 
     /// Waits for something new. `false` at the deadline, or when the gateway stops.
@@ -262,7 +262,7 @@ impl Terms {
 }
 
 /// No wait is longer, whatever is asked for.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// The entries of a range that a reader wants.
 pub(super) struct Found {

@@ -46,10 +46,10 @@ use self::recalled::Recalled;
 use self::saving::Stored;
 use self::standing::Meters;
 use self::state::State;
+use super::cursor_writer::CursorWriter;
 use super::judge::Judge;
 use super::lag::Seen;
 use super::leases::Timer;
-use super::saver::Saver;
 use super::{ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
@@ -57,7 +57,7 @@ use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, LogKey, Sequence, Store};
 
-pub(super) use self::claim::{Claim, MOST_OPEN};
+pub(super) use self::claim::{Claim, MAX_OPEN};
 pub(super) use self::cut_off::CutOff;
 pub(super) use self::held::{Held, NotSettled};
 use self::place::PlaceId;
@@ -105,7 +105,7 @@ pub(super) struct Subscription {
 /// What all logs and subscriptions share.
 pub(super) struct Shared {
     pub(super) tasks: Tasks,
-    pub(super) saver: Saver,
+    pub(super) saver: CursorWriter,
     pub(super) timer: Timer,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,

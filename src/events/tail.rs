@@ -1,7 +1,7 @@
 //! [`Tail`]: the newest batches of a log in memory, one copy for all readers.
 //!
 //! Invariants: its batches are consecutive and end with the log's newest entry, so a reader at or after its first entry
-//! is served all it may have without the store. It holds at most [`MOST_BYTES`], but always the newest batch (unless
+//! is served all it may have without the store. It holds at most [`MAX_BYTES`], but always the newest batch (unless
 //! retention removed it). Batches are told in order of their sequence; `earliest` and `next` never go back.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::store::{Batch, Content};
 
 /// The bytes of events a log keeps in memory: some 30 000 events of the usual size.
-pub(super) const MOST_BYTES: usize = 4 << 20;
+pub(super) const MAX_BYTES: usize = 4 << 20;
 
 /// The bytes of an event while nothing is known.
 const USUAL: usize = 256;
@@ -51,7 +51,7 @@ impl Tail {
         self.next = self.next.max(batch.last().0 + 1);
         self.bytes += weight(&batch);
         self.batches.push_back(batch);
-        while self.bytes > MOST_BYTES && self.batches.len() > 1 {
+        while self.bytes > MAX_BYTES && self.batches.len() > 1 {
             self.forget_oldest();
         }
     }
@@ -146,11 +146,11 @@ mod tests {
     fn memory_is_bounded_but_the_newest_batch_stays() {
         let mut tail = Tail::new(1, 1);
         for n in 0..10 {
-            tail.push(batch(1 + n, 1, MOST_BYTES / 4));
+            tail.push(batch(1 + n, 1, MAX_BYTES / 4));
         }
-        assert!(tail.bytes <= MOST_BYTES);
+        assert!(tail.bytes <= MAX_BYTES);
         assert_eq!(firsts(&tail, 8..11), Some(vec![8, 9, 10]));
-        tail.push(batch(11, 1, 2 * MOST_BYTES));
+        tail.push(batch(11, 1, 2 * MAX_BYTES));
         assert_eq!(firsts(&tail, 11..12), Some(vec![11]));
         assert_eq!(firsts(&tail, 10..12), None);
     }

@@ -344,7 +344,7 @@ pub(crate) fn by(name: &str, limit: usize) -> Read {
     let by = ClientName::parse(&format!("reader-of-{name}")).unwrap();
     let name = SubscriptionName::parse(name).unwrap();
     Read {
-        place: Place::Subscription { name, from: From::Earliest },
+        place: Place::Subscription { name, from: StartAt::Earliest },
         client: by,
         limit,
         most_bytes: usize::MAX,
@@ -359,7 +359,7 @@ pub(super) fn wait(seconds: u64, read: Read) -> Read {
     Read { wait: Duration::from_secs(seconds), ..read }
 }
 
-pub(super) fn from(from: From, read: Read) -> Read {
+pub(super) fn from(from: StartAt, read: Read) -> Read {
     let Place::Subscription { name, .. } = read.place else { panic!("not a subscription") };
     Read { place: Place::Subscription { name, from }, ..read }
 }

@@ -19,7 +19,7 @@
 //! than the mark says, and the mark's state from before counts. So at every instant each entry is either in the log or
 //! will be moved there from its note: never both, never neither. Looking ([`Waiting::take_in`], [`Waiting::due`]) changes
 //! nothing; [`Waiting::done`] follows the commit. Entries that were not late stand in the log in order of their times.
-//! Memory is bounded: beyond [`MOST_BYTES`] the oldest batches are due at once.
+//! Memory is bounded: beyond [`MAX_BYTES`] the oldest batches are due at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::store::{Content, EventText, NewBatch};
 use crate::vendor::events::facts;
 
 /// The text that waits in memory, at most, but for what one read of each region brings.
-pub(super) const MOST_BYTES: usize = 16 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// The names of batches' notes begin so.
 pub(super) const BATCHES: &str = "wait/";
@@ -213,7 +213,7 @@ impl Waiting {
         let mut bytes = self.bytes;
         let mut until = None;
         for held in self.held.values() {
-            if held.due <= now || bytes > MOST_BYTES {
+            if held.due <= now || bytes > MAX_BYTES {
                 until = until.max(held.order.last().map(|(time, _)| *time));
                 bytes -= held.bytes();
             }
@@ -239,7 +239,7 @@ impl Waiting {
 
     /// When something is due next.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        if self.bytes > MOST_BYTES { Some(now) } else { self.held.values().map(|held| held.due).min() }
+        if self.bytes > MAX_BYTES { Some(now) } else { self.held.values().map(|held| held.due).min() }
     }
 
     /// The plan's commit has succeeded.

@@ -39,14 +39,14 @@ pub(super) struct Crowd {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Known {
     /// How often each text was given; and the marks of those given last, in their order.
-    Marks { counts: HashMap<Mark, u32>, last: VecDeque<Mark> },
+    CursorPair { counts: HashMap<Mark, u32>, last: VecDeque<Mark> },
     /// As a cursor holds them.
     Prints(Vec<u8>),
 }
 
 impl Default for Known {
     fn default() -> Self {
-        Self::Marks { counts: HashMap::new(), last: VecDeque::new() }
+        Self::CursorPair { counts: HashMap::new(), last: VecDeque::new() }
     }
 }
 
@@ -75,7 +75,7 @@ impl Crowd {
     }
 
     fn add_mark(&mut self, mark: Mark, times: u32) {
-        let Known::Marks { counts, last } = &mut self.known else { return };
+        let Known::CursorPair { counts, last } = &mut self.known else { return };
         let count = counts.entry(mark).or_default();
         *count = count.saturating_add(times);
         for _ in 0..times.min(PRINTS_MAX as u32) {
@@ -97,7 +97,7 @@ impl Crowd {
 
     /// How often each text was given, when that is known of no more than `most`.
     pub(super) fn marks(&self, most: usize) -> Option<impl Iterator<Item = (Mark, u32)>> {
-        let Known::Marks { counts, .. } = &self.known else { return None };
+        let Known::CursorPair { counts, .. } = &self.known else { return None };
         (counts.len() <= most).then(|| counts.iter().map(|(mark, count)| (*mark, *count)))
     }
 
@@ -105,7 +105,7 @@ impl Crowd {
     pub(super) fn printed(&self) -> Printed {
         let prints = match &self.known {
             Known::Prints(prints) => prints.clone(),
-            Known::Marks { last, .. } => {
+            Known::CursorPair { last, .. } => {
                 let width = width(last.len());
                 last.iter().flat_map(|mark| print(self.sum, mark).into_iter().take(width)).collect()
             }
@@ -123,7 +123,7 @@ impl Crowd {
     /// How often a text was given, as far as it is known text by text.
     pub(super) fn known(&self) -> HashMap<Mark, u32> {
         match &self.known {
-            Known::Marks { counts, .. } => counts.clone(),
+            Known::CursorPair { counts, .. } => counts.clone(),
             Known::Prints(_) => HashMap::new(),
         }
     }
@@ -135,7 +135,7 @@ impl Crowd {
 
     /// Whether each of these was given, as often.
     pub(super) fn holds(&self, marks: &[Mark]) -> bool {
-        let Known::Marks { counts, .. } = &self.known else { return false };
+        let Known::CursorPair { counts, .. } = &self.known else { return false };
         let mut left = counts.clone();
         marks.iter().all(|mark| take(&mut left, mark))
     }
@@ -143,7 +143,7 @@ impl Crowd {
     /// Where an unbroken piece lies that begins among what was given last: told by texts that were given once, occur once in
     /// it, and stand in the same order, so many that it cannot well be chance.
     pub(super) fn known_again(&self, piece: &[Mark]) -> Option<KnownAgain> {
-        let Known::Marks { counts, last } = &self.known else { return None };
+        let Known::CursorPair { counts, last } = &self.known else { return None };
         let mut times: HashMap<&Mark, u32> = HashMap::new();
         piece.iter().for_each(|mark| *times.entry(mark).or_default() += 1);
         let is_one = |mark: &Mark| counts.get(mark) == Some(&1) && times.get(mark) == Some(&1);
@@ -160,14 +160,14 @@ impl Crowd {
 
     /// Whether a text was given, as far as is known text by text.
     pub(super) fn has(&self, mark: &Mark) -> bool {
-        matches!(&self.known, Known::Marks { counts, .. } if counts.contains_key(mark))
+        matches!(&self.known, Known::CursorPair { counts, .. } if counts.contains_key(mark))
     }
 
     /// Which of all that there is of the millisecond was given, of each in turn; `None` when it cannot be told.
     pub(super) fn given_of(&self, all: &[Bytes]) -> Option<Vec<bool>> {
         let marks: Vec<Mark> = all.iter().map(|text| mark(text)).collect();
         let prints = match &self.known {
-            Known::Marks { counts, .. } => {
+            Known::CursorPair { counts, .. } => {
                 let mut left = counts.clone();
                 return Some(marks.iter().map(|mark| take(&mut left, mark)).collect());
             }

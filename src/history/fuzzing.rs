@@ -2,7 +2,7 @@
 //!
 //! Invariant: only what the service itself calls is called here; nothing is decided.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -11,6 +11,7 @@ use super::Error;
 use super::pager::{Page, Pager, Pages};
 use super::{cursor, query};
 use crate::kernel::names::AppId;
+use crate::kernel::sync::lock;
 use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.
@@ -53,7 +54,7 @@ pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error>
         Ok::<(), Error>(())
     };
     read.now_or_never().ok_or_else(|| Error::BadUpstream("the pager waits for a list that stands still".into()))??;
-    let sent = std::mem::take(&mut *list.sent.lock().unwrap_or_else(PoisonError::into_inner));
+    let sent = std::mem::take(&mut *lock(&list.sent));
     Ok(Asked { query: understood(query), sent, messages: all })
 }
 
@@ -96,7 +97,7 @@ impl Pages for Still {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - 1 - n };
         let texts = (query.offset..end).map(|n| format!("{{\"ms\":{}}}", ms(n)).into()).collect();
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(query);
+        lock(&self.sent).push(query);
         Ok(Page { texts, ..Page::default() })
     }
 }

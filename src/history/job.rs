@@ -1,6 +1,6 @@
 //! A [`Job`]: work for all who want the same, and what makes two requests the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::Error;
 use super::query::Query;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, ClientName};
+use crate::kernel::sync::lock;
 use crate::upstream::egress::{Costs, Failure};
 use crate::vendor::history::Filter;
 use crate::vendor::order::{Payer, Sent, Sharer};
@@ -82,7 +83,7 @@ impl Job {
 
     /// Whether the client's handle was given to one that came back for what it had asked for before.
     pub(super) fn is_owed_to(&self, client: &ClientName) -> bool {
-        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handles = lock(&self.handles);
         handles.iter().any(|handle| handle.is_owed && handle.client == *client)
     }
 

@@ -16,7 +16,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -29,6 +29,7 @@ use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::Proof;
 use crate::kernel::share;
+use crate::kernel::sync::lock;
 use crate::upstream::egress::Failure;
 use crate::vendor::order::{Payer, Sent};
 
@@ -326,7 +327,7 @@ impl Jobs {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

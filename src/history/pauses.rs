@@ -6,13 +6,14 @@
 //! come may have said so, too, also when nobody waited for it any more. (A handle is one job's alone, and its pauses with it.)
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep_until};
 
 use crate::kernel::clock::Clock;
 use crate::kernel::names::AppId;
+use crate::kernel::sync::lock;
 use crate::vendor::history::{Filter, IN_PROGRESS_PAUSE};
 use crate::vendor::order::Sent;
 
@@ -52,7 +53,7 @@ impl Pauses {
 
     fn of(&self, app: &AppId, filter: &Filter) -> Turns {
         let now = self.clock.now();
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&self.turns);
         // What nobody holds or waits for, and what is over, is as if it had never been.
         turns.retain(|_, turns| {
             let is_over = turns.try_lock().is_ok_and(|until| until.is_none_or(|until| until <= now));

@@ -3,7 +3,7 @@
 //! Invariants: messages stand in it byte for byte as the vendor wrote them; the part that holds them is made once for a
 //! job and shared by all who get it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,6 +12,7 @@ use super::query::Query;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::ClientName;
 use crate::kernel::share::{self, Holdings};
+use crate::kernel::sync::lock;
 use crate::vendor::history::Filter;
 
 const LIST: &[u8] = b"\"messages\":[";
@@ -25,28 +26,28 @@ const ALL_MAX: usize = 512 << 20;
 /// Counts what all lists hold together, each until its last copy is gone, so that neither many large ones nor slow callers
 /// take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
+pub(super) struct MemoryBudget {
     held: Arc<Mutex<Holdings>>,
     one: usize,
     all: usize,
 }
 
-impl Default for Desk {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self { held: Arc::default(), one: LIST_MAX, all: ALL_MAX }
     }
 }
 
-impl Desk {
+impl MemoryBudget {
     fn table(&self) -> MutexGuard<'_, Holdings> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 
 /// What one list holds. It counts for the client that began it.
 #[derive(Debug)]
 struct Held {
-    desk: Desk,
+    desk: MemoryBudget,
     client: ClientName,
     bytes: usize,
 }
@@ -79,7 +80,7 @@ pub(super) struct MessageList {
 }
 
 impl MessageList {
-    pub(super) fn new(desk: Desk, client: &ClientName) -> Self {
+    pub(super) fn new(desk: MemoryBudget, client: &ClientName) -> Self {
         Self { text: BytesMut::from(LIST), held: Held { desk, client: client.clone(), bytes: 0 } }
     }
 
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn lists_are_bounded_each_and_together_until_their_last_copy_is_gone() {
-        let desk = Desk { one: 1000, all: 3200, ..Desk::default() };
+        let desk = MemoryBudget { one: 1000, all: 3200, ..MemoryBudget::default() };
         let piece = [Bytes::from(vec![b'1'; 499])];
         let mut lists: Vec<_> = ["a", "b", "c"].map(|name| MessageList::new(desk.clone(), &client(name))).into();
         for list in &mut lists {
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn no_client_s_lists_take_all_there_is_for_them() {
-        let desk = Desk { one: 1000, all: 10_000, ..Desk::default() };
+        let desk = MemoryBudget { one: 1000, all: 10_000, ..MemoryBudget::default() };
         let piece = [Bytes::from(vec![b'1'; 499])];
         let list = |name: &str| {
             let mut list = MessageList::new(desk.clone(), &client(name));

@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Error;
-use super::door::Door;
 use super::pager::{Page, Pages};
 use super::pauses::Pauses;
 use super::tally::Tally;
+use super::upstream_client::UpstreamClient;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::{AppLabels, Metrics};
 use crate::kernel::names::{AppId, RegionName};
@@ -50,7 +50,7 @@ const BACKOFF: Duration = Duration::from_millis(250);
 
 /// Speaks to the vendor for one job. Shared by the job's pages.
 pub(super) struct Resolver {
-    pub(super) door: Arc<dyn Door>,
+    pub(super) door: Arc<dyn UpstreamClient>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) app: AppId,

@@ -8,7 +8,7 @@
 //!   [`Shelf`]); handles and remembered requests in number: of those the least recently used go first.
 //! - Expiry stands in the values and is judged by our clock; the shelf and the caches only bound and evict.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,6 +22,7 @@ use super::job::{self, Job, Key};
 use super::jobs::Jobs;
 use super::shelf::Shelf;
 use crate::kernel::names::{AppId, ClientName};
+use crate::kernel::sync::lock;
 use crate::vendor::history::LOCATION;
 
 /// Bytes of all kept results.
@@ -94,7 +95,7 @@ impl Results {
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shelf)
     }
 
     /// The location by which a client gets this job's result: one for each client, renewed when given again. `is_owed`:
@@ -108,7 +109,7 @@ impl Results {
         now: Instant,
     ) -> Result<String, Error> {
         let text = {
-            let mut handles = job.handles.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut handles = lock(&job.handles);
             match handles.iter_mut().find(|handle| handle.client == *client) {
                 Some(handle) => {
                     handle.is_owed |= is_owed;

@@ -6,12 +6,13 @@
 //! then on.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::Error;
 use super::job::{Ask, Job};
 use crate::kernel::names::ClientName;
 use crate::kernel::share::Holdings;
+use crate::kernel::sync::lock;
 
 /// What a result takes beside its text.
 const OVERHEAD: usize = 512;
@@ -63,7 +64,7 @@ impl Shelf {
         let first = (most.clone(), 0)..=(most.clone(), u64::MAX);
         let Some(number) = self.order.range(first).next().map(|(_, number)| *number) else { return false };
         let Some(mut gone) = self.remove(number) else { return false };
-        let handles = gone.job.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let handles = lock(&gone.job.handles);
         let was_its = |client: &ClientName| *client == gone.of || gone.before.contains(client);
         let heir = handles.iter().map(|handle| &handle.client).find(|client| !was_its(client)).cloned();
         drop(handles);

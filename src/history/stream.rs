@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::cursor::{self, Question};
 use super::pager::Pager;
 use super::resolver::{Patience, Resolver};
-use super::steady::Steady;
+use super::retrying_pages::RetryingPages;
 use super::streams::Place;
 use super::tally::Tally;
 use super::{Error, History, Terms, query, render};
@@ -134,7 +134,7 @@ impl History {
             tally: Tally::default(),
         };
         let pages = inner.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });
-        let pages = Arc::new(Steady { resolver, stall: settings.deadline, pages });
+        let pages = Arc::new(RetryingPages { resolver, stall: settings.deadline, pages });
         let (sender, mut parts) = mpsc::channel(1);
         let writer = Writer {
             pager: Pager::resume(pages, &query, after),
@@ -164,7 +164,7 @@ impl History {
 
 /// A stream under way.
 struct Writer {
-    pager: Pager<Steady>,
+    pager: Pager<RetryingPages>,
     history: History,
     app: AppId,
     question: Question,

@@ -2,11 +2,12 @@
 //!
 //! Invariants: no client can have all of them (see [`share`](crate::kernel::share)); a place is free when its [`Place`] is dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Error;
 use crate::kernel::names::ClientName;
 use crate::kernel::share::Holdings;
+use crate::kernel::sync::lock;
 
 /// Most streams at a time. Each holds a few MiB at most: see `pager::flight`.
 const STREAMS_MAX: usize = 128;
@@ -33,7 +34,7 @@ impl Streams {
     }
 
     fn table(&self) -> MutexGuard<'_, Holdings> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

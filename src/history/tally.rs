@@ -1,7 +1,8 @@
 //! What a job's exchanges cost, added up. Waits of pages that ran side by side are summed, not overlaid.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::kernel::sync::lock;
 use crate::upstream::egress::Costs;
 
 /// A sum that many pages add to.
@@ -10,7 +11,7 @@ pub(super) struct Tally(Mutex<Costs>);
 
 impl Tally {
     pub(super) fn add(&self, more: &Costs) {
-        let mut sum = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = lock(&self.0);
         sum.queue_wait += more.queue_wait;
         sum.upstream_time += more.upstream_time;
         sum.exchanges += more.exchanges;
@@ -20,6 +21,6 @@ impl Tally {
     }
 
     pub(super) fn sum(&self) -> Costs {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }

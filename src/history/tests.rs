@@ -49,7 +49,7 @@ impl World {
         let vendor = Arc::new(Scripted::new(messages));
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
-        let door: Arc<dyn Door> = Arc::clone(&vendor) as _;
+        let door: Arc<dyn UpstreamClient> = Arc::clone(&vendor) as _;
         let history = History::through(door, tasks.clone(), clock, metrics.clone());
         history.apply(&[app("a1"), app("a2")], Vendor::AnyRtc);
         Self { vendor, history, tasks, metrics }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout_at};
 use super::job::{Ask, Job, Key, Outcome, Product};
 use super::jobs::{Asking, Caller, Came, Runner};
 use super::pager::Pager;
-use super::render::Desk;
+use super::render::MemoryBudget;
 use super::resolver::{Patience, Resolver};
 use super::tally::Tally;
 use super::{Error, History, Terms, render};
@@ -226,7 +226,7 @@ impl Source {
     }
 }
 
-async fn make(resolver: Arc<Resolver>, desk: Desk, ask: &Ask) -> Result<Bytes, Error> {
+async fn make(resolver: Arc<Resolver>, desk: MemoryBudget, ask: &Ask) -> Result<Bytes, Error> {
     let query = match ask {
         Ask::Count(filter) => return resolver.count(filter).await.map(render::count),
         Ask::Messages(query) => query,

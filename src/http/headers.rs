@@ -33,7 +33,7 @@ const SECRET: [HeaderName; 4] = [AUTHORIZATION, X_API_KEY, COOKIE, PROXY_AUTHORI
 /// Of the vendor's headers, these come back.
 const MAY_COME_BACK: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, RETRY_AFTER];
 
-/// Marks what callers show themselves by, so that no `Debug` prints it.
+/// CursorPair what callers show themselves by, so that no `Debug` prints it.
 pub fn mark_credentials(headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         if SECRET.contains(name) {

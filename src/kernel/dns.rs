@@ -3,7 +3,7 @@
 //! Invariants:
 //! - At most one look-up of a name is under way, and all who want it wait for that one. It cannot be cancelled; who waits
 //!   may leave at any time.
-//! - A look-up that hangs keeps its own thread and nothing else: names have [`MOST_THREADS`] threads for each [`Use`], and
+//! - A look-up that hangs keeps its own thread and nothing else: names have [`MAX_THREADS`] threads for each [`Use`], and
 //!   no use takes another's. So what a webhook's name does is no matter of the vendor's, and neither is one of the
 //!   store's.
 //! - A name whose look-up takes longer than [`PATIENCE`], or fails, still has the addresses of its last good look-up, for
@@ -17,7 +17,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use crate::kernel::clock::Clock;
+use crate::kernel::sync::lock;
 use crate::kernel::task;
 
 /// A look-up may take so long before the last good addresses are used instead.
@@ -36,7 +37,7 @@ pub const PATIENCE: Duration = Duration::from_millis(500);
 pub const BELIEVED_FOR: Duration = Duration::from_secs(3600);
 
 /// Look-ups of one use at a time; more wait for one of these to end.
-const MOST_THREADS: usize = 32;
+const MAX_THREADS: usize = 32;
 
 /// More names than this are not kept without a look at who is idle.
 const SWEPT_FROM: usize = 256;
@@ -123,7 +124,7 @@ impl Resolver {
 
     /// One that asks the system (`getaddrinfo`, which orders addresses by RFC 6724).
     fn system(thread: &'static str) -> Self {
-        Self::with(thread, MOST_THREADS, Clock::system(), |name| Ok((name, 0).to_socket_addrs()?.collect()))
+        Self::with(thread, MAX_THREADS, Clock::system(), |name| Ok((name, 0).to_socket_addrs()?.collect()))
     }
 
     /// One that asks what it is given, on so many threads of that name at most.
@@ -246,7 +247,7 @@ impl Inner {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

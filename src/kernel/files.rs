@@ -15,6 +15,7 @@
 
 mod folder;
 
+use crate::kernel::sync::lock;
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read as _};
@@ -216,7 +217,7 @@ impl Book {
 
     /// No section panics.
     fn under_way(&self) -> MutexGuard<'_, HashMap<PathBuf, bool>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.under_way)
     }
 }
 

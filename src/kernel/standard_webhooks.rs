@@ -56,7 +56,7 @@ impl Key {
         let text = text.expose();
         if let Some(key) = text.strip_prefix("whsec_") {
             let key = decode(key)?;
-            let fits = LEAST_SYMMETRIC <= key.len() && key.len() <= MOST_SYMMETRIC;
+            let fits = LEAST_SYMMETRIC <= key.len() && key.len() <= MAX_SYMMETRIC;
             return fits.then_some(Self(Scheme::Symmetric(key))).ok_or(BadKey::Length);
         }
         let key = decode(text.strip_prefix("whsk_").ok_or(BadKey::Prefix)?)?;
@@ -123,7 +123,7 @@ fn decode(text: &str) -> Result<Zeroizing<Vec<u8>>, BadKey> {
 
 /// Bytes of a symmetric key, by the specification.
 const LEAST_SYMMETRIC: usize = 24;
-const MOST_SYMMETRIC: usize = 64;
+const MAX_SYMMETRIC: usize = 64;
 
 /// Bytes of an ed25519 seed.
 const SEED: usize = 32;

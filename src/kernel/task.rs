@@ -47,7 +47,7 @@ pub enum Kind {
     /// Ends leases that are over. Panic: stop the gateway. Stop: at once.
     Leases,
     /// Moves events whose turn has come into a log. Panic: stop the gateway. Stop: at once; what waits is stored.
-    Sequencer,
+    ReorderTask,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
     /// Waits for the answers of exchanges whose callers have left. Panic: log. Stop: when all have come; its group stops
@@ -75,7 +75,7 @@ impl Kind {
             Self::Accept,
             Self::Poller,
             Self::StoreWriter,
-            Self::Sequencer,
+            Self::ReorderTask,
             Self::Leases,
             Self::Reload,
             Self::Judge,

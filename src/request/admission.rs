@@ -18,32 +18,33 @@
 //!   of the ceilings the rate is asked last, and taken from only when all others agree; a request that is refused
 //!   later without having cost anything (a bad body, no seat of the vendor's quota) gives its rate token back.
 //! - A request is in hand from its admission until its answer was handed to the system whole, or it was given up, by
-//!   whatever way: [`InHand`] goes with the trail of the request and gives all back when it is dropped.
+//!   whatever way: [`AdmissionPermit`] goes with the trail of the request and gives all back when it is dropped.
 //! - An answer that streams for as long as its caller likes gives its place among `max_requests` back and takes one of
-//!   another room ([`InHand::stream`]); for its client's `max_concurrent` it stays in hand.
+//!   another room ([`AdmissionPermit::stream`]); for its client's `max_concurrent` it stays in hand.
 //! - What is in hand and what was taken outlives a reload; what may be taken is read from the configuration each time.
 //! - Clients in report mode are never refused by their own ceilings. What they would have been refused is counted as if
 //!   it had been: it does not count against what comes after it.
 
-mod book;
-mod in_hand;
+mod client_usage;
+mod permit;
 mod rate;
 mod report;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::ClientName;
+use crate::kernel::sync::lock;
 use crate::request::refusal::{Refusal, Shed};
 use crate::request::route::{Call, Kind};
 use crate::vendor::order::Payer;
 
-use book::Book;
-pub use in_hand::InHand;
+use client_usage::ClientUsage;
+pub use permit::AdmissionPermit;
 pub use report::Reason;
 
 /// Bytes of callers' bodies in memory at a time; more where `request_body_limit` is large.
@@ -51,7 +52,7 @@ const BODY_BYTES: usize = 256 << 20;
 
 /// Who is in hand, and how much there is room for. Outlives reloads.
 pub struct Admission {
-    book: Mutex<Book>,
+    book: Mutex<ClientUsage>,
     /// What the book says, to be looked at without its lock.
     in_hand: AtomicUsize,
     max_requests: AtomicUsize,
@@ -75,7 +76,7 @@ impl Admission {
     #[must_use]
     pub fn new(room: Room, clock: Clock, metrics: Metrics) -> Arc<Self> {
         let max_requests = AtomicUsize::new(room.requests);
-        let book = Mutex::new(Book::new(metrics, room));
+        let book = Mutex::new(ClientUsage::new(metrics, room));
         Arc::new(Self { book, in_hand: AtomicUsize::new(0), max_requests, clock })
     }
 
@@ -101,11 +102,11 @@ impl Admission {
         }
     }
 
-    /// Gives a request its place, which it has until the [`InHand`] is dropped.
+    /// Gives a request its place, which it has until the [`AdmissionPermit`] is dropped.
     ///
     /// # Errors
     /// 429 or 503, see the module's header.
-    pub fn admit(self: &Arc<Self>, _: Entered, call: Call) -> Result<(Admitted, InHand), Refusal> {
+    pub fn admit(self: &Arc<Self>, _: Entered, call: Call) -> Result<(Admitted, AdmissionPermit), Refusal> {
         let (kind, app, payer, terms) = call.into_parts();
         let now = self.clock.now();
         let (place, report) = {
@@ -117,7 +118,7 @@ impl Admission {
         if let Some(report) = report {
             report.log(&payer.client);
         }
-        let in_hand = InHand::new(self, payer.client.clone(), place);
+        let in_hand = AdmissionPermit::new(self, payer.client.clone(), place);
         Ok((Admitted { kind, app, payer }, in_hand))
     }
 
@@ -129,7 +130,7 @@ impl Admission {
 
     fn book(&self) -> Guarded<'_> {
         // No section panics half-way; counts that are off by one would still serve better than none.
-        Guarded { book: self.book.lock().unwrap_or_else(PoisonError::into_inner), in_hand: &self.in_hand }
+        Guarded { book: lock(&self.book), in_hand: &self.in_hand }
     }
 }
 
@@ -149,20 +150,20 @@ impl std::fmt::Debug for Admission {
 
 /// The book; what it says is shown when it is closed.
 struct Guarded<'a> {
-    book: MutexGuard<'a, Book>,
+    book: MutexGuard<'a, ClientUsage>,
     in_hand: &'a AtomicUsize,
 }
 
 impl std::ops::Deref for Guarded<'_> {
-    type Target = Book;
+    type Target = ClientUsage;
 
-    fn deref(&self) -> &Book {
+    fn deref(&self) -> &ClientUsage {
         &self.book
     }
 }
 
 impl std::ops::DerefMut for Guarded<'_> {
-    fn deref_mut(&mut self) -> &mut Book {
+    fn deref_mut(&mut self) -> &mut ClientUsage {
         &mut self.book
     }
 }

@@ -13,9 +13,9 @@
 //! | permit   | `route.rs`        | `Call`       | 403                                                   |
 //! | admit    | `admission.rs`    | `Admitted`   | 429 a ceiling of the client; 503 its share is full     |
 //! | occupy   | `conn/places.rs`  | `Occupied`   | 503 its share of the connections is full              |
-//! | serve    | `routes/*.rs`     | `Served`     | what the services say                                  |
+//! | serve    | `routes/*.rs`     | `HandlerResponse`     | what the services say                                  |
 //!
-//! Invariants: every request gets exactly one answer and one [`Trail`], a panic included; every answer has
+//! Invariants: every request gets exactly one answer and one [`RequestLog`], a panic included; every answer has
 //! `X-Request-Id` and `X-RTM-Origin`. Nothing is spawned here: a caller that leaves drops the whole of its request.
 
 use std::panic::AssertUnwindSafe;
@@ -34,10 +34,10 @@ use crate::kernel::proof::By;
 use crate::request::gateway::{Gateway, Live};
 use crate::request::openapi;
 use crate::request::refusal::{Refusal, Shed};
-use crate::request::response::{Origin, Served};
+use crate::request::request_log::RequestLog;
+use crate::request::response::{HandlerResponse, Origin};
 use crate::request::route::{Kind, Route};
 use crate::request::routes;
-use crate::request::trail::Trail;
 
 /// Answers a request.
 pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
@@ -46,7 +46,7 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inb
     // In this order: what is in force is not older than its number.
     let generation = gateway.proofs.generation();
     let live = gateway.live();
-    let mut trail = Trail::begin(&gateway, &live, &head);
+    let mut trail = RequestLog::begin(&gateway, &live, &head);
     let work = call(&gateway, (&live, generation), &conn, &head, body, &mut trail);
     let served = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(served)) => served,
@@ -63,8 +63,8 @@ async fn call(
     conn: &Conn,
     head: &Parts,
     body: Inbound,
-    trail: &mut Trail,
-) -> Result<Served, Refusal> {
+    trail: &mut RequestLog,
+) -> Result<HandlerResponse, Refusal> {
     let entered = gateway.admission.enter()?;
     if let Some(fault) = head.extensions.get::<Fault>() {
         return Err(Refusal::bad(fault.to_string()));
@@ -87,7 +87,7 @@ async fn call(
     let (admitted, in_hand) = gateway.admission.admit(entered, route.within(&grant)?)?;
     trail.admitted(in_hand);
     trail.occupies(conn.occupy(name.as_str()).map_err(|_| Refusal::shed(Shed::Connections))?);
-    let (kind, request) = routes::Asked::new(gateway, live, head, body, (admitted, evidence, seen), trail);
+    let (kind, request) = routes::RequestContext::new(gateway, live, head, body, (admitted, evidence, seen), trail);
     match kind {
         Kind::Events { streams, form, query } => routes::events::read(request, streams, form, query).await,
         Kind::Settle { stream, what } => routes::events::ack::settle(request, stream, what).await,
@@ -100,16 +100,16 @@ async fn call(
 }
 
 /// What may be asked here, for anybody.
-fn document(trail: &mut Trail) -> Served {
+fn document(trail: &mut RequestLog) -> HandlerResponse {
     trail.document();
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
-    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
+    HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
 }
 
-fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
+fn refuse(refusal: &Refusal, trail: &mut RequestLog) -> HandlerResponse {
     trail.refused(refusal);
-    Served {
+    HandlerResponse {
         status: refusal.status(),
         headers: refusal.headers(),
         body: Body::from(refusal.body(trail.id())),
@@ -118,8 +118,8 @@ fn refuse(refusal: &Refusal, trail: &mut Trail) -> Served {
     }
 }
 
-fn finish(served: Served, method: &Method, mut trail: Trail) -> Response<Body> {
-    let Served { status, headers, mut body, origin, receipts } = served;
+fn finish(served: HandlerResponse, method: &Method, mut trail: RequestLog) -> Response<Body> {
+    let HandlerResponse { status, headers, mut body, origin, receipts } = served;
     let mut response = Response::new(Body::from(Bytes::new()));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

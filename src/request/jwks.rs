@@ -24,7 +24,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,7 @@ use crate::config::Jwt;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
+use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
 use keeper::Keeper;
 use set::KeySet;
@@ -229,7 +230,7 @@ impl Jwks {
     pub fn prepare(&self, config: Option<&Jwt>) -> Result<Prepared, BuildError> {
         let Some(config) = config else { return Ok(Prepared(None)) };
         let source = Source::read(&config.keys)?;
-        let before = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lock(&self.slot);
         if let Some(slot) = &*before
             && slot.source == source
         {
@@ -259,7 +260,7 @@ impl Jwks {
 
     /// Puts prepared keys in force. The keys before are fetched no more.
     pub fn commit(&self, prepared: Prepared) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.slot);
         match (&*slot, prepared.0) {
             // The same keys go on as they are.
             (Some(old), Some(new)) if Arc::ptr_eq(&old.keys, &new.keys) => {}
@@ -274,7 +275,7 @@ impl Jwks {
 
     /// Starts to fetch what is in force and not fetched yet.
     pub fn start(&self) {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.slot);
         if let Some(keeper) = slot.as_mut().and_then(|slot| slot.keeper.take()) {
             self.tasks.spawn(Kind::KeyKeeper, keeper.run(self.tasks.stopping()));
         }
@@ -283,7 +284,7 @@ impl Jwks {
     /// How it stands, for the operator; `None` when no tokens are configured.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|slot| slot.keys.status())
+        lock(&self.slot).as_ref().map(|slot| slot.keys.status())
     }
 
     /// Brings the gauges up to date.

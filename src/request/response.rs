@@ -7,7 +7,7 @@ use crate::http::body::Body;
 
 /// An answer on its way out.
 #[derive(Debug)]
-pub struct Served {
+pub struct HandlerResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its headers, but for those that every answer has.

@@ -18,15 +18,15 @@ use crate::kernel::proof::{Basis, Evidence, Life, Proof, Work};
 use crate::request::admission::Admitted;
 use crate::request::gateway::{Gateway, Live};
 use crate::request::refusal::{Refusal, Shed};
+use crate::request::request_log::RequestLog;
 use crate::request::route::Kind;
-use crate::request::trail::Trail;
 use crate::vendor::order::Payer;
 
 /// How long a caller may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// An admitted request, as its route gets it.
-pub struct Asked<'a> {
+pub struct RequestContext<'a> {
     /// The services.
     pub gateway: &'a Arc<Gateway>,
     /// The configuration in force when it came.
@@ -40,7 +40,7 @@ pub struct Asked<'a> {
     /// Who pays.
     pub payer: Payer,
     /// What is known of it.
-    pub trail: &'a mut Trail,
+    pub trail: &'a mut RequestLog,
     basis: Basis,
     seen: Seen,
     /// Made of an [`Admitted`], and of nothing else.
@@ -59,7 +59,7 @@ pub struct Seen {
     pub life: Life,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RequestContext<'a> {
     /// What is asked, and by whom.
     #[must_use]
     pub fn new(
@@ -68,7 +68,7 @@ impl<'a> Asked<'a> {
         head: &'a Parts,
         body: Inbound,
         (admitted, evidence, seen): (Admitted, Evidence, Seen),
-        trail: &'a mut Trail,
+        trail: &'a mut RequestLog,
     ) -> (Kind, Self) {
         let (kind, app, payer) = admitted.into_parts();
         let user = match &kind {
@@ -91,7 +91,7 @@ impl<'a> Asked<'a> {
 ///
 /// # Errors
 /// 413, 408 or 400; 503 when bodies take too much memory.
-async fn read_body(live: &Live, body: Inbound, trail: &mut Trail) -> Result<Bytes, Refusal> {
+async fn read_body(live: &Live, body: Inbound, trail: &mut RequestLog) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
     let mut full = None;
     let room = |bytes| trail.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();

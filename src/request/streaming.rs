@@ -3,9 +3,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `text` | events as Server-Sent Events, made once for all who read them |
-//! | `sitting` | which streams of a subscription are open, for those who come again |
+//! | `stream_session` | which streams of a subscription are open, for those who come again |
 
-pub(crate) mod sitting;
+pub(crate) mod stream_session;
 pub(crate) mod text;
 
 use std::sync::Arc;
@@ -14,5 +14,5 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Streaming {
     pub(crate) texts: text::Texts,
-    pub(crate) sittings: Arc<sitting::Sittings>,
+    pub(crate) sittings: Arc<stream_session::StreamSessions>,
 }

@@ -24,10 +24,10 @@
 //! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
 //! | `waits` | how long a connection is waited for that has no request |
 //! | `looks` | when acknowledgements of events are looked at |
-//! | `patience`, `allowance` | how long is waited for a caller, how much it may do for nothing |
+//! | `min_data_rate`, `burst` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
-mod allowance;
+mod burst;
 mod connection;
 mod frames;
 mod framing;
@@ -35,7 +35,7 @@ mod framing;
 pub mod fuzzing;
 mod io;
 mod looks;
-mod patience;
+mod min_data_rate;
 mod socket;
 mod stream;
 mod tcp;
@@ -75,7 +75,7 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// How long a connection may be kept without a request.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of what is written to it (see `patience`); of events, acknowledge nothing.
+    /// How long a caller may take nothing of what is written to it (see `min_data_rate`); of events, acknowledge nothing.
     pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,

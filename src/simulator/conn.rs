@@ -258,7 +258,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Marks a connection as gone: its streams end, and what waited for a flush is told that none came.
+/// CursorPair a connection as gone: its streams end, and what waited for a flush is told that none came.
 pub(super) fn close(region: &Region, conn: &Conn) {
     conn.kill.cancel();
     let waiting = std::mem::take(&mut *lock(&conn.after_flush));

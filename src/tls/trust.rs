@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -22,6 +22,7 @@ use super::revocation::{Lists, Says};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
 use crate::kernel::proof::Life;
+use crate::kernel::sync::lock;
 use crate::kernel::task::Lane;
 
 /// How long a verdict stands while nothing changed.
@@ -175,7 +176,7 @@ impl ClientTrust {
     }
 
     fn remember_above(&self, certificate: &PeerCertificate, now: UnixMillis) {
-        let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut above = lock(&self.above);
         if above.len() >= ABOVE_MAX {
             above.clear();
         }
@@ -183,7 +184,7 @@ impl ClientTrust {
     }
 
     fn is_good_above(&self, certificate: &PeerCertificate, now: UnixMillis) -> bool {
-        let above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+        let above = lock(&self.above);
         above.get(certificate.above()).is_some_and(|until| now < *until)
     }
 

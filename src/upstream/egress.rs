@@ -21,24 +21,24 @@
 //!
 //! A count whose answer did not come in time is left alone for as long as after `in progress`, which that answer may say.
 //! All of it only before the order's deadline, and all but the 401 and 429 within the client's retry budget ([`budget`]).
-//! A host that cannot be connected to is left alone for a while ([`places`]); an endpoint whose answers fail is asked in
+//! A host that cannot be connected to is left alone for a while ([`hosts`]); an endpoint whose answers fail is asked in
 //! another region first, where there is one ([`endpoint`]). An exchange ends after `request_timeout` and at the order's
 //! deadline; one that reads events is never given up before [`LINGER`] times `request_timeout`, whatever its order's
 //! deadline was (that bounds only the wait for a seat).
 
 mod answer_time;
+mod app_runtime;
 mod attempt;
 mod breaker;
 mod buckets;
 mod budget;
 mod coding;
-mod desk;
 mod endpoint;
 mod events_body;
+mod hosts;
 mod linger;
 mod meters;
 mod past;
-mod places;
 mod redact;
 mod request_id;
 mod retry;
@@ -46,7 +46,7 @@ mod skew;
 mod switched_off;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -60,6 +60,7 @@ use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, BucketName, RegionName};
 use crate::kernel::proof::Ended;
+use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks, off_the_workers};
 use crate::store::{self, Store};
 use crate::upstream::credentials::{self, CredentialState};
@@ -67,13 +68,13 @@ use crate::upstream::pool::room::Room;
 use crate::upstream::pool::{self, Bounds, Upstream};
 use crate::upstream::quota::Snapshot;
 use crate::vendor::order::Order;
-use buckets::{Buckets, Line};
-use desk::Desk;
+use app_runtime::AppRuntime;
+use buckets::{AppBucket, Buckets};
 pub use endpoint::EndpointState;
+use hosts::Hosts;
+pub use hosts::RegionState;
 use linger::Linger;
 pub use past::{Before, Past};
-use places::Places;
-pub use places::RegionState;
 use redact::Cleaning;
 
 /// An exchange nobody waits for, or that reads events, ends after this many times `upstream.request_timeout`.
@@ -97,7 +98,7 @@ struct Inner {
 /// What outlives reloads.
 struct Lasting {
     buckets: Buckets,
-    places: Places,
+    places: Hosts,
 }
 
 /// How long an exchange may take.
@@ -113,7 +114,7 @@ struct Timeouts {
 
 /// All that a reload replaces.
 struct Table {
-    desks: HashMap<AppId, Desk>,
+    desks: HashMap<AppId, AppRuntime>,
     upstream: Arc<Upstream>,
     timeouts: Timeouts,
     /// The longest that the vendor's `Retry-After` is believed.
@@ -319,7 +320,7 @@ impl Egress {
     ) -> Result<Self, BuildError> {
         let prepared = Table::prepare(config, None, &clock)?;
         let mut buckets = Buckets::new(before.into(), clock.clone(), metrics.clone());
-        let mut places = Places::default();
+        let mut places = Hosts::default();
         let table = prepared.commit(&mut buckets, &mut places, &clock, &metrics);
         buckets.opened();
         let inner = Arc::new(Inner {
@@ -348,7 +349,7 @@ impl Egress {
     /// See [`BuildError`].
     pub fn apply(&self, config: &Config) -> Result<(), BuildError> {
         // Held throughout: two reloads at a time would mix.
-        let mut lasting = self.0.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lasting = lock(&self.0.lasting);
         let old = self.0.table.load_full();
         let prepared = Table::prepare(config, Some(&old), &self.0.clock)?;
         let Lasting { buckets, places } = &mut *lasting;
@@ -357,7 +358,7 @@ impl Egress {
         let new = self.0.table.load();
         for (app, desk) in &old.desks {
             let now = new.desks.get(app);
-            let is_shown = |line: &Line| now.is_some_and(|desk| desk.lines().any(|other| other.name == line.name));
+            let is_shown = |line: &AppBucket| now.is_some_and(|desk| desk.lines().any(|other| other.name == line.name));
             desk.lines().filter(|line| !is_shown(line)).for_each(|line| line.meters.gone());
         }
         buckets.prune(|app| new.desks.contains_key(app));
@@ -399,7 +400,7 @@ impl Egress {
     pub async fn note_stop(&self, store: &dyn Store) -> Result<(), store::Error> {
         let lasts = self.0.table.load().timeouts.request * LINGER;
         let under_way = self.0.clock.now() + lasts;
-        let sent = self.0.lasting.lock().unwrap_or_else(PoisonError::into_inner).buckets.sent(under_way);
+        let sent = lock(&self.0.lasting).buckets.sent(under_way);
         if !sent.is_empty() {
             tracing::warn!(
                 endpoints = sent.len(),
@@ -447,8 +448,8 @@ impl Egress {
     #[must_use]
     pub fn regions(&self) -> Vec<RegionState> {
         let (table, now) = (self.0.table.load(), self.0.clock.now());
-        type Apps<'a> = Vec<(&'a AppId, &'a desk::Region)>;
-        let mut places: Vec<(&Arc<places::Place>, Apps<'_>)> = Vec::new();
+        type Apps<'a> = Vec<(&'a AppId, &'a app_runtime::Region)>;
+        let mut places: Vec<(&Arc<hosts::HostHealth>, Apps<'_>)> = Vec::new();
         for (app, region) in table.desks.iter().flat_map(|(app, desk)| desk.regions().iter().map(move |r| (app, r))) {
             match places.iter_mut().find(|(place, _)| Arc::ptr_eq(place, &region.place)) {
                 Some((_, apps)) => apps.push((app, region)),
@@ -471,10 +472,10 @@ impl Egress {
     /// Writes the buckets' and endpoints' gauges. To be called when metrics are read.
     pub fn refresh_metrics(&self) {
         let (table, now) = (self.0.table.load(), self.0.clock.now());
-        for region in table.desks.values().flat_map(Desk::regions) {
+        for region in table.desks.values().flat_map(AppRuntime::regions) {
             region.endpoints().for_each(|endpoint| endpoint.show(&region.name, &self.0.metrics, now));
         }
-        for line in table.desks.values().flat_map(Desk::lines) {
+        for line in table.desks.values().flat_map(AppRuntime::lines) {
             line.meters.show(&line.bucket.snapshot());
         }
     }

@@ -24,11 +24,11 @@ mod lane;
 mod lanes;
 mod no_proxy;
 mod password;
+mod proxy_connector;
 pub(crate) mod retry_after;
 pub(crate) mod room;
 mod tunnel;
 mod watch;
-mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::kernel::names::Stream;
 
 /// The most events one answer holds. An answer with as many may have left events behind.
-pub const MOST_IN_ONE_READ: usize = 1000;
+pub const MAX_IN_ONE_READ: usize = 1000;
 
 /// The most events the vendor keeps for an App ID; the newest overwrites the oldest.
 pub const KEPT_BY_VENDOR: u32 = 2000;

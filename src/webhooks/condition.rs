@@ -7,13 +7,14 @@
 //! Invariant: what is stored is never older than what was stored before, whoever stores it; and who leaves while it is
 //! being stored leaves it to the next.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, Stream, WebhookName};
+use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// See the module.
@@ -115,7 +116,7 @@ impl Kept {
 
     /// Sections are short and do not panic.
     fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.now)
     }
 }
 

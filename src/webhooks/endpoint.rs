@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::condition::Kept;
-use super::courier::Courier;
+use super::delivery_loop::DeliveryLoop;
 use super::standing::Standing;
 use super::target::Target;
 use crate::events::Events;
@@ -82,7 +82,7 @@ impl Endpoint {
             let left = if self.is_disabled(&condition) {
                 self.rest(&condition, &stop).await
             } else {
-                Courier::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
+                DeliveryLoop::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
             };
             if left == Left::Stopping {
                 break;

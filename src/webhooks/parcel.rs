@@ -95,7 +95,7 @@ pub(super) struct Recorder {
     pub(super) place: SubscriptionName,
     pub(super) labels: WebhookLabels,
     pub(super) condition: Arc<Kept>,
-    /// The courier leaves: what fails is not tried again.
+    /// The delivery loop ends: what fails is not tried again.
     pub(super) leaving: CancellationToken,
 }
 
@@ -128,7 +128,7 @@ impl Recorder {
             tracing::warn!(%app, webhook, %error, "what came of a webhook's request could not be stored; trying again");
             if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
                 if next == Next::Bury {
-                    // It is buried when there is another courier. What the store knows of it is written when it can be.
+                    // It is buried when there is another delivery loop. What the store knows of it is written when it can be.
                     let _ = self.give_up_later(stream, &mut parcel).await;
                     return None;
                 }

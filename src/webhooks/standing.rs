@@ -1,6 +1,6 @@
 //! How a webhook stands, for the operator.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::condition::Condition;
 use crate::events::Tries;
 use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::sync::lock;
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,7 @@ pub(super) struct Standing {
 impl Standing {
     /// Sections are short and do not panic.
     pub(super) fn lock(shown: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        shown.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(shown)
     }
 }
 

@@ -38,7 +38,7 @@ const MAX_BODY: usize = 64 << 10;
 const BODY_TIME: Duration = Duration::from_millis(500);
 
 /// How often a message is sent again within a try because the endpoint did not process it.
-const MOST_TURNED_AWAY: u32 = 2;
+const MAX_TURNED_AWAY: u32 = 2;
 
 /// Idle connections are closed after this long.
 const IDLE: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ impl Target {
             match timeout_at(until, self.client.request(request)).await {
                 Err(_) => return Outcome::Slow(most),
                 Ok(Err(error))
-                    if turned_away < MOST_TURNED_AWAY && matches!(Fault::of(&error), Fault::Unprocessed { .. }) =>
+                    if turned_away < MAX_TURNED_AWAY && matches!(Fault::of(&error), Fault::Unprocessed { .. }) =>
                 {
                     turned_away += 1;
                 }

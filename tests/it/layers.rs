@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, each with its modules where they are more than parts of one thing. A module may use those before it, in its own
 /// room too. A new one must be given its place here.
 const ROOMS: [(&str, &str); 18] = [
-    ("kernel", "metrics clock names share task files heap secret dns targets standard_webhooks conn proof"),
+    ("kernel", "metrics clock names share sync task files heap secret dns targets standard_webhooks conn proof"),
     ("http", "body headers request_id http2"),
     ("vendor", ""),
     ("config", ""),
@@ -17,7 +17,10 @@ const ROOMS: [(&str, &str); 18] = [
     ("events", ""),
     ("history", ""),
     ("webhooks", ""),
-    ("request", "refusal jwks identity policy route openapi admission streaming gateway response trail routes flow"),
+    (
+        "request",
+        "refusal jwks identity policy route openapi admission streaming gateway response request_log routes flow",
+    ),
     ("services", ""),
     ("admin", ""),
     ("server", "descriptors listener"),

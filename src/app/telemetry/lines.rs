@@ -24,6 +24,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::config::LogFormat;
+use crate::kernel::sync::lock;
 use crate::kernel::task;
 
 /// Bytes of lines that wait or are being written.
@@ -115,7 +116,7 @@ impl Lines {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that holds it panics half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

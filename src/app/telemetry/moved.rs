@@ -1,7 +1,16 @@
 //! Log targets are paths of modules, and operators write filters with them: where a module moved, its old path means the new.
 
-/// Where modules were, and are.
-const MOVED: [(&str, &str); 35] = [
+/// Where modules were, and are: those inside of others first.
+const MOVED: [(&str, &str); 43] = [
+    ("rtm_gateway::egress::places", "rtm_gateway::upstream::egress::hosts"),
+    ("rtm_gateway::events::leftovers", "rtm_gateway::events::pending_writes"),
+    ("rtm_gateway::events::marks", "rtm_gateway::events::cursor_pair"),
+    ("rtm_gateway::events::saver", "rtm_gateway::events::cursor_writer"),
+    ("rtm_gateway::events::sequencer", "rtm_gateway::events::reorder_task"),
+    ("rtm_gateway::events::witness", "rtm_gateway::events::age_guard"),
+    ("rtm_gateway::history::steady", "rtm_gateway::history::retrying_pages"),
+    ("rtm_gateway::upstream::password", "rtm_gateway::upstream::pool::password"),
+    ("rtm_gateway::webhooks::courier", "rtm_gateway::webhooks::delivery_loop"),
     ("rtm_gateway::admission", "rtm_gateway::request::admission"),
     ("rtm_gateway::body", "rtm_gateway::http::body"),
     ("rtm_gateway::clock", "rtm_gateway::kernel::clock"),
@@ -15,7 +24,6 @@ const MOVED: [(&str, &str); 35] = [
     ("rtm_gateway::gateway", "rtm_gateway::request::gateway"),
     ("rtm_gateway::headers", "rtm_gateway::http::headers"),
     ("rtm_gateway::heap", "rtm_gateway::kernel::heap"),
-    ("rtm_gateway::http2", "rtm_gateway::http::http2"),
     ("rtm_gateway::identity", "rtm_gateway::request::identity"),
     ("rtm_gateway::jwks", "rtm_gateway::request::jwks"),
     ("rtm_gateway::listener", "rtm_gateway::server::listener"),

@@ -9,7 +9,7 @@ use rand::RngExt as _;
 
 const LONGEST: Duration = Duration::from_secs(15);
 /// What a server asks for is honoured up to here.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// Tries in a row that came to nothing.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Backoff {
         let whole = self.first.saturating_mul(1 << self.tries.min(16)).min(LONGEST);
         self.tries += 1;
         let wait = whole.mul_f64(rand::rng().random_range(0.5..=1.0));
-        wait.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+        wait.max(asked.unwrap_or_default().min(MAX_ASKED))
     }
 }
 
@@ -58,6 +58,6 @@ mod tests {
         backoff.progress();
         assert!(backoff.next(None) <= Duration::from_secs(1));
         assert_eq!(backoff.next(Some(Duration::from_secs(30))), Duration::from_secs(30));
-        assert_eq!(backoff.next(Some(Duration::from_secs(86_400))), LONGEST_ASKED);
+        assert_eq!(backoff.next(Some(Duration::from_secs(86_400))), MAX_ASKED);
     }
 }

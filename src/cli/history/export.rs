@@ -29,7 +29,7 @@ use crate::kernel::clock::Clock;
 const KEPT: u64 = 7 * 86_400;
 const RETRY: Duration = Duration::from_millis(500);
 /// Tries in a row that bring nothing.
-const MOST_TRIES: u32 = 6;
+const MAX_TRIES: u32 = 6;
 /// How often a file is synced and its record written.
 const CHECKPOINT: Duration = Duration::from_secs(2);
 /// How long the count is waited for, which is only for show.
@@ -349,8 +349,8 @@ impl Run<'_> {
             if self.output.cursor() != before.as_deref() {
                 backoff.progress();
             }
-            if backoff.tries() + 1 >= MOST_TRIES {
-                return Err(format!("{fault}; given up after {MOST_TRIES} tries without progress"));
+            if backoff.tries() + 1 >= MAX_TRIES {
+                return Err(format!("{fault}; given up after {MAX_TRIES} tries without progress"));
             }
             let wait = backoff.next(fault.retry_after());
             self.progress.say(&format!("the stream was cut: {fault}; trying again in {:.1} s", wait.as_secs_f64()));

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::settled::SEGMENT;
+use super::ack_bitmap::SEGMENT;
 
 const VERSION: u8 = 1;
 
@@ -37,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::events::leases::settled::entries;
+    use crate::events::leases::ack_bitmap::entries;
 
     proptest! {
         #[test]

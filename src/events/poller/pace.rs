@@ -1,7 +1,7 @@
 //! When the next read is due.
 //!
 //! Invariants: after a full read at once (the quota alone limits it); while events flow every `poll_interval`; while none
-//! do, doubling up to `poll_interval_idle`; after a failure, doubling up to [`LONGEST_PAUSE`] with jitter, or what the
+//! do, doubling up to `poll_interval_idle`; after a failure, doubling up to [`MAX_PAUSE`] with jitter, or what the
 //! vendor asked for, as far as the feed obeys. Every wait is finite.
 
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Settings;
-use super::feed::Summary;
+use super::poll_target::Summary;
 
 /// The longest pause between failing reads. Short, because the vendor overwrites what is not read.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// When the next read is due.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Pace {
                 Step::Failed { times, .. } => times.saturating_add(1),
                 Step::AtOnce | Step::Quiet(_) => 1,
             };
-            let longest = doubled(settings.poll_interval.max(Duration::from_millis(100)), times).min(LONGEST_PAUSE);
+            let longest = doubled(settings.poll_interval.max(Duration::from_millis(100)), times).min(MAX_PAUSE);
             let jittered = longest.mul_f64(rand::random_range(0.5..=1.0));
             let wait = jittered.max(read.retry_after.unwrap_or_default());
             (ended, Step::Failed { times, wait })
@@ -118,9 +118,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failures_back_off_within_bounds_whatever_the_vendor_asks_for() {
         for (n, wait) in waits(&[FAILED; 40]).iter().enumerate() {
-            assert!(*wait >= Duration::from_millis(200) && *wait <= LONGEST_PAUSE, "{n}: {wait:?}");
+            assert!(*wait >= Duration::from_millis(200) && *wait <= MAX_PAUSE, "{n}: {wait:?}");
         }
-        assert!(waits(&[FAILED; 40])[39] >= LONGEST_PAUSE / 2);
+        assert!(waits(&[FAILED; 40])[39] >= MAX_PAUSE / 2);
         let asked = |seconds| Summary { retry_after: Some(Duration::from_secs(seconds)), ..FAILED };
         assert_eq!(waits(&[asked(30)]), [Duration::from_secs(30)]);
     }

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::answer::{Outcome, judge};
-use super::feed::{Feed, Summary};
+use super::poll_target::{PollTarget, Summary};
 use crate::events::loss::Loss;
 use crate::kernel::task::Kind;
 
 /// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is
 /// being forced to stop.
-pub(super) async fn read(feed: &Arc<Feed>, permit: OwnedSemaphorePermit) -> Option<Summary> {
+pub(super) async fn read(feed: &Arc<PollTarget>, permit: OwnedSemaphorePermit) -> Option<Summary> {
     let turn = Arc::new(Turn::default());
     let (tell, mut told) = oneshot::channel();
     feed.tasks.spawn(Kind::Poller, finish(Arc::clone(feed), Arc::clone(&turn), permit, tell));
@@ -32,7 +32,7 @@ pub(super) async fn read(feed: &Arc<Feed>, permit: OwnedSemaphorePermit) -> Opti
     Some(feed.keep(doubt).await)
 }
 
-async fn finish(feed: Arc<Feed>, turn: Arc<Turn>, permit: OwnedSemaphorePermit, tell: oneshot::Sender<Summary>) {
+async fn finish(feed: Arc<PollTarget>, turn: Arc<Turn>, permit: OwnedSemaphorePermit, tell: oneshot::Sender<Summary>) {
     let unanswered = Unanswered { feed: &feed, turn: &turn };
     let result = feed.order_a_read().await;
     let in_time = turn.ended();
@@ -74,7 +74,7 @@ const GIVEN_UP: u8 = 2;
 
 /// Leaves a marker if the read is dropped before it is answered or given up.
 struct Unanswered<'a> {
-    feed: &'a Feed,
+    feed: &'a PollTarget,
     turn: &'a Turn,
 }
 

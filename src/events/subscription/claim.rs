@@ -62,9 +62,9 @@ impl Subscription {
             (state.low(), state.book.len(), state.book.awaits_units())
         };
         // What was open when it went out as one has room again.
-        let most = if awaits_units { MOST_OPEN } else { most };
+        let most = if awaits_units { MAX_OPEN } else { most };
         let room = most.saturating_sub(open) as u64;
-        self.claim((earliest, next.min(low.saturating_add(MOST_AHEAD))), limit.min(room), None)
+        self.claim((earliest, next.min(low.saturating_add(MAX_AHEAD))), limit.min(room), None)
     }
 }
 
@@ -188,7 +188,7 @@ impl fmt::Debug for Claim {
 
 /// The most entries of a subscription that are open at once: leased, waiting behind one that is, or to be given again.
 /// Each costs some 150 bytes.
-pub(in crate::events) const MOST_OPEN: usize = 100_000;
+pub(in crate::events) const MAX_OPEN: usize = 100_000;
 
 /// How far readers may be ahead of the oldest entry that is not settled: a bit each, in memory and in the store.
-pub(super) const MOST_AHEAD: u64 = 1_000_000;
+pub(super) const MAX_AHEAD: u64 = 1_000_000;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::cut_off::CutOff;
 use super::missed::{self, Taken};
 use super::{PlaceId, Subscription};
-use crate::events::claims::Lost;
+use crate::events::delivery_ranges::Lost;
 use crate::events::in_hand::Tries;
 use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
@@ -251,7 +251,7 @@ impl Subscription {
         self.wake_one();
     }
 
-    /// Settled entries are open once more.
+    /// AckBitmap entries are open once more.
     pub(in crate::events) fn put_back(self: &Arc<Self>, entries: &[u64], now: Instant) {
         self.change(|state| state.put_back(entries, now));
         self.wake_one();
@@ -272,7 +272,7 @@ impl Subscription {
     fn wake_one(&self) {
         let has_some = {
             let state = lock(&self.state);
-            state.book.has_ready() || state.claims.has_given_back() || state.book.len() < super::claim::MOST_OPEN
+            state.book.has_ready() || state.claims.has_given_back() || state.book.len() < super::claim::MAX_OPEN
         };
         if has_some {
             self.given_back.notify_one();

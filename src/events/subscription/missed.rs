@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::recalled::Tried;
-use crate::events::claims::{Lost, Told};
+use crate::events::delivery_ranges::{Lost, Told};
 use crate::kernel::clock::UnixMillis;
 use crate::store::Sequence;
 

@@ -5,7 +5,7 @@
 //! over since; a stream's word beyond that place is believed if no stream was given an entry while an earlier one was in
 //! other hands: then all up to there was handed over, or it was this reader that had it.
 //!
-//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MOST_RANGES`] ranges: beyond,
+//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MAX_RANGES`] ranges: beyond,
 //! the two oldest become one, so that an event may come again, and none is lost; what is near the end, where readers are,
 //! is exact. That a word is not to be believed is in the store before a stream is given an entry that makes it so
 //! ([`Plain::owes`]); that it is, is stored with a place behind which nothing is under way.
@@ -43,7 +43,7 @@ pub(super) struct Word {
     stale: u64,
 }
 
-const MOST_RANGES: usize = 256;
+const MAX_RANGES: usize = 256;
 const VERSION: u8 = 1;
 const OPEN: u64 = u64::MAX;
 /// After so many places written while no stream was ahead of another reader a word is believed again: where several share
@@ -104,7 +104,7 @@ impl Plain {
     }
 
     fn bound(&mut self) {
-        let over = self.ranges.len().saturating_sub(MOST_RANGES);
+        let over = self.ranges.len().saturating_sub(MAX_RANGES);
         if over > 0 {
             self.ranges[over].start = self.ranges[0].start;
             self.ranges.drain(..over);
@@ -322,7 +322,7 @@ mod tests {
     fn beyond_so_many_ranges_the_oldest_become_one_and_nothing_is_lost() {
         let mut plain = begun();
         (0..1000).for_each(|n| plain.add(2 * n..2 * n + 1));
-        assert_eq!(plain.ranges.len(), MOST_RANGES);
+        assert_eq!(plain.ranges.len(), MAX_RANGES);
         assert!((0..1000).all(|n| plain.has(2 * n)));
         assert!((900..1000).all(|n| !plain.has(2 * n - 1)), "exact near the end");
     }

@@ -3,7 +3,7 @@
 //! | note | of kind | says |
 //! | --- | --- | --- |
 //! | `NAME` | subscription | whose it is, and when it was read last |
-//! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`Settled`](crate::events::leases::Settled) |
+//! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`AckBitmap`](crate::events::leases::AckBitmap) |
 //! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`numbers`] |
 //! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`numbers`] |
 //! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`Tried`] |
@@ -29,8 +29,8 @@ use super::plain::Plain;
 use super::saving::Left;
 use super::unread::Unread;
 use super::{PlaceId, own_key};
-use crate::events::claims::Lost;
-use crate::events::leases::{LONGEST, New, numbers, settled};
+use crate::events::delivery_ranges::Lost;
+use crate::events::leases::{LONGEST, New, ack_bitmap, numbers};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
@@ -43,7 +43,7 @@ pub(in crate::events) struct Recalled {
     /// Whether the store says so.
     pub(in crate::events) stored: bool,
     pub(in crate::events) owner: Owner,
-    pub(in crate::events) segments: Vec<(u64, settled::Stored)>,
+    pub(in crate::events) segments: Vec<(u64, ack_bitmap::Stored)>,
     /// Until when entries are not to be handed out.
     pub(in crate::events) delays: BTreeMap<u64, Instant>,
     /// Which entries went out as one, with its number.
@@ -221,7 +221,7 @@ pub(in crate::events) async fn all(
                     }
                 }
                 Some(("settled", number)) => {
-                    let parsed = number.parse().ok().and_then(|n| Some((n, settled::Stored::parse(n, note)?)));
+                    let parsed = number.parse().ok().and_then(|n| Some((n, ack_bitmap::Stored::parse(n, note)?)));
                     match parsed {
                         Some(segment) => recalled.segments.push(segment),
                         None => {
@@ -331,7 +331,7 @@ pub(in crate::events) fn left(name: &str) -> String {
 /// When what was to wait until then is due. However the clock was set meanwhile, nothing waits longer than it could be told
 /// to.
 fn due(name: &SubscriptionName, until: u64, (wall, now): (UnixMillis, Instant)) -> Instant {
-    let longest = if name.is_of_webhook() { LONGEST_RETRY } else { LONGEST };
+    let longest = if name.is_of_webhook() { MAX_RETRY } else { LONGEST };
     now + UnixMillis(until).since(wall).min(longest)
 }
 
@@ -352,4 +352,4 @@ pub(in crate::events) fn letter(name: &SubscriptionName, at: u64) -> String {
 const AT_ONCE: usize = 1000;
 
 /// More than the configuration may say of a wait between a webhook's tries. Who reads for the webhook knows what it says.
-const LONGEST_RETRY: Duration = Duration::from_secs(5000 * 24 * 3600);
+const MAX_RETRY: Duration = Duration::from_secs(5000 * 24 * 3600);

@@ -16,7 +16,7 @@ use super::recalled::{self, Owner};
 use super::state::Writes;
 use super::unread::Unread;
 use super::{Meters, Subscription};
-use crate::events::{MOST_DEAD_LETTERS, lock};
+use crate::events::{MAX_DEAD_LETTERS, lock};
 use crate::store::{Error, NoteKind, PlaceChange, Store};
 
 /// What is in the store.
@@ -72,7 +72,7 @@ impl Stored {
         let gone: BTreeSet<u64> = writes.acknowledged().collect();
         let is_old = |at: &&u64| !new.contains(at) && !gone.contains(at);
         let old = self.letters.iter().filter(is_old).count();
-        let over = (old + new.len()).saturating_sub(MOST_DEAD_LETTERS);
+        let over = (old + new.len()).saturating_sub(MAX_DEAD_LETTERS);
         self.letters.iter().filter(is_old).take(over).copied().collect()
     }
 }

@@ -1,10 +1,10 @@
 //! [`State`]: all that changes of a subscription, one value.
 //!
-//! An entry is *claimed* as part of a run by [`Claims`], or *open* by itself in the book ([`Shelf`]) (then it counts as handed over
+//! An entry is *claimed* as part of a run by [`DeliveryRanges`], or *open* by itself in the book ([`LeaseSlot`]) (then it counts as handed over
 //! in the claims), or settled. [`State::low`] is the last entry up to which all are settled.
 //!
 //! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
-//! low-water mark, and the store knows of it by a note of its own. Settled lie above the low-water mark.
+//! low-water mark, and the store knows of it by a note of its own. AckBitmap lie above the low-water mark.
 
 mod passing;
 mod resuming;
@@ -21,14 +21,14 @@ use super::PlaceId;
 use super::missed::Missed;
 use super::plain::Plain;
 use super::recalled::{self, Recalled};
-use crate::events::claims::{Claims, Lost};
-use crate::events::leases::{New, Settled, Shelf, settled};
+use crate::events::delivery_ranges::{DeliveryRanges, Lost};
+use crate::events::leases::{AckBitmap, LeaseSlot, New, ack_bitmap};
 
 /// What changes of a subscription.
 pub(super) struct State {
-    pub(super) claims: Claims,
-    pub(super) book: Shelf,
-    pub(super) marks: Settled,
+    pub(super) claims: DeliveryRanges,
+    pub(super) book: LeaseSlot,
+    pub(super) marks: AckBitmap,
     /// The low-water mark as it was last seen.
     floor: u64,
     /// How often entries were handed out that are not in the book yet, as an earlier run has stored it.
@@ -102,7 +102,7 @@ impl State {
             now,
             ..
         } = recalled;
-        let mut marks = Settled::default();
+        let mut marks = AckBitmap::default();
         let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
         for (segment, stored) in &segments {
             marks.recall(*segment, stored);
@@ -111,12 +111,13 @@ impl State {
         let handed_over: Vec<u64> = marks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
         plain.keep_to(at, &handed_over);
         letters.retain(|&letter| letter > at && !marks.is_marked(letter) && !again.contains_key(&letter));
-        let claims = Claims::with_gaps(at, marks.iter().filter(|&settled| settled > at));
-        let segments_of = |entries: &mut dyn Iterator<Item = &u64>| entries.map(|at| at / settled::SEGMENT).collect();
+        let claims = DeliveryRanges::with_gaps(at, marks.iter().filter(|&settled| settled > at));
+        let segments_of =
+            |entries: &mut dyn Iterator<Item = &u64>| entries.map(|at| at / ack_bitmap::SEGMENT).collect();
         let (delays_stored, units_stored): (BTreeSet<u64>, BTreeSet<u64>) =
             (segments_of(&mut delays.keys()), segments_of(&mut units.keys()));
         delays_stored.union(&units_stored).for_each(|&segment| marks.noted(segment));
-        let mut book = Shelf::default();
+        let mut book = LeaseSlot::default();
         // What is settled is in none any more, also where it was put back since.
         let is_open = |of: u64| of > at && !marks.is_marked(of);
         units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| book.await_unit(of, unit));
@@ -371,7 +372,7 @@ impl State {
         (self.place, self.is_new_place) = (PlaceId::random(), true);
         self.plain.seek(self.claims.claimed());
         self.recalled_to = None;
-        self.claims = Claims::new(at);
+        self.claims = DeliveryRanges::new(at);
         self.book.clear();
         self.marks.clear();
         self.attempts.clear();

@@ -4,7 +4,7 @@
 //! lost, and what readers were still to be told of is, though the subscription's place lies behind it.
 //!
 //! Invariants: the runs are in order and neither overlap nor touch; the last never ends, for what the log gets from then on
-//! is not read either. There are at most [`MOST_RUNS`]: beyond, the oldest become one, with what lies between.
+//! is not read either. There are at most [`MAX_RUNS`]: beyond, the oldest become one, with what lies between.
 //!
 //! The note: how many more entries there are whose places are not known, then the runs, each its first entry and its last
 //! (`5 8-9 12-14 20-`). Where nothing was settled out of order it is as older gateways wrote it always: one number, the last
@@ -15,7 +15,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::state::State;
-use crate::events::claims::Lost;
+use crate::events::delivery_ranges::Lost;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(in crate::events) struct Unread {
     elsewhere: u64,
 }
 
-const MOST_RUNS: usize = 64;
+const MAX_RUNS: usize = 64;
 /// Where the last run ends.
 const NEVER: u64 = u64::MAX;
 
@@ -56,7 +56,7 @@ impl Unread {
             }
             meets
         });
-        let over = runs.len().saturating_sub(MOST_RUNS);
+        let over = runs.len().saturating_sub(MAX_RUNS);
         if over > 0 {
             runs[over].start = runs[0].start;
             runs.drain(..over);
@@ -153,7 +153,7 @@ mod tests {
     fn of_more_runs_than_are_kept_the_oldest_are_one() {
         let runs: Vec<_> = (1..=1000).map(|n| 2 * n..2 * n + 1).collect();
         let unread = of(&runs, 5000);
-        assert_eq!(unread.runs.len(), MOST_RUNS);
+        assert_eq!(unread.runs.len(), MAX_RUNS);
         assert_eq!(unread.count(2), 3);
         assert_eq!((unread.runs[0].start, unread.count(2002) - unread.count(1990)), (2, 6), "exact near the end");
     }

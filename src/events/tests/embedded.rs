@@ -27,7 +27,7 @@ async fn what_is_read_outlives_a_kill_and_so_do_places() {
     rig.vendor.say("eu", [answer(1400..1600)]);
     until(&rig, 1601).await;
     assert_eq!(rig.take(by("a", 700)).await, numbers(0..700));
-    assert_eq!(rig.take(from(From::Latest, by("b", 700))).await, numbers(0..0));
+    assert_eq!(rig.take(from(StartAt::Latest, by("b", 700))).await, numbers(0..0));
     let rig = rig.restart().await;
     assert_eq!(rig.take(by("a", 800)).await, numbers(700..1500));
     rig.vendor.say("eu", [answer(1300..1401)]);

@@ -271,7 +271,7 @@ impl Stage {
                 ack: if leases { ack } else { Ack::OnHandover },
                 markers: true,
                 filter: book.filter(),
-                place: Place::Subscription { name: book.name.clone(), from: From::Earliest },
+                place: Place::Subscription { name: book.name.clone(), from: StartAt::Earliest },
                 ..by_anybody()
             };
             let stream = (book.kind == Kind::Stream).then(|| book.stream.get());

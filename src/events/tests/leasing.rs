@@ -240,7 +240,7 @@ async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledge
         rig.give_up(5).await;
         assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
         assert_eq!(rig.dead().await, [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3)]);
-        rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(1))).await.unwrap();
+        rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(1))).await.unwrap();
         if kills {
             rig = rig.kill().await;
         }
@@ -508,7 +508,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
             Act::Pass(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             Act::Seek(to) => {
                 let to = to.min(model.users.len() as u64);
-                rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(to))).await.unwrap();
+                rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(to))).await.unwrap();
                 model = Model { settled: (1..=to).collect(), users: model.users, ..Model::default() };
             }
             Act::Restart => {
@@ -562,7 +562,7 @@ async fn an_idle_subscription_is_removed_with_all_that_is_its_own_and_a_read_one
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
     let of_one = |subscription: &str| Read {
-        place: Place::Subscription { name: SubscriptionName::parse(subscription).unwrap(), from: From::Earliest },
+        place: Place::Subscription { name: SubscriptionName::parse(subscription).unwrap(), from: StartAt::Earliest },
         client: ClientName::parse("one").unwrap(),
         ..leased(2)
     };

@@ -9,7 +9,7 @@ use crate::store::NoteKind;
 fn as_of_old(subscription: &str, client: &str, limit: usize) -> Read {
     let name = SubscriptionName::parse_stored(subscription).unwrap();
     let client = ClientName::parse(client).unwrap();
-    Read { place: Place::Subscription { name, from: From::Earliest }, client, ..by("x", limit) }
+    Read { place: Place::Subscription { name, from: StartAt::Earliest }, client, ..by("x", limit) }
 }
 
 fn explicit(read: Read) -> Read {

@@ -123,7 +123,7 @@ async fn what_memory_has_dropped_comes_from_the_store() {
     assert_eq!(trimmed(rig.take(by("a", 1000)).await), numbers(3..10));
     assert_eq!(rig.store.reads.load(Ordering::Relaxed), 2);
     assert_eq!(
-        trimmed(rig.take(from(From::Since(crate::kernel::clock::UnixMillis(0)), by("b", 1))).await),
+        trimmed(rig.take(from(StartAt::Since(crate::kernel::clock::UnixMillis(0)), by("b", 1))).await),
         numbers(0..1)
     );
 }

@@ -198,10 +198,10 @@ async fn a_seek_is_not_undone_by_a_word_from_before_it() {
     let rig = Rig::quiet().await;
     rig.append(0..100).await;
     assert_eq!(rig.streamed(1, 50).await, numbered(1..=50));
-    rig.events.seek(&app(), STREAM, &name(), From::Latest).await.unwrap();
+    rig.events.seek(&app(), STREAM, &name(), StartAt::Latest).await.unwrap();
     rig.resume(40).unwrap();
     assert!(rig.all_in(1).await.is_empty());
-    rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+    rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
     assert_eq!(rig.streamed(1, 10).await, numbered(1..=10));
     let rig = rig.kill().await;
     rig.resume(40).unwrap();
@@ -214,7 +214,7 @@ async fn what_a_dead_connection_was_given_after_a_seek_comes_again_though_it_lie
     let rig = Rig::quiet().await;
     rig.append(0..30).await;
     assert_eq!(rig.streamed(1, 10).await, numbered(1..=10));
-    rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+    rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
     assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
     let place = (rig.log().cursor(10), true);
     rig.events.resume((&app(), STREAM), &name(), place, std::slice::from_ref(&(1..6))).unwrap();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::events::log::MOST_SUBSCRIPTIONS;
+use crate::events::log::MAX_SUBSCRIPTIONS;
 use crate::kernel::names::ClientName;
 
 #[tokio::test(start_paused = true)]
@@ -13,12 +13,12 @@ async fn a_new_subscription_begins_where_it_says_and_keeps_that() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let since = rig.events.0.clock.wall_ms();
     rig.append(2..4).await;
-    assert_eq!(rig.take(from(From::Since(since), by("since", 10))).await, numbers(2..4));
-    assert_eq!(rig.take(from(From::Latest, by("latest", 10))).await, numbers(0..0));
-    assert_eq!(rig.take(from(From::Earliest, by("earliest", 10))).await, numbers(0..4));
+    assert_eq!(rig.take(from(StartAt::Since(since), by("since", 10))).await, numbers(2..4));
+    assert_eq!(rig.take(from(StartAt::Latest, by("latest", 10))).await, numbers(0..0));
+    assert_eq!(rig.take(from(StartAt::Earliest, by("earliest", 10))).await, numbers(0..4));
     let rig = rig.kill().await;
     rig.append(4..6).await;
-    assert_eq!(rig.take(from(From::Earliest, by("latest", 10))).await, numbers(4..6));
+    assert_eq!(rig.take(from(StartAt::Earliest, by("latest", 10))).await, numbers(4..6));
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,7 +57,7 @@ async fn a_cursor_that_cannot_be_stored_is_stored_when_the_store_recovers() {
 #[tokio::test(start_paused = true)]
 async fn subscriptions_are_bounded_in_number() {
     let rig = Rig::quiet().await;
-    for n in 0..MOST_SUBSCRIPTIONS {
+    for n in 0..MAX_SUBSCRIPTIONS {
         rig.take(by(&n.to_string(), 1)).await;
     }
     assert_eq!(rig.read(by("one-more", 1)).await.unwrap_err(), ReadError::TooManySubscriptions);
@@ -67,17 +67,17 @@ async fn subscriptions_are_bounded_in_number() {
 #[tokio::test(start_paused = true)]
 async fn no_client_can_make_all_the_subscriptions_there_may_be() {
     let mut config = config(&[]);
-    config.events.max_subscriptions_per_client = MOST_SUBSCRIPTIONS;
+    config.events.max_subscriptions_per_client = MAX_SUBSCRIPTIONS;
     let rig = Rig::over(MemoryStore::default(), config).await;
     let of_one = |n: usize| {
         let mut read = by(&n.to_string(), 1);
         read.client = ClientName::parse("one").unwrap();
         read
     };
-    for n in 0..MOST_SUBSCRIPTIONS / 10 * 9 {
+    for n in 0..MAX_SUBSCRIPTIONS / 10 * 9 {
         rig.take(of_one(n)).await;
     }
-    assert_eq!(rig.read(of_one(MOST_SUBSCRIPTIONS)).await.unwrap_err(), ReadError::TooManySubscriptions);
+    assert_eq!(rig.read(of_one(MAX_SUBSCRIPTIONS)).await.unwrap_err(), ReadError::TooManySubscriptions);
     assert!(rig.read(by("other", 1)).await.is_ok());
     assert!(rig.read(of_one(7)).await.is_ok(), "its own that are there");
 }
@@ -111,18 +111,18 @@ async fn a_seek_moves_a_subscription_either_way_and_what_was_under_way_does_not_
     let name = SubscriptionName::parse("a").unwrap();
     let (kept, lost) = (rig.read(by("a", 3)).await.unwrap(), rig.read(by("a", 3)).await.unwrap());
     let seek = async |rig: &Rig, to| rig.events.seek(&app(), STREAM, &name, to).await;
-    seek(&rig, From::After(rig.log().cursor(8))).await.unwrap();
+    seek(&rig, StartAt::After(rig.log().cursor(8))).await.unwrap();
     kept.receipt.handed_over();
     drop(lost);
     assert_eq!(rig.take(by("a", 10)).await, numbers(8..10));
-    seek(&rig, From::Earliest).await.unwrap();
+    seek(&rig, StartAt::Earliest).await.unwrap();
     let rig = rig.kill().await;
     assert_eq!(rig.take(by("a", 10)).await, numbers(0..10), "durable when it is answered");
-    assert_eq!(seek(&rig, From::After(rig.log().cursor(11))).await, Err(ReadError::Ahead));
+    assert_eq!(seek(&rig, StartAt::After(rig.log().cursor(11))).await, Err(ReadError::Ahead));
     let unknown = SubscriptionName::parse("b").unwrap();
-    let refused = rig.events.seek(&app(), STREAM, &unknown, From::Latest).await;
+    let refused = rig.events.seek(&app(), STREAM, &unknown, StartAt::Latest).await;
     assert_eq!(refused, Err(ReadError::NoSuchSubscription));
-    assert_eq!(rig.take(from(From::After(rig.log().cursor(7)), by("b", 10))).await, numbers(7..10));
+    assert_eq!(rig.take(from(StartAt::After(rig.log().cursor(7)), by("b", 10))).await, numbers(7..10));
 }
 
 #[derive(Clone, Debug)]

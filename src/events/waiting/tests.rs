@@ -266,7 +266,7 @@ proptest! {
 fn memory_is_bounded_the_oldest_do_not_wait() {
     let now = Instant::now();
     let mut waiting = Waiting::recall(WINDOW, &[], None, 1, now);
-    let text = format!(r#"{{"ms":1,"text":"{}"}}"#, "x".repeat(MOST_BYTES / 4));
+    let text = format!(r#"{{"ms":1,"text":"{}"}}"#, "x".repeat(MAX_BYTES / 4));
     let content = Content::Events(EventText::join([text.as_bytes()]).unwrap());
     let mut end = 1;
     for n in 0..8 {
@@ -281,7 +281,7 @@ fn memory_is_bounded_the_oldest_do_not_wait() {
             end += plan.batches.len() as u64;
             waiting.done(plan);
         }
-        assert!(waiting.bytes <= MOST_BYTES);
+        assert!(waiting.bytes <= MAX_BYTES);
     }
     assert!(end > 4, "{end}");
 }

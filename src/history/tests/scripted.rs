@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{Quota, QuotaRule};
-use crate::history::door::Door;
+use crate::history::upstream_client::UpstreamClient;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
 use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};
@@ -145,7 +145,7 @@ fn costs() -> Costs {
 }
 
 #[async_trait]
-impl Door for Scripted {
+impl UpstreamClient for Scripted {
     fn may_repeat(&self, _: &AppId, _: &ClientName) -> bool {
         let mut state = self.state.lock().unwrap();
         let is_refused = state.refusals > 0;

@@ -21,10 +21,11 @@
 //! What is not known: whether the program at the other end has read the bytes. What its system has acknowledged counts as
 //! handed over although the program crashed before reading it; and behind a proxy the other end is the proxy.
 
+use crate::kernel::sync::lock;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What happens when a response, or a part of it, was given to the system. Dropped when it was not.
 pub trait Ending: Send + fmt::Debug {
@@ -237,6 +238,6 @@ impl Wire {
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {
-        self.0.lists.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.lists)
     }
 }

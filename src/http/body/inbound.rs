@@ -4,8 +4,9 @@
 //! the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller is to know.
 //! On HTTP/2 the stream of a body that was left unread is reset while the rest of it is on its way.
 
+use crate::kernel::sync::lock;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -118,6 +119,6 @@ impl Rest {
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

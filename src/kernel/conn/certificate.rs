@@ -7,7 +7,7 @@
 
 mod shown;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
@@ -16,10 +16,11 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SpiffeId;
+use crate::kernel::sync::lock;
 pub use shown::Shown;
 
 /// A certificate with more names than this is not looked at: each is a look-up for each request.
-const MOST_NAMES: usize = 100;
+const MAX_NAMES: usize = 100;
 
 /// A caller's certificate.
 #[derive(Debug)]
@@ -208,7 +209,7 @@ impl PeerCertificate {
     /// What was last found of it.
     #[must_use]
     pub fn verdict(&self) -> Option<Verdict> {
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.verdict)
     }
 
     /// The turn of who judges it: what one found, the others need not look for.
@@ -218,7 +219,7 @@ impl PeerCertificate {
 
     /// Keeps what was found of it.
     pub fn judged(&self, verdict: Verdict) {
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        *lock(&self.verdict) = Some(verdict);
     }
 }
 
@@ -270,7 +271,7 @@ fn names(leaf: &X509Certificate<'_>, has_key_usage: bool) -> Result<Names, BadNa
         return Ok(Names::default());
     };
     let found = &found.value.general_names;
-    if found.len() > MOST_NAMES {
+    if found.len() > MAX_NAMES {
         return Err(BadNames::TooMany);
     }
     let (mut uris, mut dns) = (Vec::new(), Vec::new());

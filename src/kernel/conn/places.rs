@@ -15,7 +15,7 @@
 mod book;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use self::book::{Book, Id};
 use crate::kernel::metrics::EvictedLabels;
+use crate::kernel::sync::lock;
 
 /// Strangers have this part of the places before those that just came are asked to go, too.
 const STRANGERS: usize = 4;
@@ -34,12 +35,12 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 /// With several listeners this part of the places is shared out among them, each part kept for one alone.
 const KEPT: usize = 4;
 /// The most connections on their way out, whatever the number of places.
-const MOST_LEAVING: usize = 64;
+const MAX_LEAVING: usize = 64;
 
 /// How many connections may be on their way out beside `places` that have one.
 #[must_use]
 pub fn most_leaving(places: usize) -> usize {
-    (places / 8).clamp(1, MOST_LEAVING)
+    (places / 8).clamp(1, MAX_LEAVING)
 }
 
 /// Who was asked to go.
@@ -66,7 +67,7 @@ impl Places {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         // No section panics half-way.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.book)
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Book, Unreadable};
+use crate::kernel::sync::lock;
 use crate::kernel::task;
 
 /// How long threads may be held up before others go on with the rest.
@@ -125,7 +126,7 @@ impl<T> Job<T> {
 
     /// No section panics.
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 /// The longest that a SPIFFE ID may be (SPIFFE ID, 2.3).
 const LONGEST: usize = 2048;
 /// The longest that its trust domain may be.
-const LONGEST_DOMAIN: usize = 255;
+const MAX_DOMAIN: usize = 255;
 
 /// The name of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ impl SpiffeId {
         }
         let (domain, path) = rest.split_once('/').map_or((rest, None), |(domain, path)| (domain, Some(path)));
         let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-_".contains(&c);
-        if domain.is_empty() || domain.len() > LONGEST_DOMAIN || !domain.bytes().all(fits) {
+        if domain.is_empty() || domain.len() > MAX_DOMAIN || !domain.bytes().all(fits) {
             return Err(BadSpiffeId::Domain);
         }
         let path = path.ok_or(BadSpiffeId::NoPath)?;

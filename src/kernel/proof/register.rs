@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::Notify;
 
 use super::{Basis, EndedWork, Inner, Life, Proof};
 use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::sync::lock;
 
 /// The proofs that something rests on. Cheap to clone.
 #[derive(Clone)]
@@ -115,7 +116,7 @@ impl Register {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Arc<Basis>, Weak<Inner>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{Panicked, detached, thread};
+use crate::kernel::sync::lock;
 
 /// How long a thread stays that has nothing to do.
 const IDLE: Duration = Duration::from_secs(10);
@@ -144,7 +145,7 @@ impl Threads {
 
     /// No section panics.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

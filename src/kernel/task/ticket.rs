@@ -3,7 +3,8 @@
 //! Invariant: it is done once or dropped once, whoever comes first: the thread that does it, or who waited for it and left.
 //! So work that all threads are too busy to begin keeps nothing once nobody waits for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use crate::kernel::sync::lock;
+use std::sync::{Arc, Mutex};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -24,7 +25,7 @@ impl Ticket {
 }
 
 fn take(work: &Mutex<Option<Work>>) -> Option<Work> {
-    work.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(work).take()
 }
 
 impl Drop for Ticket {

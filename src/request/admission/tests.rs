@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::ClientMode;
 use crate::request::policy::Terms;
-use book::Place;
+use client_usage::Place;
 
 fn name(n: usize) -> ClientName {
     ClientName::parse(&format!("c{n}")).unwrap()
@@ -18,8 +18,8 @@ fn most(n: u32) -> Option<NonZeroU32> {
     NonZeroU32::new(n)
 }
 
-fn book(requests: usize, body_bytes: usize) -> Book {
-    Book::new(Metrics::new(), Room { requests, streams: 5, body_bytes })
+fn book(requests: usize, body_bytes: usize) -> ClientUsage {
+    ClientUsage::new(Metrics::new(), Room { requests, streams: 5, body_bytes })
 }
 
 fn limit(place: Result<Place, Refusal>) -> &'static str {
@@ -96,7 +96,7 @@ fn a_panic_in_a_request_gives_its_place_back() {
     let _in = runtime.enter();
     let admission = Admission::new(Room::of(&Config::default()), Clock::system(), Metrics::new());
     let place = admission.book().admit(&name(1), &Terms::default(), admission.clock.now()).unwrap();
-    let in_hand = InHand::new(&admission, name(1), place);
+    let in_hand = AdmissionPermit::new(&admission, name(1), place);
     assert_eq!(admission.in_hand(), 1);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let _in_hand = in_hand;

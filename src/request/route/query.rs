@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::config::values::parse_duration;
-use crate::events::{Filter, From, Marks};
+use crate::events::{CursorPair, Filter, StartAt};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{Stream, Streams, SubscriptionName};
 use crate::request::refusal::Refusal;
@@ -14,14 +14,14 @@ use crate::request::route::Form;
 use crate::request::route::path::decode;
 
 /// The longest a caller may have us wait for events.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// The most events in one answer: as many as the vendor gives.
-const MOST_EVENTS: usize = 1000;
+const MAX_EVENTS: usize = 1000;
 /// How many events are leased at a time when nothing is said.
-const MOST_LEASED: usize = 100;
+const MAX_LEASED: usize = 100;
 /// The most patterns of one filter, and the longest, in bytes: each is held against each event.
-const MOST_PATTERNS: usize = 64;
-const LONGEST_PATTERN: usize = 256;
+const MAX_PATTERNS: usize = 64;
+const MAX_PATTERN: usize = 256;
 /// How long a batch may be leased, and how often given.
 const LEASES: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(12 * 3600);
 const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=1000;
@@ -42,7 +42,7 @@ pub struct EventsQuery {
     /// `ack=explicit`.
     pub ack: Option<Explicit>,
     /// `lastEventId` or `last_event_id`: what the reader of a stream has.
-    pub last_event_id: Option<Marks>,
+    pub last_event_id: Option<CursorPair>,
 }
 
 /// Explicit acknowledgement, as far as the reader says how.
@@ -70,18 +70,18 @@ pub enum Begin {
     Earliest,
     Latest,
     Since(UnixMillis),
-    After(Marks),
+    After(CursorPair),
 }
 
 impl Begin {
     /// In one of the streams.
     #[must_use]
-    pub fn of(self, stream: Stream) -> From {
+    pub fn of(self, stream: Stream) -> StartAt {
         match self {
-            Self::Earliest => From::Earliest,
-            Self::Latest => From::Latest,
-            Self::Since(time) => From::Since(time),
-            Self::After(marks) => From::After(marks.of(stream)),
+            Self::Earliest => StartAt::Earliest,
+            Self::Latest => StartAt::Latest,
+            Self::Since(time) => StartAt::Since(time),
+            Self::After(marks) => StartAt::After(marks.of(stream)),
         }
     }
 }
@@ -96,11 +96,11 @@ impl EventsQuery {
         let (mut ack, mut lease, mut max_attempts) = (None, None, None);
         let (mut last_event_id, mut remembered) = (None, None);
         let mut patterns = Patterns::default();
-        let marks = |value: &str| Marks::read(value, streams).ok();
+        let marks = |value: &str| CursorPair::read(value, streams).ok();
         for (name, value) in pairs(query)? {
             match (name.as_str(), form) {
                 ("subscription", _) => once(&name, &mut subscription, SubscriptionName::parse(&value).ok())?,
-                ("limit", _) => once(&name, &mut limit, value.parse().ok().filter(|n| (1..=MOST_EVENTS).contains(n)))?,
+                ("limit", _) => once(&name, &mut limit, value.parse().ok().filter(|n| (1..=MAX_EVENTS).contains(n)))?,
                 ("wait", _) => once(&name, &mut wait, duration(&value))?,
                 ("from", _) => once(&name, &mut from, begin(&value, streams))?,
                 ("after", _) => once(&name, &mut after, begin(&value, streams))?,
@@ -137,8 +137,8 @@ impl EventsQuery {
         };
         // What a browser's stand-in for `EventSource` adds to a URL is newer than what was written there.
         let last_event_id = remembered.flatten().or(last_event_id);
-        let limit = limit.unwrap_or(if ack.is_some() { MOST_LEASED } else { MOST_EVENTS });
-        let wait = wait.map(|wait: Duration| wait.min(LONGEST_WAIT));
+        let limit = limit.unwrap_or(if ack.is_some() { MAX_LEASED } else { MAX_EVENTS });
+        let wait = wait.map(|wait: Duration| wait.min(MAX_WAIT));
         Ok(Self { subscription, start, limit, wait, filter: patterns.filter(), ack, last_event_id })
     }
 
@@ -149,7 +149,7 @@ impl EventsQuery {
             return Err(Refusal::bad("wait: a stream goes on until it is ended"));
         }
         if let Some(text) = last_event_id.filter(|text| !text.is_empty()) {
-            let marks = Marks::read(text, streams);
+            let marks = CursorPair::read(text, streams);
             let marks = marks.map_err(|_| Refusal::bad("Last-Event-ID: not a cursor of this gateway and stream"))?;
             // What the reader remembers is newer than what is written in its URL.
             self.last_event_id = Some(marks);
@@ -179,11 +179,11 @@ struct Patterns {
 
 impl Patterns {
     fn push(&mut self, member: &str, pattern: String) -> Result<(), Refusal> {
-        if self.kinds.len() + self.user_ids.len() + self.group_ids.len() == MOST_PATTERNS {
-            return Err(Refusal::bad(format!("{member}: a filter has at most {MOST_PATTERNS} patterns")));
+        if self.kinds.len() + self.user_ids.len() + self.group_ids.len() == MAX_PATTERNS {
+            return Err(Refusal::bad(format!("{member}: a filter has at most {MAX_PATTERNS} patterns")));
         }
-        if pattern.len() > LONGEST_PATTERN {
-            return Err(Refusal::bad(format!("{member}: a pattern has at most {LONGEST_PATTERN} bytes")));
+        if pattern.len() > MAX_PATTERN {
+            return Err(Refusal::bad(format!("{member}: a pattern has at most {MAX_PATTERN} bytes")));
         }
         match member {
             "type" => self.kinds.push(pattern),
@@ -269,30 +269,30 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Where a subscription is to begin or to go: `earliest`, `latest`, an RFC 3339 time or a cursor.
-pub(crate) fn start(text: &str) -> Option<From> {
+pub(crate) fn start(text: &str) -> Option<StartAt> {
     match text {
-        "earliest" => Some(From::Earliest),
-        "latest" => Some(From::Latest),
+        "earliest" => Some(StartAt::Earliest),
+        "latest" => Some(StartAt::Latest),
         text => match text.parse() {
-            Ok(cursor) => Some(From::After(cursor)),
+            Ok(cursor) => Some(StartAt::After(cursor)),
             Err(_) => {
                 let time: jiff::Timestamp = text.parse().ok()?;
-                Some(From::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
+                Some(StartAt::Since(UnixMillis(u64::try_from(time.as_millisecond()).unwrap_or(0))))
             }
         },
     }
 }
 
 fn begin(text: &str, streams: Streams) -> Option<Begin> {
-    if let Ok(marks) = Marks::read(text, streams) {
+    if let Ok(marks) = CursorPair::read(text, streams) {
         return Some(Begin::After(marks));
     }
     match start(text)? {
-        From::Earliest => Some(Begin::Earliest),
-        From::Latest => Some(Begin::Latest),
-        From::Since(time) => Some(Begin::Since(time)),
+        StartAt::Earliest => Some(Begin::Earliest),
+        StartAt::Latest => Some(Begin::Latest),
+        StartAt::Since(time) => Some(Begin::Since(time)),
         // Of one stream, where both are read.
-        From::After(_) => None,
+        StartAt::After(_) => None,
     }
 }
 

@@ -72,7 +72,7 @@ impl Settling {
     pub fn parse(body: &[u8], what: Settle) -> Result<Self, Refusal> {
         let body: Body = serde_json::from_slice(body).map_err(|why| match why.classify() {
             // The text of these names a member, or what kind of thing was expected.
-            serde_json::error::Category::Data if body.len() <= MOST_QUOTED => {
+            serde_json::error::Category::Data if body.len() <= MAX_QUOTED => {
                 Refusal::bad(format!("body: {}", printable(&why.to_string())))
             }
             _ => Refusal::bad("body: not a JSON object of subscription, lease or cursors, delay, lease_for"),
@@ -86,17 +86,17 @@ impl Settling {
             (Some(lease), None) => {
                 Holding::Lease(lease.parse().map_err(|_| Refusal::bad("lease: not the name of a lease"))?)
             }
-            (None, Some(cursors)) if (1..=MOST_CURSORS).contains(&cursors.len()) => {
+            (None, Some(cursors)) if (1..=MAX_CURSORS).contains(&cursors.len()) => {
                 let parsed: Result<Vec<Cursor>, _> = cursors.iter().map(|cursor| cursor.parse()).collect();
                 Holding::Entries(parsed.map_err(|_| Refusal::bad("cursors: holds what is not a cursor"))?)
             }
-            (None, Some(_)) => return Err(Refusal::bad(format!("cursors: 1 to {MOST_CURSORS} of them"))),
+            (None, Some(_)) => return Err(Refusal::bad(format!("cursors: 1 to {MAX_CURSORS} of them"))),
             _ => return Err(Refusal::bad("lease: write it or `cursors`, and not both")),
         };
         let time = match (what, delay, lease_for) {
             (Settle::Nack, delay, None) => delay.map(|text| time("delay", &text, Duration::ZERO)).transpose()?,
             (Settle::Extend, None, lease_for) => {
-                lease_for.map(|text| time("lease_for", &text, SHORTEST_LEASE)).transpose()?
+                lease_for.map(|text| time("lease_for", &text, MIN_LEASE)).transpose()?
             }
             (Settle::Ack, None, None) => None,
             (_, Some(_), _) => return Err(Refusal::bad("delay: only of a nack")),
@@ -125,9 +125,9 @@ fn printable(why: &str) -> &'static str {
 }
 
 /// As many as one read gives.
-const MOST_CURSORS: usize = 1000;
-const MOST_QUOTED: usize = 64 << 10;
-const SHORTEST_LEASE: Duration = Duration::from_secs(1);
+const MAX_CURSORS: usize = 1000;
+const MAX_QUOTED: usize = 64 << 10;
+const MIN_LEASE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::events::{Cursor, Filter, Marks};
+use crate::events::{Cursor, CursorPair, Filter};
 use crate::store::Sequence;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -140,7 +140,7 @@ fn parameters_are_read_or_refused_by_name() {
         other => panic!("{other:?}"),
     };
     let cursor = Cursor { epoch: 3, at: Sequence(9) };
-    let marks = Marks::read(&cursor.to_string(), Streams::One(Stream::UserEvents)).unwrap();
+    let marks = CursorPair::read(&cursor.to_string(), Streams::One(Stream::UserEvents)).unwrap();
     let all = read("subscription=s-1&limit=5&wait=20s&from=2024-01-01T00:00:00Z");
     assert_eq!(all.subscription.as_ref().map(SubscriptionName::as_str), Some("s-1"));
     assert_eq!((all.limit, all.wait), (5, Some(Duration::from_secs(20))));
@@ -196,7 +196,7 @@ fn the_native_form_has_more_parameters_and_some_only_together() {
     assert_eq!(read("ack=explicit&lease=45s&max_attempts=7").ack, Some(explicit));
     assert_eq!((read("ack=explicit").ack, read("ack=auto").ack), (Some(Explicit::default()), None));
     let one = Cursor { epoch: 3, at: Sequence(9) };
-    let mut both = Marks::default();
+    let mut both = CursorPair::default();
     both.give(Stream::ChannelEvents, one);
     let both = both.text(Streams::All);
     for (query, named) in [
@@ -235,7 +235,7 @@ fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
     };
     let sse = ("accept", "text/event-stream");
     let [older, newer] = [4, 9].map(|at| Cursor { epoch: 3, at: Sequence(at) }.to_string());
-    let marks = |text: &str| Marks::read(text, Streams::One(Stream::UserEvents)).unwrap();
+    let marks = |text: &str| CursorPair::read(text, Streams::One(Stream::UserEvents)).unwrap();
     assert_eq!(accepted("wait=5s", &[]).unwrap().0, Form::Native);
     let (form, query) = accepted("", &[sse, ("last-event-id", "")]).unwrap();
     assert_eq!((form, query.last_event_id), (Form::Stream, None));

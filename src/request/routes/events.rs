@@ -6,15 +6,15 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `feed` | one stream or both, run by run |
+//! | `merged_reader` | one stream or both, run by run |
 //! | `native` | our own form, in one answer |
 //! | `sse` | our own form, as it comes |
 //! | `leased` | the same, to be acknowledged |
 //! | `ack` | acknowledging, giving back, extending |
 
 pub mod ack;
-mod feed;
 mod leased;
+mod merged_reader;
 mod native;
 mod sse;
 
@@ -23,9 +23,9 @@ use std::time::Duration;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use self::feed::Feed;
-use super::Asked;
-use crate::events::{Ack, Delivery, Marks, Place, Read, ReadError};
+use self::merged_reader::MergedReader;
+use super::RequestContext;
+use crate::events::{Ack, CursorPair, Delivery, Place, Read, ReadError};
 use crate::http::body::{Body, Frames};
 use crate::http::headers::X_RTM_CURSOR;
 use crate::http::request_id::RequestId;
@@ -33,7 +33,7 @@ use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName}
 use crate::kernel::proof::{Proof, Work};
 use crate::request::gateway::{Gateway, Live};
 use crate::request::refusal::Refusal;
-use crate::request::response::{Origin, Served};
+use crate::request::response::{HandlerResponse, Origin};
 use crate::request::route::{Begin, EventsQuery, Form, Start};
 use crate::store::Content;
 
@@ -41,7 +41,12 @@ use crate::store::Content;
 ///
 /// # Errors
 /// What the log says.
-pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQuery) -> Result<Served, Refusal> {
+pub async fn read(
+    asked: RequestContext<'_>,
+    streams: Streams,
+    form: Form,
+    query: EventsQuery,
+) -> Result<HandlerResponse, Refusal> {
     let name = query.subscription(&asked.payer);
     let is_stored = matches!(query.start, Start::Stored(_));
     if is_stored {
@@ -70,7 +75,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Stream, _) => {
             let most = (query.limit, sse::HOLDS);
-            let feed = Feed::new((&asked.app.id, streams), client, most, query.filter, place);
+            let feed = MergedReader::new((&asked.app.id, streams), client, most, query.filter, place);
             let mut served = sse::open(asked, proof, feed, is_stored.then_some((name, query.last_event_id))).await?;
             // A reader that is cut before the first event goes on from here.
             if let Some(marks) = begun {
@@ -91,7 +96,7 @@ pub async fn read(asked: Asked<'_>, streams: Streams, form: Form, query: EventsQ
         }
         (Form::Vendor | Form::Native, Streams::All) => {
             let most = (query.limit, usize::MAX);
-            let mut feed = Feed::new((&asked.app.id, streams), client, most, query.filter, place);
+            let mut feed = MergedReader::new((&asked.app.id, streams), client, most, query.filter, place);
             tokio::select! {
                 biased;
                 filled = feed.fill(asked.gateway, wait) => filled.map_err(|failed| failed.why)?,
@@ -127,12 +132,12 @@ const LEASE: Duration = Duration::from_secs(30);
 /// After how many attempts an event is given up when nothing is said.
 const ATTEMPTS: u32 = 10;
 
-fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> Served {
+fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> HandlerResponse {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     name_cursor(&mut headers, next);
-    Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts }
+    HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts }
 }
 
 fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
@@ -142,11 +147,11 @@ fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
 }
 
 /// The place that a read without a subscription begins at. What its reader remembers is looked at when it is read.
-async fn marks(asked: &Asked<'_>, streams: Streams, begin: Begin) -> Result<Marks, Refusal> {
+async fn marks(asked: &RequestContext<'_>, streams: Streams, begin: Begin) -> Result<CursorPair, Refusal> {
     if let Begin::After(marks) = begin {
         return Ok(marks);
     }
-    let mut marks = Marks::default();
+    let mut marks = CursorPair::default();
     for &stream in streams.each() {
         match asked.gateway.events.place(&asked.app.id, stream, begin.of(stream)).await {
             Ok(cursor) => marks.give(stream, cursor),
@@ -158,7 +163,7 @@ async fn marks(asked: &Asked<'_>, streams: Streams, begin: Begin) -> Result<Mark
     Ok(marks)
 }
 
-async fn wait_for(asked: &Asked<'_>, proof: &Proof, stream: Stream, read: Read) -> Result<Delivery, Refusal> {
+async fn wait_for(asked: &RequestContext<'_>, proof: &Proof, stream: Stream, read: Read) -> Result<Delivery, Refusal> {
     let events = &asked.gateway.events;
     let at_once = Read { wait: Duration::ZERO, ..read.clone() };
     let stopping = asked.gateway.stopping.cancelled();

@@ -8,19 +8,19 @@
 pub(super) mod answer;
 pub mod stream;
 
-use super::{Asked, read_body};
+use super::{RequestContext, read_body};
 use crate::history::Terms;
 use crate::http::headers;
 use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::request::refusal::Refusal;
-use crate::request::response::Served;
+use crate::request::response::HandlerResponse;
 
 /// Answers a query.
 ///
 /// # Errors
 /// What the body or the service says.
-pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
+pub async fn query(asked: RequestContext<'_>) -> Result<HandlerResponse, Refusal> {
     if !headers::is_plain_json(&asked.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
@@ -37,14 +37,14 @@ pub async fn query(asked: Asked<'_>) -> Result<Served, Refusal> {
 ///
 /// # Errors
 /// What the service says.
-pub async fn fetch(asked: Asked<'_>, handle: &str) -> Result<Served, Refusal> {
+pub async fn fetch(asked: RequestContext<'_>, handle: &str) -> Result<HandlerResponse, Refusal> {
     let terms = terms(&asked, Work::History, &Prefer::default());
     let answer = asked.gateway.history.fetch(&asked.app.id, handle, terms).await;
     answer::shape(answer, &asked.app.id, asked.trail)
 }
 
 /// On which terms: the deadline runs from the request's head.
-pub(super) fn terms(asked: &Asked<'_>, work: Work, prefer: &Prefer) -> Terms {
+pub(super) fn terms(asked: &RequestContext<'_>, work: Work, prefer: &Prefer) -> Terms {
     // Who would have it later waits only as long as it says (RFC 7240, section 4.3).
     let later = Prefer { wait: Some(prefer.wait.unwrap_or_default()), ..*prefer };
     let waits = if prefer.respond_async { &later } else { prefer };

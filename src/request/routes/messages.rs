@@ -12,13 +12,13 @@ use hyper::{HeaderMap, StatusCode};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Asked, read_body};
+use super::{RequestContext, read_body};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::proof::Work;
 use crate::request::refusal::Refusal;
-use crate::request::response::{Origin, Served};
+use crate::request::response::{HandlerResponse, Origin};
 use crate::request::route::Addressee;
 use crate::vendor::is_for_the_caller;
 use crate::vendor::order::{Message, Operation, Order};
@@ -28,11 +28,11 @@ use crate::vendor::order::{Message, Operation, Order};
 /// # Errors
 /// What egress says, or the vendor's own failure.
 pub async fn forward(
-    asked: Asked<'_>,
+    asked: RequestContext<'_>,
     to: Addressee,
     user: String,
     query: Vec<(String, String)>,
-) -> Result<Served, Refusal> {
+) -> Result<HandlerResponse, Refusal> {
     let cap = asked.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
     let proof = asked.proof(Work::Message);
@@ -76,7 +76,7 @@ pub async fn forward(
     if let Some(applied) = prefer.applied(cap) {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    Ok(Served {
+    Ok(HandlerResponse {
         status: reply.status,
         headers,
         body: Body::from(reply.body),

@@ -8,17 +8,18 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bytes::Bytes;
 
 use crate::events::Cursor;
+use crate::kernel::sync::lock;
 use crate::store::{Batch, Content, EventText};
 use crate::vendor::events::facts;
 
 /// Batches whose text is kept at a time, and bytes of one that is.
-const MOST_KEPT: usize = 32;
-const MOST_BYTES: usize = 512 << 10;
+const MAX_KEPT: usize = 32;
+const MAX_BYTES: usize = 512 << 10;
 
 /// The texts of the newest batches: a thousand streams that keep up share one.
 #[derive(Debug, Default)]
@@ -47,12 +48,12 @@ impl Texts {
     }
 
     fn place(&self, batch: &Arc<Batch>) -> Arc<OnceLock<Text>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.0);
         let is_it = |kept: &&Kept| std::ptr::eq(kept.batch.as_ptr(), Arc::as_ptr(batch));
         if let Some(kept) = kept.iter().rev().find(is_it) {
             return Arc::clone(&kept.text);
         }
-        if kept.len() == MOST_KEPT {
+        if kept.len() == MAX_KEPT {
             kept.pop_front();
         }
         let text = Arc::default();
@@ -80,7 +81,7 @@ impl Text {
 
 /// Whether a batch is one whose text is kept.
 pub(crate) fn is_kept(batch: &Batch) -> bool {
-    size(batch) <= MOST_BYTES
+    size(batch) <= MAX_BYTES
 }
 
 fn size(batch: &Batch) -> usize {
@@ -198,10 +199,10 @@ mod tests {
         let first = events(&["1"]);
         let text = texts.of(&first, 0..1, 3);
         assert_eq!(texts.of(&first, 0..1, 3).as_ptr(), text.as_ptr());
-        for _ in 0..MOST_KEPT {
+        for _ in 0..MAX_KEPT {
             texts.of(&events(&["2"]), 0..1, 3);
         }
-        assert_eq!(texts.0.lock().unwrap().len(), MOST_KEPT);
+        assert_eq!(texts.0.lock().unwrap().len(), MAX_KEPT);
         assert_eq!(texts.of(&first, 0..1, 3), text);
     }
 

@@ -16,7 +16,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use super::allowance::Allowance;
+use super::burst::Burst;
 use super::framing::{Stage, Watch};
 use super::io::Io;
 use super::looks::Looks;
@@ -44,22 +44,23 @@ use super::waits::{Waiting, Waits, keep_alive};
 use crate::http::body::handover::Wire;
 use crate::http::body::{Body, Inbound, Rest};
 use crate::kernel::conn::{Alpn, Conn, Fault};
+use crate::kernel::sync::lock;
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
-const MOST_OF_HEAD: usize = 64_000;
+const MAX_OF_HEAD: usize = 64_000;
 /// Headers of a request.
-const MOST_HEADERS: usize = 128;
+const MAX_HEADERS: usize = 128;
 /// Requests at a time on one HTTP/2 connection.
-const MOST_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 256;
 /// Bytes that may come in unread on one HTTP/2 stream, and on all of a connection together. Bodies are small and read
 /// at once: a larger window would only let more of them be held. (hyper's own are 1 MiB each.)
 const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
 /// Bytes of one HTTP/2 stream's answer that wait to be written. `Body` gives 16 KiB at a time.
-const MOST_TO_SEND: usize = 64 << 10;
+const MAX_TO_SEND: usize = 64 << 10;
 /// Streams that a caller opened and reset before they were looked at (CVE-2023-44487).
-const MOST_RESET_UNSEEN: usize = 20;
+const MAX_RESET_UNSEEN: usize = 20;
 /// Streams that we reset because a caller broke the protocol on them (CVE-2025-8671): an honest one breaks none.
-const MOST_RESET_BY_US: usize = 64;
+const MAX_RESET_BY_US: usize = 64;
 /// Requests on one HTTP/2 connection that a caller takes back before they are answered, at once and a second
 /// (CVE-2023-44487, where the stream was looked at): a request costs its work although nobody waits for it.
 const TAKEN_BACK: (u32, u32) = (200, 10);
@@ -266,20 +267,20 @@ fn builder(spawned: Spawned) -> auto::Builder<Spawned> {
         .timer(TokioTimer::new())
         // It would begin with the end of the answer before: see `waits`.
         .header_read_timeout(None)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(MOST_OF_HEAD);
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_OF_HEAD);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
-        .max_concurrent_streams(MOST_STREAMS)
+        .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(WINDOWS.0)
         .initial_connection_window_size(WINDOWS.1)
-        .max_send_buf_size(MOST_TO_SEND)
-        .max_pending_accept_reset_streams(MOST_RESET_UNSEEN)
-        .max_local_error_reset_streams(MOST_RESET_BY_US)
-        .max_header_list_size(u32::try_from(MOST_OF_HEAD).unwrap_or(u32::MAX));
+        .max_send_buf_size(MAX_TO_SEND)
+        .max_pending_accept_reset_streams(MAX_RESET_UNSEEN)
+        .max_local_error_reset_streams(MAX_RESET_BY_US)
+        .max_header_list_size(u32::try_from(MAX_OF_HEAD).unwrap_or(u32::MAX));
     builder
 }
 
@@ -305,7 +306,7 @@ fn http2_fault<B>(request: &Request<B>) -> Option<Fault> {
         let bytes = value.as_bytes();
         bytes.trim_ascii().len() != bytes.len()
     };
-    if request.headers().len() > MOST_HEADERS {
+    if request.headers().len() > MAX_HEADERS {
         return Some(Fault::Http2("more headers than are taken"));
     }
     if request.headers().values().any(is_odd) {
@@ -316,11 +317,11 @@ fn http2_fault<B>(request: &Request<B>) -> Option<Fault> {
 
 /// Counts the requests that callers take back before they have an answer. Cheap to clone.
 #[derive(Clone)]
-struct TakenBack(Arc<Mutex<(Allowance, bool)>>);
+struct TakenBack(Arc<Mutex<(Burst, bool)>>);
 
 impl TakenBack {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new((Allowance::new(TAKEN_BACK.0, TAKEN_BACK.1), false))))
+        Self(Arc::new(Mutex::new((Burst::new(TAKEN_BACK.0, TAKEN_BACK.1), false))))
     }
 
     fn unanswered(&self) -> Unanswered {
@@ -328,7 +329,7 @@ impl TakenBack {
     }
 
     fn are_too_many(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        lock(&self.0).1
     }
 }
 
@@ -344,7 +345,7 @@ impl Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(taken_back) = &self.0 {
-            let mut count = taken_back.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut count = lock(&taken_back.0);
             count.1 |= !count.0.take();
         }
     }

@@ -3,12 +3,12 @@
 //! Why: the HTTP library bounds what a flood may make it remember (reset streams, CONTINUATION, empty DATA, headers),
 //! but answers PING and SETTINGS, and passes over PRIORITY, WINDOW_UPDATE and unknown frames, for as long as they come:
 //! a caller can have a core's worth of work done without ever asking for anything (CVE-2019-9512, 9513, 9515). Here
-//! each such frame uses up a stock ([`Allowance`]); requests, and answers that a caller takes, earn it back, since they
+//! each such frame uses up a stock ([`Burst`]); requests, and answers that a caller takes, earn it back, since they
 //! need such frames. When it is used up the connection is cut.
 //!
 //! Invariant: only each frame's head is looked at ([`http2`]); nothing is kept of its payload.
 
-use super::allowance::Allowance;
+use super::burst::Burst;
 use crate::http::http2::{self, DATA, END_STREAM, HEADERS, Head, Part};
 
 /// Frames without work at once, and a second: a browser's opening burst of PRIORITY is a dozen.
@@ -25,7 +25,7 @@ const SMALL_DATA: usize = 16;
 #[derive(Debug)]
 pub(super) struct Frames {
     incoming: http2::Frames,
-    allowance: Allowance,
+    allowance: Burst,
     /// Bytes written that have not earned yet.
     written: usize,
 }
@@ -36,7 +36,7 @@ pub(super) struct Flood;
 
 impl Frames {
     pub(super) fn new() -> Self {
-        let allowance = Allowance::new(IDLE_FRAMES.0, IDLE_FRAMES.1);
+        let allowance = Burst::new(IDLE_FRAMES.0, IDLE_FRAMES.1);
         Self { incoming: http2::Frames::default(), allowance, written: 0 }
     }
 

@@ -15,10 +15,11 @@
 //! the connection), every later request of the connection is at fault.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::frames::Frames;
 use crate::kernel::conn::Fault;
+use crate::kernel::sync::lock;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The bytes of a header line that are looked at: enough for the two names and any sane length.
@@ -26,7 +27,7 @@ const LOOKED_AT: usize = 64;
 /// The bytes of empty lines before a request line: RFC 9112, 2.2 asks to pass over one at least.
 const BLANK: usize = 8;
 /// The bytes of a chunk: no body may have more, whatever `request_body_limit` says.
-const MOST_OF_CHUNK: u64 = 1 << 30;
+const MAX_OF_CHUNK: u64 = 1 << 30;
 
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,7 +110,7 @@ impl Watch {
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -408,7 +409,7 @@ fn chunk(line: &[u8]) -> Option<State> {
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok());
     match size.filter(|_| goes_on_well)? {
         0 => Some(State::Trailer(false)),
-        size @ 1..=MOST_OF_CHUNK => Some(State::Chunk(size)),
+        size @ 1..=MAX_OF_CHUNK => Some(State::Chunk(size)),
         _ => None,
     }
 }

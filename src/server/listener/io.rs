@@ -7,7 +7,7 @@
 //!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
 //! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed; where it
 //!   cannot be believed any more (see `framing::Fed`) it ends.
-//! - A caller that does not take what is written to it is cut when our [`Patience`] is over. Taken is what the system has
+//! - A caller that does not take what is written to it is cut when our [`MinDataRate`] is over. Taken is what the system has
 //!   taken; on a connection with events, what the system at the other end has acknowledged.
 //! - The acknowledgements are looked at with each flush, each read and when the connection's driver has waited
 //!   (`looks`), as long as something waits for them; and a last time before the connection is let go of.
@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::framing::{Framing, Protocol, Watch};
 use super::looks::Parting;
-use super::patience::Patience;
+use super::min_data_rate::MinDataRate;
 use super::tcp::Arrives;
 use crate::http::body::handover::Wire;
 use crate::http::request_id::RequestId;
@@ -56,7 +56,7 @@ pub(super) struct Io<S: Arrives> {
     is_telling: bool,
     /// Nothing more is read: why.
     broken: Option<&'static str>,
-    patience: Patience,
+    patience: MinDataRate,
     /// How many bytes were acknowledged when last looked, once that counts. Where it is not known all that was flushed is.
     seen: Option<u64>,
     /// How many bytes were written when we began to wait for the caller: it has kept up once they are acknowledged, however
@@ -87,7 +87,7 @@ impl Linger {
 impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
     pub(super) fn new(stream: S, wire: Wire, watch: Watch, write_timeout: Duration) -> Self {
         let framing = Framing::new(watch.clone());
-        let patience = Patience::new(write_timeout);
+        let patience = MinDataRate::new(write_timeout);
         let (own, held) = (Bytes::new(), Bytes::new());
         let (seen, owed, parting, linger) = (None, 0, None, None);
         let is_telling = false;

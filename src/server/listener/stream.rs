@@ -1,19 +1,20 @@
 //! The futures of one connection's HTTP/2 streams: where hyper puts them, and when one is cut.
 //!
 //! Invariants: they are polled by the connection's own task, so that dropping it drops all of them. A stream whose
-//! answer its caller does not take, because its window stays shut, ends when our [`Patience`] with it is over: it is
+//! answer its caller does not take, because its window stays shut, ends when our [`MinDataRate`] with it is over: it is
 //! dropped, which resets it (RST_STREAM) and gives its events back; the connection's other streams go on.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 
-use super::patience::Patience;
+use super::min_data_rate::MinDataRate;
 use crate::http::body::Meter;
+use crate::kernel::sync::lock;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -27,10 +28,10 @@ pub(super) struct Spawned {
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawned {
     fn execute(&self, work: F) {
-        let patience = Patience::new(self.write_timeout);
+        let patience = MinDataRate::new(self.write_timeout);
         let answered = self.answered.clone();
         let stream = Stream { work: Box::pin(work), answered, meter: None, seen: 0, patience };
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        lock(&self.new).push(stream);
     }
 }
 
@@ -41,12 +42,12 @@ impl Spawned {
 
     /// Those that came since it was last asked.
     pub(super) fn take(&self) -> Vec<Stream> {
-        std::mem::take(&mut self.new.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.new))
     }
 
     /// The stream that is being polled has its answer. Streams are polled one after another, so it is clear which.
     pub(super) fn answered(&self, meter: Meter) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(meter);
+        *lock(&self.answered) = Some(meter);
     }
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Stream {
     meter: Option<Meter>,
     /// Bytes of the answer taken when last looked.
     seen: u64,
-    patience: Patience,
+    patience: MinDataRate,
 }
 
 impl Future for Stream {
@@ -67,11 +68,11 @@ impl Future for Stream {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         if this.work.as_mut().poll(cx).is_ready() {
-            this.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
+            lock(&this.answered).take();
             return Poll::Ready(());
         }
         if this.meter.is_none() {
-            this.meter = this.answered.lock().unwrap_or_else(PoisonError::into_inner).take();
+            this.meter = lock(&this.answered).take();
         }
         // Before there is an answer it is not the caller who is waited for. After, it is, unless it took all that was made.
         let Some(meter) = &this.meter else { return Poll::Pending };

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend};
 
 use super::engine::{CACHE, FIRST_FORMAT, FORMAT, FORMAT_KEY, failed, number};
 use super::shared::whole_rows;
 use super::{places, tables};
+use crate::kernel::sync::lock;
 use crate::store::Error;
 
 /// What the layer keeps as one.
@@ -74,7 +75,7 @@ struct Above {
 
 impl<B: StorageBackend> Layer<B> {
     fn above(&self) -> MutexGuard<'_, Above> {
-        self.above.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.above)
     }
 
     /// What the file has there; zeros behind its end.

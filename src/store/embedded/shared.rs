@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
@@ -16,12 +16,13 @@ use super::record::{Key, Row, decode_row, encode_row, room};
 use super::tables::{self, BATCHES, LOGS, QUARANTINE, QUARANTINE_HEADS};
 use super::writer::name;
 use crate::kernel::names::{AppId, Stream};
+use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, Sequence};
 
 /// How often small things are measured, at most: that takes a read of all of them.
 const MEASURED_EVERY: Duration = Duration::from_secs(5);
 /// Damaged batches that are told of, at most.
-const MOST_TOLD: usize = 10_000;
+const MAX_TOLD: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -59,8 +60,8 @@ impl Shared {
 
     /// Whether a damaged batch was not told of before. (Of endless damage only the beginning is.)
     pub(super) fn is_news(&self, log: &LogKey, last: Sequence) -> bool {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-        damaged.len() < MOST_TOLD && damaged.insert((log.clone(), last))
+        let mut damaged = lock(&self.damaged);
+        damaged.len() < MAX_TOLD && damaged.insert((log.clone(), last))
     }
 
     /// The least id above all that are taken.
@@ -71,7 +72,7 @@ impl Shared {
     /// The room that everything kept takes, about.
     pub(super) fn kept(&self, now: Instant) -> Result<u64, Error> {
         let in_rows: u64 = self.logs().values().map(|row| row.bytes.saturating_add(row.quarantine_bytes)).sum();
-        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut measured = lock(&self.measured);
         let fresh = measured.filter(|(at, _)| now.saturating_duration_since(*at) < MEASURED_EVERY);
         let beside = match fresh {
             Some((_, bytes)) => bytes,
@@ -107,7 +108,7 @@ impl Shared {
     /// Notes that the engine failed: it is opened anew before its next use, and probed before it is called ready.
     pub(super) fn note(&self, error: Error) {
         self.broken.store(true, Ordering::Release);
-        let mut unwell = self.unwell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unwell = lock(&self.unwell);
         if unwell.as_ref() != Some(&error) {
             tracing::warn!(%error, "the store failed");
         }
@@ -116,14 +117,14 @@ impl Shared {
 
     /// A probe has passed.
     pub(super) fn well(&self) {
-        if let Some(error) = self.unwell.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = lock(&self.unwell).take() {
             tracing::warn!(was = %error, "the store works again");
         }
     }
 
     /// Whether it must be probed before it can be called ready.
     pub(super) fn is_unwell(&self) -> bool {
-        self.unwell.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        lock(&self.unwell).is_some()
     }
 
     /// Opens the engine anew if it is broken, and sets the file back to what was acknowledged.
@@ -183,7 +184,7 @@ impl Shared {
     }
 
     fn logs(&self) -> MutexGuard<'_, HashMap<LogKey, Row>> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.logs)
     }
 }
 

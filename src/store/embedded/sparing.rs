@@ -13,11 +13,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
 use super::disk;
+use crate::kernel::sync::lock;
 
 const BLOCK: usize = disk::BLOCK as usize;
 /// Smaller writes are passed on: what is small differs.
@@ -47,7 +48,7 @@ impl<B> Sparing<B> {
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
-        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lately)
     }
 
     /// Passes the outcome of a change on. Of a file of which one failed nothing is known any more.

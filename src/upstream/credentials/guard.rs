@@ -10,7 +10,7 @@
 //! | doubted | one 401 came                 | one trial, once the secret was read again; the others wait for both | its verdict: open or closed |
 //! | closed  | the trial was refused too    | one probe each minute                | its verdict, or a changed secret, or a changed `base_url` (doubted) |
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::kernel::clock::Clock;
 use crate::kernel::names::AppId;
+use crate::kernel::sync::lock;
 
 /// How often one order may try whether a refused secret is taken again.
 pub(super) const PROBE_EVERY: Duration = Duration::from_secs(60);
@@ -194,6 +195,6 @@ impl Guard {
     }
 
     fn lock(&self) -> MutexGuard<'_, Stand> {
-        self.stand.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stand)
     }
 }

@@ -9,7 +9,7 @@
 //! file in the middle of being written is left until it rests.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::kernel::files::{self, Mark, Unreadable};
 use crate::kernel::names::AppId;
 use crate::kernel::secret::redact::Redactor;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::sync::lock;
 
 /// How a secret becomes headers.
 pub(super) trait Recipe: Send + Sync {
@@ -279,6 +280,6 @@ impl Kept {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

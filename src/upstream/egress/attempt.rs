@@ -17,14 +17,14 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
 
+use super::app_runtime::{AppRuntime, Region};
 use super::breaker::Verdict;
-use super::buckets::Line;
-use super::desk::{Desk, Region};
+use super::buckets::AppBucket;
 use super::endpoint::Endpoint;
 use super::events_body::{Came, Coded};
+use super::hosts::Said;
 use super::linger::Head;
 use super::meters::Ending;
-use super::places::Said;
 use super::retry::{Next, Outcome, Reason, Terms, Tries, is_vendors_failure};
 use super::{Costs, Failure, Inner, LINGER, Table, Timeouts, coding, redact, request_id};
 use crate::kernel::names::RegionName;
@@ -139,7 +139,7 @@ impl Inner {
         &self,
         order: &Order,
         endpoint: &Endpoint,
-        line: &Line,
+        line: &AppBucket,
         costs: &mut Costs,
     ) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
@@ -178,7 +178,7 @@ impl Inner {
         order: &Order,
         signed: Signed,
         table: &Table,
-        desk: &Desk,
+        desk: &AppRuntime,
         region: &Region,
         costs: &mut Costs,
     ) -> (Outcome, Said) {
@@ -335,7 +335,7 @@ impl Inner {
 }
 
 impl Limits {
-    fn of(order: &Order, (table, desk): (&Table, &Desk), began: Instant) -> Self {
+    fn of(order: &Order, (table, desk): (&Table, &AppRuntime), began: Instant) -> Self {
         let Timeouts { first_byte, idle, request } = table.timeouts;
         let (linger, max_read) = (began + request * LINGER, desk.max_read);
         match order.operation.safety() {

@@ -11,7 +11,7 @@
 //! | open    | see above                  | nothing, until its time    | its time: the next order is a probe; a success  |
 //! | probing | an order came then         | that one                   | its end: closed, or open for longer; a success  |
 //!
-//! There is one for each host ([`super::places`]), which counts connections that cannot be made and holds everything
+//! There is one for each host ([`super::hosts`]), which counts connections that cannot be made and holds everything
 //! back, and one for each endpoint of an app in a region ([`super::endpoint`]), which counts answers that fail and only
 //! sends orders elsewhere.
 

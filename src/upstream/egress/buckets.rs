@@ -26,7 +26,7 @@ const READS_OBEY: Duration = Duration::from_secs(60);
 
 /// One bucket in use.
 #[derive(Clone)]
-pub(super) struct Line {
+pub(super) struct AppBucket {
     pub(super) name: BucketName,
     pub(super) bucket: Arc<Bucket>,
     pub(super) limit: Limit,
@@ -34,7 +34,7 @@ pub(super) struct Line {
 }
 
 /// An app's lines, in the order of [`BucketName::ALL`]; those that share are the other's again.
-pub(super) type Lines = [Line; BucketName::ALL.len()];
+pub(super) type Lines = [AppBucket; BucketName::ALL.len()];
 
 pub(super) struct Buckets {
     before: Before,
@@ -96,7 +96,12 @@ impl Buckets {
             let (owner, limit) = counted_in(quota, name);
             let held = all.iter().find(|held| held.members.contains(&name));
             let bucket = &held.expect("every endpoint is in the group of its owner").bucket;
-            Line { name: owner, bucket: bucket.clone(), limit, meters: BucketMeters::new(&self.metrics, app, owner) }
+            AppBucket {
+                name: owner,
+                bucket: bucket.clone(),
+                limit,
+                meters: BucketMeters::new(&self.metrics, app, owner),
+            }
         });
         self.all.insert(app.clone(), all);
         lines

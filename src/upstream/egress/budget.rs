@@ -7,12 +7,13 @@
 //! its store of ten seconds' minimum that could be spent at once.)
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::time::Instant;
 
 use crate::config::RetryBudget;
 use crate::kernel::names::ClientName;
+use crate::kernel::sync::lock;
 
 /// Seconds that are looked back on.
 const WINDOW: usize = 10;
@@ -53,7 +54,7 @@ impl Budgets {
     }
 
     fn clients(&self) -> std::sync::MutexGuard<'_, Clients> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,7 +8,7 @@
 //! have their own pace.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,6 +20,7 @@ use crate::config;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{Metrics, RegionEndpointLabels};
 use crate::kernel::names::{AppId, RegionName};
+use crate::kernel::sync::lock;
 
 /// An endpoint of an app in a region.
 pub(super) struct Endpoint {
@@ -274,7 +275,7 @@ impl Endpoint {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: labels come from the configuration, the operations' names and statuses of three digits.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use hyper::StatusCode;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::retry::Reason;
 use crate::kernel::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
 use crate::kernel::names::{AppId, BucketName, RegionName};
+use crate::kernel::sync::lock;
 use crate::upstream::quota::Snapshot;
 use crate::vendor::order::Operation;
 
@@ -107,7 +108,7 @@ impl RegionMeters {
     /// Counts an exchange.
     pub(super) fn ended(&self, operation: &Operation, ending: Ending) {
         let Some(list) = of(&self.counters, operation) else { return };
-        let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = lock(list);
         if let Some((_, counter)) = list.iter().find(|(known, _)| *known == ending) {
             counter.inc();
             return;

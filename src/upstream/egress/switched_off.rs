@@ -7,13 +7,14 @@
 //! path of an app without any takes no lock.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use hyper::StatusCode;
 
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::AppId;
+use crate::kernel::sync::lock;
 
 /// One app's endpoints that answer 403, and since when.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl SwitchedOff {
         if !(forbidden || ends) {
             return;
         }
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.since);
         if !forbidden {
             if since.remove(endpoint).is_some() {
                 tracing::warn!(%app, endpoint, "the vendor serves this app again here");
@@ -45,7 +46,7 @@ impl SwitchedOff {
 
     /// The endpoints, in the order of their names.
     pub(super) fn list(&self) -> Vec<(&'static str, UnixMillis)> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(name, at)| (*name, *at)).collect()
+        lock(&self.since).iter().map(|(name, at)| (*name, *at)).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use tower::Service;
 
 use super::BoxError;
 use super::age::Aging;
-use super::way::Way;
+use super::proxy_connector::ProxyConnector;
 use crate::config::Proxy;
 use crate::kernel::clock::Clock;
 use crate::kernel::dns::Resolver;
@@ -38,7 +38,7 @@ type Stream = Aging<MaybeHttpsStream<TokioIo<TcpStream>>>;
 /// Connects to `http://` and `https://`; ALPN decides between HTTP/2 and HTTP/1.1 on TLS.
 #[derive(Clone)]
 pub(super) struct Connector<R = Resolver> {
-    https: HttpsConnector<Way<HttpConnector<R>>>,
+    https: HttpsConnector<ProxyConnector<HttpConnector<R>>>,
     limits: Limits,
     clock: Clock,
 }
@@ -70,7 +70,7 @@ where
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(Way::new(tcp, proxy, &clock));
+            .wrap_connector(ProxyConnector::new(tcp, proxy, &clock));
         Self { https, limits, clock }
     }
 }

@@ -15,7 +15,7 @@
 //! A slot is a client of hyper-util, which opens one HTTP/2 connection for itself and keeps idle ones for a while.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use super::exchange::Exchange;
 use super::fault::Fault;
 use super::watch::{Told, Watching};
 use super::{Connector, Upstream};
+use crate::kernel::sync::lock;
 use crate::upstream::credentials::Signed;
 
 /// HTTP/2 connections of a lane. At the hundred streams that servers usually take, more than any bucket has seats.
@@ -202,7 +203,7 @@ impl State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A place, now or, behind those who wait already, later.

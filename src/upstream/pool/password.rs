@@ -5,7 +5,7 @@
 //! while there is one. After that connections fail, and it is forgotten.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::kernel::clock::Clock;
 use crate::kernel::files::Unreadable;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
+use crate::kernel::sync::lock;
 use crate::upstream::credentials::GRACE;
 
 /// How long a connection waits for the file while there is a good password.
@@ -70,7 +71,7 @@ impl Password {
 
     /// No section panics.
     fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        what(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        what(&mut lock(&self.state))
     }
 }
 

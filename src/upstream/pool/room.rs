@@ -13,7 +13,7 @@ mod book;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::kernel::names::ClientName;
 use crate::kernel::share;
+use crate::kernel::sync::lock;
 use book::{Asked, Book};
 
 /// How much room there is. All in bytes, but for the last.
@@ -117,7 +118,7 @@ impl Room {
 
     fn book(&self) -> MutexGuard<'_, Book<oneshot::Sender<()>>> {
         // No section panics half-way.
-        self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.book)
     }
 }
 

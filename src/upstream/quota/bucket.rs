@@ -18,7 +18,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -30,10 +30,11 @@ use super::seat::Seat;
 use super::{Begin, Refused, Snapshot};
 use crate::config::Limit;
 use crate::kernel::clock::Clock;
+use crate::kernel::sync::lock;
 use crate::vendor::order::Payer;
 
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
-const LONGEST_LINE: usize = 10_000;
+const MAX_QUEUE: usize = 10_000;
 
 /// How often those who wait are judged because others came before them, where more than [`FEW`] wait.
 pub(super) const JUDGED_EVERY: Duration = Duration::from_millis(100);
@@ -120,13 +121,13 @@ impl Bucket {
 
     /// Gives no seat from now on: `heirs`, which nobody has used yet, take over what is under way.
     pub fn retire(&self, heirs: &[Arc<Self>]) {
-        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lineage = lock(&LINEAGE);
         self.with(|state, now| state.retire(heirs, now));
     }
 
     /// Retires it if all that was ever sent is counted longer ago than a window, so that nobody has to take over.
     pub fn retire_if_idle(&self) -> bool {
-        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lineage = lock(&LINEAGE);
         self.with(|state, now| {
             state.deal(now);
             let is_idle = state.queue.is_empty() && state.ledger.is_idle(now);
@@ -154,7 +155,7 @@ impl Bucket {
             (state.ledger.origin(), state.heirs.clone())
         });
         let Some(heirs) = heirs else { return };
-        let _lineage = LINEAGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lineage = lock(&LINEAGE);
         let (mut left, mut seen) = (heirs.to_vec(), HashSet::new());
         while let Some(heir) = left.pop() {
             if seen.insert(Arc::as_ptr(&heir)) {
@@ -181,7 +182,7 @@ impl Bucket {
     /// Runs `change` under the lock with the time as it is there, then wakes those it told.
     fn with<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> R {
         // No section panics; if one did, counts that are off by one still serve better than a bucket that is gone.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let now = self.clock.now();
         let result = change(&mut state, now);
         let told = std::mem::take(&mut state.told);
@@ -250,7 +251,7 @@ impl State {
         {
             return Ok(Asked::Given(era));
         }
-        if self.queue.len_of(&payer.client) >= LONGEST_LINE {
+        if self.queue.len_of(&payer.client) >= MAX_QUEUE {
             return Err(Refused::Crowded);
         }
         let rank = self.queue.rank_of_next(&payer.client, payer.weight);

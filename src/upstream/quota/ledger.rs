@@ -26,7 +26,7 @@ pub(super) const ON_THE_WAY: Duration = Duration::from_millis(500);
 /// Two machines' clocks run apart by at most 500 parts in a million while one is being slewed (adjtimex(2)).
 const SKEW_PARTS: u32 = 2000;
 /// No window is longer. Keeps sums of times far from overflow.
-const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
+const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The seats of one bucket.
 #[derive(Debug)]
@@ -351,11 +351,11 @@ fn union<T: Ord + Copy>(one: &VecDeque<T>, other: &VecDeque<T>) -> VecDeque<T> {
 /// `at + by`.
 pub(super) fn later(at: Instant, by: Duration) -> Instant {
     // The sum is at hand for any window and any number of rounds; if it were not, a year stands for ever.
-    at.checked_add(by).unwrap_or_else(|| at + LONGEST_WINDOW)
+    at.checked_add(by).unwrap_or_else(|| at + MAX_WINDOW)
 }
 
 fn window(limit: Limit) -> Duration {
-    limit.per.min(LONGEST_WINDOW)
+    limit.per.min(MAX_WINDOW)
 }
 
 /// What is added to a window so that it is over by any of the clocks concerned.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::ledger::later;
 
 /// The longest `Retry-After` that is believed while nothing else was said.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How far a bucket is held back.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Penalty {
 impl Penalty {
     /// None, but closed until `opens_at`.
     pub(super) fn none(seats: u32, opens_at: Instant) -> Self {
-        Self { in_force: seats, opens_at, asked: None, longest: LONGEST_PAUSE, grows_at: opens_at, era: 0 }
+        Self { in_force: seats, opens_at, asked: None, longest: MAX_PAUSE, grows_at: opens_at, era: 0 }
     }
 
     /// Seats that may be used.

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::State;
-use crate::events::claims::Claims;
+use crate::events::delivery_ranges::DeliveryRanges;
 use crate::events::subscription::recalled;
 use crate::events::subscription::records::Record;
 use crate::kernel::clock::UnixMillis;
@@ -68,7 +68,7 @@ impl State {
             next = next.max(held.last + 1);
         }
         (next..=record.claimed).for_each(|at| self.marks.mark(at));
-        self.claims = Claims::with_gaps(low, self.marks.iter().filter(|&settled| settled > low));
+        self.claims = DeliveryRanges::with_gaps(low, self.marks.iter().filter(|&settled| settled > low));
         self.settle_low();
     }
 }

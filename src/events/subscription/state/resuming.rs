@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use super::super::claim::MOST_AHEAD;
+use super::super::claim::MAX_AHEAD;
 use super::super::missed::Taken;
 use super::{Closed, State};
-use crate::events::claims::Lost;
 use crate::events::delivery::StreamNumber;
+use crate::events::delivery_ranges::Lost;
 
 impl State {
     /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be stored
@@ -63,7 +63,7 @@ impl State {
     /// give it again; but for what is so far ahead that there would be too much to mark.
     pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
         let low = self.settle_low();
-        self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MOST_AHEAD)));
+        self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MAX_AHEAD)));
         let letters = self.letters.extract_if(range.clone(), |_| true);
         self.again_done.extend(letters.map(|at| Closed { at, is_acknowledged: true }));
         self.plain.add(range);
@@ -111,6 +111,6 @@ impl State {
     fn first_to_give_again(&self, after: u64, low: u64) -> u64 {
         let plain: u64 = self.plain.of(&(after..low + 1)).iter().map(|range| range.end - range.start).sum();
         let to_mark = (low + 1).saturating_sub(after).saturating_sub(plain);
-        if to_mark > MOST_AHEAD { low + 1 - MOST_AHEAD } else { after }
+        if to_mark > MAX_AHEAD { low + 1 - MAX_AHEAD } else { after }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Closed, State};
-use crate::events::leases::{numbers, settled};
+use crate::events::leases::{ack_bitmap, numbers};
 use crate::events::subscription::plain::Word;
 use crate::events::subscription::recalled;
 use crate::kernel::clock::UnixMillis;
@@ -91,7 +91,7 @@ impl State {
                 self.delays_stored.insert(segment);
                 waits.push((recalled::delayed(of, segment), delays));
             }
-            let units = numbers::note(self.book.united(settled::entries(segment)));
+            let units = numbers::note(self.book.united(ack_bitmap::entries(segment)));
             if units.is_some() || self.units_stored.contains(&segment) {
                 self.units_stored.insert(segment);
                 waits.push((recalled::united(of, segment), units));
@@ -162,7 +162,7 @@ impl State {
 
     /// Until when entries of a segment are not to be handed out, by the wall clock.
     fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, u64)> {
-        let range = settled::entries(segment);
+        let range = ack_bitmap::entries(segment);
         let unread = self.delays.range(range.clone()).map(|(&at, &until)| (at, until));
         let mut delays: Vec<_> = self.book.delayed(range).chain(unread).collect();
         delays.sort_unstable();
@@ -171,7 +171,7 @@ impl State {
 
     /// A segment's note; `None` when there is nothing to say.
     fn note(&self, segment: u64) -> Option<Bytes> {
-        let range = settled::entries(segment);
+        let range = ack_bitmap::entries(segment);
         let unread = self.attempts.range(range.clone()).map(|(&at, &attempts)| (at, attempts));
         let mut attempts: Vec<_> = self.book.attempted(range).chain(unread).collect();
         attempts.sort_unstable();

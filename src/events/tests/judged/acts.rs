@@ -32,7 +32,7 @@ impl Stage {
     fn read_of(&self, book: &Book, ack: Ack) -> Read {
         let wait = if self.is_so(80) { 0 } else { self.pick(&[5, 300, 2500]) };
         Read {
-            place: Place::Subscription { name: book.name.clone(), from: From::Earliest },
+            place: Place::Subscription { name: book.name.clone(), from: StartAt::Earliest },
             client: ClientName::parse("reader").unwrap(),
             limit: self.pick(&[1, 2, 3, 7, 100]),
             most_bytes: self.pick(&[usize::MAX, usize::MAX, 100]),
@@ -263,17 +263,17 @@ impl Stage {
         let (earliest, next) = log.range();
         let low = earliest - 1;
         let (to, between) = match self.below(4) {
-            0 => (From::Earliest, low),
-            1 => (From::Latest, next - 1),
+            0 => (StartAt::Earliest, low),
+            1 => (StartAt::Latest, next - 1),
             _ => {
                 let at = low + self.below(next - low);
-                (From::After(log.cursor(at)), at)
+                (StartAt::After(log.cursor(at)), at)
             }
         };
         // Until it is done there may be more.
         let may_be = |stage: &Self| match to {
-            From::Earliest => (low, stage.house().log().range().0 - 1),
-            From::Latest => (between, stage.head()),
+            StartAt::Earliest => (low, stage.house().log().range().0 - 1),
+            StartAt::Latest => (between, stage.head()),
             _ => (between, between),
         };
         match self.patiently(patience, self.door.seek(self.house(), book, to)).await {

@@ -124,11 +124,11 @@ impl Door {
         house.events.extend(&app(), STREAM, &book.name, what, lease).map(Some)
     }
 
-    pub(super) async fn seek(&self, house: &House, book: &Book, to: From) -> Result<Entry, ReadError> {
+    pub(super) async fn seek(&self, house: &House, book: &Book, to: StartAt) -> Result<Entry, ReadError> {
         let name = book.name.to_string();
         let log = house.log();
         let at = log.place(to).await?;
-        let cursor = |at| From::After(log.cursor(at));
+        let cursor = |at| StartAt::After(log.cursor(at));
         let (earliest, next) = log.range();
         let instead = match self.mutant {
             Some(Mutant::SeekIsForgotten) => return Ok(at),

@@ -79,7 +79,7 @@ async fn what_a_caller_began_who_left_is_stored_soon_after() {
     let rig = rig.kill().await;
     assert_eq!(rig.lease(leased(2)).await.unwrap().1, [(1, 1), (5, 1)]);
     rig.slow_down();
-    leave(rig.events.seek(&app(), STREAM, &name(), From::After(rig.log().cursor(5)))).await;
+    leave(rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(5)))).await;
     tokio::time::sleep(SLOW * 5).await;
     rig.speed_up();
     let rig = rig.kill().await;
@@ -148,7 +148,7 @@ async fn a_letter_in_hand_that_retention_takes_is_given_again_until_it_is_acknow
             rig.give_up(1).await;
             assert_eq!(rig.lease(leased(1)).await, None);
             if is_sought {
-                rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+                rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
             } else {
                 rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await.unwrap();
             }
@@ -337,7 +337,7 @@ async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_miss
     let names: Vec<_> = rig.events.subscriptions().into_iter().map(|one| one.subscription).collect();
     assert_eq!(names, ["dead"]);
     let rig = rig.restart().await;
-    let native = Read { markers: true, ..from(From::Latest, by("a", 10)) };
+    let native = Read { markers: true, ..from(StartAt::Latest, by("a", 10)) };
     assert_eq!(rig.read(native.clone()).await.unwrap().lost, 0, "there is nothing to tell it with yet");
     rig.append_of([(6, 6)]).await;
     let rig = rig.kill().await;
@@ -361,7 +361,7 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
     let seek = |cursor| {
         let name = name();
         let events = &rig.events;
-        async move { events.seek(&app(), STREAM, &name, From::After(cursor)).await }
+        async move { events.seek(&app(), STREAM, &name, StartAt::After(cursor)).await }
     };
     assert_eq!(seek(foreign(1)).await, Err(ReadError::OfAnotherStream));
     assert_eq!(rig.events.resume((&app(), STREAM), &name(), (foreign(1), true), &[]), Err(ReadError::OfAnotherStream));
@@ -389,7 +389,7 @@ async fn keeps_its_attempts_and_its_delay(sought: bool) {
     assert_eq!((got, rig.dead().await), (vec![(2, 1)], vec![(1, MOST)]));
     rig.ack(Holding::Lease(second)).await.unwrap();
     if sought {
-        rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+        rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
     }
     rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await.unwrap();
     let (lease, got) = rig.lease(leased(1)).await.unwrap();
@@ -436,7 +436,7 @@ async fn a_letter_that_a_seek_gives_again_is_given_once_and_leaves_the_list_when
             rig.nack(Holding::Lease(lease), 0).await.unwrap();
         }
         assert!(rig.lease(leased(3)).await.is_none());
-        rig.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+        rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
         assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), Redeliver::All).await, Ok(1));
         if kills {
             rig = rig.kill().await;

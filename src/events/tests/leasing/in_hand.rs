@@ -36,7 +36,7 @@ impl Taken {
 
 impl Rig {
     async fn take_by(&self, how: InHand, limit: usize, seconds: u64) -> Option<Taken> {
-        let place = Place::Subscription { name: place(), from: From::Earliest };
+        let place = Place::Subscription { name: place(), from: StartAt::Earliest };
         let read = Read { place, ack: Ack::InHand(how), markers: true, ..wait(seconds, by("a", limit)) };
         let delivery = self.read(read).await.unwrap();
         let entries = entries(&delivery);
@@ -201,7 +201,7 @@ async fn a_part_that_is_gone_or_that_nobody_wants_any_more_is_not_waited_for() {
     rig.failed(first, 5).await;
     rig.begin(true);
     let filter = Arc::new(Filter::new(&[], &["u1".to_owned(), "u3".to_owned()], &[]));
-    let place = Place::Subscription { name: place(), from: From::Earliest };
+    let place = Place::Subscription { name: place(), from: StartAt::Earliest };
     let read = Read { place, ack: Ack::InHand(AS_ONE), filter, markers: true, ..wait(60, by("a", 100)) };
     assert_eq!(entries(&rig.read(read).await.unwrap()), [1, 3]);
 }
@@ -254,7 +254,7 @@ async fn what_is_in_hand_from_before_a_seek_or_of_a_removed_place_is_of_no_accou
         if removes {
             rig.events.remove(&app(), STREAM, &place()).await.unwrap();
         } else {
-            rig.events.seek(&app(), STREAM, &place(), From::Earliest).await.unwrap();
+            rig.events.seek(&app(), STREAM, &place(), StartAt::Earliest).await.unwrap();
         }
         let taken = rig.take_now(EACH, 1).await;
         let [settled, failed, buried, dropped] = held;
@@ -279,7 +279,7 @@ async fn a_seek_to_the_end_drops_what_waits_and_wakes_who_waits_for_it() {
     let waiting = rig.take_by(EACH, 1, 3000);
     let seeking = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        rig.events.seek(&app(), STREAM, &place(), From::Latest).await.unwrap();
+        rig.events.seek(&app(), STREAM, &place(), StartAt::Latest).await.unwrap();
         assert_eq!(rig.events.tries(&app(), STREAM, &place()), Tries::default());
         rig.append_of([(5, 1)]).await;
     };

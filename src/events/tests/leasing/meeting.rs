@@ -8,7 +8,7 @@ impl Rig {
     }
 
     async fn seek_to_the_first(&self) {
-        self.events.seek(&app(), STREAM, &name(), From::Earliest).await.unwrap();
+        self.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
     }
 }
 

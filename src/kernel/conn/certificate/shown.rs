@@ -4,9 +4,10 @@
 //! once for all of them. The table holds none alive, and no more than twice as many as are.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::PeerCertificate;
+use crate::kernel::sync::lock;
 
 /// The certificates of open connections.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ impl Shown {
     /// This one, or its equal that another connection showed.
     #[must_use]
     pub fn one(&self, certificate: PeerCertificate) -> Arc<PeerCertificate> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.0);
         if let Some(known) = table.known.get(certificate.digest()).and_then(Weak::upgrade) {
             return known;
         }
@@ -41,6 +42,6 @@ impl Shown {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.len()
+        lock(&self.0).known.len()
     }
 }

@@ -66,7 +66,7 @@ fn dns_names_are_taken_in_lower_case_and_a_wildcard_stays_a_text() {
     let says = Says { dns: vec!["Billing.Prod.SVC", "*.prod.svc", "10.0.0.1"], ..Says::nothing(now()) };
     let certificate = read(&says).unwrap();
     assert_eq!(certificate.names().unwrap().dns, ["billing.prod.svc", "*.prod.svc"]);
-    let many = Says { dns: vec!["a.svc"; MOST_NAMES + 1], ..Says::nothing(now()) };
+    let many = Says { dns: vec!["a.svc"; MAX_NAMES + 1], ..Says::nothing(now()) };
     assert_eq!(read(&many).unwrap().names(), Err(BadNames::TooMany));
 }
 

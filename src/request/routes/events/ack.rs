@@ -9,12 +9,12 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use super::{Asked, LEASE, may_use};
+use super::{LEASE, RequestContext, may_use};
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::kernel::names::{Stream, SubscriptionName};
 use crate::request::refusal::Refusal;
-use crate::request::response::{Origin, Served};
+use crate::request::response::{HandlerResponse, Origin};
 use crate::request::route::{Settle, Settling};
 use crate::request::routes::read_body;
 
@@ -22,7 +22,7 @@ use crate::request::routes::read_body;
 ///
 /// # Errors
 /// What the body or the subscription says.
-pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Served, Refusal> {
+pub async fn settle(asked: RequestContext<'_>, stream: Stream, what: Settle) -> Result<HandlerResponse, Refusal> {
     if !headers::is_plain_json(&asked.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
@@ -43,5 +43,5 @@ pub async fn settle(asked: Asked<'_>, stream: Stream, what: Settle) -> Result<Se
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Body::from(Bytes::from(body));
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+    Ok(HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
 }

@@ -18,8 +18,8 @@ use crate::kernel::names::{AppId, Stream, Streams};
 use crate::kernel::proof::Proof;
 use crate::request::gateway::Gateway;
 use crate::request::refusal::Refusal;
-use crate::request::response::Served;
-use crate::request::routes::Asked;
+use crate::request::response::HandlerResponse;
+use crate::request::routes::RequestContext;
 use crate::request::streaming::text;
 
 /// An open stream.
@@ -39,7 +39,12 @@ struct Open {
 }
 
 /// Answers with a stream.
-pub(super) async fn open(asked: Asked<'_>, proof: Proof, stream: Stream, read: Read) -> Result<Served, Refusal> {
+pub(super) async fn open(
+    asked: RequestContext<'_>,
+    proof: Proof,
+    stream: Stream,
+    read: Read,
+) -> Result<HandlerResponse, Refusal> {
     asked.trail.streams()?;
     let at_once = Read { wait: Duration::ZERO, ..read.clone() };
     let first = asked.gateway.events.read(&asked.app.id, stream, at_once).await?;

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::feed::Feed;
+use super::merged_reader::MergedReader;
 use crate::events::{Cursor, Delivery, LeaseName, Receipt, Run};
 use crate::http::body::Body;
 use crate::kernel::names::{Stream, Streams};
@@ -35,7 +35,7 @@ pub(super) fn body(delivery: &Delivery) -> Body {
 
 /// The same of what both streams hold, at most so many entries in the order received; each says its `stream`. What is more
 /// is given back.
-pub(super) fn body_of_all(feed: &mut Feed, limit: usize) -> (Body, Vec<Receipt>) {
+pub(super) fn body_of_all(feed: &mut MergedReader, limit: usize) -> (Body, Vec<Receipt>) {
     let (mut out, mut receipts, mut left) = (Out::new(0), Vec::new(), limit);
     while left > 0 {
         let Some(given) = feed.give(left) else { break };

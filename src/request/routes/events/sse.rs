@@ -21,8 +21,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::feed::{Failed, Feed, Given};
-use crate::events::{Marks, ReadError, Receipt};
+use super::merged_reader::{Failed, Given, MergedReader};
+use crate::events::{CursorPair, ReadError, Receipt};
 use crate::http::body::handover::{Delivered, Ending};
 use crate::http::body::{Body, Piece};
 use crate::kernel::metrics::StreamLabels;
@@ -30,8 +30,8 @@ use crate::kernel::names::{AppId, Streams, SubscriptionName};
 use crate::kernel::proof::Proof;
 use crate::request::gateway::Gateway;
 use crate::request::refusal::Refusal;
-use crate::request::response::{Origin, Served};
-use crate::request::routes::Asked;
+use crate::request::response::{HandlerResponse, Origin};
+use crate::request::routes::RequestContext;
 use crate::request::streaming::text::{self, Extra};
 use crate::store::Content;
 
@@ -58,18 +58,18 @@ struct Open {
     gateway: Arc<Gateway>,
     proof: Proof,
     app: AppId,
-    feed: Feed,
+    feed: MergedReader,
     is_begun: bool,
     _counted: Counted,
 }
 
 /// Answers with a stream.
 pub(super) async fn open(
-    asked: Asked<'_>,
+    asked: RequestContext<'_>,
     proof: Proof,
-    mut feed: Feed,
-    stored: Option<(SubscriptionName, Option<Marks>)>,
-) -> Result<Served, Refusal> {
+    mut feed: MergedReader,
+    stored: Option<(SubscriptionName, Option<CursorPair>)>,
+) -> Result<HandlerResponse, Refusal> {
     asked.trail.streams()?;
     if let Some((name, last)) = stored {
         let (app, streams) = (&asked.app.id, feed.streams());
@@ -97,13 +97,13 @@ pub(super) async fn open(
 }
 
 /// The answer that such pieces are.
-pub(super) fn served(pieces: impl futures_util::Stream<Item = Piece> + Send + 'static) -> Served {
+pub(super) fn served(pieces: impl futures_util::Stream<Item = Piece> + Send + 'static) -> HandlerResponse {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // nginx, and others after it: pass on what comes when it comes.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Served {
+    HandlerResponse {
         status: StatusCode::OK,
         headers,
         body: Body::streaming(pieces),

@@ -12,16 +12,16 @@ use crate::http::headers;
 use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::names::AppId;
 use crate::request::refusal::{Refusal, Shed};
-use crate::request::response::{Origin, Served};
-use crate::request::trail::Trail;
+use crate::request::request_log::RequestLog;
+use crate::request::response::{HandlerResponse, Origin};
 use crate::upstream::egress::Reply;
 
 /// What the service said, as an answer.
 pub(in crate::request::routes) fn shape(
     said: Result<Answer, Error>,
     app: &AppId,
-    trail: &mut Trail,
-) -> Result<Served, Refusal> {
+    trail: &mut RequestLog,
+) -> Result<HandlerResponse, Refusal> {
     let answer = match said {
         Ok(answer) => answer,
         Err(Error::Refused(reply)) => return Ok(passed_on(&reply, trail)),
@@ -46,20 +46,20 @@ pub(in crate::request::routes) fn shape(
         frames.share(chunk);
     }
     frames.push(b"}");
-    Ok(Served { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipts: Vec::new() })
+    Ok(HandlerResponse { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipts: Vec::new() })
 }
 
 /// Says which preferences were honoured.
-pub(in crate::request::routes) fn say_applied(served: &mut Served, prefer: &Prefer, cap: Duration) {
+pub(in crate::request::routes) fn say_applied(served: &mut HandlerResponse, prefer: &Prefer, cap: Duration) {
     if let Some(applied) = prefer.applied(cap).filter(|_| served.origin == Origin::Gateway) {
         served.headers.insert(PREFERENCE_APPLIED, applied);
     }
 }
 
 /// The vendor's refusal of a caller's own request, with its body.
-pub(super) fn passed_on(reply: &Reply, trail: &mut Trail) -> Served {
+pub(super) fn passed_on(reply: &Reply, trail: &mut RequestLog) -> HandlerResponse {
     trail.costs(reply.costs.clone());
-    Served {
+    HandlerResponse {
         status: reply.status,
         headers: headers::coming_back(&reply.headers),
         body: Body::from(reply.body.clone()),

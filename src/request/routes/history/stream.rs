@@ -16,8 +16,8 @@ use crate::http::headers::accept;
 use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::request::refusal::Refusal;
-use crate::request::response::{Origin, Served};
-use crate::request::routes::Asked;
+use crate::request::response::{HandlerResponse, Origin};
+use crate::request::routes::RequestContext;
 
 /// The names that newline-delimited JSON goes by; the first is ours.
 const KINDS: [&str; 5] = [
@@ -32,7 +32,7 @@ const KINDS: [&str; 5] = [
 ///
 /// # Errors
 /// What the service says before the first line.
-pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served, Refusal> {
+pub async fn open(asked: RequestContext<'_>, query: &[(String, String)]) -> Result<HandlerResponse, Refusal> {
     if !accept::takes(&asked.head.headers, &KINDS) {
         return Err(Refusal::NotAcceptable { kind: KINDS[0] });
     }
@@ -50,7 +50,7 @@ pub async fn open(asked: Asked<'_>, query: &[(String, String)]) -> Result<Served
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(KINDS[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Body::streaming(pieces);
-    Ok(Served { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+    Ok(HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
 }
 
 fn pieces(part: Part) -> Vec<Bytes> {

@@ -1,0 +1,263 @@
+//! [`PollTarget`]: one stream of one region, and how what comes from it is kept.
+//!
+//! Invariants: [`PollTarget::keep`] returns only when all of an outcome is stored; while the store fails it tries again, also
+//! during a stop. If it is dropped on the way, what is left goes to [`PendingWrites`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::HeaderMap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::answer::Outcome;
+use super::status::Status;
+use crate::config;
+use crate::events::log::Log;
+use crate::events::loss::Loss;
+use crate::events::pending_writes::PendingWrites;
+use crate::events::writer::Brought;
+use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::Metrics;
+use crate::kernel::names::{ClientName, RegionName};
+use crate::kernel::task::Tasks;
+use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
+use crate::upstream::egress::{Egress, Failed, Reply};
+use crate::vendor::events::MAX_IN_ONE_READ;
+use crate::vendor::order::{Operation, Order, Payer};
+
+/// Where orders go: egress, or a script in tests.
+#[async_trait]
+pub(in crate::events) trait Source: Send + Sync + 'static {
+    /// Sends an order.
+    async fn send(&self, order: Order) -> Result<Reply, Failed>;
+}
+
+#[async_trait]
+impl Source for Egress {
+    async fn send(&self, order: Order) -> Result<Reply, Failed> {
+        Egress::send(self, order).await
+    }
+}
+
+/// What a poller goes by; changed by a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::events) struct Settings {
+    /// Between reads while events flow.
+    pub(in crate::events) poll_interval: Duration,
+    /// Between reads while none do.
+    pub(in crate::events) poll_interval_idle: Duration,
+    /// How long the poller waits for a read before it leaves it to itself.
+    pub(in crate::events) give_up_after: Duration,
+}
+
+impl Settings {
+    /// As configured, within a day (so that no sum overflows).
+    pub(in crate::events) fn new(events: &config::Events, upstream: &config::Upstream) -> Self {
+        Self {
+            poll_interval: events.poll_interval.min(A_DAY),
+            poll_interval_idle: events.poll_interval_idle.min(A_DAY),
+            give_up_after: WAIT_FOR_A_SEAT + upstream.connect_timeout.min(A_DAY) + upstream.request_timeout.min(A_DAY),
+        }
+    }
+}
+
+/// What a read brought, for the poller's pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::events) struct Summary {
+    /// Events, duplicates too.
+    pub(super) events: usize,
+    /// It failed, or ended in doubt.
+    pub(super) failed: bool,
+    /// When the vendor, or our own quota, wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Summary {
+    /// Whether there may be more.
+    pub(super) fn is_full(&self) -> bool {
+        self.events >= MAX_IN_ONE_READ && !self.failed
+    }
+}
+
+/// The longest pause anyone else's word brings about.
+const MAX_HINT: Duration = Duration::from_secs(60);
+
+/// One stream of one region.
+pub(in crate::events) struct PollTarget {
+    region: RegionName,
+    log: Arc<Log>,
+    source: Arc<dyn Source>,
+    payer: Payer,
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+    pub(in crate::events) status: Status,
+    settings: watch::Sender<Settings>,
+    /// Bounds the reads under way.
+    places: Arc<Semaphore>,
+    leftovers: Arc<PendingWrites>,
+}
+
+impl fmt::Display for PollTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.log.key.app, self.log.key.stream, self.region)
+    }
+}
+
+impl PollTarget {
+    pub(in crate::events) fn new(
+        (log, region): (Arc<Log>, RegionName),
+        source: Arc<dyn Source>,
+        (clock, tasks, metrics): (Clock, Tasks, Metrics),
+        settings: Settings,
+        leftovers: Arc<PendingWrites>,
+    ) -> Arc<Self> {
+        let client = ClientName::parse("rtm-gateway").expect("the literal keeps the rule of names");
+        Arc::new(Self {
+            status: Status::new(&log.key, &region, metrics),
+            region,
+            log,
+            source,
+            payer: Payer { client, weight: 1 },
+            clock,
+            tasks,
+            settings: watch::Sender::new(settings),
+            places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
+            leftovers,
+        })
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        *self.settings.borrow()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
+    }
+
+    /// Changes what the poller goes by, from its next wait on.
+    pub(in crate::events) fn adjust(&self, settings: Settings) {
+        self.settings.send_if_modified(|now| std::mem::replace(now, settings) != settings);
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.log.store
+    }
+
+    /// Waits until fewer than [`READS_UNDER_WAY`] are. (Given up reads end by egress's own limit.)
+    pub(super) async fn place_for_a_read(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// The most of anyone's wish to be asked later that is obeyed: the vendor overwrites what is not read.
+    pub(super) fn obeys(&self) -> Duration {
+        let left = self.status.seconds_to_overflow(self.clock.now());
+        left.map_or(MAX_HINT, |left| Duration::from_secs_f64(left / 2.0).min(MAX_HINT))
+    }
+
+    /// Sends a read and waits for its end, however long that takes.
+    pub(super) async fn order_a_read(&self) -> Result<Reply, Failed> {
+        let order = Order {
+            app: self.log.key.app.clone(),
+            operation: Operation::ReadEvents(self.log.key.stream),
+            payer: self.payer.clone(),
+            proof: None,
+            sharers: None,
+            is_repeat: false,
+            seat_by: None,
+            deadline: self.clock.now() + WAIT_FOR_A_SEAT,
+            sent: None,
+            retry_after_limit: Some(self.obeys()),
+            region: Some(self.region.clone()),
+            headers: HeaderMap::new(),
+        };
+        self.source.send(order).await
+    }
+
+    /// Keeps what a read brought, in one step: what cannot be read, the events, and the marker behind them.
+    pub(super) async fn keep(&self, outcome: Outcome) -> Summary {
+        let now = self.clock.wall_ms();
+        let events = outcome.count();
+        let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
+        let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
+        self.status.read(events, outcome.error, now, self.clock.now());
+        let quarantined = outcome.unreadable.map(|(body, why)| {
+            self.status.quarantined();
+            let response = Quarantined { received_at: now, region: self.region.clone(), why, body };
+            Kept { response, delivered: events as u64 }
+        });
+        let marker = outcome.loss.map(|loss| {
+            self.status.lost(loss);
+            loss.marker()
+        });
+        let contents = outcome.events.into_iter().map(Content::Events).chain(marker);
+        let batches = contents.map(|content| self.batch(content, now)).collect();
+        self.insist(Brought::new(batches, quarantined)).await;
+        summary
+    }
+
+    /// AckBitmap that the vendor may have overwritten events.
+    pub(super) async fn overflow_suspected(&self) {
+        self.status.lost(Loss::Overflow);
+        self.insist(self.marker(Loss::Overflow)).await;
+    }
+
+    /// Leaves a marker for the last flush.
+    pub(super) fn leave_marker(&self, loss: Loss) {
+        self.status.lost(loss);
+        self.leftovers.add(&self.log, self.marker(loss));
+    }
+
+    fn marker(&self, loss: Loss) -> Arc<Brought> {
+        Brought::new(vec![self.batch(loss.marker(), self.clock.wall_ms())], None)
+    }
+
+    fn batch(&self, content: Content, received_at: UnixMillis) -> NewBatch {
+        NewBatch { received_at, region: self.region.clone(), content }
+    }
+
+    async fn insist(&self, brought: Arc<Brought>) {
+        let mut unstored = Unstored { feed: self, brought: (!brought.is_nothing()).then_some(brought) };
+        let mut pause = FIRST_RETRY;
+        while let Some(brought) = &unstored.brought {
+            match self.log.keep(brought).await {
+                Ok(appended) => {
+                    unstored.brought = None;
+                    self.status.stored(appended);
+                    self.status.resume();
+                }
+                Err(error) => {
+                    self.status.pause(&error);
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+                    pause = (pause * 2).min(LAST_RETRY);
+                }
+            }
+        }
+    }
+}
+
+/// What is not stored yet.
+struct Unstored<'a> {
+    feed: &'a PollTarget,
+    brought: Option<Arc<Brought>>,
+}
+
+impl Drop for Unstored<'_> {
+    fn drop(&mut self) {
+        if let Some(brought) = self.brought.take() {
+            self.feed.leftovers.add(&self.feed.log, brought);
+        }
+    }
+}
+
+/// How long a read may wait for its turn within the quota; then nothing was sent, and it is tried again.
+const WAIT_FOR_A_SEAT: Duration = Duration::from_secs(2);
+
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The one at hand and those given up. With egress's limit of six request timeouts there are fewer.
+const READS_UNDER_WAY: usize = 8;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);

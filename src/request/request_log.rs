@@ -1,0 +1,331 @@
+//! A [`RequestLog`]: what is known of a request, written as one log line and counted once, when its answer ended.
+//!
+//! Invariants: the line is written on drop, so every request has one, however it ended; it says whether the answer was
+//! handed over, which here is: given to the system whole. (What stands for events waits for longer, but the request's place
+//! does not.) It holds no header value, no body, no path (users' ids and handles stand in paths), no app that is not
+//! configured, and of the query only the parameters' names, as far as they are words. Labels of metrics come from the
+//! configuration and from fixed sets.
+
+use std::sync::Arc;
+
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::events::Receipt;
+use crate::http::body::handover::{Delivered, Ending};
+use crate::http::headers::X_RTM_ORIGIN;
+use crate::http::request_id::{RequestId, X_REQUEST_ID};
+use crate::kernel::clock::Clock;
+use crate::kernel::conn::places::Occupied;
+use crate::kernel::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLabels, WouldRefuseLabels};
+use crate::kernel::names::{AppId, ClientName};
+use crate::request::admission::{AdmissionPermit, Reason};
+use crate::request::gateway::{Gateway, Live};
+use crate::request::refusal::Refusal;
+use crate::request::response::Origin;
+use crate::request::route::Route;
+use crate::request::route::query::printable;
+use crate::upstream::egress::Costs;
+
+/// The most of a query's parameter names that a log line shows, in bytes.
+const MAX_OF_QUERY: usize = 128;
+
+/// What is known of a request.
+#[derive(Debug)]
+pub struct RequestLog {
+    clock: Clock,
+    began: Instant,
+    metrics: MetricsOf,
+    access_log: bool,
+    id: RequestId,
+    method: &'static str,
+    query: String,
+    client: Option<ClientName>,
+    app: Option<AppId>,
+    route: &'static str,
+    status: Option<StatusCode>,
+    origin: Origin,
+    code: Option<&'static str>,
+    cause: Option<Arc<str>>,
+    costs: Costs,
+    bytes: u64,
+    receipts: Vec<Receipt>,
+    /// All of the answer was given to the system.
+    is_given: bool,
+    /// Its place; free when the trail ends.
+    in_hand: Option<AdmissionPermit>,
+    /// Its connection's; likewise.
+    occupied: Option<Occupied>,
+}
+
+struct MetricsOf(Metrics);
+
+impl std::fmt::Debug for MetricsOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl RequestLog {
+    /// Of a request that just came.
+    #[must_use]
+    pub fn begin(gateway: &Gateway, live: &Live, head: &Parts) -> Self {
+        Self {
+            clock: gateway.clock.clone(),
+            began: gateway.clock.now(),
+            metrics: MetricsOf(gateway.metrics.clone()),
+            access_log: live.access_log,
+            id: RequestId::of(&head.headers),
+            method: method_name(&head.method),
+            query: query_names(head.uri.query().unwrap_or_default()),
+            client: None,
+            app: None,
+            route: "unmatched",
+            status: None,
+            origin: Origin::Gateway,
+            code: None,
+            cause: None,
+            costs: Costs::default(),
+            bytes: 0,
+            receipts: Vec::new(),
+            is_given: false,
+            in_hand: None,
+            occupied: None,
+        }
+    }
+
+    /// The request's name.
+    #[must_use]
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Who calls.
+    pub fn client(&mut self, name: &ClientName) {
+        self.client = Some(name.clone());
+    }
+
+    /// What is asked, of an app that `exists` or not.
+    pub fn route(&mut self, route: &Route, exists: bool) {
+        self.route = route.name();
+        self.app = exists.then(|| route.app.clone());
+    }
+
+    /// The document of what may be asked is.
+    pub(crate) fn document(&mut self) {
+        self.route = "openapi";
+    }
+
+    /// It is in hand from now on, to the end of its answer.
+    pub fn admitted(&mut self, in_hand: AdmissionPermit) {
+        if let (Some(reason), Some(client)) = (in_hand.would_refuse(), &self.client) {
+            let labels = WouldRefuseLabels { client: client.to_string(), reason: reason.as_str().into() };
+            self.metrics.0.would_refuse.get_or_create(&labels).inc();
+        }
+        self.in_hand = Some(in_hand);
+    }
+
+    /// Its connection is not to be closed for a newcomer while it is in hand.
+    pub(crate) fn occupies(&mut self, occupied: Option<Occupied>) {
+        self.occupied = occupied;
+    }
+
+    /// Takes memory for so many more bytes of its body.
+    ///
+    /// # Errors
+    /// 503 when bodies take too much already.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.in_hand.as_mut().map_or(Ok(()), |in_hand| in_hand.reserve(bytes))
+    }
+
+    /// Its answer goes on for as long as the caller likes: it moves to the room for such, if there is any.
+    ///
+    /// # Errors
+    /// 503 when there is none.
+    pub fn streams(&mut self) -> Result<(), Refusal> {
+        self.in_hand.as_mut().map_or(Ok(()), AdmissionPermit::stream)
+    }
+
+    /// What it cost at the vendor.
+    pub fn costs(&mut self, costs: Costs) {
+        self.costs = costs;
+    }
+
+    /// Why it was refused.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        if let Some(in_hand) = self.in_hand.as_mut().filter(|_| refusal.cost_nothing()) {
+            in_hand.unspend();
+        }
+        match refusal {
+            Refusal::Shed { what, .. } => {
+                let labels = ShedLabels { reason: what.as_str().into() };
+                self.metrics.0.requests_shed.get_or_create(&labels).inc();
+            }
+            Refusal::ClientLimit { ceiling, .. } => {
+                let client = self.client.as_ref().map_or("", ClientName::as_str).to_owned();
+                let labels = CeilingLabels { client, limit: ceiling.name().into() };
+                self.metrics.0.client_limit_rejections.get_or_create(&labels).inc();
+            }
+            _ => {}
+        }
+        self.code = Some(refusal.code());
+        self.cause = refusal.cause().map(Into::into);
+    }
+
+    /// The answer is made.
+    pub(crate) fn answered(&mut self, status: StatusCode, origin: Origin, receipts: Vec<Receipt>) {
+        self.status = Some(status);
+        self.origin = origin;
+        self.receipts = receipts;
+    }
+
+    /// Writes what every answer's head has.
+    pub(crate) fn mark(&self, headers: &mut HeaderMap, origin: Origin) {
+        headers.insert(X_REQUEST_ID, self.id.header_value());
+        headers.insert(X_RTM_ORIGIN, HeaderValue::from_static(origin.as_str()));
+    }
+
+    fn write(&self) {
+        let status = self.status.map_or(0, |s| s.as_u16());
+        let time = self.clock.now().saturating_duration_since(self.began);
+        let client = self.client.as_ref().map_or("", ClientName::as_str);
+        // 499 as nginx counts it: the caller left before there was an answer.
+        let label = if status == 0 { 499 } else { status };
+        let labels = RequestLabels { route: self.route.into(), client: client.into(), status: label.to_string() };
+        self.metrics.0.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels { route: self.route.into() };
+        self.metrics.0.request_duration.get_or_create(&labels).observe(time.as_secs_f64());
+        let cause = self.cause.as_deref().unwrap_or_default();
+        if !self.access_log {
+            if status >= 500 {
+                tracing::warn!(
+                    target: "rtm_gateway::request::flow::trail",
+                    request_id = %self.id,
+                    client,
+                    route = self.route,
+                    status,
+                    cause,
+                    "request failed"
+                );
+            }
+            return;
+        }
+        tracing::info!(
+            target: "rtm_gateway::access",
+            request_id = %self.id,
+            client,
+            app = self.app.as_ref().map_or("", AppId::as_str),
+            method = self.method,
+            route = self.route,
+            query = %self.query,
+            status,
+            origin = self.origin.as_str(),
+            code = self.code.unwrap_or_default(),
+            cause,
+            would_refuse = self.in_hand.as_ref().and_then(AdmissionPermit::would_refuse).map_or("", Reason::as_str),
+            queue_wait_ms = millis(self.costs.queue_wait),
+            upstream_ms = millis(self.costs.upstream_time),
+            upstream_exchanges = self.costs.exchanges,
+            upstream_request_id = self.costs.upstream_request_id.as_deref().unwrap_or_default(),
+            bytes = self.bytes,
+            duration_ms = millis(time),
+            end = self.end(),
+            "request"
+        );
+    }
+
+    fn end(&self) -> &'static str {
+        match (self.status, self.is_given) {
+            (_, true) => "handed_over",
+            (Some(_), false) => "cut",
+            (None, false) => "caller_left",
+        }
+    }
+}
+
+impl Ending for RequestLog {
+    fn taken(&mut self, bytes: u64) {
+        self.bytes = bytes;
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.receipts.is_empty()
+    }
+
+    fn flushed(mut self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        self.is_given = true;
+        let receipts = std::mem::take(&mut self.receipts);
+        (!receipts.is_empty()).then(|| -> Box<dyn Delivered> { Box::new(Receipts(receipts)) })
+    }
+}
+
+/// What stands for the events of an answer, until they are handed over or given back.
+#[derive(Debug)]
+struct Receipts(Vec<Receipt>);
+
+impl Delivered for Receipts {
+    fn acknowledged(self: Box<Self>) {
+        self.0.into_iter().for_each(Receipt::handed_over);
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+fn millis(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The methods of RFC 9110 by name. Any other is the caller's own text.
+fn method_name(method: &Method) -> &'static str {
+    let known = [
+        (Method::GET, "GET"),
+        (Method::POST, "POST"),
+        (Method::HEAD, "HEAD"),
+        (Method::PUT, "PUT"),
+        (Method::DELETE, "DELETE"),
+        (Method::OPTIONS, "OPTIONS"),
+        (Method::PATCH, "PATCH"),
+        (Method::CONNECT, "CONNECT"),
+        (Method::TRACE, "TRACE"),
+    ];
+    known.iter().find(|(known, _)| known == method).map_or("other", |(_, name)| name)
+}
+
+/// The parameters' names, joined by commas, cut.
+fn query_names(query: &str) -> String {
+    let mut names = String::new();
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        let Some((name, _)) = pair.split_once('=') else {
+            // No `=`: it could be a value as well as a name.
+            continue;
+        };
+        if names.len() + name.len() > MAX_OF_QUERY {
+            names.push('…');
+            break;
+        }
+        if !names.is_empty() {
+            names.push(',');
+        }
+        names.push_str(printable(name));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_query_only_names_are_kept() {
+        assert_eq!(query_names("limit=5&subscription=secret&&secret2&from=x"), "limit,subscription,from");
+        assert_eq!(query_names("X3cret-9=&limit=&%41="), "…,limit,…");
+        assert_eq!(query_names(""), "");
+        assert!(query_names(&"x=1&".repeat(500)).len() < 140);
+    }
+}

@@ -1,0 +1,424 @@
+//! The [`DeliveryLoop`]: delivers by one configuration, until there is another or there is nothing to deliver any more.
+//!
+//! One loop: takes from the webhook's subscriptions what the [`Pace`] has a slot for, sends it, has what came of it recorded.
+//! What waits for its time, or for its turn, waits in the subscription.
+//!
+//! Invariants: a slot is free only when what was done with it is on stable storage. On leaving, tries under way end first
+//! (their time-out bounds that) and what came of them is recorded; what else was taken is given back, untried.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::FuturesUnordered;
+use rand::RngExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::condition::{Disabled, Fault, Kept};
+use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
+use super::message::{Message, most_entries};
+use super::outcome::Outcome;
+use super::pace::{Next, Pace, Rules, Verdict};
+use super::parcel::{Parcel, Recorder};
+use super::schedule::SPREAD;
+use super::standing::Standing;
+use super::target::Target;
+use crate::config::{Webhook, WebhookFrom};
+use crate::events::{Ack, Delivery, Filter, InHand, Place, Read, ReadError, StartAt, Turns};
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
+use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
+
+/// See the module.
+pub(super) struct DeliveryLoop<'e> {
+    endpoint: &'e mut Endpoint,
+    target: Arc<Target>,
+    condition: Arc<Kept>,
+    filter: Arc<Filter>,
+    recorder: Recorder,
+    pace: Pace,
+    lanes: Vec<Lane>,
+    /// The lane whose turn it is.
+    turn: usize,
+    /// Requests under way.
+    under_way: usize,
+    tries: FuturesUnordered<BoxFuture<'static, Ended>>,
+    reads: FuturesUnordered<BoxFuture<'static, (usize, Result<Delivery, ReadError>)>>,
+    /// Markers that wait here, until they are to be looked at.
+    rests: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Words to operators whose wishes are being stored.
+    answers: FuturesUnordered<BoxFuture<'static, ()>>,
+    leaving: Option<Left>,
+}
+
+/// One of the webhook's streams.
+struct Lane {
+    stream: Stream,
+    /// Whether a read is under way.
+    is_read: bool,
+    /// What was taken and waits for a slot: a parcel of entries, and a marker for its time.
+    waiting: Vec<Parcel>,
+}
+
+/// What ended, in a slot of this lane.
+enum Ended {
+    Sent { lane: usize, parcel: Parcel, outcome: Outcome, began: Instant },
+    Unsent(Parcel),
+    Recorded { lane: usize, waits: Option<Parcel> },
+}
+
+impl<'e> DeliveryLoop<'e> {
+    /// Goes on from where the subscriptions are, and from the endpoint's condition.
+    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>, condition: Arc<Kept>) -> Self {
+        let Webhook { name, streams, max_in_flight, max_attempts, retry, .. } = &target.config;
+        let mut pace = Pace::new(Rules { max_in_flight: *max_in_flight, max_attempts: *max_attempts, retry: *retry });
+        let clock = &endpoint.means.clock;
+        let asked = condition.get().quiet_until;
+        if asked > 0 {
+            // However the clock was set meanwhile, it does not last longer than the longest wait. When it is over, nothing was
+            // taken since.
+            pace.keep_quiet(clock.now() + UnixMillis(asked).since(clock.wall_ms()).min(retry.max));
+        }
+        let patterns = &target.config.filter;
+        let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
+        let place = SubscriptionName::from(name);
+        for &stream in streams {
+            let (keeps_units, longest) = (most_entries(target.config.format) > 1, retry.max.mul_f64(1.0 + SPREAD));
+            endpoint.means.events.reopen(&endpoint.app, stream, &place, keeps_units, longest);
+        }
+        let recorder = Recorder {
+            means: endpoint.means.clone(),
+            app: endpoint.app.clone(),
+            place,
+            labels: endpoint.labels(),
+            condition: Arc::clone(&condition),
+            leaving: CancellationToken::new(),
+        };
+        let lane = |&stream: &Stream| Lane { stream, is_read: false, waiting: Vec::new() };
+        Self {
+            pace,
+            filter,
+            recorder,
+            lanes: streams.iter().map(lane).collect(),
+            target,
+            condition,
+            endpoint,
+            turn: 0,
+            under_way: 0,
+            tries: FuturesUnordered::new(),
+            reads: FuturesUnordered::new(),
+            rests: FuturesUnordered::new(),
+            answers: FuturesUnordered::new(),
+            leaving: None,
+        }
+    }
+
+    /// Delivers.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Left {
+        loop {
+            let now = self.endpoint.means.clock.now();
+            if self.leaving.is_none() {
+                self.start(now);
+                self.read(now);
+            }
+            self.show();
+            if let Some(left) = self.leaving {
+                self.recorder.leaving.cancel();
+                self.reads.clear();
+                self.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
+                if self.tries.is_empty() && self.answers.is_empty() {
+                    return left;
+                }
+            }
+            let is_open = self.leaving.is_none();
+            let wake = self.wake(now).filter(|_| is_open);
+            let nap = wake.unwrap_or(now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if is_open => self.leaving = Some(Left::Stopping),
+                changed = self.endpoint.targets.changed(), if is_open => {
+                    self.leaving = Some(if changed.is_ok() { Left::Changed } else { Left::Stopping });
+                }
+                command = self.endpoint.commands.recv(), if is_open => match command {
+                    Some(command) => self.obey(command),
+                    None => self.leaving = Some(Left::Stopping),
+                },
+                Some(()) = self.answers.next(), if !self.answers.is_empty() => {}
+                Some(ended) = self.tries.next(), if !self.tries.is_empty() => self.ended(ended),
+                Some(()) = self.rests.next(), if is_open && !self.rests.is_empty() => {}
+                Some((lane, read)) = self.reads.next(), if !self.reads.is_empty() => self.take(lane, read),
+                () = tokio::time::sleep_until(nap), if wake.is_some() => {}
+            }
+        }
+    }
+
+    /// When to look again though nothing happened.
+    fn wake(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.lanes.iter().flat_map(|lane| &lane.waiting).map(|parcel| parcel.due);
+        let due = waiting.filter(|&due| due > now && self.pace.has_room()).min();
+        due.into_iter().chain(self.pace.wake(now)).min()
+    }
+
+    fn is_in_order(&self) -> bool {
+        self.target.config.max_in_flight == 1
+    }
+
+    /// Takes on in every stream, while there is a slot for what comes.
+    fn read(&mut self, now: Instant) {
+        if !self.pace.may_start(now) {
+            return;
+        }
+        let is_in_order = self.is_in_order();
+        let in_hand = in_hand(&self.target.config);
+        for (n, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.is_read || lane.waiting.iter().any(|parcel| is_in_order || !parcel.is_marker()) {
+                continue;
+            }
+            lane.is_read = true;
+            let config = &self.target.config;
+            let from = match config.from {
+                WebhookFrom::Earliest => StartAt::Earliest,
+                WebhookFrom::Latest => StartAt::Latest,
+            };
+            let read = Read {
+                place: Place::Subscription { name: self.recorder.place.clone(), from },
+                client: account(&config.name),
+                limit: most_entries(config.format),
+                most_bytes: usize::MAX,
+                wait: READ_WAIT,
+                markers: true,
+                filter: Arc::clone(&self.filter),
+                ack: Ack::InHand(in_hand),
+            };
+            let (events, app, stream) = (self.endpoint.means.events.clone(), self.endpoint.app.clone(), lane.stream);
+            let reading = async move {
+                let read = events.read(&app, stream, read).await;
+                if read.is_err() {
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+                (n, read)
+            };
+            self.reads.push(reading.boxed());
+        }
+    }
+
+    /// Takes in what was read.
+    fn take(&mut self, n: usize, read: Result<Delivery, ReadError>) {
+        let (endpoint, lane) = (&*self.endpoint, &mut self.lanes[n]);
+        lane.is_read = false;
+        match read {
+            Ok(delivery) => {
+                let (store, now) = (endpoint.means.events.epoch(), endpoint.means.clock.now());
+                let parcels = Parcel::all_of(delivery, self.target.config.format, store, now);
+                self.rests.extend(parcels.iter().filter(|parcel| parcel.due > now).map(|marker| marker.rest().boxed()));
+                lane.waiting.extend(parcels);
+            }
+            Err(error) => {
+                let (app, webhook, stream) = (&endpoint.app, &endpoint.name, lane.stream);
+                tracing::warn!(%app, %webhook, %stream, %error, "events could not be read for a webhook; trying again");
+            }
+        }
+    }
+
+    /// Sends what may be sent.
+    fn start(&mut self, now: Instant) {
+        self.lanes.iter_mut().for_each(|lane| lane.waiting.retain(|parcel| !parcel.is_void()));
+        while self.pace.may_start(now) {
+            let Some((lane, parcel)) = self.next(now) else { return };
+            self.pace.started();
+            if parcel.failures >= self.target.config.max_attempts {
+                // It was about to be buried at the last stop.
+                self.record(lane, parcel, Next::Bury, "given up when the gateway stopped".to_owned());
+                continue;
+            }
+            let message =
+                Message::new(self.target.config.format, &self.target.app, self.lanes[lane].stream, &parcel.entries);
+            let target = Arc::clone(&self.target);
+            let (recorder, clock) = (self.recorder.clone(), self.endpoint.means.clock.clone());
+            let (stream, unites) = (self.lanes[lane].stream, most_entries(self.target.config.format) > 1);
+            let sending = async move {
+                if unites && !recorder.goes_out(stream, &parcel).await {
+                    return Ended::Unsent(parcel);
+                }
+                let began = clock.now();
+                Ended::Sent { lane, outcome: target.send(&message).await, parcel, began }
+            };
+            self.under_way += 1;
+            self.tries.push(sending.boxed());
+        }
+    }
+
+    /// What is to be sent next: each stream has its turn.
+    fn next(&mut self, now: Instant) -> Option<(usize, Parcel)> {
+        let (count, is_in_order) = (self.lanes.len(), self.is_in_order());
+        for n in (0..count).map(|n| (self.turn + n) % count) {
+            let waiting = &mut self.lanes[n].waiting;
+            let due = |parcel: &Parcel| parcel.due <= now;
+            let at =
+                if is_in_order { waiting.first().is_some_and(due).then_some(0) } else { waiting.iter().position(due) };
+            if let Some(at) = at {
+                self.turn = n + 1;
+                return Some((n, self.lanes[n].waiting.remove(at)));
+            }
+        }
+        None
+    }
+
+    /// Has what follows for a parcel recorded, and why.
+    fn record(&mut self, lane: usize, parcel: Parcel, next: Next, why: String) {
+        let (recorder, stream) = (self.recorder.clone(), self.lanes[lane].stream);
+        let recording =
+            async move { Ended::Recorded { lane, waits: recorder.record(stream, parcel, next, why).await } };
+        self.tries.push(recording.boxed());
+    }
+
+    /// Takes note of what came of a try, or that it is on record.
+    fn ended(&mut self, ended: Ended) {
+        let now = self.endpoint.means.clock.now();
+        let (lane, mut parcel, outcome, began) = match ended {
+            Ended::Sent { lane, parcel, outcome, began } => (lane, parcel, outcome, began),
+            Ended::Recorded { lane, waits } => {
+                self.pace.ended();
+                if let Some(marker) = waits {
+                    self.rests.push(marker.rest().boxed());
+                    self.lanes[lane].waiting.insert(0, marker);
+                }
+                return;
+            }
+            Ended::Unsent(parcel) => {
+                self.under_way -= 1;
+                self.pace.ended();
+                return drop(parcel);
+            }
+        };
+        self.under_way -= 1;
+        self.count(&outcome, now.saturating_duration_since(began));
+        let verdict = match &outcome {
+            Outcome::Delivered => Verdict::Delivered,
+            Outcome::Gone => Verdict::NotCounted,
+            Outcome::SlowDown { after, .. } => Verdict::SlowDown(*after),
+            Outcome::Redirected(_)
+            | Outcome::Refused(_)
+            | Outcome::Slow(_)
+            | Outcome::Unreachable(_)
+            | Outcome::Forbidden(_) => Verdict::Failed,
+        };
+        let (before, attempts) = ((self.pace.is_careful(), self.pace.quiet_until()), parcel.failures.saturating_add(1));
+        let next = self.pace.finished(verdict, attempts, now, rand::rng().random_range(-1.0..=1.0));
+        self.note_condition(&outcome, before, now);
+        let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
+        match (&outcome, next) {
+            (Outcome::Delivered, _) => {
+                let events = parcel.entries.len() as u64;
+                self.endpoint.means.metrics.webhook_delivered.get_or_create(&self.labels()).inc_by(events);
+            }
+            (Outcome::Gone, _) => {
+                tracing::error!(%app, %webhook, "the endpoint answered 410; the webhook is disabled until it is enabled");
+                self.disable("gone");
+            }
+            (why, Next::Bury) => {
+                tracing::error!(%app, %webhook, %why, attempts, "an event goes to the webhook's dead letters");
+                parcel.failures = attempts;
+            }
+            (why, _) => tracing::warn!(%app, %webhook, %why, attempts, "a webhook's try failed"),
+        }
+        self.record(lane, parcel, next, outcome.to_string());
+    }
+
+    fn count(&self, outcome: &Outcome, took: Duration) {
+        let (metrics, clock) = (&self.endpoint.means.metrics, &self.endpoint.means.clock);
+        let WebhookLabels { app, webhook } = self.labels();
+        let labels = WebhookOutcomeLabels { app, webhook, outcome: outcome.label().to_owned() };
+        metrics.webhook_attempts.get_or_create(&labels).inc();
+        metrics.webhook_attempt.get_or_create(&self.labels()).observe(took.as_secs_f64());
+        let mut standing = Standing::lock(&self.endpoint.standing);
+        let at = clock.wall_ms();
+        standing.last_try = Some(at);
+        if *outcome == Outcome::Delivered {
+            standing.last_delivery = Some(at);
+        }
+    }
+
+    /// What a restart must know of a try's outcome. Before, it was careful or not, and quiet until then.
+    fn note_condition(&self, outcome: &Outcome, (was_careful, quiet_before): (bool, Option<Instant>), now: Instant) {
+        if *outcome == Outcome::Delivered {
+            if was_careful && !self.pace.is_careful() {
+                self.condition.change(|condition| condition.quiet_until = 0);
+            }
+            return;
+        }
+        let wall = self.endpoint.means.clock.wall_ms();
+        let quiet = self.pace.quiet_until().filter(|&until| Some(until) != quiet_before);
+        self.condition.change(|condition| {
+            condition.fault = Some(Fault { at: wall.0, why: outcome.to_string() });
+            if let Some(until) = quiet {
+                condition.quiet_until = wall.after(until.saturating_duration_since(now)).0;
+            }
+        });
+    }
+
+    /// Sends nothing more.
+    fn disable(&mut self, why: &str) {
+        let disabled = Disabled::new(self.endpoint.means.clock.wall_ms(), why);
+        self.condition.change(|condition| {
+            condition.disabled.get_or_insert(disabled);
+        });
+        self.endpoint.is_disabled(&self.condition);
+        self.leaving = Some(Left::Changed);
+    }
+
+    fn obey(&mut self, Command { wish, done }: Command) {
+        match wish {
+            Wish::Enable => {}
+            Wish::Disable => {
+                tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
+                self.disable("operator");
+            }
+        }
+        let condition = Arc::clone(&self.condition);
+        let answering = async move {
+            // Who asked may have gone.
+            let _ = done.send(condition.keep().await);
+        };
+        self.answers.push(answering.boxed());
+    }
+
+    fn show(&self) {
+        let metrics = &self.endpoint.means.metrics;
+        let in_flight = i64::try_from(self.under_way).unwrap_or(i64::MAX);
+        metrics.webhook_in_flight.get_or_create(&self.labels()).set(in_flight);
+        let mut standing = Standing::lock(&self.endpoint.standing);
+        standing.in_flight = self.under_way;
+        standing.slowed = self.pace.is_careful();
+        standing.has_room = self.under_way < self.pace.most();
+        standing.quiet_until = self.pace.quiet_until();
+    }
+
+    fn labels(&self) -> WebhookLabels {
+        self.endpoint.labels()
+    }
+}
+
+/// How a webhook takes its events.
+fn in_hand(config: &Webhook) -> InHand {
+    let (most, many) = (most_entries(config.format), config.max_in_flight);
+    let units = match (most, many) {
+        // Nothing is looked for beyond what is stuck.
+        (1, 1) => 64,
+        (_, 1) => 2,
+        (1, _) => 256.max(many * 4),
+        (..) => 16.max(many * 2),
+    };
+    let turns = if many == 1 { Turns::All } else { Turns::EachKey };
+    InHand { turns, unites: most > 1, most_open: units * most }
+}
+
+/// Each endpoint reads on its own account.
+fn account(name: &WebhookName) -> ClientName {
+    ClientName::parse(&format!("webhook.{name}")).expect("a webhook's name is short, and of characters of a client's")
+}
+
+/// How long one read waits; then it is asked again.
+const READ_WAIT: Duration = Duration::from_secs(600);
