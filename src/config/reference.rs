@@ -109,6 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn each_default_stands_in_the_file_and_can_be_read() {
+        for text in [false, true].map(documented::turned_on) {
+            let faults = load::faults(&text);
+            assert!(faults.is_empty(), "{faults:?}");
+        }
+        let defaults = load::survey().defaults();
+        assert!(defaults.len() > 40, "{}", defaults.len());
+        for path in defaults {
+            assert!(documented::value(&path).is_some(), "{path}");
+        }
+    }
+
+    #[test]
     fn what_is_said_to_be_turned_off_by_a_zero_is() {
         let said: Vec<&Key> = documented::KEYS.iter().filter(|key| key.about.contains("\"0s\"")).collect();
         assert!(said.len() >= 4);

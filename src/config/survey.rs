@@ -110,6 +110,12 @@ impl Survey {
         keys.map(|path| path.replace("[]", "")).collect()
     }
 
+    /// The places, without `[]`, of keys whose default the documented file has.
+    #[cfg(test)]
+    pub(super) fn defaults(&self) -> BTreeSet<String> {
+        self.with_default.iter().map(|path| path.replace("[]", "")).collect()
+    }
+
     /// Whether what stands in the documented file is the key's default. `path` is without `[]`.
     pub(super) fn is_default(&self, path: &str) -> bool {
         self.with_default.iter().any(|with| with.replace("[]", "") == path)
