@@ -23,6 +23,7 @@
 //!   one behind the other, and count only if all of them read the same a second time; else it is done again. Messages that come
 //!   in another order each time and are more than a page cannot be told apart, and that is said.
 //! - **A page that is not full does not end the list**: an empty one does, or one look from the other end ([`ending`]).
+//! - **What is to be skipped is not read**, also where the window begins within a second ([`jump`]).
 //!
 //! Memory: the pages in flight and the last millisecond, whatever the size of the list. Pages are begun only while
 //! [`Pager::next`] is awaited and the page it waits for is not there, so a slow reader holds everything back, and a
@@ -30,6 +31,7 @@
 
 mod ending;
 mod flight;
+mod jump;
 mod pace;
 mod run;
 mod series;
@@ -48,6 +50,7 @@ use super::Error;
 use super::query::{Query, Side, Within};
 use crate::vendor::history::{Direction, Filter, PAGE_SIZES, PageQuery, message_ms};
 use ending::{Ending, Over};
+use jump::Skip;
 pub(super) use run::Run;
 use run::{Apart, Message};
 use series::Series;
@@ -82,9 +85,7 @@ pub(super) struct Pager<P> {
     /// Of what the window selects, that alone is wanted, and counts.
     within: Within,
     /// How many of it are to be skipped, where that is not done by an offset.
-    skip: u64,
-    /// Some of it was met.
-    has_begun: bool,
+    skip: Skip,
     /// How many messages are still wanted.
     left: usize,
     /// One page could hold all that is wanted: what the vendor gives of it is enough.
@@ -121,8 +122,7 @@ impl<P: Pages> Pager<P> {
             filter: query.filter.clone(),
             direction: query.direction,
             within: query.within,
-            skip,
-            has_begun: !is_cut,
+            skip: Skip::new(skip, !is_cut),
             left: query.limit,
             is_single: query.limit <= PAGE && !is_cut,
             ended: false,
@@ -169,6 +169,7 @@ impl<P: Pages> Pager<P> {
                 continue;
             }
             let new = match (self.is_astray, self.run.is_some()) {
+                _ if self.is_to_jump() => self.jump().await?,
                 (true, true) => self.repair().await?,
                 (false, true) => self.further().await?,
                 (_, false) => self.first().await?,
@@ -182,7 +183,6 @@ impl<P: Pages> Pager<P> {
             if !given.is_empty() {
                 return Ok(Some(given));
             }
-            self.skip_by_offset();
         }
         Ok(None)
     }
@@ -197,11 +197,10 @@ impl<P: Pages> Pager<P> {
                     break;
                 }
                 Side::Before => {}
-                Side::In if self.skip > 0 => (self.skip, self.has_begun) = (self.skip - 1, true),
+                Side::In if self.skip.one() => {}
                 Side::In => {
                     given.push(message.text.clone());
                     self.left -= 1;
-                    self.has_begun = true;
                 }
             }
             read += 1;
@@ -214,16 +213,6 @@ impl<P: Pages> Pager<P> {
             None => self.run = Run::begin(self.direction, &new[..read]),
         }
         given
-    }
-
-    /// What is to be skipped need not be read, once it is known how many come before it.
-    fn skip_by_offset(&mut self) {
-        if !self.ended && self.has_begun && self.skip > PAGE as u64 {
-            self.series.begin_anew(self.filter.clone(), self.series.at.saturating_add(self.skip));
-            self.skip = 0;
-            (self.run, self.short) = (None, None);
-            (self.is_astray, self.is_near) = (false, false);
-        }
     }
 
     /// Sees to it that what is under way keeps no seat while nobody asks for it. Begins nothing; may be dropped.

@@ -173,6 +173,30 @@ impl Case {
         case
     }
 
+    /// A window that begins within a second, in which the list moves, and an offset behind that.
+    fn offset_within(number: u64) -> Self {
+        let mut case = Self::of(number);
+        let mut rng = StdRng::seed_from_u64(number ^ 0x0FF5_E701);
+        let r = &mut rng;
+        let crowd = [1, 1, 2, 20][r.random_range(0..4)];
+        let at = |place: u64, n: u64| place + n / crowd;
+        let outside = r.random_range(100..500);
+        let apart = r.random_range(1..15);
+        let inside = r.random_range(200..1500);
+        let (start, end) = (BASE, BASE + 1000 * (2 + inside * apart / 1000));
+        case.stored = (0..outside).map(|n| (at(start, n), r.random_range(0..60_000))).collect();
+        case.stored.extend((0..inside).map(|n| (start + 500 + n * apart, r.random_range(0..60_000))));
+        case.stored.extend((0..outside).map(|n| (at(end + 100, n), r.random_range(0..60_000))));
+        case.query.within = Within { from: Some(start + 499), to: Some(end + 99) };
+        (case.query.filter.start, case.query.filter.end) = (start / 1000, end / 1000 + 1);
+        case.query.offset = r.random_range(101..600);
+        case.query.limit = [20, 100, 400, usize::MAX][r.random_range(0..4)];
+        (case.ties, case.cuts, case.most, case.fails) = (Ties::Stable, None, PAGE, 0.0);
+        let few = |r: &mut StdRng| [0, 1, 2, 3][r.random_range(0..4)];
+        case.motion = Motion { new: few(r), late: 0, oldest: few(r), any: 0 };
+        case
+    }
+
     fn selects(&self, filter: &Filter, ms: u64) -> bool {
         let before_end = match self.end {
             End::Exclusive => ms < filter.end * 1000,
@@ -371,6 +395,10 @@ fn judge(vendor: &Moving, got: &[Bytes], is_whole: bool, gone_on: Last) -> Resul
     if skipped > offset {
         return Err(format!("{skipped} were skipped at an offset of {offset}"));
     }
+    let at_most = ever().filter(|entry| !before(first, entry.ms)).count() as u64;
+    if at_most <= offset {
+        return Err(format!("at most {at_most} were skipped at an offset of {offset}"));
+    }
     let is_kept = match vendor.case.ties {
         Ties::Stable => true,
         Ties::Unmirrored => direction == Direction::Asc,
@@ -437,5 +465,12 @@ fn the_same_holds_where_equals_turn_round_with_the_list_or_thousands_share_a_mil
     let cases = u64::from(ProptestConfig::default().cases) / 2;
     let once = [336, 5287, 6244];
     let faults: Vec<_> = once.into_iter().chain(0..cases).filter_map(|n| run_case(n, &Case::rare(n)).err()).collect();
+    assert!(faults.is_empty(), "{} faults: {}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn the_same_holds_behind_an_offset_where_the_window_begins_within_a_second_that_moves() {
+    let cases = u64::from(ProptestConfig::default().cases);
+    let faults: Vec<_> = (0..cases).filter_map(|n| run_case(n, &Case::offset_within(n)).err()).collect();
     assert!(faults.is_empty(), "{} faults: {}", faults.len(), faults.join("\n"));
 }
