@@ -86,6 +86,11 @@ pub(super) enum Patience {
 /// Even a stream gives up when there was no seat for so long: others take all of the quota.
 const SEAT_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long the answer to a page's order is waited for that went out before those who wait for it gave up. The job may go on,
+/// for who was promised its answer; then a handle that is read and not waited for would have to be made anew. Egress
+/// knows how long the vendor may take, and is not longer than this.
+const ON_ITS_WAY: Duration = Duration::from_secs(60);
+
 /// How often one thing was asked.
 struct Attempts {
     made: u32,
@@ -294,12 +299,17 @@ impl Resolver {
         let (mut deadline, stuck) = match &self.patience {
             Patience::Callers { deadline, stuck } => (deadline.clone(), stuck),
             Patience::Stream { .. } => {
-                return self.send_until(self.clock.now() + SEAT_PATIENCE, &operation, region.as_ref(), is_repeat).await;
+                let until = self.clock.now() + SEAT_PATIENCE;
+                return self.send_until((None, until), &operation, region.as_ref(), is_repeat).await;
             }
         };
         loop {
             let until = *deadline.borrow_and_update();
-            let why = match self.send_until(until, &operation, region.as_ref(), is_repeat).await {
+            let terms = match operation {
+                Operation::CreateHistory(_) | Operation::FetchHistory(_) => (Some(until), until + ON_ITS_WAY),
+                _ => (None, until),
+            };
+            let why = match self.send_until(terms, &operation, region.as_ref(), is_repeat).await {
                 Ok(reply) => return Ok(reply),
                 Err(why) => why,
             };
@@ -340,7 +350,7 @@ impl Resolver {
 
     async fn send_until(
         &self,
-        deadline: Instant,
+        (seat_by, deadline): (Option<Instant>, Instant),
         operation: &Operation,
         region: Option<&RegionName>,
         is_repeat: bool,
@@ -352,7 +362,7 @@ impl Resolver {
             proof: self.proof.clone(),
             sharers: self.sharers.clone(),
             is_repeat,
-            seat_by: None,
+            seat_by,
             deadline,
             sent: self.sent.clone(),
             retry_after_limit: None,

@@ -323,3 +323,18 @@ async fn a_job_that_has_ended_is_found_until_it_is_kept() {
     drop(runner);
     assert!(jobs.find(number).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_went_out_in_time_is_not_asked_for_again_because_its_caller_left_with_a_promise() {
+    // Made, or read, as the caller's time ends; the vendor needs two seconds.
+    for (slow, latency) in [("history_create", 2000), ("history_get", 2000)] {
+        let world = World::new(5);
+        world.vendor.script(slow, [Act::Takes(latency)]);
+        let error = world.query(&body(20, NOW - 100), terms("c", 1)).await.unwrap_err();
+        let Error::StillRunning { location: Some(location) } = error else { panic!("{slow}: {error:?}") };
+        sleep(Duration::from_secs(5)).await;
+        let fetched = value(&world.fetch(&location, "c").await.unwrap());
+        assert_eq!(fetched["messages"].as_array().map(Vec::len), Some(5));
+        assert_eq!((creations(&world), world.vendor.seen("history_get").len()), (1, 1), "{slow}");
+    }
+}

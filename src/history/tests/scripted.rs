@@ -17,6 +17,9 @@ use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
 use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};
 
+/// How long egress waits for an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What happens to one order instead of the usual.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
@@ -30,13 +33,15 @@ pub(super) enum Act {
     Spoilt(&'static str),
     /// The handle is used, and the answer is lost.
     Lost,
-    /// No answer until the order's deadline.
+    /// No answer until egress gives it up, or the order's deadline.
     Hangs,
+    /// The answer comes after so many milliseconds, if it is waited for so long; then the handle lives no more.
+    Takes(u64),
     /// A seat comes after so many milliseconds; then it goes out, and is answered as usual.
     SeatAfter(u64),
     /// No seat before the order's deadline, found out at once.
     NoSeat,
-    /// No seat came until the order's deadline.
+    /// No seat came until the order wanted one.
     NoSeatInTime,
 }
 
@@ -155,7 +160,7 @@ impl UpstreamClient for Scripted {
 
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         let operation = order.operation.clone();
-        let deadline = order.deadline;
+        let (deadline, seat_by) = (order.deadline, order.seat_by.unwrap_or(order.deadline).min(order.deadline));
         let act = {
             let act = self.state.lock().unwrap().acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front);
             if let Some(Act::SeatAfter(ms)) = act {
@@ -191,13 +196,22 @@ impl UpstreamClient for Scripted {
                 return failed(Failure::Lost { why: "reset".into(), partial: None, retry_after: None });
             }
             Some(Act::Hangs) => {
-                sleep_until(deadline).await;
+                sleep_until(deadline.min(Instant::now() + REQUEST_TIMEOUT)).await;
                 self.spend(&operation);
                 return failed(Failure::TimedOut { sent: true });
             }
+            Some(Act::Takes(ms)) => {
+                let answer = self.answer(&operation);
+                let came = Instant::now() + Duration::from_millis(ms);
+                sleep_until(came.min(deadline)).await;
+                if came > deadline {
+                    return failed(Failure::TimedOut { sent: true });
+                }
+                answer
+            }
             Some(Act::NoSeat) => return failed(spent),
             Some(Act::NoSeatInTime) => {
-                sleep_until(deadline).await;
+                sleep_until(seat_by).await;
                 return failed(spent);
             }
         };
