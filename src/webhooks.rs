@@ -163,7 +163,7 @@ impl Webhooks {
             let tries = |&stream: &Stream| events.tries(&target.app, stream, &place);
             let tries: Vec<_> = target.config.streams.iter().map(tries).collect();
             let condition = webhook.condition.get().map(|kept| kept.get());
-            Some(WebhookStatus::new(&target, Standing::lock(&webhook.standing).clone(), condition, &tries, clock))
+            Some(WebhookStatus::new(&target, lock(&webhook.standing).clone(), condition, &tries, clock))
         };
         running.values().filter_map(status).collect()
     }

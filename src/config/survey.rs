@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::document::{join, without_indices};
 use super::documented;
 
 /// What the value of a key has to be.
@@ -59,6 +60,7 @@ impl Form {
 pub(super) struct Survey {
     tables: BTreeMap<String, Keys>,
     forms: BTreeMap<String, BTreeSet<Form>>,
+    /// Without `[]`, as the documented file is asked for them.
     with_default: BTreeSet<String>,
 }
 
@@ -88,7 +90,7 @@ impl Survey {
 
     /// A key was read whose default the documented file has.
     pub(super) fn has_default(&mut self, path: &str) {
-        self.with_default.insert(any_entry(path));
+        self.with_default.insert(without_indices(path));
     }
 
     /// Takes in what another reading came by.
@@ -107,23 +109,23 @@ impl Survey {
     #[cfg(test)]
     pub(super) fn paths(&self) -> BTreeSet<String> {
         let keys = self.tables.iter().flat_map(|(path, keys)| keys.known.iter().map(move |key| join(path, key)));
-        keys.map(|path| path.replace("[]", "")).collect()
+        keys.map(|path| without_indices(&path)).collect()
     }
 
     /// The places, without `[]`, of keys whose default the documented file has.
     #[cfg(test)]
-    pub(super) fn defaults(&self) -> BTreeSet<String> {
-        self.with_default.iter().map(|path| path.replace("[]", "")).collect()
+    pub(super) fn defaults(&self) -> &BTreeSet<String> {
+        &self.with_default
     }
 
     /// Whether what stands in the documented file is the key's default. `path` is without `[]`.
     pub(super) fn is_default(&self, path: &str) -> bool {
-        self.with_default.iter().any(|with| with.replace("[]", "") == path)
+        self.with_default.contains(path)
     }
 
     /// What the value at a path without `[]` has to be, in words.
     pub(super) fn in_words(&self, path: &str) -> String {
-        let at = |form_path: &str| form_path.replace("[]", "") == path;
+        let at = |form_path: &str| without_indices(form_path) == path;
         let forms: BTreeSet<&Form> =
             self.forms.iter().filter(|(at_path, _)| at(at_path)).flat_map(|(_, forms)| forms).collect();
         let is_list = forms.contains(&Form::List);
@@ -162,11 +164,12 @@ impl Survey {
 
     fn of_key(&self, path: &str) -> Value {
         let mut schema = self.of_value(path);
-        if let Some(key) = documented::key(&path.replace("[]", "")) {
+        let path = &without_indices(path);
+        if let Some(key) = documented::key(path) {
             schema["description"] = key.about.clone().into();
         }
-        if self.with_default.contains(path)
-            && let Some(default) = documented::value(&path.replace("[]", ""))
+        if self.is_default(path)
+            && let Some(default) = documented::value(path)
         {
             schema["default"] = documented::json(default.get_ref());
         }
@@ -227,10 +230,6 @@ impl Survey {
             Form::List => json!({ "type": "array", "items": self.of_value(&format!("{path}[]")) }),
         }
     }
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// A path with `[]` for the number of each entry: what holds of one entry holds of all.

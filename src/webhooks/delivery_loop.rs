@@ -23,13 +23,13 @@ use super::outcome::Outcome;
 use super::pace::{Next, Pace, Rules, Verdict};
 use super::parcel::{Parcel, Recorder};
 use super::schedule::SPREAD;
-use super::standing::Standing;
 use super::target::Target;
 use crate::config::{Webhook, WebhookFrom};
 use crate::events::{Ack, Delivery, Filter, InHand, Place, Read, ReadError, StartAt, Turns};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
+use crate::kernel::sync::lock;
 
 /// See the module.
 pub(super) struct DeliveryLoop<'e> {
@@ -333,7 +333,7 @@ impl<'e> DeliveryLoop<'e> {
         let labels = WebhookOutcomeLabels { app, webhook, outcome: outcome.label().to_owned() };
         metrics.webhook_attempts.get_or_create(&labels).inc();
         metrics.webhook_attempt.get_or_create(&self.labels()).observe(took.as_secs_f64());
-        let mut standing = Standing::lock(&self.endpoint.standing);
+        let mut standing = lock(&self.endpoint.standing);
         let at = clock.wall_ms();
         standing.last_try = Some(at);
         if *outcome == Outcome::Delivered {
@@ -389,7 +389,7 @@ impl<'e> DeliveryLoop<'e> {
         let metrics = &self.endpoint.means.metrics;
         let in_flight = i64::try_from(self.under_way).unwrap_or(i64::MAX);
         metrics.webhook_in_flight.get_or_create(&self.labels()).set(in_flight);
-        let mut standing = Standing::lock(&self.endpoint.standing);
+        let mut standing = lock(&self.endpoint.standing);
         standing.in_flight = self.under_way;
         standing.slowed = self.pace.is_careful();
         standing.has_room = self.under_way < self.pace.most();

@@ -1,14 +1,11 @@
 //! How a webhook stands, for the operator.
 
-use std::sync::{Mutex, MutexGuard};
-
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::condition::Condition;
 use crate::events::Tries;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::sync::lock;
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]
@@ -21,13 +18,6 @@ pub(super) struct Standing {
     pub(super) quiet_until: Option<Instant>,
     pub(super) last_try: Option<UnixMillis>,
     pub(super) last_delivery: Option<UnixMillis>,
-}
-
-impl Standing {
-    /// Sections are short and do not panic.
-    pub(super) fn lock(shown: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        lock(shown)
-    }
 }
 
 /// What the admin API shows of a webhook.

@@ -29,6 +29,18 @@ enum End {
     Second,
 }
 
+impl End {
+    /// Whether a window holds a message of that time.
+    fn selects(self, filter: &Filter, ms: u64) -> bool {
+        let before_end = match self {
+            End::Exclusive => ms < filter.end * 1000,
+            End::Instant => ms <= filter.end * 1000,
+            End::Second => ms < (filter.end + 1) * 1000,
+        };
+        filter.start * 1000 <= ms && before_end
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Motion {
     /// A message, so long from now, with one of a few payloads.
@@ -125,20 +137,12 @@ impl Vendor {
         }
     }
 
-    fn selects(&self, filter: &Filter, ms: u64) -> bool {
-        let before_end = match self.end {
-            End::Exclusive => ms < filter.end * 1000,
-            End::Instant => ms <= filter.end * 1000,
-            End::Second => ms < (filter.end + 1) * 1000,
-        };
-        filter.start * 1000 <= ms && before_end
-    }
-
     /// What a query selects, however much that is.
     fn all(&self, query: &PageQuery) -> Vec<Bytes> {
         self.move_on();
         let list = self.list.lock().unwrap();
-        let mut there: Vec<_> = list.iter().filter(|s| s.went.is_none() && self.selects(&query.filter, s.ms)).collect();
+        let mut there: Vec<_> =
+            list.iter().filter(|s| s.went.is_none() && self.end.selects(&query.filter, s.ms)).collect();
         if self.is_turned {
             let mut rng = self.rng.lock().unwrap();
             there.chunk_by_mut(|a, b| a.ms == b.ms).for_each(|equal| equal.shuffle(&mut *rng));
@@ -230,7 +234,7 @@ fn check(vendor: &Vendor, query: &Query, got: &[Bytes]) {
     vendor.move_on();
     let list = vendor.list.lock().unwrap();
     let before = |a: u64, b: u64| run::is_before(query.direction, a, b);
-    let selected = || list.iter().filter(|s| vendor.selects(&query.filter, s.ms) && s.came <= until);
+    let selected = || list.iter().filter(|s| vendor.end.selects(&query.filter, s.ms) && s.came <= until);
     let stayed = || selected().filter(|s| s.came.is_zero() && s.went.is_none_or(|went| went > until));
     let times: Vec<u64> = got.iter().map(|text| crate::vendor::history::message_ms(text).unwrap()).collect();
     let got_of = counts(got.iter());

@@ -197,15 +197,6 @@ impl Case {
         case
     }
 
-    fn selects(&self, filter: &Filter, ms: u64) -> bool {
-        let before_end = match self.end {
-            End::Exclusive => ms < filter.end * 1000,
-            End::Instant => ms <= filter.end * 1000,
-            End::Second => ms < (filter.end + 1) * 1000,
-        };
-        filter.start * 1000 <= ms && before_end
-    }
-
     fn rests(&self) -> bool {
         self.motion == Motion::default()
     }
@@ -255,7 +246,7 @@ impl Moving {
     fn evaluate(&self, query: &PageQuery) -> Vec<Bytes> {
         let mut list = self.list.lock().unwrap();
         let List { entries, rng, .. } = &mut *list;
-        let holds = |ms: u64| self.case.selects(&query.filter, ms);
+        let holds = |ms: u64| self.case.end.selects(&query.filter, ms);
         let mut there: Vec<_> = entries.iter().filter(|entry| entry.went.is_none() && holds(entry.ms)).collect();
         let (by, is_turned) = (rng.random_range(0..6), rng.random_bool(0.5));
         for equal in there.chunk_by_mut(|a, b| a.ms == b.ms) {
@@ -351,7 +342,7 @@ fn judge(vendor: &Moving, got: &[Bytes], is_whole: bool, gone_on: Last) -> Resul
     let Query { within, offset, limit, direction, ref filter } = vendor.case.query;
     let list = vendor.list.lock().unwrap();
     let before = |a: u64, b: u64| run::is_before(direction, a, b);
-    let holds = |ms: u64| vendor.case.selects(filter, ms) && within.holds(ms);
+    let holds = |ms: u64| vendor.case.end.selects(filter, ms) && within.holds(ms);
     let ever = || list.entries.iter().filter(|entry| holds(entry.ms));
     let stayed = || ever().filter(|entry| entry.came == 0 && entry.went.is_none());
     let times: Vec<u64> = got.iter().map(|text| message_ms(text).unwrap()).collect();
