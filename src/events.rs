@@ -8,57 +8,34 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `poller` | reads from the vendor; knows when a read is lost, and keeps what came |
-//! | `dedup`, `dropped` | drops what another region returned already; what that was, from one run to the next |
-//! | `filter`, `judge` | which events a reader wants; who finds out, and remembers |
-//! | `waiting`, `reorder_task` | with an `order_window`: what waits for its turn by the vendor's time, and who moves it into the log |
-//! | `cursor`, `cursor_pair` | a place, in one stream or in both |
-//! | `log`, `tail` | a stream's entries, the newest in memory |
-//! | `writer` | how what pollers bring goes into a log |
-//! | `reader` | serves one read: from memory, from the store, or when something comes |
+//! | `ingest` | from the vendor into a log: pollers, what regions return twice, the vendor's order |
+//! | `log` | a stream's entries, the newest in memory; cursors, filters, ages |
+//! | `delivery` | what a read asks for and gets; its `reader` serves it from memory, from the store, or when something comes |
 //! | `subscription`, `delivery_ranges` | who has read what; `cursor_writer` stores it |
 //! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
 //! | `in_hand` | reading for who passes events on |
 //! | `retention` | removes what is old |
 //! | `lag` | who is behind, and about to be cut off |
-//! | `quarantine` | answers that could not be read to their end |
-//! | `age_guard` | how old a thing is, whatever the wall clock did |
-//! | `pending_writes` | what a forced stop left in hand |
 //!
 //! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
 //! vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is given
 //! every entry at least once (from where it began, as long as retention keeps it), and exactly once while its responses
 //! are handed over and the store is closed in order.
 
-mod age_guard;
 mod apply;
-mod cursor;
-mod cursor_pair;
 mod cursor_writer;
 mod dead_letters;
-mod dedup;
 mod delivery;
 mod delivery_ranges;
-mod dropped;
-mod filter;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_hand;
-mod judge;
+mod ingest;
 mod lag;
 mod leases;
 mod log;
-mod loss;
-mod pending_writes;
-mod poller;
-mod quarantine;
-mod reader;
-mod reorder_task;
 mod retention;
 mod subscription;
-mod tail;
-mod waiting;
-mod writer;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -71,14 +48,14 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 
-use self::age_guard::AgeGuard;
 use self::apply::{FeedKey, Running};
 use self::cursor_writer::CursorWriter;
-use self::judge::Judge;
+use self::ingest::pending_writes::PendingWrites;
+use self::ingest::poller::poll_target::Source;
 use self::leases::Timer;
 use self::log::Log;
-use self::pending_writes::PendingWrites;
-use self::poller::poll_target::Source;
+use self::log::age_guard::AgeGuard;
+use self::log::judge::Judge;
 use self::subscription::{Removal, Shared};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
@@ -88,14 +65,14 @@ use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, Store};
 use crate::upstream::egress::Egress;
 
-pub use self::cursor::{Cursor, NotACursor};
-pub use self::cursor_pair::CursorPair;
 pub use self::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::delivery::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StartAt, StreamNumber};
-pub use self::filter::Filter;
 pub use self::in_hand::{Back, InHand, Tries, Turns};
+pub use self::ingest::quarantine::ReadAgain;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
-pub use self::quarantine::ReadAgain;
+pub use self::log::cursor::{Cursor, NotACursor};
+pub use self::log::cursor_pair::CursorPair;
+pub use self::log::filter::Filter;
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]

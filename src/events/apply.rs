@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::ingest::poller::{self, PollTarget, Settings};
+use super::log::loss::Loss;
 use super::log::{Log, Retention};
-use super::loss::Loss;
-use super::poller::{self, PollTarget, Settings};
 use super::{Events, lock, retention};
 use crate::config;
 use crate::kernel::names::RegionName;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
-use super::loss::Loss;
+use super::log::loss::Loss;
 use super::subscription::{Subscription, recalled};
 use super::{Cursor, Events, LeaseName, ReadError};
 use crate::kernel::clock::UnixMillis;

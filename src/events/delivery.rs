@@ -3,6 +3,8 @@
 //! Invariants: a [`Delivery`] holds a run of entries without a gap (but for what retention took or the reader does not
 //! want), oldest first; its text is shared with every other reader, never copied.
 
+pub(super) mod reader;
+
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 
-use super::poller::answer;
+use super::ingest::poller::answer;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 use crate::upstream::egress::{Costs, Failed, Failure, Reply};

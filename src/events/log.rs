@@ -4,20 +4,28 @@
 //! nothing is seen that is not stored. Appends of one log go one at a time (appends of many logs share a sync in the
 //! store), so the tail grows in order, and two regions cannot both store an event while each looks for the other's.
 
+pub(super) mod age_guard;
+pub(super) mod cursor;
+pub(super) mod cursor_pair;
+pub(super) mod filter;
+pub(super) mod judge;
+pub(super) mod loss;
+pub(super) mod tail;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::age_guard::AgeGuard;
-use super::cursor::Origin;
+use self::age_guard::AgeGuard;
+use self::cursor::Origin;
+use self::tail::Tail;
 use super::delivery::StartAt;
-use super::reorder_task::ReorderTask;
+use super::ingest::appender::Writer;
+use super::ingest::reorder_task::ReorderTask;
 use super::subscription::recalled::{LeftBehind, Recalled};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
-use super::tail::Tail;
-use super::writer::Writer;
 use super::{Cursor, ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::{ClientName, SubscriptionName};

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::Events;
-use super::age_guard::KEPT_EVERY;
+use super::log::age_guard::KEPT_EVERY;
 
 /// How often logs are trimmed.
 pub(super) const TRIMMED_EVERY: Duration = Duration::from_secs(30);

@@ -27,7 +27,7 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use self::memory_store::MemoryStore;
-use super::writer::Brought;
+use super::ingest::appender::Brought;
 use super::*;
 use crate::config;
 use crate::kernel::names::{ClientName, RegionName, SubscriptionName};

@@ -12,7 +12,7 @@ GATEWAY = os.environ["GATEWAY"]
 
 
 def cursor(epoch: int, at: int) -> str:
-    """A place in a log, as src/events/cursor.rs writes it."""
+    """A place in a log, as src/events/log/cursor.rs writes it."""
     place = epoch.to_bytes(8, "big") + at.to_bytes(8, "big")
     check = zlib.crc32(b"cursor1" + place).to_bytes(4, "big")
     return base64.urlsafe_b64encode(place + check).decode().rstrip("=")

@@ -2,8 +2,8 @@
 //! told, once and with its number.
 
 use super::*;
-use crate::events::cursor::Origin;
 use crate::events::leases::Hold;
+use crate::events::log::cursor::Origin;
 use crate::store::Sequence;
 
 /// How long a write takes here.

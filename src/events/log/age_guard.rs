@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lock;
+use crate::events::lock;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::store::{Error, Store};
 
 /// How often what was seen is to be kept in the store.
-pub(super) const KEPT_EVERY: Duration = Duration::from_secs(300);
+pub(in crate::events) const KEPT_EVERY: Duration = Duration::from_secs(300);
 
 /// Corrections up to this size happen every day, and are believed.
 const TOLERANCE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ const JUMP: &str = "witness: jump";
 const HELD: &str = "witness: held";
 
 /// What one gateway has seen of the wall clock.
-pub(super) struct AgeGuard {
+pub(in crate::events) struct AgeGuard {
     clock: Clock,
     state: Mutex<State>,
 }
@@ -66,7 +66,7 @@ impl State {
 
 impl AgeGuard {
     /// One that has seen nothing yet.
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(in crate::events) fn new(clock: Clock) -> Self {
         let last = (clock.now(), clock.wall_ms());
         Self { clock, state: Mutex::new(State { last, jump: Duration::ZERO, held: Duration::MAX }) }
     }
@@ -75,7 +75,7 @@ impl AgeGuard {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn recall(&self, store: &dyn Store) -> Result<(), Error> {
+    pub(in crate::events) async fn recall(&self, store: &dyn Store) -> Result<(), Error> {
         let (wall, jump, held) = (store.fact(WALL).await?, store.fact(JUMP).await?, store.fact(HELD).await?);
         let (Some(wall), Some(jump), Some(held)) = (wall, jump, held) else { return Ok(()) };
         let now = self.clock.now();
@@ -97,7 +97,7 @@ impl AgeGuard {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn keep(&self, store: &dyn Store) -> Result<(), Error> {
+    pub(in crate::events) async fn keep(&self, store: &dyn Store) -> Result<(), Error> {
         self.look();
         let State { last, jump, held } = *lock(&self.state);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -105,14 +105,14 @@ impl AgeGuard {
     }
 
     /// What was stamped before this is older than `age`, by real time too.
-    pub(super) fn older_than(&self, age: Duration) -> UnixMillis {
+    pub(in crate::events) fn older_than(&self, age: Duration) -> UnixMillis {
         self.look();
         let state = lock(&self.state);
         state.last.1.before(age).before(state.unproved(age))
     }
 
     /// How old at most, within `most`, a thing is that was stamped then.
-    pub(super) fn age(&self, stamp: UnixMillis, most: Duration) -> Duration {
+    pub(in crate::events) fn age(&self, stamp: UnixMillis, most: Duration) -> Duration {
         self.look();
         let state = lock(&self.state);
         state.last.1.since(stamp).saturating_sub(state.unproved(most)).min(most)

@@ -22,17 +22,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::dedup::{Dedup, Fingerprint, MAX_SIGHTINGS, Past};
-use super::log::Log;
-use super::waiting::{Notes, Waiting};
-use super::writer::Writer;
+use crate::events::ingest::appender::Writer;
+use crate::events::ingest::dedup::{Dedup, Fingerprint, MAX_SIGHTINGS, Past};
+use crate::events::ingest::reorder_buffer::{Notes, Waiting};
+use crate::events::log::Log;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 use crate::store::{Batch, Content, Error, NoteKind, Sequence};
 
 /// What was dropped of one log.
 #[derive(Debug, Default)]
-pub(super) struct Dropped {
+pub(in crate::events) struct Dropped {
     /// Not stored yet.
     fresh: Vec<Read>,
     /// How many events those are.
@@ -45,10 +45,10 @@ pub(super) struct Dropped {
 
 /// What was dropped of one read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) region: RegionName,
-    pub(super) at: UnixMillis,
-    pub(super) events: Vec<Fingerprint>,
+pub(in crate::events) struct Read {
+    pub(in crate::events) region: RegionName,
+    pub(in crate::events) at: UnixMillis,
+    pub(in crate::events) events: Vec<Fingerprint>,
 }
 
 /// A note in the store.
@@ -61,8 +61,8 @@ struct Note {
 
 /// What a commit changes of the notes.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) notes: Notes,
+pub(in crate::events) struct Plan {
+    pub(in crate::events) notes: Notes,
     comes: Option<Note>,
     /// So many go, the oldest.
     gone: usize,
@@ -70,7 +70,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Whether the commit says what was dropped.
-    pub(super) fn has_note(&self) -> bool {
+    pub(in crate::events) fn has_note(&self) -> bool {
         self.comes.is_some()
     }
 }
@@ -95,7 +95,7 @@ impl Dropped {
     }
 
     /// These were dropped, and no commit says so yet.
-    pub(super) fn add(&mut self, read: Read) {
+    pub(in crate::events) fn add(&mut self, read: Read) {
         if read.events.is_empty() {
             return;
         }
@@ -111,7 +111,7 @@ impl Dropped {
     }
 
     /// What a commit is to store: what was dropped and is not stored yet, and this read.
-    pub(super) fn plan(&self, also: Option<&Read>) -> Plan {
+    pub(in crate::events) fn plan(&self, also: Option<&Read>) -> Plan {
         let reads: Vec<&Read> = self.fresh.iter().chain(also.filter(|read| !read.events.is_empty())).collect();
         let Some(newest) = reads.iter().map(|read| read.at).max() else { return Plan::default() };
         let events = reads.iter().map(|read| read.events.len()).sum();
@@ -134,7 +134,7 @@ impl Dropped {
     }
 
     /// The plan's commit has succeeded.
-    pub(super) fn done(&mut self, plan: Plan) {
+    pub(in crate::events) fn done(&mut self, plan: Plan) {
         self.notes.drain(..plan.gone.min(self.notes.len()));
         if let Some(note) = plan.comes {
             self.notes.push_back(note);
@@ -149,7 +149,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails; then nothing has changed.
-    pub(super) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
+    pub(in crate::events) async fn set_dedup(&self, window: Option<Duration>) -> Result<(), Error> {
         let mut writer = self.writer().await;
         match (window, writer.dedup.as_mut()) {
             (Some(window), Some(dedup)) => dedup.set_window(window),
@@ -167,7 +167,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails; then nothing has changed.
-    pub(super) async fn recall_sightings(&self, writer: &mut Writer, window: Duration) -> Result<(), Error> {
+    pub(in crate::events) async fn recall_sightings(&self, writer: &mut Writer, window: Duration) -> Result<(), Error> {
         let notes = self.store.notes(&self.key, NoteKind::Waiting, SEEN, "", usize::MAX).await?;
         let (dropped, reads) = Dropped::recall(notes);
         let since = self.witness.older_than(window);
@@ -202,7 +202,7 @@ impl Log {
     }
 
     /// Forgets other regions' events that are older than the window, also while none come.
-    pub(super) async fn forget_sightings(&self) {
+    pub(in crate::events) async fn forget_sightings(&self) {
         if let Some(dedup) = &mut self.writer().await.dedup {
             dedup.forget(self.clock.now());
         }
@@ -212,7 +212,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn keep_dropped(&self) -> Result<(), Error> {
+    pub(in crate::events) async fn keep_dropped(&self) -> Result<(), Error> {
         self.keep_dropped_in(&mut *self.writer().await).await
     }
 

@@ -34,22 +34,22 @@ use crate::store::{Content, EventText, NewBatch};
 use crate::vendor::events::facts;
 
 /// The text that waits in memory, at most, but for what one read of each region brings.
-pub(super) const MAX_BYTES: usize = 16 << 20;
+pub(in crate::events) const MAX_BYTES: usize = 16 << 20;
 
 /// The names of batches' notes begin so.
-pub(super) const BATCHES: &str = "wait/";
+pub(in crate::events) const BATCHES: &str = "wait/";
 /// The mark's name.
-pub(super) const MARK: &str = "mark";
+pub(in crate::events) const MARK: &str = "mark";
 
 /// How far the vendor's clock may be ahead of ours. A time beyond would make every other event late.
 const AHEAD: Duration = Duration::from_secs(60);
 
 /// Notes to keep or, with `None`, to remove.
-pub(super) type Notes = Vec<(String, Option<Bytes>)>;
+pub(in crate::events) type Notes = Vec<(String, Option<Bytes>)>;
 
 /// What waits before one log.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::events) struct Waiting {
     window: Duration,
     held: BTreeMap<u64, Held>,
     /// Batches that are in the log whole; their notes go with the next commit.
@@ -80,11 +80,11 @@ struct Held {
 
 /// A commit: what goes into the log, what is kept beside it, and what is so when it has succeeded.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) batches: Vec<NewBatch>,
-    pub(super) notes: Notes,
+pub(in crate::events) struct Plan {
+    pub(in crate::events) batches: Vec<NewBatch>,
+    pub(in crate::events) notes: Notes,
     /// How many events are late.
-    pub(super) late: u64,
+    pub(in crate::events) late: u64,
     taken: BTreeMap<u64, usize>,
     high: u64,
     comes: Vec<Comes>,
@@ -126,7 +126,7 @@ struct Head {
 impl Waiting {
     /// Takes up what waits by these notes, before a log whose next entry has the number `end`. What waited before waits
     /// again for a whole window: so long may the other regions need.
-    pub(super) fn recall(
+    pub(in crate::events) fn recall(
         window: Duration,
         batches: &[(String, Bytes)],
         mark: Option<&Bytes>,
@@ -178,13 +178,13 @@ impl Waiting {
     }
 
     /// Changes the window for what comes from now on.
-    pub(super) fn set_window(&mut self, window: Duration) {
+    pub(in crate::events) fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
 
     /// How what one read brought is stored: what of it is late goes into the log, which ends before `end`, and the rest waits.
     /// A marker stands behind all events of its read.
-    pub(super) fn take_in(&mut self, read: &[NewBatch], end: u64, now: Instant) -> Plan {
+    pub(in crate::events) fn take_in(&mut self, read: &[NewBatch], end: u64, now: Instant) -> Plan {
         let (mut comes, mut turns, mut late) = (Vec::<Comes>::with_capacity(read.len()), Vec::new(), 0);
         let mut latest = 0;
         for new in read {
@@ -209,7 +209,7 @@ impl Waiting {
     }
 
     /// What goes into the log now, if anything does: what is due, and what is not later than that.
-    pub(super) fn due(&self, end: u64, now: Instant) -> Option<Plan> {
+    pub(in crate::events) fn due(&self, end: u64, now: Instant) -> Option<Plan> {
         let mut bytes = self.bytes;
         let mut until = None;
         for held in self.held.values() {
@@ -233,17 +233,17 @@ impl Waiting {
     }
 
     /// Makes all that waits due.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub(in crate::events) fn hurry(&mut self, now: Instant) {
         self.held.values_mut().for_each(|held| held.due = now);
     }
 
     /// When something is due next.
-    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+    pub(in crate::events) fn next_due(&self, now: Instant) -> Option<Instant> {
         if self.bytes > MAX_BYTES { Some(now) } else { self.held.values().map(|held| held.due).min() }
     }
 
     /// The plan's commit has succeeded.
-    pub(super) fn done(&mut self, plan: Plan) {
+    pub(in crate::events) fn done(&mut self, plan: Plan) {
         self.high = plan.high;
         self.tried = 0;
         self.spent.clear();
@@ -268,14 +268,14 @@ impl Waiting {
     }
 
     /// The notes to remove when nothing is to wait any more; `None` while something does.
-    pub(super) fn farewell(&self) -> Option<Notes> {
+    pub(in crate::events) fn farewell(&self) -> Option<Notes> {
         let tried = self.next..=self.next + self.tried;
         let rest = self.spent.iter().copied().chain(tried).map(|number| (name(number), None));
         self.held.is_empty().then(|| rest.chain([(MARK.to_owned(), None)]).collect())
     }
 
     /// The events that are not in the log, with their batches.
-    pub(super) fn not_taken(&self) -> impl Iterator<Item = (&NewBatch, Vec<Bytes>)> {
+    pub(in crate::events) fn not_taken(&self) -> impl Iterator<Item = (&NewBatch, Vec<Bytes>)> {
         self.held.values().filter_map(|held| {
             let Content::Events(events) = &held.batch.content else { return None };
             let rest = held.order[held.taken..].iter().map(|&(_, index)| one(events, index)).collect();

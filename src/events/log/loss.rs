@@ -4,7 +4,7 @@ use crate::store::Content;
 
 /// Why events may have been lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Loss {
+pub(in crate::events) enum Loss {
     /// The vendor did not answer a read in time.
     Timeout,
     /// The connection died after the read was sent, before an answer began.
@@ -33,7 +33,7 @@ pub(super) enum Loss {
 
 impl Loss {
     /// The label and the marker's reason.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::events) fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
@@ -51,7 +51,7 @@ impl Loss {
     }
 
     /// The marker.
-    pub(super) fn marker(self) -> Content {
+    pub(in crate::events) fn marker(self) -> Content {
         Content::PossibleLoss(self.as_str().to_owned())
     }
 }

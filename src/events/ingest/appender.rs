@@ -10,20 +10,20 @@ use std::sync::{Arc, OnceLock};
 use futures_util::future::BoxFuture;
 use tokio::sync::MutexGuard;
 
-use super::dedup::{Dedup, Fingerprint};
-use super::dropped::{self, Dropped};
-use super::log::Log;
-use super::waiting::{self, Waiting};
+use crate::events::ingest::dedup::{Dedup, Fingerprint};
+use crate::events::ingest::dropped::{self, Dropped};
+use crate::events::ingest::reorder_buffer::{self, Waiting};
+use crate::events::log::Log;
 use crate::store::{Batch, Content, Error, EventText, Kept, NewBatch, NoteKind, Together};
 
 /// What stands between the pollers and the log. `None`, and nothing, while there is but one region.
 #[derive(Default)]
-pub(super) struct Writer {
-    pub(super) dedup: Option<Dedup>,
+pub(in crate::events) struct Writer {
+    pub(in crate::events) dedup: Option<Dedup>,
     /// What that has dropped.
-    pub(super) dropped: Dropped,
+    pub(in crate::events) dropped: Dropped,
     /// What waits for its turn, when there is an `order_window`.
-    pub(super) waiting: Option<Waiting>,
+    pub(in crate::events) waiting: Option<Waiting>,
     begun: Option<Begun>,
 }
 
@@ -35,12 +35,12 @@ struct Begun {
 
 /// What follows from a commit.
 #[derive(Default)]
-pub(super) struct Then {
+pub(in crate::events) struct Then {
     /// What is stored with it,
     brought: Option<Arc<Brought>>,
     /// and what became of that.
     appended: Appended,
-    waiting: Option<waiting::Plan>,
+    waiting: Option<reorder_buffer::Plan>,
     dropped: dropped::Plan,
     /// What was returned by which region, and what of it was dropped.
     seen: Option<(Vec<Fingerprint>, dropped::Read)>,
@@ -48,7 +48,7 @@ pub(super) struct Then {
 
 /// What a read brought, which is stored in one step.
 #[derive(Debug)]
-pub(super) struct Brought {
+pub(in crate::events) struct Brought {
     /// Events and markers, all of one region.
     batches: Vec<NewBatch>,
     /// An answer that could not be read to its end.
@@ -59,36 +59,36 @@ pub(super) struct Brought {
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Appended {
+pub(in crate::events) struct Appended {
     /// Events stored.
-    pub(super) kept: u64,
+    pub(in crate::events) kept: u64,
     /// Events dropped because another region had returned them.
-    pub(super) duplicates: u64,
+    pub(in crate::events) duplicates: u64,
     /// Events that came after later ones of other regions had gone into the log.
-    pub(super) late: u64,
+    pub(in crate::events) late: u64,
 }
 
 impl Then {
     /// What waited has gone into the log.
-    pub(super) fn moved(plan: waiting::Plan) -> Self {
+    pub(in crate::events) fn moved(plan: reorder_buffer::Plan) -> Self {
         Self { waiting: Some(plan), ..Self::default() }
     }
 }
 
 impl Brought {
     /// Not stored yet.
-    pub(super) fn new(batches: Vec<NewBatch>, quarantined: Option<Kept>) -> Arc<Self> {
+    pub(in crate::events) fn new(batches: Vec<NewBatch>, quarantined: Option<Kept>) -> Arc<Self> {
         Arc::new(Self { batches, quarantined, appended: OnceLock::new() })
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
+    pub(in crate::events) fn is_nothing(&self) -> bool {
         self.batches.is_empty() && self.quarantined.is_none()
     }
 }
 
 impl Log {
     /// Who has it appends. What was begun with it before is over.
-    pub(super) async fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(in crate::events) async fn writer(&self) -> MutexGuard<'_, Writer> {
         let mut writer = self.appending.lock().await;
         // If that has failed nothing has changed, and who brought it will try again.
         let _ = self.finish(&mut writer).await;
@@ -100,7 +100,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails: nothing has changed, and the same may be tried again.
-    pub(super) async fn keep(&self, brought: &Arc<Brought>) -> Result<Appended, Error> {
+    pub(in crate::events) async fn keep(&self, brought: &Arc<Brought>) -> Result<Appended, Error> {
         let mut writer = self.writer().await;
         if let Some(appended) = brought.appended.get() {
             return Ok(*appended);
@@ -114,7 +114,7 @@ impl Log {
     }
 
     /// [`Log::keep`], by whoever has the writer.
-    pub(super) async fn append(
+    pub(in crate::events) async fn append(
         &self,
         writer: &mut Writer,
         mut all: Together,
@@ -155,7 +155,12 @@ impl Log {
     }
 
     /// Commits, by whoever has the writer.
-    pub(super) async fn commit(&self, writer: &mut Writer, all: Together, then: Then) -> Result<Appended, Error> {
+    pub(in crate::events) async fn commit(
+        &self,
+        writer: &mut Writer,
+        all: Together,
+        then: Then,
+    ) -> Result<Appended, Error> {
         let (store, key) = (Arc::clone(&self.store), self.key.clone());
         let commit = Box::pin(async move { store.commit(&key, all).await });
         writer.begun = Some(Begun { commit, then });

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::log::Log;
-use super::poller::answer;
-use super::{Events, ReadError};
+use crate::events::ingest::poller::answer;
+use crate::events::log::Log;
+use crate::events::{Events, ReadError};
 use crate::kernel::names::{AppId, Stream};
 use crate::store::{Content, Error, EventText, NewBatch, QuarantineEntry, Together};
 

@@ -1,4 +1,4 @@
-//! Moving what waits into the log when its turn has come: see [`waiting`](super::waiting) for the rule.
+//! Moving what waits into the log when its turn has come: see [`reorder_buffer`](super::reorder_buffer) for the rule.
 //!
 //! Invariants: one task for each log that has ever had an `order_window`; it holds the log's writer while it moves. A move that fails is tried again until it succeeds: the store is as it
 //! was, and pollers do not read meanwhile.
@@ -12,15 +12,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::log::Log;
-use super::waiting::{BATCHES, MARK, Waiting};
-use super::writer::{Then, Writer};
+use crate::events::ingest::appender::{Then, Writer};
+use crate::events::ingest::reorder_buffer::{BATCHES, MARK, Waiting};
+use crate::events::log::Log;
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, NoteKind, Together};
 
 /// A log's task that moves.
 #[derive(Default)]
-pub(super) struct ReorderTask {
+pub(in crate::events) struct ReorderTask {
     runs: AtomicBool,
     /// Something waits.
     comes: Notify,
@@ -28,7 +28,7 @@ pub(super) struct ReorderTask {
 
 impl ReorderTask {
     /// More waits than before.
-    pub(super) fn something_comes(&self) {
+    pub(in crate::events) fn something_comes(&self) {
         self.comes.notify_one();
     }
 }
@@ -39,7 +39,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails; then nothing has changed.
-    pub(super) async fn set_order_window(
+    pub(in crate::events) async fn set_order_window(
         self: &Arc<Self>,
         window: Option<Duration>,
         tasks: &Tasks,

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use super::super::loss::Loss;
-use super::super::writer::Appended;
-use super::super::{PollerStatus, lock};
+use crate::events::ingest::appender::Appended;
+use crate::events::log::loss::Loss;
+use crate::events::{PollerStatus, lock};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
 use crate::kernel::names::RegionName;

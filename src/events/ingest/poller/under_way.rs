@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::answer::{Outcome, judge};
 use super::poll_target::{PollTarget, Summary};
-use crate::events::loss::Loss;
+use crate::events::log::loss::Loss;
 use crate::kernel::task::Kind;
 
 /// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is

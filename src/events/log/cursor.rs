@@ -30,39 +30,39 @@ pub struct Cursor {
 ///
 /// Older gateways wrote the store's epoch alone, so their cursors fit every stream; they stay good.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
+pub(in crate::events) struct Origin {
     store: u64,
     app: u64,
     stream: Stream,
 }
 
 impl Origin {
-    pub(super) fn new(store: u64, log: &LogKey) -> Self {
+    pub(in crate::events) fn new(store: u64, log: &LogKey) -> Self {
         let digest = Sha256::digest(log.app.as_str());
         let app = digest.iter().take(8).fold(0, |n, &byte| n << 8 | u64::from(byte));
         Self { store, app, stream: log.stream }
     }
 
     /// The epoch of its cursors.
-    pub(super) fn epoch(self) -> u64 {
+    pub(in crate::events) fn epoch(self) -> u64 {
         self.store ^ self.app ^ fold_of(self.stream)
     }
 
     /// Whether a cursor may be of this log.
-    pub(super) fn is_of(self, cursor: Cursor) -> bool {
+    pub(in crate::events) fn is_of(self, cursor: Cursor) -> bool {
         let of_old = [self.store, self.store ^ fold_of(self.stream)];
         cursor.epoch == self.epoch() || of_old.contains(&cursor.epoch)
     }
 
     /// Whether a cursor is of another stream of the same app.
-    pub(super) fn is_of_other_stream(self, cursor: Cursor) -> bool {
+    pub(in crate::events) fn is_of_other_stream(self, cursor: Cursor) -> bool {
         let others = Stream::ALL.into_iter().filter(|&stream| stream != self.stream);
         others.into_iter().any(|stream| cursor.epoch == Self { stream, ..self }.epoch())
     }
 }
 
-/// What a stream folds into the epoch. Without it, it is that of the app's streams together: see [`super::CursorPair`].
-pub(super) fn fold_of(stream: Stream) -> u64 {
+/// What a stream folds into the epoch. Without it, it is that of the app's streams together: see `CursorPair`.
+pub(in crate::events) fn fold_of(stream: Stream) -> u64 {
     match stream {
         Stream::UserEvents => 0x5b1c_e9a7_44d0_3f62,
         Stream::ChannelEvents => 0xc63f_0d58_912e_b7a4,
@@ -105,7 +105,7 @@ impl FromStr for Cursor {
 const VERSION: &[u8; 7] = b"cursor1";
 
 /// What tells a text that a gateway made, in this version of the format, from any other.
-pub(super) fn check(version: &[u8; 7], place: &[u8]) -> [u8; 4] {
+pub(in crate::events) fn check(version: &[u8; 7], place: &[u8]) -> [u8; 4] {
     let mut crc = crc32fast::Hasher::new();
     crc.update(version);
     crc.update(place);

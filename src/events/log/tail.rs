@@ -11,14 +11,14 @@ use std::sync::Arc;
 use crate::store::{Batch, Content};
 
 /// The bytes of events a log keeps in memory: some 30 000 events of the usual size.
-pub(super) const MAX_BYTES: usize = 4 << 20;
+pub(in crate::events) const MAX_BYTES: usize = 4 << 20;
 
 /// The bytes of an event while nothing is known.
 const USUAL: usize = 256;
 
 /// The newest batches, and where the log begins and ends.
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(in crate::events) struct Tail {
     /// The oldest entry kept by the log (in the store).
     earliest: u64,
     /// The number of the next entry.
@@ -29,20 +29,20 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Nothing in memory of a log that begins and ends so.
-    pub(super) fn new(earliest: u64, next: u64) -> Self {
+    pub(in crate::events) fn new(earliest: u64, next: u64) -> Self {
         Self { earliest, next, batches: VecDeque::new(), bytes: 0 }
     }
 
-    pub(super) fn earliest(&self) -> u64 {
+    pub(in crate::events) fn earliest(&self) -> u64 {
         self.earliest
     }
 
-    pub(super) fn next(&self) -> u64 {
+    pub(in crate::events) fn next(&self) -> u64 {
         self.next
     }
 
     /// Adds a batch that was stored.
-    pub(super) fn push(&mut self, batch: Arc<Batch>) {
+    pub(in crate::events) fn push(&mut self, batch: Arc<Batch>) {
         if self.batches.back().is_some_and(|newest| newest.last().0 + 1 != batch.first.0) {
             // A batch is missing in between: what is older comes from the store.
             self.batches.clear();
@@ -57,7 +57,7 @@ impl Tail {
     }
 
     /// The batches that hold the entries of a range, or `None` when the store must be asked.
-    pub(super) fn get(&self, range: &Range<u64>) -> Option<Vec<Arc<Batch>>> {
+    pub(in crate::events) fn get(&self, range: &Range<u64>) -> Option<Vec<Arc<Batch>>> {
         if range.start < self.batches.front()?.first.0 {
             return None;
         }
@@ -66,7 +66,7 @@ impl Tail {
     }
 
     /// How many bytes an event has, as the newest say.
-    pub(super) fn usual_bytes(&self) -> usize {
+    pub(in crate::events) fn usual_bytes(&self) -> usize {
         let of = |batch: &Arc<Batch>| match &batch.content {
             Content::Events(events) => Some(events.text().len().div_ceil(events.len())),
             Content::PossibleLoss(_) | Content::Damaged(_) => None,
@@ -75,12 +75,12 @@ impl Tail {
     }
 
     /// Whether the batch of an entry is in memory.
-    pub(super) fn holds(&self, at: u64) -> bool {
+    pub(in crate::events) fn holds(&self, at: u64) -> bool {
         self.batches.front().is_some_and(|oldest| oldest.first.0 <= at)
     }
 
     /// Retention removed all before `earliest`.
-    pub(super) fn trimmed(&mut self, earliest: u64) {
+    pub(in crate::events) fn trimmed(&mut self, earliest: u64) {
         self.earliest = self.earliest.max(earliest);
         while self.batches.front().is_some_and(|oldest| oldest.last().0 < self.earliest) {
             self.forget_oldest();

@@ -7,17 +7,17 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::lock;
-use super::log::Log;
-use super::writer::Brought;
+use crate::events::ingest::appender::Brought;
+use crate::events::lock;
+use crate::events::log::Log;
 use crate::store::Error;
 
 /// What dropped tasks left.
 #[derive(Default)]
-pub(super) struct PendingWrites(Mutex<VecDeque<(Arc<Log>, Arc<Brought>)>>);
+pub(in crate::events) struct PendingWrites(Mutex<VecDeque<(Arc<Log>, Arc<Brought>)>>);
 
 impl PendingWrites {
-    pub(super) fn add(&self, log: &Arc<Log>, brought: Arc<Brought>) {
+    pub(in crate::events) fn add(&self, log: &Arc<Log>, brought: Arc<Brought>) {
         lock(&self.0).push_back((Arc::clone(log), brought));
     }
 
@@ -25,7 +25,7 @@ impl PendingWrites {
     ///
     /// # Errors
     /// At the first that cannot be stored; it stays here, with those after it.
-    pub(super) async fn flush(&self) -> Result<(), Error> {
+    pub(in crate::events) async fn flush(&self) -> Result<(), Error> {
         loop {
             let Some((log, brought)) = lock(&self.0).front().cloned() else { return Ok(()) };
             log.keep(&brought).await?;

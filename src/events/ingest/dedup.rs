@@ -25,7 +25,7 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
-pub(super) const MAX_SIGHTINGS: usize = 1 << 18;
+pub(in crate::events) const MAX_SIGHTINGS: usize = 1 << 18;
 
 /// Room for more than so many times what is held is too much: what is left of it is for twice as much, so that the next
 /// events do not make it grow again.
@@ -36,11 +36,11 @@ const ALWAYS: usize = 256;
 
 /// What an event is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Fingerprint(pub(super) u128);
+pub(in crate::events) struct Fingerprint(pub(in crate::events) u128);
 
 impl Fingerprint {
     /// Of an event's text.
-    pub(super) fn of(event: &[u8]) -> Self {
+    pub(in crate::events) fn of(event: &[u8]) -> Self {
         // `Value` keeps members sorted by name.
         let even = serde_json::from_slice::<serde_json::Value>(event).and_then(|value| serde_json::to_vec(&value));
         let digest = Sha256::digest(even.as_deref().unwrap_or(event));
@@ -50,7 +50,7 @@ impl Fingerprint {
 
 /// The sightings of one log's regions.
 #[derive(Debug)]
-pub(super) struct Dedup {
+pub(in crate::events) struct Dedup {
     window: Duration,
     most_sightings: usize,
     regions: Vec<RegionName>,
@@ -73,7 +73,7 @@ struct Sighting {
 
 impl Dedup {
     /// Nothing seen yet.
-    pub(super) fn new(window: Duration) -> Self {
+    pub(in crate::events) fn new(window: Duration) -> Self {
         Self {
             window,
             most_sightings: MAX_SIGHTINGS,
@@ -84,17 +84,17 @@ impl Dedup {
     }
 
     /// How long a sighting is remembered.
-    pub(super) fn window(&self) -> Duration {
+    pub(in crate::events) fn window(&self) -> Duration {
         self.window
     }
 
     /// Changes how long a sighting is remembered.
-    pub(super) fn set_window(&mut self, window: Duration) {
+    pub(in crate::events) fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
 
     /// For each event of one answer, in order: whether it is to be kept.
-    pub(super) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: Instant) -> Vec<bool> {
+    pub(in crate::events) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: Instant) -> Vec<bool> {
         self.forget(now);
         let region = self.number(region);
         let mut here = HashMap::<Fingerprint, u32>::new();
@@ -111,7 +111,7 @@ impl Dedup {
     }
 
     /// Records one answer's events, dropped ones too.
-    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
+    pub(in crate::events) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
         let region = self.number(region);
         for &event in events {
             self.sightings.push_back(Sighting { at, event, region });
@@ -132,7 +132,7 @@ impl Dedup {
     /// Where not all of that is known (retention has taken some of it, or damage), what was dropped counts only as long as
     /// it is known what it was a copy of. Or the region that returned that would seem to have returned the lesser number,
     /// and its next equal event would be dropped for a copy.
-    pub(super) fn recall(&mut self, past: Past, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
+    pub(in crate::events) fn recall(&mut self, past: Past, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
         let Past { regions, mut sightings, is_whole } = past;
         // Of what was seen in the same millisecond the copies came later.
         sightings.sort_by_key(|seen| (seen.at, seen.is_dropped));
@@ -154,7 +154,7 @@ impl Dedup {
     }
 
     /// Forgets what is older than the window, and gives back the room that it took.
-    pub(super) fn forget(&mut self, now: Instant) {
+    pub(in crate::events) fn forget(&mut self, now: Instant) {
         while self.sightings.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) > self.window) {
             self.forget_oldest();
         }
@@ -170,7 +170,7 @@ impl Dedup {
 
     /// How many sightings are remembered.
     #[cfg(test)]
-    pub(super) fn sightings(&self) -> usize {
+    pub(in crate::events) fn sightings(&self) -> usize {
         self.sightings.len()
     }
 
@@ -206,11 +206,11 @@ fn number(regions: &mut Vec<RegionName>, region: &RegionName) -> u16 {
 
 /// What earlier runs have seen, in any order.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(in crate::events) struct Past {
     regions: Vec<RegionName>,
     sightings: Vec<PastSighting>,
     /// Nothing is missing of the time that counts, but what a kill may have taken of what was dropped.
-    pub(super) is_whole: bool,
+    pub(in crate::events) is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -231,12 +231,12 @@ struct Known {
 
 impl Past {
     /// Nothing was seen so far; `is_whole`: and nothing will be missing.
-    pub(super) fn new(is_whole: bool) -> Self {
+    pub(in crate::events) fn new(is_whole: bool) -> Self {
         Self { is_whole, ..Self::default() }
     }
 
     /// A region returned these, and they were stored.
-    pub(super) fn stored(
+    pub(in crate::events) fn stored(
         &mut self,
         region: &RegionName,
         events: impl IntoIterator<Item = Fingerprint>,
@@ -246,7 +246,7 @@ impl Past {
     }
 
     /// A region returned these, and they were dropped.
-    pub(super) fn dropped(
+    pub(in crate::events) fn dropped(
         &mut self,
         region: &RegionName,
         events: impl IntoIterator<Item = Fingerprint>,

@@ -21,14 +21,14 @@ use std::sync::{Arc, Mutex};
 
 use self::recent::Recent;
 use self::turns::{Turn, Turns};
-use super::{Filter, lock};
+use crate::events::{Filter, lock};
 use crate::kernel::names::ClientName;
 use crate::store::{EventText, Sequence};
 use crate::vendor::events::{Facts, facts};
 
 /// Judges events for all readers of all logs.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(in crate::events) struct Judge {
     judging: Arc<Turns>,
     fetching: Arc<Turns>,
     filters: Mutex<Recent<Arc<Filter>, u64>>,
@@ -41,7 +41,7 @@ pub(super) struct Judge {
 
 /// One read's filter, held against the events of a log.
 #[derive(Debug)]
-pub(super) struct Judging<'a> {
+pub(in crate::events) struct Judging<'a> {
     judge: &'a Judge,
     log: u64,
     filter: &'a Filter,
@@ -84,12 +84,17 @@ impl Default for Judge {
 
 impl Judge {
     /// A number for a log, or a filter, that no other has.
-    pub(super) fn number(&self) -> u64 {
+    pub(in crate::events) fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Holds a filter against events of a log, on a client's account.
-    pub(super) fn hold<'a>(&'a self, log: u64, filter: &'a Arc<Filter>, client: &'a ClientName) -> Judging<'a> {
+    pub(in crate::events) fn hold<'a>(
+        &'a self,
+        log: u64,
+        filter: &'a Arc<Filter>,
+        client: &'a ClientName,
+    ) -> Judging<'a> {
         let filter_id = {
             let mut filters = lock(&self.filters);
             filters.get(filter).unwrap_or_else(|| {
@@ -102,7 +107,7 @@ impl Judge {
     }
 
     /// A turn to get from the store what a filter is to be held against.
-    pub(super) async fn fetching(&self, client: &ClientName) -> Turn {
+    pub(in crate::events) async fn fetching(&self, client: &ClientName) -> Turn {
         self.fetching.turn(client).await
     }
 
@@ -125,14 +130,14 @@ impl Judge {
 
     /// Events parsed, pairs of an event and a filter judged, and turns given for it.
     #[cfg(test)]
-    pub(super) fn work(&self) -> (u64, u64, u64) {
+    pub(in crate::events) fn work(&self) -> (u64, u64, u64) {
         (self.parsed.load(Ordering::Relaxed), self.judged.load(Ordering::Relaxed), self.judging.given())
     }
 }
 
 impl Judging<'_> {
     /// Which of a chunk's events are admitted: the lowest bit is the first's. The batch begins at `first`.
-    pub(super) async fn chunk(&mut self, first: Sequence, events: &EventText, chunk: usize) -> u64 {
+    pub(in crate::events) async fn chunk(&mut self, first: Sequence, events: &EventText, chunk: usize) -> u64 {
         let first = first.0 + (chunk * CHUNK) as u64;
         let key = (self.log, first, self.filter_id);
         let all = chunk_of(events, chunk).len();
@@ -201,7 +206,7 @@ fn chunk_of(events: &EventText, chunk: usize) -> std::ops::Range<usize> {
 }
 
 /// Events that are judged together: as many as a word has bits.
-pub(super) const CHUNK: usize = 64;
+pub(in crate::events) const CHUNK: usize = 64;
 
 /// What is done in one turn, in steps of some ten nanoseconds; see [`Filter::cost`].
 const STEP: usize = 20_000;

@@ -12,32 +12,32 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
-use super::judge::{CHUNK, Judging};
-use super::leases::Hold;
-use super::log::Log;
-use super::loss::Loss;
-use super::subscription::{MAX_OPEN, Subscription};
-use super::{Ack, Cursor, Filter, InHand, LONGEST, Leased, StartAt, Turns, lock};
+use super::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
+use crate::events::leases::Hold;
+use crate::events::log::Log;
+use crate::events::log::judge::{CHUNK, Judging};
+use crate::events::log::loss::Loss;
+use crate::events::subscription::{MAX_OPEN, Subscription};
+use crate::events::{Ack, Cursor, Filter, InHand, LONGEST, Leased, StartAt, Turns, lock};
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
 /// What holds for the whole of a read.
-pub(super) struct Terms {
-    pub(super) limit: usize,
+pub(in crate::events) struct Terms {
+    pub(in crate::events) limit: usize,
     most_bytes: usize,
-    pub(super) wants: Wants,
+    pub(in crate::events) wants: Wants,
     client: ClientName,
     ack: Ack,
     /// The stream that reads, if it is one.
-    pub(super) sitting: Option<StreamNumber>,
+    pub(in crate::events) sitting: Option<StreamNumber>,
     deadline: Instant,
     stopping: CancellationToken,
 }
 
 /// Which entries are handed over.
-pub(super) struct Wants {
-    pub(super) markers: bool,
+pub(in crate::events) struct Wants {
+    pub(in crate::events) markers: bool,
     filter: Arc<Filter>,
 }
 
@@ -46,7 +46,7 @@ impl Log {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub(super) fn read(
+    pub(in crate::events) fn read(
         self: &Arc<Self>,
         read: Read,
         sitting: Option<StreamNumber>,
@@ -160,7 +160,12 @@ impl Log {
 
     /// Gets the entries of a range that is not empty, as far as there is room. `None` when retention has removed some meanwhile; then the log's
     /// beginning has moved.
-    pub(super) async fn fetch(&self, wanted: &Range<u64>, terms: &Terms, room: Room) -> Result<Option<Found>, Error> {
+    pub(in crate::events) async fn fetch(
+        &self,
+        wanted: &Range<u64>,
+        terms: &Terms,
+        room: Room,
+    ) -> Result<Option<Found>, Error> {
         let in_memory = lock(&self.tail).get(wanted);
         let is_shared = in_memory.is_some();
         let batches = match in_memory {
@@ -196,7 +201,13 @@ impl Log {
         Ok(None)
     }
 
-    pub(super) fn delivery(&self, runs: Vec<Run>, at: u64, receipt: Receipt, leased: Option<Leased>) -> Delivery {
+    pub(in crate::events) fn delivery(
+        &self,
+        runs: Vec<Run>,
+        at: u64,
+        receipt: Receipt,
+        leased: Option<Leased>,
+    ) -> Delivery {
         let (_, next) = self.range();
         let (next, lag) = (self.cursor(at), next.saturating_sub(at + 1));
         Delivery { runs, next, lag, lost: 0, lost_from: None, receipt, leased }
@@ -205,7 +216,7 @@ impl Log {
     /// Tells a native reader that retention took entries it had not read. The marker stands in no log: it is this
     /// subscription's own, at the place before the first that is not, which this batch holds. It says the same whenever it
     /// is made of the same place: who is told again knows it by that.
-    pub(super) fn cut_off_marker(&self, before: u64, first: &Batch) -> Run {
+    pub(in crate::events) fn cut_off_marker(&self, before: u64, first: &Batch) -> Run {
         let marker = Batch {
             first: Sequence(before - 1),
             received_at: first.received_at,
@@ -218,18 +229,18 @@ impl Log {
 
 impl Terms {
     /// How many entries one read looks at: more than it hands over when it does not want all of them.
-    pub(super) fn looks_at(&self) -> u64 {
+    pub(in crate::events) fn looks_at(&self) -> u64 {
         let looks_at = if self.wants.filter.is_all() { self.limit } else { MAX_IN_ONE_READ };
         looks_at as u64
     }
 
     /// How much one read hands over.
-    pub(super) fn room(&self) -> Room {
+    pub(in crate::events) fn room(&self) -> Room {
         Room { entries: self.limit, bytes: self.most_bytes }
     }
 
     /// On which terms what is taken now is held.
-    pub(super) fn hold(&self, now: Instant) -> Hold {
+    pub(in crate::events) fn hold(&self, now: Instant) -> Hold {
         match self.ack {
             Ack::OnHandover => Hold::Response,
             Ack::Explicit { lease, max_attempts } => {
@@ -240,12 +251,12 @@ impl Terms {
     }
 
     /// Which entries wait for which.
-    pub(super) fn turns(&self) -> Turns {
+    pub(in crate::events) fn turns(&self) -> Turns {
         if let Ack::InHand(in_hand) = self.ack { in_hand.turns } else { Turns::EachKey }
     }
 
     /// How many entries may be open at once.
-    pub(super) fn most_open(&self) -> usize {
+    pub(in crate::events) fn most_open(&self) -> usize {
         if let Ack::InHand(in_hand) = self.ack { in_hand.most_open.min(MAX_OPEN) } else { MAX_OPEN }
     }
 
@@ -265,12 +276,12 @@ impl Terms {
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 /// The entries of a range that a reader wants.
-pub(super) struct Found {
-    pub(super) runs: Vec<Run>,
+pub(in crate::events) struct Found {
+    pub(in crate::events) runs: Vec<Run>,
     /// How many of them are events.
     events: u64,
     /// The number after the last entry looked at.
-    pub(super) end: u64,
+    pub(in crate::events) end: u64,
 }
 
 impl Found {

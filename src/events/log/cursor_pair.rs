@@ -10,8 +10,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::cursor::{check, fold_of};
-use super::{Cursor, NotACursor};
+use crate::events::log::cursor::{check, fold_of};
+use crate::events::{Cursor, NotACursor};
 use crate::kernel::names::{Stream, Streams};
 use crate::store::Sequence;
 

@@ -75,14 +75,14 @@ impl Filter {
     }
 
     /// What judging an event that says this costs at most, about, in steps of some ten nanoseconds.
-    pub(super) fn cost(&self, facts: &Facts<'_>) -> usize {
+    pub(in crate::events) fn cost(&self, facts: &Facts<'_>) -> usize {
         self.kinds.cost(facts.kind.as_deref())
             + self.user_ids.cost(facts.user_id.as_deref())
             + self.group_ids.cost(facts.group_id.as_deref())
     }
 
     /// The memory it takes, about.
-    pub(super) fn weight(&self) -> usize {
+    pub(in crate::events) fn weight(&self) -> usize {
         // Text, and what it was taken apart into.
         self.patterns().map(|(_, pattern)| 2 * pattern.len() + 96).sum()
     }

@@ -11,11 +11,11 @@
 //! - A read that was sent is never cancelled, and never sent again. When it ends in doubt a marker is written.
 //! - When it is stopped it reads no more; the read in hand is finished and kept.
 
-pub(super) mod answer;
+pub(in crate::events) mod answer;
 mod pace;
 mod pieces;
-pub(super) mod poll_target;
-pub(super) mod status;
+pub(in crate::events) mod poll_target;
+pub(in crate::events) mod status;
 mod under_way;
 
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::answer::Outcome;
 use self::pace::Pace;
-pub(super) use self::poll_target::{PollTarget, Settings};
-use super::loss::Loss;
+pub(in crate::events) use self::poll_target::{PollTarget, Settings};
+use crate::events::log::loss::Loss;
 
 /// Reads until `stop`.
-pub(super) async fn run(feed: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
+pub(in crate::events) async fn run(feed: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
     if let Some(loss) = first {
         feed.keep(Outcome { loss: Some(loss), ..Outcome::default() }).await;
     }

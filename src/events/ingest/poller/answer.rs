@@ -28,8 +28,8 @@ use crate::upstream::egress::{Failed, Failure, Reply};
 use crate::upstream::pool::retry_after;
 use crate::vendor::events::{Said, read};
 
-use super::super::loss::Loss;
 use super::pieces::Pieces;
+use crate::events::log::loss::Loss;
 
 /// What came of a read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
