@@ -66,7 +66,9 @@ use crate::store::{Error, LogKey, Store};
 use crate::upstream::egress::Egress;
 
 pub use self::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
-pub use self::delivery::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Run, StartAt, StreamNumber};
+pub use self::delivery::{
+    Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
+};
 pub use self::in_hand::{Back, InHand, Tries, Turns};
 pub use self::ingest::quarantine::ReadAgain;
 pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
@@ -181,7 +183,7 @@ impl Events {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn read(&self, app: &AppId, stream: Stream, read: Read) -> Result<Delivery, ReadError> {
+    pub async fn read(&self, app: &AppId, stream: Stream, read: ReadRequest) -> Result<Delivery, ReadError> {
         self.log(app, stream)?.read(read, None, self.0.tasks.stopping()).await
     }
 
@@ -193,7 +195,7 @@ impl Events {
         &self,
         app: &AppId,
         stream: Stream,
-        read: Read,
+        read: ReadRequest,
         number: Option<StreamNumber>,
     ) -> impl Future<Output = Result<Delivery, ReadError>> + use<> {
         // No `async fn`: that would hold all of it twice while it waits.

@@ -263,7 +263,7 @@ impl Rig {
         self.log().keep(&Brought::new(vec![new], None)).await.unwrap();
     }
 
-    async fn read(&self, read: Read) -> Result<Delivery, ReadError> {
+    async fn read(&self, read: ReadRequest) -> Result<Delivery, ReadError> {
         self.events.read(&app(), STREAM, read).await
     }
 
@@ -278,7 +278,7 @@ impl Rig {
     }
 
     /// Reads and hands over.
-    async fn take(&self, read: Read) -> Vec<String> {
+    async fn take(&self, read: ReadRequest) -> Vec<String> {
         let delivery = self.read(read).await.unwrap();
         let texts = texts(&delivery);
         delivery.receipt.handed_over();
@@ -290,8 +290,8 @@ impl Rig {
         let mut all = Vec::new();
         let mut after = self.log().cursor(self.log().range().0 - 1);
         loop {
-            let read = Read {
-                place: Place::After(after),
+            let read = ReadRequest {
+                place: ReadFrom::After(after),
                 client: ClientName::parse("all").unwrap(),
                 limit: 1000,
                 most_bytes: usize::MAX,
@@ -340,11 +340,11 @@ pub(crate) fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 /// A vendor-compatible read of a subscription that begins at the earliest.
-pub(crate) fn by(name: &str, limit: usize) -> Read {
+pub(crate) fn by(name: &str, limit: usize) -> ReadRequest {
     let by = ClientName::parse(&format!("reader-of-{name}")).unwrap();
     let name = SubscriptionName::parse(name).unwrap();
-    Read {
-        place: Place::Subscription { name, from: StartAt::Earliest },
+    ReadRequest {
+        place: ReadFrom::Subscription { name, from: StartAt::Earliest },
         client: by,
         limit,
         most_bytes: usize::MAX,
@@ -355,11 +355,11 @@ pub(crate) fn by(name: &str, limit: usize) -> Read {
     }
 }
 
-pub(super) fn wait(seconds: u64, read: Read) -> Read {
-    Read { wait: Duration::from_secs(seconds), ..read }
+pub(super) fn wait(seconds: u64, read: ReadRequest) -> ReadRequest {
+    ReadRequest { wait: Duration::from_secs(seconds), ..read }
 }
 
-pub(super) fn from(from: StartAt, read: Read) -> Read {
-    let Place::Subscription { name, .. } = read.place else { panic!("not a subscription") };
-    Read { place: Place::Subscription { name, from }, ..read }
+pub(super) fn from(from: StartAt, read: ReadRequest) -> ReadRequest {
+    let ReadFrom::Subscription { name, .. } = read.place else { panic!("not a subscription") };
+    ReadRequest { place: ReadFrom::Subscription { name, from }, ..read }
 }

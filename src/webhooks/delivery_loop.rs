@@ -25,7 +25,7 @@ use super::parcel::{Parcel, Recorder};
 use super::schedule::SPREAD;
 use super::target::Target;
 use crate::config::{Webhook, WebhookFrom};
-use crate::events::{Ack, Delivery, Filter, InHand, Place, Read, ReadError, StartAt, Turns};
+use crate::events::{Ack, Delivery, Filter, InHand, ReadError, ReadFrom, ReadRequest, StartAt, Turns};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
@@ -182,8 +182,8 @@ impl<'e> DeliveryLoop<'e> {
                 WebhookFrom::Earliest => StartAt::Earliest,
                 WebhookFrom::Latest => StartAt::Latest,
             };
-            let read = Read {
-                place: Place::Subscription { name: self.recorder.place.clone(), from },
+            let read = ReadRequest {
+                place: ReadFrom::Subscription { name: self.recorder.place.clone(), from },
                 client: account(&config.name),
                 limit: most_entries(config.format),
                 most_bytes: usize::MAX,

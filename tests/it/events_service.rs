@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
-use rtm_gateway::events::{Ack, Events, Place, Read, StartAt};
+use rtm_gateway::events::{Ack, Events, ReadFrom, ReadRequest, StartAt};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, ClientName, RegionName, Stream, SubscriptionName};
@@ -63,8 +63,8 @@ impl Rig {
     async fn entries(&self, subscription: &str) -> Vec<String> {
         let name = SubscriptionName::parse(subscription).unwrap();
         let by = ClientName::parse("somebody").unwrap();
-        let place = Place::Subscription { name, from: StartAt::Earliest };
-        let read = Read {
+        let place = ReadFrom::Subscription { name, from: StartAt::Earliest };
+        let read = ReadRequest {
             place,
             client: by,
             limit: 1000,

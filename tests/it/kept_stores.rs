@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rtm_gateway::config::{self, App, Config, Credential};
 use rtm_gateway::events::{
-    Ack, Cursor, Delivery, Events, Holding, InHand, Place, Read, StartAt, SubscriptionStatus, Turns,
+    Ack, Cursor, Delivery, Events, Holding, InHand, ReadFrom, ReadRequest, StartAt, SubscriptionStatus, Turns,
 };
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
@@ -157,8 +157,8 @@ async fn drained(events: &Events, stream: Stream, webhook: &str) -> Vec<(u64, u3
     let (app, name) = (AppId::parse("app-1").unwrap(), SubscriptionName::from(&WebhookName::parse(webhook).unwrap()));
     let mut all = Vec::new();
     loop {
-        let read = Read {
-            place: Place::Subscription { name: name.clone(), from: StartAt::Latest },
+        let read = ReadRequest {
+            place: ReadFrom::Subscription { name: name.clone(), from: StartAt::Latest },
             client: ClientName::parse("reader").unwrap(),
             limit: 1,
             most_bytes: usize::MAX,

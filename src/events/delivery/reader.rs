@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, MAX_IN_ONE_READ, Place, Read, ReadError, Receipt, Room, Run, StreamNumber};
+use super::{Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Room, Run, StreamNumber};
 use crate::events::leases::Hold;
 use crate::events::log::Log;
 use crate::events::log::judge::{CHUNK, Judging};
@@ -48,7 +48,7 @@ impl Log {
     /// See [`ReadError`].
     pub(in crate::events) fn read(
         self: &Arc<Self>,
-        read: Read,
+        read: ReadRequest,
         sitting: Option<StreamNumber>,
         stopping: CancellationToken,
     ) -> impl Future<Output = Result<Delivery, ReadError>> {
@@ -66,8 +66,8 @@ impl Log {
         // No `async fn`: that would hold the read as well while it waits.
         async move {
             match place {
-                Place::After(cursor) => self.read_after(cursor, &terms).await,
-                Place::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
+                ReadFrom::After(cursor) => self.read_after(cursor, &terms).await,
+                ReadFrom::Subscription { name, from } => self.read_subscription(&name, from, &terms).await,
             }
         }
     }

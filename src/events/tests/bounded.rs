@@ -32,15 +32,15 @@ async fn rig() -> Rig {
     rig
 }
 
-fn ways(most_bytes: usize) -> Vec<Read> {
+fn ways(most_bytes: usize) -> Vec<ReadRequest> {
     let only_some = Arc::new(Filter::new(&[], &["u*".to_owned()], &[]));
-    let plain = Read { most_bytes, ..by("a", 1000) };
+    let plain = ReadRequest { most_bytes, ..by("a", 1000) };
     let leased = Ack::Explicit { lease: Duration::from_secs(3600), max_attempts: 2 };
     vec![
         plain.clone(),
-        Read { filter: only_some.clone(), ..plain.clone() },
-        Read { ack: leased, ..plain.clone() },
-        Read { ack: leased, filter: only_some, ..plain },
+        ReadRequest { filter: only_some.clone(), ..plain.clone() },
+        ReadRequest { ack: leased, ..plain.clone() },
+        ReadRequest { ack: leased, filter: only_some, ..plain },
     ]
 }
 

@@ -53,7 +53,7 @@ async fn what_retention_removed_is_gone_for_cursors_and_subscriptions() {
     config.events.retention_bytes = 4000;
     let rig = Rig::in_folder(config).await;
     rig.append(0..100).await;
-    let read = Read { place: Place::After(rig.log().cursor(0)), ..by("x", 1) };
+    let read = ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 1) };
     assert_eq!(rig.take(read.clone()).await, numbers(0..1));
     assert_eq!(rig.take(by("a", 1)).await, numbers(0..1));
     for n in 1..20 {

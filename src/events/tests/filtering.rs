@@ -25,9 +25,9 @@ impl Rig {
     }
 
     /// A read of all that there is, by a client and a filter for users.
-    fn seeking(&self, client: &str, users: &[String]) -> Read {
-        Read {
-            place: Place::After(self.log().cursor(0)),
+    fn seeking(&self, client: &str, users: &[String]) -> ReadRequest {
+        ReadRequest {
+            place: ReadFrom::After(self.log().cursor(0)),
             client: ClientName::parse(client).unwrap(),
             filter: Arc::new(Filter::new(&[], users, &[])),
             ..by("x", 1000)
@@ -69,9 +69,9 @@ async fn an_event_is_parsed_once_and_held_against_a_filter_once_whoever_asks() {
     assert_eq!((rig.work().0, rig.work().1), (all + 10, 3 * (all + 10)));
     // Nor when they come again from the beginning, by a subscription, or under a lease.
     let explicit = Ack::Explicit { lease: Duration::from_secs(30), max_attempts: 3 };
-    let stored = Read { filter: Arc::new(Filter::new(&[], &costly(1), &[])), ..by("s", 1000) };
-    for read in [rig.seeking("new", &costly(0)), stored.clone(), Read { ack: explicit, ..by("t", 10) }] {
-        let read = Read { filter: stored.filter.clone(), ..read };
+    let stored = ReadRequest { filter: Arc::new(Filter::new(&[], &costly(1), &[])), ..by("s", 1000) };
+    for read in [rig.seeking("new", &costly(0)), stored.clone(), ReadRequest { ack: explicit, ..by("t", 10) }] {
+        let read = ReadRequest { filter: stored.filter.clone(), ..read };
         assert_eq!(rig.take(read).await, numbers(0..0));
     }
     assert_eq!((rig.work().0, rig.work().1), (all + 10, 3 * (all + 10)));
@@ -96,7 +96,7 @@ async fn what_one_client_s_filters_cost_keeps_no_other_waiting() {
     }
     // Who has no filter waits for no turn.
     let (_, _, before) = rig.work();
-    let plain = Read { place: Place::After(rig.log().cursor(0)), ..by("x", 10) };
+    let plain = ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 10) };
     assert_eq!(rig.take(plain).await.join(","), (0..10).map(event).collect::<Vec<_>>().join(","));
     assert!(rig.work().2 - before <= 1, "{} turns", rig.work().2 - before);
     // Who has one takes turns with the other, however many reads that has.

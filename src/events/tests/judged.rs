@@ -267,11 +267,11 @@ impl Stage {
             let leasing = Leasing { by, lease, most: MOST, counts: Counts::Taking };
             let leases = matches!(book.kind, Kind::Leases | Kind::Picky);
             let ack = Ack::Explicit { lease: Duration::from_millis(lease), max_attempts: MOST };
-            let read = Read {
+            let read = ReadRequest {
                 ack: if leases { ack } else { Ack::OnHandover },
                 markers: true,
                 filter: book.filter(),
-                place: Place::Subscription { name: book.name.clone(), from: StartAt::Earliest },
+                place: ReadFrom::Subscription { name: book.name.clone(), from: StartAt::Earliest },
                 ..by_anybody()
             };
             let stream = (book.kind == Kind::Stream).then(|| book.stream.get());
@@ -311,8 +311,8 @@ impl Stage {
     }
 }
 
-fn by_anybody() -> Read {
-    Read { client: ClientName::parse("reader").unwrap(), ..by("x", 1000) }
+fn by_anybody() -> ReadRequest {
+    ReadRequest { client: ClientName::parse("reader").unwrap(), ..by("x", 1000) }
 }
 
 /// Of each profile: from which seed, how many cases, how many acts each.

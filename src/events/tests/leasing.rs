@@ -18,8 +18,8 @@ fn name() -> SubscriptionName {
     SubscriptionName::parse("a").unwrap()
 }
 
-fn leased(limit: usize) -> Read {
-    Read { ack: Ack::Explicit { lease: LEASE, max_attempts: MOST }, markers: true, ..by("a", limit) }
+fn leased(limit: usize) -> ReadRequest {
+    ReadRequest { ack: Ack::Explicit { lease: LEASE, max_attempts: MOST }, markers: true, ..by("a", limit) }
 }
 
 /// An event of a user: its number, and whose it is.
@@ -43,7 +43,7 @@ impl Rig {
     }
 
     /// Leases and hands over: the lease, and the entries with their attempts.
-    async fn lease(&self, read: Read) -> Option<(LeaseName, Vec<(u64, u32)>)> {
+    async fn lease(&self, read: ReadRequest) -> Option<(LeaseName, Vec<(u64, u32)>)> {
         let delivery = self.read(read).await.unwrap();
         let entries = entries(&delivery);
         let leased = delivery.leased.clone();
@@ -145,7 +145,7 @@ async fn a_response_that_did_not_arrive_gives_its_entries_back_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_stays_so_after_a_kill_and_attempts_go_on() {
-    let leased = |limit| Read { ack: Ack::Explicit { lease: LEASE, max_attempts: 10 }, ..leased(limit) };
+    let leased = |limit| ReadRequest { ack: Ack::Explicit { lease: LEASE, max_attempts: 10 }, ..leased(limit) };
     let rig = Rig::in_folder(config(&[])).await;
     rig.append_of((1..=3000).map(|n| (n, n))).await;
     let (_, got) = rig.lease(leased(1000)).await.unwrap();
@@ -561,8 +561,8 @@ async fn an_idle_subscription_is_removed_with_all_that_is_its_own_and_a_read_one
     config.events.max_subscriptions_per_client = 2;
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
-    let of_one = |subscription: &str| Read {
-        place: Place::Subscription { name: SubscriptionName::parse(subscription).unwrap(), from: StartAt::Earliest },
+    let of_one = |subscription: &str| ReadRequest {
+        place: ReadFrom::Subscription { name: SubscriptionName::parse(subscription).unwrap(), from: StartAt::Earliest },
         client: ClientName::parse("one").unwrap(),
         ..leased(2)
     };

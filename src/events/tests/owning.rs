@@ -6,14 +6,14 @@ use crate::kernel::names::ClientName;
 use crate::store::NoteKind;
 
 /// A read of a subscription as a gateway asked for it that knew clients' own ones by their names alone.
-fn as_of_old(subscription: &str, client: &str, limit: usize) -> Read {
+fn as_of_old(subscription: &str, client: &str, limit: usize) -> ReadRequest {
     let name = SubscriptionName::parse_stored(subscription).unwrap();
     let client = ClientName::parse(client).unwrap();
-    Read { place: Place::Subscription { name, from: StartAt::Earliest }, client, ..by("x", limit) }
+    ReadRequest { place: ReadFrom::Subscription { name, from: StartAt::Earliest }, client, ..by("x", limit) }
 }
 
-fn explicit(read: Read) -> Read {
-    Read { ack: Ack::Explicit { lease: Duration::from_secs(30), max_attempts: 2 }, ..read }
+fn explicit(read: ReadRequest) -> ReadRequest {
+    ReadRequest { ack: Ack::Explicit { lease: Duration::from_secs(30), max_attempts: 2 }, ..read }
 }
 
 /// Names, clients, and how many entries are not settled.

@@ -49,12 +49,12 @@ async fn a_long_poll_ends_with_the_first_event_and_not_with_a_marker() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         rig.append(0..1).await;
     };
-    let native = Read { markers: true, ..wait(20, by("native", 10)) };
+    let native = ReadRequest { markers: true, ..wait(20, by("native", 10)) };
     let ((), plain, native, after, short) = tokio::join!(
         writer,
         reader(wait(20, by("plain", 10))),
         reader(native),
-        reader(wait(20, Read { place: Place::After(rig.log().cursor(0)), ..by("x", 10) })),
+        reader(wait(20, ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 10) })),
         reader(wait(5, by("short", 10))),
     );
     assert_eq!(plain, (numbers(0..1), Duration::from_secs(6)));
@@ -92,7 +92,7 @@ async fn a_stop_ends_the_wait() {
 async fn a_cursor_moves_nothing_and_says_when_it_is_no_place() {
     let rig = Rig::quiet().await;
     rig.append(0..10).await;
-    let after = |cursor, limit| Read { place: Place::After(cursor), ..by("x", limit) };
+    let after = |cursor, limit| ReadRequest { place: ReadFrom::After(cursor), ..by("x", limit) };
     let first = rig.read(after(rig.log().cursor(0), 4)).await.unwrap();
     for _ in 0..2 {
         let second = rig.read(after(first.next, 4)).await.unwrap();
@@ -154,12 +154,12 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     tokio::time::sleep(Duration::from_secs(3000)).await;
     rig.append(10..12).await;
     tokio::time::sleep(Duration::from_secs(1000)).await;
-    let read = Read { place: Place::After(cursor), ..by("x", 10) };
+    let read = ReadRequest { place: ReadFrom::After(cursor), ..by("x", 10) };
     let expired = ReadError::Expired { earliest: rig.log().cursor(10), lost: Some(8) };
     assert_eq!(rig.read(read).await.unwrap_err(), expired);
     assert!(rig.metric(r#"events_cut_off_total{app="app",stream="user_events",subscription="a"} 8"#));
     assert!(rig.metric(r#"subscription_lag_events{app="app",stream="user_events",subscription="a"} 2"#));
-    let native = Read { markers: true, ..by("a", 1) };
+    let native = ReadRequest { markers: true, ..by("a", 1) };
     drop(rig.read(native.clone()).await.unwrap());
     assert_eq!(rig.take(native.clone()).await, ["retention", "10"]);
     assert_eq!(rig.take(native).await, ["11"]);
@@ -223,7 +223,7 @@ async fn readers_pass_over_damaged_entries_and_native_ones_are_told() {
     rig.append_content(Content::Damaged(4)).await;
     rig.append(3..5).await;
     assert_eq!(rig.take(by("a", 1000)).await, numbers(0..5));
-    let native = |limit| Read { markers: true, ..by("b", limit) };
+    let native = |limit| ReadRequest { markers: true, ..by("b", limit) };
     assert_eq!(rig.take(native(2)).await, numbers(0..2));
     assert_eq!(rig.take(native(3)).await, ["2", "damaged"]);
     let delivery = rig.read(native(1000)).await.unwrap();
@@ -240,21 +240,21 @@ async fn a_filter_passes_over_what_is_not_wanted_and_hands_over_no_more_than_the
         rig.append_content(Content::Events(EventText::join(events.iter().map(String::as_bytes)).unwrap())).await;
     }
     rig.append_content(Content::PossibleLoss("reset".into())).await;
-    let wants = |kinds: &[&str], read: Read| {
+    let wants = |kinds: &[&str], read: ReadRequest| {
         let kinds: Vec<_> = kinds.iter().map(ToString::to_string).collect();
-        Read { filter: Arc::new(Filter::new(&kinds, &[], &[])), ..read }
+        ReadRequest { filter: Arc::new(Filter::new(&kinds, &[], &[])), ..read }
     };
     let all = |kind: u64, range: std::ops::Range<u64>| range.filter(|n| n % 3 == kind).map(event).collect::<Vec<_>>();
     let few = rig.read(wants(&["T1"], by("a", 5))).await.unwrap();
     assert_eq!(texts(&few), all(1, 0..14), "numbers 1, 4, 7, 10 and 13");
     assert_eq!((few.next, few.lag), (rig.log().cursor(14), 7), "no more was claimed than was looked at");
     few.receipt.handed_over();
-    let native = |read| Read { markers: true, ..read };
+    let native = |read| ReadRequest { markers: true, ..read };
     let rest = [all(1, 14..20), vec!["reset".into()]].concat();
     assert_eq!(rig.take(native(wants(&["T1"], by("a", 5)))).await, rest);
     assert_eq!(rig.take(wants(&["none"], by("b", 5))).await, numbers(0..0));
     assert_eq!(rig.take(by("b", 5)).await, numbers(0..0), "what is not wanted counts as read");
     assert!(rig.metric(r#"events_delivered_total{app="app",stream="user_events",subscription="a"} 7"#));
-    let after = |limit, at| Read { place: Place::After(rig.log().cursor(at)), ..by("x", limit) };
+    let after = |limit, at| ReadRequest { place: ReadFrom::After(rig.log().cursor(at)), ..by("x", limit) };
     assert_eq!(rig.take(wants(&["T0", "T2"], after(2, 8))).await, [event(8), event(9)]);
 }

@@ -11,8 +11,8 @@ fn name() -> SubscriptionName {
     SubscriptionName::parse("a").unwrap()
 }
 
-fn leased(limit: usize) -> Read {
-    Read { ack: Ack::Explicit { lease: LEASE, max_attempts: 2 }, markers: true, ..by("a", limit) }
+fn leased(limit: usize) -> ReadRequest {
+    ReadRequest { ack: Ack::Explicit { lease: LEASE, max_attempts: 2 }, markers: true, ..by("a", limit) }
 }
 
 fn entries(delivery: &Delivery) -> Vec<u64> {
@@ -27,7 +27,7 @@ fn numbered(range: RangeInclusive<u64>) -> Vec<u64> {
 impl Rig {
     async fn read_in(&self, stream: u64, limit: usize) -> Delivery {
         let number = StreamNumber::new(stream);
-        let read = Read { markers: true, ..by("a", limit) };
+        let read = ReadRequest { markers: true, ..by("a", limit) };
         self.events.read_in_stream(&app(), STREAM, read, number).await.unwrap()
     }
 

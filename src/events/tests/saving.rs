@@ -9,8 +9,8 @@ async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it
         config.events.retention_bytes = 20;
         let rig = Rig::over(MemoryStore::default(), config).await;
         rig.append(0..10).await;
-        let all = Read { markers: true, ..by("a", 100) };
-        let none = Read { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..all.clone() };
+        let all = ReadRequest { markers: true, ..by("a", 100) };
+        let none = ReadRequest { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..all.clone() };
         match passes_over {
             true => assert_eq!(rig.take(none).await, numbers(0..0)),
             false => assert_eq!(rig.take(all.clone()).await, numbers(0..10)),
@@ -28,8 +28,8 @@ use crate::kernel::clock::UnixMillis;
 const OTHER: Stream = Stream::ChannelEvents;
 
 /// A read by a subscription whose filter nothing fits.
-fn blind(name: &str) -> Read {
-    Read { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..by(name, 1000) }
+fn blind(name: &str) -> ReadRequest {
+    ReadRequest { filter: Arc::new(Filter::new(&[], &["nobody".to_owned()], &[])), ..by(name, 1000) }
 }
 
 impl Rig {

@@ -160,7 +160,7 @@ pub(super) async fn run(mut rig: Rig, acts: &[Act]) -> (u64, Vec<String>) {
             }
             Act::Mark => rig.append_content(Content::PossibleLoss("reset".into())).await,
             Act::Read { limit, markers } => {
-                let delivery = rig.read(Read { markers: *markers, ..by("a", *limit) }).await.unwrap();
+                let delivery = rig.read(ReadRequest { markers: *markers, ..by("a", *limit) }).await.unwrap();
                 assert!(texts(&delivery).len() <= *limit);
                 on_their_way.push(delivery);
             }

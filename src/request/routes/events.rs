@@ -25,7 +25,7 @@ use hyper::{HeaderMap, StatusCode};
 
 use self::merged_reader::MergedReader;
 use super::RequestContext;
-use crate::events::{Ack, CursorPair, Delivery, Place, Read, ReadError};
+use crate::events::{Ack, CursorPair, Delivery, ReadError, ReadFrom, ReadRequest};
 use crate::http::body::{Body, Frames};
 use crate::http::headers::X_RTM_CURSOR;
 use crate::http::request_id::RequestId;
@@ -57,8 +57,8 @@ pub async fn read(
         Start::After(begin) => Some(marks(&asked, streams, begin).await?),
     };
     let place = |stream: Stream| match (query.start, begun) {
-        (Start::Stored(begin), _) => Place::Subscription { name: name.clone(), from: begin.of(stream) },
-        (Start::After(_), begun) => Place::After(begun.unwrap_or_default().of(stream)),
+        (Start::Stored(begin), _) => ReadFrom::Subscription { name: name.clone(), from: begin.of(stream) },
+        (Start::After(_), begun) => ReadFrom::After(begun.unwrap_or_default().of(stream)),
     };
     let proof = asked.proof(if form == Form::Stream { Work::Stream } else { Work::Poll });
     let client = asked.payer.client.clone();
@@ -70,7 +70,7 @@ pub async fn read(
     match (form, streams) {
         (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
             let (place, limit, filter) = (place(stream), query.limit, query.filter);
-            let read = Read { place, client, limit, most_bytes: sse::HOLDS, wait, markers: true, filter, ack };
+            let read = ReadRequest { place, client, limit, most_bytes: sse::HOLDS, wait, markers: true, filter, ack };
             leased::open(asked, proof, stream, read).await
         }
         (Form::Stream, _) => {
@@ -86,7 +86,7 @@ pub async fn read(
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
             let (place, limit, most_bytes) = (place(stream), query.limit, usize::MAX);
             let (markers, filter) = (form == Form::Native, query.filter);
-            let read = Read { place, client, limit, most_bytes, wait, markers, filter, ack };
+            let read = ReadRequest { place, client, limit, most_bytes, wait, markers, filter, ack };
             let delivery = wait_for(&asked, &proof, stream, read).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, asked.trail.id()),
@@ -163,9 +163,14 @@ async fn marks(asked: &RequestContext<'_>, streams: Streams, begin: Begin) -> Re
     Ok(marks)
 }
 
-async fn wait_for(asked: &RequestContext<'_>, proof: &Proof, stream: Stream, read: Read) -> Result<Delivery, Refusal> {
+async fn wait_for(
+    asked: &RequestContext<'_>,
+    proof: &Proof,
+    stream: Stream,
+    read: ReadRequest,
+) -> Result<Delivery, Refusal> {
     let events = &asked.gateway.events;
-    let at_once = Read { wait: Duration::ZERO, ..read.clone() };
+    let at_once = ReadRequest { wait: Duration::ZERO, ..read.clone() };
     let stopping = asked.gateway.stopping.cancelled();
     let delivery = tokio::select! {
         // Looked at in this order: what is there is given, also while stopping.

@@ -103,9 +103,9 @@ async fn an_order_window_merges_regions_by_time() {
     config.apps[0].events.order_window = Duration::from_secs(60);
     let rig = Rig::start_with(config.clone(), folder.path()).await;
     until_kept(&rig, 67 + 133 + 17).await;
-    let place = Place::Subscription { name: SubscriptionName::parse("early").unwrap(), from: StartAt::Earliest };
+    let place = ReadFrom::Subscription { name: SubscriptionName::parse("early").unwrap(), from: StartAt::Earliest };
     let client = ClientName::parse("early").unwrap();
-    let read = Read {
+    let read = ReadRequest {
         place,
         client,
         limit: 1000,

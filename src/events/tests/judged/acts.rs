@@ -29,10 +29,10 @@ impl Stage {
         }
     }
 
-    fn read_of(&self, book: &Book, ack: Ack) -> Read {
+    fn read_of(&self, book: &Book, ack: Ack) -> ReadRequest {
         let wait = if self.is_so(80) { 0 } else { self.pick(&[5, 300, 2500]) };
-        Read {
-            place: Place::Subscription { name: book.name.clone(), from: StartAt::Earliest },
+        ReadRequest {
+            place: ReadFrom::Subscription { name: book.name.clone(), from: StartAt::Earliest },
             client: ClientName::parse("reader").unwrap(),
             limit: self.pick(&[1, 2, 3, 7, 100]),
             most_bytes: self.pick(&[usize::MAX, usize::MAX, 100]),

@@ -42,7 +42,7 @@ impl Door {
         &self,
         house: &House,
         book: &Book,
-        read: Read,
+        read: ReadRequest,
         stream: Option<u64>,
     ) -> Result<Came, ReadError> {
         let is_leased = read.ack != Ack::OnHandover;

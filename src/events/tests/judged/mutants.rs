@@ -129,7 +129,7 @@ impl Mutant {
     }
 
     /// What is asked instead of a read.
-    pub(super) fn asked(self, mut read: Read) -> Read {
+    pub(super) fn asked(self, mut read: ReadRequest) -> ReadRequest {
         if let Ack::Explicit { lease, max_attempts } = &mut read.ack {
             match self {
                 Self::GivenUpOneLate => *max_attempts += 1,

@@ -26,7 +26,7 @@ impl Rig {
 
     /// A read of the first kind: what it was told was lost, and the numbers of its entries.
     async fn native(&self, limit: usize) -> (u64, Vec<u64>) {
-        let delivery = self.read(Read { markers: true, ..by("a", limit) }).await.unwrap();
+        let delivery = self.read(ReadRequest { markers: true, ..by("a", limit) }).await.unwrap();
         let (lost, mut got) = (delivery.lost, entries(&delivery));
         if lost > 0 {
             got.remove(0);
@@ -140,7 +140,7 @@ async fn a_letter_that_is_given_again_is_shown_as_such_until_it_is_acknowledged(
 
 #[tokio::test(start_paused = true)]
 async fn a_letter_in_hand_that_retention_takes_is_given_again_until_it_is_acknowledged_or_told() {
-    let held = || Read { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(10) };
+    let held = || ReadRequest { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(10) };
     for is_sought in [false, true] {
         for is_killed in [false, true] {
             let rig = Rig::over(MemoryStore::default(), short_lived()).await;
@@ -248,7 +248,7 @@ async fn what_retention_took_is_told_again_when_the_response_did_not_arrive_or_n
     rig.trim_all().await;
     rig.append_of([(4, 1), (5, 2)]).await;
     let filter = Arc::new(Filter::new(&[], &["u2".to_owned()], &[]));
-    let picky = Read { markers: true, filter, ..by("a", 1) };
+    let picky = ReadRequest { markers: true, filter, ..by("a", 1) };
     drop(rig.read(picky.clone()).await.unwrap());
     assert_eq!(rig.native(1).await, (3, vec![4]));
     rig.append_of([(6, 1)]).await;
@@ -288,7 +288,7 @@ async fn what_retention_took_from_under_leases_is_told_and_to_acknowledge_that_s
 async fn what_retention_took_beside_a_lease_is_not_counted_once_more_by_a_restart() {
     let rig = Rig::over(MemoryStore::default(), short_lived()).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
-    let held = Read { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(1) };
+    let held = ReadRequest { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(1) };
     assert_eq!(rig.lease(held).await.unwrap().1, [(1, 1)]);
     rig.trim_all().await;
     tokio::time::sleep(SLOW).await;
@@ -328,7 +328,7 @@ async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_miss
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of((1..=5).map(|n| (n, n))).await;
     assert_eq!(rig.native(2).await, (0, vec![1, 2]));
-    let dead = |limit| Read { ack: Ack::Explicit { lease: LEASE, max_attempts: 1 }, ..by("dead", limit) };
+    let dead = |limit| ReadRequest { ack: Ack::Explicit { lease: LEASE, max_attempts: 1 }, ..by("dead", limit) };
     let buried = SubscriptionName::parse("dead").unwrap();
     let (lease, _) = rig.lease(dead(1)).await.unwrap();
     rig.events.give_back(&app(), STREAM, &buried, &Holding::Lease(lease), Duration::ZERO).await.unwrap();
@@ -337,7 +337,7 @@ async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_miss
     let names: Vec<_> = rig.events.subscriptions().into_iter().map(|one| one.subscription).collect();
     assert_eq!(names, ["dead"]);
     let rig = rig.restart().await;
-    let native = Read { markers: true, ..from(StartAt::Latest, by("a", 10)) };
+    let native = ReadRequest { markers: true, ..from(StartAt::Latest, by("a", 10)) };
     assert_eq!(rig.read(native.clone()).await.unwrap().lost, 0, "there is nothing to tell it with yet");
     rig.append_of([(6, 6)]).await;
     let rig = rig.kill().await;
@@ -356,7 +356,7 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
     let [foreign, old] = [Origin::new(rig.events.epoch(), &channels).epoch(), rig.events.epoch()]
         .map(|epoch| move |at| Cursor { epoch, at: Sequence(at) });
     assert_eq!(rig.ack(Holding::Entries(vec![foreign(1)])).await, Err(AckError::LeaseExpired));
-    let after = |cursor| Read { place: Place::After(cursor), ..by("a", 10) };
+    let after = |cursor| ReadRequest { place: ReadFrom::After(cursor), ..by("a", 10) };
     assert_eq!(rig.read(after(foreign(1))).await.unwrap_err(), ReadError::OfAnotherStream);
     let seek = |cursor| {
         let name = name();
@@ -461,7 +461,7 @@ async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
         rig.append_of((1..=3).map(|n| (n, n))).await;
         // As a webhook does: of what was opened together one is given up, and the others are tried on.
         let in_hand = InHand { turns: Turns::EachKey, unites: false, most_open: 10 };
-        let read = || rig.read(Read { ack: Ack::InHand(in_hand), ..leased(1) });
+        let read = || rig.read(ReadRequest { ack: Ack::InHand(in_hand), ..leased(1) });
         let held = [read().await.unwrap(), read().await.unwrap(), read().await.unwrap()];
         assert_eq!(held.iter().map(entries).collect::<Vec<_>>(), [[1], [2], [3]]);
         let lease = |n: usize| held[n].leased.as_ref().unwrap().name;
@@ -575,7 +575,10 @@ async fn what_is_given_back_after_its_neighbours_were_taken_by_retention_is_told
     let rig = Rig::over(MemoryStore::default(), short_lived()).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
     let long = Ack::Explicit { lease: LONGEST, max_attempts: MOST };
-    let leases = [rig.lease(Read { ack: long, ..leased(1) }).await, rig.lease(Read { ack: long, ..leased(1) }).await];
+    let leases = [
+        rig.lease(ReadRequest { ack: long, ..leased(1) }).await,
+        rig.lease(ReadRequest { ack: long, ..leased(1) }).await,
+    ];
     let plain = rig.read(by("a", 1)).await.unwrap();
     assert_eq!(entries(&plain), [3]);
     rig.trim_all().await;

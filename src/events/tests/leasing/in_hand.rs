@@ -36,8 +36,8 @@ impl Taken {
 
 impl Rig {
     async fn take_by(&self, how: InHand, limit: usize, seconds: u64) -> Option<Taken> {
-        let place = Place::Subscription { name: place(), from: StartAt::Earliest };
-        let read = Read { place, ack: Ack::InHand(how), markers: true, ..wait(seconds, by("a", limit)) };
+        let place = ReadFrom::Subscription { name: place(), from: StartAt::Earliest };
+        let read = ReadRequest { place, ack: Ack::InHand(how), markers: true, ..wait(seconds, by("a", limit)) };
         let delivery = self.read(read).await.unwrap();
         let entries = entries(&delivery);
         let Delivery { leased, receipt, lost, .. } = delivery;
@@ -201,8 +201,8 @@ async fn a_part_that_is_gone_or_that_nobody_wants_any_more_is_not_waited_for() {
     rig.failed(first, 5).await;
     rig.begin(true);
     let filter = Arc::new(Filter::new(&[], &["u1".to_owned(), "u3".to_owned()], &[]));
-    let place = Place::Subscription { name: place(), from: StartAt::Earliest };
-    let read = Read { place, ack: Ack::InHand(AS_ONE), filter, markers: true, ..wait(60, by("a", 100)) };
+    let place = ReadFrom::Subscription { name: place(), from: StartAt::Earliest };
+    let read = ReadRequest { place, ack: Ack::InHand(AS_ONE), filter, markers: true, ..wait(60, by("a", 100)) };
     assert_eq!(entries(&rig.read(read).await.unwrap()), [1, 3]);
 }
 

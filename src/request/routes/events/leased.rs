@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::select_all;
 
 use super::sse::{BEAT, BEGINNING, Counted, HEARTBEAT, HandedOver, push_reset, served};
-use crate::events::{Cursor, Delivery, Leased, Read};
+use crate::events::{Cursor, Delivery, Leased, ReadRequest};
 use crate::http::body::Piece;
 use crate::http::body::handover::Ending;
 use crate::kernel::names::{AppId, Stream, Streams};
@@ -29,7 +29,7 @@ struct Open {
     app: AppId,
     stream: Stream,
     /// What each read asks; its limit is the most events that are out at a time.
-    read: Read,
+    read: ReadRequest,
     is_begun: bool,
     /// What was read before the first byte.
     first: Option<Delivery>,
@@ -43,10 +43,10 @@ pub(super) async fn open(
     asked: RequestContext<'_>,
     proof: Proof,
     stream: Stream,
-    read: Read,
+    read: ReadRequest,
 ) -> Result<HandlerResponse, Refusal> {
     asked.trail.streams()?;
-    let at_once = Read { wait: Duration::ZERO, ..read.clone() };
+    let at_once = ReadRequest { wait: Duration::ZERO, ..read.clone() };
     let first = asked.gateway.events.read(&asked.app.id, stream, at_once).await?;
     let open = Open {
         gateway: Arc::clone(asked.gateway),
@@ -88,7 +88,7 @@ impl Open {
                 return Some((BEAT.into(), self));
             }
         }
-        let read = Read { limit: self.room(), wait: HEARTBEAT, ..self.read.clone() };
+        let read = ReadRequest { limit: self.room(), wait: HEARTBEAT, ..self.read.clone() };
         let reading = self.gateway.events.read(&self.app, self.stream, read);
         let delivery = tokio::select! {
             read = reading => read,

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::events::{
-    Ack, Cursor, CursorPair, Delivery, Events, Filter, Place, Read, ReadError, Receipt, Run, StartAt, StreamNumber,
+    Ack, Cursor, CursorPair, Delivery, Events, Filter, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt,
+    StreamNumber,
 };
 use crate::kernel::names::{AppId, ClientName, Stream, Streams};
 use crate::request::gateway::Gateway;
@@ -38,7 +39,7 @@ pub(super) struct MergedReader {
 /// One of the streams.
 struct Side {
     stream: Stream,
-    place: Place,
+    place: ReadFrom,
     /// What was read of it and not yet given.
     runs: VecDeque<Run>,
     receipt: Option<Receipt>,
@@ -78,12 +79,12 @@ impl MergedReader {
         client: ClientName,
         most: (usize, usize),
         filter: Arc<Filter>,
-        places: impl Fn(Stream) -> Place,
+        places: impl Fn(Stream) -> ReadFrom,
     ) -> Self {
         let mut marks = CursorPair::default();
         let side = |&stream: &Stream| {
             let place = places(stream);
-            if let Place::After(cursor) = place {
+            if let ReadFrom::After(cursor) = place {
                 marks.give(stream, cursor);
             }
             Side { stream, place, runs: VecDeque::new(), receipt: None, next: None, lag: 0, lost: 0, is_dry: false }
@@ -226,8 +227,8 @@ impl MergedReader {
     pub(super) fn skip_to(&mut self, stream: Stream, earliest: Cursor) {
         for side in self.sides.iter_mut().filter(|side| side.stream == stream) {
             match &mut side.place {
-                Place::After(cursor) => *cursor = earliest,
-                Place::Subscription { from, .. } => *from = StartAt::After(earliest),
+                ReadFrom::After(cursor) => *cursor = earliest,
+                ReadFrom::Subscription { from, .. } => *from = StartAt::After(earliest),
             }
         }
         self.marks.give(stream, earliest);
@@ -251,9 +252,9 @@ impl Side {
         (limit, most_bytes): (usize, usize),
         filter: &Arc<Filter>,
         wait: Duration,
-    ) -> Read {
+    ) -> ReadRequest {
         let (place, client, filter) = (self.place.clone(), client.clone(), Arc::clone(filter));
-        Read { place, client, limit, most_bytes, wait, markers: true, filter, ack: Ack::OnHandover }
+        ReadRequest { place, client, limit, most_bytes, wait, markers: true, filter, ack: Ack::OnHandover }
     }
 
     fn deliver(&self, read: Result<Delivery, ReadError>) -> Result<Delivery, Failed> {
@@ -270,13 +271,13 @@ impl Side {
         let unheard = |at: u64| lost_from.map_or(at, |from| at.min(from.0.saturating_sub(1)));
         let begun = |at: u64| Cursor { epoch: next.epoch, at: Sequence(unheard(at)) };
         match (&mut self.place, before) {
-            (Place::After(cursor), _) => {
+            (ReadFrom::After(cursor), _) => {
                 *cursor = next;
                 if before.is_none() {
                     marks.give(self.stream, next);
                 }
             }
-            (Place::Subscription { .. }, before) => marks.begin(self.stream, begun(before.unwrap_or(next.at.0))),
+            (ReadFrom::Subscription { .. }, before) => marks.begin(self.stream, begun(before.unwrap_or(next.at.0))),
         }
         self.runs = runs.into();
         match (sitting, before) {
@@ -291,7 +292,7 @@ impl Side {
 async fn or_never(
     events: &Events,
     (app, stream): (&AppId, Stream),
-    read: Read,
+    read: ReadRequest,
     number: Option<StreamNumber>,
 ) -> Result<Delivery, ReadError> {
     match events.read_in_stream(app, stream, read, number).await {
@@ -331,7 +332,7 @@ mod tests {
     #[test]
     fn who_has_not_heard_of_what_is_lost_in_a_log_stands_before_that() {
         let name = SubscriptionName::parse("a").unwrap();
-        let place = Place::Subscription { name, from: StartAt::Earliest };
+        let place = ReadFrom::Subscription { name, from: StartAt::Earliest };
         let of = |delivery: Delivery| {
             let (mut marks, stream) = (CursorPair::default(), Stream::ChannelEvents);
             let (runs, receipt, next) = (VecDeque::new(), None, None);

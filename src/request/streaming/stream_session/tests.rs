@@ -5,7 +5,7 @@ use std::future::Future;
 
 use super::*;
 use crate::events::tests::{Rig, STREAM, app, by, numbers, texts};
-use crate::events::{Cursor, Delivery, Read, StartAt};
+use crate::events::{Cursor, Delivery, ReadRequest, StartAt};
 use crate::store::Sequence;
 
 /// A subscription's streams.
@@ -42,7 +42,7 @@ impl House {
     }
 
     async fn read(&self, number: Option<StreamNumber>, limit: usize) -> Delivery {
-        let read = Read { markers: true, ..by("a", limit) };
+        let read = ReadRequest { markers: true, ..by("a", limit) };
         self.rig.events.read_in_stream(&app(), STREAM, read, number).await.unwrap()
     }
 
