@@ -4,6 +4,7 @@
 //! its events is one buffer, joined by commas, so any run of them is a slice of it: a thousand readers of a batch share
 //! one copy. Event text is the vendor's own, byte for byte.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct LogKey {
 }
 
 /// The number of an entry in its log. The first entry has 1; 0 stands before it.
+///
+/// A `Range<Sequence>` means entries as any range does: from `start` on, without `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 
@@ -30,6 +33,36 @@ impl Sequence {
     #[must_use]
     pub fn plus(self, n: u64) -> Self {
         Self(self.0.saturating_add(n))
+    }
+
+    /// The number `n` places back, but not before 0.
+    #[must_use]
+    pub fn minus(self, n: u64) -> Self {
+        Self(self.0.saturating_sub(n))
+    }
+
+    /// The next entry's number.
+    #[must_use]
+    pub fn next(self) -> Self {
+        self.plus(1)
+    }
+
+    /// The number of the entry before it, or 0.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        self.minus(1)
+    }
+
+    /// How many places this is after `earlier`; 0 when it is not.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
