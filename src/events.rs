@@ -11,11 +11,8 @@
 //! | `ingest` | from the vendor into a log: pollers, what regions return twice, the vendor's order |
 //! | `log` | a stream's entries, the newest in memory; cursors, filters, ages |
 //! | `delivery` | what a read asks for and gets; its `reader` serves it from memory, from the store, or when something comes |
-//! | `subscription`, `delivery_ranges` | who has read what; `cursor_writer` stores it |
-//! | `leases`, `dead_letters` | explicit acknowledgement; what was given up |
-//! | `in_hand` | reading for who passes events on |
+//! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
 //! | `retention` | removes what is old |
-//! | `lag` | who is behind, and about to be cut off |
 //!
 //! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
 //! vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is given
@@ -23,16 +20,10 @@
 //! are handed over and the store is closed in order.
 
 mod apply;
-mod cursor_writer;
-mod dead_letters;
 mod delivery;
-mod delivery_ranges;
 #[doc(hidden)]
 pub mod fuzzing;
-mod in_hand;
 mod ingest;
-mod lag;
-mod leases;
 mod log;
 mod retention;
 mod subscription;
@@ -49,14 +40,12 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 
 use self::apply::{FeedKey, Running};
-use self::cursor_writer::CursorWriter;
 use self::ingest::pending_writes::PendingWrites;
 use self::ingest::poller::poll_target::Source;
-use self::leases::Timer;
 use self::log::Log;
 use self::log::age_guard::AgeGuard;
 use self::log::judge::Judge;
-use self::subscription::{Removal, Shared};
+use self::subscription::{CursorWriter, LeaseTimer, Removal, Shared};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
@@ -65,16 +54,16 @@ use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, Store};
 use crate::upstream::egress::Egress;
 
-pub use self::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::delivery::{
     Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
 };
-pub use self::in_hand::{Back, InHand, Tries, Turns};
 pub use self::ingest::quarantine::ReadAgain;
-pub use self::leases::{Ack, AckError, Holding, LONGEST, LeaseName, Leased, NotALease};
 pub use self::log::cursor::{Cursor, NotACursor};
 pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
+pub use self::subscription::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
+pub use self::subscription::in_hand::{DeliveryOrder, InHand, Nack, Tries};
+pub use self::subscription::leases::{Ack, AckError, Holding, LeaseName, Leased, MAX_LEASE, NotALease};
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
@@ -154,7 +143,7 @@ impl Events {
             shared: Arc::new(Shared {
                 tasks: tasks.clone(),
                 saver: CursorWriter::new(Arc::clone(&store)),
-                timer: Timer::default(),
+                timer: LeaseTimer::default(),
                 clock: clock.clone(),
                 metrics: metrics.clone(),
                 keys: RandomState::new(),

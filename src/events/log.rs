@@ -24,7 +24,7 @@ use self::tail::Tail;
 use super::delivery::StartAt;
 use super::ingest::appender::Writer;
 use super::ingest::reorder_task::ReorderTask;
-use super::subscription::recalled::{LeftBehind, Recalled};
+use super::subscription::notes::{Remainders, SubscriptionRecords};
 use super::subscription::{Removal, Shared, Subscription, defaults, records};
 use super::{Cursor, ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -52,7 +52,7 @@ pub(super) struct Log {
     pub(super) sequencer: ReorderTask,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
     /// Those that are no more, and where they stood.
-    left: Mutex<LeftBehind>,
+    left: Mutex<Remainders>,
     /// How many subscriptions each client has, as far as is known.
     begun: Mutex<HashMap<ClientName, usize>>,
     pub(super) shared: Arc<Shared>,
@@ -94,7 +94,7 @@ impl Log {
             }
         }
         let mut begun = HashMap::new();
-        let subscription = |(name, mut recalled): (SubscriptionName, Recalled)| {
+        let subscription = |(name, mut recalled): (SubscriptionName, SubscriptionRecords)| {
             recalled.at = recalled.at.min(next - 1);
             recalled.end = next - 1;
             if let Some(by) = &recalled.owner.by {
@@ -221,7 +221,7 @@ impl Log {
                 }
                 let by = (!name.is_of_webhook()).then(|| by.clone());
                 let make = || {
-                    let mut recalled = Recalled::begun(at, by, self.clock.wall_ms(), self.clock.now());
+                    let mut recalled = SubscriptionRecords::begun(at, by, self.clock.wall_ms(), self.clock.now());
                     lock(&self.left).come_again(name, by_stream, &mut recalled);
                     Subscription::new(name.clone(), &self.key, recalled, &self.shared)
                 };

@@ -2,35 +2,39 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `state` | what is handed over, under way, open, settled: one value under one lock |
+//! | `state` | the one state: what is handed over, under way, leased, settled; one value under one lock |
 //! | `claim` | a run of entries on its way to a plain reader |
-//! | `cut_off` | the marker of what retention took, on its way by itself |
-//! | `held` | entries under a lease; acknowledging, extending, giving back |
-//! | `place` | which place of it something is about: before a seek, or after |
-//! | `missed` | what retention took before readers were given it, until they are told |
-//! | `plain` | what was handed over to plain readers, so that their word may give it again |
-//! | `saving` | what is not in the store yet, and how it gets there |
-//! | `recalled` | what an earlier run has stored of it |
-//! | `records` | how far webhooks were, as an older gateway stored it |
-//! | `defaults` | places of clients that an older gateway stored under the client's name |
-//! | `standing` | how far behind it is; its meters |
+//! | `held` | entries under a lease |
+//! | `loss_marker` | the marker of what retention took, on its way by itself |
+//! | `leases` | reading under a lease, and what a lease's holder says of it |
+//! | `lease_name`, `lease_timer` | what a lease is known by; who ends it when its time is over |
+//! | `in_hand` | reading for who passes events on, as webhooks do |
+//! | `dead_letters` | what was given up |
+//! | `persistence`, `cursor_writer` | what is not in the store yet, and how it gets there; for all subscriptions together |
+//! | `notes` | what the store holds of it beside its cursor |
+//! | `records`, `defaults` | what older gateways stored: how far webhooks were, places under the client's own name |
 //! | `unread` | what it had not read when it was removed because nobody reads it |
+//! | `lag`, `meters` | how far behind it is, and whether retention is about to cut it off; its metrics |
 //!
 //! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
 //! is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that they
 //! are settled. [`Subscription::save`] returns when all that was true at its call is durable.
 
 mod claim;
-mod cut_off;
+mod cursor_writer;
+pub(super) mod dead_letters;
 pub(super) mod defaults;
 mod held;
-mod missed;
-mod place;
-pub(super) mod plain;
-pub(super) mod recalled;
+pub(super) mod in_hand;
+mod lag;
+mod lease_name;
+mod lease_timer;
+pub(super) mod leases;
+mod loss_marker;
+mod meters;
+pub(super) mod notes;
+mod persistence;
 pub(super) mod records;
-mod saving;
-mod standing;
 mod state;
 mod unread;
 
@@ -42,13 +46,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use self::recalled::Recalled;
-use self::saving::Stored;
-use self::standing::Meters;
-use self::state::State;
-use super::cursor_writer::CursorWriter;
-use super::lag::Seen;
-use super::leases::Timer;
+use self::lag::LagSample;
+use self::meters::SubscriptionMeters;
+use self::notes::SubscriptionRecords;
+use self::persistence::StoredPlace;
+use self::state::SubscriptionState;
 use super::log::judge::Judge;
 use super::{ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -58,12 +60,16 @@ use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, LogKey, Sequence, Store};
 
 pub(super) use self::claim::{Claim, MAX_OPEN};
-pub(super) use self::cut_off::CutOff;
-pub(super) use self::held::{Held, NotSettled};
-use self::place::PlaceId;
-pub(super) use self::recalled::Tried;
-pub(super) use self::saving::{Removal, Saving};
-pub(super) use self::state::own_key;
+pub(super) use self::cursor_writer::CursorWriter;
+pub(super) use self::held::Held;
+use self::in_hand::InHand;
+pub(super) use self::lease_timer::LeaseTimer;
+pub(super) use self::loss_marker::LossMarker;
+pub(super) use self::persistence::Removal;
+pub(super) use self::state::Hold;
+#[cfg(all(test, feature = "judged"))]
+pub(super) use self::state::Selection;
+use self::state::place::PlaceId;
 
 /// A subscription of a log.
 pub(super) struct Subscription {
@@ -71,7 +77,7 @@ pub(super) struct Subscription {
     log: LogKey,
     /// Whose it is, as far as is known.
     by: Option<ClientName>,
-    state: Mutex<State>,
+    state: Mutex<SubscriptionState>,
     /// Wakes waiting readers when entries can be had again.
     pub(super) given_back: Notify,
     /// Held by the explicit reader who looks at what is next: so that keys stay in order.
@@ -79,7 +85,7 @@ pub(super) struct Subscription {
     /// Held while its dead letters change: by burying, giving again and clearing, one at a time.
     pub(super) letters_turn: tokio::sync::Mutex<()>,
     /// What is in the store; locked while it is being written.
-    stored: tokio::sync::Mutex<Stored>,
+    stored: tokio::sync::Mutex<StoredPlace>,
     /// How many saves have begun.
     saves: AtomicU64,
     /// Whether it was ever in the store.
@@ -97,16 +103,16 @@ pub(super) struct Subscription {
     /// How many dead letters the store has of it.
     letters: AtomicUsize,
     /// What was last seen of how far behind it is.
-    pub(super) seen: Mutex<Seen>,
+    pub(super) seen: Mutex<LagSample>,
     shared: Arc<Shared>,
-    pub(super) meters: Meters,
+    pub(super) meters: SubscriptionMeters,
 }
 
 /// What all logs and subscriptions share.
 pub(super) struct Shared {
     pub(super) tasks: Tasks,
     pub(super) saver: CursorWriter,
-    pub(super) timer: Timer,
+    pub(super) timer: LeaseTimer,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     /// Makes keys of users and channels; random, so that nobody can make users who wait for each other.
@@ -141,10 +147,15 @@ impl Shared {
 
 impl Subscription {
     /// A subscription as it was recalled, or a new one.
-    pub(super) fn new(name: SubscriptionName, log: &LogKey, recalled: Recalled, shared: &Arc<Shared>) -> Arc<Self> {
-        let meters = Meters::new(&shared.metrics, log, &name);
+    pub(super) fn new(
+        name: SubscriptionName,
+        log: &LogKey,
+        recalled: SubscriptionRecords,
+        shared: &Arc<Shared>,
+    ) -> Arc<Self> {
+        let meters = SubscriptionMeters::new(&shared.metrics, log, &name);
         let read_at = recalled.owner.read_at;
-        let stored = Stored {
+        let stored = StoredPlace {
             low: recalled.stored.then_some(recalled.at),
             read_at: None,
             letters: recalled.letters.clone(),
@@ -157,7 +168,7 @@ impl Subscription {
             is_stored: AtomicBool::new(recalled.stored),
             letters: AtomicUsize::new(stored.letters.len()),
             seen: Mutex::default(),
-            state: Mutex::new(State::new(recalled)),
+            state: Mutex::new(SubscriptionState::new(recalled)),
             given_back: Notify::new(),
             turn: tokio::sync::Mutex::default(),
             letters_turn: tokio::sync::Mutex::default(),
@@ -212,7 +223,7 @@ impl Subscription {
 
     /// The last entry ever claimed.
     pub(super) fn claimed(&self) -> u64 {
-        lock(&self.state).claims.claimed()
+        lock(&self.state).ranges.claimed()
     }
 
     /// The first entry that was cut off by retention of which no reader was told for sure, where that is known.
@@ -277,7 +288,7 @@ impl Subscription {
         self.is_removed.load(Ordering::SeqCst)
     }
 
-    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut SubscriptionState) -> T) -> T {
         let (done, moved, has_writes) = self.changed(change);
         if moved.is_some() || has_writes {
             self.shared.saver.list(self);
@@ -287,7 +298,7 @@ impl Subscription {
 
     /// [`Subscription::change`] of entries before `end` that are given to nobody. To be stored at once if the low-water mark
     /// moves past others, too, that were given to somebody before.
-    fn change_unseen(self: &Arc<Self>, end: u64, change: impl FnOnce(&mut State)) {
+    fn change_unseen(self: &Arc<Self>, end: u64, change: impl FnOnce(&mut SubscriptionState)) {
         let ((), moved, has_writes) = self.changed(change);
         match moved {
             Some(low) if low < end && !has_writes => {
@@ -299,7 +310,7 @@ impl Subscription {
     }
 
     /// Says where the low-water mark is if it moved, and whether there is something to write beside it.
-    fn changed<T>(&self, change: impl FnOnce(&mut State) -> T) -> (T, Option<u64>, bool) {
+    fn changed<T>(&self, change: impl FnOnce(&mut SubscriptionState) -> T) -> (T, Option<u64>, bool) {
         let mut state = lock(&self.state);
         let before = state.low();
         let done = change(&mut state);
@@ -327,7 +338,7 @@ mod tests {
     fn a_subscription_that_nobody_reads_holds_little() {
         // With what an `Arc` counts.
         let size = size_of::<Subscription>() + 2 * size_of::<usize>();
-        assert!(size <= MOST, "{size} bytes: {} of its state", size_of::<State>());
+        assert!(size <= MOST, "{size} bytes: {} of its state", size_of::<SubscriptionState>());
     }
 
     /// Bytes: more would have 1280 of the allocator.

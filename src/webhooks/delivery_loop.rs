@@ -25,7 +25,7 @@ use super::parcel::{Parcel, Recorder};
 use super::schedule::SPREAD;
 use super::target::Target;
 use crate::config::{Webhook, WebhookFrom};
-use crate::events::{Ack, Delivery, Filter, InHand, ReadError, ReadFrom, ReadRequest, StartAt, Turns};
+use crate::events::{Ack, Delivery, DeliveryOrder, Filter, InHand, ReadError, ReadFrom, ReadRequest, StartAt};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
@@ -411,7 +411,7 @@ fn in_hand(config: &Webhook) -> InHand {
         (1, _) => 256.max(many * 4),
         (..) => 16.max(many * 2),
     };
-    let turns = if many == 1 { Turns::All } else { Turns::EachKey };
+    let turns = if many == 1 { DeliveryOrder::All } else { DeliveryOrder::EachKey };
     InHand { turns, unites: most > 1, most_open: units * most }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::schedule;
 use crate::config::Retry;
-use crate::events::Back;
+use crate::events::Nack;
 
 /// What holds for an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub(super) enum Next {
     /// It is settled.
     Settle,
     /// It is to go out again.
-    Again(Back),
+    Again(Nack),
     /// It was tried often enough: it is to be put among the dead letters.
     Bury,
 }
@@ -104,7 +104,7 @@ impl Pace {
                 }
                 return Next::Settle;
             }
-            Verdict::NotCounted => return Next::Again(Back::Uncounted),
+            Verdict::NotCounted => return Next::Again(Nack::Uncounted),
             Verdict::Failed => None,
             Verdict::SlowDown(after) => schedule::asked(retry, after),
         };
@@ -113,7 +113,7 @@ impl Pace {
         if let Verdict::SlowDown(_) = verdict {
             self.keep_quiet(self.quiet_until.map_or(now + wait, |until| until.max(now + wait)));
         }
-        if failures >= max_attempts { Next::Bury } else { Next::Again(Back::Failed(wait)) }
+        if failures >= max_attempts { Next::Bury } else { Next::Again(Nack::Failed(wait)) }
     }
 
     /// Until when nothing starts, because the endpoint has asked for it.
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn wait(seconds: u64) -> Next {
-        Next::Again(Back::Failed(Duration::from_secs(seconds)))
+        Next::Again(Nack::Failed(Duration::from_secs(seconds)))
     }
 
     #[tokio::test(start_paused = true)]
@@ -166,7 +166,7 @@ mod tests {
         let (mut pace, now) = (pace(1, 3), Instant::now());
         let next: Vec<Next> = (1..=3).map(|failures| pace.finished(Verdict::Failed, failures, now, 0.0)).collect();
         assert_eq!(next, [wait(5), wait(15), Next::Bury]);
-        assert_eq!(pace.finished(Verdict::NotCounted, 3, now, 0.0), Next::Again(Back::Uncounted), "cut short");
+        assert_eq!(pace.finished(Verdict::NotCounted, 3, now, 0.0), Next::Again(Nack::Uncounted), "cut short");
     }
 
     #[tokio::test(start_paused = true)]

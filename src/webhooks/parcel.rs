@@ -17,7 +17,7 @@ use super::entry::Entry;
 use super::message::{BATCH_BYTES, most_entries};
 use super::pace::Next;
 use crate::config::WebhookFormat;
-use crate::events::{AckError, Back, Delivery, Holding, Leased, Receipt};
+use crate::events::{AckError, Delivery, Holding, Leased, Nack, Receipt};
 use crate::kernel::metrics::WebhookLabels;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Error, Sequence};
@@ -118,8 +118,8 @@ impl Recorder {
     pub(super) async fn record(self, stream: Stream, mut parcel: Parcel, next: Next, why: String) -> Option<Parcel> {
         if let (Next::Again(back), true) = (next, parcel.is_marker()) {
             let (wait, failed) = match back {
-                Back::Failed(wait) => (wait, 1),
-                Back::Uncounted => (Duration::ZERO, 0),
+                Nack::Failed(wait) => (wait, 1),
+                Nack::Uncounted => (Duration::ZERO, 0),
             };
             (parcel.failures, parcel.due) = (parcel.failures + failed, self.means.clock.now() + wait);
         }
@@ -147,7 +147,7 @@ impl Recorder {
     async fn give_up_later(&self, stream: Stream, parcel: &mut Parcel) -> Result<(), Error> {
         let events = &self.means.events;
         match parcel.leased.as_ref().map(|leased| leased.name) {
-            Some(lease) => events.back(&self.app, stream, &self.place, lease, Back::Failed(Duration::ZERO)).await,
+            Some(lease) => events.back(&self.app, stream, &self.place, lease, Nack::Failed(Duration::ZERO)).await,
             None => events.untold(&mut parcel.receipt, parcel.failures, self.means.clock.now()).await,
         }
     }
@@ -163,8 +163,8 @@ impl Recorder {
             },
             (Next::Settle, None) => events.told(&mut parcel.receipt).await,
             (Next::Again(back), Some(lease)) => events.back(app, stream, place, lease, back).await,
-            (Next::Again(Back::Failed(_)), None) => events.untold(&mut parcel.receipt, failures, parcel.due).await,
-            (Next::Again(Back::Uncounted), None) => Ok(()),
+            (Next::Again(Nack::Failed(_)), None) => events.untold(&mut parcel.receipt, failures, parcel.due).await,
+            (Next::Again(Nack::Uncounted), None) => Ok(()),
             (Next::Bury, _) => {
                 let (letters, stored) = match lease {
                     Some(lease) => events.bury(app, stream, place, lease, (failures, why)).await,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rtm_gateway::config::{self, App, Config, Credential};
 use rtm_gateway::events::{
-    Ack, Cursor, Delivery, Events, Holding, InHand, ReadFrom, ReadRequest, StartAt, SubscriptionStatus, Turns,
+    Ack, Cursor, Delivery, DeliveryOrder, Events, Holding, InHand, ReadFrom, ReadRequest, StartAt, SubscriptionStatus,
 };
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
@@ -165,7 +165,7 @@ async fn drained(events: &Events, stream: Stream, webhook: &str) -> Vec<(u64, u3
             wait: Duration::ZERO,
             markers: true,
             filter: Arc::default(),
-            ack: Ack::InHand(InHand { turns: Turns::All, unites: false, most_open: 100 }),
+            ack: Ack::InHand(InHand { turns: DeliveryOrder::All, unites: false, most_open: 100 }),
         };
         let Delivery { runs, leased: Some(leased), receipt, .. } = events.read(&app, stream, read).await.unwrap()
         else {

@@ -1,15 +1,18 @@
 //! Log targets are paths of modules, and operators write filters with them: where a module moved, its old path means the new.
 
 /// Where modules were, and are: those inside of others first.
-const MOVED: [(&str, &str); 47] = [
+const MOVED: [(&str, &str); 50] = [
     ("rtm_gateway::egress::places", "rtm_gateway::upstream::egress::hosts"),
     ("rtm_gateway::events::dropped", "rtm_gateway::events::ingest::dropped"),
+    ("rtm_gateway::events::lag", "rtm_gateway::events::subscription::lag"),
     ("rtm_gateway::events::leftovers", "rtm_gateway::events::ingest::pending_writes"),
     ("rtm_gateway::events::marks", "rtm_gateway::events::log::cursor_pair"),
     ("rtm_gateway::events::poller", "rtm_gateway::events::ingest::poller"),
     ("rtm_gateway::events::quarantine", "rtm_gateway::events::ingest::quarantine"),
-    ("rtm_gateway::events::saver", "rtm_gateway::events::cursor_writer"),
+    ("rtm_gateway::events::saver", "rtm_gateway::events::subscription::cursor_writer"),
     ("rtm_gateway::events::sequencer", "rtm_gateway::events::ingest::reorder_task"),
+    ("rtm_gateway::events::subscription::recalled", "rtm_gateway::events::subscription::notes"),
+    ("rtm_gateway::events::subscription::saving", "rtm_gateway::events::subscription::persistence"),
     ("rtm_gateway::events::waiting", "rtm_gateway::events::ingest::reorder_buffer"),
     ("rtm_gateway::events::witness", "rtm_gateway::events::log::age_guard"),
     ("rtm_gateway::history::steady", "rtm_gateway::history::retrying_pages"),

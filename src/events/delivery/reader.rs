@@ -13,12 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Room, Run, StreamNumber};
-use crate::events::leases::Hold;
 use crate::events::log::Log;
 use crate::events::log::judge::{CHUNK, Judging};
 use crate::events::log::loss::Loss;
-use crate::events::subscription::{MAX_OPEN, Subscription};
-use crate::events::{Ack, Cursor, Filter, InHand, LONGEST, Leased, StartAt, Turns, lock};
+use crate::events::subscription::{Hold, MAX_OPEN, Subscription};
+use crate::events::{Ack, Cursor, DeliveryOrder, Filter, InHand, Leased, MAX_LEASE, StartAt, lock};
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Batch, Content, Error, EventText, Sequence};
 
@@ -244,15 +243,15 @@ impl Terms {
         match self.ack {
             Ack::OnHandover => Hold::Response,
             Ack::Explicit { lease, max_attempts } => {
-                Hold::Lease { until: now + lease.min(LONGEST), max_attempts: max_attempts.max(1) }
+                Hold::Lease { until: now + lease.min(MAX_LEASE), max_attempts: max_attempts.max(1) }
             }
             Ack::InHand(InHand { unites, .. }) => Hold::InHand { unites },
         }
     }
 
     /// Which entries wait for which.
-    pub(in crate::events) fn turns(&self) -> Turns {
-        if let Ack::InHand(in_hand) = self.ack { in_hand.turns } else { Turns::EachKey }
+    pub(in crate::events) fn turns(&self) -> DeliveryOrder {
+        if let Ack::InHand(in_hand) = self.ack { in_hand.turns } else { DeliveryOrder::EachKey }
     }
 
     /// How many entries may be open at once.

@@ -6,7 +6,7 @@
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::subscription::{Claim, CutOff, Held};
+use crate::events::subscription::{Claim, Held, LossMarker};
 use crate::store::Sequence;
 
 /// Stands for entries on their way to a reader.
@@ -18,7 +18,7 @@ pub struct Receipt(Option<Reservation>);
 enum Reservation {
     Claim(Claim),
     Held(Held),
-    CutOff(CutOff),
+    LossMarker(LossMarker),
 }
 
 impl Receipt {
@@ -42,16 +42,16 @@ impl Receipt {
             Some(Reservation::Held(held)) => {
                 let cut_off = held.split_cut_off();
                 let until = cut_off.tried().delay_until;
-                (Self(Some(Reservation::CutOff(cut_off))), until)
+                (Self(Some(Reservation::LossMarker(cut_off))), until)
             }
-            Some(Reservation::Claim(_) | Reservation::CutOff(_)) | None => (Self(None), None),
+            Some(Reservation::Claim(_) | Reservation::LossMarker(_)) | None => (Self(None), None),
         }
     }
 
     /// What this stands for, if that is such a marker.
-    pub(in crate::events) fn marker(&mut self) -> Option<&mut CutOff> {
+    pub(in crate::events) fn marker(&mut self) -> Option<&mut LossMarker> {
         match &mut self.0 {
-            Some(Reservation::CutOff(cut_off)) => Some(cut_off),
+            Some(Reservation::LossMarker(cut_off)) => Some(cut_off),
             Some(Reservation::Claim(_) | Reservation::Held(_)) | None => None,
         }
     }
@@ -59,7 +59,7 @@ impl Receipt {
     /// Cancelled when nobody is to be told any more of what retention took, if this stands for the marker of that.
     pub(crate) fn marker_over(&self) -> Option<&CancellationToken> {
         match &self.0 {
-            Some(Reservation::CutOff(cut_off)) => Some(cut_off.over()),
+            Some(Reservation::LossMarker(cut_off)) => Some(cut_off.over()),
             Some(Reservation::Claim(_) | Reservation::Held(_)) | None => None,
         }
     }
@@ -72,7 +72,7 @@ impl Receipt {
         let some_are_kept = match &mut taken {
             Reservation::Claim(claim) => claim.keep_before(at.0, left),
             Reservation::Held(held) => held.keep_before(at.0, left),
-            Reservation::CutOff(_) => true,
+            Reservation::LossMarker(_) => true,
         };
         some_are_kept.then_some(Self(Some(taken)))
     }
@@ -82,7 +82,7 @@ impl Receipt {
         match self.0 {
             Some(Reservation::Claim(claim)) => claim.settle(),
             Some(Reservation::Held(held)) => held.handed_over(),
-            Some(Reservation::CutOff(mut cut_off)) => cut_off.told(),
+            Some(Reservation::LossMarker(mut cut_off)) => cut_off.told(),
             None => {}
         }
     }

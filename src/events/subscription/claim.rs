@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::missed::{self, Taken};
-use super::state::State;
+use super::state::SubscriptionState;
+use super::state::loss_notices::{self, LossNotice};
 use super::{PlaceId, Subscription};
 use crate::events::delivery::StreamNumber;
 use crate::events::lock;
@@ -25,7 +25,7 @@ pub(in crate::events) struct Claim {
     /// Events on their way in a response.
     events: u64,
     in_response: bool,
-    cut_off: Taken,
+    cut_off: LossNotice,
     /// Something must be stored before anybody is given these.
     is_owed: bool,
     settled: bool,
@@ -59,7 +59,7 @@ impl Subscription {
     ) -> Option<Claim> {
         let (low, open, awaits_units) = {
             let state = lock(&self.state);
-            (state.low(), state.book.len(), state.book.awaits_units())
+            (state.low(), state.leases.len(), state.leases.awaits_units())
         };
         // What was open when it went out as one has room again.
         let most = if awaits_units { MAX_OPEN } else { most };
@@ -75,7 +75,7 @@ impl Claim {
 
     /// How many entries were cut off by retention before these that no reader was told of yet, and the first of them.
     pub(in crate::events) fn cut_off(&self) -> (u64, Option<Sequence>) {
-        missed::count(&self.cut_off)
+        loss_notices::count(&self.cut_off)
     }
 
     /// Gives back the entries from `at` on.
@@ -83,7 +83,7 @@ impl Claim {
         if self.range.start < at && at < self.range.end {
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
-                state.claims.shorten(self.range.start, at, self.in_response);
+                state.ranges.shorten(self.range.start, at, self.in_response);
             }
             drop(state);
             self.range.end = at;
@@ -126,7 +126,7 @@ impl Claim {
         let (range, now) = (self.range(), self.subscription.shared.clock.now());
         self.end_unseen(|state| {
             state.plain.add(range.clone());
-            state.book.await_no_longer(range, now);
+            state.leases.await_no_longer(range, now);
         });
     }
 
@@ -143,7 +143,7 @@ impl Claim {
     }
 
     /// Nobody is given anything by that.
-    fn end_unseen(mut self, change: impl FnOnce(&mut State)) {
+    fn end_unseen(mut self, change: impl FnOnce(&mut SubscriptionState)) {
         self.settled = true;
         let cut_off = self.cut_off.take();
         self.subscription.change_unseen(self.range.end, |state| {
@@ -154,9 +154,9 @@ impl Claim {
         });
     }
 
-    fn end(&self, state: &mut State, change: impl FnOnce(&mut State)) {
+    fn end(&self, state: &mut SubscriptionState, change: impl FnOnce(&mut SubscriptionState)) {
         if state.place == self.place {
-            state.claims.settle(self.range.start);
+            state.ranges.settle(self.range.start);
             change(state);
         }
     }
@@ -170,9 +170,9 @@ impl Drop for Claim {
         {
             let mut state = lock(&self.subscription.state);
             if state.place == self.place {
-                let told = state.claims.told(self.range.start).filter(|_| self.in_response);
+                let told = state.ranges.told(self.range.start).filter(|_| self.in_response);
                 state.missed.give_back(self.cut_off.take(), told);
-                state.claims.give_back(self.range.start, self.in_response);
+                state.ranges.give_back(self.range.start, self.in_response);
             }
         }
         self.subscription.meters.given_again.inc_by(self.events);

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
 
-use super::recalled::Recalled;
+use super::notes::SubscriptionRecords;
 use crate::kernel::names::SubscriptionName;
 use crate::store::{Error, LogKey, Store};
 
@@ -23,14 +23,14 @@ use crate::store::{Error, LogKey, Store};
 pub(in crate::events) async fn give(
     store: &dyn Store,
     log: &LogKey,
-    all: &mut HashMap<SubscriptionName, Recalled>,
+    all: &mut HashMap<SubscriptionName, SubscriptionRecords>,
     clients: &HashSet<&str>,
 ) -> Result<(), Error> {
-    let is_nobodys = |(name, recalled): (&SubscriptionName, &Recalled)| {
+    let is_nobodys = |(name, recalled): (&SubscriptionName, &SubscriptionRecords)| {
         recalled.owner.by.is_none() && name.default_of_namesake().is_some()
     };
     let decides_by_name = all.iter().any(is_nobodys) && !was_decided(store, log).await?;
-    let new_name = |(name, recalled): (&SubscriptionName, &Recalled)| {
+    let new_name = |(name, recalled): (&SubscriptionName, &SubscriptionRecords)| {
         let is_its_own = match &recalled.owner.by {
             Some(by) => by.as_str() == name.as_str(),
             None => decides_by_name && clients.contains(name.as_str()),

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::cut_off::CutOff;
-use super::missed::{self, Taken};
+use super::in_hand::Tries;
+use super::lease_name::LeaseName;
+use super::loss_marker::LossMarker;
+use super::state::loss_notices::{self, LossNotice};
+use super::state::{GiveUpReason, Hold, LostRanges, Selection, UnknownLease};
 use super::{PlaceId, Subscription};
-use crate::events::delivery_ranges::Lost;
-use crate::events::in_hand::Tries;
-use crate::events::leases::{Hold, LeaseName, Reason, Unknown, Which};
 use crate::events::lock;
 use crate::store::{Error, Sequence, Store};
 
@@ -31,15 +31,15 @@ pub(in crate::events) struct Held {
     events: u64,
     /// Where it was taken.
     place: PlaceId,
-    cut_off: Taken,
+    cut_off: LossNotice,
     done: bool,
 }
 
 /// Why an acknowledgement was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::events) enum NotSettled {
-    /// See [`Unknown`].
-    Unknown,
+pub(in crate::events) enum SettleError {
+    /// See [`UnknownLease`].
+    UnknownLease,
     /// An entry was never handed out.
     Unseen,
     Store(Error),
@@ -57,7 +57,7 @@ impl Subscription {
             if state.is_owed() && hold != Hold::Response {
                 return None;
             }
-            let taken = state.book.take(limit, hold, now)?;
+            let taken = state.leases.take(limit, hold, now)?;
             if hold.counts_taking() {
                 taken.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
@@ -82,8 +82,8 @@ impl Subscription {
     /// At least how many open entries can be had now.
     pub(in crate::events) fn ready(&self, now: Instant) -> usize {
         let mut state = lock(&self.state);
-        state.book.advance(now);
-        state.book.ready()
+        state.leases.advance(now);
+        state.leases.ready()
     }
 
     /// The timer has fired: ends what is over, and wakes a reader for it.
@@ -103,20 +103,20 @@ impl Subscription {
     /// Settles what is held; durable on return. Says how many entries were open until now.
     pub(in crate::events) async fn acknowledge(
         self: &Arc<Self>,
-        which: &Which,
+        which: &Selection,
         now: Instant,
         store: &dyn Store,
-    ) -> Result<u64, NotSettled> {
+    ) -> Result<u64, SettleError> {
         let settled = {
             let mut state = lock(&self.state);
-            if let Which::Entries(entries) = which
+            if let Selection::Entries(entries) = which
                 && entries.iter().any(|&at| state.is_unseen(at))
             {
-                return Err(NotSettled::Unseen);
+                return Err(SettleError::Unseen);
             }
-            let settled = state.book.settle(which, now)?;
+            let settled = state.leases.settle(which, now)?;
             state.settled(&settled, true);
-            if let Which::Entries(entries) = which {
+            if let Selection::Entries(entries) = which {
                 state.keep(entries);
             }
             settled.len() as u64
@@ -124,21 +124,21 @@ impl Subscription {
         self.meters.acknowledged.inc_by(settled);
         self.wake_one();
         // Also when nothing was open: what settled it may not be durable yet.
-        self.save(store).await.map_err(NotSettled::Store)?;
+        self.save(store).await.map_err(SettleError::Store)?;
         Ok(settled)
     }
 
     /// Gives back what is held, not to be handed out again before `delay_until`. Says how many entries that were.
     pub(in crate::events) fn give_back(
         self: &Arc<Self>,
-        which: &Which,
+        which: &Selection,
         delay_until: Option<Instant>,
         now: Instant,
-    ) -> Result<u64, Unknown> {
+    ) -> Result<u64, UnknownLease> {
         let back = self.change(|state| {
-            let back = state.book.give_back(which, delay_until, now)?;
+            let back = state.leases.give_back(which, delay_until, now)?;
             back.iter().for_each(|&at| state.touch(at));
-            Ok::<_, Unknown>(back.len() as u64)
+            Ok::<_, UnknownLease>(back.len() as u64)
         })?;
         self.meters.given_again.inc_by(back);
         self.arm();
@@ -150,7 +150,7 @@ impl Subscription {
     pub(in crate::events) fn give_back_uncounted(self: &Arc<Self>, lease: LeaseName, now: Instant) {
         self.change(|state| {
             // Of one that is over nothing is held.
-            let back = state.book.give_back_uncounted(lease, None, now).unwrap_or_default();
+            let back = state.leases.give_back_uncounted(lease, None, now).unwrap_or_default();
             back.into_iter().for_each(|at| state.touch(at));
         });
         self.arm();
@@ -160,14 +160,14 @@ impl Subscription {
     /// What a lease holds goes out as one: if it is not settled it goes out so again.
     pub(in crate::events) fn goes_out(self: &Arc<Self>, lease: LeaseName) {
         self.change(|state| {
-            let entries = state.book.held_by(lease);
-            if state.book.unite(&entries) {
+            let entries = state.leases.held_by(lease);
+            if state.leases.unite(&entries) {
                 entries.into_iter().for_each(|at| state.touch(at));
             }
         });
     }
 
-    /// What is open and nobody holds is opened anew by the next read: see [`State::reopen`](super::state::State::reopen).
+    /// What is open and nobody holds is opened anew by the next read: see [`SubscriptionState::reopen`](super::state::State::reopen).
     pub(in crate::events) fn reopen(self: &Arc<Self>, keeps_units: bool, longest: Duration, now: Instant) {
         self.change(|state| state.reopen(keeps_units, now + longest, now));
         self.arm();
@@ -177,25 +177,25 @@ impl Subscription {
     /// What of it was tried in vain, and what can be.
     pub(in crate::events) fn tries(&self, now: Instant) -> Tries {
         let mut state = lock(&self.state);
-        state.book.advance(now);
-        let (told, due) = (state.missed.tried(), state.book.next_due());
-        let next = if state.book.has_ready() { Some(now) } else { due.into_iter().chain(told.delay_until).min() };
-        Tries { open: state.book.len(), failures: state.most_attempts().max(told.attempts), next }
+        state.leases.advance(now);
+        let (told, due) = (state.missed.tried(), state.leases.next_due());
+        let next = if state.leases.has_ready() { Some(now) } else { due.into_iter().chain(told.delay_until).min() };
+        Tries { open: state.leases.len(), failures: state.most_attempts().max(told.attempts), next }
     }
 
     /// What a lease still holds of its entries, in order.
     pub(in crate::events) fn held_by(&self, lease: LeaseName) -> Vec<u64> {
-        lock(&self.state).book.held_by(lease)
+        lock(&self.state).leases.held_by(lease)
     }
 
     /// Lets leases run until then. Says how many entries they hold.
     pub(in crate::events) fn extend(
         self: &Arc<Self>,
-        which: &Which,
+        which: &Selection,
         until: Instant,
         now: Instant,
-    ) -> Result<u64, Unknown> {
-        let held = lock(&self.state).book.extend(which, until, now)? as u64;
+    ) -> Result<u64, UnknownLease> {
+        let held = lock(&self.state).leases.extend(which, until, now)? as u64;
         self.arm();
         Ok(held)
     }
@@ -216,10 +216,10 @@ impl Subscription {
     }
 
     /// The entries whose attempts are spent, at most `most`.
-    pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, Reason)> {
+    pub(in crate::events) fn given_up(&self, most: usize, now: Instant) -> Vec<(u64, u32, GiveUpReason)> {
         let mut state = lock(&self.state);
-        state.book.advance(now);
-        state.book.given_up(most)
+        state.leases.advance(now);
+        state.leases.given_up(most)
     }
 
     /// These (in order: number, letter) are dead, if they are still open, and held by this lease: they are settled, and on
@@ -231,7 +231,7 @@ impl Subscription {
         now: Instant,
     ) -> u64 {
         let buried = self.change(|state| {
-            letters.retain(|&(at, _)| by.is_none_or(|lease| state.book.is_held_by(lease, at)));
+            letters.retain(|&(at, _)| by.is_none_or(|lease| state.leases.is_held_by(lease, at)));
             state.bury(letters, now)
         });
         self.wake_one();
@@ -241,7 +241,7 @@ impl Subscription {
     /// Retention has removed these before they could be handed out, or buried. Readers will be told.
     pub(in crate::events) fn gone(self: &Arc<Self>, entries: &[u64], now: Instant) {
         let lost = self.change(|state| {
-            let mut lost = Lost::default();
+            let mut lost = LostRanges::default();
             state.drop_open(entries, now).into_iter().for_each(|at| lost.add(at..at + 1));
             let count = lost.count();
             state.missed.add(lost);
@@ -251,7 +251,7 @@ impl Subscription {
         self.wake_one();
     }
 
-    /// AckBitmap entries are open once more.
+    /// Settled entries are open once more.
     pub(in crate::events) fn put_back(self: &Arc<Self>, entries: &[u64], now: Instant) {
         self.change(|state| state.put_back(entries, now));
         self.wake_one();
@@ -260,7 +260,7 @@ impl Subscription {
     /// Whether an entry is open, and held by this lease.
     pub(in crate::events) fn is_open(&self, at: u64, by: Option<LeaseName>) -> bool {
         let state = lock(&self.state);
-        by.map_or_else(|| state.book.known(at).is_some(), |lease| state.book.is_held_by(lease, at))
+        by.map_or_else(|| state.leases.known(at).is_some(), |lease| state.leases.is_held_by(lease, at))
     }
 
     /// Whether entries are to wait that are not open yet.
@@ -272,7 +272,7 @@ impl Subscription {
     fn wake_one(&self) {
         let has_some = {
             let state = lock(&self.state);
-            state.book.has_ready() || state.claims.has_given_back() || state.book.len() < super::claim::MAX_OPEN
+            state.leases.has_ready() || state.ranges.has_given_back() || state.leases.len() < super::claim::MAX_OPEN
         };
         if has_some {
             self.given_back.notify_one();
@@ -297,7 +297,7 @@ impl Held {
 
     /// How many entries were cut off by retention before these that no reader was told of yet, and the first of them.
     pub(in crate::events) fn cut_off(&self) -> (u64, Option<Sequence>) {
-        missed::count(&self.cut_off)
+        loss_notices::count(&self.cut_off)
     }
 
     /// Which attempt it is to tell of that; in hand, how many have failed.
@@ -336,7 +336,7 @@ impl Held {
         let rest: Vec<u64> = self.entries.split_off(kept).into_iter().map(|(entry, _)| entry).collect();
         let now = self.subscription.shared.clock.now();
         self.subscription.change(|state| {
-            state.book.release_some(self.lease, &rest, now);
+            state.leases.release_some(self.lease, &rest, now);
             if self.hold.counts_taking() {
                 rest.iter().for_each(|&at| state.touch(at));
             }
@@ -361,9 +361,9 @@ impl Held {
     }
 
     /// What was cut off before these entries, apart from them: who has them may pass it on by itself.
-    pub(in crate::events) fn split_cut_off(&mut self) -> CutOff {
+    pub(in crate::events) fn split_cut_off(&mut self) -> LossMarker {
         let (cut_off, over) = (self.cut_off.take(), lock(&self.subscription.state).missed.over());
-        CutOff::new(Arc::clone(&self.subscription), self.place, cut_off, over)
+        LossMarker::new(Arc::clone(&self.subscription), self.place, cut_off, over)
     }
 
     /// The reader has them. A plain reader's are settled by that.
@@ -380,7 +380,7 @@ impl Held {
                 }
             }
             if self.hold == Hold::Response
-                && let Ok(settled) = state.book.settle(&Which::Lease(self.lease), now)
+                && let Ok(settled) = state.leases.settle(&Selection::Lease(self.lease), now)
             {
                 state.settled(&settled, true);
                 settled.iter().for_each(|&at| state.plain.add(at..at + 1));
@@ -401,7 +401,7 @@ impl Drop for Held {
         }
         let (now, cut_off) = (self.subscription.shared.clock.now(), self.cut_off.take());
         self.subscription.change(|state| {
-            state.book.release(self.lease, now);
+            state.leases.release(self.lease, now);
             if self.hold.counts_taking() {
                 self.entries.iter().for_each(|&(at, _)| state.touch(at));
             }
@@ -420,8 +420,8 @@ impl fmt::Debug for Held {
     }
 }
 
-impl From<Unknown> for NotSettled {
-    fn from(_: Unknown) -> Self {
-        Self::Unknown
+impl From<UnknownLease> for SettleError {
+    fn from(_: UnknownLease) -> Self {
+        Self::UnknownLease
     }
 }

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::PlaceId;
-use super::recalled::{self, LeftBehind, Recalled};
-use super::state::State;
+use super::notes::{self, Remainders, SubscriptionRecords};
+use super::state::SubscriptionState;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{SubscriptionName, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, PlaceChange, Store};
@@ -26,18 +26,18 @@ use crate::store::{Error, LogKey, NoteKind, PlaceChange, Store};
 /// How far a webhook was in one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Record {
+pub(super) struct WebhookRecord {
     place: PlaceId,
     /// The last entry that was looked at.
     pub(super) claimed: u64,
     /// What of that was not done, in order.
-    pub(super) held: Vec<Tried>,
+    pub(super) held: Vec<HeldRange>,
     disabled: Value,
 }
 
 /// Entries that were not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Tried {
+pub(super) struct HeldRange {
     /// The first.
     pub(super) first: u64,
     /// The last; all between were sent as one, or would have been.
@@ -50,7 +50,7 @@ pub(super) struct Tried {
     pub(super) due: u64,
 }
 
-/// All subscriptions of a log, whose last entry is `last`, with what records say of them: see [`recalled::all`].
+/// All subscriptions of a log, whose last entry is `last`, with what records say of them: see [`notes::all`].
 ///
 /// # Errors
 /// When the store fails: some records may be taken over.
@@ -59,10 +59,10 @@ pub(in crate::events) async fn recall(
     log: &LogKey,
     last: u64,
     now: (UnixMillis, Instant),
-) -> Result<(HashMap<SubscriptionName, Recalled>, LeftBehind), Error> {
-    let (mut all, left) = recalled::all(store, log, now).await?;
+) -> Result<(HashMap<SubscriptionName, SubscriptionRecords>, Remainders), Error> {
+    let (mut all, left) = notes::all(store, log, now).await?;
     let is_as_it_was = !take_over(store, log, &mut all, last, now.0).await?;
-    if is_as_it_was { Ok((all, left)) } else { recalled::all(store, log, now).await }
+    if is_as_it_was { Ok((all, left)) } else { notes::all(store, log, now).await }
 }
 
 /// Takes records over. Says whether there were any: then the store says something else of these subscriptions, which are
@@ -70,7 +70,7 @@ pub(in crate::events) async fn recall(
 async fn take_over(
     store: &dyn Store,
     log: &LogKey,
-    all: &mut HashMap<SubscriptionName, Recalled>,
+    all: &mut HashMap<SubscriptionName, SubscriptionRecords>,
     last: u64,
     wall: UnixMillis,
 ) -> Result<bool, Error> {
@@ -82,9 +82,9 @@ async fn take_over(
         for (name, note) in &notes {
             // What else there is of a webhook has a name with a slash.
             let Ok(webhook) = WebhookName::parse(name) else { continue };
-            let mut record: Record = serde_json::from_slice(note).unwrap_or_else(|why| {
+            let mut record: WebhookRecord = serde_json::from_slice(note).unwrap_or_else(|why| {
                 tracing::error!(app = %log.app, webhook = name, %why, "not understood: its events may be delivered again");
-                Record::default()
+                WebhookRecord::default()
             });
             let left = (!record.disabled.is_null()).then(|| json!({ "disabled": record.disabled }).to_string());
             if left.as_ref().is_some_and(|left| left.as_bytes() == note) {
@@ -95,7 +95,7 @@ async fn take_over(
             let recalled = all.remove(&subscription).filter(|recalled| recalled.place == record.place);
             let mut changes = recalled.map_or_else(Vec::new, |recalled| {
                 let now = (recalled.now, wall);
-                let mut state = State::new(recalled);
+                let mut state = SubscriptionState::new(recalled);
                 state.take_over(&record, now);
                 state.writes(&subscription, None, now).1
             });

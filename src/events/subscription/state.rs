@@ -1,13 +1,20 @@
-//! [`State`]: all that changes of a subscription, one value.
+//! [`SubscriptionState`]: all that changes of a subscription, one value.
 //!
 //! An entry is *claimed* as part of a run by [`DeliveryRanges`], or *open* by itself in the book ([`LeaseSlot`]) (then it counts as handed over
-//! in the claims), or settled. [`State::low`] is the last entry up to which all are settled.
+//! in the claims), or settled. [`SubscriptionState::low`] is the last entry up to which all are settled.
 //!
 //! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
-//! low-water mark, and the store knows of it by a note of its own. AckBitmap lie above the low-water mark.
+//! low-water mark, and the store knows of it by a note of its own. Acknowledged entries lie above the low-water mark.
 
+mod ack_bitmap;
+mod delivery_ranges;
+mod lease_table;
+pub(super) mod loss_notices;
 mod passing;
+pub(super) mod place;
+pub(super) mod plain_handovers;
 mod resuming;
+pub(super) mod segment_numbers;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +23,24 @@ use std::ops::Range;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::ack_bitmap::AckBitmap;
+pub(super) use self::ack_bitmap::StoredSegment;
+use self::delivery_ranges::DeliveryRanges;
+pub(super) use self::delivery_ranges::LostRanges;
+use self::lease_table::LeaseSlot;
+pub(super) use self::lease_table::{GiveUpReason, NewEntry, UnknownLease};
+pub(in crate::events) use self::lease_table::{Hold, Selection};
+use self::loss_notices::LossNotices;
+use self::place::PlaceId;
+use self::plain_handovers::PlainHandovers;
 pub(super) use self::writing::Writes;
-use super::PlaceId;
-use super::missed::Missed;
-use super::plain::Plain;
-use super::recalled::{self, Recalled};
-use crate::events::delivery_ranges::{DeliveryRanges, Lost};
-use crate::events::leases::{AckBitmap, LeaseSlot, New, ack_bitmap};
+use super::notes::{self, SubscriptionRecords};
 
 /// What changes of a subscription.
-pub(super) struct State {
-    pub(super) claims: DeliveryRanges,
-    pub(super) book: LeaseSlot,
-    pub(super) marks: AckBitmap,
+pub(super) struct SubscriptionState {
+    pub(super) ranges: DeliveryRanges,
+    pub(super) leases: LeaseSlot,
+    pub(super) acks: AckBitmap,
     /// The low-water mark as it was last seen.
     floor: u64,
     /// How often entries were handed out that are not in the book yet, as an earlier run has stored it.
@@ -46,15 +58,15 @@ pub(super) struct State {
     /// Dead letters that are open once more without that: their subscription was sent back.
     letters: BTreeSet<u64>,
     /// Those of either that are settled since: not stored yet.
-    again_done: Vec<Closed>,
+    again_done: Vec<Closing>,
     /// What was taken at another place says nothing any more.
     pub(super) place: PlaceId,
     /// Whether the store does not know it yet.
     is_new_place: bool,
     /// What retention has cut off.
-    pub(super) missed: Missed,
+    pub(super) missed: LossNotices,
     /// What was handed over plainly.
-    pub(super) plain: Plain,
+    pub(super) plain: PlainHandovers,
     /// The last entry that an earlier run may have given a reader; none once this run has.
     recalled_to: Option<u64>,
     /// Letters of entries that are settled by that: not stored yet.
@@ -71,22 +83,22 @@ pub(super) struct State {
 
 /// An entry that was open once more, and is not.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Closed {
+pub(super) struct Closing {
     pub(super) at: u64,
     pub(super) is_acknowledged: bool,
 }
 
-impl Closed {
+impl Closing {
     /// One that was put back, and is open no longer, though nobody has acknowledged it.
     fn dropped(at: u64) -> Self {
         Self { at, is_acknowledged: false }
     }
 }
 
-impl State {
+impl SubscriptionState {
     /// As it was recalled.
-    pub(super) fn new(recalled: Recalled) -> Self {
-        let Recalled {
+    pub(super) fn new(recalled: SubscriptionRecords) -> Self {
+        let SubscriptionRecords {
             at,
             place,
             stored,
@@ -102,33 +114,33 @@ impl State {
             now,
             ..
         } = recalled;
-        let mut marks = AckBitmap::default();
+        let mut acks = AckBitmap::default();
         let mut attempts: BTreeMap<u64, u32> = BTreeMap::new();
         for (segment, stored) in &segments {
-            marks.recall(*segment, stored);
+            acks.recall(*segment, stored);
             attempts.extend(stored.attempts.iter().copied());
         }
-        let handed_over: Vec<u64> = marks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
+        let handed_over: Vec<u64> = acks.iter().filter(|&marked| marked > at && plain.has(marked)).collect();
         plain.keep_to(at, &handed_over);
-        letters.retain(|&letter| letter > at && !marks.is_marked(letter) && !again.contains_key(&letter));
-        let claims = DeliveryRanges::with_gaps(at, marks.iter().filter(|&settled| settled > at));
+        letters.retain(|&letter| letter > at && !acks.is_marked(letter) && !again.contains_key(&letter));
+        let ranges = DeliveryRanges::with_gaps(at, acks.iter().filter(|&settled| settled > at));
         let segments_of =
             |entries: &mut dyn Iterator<Item = &u64>| entries.map(|at| at / ack_bitmap::SEGMENT).collect();
         let (delays_stored, units_stored): (BTreeSet<u64>, BTreeSet<u64>) =
             (segments_of(&mut delays.keys()), segments_of(&mut units.keys()));
-        delays_stored.union(&units_stored).for_each(|&segment| marks.noted(segment));
-        let mut book = LeaseSlot::default();
+        delays_stored.union(&units_stored).for_each(|&segment| acks.noted(segment));
+        let mut leases = LeaseSlot::default();
         // What is settled is in none any more, also where it was put back since.
-        let is_open = |of: u64| of > at && !marks.is_marked(of);
-        units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| book.await_unit(of, unit));
+        let is_open = |of: u64| of > at && !acks.is_marked(of);
+        units.into_iter().filter(|&(of, _)| is_open(of)).for_each(|(of, unit)| leases.await_unit(of, unit));
         // Nor does it count or wait, though the note of its segment may say so still.
         attempts.retain(|&of, _| is_open(of));
         delays.retain(|&of, _| is_open(of));
-        again.iter().for_each(|(&at, &tried)| book.admit([tried.put_back(at)], now));
+        again.iter().for_each(|(&at, &tried)| leases.admit([tried.put_back(at)], now));
         let mut state = Self {
-            claims,
-            book,
-            marks,
+            ranges,
+            leases,
+            acks,
             floor: at,
             attempts,
             delays_stored,
@@ -140,7 +152,7 @@ impl State {
             again_done: Vec::new(),
             place,
             is_new_place: !stored,
-            missed: Missed::new(missed, telling, stored),
+            missed: LossNotices::new(missed, telling, stored),
             plain,
             recalled_to: stored.then_some(end),
             buried: BTreeMap::new(),
@@ -150,14 +162,14 @@ impl State {
             armed: None,
         };
         state.settle_low();
-        state.book.await_no_longer(..=state.floor, now);
+        state.leases.await_no_longer(..=state.floor, now);
         state
     }
 
     /// The last entry up to which all are settled.
     pub(super) fn low(&self) -> u64 {
-        let open = self.book.first_after(self.floor).map_or(u64::MAX, |first| first - 1);
-        self.claims.low().min(open)
+        let open = self.leases.first_after(self.floor).map_or(u64::MAX, |first| first - 1);
+        self.ranges.low().min(open)
     }
 
     /// Looks at the low-water mark, and forgets what lies below it.
@@ -165,7 +177,7 @@ impl State {
         let low = self.low();
         if low != self.floor {
             self.floor = low;
-            self.marks.settled_to(low);
+            self.acks.settled_to(low);
             if self.attempts.first_key_value().is_some_and(|(&at, _)| at <= low) {
                 self.attempts = self.attempts.split_off(&(low + 1));
             }
@@ -179,11 +191,12 @@ impl State {
     /// Entries of a range that are open from now on, but for those that are settled, or were put back. Nobody wants the
     /// others of it.
     pub(super) fn admit(&mut self, range: Range<u64>, entries: &[(u64, u64)], now: Instant) {
-        for &(at, key) in entries.iter().filter(|(at, _)| !self.marks.is_marked(*at)) {
+        for &(at, key) in entries.iter().filter(|(at, _)| !self.acks.is_marked(*at)) {
             let attempts = self.attempts.remove(&at).unwrap_or_default();
-            self.book.admit([New { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
+            self.leases
+                .admit([NewEntry { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
         }
-        self.book.await_no_longer(range, now);
+        self.leases.await_no_longer(range, now);
     }
 
     /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
@@ -196,14 +209,14 @@ impl State {
             self.again_new.insert(at);
             self.plain.remove(at..at + 1);
             // It may be open by a seek: who has it, and how often it was tried since, is of no account any more.
-            self.book.remove(at, now);
+            self.leases.remove(at, now);
             self.attempts.remove(&at);
             self.delays.remove(&at);
             if at > low {
-                self.marks.mark(at);
+                self.acks.mark(at);
             }
-            self.book.await_no_longer(at..=at, now);
-            self.book.admit([recalled::Tried::default().put_back(at)], now);
+            self.leases.await_no_longer(at..=at, now);
+            self.leases.admit([notes::RetryState::default().put_back(at)], now);
         }
     }
 
@@ -212,7 +225,7 @@ impl State {
         if self.again.contains(&at) {
             self.again_new.insert(at);
         } else {
-            self.marks.touch(at);
+            self.acks.touch(at);
         }
     }
 
@@ -223,7 +236,7 @@ impl State {
 
     /// The most attempts that an entry has behind it that is not settled.
     pub(super) fn most_attempts(&self) -> u32 {
-        self.attempts.values().copied().max().unwrap_or(0).max(self.book.most_attempts())
+        self.attempts.values().copied().max().unwrap_or(0).max(self.leases.most_attempts())
     }
 
     /// The dead letters that are being given again.
@@ -247,13 +260,13 @@ impl State {
         let low = self.settle_low();
         for &at in entries {
             if at > low {
-                self.marks.mark(at);
+                self.acks.mark(at);
             }
             self.again_new.remove(&at);
             let was_put_back = self.again.remove(&at);
             // Both are asked: an entry may be either.
             if self.letters.remove(&at) | was_put_back {
-                self.again_done.push(Closed { at, is_acknowledged: acknowledged });
+                self.again_done.push(Closing { at, is_acknowledged: acknowledged });
                 if acknowledged {
                     self.buried.remove(&at);
                 }
@@ -263,7 +276,7 @@ impl State {
 
     /// These are open no longer, nor are they acknowledged. Says which were open.
     pub(super) fn drop_open(&mut self, entries: &[u64], now: Instant) -> Vec<u64> {
-        let open: Vec<u64> = entries.iter().copied().filter(|&at| self.book.remove(at, now)).collect();
+        let open: Vec<u64> = entries.iter().copied().filter(|&at| self.leases.remove(at, now)).collect();
         self.settled(&open, false);
         open
     }
@@ -296,8 +309,8 @@ impl State {
     pub(super) fn keep(&mut self, entries: &[u64]) {
         let low = self.settle_low();
         for &at in entries {
-            if at > low && !self.marks.is_marked(at) {
-                self.marks.mark(at);
+            if at > low && !self.acks.is_marked(at) {
+                self.acks.mark(at);
             }
             self.plain.remove(at..at + 1);
         }
@@ -305,7 +318,7 @@ impl State {
 
     /// When the timer is to be armed, if it is not for so early a time.
     pub(super) fn arm(&mut self) -> Option<Instant> {
-        let due = self.book.next_due()?;
+        let due = self.leases.next_due()?;
         if self.armed.is_some_and(|armed| armed <= due) {
             return None;
         }
@@ -316,33 +329,33 @@ impl State {
     /// The timer has fired.
     pub(super) fn fired(&mut self, now: Instant) {
         self.armed = self.armed.filter(|&armed| armed > now);
-        self.book.advance(now);
+        self.leases.advance(now);
     }
 
     /// Whether an entry was never handed out: nobody can have it.
     pub(super) fn is_unseen(&self, at: u64) -> bool {
-        if self.book.known(at).is_some() { self.book.is_unseen(at) } else { self.claims.holds(at) }
+        if self.leases.known(at).is_some() { self.leases.is_unseen(at) } else { self.ranges.holds(at) }
     }
 
     /// Whether there is nothing left to cut before `earliest`.
     pub(super) fn is_within(&self, earliest: u64) -> bool {
-        self.earliest == earliest && !self.claims.is_before(earliest)
+        self.earliest == earliest && !self.ranges.is_before(earliest)
     }
 
     /// Retention removed all before `earliest`. Says how many entries were not settled.
     pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
         let before = std::mem::replace(&mut self.earliest, earliest);
-        let mut lost = self.claims.cut(earliest);
-        self.book.cut(earliest, now).into_iter().for_each(|at| lost.add(at..at + 1));
+        let mut lost = self.ranges.cut(earliest);
+        self.leases.cut(earliest, now).into_iter().for_each(|at| lost.add(at..at + 1));
         let count = lost.count();
         // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
-        let stays = |&at: &u64| at >= earliest || self.book.known(at).is_some();
+        let stays = |&at: &u64| at >= earliest || self.leases.known(at).is_some();
         let gone: Vec<u64> = self.again.extract_if(.., |at| !stays(at)).collect();
         self.letters.retain(stays);
         self.again_new.retain(stays);
         self.delays = self.delays.split_off(&earliest);
-        self.book.await_no_longer(..earliest, now);
-        self.again_done.extend(gone.into_iter().map(Closed::dropped));
+        self.leases.await_no_longer(..earliest, now);
+        self.again_done.extend(gone.into_iter().map(Closing::dropped));
         self.keep_cut(&lost, before, earliest);
         self.missed.add(lost);
         count
@@ -350,19 +363,19 @@ impl State {
 
     /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are marked,
     /// or a restart would count them once more. Those before `before` are, but for those that were held then.
-    fn keep_cut(&mut self, lost: &Lost, before: u64, earliest: u64) {
+    fn keep_cut(&mut self, lost: &LostRanges, before: u64, earliest: u64) {
         let first = self.settle_low().saturating_add(1);
-        lost.ranges().for_each(|gone| self.marks.mark_all(gone.start.max(first)..gone.end.min(before)));
+        lost.ranges().for_each(|gone| self.acks.mark_all(gone.start.max(first)..gone.end.min(before)));
         for at in first.max(before)..earliest {
-            if self.book.known(at).is_none() && !self.claims.holds(at) && !self.marks.is_marked(at) {
-                self.marks.mark(at);
+            if self.leases.known(at).is_none() && !self.ranges.holds(at) && !self.acks.is_marked(at) {
+                self.acks.mark(at);
             }
         }
     }
 
     /// Whether marks are to be written.
     pub(super) fn has_marks(&self) -> bool {
-        !self.marks.is_clean()
+        !self.acks.is_clean()
     }
 
     /// Goes to another place. The dead letters after that are open once more.
@@ -370,14 +383,14 @@ impl State {
         self.letters = letters;
         self.letters.retain(|&letter| letter > at);
         (self.place, self.is_new_place) = (PlaceId::random(), true);
-        self.plain.seek(self.claims.claimed());
+        self.plain.seek(self.ranges.claimed());
         self.recalled_to = None;
-        self.claims = DeliveryRanges::new(at);
-        self.book.clear();
-        self.marks.clear();
+        self.ranges = DeliveryRanges::new(at);
+        self.leases.clear();
+        self.acks.clear();
         self.attempts.clear();
         self.delays.clear();
-        self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(Closed::dropped));
+        self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(Closing::dropped));
         self.again_new.clear();
         self.missed.clear();
         self.floor = at;

@@ -14,8 +14,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::state::State;
-use crate::events::delivery_ranges::Lost;
+use super::state::{LostRanges, SubscriptionState};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +29,14 @@ const MAX_RUNS: usize = 64;
 const NEVER: u64 = u64::MAX;
 
 impl Unread {
-    pub(super) fn of(state: &State) -> Self {
+    pub(super) fn of(state: &SubscriptionState) -> Self {
         let (mut runs, mut elsewhere): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
         for missed in state.missed.all() {
             runs.extend(missed.ranges());
             elsewhere += missed.without_place();
         }
-        runs.extend(state.claims.not_handed_over());
-        runs.extend(state.book.entries().map(|at| at..at + 1));
+        runs.extend(state.ranges.not_handed_over());
+        runs.extend(state.leases.entries().map(|at| at..at + 1));
         Self::of_runs(runs, elsewhere)
     }
 
@@ -70,8 +69,8 @@ impl Unread {
     }
 
     /// What of it who begins after `at` will not be given.
-    pub(super) fn up_to(&self, at: u64) -> Lost {
-        let mut lost = Lost::of_number(self.elsewhere);
+    pub(super) fn up_to(&self, at: u64) -> LostRanges {
+        let mut lost = LostRanges::of_number(self.elsewhere);
         self.before(at.saturating_add(1)).for_each(|run| lost.add(run));
         lost
     }

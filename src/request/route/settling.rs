@@ -107,7 +107,7 @@ impl Settling {
 }
 
 fn time(name: &str, text: &str, least: Duration) -> Result<Duration, Refusal> {
-    let fits = |time: &Duration| (least..=crate::events::LONGEST).contains(time);
+    let fits = |time: &Duration| (least..=crate::events::MAX_LEASE).contains(time);
     duration(text)
         .filter(fits)
         .ok_or_else(|| Refusal::bad(format!("{name}: a duration such as 5s, from {} s to 12 h", least.as_secs())))

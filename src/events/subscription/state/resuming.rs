@@ -6,12 +6,11 @@
 use std::ops::Range;
 
 use super::super::claim::MAX_AHEAD;
-use super::super::missed::Taken;
-use super::{Closed, State};
+use super::loss_notices::LossNotice;
+use super::{Closing, LostRanges, SubscriptionState};
 use crate::events::delivery::StreamNumber;
-use crate::events::delivery_ranges::Lost;
 
-impl State {
+impl SubscriptionState {
     /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be stored
     /// before it is given them.
     pub(in super::super) fn take(
@@ -20,12 +19,12 @@ impl State {
         limit: u64,
         stream: Option<StreamNumber>,
     ) -> Option<(Range<u64>, bool)> {
-        let range = self.claims.take(next, limit, stream)?;
+        let range = self.ranges.take(next, limit, stream)?;
         self.recalled_to = None;
         let Some(stream) = stream else { return Some((range, false)) };
         let low = self.settle_low();
-        let is_behind_an_open_one = self.book.first_after(low).is_some_and(|first| first < range.start);
-        self.plain.streams(is_behind_an_open_one || self.claims.is_of_others_before(range.start, stream));
+        let is_behind_an_open_one = self.leases.first_after(low).is_some_and(|first| first < range.start);
+        self.plain.streams(is_behind_an_open_one || self.ranges.is_of_others_before(range.start, stream));
         Some((range, self.plain.owes()))
     }
 
@@ -34,13 +33,13 @@ impl State {
     pub(in super::super) fn hear(&mut self, last: u64) {
         let is_of_earlier_run = self.recalled_to.is_some_and(|to| last <= to);
         if is_of_earlier_run && self.plain.believes(last) && self.attempts.is_empty() && self.delays.is_empty() {
-            self.claims.settle_to(last).into_iter().for_each(|range| self.handed_over(range));
+            self.ranges.settle_to(last).into_iter().for_each(|range| self.handed_over(range));
             let had = self.missed.settle_to(last);
             self.had(had);
-        } else if last > self.claims.claimed() {
+        } else if last > self.ranges.claimed() {
             self.plain.doubt_to(last);
-        } else if let Some(by) = self.claims.speaker(last).or_else(|| self.missed.speaker(last)) {
-            self.claims.hear(last, by).into_iter().for_each(|range| self.handed_over(range));
+        } else if let Some(by) = self.ranges.speaker(last).or_else(|| self.missed.speaker(last)) {
+            self.ranges.hear(last, by).into_iter().for_each(|range| self.handed_over(range));
             let had = self.missed.hear(last, by);
             self.had(had);
         }
@@ -54,7 +53,7 @@ impl State {
 
     /// A plain reader was told that these are lost. So it passed them, and who comes again with an earlier place passes them
     /// once more: that one has not heard of them.
-    pub(in super::super) fn told_plainly(&mut self, cut_off: Taken) {
+    pub(in super::super) fn told_plainly(&mut self, cut_off: LossNotice) {
         cut_off.iter().flat_map(|lost| lost.ranges()).for_each(|range| self.plain.add(range));
         self.missed.told(cut_off);
     }
@@ -63,9 +62,9 @@ impl State {
     /// give it again; but for what is so far ahead that there would be too much to mark.
     pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
         let low = self.settle_low();
-        self.marks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MAX_AHEAD)));
+        self.acks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MAX_AHEAD)));
         let letters = self.letters.extract_if(range.clone(), |_| true);
-        self.again_done.extend(letters.map(|at| Closed { at, is_acknowledged: true }));
+        self.again_done.extend(letters.map(|at| Closing { at, is_acknowledged: true }));
         self.plain.add(range);
     }
 
@@ -77,8 +76,8 @@ impl State {
         let all = unheard
             .iter()
             .map(|run| run.start..run.end.min(after))
-            .chain(std::iter::once(after..self.claims.claimed() + 1));
-        let (mut lost, mut again) = (Lost::default(), Vec::new());
+            .chain(std::iter::once(after..self.ranges.claimed() + 1));
+        let (mut lost, mut again) = (LostRanges::default(), Vec::new());
         for wanted in all {
             let first = self.first_to_give_again(wanted.start.max(earliest), low);
             for gone in self.plain.of(&(wanted.start..first.min(wanted.end.max(earliest)))) {
@@ -87,7 +86,7 @@ impl State {
             }
             for run in self.plain.of(&(first..wanted.end)) {
                 self.plain.remove(run.clone());
-                again.extend(self.claims.give_again(run));
+                again.extend(self.ranges.give_again(run));
             }
         }
         let count = lost.count();
@@ -96,12 +95,12 @@ impl State {
         // The low-water mark lies before them now: what is settled for good between them must be marked.
         let mut at = self.settle_low() + 1;
         for run in &again {
-            self.marks.mark_all(at..run.start.min(low + 1));
-            self.marks.unmark(run.clone());
+            self.acks.mark_all(at..run.start.min(low + 1));
+            self.acks.unmark(run.clone());
             at = at.max(run.end);
         }
         if !again.is_empty() {
-            self.marks.mark_all(at..low + 1);
+            self.acks.mark_all(at..low + 1);
         }
         count
     }

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Closed, State};
-use crate::events::leases::{ack_bitmap, numbers};
-use crate::events::subscription::plain::Word;
-use crate::events::subscription::recalled;
+use super::plain_handovers::Word;
+use super::{Closing, SubscriptionState, ack_bitmap, segment_numbers};
+use crate::events::subscription::notes;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 use crate::store::{NoteKind, PlaceChange, Sequence};
@@ -22,7 +21,7 @@ pub(in crate::events::subscription) struct Writes {
     segments: Vec<u64>,
     needless: Vec<u64>,
     again_new: BTreeSet<u64>,
-    again_done: Vec<Closed>,
+    again_done: Vec<Closing>,
     letters: BTreeMap<u64, Bytes>,
     /// After how many changes this is missed.
     missed: Option<u64>,
@@ -48,10 +47,10 @@ impl Writes {
     }
 }
 
-impl State {
+impl SubscriptionState {
     /// Whether there is something to write beside the cursor.
     pub(in crate::events::subscription) fn has_writes(&self) -> bool {
-        !self.marks.is_clean()
+        !self.acks.is_clean()
             || !self.again_new.is_empty()
             || !self.again_done.is_empty()
             || !self.buried.is_empty()
@@ -60,7 +59,7 @@ impl State {
     }
 
     /// What is to be written, when the store's cursor is `stored`. It counts as written from now on: see
-    /// [`State::failed`].
+    /// [`SubscriptionState::failed`].
     pub(in crate::events::subscription) fn writes(
         &mut self,
         name: &SubscriptionName,
@@ -68,13 +67,13 @@ impl State {
         now: (Instant, UnixMillis),
     ) -> (Writes, Vec<PlaceChange>) {
         let low = self.settle_low();
-        let moves = (stored != Some(low)).then(|| self.claims.claimed() == low);
-        let plain = self.plain.writes(low, moves, !self.marks.is_empty());
+        let moves = (stored != Some(low)).then(|| self.ranges.claimed() == low);
+        let plain = self.plain.writes(low, moves, !self.acks.is_empty());
         let missed = self.missed.unsaved(now);
         let writes = Writes {
             low,
-            segments: self.marks.take_dirty(),
-            needless: self.marks.take_needless(low),
+            segments: self.acks.take_dirty(),
+            needless: self.acks.take_needless(low),
             again_new: std::mem::take(&mut self.again_new),
             again_done: std::mem::take(&mut self.again_done),
             letters: std::mem::take(&mut self.buried),
@@ -86,37 +85,37 @@ impl State {
         let of = name.as_str();
         let mut waits = Vec::new();
         for &segment in &writes.segments {
-            let delays = numbers::note(self.delayed(segment, now));
+            let delays = segment_numbers::note(self.delayed(segment, now));
             if delays.is_some() || self.delays_stored.contains(&segment) {
                 self.delays_stored.insert(segment);
-                waits.push((recalled::delayed(of, segment), delays));
+                waits.push((notes::delayed(of, segment), delays));
             }
-            let units = numbers::note(self.book.united(ack_bitmap::entries(segment)));
+            let units = segment_numbers::note(self.leases.united(ack_bitmap::entries(segment)));
             if units.is_some() || self.units_stored.contains(&segment) {
                 self.units_stored.insert(segment);
-                waits.push((recalled::united(of, segment), units));
+                waits.push((notes::united(of, segment), units));
             }
         }
         let needless =
             |stored: &BTreeSet<u64>| writes.needless.iter().copied().filter(|n| stored.contains(n)).collect();
         let (delays, units): (Vec<u64>, Vec<u64>) = (needless(&self.delays_stored), needless(&self.units_stored));
-        waits.extend(delays.into_iter().map(|segment| (recalled::delayed(of, segment), None)));
-        waits.extend(units.into_iter().map(|segment| (recalled::united(of, segment), None)));
-        let marks = writes.segments.iter().map(|&segment| (recalled::segment(of, segment), self.note(segment)));
-        let needless = writes.needless.iter().map(|&segment| (recalled::segment(of, segment), None));
-        let put_back = |at| self.book.known(at).map_or(Bytes::new(), |known| recalled::Tried::of(known).note(now));
-        let put_again = writes.again_new.iter().map(|&at| (recalled::again(of, at), Some(put_back(at))));
-        let done = writes.again_done.iter().map(|closed| (recalled::again(of, closed.at), None));
+        waits.extend(delays.into_iter().map(|segment| (notes::delayed(of, segment), None)));
+        waits.extend(units.into_iter().map(|segment| (notes::united(of, segment), None)));
+        let acks = writes.segments.iter().map(|&segment| (notes::segment(of, segment), self.note(segment)));
+        let needless = writes.needless.iter().map(|&segment| (notes::segment(of, segment), None));
+        let put_back = |at| self.leases.known(at).map_or(Bytes::new(), |known| notes::RetryState::of(known).note(now));
+        let put_again = writes.again_new.iter().map(|&at| (notes::again(of, at), Some(put_back(at))));
+        let done = writes.again_done.iter().map(|closed| (notes::again(of, closed.at), None));
         let missed = missed
             .into_iter()
-            .flat_map(|(_, missed, telling)| [(recalled::missed(of), missed), (recalled::telling(of), telling)]);
-        let place = writes.is_new_place.then(|| (recalled::place(of), Some(self.place.note().into())));
-        let plain = plain.map(|(_, note)| (recalled::plain(of), Some(note)));
+            .flat_map(|(_, missed, telling)| [(notes::missed(of), missed), (notes::telling(of), telling)]);
+        let place = writes.is_new_place.then(|| (notes::place(of), Some(self.place.note().into())));
+        let plain = plain.map(|(_, note)| (notes::plain(of), Some(note)));
         let notes =
-            marks.chain(needless).chain(waits).chain(put_again).chain(done).chain(missed).chain(place).chain(plain);
-        let forgotten = writes.acknowledged().map(|at| (recalled::letter(name, at), None));
+            acks.chain(needless).chain(waits).chain(put_again).chain(done).chain(missed).chain(place).chain(plain);
+        let forgotten = writes.acknowledged().map(|at| (notes::letter(name, at), None));
         // After those: one that was acknowledged may have died again since.
-        let new = writes.letters.iter().map(|(&at, letter)| (recalled::letter(name, at), Some(letter.clone())));
+        let new = writes.letters.iter().map(|(&at, letter)| (notes::letter(name, at), Some(letter.clone())));
         let letters = forgotten.chain(new);
         let cursor = (stored != Some(low)).then(|| PlaceChange::Cursor(name.clone(), Sequence(low)));
         let note = |kind| move |(name, note)| PlaceChange::Note(kind, name, note);
@@ -147,8 +146,8 @@ impl State {
     pub(in crate::events::subscription) fn failed(&mut self, writes: Writes) {
         self.missed.doubt();
         self.plain.failed();
-        self.marks.failed(&writes.segments);
-        self.marks.failed(&writes.needless);
+        self.acks.failed(&writes.segments);
+        self.acks.failed(&writes.needless);
         self.again_new.extend(writes.again_new.into_iter().filter(|at| self.again.contains(at)));
         for (at, letter) in writes.letters {
             // It may have been acknowledged meanwhile, or have died again.
@@ -164,7 +163,7 @@ impl State {
     fn delayed(&self, segment: u64, (now, wall): (Instant, UnixMillis)) -> impl Iterator<Item = (u64, u64)> {
         let range = ack_bitmap::entries(segment);
         let unread = self.delays.range(range.clone()).map(|(&at, &until)| (at, until));
-        let mut delays: Vec<_> = self.book.delayed(range).chain(unread).collect();
+        let mut delays: Vec<_> = self.leases.delayed(range).chain(unread).collect();
         delays.sort_unstable();
         delays.into_iter().map(move |(at, until)| (at, wall.after(until.saturating_duration_since(now)).0))
     }
@@ -173,11 +172,11 @@ impl State {
     fn note(&self, segment: u64) -> Option<Bytes> {
         let range = ack_bitmap::entries(segment);
         let unread = self.attempts.range(range.clone()).map(|(&at, &attempts)| (at, attempts));
-        let mut attempts: Vec<_> = self.book.attempted(range).chain(unread).collect();
+        let mut attempts: Vec<_> = self.leases.attempted(range).chain(unread).collect();
         attempts.sort_unstable();
-        if attempts.is_empty() && !self.marks.has(segment) {
+        if attempts.is_empty() && !self.acks.has(segment) {
             return None;
         }
-        Some(self.marks.note(segment, attempts.into_iter()))
+        Some(self.acks.note(segment, attempts.into_iter()))
     }
 }

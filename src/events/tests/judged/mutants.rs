@@ -8,7 +8,7 @@ use delivery_model::{Entry, Gift, Told};
 use super::super::*;
 use super::book::Book;
 use super::door::Came;
-use crate::events::leases::Which;
+use crate::events::subscription::Selection;
 use crate::store::{NoteKind, PlaceChange, Sequence};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +177,7 @@ pub(super) fn answered(
                 return;
             }
             let log = events.log(&app(), STREAM).unwrap();
-            let one = Which::Entries(vec![first.entry]);
+            let one = Selection::Entries(vec![first.entry]);
             let back = log.known(&book.name).unwrap().give_back(&one, None, events.0.clock.now());
             if back.is_ok() {
                 came.gifts.remove(0);

@@ -2,8 +2,8 @@
 //! told, once and with its number.
 
 use super::*;
-use crate::events::leases::Hold;
 use crate::events::log::cursor::Origin;
+use crate::events::subscription::Hold;
 use crate::store::Sequence;
 
 /// How long a write takes here.
@@ -460,7 +460,7 @@ async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
         let mut rig = Rig::quiet().await;
         rig.append_of((1..=3).map(|n| (n, n))).await;
         // As a webhook does: of what was opened together one is given up, and the others are tried on.
-        let in_hand = InHand { turns: Turns::EachKey, unites: false, most_open: 10 };
+        let in_hand = InHand { turns: DeliveryOrder::EachKey, unites: false, most_open: 10 };
         let read = || rig.read(ReadRequest { ack: Ack::InHand(in_hand), ..leased(1) });
         let held = [read().await.unwrap(), read().await.unwrap(), read().await.unwrap()];
         assert_eq!(held.iter().map(entries).collect::<Vec<_>>(), [[1], [2], [3]]);
@@ -574,7 +574,7 @@ async fn a_letter_that_is_handed_over_plainly_is_none_any_more_though_that_is_no
 async fn what_is_given_back_after_its_neighbours_were_taken_by_retention_is_told_once_however_it_is_killed() {
     let rig = Rig::over(MemoryStore::default(), short_lived()).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
-    let long = Ack::Explicit { lease: LONGEST, max_attempts: MOST };
+    let long = Ack::Explicit { lease: MAX_LEASE, max_attempts: MOST };
     let leases = [
         rig.lease(ReadRequest { ack: long, ..leased(1) }).await,
         rig.lease(ReadRequest { ack: long, ..leased(1) }).await,

@@ -15,8 +15,8 @@ fn place() -> SubscriptionName {
     SubscriptionName::from(&webhook())
 }
 
-const EACH: InHand = InHand { turns: Turns::EachKey, unites: false, most_open: 100 };
-const ALL: InHand = InHand { turns: Turns::All, ..EACH };
+const EACH: InHand = InHand { turns: DeliveryOrder::EachKey, unites: false, most_open: 100 };
+const ALL: InHand = InHand { turns: DeliveryOrder::All, ..EACH };
 const AS_ONE: InHand = InHand { unites: true, ..EACH };
 
 /// What was taken: its entries, how often the most tried of them failed, and how many entries were lost before.
@@ -56,7 +56,7 @@ impl Rig {
     }
 
     async fn failed(&self, taken: Taken, seconds: u64) {
-        let back = Back::Failed(Duration::from_secs(seconds));
+        let back = Nack::Failed(Duration::from_secs(seconds));
         self.events.back(&app(), STREAM, &place(), taken.lease, back).await.unwrap();
     }
 
@@ -115,7 +115,7 @@ async fn what_went_out_as_one_does_so_again_through_kills_and_new_beginnings() {
     let second = rig.take_now(AS_ONE, 3).await;
     assert_eq!(second.said(), (vec![4, 5], 0));
     // Nobody's fault, but it may have arrived.
-    rig.events.back(&app(), STREAM, &place(), second.lease, Back::Uncounted).await.unwrap();
+    rig.events.back(&app(), STREAM, &place(), second.lease, Nack::Uncounted).await.unwrap();
     rig.append_of((6..=7).map(|n| (n, n))).await;
     for kills in [true, false] {
         if kills {

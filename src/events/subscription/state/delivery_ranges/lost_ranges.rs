@@ -1,4 +1,4 @@
-//! [`Lost`]: entries that retention took before they were handed over, until a reader is told.
+//! [`LostRanges`]: entries that retention took before they were handed over, until a reader is told.
 //!
 //! Invariants: what is lost keeps in which response it was last, or that which told of it: a reader's word settles it as it
 //! settles what is given back. What waits to be told has at most [`MAX_RUNS`] runs with their places; of older ones it is only
@@ -9,19 +9,19 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Run, heard, speaker, taken_to};
+use super::{ResponseRun, heard, speaker, taken_to};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::events) struct Lost {
-    runs: BTreeMap<u64, Run>,
+pub(in crate::events) struct LostRanges {
+    runs: BTreeMap<u64, ResponseRun>,
     /// So many more are lost, wherever they were.
     elsewhere: u64,
 }
 
 const MAX_RUNS: usize = 256;
 
-impl Lost {
+impl LostRanges {
     /// So many entries, of which the places are not known.
     pub(in crate::events) fn of_number(entries: u64) -> Self {
         Self { runs: BTreeMap::new(), elsewhere: entries }
@@ -44,14 +44,14 @@ impl Lost {
             return;
         }
         if let Some((&before, &run)) = self.runs.range(..start).next_back()
-            && run == Run::of_nobody(start)
+            && run == ResponseRun::of_nobody(start)
         {
             start = before;
         }
-        self.insert(start, Run::of_nobody(end));
+        self.insert(start, ResponseRun::of_nobody(end));
     }
 
-    pub(super) fn insert(&mut self, start: u64, run: Run) {
+    pub(super) fn insert(&mut self, start: u64, run: ResponseRun) {
         self.runs.insert(start, run);
     }
 
@@ -64,7 +64,7 @@ impl Lost {
     pub(in crate::events) fn append(&mut self, other: Self) {
         self.elsewhere += other.elsewhere;
         for (start, run) in other.runs {
-            if run == Run::of_nobody(run.end) { self.add(start..run.end) } else { self.insert(start, run) }
+            if run == ResponseRun::of_nobody(run.end) { self.add(start..run.end) } else { self.insert(start, run) }
         }
         while self.runs.len() > MAX_RUNS
             && let Some((start, run)) = self.runs.pop_first()
@@ -74,19 +74,20 @@ impl Lost {
     }
 
     /// It was told by a response, and before what that had taken.
-    pub(in crate::events) fn was_told_with(&mut self, taken: Told) {
+    pub(in crate::events) fn was_told_with(&mut self, taken: Speaker) {
         for run in self.runs.values_mut() {
-            *run = Run { end: run.end, order: taken.0.order.saturating_sub(1), is_of_response: true, ..taken.0 };
+            *run =
+                ResponseRun { end: run.end, order: taken.0.order.saturating_sub(1), is_of_response: true, ..taken.0 };
         }
     }
 
     /// Which response had an entry.
-    pub(in crate::events) fn speaker(&self, last: u64) -> Option<Told> {
-        speaker(&self.runs, last).map(Told)
+    pub(in crate::events) fn speaker(&self, last: u64) -> Option<Speaker> {
+        speaker(&self.runs, last).map(Speaker)
     }
 
     /// As [`DeliveryRanges::hear`](super::DeliveryRanges::hear).
-    pub(in crate::events) fn hear(&mut self, last: u64, by: Told) -> Vec<Range<u64>> {
+    pub(in crate::events) fn hear(&mut self, last: u64, by: Speaker) -> Vec<Range<u64>> {
         heard(&mut self.runs, last, by.0)
     }
 
@@ -122,7 +123,7 @@ impl Lost {
 
 /// What a response had taken.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::events) struct Told(pub(super) Run);
+pub(in crate::events) struct Speaker(pub(super) ResponseRun);
 
 #[cfg(test)]
 mod tests {
@@ -135,14 +136,14 @@ mod tests {
         fn a_note_says_how_many_are_lost_and_where(
             runs in prop::collection::vec((0..50u64, 0..9u64), 0..400), elsewhere in 0..3u64, last in 0..9999u64,
         ) {
-            let (mut lost, mut at) = (Lost::of_number(elsewhere), 0);
+            let (mut lost, mut at) = (LostRanges::of_number(elsewhere), 0);
             for (gap, long) in runs {
                 at += gap + 1;
                 lost.add(at..at + long);
                 at += long;
             }
-            let note = Lost::note([&lost].into_iter());
-            let mut told = note.map_or(Lost::default(), |note| Lost::parse(&note).unwrap());
+            let note = LostRanges::note([&lost].into_iter());
+            let mut told = note.map_or(LostRanges::default(), |note| LostRanges::parse(&note).unwrap());
             prop_assert_eq!(&told, &lost);
             let before = lost.count();
             let settled: u64 = lost.settle_to(last).iter().map(|run| run.end - run.start).sum();
@@ -153,13 +154,13 @@ mod tests {
 
         #[test]
         fn no_note_makes_reading_it_fail(note in prop::collection::vec(any::<u8>(), 0..100), text in "[0-9 -]{0,60}") {
-            let _ = (Lost::parse(&note), Lost::parse(text.as_bytes()));
+            let _ = (LostRanges::parse(&note), LostRanges::parse(text.as_bytes()));
         }
     }
 
     #[test]
     fn of_more_runs_than_are_kept_the_oldest_are_counted() {
-        let (mut all, mut lost) = (Lost::default(), Lost::default());
+        let (mut all, mut lost) = (LostRanges::default(), LostRanges::default());
         (1..=1000).for_each(|n| lost.add(2 * n..2 * n + 1));
         all.append(lost);
         assert_eq!((all.count(), all.ranges().count()), (1000, MAX_RUNS));
@@ -169,6 +170,6 @@ mod tests {
 
     #[test]
     fn an_older_gateways_note_says_no_places() {
-        assert_eq!(Lost::parse(b"15"), Some(Lost::of_number(15)));
+        assert_eq!(LostRanges::parse(b"15"), Some(LostRanges::of_number(15)));
     }
 }

@@ -1,33 +1,33 @@
-//! [`Key`]: the open entries of one user, or of one channel, that keep their order.
+//! [`KeyQueue`]: the open entries of one user, or of one channel, that keep their order.
 
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::events::leases::name::LeaseName;
+use crate::events::subscription::lease_name::LeaseName;
 
 /// A key that has open entries.
 #[derive(Debug, Default)]
-pub(super) struct Key {
+pub(super) struct KeyQueue {
     /// Those that wait, in order; each with the number of its unit, or its own: what went out as one has its turn as one,
     /// by its first entry.
     pub(super) waiting: VecDeque<(u64, u64)>,
     pub(super) holder: Option<LeaseName>,
     pub(super) held: u32,
     pub(super) given_up: u32,
-    pub(super) listed: Option<Listed>,
+    pub(super) listed: Option<Listing>,
     /// The unit that the first of those that wait is in.
     pub(super) unit: Option<u64>,
 }
 
 /// Where a key, or a unit, is listed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Listed {
+pub(super) enum Listing {
     Ready(u64),
     Later(Instant),
 }
 
-impl Key {
+impl KeyQueue {
     pub(super) fn wait(&mut self, entry: (u64, u64)) {
         let place = self.waiting.partition_point(|&other| other < entry);
         self.waiting.insert(place, entry);

@@ -1,4 +1,4 @@
-//! [`Plain`]: what a plain reader's `Last-Event-ID` may give again, and whether it may settle what the store does not know.
+//! [`PlainHandovers`]: what a plain reader's `Last-Event-ID` may give again, and whether it may settle what the store does not know.
 //!
 //! A plain reader says how far it got. After that place only those entries are given again that were handed over plainly:
 //! never what was acknowledged, buried or is leased. And after a `kill -9` the store's place lies before what was handed
@@ -8,7 +8,7 @@
 //! Invariants: only entries count that are settled, and that nobody has. There are at most [`MAX_RANGES`] ranges: beyond,
 //! the two oldest become one, so that an event may come again, and none is lost; what is near the end, where readers are,
 //! is exact. That a word is not to be believed is in the store before a stream is given an entry that makes it so
-//! ([`Plain::owes`]); that it is, is stored with a place behind which nothing is under way.
+//! ([`PlainHandovers::owes`]); that it is, is stored with a place behind which nothing is under way.
 //!
 //! The note's bytes: the version (1), a byte that is 1 when a word is believed, the place up to which it is not (8 bytes),
 //! and the ranges, each its first entry and the one after its last (8 bytes each; all bits set: to the subscription's
@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 /// What was handed over plainly.
 #[derive(Clone, Debug)]
-pub(in crate::events) struct Plain {
+pub(in crate::events) struct PlainHandovers {
     /// In order; they neither overlap nor touch. No map: most subscriptions have one, and there are thousands of those.
     ranges: Vec<Range<u64>>,
     word: Word,
@@ -37,7 +37,7 @@ pub(in crate::events) struct Plain {
 
 /// Whether a reader's word beyond the stored place is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(in crate::events::subscription) struct Word {
     is_believed: bool,
     /// Not up to here: it may be of an earlier life of the subscription, or of another.
     stale: u64,
@@ -50,7 +50,7 @@ const OPEN: u64 = u64::MAX;
 /// a subscription, each change of that costs a write.
 const CALM: u8 = 8;
 
-impl Plain {
+impl PlainHandovers {
     /// Of a new subscription that a stream begins, or another reader. A reader may have a place up to `stale` from one of
     /// its name that is no more.
     pub(in crate::events) fn begun(by_stream: bool, stale: u64) -> Self {
@@ -66,17 +66,17 @@ impl Plain {
     }
 
     /// What lies after `at`, where the subscription stands, is not settled but for these.
-    pub(super) fn keep_to(&mut self, at: u64, settled: &[u64]) {
+    pub(in crate::events::subscription) fn keep_to(&mut self, at: u64, settled: &[u64]) {
         self.remove(at.saturating_add(1)..OPEN);
         settled.iter().for_each(|&at| self.add(at..at + 1));
     }
 
-    pub(super) fn has(&self, at: u64) -> bool {
+    pub(in crate::events::subscription) fn has(&self, at: u64) -> bool {
         self.ranges.get(self.first_past(at)).is_some_and(|range| range.start <= at)
     }
 
     /// These were handed over plainly.
-    pub(super) fn add(&mut self, range: Range<u64>) {
+    pub(in crate::events::subscription) fn add(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -91,7 +91,7 @@ impl Plain {
     }
 
     /// These were not, or not only.
-    pub(super) fn remove(&mut self, range: Range<u64>) {
+    pub(in crate::events::subscription) fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -123,7 +123,7 @@ impl Plain {
     }
 
     /// What was handed over plainly of a range, in order.
-    pub(super) fn of(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+    pub(in crate::events::subscription) fn of(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         if range.is_empty() {
             return Vec::new();
         }
@@ -132,14 +132,14 @@ impl Plain {
     }
 
     /// Entries are opened, each by itself.
-    pub(super) fn opened(&mut self, range: Range<u64>) {
+    pub(in crate::events::subscription) fn opened(&mut self, range: Range<u64>) {
         self.remove(range);
         // Need not be stored yet: all that a stream was given lies before them.
         (self.word.is_believed, self.calm) = (false, 0);
     }
 
     /// A stream takes entries; earlier ones are in other hands if it is ahead.
-    pub(super) fn streams(&mut self, is_ahead: bool) {
+    pub(in crate::events::subscription) fn streams(&mut self, is_ahead: bool) {
         self.is_streamed = true;
         if is_ahead {
             (self.word.is_believed, self.calm) = (false, 0);
@@ -147,30 +147,35 @@ impl Plain {
     }
 
     /// Whether the store may believe more than is right: then it is written before a stream is given what it took.
-    pub(super) fn owes(&self) -> bool {
+    pub(in crate::events::subscription) fn owes(&self) -> bool {
         self.stored.is_believed && (!self.word.is_believed || self.word.stale > self.stored.stale)
     }
 
     /// Whether a reader's word is believed that it was given all up to `last`, beyond what the store knows.
-    pub(super) fn believes(&self, last: u64) -> bool {
+    pub(in crate::events::subscription) fn believes(&self, last: u64) -> bool {
         self.word.is_believed && last > self.word.stale
     }
 
     /// A reader names a place up to which nobody was given anything here.
-    pub(super) fn doubt_to(&mut self, last: u64) {
+    pub(in crate::events::subscription) fn doubt_to(&mut self, last: u64) {
         self.word.stale = self.word.stale.max(last);
     }
 
     /// All up to a place is settled by a seek, and nothing after it; `claimed` was the last entry that was taken.
-    pub(super) fn seek(&mut self, claimed: u64) {
+    pub(in crate::events::subscription) fn seek(&mut self, claimed: u64) {
         self.ranges.clear();
         self.doubt_to(claimed);
     }
 
     /// What is to be written of a subscription that stands at `low`, if the store does not say so; it counts as written
-    /// from now on, see [`Plain::failed`]. `moves`: with a new place, and whether nothing behind it is under way or open.
+    /// from now on, see [`PlainHandovers::failed`]. `moves`: with a new place, and whether nothing behind it is under way or open.
     /// `is_all`: what lies above the place is to be said, too.
-    pub(super) fn writes(&mut self, low: u64, moves: Option<bool>, is_all: bool) -> Option<(Word, Bytes)> {
+    pub(in crate::events::subscription) fn writes(
+        &mut self,
+        low: u64,
+        moves: Option<bool>,
+        is_all: bool,
+    ) -> Option<(Word, Bytes)> {
         if moves == Some(true) && std::mem::take(&mut self.is_streamed) && !self.word.is_believed {
             self.calm = self.calm.saturating_add(1);
             self.word.is_believed = self.calm >= CALM;
@@ -185,12 +190,12 @@ impl Plain {
     }
 
     /// It is in the store.
-    pub(super) fn written(&mut self, word: Word) {
+    pub(in crate::events::subscription) fn written(&mut self, word: Word) {
         self.stored = word;
     }
 
     /// It may not be in the store.
-    pub(super) fn failed(&mut self) {
+    pub(in crate::events::subscription) fn failed(&mut self) {
         self.note = None;
     }
 
@@ -220,7 +225,7 @@ impl Plain {
     }
 
     /// Reads a note; `None` when it is not one.
-    pub(super) fn parse(note: &[u8], at: u64) -> Option<Self> {
+    pub(in crate::events::subscription) fn parse(note: &[u8], at: u64) -> Option<Self> {
         let (&[version, is_believed], rest) = note.split_first_chunk::<2>()?;
         let (stale, rest_of) = rest.split_first_chunk::<8>()?;
         if version != VERSION || is_believed > 1 || !rest_of.len().is_multiple_of(16) {
@@ -260,13 +265,13 @@ mod tests {
         prop::collection::vec(step, 0..60)
     }
 
-    fn begun() -> Plain {
-        let mut plain = Plain::begun(true, 7);
+    fn begun() -> PlainHandovers {
+        let mut plain = PlainHandovers::begun(true, 7);
         plain.remove(0..OPEN);
         plain
     }
 
-    fn all(plain: &Plain) -> BTreeSet<u64> {
+    fn all(plain: &PlainHandovers) -> BTreeSet<u64> {
         plain.of(&(0..OPEN)).into_iter().flatten().collect()
     }
 
@@ -293,7 +298,7 @@ mod tests {
             let some: BTreeSet<u64> = plain.of(&of).into_iter().flatten().collect();
             prop_assert!(some.iter().eq(set.range(of)));
             for is_all in [false, true] {
-                let told = Plain::parse(&plain.to_note(low, is_all), low).unwrap();
+                let told = PlainHandovers::parse(&plain.to_note(low, is_all), low).unwrap();
                 prop_assert!(all(&told).iter().eq(set.iter().filter(|&&at| is_all || at <= low)));
                 prop_assert_eq!(told.word, plain.word);
             }
@@ -301,7 +306,7 @@ mod tests {
 
         #[test]
         fn no_note_makes_reading_it_fail(note in prop::collection::vec(any::<u8>(), 0..100), at: u64) {
-            let _ = Plain::parse(&note, at);
+            let _ = PlainHandovers::parse(&note, at);
         }
     }
 
@@ -329,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_word_is_believed_again_when_streams_were_not_ahead_of_each_other_for_some_time() {
-        let mut plain = Plain::begun(true, 0);
+        let mut plain = PlainHandovers::begun(true, 0);
         let (word, _) = plain.writes(0, Some(true), false).unwrap();
         plain.written(word);
         assert!(plain.believes(5) && !plain.owes());

@@ -1,7 +1,7 @@
 //! [`AckBitmap`]: which entries above a subscription's low-water mark are settled, in memory and as it is stored.
 //!
 //! The cursor says that all up to it is settled; a mark says it of one entry above. So an acknowledgement is durable when
-//! either is, and each is true whether or not the other was written. AckBitmap are kept in segments of 1024 entries, a note
+//! either is, and each is true whether or not the other was written. Marks are kept in segments of 1024 entries, a note
 //! each, so that an acknowledgement writes what it touched, not all that is out of order.
 //!
 //! Invariants: a segment that holds no entry above the low-water mark is not in memory; its note is removed after the
@@ -35,7 +35,7 @@ const VERSION: u8 = 1;
 
 /// A segment as a note says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Stored {
+pub(in crate::events) struct StoredSegment {
     bits: Bits,
     /// Open entries that were handed out, and how often.
     pub(in crate::events) attempts: Vec<(u64, u32)>,
@@ -156,13 +156,13 @@ impl AckBitmap {
     }
 
     /// Takes over what a note says.
-    pub(in crate::events) fn recall(&mut self, segment: u64, stored: &Stored) {
+    pub(in crate::events) fn recall(&mut self, segment: u64, stored: &StoredSegment) {
         self.segments.insert(segment, stored.bits);
         self.stored.insert(segment);
     }
 }
 
-impl Stored {
+impl StoredSegment {
     /// Reads a segment's note; `None` when it is not one.
     pub(in crate::events) fn parse(segment: u64, note: &[u8]) -> Option<Self> {
         let (&version, rest) = note.split_first()?;
@@ -202,26 +202,26 @@ mod tests {
             attempts in prop::collection::btree_map(0..5000u64, any::<u32>(), 0..20),
             low in 0..5000u64,
         ) {
-            let mut marks = AckBitmap::default();
-            marked.iter().for_each(|&at| marks.mark(at));
-            attempts.keys().for_each(|&at| marks.touch(at));
-            marks.settled_to(low);
+            let mut acks = AckBitmap::default();
+            marked.iter().for_each(|&at| acks.mark(at));
+            attempts.keys().for_each(|&at| acks.touch(at));
+            acks.settled_to(low);
             let above = |at: &u64| *at / SEGMENT >= (low + 1) / SEGMENT;
-            prop_assert!(marks.iter().eq(marked.iter().copied().filter(above)));
+            prop_assert!(acks.iter().eq(marked.iter().copied().filter(above)));
             let (mut recalled, mut tried) = (AckBitmap::default(), Vec::new());
-            for segment in marks.take_dirty() {
+            for segment in acks.take_dirty() {
                 let of = attempts.range(entries(segment)).map(|(&at, &n)| (at, n));
-                let stored = Stored::parse(segment, &marks.note(segment, of)).unwrap();
+                let stored = StoredSegment::parse(segment, &acks.note(segment, of)).unwrap();
                 tried.extend(stored.attempts.clone());
                 recalled.recall(segment, &stored);
             }
-            prop_assert!(recalled.iter().eq(marks.iter()));
+            prop_assert!(recalled.iter().eq(acks.iter()));
             prop_assert!(tried.into_iter().eq(attempts.into_iter().filter(|(at, _)| above(at))));
         }
 
         #[test]
         fn no_note_makes_reading_it_fail(note in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Stored::parse(3, &note);
+            let _ = StoredSegment::parse(3, &note);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::store::LogKey;
 
 /// What a subscription looks like now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Standing {
+pub(in crate::events) struct Backlog {
     /// The last entry up to which all are settled.
     pub(in crate::events) low: u64,
     /// Entries that are not settled.
@@ -24,7 +24,7 @@ pub(in crate::events) struct Standing {
     pub(in crate::events) unacknowledged: u64,
 }
 
-pub(in crate::events) struct Meters {
+pub(in crate::events) struct SubscriptionMeters {
     pub(in crate::events) delivered: Counter,
     pub(in crate::events) given_again: Counter,
     pub(in crate::events) acknowledged: Counter,
@@ -38,14 +38,14 @@ pub(in crate::events) struct Meters {
 
 impl Subscription {
     /// What it looks like in a log whose next entry is `next`. Sets the metrics too.
-    pub(in crate::events) fn observe(self: &Arc<Self>, next: u64) -> Standing {
+    pub(in crate::events) fn observe(self: &Arc<Self>, next: u64) -> Backlog {
         let standing = {
             let state = lock(&self.state);
-            Standing {
+            Backlog {
                 low: state.low(),
-                lag: state.claims.lag(next) + state.book.len() as u64,
-                in_flight: state.claims.in_flight() + state.book.held() as u64,
-                unacknowledged: state.book.tried() as u64,
+                lag: state.ranges.lag(next) + state.leases.len() as u64,
+                in_flight: state.ranges.in_flight() + state.leases.held() as u64,
+                unacknowledged: state.leases.tried() as u64,
             }
         };
         let shown = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -57,7 +57,7 @@ impl Subscription {
     }
 }
 
-impl Meters {
+impl SubscriptionMeters {
     pub(super) fn new(metrics: &Metrics, log: &LogKey, name: &SubscriptionName) -> Self {
         let labels = labels(log, name);
         Self {

@@ -4,12 +4,12 @@
 //! | --- | --- | --- |
 //! | `NAME` | subscription | whose it is, and when it was read last |
 //! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`AckBitmap`](crate::events::leases::AckBitmap) |
-//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`numbers`] |
-//! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`numbers`] |
-//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`Tried`] |
-//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`Lost`] |
-//! | `NAME/telling` | subscription | how often who passes it on tried in vain to tell of that: see [`Tried`] |
-//! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`Plain`] |
+//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`segment_numbers`] |
+//! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`segment_numbers`] |
+//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`RetryState`] |
+//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`LostRanges`] |
+//! | `NAME/telling` | subscription | how often who passes it on tried in vain to tell of that: see [`RetryState`] |
+//! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`PlainHandovers`] |
 //! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
 //! | `NAME/left` | subscription | what it had not read when it was removed because nobody read it: see [`Unread`] |
 //! | `/removed` | subscription | the last entry of the log when one of its subscriptions was removed last |
@@ -25,38 +25,38 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::plain::Plain;
-use super::saving::Left;
+use super::PlaceId;
+use super::leases::MAX_LEASE;
+use super::persistence::Remainder;
+use super::state::plain_handovers::PlainHandovers;
+use super::state::{LostRanges, NewEntry, StoredSegment, own_key, segment_numbers};
 use super::unread::Unread;
-use super::{PlaceId, own_key};
-use crate::events::delivery_ranges::Lost;
-use crate::events::leases::{LONGEST, New, ack_bitmap, numbers};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// What is known of a subscription when it is made.
-pub(in crate::events) struct Recalled {
+pub(in crate::events) struct SubscriptionRecords {
     /// The last entry up to which all are settled.
     pub(in crate::events) at: u64,
     pub(in crate::events) place: PlaceId,
     /// Whether the store says so.
     pub(in crate::events) stored: bool,
     pub(in crate::events) owner: Owner,
-    pub(in crate::events) segments: Vec<(u64, ack_bitmap::Stored)>,
+    pub(in crate::events) segments: Vec<(u64, StoredSegment)>,
     /// Until when entries are not to be handed out.
     pub(in crate::events) delays: BTreeMap<u64, Instant>,
     /// Which entries went out as one, with its number.
     pub(in crate::events) units: BTreeMap<u64, u64>,
     /// Entries that an operator put back.
-    pub(in crate::events) again: BTreeMap<u64, Tried>,
+    pub(in crate::events) again: BTreeMap<u64, RetryState>,
     /// Its dead letters.
     pub(in crate::events) letters: BTreeSet<u64>,
     /// What retention took of which no reader was told.
-    pub(in crate::events) missed: Lost,
+    pub(in crate::events) missed: LostRanges,
     /// How often that was told in vain.
-    pub(in crate::events) telling: Tried,
-    pub(in crate::events) plain: Plain,
+    pub(in crate::events) telling: RetryState,
+    pub(in crate::events) plain: PlainHandovers,
     /// The last entry that an earlier run may have given a reader.
     pub(in crate::events) end: u64,
     pub(in crate::events) now: Instant,
@@ -67,19 +67,19 @@ pub(in crate::events) struct Recalled {
 /// Its note's bytes: nothing, or how often (4 bytes), and until when (8 bytes, in milliseconds since 1970; 0 for not at
 /// all), big-endian.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::events) struct Tried {
+pub(in crate::events) struct RetryState {
     pub(in crate::events) attempts: u32,
     pub(in crate::events) delay_until: Option<Instant>,
 }
 
-impl Tried {
+impl RetryState {
     pub(super) fn of((attempts, delay_until): (u32, Option<Instant>)) -> Self {
         Self { attempts, delay_until }
     }
 
     /// As an entry that an operator put back: it waits for no other.
-    pub(super) fn put_back(self, at: u64) -> New {
-        New { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until, alone: true }
+    pub(super) fn put_back(self, at: u64) -> NewEntry {
+        NewEntry { at, key: own_key(at), attempts: self.attempts, delay_until: self.delay_until, alone: true }
     }
 
     pub(super) fn note(self, (now, wall): (Instant, UnixMillis)) -> Bytes {
@@ -124,7 +124,7 @@ impl Owner {
     }
 }
 
-impl Recalled {
+impl SubscriptionRecords {
     /// A subscription that begins after `at`.
     pub(in crate::events) fn begun(at: u64, by: Option<ClientName>, read_at: UnixMillis, now: Instant) -> Self {
         Self {
@@ -137,9 +137,9 @@ impl Recalled {
             units: BTreeMap::new(),
             again: BTreeMap::new(),
             letters: BTreeSet::new(),
-            missed: Lost::default(),
-            telling: Tried::default(),
-            plain: Plain::of_old(),
+            missed: LostRanges::default(),
+            telling: RetryState::default(),
+            plain: PlainHandovers::of_old(),
             end: 0,
             now,
         }
@@ -148,29 +148,34 @@ impl Recalled {
 
 /// What is left of subscriptions that are no more.
 #[derive(Debug, Default)]
-pub(in crate::events) struct LeftBehind {
+pub(in crate::events) struct Remainders {
     /// What those had not read that were removed because nobody read them.
     unread: BTreeMap<SubscriptionName, Unread>,
     /// The last entry that one of their readers can have been given.
     end: u64,
 }
 
-impl LeftBehind {
+impl Remainders {
     /// How many left something unread.
     pub(in crate::events) fn len(&self) -> usize {
         self.unread.len()
     }
 
     /// One is removed.
-    pub(in crate::events) fn add(&mut self, name: &SubscriptionName, left: &Left) {
+    pub(in crate::events) fn add(&mut self, name: &SubscriptionName, left: &Remainder) {
         self.end = self.end.max(left.end);
         self.unread.extend(left.noted.clone().map(|unread| (name.clone(), unread)));
     }
 
     /// One of that name begins anew: who comes again is told of what lies before its beginning.
-    pub(in crate::events) fn come_again(&mut self, name: &SubscriptionName, by_stream: bool, begun: &mut Recalled) {
-        begun.missed = self.unread.remove(name).map_or_else(Lost::default, |unread| unread.up_to(begun.at));
-        begun.plain = Plain::begun(by_stream, self.end);
+    pub(in crate::events) fn come_again(
+        &mut self,
+        name: &SubscriptionName,
+        by_stream: bool,
+        begun: &mut SubscriptionRecords,
+    ) {
+        begun.missed = self.unread.remove(name).map_or_else(LostRanges::default, |unread| unread.up_to(begun.at));
+        begun.plain = PlainHandovers::begun(by_stream, self.end);
         // Of that nobody was told: it is told once, also to who names a place from before it.
         begun.missed.ranges().for_each(|lost| begun.plain.remove(lost));
     }
@@ -184,13 +189,13 @@ pub(in crate::events) async fn all(
     store: &dyn Store,
     log: &LogKey,
     now: (UnixMillis, Instant),
-) -> Result<(HashMap<SubscriptionName, Recalled>, LeftBehind), Error> {
-    let mut left = LeftBehind::default();
-    let mut all: HashMap<String, (SubscriptionName, Recalled)> = HashMap::new();
+) -> Result<(HashMap<SubscriptionName, SubscriptionRecords>, Remainders), Error> {
+    let mut left = Remainders::default();
+    let mut all: HashMap<String, (SubscriptionName, SubscriptionRecords)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
         // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
-        let begun = Recalled::begun(at.0, name.client(), now.0, now.1);
-        let recalled = Recalled { stored: true, place: PlaceId::default(), ..begun };
+        let begun = SubscriptionRecords::begun(at.0, name.client(), now.0, now.1);
+        let recalled = SubscriptionRecords { stored: true, place: PlaceId::default(), ..begun };
         all.insert(name.to_string(), (name, recalled));
     }
     let mut after = String::new();
@@ -221,7 +226,7 @@ pub(in crate::events) async fn all(
                     }
                 }
                 Some(("settled", number)) => {
-                    let parsed = number.parse().ok().and_then(|n| Some((n, ack_bitmap::Stored::parse(n, note)?)));
+                    let parsed = number.parse().ok().and_then(|n| Some((n, StoredSegment::parse(n, note)?)));
                     match parsed {
                         Some(segment) => recalled.segments.push(segment),
                         None => {
@@ -244,18 +249,20 @@ pub(in crate::events) async fn all(
                         number
                             .parse()
                             .ok()
-                            .map(|at: u64| (at, Tried::parse(note, |until| due(subscription, until, now)))),
+                            .map(|at: u64| (at, RetryState::parse(note, |until| due(subscription, until, now)))),
                     );
                 }
                 // It was made anew, and not stored whole, by an older gateway.
                 Some(("left", _)) => {}
                 Some(("place", _)) => recalled.place = number(note).map(PlaceId::of_note).unwrap_or_default(),
-                Some(("missed", _)) => match Lost::parse(note) {
+                Some(("missed", _)) => match LostRanges::parse(note) {
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
                 },
-                Some(("telling", _)) => recalled.telling = Tried::parse(note, |until| due(subscription, until, now)),
-                Some(("plain", _)) => match Plain::parse(note, recalled.at) {
+                Some(("telling", _)) => {
+                    recalled.telling = RetryState::parse(note, |until| due(subscription, until, now))
+                }
+                Some(("plain", _)) => match PlainHandovers::parse(note, recalled.at) {
                     Some(plain) => recalled.plain = plain,
                     None => {
                         tracing::error!(app = %log.app, note = name, "not understood: all counts as handed over plainly")
@@ -331,13 +338,13 @@ pub(in crate::events) fn left(name: &str) -> String {
 /// When what was to wait until then is due. However the clock was set meanwhile, nothing waits longer than it could be told
 /// to.
 fn due(name: &SubscriptionName, until: u64, (wall, now): (UnixMillis, Instant)) -> Instant {
-    let longest = if name.is_of_webhook() { MAX_RETRY } else { LONGEST };
+    let longest = if name.is_of_webhook() { MAX_RETRY } else { MAX_LEASE };
     now + UnixMillis(until).since(wall).min(longest)
 }
 
 /// What a note says of a segment, which is the last part of its name.
 fn numbers_of(segment: &str, note: &[u8]) -> Option<Vec<(u64, u64)>> {
-    numbers::parse(segment.parse().ok()?, note)
+    segment_numbers::parse(segment.parse().ok()?, note)
 }
 
 fn number(note: &[u8]) -> Option<u64> {

@@ -8,30 +8,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::{Log, Retention};
-use super::subscription::Subscription;
-use super::{Events, SubscriptionStatus, lock};
+use super::Subscription;
+use crate::events::log::{Log, Retention};
+use crate::events::{Events, SubscriptionStatus, lock};
 use crate::kernel::clock::UnixMillis;
 use crate::store::{Batch, Error, Sequence};
 
 /// What was last seen of a subscription.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::events) struct LagSample {
     /// The first entry that was not settled, and when it came.
     oldest: Option<(u64, UnixMillis)>,
     delivered: Option<(Instant, u64)>,
     per_second: f64,
-    near: Option<Near>,
+    near: Option<RetentionLimit>,
 }
 
 /// By which limit retention is about to remove what a subscription has not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Near {
+pub(in crate::events) enum RetentionLimit {
     Age,
     Bytes,
 }
 
-impl Near {
+impl RetentionLimit {
     fn as_str(self) -> &'static str {
         match self {
             Self::Age => "retention",
@@ -84,7 +84,7 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: u64, now: UnixMilli
         dead_letters: subscription.letters() as u64,
         oldest_event_age_seconds: oldest.map(|(_, at)| now.since(at).as_secs_f64()),
         delivered_per_second: seen.per_second,
-        near_retention: seen.near.map(Near::as_str),
+        near_retention: seen.near.map(RetentionLimit::as_str),
         last_read_at: subscription.read_at().to_string(),
     }
 }
@@ -94,7 +94,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn look_at_subscriptions(&self) -> Result<(), Error> {
+    pub(in crate::events) async fn look_at_subscriptions(&self) -> Result<(), Error> {
         let keeps = self.retention();
         let bytes = self.store.log_state(&self.key).await?.bytes;
         let mut batch: Option<Arc<Batch>> = None;
@@ -114,13 +114,19 @@ impl Log {
             let share = next.saturating_sub(first.max(earliest));
             let before =
                 (u128::from(bytes) * u128::from(share) / u128::from(next.saturating_sub(earliest).max(1))) as u64;
-            let near = oldest.and_then(|_| Near::of(age, before, keeps));
+            let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
             self.note(subscription, oldest, age, near);
         }
         Ok(())
     }
 
-    fn note(&self, of: &Arc<Subscription>, oldest: Option<(u64, UnixMillis)>, age: Duration, near: Option<Near>) {
+    fn note(
+        &self,
+        of: &Arc<Subscription>,
+        oldest: Option<(u64, UnixMillis)>,
+        age: Duration,
+        near: Option<RetentionLimit>,
+    ) {
         let (now, delivered) = (self.clock.now(), of.meters.delivered.get());
         let mut seen = lock(&of.seen);
         seen.oldest = oldest;
@@ -173,10 +179,13 @@ mod tests {
             subscription_ttl: Duration::ZERO,
             most_of_client: 1,
         };
-        for (age, bytes, near) in
-            [(89, 899, None), (90, 0, Some(Near::Age)), (0, 900, Some(Near::Bytes)), (500, 5000, Some(Near::Age))]
-        {
-            assert_eq!(Near::of(Duration::from_secs(age), bytes, keeps), near, "{age} {bytes}");
+        for (age, bytes, near) in [
+            (89, 899, None),
+            (90, 0, Some(RetentionLimit::Age)),
+            (0, 900, Some(RetentionLimit::Bytes)),
+            (500, 5000, Some(RetentionLimit::Age)),
+        ] {
+            assert_eq!(RetentionLimit::of(Duration::from_secs(age), bytes, keeps), near, "{age} {bytes}");
         }
     }
 }

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::leases::Which;
-use super::subscription::Tried;
-use super::{Cursor, Events, LeaseName, ReadError, Receipt, dead_letters};
+use super::dead_letters;
+use super::lease_name::LeaseName;
+use super::notes::RetryState;
+use super::state::Selection;
+use crate::events::{Cursor, Events, ReadError, Receipt};
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::Error;
 
@@ -21,7 +23,7 @@ use crate::store::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InHand {
     /// Which wait for which.
-    pub turns: Turns,
+    pub turns: DeliveryOrder,
     /// Whether what one read takes goes out as one. What was given back after it went out so is taken so again: the same
     /// entries, and no others.
     pub unites: bool,
@@ -31,7 +33,7 @@ pub struct InHand {
 
 /// Which entries wait for which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turns {
+pub enum DeliveryOrder {
     /// Each for all before it.
     All,
     /// Each for those before it of its user, or its channel.
@@ -40,7 +42,7 @@ pub enum Turns {
 
 /// What became of entries that were in hand, and are not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Back {
+pub enum Nack {
     /// They were tried in vain: so long they are not to be tried again.
     Failed(Duration),
     /// They went out, but that counts for nothing.
@@ -95,16 +97,16 @@ impl Events {
         stream: Stream,
         name: &SubscriptionName,
         lease: LeaseName,
-        back: Back,
+        back: Nack,
     ) -> Result<(), Error> {
         let Ok((log, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
         let now = self.0.clock.now();
         match back {
-            Back::Failed(delay) => {
+            Nack::Failed(delay) => {
                 // Of one that is over, nothing is in hand.
-                let _ = subscription.give_back(&Which::Lease(lease), Some(now + delay), now);
+                let _ = subscription.give_back(&Selection::Lease(lease), Some(now + delay), now);
             }
-            Back::Uncounted => subscription.give_back_uncounted(lease, now),
+            Nack::Uncounted => subscription.give_back_uncounted(lease, now),
         }
         subscription.save(&*log.store).await
     }
@@ -146,7 +148,7 @@ impl Events {
     /// When the store fails. Asking again is safe.
     pub async fn untold(&self, marker: &mut Receipt, attempts: u32, until: Instant) -> Result<(), Error> {
         let Some(marker) = marker.marker() else { return Ok(()) };
-        marker.failed(Tried { attempts, delay_until: Some(until) });
+        marker.failed(RetryState { attempts, delay_until: Some(until) });
         marker.subscription().save(&*self.0.store).await
     }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use tokio::time::Instant;
 
-use super::{Hold, LeaseTable, Taken};
+use super::{Hold, LeaseGrant, LeaseTable};
 
 /// Holds a book from the first change on. Without one it is read as an empty one.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ impl LeaseSlot {
     }
 
     /// See [`LeaseTable::take`].
-    pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<Taken> {
+    pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<LeaseGrant> {
         self.used()?.take(limit, hold, now)
     }
 
@@ -75,7 +75,7 @@ impl DerefMut for LeaseSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::leases::New;
+    use crate::events::subscription::state::NewEntry;
 
     #[test]
     fn a_book_is_made_by_the_first_change_and_not_by_looking() {
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!((shelf.len(), shelf.first_after(0), shelf.next_due()), (0, None, None));
         shelf.clear();
         assert!(shelf.used().is_none());
-        shelf.admit([New { at: 5, key: 1, attempts: 0, delay_until: None, alone: false }], now);
+        shelf.admit([NewEntry { at: 5, key: 1, attempts: 0, delay_until: None, alone: false }], now);
         assert_eq!((shelf.len(), shelf.used().map(|book| book.len())), (1, Some(1)));
         shelf.clear();
         assert_eq!((shelf.len(), shelf.used().is_none()), (0, true));

@@ -12,16 +12,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::MutexGuard;
 
-use super::recalled::{self, Owner};
+use super::notes::{self, Owner};
 use super::state::Writes;
 use super::unread::Unread;
-use super::{Meters, Subscription};
+use super::{Subscription, SubscriptionMeters};
 use crate::events::{MAX_DEAD_LETTERS, lock};
 use crate::store::{Error, NoteKind, PlaceChange, Store};
 
 /// What is in the store.
 #[derive(Default)]
-pub(super) struct Stored {
+pub(super) struct StoredPlace {
     pub(super) low: Option<u64>,
     /// When it was read last, as this run has stored it.
     pub(super) read_at: Option<u64>,
@@ -42,7 +42,7 @@ pub(in crate::events) enum Removal {
 
 /// What a subscription that is no more left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::events) struct Left {
+pub(in crate::events) struct Remainder {
     /// How many entries it had not read.
     pub(in crate::events) unread: u64,
     /// Which, as the store says to who comes by its name again.
@@ -52,9 +52,9 @@ pub(in crate::events) struct Left {
 }
 
 /// What is on its way to the store. Dropped before it is there, it is to be written again.
-pub(in crate::events) struct Saving<'s> {
+pub(in crate::events) struct PendingSave<'s> {
     subscription: &'s Arc<Subscription>,
-    stored: MutexGuard<'s, Stored>,
+    stored: MutexGuard<'s, StoredPlace>,
     writes: Option<Writes>,
     read_at: Option<u64>,
     /// The oldest dead letters, which have to go for new ones.
@@ -62,7 +62,7 @@ pub(in crate::events) struct Saving<'s> {
     number: u64,
 }
 
-impl Stored {
+impl StoredPlace {
     /// The oldest dead letters that have to go for those that are new.
     fn too_many(&self, writes: &Writes) -> Vec<u64> {
         let new: BTreeSet<u64> = writes.letters().collect();
@@ -98,11 +98,14 @@ impl Subscription {
     }
 
     /// What has changed, for a write together with others'. `None` while somebody else writes it.
-    pub(in crate::events) fn saving_now(self: &Arc<Self>) -> Option<Option<(Saving<'_>, Vec<PlaceChange>)>> {
+    pub(in crate::events) fn saving_now(self: &Arc<Self>) -> Option<Option<(PendingSave<'_>, Vec<PlaceChange>)>> {
         Some(self.saving(self.stored.try_lock().ok()?))
     }
 
-    fn saving<'s>(self: &'s Arc<Self>, stored: MutexGuard<'s, Stored>) -> Option<(Saving<'s>, Vec<PlaceChange>)> {
+    fn saving<'s>(
+        self: &'s Arc<Self>,
+        stored: MutexGuard<'s, StoredPlace>,
+    ) -> Option<(PendingSave<'s>, Vec<PlaceChange>)> {
         if self.is_removed() {
             return None;
         }
@@ -112,12 +115,12 @@ impl Subscription {
         // A new one is stored with whose it is, and in the place of one that was there before.
         let read_at = stored.low.is_none().then(|| self.read_at().0);
         if read_at.is_some() {
-            let left = recalled::left(self.name.as_str());
+            let left = notes::left(self.name.as_str());
             changes.extend([self.owner_note(), PlaceChange::Note(NoteKind::Subscription, left, None)]);
         }
         let too_many = stored.too_many(&writes);
         changes.extend(too_many.iter().map(|&at| self.letter(at, None)));
-        let saving = Saving { subscription: self, stored, writes: Some(writes), read_at, too_many, number };
+        let saving = PendingSave { subscription: self, stored, writes: Some(writes), read_at, too_many, number };
         if changes.is_empty() {
             saving.done();
             return None;
@@ -187,18 +190,18 @@ impl Subscription {
         store: &dyn Store,
         next: u64,
         why: Removal,
-    ) -> Result<Option<(Left, Result<(), Error>)>, Error> {
+    ) -> Result<Option<(Remainder, Result<(), Error>)>, Error> {
         let mut stored = self.stored.lock().await;
         if self.is_removed.swap(true, Ordering::SeqCst) {
             return Ok(None);
         }
         let end = next.saturating_sub(1);
         let left = match why {
-            Removal::Asked => Left { end, ..Left::default() },
+            Removal::Asked => Remainder { end, ..Remainder::default() },
             Removal::Idle { leaves_note } => {
                 let unread = Unread::of(&lock(&self.state));
                 let count = unread.count(next);
-                Left { unread: count, noted: (leaves_note && count > 0).then_some(unread), end }
+                Remainder { unread: count, noted: (leaves_note && count > 0).then_some(unread), end }
             }
         };
         let is_wanted = why != Removal::Asked && (self.readers.load(Ordering::SeqCst) > 0 || self.has_letters(&stored));
@@ -208,10 +211,10 @@ impl Subscription {
         }
         let mut changes = vec![PlaceChange::Removed(self.name.clone())];
         let end = Some(left.end.to_string().into());
-        changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::REMOVED.to_owned(), end));
+        changes.push(PlaceChange::Note(NoteKind::Subscription, notes::REMOVED.to_owned(), end));
         if let Some(unread) = &left.noted {
             let note = Some(unread.note());
-            changes.push(PlaceChange::Note(NoteKind::Subscription, recalled::left(self.name.as_str()), note));
+            changes.push(PlaceChange::Note(NoteKind::Subscription, notes::left(self.name.as_str()), note));
         }
         let removed = store.change_places(&self.log, changes).await;
         if let Err(why) = &removed
@@ -220,14 +223,14 @@ impl Subscription {
             self.is_removed.store(false, Ordering::SeqCst);
             return Err(why.clone());
         }
-        *stored = Stored::default();
+        *stored = StoredPlace::default();
         {
             let mut state = lock(&self.state);
-            state.book.clear();
+            state.leases.clear();
             state.missed.clear();
         }
         self.given_back.notify_waiters();
-        Meters::remove(&self.shared.metrics, &self.log, &self.name);
+        SubscriptionMeters::remove(&self.shared.metrics, &self.log, &self.name);
         Ok(Some((left, removed)))
     }
 
@@ -237,12 +240,12 @@ impl Subscription {
         was_there && store.cursors(&self.log).await.is_ok_and(|all| all.iter().all(|(name, _)| *name != self.name))
     }
 
-    fn has_letters(&self, stored: &Stored) -> bool {
+    fn has_letters(&self, stored: &StoredPlace) -> bool {
         !lock(&self.state).dead_letters(&stored.letters).is_empty()
     }
 
     fn letter(&self, at: u64, note: Option<Bytes>) -> PlaceChange {
-        PlaceChange::Note(NoteKind::DeadLetter, recalled::letter(&self.name, at), note)
+        PlaceChange::Note(NoteKind::DeadLetter, notes::letter(&self.name, at), note)
     }
 
     /// So many dead letters are new in the store, and so many of the oldest are gone for them.
@@ -257,12 +260,12 @@ impl Subscription {
         }
     }
 
-    fn count_letters(&self, stored: &Stored) {
+    fn count_letters(&self, stored: &StoredPlace) {
         self.letters.store(stored.letters.len(), Ordering::Relaxed);
     }
 }
 
-impl Saving<'_> {
+impl PendingSave<'_> {
     /// All of it is in the store.
     pub(in crate::events) fn done(mut self) {
         let Some(writes) = self.writes.take() else { return };
@@ -281,7 +284,7 @@ impl Saving<'_> {
     }
 }
 
-impl Drop for Saving<'_> {
+impl Drop for PendingSave<'_> {
     fn drop(&mut self) {
         if let Some(writes) = self.writes.take() {
             lock(&self.subscription.state).failed(writes);

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::log::Log;
-use super::log::loss::Loss;
-use super::subscription::{Subscription, recalled};
-use super::{Cursor, Events, LeaseName, ReadError};
+use super::lease_name::LeaseName;
+use super::{Subscription, notes};
+use crate::events::log::Log;
+use crate::events::log::loss::Loss;
+use crate::events::{Cursor, Events, ReadError};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Content, Error, NoteKind};
@@ -51,7 +52,7 @@ pub enum Redeliver {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct LetterHead {
     at: u64,
     attempts: u32,
     reason: String,
@@ -71,7 +72,7 @@ impl Events {
         most: usize,
     ) -> Result<Vec<DeadLetter>, ReadError> {
         let (log, subscription) = self.subscription(app, stream, name)?;
-        let mut after = after.map_or(String::new(), |cursor| recalled::letter(name, cursor.at.0));
+        let mut after = after.map_or(String::new(), |cursor| notes::letter(name, cursor.at.0));
         // Before the list is read: what is on it then, and was given again, is so still. One that is acknowledged by now may
         // be in the store still.
         let (listed, again) = subscription.listed().await;
@@ -143,7 +144,7 @@ impl Events {
         Ok(self.0.shared.to_its_end(clearing).await? as u64)
     }
 
-    pub(super) fn subscription(
+    pub(in crate::events) fn subscription(
         &self,
         app: &AppId,
         stream: Stream,
@@ -191,7 +192,7 @@ impl Log {
     ///
     /// # Errors
     /// When the store fails before that; then nothing has changed.
-    pub(super) async fn bury(
+    pub(in crate::events) async fn bury(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         given_up: Vec<(u64, u32, String)>,
@@ -223,7 +224,7 @@ impl Log {
         let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
         let letters = there
             .zip(&mut texts)
-            .map(|((at, attempts, reason), text)| (at, written(&Head { at: now.0, attempts, reason }, &text)))
+            .map(|((at, attempts, reason), text)| (at, written(&LetterHead { at: now.0, attempts, reason }, &text)))
             .collect();
         let now = self.clock.now();
         subscription.gone(&gone, now);
@@ -242,7 +243,7 @@ fn place(note: &str) -> Option<u64> {
     note.rsplit_once('/')?.1.parse().ok()
 }
 
-fn written(head: &Head, text: &[u8]) -> Bytes {
+fn written(head: &LetterHead, text: &[u8]) -> Bytes {
     // Strings and numbers always serialize.
     let mut note = serde_json::to_vec(head).unwrap_or_default();
     note.push(b'\n');
@@ -251,12 +252,12 @@ fn written(head: &Head, text: &[u8]) -> Bytes {
 }
 
 /// The letter of a marker of what retention took.
-pub(super) fn of_marker(at: UnixMillis, attempts: u32, reason: &str) -> Bytes {
+pub(in crate::events) fn of_marker(at: UnixMillis, attempts: u32, reason: &str) -> Bytes {
     let Content::PossibleLoss(text) = Loss::Retention.marker() else { return Bytes::new() };
-    written(&Head { at: at.0, attempts, reason: reason.to_owned() }, text.as_bytes())
+    written(&LetterHead { at: at.0, attempts, reason: reason.to_owned() }, text.as_bytes())
 }
 
-fn parse(note: &Bytes) -> Option<(Head, Bytes)> {
+fn parse(note: &Bytes) -> Option<(LetterHead, Bytes)> {
     let end = note.iter().position(|&byte| byte == b'\n')?;
     Some((serde_json::from_slice(&note[..end]).ok()?, note.slice(end + 1..)))
 }

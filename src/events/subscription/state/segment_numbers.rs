@@ -37,7 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::events::leases::ack_bitmap::entries;
+    use crate::events::subscription::state::ack_bitmap::entries;
 
     proptest! {
         #[test]

@@ -1,17 +1,17 @@
-//! [`Ended`]: leases that are known to be settled.
+//! [`EndedLeases`]: leases that are known to be settled.
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::events::leases::name::LeaseName;
+use crate::events::subscription::lease_name::LeaseName;
 
 /// The names of the newest leases that were settled: settling them once more is no fault.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct EndedLeases {
     order: VecDeque<LeaseName>,
     names: HashSet<LeaseName>,
 }
 
-impl Ended {
+impl EndedLeases {
     pub(super) fn add(&mut self, name: LeaseName) {
         if self.order.len() == ENDED_KNOWN
             && let Some(oldest) = self.order.pop_front()

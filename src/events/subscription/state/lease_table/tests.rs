@@ -240,21 +240,21 @@ impl Model {
     }
 }
 
-fn new(at: u64, key: u64) -> New {
-    New { at, key, attempts: 0, delay_until: None, alone: false }
+fn new(at: u64, key: u64) -> NewEntry {
+    NewEntry { at, key, attempts: 0, delay_until: None, alone: false }
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let base = Instant::now();
     let time = |seconds: u64| base + Duration::from_secs(seconds);
-    let (mut book, mut model, mut names) = (LeaseTable::default(), Model::default(), Vec::<LeaseName>::new());
+    let (mut leases, mut model, mut names) = (LeaseTable::default(), Model::default(), Vec::<LeaseName>::new());
     let mut next = 1;
     let which = |model: &Model, names: &[LeaseName], lease: usize, part: Option<u8>| {
         let lease = if names.is_empty() { return None } else { lease % names.len() };
         let entries = &model.leases[lease].entries;
         let asked = match part {
-            None => Which::Lease(names[lease]),
-            Some(part) => Which::Entries(entries.iter().copied().filter(|at| part >> (at % 8) & 1 == 1).collect()),
+            None => Selection::Lease(names[lease]),
+            Some(part) => Selection::Entries(entries.iter().copied().filter(|at| part >> (at % 8) & 1 == 1).collect()),
         };
         Some((lease, asked))
     };
@@ -266,14 +266,14 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     // Now and then one that an operator put back.
                     let alone = next % 11 == 0;
                     let key = if alone { 1000 + next } else { key };
-                    book.admit([New { alone, ..new(next, key) }], now);
+                    leases.admit([NewEntry { alone, ..new(next, key) }], now);
                     model.open.push(Entry { at: next, key, attempts: 0, is: Is::Waiting(0), unit: None, alone });
                     next += 1;
                 }
             }
             Step::Take { limit, how } => {
                 let until = if let How::Lease(lease, _) = how { Some(model.now + lease) } else { None };
-                let taken = book.take(limit, how.hold(time, model.now), now);
+                let taken = leases.take(limit, how.hold(time, model.now), now);
                 let wanted = model.take(limit, how);
                 prop_assert_eq!(taken.as_ref().map_or(&[][..], |taken| &taken.entries), &wanted);
                 if let Some(taken) = taken {
@@ -285,52 +285,52 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Settle(lease, part) => {
                 let Some((lease, asked)) = which(&model, &names, lease, part) else { continue };
                 let entries = match &asked {
-                    Which::Lease(_) if !model.is_known(lease) => {
-                        prop_assert_eq!(book.settle(&asked, now), Err(Unknown));
+                    Selection::Lease(_) if !model.is_known(lease) => {
+                        prop_assert_eq!(leases.settle(&asked, now), Err(UnknownLease));
                         continue;
                     }
-                    Which::Lease(_) => model.held(lease),
-                    Which::Entries(entries) => entries.clone(),
+                    Selection::Lease(_) => model.held(lease),
+                    Selection::Entries(entries) => entries.clone(),
                 };
                 let mut wanted = entries;
                 wanted.retain(|&at| model.settle(at));
-                prop_assert_eq!(book.settle(&asked, now), Ok(wanted));
+                prop_assert_eq!(leases.settle(&asked, now), Ok(wanted));
             }
             Step::GiveBack(lease, part, delay) => {
                 let Some((lease, asked)) = which(&model, &names, lease, part) else { continue };
                 let until = model.now + delay;
                 let entries = match &asked {
-                    Which::Lease(_) if !model.is_known(lease) => {
-                        prop_assert_eq!(book.give_back(&asked, None, now), Err(Unknown));
+                    Selection::Lease(_) if !model.is_known(lease) => {
+                        prop_assert_eq!(leases.give_back(&asked, None, now), Err(UnknownLease));
                         continue;
                     }
-                    Which::Lease(_) => {
+                    Selection::Lease(_) => {
                         model.unite(lease);
                         model.held(lease)
                     }
-                    Which::Entries(entries) => {
+                    Selection::Entries(entries) => {
                         entries.iter().copied().filter(|&at| !model.is_in_response(at)).collect()
                     }
                 };
                 let mut wanted = entries;
                 wanted.retain(|&at| model.put_back(at, until, true));
-                prop_assert_eq!(book.give_back(&asked, Some(time(until)), now), Ok(wanted));
+                prop_assert_eq!(leases.give_back(&asked, Some(time(until)), now), Ok(wanted));
             }
             Step::Extend(lease, by) => {
                 let Some((lease, asked)) = which(&model, &names, lease, None) else { continue };
                 if model.is_known(lease) {
                     let until = model.now + by;
                     let held = if model.leases[lease].until.is_some() { model.held(lease).len() } else { 0 };
-                    prop_assert_eq!(book.extend(&asked, time(until), now), Ok(held));
+                    prop_assert_eq!(leases.extend(&asked, time(until), now), Ok(held));
                     model.leases[lease].until = model.leases[lease].until.map(|_| until);
                 } else {
-                    prop_assert_eq!(book.extend(&asked, now, now), Err(Unknown));
+                    prop_assert_eq!(leases.extend(&asked, now, now), Err(UnknownLease));
                 }
             }
             Step::GiveBackUncounted(lease) => {
                 let Some((lease, _)) = which(&model, &names, lease, None) else { continue };
                 if !model.is_known(lease) {
-                    prop_assert_eq!(book.give_back_uncounted(names[lease], None, now), Err(Unknown));
+                    prop_assert_eq!(leases.give_back_uncounted(names[lease], None, now), Err(UnknownLease));
                     continue;
                 }
                 model.unite(lease);
@@ -338,19 +338,19 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 held.iter().for_each(|&at| {
                     model.put_back(at, 0, false);
                 });
-                prop_assert_eq!(book.give_back_uncounted(names[lease], None, now), Ok(held));
+                prop_assert_eq!(leases.give_back_uncounted(names[lease], None, now), Ok(held));
             }
             Step::Close => {
-                let resting = book.resting();
+                let resting = leases.resting();
                 let rests = |entry: &Entry| matches!(entry.is, Is::Waiting(_)) && !entry.alone;
                 let (closed, open) = model.open.drain(..).partition(rests);
                 model.open = open;
                 model.closed.extend::<Vec<Entry>>(closed);
                 model.closed.sort_by_key(|entry| entry.at);
                 for at in resting {
-                    let unit = book.unit_of(at);
-                    book.remove(at, now);
-                    unit.into_iter().for_each(|unit| book.await_unit(at, unit));
+                    let unit = leases.unit_of(at);
+                    leases.remove(at, now);
+                    unit.into_iter().for_each(|unit| leases.await_unit(at, unit));
                 }
             }
             Step::Reopen(most, skips) => {
@@ -359,28 +359,28 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                     if !skips {
                         let Is::Waiting(from) = entry.is else { unreachable!() };
                         let Entry { key, attempts, alone, .. } = entry;
-                        book.admit([New { at, key, attempts, delay_until: Some(time(from)), alone }], now);
+                        leases.admit([NewEntry { at, key, attempts, delay_until: Some(time(from)), alone }], now);
                         model.open.push(entry);
                     }
-                    book.await_no_longer(..=at, now);
+                    leases.await_no_longer(..=at, now);
                 }
                 model.open.sort_by_key(|entry| entry.at);
             }
             Step::Release(lease) => {
                 if let Some((lease, _)) = which(&model, &names, lease, None) {
-                    book.release(names[lease], now);
+                    leases.release(names[lease], now);
                     for at in model.held(lease) {
                         model.put_back(at, 0, false);
                     }
                 }
             }
             Step::Bury(most) => {
-                for (at, attempts, _) in book.given_up(most) {
+                for (at, attempts, _) in leases.given_up(most) {
                     prop_assert_eq!(
                         model.entry(at).map(|entry| (entry.attempts, entry.is)),
                         Some((attempts, Is::GivenUp))
                     );
-                    book.remove(at, now);
+                    leases.remove(at, now);
                     model.settle(at);
                 }
             }
@@ -388,21 +388,21 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let earliest = next.saturating_sub(behind * 8);
                 let before = model.open.len();
                 model.open.retain(|entry| entry.at >= earliest || matches!(entry.is, Is::Held(_)));
-                prop_assert_eq!(book.cut(earliest, now).len(), before - model.open.len());
+                prop_assert_eq!(leases.cut(earliest, now).len(), before - model.open.len());
                 model.closed.retain(|entry| entry.at >= earliest);
-                book.await_no_longer(..earliest, now);
+                leases.await_no_longer(..earliest, now);
             }
             Step::Pass(by) => {
                 model.pass(by);
-                book.advance(time(model.now));
+                leases.advance(time(model.now));
             }
         }
-        prop_assert_eq!(book.len(), model.open.len());
+        prop_assert_eq!(leases.len(), model.open.len());
         let given_up = model.open.iter().filter(|entry| entry.is == Is::GivenUp).count();
-        prop_assert_eq!(book.given_up(usize::MAX).len(), given_up);
-        prop_assert_eq!(book.tried(), model.open.iter().filter(|entry| entry.attempts > 0).count());
-        prop_assert_eq!(book.held(), model.open.iter().filter(|entry| matches!(entry.is, Is::Held(_))).count());
-        prop_assert_eq!(book.first_after(0), model.open.iter().map(|entry| entry.at).min());
+        prop_assert_eq!(leases.given_up(usize::MAX).len(), given_up);
+        prop_assert_eq!(leases.tried(), model.open.iter().filter(|entry| entry.attempts > 0).count());
+        prop_assert_eq!(leases.held(), model.open.iter().filter(|entry| matches!(entry.is, Is::Held(_))).count());
+        prop_assert_eq!(leases.first_after(0), model.open.iter().map(|entry| entry.at).min());
         let can_be_had = {
             let mut copy = Model { now: model.now, ..Model::default() };
             copy.open.clone_from(&model.open);
@@ -410,7 +410,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             copy.leases.clone_from(&model.leases);
             !copy.take(1, How::Response).is_empty()
         };
-        prop_assert_eq!(book.has_ready(), can_be_had);
+        prop_assert_eq!(leases.has_ready(), can_be_had);
     }
     Ok(())
 }
@@ -427,17 +427,17 @@ proptest! {
 #[test]
 fn a_thousand_readers_of_a_hundred_thousand_entries_cost_little_each() {
     let now = Instant::now();
-    let mut book = LeaseTable::default();
-    book.admit((1..=100_000u64).map(|at| new(at, at % 5000)), now);
+    let mut leases = LeaseTable::default();
+    leases.admit((1..=100_000u64).map(|at| new(at, at % 5000)), now);
     let hold = Hold::Lease { until: now + Duration::from_secs(30), max_attempts: 10 };
     let mut settled = 0;
-    while book.len() > 0 {
-        let taken: Vec<_> = (0..1000).filter_map(|_| book.take(10, hold, now)).collect();
+    while leases.len() > 0 {
+        let taken: Vec<_> = (0..1000).filter_map(|_| leases.take(10, hold, now)).collect();
         assert!(!taken.is_empty());
         for taken in taken {
-            settled += book.settle(&Which::Lease(taken.lease), now).unwrap().len();
+            settled += leases.settle(&Selection::Lease(taken.lease), now).unwrap().len();
         }
     }
     assert_eq!(settled, 100_000);
-    assert!(book.keys.is_empty() && book.ready.is_empty() && book.leases.is_empty() && book.due.is_empty());
+    assert!(leases.keys.is_empty() && leases.ready.is_empty() && leases.leases.is_empty() && leases.due.is_empty());
 }

@@ -1,37 +1,22 @@
 //! Reading with explicit acknowledgement: a batch is leased to one reader, who settles, prolongs or gives it back.
 //!
-//! | file | what |
-//! |---|---|
-//! | `lease_table` | which entries are open, and under which leases: the rules |
-//! | `ack_bitmap` | what is settled out of order, as it is stored |
-//! | `numbers` | what is not to be handed out before its time, and what goes out as one, as it is stored |
-//! | `name` | the name of a lease |
-//! | `timer` | ends what is over |
-//!
 //! Invariants: readers of one subscription look for new entries one after the other, so an entry is open before a later
 //! one of its key can be. What is handed out was stored; what was acknowledged is never handed out again (but by an
 //! operator's seek or redelivery). An entry whose attempts are spent goes to the dead letters before it is settled, and
 //! until then it holds those of its key that come after it.
 
-pub(super) mod ack_bitmap;
-mod lease_table;
-mod name;
-pub(super) mod numbers;
-mod timer;
-
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use self::ack_bitmap::AckBitmap;
-pub(super) use self::lease_table::{Hold, LeaseSlot, New, Reason, Unknown, Which};
-pub use self::name::{LeaseName, NotALease};
-pub(super) use self::timer::Timer;
-use super::delivery::reader::Terms;
-use super::delivery::{Room, Run};
-use super::log::Log;
-use super::subscription::{Held, NotSettled, Subscription, own_key};
-use super::{Cursor, Delivery, Events, InHand, ReadError, Receipt, Turns};
+use super::held::{Held, SettleError};
+pub use super::lease_name::{LeaseName, NotALease};
+use super::state::{GiveUpReason, Hold, Selection, UnknownLease, own_key};
+use super::{InHand, Subscription};
+use crate::events::delivery::reader::Terms;
+use crate::events::delivery::{Room, Run};
+use crate::events::log::Log;
+use crate::events::{Cursor, Delivery, DeliveryOrder, Events, ReadError, Receipt, lock};
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 use crate::vendor::events::facts;
@@ -121,8 +106,8 @@ impl Events {
         let (subscription, which) = self.held(app, stream, name, what)?;
         let settled = subscription.acknowledge(&which, self.0.clock.now(), &*self.0.store).await;
         settled.map_err(|why| match why {
-            NotSettled::Unknown | NotSettled::Unseen => AckError::LeaseExpired,
-            NotSettled::Store(error) => error.into(),
+            SettleError::UnknownLease | SettleError::Unseen => AckError::LeaseExpired,
+            SettleError::Store(error) => error.into(),
         })
     }
 
@@ -141,8 +126,8 @@ impl Events {
     ) -> Result<u64, AckError> {
         let (subscription, which) = self.held(app, stream, name, what)?;
         let now = self.0.clock.now();
-        let until = (!delay.is_zero()).then(|| now + delay.min(LONGEST));
-        let back = subscription.give_back(&which, until, now).map_err(|Unknown| AckError::LeaseExpired)?;
+        let until = (!delay.is_zero()).then(|| now + delay.min(MAX_LEASE));
+        let back = subscription.give_back(&which, until, now).map_err(|UnknownLease| AckError::LeaseExpired)?;
         if until.is_some() {
             subscription.save(&*self.0.store).await?;
         }
@@ -163,7 +148,7 @@ impl Events {
     ) -> Result<u64, AckError> {
         let (subscription, which) = self.held(app, stream, name, what)?;
         let now = self.0.clock.now();
-        subscription.extend(&which, now + lease.min(LONGEST), now).map_err(|Unknown| AckError::LeaseExpired)
+        subscription.extend(&which, now + lease.min(MAX_LEASE), now).map_err(|UnknownLease| AckError::LeaseExpired)
     }
 
     fn held(
@@ -172,11 +157,11 @@ impl Events {
         stream: Stream,
         name: &SubscriptionName,
         what: &Holding,
-    ) -> Result<(Arc<Subscription>, Which), AckError> {
+    ) -> Result<(Arc<Subscription>, Selection), AckError> {
         let log = self.log(app, stream).map_err(|_| AckError::NoSuchStream)?;
         let subscription = log.known(name).ok_or(AckError::LeaseExpired)?;
         let which = match what {
-            Holding::Lease(name) => Which::Lease(*name),
+            Holding::Lease(name) => Selection::Lease(*name),
             Holding::Entries(cursors) => {
                 let mut entries: Vec<u64> = cursors.iter().map(|cursor| cursor.at.0).collect();
                 entries.sort_unstable();
@@ -186,7 +171,7 @@ impl Events {
                 if !is_ours || entries.last().is_some_and(|&at| at >= next) {
                     return Err(AckError::LeaseExpired);
                 }
-                Which::Entries(entries)
+                Selection::Entries(entries)
             }
         };
         Ok((subscription, which))
@@ -195,7 +180,7 @@ impl Events {
 
 impl Log {
     /// Leases what can be had now.
-    pub(super) async fn lease(
+    pub(in crate::events) async fn lease(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         terms: &Terms,
@@ -230,7 +215,7 @@ impl Log {
     }
 
     /// Opens the next entries one by one. `None` at the end of the log, or while too many are open.
-    pub(super) async fn open_more(
+    pub(in crate::events) async fn open_more(
         &self,
         subscription: &Arc<Subscription>,
         terms: &Terms,
@@ -251,12 +236,12 @@ impl Log {
     /// it is known when their texts are there, and to give them back costs more.
     fn most_held(&self, terms: &Terms) -> usize {
         let room = terms.room();
-        let usual = super::lock(&self.tail).usual_bytes();
+        let usual = lock(&self.tail).usual_bytes();
         room.entries.min((room.bytes / usual).max(1))
     }
 
     /// Delivers open entries to a plain reader, who has no use for markers if it says so.
-    pub(super) async fn hand_over_open(
+    pub(in crate::events) async fn hand_over_open(
         &self,
         subscription: &Arc<Subscription>,
         terms: &Terms,
@@ -324,7 +309,11 @@ impl Log {
 
     /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those
     /// that retention has removed.
-    pub(super) async fn collect(&self, entries: &[u64], near: Vec<Arc<Batch>>) -> Result<(Vec<Run>, Vec<u64>), Error> {
+    pub(in crate::events) async fn collect(
+        &self,
+        entries: &[u64],
+        near: Vec<Arc<Batch>>,
+    ) -> Result<(Vec<Run>, Vec<u64>), Error> {
         let (mut runs, mut gone): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut source = near;
         for (index, &at) in entries.iter().enumerate() {
@@ -350,11 +339,11 @@ impl Log {
     }
 
     fn is_in_memory(&self, run: &Run) -> bool {
-        super::lock(&self.tail).holds(run.batch.first.0)
+        lock(&self.tail).holds(run.batch.first.0)
     }
 
     async fn around(&self, first: u64, last: u64) -> Result<Vec<Arc<Batch>>, Error> {
-        let in_memory = super::lock(&self.tail).get(&(first..last + 1));
+        let in_memory = lock(&self.tail).get(&(first..last + 1));
         match in_memory {
             Some(batches) => Ok(batches),
             // Both are near each other.
@@ -363,7 +352,10 @@ impl Log {
     }
 
     /// Puts the entries whose attempts are spent to the dead letters.
-    pub(super) async fn bury_given_up(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), Error> {
+    pub(in crate::events) async fn bury_given_up(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+    ) -> Result<(), Error> {
         loop {
             let given_up = subscription.given_up(BURIED_AT_ONCE, self.clock.now());
             if given_up.is_empty() {
@@ -382,7 +374,7 @@ impl Log {
     }
 }
 
-impl std::fmt::Display for Reason {
+impl std::fmt::Display for GiveUpReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::RanOut => "its last lease ran out",
@@ -398,12 +390,12 @@ fn holding(batches: &[Arc<Batch>], at: u64) -> Option<&Arc<Batch>> {
 }
 
 /// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
-fn keys(runs: &[Run], stream: Stream, turns: Turns, hasher: &RandomState) -> Vec<(u64, u64)> {
+fn keys(runs: &[Run], stream: Stream, turns: DeliveryOrder, hasher: &RandomState) -> Vec<(u64, u64)> {
     let of_event = |at: u64, text: &[u8]| match turns {
-        Turns::All => KEY_OF_ALL,
-        Turns::EachKey => facts(text).whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)),
+        DeliveryOrder::All => KEY_OF_ALL,
+        DeliveryOrder::EachKey => facts(text).whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)),
     };
-    let of_marker = |at: u64| if turns == Turns::All { KEY_OF_ALL } else { own_key(at) };
+    let of_marker = |at: u64| if turns == DeliveryOrder::All { KEY_OF_ALL } else { own_key(at) };
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum());
     for run in runs {
         let first = run.batch.first.0;
@@ -425,7 +417,7 @@ fn keys(runs: &[Run], stream: Stream, turns: Turns, hasher: &RandomState) -> Vec
 const KEY_OF_ALL: u64 = 0;
 
 /// No lease and no delay is longer, whatever is asked for.
-pub const LONGEST: Duration = Duration::from_secs(12 * 3600);
+pub const MAX_LEASE: Duration = Duration::from_secs(12 * 3600);
 
 /// How many entries are looked at, at least, for some that can be had.
 const LOOKS_AT: u64 = 100;

@@ -134,7 +134,7 @@ fn length(ranges: &[Range<u64>]) -> u64 {
 }
 
 fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let mut claims = DeliveryRanges::new(0);
+    let mut ranges = DeliveryRanges::new(0);
     let mut model = Model { entries: vec![Entry::Done], earliest: 1, responses: 0 };
     let mut taken = Vec::<Range<u64>>::new();
     let pick = |which: usize, taken: &[Range<u64>]| if taken.is_empty() { None } else { Some(which % taken.len()) };
@@ -143,7 +143,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Append(n) => model.entries.extend((0..n).map(|_| Entry::Fresh)),
             Step::Take(limit) => {
-                let got = claims.take(next, limit, None);
+                let got = ranges.take(next, limit, None);
                 prop_assert_eq!(&got, &model.next(limit), "the first that waits, of one response");
                 if let Some(range) = got {
                     model.set(&range, Entry::UnderWay);
@@ -153,14 +153,14 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Settle(which) => {
                 if let Some(which) = pick(which, &taken) {
                     let range = taken.swap_remove(which);
-                    claims.settle(range.start);
+                    ranges.settle(range.start);
                     model.set(&range, Entry::Done);
                 }
             }
             Step::GiveBack(which) => {
                 if let Some(which) = pick(which, &taken) {
                     let range = taken.swap_remove(which);
-                    claims.give_back(range.start, true);
+                    ranges.give_back(range.start, true);
                     model.give_back(&range);
                 }
             }
@@ -168,7 +168,7 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 if let Some(which) = pick(which, &taken) {
                     let range = &mut taken[which];
                     let at = range.start + by;
-                    claims.shorten(range.start, at, true);
+                    ranges.shorten(range.start, at, true);
                     if at < range.end {
                         let rest = at..std::mem::replace(&mut range.end, at);
                         if rest.end == model.fresh() {
@@ -181,57 +181,57 @@ fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Cut(by) => {
                 let lost = model.cut((model.earliest + by).min(next));
-                prop_assert_eq!(claims.cut(model.earliest).count(), lost);
+                prop_assert_eq!(ranges.cut(model.earliest).count(), lost);
             }
             Step::Resume(before_end) => {
                 let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
-                prop_assert_eq!(length(&claims.resume(last)), model.resume(last));
+                prop_assert_eq!(length(&ranges.resume(last)), model.resume(last));
             }
             Step::SettleTo(before_end) => {
                 let last = (next - 1).saturating_sub(before_end).max(model.earliest - 1);
-                prop_assert_eq!(length(&claims.settle_to(last)), model.settle_to(last));
+                prop_assert_eq!(length(&ranges.settle_to(last)), model.settle_to(last));
             }
             Step::GiveAgain(before_end, many) => {
                 let first = next.saturating_sub(before_end).max(model.earliest);
                 let range = first..(first + many).min(next).max(first);
-                prop_assert_eq!(length(&claims.give_again(range.clone())), model.give_again(range));
+                prop_assert_eq!(length(&ranges.give_again(range.clone())), model.give_again(range));
             }
             Step::Restart => {
-                let low = claims.low();
-                claims = DeliveryRanges::new(low);
+                let low = ranges.low();
+                ranges = DeliveryRanges::new(low);
                 taken.clear();
                 model.set(&(low + 1..next), Entry::Fresh);
-                claims.cut(model.earliest);
+                ranges.cut(model.earliest);
                 let gone = &mut model.entries[..model.earliest as usize];
                 gone.iter_mut().for_each(|entry| *entry = Entry::Done);
             }
         }
-        prop_assert_eq!(claims.low(), model.low());
-        prop_assert_eq!(claims.in_flight(), model.count(|entry| entry == Entry::UnderWay));
+        prop_assert_eq!(ranges.low(), model.low());
+        prop_assert_eq!(ranges.in_flight(), model.count(|entry| entry == Entry::UnderWay));
         let next = model.entries.len() as u64;
-        prop_assert_eq!(claims.lag(next), model.count(|entry| entry != Entry::Done));
+        prop_assert_eq!(ranges.lag(next), model.count(|entry| entry != Entry::Done));
     }
     Ok(())
 }
 
 #[test]
 fn one_who_resumes_speaks_for_its_own_response_and_for_no_other() {
-    let mut claims = DeliveryRanges::new(0);
-    let take = |claims: &mut DeliveryRanges, limit| claims.take(21, limit, None);
-    assert_eq!((take(&mut claims, 10), take(&mut claims, 10)), (Some(1..11), Some(11..21)));
-    claims.give_back(1, true);
-    claims.give_back(11, true);
-    assert_eq!(length(&claims.resume(14)), 4);
-    assert_eq!(take(&mut claims, 20), Some(1..11), "the other's, of which this one says nothing");
-    assert_eq!(take(&mut claims, 20), Some(15..21));
-    claims.settle(1);
-    claims.settle(15);
-    assert_eq!(claims.low(), 20);
-    assert_eq!(claims.give_again(18..21), vec![18..21]);
-    assert_eq!(claims.resume(19), [], "given back by no response: whoever got 19 does not speak for the others");
-    assert_eq!(take(&mut claims, 20), Some(18..21));
-    claims.give_back(18, false);
-    assert_eq!(claims.resume(19), [], "nor was it in a response since");
+    let mut ranges = DeliveryRanges::new(0);
+    let take = |ranges: &mut DeliveryRanges, limit| ranges.take(21, limit, None);
+    assert_eq!((take(&mut ranges, 10), take(&mut ranges, 10)), (Some(1..11), Some(11..21)));
+    ranges.give_back(1, true);
+    ranges.give_back(11, true);
+    assert_eq!(length(&ranges.resume(14)), 4);
+    assert_eq!(take(&mut ranges, 20), Some(1..11), "the other's, of which this one says nothing");
+    assert_eq!(take(&mut ranges, 20), Some(15..21));
+    ranges.settle(1);
+    ranges.settle(15);
+    assert_eq!(ranges.low(), 20);
+    assert_eq!(ranges.give_again(18..21), vec![18..21]);
+    assert_eq!(ranges.resume(19), [], "given back by no response: whoever got 19 does not speak for the others");
+    assert_eq!(take(&mut ranges, 20), Some(18..21));
+    ranges.give_back(18, false);
+    assert_eq!(ranges.resume(19), [], "nor was it in a response since");
 }
 
 proptest! {
@@ -251,18 +251,18 @@ proptest! {
 #[test]
 fn of_what_a_stream_gave_back_its_reader_has_what_came_before_the_place_that_it_says() {
     let (one, other) = (StreamNumber::new(1), StreamNumber::new(2));
-    let mut claims = DeliveryRanges::new(0);
+    let mut ranges = DeliveryRanges::new(0);
     // Two streams take turns, several reads of each under way; one takes last what another gave back before.
-    assert_eq!(claims.take(100, 10, None), Some(1..11));
+    assert_eq!(ranges.take(100, 10, None), Some(1..11));
     for (stream, range) in [(one, 11..21), (other, 21..31), (one, 31..41), (one, 41..51)] {
-        assert_eq!(claims.take(100, 10, stream), Some(range));
+        assert_eq!(ranges.take(100, 10, stream), Some(range));
     }
-    claims.give_back(1, true);
-    assert_eq!(claims.take(100, 10, one), Some(1..11));
-    [1, 11, 21, 31, 41].into_iter().for_each(|start| claims.give_back(start, true));
-    let mut same = claims.clone();
-    assert_eq!(claims.resume(35), [11..21, 31..36], "it has no more: the first ten came last");
-    assert_eq!((claims.lag(100), claims.take(100, 100, one)), (49 + 10 + 10 + 5 + 10, Some(1..11)));
+    ranges.give_back(1, true);
+    assert_eq!(ranges.take(100, 10, one), Some(1..11));
+    [1, 11, 21, 31, 41].into_iter().for_each(|start| ranges.give_back(start, true));
+    let mut same = ranges.clone();
+    assert_eq!(ranges.resume(35), [11..21, 31..36], "it has no more: the first ten came last");
+    assert_eq!((ranges.lag(100), ranges.take(100, 100, one)), (49 + 10 + 10 + 5 + 10, Some(1..11)));
     assert_eq!(same.resume(5), [11..21, 31..41, 41..51, 1..6], "they came last: it has all before");
     assert_eq!(same.take(100, 100, one), Some(6..11));
     assert_eq!(same.take(100, 100, one), Some(21..31), "the other's reader speaks for itself");

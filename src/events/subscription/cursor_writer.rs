@@ -15,39 +15,40 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lock;
-use super::subscription::{Saving, Subscription};
+use super::Subscription;
+use super::persistence::PendingSave;
+use crate::events::lock;
 use crate::store::{Error, LogKey, Store, Together};
 
 /// The list of cursors to write. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct CursorWriter(Arc<Inner>);
+pub(in crate::events) struct CursorWriter(Arc<WriteQueue>);
 
-struct Inner {
+struct WriteQueue {
     store: Arc<dyn Store>,
     /// Weak, since subscriptions know their saver: logs own them.
     listed: Mutex<Vec<Weak<Subscription>>>,
     wake: Notify,
-    later: Mutex<Later>,
+    later: Mutex<DeferredWrites>,
     wake_later: Notify,
 }
 
 /// Subscriptions that may wait.
 #[derive(Default)]
-struct Later {
+struct DeferredWrites {
     listed: Vec<Weak<Subscription>>,
     /// When the first of them is to be written.
     due: Option<Instant>,
 }
 
 impl CursorWriter {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    pub(in crate::events) fn new(store: Arc<dyn Store>) -> Self {
         let (listed, later) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { store, listed, wake: Notify::new(), later, wake_later: Notify::new() }))
+        Self(Arc::new(WriteQueue { store, listed, wake: Notify::new(), later, wake_later: Notify::new() }))
     }
 
     /// The subscription's cursor has moved.
-    pub(super) fn list(&self, subscription: &Arc<Subscription>) {
+    pub(in crate::events) fn list(&self, subscription: &Arc<Subscription>) {
         if !subscription.listed.swap(true, Ordering::AcqRel) {
             lock(&self.0.listed).push(Arc::downgrade(subscription));
             self.0.wake.notify_one();
@@ -55,7 +56,7 @@ impl CursorWriter {
     }
 
     /// The subscription's cursor has moved past what nobody was given.
-    pub(super) fn list_for_later(&self, subscription: &Arc<Subscription>, now: Instant) {
+    pub(in crate::events) fn list_for_later(&self, subscription: &Arc<Subscription>, now: Instant) {
         if subscription.listed.load(Ordering::Acquire) || subscription.listed_for_later.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -69,7 +70,7 @@ impl CursorWriter {
 
     /// Writes round after round until stopped: the first at once, the next not sooner than [`BETWEEN_ROUNDS`]. A round
     /// that has begun is finished.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(in crate::events) async fn run(self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.next()).await.is_some() {
             let pause = match self.round().await {
                 Ok(()) => BETWEEN_ROUNDS,
@@ -97,7 +98,7 @@ impl CursorWriter {
                 () = self.0.wake.notified() => return,
                 () = self.0.wake_later.notified() => {}
                 () = is_due => {
-                    let Later { listed, .. } = std::mem::take(&mut *lock(&self.0.later));
+                    let DeferredWrites { listed, .. } = std::mem::take(&mut *lock(&self.0.later));
                     for subscription in listed.iter().filter_map(Weak::upgrade) {
                         subscription.listed_for_later.store(false, Ordering::Release);
                         self.list(&subscription);
@@ -111,7 +112,7 @@ impl CursorWriter {
     ///
     /// # Errors
     /// The first failure, when not all could be written.
-    pub(super) async fn save(&self, subscriptions: &[Arc<Subscription>]) -> Result<(), Error> {
+    pub(in crate::events) async fn save(&self, subscriptions: &[Arc<Subscription>]) -> Result<(), Error> {
         let (busy, mut saved) = self.save_together(subscriptions).await;
         for subscription in busy {
             // What was being written may be older than what is to be.
@@ -153,7 +154,7 @@ impl CursorWriter {
                 continue;
             }
             match self.0.store.commit_all(changes.into_iter().collect()).await {
-                Ok(_) => savings.into_iter().for_each(Saving::done),
+                Ok(_) => savings.into_iter().for_each(PendingSave::done),
                 // They list themselves again.
                 Err(why) => saved = saved.and(Err(why)),
             }

@@ -1,4 +1,4 @@
-//! [`CutOff`]: the marker of what retention took, on its way to a reader who is given it by itself.
+//! [`LossMarker`]: the marker of what retention took, on its way to a reader who is given it by itself.
 //!
 //! Invariants: it stands for the entries that it tells of: dropped, it gives them back untold. What becomes of one from
 //! before a seek changes nothing. It is told, or among the dead letters, or to be told again, and one of these alone.
@@ -9,26 +9,26 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::missed::{self, Taken};
-use super::recalled::Tried;
-use super::state::State;
+use super::notes::RetryState;
+use super::state::SubscriptionState;
+use super::state::loss_notices::{self, LossNotice};
 use super::{PlaceId, Subscription};
 use crate::events::lock;
 
 /// How many entries retention has cut off, on its way to a reader.
-pub(in crate::events) struct CutOff {
+pub(in crate::events) struct LossMarker {
     subscription: Arc<Subscription>,
     place: PlaceId,
-    cut_off: Taken,
+    cut_off: LossNotice,
     over: CancellationToken,
 }
 
-impl CutOff {
+impl LossMarker {
     /// That was taken at this place; `over` is cancelled when nobody is to be told of it any more.
     pub(super) fn new(
         subscription: Arc<Subscription>,
         place: PlaceId,
-        cut_off: Taken,
+        cut_off: LossNotice,
         over: CancellationToken,
     ) -> Self {
         Self { subscription, place, cut_off, over }
@@ -48,12 +48,12 @@ impl CutOff {
     }
 
     /// How often the reader was told in vain.
-    pub(in crate::events) fn tried(&self) -> Tried {
+    pub(in crate::events) fn tried(&self) -> RetryState {
         lock(&self.subscription.state).missed.tried()
     }
 
     /// The reader was told in vain, so often by now.
-    pub(in crate::events) fn failed(&self, tried: Tried) {
+    pub(in crate::events) fn failed(&self, tried: RetryState) {
         self.end(|state| state.missed.failed(&self.cut_off, tried));
     }
 
@@ -74,7 +74,7 @@ impl CutOff {
     }
 
     /// Of a place that is another by now, nothing is told any more.
-    fn end(&self, change: impl FnOnce(&mut State)) {
+    fn end(&self, change: impl FnOnce(&mut SubscriptionState)) {
         self.subscription.change(|state| {
             if state.place == self.place {
                 change(state);
@@ -83,7 +83,7 @@ impl CutOff {
     }
 }
 
-impl Drop for CutOff {
+impl Drop for LossMarker {
     fn drop(&mut self) {
         let cut_off = self.cut_off.take();
         if cut_off.is_some() {
@@ -92,8 +92,8 @@ impl Drop for CutOff {
     }
 }
 
-impl fmt::Debug for CutOff {
+impl fmt::Debug for LossMarker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CutOff({} {})", self.subscription.name, missed::count(&self.cut_off).0)
+        write!(f, "LossMarker({} {})", self.subscription.name, loss_notices::count(&self.cut_off).0)
     }
 }

@@ -9,9 +9,9 @@ use std::ops::RangeBounds;
 
 use tokio::time::Instant;
 
-use super::key::Listed;
-use super::{Hold, LeaseTable, State};
-use crate::events::leases::name::LeaseName;
+use super::key_queue::Listing;
+use super::{EntryState, Hold, LeaseTable};
+use crate::events::subscription::lease_name::LeaseName;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Unit {
     /// How many are not open yet.
     awaited: usize,
     /// Where it is listed, by which key.
-    listed: Option<(Listed, u64)>,
+    listed: Option<(Listing, u64)>,
 }
 
 impl Unit {
@@ -127,8 +127,8 @@ impl LeaseTable {
         }
         let Some((until, key)) = self.turn_of(id) else { return };
         let listed = match until {
-            Some(until) if until > now => Listed::Later(until),
-            _ => Listed::Ready(id),
+            Some(until) if until > now => Listing::Later(until),
+            _ => Listing::Ready(id),
         };
         self.enlist(listed, key);
         if let Some(unit) = self.units.get_mut(&id) {
@@ -142,7 +142,7 @@ impl LeaseTable {
         let (mut until, mut by) = (None, None);
         for at in &unit.entries {
             let open = self.open.get(at)?;
-            let State::Waiting(delay) = open.state else { return None };
+            let EntryState::Waiting(delay) = open.state else { return None };
             self.keys.get(&open.key).filter(|key| key.is_free() && key.unit == Some(id))?;
             until = until.max(delay);
             by = by.or(Some(open.key));

@@ -11,10 +11,10 @@
 //! Each step costs the logarithm of what is open, for each entry that it moves (a unit, what it holds); what does not move
 //! costs nothing.
 
-mod ended;
+mod ended_leases;
 mod hold;
 mod inquiry;
-mod key;
+mod key_queue;
 mod lease_slot;
 mod unit;
 
@@ -23,19 +23,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::name::LeaseName;
-use ended::Ended;
-use key::{Key, Listed};
-use unit::Unit;
+use self::ended_leases::EndedLeases;
+use self::key_queue::{KeyQueue, Listing};
+use self::unit::Unit;
+use crate::events::subscription::lease_name::LeaseName;
 
-pub(in crate::events) use hold::Hold;
-pub(in crate::events) use lease_slot::LeaseSlot;
+pub(in crate::events) use self::hold::Hold;
+pub(in crate::events) use self::lease_slot::LeaseSlot;
 
 /// What is open, and under which leases.
 #[derive(Debug, Default)]
 pub(in crate::events) struct LeaseTable {
-    open: BTreeMap<u64, Open>,
-    keys: HashMap<u64, Key>,
+    open: BTreeMap<u64, OpenEntry>,
+    keys: HashMap<u64, KeyQueue>,
     /// What went out as one, by its number.
     units: HashMap<u64, Unit>,
     /// Entries of units that are not open yet, and of which.
@@ -44,16 +44,16 @@ pub(in crate::events) struct LeaseTable {
     ready: BTreeSet<(u64, u64)>,
     /// Keys whose first waiting entry, or the unit that it is in, has a delay.
     later: BTreeSet<(Instant, u64)>,
-    leases: HashMap<LeaseName, Lease>,
+    leases: HashMap<LeaseName, ActiveLease>,
     due: BTreeSet<(Instant, LeaseName)>,
-    given_up: BTreeMap<u64, Reason>,
+    given_up: BTreeMap<u64, GiveUpReason>,
     /// How many open entries were handed out before.
     tried: usize,
-    ended: Ended,
+    ended: EndedLeases,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenEntry {
     key: u64,
     attempts: u32,
     /// Whether somebody may have it: it was on its way, though perhaps it did not arrive.
@@ -62,11 +62,11 @@ struct Open {
     unit: Option<u64>,
     /// Whether it is no part of what goes out as one: an operator put it back.
     alone: bool,
-    state: State,
+    state: EntryState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum EntryState {
     /// Not before then.
     Waiting(Option<Instant>),
     Held(LeaseName),
@@ -74,7 +74,7 @@ enum State {
 }
 
 #[derive(Debug)]
-struct Lease {
+struct ActiveLease {
     /// All that it was given; some may be settled since.
     entries: Vec<u64>,
     held: usize,
@@ -85,7 +85,7 @@ struct Lease {
 
 /// An entry that comes into the book.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::events) struct New {
+pub(in crate::events) struct NewEntry {
     pub(in crate::events) at: u64,
     /// Whose it is: those of one key come in order.
     pub(in crate::events) key: u64,
@@ -99,7 +99,7 @@ pub(in crate::events) struct New {
 
 /// Entries that were taken, with the attempt that this is for each.
 #[derive(Clone, Debug)]
-pub(in crate::events) struct Taken {
+pub(in crate::events) struct LeaseGrant {
     pub(in crate::events) lease: LeaseName,
     pub(in crate::events) entries: Vec<(u64, u32)>,
     /// Cancelled when the lease ends.
@@ -108,7 +108,7 @@ pub(in crate::events) struct Taken {
 
 /// Why an entry was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) enum Reason {
+pub(in crate::events) enum GiveUpReason {
     /// The last lease ran out.
     RanOut,
     /// The last reader gave it back.
@@ -117,35 +117,35 @@ pub(in crate::events) enum Reason {
 
 /// How a hold on entries ends that are not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Back {
+enum HoldEnd {
     /// It did not arrive: that was no attempt, and nothing has changed.
     Unsent,
     /// It was an attempt in vain.
-    Failed(Reason),
+    Failed(GiveUpReason),
 }
 
 /// What a lease's holder asks about.
 #[derive(Clone, Debug)]
-pub(in crate::events) enum Which {
+pub(in crate::events) enum Selection {
     Lease(LeaseName),
     Entries(Vec<u64>),
 }
 
 /// The lease is not known: it has run out, was given back, or never was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Unknown;
+pub(in crate::events) struct UnknownLease;
 
 impl LeaseTable {
     /// Takes in entries that are new to the book, to wait.
-    pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = New>, now: Instant) {
-        for New { at, key, attempts, delay_until, alone } in entries {
+    pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = NewEntry>, now: Instant) {
+        for NewEntry { at, key, attempts, delay_until, alone } in entries {
             if self.open.contains_key(&at) {
                 continue;
             }
             self.tried += usize::from(attempts > 0);
-            let state = State::Waiting(delay_until.filter(|&until| until > now));
+            let state = EntryState::Waiting(delay_until.filter(|&until| until > now));
             let unit = self.awaited.remove(&at);
-            self.open.insert(at, Open { key, attempts, was_sent: attempts > 0, unit, alone, state });
+            self.open.insert(at, OpenEntry { key, attempts, was_sent: attempts > 0, unit, alone, state });
             if let Some(unit) = unit {
                 self.units.entry(unit).or_default().opened(at);
             }
@@ -155,7 +155,7 @@ impl LeaseTable {
     }
 
     /// Takes up to `limit` entries that can be had now, oldest first; or a unit, whole.
-    pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<Taken> {
+    pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<LeaseGrant> {
         self.advance(now);
         if self.ready.is_empty() {
             return None;
@@ -167,7 +167,7 @@ impl LeaseTable {
         {
             let (Some(key), first) = (self.keys.get_mut(&id), self.open.get(&at)) else { break };
             let unit = key.waiting.front().and_then(|(_, front)| self.open.get(front)?.unit);
-            let goes_alone = unit.is_some() || (hold.unites() && first.is_some_and(Open::goes_alone));
+            let goes_alone = unit.is_some() || (hold.unites() && first.is_some_and(OpenEntry::goes_alone));
             if goes_alone && !entries.is_empty() {
                 break;
             }
@@ -181,9 +181,9 @@ impl LeaseTable {
             let Some(open) = self.open.get_mut(&at) else { continue };
             if open.attempts >= hold.max_attempts() {
                 // An earlier run handed it out for the last time, and ended before its lease did.
-                open.state = State::GivenUp;
+                open.state = EntryState::GivenUp;
                 key.given_up += 1;
-                self.given_up.insert(at, Reason::RanOut);
+                self.given_up.insert(at, GiveUpReason::RanOut);
                 continue;
             }
             self.tried += open.hold(lease, hold);
@@ -196,7 +196,7 @@ impl LeaseTable {
             if let Some(&(_, next)) = key.waiting.front()
                 && self.open.get(&next).is_some_and(|open| open.unit.is_none() && !open.is_delayed(now))
             {
-                key.listed = Some(Listed::Ready(next));
+                key.listed = Some(Listing::Ready(next));
                 self.ready.insert((next, id));
             }
             if goes_alone {
@@ -209,11 +209,11 @@ impl LeaseTable {
         }
         let numbers = entries.iter().map(|&(at, _)| at).collect();
         let over = CancellationToken::new();
-        self.leases.insert(lease, Lease { entries: numbers, held: entries.len(), hold, over: over.clone() });
+        self.leases.insert(lease, ActiveLease { entries: numbers, held: entries.len(), hold, over: over.clone() });
         if let Some(until) = hold.until() {
             self.due.insert((until, lease));
         }
-        Some(Taken { lease, entries, over })
+        Some(LeaseGrant { lease, entries, over })
     }
 
     /// Settles entries: all that a lease holds, or these. Returns those that were open until now. An entry that waits
@@ -221,7 +221,7 @@ impl LeaseTable {
     ///
     /// # Errors
     /// When the lease is not known.
-    pub(in crate::events) fn settle(&mut self, which: &Which, now: Instant) -> Result<Vec<u64>, Unknown> {
+    pub(in crate::events) fn settle(&mut self, which: &Selection, now: Instant) -> Result<Vec<u64>, UnknownLease> {
         let mut entries = self.named(which, now)?;
         entries.retain(|&at| self.remove(at, now));
         Ok(entries)
@@ -234,18 +234,18 @@ impl LeaseTable {
     /// When the lease is not known.
     pub(in crate::events) fn give_back(
         &mut self,
-        which: &Which,
+        which: &Selection,
         delay_until: Option<Instant>,
         now: Instant,
-    ) -> Result<Vec<u64>, Unknown> {
+    ) -> Result<Vec<u64>, UnknownLease> {
         let mut entries = self.named(which, now)?;
         match which {
-            Which::Lease(_) => {
+            Selection::Lease(_) => {
                 self.unite(&entries);
             }
-            Which::Entries(_) => entries.retain(|&at| !self.is_in_response(at)),
+            Selection::Entries(_) => entries.retain(|&at| !self.is_in_response(at)),
         }
-        entries.retain(|&at| self.put_back(at, delay_until, Back::Failed(Reason::GivenBack), now));
+        entries.retain(|&at| self.put_back(at, delay_until, HoldEnd::Failed(GiveUpReason::GivenBack), now));
         Ok(entries)
     }
 
@@ -259,10 +259,10 @@ impl LeaseTable {
         lease: LeaseName,
         delay_until: Option<Instant>,
         now: Instant,
-    ) -> Result<Vec<u64>, Unknown> {
-        let mut entries = self.named(&Which::Lease(lease), now)?;
+    ) -> Result<Vec<u64>, UnknownLease> {
+        let mut entries = self.named(&Selection::Lease(lease), now)?;
         self.unite(&entries);
-        entries.retain(|&at| self.put_back(at, delay_until, Back::Unsent, now));
+        entries.retain(|&at| self.put_back(at, delay_until, HoldEnd::Unsent, now));
         Ok(entries)
     }
 
@@ -271,14 +271,19 @@ impl LeaseTable {
     ///
     /// # Errors
     /// When the lease is not known.
-    pub(in crate::events) fn extend(&mut self, which: &Which, until: Instant, now: Instant) -> Result<usize, Unknown> {
+    pub(in crate::events) fn extend(
+        &mut self,
+        which: &Selection,
+        until: Instant,
+        now: Instant,
+    ) -> Result<usize, UnknownLease> {
         let entries = self.named(which, now)?;
         let holders: HashSet<_> = entries.iter().filter_map(|at| self.holder(*at)).collect();
         let mut held = 0;
         for name in holders {
             let Some(lease) = self.leases.get_mut(&name) else { continue };
             let Some(before) = lease.hold.until() else { continue };
-            let until = if matches!(which, Which::Entries(_)) { until.max(before) } else { until };
+            let until = if matches!(which, Selection::Entries(_)) { until.max(before) } else { until };
             lease.hold = lease.hold.extended(until);
             held += lease.held;
             self.due.remove(&(before, name));
@@ -290,7 +295,7 @@ impl LeaseTable {
     /// The response with these entries did not reach its reader: they wait again, and that was no attempt.
     pub(in crate::events) fn release(&mut self, lease: LeaseName, now: Instant) {
         for at in self.held_by(lease) {
-            self.put_back(at, None, Back::Unsent, now);
+            self.put_back(at, None, HoldEnd::Unsent, now);
         }
     }
 
@@ -298,7 +303,7 @@ impl LeaseTable {
     pub(in crate::events) fn release_some(&mut self, lease: LeaseName, entries: &[u64], now: Instant) {
         for &at in entries {
             if self.holder(at) == Some(lease) {
-                self.put_back(at, None, Back::Unsent, now);
+                self.put_back(at, None, HoldEnd::Unsent, now);
             }
         }
     }
@@ -309,7 +314,7 @@ impl LeaseTable {
             && until <= now
         {
             for at in self.held_by(lease) {
-                self.put_back(at, None, Back::Failed(Reason::RanOut), now);
+                self.put_back(at, None, HoldEnd::Failed(GiveUpReason::RanOut), now);
             }
             self.due.remove(&(until, lease));
         }
@@ -329,7 +334,7 @@ impl LeaseTable {
 
     /// Takes out the entries before `earliest` that nobody holds: they are gone. Returns them, in order.
     pub(in crate::events) fn cut(&mut self, earliest: u64, now: Instant) -> Vec<u64> {
-        let is_gone = |open: &Open| !matches!(open.state, State::Held(_));
+        let is_gone = |open: &OpenEntry| !matches!(open.state, EntryState::Held(_));
         let gone: Vec<u64> = self.open.range(..earliest).filter(|(_, open)| is_gone(open)).map(|(&at, _)| at).collect();
         gone.iter().for_each(|&at| {
             self.remove(at, now);
@@ -339,19 +344,19 @@ impl LeaseTable {
 
     /// Takes one entry out, whatever its state. Says whether it was open.
     pub(in crate::events) fn remove(&mut self, at: u64, now: Instant) -> bool {
-        let Some(Open { key: id, attempts, state, unit, .. }) = self.open.remove(&at) else { return false };
+        let Some(OpenEntry { key: id, attempts, state, unit, .. }) = self.open.remove(&at) else { return false };
         self.tried -= usize::from(attempts > 0);
         if let Some(key) = self.keys.get_mut(&id) {
             match state {
-                State::Waiting(_) => key.forget((unit.unwrap_or(at), at)),
-                State::Held(_) => key.let_go(),
-                State::GivenUp => key.given_up -= 1,
+                EntryState::Waiting(_) => key.forget((unit.unwrap_or(at), at)),
+                EntryState::Held(_) => key.let_go(),
+                EntryState::GivenUp => key.given_up -= 1,
             }
         }
         match state {
-            State::Waiting(_) => {}
-            State::Held(lease) => self.let_go(lease, true),
-            State::GivenUp => {
+            EntryState::Waiting(_) => {}
+            EntryState::Held(lease) => self.let_go(lease, true),
+            EntryState::GivenUp => {
                 self.given_up.remove(&at);
             }
         }
@@ -363,30 +368,30 @@ impl LeaseTable {
     }
 
     /// Ends the hold on an entry. Says whether it was held.
-    fn put_back(&mut self, at: u64, delay_until: Option<Instant>, back: Back, now: Instant) -> bool {
+    fn put_back(&mut self, at: u64, delay_until: Option<Instant>, back: HoldEnd, now: Instant) -> bool {
         let Some(open) = self.open.get_mut(&at) else { return false };
-        let State::Held(lease) = open.state else { return false };
+        let EntryState::Held(lease) = open.state else { return false };
         let hold = self.leases.get(&lease).map_or(Hold::Response, |lease| lease.hold);
         let (id, order, before) = (open.key, open.unit.unwrap_or(at), open.attempts);
         open.attempts = match back {
-            Back::Failed(_) if hold.counts_failures() => before.saturating_add(1),
-            Back::Unsent if hold.counts_taking() => before.saturating_sub(1),
-            Back::Failed(_) | Back::Unsent => before,
+            HoldEnd::Failed(_) if hold.counts_failures() => before.saturating_add(1),
+            HoldEnd::Unsent if hold.counts_taking() => before.saturating_sub(1),
+            HoldEnd::Failed(_) | HoldEnd::Unsent => before,
         };
         self.tried += usize::from(before == 0 && open.attempts > 0);
         self.tried -= usize::from(before > 0 && open.attempts == 0);
         let spent = match back {
-            Back::Failed(reason) => Some(reason).filter(|_| open.attempts >= hold.max_attempts()),
-            Back::Unsent => None,
+            HoldEnd::Failed(reason) => Some(reason).filter(|_| open.attempts >= hold.max_attempts()),
+            HoldEnd::Unsent => None,
         };
         let key = self.keys.entry(id).or_default();
         key.let_go();
         if let Some(reason) = spent {
-            open.state = State::GivenUp;
+            open.state = EntryState::GivenUp;
             key.given_up += 1;
             self.given_up.insert(at, reason);
         } else {
-            open.state = State::Waiting(delay_until);
+            open.state = EntryState::Waiting(delay_until);
             key.wait((order, at));
         }
         self.let_go(lease, false);
@@ -395,13 +400,13 @@ impl LeaseTable {
     }
 
     /// What a request names.
-    fn named(&mut self, which: &Which, now: Instant) -> Result<Vec<u64>, Unknown> {
+    fn named(&mut self, which: &Selection, now: Instant) -> Result<Vec<u64>, UnknownLease> {
         self.advance(now);
         match which {
-            Which::Lease(lease) if self.leases.contains_key(lease) => Ok(self.held_by(*lease)),
-            Which::Lease(lease) if self.ended.holds(lease) => Ok(Vec::new()),
-            Which::Lease(_) => Err(Unknown),
-            Which::Entries(entries) => Ok(entries.clone()),
+            Selection::Lease(lease) if self.leases.contains_key(lease) => Ok(self.held_by(*lease)),
+            Selection::Lease(lease) if self.ended.holds(lease) => Ok(Vec::new()),
+            Selection::Lease(_) => Err(UnknownLease),
+            Selection::Entries(entries) => Ok(entries.clone()),
         }
     }
 
@@ -413,8 +418,8 @@ impl LeaseTable {
 
     fn holder(&self, at: u64) -> Option<LeaseName> {
         match self.open.get(&at)?.state {
-            State::Held(lease) => Some(lease),
-            State::Waiting(_) | State::GivenUp => None,
+            EntryState::Held(lease) => Some(lease),
+            EntryState::Waiting(_) | EntryState::GivenUp => None,
         }
     }
 
@@ -449,8 +454,8 @@ impl LeaseTable {
             self.keys.remove(&id);
         } else if let (Some(first), None, true) = (first, unit, key.is_free()) {
             let listed = match open.map(|open| open.state) {
-                Some(State::Waiting(Some(until))) if until > now => Listed::Later(until),
-                _ => Listed::Ready(first),
+                Some(EntryState::Waiting(Some(until))) if until > now => Listing::Later(until),
+                _ => Listing::Ready(first),
             };
             key.listed = Some(listed);
             self.enlist(listed, id);
@@ -460,25 +465,25 @@ impl LeaseTable {
         }
     }
 
-    fn enlist(&mut self, listed: Listed, id: u64) {
+    fn enlist(&mut self, listed: Listing, id: u64) {
         match listed {
-            Listed::Ready(at) => self.ready.insert((at, id)),
-            Listed::Later(until) => self.later.insert((until, id)),
+            Listing::Ready(at) => self.ready.insert((at, id)),
+            Listing::Later(until) => self.later.insert((until, id)),
         };
     }
 
-    fn unlist(ready: &mut BTreeSet<(u64, u64)>, later: &mut BTreeSet<(Instant, u64)>, listed: Listed, id: u64) {
+    fn unlist(ready: &mut BTreeSet<(u64, u64)>, later: &mut BTreeSet<(Instant, u64)>, listed: Listing, id: u64) {
         match listed {
-            Listed::Ready(at) => ready.remove(&(at, id)),
-            Listed::Later(until) => later.remove(&(until, id)),
+            Listing::Ready(at) => ready.remove(&(at, id)),
+            Listing::Later(until) => later.remove(&(until, id)),
         };
     }
 }
 
-impl Open {
+impl OpenEntry {
     /// It is held from now on. Says by how many there are more that were tried.
     fn hold(&mut self, lease: LeaseName, hold: Hold) -> usize {
-        (self.state, self.was_sent) = (State::Held(lease), true);
+        (self.state, self.was_sent) = (EntryState::Held(lease), true);
         if !hold.counts_taking() {
             return 0;
         }
@@ -492,7 +497,7 @@ impl Open {
     }
 
     fn is_delayed(&self, now: Instant) -> bool {
-        matches!(self.state, State::Waiting(Some(until)) if until > now)
+        matches!(self.state, EntryState::Waiting(Some(until)) if until > now)
     }
 }
 

@@ -10,15 +10,15 @@ pub(in crate::events) struct PlaceId(u64);
 
 impl PlaceId {
     /// One that no other has.
-    pub(super) fn random() -> Self {
+    pub(in crate::events::subscription) fn random() -> Self {
         Self(rand::random_range(1..=u64::MAX))
     }
 
-    pub(super) fn note(self) -> String {
+    pub(in crate::events::subscription) fn note(self) -> String {
         self.0.to_string()
     }
 
-    pub(super) fn of_note(number: u64) -> Self {
+    pub(in crate::events::subscription) fn of_note(number: u64) -> Self {
         Self(number)
     }
 }

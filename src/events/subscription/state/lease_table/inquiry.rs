@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::{Hold, LeaseTable, Open, Reason, State};
-use crate::events::leases::name::LeaseName;
+use super::{EntryState, GiveUpReason, Hold, LeaseTable, OpenEntry};
+use crate::events::subscription::lease_name::LeaseName;
 
 impl LeaseTable {
     /// When the next lease or delay ends.
@@ -57,8 +57,8 @@ impl LeaseTable {
     /// How often an open entry was handed out, and until when it waits; `None` when it is not open.
     pub(in crate::events) fn known(&self, at: u64) -> Option<(u32, Option<Instant>)> {
         self.open.get(&at).map(|open| match open.state {
-            State::Waiting(until) => (open.attempts, until),
-            State::Held(_) | State::GivenUp => (open.attempts, None),
+            EntryState::Waiting(until) => (open.attempts, until),
+            EntryState::Held(_) | EntryState::GivenUp => (open.attempts, None),
         })
     }
 
@@ -80,8 +80,8 @@ impl LeaseTable {
     /// The open entries of a range that have a delay, with until when.
     pub(in crate::events) fn delayed(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Instant)> + '_ {
         self.open.range(range).filter_map(|(&at, open)| match open.state {
-            State::Waiting(until) => until.map(|until| (at, until)),
-            State::Held(_) | State::GivenUp => None,
+            EntryState::Waiting(until) => until.map(|until| (at, until)),
+            EntryState::Held(_) | EntryState::GivenUp => None,
         })
     }
 
@@ -92,7 +92,7 @@ impl LeaseTable {
 
     /// The open entries that nobody holds and that were not put back by an operator.
     pub(in crate::events) fn resting(&self) -> Vec<u64> {
-        let rests = |open: &Open| matches!(open.state, State::Waiting(_)) && !open.alone;
+        let rests = |open: &OpenEntry| matches!(open.state, EntryState::Waiting(_)) && !open.alone;
         self.open.iter().filter(|(_, open)| rests(open)).map(|(&at, _)| at).collect()
     }
 
@@ -105,7 +105,7 @@ impl LeaseTable {
     }
 
     /// The entries that are to be buried, at most `most`.
-    pub(in crate::events) fn given_up(&self, most: usize) -> Vec<(u64, u32, Reason)> {
+    pub(in crate::events) fn given_up(&self, most: usize) -> Vec<(u64, u32, GiveUpReason)> {
         let attempts = |at: u64| self.open.get(&at).map_or(0, |open| open.attempts);
         self.given_up.iter().take(most).map(|(&at, &reason)| (at, attempts(at), reason)).collect()
     }

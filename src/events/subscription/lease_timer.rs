@@ -1,4 +1,4 @@
-//! [`Timer`]: ends leases and delays when they are over, for all subscriptions, by one task.
+//! [`LeaseTimer`]: ends leases and delays when they are over, for all subscriptions, by one task.
 //!
 //! Invariants: a subscription that has a lease or a delay is armed for the first of them, or for an earlier time; so a
 //! reader need not watch the time. What fires too early (a lease was settled or extended) does no harm.
@@ -15,10 +15,10 @@ use crate::events::subscription::Subscription;
 
 /// What is armed. Cheap to clone.
 #[derive(Clone, Default)]
-pub(in crate::events) struct Timer(Arc<Inner>);
+pub(in crate::events) struct LeaseTimer(Arc<TimerQueue>);
 
 #[derive(Default)]
-struct Inner {
+struct TimerQueue {
     armed: Mutex<Armed>,
     wake: Notify,
 }
@@ -31,7 +31,7 @@ struct Armed {
     by_time: BTreeMap<(Instant, u64), Weak<Subscription>>,
 }
 
-impl Timer {
+impl LeaseTimer {
     /// Has a subscription looked at then.
     pub(in crate::events) fn arm(&self, at: Instant, subscription: &Arc<Subscription>) {
         let mut armed = lock(&self.0.armed);
