@@ -58,7 +58,6 @@ struct OpenEntry {
     attempts: u32,
     /// Whether somebody may have it: it was on its way, though perhaps it did not arrive.
     was_sent: bool,
-    /// The unit that it is in.
     unit: Option<u64>,
     /// Whether it is no part of what goes out as one: an operator put it back.
     alone: bool,
@@ -67,7 +66,6 @@ struct OpenEntry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EntryState {
-    /// Not before then.
     Waiting(Option<Instant>),
     Held(LeaseName),
     GivenUp,
@@ -91,7 +89,6 @@ pub(in crate::events) struct NewEntry {
     pub(in crate::events) key: u64,
     /// How often it was handed out before.
     pub(in crate::events) attempts: u32,
-    /// When it can be handed out.
     pub(in crate::events) delay_until: Option<Instant>,
     /// Whether it is no part of what goes out as one.
     pub(in crate::events) alone: bool,
@@ -109,9 +106,7 @@ pub(in crate::events) struct LeaseGrant {
 /// Why an entry was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::events) enum GiveUpReason {
-    /// The last lease ran out.
     RanOut,
-    /// The last reader gave it back.
     GivenBack,
 }
 
