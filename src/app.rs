@@ -28,7 +28,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::kernel::task::{Kind, Threads};
 use crate::request::flow;
-use crate::request::gateway::{Gateway, Live};
+use crate::request::gateway::{Gateway, Live, Services};
 use crate::request::jwks::Jwks;
 use crate::server::descriptors;
 use crate::server::listener::{Limits, Listener, UnixFile};
@@ -95,15 +95,16 @@ impl App {
         let events = Events::new(store.clone(), egress.clone(), tasks.events.clone(), time(), meters());
         let history = History::new(egress.clone(), tasks.work.clone(), time(), meters());
         let webhooks = Webhooks::new(store.clone(), events.clone(), tasks.webhooks.clone(), time(), meters());
-        let gateway = Gateway::new(
-            (Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics), proofs),
-            egress.clone(),
-            events.clone(),
-            history.clone(),
-            meters(),
-            time(),
-            tasks.front.stopping(),
-        );
+        let services = Services {
+            egress: egress.clone(),
+            events: events.clone(),
+            history: history.clone(),
+            metrics: meters(),
+            clock: time(),
+            stopping: tasks.front.stopping(),
+        };
+        let live = Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics);
+        let gateway = Gateway::new(live, proofs, services);
         jwks.commit(keys);
         let parts = Parts {
             clock,

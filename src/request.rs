@@ -8,12 +8,14 @@
 //! | `policy`, `route` | what it may do; what is asked |
 //! | `routes`, `streaming` | what each route does; what the open streams of events share |
 //! | `refusal`, `response`, `request_log` | why a request is refused; an answer on its way; what is logged and counted of it |
+//! | `guard` | what a request occupies until its answer has gone out |
 //! | `gateway` | what a request may touch, and what of that a reload changes |
 //! | `openapi` | the document of all that may be asked |
 
 pub mod admission;
 pub mod flow;
 pub mod gateway;
+pub mod guard;
 pub mod identity;
 pub mod jwks;
 pub mod openapi;

@@ -18,7 +18,7 @@
 //!   of the ceilings the rate is asked last, and taken from only when all others agree; a request that is refused
 //!   later without having cost anything (a bad body, no seat of the vendor's quota) gives its rate token back.
 //! - A request is in hand from its admission until its answer was handed to the system whole, or it was given up, by
-//!   whatever way: [`AdmissionPermit`] goes with the trail of the request and gives all back when it is dropped.
+//!   whatever way: [`AdmissionPermit`] goes with the answer and gives all back when it is dropped.
 //! - An answer that streams for as long as its caller likes gives its place among `max_requests` back and takes one of
 //!   another room ([`AdmissionPermit::stream`]); for its client's `max_concurrent` it stays in hand.
 //! - What is in hand and what was taken outlives a reload; what may be taken is read from the configuration each time.
@@ -31,17 +31,16 @@ mod rate;
 mod report;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::ClientName;
 use crate::kernel::sync::lock;
 use crate::request::refusal::{Refusal, Shed};
-use crate::request::route::{Call, Kind};
-use crate::vendor::order::Payer;
+use crate::request::route::{AppRequest, Call};
 
 use client_usage::ClientUsage;
 pub use permit::AdmissionPermit;
@@ -52,32 +51,28 @@ const BODY_BYTES: usize = 256 << 20;
 
 /// Who is in hand, and how much there is room for. Outlives reloads.
 pub struct Admission {
-    book: Mutex<ClientUsage>,
-    /// What the book says, to be looked at without its lock.
+    usage: Mutex<ClientUsage>,
+    /// As `usage` has it, to be looked at without its lock.
     in_hand: AtomicUsize,
     max_requests: AtomicUsize,
     clock: Clock,
 }
 
-/// A request that came while there was room.
+/// There was room when a request came.
 #[derive(Debug)]
-pub struct Entered(());
+pub struct Headroom(());
 
 /// A request that may be made and has its place.
 #[derive(Debug)]
-pub struct Admitted {
-    kind: Kind,
-    app: Arc<config::App>,
-    payer: Payer,
-}
+pub struct Admitted(AppRequest);
 
 impl Admission {
     /// With nothing in hand.
     #[must_use]
     pub fn new(room: Room, clock: Clock, metrics: Metrics) -> Arc<Self> {
         let max_requests = AtomicUsize::new(room.requests);
-        let book = Mutex::new(ClientUsage::new(metrics, room));
-        Arc::new(Self { book, in_hand: AtomicUsize::new(0), max_requests, clock })
+        let usage = Mutex::new(ClientUsage::new(metrics, room));
+        Arc::new(Self { usage, in_hand: AtomicUsize::new(0), max_requests, clock })
     }
 
     /// Takes a changed configuration, of clients for which `stays` says yes. What is in hand stays so, also beyond a
@@ -85,18 +80,19 @@ impl Admission {
     pub fn apply(&self, room: Room, stays: impl Fn(&ClientName) -> bool) {
         self.max_requests.store(room.requests, Ordering::Relaxed);
         let now = self.clock.now();
-        let mut book = self.book();
-        book.room = room;
-        book.forget(stays, now);
+        self.with_usage(|usage| {
+            usage.room = room;
+            usage.forget(stays, now);
+        });
     }
 
     /// The first thing that is asked of a request, before anything of it is looked at.
     ///
     /// # Errors
     /// 503 when the gateway is full.
-    pub fn enter(&self) -> Result<Entered, Refusal> {
+    pub fn enter(&self) -> Result<Headroom, Refusal> {
         if self.in_hand.load(Ordering::Relaxed) < self.max_requests.load(Ordering::Relaxed) {
-            Ok(Entered(()))
+            Ok(Headroom(()))
         } else {
             Err(Refusal::shed(Shed::MaxRequests))
         }
@@ -106,20 +102,19 @@ impl Admission {
     ///
     /// # Errors
     /// 429 or 503, see the module's header.
-    pub fn admit(self: &Arc<Self>, _: Entered, call: Call) -> Result<(Admitted, AdmissionPermit), Refusal> {
-        let (kind, app, payer, terms) = call.into_parts();
+    pub fn admit(self: &Arc<Self>, _: Headroom, call: Call) -> Result<(Admitted, AdmissionPermit), Refusal> {
         let now = self.clock.now();
-        let (place, report) = {
-            let mut book = self.book();
-            let place = book.admit(&payer.client, &terms, now)?;
-            let report = place.would_refuse.and_then(|reason| book.report(&payer.client, reason, now));
-            (place, report)
-        };
+        let client = &call.payer().client;
+        let (reservation, report) = self.with_usage(|usage| {
+            let reservation = usage.admit(client, call.terms(), now)?;
+            let report = reservation.would_refuse.and_then(|reason| usage.report(client, reason, now));
+            Ok::<_, Refusal>((reservation, report))
+        })?;
         if let Some(report) = report {
-            report.log(&payer.client);
+            report.log(client);
         }
-        let in_hand = AdmissionPermit::new(self, payer.client.clone(), place);
-        Ok((Admitted { kind, app, payer }, in_hand))
+        let permit = AdmissionPermit::new(self, client.clone(), reservation);
+        Ok((Admitted(call.into_request()), permit))
     }
 
     /// Requests in hand now.
@@ -128,49 +123,34 @@ impl Admission {
         self.in_hand.load(Ordering::Relaxed)
     }
 
-    fn book(&self) -> Guarded<'_> {
+    /// Looks at what is in hand, or changes it, and shows how much there is then.
+    fn with_usage<T>(&self, work: impl FnOnce(&mut ClientUsage) -> T) -> T {
         // No section panics half-way; counts that are off by one would still serve better than none.
-        Guarded { book: lock(&self.book), in_hand: &self.in_hand }
+        let mut usage = lock(&self.usage);
+        let done = work(&mut usage);
+        // Under the lock: of two that end at once the later number stands.
+        self.in_hand.store(usage.in_hand(), Ordering::Relaxed);
+        done
     }
 }
 
 impl Admitted {
+    /// Who pays for it.
+    #[must_use]
+    pub fn client(&self) -> &ClientName {
+        &self.0.payer.client
+    }
+
     /// What is asked, of which app, and who pays.
     #[must_use]
-    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer) {
-        (self.kind, self.app, self.payer)
+    pub fn into_request(self) -> AppRequest {
+        self.0
     }
 }
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admission").field("in_hand", &self.in_hand()).finish_non_exhaustive()
-    }
-}
-
-/// The book; what it says is shown when it is closed.
-struct Guarded<'a> {
-    book: MutexGuard<'a, ClientUsage>,
-    in_hand: &'a AtomicUsize,
-}
-
-impl std::ops::Deref for Guarded<'_> {
-    type Target = ClientUsage;
-
-    fn deref(&self) -> &ClientUsage {
-        &self.book
-    }
-}
-
-impl std::ops::DerefMut for Guarded<'_> {
-    fn deref_mut(&mut self) -> &mut ClientUsage {
-        &mut self.book
-    }
-}
-
-impl Drop for Guarded<'_> {
-    fn drop(&mut self) {
-        self.in_hand.store(self.book.in_hand(), Ordering::Relaxed);
     }
 }
 

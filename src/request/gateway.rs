@@ -51,6 +51,17 @@ pub struct Gateway {
     pub stopping: CancellationToken,
 }
 
+/// What a [`Gateway`] is given to serve requests with: see there.
+#[expect(missing_docs, reason = "as the fields of a gateway")]
+pub struct Services {
+    pub egress: Egress,
+    pub events: Events,
+    pub history: History,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    pub stopping: CancellationToken,
+}
+
 /// What a configuration says about requests.
 #[derive(Debug)]
 pub struct Live {
@@ -68,6 +79,15 @@ pub struct Live {
     pub request_timeout: Duration,
     /// Whether each request is logged.
     pub access_log: bool,
+}
+
+/// What was in force when a request came.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// The configuration.
+    pub live: Arc<Live>,
+    /// How often what is in force had changed; a proof of an older generation is judged again.
+    pub generation: u64,
 }
 
 impl Live {
@@ -89,15 +109,8 @@ impl Live {
 impl Gateway {
     /// Puts the parts together; `proofs` are to count the changes of what is in force.
     #[must_use]
-    pub fn new(
-        (live, proofs): (Live, Proofs),
-        egress: Egress,
-        events: Events,
-        history: History,
-        metrics: Metrics,
-        clock: Clock,
-        stopping: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn new(live: Live, proofs: Proofs, services: Services) -> Arc<Self> {
+        let Services { egress, events, history, metrics, clock, stopping } = services;
         let live = ArcSwap::from_pointee(live);
         let admission = Admission::new(live.load().room, clock.clone(), metrics.clone());
         Arc::new(Self {
@@ -121,7 +134,16 @@ impl Gateway {
         self.proofs.changed();
     }
 
-    /// What is in force now.
+    /// What is in force now, for a request that just came.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        // In this order: a configuration that is swapped in between is newer than its number, and what rests on it is
+        // judged once more. The other way round an old one would pass for judged.
+        let generation = self.proofs.generation();
+        InForce { live: self.live(), generation }
+    }
+
+    /// The configuration in force now.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::config::{self, ClientMode, Config};
 use crate::kernel::names::{Action, AppId, ClientName};
-use crate::kernel::proof::Basis;
+use crate::kernel::proof::{Basis, Life};
 use crate::request::identity::Client;
 use crate::request::refusal::Refusal;
 use crate::vendor::order::Payer;
@@ -118,6 +118,19 @@ impl Grant<'_> {
     #[must_use]
     pub fn payer(&self) -> Payer {
         Payer { client: self.client.name().clone(), weight: self.rights.map_or(1, |r| r.weight.get()) }
+    }
+
+    /// What a request rests on that does this with this app, as this user where it sends a message.
+    #[must_use]
+    pub fn basis(&self, app: &AppId, action: Action, user: Option<&str>) -> Basis {
+        let (client, evidence) = (self.client.name().clone(), self.client.evidence().clone());
+        Basis { client, evidence, app: app.clone(), action, user: user.map(Into::into) }
+    }
+
+    /// How long what showed the client is good by itself.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.client.life()
     }
 
     /// On which terms its requests are admitted.

@@ -1,10 +1,9 @@
 //! A [`RequestLog`]: what is known of a request, written as one log line and counted once, when its answer ended.
 //!
 //! Invariants: the line is written on drop, so every request has one, however it ended; it says whether the answer was
-//! handed over, which here is: given to the system whole. (What stands for events waits for longer, but the request's place
-//! does not.) It holds no header value, no body, no path (users' ids and handles stand in paths), no app that is not
-//! configured, and of the query only the parameters' names, as far as they are words. Labels of metrics come from the
-//! configuration and from fixed sets.
+//! handed over, which here is: given to the system whole. It holds no header value, no body, no path (users' ids and
+//! handles stand in paths), no app that is not configured, and of the query only the parameters' names, as far as they
+//! are words. Labels of metrics come from the configuration and from fixed sets.
 
 use std::sync::Arc;
 
@@ -13,31 +12,27 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::events::Receipt;
-use crate::http::body::handover::{Delivered, Ending};
 use crate::http::headers::X_RTM_ORIGIN;
 use crate::http::request_id::{RequestId, X_REQUEST_ID};
 use crate::kernel::clock::Clock;
-use crate::kernel::conn::places::Occupied;
 use crate::kernel::metrics::{CeilingLabels, Metrics, RequestLabels, RouteLabels, ShedLabels, WouldRefuseLabels};
 use crate::kernel::names::{AppId, ClientName};
-use crate::request::admission::{AdmissionPermit, Reason};
+use crate::request::admission::Reason;
 use crate::request::gateway::{Gateway, Live};
 use crate::request::refusal::Refusal;
 use crate::request::response::Origin;
-use crate::request::route::Route;
 use crate::request::route::query::printable;
+use crate::request::route::{OpenRoute, Route};
 use crate::upstream::egress::Costs;
 
 /// The most of a query's parameter names that a log line shows, in bytes.
 const MAX_OF_QUERY: usize = 128;
 
 /// What is known of a request.
-#[derive(Debug)]
 pub struct RequestLog {
     clock: Clock,
     began: Instant,
-    metrics: MetricsOf,
+    metrics: Metrics,
     access_log: bool,
     id: RequestId,
     method: &'static str,
@@ -50,22 +45,12 @@ pub struct RequestLog {
     code: Option<&'static str>,
     cause: Option<Arc<str>>,
     costs: Costs,
+    /// Of the answer's body, as far as the connection took it.
     bytes: u64,
-    receipts: Vec<Receipt>,
+    /// Why it would have been refused if its client were not in report mode.
+    would_refuse: Option<Reason>,
     /// All of the answer was given to the system.
-    is_given: bool,
-    /// Its place; free when the trail ends.
-    in_hand: Option<AdmissionPermit>,
-    /// Its connection's; likewise.
-    occupied: Option<Occupied>,
-}
-
-struct MetricsOf(Metrics);
-
-impl std::fmt::Debug for MetricsOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Metrics")
-    }
+    is_handed_over: bool,
 }
 
 impl RequestLog {
@@ -75,7 +60,7 @@ impl RequestLog {
         Self {
             clock: gateway.clock.clone(),
             began: gateway.clock.now(),
-            metrics: MetricsOf(gateway.metrics.clone()),
+            metrics: gateway.metrics.clone(),
             access_log: live.access_log,
             id: RequestId::of(&head.headers),
             method: method_name(&head.method),
@@ -89,10 +74,8 @@ impl RequestLog {
             cause: None,
             costs: Costs::default(),
             bytes: 0,
-            receipts: Vec::new(),
-            is_given: false,
-            in_hand: None,
-            occupied: None,
+            would_refuse: None,
+            is_handed_over: false,
         }
     }
 
@@ -113,39 +96,18 @@ impl RequestLog {
         self.app = exists.then(|| route.app.clone());
     }
 
-    /// The document of what may be asked is.
-    pub(crate) fn document(&mut self) {
-        self.route = "openapi";
+    /// What is asked, where anybody may.
+    pub(crate) fn open_route(&mut self, route: OpenRoute) {
+        self.route = route.name();
     }
 
-    /// It is in hand from now on, to the end of its answer.
-    pub fn admitted(&mut self, in_hand: AdmissionPermit) {
-        if let (Some(reason), Some(client)) = (in_hand.would_refuse(), &self.client) {
+    /// It was admitted, possibly only because its client is in report mode.
+    pub fn admitted(&mut self, would_refuse: Option<Reason>) {
+        if let (Some(reason), Some(client)) = (would_refuse, &self.client) {
             let labels = WouldRefuseLabels { client: client.to_string(), reason: reason.as_str().into() };
-            self.metrics.0.would_refuse.get_or_create(&labels).inc();
+            self.metrics.would_refuse.get_or_create(&labels).inc();
         }
-        self.in_hand = Some(in_hand);
-    }
-
-    /// Its connection is not to be closed for a newcomer while it is in hand.
-    pub(crate) fn occupies(&mut self, occupied: Option<Occupied>) {
-        self.occupied = occupied;
-    }
-
-    /// Takes memory for so many more bytes of its body.
-    ///
-    /// # Errors
-    /// 503 when bodies take too much already.
-    pub fn reserve(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.in_hand.as_mut().map_or(Ok(()), |in_hand| in_hand.reserve(bytes))
-    }
-
-    /// Its answer goes on for as long as the caller likes: it moves to the room for such, if there is any.
-    ///
-    /// # Errors
-    /// 503 when there is none.
-    pub fn streams(&mut self) -> Result<(), Refusal> {
-        self.in_hand.as_mut().map_or(Ok(()), AdmissionPermit::stream)
+        self.would_refuse = would_refuse;
     }
 
     /// What it cost at the vendor.
@@ -155,18 +117,15 @@ impl RequestLog {
 
     /// Why it was refused.
     pub fn refused(&mut self, refusal: &Refusal) {
-        if let Some(in_hand) = self.in_hand.as_mut().filter(|_| refusal.cost_nothing()) {
-            in_hand.unspend();
-        }
         match refusal {
             Refusal::Shed { what, .. } => {
                 let labels = ShedLabels { reason: what.as_str().into() };
-                self.metrics.0.requests_shed.get_or_create(&labels).inc();
+                self.metrics.requests_shed.get_or_create(&labels).inc();
             }
             Refusal::ClientLimit { ceiling, .. } => {
                 let client = self.client.as_ref().map_or("", ClientName::as_str).to_owned();
                 let labels = CeilingLabels { client, limit: ceiling.name().into() };
-                self.metrics.0.client_limit_rejections.get_or_create(&labels).inc();
+                self.metrics.client_limit_rejections.get_or_create(&labels).inc();
             }
             _ => {}
         }
@@ -175,10 +134,19 @@ impl RequestLog {
     }
 
     /// The answer is made.
-    pub(crate) fn answered(&mut self, status: StatusCode, origin: Origin, receipts: Vec<Receipt>) {
+    pub(crate) fn answered(&mut self, status: StatusCode, origin: Origin) {
         self.status = Some(status);
         self.origin = origin;
-        self.receipts = receipts;
+    }
+
+    /// So many bytes of the answer's body were taken by the connection.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.bytes = bytes;
+    }
+
+    /// All of the answer was given to the system.
+    pub(crate) fn handed_over(&mut self) {
+        self.is_handed_over = true;
     }
 
     /// Writes what every answer's head has.
@@ -194,9 +162,9 @@ impl RequestLog {
         // 499 as nginx counts it: the caller left before there was an answer.
         let label = if status == 0 { 499 } else { status };
         let labels = RequestLabels { route: self.route.into(), client: client.into(), status: label.to_string() };
-        self.metrics.0.requests.get_or_create(&labels).inc();
+        self.metrics.requests.get_or_create(&labels).inc();
         let labels = RouteLabels { route: self.route.into() };
-        self.metrics.0.request_duration.get_or_create(&labels).observe(time.as_secs_f64());
+        self.metrics.request_duration.get_or_create(&labels).observe(time.as_secs_f64());
         let cause = self.cause.as_deref().unwrap_or_default();
         if !self.access_log {
             if status >= 500 {
@@ -224,7 +192,7 @@ impl RequestLog {
             origin = self.origin.as_str(),
             code = self.code.unwrap_or_default(),
             cause,
-            would_refuse = self.in_hand.as_ref().and_then(AdmissionPermit::would_refuse).map_or("", Reason::as_str),
+            would_refuse = self.would_refuse.map_or("", Reason::as_str),
             queue_wait_ms = millis(self.costs.queue_wait),
             upstream_ms = millis(self.costs.upstream_time),
             upstream_exchanges = self.costs.exchanges,
@@ -237,37 +205,11 @@ impl RequestLog {
     }
 
     fn end(&self) -> &'static str {
-        match (self.status, self.is_given) {
+        match (self.status, self.is_handed_over) {
             (_, true) => "handed_over",
             (Some(_), false) => "cut",
             (None, false) => "caller_left",
         }
-    }
-}
-
-impl Ending for RequestLog {
-    fn taken(&mut self, bytes: u64) {
-        self.bytes = bytes;
-    }
-
-    fn is_awaited(&self) -> bool {
-        !self.receipts.is_empty()
-    }
-
-    fn flushed(mut self: Box<Self>) -> Option<Box<dyn Delivered>> {
-        self.is_given = true;
-        let receipts = std::mem::take(&mut self.receipts);
-        (!receipts.is_empty()).then(|| -> Box<dyn Delivered> { Box::new(Receipts(receipts)) })
-    }
-}
-
-/// What stands for the events of an answer, until they are handed over or given back.
-#[derive(Debug)]
-struct Receipts(Vec<Receipt>);
-
-impl Delivered for Receipts {
-    fn acknowledged(self: Box<Self>) {
-        self.0.into_iter().for_each(Receipt::handed_over);
     }
 }
 

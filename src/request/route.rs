@@ -18,6 +18,7 @@ use hyper::{HeaderMap, Method, Uri};
 use crate::config;
 use crate::http::headers::accept;
 use crate::kernel::names::{Action, AppId, Stream, Streams, SubscriptionName};
+use crate::kernel::proof::{Basis, Life};
 use crate::request::policy::{Grant, Terms};
 use crate::request::refusal::Refusal;
 use crate::vendor::order::Payer;
@@ -25,6 +26,13 @@ use crate::vendor::order::Payer;
 pub use operations::Operation;
 pub use query::{Begin, EventsQuery, Explicit, Start};
 pub use settling::{Settle, Settling};
+
+/// What anybody may ask, known or not: looked for before it is asked who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenRoute {
+    /// `GET /openapi.json`.
+    Document,
+}
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,13 +112,48 @@ pub enum Addressee {
     Channel,
 }
 
+/// What is asked, of which app, and who asks and pays.
+#[derive(Debug)]
+pub struct AppRequest {
+    /// What.
+    pub kind: Kind,
+    /// Of which app.
+    pub app: Arc<config::App>,
+    /// Who pays for what it costs.
+    pub payer: Payer,
+    /// Why it may be done. What goes on for long is judged by it again after each reload.
+    pub basis: Basis,
+    /// How long what showed the caller is good by itself.
+    pub life: Life,
+}
+
 /// A route the caller may use.
 #[derive(Debug)]
 pub struct Call {
-    kind: Kind,
-    app: Arc<config::App>,
-    payer: Payer,
+    request: AppRequest,
     terms: Terms,
+}
+
+impl OpenRoute {
+    /// Reads a request's target. `None`: it is for callers we know.
+    ///
+    /// # Errors
+    /// 405 for another method than GET and HEAD, 400 for a parameter.
+    pub fn parse(method: &Method, uri: &Uri) -> Result<Option<Self>, Refusal> {
+        match (uri.path(), method) {
+            ("/openapi.json", &(Method::GET | Method::HEAD)) => query::none(uri.query()).map(|()| Some(Self::Document)),
+            ("/openapi.json", _) => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
+            _ => Ok(None),
+        }
+    }
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Document => "openapi",
+        }
+    }
 }
 
 impl Route {
@@ -231,7 +274,18 @@ impl Route {
                 app
             }
         };
-        Ok(Call { kind: self.kind, app, payer: grant.payer(), terms })
+        let user = match &self.kind {
+            Kind::Message { user, .. } => Some(user.as_str()),
+            Kind::Events { .. }
+            | Kind::Settle { .. }
+            | Kind::HistoryQuery
+            | Kind::HistoryFetch { .. }
+            | Kind::HistoryStream { .. }
+            | Kind::Count { .. } => None,
+        };
+        let basis = grant.basis(&self.app, self.action(), user);
+        let request = AppRequest { kind: self.kind, app, payer: grant.payer(), basis, life: grant.life() };
+        Ok(Call { request, terms })
     }
 
     fn allowed(&self, grant: &Grant<'_>) -> Result<Arc<config::App>, Refusal> {
@@ -257,10 +311,22 @@ impl Kind {
 }
 
 impl Call {
-    /// What is asked, of which app, who pays, and on which terms it is admitted.
+    /// On which terms it is to be admitted.
     #[must_use]
-    pub fn into_parts(self) -> (Kind, Arc<config::App>, Payer, Terms) {
-        (self.kind, self.app, self.payer, self.terms)
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Who pays.
+    #[must_use]
+    pub fn payer(&self) -> &Payer {
+        &self.request.payer
+    }
+
+    /// What is asked. Of no use without an [`Admitted`](crate::request::admission::Admitted).
+    #[must_use]
+    pub fn into_request(self) -> AppRequest {
+        self.request
     }
 }
 

@@ -2,6 +2,7 @@
 //! about who may, what a parameter means, or how the vendor is reached.
 
 pub mod count;
+pub(crate) mod document;
 pub mod events;
 pub mod history;
 pub mod messages;
@@ -14,12 +15,13 @@ use hyper::http::request::Parts;
 
 use crate::config;
 use crate::http::body::{Inbound, Unread, read_up_to};
-use crate::kernel::proof::{Basis, Evidence, Life, Proof, Work};
+use crate::kernel::proof::{Basis, Life, Proof, Work};
 use crate::request::admission::Admitted;
-use crate::request::gateway::{Gateway, Live};
+use crate::request::gateway::{Gateway, InForce, Live};
+use crate::request::guard::RequestGuard;
 use crate::request::refusal::{Refusal, Shed};
 use crate::request::request_log::RequestLog;
-use crate::request::route::Kind;
+use crate::request::route::{AppRequest, Kind};
 use crate::vendor::order::Payer;
 
 /// How long a caller may take to send a body.
@@ -39,51 +41,39 @@ pub struct RequestContext<'a> {
     pub app: Arc<config::App>,
     /// Who pays.
     pub payer: Payer,
-    /// What is known of it.
-    pub trail: &'a mut RequestLog,
+    /// What will be logged of it.
+    pub log: &'a mut RequestLog,
+    /// What it occupies.
+    pub guard: &'a mut RequestGuard,
     basis: Basis,
-    seen: Seen,
-    /// Made of an [`Admitted`], and of nothing else.
-    _admitted: WasAdmitted,
-}
-
-/// That there was an [`Admitted`].
-struct WasAdmitted;
-
-/// When a request was let in, and for how long that is good.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// The generation of what is in force, read before that was.
-    pub generation: u64,
     /// How long what let it in is good by itself.
-    pub life: Life,
+    life: Life,
+    /// Of what was in force when it was let in.
+    generation: u64,
 }
 
 impl<'a> RequestContext<'a> {
-    /// What is asked, and by whom.
+    /// What an admitted request asks, and what its route may use to answer it.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         gateway: &'a Arc<Gateway>,
-        live: &'a Live,
+        in_force: &'a InForce,
         head: &'a Parts,
         body: Inbound,
-        (admitted, evidence, seen): (Admitted, Evidence, Seen),
-        trail: &'a mut RequestLog,
+        admitted: Admitted,
+        log: &'a mut RequestLog,
+        guard: &'a mut RequestGuard,
     ) -> (Kind, Self) {
-        let (kind, app, payer) = admitted.into_parts();
-        let user = match &kind {
-            Kind::Message { user, .. } => Some(user.as_str().into()),
-            _ => None,
-        };
-        let (client, app_id) = (payer.client.clone(), app.id.clone());
-        let basis = Basis { client, evidence, app: app_id, action: kind.action(), user };
-        (kind, Self { gateway, live, head, body, app, payer, trail, basis, seen, _admitted: WasAdmitted })
+        let AppRequest { kind, app, payer, basis, life } = admitted.into_request();
+        let InForce { live, generation } = in_force;
+        let generation = *generation;
+        (kind, Self { gateway, live, head, body, app, payer, log, guard, basis, life, generation })
     }
 
     /// What let it in, for what goes on for long to rest on.
     #[must_use]
     pub fn proof(&self, work: Work) -> Proof {
-        self.gateway.proofs.enter(self.basis.clone(), self.seen.generation, self.seen.life).of(work)
+        self.gateway.proofs.enter(self.basis.clone(), self.generation, self.life).of(work)
     }
 }
 
@@ -91,10 +81,10 @@ impl<'a> RequestContext<'a> {
 ///
 /// # Errors
 /// 413, 408 or 400; 503 when bodies take too much memory.
-async fn read_body(live: &Live, body: Inbound, trail: &mut RequestLog) -> Result<Bytes, Refusal> {
+async fn read_body(live: &Live, body: Inbound, guard: &mut RequestGuard) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
     let mut full = None;
-    let room = |bytes| trail.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();
+    let room = |bytes| guard.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();
     read_up_to(body, limit, BODY_TIME, room).await.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },
         Unread::TooSlow => Refusal::RequestTimeout,

@@ -19,7 +19,7 @@ const ROOMS: [(&str, &str); 18] = [
     ("webhooks", ""),
     (
         "request",
-        "refusal jwks identity policy route openapi admission streaming gateway response request_log routes flow",
+        "refusal jwks identity policy openapi route admission streaming gateway response request_log guard routes flow",
     ),
     ("services", ""),
     ("admin", ""),

@@ -25,10 +25,10 @@ pub(super) struct ClientUsage {
     in_hand: usize,
     streams: usize,
     body_bytes: usize,
-    clients: HashMap<ClientName, Entry>,
+    clients: HashMap<ClientName, ClientCounts>,
 }
 
-struct Entry {
+struct ClientCounts {
     in_hand: usize,
     /// Those that stream; not among the others.
     streams: usize,
@@ -40,9 +40,9 @@ struct Entry {
     gauge: Gauge,
 }
 
-/// What a request was given.
+/// What was given to a request, to be returned when it ends.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Reservation {
     /// It counts against `max_concurrent`.
     pub(super) counted: bool,
     /// It streams.
@@ -64,7 +64,7 @@ impl ClientUsage {
         self.in_hand
     }
 
-    pub(super) fn admit(&mut self, client: &ClientName, terms: &Terms, now: Instant) -> Result<Place, Refusal> {
+    pub(super) fn admit(&mut self, client: &ClientName, terms: &Terms, now: Instant) -> Result<Reservation, Refusal> {
         let (all, taken) = (self.room.requests, self.in_hand);
         if taken >= all {
             return Err(Refusal::shed(Shed::MaxRequests));
@@ -75,30 +75,35 @@ impl ClientUsage {
         }
         // What it may not do anyway takes nothing of what it may do.
         let of_ceilings = if terms.would_forbid { None } else { Some(entry.within_ceilings(terms, now)) };
-        let place = match (of_ceilings, terms.mode) {
-            (None, _) => Place { would_refuse: Some(Reason::Forbidden), ..Place::default() },
-            (Some(Ok(taken)), _) => Place { counted: true, taken, ..Place::default() },
+        let reservation = match (of_ceilings, terms.mode) {
+            (None, _) => Reservation { would_refuse: Some(Reason::Forbidden), ..Reservation::default() },
+            (Some(Ok(taken)), _) => Reservation { counted: true, taken, ..Reservation::default() },
             (Some(Err((ceiling, retry_after))), ClientMode::Enforce) => {
                 return Err(Refusal::ClientLimit { ceiling, retry_after });
             }
             (Some(Err((ceiling, _))), ClientMode::Report) => {
-                Place { would_refuse: Some(ceiling.into()), ..Place::default() }
+                Reservation { would_refuse: Some(ceiling.into()), ..Reservation::default() }
             }
         };
         entry.in_hand += 1;
-        entry.counted += u32::from(place.counted);
+        entry.counted += u32::from(reservation.counted);
         self.in_hand += 1;
         entry.gauge.inc();
-        Ok(place)
+        Ok(reservation)
     }
 
     /// Takes memory for more of a body.
-    pub(super) fn reserve(&mut self, client: &ClientName, place: &mut Place, bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn reserve(
+        &mut self,
+        client: &ClientName,
+        reservation: &mut Reservation,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
         let entry = entry(&mut self.clients, &self.metrics, client);
         if !share::may_take(bytes, entry.body_bytes, self.body_bytes, self.room.body_bytes) {
             return Err(Refusal::shed(Shed::BodyMemory));
         }
-        place.body_bytes += bytes;
+        reservation.body_bytes += bytes;
         entry.body_bytes += bytes;
         self.body_bytes += bytes;
         self.metrics.request_body_bytes.inc_by(signed(bytes));
@@ -106,15 +111,15 @@ impl ClientUsage {
     }
 
     /// A request's answer streams: it moves from one room to the other.
-    pub(super) fn stream(&mut self, client: &ClientName, place: &mut Place) -> Result<(), Refusal> {
+    pub(super) fn stream(&mut self, client: &ClientName, reservation: &mut Reservation) -> Result<(), Refusal> {
         let entry = entry(&mut self.clients, &self.metrics, client);
-        if place.streams {
+        if reservation.streams {
             return Ok(());
         }
         if !share::may_take(1, entry.streams, self.streams, self.room.streams) {
             return Err(Refusal::shed(Shed::Streams));
         }
-        place.streams = true;
+        reservation.streams = true;
         entry.streams += 1;
         self.streams += 1;
         entry.in_hand -= 1;
@@ -124,18 +129,18 @@ impl ClientUsage {
     }
 
     /// A request was refused that cost nothing: it gives back what it took of the rate.
-    pub(super) fn unspend(&mut self, client: &ClientName, place: &mut Place) {
-        if let Some(taken) = place.taken.take() {
+    pub(super) fn unspend(&mut self, client: &ClientName, reservation: &mut Reservation) {
+        if let Some(taken) = reservation.taken.take() {
             entry(&mut self.clients, &self.metrics, client).rate.give_back(taken);
         }
     }
 
     /// A request is no longer in hand.
-    pub(super) fn leave(&mut self, client: &ClientName, place: &Place) {
+    pub(super) fn leave(&mut self, client: &ClientName, reservation: &Reservation) {
         let entry = entry(&mut self.clients, &self.metrics, client);
-        entry.counted -= u32::from(place.counted);
-        entry.body_bytes -= place.body_bytes;
-        if place.streams {
+        entry.counted -= u32::from(reservation.counted);
+        entry.body_bytes -= reservation.body_bytes;
+        if reservation.streams {
             entry.streams -= 1;
             self.streams -= 1;
         } else {
@@ -143,8 +148,8 @@ impl ClientUsage {
             entry.gauge.dec();
             self.in_hand -= 1;
         }
-        self.body_bytes -= place.body_bytes;
-        self.metrics.request_body_bytes.dec_by(signed(place.body_bytes));
+        self.body_bytes -= reservation.body_bytes;
+        self.metrics.request_body_bytes.dec_by(signed(reservation.body_bytes));
     }
 
     /// What to say of a request that would be refused. `None`: nothing now.
@@ -180,7 +185,9 @@ impl ClientUsage {
         for entry in self.clients.values_mut() {
             entry.rate.is_new(now);
         }
-        let of = |(name, e): (&ClientName, &Entry)| (name.clone(), e.in_hand, e.counted, e.body_bytes, e.rate.clone());
+        let of = |(name, e): (&ClientName, &ClientCounts)| {
+            (name.clone(), e.in_hand, e.counted, e.body_bytes, e.rate.clone())
+        };
         let mut clients: Vec<_> = self.clients.iter().map(of).collect();
         clients.retain(|(_, in_hand, _, _, rate)| *in_hand > 0 || *rate != Rate::default());
         clients.sort_by(|a, b| a.0.cmp(&b.0));
@@ -188,7 +195,7 @@ impl ClientUsage {
     }
 }
 
-impl Entry {
+impl ClientCounts {
     /// Takes of the client's own ceilings, both or none; the rate last, so that it is taken from only when the request
     /// is admitted.
     fn within_ceilings(&mut self, terms: &Terms, now: Instant) -> Result<Option<Taken>, (Ceiling, Duration)> {
@@ -202,8 +209,12 @@ impl Entry {
     }
 }
 
-fn entry<'a>(clients: &'a mut HashMap<ClientName, Entry>, metrics: &Metrics, client: &ClientName) -> &'a mut Entry {
-    clients.entry(client.clone()).or_insert_with(|| Entry {
+fn entry<'a>(
+    clients: &'a mut HashMap<ClientName, ClientCounts>,
+    metrics: &Metrics,
+    client: &ClientName,
+) -> &'a mut ClientCounts {
+    clients.entry(client.clone()).or_insert_with(|| ClientCounts {
         in_hand: 0,
         streams: 0,
         counted: 0,

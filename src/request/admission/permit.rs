@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Admission;
-use super::client_usage::Place;
+use super::client_usage::Reservation;
 use super::report::Reason;
 use crate::kernel::names::ClientName;
 use crate::request::refusal::Refusal;
@@ -13,12 +13,12 @@ use crate::request::refusal::Refusal;
 pub struct AdmissionPermit {
     admission: Arc<Admission>,
     client: ClientName,
-    place: Place,
+    reservation: Reservation,
 }
 
 impl AdmissionPermit {
-    pub(super) fn new(admission: &Arc<Admission>, client: ClientName, place: Place) -> Self {
-        Self { admission: Arc::clone(admission), client, place }
+    pub(super) fn new(admission: &Arc<Admission>, client: ClientName, reservation: Reservation) -> Self {
+        Self { admission: Arc::clone(admission), client, reservation }
     }
 
     /// Takes memory for so many more bytes of its body, until it is no longer in hand.
@@ -26,7 +26,7 @@ impl AdmissionPermit {
     /// # Errors
     /// 503 when bodies take too much already.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.admission.book().reserve(&self.client, &mut self.place, bytes)
+        self.admission.with_usage(|usage| usage.reserve(&self.client, &mut self.reservation, bytes))
     }
 
     /// Its answer streams for as long as the caller likes: it moves to the room for such.
@@ -34,23 +34,23 @@ impl AdmissionPermit {
     /// # Errors
     /// 503 when there is no room, or the client has its share.
     pub fn stream(&mut self) -> Result<(), Refusal> {
-        self.admission.book().stream(&self.client, &mut self.place)
+        self.admission.with_usage(|usage| usage.stream(&self.client, &mut self.reservation))
     }
 
     /// It was refused without having cost anything: what it took of the client's rate is given back.
     pub fn unspend(&mut self) {
-        self.admission.book().unspend(&self.client, &mut self.place);
+        self.admission.with_usage(|usage| usage.unspend(&self.client, &mut self.reservation));
     }
 
     /// Why it would be refused if its client were not in report mode.
     #[must_use]
     pub fn would_refuse(&self) -> Option<Reason> {
-        self.place.would_refuse
+        self.reservation.would_refuse
     }
 }
 
 impl Drop for AdmissionPermit {
     fn drop(&mut self) {
-        self.admission.book().leave(&self.client, &self.place);
+        self.admission.with_usage(|usage| usage.leave(&self.client, &self.reservation));
     }
 }

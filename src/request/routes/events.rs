@@ -89,7 +89,7 @@ pub async fn read(
             let read = ReadRequest { place, client, limit, most_bytes, wait, markers, filter, ack };
             let delivery = wait_for(&asked, &proof, stream, read).await?;
             let body = match form {
-                Form::Vendor => vendor_body(&delivery, asked.trail.id()),
+                Form::Vendor => vendor_body(&delivery, asked.log.id()),
                 Form::Native | Form::Stream => native::body(&delivery),
             };
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))

@@ -20,16 +20,16 @@ use crate::request::response::HandlerResponse;
 ///
 /// # Errors
 /// What the body or the service says.
-pub async fn query(asked: RequestContext<'_>) -> Result<HandlerResponse, Refusal> {
-    if !headers::is_plain_json(&asked.head.headers) {
+pub async fn query(context: RequestContext<'_>) -> Result<HandlerResponse, Refusal> {
+    if !headers::is_plain_json(&context.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
-    let prefer = Prefer::of(&asked.head.headers);
-    let terms = terms(&asked, Work::History, &prefer);
-    let body = read_body(asked.live, asked.body, asked.trail).await?;
-    let answer = asked.gateway.history.query(&asked.app.id, &body, terms).await;
-    let mut served = answer::shape(answer, &asked.app.id, asked.trail)?;
-    answer::say_applied(&mut served, &prefer, asked.app.history.deadline);
+    let prefer = Prefer::of(&context.head.headers);
+    let terms = terms(&context, Work::History, &prefer);
+    let body = read_body(context.live, context.body, context.guard).await?;
+    let answer = context.gateway.history.query(&context.app.id, &body, terms).await;
+    let mut served = answer::shape(answer, &context.app.id, context.log)?;
+    answer::say_applied(&mut served, &prefer, context.app.history.deadline);
     Ok(served)
 }
 
@@ -37,22 +37,22 @@ pub async fn query(asked: RequestContext<'_>) -> Result<HandlerResponse, Refusal
 ///
 /// # Errors
 /// What the service says.
-pub async fn fetch(asked: RequestContext<'_>, handle: &str) -> Result<HandlerResponse, Refusal> {
-    let terms = terms(&asked, Work::History, &Prefer::default());
-    let answer = asked.gateway.history.fetch(&asked.app.id, handle, terms).await;
-    answer::shape(answer, &asked.app.id, asked.trail)
+pub async fn fetch(context: RequestContext<'_>, handle: &str) -> Result<HandlerResponse, Refusal> {
+    let terms = terms(&context, Work::History, &Prefer::default());
+    let answer = context.gateway.history.fetch(&context.app.id, handle, terms).await;
+    answer::shape(answer, &context.app.id, context.log)
 }
 
 /// On which terms: the deadline runs from the request's head.
-pub(super) fn terms(asked: &RequestContext<'_>, work: Work, prefer: &Prefer) -> Terms {
+pub(super) fn terms(context: &RequestContext<'_>, work: Work, prefer: &Prefer) -> Terms {
     // Who would have it later waits only as long as it says (RFC 7240, section 4.3).
     let later = Prefer { wait: Some(prefer.wait.unwrap_or_default()), ..*prefer };
     let waits = if prefer.respond_async { &later } else { prefer };
     Terms {
-        payer: asked.payer.clone(),
-        proof: asked.proof(work),
-        deadline: asked.gateway.clock.now() + waits.within(asked.app.history.deadline),
-        max_age: headers::max_age(&asked.head.headers),
+        payer: context.payer.clone(),
+        proof: context.proof(work),
+        deadline: context.gateway.clock.now() + waits.within(context.app.history.deadline),
+        max_age: headers::max_age(&context.head.headers),
         respond_async: prefer.respond_async,
     }
 }

@@ -28,26 +28,26 @@ use crate::vendor::order::{Message, Operation, Order};
 /// # Errors
 /// What egress says, or the vendor's own failure.
 pub async fn forward(
-    asked: RequestContext<'_>,
+    context: RequestContext<'_>,
     to: Addressee,
     user: String,
     query: Vec<(String, String)>,
 ) -> Result<HandlerResponse, Refusal> {
-    let cap = asked.live.request_timeout;
-    let prefer = Prefer { respond_async: false, ..Prefer::of(&asked.head.headers) };
-    let proof = asked.proof(Work::Message);
-    let body = read_body(asked.live, asked.body, asked.trail).await?;
-    check(to, &asked.head.headers, &body)?;
+    let cap = context.live.request_timeout;
+    let prefer = Prefer { respond_async: false, ..Prefer::of(&context.head.headers) };
+    let proof = context.proof(Work::Message);
+    let body = read_body(context.live, context.body, context.guard).await?;
+    check(to, &context.head.headers, &body)?;
     let message = Message { user, query, body };
-    let (now, wait) = (asked.gateway.clock.now(), prefer.within(cap));
+    let (now, wait) = (context.gateway.clock.now(), prefer.within(cap));
     let order = Order {
-        app: asked.app.id.clone(),
+        app: context.app.id.clone(),
         operation: match to {
             Addressee::Peer => Operation::PeerMessage(message),
             Addressee::Channel => Operation::ChannelMessage(message),
         },
         proof: Some(proof),
-        payer: asked.payer,
+        payer: context.payer,
         sharers: None,
         is_repeat: false,
         // Who would not wait at all is sent now or not; of what was sent it wants to know.
@@ -56,16 +56,16 @@ pub async fn forward(
         sent: None,
         retry_after_limit: None,
         region: None,
-        headers: headers::leaving(&asked.head.headers),
+        headers: headers::leaving(&context.head.headers),
     };
-    let reply = match asked.gateway.egress.send(order).await {
+    let reply = match context.gateway.egress.send(order).await {
         Ok(reply) => reply,
         Err(failed) => {
-            asked.trail.costs(failed.costs);
+            context.log.costs(failed.costs);
             return Err(failed.why.into());
         }
     };
-    asked.trail.costs(reply.costs);
+    context.log.costs(reply.costs);
     if reply.status == StatusCode::FORBIDDEN {
         return Err(Refusal::AppRefused);
     }

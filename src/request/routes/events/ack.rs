@@ -26,7 +26,7 @@ pub async fn settle(asked: RequestContext<'_>, stream: Stream, what: Settle) -> 
     if !headers::is_plain_json(&asked.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
-    let body = read_body(asked.live, asked.body, asked.trail).await?;
+    let body = read_body(asked.live, asked.body, asked.guard).await?;
     let Settling { subscription, holding, time } = Settling::parse(&body, what)?;
     let name = SubscriptionName::meant_by(&asked.payer.client, subscription);
     may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
@@ -36,7 +36,7 @@ pub async fn settle(asked: RequestContext<'_>, stream: Stream, what: Settle) -> 
         Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO)).await?,
         Settle::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
     };
-    let id = asked.trail.id();
+    let id = asked.log.id();
     // An id needs no escaping: see its module.
     let body = format!(r#"{{"result":"success","request_id":"{id}","events":{changed}}}"#);
     let mut headers = HeaderMap::with_capacity(5);

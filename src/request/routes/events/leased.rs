@@ -45,7 +45,7 @@ pub(super) async fn open(
     stream: Stream,
     read: ReadRequest,
 ) -> Result<HandlerResponse, Refusal> {
-    asked.trail.streams()?;
+    asked.guard.start_streaming()?;
     let at_once = ReadRequest { wait: Duration::ZERO, ..read.clone() };
     let first = asked.gateway.events.read(&asked.app.id, stream, at_once).await?;
     let open = Open {

@@ -70,7 +70,7 @@ pub(super) async fn open(
     mut feed: MergedReader,
     stored: Option<(SubscriptionName, Option<CursorPair>)>,
 ) -> Result<HandlerResponse, Refusal> {
-    asked.trail.streams()?;
+    asked.guard.start_streaming()?;
     if let Some((name, last)) = stored {
         let (app, streams) = (&asked.app.id, feed.streams());
         let sittings = &asked.gateway.streaming.sittings;

@@ -20,14 +20,14 @@ use crate::upstream::egress::Reply;
 pub(in crate::request::routes) fn shape(
     said: Result<Answer, Error>,
     app: &AppId,
-    trail: &mut RequestLog,
+    log: &mut RequestLog,
 ) -> Result<HandlerResponse, Refusal> {
     let answer = match said {
         Ok(answer) => answer,
-        Err(Error::Refused(reply)) => return Ok(passed_on(&reply, trail)),
+        Err(Error::Refused(reply)) => return Ok(passed_on(&reply, log)),
         Err(error) => return Err(error.into()),
     };
-    trail.costs(answer.costs.clone());
+    log.costs(answer.costs.clone());
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let status = match answer.state {
@@ -41,7 +41,7 @@ pub(in crate::request::routes) fn shape(
     };
     let mut frames = Frames::default();
     // An id needs no escaping: see its module.
-    frames.push(format!(r#"{{"result":"success","request_id":"{}","#, trail.id()).as_bytes());
+    frames.push(format!(r#"{{"result":"success","request_id":"{}","#, log.id()).as_bytes());
     for chunk in answer.members {
         frames.share(chunk);
     }
@@ -57,8 +57,8 @@ pub(in crate::request::routes) fn say_applied(served: &mut HandlerResponse, pref
 }
 
 /// The vendor's refusal of a caller's own request, with its body.
-pub(super) fn passed_on(reply: &Reply, trail: &mut RequestLog) -> HandlerResponse {
-    trail.costs(reply.costs.clone());
+pub(super) fn passed_on(reply: &Reply, log: &mut RequestLog) -> HandlerResponse {
+    log.costs(reply.costs.clone());
     HandlerResponse {
         status: reply.status,
         headers: headers::coming_back(&reply.headers),
