@@ -114,6 +114,8 @@ pub struct Answer {
     /// The members of the body after `request_id`, rendered: `"code":"ok",…` without braces, in chunks to be written
     /// one after another. The large one is shared between callers.
     pub members: Vec<Bytes>,
+    /// Where the result of an accepted query will be, as the body says it: `~` stands for the project.
+    pub location: Option<String>,
     /// What it cost this caller (nothing when it was shared or kept).
     pub costs: Costs,
 }
@@ -213,7 +215,7 @@ impl History {
             source.is_content();
             let members = vec![render::located("in progress", &query, &location)];
             let members = members.into_iter().chain(said_as_of(source.as_of())).collect();
-            return Ok(Answer { state: State::Accepted, members, costs: Costs::default() });
+            return Ok(Answer { state: State::Accepted, members, location: Some(location), costs: Costs::default() });
         };
         let product = outcome?;
         let head = render::located("ok", &query, &location.await?);
@@ -232,13 +234,14 @@ impl History {
             None => Ok(Answer {
                 state: State::InProgress,
                 members: vec![render::code("in progress")],
+                location: None,
                 costs: Costs::default(),
             }),
             Some((_, outcome)) => {
                 let as_of = job.is_owed_to(&terms.payer.client).then_some(job.began);
                 let head = std::iter::once(render::code("ok")).chain(said_as_of(as_of));
                 let members = head.chain([COMMA, outcome?.member.clone()]).collect();
-                Ok(Answer { state: State::Done, members, costs: Costs::default() })
+                Ok(Answer { state: State::Done, members, location: None, costs: Costs::default() })
             }
         }
     }
@@ -297,5 +300,5 @@ fn said_as_of(as_of: Option<UnixMillis>) -> impl Iterator<Item = Bytes> {
 fn done(head: Bytes, product: &Product, source: &Source) -> Answer {
     let product_member = [COMMA, product.member.clone()];
     let members = std::iter::once(head).chain(said_as_of(source.as_of())).chain(product_member).collect();
-    Answer { state: State::Done, members, costs: source.costs(product) }
+    Answer { state: State::Done, members, location: None, costs: source.costs(product) }
 }

@@ -1,8 +1,14 @@
 //! Why a request is refused: the one error type of the request path.
 //!
-//! Invariants: every refusal has one status and one code, by tables without a wildcard, so a new variant does not
+//! Invariants: every refusal has one status and one code, by a table without a wildcard, so a new variant does not
 //! compile until it has both. What the caller reads ([`Refusal::detail`]) is made of our own words and of values the
 //! caller sent or may see; what went wrong inside ([`Refusal::cause`]) goes to the log only.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `classify` | which refusal a failure of a service is |
+//! | `problem` | what the caller reads: body and headers |
+//! | `limits` | what may be used up |
 
 mod classify;
 mod limits;
@@ -175,137 +181,52 @@ impl Refusal {
         }
     }
 
+    /// One status and one code for each: the only such table there is.
+    fn class(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::NoSuchRoute => (StatusCode::NOT_FOUND, "no_such_route"),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::NotAcceptable { .. } => (StatusCode::NOT_ACCEPTABLE, "not_acceptable"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+            Self::CursorExpired { .. } => (StatusCode::GONE, "cursor_expired"),
+            Self::LeaseExpired => (StatusCode::GONE, "lease_expired"),
+            Self::TooManySubscriptions { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_subscriptions"),
+            // The vendor's own words, for software that was written for it.
+            Self::NoSuchHandle => (StatusCode::GONE, "resource not exist"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large"),
+            Self::QuotaExceeded { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+            Self::ClientLimit { .. } => (StatusCode::TOO_MANY_REQUESTS, "client_limit_exceeded"),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::BadUpstream(_) => (StatusCode::BAD_GATEWAY, "bad_upstream"),
+            Self::AppRefused => (StatusCode::BAD_GATEWAY, "app_refused"),
+            Self::CredentialRefused => (StatusCode::BAD_GATEWAY, "credential_refused"),
+            Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+            Self::CredentialUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "credential_unavailable"),
+            Self::UpstreamTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+            // The vendor's words, too.
+            Self::StillRunning { .. } => (StatusCode::GATEWAY_TIMEOUT, "in progress"),
+        }
+    }
+
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::Forbidden | Self::CrossSite => StatusCode::FORBIDDEN,
-            Self::NoSuchRoute => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::CursorExpired { .. } | Self::LeaseExpired | Self::NoSuchHandle => StatusCode::GONE,
-            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::QuotaExceeded { .. } | Self::ClientLimit { .. } | Self::TooManySubscriptions { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BadUpstream(_) | Self::AppRefused | Self::CredentialRefused => StatusCode::BAD_GATEWAY,
-            Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } | Self::CredentialUnavailable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::UpstreamTimeout { .. } | Self::StillRunning { .. } => StatusCode::GATEWAY_TIMEOUT,
-        }
+        self.class().0
     }
 
-    /// The word software tells refusals apart by. The two with spaces are the vendor's own, for software written for
-    /// it.
+    /// The word software tells refusals apart by.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::BadRequest(_) => "bad_request",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Misdirected => "misdirected",
-            Self::CrossSite => "cross_site",
-            Self::Forbidden => "forbidden",
-            Self::NoSuchRoute => "no_such_route",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::NotAcceptable { .. } => "not_acceptable",
-            Self::RequestTimeout => "request_timeout",
-            Self::CursorExpired { .. } => "cursor_expired",
-            Self::LeaseExpired => "lease_expired",
-            Self::TooManySubscriptions { .. } => "too_many_subscriptions",
-            Self::NoSuchHandle => "resource not exist",
-            Self::BodyTooLarge { .. } => "body_too_large",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::QuotaExceeded { .. } => "quota_exceeded",
-            Self::ClientLimit { .. } => "client_limit_exceeded",
-            Self::Internal(_) => "internal",
-            Self::BadUpstream(_) => "bad_upstream",
-            Self::AppRefused => "app_refused",
-            Self::CredentialRefused => "credential_refused",
-            Self::Shed { .. } | Self::Unavailable(_) | Self::RegionDown { .. } => "unavailable",
-            Self::CredentialUnavailable(_) => "credential_unavailable",
-            Self::UpstreamTimeout { .. } => "upstream_timeout",
-            Self::StillRunning { .. } => "in progress",
-        }
-    }
-
-    /// What the caller reads.
-    #[must_use]
-    pub fn detail(&self) -> String {
-        match self {
-            Self::BadRequest(detail) => detail.clone(),
-            Self::Unauthenticated => {
-                "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
-            }
-            Self::Misdirected => {
-                "whoever shows nothing must name this machine as its host; server.hosts lists the names it has beside localhost"
-                    .into()
-            }
-            Self::CrossSite => "another site's page may ask nothing here without a proof of its own".into(),
-            Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
-            Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
-            Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
-            Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
-            Self::RequestTimeout => "the request's body did not come in time".into(),
-            Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
-            Self::LeaseExpired => {
-                "the lease has run out, was given back, or never was: its events are given to the next reader".into()
-            }
-            Self::TooManySubscriptions { most: Some(most) } => {
-                format!("this client has {most} subscriptions of the stream, as many as it may: use one of them")
-            }
-            Self::TooManySubscriptions { most: None } => "the stream has as many subscriptions as it may have".into(),
-            Self::NoSuchHandle => "there is no such query result (any more): create the query again".into(),
-            Self::BodyTooLarge { limit } => format!("a request's body may have {limit} bytes"),
-            Self::UnsupportedMediaType => "the body must be application/json in UTF-8, without content encoding".into(),
-            Self::HeadersTooLarge => "the request's head is too large".into(),
-            Self::QuotaExceeded { bucket, limit, .. } => format!(
-                "no request of {bucket} could be sent within the deadline: {} in {} are allowed",
-                limit.requests,
-                humantime::format_duration(limit.per)
-            ),
-            Self::ClientLimit { ceiling: Ceiling::MaxConcurrent(most), .. } => {
-                format!("this client has {most} requests in hand, as many as it may: wait for one to end")
-            }
-            Self::ClientLimit { ceiling: Ceiling::RequestsPerSecond(most), .. } => {
-                format!("this client may make {most} requests a second")
-            }
-            Self::Shed { what: Shed::FairShare | Shed::HistoryJobs, .. } => {
-                "the gateway has too much in hand for this client: try again".into()
-            }
-            Self::Shed { what: Shed::ResponseMemory, .. } => {
-                "the vendor has answered, and the gateway had no memory for its answer in time: a message may have been sent"
-                    .into()
-            }
-            Self::Shed { .. } => "the gateway has too much in hand: try again".into(),
-            Self::Internal(_) => "the gateway failed on this request".into(),
-            Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
-            Self::AppRefused => {
-                "the vendor refuses this app (403): its App ID, or this feature of it, is switched off there; \
-                                 only the account's owner can switch it on"
-                    .into()
-            }
-            Self::CredentialRefused => "the vendor refuses the gateway's credential: an operator must mend it".into(),
-            Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
-            Self::RegionDown { .. } => "the vendor is not asked for a while: nothing was sent".into(),
-            Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),
-            Self::UpstreamTimeout { sent: true, .. } => {
-                "the vendor did not answer in time; it may have acted on the request".into()
-            }
-            Self::UpstreamTimeout { sent: false, .. } => {
-                "there was no connection to the vendor in time: nothing was sent".into()
-            }
-            Self::StillRunning { location: Some(_) } => "the result is not there yet: fetch it at `location`".into(),
-            Self::StillRunning { location: None } => "the result is not there yet: ask again".into(),
-        }
+        self.class().1
     }
 
     /// What the operator reads in the log, where it says more than the status does.
@@ -343,3 +264,6 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,15 @@
 //! Where the services' failures become refusals: each is classified once, here, where it enters the request path.
+//!
+//! Invariant: no wildcard. A new way to fail does not compile until somebody has said what its caller is told.
+
+use hyper::StatusCode;
 
 use super::Shed;
 use crate::events::{AckError, ReadError};
+use crate::history;
 use crate::kernel::proof::Ended;
 use crate::request::refusal::Refusal;
-use crate::upstream::egress::Failure;
+use crate::upstream::egress::{Failure, Reply};
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
@@ -64,6 +69,29 @@ impl From<ReadError> for Refusal {
             ReadError::TooManyOfClient { most } => Self::TooManySubscriptions { most: Some(most) },
             ReadError::BeingRemoved => Self::Unavailable(cause),
             ReadError::Store(_) => Self::Unavailable(cause),
+        }
+    }
+}
+
+impl From<history::Error> for Refusal {
+    fn from(error: history::Error) -> Self {
+        use history::Error;
+
+        let cause = error.to_string();
+        let answered = |reply: &Reply| format!("the vendor answered {}", reply.status);
+        match error {
+            Error::BadRequest(detail) => Self::BadRequest(detail),
+            Error::StillRunning { location } => Self::StillRunning { location },
+            Error::NoSuchHandle => Self::NoSuchHandle,
+            Error::AppRefused => Self::AppRefused,
+            // Where the answer has begun, so that the vendor's own can no longer be passed on.
+            Error::Refused(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => {
+                Self::Unavailable(answered(&reply))
+            }
+            Error::Refused(reply) => Self::BadUpstream(answered(&reply)),
+            Error::BadUpstream(_) | Error::Failing { .. } => Self::BadUpstream(cause),
+            Error::Egress(failure) => failure.into(),
+            Error::Crowded => Self::shed(Shed::HistoryJobs),
         }
     }
 }

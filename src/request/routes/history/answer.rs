@@ -1,6 +1,5 @@
 //! The answers of history and count: `{"result":"success","request_id":"…",` and the members the service made.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
@@ -11,7 +10,7 @@ use crate::http::body::{Body, Frames};
 use crate::http::headers;
 use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::names::AppId;
-use crate::request::refusal::{Refusal, Shed};
+use crate::request::refusal::Refusal;
 use crate::request::request_log::RequestLog;
 use crate::request::response::{HandlerResponse, Origin};
 use crate::upstream::egress::Reply;
@@ -70,36 +69,6 @@ pub(super) fn passed_on(reply: &Reply, log: &mut RequestLog) -> HandlerResponse 
 
 /// `Location` of an accepted query. The body's `location` is the vendor's form of it, where `~` stands for the project.
 fn location(answer: &Answer, app: &AppId) -> Option<HeaderValue> {
-    #[derive(serde::Deserialize)]
-    struct Members {
-        location: String,
-    }
-    let object = [&b"{"[..], &answer.members.concat(), b"}"].concat();
-    let members: Members = serde_json::from_slice(&object).ok()?;
-    let rest = members.location.strip_prefix('~')?;
+    let rest = answer.location.as_deref()?.strip_prefix('~')?;
     HeaderValue::try_from(format!("/dev/v2/project/{app}{rest}")).ok()
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        let cause = error.to_string();
-        match error {
-            Error::BadRequest(detail) => Self::BadRequest(detail),
-            Error::StillRunning { location } => Self::StillRunning { location },
-            Error::NoSuchHandle => Self::NoSuchHandle,
-            Error::AppRefused => Self::AppRefused,
-            // Where the answer has begun, and only a word can be said.
-            Error::Refused(reply) if reply.status == StatusCode::SERVICE_UNAVAILABLE => {
-                Self::Unavailable(refused(&reply))
-            }
-            Error::Refused(reply) => Self::BadUpstream(refused(&reply)),
-            Error::BadUpstream(_) | Error::Failing { .. } => Self::BadUpstream(cause),
-            Error::Egress(failure) => failure.into(),
-            Error::Crowded => Self::shed(Shed::HistoryJobs),
-        }
-    }
-}
-
-fn refused(reply: &Arc<Reply>) -> String {
-    format!("the vendor answered {}", reply.status)
 }
