@@ -17,7 +17,7 @@ use crate::front::stage::{APP, DEADLINE, Stage};
 const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
 
 fn document() -> Value {
-    serde_json::from_str(DOCUMENT).unwrap()
+    serde_json::from_str(&DOCUMENT).unwrap()
 }
 
 /// What a `$ref` stands for, or the value itself.
