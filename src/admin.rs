@@ -4,9 +4,9 @@
 //! | file | what |
 //! | --- | --- |
 //! | `operations` | all that can be asked |
-//! | `addressed` | whether the request is for this port, and of whose page |
+//! | `host_check` | whether the request is for this port, and of whose page |
 //! | `call`, `answer` | a request past the key; what it is answered |
-//! | `shown` | all that is only read |
+//! | `overview` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
 //! | `quarantine` | answers that could not be read |
@@ -16,13 +16,13 @@
 //! then the request must name this machine.
 //! However many operations are under way, there are connections left for a probe.
 
-mod addressed;
 mod answer;
 mod call;
 mod dead_letters;
+mod host_check;
 mod operations;
+mod overview;
 mod quarantine;
-mod shown;
 mod subscriptions;
 mod webhooks;
 
@@ -38,12 +38,12 @@ use tower::{Service, ServiceBuilder};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use self::answer::{Answer, Content, Refused, respond};
+use self::answer::{Answer, Content, Rejection, respond};
 use self::call::Call;
 pub use self::operations::Operation;
-use self::quarantine::Which as Unreadable;
-use self::subscriptions::Which as Subscribed;
-use self::webhooks::Which as Pushed;
+use self::quarantine::QuarantinePath;
+use self::subscriptions::SubscriptionPath;
+use self::webhooks::WebhookPath;
 use crate::events::Cursor;
 use crate::http::body::handover::{Delivered, Ending};
 use crate::http::body::{Body, Inbound};
@@ -93,18 +93,18 @@ fn without_body(response: &mut Response<Body>) {
 }
 
 /// Answers one request on the operator's port.
-async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InHand>) -> Answer {
+async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<ConnectionGuard>) -> Answer {
     let (head, body) = request.into_parts();
     let uri = head.uri.clone();
     let segments = path::segments(uri.path())?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
-    addressed::check(&parts.config.load().admin, &head, &segments)?;
+    host_check::check(&parts.config.load().admin, &head, &segments)?;
     if segments.first() == Some(&"admin") && !allowed(parts, &head.headers) {
-        return Err(Refused::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
+        return Err(Rejection::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
     let operation = Operation::find(&head.method, &segments)?;
     if segments.first() == Some(&"admin") {
-        *place = InHand::on(head.extensions.get())?;
+        *place = ConnectionGuard::on(head.extensions.get())?;
     }
     if !operation.has_parameters() {
         query::none(uri.query())?;
@@ -115,37 +115,41 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InH
         Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
         Operation::Ready => Ok(readiness(parts)),
         Operation::Metrics => Ok(Content::Metrics(metrics(parts))),
-        Operation::Apps => Ok(Content::Json(shown::apps(parts))),
-        Operation::Quotas => Ok(Content::Json(shown::quotas(parts))),
+        Operation::Apps => Ok(Content::Json(overview::apps(parts))),
+        Operation::Quotas => Ok(Content::Json(overview::quotas(parts))),
         Operation::Regions => Ok(Content::Json(json!({ "regions": parts.egress.regions() }))),
         Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
         Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
         Operation::Webhooks => Ok(Content::Json(json!({ "webhooks": parts.webhooks.status() }))),
         Operation::Quarantine => quarantine::list(&call).await,
-        Operation::Quarantined => quarantine::show(parts, &Unreadable::named_by(&segments)?).await,
-        Operation::ReadAgain => quarantine::redeliver(parts, &Unreadable::named_by(&segments)?).await,
+        Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&segments)?).await,
+        Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&segments)?).await,
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
         Operation::Config => Ok(Content::Json(parts.describe_config())),
-        Operation::Backup => shown::backup(parts).await,
-        Operation::RemoveSubscription => subscriptions::remove(&call, &Subscribed::named_by(parts, &segments)?).await,
-        Operation::Seek => subscriptions::seek(call, &Subscribed::named_by(parts, &segments)?).await,
-        Operation::DeadLetters => dead_letters::list(&call, &Subscribed::named_by(parts, &segments)?).await,
-        Operation::ClearDeadLetters => dead_letters::clear(&call, &Subscribed::named_by(parts, &segments)?).await,
+        Operation::Backup => overview::backup(parts).await,
+        Operation::RemoveSubscription => {
+            subscriptions::remove(&call, &SubscriptionPath::named_by(parts, &segments)?).await
+        }
+        Operation::Seek => subscriptions::seek(call, &SubscriptionPath::named_by(parts, &segments)?).await,
+        Operation::DeadLetters => dead_letters::list(&call, &SubscriptionPath::named_by(parts, &segments)?).await,
+        Operation::ClearDeadLetters => dead_letters::clear(&call, &SubscriptionPath::named_by(parts, &segments)?).await,
         Operation::ClearDeadLetter => {
-            let which = Subscribed::named_by(parts, &segments)?;
+            let which = SubscriptionPath::named_by(parts, &segments)?;
             dead_letters::clear_one(&call, &which, cursor(segments.last())?).await
         }
-        Operation::Redeliver => dead_letters::redeliver(call, &Subscribed::named_by(parts, &segments)?).await,
-        Operation::EnableWebhook => webhooks::enable(&call, &Pushed::named_by(&call, &segments)?).await,
-        Operation::DisableWebhook => webhooks::disable(&call, &Pushed::named_by(&call, &segments)?).await,
-        Operation::WebhookDeadLetters => webhooks::list(&call, &Pushed::named_by(&call, &segments)?).await,
-        Operation::ClearWebhookDeadLetters => webhooks::clear(&call, &Pushed::named_by(&call, &segments)?, None).await,
+        Operation::Redeliver => dead_letters::redeliver(call, &SubscriptionPath::named_by(parts, &segments)?).await,
+        Operation::EnableWebhook => webhooks::enable(&call, &WebhookPath::named_by(&call, &segments)?).await,
+        Operation::DisableWebhook => webhooks::disable(&call, &WebhookPath::named_by(&call, &segments)?).await,
+        Operation::WebhookDeadLetters => webhooks::list(&call, &WebhookPath::named_by(&call, &segments)?).await,
+        Operation::ClearWebhookDeadLetters => {
+            webhooks::clear(&call, &WebhookPath::named_by(&call, &segments)?, None).await
+        }
         Operation::ClearWebhookDeadLetter => {
-            let which = Pushed::named_by(&call, &segments)?;
+            let which = WebhookPath::named_by(&call, &segments)?;
             webhooks::clear(&call, &which, Some(cursor(segments.last())?)).await
         }
         Operation::RedeliverToWebhook => {
-            let which = Pushed::named_by(&call, &segments)?;
+            let which = WebhookPath::named_by(&call, &segments)?;
             webhooks::redeliver(call, &which).await
         }
     }
@@ -154,25 +158,25 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<InH
 /// An operation past the key is in hand: its connection is not closed for a newcomer. What is open to everybody is not
 /// protected so, and some places are left for it: a probe is always answered.
 #[derive(Debug)]
-struct InHand(#[expect(dead_code, reason = "dropped with the answer")] Occupied);
+struct ConnectionGuard(#[expect(dead_code, reason = "dropped with the answer")] Occupied);
 
-impl InHand {
-    fn on(conn: Option<&Arc<Conn>>) -> Result<Option<Self>, Refused> {
+impl ConnectionGuard {
+    fn on(conn: Option<&Arc<Conn>>) -> Result<Option<Self>, Rejection> {
         match conn.map(|conn| conn.occupy("operator")).transpose() {
             Ok(place) => Ok(place.flatten().map(Self)),
-            Err(NoPlace) => Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "too many operations are under way")),
+            Err(NoPlace) => Err(Rejection::new(StatusCode::SERVICE_UNAVAILABLE, "too many operations are under way")),
         }
     }
 }
 
-impl Ending for InHand {
+impl Ending for ConnectionGuard {
     fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
         None
     }
 }
 
 /// The cursor that a path ends with.
-fn cursor(last: Option<&&str>) -> Result<Cursor, Refused> {
+fn cursor(last: Option<&&str>) -> Result<Cursor, Rejection> {
     dead_letters::cursor(last.copied().unwrap_or_default())
 }
 

@@ -28,7 +28,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::kernel::task::{Kind, Threads};
 use crate::request::flow;
-use crate::request::gateway::{Gateway, Live, Services};
+use crate::request::gateway::{Gateway, Live, Services, revalidation};
 use crate::request::jwks::Jwks;
 use crate::server::descriptors;
 use crate::server::listener::{Limits, Listener, UnixFile};
@@ -181,7 +181,7 @@ impl App {
             })
         });
         parts.jwks.start();
-        tasks.work.spawn(Kind::Judge, parts.gateway.clone().judge(tasks.work.clone()));
+        tasks.work.spawn(Kind::Judge, revalidation::run(parts.gateway.clone(), tasks.work.clone()));
         let doors = Door::open(shares.callers, listeners.len(), parts.metrics.connections_evicted.clone());
         for (listener, door) in listeners.into_iter().zip(doors) {
             let gateway = parts.gateway.clone();
@@ -217,7 +217,7 @@ pub struct Watch {
     /// The configuration file.
     pub path: std::path::PathBuf,
     /// What it and every file it names held when it was read.
-    pub seen: reload::Stamps,
+    pub seen: reload::Snapshot,
     /// The log's levels, if this process logs.
     pub levels: Option<crate::app::telemetry::Levels>,
 }

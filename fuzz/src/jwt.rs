@@ -5,7 +5,7 @@
 use rtm_gateway::config::JwtAlgorithm;
 use rtm_gateway::kernel::clock::UnixMillis;
 use rtm_gateway::request::identity::fuzzing::{AUDIENCE, ISSUER, LEEWAY, read};
-use rtm_gateway::request::jwks::set::{Found, KeySet, MAX_KEYS};
+use rtm_gateway::request::jwks::set::{KeyMatch, KeySet, MAX_KEYS};
 use serde_json::Value;
 
 /// A time in 2023, in seconds since 1970.
@@ -67,7 +67,7 @@ fn key_set(data: &[u8]) {
         assert!(keys.iter().any(|key| key["kid"] == kid), "{value}");
     }
     for algorithm in [JwtAlgorithm::RS256, JwtAlgorithm::ES256, JwtAlgorithm::EdDSA] {
-        assert!(!set.is_empty() || !matches!(set.find(None, algorithm), Found::One(..)), "{value}");
+        assert!(!set.is_empty() || !matches!(set.find(None, algorithm), KeyMatch::One(..)), "{value}");
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::{Method, Uri};
 use rtm_gateway::history::fuzzing as history;
 use rtm_gateway::http::request_id::RequestId;
 use rtm_gateway::kernel::names::{ClientName, Stream, Streams};
-use rtm_gateway::request::route::{Begin, EventsQuery, Form, Kind, Route, Start};
+use rtm_gateway::request::route::{EventsQuery, Form, Kind, Route, Start, StartPosition};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::history::count_parameters;
 use rtm_gateway::vendor::order::Payer;
@@ -112,14 +112,14 @@ pub(super) fn written(query: &EventsQuery, streams: Streams) -> String {
         pairs.append_pair("last_event_id", &last.text(streams));
     }
     match &query.start {
-        Start::Stored(Begin::Earliest) => pairs.append_pair("from", "earliest"),
-        Start::Stored(Begin::Latest) => pairs.append_pair("from", "latest"),
-        Start::Stored(Begin::Since(at)) => pairs.append_pair("from", &at.to_string()),
-        Start::Stored(Begin::After(marks)) => pairs.append_pair("from", &marks.text(streams)),
-        Start::After(Begin::Earliest) => pairs.append_pair("after", "earliest"),
-        Start::After(Begin::Latest) => pairs.append_pair("after", "latest"),
-        Start::After(Begin::Since(at)) => pairs.append_pair("after", &at.to_string()),
-        Start::After(Begin::After(marks)) => pairs.append_pair("after", &marks.text(streams)),
+        Start::Stored(StartPosition::Earliest) => pairs.append_pair("from", "earliest"),
+        Start::Stored(StartPosition::Latest) => pairs.append_pair("from", "latest"),
+        Start::Stored(StartPosition::Since(at)) => pairs.append_pair("from", &at.to_string()),
+        Start::Stored(StartPosition::After(marks)) => pairs.append_pair("from", &marks.text(streams)),
+        Start::After(StartPosition::Earliest) => pairs.append_pair("after", "earliest"),
+        Start::After(StartPosition::Latest) => pairs.append_pair("after", "latest"),
+        Start::After(StartPosition::Since(at)) => pairs.append_pair("after", &at.to_string()),
+        Start::After(StartPosition::After(marks)) => pairs.append_pair("after", &marks.text(streams)),
     };
     pairs.finish()
 }

@@ -15,7 +15,7 @@ use crate::request::refusal::Refusal;
 use crate::store;
 
 /// What a handler says.
-pub(super) type Answer = Result<Content, Refused>;
+pub(super) type Answer = Result<Content, Rejection>;
 
 /// What is answered with 200, or with another status that is no fault.
 pub(super) enum Content {
@@ -35,7 +35,7 @@ pub(super) enum Content {
 
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct Rejection {
     status: StatusCode,
     detail: String,
     /// The name of the refusal, where it has one.
@@ -44,7 +44,7 @@ pub(super) struct Refused {
     allow: Option<Cow<'static, str>>,
 }
 
-impl Refused {
+impl Rejection {
     /// With a status.
     pub(super) fn new(status: StatusCode, detail: impl Display) -> Self {
         Self { status, detail: detail.to_string(), code: None, allow: None }
@@ -73,7 +73,7 @@ impl Refused {
     }
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::MethodNotAllowed { allow } => Self::method(allow),
@@ -82,13 +82,13 @@ impl From<Refusal> for Refused {
     }
 }
 
-impl From<store::Error> for Refused {
+impl From<store::Error> for Rejection {
     fn from(error: store::Error) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 }
 
-impl From<ReadError> for Refused {
+impl From<ReadError> for Rejection {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(why) => why.into(),
@@ -110,7 +110,7 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     let (status, content, allow) = match answer {
         Ok(Content::Status(status, value)) => (status, Content::Json(value), None),
         Ok(content) => (StatusCode::OK, content, None),
-        Err(Refused { status, detail, code, allow }) => {
+        Err(Rejection { status, detail, code, allow }) => {
             let mut body = json!({ "status": status.as_u16(), "detail": detail });
             if let Some(code) = code {
                 body["code"] = code.into();

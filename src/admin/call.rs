@@ -11,7 +11,7 @@ use hyper::http::request::Parts as Head;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::Refused;
+use super::answer::Rejection;
 use super::operations::Operation;
 use crate::http::body::{Inbound, Unread, read_up_to};
 use crate::request::route::browsers::is_for_another_site;
@@ -34,9 +34,9 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 403 when it would change something, or cost much, for another site's page.
-    pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Inbound) -> Result<Self, Refused> {
+    pub(super) fn new(parts: &'a Parts, operation: Operation, head: Head, body: Inbound) -> Result<Self, Rejection> {
         if !operation.is_harmless() && is_for_another_site(&head) {
-            return Err(Refused::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
+            return Err(Rejection::new(StatusCode::FORBIDDEN, "another site's page may change nothing here"));
         }
         Ok(Self { parts, head, body })
     }
@@ -50,7 +50,7 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 400 when they cannot be decoded.
-    pub(super) fn query(&self) -> Result<Vec<(String, String)>, Refused> {
+    pub(super) fn query(&self) -> Result<Vec<(String, String)>, Rejection> {
         Ok(crate::request::route::query::pairs(self.head.uri.query())?)
     }
 
@@ -58,19 +58,19 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// 415, 413, 408, or 400 saying what was not understood.
-    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Refused> {
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Rejection> {
         let kind = self.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
-            return Err(Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
+            return Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
         }
         let body = read_up_to(self.body, MAX_BYTES, BODY_TIME, |_| true).await.map_err(|why| match why {
             Unread::TooLarge | Unread::NoRoom => {
-                Refused::new(StatusCode::PAYLOAD_TOO_LARGE, format_args!("a body may have {MAX_BYTES} bytes"))
+                Rejection::new(StatusCode::PAYLOAD_TOO_LARGE, format_args!("a body may have {MAX_BYTES} bytes"))
             }
-            Unread::TooSlow => Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
-            Unread::Broken => Refused::bad("the body ended early or is malformed"),
+            Unread::TooSlow => Rejection::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+            Unread::Broken => Rejection::bad("the body ended early or is malformed"),
         })?;
-        serde_json::from_slice(&body).map_err(|why| Refused::bad(format_args!("body: {why}")))
+        serde_json::from_slice(&body).map_err(|why| Rejection::bad(format_args!("body: {why}")))
     }
 }

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Refused};
+use super::answer::{Answer, Content, Rejection};
 use super::call::Call;
-use super::subscriptions::Which;
+use super::subscriptions::SubscriptionPath;
 use crate::events::{Cursor, DeadLetter, Redeliver};
 
 /// How many are shown at once when nothing is said.
@@ -16,7 +16,7 @@ const MAX_SHOWN: usize = 1000;
 /// Which letters are to be given again, as a body says it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Again {
+struct RedeliverBody {
     #[serde(default)]
     cursors: Vec<String>,
     #[serde(default)]
@@ -24,23 +24,23 @@ struct Again {
 }
 
 /// `DELETE …/dead-letters`.
-pub(super) async fn clear(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn clear(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
     let cleared = call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, None).await?;
     Ok(Content::Json(json!({ "cleared": cleared })))
 }
 
 /// `DELETE …/dead-letters/{cursor}`.
-pub(super) async fn clear_one(call: &Call<'_>, which: &Which, one: Cursor) -> Answer {
+pub(super) async fn clear_one(call: &Call<'_>, which: &SubscriptionPath, one: Cursor) -> Answer {
     match call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, Some(one)).await? {
-        0 => Err(Refused::nowhere("there is no such dead letter")),
+        0 => Err(Rejection::nowhere("there is no such dead letter")),
         cleared => Ok(Content::Json(json!({ "cleared": cleared }))),
     }
 }
 
 /// `POST …/dead-letters/redeliver`.
-pub(super) async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
+pub(super) async fn redeliver(call: Call<'_>, which: &SubscriptionPath) -> Answer {
     let events = &call.parts.events;
-    let Again { cursors, all } = call.json().await?;
+    let RedeliverBody { cursors, all } = call.json().await?;
     let again = events.redeliver(&which.app, which.stream, &which.name, wanted(&cursors, all)?).await?;
     Ok(Content::Json(json!({ "redelivered": again })))
 }
@@ -49,31 +49,31 @@ pub(super) async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
 ///
 /// # Errors
 /// 400 when it says both or neither, or what is no cursor.
-pub(super) fn wanted(cursors: &[String], all: bool) -> Result<Redeliver, Refused> {
+pub(super) fn wanted(cursors: &[String], all: bool) -> Result<Redeliver, Rejection> {
     match (cursors, all) {
         ([], true) => Ok(Redeliver::All),
         ([_, ..], false) => Ok(Redeliver::These(cursors.iter().map(|text| cursor(text)).collect::<Result<_, _>>()?)),
-        _ => Err(Refused::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
+        _ => Err(Rejection::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),
     }
 }
 
 /// How many are asked for at once.
-pub(super) fn limit(text: &str) -> Result<usize, Refused> {
+pub(super) fn limit(text: &str) -> Result<usize, Rejection> {
     let given = text.parse().ok().filter(|n| (1..=MAX_SHOWN).contains(n));
-    given.ok_or_else(|| Refused::bad(format_args!("limit: 1 to {MAX_SHOWN}")))
+    given.ok_or_else(|| Rejection::bad(format_args!("limit: 1 to {MAX_SHOWN}")))
 }
 
 /// `GET …/dead-letters`.
-pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn list(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
     let (mut after, mut most) = (None, SHOWN);
     for (name, value) in call.query()? {
         match name.as_str() {
             "after" => after = Some(cursor(&value)?),
             "limit" => most = limit(&value)?,
-            _ => return Err(Refused::bad("only after and limit are known")),
+            _ => return Err(Rejection::bad("only after and limit are known")),
         }
     }
-    let Which { app, stream, name } = which;
+    let SubscriptionPath { app, stream, name } = which;
     let letters = call.parts.events.dead_letters(app, *stream, name, after, most).await?;
     let next = if letters.len() == most { letters.last().map(|letter| letter.cursor.to_string()) } else { None };
     let letters: Vec<Value> = letters.iter().map(shown).collect();
@@ -94,6 +94,6 @@ pub(super) fn shown(letter: &DeadLetter) -> Value {
 }
 
 /// A cursor that was written down.
-pub(super) fn cursor(text: &str) -> Result<Cursor, Refused> {
-    text.parse().map_err(|_| Refused::bad("a cursor of this gateway is wanted"))
+pub(super) fn cursor(text: &str) -> Result<Cursor, Rejection> {
+    text.parse().map_err(|_| Rejection::bad("a cursor of this gateway is wanted"))
 }

@@ -5,7 +5,7 @@
 
 use hyper::Method;
 
-use super::answer::Refused;
+use super::answer::Rejection;
 use crate::request::route::operations::operations;
 
 operations! {
@@ -47,7 +47,7 @@ impl Operation {
     ///
     /// # Errors
     /// 404, or 405 when its path takes other methods.
-    pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Rejection> {
         let mut here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
         // A path that is named is that one, also where a parameter could stand.
         let open = |operation: &Self| operation.path().matches('{').count();
@@ -62,10 +62,10 @@ impl Operation {
         if !here.is_empty() {
             let head = here.iter().any(|operation| operation.takes_head()).then_some("HEAD");
             let methods: Vec<_> = here.iter().map(|operation| operation.method()).chain(head).collect();
-            return Err(Refused::method(methods.join(", ")));
+            return Err(Rejection::method(methods.join(", ")));
         }
         let words = Self::ALL.iter().map(|operation| operation.path()).filter(|path| !path.contains('{'));
-        Err(Refused::nowhere(format_args!("see {}", words.collect::<Vec<_>>().join(", "))))
+        Err(Rejection::nowhere(format_args!("see {}", words.collect::<Vec<_>>().join(", "))))
     }
 
     /// Whether it changes nothing and costs little: any page may make a browser ask for it, and cannot read the answer.
@@ -106,7 +106,7 @@ fn fits(template: &str, segments: &[&str]) -> bool {
 mod tests {
     use super::*;
 
-    fn find(method: &str, path: &str) -> Result<Operation, Refused> {
+    fn find(method: &str, path: &str) -> Result<Operation, Rejection> {
         let segments: Vec<_> = path.split('/').skip(1).collect();
         Operation::find(&Method::from_bytes(method.as_bytes()).unwrap(), &segments)
     }
@@ -125,14 +125,14 @@ mod tests {
         assert_eq!(find("GET", "/healthz"), Ok(Operation::Alive));
         assert_eq!(find("DELETE", below), Ok(Operation::RemoveSubscription));
         assert_eq!(find("POST", &format!("{below}/dead-letters/redeliver")), Ok(Operation::Redeliver));
-        assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Refused::method("POST")));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Rejection::method("POST")));
         assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), Ok(Operation::ClearDeadLetter));
-        assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Refused::method("GET, DELETE")));
+        assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Rejection::method("GET, DELETE")));
         assert_eq!(find("HEAD", "/metrics"), Ok(Operation::Metrics));
-        assert_eq!(find("POST", "/metrics"), Err(Refused::method("GET, HEAD")));
-        assert_eq!(find("HEAD", "/admin/v1/backup"), Err(Refused::method("GET")));
+        assert_eq!(find("POST", "/metrics"), Err(Rejection::method("GET, HEAD")));
+        assert_eq!(find("HEAD", "/admin/v1/backup"), Err(Rejection::method("GET")));
         for nowhere in ["/", "/admin/v1", "/admin/v1/apps/", "/admin/v1/secrets", &format!("{below}/more")] {
-            assert!(find("GET", nowhere).is_err_and(|refused| refused != Refused::method("GET")), "{nowhere}");
+            assert!(find("GET", nowhere).is_err_and(|refused| refused != Rejection::method("GET")), "{nowhere}");
         }
     }
 }

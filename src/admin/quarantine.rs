@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Refused};
+use super::answer::{Answer, Content, Rejection};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
 use crate::kernel::names::{AppId, Stream};
@@ -10,18 +10,18 @@ use crate::services::Parts;
 use crate::store::QuarantineEntry;
 
 /// Which answer a path names.
-pub(super) struct Which {
+pub(super) struct QuarantinePath {
     app: AppId,
     stream: Stream,
     id: u64,
 }
 
-impl Which {
+impl QuarantinePath {
     /// Reads the path's segments.
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Rejection> {
         let place = match segments {
             ["admin", "v1", "quarantine", app, stream, id, ..] => place(app, stream, id),
             _ => None,
@@ -30,12 +30,12 @@ impl Which {
     }
 }
 
-fn place(app: &str, stream: &str, id: &str) -> Option<Which> {
-    Some(Which { app: AppId::parse(app).ok()?, stream: Stream::parse(stream)?, id: id.parse().ok()? })
+fn place(app: &str, stream: &str, id: &str) -> Option<QuarantinePath> {
+    Some(QuarantinePath { app: AppId::parse(app).ok()?, stream: Stream::parse(stream)?, id: id.parse().ok()? })
 }
 
-fn none() -> Refused {
-    Refused::nowhere("there is no such answer in the quarantine")
+fn none() -> Rejection {
+    Rejection::nowhere("there is no such answer in the quarantine")
 }
 
 /// `GET /admin/v1/quarantine`: stream by stream, the newest first.
@@ -45,7 +45,7 @@ pub(super) async fn list(call: &Call<'_>) -> Answer {
         match name.as_str() {
             "after" => after = Some(value),
             "limit" => most = limit(&value)?,
-            _ => return Err(Refused::bad("only after and limit are known")),
+            _ => return Err(Rejection::bad("only after and limit are known")),
         }
     }
     let config = call.parts.config.load_full();
@@ -55,7 +55,7 @@ pub(super) async fn list(call: &Call<'_>) -> Answer {
         let [app, stream, id] = after.split('/').collect::<Vec<_>>()[..] else { return Err(no_place()) };
         let after = place(app, stream, id).ok_or_else(no_place)?;
         let at = streams.iter().position(|(app, stream, _)| (*app, *stream) == (&after.app, after.stream));
-        streams.drain(..at.ok_or_else(|| Refused::nowhere("after: this stream is not read"))?);
+        streams.drain(..at.ok_or_else(|| Rejection::nowhere("after: this stream is not read"))?);
         streams[0].2 = after.id;
     }
     let (mut shown, mut next) = (Vec::new(), None);
@@ -73,8 +73,8 @@ pub(super) async fn list(call: &Call<'_>) -> Answer {
     Ok(Content::Json(json!({ "quarantine": shown, "next": next })))
 }
 
-fn no_place() -> Refused {
-    Refused::bad("after: the `next` of an earlier answer is wanted")
+fn no_place() -> Rejection {
+    Rejection::bad("after: the `next` of an earlier answer is wanted")
 }
 
 fn answer(app: &AppId, stream: Stream, entry: &QuarantineEntry) -> Value {
@@ -86,14 +86,14 @@ fn answer(app: &AppId, stream: Stream, entry: &QuarantineEntry) -> Value {
 }
 
 /// `GET /admin/v1/quarantine/{app}/{stream}/{id}`.
-pub(super) async fn show(parts: &Parts, which: &Which) -> Answer {
+pub(super) async fn show(parts: &Parts, which: &QuarantinePath) -> Answer {
     let found = parts.events.quarantined_body(&which.app, which.stream, which.id).await?;
     let (_, pieces) = found.ok_or_else(none)?;
     Ok(Content::Bytes(pieces))
 }
 
 /// `POST /admin/v1/quarantine/{app}/{stream}/{id}/redeliver`.
-pub(super) async fn redeliver(parts: &Parts, which: &Which) -> Answer {
+pub(super) async fn redeliver(parts: &Parts, which: &QuarantinePath) -> Answer {
     let read = parts.events.read_again(&which.app, which.stream, which.id).await?.ok_or_else(none)?;
     Ok(Content::Json(json!({ "redelivered": read.redelivered, "delivered": read.delivered })))
 }

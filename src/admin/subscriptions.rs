@@ -4,26 +4,26 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Answer, Content, Refused};
+use super::answer::{Answer, Content, Rejection};
 use super::call::Call;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::request::route::query;
 use crate::services::Parts;
 
 /// Which subscription a path names.
-pub(super) struct Which {
+pub(super) struct SubscriptionPath {
     pub(super) app: AppId,
     pub(super) stream: Stream,
     pub(super) name: SubscriptionName,
 }
 
-impl Which {
+impl SubscriptionPath {
     /// Reads the path's segments. Operators may also name the places of webhooks and of clients, and a client's by the
     /// client's name alone, unless another subscription has it.
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn named_by(parts: &Parts, segments: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn named_by(parts: &Parts, segments: &[&str]) -> Result<Self, Rejection> {
         let parsed = match segments {
             ["admin", "v1", "apps", app, "events", stream, "subscriptions", name, ..] => {
                 AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok())
@@ -31,7 +31,7 @@ impl Which {
             _ => None,
         };
         let ((app, stream), name) =
-            parsed.ok_or_else(|| Refused::nowhere("there can be no such app, stream or subscription"))?;
+            parsed.ok_or_else(|| Rejection::nowhere("there can be no such app, stream or subscription"))?;
         let name = parts.events.meant_by_operators(&app, stream, name);
         Ok(Self { app, stream, name })
     }
@@ -44,17 +44,17 @@ struct Seek {
 }
 
 /// `DELETE …/{name}`.
-pub(super) async fn remove(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn remove(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
     call.parts.events.remove(&which.app, which.stream, &which.name).await?;
     Ok(Content::Json(json!({ "removed": true })))
 }
 
 /// `POST …/{name}/seek`.
-pub(super) async fn seek(call: Call<'_>, which: &Which) -> Answer {
+pub(super) async fn seek(call: Call<'_>, which: &SubscriptionPath) -> Answer {
     let parts = call.parts;
     let Seek { to } = call.json().await?;
     let to = query::start(&to)
-        .ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor"))?;
+        .ok_or_else(|| Rejection::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor"))?;
     let cursor = parts.events.seek(&which.app, which.stream, &which.name, to).await?;
     Ok(Content::Json(json!({ "cursor": cursor.to_string() })))
 }

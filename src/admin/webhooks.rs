@@ -6,7 +6,7 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Refused};
+use super::answer::{Answer, Content, Rejection};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit, shown, wanted};
 use crate::events::{Cursor, CursorPair, ReadError, Redeliver};
@@ -14,7 +14,7 @@ use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName
 use crate::webhooks::WishError;
 
 /// Which webhook a path names.
-pub(super) struct Which {
+pub(super) struct WebhookPath {
     app: AppId,
     name: WebhookName,
     streams: Vec<Stream>,
@@ -22,7 +22,7 @@ pub(super) struct Which {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Again {
+struct RedeliverRequest {
     #[serde(default)]
     cursors: Vec<String>,
     #[serde(default)]
@@ -31,7 +31,7 @@ struct Again {
 }
 
 /// What a list's parameters say.
-struct Asked {
+struct ListQuery {
     /// In this order.
     streams: Vec<Stream>,
     /// Of several streams it is a place in each.
@@ -40,23 +40,23 @@ struct Asked {
 }
 
 /// `POST …/webhooks/{name}/enable`.
-pub(super) async fn enable(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn enable(call: &Call<'_>, which: &WebhookPath) -> Answer {
     call.parts.webhooks.enable(&which.app, &which.name).await?;
     Ok(Content::Json(json!({ "enabled": true })))
 }
 
 /// `POST …/webhooks/{name}/disable`.
-pub(super) async fn disable(call: &Call<'_>, which: &Which) -> Answer {
+pub(super) async fn disable(call: &Call<'_>, which: &WebhookPath) -> Answer {
     call.parts.webhooks.disable(&which.app, &which.name).await?;
     Ok(Content::Json(json!({ "enabled": false })))
 }
 
-impl Which {
+impl WebhookPath {
     /// Reads the path's segments.
     ///
     /// # Errors
     /// 404 when there is none, 400 for parameters that mean nothing.
-    pub(super) fn named_by(call: &Call<'_>, segments: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn named_by(call: &Call<'_>, segments: &[&str]) -> Result<Self, Rejection> {
         only_known(call)?;
         let parsed = match segments {
             ["admin", "v1", "apps", app, "webhooks", name, ..] => {
@@ -68,7 +68,7 @@ impl Which {
             let streams = call.parts.webhooks.streams(&app, &name)?;
             Some(Self { app, name, streams })
         });
-        found.ok_or_else(|| Refused::nowhere(WishError::NoSuchWebhook))
+        found.ok_or_else(|| Rejection::nowhere(WishError::NoSuchWebhook))
     }
 
     fn place(&self) -> SubscriptionName {
@@ -76,19 +76,19 @@ impl Which {
     }
 
     /// The one stream that is meant.
-    fn one(&self, stream: Option<Stream>) -> Result<Stream, Refused> {
+    fn one(&self, stream: Option<Stream>) -> Result<Stream, Rejection> {
         match (stream, &self.streams[..]) {
             (Some(stream), _) | (None, &[stream]) => Ok(stream),
-            _ => Err(Refused::bad("stream: the webhook has several; which one is meant?")),
+            _ => Err(Rejection::bad("stream: the webhook has several; which one is meant?")),
         }
     }
 
-    fn stream(&self, text: &str) -> Result<Stream, Refused> {
+    fn stream(&self, text: &str) -> Result<Stream, Rejection> {
         let stream = Stream::parse(text).filter(|stream| self.streams.contains(stream));
-        stream.ok_or_else(|| Refused::bad("stream: the webhook has no such stream"))
+        stream.ok_or_else(|| Rejection::bad("stream: the webhook has no such stream"))
     }
 
-    fn asked(&self, call: &Call<'_>) -> Result<Asked, Refused> {
+    fn list_query(&self, call: &Call<'_>) -> Result<ListQuery, Rejection> {
         let (mut wanted, mut after, mut most) = (None, None, SHOWN);
         for (name, value) in call.query()? {
             match name.as_str() {
@@ -109,8 +109,8 @@ impl Which {
             (Some(Streams::All) | None, _) => self.streams.clone(),
         };
         let after = after.map(|text| CursorPair::read(&text, together(&streams))).transpose();
-        let after = after.map_err(|_| Refused::bad("after: what `next` of a list says, with its `stream`"))?;
-        Ok(Asked { streams, after: after.unwrap_or_default(), limit: most })
+        let after = after.map_err(|_| Rejection::bad("after: what `next` of a list says, with its `stream`"))?;
+        Ok(ListQuery { streams, after: after.unwrap_or_default(), limit: most })
     }
 }
 
@@ -123,7 +123,7 @@ fn together(streams: &[Stream]) -> Streams {
 }
 
 /// Refuses parameters that mean nothing.
-fn only_known(call: &Call<'_>) -> Result<(), Refused> {
+fn only_known(call: &Call<'_>) -> Result<(), Rejection> {
     let known: &[&str] = match *call.method() {
         Method::GET => &["stream", "after", "limit"],
         Method::DELETE => &["stream"],
@@ -131,13 +131,13 @@ fn only_known(call: &Call<'_>) -> Result<(), Refused> {
     };
     match call.query()?.iter().all(|(name, _)| known.contains(&name.as_str())) {
         true => Ok(()),
-        false => Err(Refused::bad(format_args!("known here: {}", known.join(", ")))),
+        false => Err(Rejection::bad(format_args!("known here: {}", known.join(", ")))),
     }
 }
 
 /// Of all streams, unless one is named; `next` goes on in all of them.
-pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
-    let Asked { streams, mut after, limit } = which.asked(call)?;
+pub(super) async fn list(call: &Call<'_>, which: &WebhookPath) -> Answer {
+    let ListQuery { streams, mut after, limit } = which.list_query(call)?;
     let mut all = Vec::<Value>::new();
     for &stream in &streams {
         let room = limit - all.len();
@@ -161,7 +161,7 @@ pub(super) async fn list(call: &Call<'_>, which: &Which) -> Answer {
     Ok(Content::Json(json!({ "dead_letters": all, "next": next })))
 }
 
-pub(super) async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -> Answer {
+pub(super) async fn clear(call: &Call<'_>, which: &WebhookPath, one: Option<Cursor>) -> Answer {
     let stream = call.query()?.into_iter().find(|(name, _)| name == "stream").map(|(_, stream)| stream);
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let streams = match (stream, one) {
@@ -174,14 +174,14 @@ pub(super) async fn clear(call: &Call<'_>, which: &Which, one: Option<Cursor>) -
         cleared += or_none(done)?;
     }
     if one.is_some() && cleared == 0 {
-        return Err(Refused::nowhere("there is no such dead letter"));
+        return Err(Rejection::nowhere("there is no such dead letter"));
     }
     Ok(Content::Json(json!({ "cleared": cleared })))
 }
 
-pub(super) async fn redeliver(call: Call<'_>, which: &Which) -> Answer {
+pub(super) async fn redeliver(call: Call<'_>, which: &WebhookPath) -> Answer {
     let webhooks = call.parts.webhooks.clone();
-    let Again { cursors, all, stream } = call.json().await?;
+    let RedeliverRequest { cursors, all, stream } = call.json().await?;
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let letters = wanted(&cursors, all)?;
     let streams = match (&letters, stream) {
@@ -203,7 +203,7 @@ fn or_none<T: Default>(found: Result<T, ReadError>) -> Result<T, ReadError> {
     }
 }
 
-impl From<WishError> for Refused {
+impl From<WishError> for Rejection {
     fn from(error: WishError) -> Self {
         match error {
             WishError::NoSuchWebhook => Self::nowhere(error),

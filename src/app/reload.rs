@@ -2,11 +2,11 @@
 //!
 //! Invariants: a configuration that does not validate changes nothing; what was in force stays, the fault is logged and
 //! shown by the admin API. Files are watched by content: a mounted secret that is swapped by a symlink, and an edit within
-//! the clock's grain, are both seen. A file in the middle of being written is left until it rests ([`watch`]); SIGHUP says
+//! the clock's grain, are both seen. A file in the middle of being written is left until it rests ([`debounce`]); SIGHUP says
 //! that it does. Reading and building happen off the threads that serve requests.
 
-mod stamps;
-mod watch;
+mod debounce;
+mod snapshot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::kernel::metrics::OutcomeLabels;
 use crate::kernel::task::off_the_workers;
 use crate::services::{Parts, ReloadState};
 
-pub use self::stamps::{Stamps, read};
-use self::watch::{LOOK, LOOK_AGAIN, Next, Watch};
+use self::debounce::{Debouncer, LOOK, LOOK_AGAIN, Next};
+pub use self::snapshot::{Snapshot, read};
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -42,7 +42,7 @@ impl Reloader {
     }
 
     /// Watches the files and SIGHUP until `stop`. What differs from `seen` is a change, also one from before this call.
-    pub async fn run(self, seen: Stamps, stop: CancellationToken) {
+    pub async fn run(self, seen: Snapshot, stop: CancellationToken) {
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => Some(hangup),
             Err(why) => {
@@ -50,24 +50,24 @@ impl Reloader {
                 None
             }
         };
-        let mut watch = Watch::new(seen);
+        let mut debouncer = Debouncer::new(seen);
         let mut pause = LOOK;
         for round in 1.. {
-            let asked = tokio::select! {
+            let hung_up = tokio::select! {
                 () = stop.cancelled() => return,
-                () = hung_up(&mut hangup) => true,
+                () = hangup_of(&mut hangup) => true,
                 () = tokio::time::sleep(pause) => false,
             };
-            let (before, clock) = (watch.last().clone(), self.parts.clock.clone());
+            let (before, clock) = (debouncer.last().clone(), self.parts.clock.clone());
             let found = off_the_workers(move || before.again(round, &clock)).await;
-            pause = match watch.found(found.clone(), self.parts.clock.now()) {
-                Next::Look(pause) if !asked => pause,
+            pause = match debouncer.found(found.clone(), self.parts.clock.now()) {
+                Next::Look(pause) if !hung_up => pause,
                 Next::Look(_) | Next::Apply => {
                     // What changes while it is being applied differs from what was read, and is looked at in the next round.
-                    match self.reload_if(if asked { None } else { Some(found) }).await {
-                        Reloaded::Applied(stamps) => watch.applied(stamps),
-                        Reloaded::Refused(stamps) => watch.refused(stamps),
-                        Reloaded::Changing => {}
+                    match self.reload_if(if hung_up { None } else { Some(found) }).await {
+                        ReloadOutcome::Applied(snapshot) => debouncer.applied(snapshot),
+                        ReloadOutcome::Refused(snapshot) => debouncer.refused(snapshot),
+                        ReloadOutcome::Changing => {}
                     }
                     LOOK_AGAIN
                 }
@@ -81,11 +81,11 @@ impl Reloader {
     }
 
     /// Reads the files and applies them, whole or not at all; nothing when they are not what was `expected`.
-    async fn reload_if(&self, expected: Option<Stamps>) -> Reloaded {
+    async fn reload_if(&self, expected: Option<Snapshot>) -> ReloadOutcome {
         let path = self.path.clone();
-        let (read, stamps) = off_the_workers(move || read(&path)).await;
-        if expected.is_some_and(|expected| stamps.contradicts(&expected)) {
-            return Reloaded::Changing;
+        let (read, snapshot) = off_the_workers(move || read(&path)).await;
+        if expected.is_some_and(|expected| snapshot.contradicts(&expected)) {
+            return ReloadOutcome::Changing;
         }
         let outcome = match read {
             Ok(loaded) => self.put_in_force(loaded).await,
@@ -102,13 +102,13 @@ impl Reloader {
                 state.last_refusal = None;
                 state.needs_restart = needs_restart;
                 tracing::info!(needs_restart = ?state.needs_restart, "configuration applied");
-                Reloaded::Applied(stamps)
+                ReloadOutcome::Applied(snapshot)
             }
             Err(faults) => {
                 state.refused += 1;
                 tracing::error!(?faults, "configuration refused; the one in force stays");
                 state.last_refusal = Some(faults);
-                Reloaded::Refused(stamps)
+                ReloadOutcome::Refused(snapshot)
             }
         };
         self.parts.reload.store(Arc::new(state));
@@ -137,11 +137,11 @@ impl Reloader {
 }
 
 /// What came of a reload.
-enum Reloaded {
+enum ReloadOutcome {
     /// It is in force; what its files held.
-    Applied(Stamps),
+    Applied(Snapshot),
     /// What was in force stays; what the files held that were refused.
-    Refused(Stamps),
+    Refused(Snapshot),
     /// The files are not what they were when it was decided on.
     Changing,
 }
@@ -168,7 +168,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     keys
 }
 
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+async fn hangup_of(hangup: &mut Option<tokio::signal::unix::Signal>) {
     if let Some(signal) = hangup
         && signal.recv().await.is_some()
     {

@@ -95,7 +95,7 @@ async fn serve(
     let (kind, context) = RequestContext::new(gateway, in_force, head, body, admitted, log, guard);
     match kind {
         Kind::Events { streams, form, query } => routes::events::read(context, streams, form, query).await,
-        Kind::Settle { stream, what } => routes::events::ack::settle(context, stream, what).await,
+        Kind::Acknowledge { stream, what } => routes::events::ack::settle(context, stream, what).await,
         Kind::HistoryQuery => routes::history::query(context).await,
         Kind::HistoryFetch { handle } => routes::history::fetch(context, &handle).await,
         Kind::HistoryStream { query } => routes::history::stream::open(context, &query).await,

@@ -2,9 +2,9 @@
 //!
 //! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
 //! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::kernel::proof::Proof`], which
-//! `judge` judges anew whenever what is in force changes.
+//! `revalidation` judges anew whenever what is in force changes.
 
-mod judge;
+pub(crate) mod revalidation;
 
 use std::sync::Arc;
 use std::time::Duration;

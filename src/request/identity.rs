@@ -77,7 +77,7 @@ impl Client {
 
 /// What one method of proof found.
 #[derive(Debug, PartialEq, Eq)]
-enum Shown<'a> {
+enum AuthOutcome<'a> {
     Nothing,
     Wrong,
     Known(&'a ClientName, By),
@@ -142,12 +142,12 @@ impl Identity {
             }
         };
         let shown = match self.by_head(headers, now).await? {
-            Shown::Known(name, by) => Some((name, by)),
-            Shown::Wrong => None,
-            Shown::Nothing => match by_connection {
-                Shown::Known(name, by) => Some((name, by)),
-                Shown::Wrong => None,
-                Shown::Nothing => self.anonymous.as_ref().map(|name| (name, By::Nothing)),
+            AuthOutcome::Known(name, by) => Some((name, by)),
+            AuthOutcome::Wrong => None,
+            AuthOutcome::Nothing => match by_connection {
+                AuthOutcome::Known(name, by) => Some((name, by)),
+                AuthOutcome::Wrong => None,
+                AuthOutcome::Nothing => self.anonymous.as_ref().map(|name| (name, By::Nothing)),
             },
         };
         let (name, by) = shown.ok_or(Refusal::Unauthenticated)?;
@@ -168,7 +168,7 @@ impl Identity {
                 None => false,
             },
             By::Certificate => evidence.certificate.as_ref().is_some_and(|certificate| {
-                matches!(self.certificates.identify(certificate), Shown::Known(name, _) if name == client)
+                matches!(self.certificates.identify(certificate), AuthOutcome::Known(name, _) if name == client)
             }),
             By::User(uid) => self.unix_peers.owner(*uid) == Some(client),
             By::Nothing => self.anonymous.as_ref() == Some(client),
@@ -212,7 +212,7 @@ impl Identity {
         own.and(certificate.map_or(Life::ENDLESS, |certificate| self.trust.life(certificate, now)))
     }
 
-    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
+    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<AuthOutcome<'_>, Refusal> {
         match (Credential::of(headers), &self.tokens) {
             (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => tokens.identify(bearer, now).await,
             (shown, _) => Ok(self.api_keys.identify(&shown)),

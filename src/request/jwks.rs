@@ -56,10 +56,10 @@ pub const BELIEVED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The keys of one source.
 #[derive(Debug)]
 pub struct Keys {
-    held: ArcSwap<Held>,
+    state: ArcSwap<KeyState>,
     /// Number of fetches begun and ended.
     rounds: watch::Sender<Rounds>,
-    asked: Notify,
+    refresh_wanted: Notify,
     askers: Semaphore,
     retired: CancellationToken,
     /// Told when what is held is another set.
@@ -69,7 +69,7 @@ pub struct Keys {
 
 /// What is held of the issuer, and since when.
 #[derive(Clone, Debug, Default)]
-struct Held {
+struct KeyState {
     set: Option<Arc<KeySet>>,
     digest: [u8; 32],
     /// The last good fetch; `None` for a file, which is what it is.
@@ -87,7 +87,7 @@ struct Rounds {
 
 /// What came of asking for a newer set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RefreshOutcome {
     /// The issuer was asked just now, or within [`ASK_GAP`]: what is held is what it says.
     Fresh,
     /// The issuer could not be asked, or not in time: what it would say is not known.
@@ -95,11 +95,11 @@ pub enum Asked {
 }
 
 impl Keys {
-    fn new(held: Held, proofs: Proofs, clock: Clock) -> Self {
+    fn new(state: KeyState, proofs: Proofs, clock: Clock) -> Self {
         Self {
-            held: ArcSwap::from_pointee(held),
+            state: ArcSwap::from_pointee(state),
             rounds: watch::Sender::new(Rounds::default()),
-            asked: Notify::new(),
+            refresh_wanted: Notify::new(),
             askers: Semaphore::new(ASKERS),
             retired: CancellationToken::new(),
             proofs,
@@ -110,24 +110,24 @@ impl Keys {
     /// Keys that never change.
     #[must_use]
     pub fn fixed(set: KeySet, clock: Clock) -> Self {
-        let held = Held { set: Some(Arc::new(set)), ..Held::default() };
-        Self::new(held, Proofs::new(clock.clone()), clock)
+        let state = KeyState { set: Some(Arc::new(set)), ..KeyState::default() };
+        Self::new(state, Proofs::new(clock.clone()), clock)
     }
 
     /// The set that is believed now.
     #[must_use]
     pub fn current(&self) -> Option<Arc<KeySet>> {
-        let held = self.held.load();
-        let is_stale = held.confirmed.is_some_and(|(at, _)| self.clock.now().duration_since(at) > BELIEVED_FOR);
-        held.set.clone().filter(|_| !is_stale)
+        let state = self.state.load();
+        let is_stale = state.confirmed.is_some_and(|(at, _)| self.clock.now().duration_since(at) > BELIEVED_FOR);
+        state.set.clone().filter(|_| !is_stale)
     }
 
     /// Asks that the issuer be asked, because a token names a key that is not held; waits for the answer, not for long.
-    pub async fn ask(&self) -> Asked {
-        if self.held.load().confirmed.is_none() && self.held.load().set.is_some() {
-            return Asked::Fresh; // a file
+    pub async fn refresh(&self) -> RefreshOutcome {
+        if self.state.load().confirmed.is_none() && self.state.load().set.is_some() {
+            return RefreshOutcome::Fresh; // a file
         }
-        let Ok(_waiting) = self.askers.try_acquire() else { return Asked::InVain };
+        let Ok(_waiting) = self.askers.try_acquire() else { return RefreshOutcome::InVain };
         let mut rounds = self.rounds.subscribe();
         let seen = *rounds.borrow_and_update();
         let under_way = seen.begun > seen.ended;
@@ -135,11 +135,11 @@ impl Keys {
             return self.verdict();
         }
         if !under_way {
-            self.asked.notify_one();
+            self.refresh_wanted.notify_one();
         }
         match tokio::time::timeout(ASK_WAIT, rounds.wait_for(|now| now.ended > seen.ended)).await {
             Ok(Ok(_)) => self.verdict(),
-            Ok(Err(_)) | Err(_) => Asked::InVain,
+            Ok(Err(_)) | Err(_) => RefreshOutcome::InVain,
         }
     }
 
@@ -147,23 +147,23 @@ impl Keys {
         rounds.last_began.is_some_and(|at| self.clock.now().duration_since(at) < ASK_GAP)
     }
 
-    fn verdict(&self) -> Asked {
-        if self.held.load().fault.is_none() { Asked::Fresh } else { Asked::InVain }
+    fn verdict(&self) -> RefreshOutcome {
+        if self.state.load().fault.is_none() { RefreshOutcome::Fresh } else { RefreshOutcome::InVain }
     }
 
     /// How it stands with them, for the operator.
     #[must_use]
     pub fn status(&self) -> Status {
-        let held = self.held.load();
-        let set = held.set.as_deref();
+        let state = self.state.load();
+        let set = state.set.as_deref();
         Status {
             keys: set.map_or(0, KeySet::len),
             ignored: set.map_or(0, KeySet::ignored),
             kids: set.map(|set| set.kids().map(str::to_owned).collect()).unwrap_or_default(),
             believed: self.current().is_some(),
-            confirmed_at: held.confirmed.map(|(_, at)| at.to_string()),
-            age_seconds: held.confirmed.map(|(at, _)| self.clock.now().duration_since(at).as_secs()),
-            fault: held.fault.clone(),
+            confirmed_at: state.confirmed.map(|(_, at)| at.to_string()),
+            age_seconds: state.confirmed.map(|(at, _)| self.clock.now().duration_since(at).as_secs()),
+            fault: state.fault.clone(),
         }
     }
 }
@@ -236,16 +236,16 @@ impl Jwks {
         {
             return Ok(Prepared(Some(Slot { source, keys: slot.keys.clone(), keeper: None })));
         }
-        let held = match (&source, &*before) {
+        let state = match (&source, &*before) {
             (Source::File { document, .. }, _) => {
-                Held { set: Some(Arc::new(KeySet::parse(document)?)), ..Held::default() }
+                KeyState { set: Some(Arc::new(KeySet::parse(document)?)), ..KeyState::default() }
             }
             (Source::Url { .. }, Some(slot)) if slot.source.is_same_address(&source) => {
-                Held::clone(&slot.keys.held.load())
+                KeyState::clone(&slot.keys.state.load())
             }
-            (Source::Url { .. }, _) => Held::default(),
+            (Source::Url { .. }, _) => KeyState::default(),
         };
-        let keys = Arc::new(Keys::new(held, self.proofs.clone(), self.clock.clone()));
+        let keys = Arc::new(Keys::new(state, self.proofs.clone(), self.clock.clone()));
         let keeper = match &source {
             Source::File { .. } => None,
             Source::Url { settings, anchors } => Some(Keeper::new(

@@ -4,11 +4,12 @@
 //! looks at the caller's URL again. What cannot be read is 400 and names the parameter, what is nowhere is 404, what
 //! takes another method is 405. Only [`Route::within`] makes a [`Call`], so nothing runs that was not granted.
 
+mod ack_request;
 pub mod browsers;
+mod events_query;
 pub(crate) mod operations;
 pub(crate) mod path;
 pub(crate) mod query;
-mod settling;
 pub mod target;
 
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use hyper::{HeaderMap, Method, Uri};
 
 use crate::config;
 use crate::http::headers::accept;
-use crate::kernel::names::{Action, AppId, Stream, Streams, SubscriptionName};
+use crate::kernel::names::{Action, AppId, Stream, Streams};
 use crate::kernel::proof::{Basis, Life};
 use crate::request::policy::{Grant, Terms};
 use crate::request::refusal::Refusal;
 use crate::vendor::order::Payer;
 
+pub use ack_request::{AckAction, AckRequest};
+pub use events_query::{EventsQuery, ExplicitAck, Start, StartPosition};
 pub use operations::Operation;
-pub use query::{Begin, EventsQuery, Explicit, Start};
-pub use settling::{Settle, Settling};
 
 /// What anybody may ask, known or not: looked for before it is asked who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +57,11 @@ pub enum Kind {
         query: EventsQuery,
     },
     /// `POST …/events/{stream}/{ack|nack|extend}`.
-    Settle {
+    Acknowledge {
         /// Of which stream.
         stream: Stream,
         /// Which of the three.
-        what: Settle,
+        what: AckAction,
     },
     /// `POST …/history/query`.
     HistoryQuery,
@@ -195,10 +196,10 @@ impl Route {
             ["v1", "apps", app, "events", stream] => (app, events(stream, Form::Native, uri, get)?),
             ["v1", "apps", app, "events", stream, what] => {
                 let stream = Stream::parse(stream).ok_or(Refusal::NoSuchRoute)?;
-                let what = Settle::parse(what).ok_or(Refusal::NoSuchRoute)?;
+                let what = AckAction::parse(what).ok_or(Refusal::NoSuchRoute)?;
                 post()?;
                 query::none(uri.query())?;
-                (app, Kind::Settle { stream, what })
+                (app, Kind::Acknowledge { stream, what })
             }
             ["v1", "apps", app, "history"] => {
                 get()?;
@@ -246,10 +247,10 @@ impl Route {
                 Streams::One(Stream::ChannelEvents) => "stream_channel_events",
                 Streams::All => "stream_all",
             },
-            Kind::Settle { what, .. } => match what {
-                Settle::Ack => "events_ack",
-                Settle::Nack => "events_nack",
-                Settle::Extend => "events_extend",
+            Kind::Acknowledge { what, .. } => match what {
+                AckAction::Ack => "events_ack",
+                AckAction::Nack => "events_nack",
+                AckAction::Extend => "events_extend",
             },
             Kind::HistoryQuery => "history_query",
             Kind::HistoryFetch { .. } => "history_fetch",
@@ -277,7 +278,7 @@ impl Route {
         let user = match &self.kind {
             Kind::Message { user, .. } => Some(user.as_str()),
             Kind::Events { .. }
-            | Kind::Settle { .. }
+            | Kind::Acknowledge { .. }
             | Kind::HistoryQuery
             | Kind::HistoryFetch { .. }
             | Kind::HistoryStream { .. }
@@ -302,7 +303,7 @@ impl Kind {
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
-            Self::Events { .. } | Self::Settle { .. } => Action::Events,
+            Self::Events { .. } | Self::Acknowledge { .. } => Action::Events,
             Self::HistoryQuery | Self::HistoryFetch { .. } | Self::HistoryStream { .. } => Action::History,
             Self::Count { .. } => Action::Count,
             Self::Message { .. } => Action::Messages,
@@ -344,14 +345,6 @@ fn message(to: Addressee, user: &str, uri: &Uri, post: impl Fn() -> Result<(), R
 
 fn allow(method: &Method, wanted: &Method, allow: &'static str) -> Result<(), Refusal> {
     if method == wanted { Ok(()) } else { Err(Refusal::MethodNotAllowed { allow }) }
-}
-
-impl EventsQuery {
-    /// The subscription to read, for this client.
-    #[must_use]
-    pub fn subscription(&self, payer: &Payer) -> SubscriptionName {
-        SubscriptionName::meant_by(&payer.client, self.subscription.clone())
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Log targets are paths of modules, and operators write filters with them: where a module moved, its old path means the new.
 
 /// Where modules were, and are: those inside of others first.
-const MOVED: [(&str, &str); 50] = [
+const MOVED: &[(&str, &str)] = &[
     ("rtm_gateway::egress::places", "rtm_gateway::upstream::egress::hosts"),
     ("rtm_gateway::events::dropped", "rtm_gateway::events::ingest::dropped"),
     ("rtm_gateway::events::lag", "rtm_gateway::events::subscription::lag"),
@@ -16,6 +16,8 @@ const MOVED: [(&str, &str); 50] = [
     ("rtm_gateway::events::waiting", "rtm_gateway::events::ingest::reorder_buffer"),
     ("rtm_gateway::events::witness", "rtm_gateway::events::log::age_guard"),
     ("rtm_gateway::history::steady", "rtm_gateway::history::retrying_pages"),
+    ("rtm_gateway::gateway::judge", "rtm_gateway::request::gateway::revalidation"),
+    ("rtm_gateway::request::gateway::judge", "rtm_gateway::request::gateway::revalidation"),
     ("rtm_gateway::upstream::password", "rtm_gateway::upstream::pool::password"),
     ("rtm_gateway::webhooks::courier", "rtm_gateway::webhooks::delivery_loop"),
     ("rtm_gateway::admission", "rtm_gateway::request::admission"),

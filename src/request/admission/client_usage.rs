@@ -9,8 +9,8 @@ use std::time::Duration;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-use super::rate::{Rate, Taken};
-use super::report::{Reason, Report, Reported};
+use super::rate::{Rate, RateToken};
+use super::report::{Reason, Report, ReportLimiter};
 use super::{A_WHILE, Room};
 use crate::config::ClientMode;
 use crate::kernel::metrics::{ClientLabels, Metrics};
@@ -36,7 +36,7 @@ struct ClientCounts {
     counted: u32,
     body_bytes: usize,
     rate: Rate,
-    reported: Reported,
+    reports: ReportLimiter,
     gauge: Gauge,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Reservation {
     /// It streams.
     pub(super) streams: bool,
     /// It took one of `requests_per_second`.
-    pub(super) taken: Option<Taken>,
+    pub(super) taken: Option<RateToken>,
     /// Bytes of memory for its body.
     pub(super) body_bytes: usize,
     /// Why it would be refused if its client were not in report mode.
@@ -154,7 +154,7 @@ impl ClientUsage {
 
     /// What to say of a request that would be refused. `None`: nothing now.
     pub(super) fn report(&mut self, client: &ClientName, reason: Reason, now: Instant) -> Option<Report> {
-        entry(&mut self.clients, &self.metrics, client).reported.count(reason, now)
+        entry(&mut self.clients, &self.metrics, client).reports.count(reason, now)
     }
 
     /// Forgets those who are gone and have nothing that must be remembered.
@@ -172,7 +172,7 @@ impl ClientUsage {
 
 /// A client's name, requests in hand, those of them that are counted, bytes, and rate.
 #[cfg(test)]
-pub(super) type Looked = (ClientName, usize, u32, usize, Rate);
+pub(super) type UsageView = (ClientName, usize, u32, usize, Rate);
 
 #[cfg(test)]
 impl ClientUsage {
@@ -181,7 +181,7 @@ impl ClientUsage {
     }
 
     /// All that counts: requests, bytes, and of each client that has anything, what it has.
-    pub(super) fn look(&mut self, now: Instant) -> (usize, usize, Vec<Looked>) {
+    pub(super) fn look(&mut self, now: Instant) -> (usize, usize, Vec<UsageView>) {
         for entry in self.clients.values_mut() {
             entry.rate.is_new(now);
         }
@@ -198,7 +198,7 @@ impl ClientUsage {
 impl ClientCounts {
     /// Takes of the client's own ceilings, both or none; the rate last, so that it is taken from only when the request
     /// is admitted.
-    fn within_ceilings(&mut self, terms: &Terms, now: Instant) -> Result<Option<Taken>, (Ceiling, Duration)> {
+    fn within_ceilings(&mut self, terms: &Terms, now: Instant) -> Result<Option<RateToken>, (Ceiling, Duration)> {
         if let Some(most) = terms.max_concurrent
             && self.counted >= most.get()
         {
@@ -220,7 +220,7 @@ fn entry<'a>(
         counted: 0,
         body_bytes: 0,
         rate: Rate::default(),
-        reported: Reported::default(),
+        reports: ReportLimiter::default(),
         gauge: metrics.requests_in_hand.get_or_create_owned(&ClientLabels { client: client.to_string() }),
     })
 }

@@ -19,7 +19,7 @@ pub(super) struct Rate {
 
 /// One request taken, to be kept or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken(Instant);
+pub(super) struct RateToken(Instant);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ impl Rate {
     ///
     /// # Errors
     /// How long until there is one, if nothing is given back. Nothing has changed then.
-    pub(super) fn take(&mut self, rate: NonZeroU32, now: Instant) -> Result<Taken, Duration> {
+    pub(super) fn take(&mut self, rate: NonZeroU32, now: Instant) -> Result<RateToken, Duration> {
         self.forget(now);
         let rate = usize::try_from(rate.get()).unwrap_or(usize::MAX);
         // After a lowered rate more than one must pass.
@@ -38,11 +38,11 @@ impl Rate {
             return Err(*oldest + SECOND - now);
         }
         self.taken.push_back(now);
-        Ok(Taken(now))
+        Ok(RateToken(now))
     }
 
     /// Gives one back that was taken for nothing.
-    pub(super) fn give_back(&mut self, Taken(at): Taken) {
+    pub(super) fn give_back(&mut self, RateToken(at): RateToken) {
         // Those of one instant are alike.
         if let Ok(place) = self.taken.binary_search(&at) {
             self.taken.remove(place);
@@ -126,7 +126,7 @@ mod tests {
         fn no_second_holds_more_than_its_worth(n in 1u32..20, ops in prop::collection::vec(any_op(), 1..200)) {
             let (mut now, mut bucket) = (Instant::now(), Rate::default());
             let mut kept: Vec<Instant> = Vec::new();
-            let mut open: Vec<Taken> = Vec::new();
+            let mut open: Vec<RateToken> = Vec::new();
             for op in ops {
                 match op {
                     Op::Wait(ms) => now += Duration::from_millis(ms),

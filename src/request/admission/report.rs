@@ -52,10 +52,10 @@ impl From<Ceiling> for Reason {
 
 /// What was said of a client, and what not yet.
 #[derive(Debug, Default)]
-pub(super) struct Reported([Kind; 3]);
+pub(super) struct ReportLimiter([ReasonCount; 3]);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Kind {
+struct ReasonCount {
     said_at: Option<Instant>,
     unsaid: u64,
 }
@@ -67,15 +67,15 @@ pub(super) struct Report {
     requests: u64,
 }
 
-impl Reported {
+impl ReportLimiter {
     pub(super) fn count(&mut self, reason: Reason, now: Instant) -> Option<Report> {
-        let kind = &mut self.0[reason.place()];
-        kind.unsaid += 1;
-        if kind.said_at.is_some_and(|at| now < at + EVERY) {
+        let count = &mut self.0[reason.place()];
+        count.unsaid += 1;
+        if count.said_at.is_some_and(|at| now < at + EVERY) {
             return None;
         }
-        kind.said_at = Some(now);
-        Some(Report { reason, requests: std::mem::take(&mut kind.unsaid) })
+        count.said_at = Some(now);
+        Some(Report { reason, requests: std::mem::take(&mut count.unsaid) })
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_kind_is_said_once_a_minute_with_how_many_there_were() {
-        let mut reported = Reported::default();
+        let mut reported = ReportLimiter::default();
         let began = Instant::now();
         assert_eq!(reported.count(Reason::Forbidden, began).map(|r| r.requests), Some(1));
         for second in 1..60 {

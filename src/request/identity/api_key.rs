@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::Shown;
+use super::AuthOutcome;
 use super::credential::Credential;
 use crate::config;
 use crate::kernel::names::ClientName;
@@ -32,24 +32,24 @@ impl ApiKeys {
     }
 
     /// Whose key it is.
-    pub(super) fn identify(&self, shown: &Credential<'_>) -> Shown<'_> {
+    pub(super) fn identify(&self, shown: &Credential<'_>) -> AuthOutcome<'_> {
         match shown {
-            Credential::Nothing => Shown::Nothing,
-            Credential::Wrong => Shown::Wrong,
+            Credential::Nothing => AuthOutcome::Nothing,
+            Credential::Wrong => AuthOutcome::Wrong,
             Credential::Key(key) | Credential::Bearer(key) => self.known(key),
             Credential::Pair(pair) => {
-                let Some((name, key)) = pair.split_once(':') else { return Shown::Wrong };
+                let Some((name, key)) = pair.split_once(':') else { return AuthOutcome::Wrong };
                 match self.known(key) {
-                    Shown::Known(known, by) if known.as_str() == name => Shown::Known(known, by),
-                    _ => Shown::Wrong,
+                    AuthOutcome::Known(known, by) if known.as_str() == name => AuthOutcome::Known(known, by),
+                    _ => AuthOutcome::Wrong,
                 }
             }
         }
     }
 
-    fn known(&self, key: &str) -> Shown<'_> {
+    fn known(&self, key: &str) -> AuthOutcome<'_> {
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        self.owner(&digest).map_or(Shown::Wrong, |name| Shown::Known(name, By::Key(digest)))
+        self.owner(&digest).map_or(AuthOutcome::Wrong, |name| AuthOutcome::Known(name, By::Key(digest)))
     }
 
     /// Whose key has this digest.
@@ -88,7 +88,7 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         match keys().identify(&Credential::of(&headers)) {
-            Shown::Known(name, _) => name.to_string(),
+            AuthOutcome::Known(name, _) => name.to_string(),
             other => format!("{other:?}"),
         }
     }

@@ -14,17 +14,17 @@
 //! | --- | --- |
 //! | `compact` | the text of a token as header, claims and signature |
 //! | `claims` | what it says, against what it must say |
-//! | `seen` | tokens that were verified before |
+//! | `verified_tokens` | tokens that were verified before |
 
 mod claims;
 mod compact;
 #[doc(hidden)]
 pub mod fuzzing;
-mod seen;
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
+mod verified_tokens;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,14 +34,14 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{Metrics, OutcomeLabels};
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::{self, By, Token};
-use crate::request::jwks::set::{Found, KeySet};
-use crate::request::jwks::{Asked, Keys};
+use crate::request::jwks::set::{KeyMatch, KeySet};
+use crate::request::jwks::{Keys, RefreshOutcome};
 use crate::request::refusal::Refusal;
 use claims::{Expected, Life};
 use compact::{Compact, Header};
-use seen::{Digest, Seen};
+use verified_tokens::{Digest, VerifiedTokens};
 
-use super::Shown;
+use super::AuthOutcome;
 
 /// Bytes of a token. Those of Kubernetes have about 1 KiB, the fattest of directories 8.
 pub(super) const MAX_TOKEN: usize = 16 << 10;
@@ -52,7 +52,7 @@ pub(super) struct Tokens {
     algorithms: Vec<JwtAlgorithm>,
     subjects: HashMap<String, ClientName>,
     keys: Arc<Keys>,
-    seen: Seen,
+    verified: VerifiedTokens,
     metrics: Metrics,
 }
 
@@ -126,25 +126,25 @@ impl Tokens {
             algorithms: config.algorithms.clone(),
             subjects: subjects.map(|(sub, name)| (sub.clone(), name.clone())).collect(),
             keys,
-            seen: Seen::default(),
+            verified: VerifiedTokens::default(),
             metrics,
         }
     }
 
-    /// Whose token it is. Never [`Shown::Nothing`].
+    /// Whose token it is. Never [`AuthOutcome::Nothing`].
     ///
     /// # Errors
     /// [`Refusal::Unavailable`] when the issuer's keys are not known.
-    pub(super) async fn identify(&self, token: &str, now: UnixMillis) -> Result<Shown<'_>, Refusal> {
+    pub(super) async fn identify(&self, token: &str, now: UnixMillis) -> Result<AuthOutcome<'_>, Refusal> {
         let (outcome, answer) = match self.verify(token, now).await {
-            Ok((name, token, how)) => (how, Ok(Shown::Known(name, By::Token(token)))),
+            Ok((name, token, how)) => (how, Ok(AuthOutcome::Known(name, By::Token(token)))),
             Err(fault @ Fault::NoKeys) => {
                 let why = "the keys of the token issuer are not known now";
                 (fault.as_str(), Err(Refusal::Unavailable(why.into())))
             }
             Err(fault) => {
                 tracing::debug!(reason = fault.as_str(), "a caller's token is not believed");
-                (fault.as_str(), Ok(Shown::Wrong))
+                (fault.as_str(), Ok(AuthOutcome::Wrong))
             }
         };
         self.metrics.jwt_tokens.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
@@ -157,7 +157,7 @@ impl Tokens {
         }
         let digest = Digest::of(token);
         if let Some(set) = self.keys.current()
-            && let Some((token, life)) = self.seen.find(&digest, &set)
+            && let Some((token, life)) = self.verified.find(&digest, &set)
         {
             self.expected.check_life(&life, now)?;
             return self.client(&token.subject).map(|name| (name, token, "seen"));
@@ -180,7 +180,7 @@ impl Tokens {
             key,
             expires: life.end(),
         });
-        self.seen.remember(digest, &set, token.clone(), life);
+        self.verified.remember(digest, &set, token.clone(), life);
         Ok((name, token, "verified"))
     }
 
@@ -221,11 +221,11 @@ impl Tokens {
         let try_with = |set: Option<Arc<KeySet>>| {
             let set = set.ok_or(Fault::NoKeys)?;
             let digest = match set.find(header.kid.as_deref(), algorithm) {
-                Found::One(key, digest) => {
+                KeyMatch::One(key, digest) => {
                     key.verify_sig(parts.signed(), parts.signature()).map_err(|_| Fault::Signature)?;
                     digest
                 }
-                Found::Nothing | Found::Several => return Err(Fault::UnknownKey),
+                KeyMatch::Nothing | KeyMatch::Several => return Err(Fault::UnknownKey),
             };
             Ok((set, digest))
         };
@@ -236,9 +236,9 @@ impl Tokens {
             Err(Fault::NoKeys | Fault::UnknownKey) => {}
             decided => return decided,
         }
-        match self.keys.ask().await {
-            Asked::Fresh => try_with(self.keys.current()),
-            Asked::InVain => try_with(self.keys.current()).map_err(|_| Fault::NoKeys),
+        match self.keys.refresh().await {
+            RefreshOutcome::Fresh => try_with(self.keys.current()),
+            RefreshOutcome::InVain => try_with(self.keys.current()).map_err(|_| Fault::NoKeys),
         }
     }
 }

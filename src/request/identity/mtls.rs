@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 
-use super::Shown;
+use super::AuthOutcome;
 use crate::config;
 use crate::kernel::conn::PeerCertificate;
 use crate::kernel::names::{ClientName, SpiffeId};
@@ -35,13 +35,13 @@ impl Certificates {
         Self { by_spiffe_id, by_dns_name }
     }
 
-    /// Whose certificate it is. Never [`Shown::Nothing`].
-    pub(super) fn identify(&self, certificate: &PeerCertificate) -> Shown<'_> {
+    /// Whose certificate it is. Never [`AuthOutcome::Nothing`].
+    pub(super) fn identify(&self, certificate: &PeerCertificate) -> AuthOutcome<'_> {
         let names = match certificate.names() {
             Ok(names) => names,
             Err(why) => {
                 tracing::debug!(%why, "a caller's certificate names nobody");
-                return Shown::Wrong;
+                return AuthOutcome::Wrong;
             }
         };
         let by_spiffe_id = names.spiffe_id.iter().filter_map(|id| self.by_spiffe_id.get(id));
@@ -49,11 +49,11 @@ impl Certificates {
         let mut found = by_spiffe_id.chain(by_dns_name);
         let first = found.next();
         match first {
-            Some(name) if found.all(|other| other == name) => Shown::Known(name, By::Certificate),
+            Some(name) if found.all(|other| other == name) => AuthOutcome::Known(name, By::Certificate),
             _ => {
                 let why = if first.is_some() { "it names two clients" } else { "no client has such a name" };
                 tracing::debug!(?names, why, "a caller's certificate names nobody");
-                Shown::Wrong
+                AuthOutcome::Wrong
             }
         }
     }

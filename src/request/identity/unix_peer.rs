@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::Shown;
+use super::AuthOutcome;
 use crate::config;
 use crate::kernel::conn::{Conn, Peer};
 use crate::kernel::names::ClientName;
@@ -27,13 +27,13 @@ impl UnixPeers {
         self.0.get(&uid)
     }
 
-    /// Who connected. Never [`Shown::Wrong`].
-    pub(super) fn identify(&self, conn: &Conn) -> Shown<'_> {
+    /// Who connected. Never [`AuthOutcome::Wrong`].
+    pub(super) fn identify(&self, conn: &Conn) -> AuthOutcome<'_> {
         match conn.peer {
             Peer::Unix { uid: Some(uid) } => {
-                self.owner(uid).map_or(Shown::Nothing, |name| Shown::Known(name, By::User(uid)))
+                self.owner(uid).map_or(AuthOutcome::Nothing, |name| AuthOutcome::Known(name, By::User(uid)))
             }
-            Peer::Unix { uid: None } | Peer::Tcp(_) => Shown::Nothing,
+            Peer::Unix { uid: None } | Peer::Tcp(_) => AuthOutcome::Nothing,
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) enum FetchError {
 
 /// What was fetched.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct FetchedSet {
     pub(super) set: KeySet,
     /// Of the document.
     pub(super) digest: [u8; 32],
@@ -93,12 +93,12 @@ impl Fetcher {
     }
 
     /// Fetches once.
-    pub(super) async fn fetch(&self, began: Instant) -> Result<Fetched, FetchError> {
+    pub(super) async fn fetch(&self, began: Instant) -> Result<FetchedSet, FetchError> {
         let until = began + TOTAL;
         tokio::time::timeout_at(until, self.exchange(until)).await.unwrap_or(Err(FetchError::Slow))
     }
 
-    async fn exchange(&self, until: Instant) -> Result<Fetched, FetchError> {
+    async fn exchange(&self, until: Instant) -> Result<FetchedSet, FetchError> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = self.url.clone();
         let headers = request.headers_mut();
@@ -126,7 +126,7 @@ impl Fetcher {
             BodyFault::TooLarge { .. } => FetchError::TooLarge,
         })?;
         let set = KeySet::parse(&document)?;
-        Ok(Fetched { set, digest: Sha256::digest(&document).into(), max_age })
+        Ok(FetchedSet { set, digest: Sha256::digest(&document).into(), max_age })
     }
 }
 

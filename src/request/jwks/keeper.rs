@@ -11,8 +11,8 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::fetch::{FetchError, Fetched, Fetcher};
-use super::{ASK_GAP, BELIEVED_FOR, BuildError, Held, Keys};
+use super::fetch::{FetchError, FetchedSet, Fetcher};
+use super::{ASK_GAP, BELIEVED_FOR, BuildError, KeyState, Keys};
 use crate::config::JwksUrl;
 use crate::kernel::metrics::{Metrics, OutcomeLabels};
 
@@ -69,10 +69,10 @@ impl Keeper {
         pause
     }
 
-    fn take(&mut self, fetched: Fetched) -> Duration {
+    fn take(&mut self, fetched: FetchedSet) -> Duration {
         self.count("ok");
         let confirmed = Some((self.keys.clock.now(), self.keys.clock.wall_ms()));
-        let before = self.keys.held.load_full();
+        let before = self.keys.state.load_full();
         let was_known = self.keys.current().is_some();
         let set = match &before.set {
             // What was verified by these very keys stays verified.
@@ -92,7 +92,7 @@ impl Keeper {
         }
         self.failures = 0;
         let is_same = was_known && before.set.as_ref().is_some_and(|same| Arc::ptr_eq(same, &set));
-        self.keys.held.store(Arc::new(Held { set: Some(set), digest: fetched.digest, confirmed, fault: None }));
+        self.keys.state.store(Arc::new(KeyState { set: Some(set), digest: fetched.digest, confirmed, fault: None }));
         if !is_same {
             self.keys.proofs.changed();
         }
@@ -103,7 +103,7 @@ impl Keeper {
     fn fail(&mut self, why: &FetchError) -> Duration {
         self.count("failed");
         self.failures = self.failures.saturating_add(1);
-        let before = self.keys.held.load_full();
+        let before = self.keys.state.load_full();
         let age = before.confirmed.map(|(at, _)| self.keys.clock.now().duration_since(at));
         let age_seconds = age.map(|age| age.as_secs());
         match age {
@@ -114,7 +114,7 @@ impl Keeper {
                 tracing::error!(%why, age_seconds, "the issuer's keys could not be fetched: no token can be checked");
             }
         }
-        self.keys.held.store(Arc::new(Held { fault: Some(why.to_string()), ..Held::clone(&before) }));
+        self.keys.state.store(Arc::new(KeyState { fault: Some(why.to_string()), ..KeyState::clone(&before) }));
         let step = PAUSES.0.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
         spread(step.min(PAUSES.1).min(self.refresh.max(PAUSES.0)))
     }
@@ -124,7 +124,7 @@ impl Keeper {
         let until: Instant = self.keys.clock.now() + pause;
         let asked = async {
             loop {
-                self.keys.asked.notified().await;
+                self.keys.refresh_wanted.notified().await;
                 let rounds = *self.keys.rounds.borrow();
                 if !self.keys.is_too_soon(rounds) {
                     return;

@@ -20,13 +20,13 @@ pub const MAX_KEYS: usize = 100;
 /// A key set in use.
 #[derive(Debug, Default)]
 pub struct KeySet {
-    keys: Vec<Key>,
+    keys: Vec<VerificationKey>,
     ignored: usize,
 }
 
 /// One key: its name, and what it can check.
 #[derive(Debug)]
-struct Key {
+struct VerificationKey {
     kid: Option<String>,
     checks: Vec<(JwtAlgorithm, ParsedPublicKey)>,
     /// Tells it from every other, one of the same name too.
@@ -35,7 +35,7 @@ struct Key {
 
 /// Which key a token means.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum KeyMatch<'a> {
     /// This one, and its digest.
     One(&'a ParsedPublicKey, [u8; 32]),
     /// None of the set.
@@ -94,7 +94,7 @@ impl KeySet {
         let mut set = Self::default();
         for key in raw.keys {
             let object = Some(key.get()).filter(|text| text.starts_with('{'));
-            match object.and_then(|text| serde_json::from_str::<RawKey>(text).ok()).and_then(Key::of) {
+            match object.and_then(|text| serde_json::from_str::<RawKey>(text).ok()).and_then(VerificationKey::of) {
                 Some(key) => set.keys.push(key),
                 None => set.ignored += 1,
             }
@@ -105,24 +105,24 @@ impl KeySet {
     /// The key that a token signed by `algorithm` means: the one of its name. A token that names none means the only key
     /// that could have signed it so.
     #[must_use]
-    pub fn find(&self, kid: Option<&str>, algorithm: JwtAlgorithm) -> Found<'_> {
+    pub fn find(&self, kid: Option<&str>, algorithm: JwtAlgorithm) -> KeyMatch<'_> {
         let named = self.keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid);
-        let able = |key: &'_ Key| key.checks.iter().any(|(alg, _)| *alg == algorithm);
+        let able = |key: &'_ VerificationKey| key.checks.iter().any(|(alg, _)| *alg == algorithm);
         let mut able = named.filter(|key| able(key));
         match (able.next(), able.next()) {
             (Some(key), None) => match key.checks.iter().find(|(alg, _)| *alg == algorithm) {
-                Some((_, check)) => Found::One(check, key.digest),
-                None => Found::Nothing,
+                Some((_, check)) => KeyMatch::One(check, key.digest),
+                None => KeyMatch::Nothing,
             },
-            (None, _) => Found::Nothing,
-            (Some(_), Some(_)) => Found::Several,
+            (None, _) => KeyMatch::Nothing,
+            (Some(_), Some(_)) => KeyMatch::Several,
         }
     }
 
     /// Whether a key that a token was checked by is still here, for that algorithm.
     #[must_use]
     pub fn holds(&self, digest: &[u8; 32], algorithm: &str) -> bool {
-        let checks = |key: &Key| key.checks.iter().any(|(alg, _)| alg.as_str() == algorithm);
+        let checks = |key: &VerificationKey| key.checks.iter().any(|(alg, _)| alg.as_str() == algorithm);
         self.keys.iter().any(|key| key.digest == *digest && checks(key))
     }
 
@@ -150,7 +150,7 @@ impl KeySet {
     }
 }
 
-impl Key {
+impl VerificationKey {
     fn of(raw: RawKey) -> Option<Self> {
         let is_for_signatures = raw.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
             && raw.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));

@@ -7,7 +7,7 @@ use hyper::HeaderMap;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
 
-use super::Ceiling;
+use super::{Ceiling, Shed};
 use crate::http::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::http::request_id::RequestId;
 use crate::request::refusal::Refusal;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every [`Route`] is one of them: a new kind of request does not compile until it has an entry.
 
-use super::{Addressee, Form, Kind, Route, Settle};
+use super::{AckAction, Addressee, Form, Kind, Route};
 use crate::kernel::names::{Stream, Streams};
 
 /// A table of operations: an enum with a variant for each, its method and its path's template.
@@ -66,9 +66,9 @@ impl Route {
             Kind::Events { streams: Streams::All, .. } | Kind::Events { form: Form::Native | Form::Stream, .. } => {
                 Operation::Events
             }
-            Kind::Settle { what: Settle::Ack, .. } => Operation::Ack,
-            Kind::Settle { what: Settle::Nack, .. } => Operation::Nack,
-            Kind::Settle { what: Settle::Extend, .. } => Operation::Extend,
+            Kind::Acknowledge { what: AckAction::Ack, .. } => Operation::Ack,
+            Kind::Acknowledge { what: AckAction::Nack, .. } => Operation::Nack,
+            Kind::Acknowledge { what: AckAction::Extend, .. } => Operation::Extend,
             Kind::HistoryQuery => Operation::HistoryQuery,
             Kind::HistoryFetch { .. } => Operation::HistoryFetch,
             Kind::Count { .. } => Operation::HistoryCount,

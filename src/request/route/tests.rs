@@ -1,5 +1,6 @@
 use super::*;
 use crate::events::{Cursor, CursorPair, Filter};
+use crate::kernel::names::SubscriptionName;
 use crate::store::Sequence;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -24,7 +25,7 @@ const RTM: &str = "/dev/v2/project/a1/rtm";
 fn each_route_is_read_with_its_values_decoded() {
     let query = EventsQuery {
         subscription: None,
-        start: Start::Stored(Begin::Earliest),
+        start: Start::Stored(StartPosition::Earliest),
         limit: 1000,
         wait: None,
         filter: Arc::default(),
@@ -144,11 +145,11 @@ fn parameters_are_read_or_refused_by_name() {
     let all = read("subscription=s-1&limit=5&wait=20s&from=2024-01-01T00:00:00Z");
     assert_eq!(all.subscription.as_ref().map(SubscriptionName::as_str), Some("s-1"));
     assert_eq!((all.limit, all.wait), (5, Some(Duration::from_secs(20))));
-    assert_eq!(all.start, Start::Stored(Begin::Since(crate::kernel::clock::UnixMillis(1_704_067_200_000))));
-    assert_eq!(read("from=latest").start, Start::Stored(Begin::Latest));
-    assert_eq!(read(&format!("after={cursor}")).start, Start::After(Begin::After(marks)));
-    assert_eq!(read("after=latest").start, Start::After(Begin::Latest));
-    assert_eq!(read(&format!("from={cursor}")).start, Start::Stored(Begin::After(marks)));
+    assert_eq!(all.start, Start::Stored(StartPosition::Since(crate::kernel::clock::UnixMillis(1_704_067_200_000))));
+    assert_eq!(read("from=latest").start, Start::Stored(StartPosition::Latest));
+    assert_eq!(read(&format!("after={cursor}")).start, Start::After(StartPosition::After(marks)));
+    assert_eq!(read("after=latest").start, Start::After(StartPosition::Latest));
+    assert_eq!(read(&format!("from={cursor}")).start, Start::Stored(StartPosition::After(marks)));
     assert_eq!(read("wait=7").wait, Some(Duration::from_secs(7)));
     assert_eq!(read("wait=1h").wait, Some(Duration::from_secs(60)));
     for (query, named) in [
@@ -192,9 +193,9 @@ fn the_native_form_has_more_parameters_and_some_only_together() {
     let texts = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
     let filter = Filter::new(&texts(&["Log*", "Join"]), &texts(&["a b"]), &texts(&[""]));
     assert_eq!(*read("type=Log*&user_id=a+b&type=Join&group_id=").filter, filter);
-    let explicit = Explicit { lease: Some(Duration::from_secs(45)), max_attempts: Some(7) };
+    let explicit = ExplicitAck { lease: Some(Duration::from_secs(45)), max_attempts: Some(7) };
     assert_eq!(read("ack=explicit&lease=45s&max_attempts=7").ack, Some(explicit));
-    assert_eq!((read("ack=explicit").ack, read("ack=auto").ack), (Some(Explicit::default()), None));
+    assert_eq!((read("ack=explicit").ack, read("ack=auto").ack), (Some(ExplicitAck::default()), None));
     let one = Cursor { epoch: 3, at: Sequence(9) };
     let mut both = CursorPair::default();
     both.give(Stream::ChannelEvents, one);
@@ -249,13 +250,13 @@ fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
     assert_eq!(accepted(&format!("{url}&lastEventId="), &[sse]).unwrap().1.last_event_id, Some(marks(&older)));
     assert_eq!(accepted(&added, &[sse, ("last-event-id", &older)]).unwrap().1.last_event_id, Some(marks(&older)));
     let (_, query) = accepted(&format!("after={older}&{added}"), &[sse]).unwrap();
-    assert_eq!(query.start, Start::After(Begin::After(marks(&newer))));
+    assert_eq!(query.start, Start::After(StartPosition::After(marks(&newer))));
     for wrong in [format!("{added}&{added}"), "lastEventId=7".to_owned()] {
         assert_eq!(accepted(&wrong, &[sse]).unwrap_err().status(), 400);
     }
     assert_eq!(accepted(&added, &[]).unwrap_err().status(), 400);
     let (_, query) = accepted(&format!("after={older}"), &[sse, ("last-event-id", &newer)]).unwrap();
-    assert_eq!(query.start, Start::After(Begin::After(marks(&newer))));
+    assert_eq!(query.start, Start::After(StartPosition::After(marks(&newer))));
     assert_eq!(accepted(&url, &[]).unwrap_err().status(), 400);
     assert_eq!(accepted("wait=5s", &[sse]).unwrap_err().status(), 400);
     assert_eq!(accepted("", &[sse, ("last-event-id", "7")]).unwrap_err().status(), 400);

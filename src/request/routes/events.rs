@@ -34,7 +34,7 @@ use crate::kernel::proof::{Proof, Work};
 use crate::request::gateway::{Gateway, Live};
 use crate::request::refusal::Refusal;
 use crate::request::response::{HandlerResponse, Origin};
-use crate::request::route::{Begin, EventsQuery, Form, Start};
+use crate::request::route::{EventsQuery, Form, Start, StartPosition};
 use crate::store::Content;
 
 /// Answers an events read.
@@ -147,8 +147,8 @@ fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
 }
 
 /// The place that a read without a subscription begins at. What its reader remembers is looked at when it is read.
-async fn marks(asked: &RequestContext<'_>, streams: Streams, begin: Begin) -> Result<CursorPair, Refusal> {
-    if let Begin::After(marks) = begin {
+async fn marks(asked: &RequestContext<'_>, streams: Streams, begin: StartPosition) -> Result<CursorPair, Refusal> {
+    if let StartPosition::After(marks) = begin {
         return Ok(marks);
     }
     let mut marks = CursorPair::default();

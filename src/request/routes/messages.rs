@@ -104,7 +104,7 @@ fn check(to: Addressee, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal>
     // JSON is UTF-8, so text in another character set is none.
     let Ok(text) = std::str::from_utf8(body) else { return Ok(()) };
     let there = match serde_json::from_str(text) {
-        Ok(Members(there)) => there,
+        Ok(MessageMembers(there)) => there,
         // JSON, but no object: it has no members.
         Err(_) if text.trim_ascii().is_empty() || serde_json::from_str::<IgnoredAny>(text).is_ok() => Vec::new(),
         Err(_) => return Ok(()),
@@ -123,14 +123,14 @@ const KNOWN: [&str; 3] = ["destination", "channel_name", "payload"];
 
 /// Which of [`KNOWN`] a JSON object has. Of a member that is there twice the vendor may take either, so it is missing only
 /// if it is each time.
-struct Members(Vec<&'static str>);
+struct MessageMembers(Vec<&'static str>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for MessageMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Members;
+            type Value = MessageMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Members {
                     let known = KNOWN.into_iter().find(|known| name.as_deref() == Some(*known));
                     there.extend(known.filter(|known| !there.contains(known) && is_there(known, value.get())));
                 }
-                Ok(Members(there))
+                Ok(MessageMembers(there))
             }
         }
 

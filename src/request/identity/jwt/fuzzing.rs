@@ -17,7 +17,7 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// What a token says.
 #[derive(Debug)]
-pub struct Said {
+pub struct TokenSummary {
     /// Its algorithm.
     pub algorithm: String,
     /// Its key.
@@ -30,11 +30,11 @@ pub struct Said {
 
 /// Reads a token. `None` when it is none, or says what is not supported.
 #[must_use]
-pub fn read(token: &str, now: UnixMillis) -> Option<Said> {
+pub fn read(token: &str, now: UnixMillis) -> Option<TokenSummary> {
     let compact = Compact::parse(token).ok()?;
     let header = compact.header().ok()?;
     let claims = compact.claims().ok()?;
     let expected = Expected { issuer: ISSUER.into(), audience: vec![AUDIENCE.into()], leeway: LEEWAY };
     let will_do = expected.check(&claims, now).is_ok();
-    Some(Said { algorithm: header.alg, key: header.kid, subject: claims.sub, will_do })
+    Some(TokenSummary { algorithm: header.alg, key: header.kid, subject: claims.sub, will_do })
 }

@@ -41,9 +41,9 @@ fn a_certificate_is_the_clients_whose_whole_name_is_in_it_and_of_nobody_in_doubt
         let says = Says { uris: uris.to_vec(), dns: dns.to_vec(), ..Says::nothing(now) };
         let certificate = PeerCertificate::read(authority.issue(&says).chain).unwrap();
         let found = match certificates.identify(&certificate) {
-            Shown::Known(name, _) => Some(name.as_str()),
-            Shown::Wrong => None,
-            Shown::Nothing => panic!("a certificate is something"),
+            AuthOutcome::Known(name, _) => Some(name.as_str()),
+            AuthOutcome::Wrong => None,
+            AuthOutcome::Nothing => panic!("a certificate is something"),
         };
         assert_eq!(found, expected, "{uris:?} {dns:?}");
     }

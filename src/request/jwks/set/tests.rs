@@ -28,7 +28,7 @@ fn with(mut key: Value, name: &str, value: impl Into<Value>) -> Value {
 }
 
 fn is_found(set: &KeySet, kid: Option<&str>, algorithm: JwtAlgorithm) -> bool {
-    matches!(set.find(kid, algorithm), Found::One(..))
+    matches!(set.find(kid, algorithm), KeyMatch::One(..))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn the_published_examples_are_verified_and_a_changed_bit_is_not() {
             "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
         ),
     ] {
-        let Found::One(key, _) = set.find(None, algorithm) else { panic!("{algorithm:?}") };
+        let KeyMatch::One(key, _) = set.find(None, algorithm) else { panic!("{algorithm:?}") };
         let (signed, mut signature) = (format!("{header}.{payload}"), bytes(signature).unwrap());
         assert!(key.verify_sig(signed.as_bytes(), &signature).is_ok(), "{algorithm:?}");
         signature[7] ^= 1;
@@ -128,12 +128,12 @@ fn a_token_says_which_key_unless_there_is_only_one_that_could_be() {
     assert!(is_found(&two, None, JwtAlgorithm::ES256));
     // The name of one key does not make it another kind of key, nor is a near name its name.
     for kid in ["b", "A", "a ", "", "../a", "a' OR '1'='1"] {
-        assert!(matches!(two.find(Some(kid), JwtAlgorithm::ES256), Found::Nothing), "{kid}");
+        assert!(matches!(two.find(Some(kid), JwtAlgorithm::ES256), KeyMatch::Nothing), "{kid}");
     }
     let same_kind = set(&[with(ec_key(), "kid", "a"), with(ec_key(), "kid", "b")]);
-    assert!(matches!(same_kind.find(None, JwtAlgorithm::ES256), Found::Several));
+    assert!(matches!(same_kind.find(None, JwtAlgorithm::ES256), KeyMatch::Several));
     let same_name = set(&[with(ec_key(), "kid", "a"), with(ec_key(), "kid", "a")]);
-    assert!(matches!(same_name.find(Some("a"), JwtAlgorithm::ES256), Found::Several));
+    assert!(matches!(same_name.find(Some("a"), JwtAlgorithm::ES256), KeyMatch::Several));
     // A key without a name is nobody's key who names one.
     assert!(!is_found(&set(&[ec_key()]), Some("a"), JwtAlgorithm::ES256));
 }

@@ -15,26 +15,26 @@ use crate::http::headers;
 use crate::kernel::names::{Stream, SubscriptionName};
 use crate::request::refusal::Refusal;
 use crate::request::response::{HandlerResponse, Origin};
-use crate::request::route::{Settle, Settling};
+use crate::request::route::{AckAction, AckRequest};
 use crate::request::routes::read_body;
 
 /// Answers with how many events it was that changed.
 ///
 /// # Errors
 /// What the body or the subscription says.
-pub async fn settle(asked: RequestContext<'_>, stream: Stream, what: Settle) -> Result<HandlerResponse, Refusal> {
+pub async fn settle(asked: RequestContext<'_>, stream: Stream, what: AckAction) -> Result<HandlerResponse, Refusal> {
     if !headers::is_plain_json(&asked.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
     let body = read_body(asked.live, asked.body, asked.guard).await?;
-    let Settling { subscription, holding, time } = Settling::parse(&body, what)?;
+    let AckRequest { subscription, holding, time } = AckRequest::parse(&body, what)?;
     let name = SubscriptionName::meant_by(&asked.payer.client, subscription);
     may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
     let (events, app) = (&asked.gateway.events, &asked.app.id);
     let changed = match what {
-        Settle::Ack => events.acknowledge(app, stream, &name, &holding).await?,
-        Settle::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO)).await?,
-        Settle::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
+        AckAction::Ack => events.acknowledge(app, stream, &name, &holding).await?,
+        AckAction::Nack => events.give_back(app, stream, &name, &holding, time.unwrap_or(Duration::ZERO)).await?,
+        AckAction::Extend => events.extend(app, stream, &name, &holding, time.unwrap_or(LEASE))?,
     };
     let id = asked.log.id();
     // An id needs no escaping: see its module.

@@ -36,14 +36,14 @@ impl Digest {
 
 /// What is remembered of a token.
 #[derive(Clone, Debug)]
-struct Entry {
+struct VerifiedToken {
     /// Weak: the set goes when it is replaced, but its place is not given to another while this is here.
     set: Weak<KeySet>,
     token: Arc<Token>,
     life: Life,
 }
 
-impl Entry {
+impl VerifiedToken {
     fn weight(&self) -> u32 {
         let names = [&self.token.issuer, &self.token.subject].into_iter().chain(&self.token.audience);
         // Each with what points to it and counts it.
@@ -54,15 +54,20 @@ impl Entry {
 
 /// The tokens.
 #[derive(Debug)]
-pub(super) struct Seen(moka::sync::Cache<Digest, Entry>);
+pub(super) struct VerifiedTokens(moka::sync::Cache<Digest, VerifiedToken>);
 
-impl Default for Seen {
+impl Default for VerifiedTokens {
     fn default() -> Self {
-        Self(moka::sync::Cache::builder().max_capacity(CAPACITY).weigher(|_, entry: &Entry| entry.weight()).build())
+        Self(
+            moka::sync::Cache::builder()
+                .max_capacity(CAPACITY)
+                .weigher(|_, entry: &VerifiedToken| entry.weight())
+                .build(),
+        )
     }
 }
 
-impl Seen {
+impl VerifiedTokens {
     /// Whose a token is, and when it is good, if a key of this set signed it.
     pub(super) fn find(&self, digest: &Digest, set: &Arc<KeySet>) -> Option<(Arc<Token>, Life)> {
         let entry = self.0.get(digest)?;
@@ -70,6 +75,6 @@ impl Seen {
     }
 
     pub(super) fn remember(&self, digest: Digest, set: &Arc<KeySet>, token: Arc<Token>, life: Life) {
-        self.0.insert(digest, Entry { set: Arc::downgrade(set), token, life });
+        self.0.insert(digest, VerifiedToken { set: Arc::downgrade(set), token, life });
     }
 }

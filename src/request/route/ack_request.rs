@@ -14,13 +14,13 @@ use crate::request::refusal::Refusal;
 /// What is done with what was leased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Settle {
+pub enum AckAction {
     Ack,
     Nack,
     Extend,
 }
 
-impl Settle {
+impl AckAction {
     /// The one of that name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -45,7 +45,7 @@ impl Settle {
 
 /// What a body asks.
 #[derive(Debug)]
-pub struct Settling {
+pub struct AckRequest {
     /// `None`: the one of the client's name.
     pub subscription: Option<SubscriptionName>,
     /// Of what.
@@ -64,12 +64,12 @@ struct Body {
     lease_for: Option<String>,
 }
 
-impl Settling {
+impl AckRequest {
     /// Reads a body.
     ///
     /// # Errors
     /// 400, naming the member.
-    pub fn parse(body: &[u8], what: Settle) -> Result<Self, Refusal> {
+    pub fn parse(body: &[u8], what: AckAction) -> Result<Self, Refusal> {
         let body: Body = serde_json::from_slice(body).map_err(|why| match why.classify() {
             // The text of these names a member, or what kind of thing was expected.
             serde_json::error::Category::Data if body.len() <= MAX_QUOTED => {
@@ -94,11 +94,11 @@ impl Settling {
             _ => return Err(Refusal::bad("lease: write it or `cursors`, and not both")),
         };
         let time = match (what, delay, lease_for) {
-            (Settle::Nack, delay, None) => delay.map(|text| time("delay", &text, Duration::ZERO)).transpose()?,
-            (Settle::Extend, None, lease_for) => {
+            (AckAction::Nack, delay, None) => delay.map(|text| time("delay", &text, Duration::ZERO)).transpose()?,
+            (AckAction::Extend, None, lease_for) => {
                 lease_for.map(|text| time("lease_for", &text, MIN_LEASE)).transpose()?
             }
-            (Settle::Ack, None, None) => None,
+            (AckAction::Ack, None, None) => None,
             (_, Some(_), _) => return Err(Refusal::bad("delay: only of a nack")),
             (_, _, Some(_)) => return Err(Refusal::bad("lease_for: only of an extend")),
         };
@@ -139,13 +139,13 @@ mod tests {
         let cursor = Cursor { epoch: 1, at: Sequence(7) };
         let lease = "AAAAAAAAAAAAAAAAAAAAAA";
         let nack = format!(r#"{{"subscription":"s","cursors":["{cursor}"],"delay":"5s"}}"#);
-        let settling = Settling::parse(nack.as_bytes(), Settle::Nack).unwrap();
-        assert_eq!(settling.holding, Holding::Entries(vec![cursor]));
-        assert_eq!((settling.subscription.unwrap().as_str(), settling.time), ("s", Some(Duration::from_secs(5))));
+        let ack_request = AckRequest::parse(nack.as_bytes(), AckAction::Nack).unwrap();
+        assert_eq!(ack_request.holding, Holding::Entries(vec![cursor]));
+        assert_eq!((ack_request.subscription.unwrap().as_str(), ack_request.time), ("s", Some(Duration::from_secs(5))));
         let extend = format!(r#"{{"lease":"{lease}","lease_for":"2m"}}"#);
-        let settling = Settling::parse(extend.as_bytes(), Settle::Extend).unwrap();
-        assert_eq!(settling.holding, Holding::Lease(lease.parse().unwrap()));
-        assert_eq!((settling.subscription, settling.time), (None, Some(Duration::from_secs(120))));
+        let ack_request = AckRequest::parse(extend.as_bytes(), AckAction::Extend).unwrap();
+        assert_eq!(ack_request.holding, Holding::Lease(lease.parse().unwrap()));
+        assert_eq!((ack_request.subscription, ack_request.time), (None, Some(Duration::from_secs(120))));
     }
 
     #[test]
@@ -165,14 +165,14 @@ mod tests {
             (&format!(r#"{{{lease},"lease_for":"5s"}}"#), "lease_for"),
             (&format!(r#"{{{lease},"subscription":"$webhook.x"}}"#), "subscription"),
         ] {
-            let Err(Refusal::BadRequest(detail)) = Settling::parse(body.as_bytes(), Settle::Ack) else {
+            let Err(Refusal::BadRequest(detail)) = AckRequest::parse(body.as_bytes(), AckAction::Ack) else {
                 panic!("{body} was taken")
             };
             assert!(detail.starts_with(&format!("{names}: ")) && !detail.contains("s3cret"), "{body}: {detail}");
         }
-        for (body, what) in [("0s", Settle::Extend), ("13h", Settle::Extend), ("soon", Settle::Nack)] {
+        for (body, what) in [("0s", AckAction::Extend), ("13h", AckAction::Extend), ("soon", AckAction::Nack)] {
             let body = format!(r#"{{{lease},"delay":"{body}","lease_for":"{body}"}}"#);
-            assert!(Settling::parse(body.as_bytes(), what).is_err());
+            assert!(AckRequest::parse(body.as_bytes(), what).is_err());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stamps::Stamps;
+use super::snapshot::Snapshot;
 
 /// How often files are looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
@@ -21,12 +21,12 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const SHRUNK_FOR: Duration = Duration::from_secs(3);
 
 /// What was applied, what was tried, and what is waited for.
-pub(super) struct Watch {
-    applied: Stamps,
+pub(super) struct Debouncer {
+    applied: Snapshot,
     /// Applied or refused: not tried again before it changes.
-    tried: Stamps,
+    tried: Snapshot,
     /// Seen, since when.
-    changing: Option<(Stamps, Instant)>,
+    changing: Option<(Snapshot, Instant)>,
 }
 
 /// What to do after a look.
@@ -38,18 +38,18 @@ pub(super) enum Next {
     Apply,
 }
 
-impl Watch {
-    pub(super) fn new(applied: Stamps) -> Self {
+impl Debouncer {
+    pub(super) fn new(applied: Snapshot) -> Self {
         Self { tried: applied.clone(), applied, changing: None }
     }
 
     /// What was found last: what the next look starts from.
-    pub(super) fn last(&self) -> &Stamps {
+    pub(super) fn last(&self) -> &Snapshot {
         self.changing.as_ref().map_or(&self.tried, |(found, _)| found)
     }
 
     /// After a look that found this.
-    pub(super) fn found(&mut self, found: Stamps, now: Instant) -> Next {
+    pub(super) fn found(&mut self, found: Snapshot, now: Instant) -> Next {
         if found == self.tried {
             // Also where a writer came back to it. Its marks may be newer.
             (self.tried, self.changing) = (found, None);
@@ -68,14 +68,14 @@ impl Watch {
     }
 
     /// What was found is, or something that was read at once is, in force.
-    pub(super) fn applied(&mut self, stamps: Stamps) {
-        (self.tried, self.applied, self.changing) = (stamps.clone(), stamps, None);
+    pub(super) fn applied(&mut self, snapshot: Snapshot) {
+        (self.tried, self.applied, self.changing) = (snapshot.clone(), snapshot, None);
     }
 
     /// What held this was refused: it is not tried again before one of its files changes, which may be others than those
     /// of what is in force.
-    pub(super) fn refused(&mut self, stamps: Stamps) {
-        (self.tried, self.changing) = (stamps, None);
+    pub(super) fn refused(&mut self, snapshot: Snapshot) {
+        (self.tried, self.changing) = (snapshot, None);
     }
 }
 
@@ -86,12 +86,12 @@ mod tests {
     /// Files that are written at some time, looked at as the reloader does; when each content was applied.
     async fn watch(first: (&str, &str), writes: &[(u64, &str, &str)], until: u64) -> Vec<(u64, String)> {
         let began = Instant::now();
-        let mut watch = Watch::new(Stamps::made_of(first.0, first.1));
+        let mut watch = Debouncer::new(Snapshot::made_of(first.0, first.1));
         let mut applied = Vec::new();
         while began.elapsed() < Duration::from_millis(until) {
             let at = u64::try_from(began.elapsed().as_millis()).unwrap();
             let (_, text, secret) = *writes.iter().rfind(|(when, ..)| *when <= at).unwrap_or(&(0, first.0, first.1));
-            let found = Stamps::made_of(text, secret);
+            let found = Snapshot::made_of(text, secret);
             let pause = match watch.found(found.clone(), Instant::now()) {
                 Next::Look(pause) => pause,
                 Next::Apply if text.contains("refuse") => {

@@ -119,7 +119,7 @@ proptest! {
         asks in prop::collection::vec((any_shown(), 0..APPS.len(), 0..ACTIONS.len()), 1..12),
     ) {
         let proofs = Proofs::new(Clock::system());
-        let found = Found::default();
+        let found = RoundCounts::default();
         let mut open: Vec<(Shows, Proof, bool)> = Vec::new();
         for config in configs {
             let live = live(&config);
@@ -127,7 +127,7 @@ proptest! {
             let generation = proofs.generation();
             let now = UnixMillis(0);
             for proof in proofs.all().iter().filter(|proof| proof.is_due(generation, now)) {
-                found.judge(&live, proof, (generation, now));
+                found.judge(&live, proof, Moment { generation, now });
             }
             for (shows, proof, should_stand) in &mut open {
                 let basis = proof.basis();
@@ -176,10 +176,10 @@ fn ten_thousand_proofs_are_judged_well_within_five_seconds_and_equal_ones_once()
     proofs.changed();
     let (clock, generation) = (Clock::system(), proofs.generation());
     let began = clock.wall();
-    let found = Found::default();
+    let found = RoundCounts::default();
     for proof in proofs.all() {
         assert!(live.identity.is_quick(&proof.basis().evidence, UnixMillis(0)));
-        found.judge(&live, &proof, (generation, UnixMillis(0)));
+        found.judge(&live, &proof, Moment { generation, now: UnixMillis(0) });
     }
     let took = clock.wall().duration_since(began).unwrap_or_default();
     assert!(took < Duration::from_secs(5), "{took:?}");

@@ -1,4 +1,4 @@
-//! [`Paths`]: the certificates that a path must be looked for, and the proofs that wait for each.
+//! [`PathQueue`]: the certificates that a path must be looked for, and the proofs that wait for each.
 //!
 //! Invariants: a certificate is looked for once at a time, however many proofs rest on it, so that one whose judgement
 //! takes long takes one turn and no more. A proof waits once.
@@ -12,7 +12,7 @@ type Chain = [u8; 32];
 
 /// What waits for paths.
 #[derive(Debug, Default)]
-pub(super) struct Paths {
+pub(super) struct PathQueue {
     /// Whose turn has not come, in order.
     queue: VecDeque<Chain>,
     waiting: HashMap<Chain, Vec<Proof>>,
@@ -22,13 +22,13 @@ pub(super) struct Paths {
 }
 
 /// What waited for one path.
-pub(super) struct Group {
+pub(super) struct PathGroup {
     chain: Chain,
     /// At least one.
     pub(super) proofs: Vec<Proof>,
 }
 
-impl Paths {
+impl PathQueue {
     /// Whether it waits for one.
     pub(super) fn has(&self, proof: &Proof) -> bool {
         self.set_aside.contains(proof)
@@ -49,15 +49,15 @@ impl Paths {
     }
 
     /// The next to be looked for.
-    pub(super) fn next(&mut self) -> Option<Group> {
+    pub(super) fn next(&mut self) -> Option<PathGroup> {
         let chain = self.queue.pop_front()?;
         let proofs = self.waiting.remove(&chain)?;
         self.looked_for.insert(chain);
-        Some(Group { chain, proofs })
+        Some(PathGroup { chain, proofs })
     }
 
     /// It was found, or not.
-    pub(super) fn done(&mut self, group: &Group) {
+    pub(super) fn done(&mut self, group: &PathGroup) {
         for proof in &group.proofs {
             self.set_aside.remove(proof);
         }

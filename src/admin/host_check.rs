@@ -9,7 +9,7 @@
 use hyper::StatusCode;
 use hyper::http::request::Parts as Head;
 
-use super::answer::Refused;
+use super::answer::Rejection;
 use crate::config::{Admin, Listen};
 use crate::request::route::{browsers, target};
 
@@ -17,7 +17,7 @@ use crate::request::route::{browsers, target};
 ///
 /// # Errors
 /// 421; 400.
-pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(), Refused> {
+pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(), Rejection> {
     target::check_reading(head)?;
     let anywhere = matches!(segments, [] | ["healthz" | "readyz" | "metrics"]);
     let any_host = admin.api_key_sha256.is_some() || matches!(admin.listen, Listen::Unix(_));
@@ -27,7 +27,7 @@ pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(),
     }
     let detail =
         "this port is not the host that the request names; admin.hosts lists the names it has beside localhost";
-    Err(Refused::coded(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail))
+    Err(Rejection::coded(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail))
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn status(admin: &Admin, target: &str, hosts: &[&str]) -> Result<(), Refused> {
+    fn status(admin: &Admin, target: &str, hosts: &[&str]) -> Result<(), Rejection> {
         let hosts: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
         check(admin, &head(target, &hosts), &["admin", "v1", "apps"])
     }
