@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `operations` | all that can be asked |
 //! | `host_check` | whether the request is for this port, and of whose page |
-//! | `call`, `answer` | a request past the key; what it is answered |
+//! | `call`, `answer`, `rejection` | a request past the key; what it is answered; why it is not done |
 //! | `overview` | all that is only read |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
@@ -23,6 +23,7 @@ mod host_check;
 mod operations;
 mod overview;
 mod quarantine;
+mod rejection;
 mod subscriptions;
 mod webhooks;
 
@@ -38,10 +39,11 @@ use tower::{Service, ServiceBuilder};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use self::answer::{Answer, Content, Rejection, respond};
+use self::answer::{Answer, Content, respond};
 use self::call::Call;
 pub use self::operations::Operation;
 use self::quarantine::QuarantinePath;
+use self::rejection::Rejection;
 use self::subscriptions::SubscriptionPath;
 use self::webhooks::WebhookPath;
 use crate::events::Cursor;

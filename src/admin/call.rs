@@ -11,8 +11,8 @@ use hyper::http::request::Parts as Head;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::answer::Rejection;
 use super::operations::Operation;
+use super::rejection::Rejection;
 use crate::http::body::{Inbound, Unread, read_up_to};
 use crate::request::route::browsers::is_for_another_site;
 use crate::services::Parts;

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Rejection};
+use super::answer::{Answer, Content};
 use super::call::Call;
+use super::rejection::Rejection;
 use super::subscriptions::SubscriptionPath;
 use crate::events::{Cursor, DeadLetter, Redeliver};
 

@@ -9,7 +9,7 @@
 use hyper::StatusCode;
 use hyper::http::request::Parts as Head;
 
-use super::answer::Rejection;
+use super::rejection::Rejection;
 use crate::config::{Admin, Listen};
 use crate::request::route::{browsers, target};
 

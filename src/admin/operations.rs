@@ -5,7 +5,7 @@
 
 use hyper::Method;
 
-use super::answer::Rejection;
+use super::rejection::Rejection;
 use crate::request::route::operations::operations;
 
 operations! {

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Rejection};
+use super::answer::{Answer, Content};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
+use super::rejection::Rejection;
 use crate::kernel::names::{AppId, Stream};
 use crate::services::Parts;
 use crate::store::QuarantineEntry;

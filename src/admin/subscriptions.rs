@@ -4,8 +4,9 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Answer, Content, Rejection};
+use super::answer::{Answer, Content};
 use super::call::Call;
+use super::rejection::Rejection;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::request::route::query;
 use crate::services::Parts;

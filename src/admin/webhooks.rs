@@ -6,9 +6,10 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content, Rejection};
+use super::answer::{Answer, Content};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit, shown, wanted};
+use super::rejection::Rejection;
 use crate::events::{Cursor, CursorPair, ReadError, Redeliver};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::webhooks::WishError;
@@ -200,16 +201,5 @@ fn or_none<T: Default>(found: Result<T, ReadError>) -> Result<T, ReadError> {
     match found {
         Err(ReadError::NoSuchSubscription) => Ok(T::default()),
         found => found,
-    }
-}
-
-impl From<WishError> for Rejection {
-    fn from(error: WishError) -> Self {
-        match error {
-            WishError::NoSuchWebhook => Self::nowhere(error),
-            WishError::Stopping => Self::new(hyper::StatusCode::SERVICE_UNAVAILABLE, error),
-            WishError::Store(why) => why.into(),
-            WishError::Events(why) => why.into(),
-        }
     }
 }

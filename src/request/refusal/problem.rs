@@ -171,6 +171,12 @@ impl Refusal {
         headers
     }
 
+    /// The methods that the path takes, where it was the method that is refused.
+    #[must_use]
+    pub(crate) fn allow(&self) -> Option<&'static str> {
+        self.extras().allow
+    }
+
     fn extras(&self) -> Extras<'_> {
         let none = Extras::default();
         match self {
