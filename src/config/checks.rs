@@ -88,7 +88,7 @@ fn anonymous(doc: &Document<'_>, draft: &Draft) {
     let Some(name) = &draft.server.anonymous_client else {
         if !draft.server.hosts.is_empty() && doc.sound("server.anonymous_client") {
             let what = "is for server.anonymous_client alone, and there is none";
-            doc.warn_at("server.hosts", what, "Leave it out: who shows a proof may name any host");
+            doc.warn_at("server.hosts", what, "Leave it out: who presents a credential may name any host");
         }
         return;
     };
@@ -148,7 +148,7 @@ fn idle_parts(doc: &Document<'_>, draft: &Draft) {
             && client.unix_uid.is_empty());
         if !can_show_itself && !anonymous {
             let mend = "Give it an api_key_sha256, a spiffe_id, a jwt_subject or a unix_uid, or make it server.anonymous_client";
-            doc.warn_at(&format!("clients[{n}]"), "has nothing to show: no caller can be this client", mend);
+            doc.warn_at(&format!("clients[{n}]"), "has no credential: no caller can be this client", mend);
         }
         if client.allow.is_empty() {
             doc.warn_at(&format!("clients[{n}]"), "is allowed nothing", "Give it an allow entry");

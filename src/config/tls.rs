@@ -132,7 +132,7 @@ impl Node<'_> {
         };
         match judge(&pem) {
             Ok(()) => Some(path),
-            Err(why) => self.fault(format!("names a file that {why}"), "Name another, or mend it"),
+            Err(why) => self.fault(format!("names a file that {why}"), "Name another, or correct it"),
         }
     }
 }

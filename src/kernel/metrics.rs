@@ -277,7 +277,7 @@ impl Metrics {
             subscription_oldest: add(
                 &mut r,
                 "subscription_oldest_event_age_seconds",
-                "How long ago the oldest event was stored that is not settled; 0 when there is none",
+                "How long ago the oldest event was stored that is not done with; 0 when there is none",
             ),
             subscription_near_retention: add(
                 &mut r,

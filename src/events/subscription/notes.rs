@@ -230,7 +230,7 @@ pub(in crate::events) async fn all(
                     match parsed {
                         Some(segment) => recalled.segments.push(segment),
                         None => {
-                            tracing::error!(app = %log.app, note = name, "not understood: its events are given again")
+                            tracing::error!(app = %log.app, note = name, "not understood: its events are delivered again")
                         }
                     }
                 }
@@ -265,7 +265,7 @@ pub(in crate::events) async fn all(
                 Some(("plain", _)) => match PlainHandovers::parse(note, recalled.at) {
                     Some(plain) => recalled.plain = plain,
                     None => {
-                        tracing::error!(app = %log.app, note = name, "not understood: all counts as handed over plainly")
+                        tracing::error!(app = %log.app, note = name, "not understood: all counts as delivered by plain reads")
                     }
                 },
                 Some(_) => tracing::warn!(app = %log.app, note = name, "of a newer gateway; passed over"),

@@ -133,7 +133,7 @@ impl Revalidation {
         let mut withdrawn = 0;
         for proof in group.proofs {
             if proof.is_due(generation, UnixMillis(0)) {
-                tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
+                tracing::error!(proof = ?proof.basis(), "a credential could not be checked again: what rests on it ends");
                 proof.judge(generation, Verdict::Ended(Ended::Withdrawn));
             }
             withdrawn += usize::from(proof.is_withdrawn());
@@ -144,7 +144,7 @@ impl Revalidation {
             }
         }
         if withdrawn > 0 {
-            tracing::info!(withdrawn, "what callers had proved holds no more; what rests on it ends");
+            tracing::info!(withdrawn, "credentials were withdrawn or expired; what rests on them ends");
             self.gateway.history.review();
         }
     }
@@ -173,7 +173,7 @@ impl Revalidation {
         self.give_up_undecided(&all, generation);
         let (withdrawn, expired) = (found.withdrawn.load(Ordering::Relaxed), found.expired.load(Ordering::Relaxed));
         if withdrawn > 0 || expired > 0 {
-            tracing::info!(withdrawn, expired, "what callers had proved holds no more; what rests on it ends");
+            tracing::info!(withdrawn, expired, "credentials were withdrawn or expired; what rests on them ends");
         }
         all.iter().any(Proof::is_timed).then(|| self.gateway.clock.now() + LOOK)
     }
@@ -202,7 +202,7 @@ impl Revalidation {
         let slow = judging.await.unwrap_or_default();
         let Moment { generation, now } = moment;
         for proof in all.iter().filter(|proof| !slow.contains(*proof) && proof.is_due(generation, now)) {
-            tracing::error!(proof = ?proof.basis(), "could not be judged: what rests on it ends");
+            tracing::error!(proof = ?proof.basis(), "a credential could not be checked again: what rests on it ends");
             found.record(proof, generation, Verdict::Ended(Ended::Withdrawn));
         }
         self.gateway.history.review();

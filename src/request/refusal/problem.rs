@@ -63,13 +63,13 @@ impl Refusal {
         match self {
             Self::BadRequest(detail) => detail.clone(),
             Self::Unauthenticated => {
-                "no known key, token or certificate was shown (X-API-Key, Authorization: Bearer or Basic)".into()
+                "no known key, token or certificate was presented (X-API-Key, Authorization: Bearer or Basic)".into()
             }
             Self::Misdirected => {
-                "whoever shows nothing must name this machine as its host; server.hosts lists the names it has beside localhost"
+                "a request without a credential must name this machine as its host; server.hosts lists its names beside localhost"
                     .into()
             }
-            Self::CrossSite => "another site's page may ask nothing here without a proof of its own".into(),
+            Self::CrossSite => "another site's page may ask nothing here without a credential of its own".into(),
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
             Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
@@ -77,7 +77,7 @@ impl Refusal {
             Self::RequestTimeout => "the request's body did not come in time".into(),
             Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
             Self::LeaseExpired => {
-                "the lease has run out, was given back, or never was: its events are given to the next reader".into()
+                "the lease has run out, was given back, or never was: its events are delivered to the next reader".into()
             }
             Self::TooManySubscriptions { most: Some(most) } => {
                 format!("this client has {most} subscriptions of the stream, as many as it may: use one of them")
@@ -113,7 +113,7 @@ impl Refusal {
                                  only the account's owner can switch it on"
                     .into()
             }
-            Self::CredentialRefused => "the vendor refuses the gateway's credential: an operator must mend it".into(),
+            Self::CredentialRefused => "the vendor refuses the gateway's credential: an operator must fix it".into(),
             Self::Unavailable(_) => "the gateway cannot serve this now: try again".into(),
             Self::RegionDown { .. } => "the vendor is not asked for a while: nothing was sent".into(),
             Self::CredentialUnavailable(_) => "the gateway has no credential for the vendor now".into(),

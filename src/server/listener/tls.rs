@@ -33,7 +33,7 @@ enum Fault {
     TimedOut,
     #[error("its place was needed for another")]
     NoPlace,
-    #[error("no certificate was shown")]
+    #[error("no certificate was presented")]
     NoCertificate,
     #[error("the certificate was refused: {0}")]
     BadCertificate(CertificateError),

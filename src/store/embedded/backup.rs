@@ -56,7 +56,7 @@ pub(super) fn make(shared: &Arc<Shared>, reserve: u64) -> Result<File, Error> {
 /// The engine cannot be closed or mended while it is copied from.
 fn is_wanted(shared: &Shared) -> Result<(), Error> {
     if shared.closed.load(Ordering::Acquire) || shared.is_unwell() {
-        Err(Error::Io("the backup was broken off: the store is being closed or mended".into()))
+        Err(Error::Io("the backup was broken off: the store is being closed or repaired".into()))
     } else {
         Ok(())
     }
