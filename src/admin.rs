@@ -1,5 +1,5 @@
-//! The operator's port: health, readiness, metrics, JSON about everything that runs, and the few things that an operator
-//! changes by hand.
+//! The operator's port: health, readiness, metrics, JSON about everything that runs, and the few things that an
+//! operator changes by hand.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -11,10 +11,10 @@
 //! | `webhooks` | what is changed of webhooks |
 //! | `quarantine` | answers that could not be read |
 //!
-//! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer; `/healthz`,
-//! `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from this machine;
-//! then the request must name this machine.
-//! However many operations are under way, there are connections left for a probe.
+//! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer;
+//! `/healthz`, `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from
+//! this machine; then the request must name this machine. However many operations are under way, there are connections
+//! left for a probe.
 
 mod answer;
 mod call;

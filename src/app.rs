@@ -1,8 +1,8 @@
 //! The composition root: opens the store, binds the ports, builds every part, starts them, and drains them.
 //!
-//! Invariants: nothing is bound unless the configuration is valid, and nothing runs unless all is bound. Every part gets
-//! what it needs as an argument; there are no statics, so two gateways live in one process. The order
-//! of stopping is in `drain`.
+//! Invariants: nothing is bound unless the configuration is valid, and nothing runs unless all is bound. Every part
+//! gets what it needs as an argument; there are no statics, so two gateways live in one process. The order of stopping
+//! is in `drain`.
 
 mod drain;
 pub mod reload;

@@ -1,7 +1,7 @@
 //! The parts of one gateway, and what puts a configuration in force in all of them.
 //!
-//! Invariant: a configuration is in force whole or not at all: what can fail of it is built first, and what was in force is
-//! put back where a log cannot be opened.
+//! Invariant: a configuration is in force whole or not at all: what can fail of it is built first, and what was in
+//! force is put back where a log cannot be opened.
 
 use std::sync::Arc;
 
@@ -106,8 +106,8 @@ pub struct ReloadState {
 }
 
 impl Parts {
-    /// Puts a validated configuration in force, whole or not at all. What takes a processor for a while, or reads files,
-    /// happens off the threads that serve requests.
+    /// Puts a validated configuration in force, whole or not at all. What takes a processor for a while, or reads
+    /// files, happens off the threads that serve requests.
     ///
     /// # Errors
     /// When the way out cannot be rebuilt or a log cannot be opened; the old configuration stays in force.
@@ -157,8 +157,8 @@ impl Parts {
         Ok((Ready { tls, keys, webhooks, live }, Arc::new(config)))
     }
 
-    /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a rule
-    /// that is right for the new address (no key, anonymous callers) must not open the old one.
+    /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a
+    /// rule that is right for the new address (no key, anonymous callers) must not open the old one.
     fn with_doors_as_bound(&self, mut config: Config) -> Config {
         let bound = self.config.load();
         config.admin = bound.admin.clone();

@@ -1,8 +1,8 @@
 //! An operator's request, past the key: its method, path, parameters and body.
 //!
-//! Invariants: a request that changes something and comes from a browser comes from a page of this port, so that no other
-//! page can use the browser's way to this machine. A body is JSON, bounded, and read in
-//! bounded time; a member or parameter that is unknown is refused.
+//! Invariants: a request that changes something and comes from a browser comes from a page of this port, so that no
+//! other page can use the browser's way to this machine. A body is JSON, bounded, and read in bounded time; a member or
+//! parameter that is unknown is refused.
 
 use std::time::Duration;
 

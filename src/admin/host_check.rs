@@ -2,9 +2,10 @@
 //!
 //! Any page can lead a browser here: see [`browsers`].
 //!
-//! Invariants: a head that could be read in two ways is for nobody; without a key, a request names this machine or one of `admin.hosts`, and nobody else. What only says whether
-//! all is well is answered whatever it names. A key cannot be guessed by a page, and no page reaches a Unix socket: there
-//! any host will do. What changes something, or costs, is done for no other site's page, key or not.
+//! Invariants: a head that could be read in two ways is for nobody; without a key, a request names this machine or one
+//! of `admin.hosts`, and nobody else. What only says whether all is well is answered whatever it names. A key cannot be
+//! guessed by a page, and no page reaches a Unix socket: there any host will do. What changes something, or costs, is
+//! done for no other site's page, key or not.
 
 use hyper::StatusCode;
 use hyper::http::request::Parts as Head;

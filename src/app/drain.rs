@@ -1,8 +1,8 @@
 //! [`Groups`]: the tasks of a gateway by when they stop, and the stop itself.
 //!
-//! Invariants: accept no more and answer what waits; finish reads in flight and store them; wait for requests to the vendor
-//! that nobody else waits for; save cursors; close the store; and the operator's port last. All of it within the grace, but
-//! for what must be stored. A stop that left something unstored is not recorded as a clean one.
+//! Invariants: accept no more and answer what waits; finish reads in flight and store them; wait for requests to the
+//! vendor that nobody else waits for; save cursors; close the store; and the operator's port last. All of it within the
+//! grace, but for what must be stored. A stop that left something unstored is not recorded as a clean one.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Reload: a changed file or SIGHUP makes the new configuration the one in force, whole or not at all.
 //!
 //! Invariants: a configuration that does not validate changes nothing; what was in force stays, the fault is logged and
-//! shown by the admin API. Files are watched by content: a mounted secret that is swapped by a symlink, and an edit within
-//! the clock's grain, are both seen. A file in the middle of being written is left until it rests ([`debounce`]); SIGHUP says
-//! that it does. Reading and building happen off the threads that serve requests.
+//! shown by the admin API. Files are watched by content: a mounted secret that is swapped by a symlink, and an edit
+//! within the clock's grain, are both seen. A file in the middle of being written is left until it rests
+//! ([`debounce`]); SIGHUP says that it does. Reading and building happen off the threads that serve requests.
 
 mod debounce;
 mod snapshot;
@@ -63,7 +63,8 @@ impl Reloader {
             pause = match debouncer.found(found.clone(), self.parts.clock.now()) {
                 Next::Look(pause) if !hung_up => pause,
                 Next::Look(_) | Next::Apply => {
-                    // What changes while it is being applied differs from what was read, and is looked at in the next round.
+                    // What changes while it is being applied differs from what was read, and is looked at in the next
+                    // round.
                     match self.reload_if(if hung_up { None } else { Some(found) }).await {
                         ReloadOutcome::Applied(snapshot) => debouncer.applied(snapshot),
                         ReloadOutcome::Refused(snapshot) => debouncer.refused(snapshot),

@@ -80,8 +80,8 @@ pub fn init(level: &str, format: LogFormat) -> Result<Log, Error> {
     Ok(Log { levels: Levels(handle), lines })
 }
 
-/// Says something on stderr where there is no log, line by line. Whoever reads it is waited for no longer than for a log's
-/// last lines: a process that has nothing more to do ends, although nobody reads why.
+/// Says something on stderr where there is no log, line by line. Whoever reads it is waited for no longer than for a
+/// log's last lines: a process that has nothing more to do ends, although nobody reads why.
 pub fn tell(text: &str) {
     // Without a thread for it nobody is told.
     if let Ok(lines) = Lines::to_stderr(LogFormat::Text) {

@@ -1,8 +1,8 @@
 //! A [`Gateway`]: what a request may touch.
 //!
-//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its
-//! head to its end. The services know of reloads themselves. What goes on for long holds a [`crate::kernel::proof::Proof`], which
-//! `revalidation` judges anew whenever what is in force changes.
+//! Invariants: what a reload changes sits in one [`Live`], swapped whole, and a request sees one of them from its head
+//! to its end. The services know of reloads themselves. What goes on for long holds a [`crate::kernel::proof::Proof`],
+//! which `revalidation` judges anew whenever what is in force changes.
 
 pub(crate) mod revalidation;
 

@@ -96,8 +96,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The ways a configuration gives; certificates are held against `trust`, tokens are checked by `keys`, those of the
-    /// configured issuer, and counted.
+    /// The ways a configuration gives; certificates are held against `trust`, tokens are checked by `keys`, those of
+    /// the configured issuer, and counted.
     #[must_use]
     pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
         let jwt = config.jwt.as_ref().zip(keys);
@@ -156,8 +156,8 @@ impl Identity {
         Ok(Client { name: name.clone(), evidence, life })
     }
 
-    /// Whether what showed that this client calls still shows it. Looks up, but for a certificate that is held against new
-    /// authorities: see [`Identity::is_quick`].
+    /// Whether what showed that this client calls still shows it. Looks up, but for a certificate that is held against
+    /// new authorities: see [`Identity::is_quick`].
     #[must_use]
     pub fn judge(&self, client: &ClientName, evidence: &Evidence, now: UnixMillis) -> Verdict {
         let is_named = match &evidence.by {

@@ -1,8 +1,9 @@
 //! The issuer's keys: where they come from, which are believed now, and how they are kept fresh.
 //!
 //! Invariants:
-//! - A request never fetches. One task does, one fetch at a time: every `jwks_refresh`, and when a token names a key that
-//!   is not there, but never within [`ASK_GAP`] of the fetch before, so that a stranger cannot make us hammer the issuer.
+//! - A request never fetches. One task does, one fetch at a time: every `jwks_refresh`, and when a token names a key
+//!   that is not there, but never within [`ASK_GAP`] of the fetch before, so that a stranger cannot make us hammer the
+//!   issuer.
 //! - A set that was fetched replaces the one before whole: a key that the issuer no longer publishes opens nothing.
 //! - A fetch that fails changes nothing: the last good set stays in force, and that it is stale is logged, counted and
 //!   shown. It is believed for [`BELIEVED_FOR`] at most, judged where it is used, so that nothing but the clock is

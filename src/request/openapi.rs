@@ -1,7 +1,7 @@
 //! The OpenAPI document: all that callers and operators may ask, served at `/openapi.json` on both ports, to anybody.
 //!
-//! It is written in parts, one for each tag (the operators' for each kind of thing, too): paths, and the components that
-//! only they use. `shared.json` has the components of several, `about.json` what stands before the paths.
+//! It is written in parts, one for each tag (the operators' for each kind of thing, too): paths, and the components
+//! that only they use. `shared.json` has the components of several, `about.json` what stands before the paths.
 //!
 //! Invariants: the document lists exactly the operations that the tables of
 //! [`operations`](crate::request::route::operations) list, of both ports; each port's code says for each request it

@@ -1,9 +1,10 @@
 //! When a change of files is applied: not while it is being written.
 //!
 //! Invariants: what is applied by itself was found by two looks in a row, [`LOOK_AGAIN`] apart. Where a file holds less
-//! than what is in force, or is gone, it must have been found the same for [`SHRUNK_FOR`]: writers that begin anew cut a
-//! file to nothing first, and the half that is there when they pause can be a valid configuration of half the clients. A
-//! file of one secret is spared that wait: half a secret opens nothing, and the vendor's 401 has it read again.
+//! than what is in force, or is gone, it must have been found the same for [`SHRUNK_FOR`]: writers that begin anew cut
+//! a file to nothing first, and the half that is there when they pause can be a valid configuration of half the
+//! clients. A file of one secret is spared that wait: half a secret opens nothing, and the vendor's 401 has it read
+//! again.
 
 use std::time::Duration;
 
@@ -72,8 +73,8 @@ impl Debouncer {
         (self.tried, self.applied, self.changing) = (snapshot.clone(), snapshot, None);
     }
 
-    /// What held this was refused: it is not tried again before one of its files changes, which may be others than those
-    /// of what is in force.
+    /// What held this was refused: it is not tried again before one of its files changes, which may be others than
+    /// those of what is in force.
     pub(super) fn refused(&mut self, snapshot: Snapshot) {
         (self.tried, self.changing) = (snapshot, None);
     }

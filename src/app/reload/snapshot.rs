@@ -1,8 +1,8 @@
 //! [`Snapshot`]: what was in a configuration's files, so that a change of them is seen.
 //!
-//! Invariant: what a file holds is noted before it is put to use, so a change that comes after the note differs from it,
-//! and is seen at the next look. So is what the file of a refused configuration holds, before fault is found with it. A
-//! file whose [`Mark`] is the same, and older than the clock's grain, is not read again, but once a minute.
+//! Invariant: what a file holds is noted before it is put to use, so a change that comes after the note differs from
+//! it, and is seen at the next look. So is what the file of a refused configuration holds, before fault is found with
+//! it. A file whose [`Mark`] is the same, and older than the clock's grain, is not read again, but once a minute.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;

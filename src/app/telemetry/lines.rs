@@ -1,13 +1,14 @@
 //! [`Lines`]: the log's way out, a bounded buffer and a thread of its own that writes it.
 //!
 //! Invariants: nobody who logs ever waits for whoever reads the log. What is buffered and what is being written are at
-//! most [`MOST`] bytes together; errors have [`FOR_ERRORS`] more. What finds no room, or cannot be written (nobody reads
-//! any more, the disk is full), is dropped whole, counted at once, and told by a line in its place as soon as lines
-//! can be written again. A line that was begun is finished before anything else. Order is kept. A failed write is not
-//! tried again before there is more to write. A pipe gets whole lines, whenever this process ends or its reader leaves
-//! (those of up to 4 KiB).
+//! most [`MOST`] bytes together; errors have [`FOR_ERRORS`] more. What finds no room, or cannot be written (nobody
+//! reads any more, the disk is full), is dropped whole, counted at once, and told by a line in its place as soon as
+//! lines can be written again. A line that was begun is finished before anything else. Order is kept. A failed write is
+//! not tried again before there is more to write. A pipe gets whole lines, whenever this process ends or its reader
+//! leaves (those of up to 4 KiB).
 //!
-//! Not tracing-appender's `non_blocking`: it bounds lines, not bytes, and says nowhere in the log that some are missing.
+//! Not tracing-appender's `non_blocking`: it bounds lines, not bytes, and says nowhere in the log that some are
+//! missing.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -33,8 +34,8 @@ const MOST: usize = 4 << 20;
 const FOR_ERRORS: usize = 256 << 10;
 /// A buffer of more bytes is given back once it is empty.
 const KEPT: usize = 64 << 10;
-/// What is written at once: as much as a pipe takes whole or not at all (PIPE_BUF), so that a process that is killed, or ends
-/// while nobody reads, leaves no part of a line behind. And room comes back as a slow reader takes it.
+/// What is written at once: as much as a pipe takes whole or not at all (PIPE_BUF), so that a process that is killed,
+/// or ends while nobody reads, leaves no part of a line behind. And room comes back as a slow reader takes it.
 const PIECE: usize = 4096;
 
 /// The lines on their way. Cheap to clone.
@@ -60,8 +61,8 @@ struct State {
 }
 
 impl Lines {
-    /// Starts the thread that writes to the process's stderr. Not by `io::stderr`: its lock would be held for as long as
-    /// a write takes.
+    /// Starts the thread that writes to the process's stderr. Not by `io::stderr`: its lock would be held for as long
+    /// as a write takes.
     ///
     /// # Errors
     /// When the system gives no thread or no descriptor.

@@ -1,4 +1,5 @@
-//! Log targets are paths of modules, and operators write filters with them: where a module moved, its old path means the new.
+//! Log targets are paths of modules, and operators write filters with them: where a module moved, its old path means
+//! the new.
 
 /// Where modules were, and are: those inside of others first.
 const MOVED: &[(&str, &str)] = &[

@@ -2,12 +2,12 @@
 //! under way is judged anew.
 //!
 //! Invariants:
-//! - Each distinct proof is judged once a change, off the runtime's workers. What is only looked up (keys, tokens, users, a
-//!   certificate's number in a revocation list) is judged at once; the paths of certificates to new authorities beside it,
-//!   once for all proofs that rest on one, several at a time, and no round waits for them. So a judgement that takes long
-//!   delays those alone that need as long.
-//! - What cannot be judged now (the token issuer's new keys are not known yet) hands over nothing meanwhile, and ends when
-//!   it has taken too long. What cannot be judged at all, because judging it failed, has ended.
+//! - Each distinct proof is judged once a change, off the runtime's workers. What is only looked up (keys, tokens,
+//!   users, a certificate's number in a revocation list) is judged at once; the paths of certificates to new
+//!   authorities beside it, once for all proofs that rest on one, several at a time, and no round waits for them. So a
+//!   judgement that takes long delays those alone that need as long.
+//! - What cannot be judged now (the token issuer's new keys are not known yet) hands over nothing meanwhile, and ends
+//!   when it has taken too long. What cannot be judged at all, because judging it failed, has ended.
 //! - Jobs nobody wants any more are told at once.
 
 #![expect(clippy::mutable_key_type, reason = "a proof is hashed by its place in memory, which does not change")]

@@ -6,8 +6,8 @@
 //!
 //! How it goes together with what a request's head shows (`identity`): in a mesh every caller has a certificate, of its
 //! workload or only of its node. So a certificate that names nobody is no wrong credential where a key or a token is
-//! shown too, and decides (401) where nothing else is. Where both name a client, the head's decides: it was put there for
-//! this request, the connection may be shared. A certificate that is good no more decides alone.
+//! shown too, and decides (401) where nothing else is. Where both name a client, the head's decides: it was put there
+//! for this request, the connection may be shared. A certificate that is good no more decides alone.
 
 use std::collections::HashMap;
 

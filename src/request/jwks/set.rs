@@ -102,8 +102,8 @@ impl KeySet {
         Ok(set)
     }
 
-    /// The key that a token signed by `algorithm` means: the one of its name. A token that names none means the only key
-    /// that could have signed it so.
+    /// The key that a token signed by `algorithm` means: the one of its name. A token that names none means the only
+    /// key that could have signed it so.
     #[must_use]
     pub fn find(&self, kid: Option<&str>, algorithm: JwtAlgorithm) -> KeyMatch<'_> {
         let named = self.keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid);
@@ -189,7 +189,8 @@ impl VerificationKey {
     }
 }
 
-/// Keys of 2048 to 8192 bits, as the library takes them; it refuses others at each signature, so they are left out here.
+/// Keys of 2048 to 8192 bits, as the library takes them; it refuses others at each signature, so they are left out
+/// here.
 fn rsa(n: String, e: String) -> Option<Vec<(JwtAlgorithm, ParsedPublicKey)>> {
     let (n, e) = (bytes(&n)?, bytes(&e)?);
     let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;

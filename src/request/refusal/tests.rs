@@ -63,7 +63,8 @@ every_kind! {
     Refusal::StillRunning { .. } => Refusal::StillRunning { location: None },
 }
 
-/// `| 404, 405 | `no_such_route`, `method_not_allowed` | … |`: statuses and codes in the same order, or one status of all.
+/// `| 404, 405 | `no_such_route`, `method_not_allowed` | … |`: statuses and codes in the same order, or one status of
+/// all.
 #[test]
 fn the_readme_lists_each_status_with_its_code_and_no_other() {
     let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));

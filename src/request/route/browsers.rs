@@ -1,12 +1,12 @@
 //! What of a request says whether a web page could have led a browser here.
 //!
-//! Two ways lead from any page to a port that needs no proof: a name of the page's own is made to stand for 127.0.0.1, and
-//! the page reads all answers as its own (DNS rebinding); or it sends what may be sent anywhere, blind (cross-site
+//! Two ways lead from any page to a port that needs no proof: a name of the page's own is made to stand for 127.0.0.1,
+//! and the page reads all answers as its own (DNS rebinding); or it sends what may be sent anywhere, blind (cross-site
 //! requests). The first shows in the host that is named, the second in what browsers say of themselves.
 //!
-//! Invariants: a host is named wherever it may be (`Host`, the target, `:authority`), all of them must be ours, and one must
-//! be named: every browser does. What browsers alone can say (`Sec-Fetch-Site`) decides before `Origin`, which a proxy
-//! that changes `Host` passes on as it was.
+//! Invariants: a host is named wherever it may be (`Host`, the target, `:authority`), all of them must be ours, and one
+//! must be named: every browser does. What browsers alone can say (`Sec-Fetch-Site`) decides before `Origin`, which a
+//! proxy that changes `Host` passes on as it was.
 
 use hyper::header::{HOST, ORIGIN};
 use hyper::http::request::Parts;

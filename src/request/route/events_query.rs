@@ -148,8 +148,8 @@ impl EventsQuery {
         SubscriptionName::meant_by(&payer.client, self.subscription.clone())
     }
 
-    /// Takes what the head of a stream's request says of where to go on. Checks that nothing is asked that only the other
-    /// form knows.
+    /// Takes what the head of a stream's request says of where to go on. Checks that nothing is asked that only the
+    /// other form knows.
     pub(super) fn for_stream(&mut self, last_event_id: Option<&str>, streams: Streams) -> Result<(), Refusal> {
         if self.wait.is_some() {
             return Err(Refusal::bad("wait: a stream goes on until it is ended"));

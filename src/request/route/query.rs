@@ -45,8 +45,8 @@ pub(super) fn unknown(name: &str) -> Refusal {
     Refusal::bad(format!("{}: unknown parameter", printable(name)))
 }
 
-/// A parameter's name as answers and the log may repeat it: a word. Anything else is the caller's own text, and may be a
-/// key that was pasted into the wrong place.
+/// A parameter's name as answers and the log may repeat it: a word. Anything else is the caller's own text, and may be
+/// a key that was pasted into the wrong place.
 pub(crate) fn printable(name: &str) -> &str {
     let is_word = |b: u8| b.is_ascii_alphabetic() || b == b'_' || b == b'-';
     if (1..=24).contains(&name.len()) && name.bytes().all(is_word) { name } else { "…" }

@@ -1,9 +1,10 @@
 //! Sending messages: the caller's body goes to the vendor as it is, and the vendor's answer comes back as it is.
 //!
-//! Invariants: of the caller's head only the allow-listed headers leave; the user id in the path is one the client
-//! may send as (checked with the grant). A body that is JSON and lacks what every message has is refused before it costs
+//! Invariants: of the caller's head only the allow-listed headers leave; the user id in the path is one the client may
+//! send as (checked with the grant). A body that is JSON and lacks what every message has is refused before it costs
 //! anything; any other is the vendor's to judge. An answer that is the caller's to deal with passes (2xx, what
-//! [`is_for_the_caller`] says, and 503); any other says that gateway and vendor do not understand each other, and is 502.
+//! [`is_for_the_caller`] says, and 503); any other says that gateway and vendor do not understand each other, and is
+//! 502.
 
 use std::fmt;
 
@@ -89,8 +90,8 @@ fn passes(status: StatusCode) -> bool {
     status.is_success() || is_for_the_caller(status) || status == StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// Refuses a message that lacks what the vendor needs of every one. Only what is plainly there to be read is looked at: a
-/// coded body, or one that is no JSON, goes on as it is.
+/// Refuses a message that lacks what the vendor needs of every one. Only what is plainly there to be read is looked at:
+/// a coded body, or one that is no JSON, goes on as it is.
 fn check(to: Addressee, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
     let coded =
         headers.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
@@ -121,8 +122,8 @@ fn check(to: Addressee, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal>
 /// What a message may be asked for.
 const KNOWN: [&str; 3] = ["destination", "channel_name", "payload"];
 
-/// Which of [`KNOWN`] a JSON object has. Of a member that is there twice the vendor may take either, so it is missing only
-/// if it is each time.
+/// Which of [`KNOWN`] a JSON object has. Of a member that is there twice the vendor may take either, so it is missing
+/// only if it is each time.
 struct MessageMembers(Vec<&'static str>);
 
 impl<'de> Deserialize<'de> for MessageMembers {

@@ -111,8 +111,8 @@ fn any_shown() -> impl Strategy<Value = Shows> {
 }
 
 proptest! {
-    /// Whatever is reloaded in whatever order, a proof stands exactly as long as each configuration since would have let
-    /// the same request in as the same client.
+    /// Whatever is reloaded in whatever order, a proof stands exactly as long as each configuration since would have
+    /// let the same request in as the same client.
     #[test]
     fn through_random_reloads_a_proof_stands_as_long_as_a_request_like_it_would_be_let_in(
         configs in prop::collection::vec(any_config(), 1..8),

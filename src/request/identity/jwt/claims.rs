@@ -1,7 +1,7 @@
 //! What a token says, against what it must say.
 //!
-//! Invariants: `iss`, `sub`, `aud` and `exp` must be there and of their type; a claim that matters and is given twice is
-//! an error (serde finds it, however its name is escaped). Names are compared byte for byte.
+//! Invariants: `iss`, `sub`, `aud` and `exp` must be there and of their type; a claim that matters and is given twice
+//! is an error (serde finds it, however its name is escaped). Names are compared byte for byte.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The text of a token (JWS compact serialization, RFC 7515, 7.1) as its three parts.
 //!
 //! Invariants: each part is base64url without padding, and is the only way to write its bytes. Of the header only what
-//! decides is kept; a member that decides and is given twice is an error, as is anything that changes how the rest is to
-//! be read: `crit`, `b64`, `enc`, `zip`, a nested token.
+//! decides is kept; a member that decides and is given twice is an error, as is anything that changes how the rest is
+//! to be read: `crit`, `b64`, `enc`, `zip`, a nested token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -41,8 +41,8 @@ struct RawHeader {
     zip: Option<IgnoredAny>,
 }
 
-/// The kinds of token that say who calls. Others are signed by the same keys for other ends: a logout token must not log
-/// in (RFC 8725, 3.11).
+/// The kinds of token that say who calls. Others are signed by the same keys for other ends: a logout token must not
+/// log in (RFC 8725, 3.11).
 const KINDS: [&str; 3] = ["JWT", "at+jwt", "JOSE"];
 
 impl<'a> Compact<'a> {

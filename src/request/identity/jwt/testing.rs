@@ -1,5 +1,5 @@
-//! An issuer for tests: makes keys, publishes them as a JWK set, signs whatever it is told to. Used by the unit tests and,
-//! by its path, by the tests over sockets.
+//! An issuer for tests: makes keys, publishes them as a JWK set, signs whatever it is told to. Used by the unit tests
+//! and, by its path, by the tests over sockets.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,8 @@
 //! Tokens that were verified before: a service shows the same one with each request until it expires.
 //!
 //! Invariants: what is remembered holds for the very set of keys that verified it, so a key that the issuer takes back
-//! takes its tokens along at once; and it is judged by the clock each time, so it never outlives its token. Only digests
-//! and names are kept, no tokens. Bounded, in what they take too: the least used go.
+//! takes its tokens along at once; and it is judged by the clock each time, so it never outlives its token. Only
+//! digests and names are kept, no tokens. Bounded, in what they take too: the least used go.
 //!
 //! Worth it: docs/identity.md has the figures.
 
