@@ -58,11 +58,26 @@ pub struct Admission {
     clock: Clock,
 }
 
-/// There was room when a request came.
+/// There was room when a request came. Whoever has not asked has none:
+///
+/// ```compile_fail,E0423
+/// use rtm_gateway::request::admission::Headroom;
+///
+/// let headroom = Headroom(());
+/// ```
 #[derive(Debug)]
 pub struct Headroom(());
 
-/// A request that may be made and has its place.
+/// A request that may be made and has its place. What was granted only is not admitted:
+///
+/// ```compile_fail,E0423
+/// use rtm_gateway::request::admission::Admitted;
+/// use rtm_gateway::request::route::Call;
+///
+/// fn forge(call: Call) -> Admitted {
+///     Admitted(call.into_request())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Admitted(AppRequest);
 

@@ -10,7 +10,7 @@
 //! | doubt    | `route/browsers.rs` | –          | 421, 403 without a credential, where a page may have led a browser |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
-//! | permit   | `route.rs`        | `Call`       | 403                                                   |
+//! | permit   | `route/call.rs`   | `Call`       | 403                                                   |
 //! | admit    | `admission.rs`    | `Admitted`   | 429 a ceiling of the client; 503 its share is full    |
 //! | occupy   | `kernel/conn/places.rs` | `Occupied` | 503 its share of the connections is full          |
 //! | serve    | `routes/*.rs`     | `HandlerResponse` | what the services say                            |
@@ -35,7 +35,7 @@ use crate::request::guard::{RequestGuard, ResponseEnd};
 use crate::request::refusal::{Refusal, Shed};
 use crate::request::request_log::RequestLog;
 use crate::request::response::{HandlerResponse, Origin};
-use crate::request::route::{Kind, OpenRoute, Route};
+use crate::request::route::{Call, Kind, OpenRoute, Route};
 use crate::request::routes::{self, RequestContext};
 
 /// Answers a request.
@@ -88,7 +88,7 @@ async fn serve(
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     log.route(&route, live.policy.has(&route.app));
-    let (admitted, permit) = gateway.admission.admit(headroom, route.within(&grant)?)?;
+    let (admitted, permit) = gateway.admission.admit(headroom, Call::within(route, &grant)?)?;
     log.admitted(permit.would_refuse());
     guard.admit(permit);
     guard.occupy(conn.occupy(admitted.client().as_str()).map_err(|_| Refusal::shed(Shed::Connections))?);

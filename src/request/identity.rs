@@ -41,7 +41,17 @@ pub use jwt::fuzzing;
 use mtls::Certificates;
 use unix_peer::UnixPeers;
 
-/// A caller we know.
+/// A caller we know. Nobody is known by name alone:
+///
+/// ```compile_fail,E0451
+/// use rtm_gateway::kernel::names::ClientName;
+/// use rtm_gateway::kernel::proof::{Evidence, Life};
+/// use rtm_gateway::request::identity::Client;
+///
+/// fn forge(name: ClientName, evidence: Evidence, life: Life) -> Client {
+///     Client { name, evidence, life }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     name: ClientName,

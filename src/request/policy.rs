@@ -48,7 +48,16 @@ impl Default for Terms {
     }
 }
 
-/// A client and what it may do.
+/// A client and what it may do. A name is granted nothing:
+///
+/// ```compile_fail,E0308
+/// use rtm_gateway::kernel::names::ClientName;
+/// use rtm_gateway::request::policy::{Grant, Policy};
+///
+/// fn forge(policy: &Policy, name: ClientName) -> Grant<'_> {
+///     policy.grant(name)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Grant<'a> {
     client: Client,

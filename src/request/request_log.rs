@@ -92,7 +92,7 @@ impl RequestLog {
 
     /// What is asked, of an app that `exists` or not.
     pub fn route(&mut self, route: &Route, exists: bool) {
-        self.route = route.name();
+        self.route = route.kind.name();
         self.app = exists.then(|| route.app.clone());
     }
 

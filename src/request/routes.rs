@@ -27,7 +27,16 @@ use crate::vendor::order::Payer;
 /// How long a caller may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// An admitted request, as its route gets it.
+/// An admitted request, as its route gets it. Nobody else's app or name can be put into one:
+///
+/// ```compile_fail,E0451
+/// use rtm_gateway::request::routes::RequestContext;
+/// use rtm_gateway::vendor::order::Payer;
+///
+/// fn forge<'a>(context: RequestContext<'a>, payer: Payer) -> RequestContext<'a> {
+///     RequestContext { payer, ..context }
+/// }
+/// ```
 pub struct RequestContext<'a> {
     /// The services.
     pub gateway: &'a Arc<Gateway>,

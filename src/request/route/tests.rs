@@ -3,6 +3,7 @@ use crate::events::{Cursor, CursorPair, Filter};
 use crate::kernel::names::SubscriptionName;
 use crate::store::Sequence;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::Duration;
 
 fn parse(method: &str, target: &str) -> Result<Route, Refusal> {
