@@ -213,8 +213,8 @@ impl App {
 }
 
 /// What is needed to reload while running.
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Watch {
-    /// The configuration file.
     pub path: std::path::PathBuf,
     /// What it and every file it names held when it was read.
     pub seen: reload::Snapshot,

@@ -22,20 +22,17 @@ use crate::upstream::egress::{self, Egress};
 use crate::webhooks::{self, Webhooks};
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Parts {
-    /// The time.
     pub clock: Clock,
-    /// The metrics.
     pub metrics: Metrics,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
-    /// How reloading went.
     pub reload: ArcSwap<ReloadState>,
     /// The only door out.
     pub egress: Egress,
     /// Event logs and pollers.
     pub events: Events,
-    /// History and count.
     pub history: History,
     /// Events pushed to those who asked for it.
     pub webhooks: Webhooks,
@@ -61,11 +58,11 @@ struct Ready {
 
 /// Why a gateway cannot be built or changed.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum BuildError {
     /// An address cannot be listened on.
     #[error("cannot listen on {listen}: {why}. Is another process there? Change server.listen or admin.listen")]
     Bind {
-        /// The address.
         listen: String,
         /// What the system said.
         why: std::io::Error,

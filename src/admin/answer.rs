@@ -14,13 +14,10 @@ pub(super) type Answer = Result<Content, Rejection>;
 
 /// What is answered with 200, or with another status that is no fault.
 pub(super) enum Content {
-    /// JSON.
     Json(Value),
     /// JSON with a status of its own.
     Status(StatusCode, Value),
-    /// The OpenAPI document.
     Document,
-    /// The metrics.
     Metrics(String),
     /// A file and its length.
     File(std::fs::File, u64),

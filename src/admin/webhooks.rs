@@ -33,7 +33,7 @@ struct RedeliverRequest {
 
 /// What a list's parameters say.
 struct ListQuery {
-    /// In this order.
+    /// In the order in which they are shown.
     streams: Vec<Stream>,
     /// Of several streams it is a place in each.
     after: CursorPair,

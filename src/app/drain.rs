@@ -27,13 +27,11 @@ pub(super) struct Groups {
     pub(super) front: Tasks,
     /// Pollers, retention, the saving of cursors.
     pub(super) events: Tasks,
-    /// Webhooks.
     pub(super) webhooks: Tasks,
     /// What callers' requests and pollers still need while they end: resolvers.
     pub(super) work: Tasks,
     /// Exchanges with the vendor whose callers have left.
     pub(super) exchanges: Tasks,
-    /// The store's writer.
     pub(super) store: Tasks,
     /// The operator's port, on threads of its own: probes are answered while all others are busy.
     pub(super) admin: Tasks,

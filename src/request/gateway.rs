@@ -28,6 +28,7 @@ use crate::tls::ClientTrust;
 use crate::upstream::egress::Egress;
 
 /// What a request may touch.
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Gateway {
     /// What a reload changes.
     live: ArcSwap<Live>,
@@ -35,9 +36,7 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
     /// The door out: for messages.
     pub egress: Egress,
-    /// The event logs.
     pub events: Events,
-    /// History and count.
     pub history: History,
     /// What the open streams share.
     pub streaming: Streaming,
@@ -45,7 +44,6 @@ pub struct Gateway {
     pub proofs: Proofs,
     /// Where requests are counted.
     pub metrics: Metrics,
-    /// The time.
     pub clock: Clock,
     /// Cancelled when the gateway stops: long polls answer what they have.
     pub stopping: CancellationToken,
@@ -64,8 +62,8 @@ pub struct Services {
 
 /// What a configuration says about requests.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Live {
-    /// Who calls.
     pub identity: Identity,
     /// What they may do.
     pub policy: Policy,
@@ -83,8 +81,8 @@ pub struct Live {
 
 /// What was in force when a request came.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct InForce {
-    /// The configuration.
     pub live: Arc<Live>,
     /// How often what is in force had changed; a proof of an older generation is judged again.
     pub generation: u64,

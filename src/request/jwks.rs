@@ -176,7 +176,7 @@ pub struct Status {
     pub keys: usize,
     /// How many were published and cannot.
     pub ignored: usize,
-    /// Their names.
+    /// Their names (`kid`), of those that can be used.
     pub kids: Vec<String>,
     /// Whether tokens are checked by them now.
     pub believed: bool,
@@ -201,7 +201,7 @@ pub struct Jwks {
 struct Slot {
     source: Source,
     keys: Arc<Keys>,
-    /// Not started yet.
+    /// What fetches them, until it is started.
     keeper: Option<Keeper>,
 }
 

@@ -24,6 +24,7 @@ pub use limits::{Ceiling, Shed};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Refusal {
     /// Malformed; the text names what. Never costs the vendor's quota.
     BadRequest(String),
@@ -35,7 +36,6 @@ pub enum Refusal {
     CrossSite,
     /// Known, but may not do this, or the app does not exist: the same answer for both.
     Forbidden,
-    /// No such place.
     NoSuchRoute,
     /// A place that does not take this method.
     MethodNotAllowed {
@@ -67,7 +67,7 @@ pub enum Refusal {
     NoSuchHandle,
     /// The body is larger than allowed.
     BodyTooLarge {
-        /// Bytes allowed.
+        /// In bytes, as configured.
         limit: usize,
     },
     /// The body is not of a kind we take.
@@ -76,23 +76,19 @@ pub enum Refusal {
     HeadersTooLarge,
     /// No quota within the deadline.
     QuotaExceeded {
-        /// Which bucket.
         bucket: BucketName,
-        /// Its limit.
         limit: Limit,
         /// When to ask again.
         retry_after: Duration,
     },
     /// The client has reached one of its ceilings.
     ClientLimit {
-        /// Which.
         ceiling: Ceiling,
         /// When to ask again.
         retry_after: Duration,
     },
     /// The gateway has no room. Nothing was done, unless the room is for the vendor's answer.
     Shed {
-        /// For what.
         what: Shed,
         /// When to ask again: not the same for everybody, so that they do not all come back at once.
         retry_after: Duration,
@@ -109,7 +105,7 @@ pub enum Refusal {
     Unavailable(String),
     /// The vendor's region is left alone for a while: nothing was done, asking again then is safe.
     RegionDown {
-        /// For the log.
+        /// For the log, not for the caller.
         cause: String,
         /// When to ask again.
         retry_after: Duration,

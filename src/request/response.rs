@@ -7,12 +7,11 @@ use crate::http::body::Body;
 
 /// An answer on its way out.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct HandlerResponse {
-    /// Its status.
     pub status: StatusCode,
     /// Its headers, but for those that every answer has.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Body,
     /// Who decided the status.
     pub origin: Origin,

@@ -35,10 +35,9 @@ pub enum OpenRoute {
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Route {
-    /// Of which app.
     pub app: AppId,
-    /// What.
     pub kind: Kind,
 }
 

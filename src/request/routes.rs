@@ -37,22 +37,17 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 ///     RequestContext { payer, ..context }
 /// }
 /// ```
+#[expect(missing_docs, reason = "the names say it")]
 pub struct RequestContext<'a> {
-    /// The services.
     pub gateway: &'a Arc<Gateway>,
     /// The configuration in force when it came.
     pub live: &'a Live,
-    /// Its head.
     pub head: &'a Parts,
-    /// Its body, unread.
     pub body: Inbound,
-    /// Its app.
     pub app: Arc<config::App>,
-    /// Who pays.
     pub payer: Payer,
     /// What will be logged of it.
     pub log: &'a mut RequestLog,
-    /// What it occupies.
     pub guard: &'a mut RequestGuard,
     basis: Basis,
     /// How long what let it in is good by itself.

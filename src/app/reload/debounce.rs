@@ -26,7 +26,7 @@ pub(super) struct Debouncer {
     applied: Snapshot,
     /// Applied or refused: not tried again before it changes.
     tried: Snapshot,
-    /// Seen, since when.
+    /// What was found by the last look that found something else, and since when it is so.
     changing: Option<(Snapshot, Instant)>,
 }
 

@@ -45,7 +45,6 @@ struct ClientCounts {
 pub(super) struct Reservation {
     /// It counts against `max_concurrent`.
     pub(super) counted: bool,
-    /// It streams.
     pub(super) streams: bool,
     /// It took one of `requests_per_second`.
     pub(super) taken: Option<RateToken>,

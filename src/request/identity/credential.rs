@@ -15,7 +15,6 @@ use crate::http::headers::X_API_KEY;
 
 /// What a head shows.
 pub(super) enum Credential<'a> {
-    /// Nothing at all.
     Nothing,
     /// Something, but nothing that can be read.
     Wrong,

@@ -21,7 +21,7 @@ use crate::kernel::proof::By;
 #[derive(Debug)]
 pub(super) struct Certificates {
     by_spiffe_id: HashMap<SpiffeId, ClientName>,
-    /// In lower case.
+    /// In lower case, as the configuration has them.
     by_dns_name: HashMap<String, ClientName>,
 }
 

@@ -60,7 +60,7 @@ pub(super) enum FetchError {
 #[derive(Debug)]
 pub(super) struct FetchedSet {
     pub(super) set: KeySet,
-    /// Of the document.
+    /// SHA-256 of the document: the same keys are not taken twice.
     pub(super) digest: [u8; 32],
     /// How long the issuer says that the answer holds.
     pub(super) max_age: Option<Duration>,

@@ -16,15 +16,14 @@ pub(super) enum Source {
 
 /// Why keys cannot be had from where the configuration says they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum BuildError {
     /// A file cannot be read.
     #[error("identity.jwt.{key}: cannot read {path}: {why}")]
     Unreadable {
         /// Which key of the configuration names it.
         key: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         why: Unreadable,
     },
     /// `jwks_file` is no key set.

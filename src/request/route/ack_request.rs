@@ -45,10 +45,10 @@ impl AckAction {
 
 /// What a body asks.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct AckRequest {
     /// `None`: the one of the client's name.
     pub subscription: Option<SubscriptionName>,
-    /// Of what.
     pub holding: Holding,
     /// `delay` of a nack, `lease_for` of an extend.
     pub time: Option<Duration>,

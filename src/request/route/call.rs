@@ -13,10 +13,9 @@ use crate::vendor::order::Payer;
 
 /// What is asked, of which app, and who asks and pays.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct AppRequest {
-    /// What.
     pub kind: Kind,
-    /// Of which app.
     pub app: Arc<config::App>,
     /// Who pays for what it costs.
     pub payer: Payer,

@@ -28,18 +28,18 @@ const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// The parameters of an events read.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct EventsQuery {
     /// `subscription`; `None`: the one of the client's name.
     pub(super) subscription: Option<SubscriptionName>,
-    /// `from` or `after`.
+    /// Of `from` or `after`, whichever is there.
     pub start: Start,
-    /// `limit`.
     pub limit: usize,
     /// `wait`, at most a minute.
     pub wait: Option<Duration>,
     /// `type`, `user_id` and `group_id`.
     pub filter: Arc<Filter>,
-    /// `ack=explicit`.
+    /// How, with `ack=explicit`.
     pub ack: Option<ExplicitAck>,
     /// `lastEventId` or `last_event_id`: what the reader of a stream has.
     pub last_event_id: Option<CursorPair>,
@@ -48,9 +48,9 @@ pub struct EventsQuery {
 /// Explicit acknowledgement, as far as the reader says how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExplicitAck {
-    /// `lease`.
+    /// How long an event is leased, if it is said.
     pub lease: Option<Duration>,
-    /// `max_attempts`.
+    /// After how many attempts an event is given up, if it is said.
     pub max_attempts: Option<u32>,
 }
 

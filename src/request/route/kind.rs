@@ -5,19 +5,19 @@ use crate::kernel::names::{Action, Stream, Streams};
 
 /// The kinds of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Kind {
     /// A read of events.
     Events {
         /// Of which stream, or both.
         streams: Streams,
-        /// In whose words.
+        /// In the vendor's words or ours, at once or as it goes.
         form: Form,
         /// From where, and how many.
         query: EventsQuery,
     },
     /// `POST …/events/{stream}/{ack|nack|extend}`.
     Acknowledge {
-        /// Of which stream.
         stream: Stream,
         /// Which of the three.
         what: AckAction,
@@ -25,10 +25,7 @@ pub enum Kind {
     /// `POST …/history/query`.
     HistoryQuery,
     /// `GET …/history/query/{handle}`.
-    HistoryFetch {
-        /// The handle.
-        handle: String,
-    },
+    HistoryFetch { handle: String },
     /// `GET /v1/apps/{app}/history`.
     HistoryStream {
         /// The query parameters, decoded; the service reads them.
@@ -43,7 +40,7 @@ pub enum Kind {
     Message {
         /// To a user or to a channel.
         to: Addressee,
-        /// As whom.
+        /// As whom: the grant must allow it.
         user: String,
         /// The query parameters, passed on.
         query: Vec<(String, String)>,

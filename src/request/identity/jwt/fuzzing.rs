@@ -17,12 +17,10 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// What a token says.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct TokenSummary {
-    /// Its algorithm.
     pub algorithm: String,
-    /// Its key.
     pub key: Option<String>,
-    /// Its subject.
     pub subject: String,
     /// Whether issuer, audience and life are as they must be.
     pub will_do: bool,
