@@ -101,10 +101,12 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
     let segments = path::segments(uri.path())?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     host_check::check(&parts.config.load().admin, &head, &segments)?;
+    // Before it is looked for what is there: without the key nobody learns which paths there are.
     if segments.first() == Some(&"admin") && !allowed(parts, &head.headers) {
         return Err(Rejection::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
     let operation = Operation::find(&head.method, &segments)?;
+    // Behind the key: a stranger takes no place, and a probe needs none.
     if segments.first() == Some(&"admin") {
         *place = ConnectionGuard::on(head.extensions.get())?;
     }
@@ -193,6 +195,7 @@ fn readiness(parts: &Parts) -> Content {
 }
 
 fn metrics(parts: &Parts) -> String {
+    // What would cost something to keep up to date is looked at when somebody asks.
     parts.egress.refresh_metrics();
     parts.events.observe();
     parts.jwks.observe();
@@ -205,6 +208,7 @@ fn allowed(parts: &Parts, headers: &HeaderMap) -> bool {
     let Some(wanted) = parts.config.load().admin.api_key_sha256 else { return true };
     let bearer = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
     let shown = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or(bearer).unwrap_or_default();
+    // Digests are of one length: how long the comparison takes says nothing of the key.
     let digest: [u8; 32] = Sha256::digest(shown.as_bytes()).into();
     digest.ct_eq(&wanted).into()
 }

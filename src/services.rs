@@ -111,6 +111,7 @@ impl Parts {
     pub async fn put_in_force(self: &Arc<Self>, config: Config) -> Result<(), BuildError> {
         let parts = self.clone();
         let (ready, config) = self.work.off_the_workers(move || parts.prepare(config)).await?;
+        // Last of what can fail. What was put in force before it, the way out, is put back.
         if let Err(why) = self.events.apply(&config.apps, &config.upstream, &config.clients).await {
             let (old, egress) = (self.config.load_full(), self.egress.clone());
             let before = old.clone();

@@ -55,6 +55,7 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // RFC 9110, 15.5.2 and 15.5.6: 401 says how to present a key, 405 which methods there are.
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

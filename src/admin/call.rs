@@ -61,6 +61,7 @@ impl<'a> Call<'a> {
     pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Rejection> {
         let kind = self.head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
+        // Of all kinds a page may send to another site unasked, none is JSON (Fetch: CORS-safelisted Content-Type).
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
         }

@@ -52,6 +52,7 @@ pub(super) async fn redeliver(call: Call<'_>, which: &SubscriptionPath) -> Answe
 /// 400 when it says both or neither, or what is no cursor.
 pub(super) fn wanted(cursors: &[String], all: bool) -> Result<Redeliver, Rejection> {
     match (cursors, all) {
+        // All of them only where it is said: an empty list is a mistake more often than a wish.
         ([], true) => Ok(Redeliver::All),
         ([_, ..], false) => Ok(Redeliver::These(cursors.iter().map(|text| cursor(text)).collect::<Result<_, _>>()?)),
         _ => Err(Rejection::bad("write { \"cursors\": [\"…\"] } or { \"all\": true }")),

@@ -20,6 +20,7 @@ use crate::request::route::{browsers, target};
 /// 421; 400.
 pub(super) fn check(admin: &Admin, head: &Head, segments: &[&str]) -> Result<(), Rejection> {
     target::check_reading(head)?;
+    // Probes name pods and nodes by address, and learn no more than that all is well.
     let anywhere = matches!(segments, [] | ["healthz" | "readyz" | "metrics"]);
     let any_host = admin.api_key_sha256.is_some() || matches!(admin.listen, Listen::Unix(_));
     let is_ours = browsers::names_only(head, |host| host.is_loopback() || admin.hosts.contains(host));

@@ -49,7 +49,7 @@ impl Operation {
     /// 404, or 405 when its path takes other methods.
     pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Rejection> {
         let mut here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
-        // A path that is named is that one, also where a parameter could stand.
+        // A literal segment wins over a parameter: `…/dead-letters/redeliver` is not the letter of that cursor.
         let open = |operation: &Self| operation.path().matches('{').count();
         let least = here.iter().map(open).min();
         here.retain(|operation| Some(open(operation)) == least);

@@ -10,6 +10,7 @@ use crate::services::Parts;
 /// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
 pub(super) async fn backup(parts: &Parts) -> Answer {
     let (file, length) = parts.backup().await.and_then(|file| {
+        // With its length whoever fetches it knows whether all of it came.
         let length = file.metadata().map_err(|why| crate::store::Error::Io(why.to_string()))?.len();
         Ok((file, length))
     })?;

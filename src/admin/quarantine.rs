@@ -57,6 +57,7 @@ pub(super) async fn list(call: &Call<'_>) -> Answer {
         let after = place(app, stream, id).ok_or_else(no_place)?;
         let at = streams.iter().position(|(app, stream, _)| (*app, *stream) == (&after.app, after.stream));
         streams.drain(..at.ok_or_else(|| Rejection::nowhere("after: this stream is not read"))?);
+        // This one goes on below that answer, those behind it begin at their newest.
         streams[0].2 = after.id;
     }
     let (mut shown, mut next) = (Vec::new(), None);

@@ -148,6 +148,7 @@ pub(super) async fn list(call: &Call<'_>, which: &WebhookPath) -> Answer {
         let from = after.was_given(stream).then(|| after.of(stream));
         let found = call.parts.events.dead_letters(&which.app, stream, &which.place(), from, room).await;
         let letters = or_none(found)?;
+        // Of each stream the cursor has a place of its own: what was not shown of the next ones is shown next time.
         if let Some(last) = letters.last() {
             after.give(stream, last.cursor);
         }

@@ -2,15 +2,15 @@
 //!
 //! Asked in this order, and the first that says no ends it:
 //!
-//! | what                              | whose        | beyond it                                              |
-//! |-----------------------------------|--------------|--------------------------------------------------------|
-//! | `server.max_requests`             | everybody's  | 503 `unavailable`, before anything else is looked at    |
-//! | a fair share of it ([`crate::kernel::share`]) | the client's | 503 `unavailable`                                       |
-//! | `max_concurrent`                  | the client's | 429 `client_limit_exceeded`                             |
-//! | `requests_per_second`             | the client's | 429 `client_limit_exceeded`                             |
-//! | `server.max_connections` ([`crate::kernel::conn::places`]) | the client's share of those with requests in hand | 503 `unavailable` |
-//! | memory for bodies, as they come   | everybody's, and a fair share | 503 `unavailable`                      |
-//! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                 |
+//! | what                                   | whose                         | beyond it                             |
+//! |----------------------------------------|-------------------------------|---------------------------------------|
+//! | `server.max_requests`                  | everybody's                   | 503, before anything else is looked at |
+//! | a fair share of it (`kernel::share`)   | the client's                  | 503 `unavailable`                     |
+//! | `max_concurrent`                       | the client's                  | 429 `client_limit_exceeded`           |
+//! | `requests_per_second`                  | the client's                  | 429 `client_limit_exceeded`           |
+//! | `server.max_connections` (`kernel::conn::places`) | the client's share of those in use | 503 `unavailable`     |
+//! | memory for bodies, as they come        | everybody's, and a fair share | 503 `unavailable`                     |
+//! | `server.max_streams`, for what streams | everybody's, and a fair share | 503 `unavailable`                     |
 //!
 //! Invariants:
 //! - Only [`Admission::admit`] makes an [`Admitted`], which routes need: what was not admitted cannot run.

@@ -7,7 +7,7 @@
 //! | check    | `route/target.rs` | –            | 400 a head that can be read in two ways; 404          |
 //! | open     | `route.rs`        | `OpenRoute`  | 200 what anybody may ask; 405                         |
 //! | identify | `identity.rs`     | `Client`     | 401, 503 no keys to check a token by                  |
-//! | doubt    | `route/browsers.rs` | –          | 421, 403 without a credential, where a page may have led a browser |
+//! | doubt    | `route/browsers.rs` | –          | 421, 403 no credential, and perhaps a web page's doing |
 //! | grant    | `policy.rs`       | `Grant`      | –                                                     |
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route/call.rs`   | `Call`       | 403                                                   |

@@ -129,6 +129,7 @@ impl Gateway {
     pub fn apply(&self, live: Live) {
         self.admission.apply(live.room, |name| live.identity.knows(name));
         self.live.store(Arc::new(live));
+        // Last: whoever reads the new number finds the new configuration.
         self.proofs.changed();
     }
 

@@ -77,12 +77,6 @@ impl Client {
     pub fn life(&self) -> Life {
         self.life
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests(name: &str) -> Self {
-        let evidence = Evidence { by: By::Nothing, certificate: None };
-        Self { name: ClientName::parse(name).unwrap(), evidence, life: Life::ENDLESS }
-    }
 }
 
 /// What one method of proof found.
@@ -140,6 +134,8 @@ impl Identity {
     /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
     /// token was shown and the issuer's keys are not known.
     pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+        // For each request, not once a connection: a certificate may expire or be revoked while it is used. And before
+        // the head is looked at: a certificate that is good no more is not made up for by a key.
         let by_connection = match conn.certificate() {
             None => self.unix_peers.identify(conn),
             Some(certificate) if self.trust.vouches_for(certificate, now).await => {

@@ -128,6 +128,7 @@ impl Keys {
         if self.state.load().confirmed.is_none() && self.state.load().set.is_some() {
             return RefreshOutcome::Fresh; // a file
         }
+        // A flood of tokens with made-up keys holds up so many requests, and no more.
         let Ok(_waiting) = self.askers.try_acquire() else { return RefreshOutcome::InVain };
         let mut rounds = self.rounds.subscribe();
         let seen = *rounds.borrow_and_update();

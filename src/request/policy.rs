@@ -95,6 +95,7 @@ impl Policy {
         let Some(rights) = self.rights.get(&basis.client) else { return false };
         let is_for = |user: &str| rights.sends_as(&basis.app, user);
         let is_allowed = || rights.entries(&basis.app, basis.action).next().is_some();
+        // As a request is judged: report mode lets everything be done with an app that there is.
         self.has(&basis.app)
             && (rights.terms.mode == ClientMode::Report || (is_allowed() && basis.user.as_deref().is_none_or(is_for)))
     }

@@ -50,6 +50,7 @@ impl OpenRoute {
     /// # Errors
     /// 405 for another method than GET and HEAD, 400 for a parameter.
     pub fn parse(method: &Method, uri: &Uri) -> Result<Option<Self>, Refusal> {
+        // By its text: another spelling of the path is nobody's, and is 404 for those we know.
         match (uri.path(), method) {
             ("/openapi.json", &(Method::GET | Method::HEAD)) => query::none(uri.query()).map(|()| Some(Self::Document)),
             ("/openapi.json", _) => Err(Refusal::MethodNotAllowed { allow: "GET, HEAD" }),
@@ -72,6 +73,7 @@ impl Route {
     /// # Errors
     /// 400, 404 or 405; 403 for an app id that no app can have, as for any app that does not exist.
     pub fn parse(method: &Method, uri: &Uri) -> Result<Self, Refusal> {
+        // Its target is a host, not a path (RFC 9110, 9.3.6).
         if method == Method::CONNECT {
             return Err(Refusal::MethodNotAllowed { allow: "GET, POST" });
         }
@@ -116,6 +118,7 @@ impl Route {
             }
             _ => return Err(Refusal::NoSuchRoute),
         };
+        // Last, so that an id which no app can have is refused in the same way as one which no app has.
         Ok(Self { app: AppId::parse(app).map_err(|_| Refusal::Forbidden)?, kind })
     }
 

@@ -88,6 +88,7 @@ impl<'a> RequestContext<'a> {
 async fn read_body(live: &Live, body: Inbound, guard: &mut RequestGuard) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
     let mut full = None;
+    // As the bytes come, not by `Content-Length`: nobody reserves what it does not send.
     let room = |bytes| guard.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();
     read_up_to(body, limit, BODY_TIME, room).await.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },

@@ -69,6 +69,7 @@ impl ClientUsage {
             return Err(Refusal::shed(Shed::MaxRequests));
         }
         let entry = entry(&mut self.clients, &self.metrics, client);
+        // Before the ceilings: what is refused for want of room must not have taken a token of the rate.
         if !share::may_take(1, entry.in_hand, taken, all) {
             return Err(Refusal::shed(Shed::FairShare));
         }

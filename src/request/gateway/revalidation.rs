@@ -133,7 +133,7 @@ impl Revalidation {
         let mut withdrawn = 0;
         for proof in group.proofs {
             if proof.is_due(generation, UnixMillis(0)) {
-                tracing::error!(proof = ?proof.basis(), "a credential could not be checked again: what rests on it ends");
+                tracing::error!(proof = ?proof.basis(), "a credential could not be checked: what rests on it ends");
                 proof.judge(generation, Verdict::Ended(Ended::Withdrawn));
             }
             withdrawn += usize::from(proof.is_withdrawn());
@@ -202,7 +202,7 @@ impl Revalidation {
         let slow = judging.await.unwrap_or_default();
         let Moment { generation, now } = moment;
         for proof in all.iter().filter(|proof| !slow.contains(*proof) && proof.is_due(generation, now)) {
-            tracing::error!(proof = ?proof.basis(), "a credential could not be checked again: what rests on it ends");
+            tracing::error!(proof = ?proof.basis(), "a credential could not be checked: what rests on it ends");
             found.record(proof, generation, Verdict::Ended(Ended::Withdrawn));
         }
         self.gateway.history.review();

@@ -67,6 +67,7 @@ pub async fn forward(
         }
     };
     context.log.costs(reply.costs);
+    // It is about our App ID. Passed on, it would look like a refusal of the caller's own credential.
     if reply.status == StatusCode::FORBIDDEN {
         return Err(Refusal::AppRefused);
     }
