@@ -65,10 +65,9 @@ impl Refusal {
             Self::Unauthenticated => {
                 "no known key, token or certificate was presented (X-API-Key, Authorization: Bearer or Basic)".into()
             }
-            Self::Misdirected => {
-                "a request without a credential must name this machine as its host; server.hosts lists its names beside localhost"
-                    .into()
-            }
+            Self::Misdirected => "a request without a credential must name this machine as its host; \
+                 server.hosts lists its names beside localhost"
+                .into(),
             Self::CrossSite => "another site's page may ask nothing here without a credential of its own".into(),
             Self::Forbidden => "this client may not do this with this app, or there is no such app".into(),
             Self::NoSuchRoute => "there is nothing at this path: see /openapi.json".into(),
@@ -76,9 +75,9 @@ impl Refusal {
             Self::NotAcceptable { kind } => format!("this path answers with {kind}, which `Accept` does not take"),
             Self::RequestTimeout => "the request's body did not come in time".into(),
             Self::CursorExpired { .. } => "the cursor is older than what is kept: go on from `earliest`".into(),
-            Self::LeaseExpired => {
-                "the lease has run out, was given back, or never was: its events are delivered to the next reader".into()
-            }
+            Self::LeaseExpired => "the lease has run out, was given back, or never was: \
+                 its events are delivered to the next reader"
+                .into(),
             Self::TooManySubscriptions { most: Some(most) } => {
                 format!("this client has {most} subscriptions of the stream, as many as it may: use one of them")
             }
@@ -93,24 +92,25 @@ impl Refusal {
                 humantime::format_duration(limit.per)
             ),
             Self::ClientLimit { ceiling: Ceiling::MaxConcurrent(most), .. } => {
-                format!("this client has {most} requests in hand, as many as it may: wait for one to end")
+                format!("this client has {most} requests under way, as many as it may have: wait for one to end")
             }
             Self::ClientLimit { ceiling: Ceiling::RequestsPerSecond(most), .. } => {
                 format!("this client may make {most} requests a second")
             }
             Self::Shed { what: Shed::FairShare | Shed::HistoryJobs, .. } => {
-                "the gateway has too much in hand for this client: try again".into()
+                "the gateway has too much under way for this client: try again".into()
             }
             Self::Shed { what: Shed::ResponseMemory, .. } => {
-                "the vendor has answered, and the gateway had no memory for its answer in time: a message may have been sent"
+                "the vendor has answered, and the gateway had no memory for its answer in time: \
+                 a message may have been sent"
                     .into()
             }
-            Self::Shed { .. } => "the gateway has too much in hand: try again".into(),
+            Self::Shed { .. } => "the gateway is overloaded: try again".into(),
             Self::Internal(_) => "the gateway failed on this request".into(),
             Self::BadUpstream(_) => "the vendor's answer could not be used".into(),
             Self::AppRefused => {
                 "the vendor refuses this app (403): its App ID, or this feature of it, is switched off there; \
-                                 only the account's owner can switch it on"
+                 only the account's owner can switch it on"
                     .into()
             }
             Self::CredentialRefused => "the vendor refuses the gateway's credential: an operator must fix it".into(),
