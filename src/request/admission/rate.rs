@@ -60,13 +60,13 @@ impl Rate {
             self.taken.pop_front();
         }
         if self.taken.is_empty() {
-            self.taken.shrink_to(KEPT);
+            self.taken.shrink_to(KEPT_CAPACITY);
         }
     }
 }
 
 /// Room that is kept while nothing is in it.
-const KEPT: usize = 64;
+const KEPT_CAPACITY: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::writer::PIECE;
 use super::*;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -63,21 +64,21 @@ fn nobody_waits_for_a_reader_that_takes_nothing_and_what_was_dropped_is_told_in_
     let (reader, writer) = io::pipe().unwrap();
     let lines = Lines::to(writer, LogFormat::Json).unwrap();
     let counter = Counter::default();
-    let all = 2 * MOST / line(0).len();
+    let all = 2 * MAX_BYTES / line(0).len();
     for n in 0..all / 2 {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     lines.count_dropped_in(&counter);
     for n in all / 2..all {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     let dropped = counter.get();
     assert!((all as u64 / 3..all as u64).contains(&dropped), "{dropped} of {all}");
-    assert!(held(&lines) <= MOST);
+    assert!(held(&lines) <= MAX_BYTES);
     assert!(!lines.flush(Duration::from_millis(1)), "there is more to write");
     let reading = std::thread::spawn(move || read_all(reader, all as u64));
     assert!(lines.flush(SOON));
-    lines.push(line(all).as_bytes(), MOST);
+    lines.push(line(all).as_bytes(), MAX_BYTES);
     reading.join().unwrap();
     assert_eq!(counter.get(), dropped);
 }
@@ -86,9 +87,9 @@ fn nobody_waits_for_a_reader_that_takes_nothing_and_what_was_dropped_is_told_in_
 fn what_is_left_in_a_pipe_that_nobody_reads_is_whole_lines() {
     let (reader, writer) = io::pipe().unwrap();
     let lines = Lines::to(writer, LogFormat::Json).unwrap();
-    let all = MOST / line(0).len() / 4;
+    let all = MAX_BYTES / line(0).len() / 4;
     for n in 0..all {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     // Until the pipe has what it takes: what is under way does not become less any more.
     let mut before = usize::MAX;
@@ -111,8 +112,8 @@ fn what_is_left_in_a_pipe_that_nobody_reads_is_whole_lines() {
 fn an_error_finds_room_when_other_lines_find_none() {
     let (reader, writer) = io::pipe().unwrap();
     let lines = Lines::to(writer, LogFormat::Json).unwrap();
-    for n in 0..2 * MOST / line(0).len() {
-        lines.push(line(n).as_bytes(), MOST);
+    for n in 0..2 * MAX_BYTES / line(0).len() {
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     lines.tell("a last word");
     assert!(BufReader::new(reader).lines().any(|line| line.unwrap() == "a last word"));
@@ -126,7 +127,7 @@ fn a_reader_that_left_costs_the_lines_and_nothing_else() {
     lines.count_dropped_in(&counter);
     drop(reader);
     for n in 0..100 {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     assert!(lines.flush(SOON));
     assert_eq!(counter.get(), 100);
@@ -139,10 +140,10 @@ fn a_pipe_that_was_made_non_blocking_loses_nothing() {
     let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
     rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
     let lines = Lines::to(writer, LogFormat::Json).unwrap();
-    let all = MOST / 2 / line(0).len();
+    let all = MAX_BYTES / 2 / line(0).len();
     let reading = std::thread::spawn(move || read_all(reader, all as u64));
     for n in 0..=all {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     assert!(lines.flush(SOON));
     reading.join().unwrap();
@@ -153,7 +154,7 @@ fn a_full_disk_costs_the_lines_and_no_time() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let lines = Lines::to(full, LogFormat::Json).unwrap();
     for n in 0..100 {
-        lines.push(line(n).as_bytes(), MOST);
+        lines.push(line(n).as_bytes(), MAX_BYTES);
     }
     assert!(lines.flush(SOON));
     assert_eq!(lines.0.state().dropped.get(), 100);
@@ -208,7 +209,7 @@ proptest! {
         let disk = Disk { turns, file: File::open("/dev/null").unwrap(), written };
         let lines = Lines::to(disk, LogFormat::Json).unwrap();
         for n in 0..60 {
-            lines.push(line(n).as_bytes(), MOST);
+            lines.push(line(n).as_bytes(), MAX_BYTES);
             lines.flush(SOON);
         }
         let text: Vec<u8> = of.try_iter().flatten().collect();
