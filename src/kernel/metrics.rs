@@ -256,7 +256,7 @@ impl Metrics {
                 "Reads that may have consumed events without handing them over",
             ),
             events_quarantined: add(&mut r, "events_quarantined", "Responses that could not be read, kept whole"),
-            events_delivered: add(&mut r, "events_delivered", "Events handed over"),
+            events_delivered: add(&mut r, "events_delivered", "Events delivered"),
             events_given_again: add(&mut r, "events_given_again", "Events whose first hand-over failed"),
             events_cut_off: add(
                 &mut r,
@@ -284,7 +284,7 @@ impl Metrics {
                 "subscription_near_retention",
                 "1 when retention is about to remove events before the subscription has read them",
             ),
-            subscription_lag: add(&mut r, "subscription_lag_events", "Events stored and not yet handed over"),
+            subscription_lag: add(&mut r, "subscription_lag_events", "Events stored and not yet delivered"),
             poller_paused: add(
                 &mut r,
                 "poller_paused",

@@ -67,7 +67,7 @@ async fn events(stage: &Stage, crm: &Caller, audit: &Caller) -> Result<String, S
     }
     let ledger = stage.vendor.ledger(APP, Stream::UserEvents);
     if ledger.counts.handed != EVENTS as u64 {
-        return Err(format!("the vendor handed over {} events", ledger.counts.handed));
+        return Err(format!("the vendor gave out {} events", ledger.counts.handed));
     }
     Ok(format!(
         "{EVENTS} events occurred. The vendor handed each over once; crm has all of them, and so has audit, in order."
