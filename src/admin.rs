@@ -41,6 +41,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::answer::{Answer, Content, respond};
 use self::call::Call;
+use self::operations::Match;
 pub use self::operations::Operation;
 use self::quarantine::QuarantinePath;
 use self::rejection::Rejection;
@@ -105,7 +106,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
     if segments.first() == Some(&"admin") && !allowed(parts, &head.headers) {
         return Err(Rejection::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
     }
-    let operation = Operation::find(&head.method, &segments)?;
+    let Match { operation, values } = Operation::find(&head.method, &segments)?;
     // Behind the key: a stranger takes no place, and a probe needs none.
     if segments.first() == Some(&"admin") {
         *place = ConnectionGuard::on(head.extensions.get())?;
@@ -126,34 +127,34 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
         Operation::Webhooks => Ok(Content::Json(json!({ "webhooks": parts.webhooks.status() }))),
         Operation::Quarantine => quarantine::list(&call).await,
-        Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&segments)?).await,
-        Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&segments)?).await,
+        Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&values)?).await,
+        Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&values)?).await,
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
         Operation::Config => Ok(Content::Json(parts.describe_config())),
         Operation::Backup => overview::backup(parts).await,
         Operation::RemoveSubscription => {
-            subscriptions::remove(&call, &SubscriptionPath::named_by(parts, &segments)?).await
+            subscriptions::remove(&call, &SubscriptionPath::named_by(parts, &values)?).await
         }
-        Operation::Seek => subscriptions::seek(call, &SubscriptionPath::named_by(parts, &segments)?).await,
-        Operation::DeadLetters => dead_letters::list(&call, &SubscriptionPath::named_by(parts, &segments)?).await,
-        Operation::ClearDeadLetters => dead_letters::clear(&call, &SubscriptionPath::named_by(parts, &segments)?).await,
+        Operation::Seek => subscriptions::seek(call, &SubscriptionPath::named_by(parts, &values)?).await,
+        Operation::DeadLetters => dead_letters::list(&call, &SubscriptionPath::named_by(parts, &values)?).await,
+        Operation::ClearDeadLetters => dead_letters::clear(&call, &SubscriptionPath::named_by(parts, &values)?).await,
         Operation::ClearDeadLetter => {
-            let which = SubscriptionPath::named_by(parts, &segments)?;
-            dead_letters::clear_one(&call, &which, cursor(segments.last())?).await
+            let which = SubscriptionPath::named_by(parts, &values)?;
+            dead_letters::clear_one(&call, &which, cursor(values.last())?).await
         }
-        Operation::Redeliver => dead_letters::redeliver(call, &SubscriptionPath::named_by(parts, &segments)?).await,
-        Operation::EnableWebhook => webhooks::enable(&call, &WebhookPath::named_by(&call, &segments)?).await,
-        Operation::DisableWebhook => webhooks::disable(&call, &WebhookPath::named_by(&call, &segments)?).await,
-        Operation::WebhookDeadLetters => webhooks::list(&call, &WebhookPath::named_by(&call, &segments)?).await,
+        Operation::Redeliver => dead_letters::redeliver(call, &SubscriptionPath::named_by(parts, &values)?).await,
+        Operation::EnableWebhook => webhooks::enable(&call, &WebhookPath::named_by(&call, &values)?).await,
+        Operation::DisableWebhook => webhooks::disable(&call, &WebhookPath::named_by(&call, &values)?).await,
+        Operation::WebhookDeadLetters => webhooks::list(&call, &WebhookPath::named_by(&call, &values)?).await,
         Operation::ClearWebhookDeadLetters => {
-            webhooks::clear(&call, &WebhookPath::named_by(&call, &segments)?, None).await
+            webhooks::clear(&call, &WebhookPath::named_by(&call, &values)?, None).await
         }
         Operation::ClearWebhookDeadLetter => {
-            let which = WebhookPath::named_by(&call, &segments)?;
-            webhooks::clear(&call, &which, Some(cursor(segments.last())?)).await
+            let which = WebhookPath::named_by(&call, &values)?;
+            webhooks::clear(&call, &which, Some(cursor(values.last())?)).await
         }
         Operation::RedeliverToWebhook => {
-            let which = WebhookPath::named_by(&call, &segments)?;
+            let which = WebhookPath::named_by(&call, &values)?;
             webhooks::redeliver(call, &which).await
         }
     }

@@ -42,26 +42,33 @@ operations! {
     }
 }
 
+/// What a request asks for, and what stands in its path for each parameter of the template, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Match<'a> {
+    pub(super) operation: Operation,
+    pub(super) values: Vec<&'a str>,
+}
+
 impl Operation {
     /// The operation that a request asks for.
     ///
     /// # Errors
     /// 404, or 405 when its path takes other methods.
-    pub(super) fn find(method: &Method, segments: &[&str]) -> Result<Self, Rejection> {
-        let mut here: Vec<_> = Self::ALL.iter().copied().filter(|operation| fits(operation.path(), segments)).collect();
+    pub(super) fn find<'a>(method: &Method, segments: &[&'a str]) -> Result<Match<'a>, Rejection> {
+        let matched = |&operation: &Self| Some(Match { operation, values: values(operation.path(), segments)? });
+        let mut here: Vec<_> = Self::ALL.iter().filter_map(matched).collect();
         // A literal segment wins over a parameter: `…/dead-letters/redeliver` is not the letter of that cursor.
-        let open = |operation: &Self| operation.path().matches('{').count();
-        let least = here.iter().map(open).min();
-        here.retain(|operation| Some(open(operation)) == least);
-        let takes = |operation: &&Self| {
+        let least = here.iter().map(|found| found.values.len()).min();
+        here.retain(|found| Some(found.values.len()) == least);
+        let takes = |operation: Self| {
             operation.method() == method.as_str() || (method == Method::HEAD && operation.takes_head())
         };
-        if let Some(operation) = here.iter().find(takes) {
-            return Ok(*operation);
+        if let Some(at) = here.iter().position(|found| takes(found.operation)) {
+            return Ok(here.swap_remove(at));
         }
         if !here.is_empty() {
-            let head = here.iter().any(|operation| operation.takes_head()).then_some("HEAD");
-            let methods: Vec<_> = here.iter().map(|operation| operation.method()).chain(head).collect();
+            let head = here.iter().any(|found| found.operation.takes_head()).then_some("HEAD");
+            let methods: Vec<_> = here.iter().map(|found| found.operation.method()).chain(head).collect();
             return Err(Rejection::method(methods.join(", ")));
         }
         let words = Self::ALL.iter().map(|operation| operation.path()).filter(|path| !path.contains('{'));
@@ -95,11 +102,15 @@ impl Operation {
     }
 }
 
-/// Whether a path's segments are those of a template.
-fn fits(template: &str, segments: &[&str]) -> bool {
-    let mut wanted = template.split('/').skip(1);
-    let fit = segments.iter().all(|segment| wanted.next().is_some_and(|w| w.starts_with('{') || w == *segment));
-    fit && wanted.next().is_none()
+/// What stands for a template's parameters in a path, if the path is one of the template's.
+fn values<'a>(template: &str, segments: &[&'a str]) -> Option<Vec<&'a str>> {
+    let wanted: Vec<&str> = template.split('/').skip(1).collect();
+    let fits = |(wanted, segment): (&&str, &&str)| wanted.starts_with('{') || wanted == segment;
+    if wanted.len() != segments.len() || !wanted.iter().zip(segments).all(fits) {
+        return None;
+    }
+    let parameters = wanted.iter().zip(segments).filter(|(wanted, _)| wanted.starts_with('{'));
+    Some(parameters.map(|(_, segment)| *segment).collect())
 }
 
 #[cfg(test)]
@@ -108,7 +119,7 @@ mod tests {
 
     fn find(method: &str, path: &str) -> Result<Operation, Rejection> {
         let segments: Vec<_> = path.split('/').skip(1).collect();
-        Operation::find(&Method::from_bytes(method.as_bytes()).unwrap(), &segments)
+        Operation::find(&Method::from_bytes(method.as_bytes()).unwrap(), &segments).map(|found| found.operation)
     }
 
     #[test]

@@ -18,13 +18,13 @@ pub(super) struct QuarantinePath {
 }
 
 impl QuarantinePath {
-    /// Reads the path's segments.
+    /// Reads the values of a path's parameters.
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn named_by(segments: &[&str]) -> Result<Self, Rejection> {
-        let place = match segments {
-            ["admin", "v1", "quarantine", app, stream, id, ..] => place(app, stream, id),
+    pub(super) fn named_by(values: &[&str]) -> Result<Self, Rejection> {
+        let place = match values {
+            [app, stream, id] => place(app, stream, id),
             _ => None,
         };
         place.ok_or_else(none)

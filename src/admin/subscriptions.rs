@@ -19,14 +19,14 @@ pub(super) struct SubscriptionPath {
 }
 
 impl SubscriptionPath {
-    /// Reads the path's segments. Operators may also name the places of webhooks and of clients, and a client's by the
-    /// client's name alone, unless another subscription has it.
+    /// Reads the values of a path's parameters. Operators may also name the places of webhooks and of clients, and a
+    /// client's by the client's name alone, unless another subscription has it.
     ///
     /// # Errors
     /// 404 when there can be none.
-    pub(super) fn named_by(parts: &Parts, segments: &[&str]) -> Result<Self, Rejection> {
-        let parsed = match segments {
-            ["admin", "v1", "apps", app, "events", stream, "subscriptions", name, ..] => {
+    pub(super) fn named_by(parts: &Parts, values: &[&str]) -> Result<Self, Rejection> {
+        let parsed = match values {
+            [app, stream, name, ..] => {
                 AppId::parse(app).ok().zip(Stream::parse(stream)).zip(SubscriptionName::parse_stored(name).ok())
             }
             _ => None,

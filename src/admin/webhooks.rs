@@ -53,16 +53,14 @@ pub(super) async fn disable(call: &Call<'_>, which: &WebhookPath) -> Answer {
 }
 
 impl WebhookPath {
-    /// Reads the path's segments.
+    /// Reads the values of a path's parameters.
     ///
     /// # Errors
     /// 404 when there is none, 400 for parameters that mean nothing.
-    pub(super) fn named_by(call: &Call<'_>, segments: &[&str]) -> Result<Self, Rejection> {
+    pub(super) fn named_by(call: &Call<'_>, values: &[&str]) -> Result<Self, Rejection> {
         only_known(call)?;
-        let parsed = match segments {
-            ["admin", "v1", "apps", app, "webhooks", name, ..] => {
-                AppId::parse(app).ok().zip(WebhookName::parse(name).ok())
-            }
+        let parsed = match values {
+            [app, name, ..] => AppId::parse(app).ok().zip(WebhookName::parse(name).ok()),
             _ => None,
         };
         let found = parsed.and_then(|(app, name)| {
