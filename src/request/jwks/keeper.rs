@@ -16,8 +16,9 @@ use super::{ASK_GAP, BELIEVED_FOR, BuildError, KeyState, Keys};
 use crate::config::JwksUrl;
 use crate::kernel::metrics::{Metrics, OutcomeLabels};
 
-/// The wait after the first failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The wait after the first failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Keeps one source's keys fresh.
 pub(super) struct Keeper {
@@ -108,15 +109,15 @@ impl Keeper {
         let age_seconds = age.map(|age| age.as_secs());
         match age {
             Some(age) if age <= BELIEVED_FOR => {
-                tracing::warn!(%why, age_seconds, "the issuer's keys could not be fetched; the last ones stay in force");
+                tracing::warn!(%why, age_seconds, "the issuer's keys could not be fetched; the last stay in force");
             }
             _ => {
                 tracing::error!(%why, age_seconds, "the issuer's keys could not be fetched: no token can be checked");
             }
         }
         self.keys.state.store(Arc::new(KeyState { fault: Some(why.to_string()), ..KeyState::clone(&before) }));
-        let step = PAUSES.0.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        spread(step.min(PAUSES.1).min(self.refresh.max(PAUSES.0)))
+        let step = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
+        spread(step.min(MAX_PAUSE).min(self.refresh.max(FIRST_PAUSE)))
     }
 
     /// Waits, until the time is over or a caller's token asks for a key that is not held and it is not too soon.
