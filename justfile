@@ -22,12 +22,10 @@ test:
 # Formats what is written.
 fmt:
   cargo fmt
-  cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Is it formatted?
 format:
   cargo fmt --check
-  cargo fmt --check --manifest-path fuzz/Cargo.toml
 
 # Licences, bans and sources of what we depend on.
 deny:
