@@ -47,6 +47,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+mod tests;
+
 pub mod admin;
 pub mod app;
 pub mod cli;

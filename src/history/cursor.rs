@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(with(|q| q.limit = 5), asked, "how many are wanted does not matter");
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn what_is_written_is_read_and_nothing_else_is(
             last_ms: u64,

@@ -120,7 +120,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn nothing_is_taken_twice_and_only_who_holds_nothing_takes_the_last(
             more in 0usize..100, held in 0usize..100, others in 0usize..100, all in 0usize..300,

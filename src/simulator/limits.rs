@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(counters.count(BucketName::HistoryGet, now).breach, None);
     }
 
-    proptest! {
+    properties! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         /// The comparison with the request N before finds exactly what looking at every window finds.
         #[test]

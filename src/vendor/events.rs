@@ -305,7 +305,7 @@ mod tests {
         prop::collection::vec((text, "[ \n]{0,2}"), 0..12)
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn of_an_answer_that_was_cut_anywhere_exactly_the_whole_events_are_told(list in lists(), at in 0.0..1.0f64) {
             let mut body = r#"{"result":"success","events":["#.to_owned();

@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(asked(retry, None), None);
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn no_wait_shrinks_or_leaves_its_bounds(
             initial in 1u64..100_000, more in 0u64..400_000_000, failures in 1u32..2000, spread in -2.0f64..2.0,

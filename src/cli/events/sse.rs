@@ -177,7 +177,7 @@ mod tests {
         })
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn what_is_read_does_not_depend_on_line_ends_or_where_chunks_are_cut(
             (lines, events) in made(),

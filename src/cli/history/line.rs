@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn lines_do_not_depend_on_where_chunks_are_cut(
             lines in prop::collection::vec("[ -~]{0,9}", 0..9), tail in "[ -~]{0,5}", cuts in prop::collection::vec(1usize..6, 1..9),

@@ -282,7 +282,7 @@ mod tests {
         text
     }
 
-    proptest! {
+    properties! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn an_export_that_is_killed_anywhere_and_gone_on_with_holds_each_message_once(

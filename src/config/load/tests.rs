@@ -501,7 +501,7 @@ fn addresses_of_one_port_clash_only_where_the_system_would_refuse_them() {
     }
 }
 
-proptest! {
+properties! {
     #[test]
     fn no_text_makes_it_panic(text in "[a-z0-9_.=\\[\\]{}\", \n#-]{0,120}", value in ".{0,40}") {
         let _ = from_text(&text, Path::new("g"));

@@ -304,7 +304,7 @@ mod tests {
         (0..3).filter(|&other| other != region).all(|other| times(region) >= times(other))
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn dedup_agrees_with_its_rule(
             answers in prop::collection::vec((0..3u8, 0..60u64, prop::collection::vec(0..4u8, 0..6), any::<bool>()), 1..40)

@@ -284,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn a_note_says_what_was_dropped(
             all in prop::collection::vec(("[a-z]{1,9}", any::<u64>(), prop::collection::vec(any::<u128>(), 1..9)), 1..9),

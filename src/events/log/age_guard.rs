@@ -180,7 +180,7 @@ mod tests {
         assert!(witness.older_than(WEEK) > stamp);
     }
 
-    proptest! {
+    properties! {
         /// Whatever the wall clock does: nothing young is called old, and what stays quiet for an age is.
         #[test]
         fn nothing_younger_than_an_age_is_older_than_it(

@@ -134,7 +134,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn text_and_cursor_are_one_to_one(epoch: u64, at: u64) {
             let cursor = Cursor { epoch, at: Sequence(at) };

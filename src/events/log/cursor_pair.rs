@@ -108,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn text_and_marks_are_one_to_one(epoch: u64, user: u64, channel: u64, given: [bool; 2]) {
             let marks = CursorPair { epoch, at: [Sequence(user), Sequence(channel)], given };

@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn a_star_stands_for_any_run(pattern in "[ab*]{0,7}", text in "[ab]{0,9}") {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();

@@ -120,7 +120,7 @@ mod tests {
         Unread::of_runs(runs.iter().cloned().chain([Range { start: fresh, end: NEVER }]).collect(), 3)
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn it_is_a_set_of_entries_and_its_note_says_all_of_it(
             runs in prop::collection::vec((1..200u64, 0..20u64), 0..30), fresh in 1..220u64, at in 0..240u64,

@@ -69,7 +69,7 @@ async fn what_retention_removed_is_gone_for_cursors_and_subscriptions() {
     assert_eq!(rig.take(by("a", 1)).await, numbers(earliest..earliest + 1));
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 4, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]

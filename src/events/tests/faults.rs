@@ -146,7 +146,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
     (stored, returned, vendor.doubts.load(Ordering::Relaxed))
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]

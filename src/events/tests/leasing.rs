@@ -544,7 +544,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
     rig.tasks.finish(Duration::from_secs(1)).await;
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]

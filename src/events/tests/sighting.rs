@@ -326,7 +326,7 @@ fn numbers_of(event: u64, kept: &[String], times: &HashMap<(usize, u64), usize>)
     (kept.iter().filter(|text| **text == event.to_string()).count(), most)
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]

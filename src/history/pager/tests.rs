@@ -304,7 +304,7 @@ fn motions() -> impl Strategy<Value = Vec<(Duration, Motion)>> {
     })
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
@@ -333,7 +333,7 @@ proptest! {
     }
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]

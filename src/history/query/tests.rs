@@ -170,7 +170,7 @@ fn deep_json_is_no_danger() {
     assert!(body(&beside).is_ok());
 }
 
-proptest! {
+properties! {
     #[test]
     fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), number in any::<f64>(), text in ".*") {
         let _ = parse_body(&bytes, 100);

@@ -89,7 +89,7 @@ fn what_another_has_a_handle_to_is_that_ones_when_its_beginner_must_make_room() 
     assert!(shelf.peek(1).is_none());
 }
 
-proptest! {
+properties! {
     #[test]
     fn nobody_who_holds_no_more_than_its_part_loses_anything(
         steps in prop::collection::vec((0..3_usize, 1000..40_000_usize, any::<bool>()), 1..200),

@@ -176,7 +176,7 @@ impl Model {
     }
 }
 
-proptest! {
+properties! {
     #[test]
     fn through_any_changes_a_proof_says_what_was_last_found_and_never_more(ops in prop::collection::vec(any_op(), 0..80)) {
         runtime().block_on(async {

@@ -121,7 +121,7 @@ mod tests {
         ]
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn no_second_holds_more_than_its_worth(n in 1u32..20, ops in prop::collection::vec(any_op(), 1..200)) {
             let (mut now, mut bucket) = (Instant::now(), Rate::default());

@@ -144,7 +144,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-proptest! {
+properties! {
     #[test]
     fn no_ceiling_is_passed_and_no_refusal_changes_anything(
         ops in prop::collection::vec(any_op(), 1..150), report in any::<bool>(),

@@ -263,7 +263,7 @@ fn a_stream_goes_on_where_its_reader_says_and_has_parameters_of_its_own() {
     assert_eq!(accepted("", &[sse, ("last-event-id", "7")]).unwrap_err().status(), 400);
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// Whatever a stranger sends, the values that come out stay in their segment.

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn a_layer_reads_as_the_file_would_that_had_been_written_and_the_file_stays(
             steps in prop::collection::vec((0..4_u8, 0..20_000_u64, 1..9_000_usize, any::<u8>()), 1..40)

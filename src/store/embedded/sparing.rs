@@ -252,7 +252,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn it_is_the_same_file_for_whoever_reads_it(
             steps in prop::collection::vec((0..5_u8, 0..12_u64, 1..40_usize, 0..3_u8), 1..80)

@@ -203,7 +203,7 @@ async fn a_commit_that_took_effect_although_its_last_sync_failed_is_undone() {
 #[test]
 fn it_agrees_with_a_model_on_a_disk_that_fails_now_and_then() {
     let fault = prop_oneof![3 => Just(None), 1 => (0..30_u32, any::<bool>()).prop_map(Some)];
-    proptest!(ProptestConfig::with_cases(16), |(ops in model::ops(), faults in prop::collection::vec(fault, 60))| {
+    properties!(ProptestConfig::with_cases(16), |(ops in model::ops(), faults in prop::collection::vec(fault, 60))| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let home = TestHome::new();

@@ -39,7 +39,7 @@ macro_rules! conformance {
 
         #[test]
         fn it_agrees_with_a_model() {
-            proptest::proptest!(proptest::test_runner::Config::with_cases(24), |(ops in $crate::store::tests::model::ops())| {
+            properties!(proptest::test_runner::Config::with_cases(24), |(ops in $crate::store::tests::model::ops())| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on($crate::store::tests::conformance::it_agrees_with_a_model(&$home, ops));
             });

@@ -35,7 +35,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn nearly_all_answers_come_within_what_was_seen_before_them(
             least in 1..2000u64,

@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn retries_stay_within_a_share_of_first_tries_or_the_minimum(
             percent in 0_u32..=100,

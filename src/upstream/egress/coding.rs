@@ -195,7 +195,7 @@ mod tests {
         assert_eq!((&body[..], fault), (&b"123"[..], Some(Fault::TooLarge(2))));
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn of_a_body_that_was_cut_or_damaged_the_beginning_is_decoded(
             which in 0..4usize, at in 0.0..1.0f64, damage in prop::option::of(any::<u8>())

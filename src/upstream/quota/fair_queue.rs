@@ -334,7 +334,7 @@ mod tests {
         ]
     }
 
-    proptest! {
+    properties! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn ranks_tell_the_order_of_service_whatever_came_before(ops in prop::collection::vec(any_op(), 1..120)) {

@@ -403,7 +403,7 @@ mod tests {
         Limit { requests: NonZeroU32::new(requests).unwrap(), per: Duration::from_millis(per) }
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn the_bound_is_exact_for_the_first_and_never_late_for_the_others(ops in prop::collection::vec(any_op(), 0..60)) {
             let mut now = Instant::now();

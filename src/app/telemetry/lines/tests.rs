@@ -197,7 +197,7 @@ impl AsFd for Disk {
     }
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Where space comes and goes: each line stands whole and on its own, or is told to be missing.

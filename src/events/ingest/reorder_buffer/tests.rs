@@ -219,7 +219,7 @@ fn ids(batch: &NewBatch) -> Vec<usize> {
     }
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]

@@ -195,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn what_is_marked_is_told_again_by_the_notes(
             marked in prop::collection::btree_set(0..5000u64, 0..200),

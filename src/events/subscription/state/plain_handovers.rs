@@ -275,7 +275,7 @@ mod tests {
         plain.of(&(0..OPEN)).into_iter().flatten().collect()
     }
 
-    proptest! {
+    properties! {
         #[test]
         fn the_ranges_are_a_set_of_entries_and_so_is_what_the_note_says(
             steps in steps(), low in 0..240u64, of in (0..240u64, 0..99u64),

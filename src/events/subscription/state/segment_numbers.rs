@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use crate::events::subscription::state::ack_bitmap::entries;
 
-    proptest! {
+    properties! {
         #[test]
         fn what_a_note_says_is_read_again(
             segment in 0..1000u64,

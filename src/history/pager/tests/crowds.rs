@@ -161,7 +161,7 @@ async fn a_list_is_gone_on_with_among_any_number_of_one_millisecond() {
     }
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
@@ -206,7 +206,7 @@ proptest! {
     }
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]

@@ -223,7 +223,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-proptest! {
+properties! {
     #[test]
     fn whatever_happens_the_book_is_true_and_nobody_in_hand_is_asked_to_go(
         places in 1usize..24, doors in 1usize..4, steps in prop::collection::vec(step(), 1..200),

@@ -110,7 +110,7 @@ fn any_shown() -> impl Strategy<Value = Shows> {
     prop_oneof![4 => (0..KEYS).prop_map(Shows::Key), 2 => (0..KEYS).prop_map(Shows::Uid), 1 => Just(Shows::Nothing)]
 }
 
-proptest! {
+properties! {
     /// Whatever is reloaded in whatever order, a proof stands exactly as long as each configuration since would have
     /// let the same request in as the same client.
     #[test]

@@ -106,7 +106,7 @@ async fn http2_is_told_by_its_preface_and_not_followed() {
     assert_eq!(watch.protocol(), Protocol::Http1);
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Bytes of a body never count as a head, however they look.

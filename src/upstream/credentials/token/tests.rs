@@ -72,7 +72,7 @@ fn a_token_does_not_print_its_signature() {
     assert!(format!("{token:?}").contains("Signature(..)"));
 }
 
-proptest! {
+properties! {
     #[test]
     fn what_is_minted_is_parsed_again(
         app in "[A-Za-z0-9]{32}", certificate in ".{1,100}", uid in ".{0,80}",

@@ -87,7 +87,7 @@ fn turned_off_it_never_opens() {
     assert_eq!(breaker.seen(now), Seen::Closed);
 }
 
-proptest! {
+properties! {
     /// Whatever ends in whatever order: never two probes at a time, nothing else goes out while it is open, and it is
     /// never open for good.
     #[test]

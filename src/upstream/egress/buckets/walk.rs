@@ -271,7 +271,7 @@ async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) ->
     Ok(())
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(150))]
     #[test]
     fn no_window_is_breached_whatever_reloads_make_of_the_buckets(

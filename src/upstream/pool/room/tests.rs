@@ -152,7 +152,7 @@ fn held_by(room: &Room, client: &ClientName) -> usize {
     room.book().holders().into_iter().find(|(name, _)| name == client).map_or(0, |(_, held)| held)
 }
 
-proptest! {
+properties! {
     #[test]
     fn whatever_comes_leaves_or_breaks_the_room_keeps_its_bound_and_its_books(steps in steps()) {
         let room = room();

@@ -176,7 +176,7 @@ async fn run(script: Script) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig::with_cases(150))]
     #[test]
     fn no_window_is_ever_breached(script in any_script()) {

@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    proptest! {
+    properties! {
         #[test]
         fn a_note_says_how_many_are_lost_and_where(
             runs in prop::collection::vec((0..50u64, 0..9u64), 0..400), elsewhere in 0..3u64, last in 0..9999u64,

@@ -234,7 +234,7 @@ fn one_who_resumes_speaks_for_its_own_response_and_for_no_other() {
     assert_eq!(ranges.resume(19), [], "nor was it in a response since");
 }
 
-proptest! {
+properties! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
