@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-pub use certificate::{BadCertificate, BadNames, Lapse, Names, PeerCertificate, Shown, Verdict};
+pub use certificate::{BadCertificate, BadNames, ChainCheck, Lapse, Names, PeerCertificate, Shown};
 
 use places::{NoPlace, Occupied, Seat};
 

@@ -55,26 +55,26 @@ pub enum Use {
 
 /// Looks up names for one use. Cheap to clone.
 #[derive(Clone)]
-pub struct Resolver(Arc<Inner>);
+pub struct Resolver(Arc<Lookups>);
 
-struct Inner {
+struct Lookups {
     thread: &'static str,
     threads: usize,
-    look_up: Box<LookUp>,
+    look_up: Box<AddressSource>,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<LookupTable>,
 }
 
 /// Asks for a name's addresses, and may block.
-type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type AddressSource = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 type Addresses = Arc<[SocketAddr]>;
 
 #[derive(Default)]
-struct State {
+struct LookupTable {
     names: HashMap<Arc<str>, Known>,
     /// Names that wait for a thread.
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Lookup>,
     threads: usize,
 }
 
@@ -94,7 +94,7 @@ struct UnderWay {
 }
 
 /// A look-up to be done.
-struct Job {
+struct Lookup {
     name: Arc<str>,
     began: Instant,
     tell: watch::Sender<Option<Result<Addresses, LookUpError>>>,
@@ -135,7 +135,7 @@ impl Resolver {
         clock: Clock,
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(Inner { thread, threads, look_up: Box::new(look_up), clock, state: Mutex::default() }))
+        Self(Arc::new(Lookups { thread, threads, look_up: Box::new(look_up), clock, state: Mutex::default() }))
     }
 
     /// A name's addresses. May be dropped at any time; the look-up goes on without it.
@@ -162,7 +162,7 @@ impl Resolver {
     }
 }
 
-impl Inner {
+impl Lookups {
     /// Joins the look-up that is under way, or begins one.
     fn begin(self: &Arc<Self>, name: &Arc<str>) -> UnderWay {
         let now = self.clock.now();
@@ -177,20 +177,20 @@ impl Inner {
         let (tell, end) = watch::channel(None);
         let under_way = UnderWay { began: now, end };
         known.under_way = Some(under_way.clone());
-        let job = Job { name: name.clone(), began: now, tell };
+        let lookup = Lookup { name: name.clone(), began: now, tell };
         if state.threads >= self.threads {
-            state.waiting.push_back(job);
+            state.waiting.push_back(lookup);
             return under_way;
         }
         state.threads += 1;
         drop(state);
-        self.start(job);
+        self.start(lookup);
         under_way
     }
 
-    fn start(self: &Arc<Self>, job: Job) {
-        let (inner, name, tell) = (self.clone(), job.name.clone(), job.tell.clone());
-        if let Err(why) = task::thread(self.thread, move || inner.work(job)) {
+    fn start(self: &Arc<Self>, lookup: Lookup) {
+        let (lookups, name, tell) = (self.clone(), lookup.name.clone(), lookup.tell.clone());
+        if let Err(why) = task::thread(self.thread, move || lookups.work(lookup)) {
             let mut state = self.state();
             state.threads -= 1;
             if let Some(known) = state.names.get_mut(&name) {
@@ -202,9 +202,9 @@ impl Inner {
     }
 
     /// One look-up after another, until none waits.
-    fn work(&self, first: Job) {
+    fn work(&self, first: Lookup) {
         let mut next = Some(first);
-        while let Some(Job { name, began, tell }) = next.take() {
+        while let Some(Lookup { name, began, tell }) = next.take() {
             let error = |why: String| LookUpError { name: name.clone(), why };
             let found = match catch_unwind(AssertUnwindSafe(|| (self.look_up)(&name))) {
                 Ok(Ok(addresses)) if addresses.is_empty() => Err(error("it has no address".to_owned())),
@@ -246,7 +246,7 @@ impl Inner {
         Some(addresses)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LookupTable> {
         lock(&self.state)
     }
 }

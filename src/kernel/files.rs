@@ -10,7 +10,7 @@
 //!   it again before that thread is done with it. Where several files of a folder hang the folder does: it is asked no
 //!   more until one comes back.
 //!
-//! Nothing else reads such files (`tests/it/layers.rs` holds it so). The book of what is being read is the process's, as
+//! Nothing else reads such files (`tests/it/layers.rs` holds it so). What is being read is the process's, as
 //! the threads and the mounts are: two gateways in one process share it, and neither sees anything of the other by it.
 
 mod folder;
@@ -129,7 +129,7 @@ pub fn read(path: &Path, most: usize) -> Result<Content, Unreadable> {
 
 /// Reads many files whole, in their order.
 pub fn read_all(paths: Vec<PathBuf>, most: usize) -> Vec<Result<Content, Unreadable>> {
-    BOOK.each(paths, move |path| contents(path, most))
+    ACTIVE.each(paths, move |path| contents(path, most))
 }
 
 /// Reads many files, and keeps of each what `of` makes of it, in their order.
@@ -138,19 +138,19 @@ pub fn look_into<T: Send + 'static>(
     most: usize,
     of: impl Fn(&Content) -> T + Send + Sync + 'static,
 ) -> Vec<Result<T, Unreadable>> {
-    BOOK.each(paths, move |path| contents(path, most).map(|content| of(&content)))
+    ACTIVE.each(paths, move |path| contents(path, most).map(|content| of(&content)))
 }
 
 /// Looks at many files without reading them, in their order.
 #[must_use]
 pub fn marks(paths: Vec<PathBuf>) -> Vec<Result<Mark, Unreadable>> {
-    BOOK.each(paths, |path| regular(std::fs::metadata(path)?).map(|file| Mark::of(&file)))
+    ACTIVE.each(paths, |path| regular(std::fs::metadata(path)?).map(|file| Mark::of(&file)))
 }
 
 /// Whether something stands at a path that is known to be no folder.
 #[must_use]
 pub fn is_no_folder(path: &Path) -> bool {
-    let looked = BOOK.each(vec![path.to_owned()], |path| Ok(!std::fs::metadata(path)?.is_dir()));
+    let looked = ACTIVE.each(vec![path.to_owned()], |path| Ok(!std::fs::metadata(path)?.is_dir()));
     looked == [Ok(true)]
 }
 
@@ -173,22 +173,22 @@ fn contents(path: &Path, most: usize) -> Result<Content, Unreadable> {
     if content.len() > most { Err(Unreadable::TooLarge(most)) } else { Ok(content) }
 }
 
-static BOOK: LazyLock<Arc<Book>> = LazyLock::new(Arc::default);
+static ACTIVE: LazyLock<Arc<ActiveReads>> = LazyLock::new(Arc::default);
 
 /// Which files are being read, and whether they hang.
 #[derive(Default)]
-struct Book {
+struct ActiveReads {
     under_way: Mutex<HashMap<PathBuf, bool>>,
     ended: Condvar,
 }
 
 /// The right to be at a file.
 struct Turn<'a> {
-    book: &'a Book,
+    reads: &'a ActiveReads,
     path: &'a Path,
 }
 
-impl Book {
+impl ActiveReads {
     /// Waits for another who is at the same file, but not for one that hangs.
     fn turn<'a>(&'a self, path: &'a Path) -> Result<Turn<'a>, Unreadable> {
         let under_way = self.under_way();
@@ -201,7 +201,7 @@ impl Book {
             return Err(Unreadable::Hangs);
         }
         under_way.insert(path.to_owned(), false);
-        Ok(Turn { book: self, path })
+        Ok(Turn { reads: self, path })
     }
 
     /// Who is at the file has taken too long.
@@ -228,8 +228,8 @@ fn hanging_beside(under_way: &HashMap<PathBuf, bool>, path: &Path) -> usize {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.book.under_way().remove(self.path);
-        self.book.ended.notify_all();
+        self.reads.under_way().remove(self.path);
+        self.reads.ended.notify_all();
     }
 }
 

@@ -4,13 +4,17 @@
 //! file name without escaping (users' ids and handles are not of these types: they are anybody's text).
 
 mod host_name;
+mod pattern;
 mod spiffe_id;
+mod stream;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use host_name::HostName;
+pub use pattern::Pattern;
 pub use spiffe_id::{BadSpiffeId, SpiffeId};
+pub use stream::{Stream, Streams};
 
 /// A name that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,92 +150,6 @@ impl SubscriptionName {
     }
 }
 
-/// One of the vendor's two destructive event queues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stream {
-    /// Logins and logouts.
-    UserEvents,
-    /// Joins and leaves of channels.
-    ChannelEvents,
-}
-
-impl Stream {
-    /// Both streams.
-    pub const ALL: [Self; 2] = [Self::UserEvents, Self::ChannelEvents];
-
-    /// The stream's name in paths, configuration and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UserEvents => "user_events",
-            Self::ChannelEvents => "channel_events",
-        }
-    }
-
-    /// The stream of that name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text)
-    }
-
-    /// The bucket its reads are counted in.
-    #[must_use]
-    pub fn bucket(self) -> BucketName {
-        match self {
-            Self::UserEvents => BucketName::UserEvents,
-            Self::ChannelEvents => BucketName::ChannelEvents,
-        }
-    }
-}
-
-impl fmt::Display for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What an events read reads: one stream, or both together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Streams {
-    /// That one.
-    One(Stream),
-    /// Both, in the order received.
-    All,
-}
-
-impl Streams {
-    /// The name in paths and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::One(stream) => stream.as_str(),
-            Self::All => "all",
-        }
-    }
-
-    /// What is of that name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if text == "all" { Some(Self::All) } else { Stream::parse(text).map(Self::One) }
-    }
-
-    /// Each of them.
-    #[must_use]
-    pub fn each(self) -> &'static [Stream] {
-        match self {
-            Self::One(Stream::UserEvents) => &[Stream::UserEvents],
-            Self::One(Stream::ChannelEvents) => &[Stream::ChannelEvents],
-            Self::All => &Stream::ALL,
-        }
-    }
-}
-
-impl fmt::Display for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// A limit the vendor counts by itself, as `[apps.quota]` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is the vendor endpoint of that name")]
@@ -313,43 +231,6 @@ impl Action {
     }
 }
 
-/// A pattern in which `*` stands for any run of characters, none included.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// Any text is a pattern.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// Whether the whole of `text` fits. Linear in the text for each star: no input makes it blow up.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        let mut parts = self.0.split('*');
-        let first = parts.next().unwrap_or_default();
-        let Some(mut rest) = text.strip_prefix(first) else { return false };
-        let mut last = None;
-        for part in parts {
-            if let Some(middle) = last.replace(part) {
-                let Some(at) = rest.find(middle) else { return false };
-                rest = &rest[at + middle.len()..];
-            }
-        }
-        match last {
-            None => rest.is_empty(),
-            Some(suffix) => rest.ends_with(suffix),
-        }
-    }
-
-    /// The pattern as written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,25 +260,5 @@ mod tests {
         assert_eq!(SubscriptionName::meant_by(&client, None), own);
         assert_eq!(SubscriptionName::meant_by(&client, named("crm")), own);
         assert_eq!(SubscriptionName::meant_by(&client, named("team")).as_str(), "team");
-    }
-
-    #[test]
-    fn a_star_matches_any_run() {
-        for (pattern, text, fits) in [
-            ("*", "", true),
-            ("*", "abc", true),
-            ("a*", "abc", true),
-            ("*c", "abc", true),
-            ("a*c", "ac", true),
-            ("a*b*c", "a-b-b-c", true),
-            ("a*a", "a", false),
-            ("abc", "abc", true),
-            ("abc", "abcd", false),
-            ("", "", true),
-            ("", "a", false),
-            ("a**b", "ab", true),
-        ] {
-            assert_eq!(Pattern::new(pattern).matches(text), fits, "{pattern} on {text}");
-        }
     }
 }

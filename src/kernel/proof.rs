@@ -14,10 +14,12 @@
 //! | --- | --- |
 //! | `basis` | what a proof is made of |
 //! | `register` | the proofs that something rests on now |
+//! | `verdict` | how it was judged, how it ended |
 //! | `work` | what rests on them, and how much of it ended because they did |
 
 mod basis;
 mod register;
+mod verdict;
 mod work;
 
 use std::fmt;
@@ -33,55 +35,20 @@ use crate::kernel::names::{Action, AppId, ClientName};
 pub use basis::{Basis, By, Evidence, Life, Token};
 pub use register::Proofs;
 use register::Register;
+use verdict::Standing;
+pub use verdict::{Ended, Verdict};
 use work::Piece;
 pub use work::{EndedWork, Work};
-
-/// How a proof ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// Its time is over.
-    #[error("what proved who asks has expired")]
-    Expired,
-    /// It proves nothing any more.
-    #[error("what proved who asks was withdrawn")]
-    Withdrawn,
-    /// It proves who asks, who may not do this any more.
-    #[error("the right to do this was withdrawn")]
-    Forbidden,
-}
-
-impl Ended {
-    /// Its name, as a metric has it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Withdrawn => "withdrawn",
-            Self::Forbidden => "forbidden",
-        }
-    }
-}
-
-/// What a judgement found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It holds, for so long.
-    Good(Life),
-    /// It cannot be known now: nothing is handed over, and nothing ends yet.
-    Undecided,
-    /// It holds no more.
-    Ended(Ended),
-}
 
 /// One proof that something rests on. Cheap to clone; clones are of the same piece of work.
 #[derive(Clone)]
 pub struct Proof {
-    inner: Arc<Inner>,
+    entry: Arc<ProofEntry>,
     /// What rests on it, where that is counted.
     piece: Option<Arc<Piece>>,
 }
 
-struct Inner {
+struct ProofEntry {
     basis: Arc<Basis>,
     register: Arc<Register>,
     /// In which generation it was last judged.
@@ -95,38 +62,6 @@ struct Inner {
     told: Notify,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Good,
-    Undecided,
-    Ended(Ended),
-}
-
-impl Standing {
-    const ALL: [Self; 5] = [
-        Self::Good,
-        Self::Undecided,
-        Self::Ended(Ended::Expired),
-        Self::Ended(Ended::Withdrawn),
-        Self::Ended(Ended::Forbidden),
-    ];
-
-    /// The one of that [`number`](Self::number).
-    fn of(number: u8) -> Self {
-        Self::ALL[usize::from(number) % Self::ALL.len()]
-    }
-
-    fn number(self) -> u8 {
-        match self {
-            Self::Good => 0,
-            Self::Undecided => 1,
-            Self::Ended(Ended::Expired) => 2,
-            Self::Ended(Ended::Withdrawn) => 3,
-            Self::Ended(Ended::Forbidden) => 4,
-        }
-    }
-}
-
 impl Proof {
     /// Of what nobody asked who could lose the right to: it does not end.
     #[must_use]
@@ -138,14 +73,14 @@ impl Proof {
     /// For a piece of work that begins: when it is told that the proof has ended, that is counted.
     #[must_use]
     pub fn of(&self, work: Work) -> Self {
-        let piece = Piece::new(work, self.inner.register.ended_work().clone());
-        Self { inner: Arc::clone(&self.inner), piece: Some(Arc::new(piece)) }
+        let piece = Piece::new(work, self.entry.register.ended_work().clone());
+        Self { entry: Arc::clone(&self.entry), piece: Some(Arc::new(piece)) }
     }
 
     /// What it is made of.
     #[must_use]
     pub fn basis(&self) -> &Basis {
-        &self.inner.basis
+        &self.entry.basis
     }
 
     /// Whether more may be handed over now. Waits for the judgement of this proof if something changed since the last.
@@ -194,42 +129,42 @@ impl Proof {
     /// Whether both are the same, whatever rests on them.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
+        Arc::ptr_eq(&self.entry, &other.entry)
     }
 
     /// Whether it must be judged: something changed since it was, or what it rests on ran out.
     #[must_use]
     pub fn is_due(&self, generation: u64, now: UnixMillis) -> bool {
         self.how_withdrawn().is_none()
-            && (self.judged_in() < generation || self.inner.again.load(Ordering::Acquire) <= now.0)
+            && (self.judged_in() < generation || self.entry.again.load(Ordering::Acquire) <= now.0)
     }
 
     /// What was found of it in that generation.
     pub fn judge(&self, generation: u64, verdict: Verdict) {
-        let inner = &*self.inner;
+        let entry = &*self.entry;
         let standing = match verdict {
             Verdict::Good(life) => {
-                inner.until.store(life.until.0, Ordering::Release);
-                inner.again.store(life.again.0, Ordering::Release);
+                entry.until.store(life.until.0, Ordering::Release);
+                entry.again.store(life.again.0, Ordering::Release);
                 Standing::Good
             }
             Verdict::Undecided | Verdict::Ended(_) => {
-                inner.again.store(u64::MAX, Ordering::Release);
+                entry.again.store(u64::MAX, Ordering::Release);
                 if let Verdict::Ended(how) = verdict { Standing::Ended(how) } else { Standing::Undecided }
             }
         };
         self.set(standing);
-        inner.judged.fetch_max(generation, Ordering::AcqRel);
-        inner.told.notify_waiters();
+        entry.judged.fetch_max(generation, Ordering::AcqRel);
+        entry.told.notify_waiters();
     }
 
     /// Ends it if its time is over. Says whether it ended just now.
     pub fn expire(&self, now: UnixMillis) -> bool {
-        let is_over = now.0 >= self.inner.until.load(Ordering::Acquire);
+        let is_over = now.0 >= self.entry.until.load(Ordering::Acquire);
         let ends = is_over && !matches!(self.standing(), Standing::Ended(_));
         if ends {
             self.set(Standing::Ended(Ended::Expired));
-            self.inner.told.notify_waiters();
+            self.entry.told.notify_waiters();
         }
         ends
     }
@@ -237,9 +172,9 @@ impl Proof {
     /// Whether time alone can end it.
     #[must_use]
     pub fn is_timed(&self) -> bool {
-        let inner = &*self.inner;
+        let entry = &*self.entry;
         let is_watched =
-            inner.until.load(Ordering::Acquire) != u64::MAX || inner.again.load(Ordering::Acquire) != u64::MAX;
+            entry.until.load(Ordering::Acquire) != u64::MAX || entry.again.load(Ordering::Acquire) != u64::MAX;
         match self.standing() {
             Standing::Good => is_watched,
             Standing::Undecided => true,
@@ -254,7 +189,7 @@ impl Proof {
     }
 
     fn new(basis: Arc<Basis>, register: Arc<Register>, seen: u64, life: Life) -> Self {
-        Self::from(Arc::new(Inner {
+        Self::from(Arc::new(ProofEntry {
             basis,
             register,
             judged: AtomicU64::new(seen),
@@ -268,7 +203,7 @@ impl Proof {
     /// The work that this is for ends for it.
     fn count(&self, how: Ended) -> Ended {
         if let Some(piece) = &self.piece {
-            piece.told(how, &self.inner.basis);
+            piece.told(how, &self.entry.basis);
         }
         how
     }
@@ -276,7 +211,7 @@ impl Proof {
     async fn decided(&self, decide: impl Fn(Standing) -> Option<Result<(), Ended>>) -> Result<(), Ended> {
         self.told(|| {
             // In this order: what is found is written before the generation in which it was.
-            let is_judged = self.judged_in() >= self.inner.register.generation();
+            let is_judged = self.judged_in() >= self.entry.register.generation();
             let standing = self.how_ended().map_or_else(|| self.standing(), Standing::Ended);
             // What was withdrawn needs no further judgement; what only expired may have been withdrawn since.
             (is_judged || self.how_withdrawn().is_some()).then(|| decide(standing)).flatten()
@@ -291,7 +226,7 @@ impl Proof {
             if let Some(found) = ask() {
                 return found;
             }
-            let mut told = std::pin::pin!(self.inner.told.notified());
+            let mut told = std::pin::pin!(self.entry.told.notified());
             // From here on it is told; what was found before is seen now.
             told.as_mut().enable();
             if let Some(found) = ask() {
@@ -305,8 +240,8 @@ impl Proof {
         match self.standing() {
             Standing::Ended(how) => Some(how),
             Standing::Good | Standing::Undecided => {
-                let until = self.inner.until.load(Ordering::Acquire);
-                (until != u64::MAX && self.inner.register.now().0 >= until).then_some(Ended::Expired)
+                let until = self.entry.until.load(Ordering::Acquire);
+                (until != u64::MAX && self.entry.register.now().0 >= until).then_some(Ended::Expired)
             }
         }
     }
@@ -319,11 +254,11 @@ impl Proof {
     }
 
     fn judged_in(&self) -> u64 {
-        self.inner.judged.load(Ordering::Acquire)
+        self.entry.judged.load(Ordering::Acquire)
     }
 
     fn standing(&self) -> Standing {
-        Standing::of(self.inner.standing.load(Ordering::Acquire))
+        Standing::of(self.entry.standing.load(Ordering::Acquire))
     }
 
     /// What ended stays ended; what has expired may still be withdrawn.
@@ -337,14 +272,14 @@ impl Proof {
             Standing::Ended(Ended::Withdrawn | Ended::Forbidden) => None,
         };
         // Refused by `may`: it stays as it is.
-        let _ = self.inner.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
+        let _ = self.entry.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
     }
 }
 
 /// For nothing in particular.
-impl From<Arc<Inner>> for Proof {
-    fn from(inner: Arc<Inner>) -> Self {
-        Self { inner, piece: None }
+impl From<Arc<ProofEntry>> for Proof {
+    fn from(entry: Arc<ProofEntry>) -> Self {
+        Self { entry, piece: None }
     }
 }
 
@@ -359,11 +294,11 @@ impl Eq for Proof {}
 
 impl Hash for Proof {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.inner).hash(state);
+        Arc::as_ptr(&self.entry).hash(state);
     }
 }
 
-impl Drop for Inner {
+impl Drop for ProofEntry {
     fn drop(&mut self) {
         self.register.left(&self.basis);
     }
@@ -371,7 +306,7 @@ impl Drop for Inner {
 
 impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proof").field("basis", &self.inner.basis).finish_non_exhaustive()
+        f.debug_struct("Proof").field("basis", &self.entry.basis).finish_non_exhaustive()
     }
 }
 

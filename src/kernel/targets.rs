@@ -53,7 +53,7 @@ pub enum Refused {
         /// Where it leads.
         address: IpAddr,
         /// What is there.
-        kind: Place,
+        kind: AddressKind,
     },
     /// A name without addresses.
     #[error("{0} has no address")]
@@ -62,7 +62,7 @@ pub enum Refused {
 
 /// Where a forbidden address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum AddressKind {
     /// Loopback and "unspecified", which connects to this machine.
     ThisMachine,
     /// `169.254.0.0/16`, `fe80::/10`, `fec0::/10`.
@@ -75,7 +75,7 @@ pub enum Place {
     Translator,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for AddressKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ThisMachine => "this machine",
@@ -138,9 +138,9 @@ impl Guard {
     pub fn judge_address(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
         match address::place(address) {
             None => Ok(()),
-            Some(Place::ThisMachine | Place::LinkLocal | Place::Metadata | Place::Translator) if self.allow_private => {
-                Ok(())
-            }
+            Some(
+                AddressKind::ThisMachine | AddressKind::LinkLocal | AddressKind::Metadata | AddressKind::Translator,
+            ) if self.allow_private => Ok(()),
             Some(kind) => Err(Refused::Address { host: host.to_owned(), address, kind }),
         }
     }

@@ -10,6 +10,7 @@
 //! blocking threads for what takes a processor for a while or waits for files within their patience
 //! ([`off_the_workers`]); a [`thread`] for what may hang for good.
 
+mod kind;
 mod lane;
 #[cfg(test)]
 mod paused;
@@ -27,64 +28,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+pub use kind::Kind;
 pub use lane::Lane;
 use ticket::Ticket;
 
 /// How long blocking work that was begun may go on after the grace of its group. What takes longer hangs.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(3);
 
-/// What a task is. Says what its end by panic and its cancellation mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Takes connections of one listener. Panic: stop the gateway. Stop: accept no more.
-    Accept,
-    /// Serves one connection. Panic: log. Stop: finish the requests in hand, then cut.
-    Connection,
-    /// Reads one stream of one region. Panic: stop the gateway. Stop: store the read in hand.
-    Poller,
-    /// Writes to the store. Panic: stop the gateway. Stop: last of all.
-    StoreWriter,
-    /// Ends leases that are over. Panic: stop the gateway. Stop: at once.
-    Leases,
-    /// Moves events whose turn has come into a log. Panic: stop the gateway. Stop: at once; what waits is stored.
-    ReorderTask,
-    /// Removes what is older than retention. Panic: log. Stop: at once.
-    Retention,
-    /// Waits for the answers of exchanges whose callers have left. Panic: log. Stop: when all have come; its group stops
-    /// after those who could leave more behind.
-    Linger,
-    /// Resolves one history query or count, or streams one. Panic: log. Stop: at once.
-    Resolver,
-    /// Watches files and signals. Panic: stop the gateway. Stop: at once.
-    Reload,
-    /// Judges anew what proved those who have something under way. Panic: stop the gateway. Stop: at once.
-    Judge,
-    /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
-    KeyKeeper,
-    /// Looks at the files of credentials. Panic: stop the gateway. Stop: at once.
-    SecretKeeper,
-    /// Delivers to one webhook. Panic: stop the gateway. Stop: finish the tries under way.
-    Webhook,
-    /// A part of the simulated vendor. Panic: log. Stop: at once.
-    Simulator,
-}
-
-impl Kind {
-    fn is_vital(self) -> bool {
-        let vital = [
-            Self::Accept,
-            Self::Poller,
-            Self::StoreWriter,
-            Self::ReorderTask,
-            Self::Leases,
-            Self::Reload,
-            Self::Judge,
-            Self::SecretKeeper,
-            Self::Webhook,
-        ];
-        vital.contains(&self)
-    }
-}
+/// Blocking work that waits for a thread.
+type BoxedWork = Box<dyn FnOnce() + Send>;
 
 /// A group of tasks that stop together. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::revocation::{Lists, Says};
 use crate::kernel::clock::UnixMillis;
-use crate::kernel::conn::{BadCertificate, Lapse, PeerCertificate, Verdict};
+use crate::kernel::conn::{BadCertificate, ChainCheck, Lapse, PeerCertificate};
 use crate::kernel::proof::Life;
 use crate::kernel::sync::lock;
 use crate::kernel::task::Lane;
@@ -112,7 +112,7 @@ impl ClientTrust {
         self.recall(certificate, now).unwrap_or_else(|| {
             let found = self.find_path(certificate, now);
             let path = found.is_ok().then_some(self.authorities);
-            certificate.judged(Verdict { epoch: self.epoch, at: now, lapse: found.err(), path });
+            certificate.judged(ChainCheck { epoch: self.epoch, at: now, lapse: found.err(), path });
             if found.is_ok() {
                 self.remember_above(certificate, now);
             }
@@ -122,7 +122,7 @@ impl ClientTrust {
 
     /// A handshake took it at that time.
     pub fn took(&self, certificate: &PeerCertificate, at: UnixMillis) {
-        certificate.judged(Verdict { epoch: self.epoch, at, lapse: None, path: Some(self.authorities) });
+        certificate.judged(ChainCheck { epoch: self.epoch, at, lapse: None, path: Some(self.authorities) });
         self.remember_above(certificate, at);
     }
 
@@ -134,7 +134,7 @@ impl ClientTrust {
         if certificate.has_expired(now) {
             return Some(Err(Lapse::Expired));
         }
-        let verdict = certificate.verdict()?;
+        let verdict = certificate.last_check()?;
         // A clock that was set back does not prolong a verdict.
         if verdict.epoch == self.epoch
             && verdict.at <= now
@@ -153,7 +153,7 @@ impl ClientTrust {
             Says::Good => return None,
         };
         let path = found.is_ok().then_some(self.authorities);
-        certificate.judged(Verdict { epoch: self.epoch, at: now, lapse: found.err(), path });
+        certificate.judged(ChainCheck { epoch: self.epoch, at: now, lapse: found.err(), path });
         Some(found)
     }
 

@@ -33,7 +33,7 @@ pub struct PeerCertificate {
     digests: Digests,
     issuer: Vec<u8>,
     serial: Vec<u8>,
-    verdict: Mutex<Option<Verdict>>,
+    last_check: Mutex<Option<ChainCheck>>,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -68,7 +68,7 @@ pub enum Lapse {
 
 /// What was last found when the chain was held against what is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ChainCheck {
     /// Which trust it was held against.
     pub epoch: u64,
     /// When.
@@ -126,7 +126,16 @@ impl PeerCertificate {
         let names = names(&leaf, has_key_usage);
         let (issuer, serial) = (leaf.issuer().as_raw().to_vec(), leaf.raw_serial().to_vec());
         let digests = Digests::of(&chain, &issuer);
-        Ok(Self { chain, names, not_after, digests, issuer, serial, verdict: Mutex::new(None), turn: Arc::default() })
+        Ok(Self {
+            chain,
+            names,
+            not_after,
+            digests,
+            issuer,
+            serial,
+            last_check: Mutex::new(None),
+            turn: Arc::default(),
+        })
     }
 
     /// Whether a certificate may be used to call at all, whomever it names.
@@ -208,8 +217,8 @@ impl PeerCertificate {
 
     /// What was last found of it.
     #[must_use]
-    pub fn verdict(&self) -> Option<Verdict> {
-        *lock(&self.verdict)
+    pub fn last_check(&self) -> Option<ChainCheck> {
+        *lock(&self.last_check)
     }
 
     /// The turn of who judges it: what one found, the others need not look for.
@@ -218,8 +227,8 @@ impl PeerCertificate {
     }
 
     /// Keeps what was found of it.
-    pub fn judged(&self, verdict: Verdict) {
-        *lock(&self.verdict) = Some(verdict);
+    pub fn judged(&self, check: ChainCheck) {
+        *lock(&self.last_check) = Some(check);
     }
 }
 

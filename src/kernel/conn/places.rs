@@ -12,7 +12,7 @@
 //! - A connection counts for its last admitted client: a balancer's carries many.
 //! - No client has all places in hand, see [`crate::kernel::share`]. Each listener has some that no other can take ([`KEPT`]).
 
-mod book;
+mod place_table;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,7 +24,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use tokio::sync::Notify;
 
-use self::book::{Book, Id};
+use self::place_table::{Id, PlaceTable};
 use crate::kernel::metrics::EvictedLabels;
 use crate::kernel::sync::lock;
 
@@ -55,19 +55,19 @@ pub struct Door {
 
 #[derive(Debug)]
 struct Places {
-    book: Mutex<Book>,
+    table: Mutex<PlaceTable>,
     /// A place is free, or a connection can be asked to go.
     changed: Notify,
 }
 
 impl Places {
     fn new(places: usize, doors: usize, evicted: Evicted) -> Self {
-        Self { book: Mutex::new(Book::new(places, doors, evicted)), changed: Notify::new() }
+        Self { table: Mutex::new(PlaceTable::new(places, doors, evicted)), changed: Notify::new() }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn table(&self) -> MutexGuard<'_, PlaceTable> {
         // No section panics half-way.
-        lock(&self.book)
+        lock(&self.table)
     }
 }
 
@@ -91,7 +91,7 @@ impl Door {
         loop {
             let mut changed = std::pin::pin!(self.places.changed.notified());
             changed.as_mut().enable();
-            let entered = self.places.book().enter(self.number);
+            let entered = self.places.table().enter(self.number);
             if let Some((id, signal, is_anothers)) = entered {
                 return Place { seat: Seat { places: self.places.clone(), id, signal }, is_anothers };
             }
@@ -102,12 +102,12 @@ impl Door {
     /// Whether more than half of the places are taken.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.places.book().is_crowded()
+        self.places.table().is_crowded()
     }
 
     /// While places are scarce strangers have a short life: those that have been idle for so long are asked to go.
     pub fn send_away(&self, idle_for: Duration) {
-        self.places.book().send_away(idle_for);
+        self.places.table().send_away(idle_for);
     }
 }
 
@@ -134,7 +134,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.seat.places.book().leave(self.seat.id);
+        self.seat.places.table().leave(self.seat.id);
         self.seat.places.changed.notify_waiters();
     }
 }
@@ -147,7 +147,7 @@ pub struct Seat {
     signal: Arc<Signal>,
 }
 
-/// What the book tells a connection.
+/// What the table tells a connection.
 #[derive(Debug, Default)]
 struct Signal {
     /// Its place was given to another.
@@ -165,7 +165,7 @@ impl Seat {
     /// A request came. Of a stranger that is all there is to tell the idle from the others by; what drips is idle.
     pub fn asked(&self) {
         if !self.is_known() {
-            self.places.book().renew(self.id);
+            self.places.table().renew(self.id);
         }
     }
 
@@ -174,7 +174,7 @@ impl Seat {
     /// # Errors
     /// When it has its share of the places in hand already.
     pub fn occupy(&self, client: &str) -> Result<Occupied, NoPlace> {
-        self.places.book().occupy(self.id, client)?;
+        self.places.table().occupy(self.id, client)?;
         Ok(Occupied(self.clone()))
     }
 
@@ -187,7 +187,7 @@ impl Seat {
     /// Whether an admitted request is in hand.
     #[must_use]
     pub fn is_occupied(&self) -> bool {
-        self.places.book().is_occupied(self.id)
+        self.places.table().is_occupied(self.id)
     }
 
     /// Ready when its place was given to another. It may be given one again: [`Seat::occupy`].
@@ -203,7 +203,7 @@ pub struct Occupied(Seat);
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        let is_idle = self.0.places.book().release(self.0.id);
+        let is_idle = self.0.places.table().release(self.0.id);
         if is_idle {
             self.0.places.changed.notify_waiters();
         }

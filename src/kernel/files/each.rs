@@ -1,4 +1,4 @@
-//! [`Book::each`]: many files at a time, of which any may hang.
+//! [`ActiveReads::each`]: many files at a time, of which any may hang.
 //!
 //! Invariants: one thread does all the work while nothing hangs. Where no file was begun or ended for [`A_MOMENT`] as many
 //! more threads go on with the rest as are held up, so that a hundred files that hang take hardly longer than one. The files
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Book, Unreadable};
+use super::{ActiveReads, Unreadable};
 use crate::kernel::sync::lock;
 use crate::kernel::task;
 
@@ -18,14 +18,14 @@ use crate::kernel::task;
 const A_MOMENT: Duration = Duration::from_millis(50);
 
 /// Files that somebody asks for.
-struct Job<T> {
+struct ReadBatch<T> {
     paths: Vec<PathBuf>,
-    state: Mutex<State<T>>,
+    state: Mutex<BatchState<T>>,
     /// The last result is there.
     ended: Condvar,
 }
 
-struct State<T> {
+struct BatchState<T> {
     results: Vec<Option<Result<T, Unreadable>>>,
     missing: usize,
     /// Of each folder the files that nobody has begun with.
@@ -42,20 +42,20 @@ struct State<T> {
     begun: usize,
 }
 
-impl Book {
+impl ActiveReads {
     /// Does `work` with each file, on threads that are not ours. The results are in the files' order.
     pub(super) fn each<T: Send + 'static>(
         self: &Arc<Self>,
         paths: Vec<PathBuf>,
         work: impl Fn(&Path) -> Result<T, Unreadable> + Send + Sync + 'static,
     ) -> Vec<Result<T, Unreadable>> {
-        let (job, work) = (Arc::new(Job::new(paths)), Arc::new(work));
-        let mut state = job.state();
+        let (batch, work) = (Arc::new(ReadBatch::new(paths)), Arc::new(work));
+        let mut state = batch.state();
         let mut more = 1;
         while state.missing > 0 {
             for _ in 0..more.min(state.ready.len()) {
-                let (book, job, work) = (self.clone(), job.clone(), work.clone());
-                if let Err(why) = task::thread("files", move || job.run(&book, &*work)) {
+                let (reads, batch, work) = (self.clone(), batch.clone(), work.clone());
+                if let Err(why) = task::thread("files", move || batch.run(&reads, &*work)) {
                     if state.threads == 0 && state.running.is_empty() {
                         state.fail(Unreadable::from(why));
                     }
@@ -64,7 +64,7 @@ impl Book {
                 state.threads += 1;
             }
             let before = (state.begun, state.missing);
-            let waited = job.ended.wait_timeout_while(state, A_MOMENT, |state| state.missing > 0);
+            let waited = batch.ended.wait_timeout_while(state, A_MOMENT, |state| state.missing > 0);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             let is_held_up = (state.begun, state.missing) == before;
             more = if is_held_up { state.running.len().max(1) } else { usize::from(state.threads == 0) };
@@ -72,7 +72,7 @@ impl Book {
             let times: Vec<_> =
                 state.running.iter().map(|(index, (_, began))| (*index, A_MOMENT * (state.moment - began))).collect();
             for (index, time) in times {
-                let path = &job.paths[index];
+                let path = &batch.paths[index];
                 if time >= self.patience(path) {
                     self.hangs(path);
                     state.end(index, Err(Unreadable::Hangs));
@@ -84,7 +84,7 @@ impl Book {
     }
 }
 
-impl<T> Job<T> {
+impl<T> ReadBatch<T> {
     fn new(paths: Vec<PathBuf>) -> Self {
         let mut of: HashMap<Option<&Path>, usize> = HashMap::new();
         let mut folders: Vec<VecDeque<usize>> = Vec::new();
@@ -95,7 +95,7 @@ impl<T> Job<T> {
                 None => folders.push([index].into()),
             }
         }
-        let state = State {
+        let state = BatchState {
             results: paths.iter().map(|_| None).collect(),
             missing: paths.len(),
             ready: (0..folders.len()).collect(),
@@ -109,11 +109,11 @@ impl<T> Job<T> {
     }
 
     /// What a thread does: one file after another, until none is left or one has taken too long.
-    fn run(&self, book: &Book, work: &impl Fn(&Path) -> Result<T, Unreadable>) {
+    fn run(&self, reads: &ActiveReads, work: &impl Fn(&Path) -> Result<T, Unreadable>) {
         loop {
             let Some(index) = self.state().begin() else { return };
             let path = &self.paths[index];
-            let result = book.turn(path).and_then(|_turn| work(path));
+            let result = reads.turn(path).and_then(|_turn| work(path));
             let mut state = self.state();
             if !state.end(index, result) {
                 return;
@@ -125,12 +125,12 @@ impl<T> Job<T> {
     }
 
     /// No section panics.
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, BatchState<T>> {
         lock(&self.state)
     }
 }
 
-impl<T> State<T> {
+impl<T> BatchState<T> {
     /// The next file for a thread. `None`: it is not needed any more.
     fn begin(&mut self) -> Option<usize> {
         let next = self.ready.pop_front().and_then(|folder| Some((folder, self.folders[folder].pop_front()?)));

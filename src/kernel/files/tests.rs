@@ -71,19 +71,19 @@ fn only_what_is_known_to_be_no_folder_is_in_a_folder_s_way() {
 
 /// A disk on which some files hang until they are let go.
 struct Disk {
-    book: Arc<Book>,
+    reads: Arc<ActiveReads>,
     begun: Arc<AtomicUsize>,
     let_go: Arc<Mutex<Vec<mpsc::Sender<()>>>>,
 }
 
 impl Disk {
     fn new() -> Self {
-        Self { book: Arc::default(), begun: Arc::default(), let_go: Arc::default() }
+        Self { reads: Arc::default(), begun: Arc::default(), let_go: Arc::default() }
     }
 
     fn read(&self, names: &[&str]) -> Vec<Result<String, Unreadable>> {
         let (begun, let_go) = (self.begun.clone(), self.let_go.clone());
-        self.book.each(names.iter().map(PathBuf::from).collect(), move |path| {
+        self.reads.each(names.iter().map(PathBuf::from).collect(), move |path| {
             if path.to_string_lossy().contains("hung") {
                 begun.fetch_add(1, Ordering::SeqCst);
                 let (sender, gone) = mpsc::channel();
@@ -107,7 +107,7 @@ fn a_file_that_hangs_keeps_one_thread_and_no_other_file() {
     assert_eq!(disk.begun.load(Ordering::SeqCst), 1, "one read of it is under way");
     disk.let_go.lock().unwrap().clear();
     // The thread that hung ends by itself; then the file is read again, and hangs again.
-    while disk.book.under_way().contains_key(Path::new("/a/hung")) {
+    while disk.reads.under_way().contains_key(Path::new("/a/hung")) {
         std::thread::yield_now();
     }
     assert_eq!(disk.read(&["/a/hung"]), [hangs()]);

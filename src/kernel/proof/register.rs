@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::Notify;
 
-use super::{Basis, EndedWork, Inner, Life, Proof};
+use super::{Basis, EndedWork, Life, Proof, ProofEntry};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::sync::lock;
 
@@ -22,7 +22,7 @@ pub struct Proofs(Arc<Register>);
 pub(super) struct Register {
     generation: AtomicU64,
     clock: Clock,
-    table: Mutex<HashMap<Arc<Basis>, Weak<Inner>>>,
+    table: Mutex<HashMap<Arc<Basis>, Weak<ProofEntry>>>,
     /// There is something to judge.
     work: Notify,
     /// What ended because its proof did.
@@ -71,7 +71,7 @@ impl Proofs {
                     let proof = Proof::new(Arc::clone(&basis), Arc::clone(&self.0), seen, life);
                     // The key too: it is the one that takes itself out.
                     table.remove(&basis);
-                    table.insert(basis, Arc::downgrade(&proof.inner));
+                    table.insert(basis, Arc::downgrade(&proof.entry));
                     proof
                 }
             }
@@ -115,7 +115,7 @@ impl Register {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Arc<Basis>, Weak<Inner>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<Arc<Basis>, Weak<ProofEntry>>> {
         lock(&self.table)
     }
 }

@@ -21,34 +21,34 @@ fn judged(guard: Guard, host: &str) -> Result<(), Refused> {
 #[test]
 fn this_machine_its_link_and_its_clouds_metadata_are_forbidden_in_every_form() {
     for (host, kind) in [
-        ("127.0.0.1", Place::ThisMachine),
-        ("127.9.9.9:8443", Place::ThisMachine),
-        ("0.0.0.0", Place::ThisMachine),
-        ("[::1]", Place::ThisMachine),
-        ("[::]", Place::ThisMachine),
-        ("[::ffff:127.0.0.1]", Place::ThisMachine),
-        ("[::ffff:7f00:1]", Place::ThisMachine),
-        ("[::127.0.0.1]", Place::ThisMachine),
-        ("[::ffff:0:127.0.0.1]", Place::ThisMachine),
-        ("[64:ff9b::127.0.0.1]", Place::ThisMachine),
-        ("[2002:7f00:1::]", Place::ThisMachine),
-        ("[2001:db8::5efe:127.0.0.1]", Place::ThisMachine),
-        ("localhost", Place::ThisMachine),
-        ("LocalHost.", Place::ThisMachine),
-        ("vendor.localhost", Place::ThisMachine),
-        ("169.254.169.254", Place::LinkLocal),
-        ("169.254.0.1", Place::LinkLocal),
-        ("[fe80::1]", Place::LinkLocal),
-        ("[fec0::1]", Place::LinkLocal),
-        ("[::ffff:169.254.169.254]", Place::LinkLocal),
-        ("[64:ff9b::a9fe:a9fe]", Place::LinkLocal),
-        ("[2002:a9fe:a9fe::1]", Place::LinkLocal),
-        ("[fd00:ec2::254]", Place::Metadata),
-        ("[fd20:ce::254]", Place::Metadata),
-        ("100.100.100.200", Place::Metadata),
-        ("168.63.129.16", Place::Metadata),
-        ("[2001:0:1:2::3]", Place::Translator),
-        ("[64:ff9b:1::a9fe:a9fe]", Place::Translator),
+        ("127.0.0.1", AddressKind::ThisMachine),
+        ("127.9.9.9:8443", AddressKind::ThisMachine),
+        ("0.0.0.0", AddressKind::ThisMachine),
+        ("[::1]", AddressKind::ThisMachine),
+        ("[::]", AddressKind::ThisMachine),
+        ("[::ffff:127.0.0.1]", AddressKind::ThisMachine),
+        ("[::ffff:7f00:1]", AddressKind::ThisMachine),
+        ("[::127.0.0.1]", AddressKind::ThisMachine),
+        ("[::ffff:0:127.0.0.1]", AddressKind::ThisMachine),
+        ("[64:ff9b::127.0.0.1]", AddressKind::ThisMachine),
+        ("[2002:7f00:1::]", AddressKind::ThisMachine),
+        ("[2001:db8::5efe:127.0.0.1]", AddressKind::ThisMachine),
+        ("localhost", AddressKind::ThisMachine),
+        ("LocalHost.", AddressKind::ThisMachine),
+        ("vendor.localhost", AddressKind::ThisMachine),
+        ("169.254.169.254", AddressKind::LinkLocal),
+        ("169.254.0.1", AddressKind::LinkLocal),
+        ("[fe80::1]", AddressKind::LinkLocal),
+        ("[fec0::1]", AddressKind::LinkLocal),
+        ("[::ffff:169.254.169.254]", AddressKind::LinkLocal),
+        ("[64:ff9b::a9fe:a9fe]", AddressKind::LinkLocal),
+        ("[2002:a9fe:a9fe::1]", AddressKind::LinkLocal),
+        ("[fd00:ec2::254]", AddressKind::Metadata),
+        ("[fd20:ce::254]", AddressKind::Metadata),
+        ("100.100.100.200", AddressKind::Metadata),
+        ("168.63.129.16", AddressKind::Metadata),
+        ("[2001:0:1:2::3]", AddressKind::Translator),
+        ("[64:ff9b:1::a9fe:a9fe]", AddressKind::Translator),
     ] {
         let refused = judged(STRICT, host);
         assert!(matches!(&refused, Err(Refused::Address { kind: k, .. }) if *k == kind), "{host}: {refused:?}");
@@ -61,7 +61,7 @@ fn what_is_no_single_host_is_forbidden_whatever_is_allowed() {
     for host in ["224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.0.1", "[ff02::1]", "[::ffff:255.255.255.255]"] {
         for guard in [STRICT, OPEN] {
             let refused = judged(guard, host);
-            assert!(matches!(&refused, Err(Refused::Address { kind: Place::NoHost, .. })), "{host}: {refused:?}");
+            assert!(matches!(&refused, Err(Refused::Address { kind: AddressKind::NoHost, .. })), "{host}: {refused:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::{Panicked, detached, thread};
+use super::{BoxedWork, Panicked, detached, thread};
 use crate::kernel::sync::lock;
 
 /// How long a thread stays that has nothing to do.
@@ -26,31 +26,29 @@ pub struct Lane {
 }
 
 #[derive(Debug)]
-struct Owner(Arc<Threads>);
+struct Owner(Arc<Workers>);
 
 #[derive(Debug)]
-struct Threads {
+struct Workers {
     name: &'static str,
     most: usize,
-    state: Mutex<State>,
+    state: Mutex<LaneState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Work>,
+struct LaneState {
+    waiting: VecDeque<BoxedWork>,
     threads: usize,
     idle: usize,
     is_over: bool,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
-
 impl Lane {
     /// So much at a time, on threads of that name. They are started when there is work for them.
     #[must_use]
     pub fn new(name: &'static str, places: usize) -> Self {
-        let threads = Threads { name, most: places, state: Mutex::default(), changed: Condvar::new() };
+        let threads = Workers { name, most: places, state: Mutex::default(), changed: Condvar::new() };
         Self { room: Arc::new(Semaphore::new(places)), owner: Arc::new(Owner(Arc::new(threads))) }
     }
 
@@ -85,7 +83,7 @@ impl Lane {
     }
 
     /// Has work done that has a place and does not panic.
-    fn begin(&self, work: Work) {
+    fn begin(&self, work: BoxedWork) {
         let threads = &self.owner.0;
         let mut state = threads.state();
         state.waiting.push_back(work);
@@ -113,7 +111,7 @@ impl Lane {
     }
 }
 
-impl Threads {
+impl Workers {
     fn run(&self) {
         let mut state = self.state();
         loop {
@@ -144,7 +142,7 @@ impl Threads {
     }
 
     /// No section panics.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LaneState> {
         lock(&self.state)
     }
 }
@@ -156,7 +154,7 @@ impl Drop for Owner {
     }
 }
 
-impl std::fmt::Debug for State {
+impl std::fmt::Debug for LaneState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { waiting, threads, idle, is_over } = self;
         write!(f, "{threads} threads, {idle} idle, {} waiting, over: {is_over}", waiting.len())

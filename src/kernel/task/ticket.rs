@@ -3,13 +3,13 @@
 //! Invariant: it is done once or dropped once, whoever comes first: the thread that does it, or who waited for it and left.
 //! So work that all threads are too busy to begin keeps nothing once nobody waits for it.
 
-use crate::kernel::sync::lock;
 use std::sync::{Arc, Mutex};
 
-type Work = Box<dyn FnOnce() + Send>;
+use super::BoxedWork;
+use crate::kernel::sync::lock;
 
 /// The right to begin, or to take back. Taken back when dropped.
-pub(super) struct Ticket(Arc<Mutex<Option<Work>>>);
+pub(super) struct Ticket(Arc<Mutex<Option<BoxedWork>>>);
 
 impl Ticket {
     /// The ticket, and what begins the work.
@@ -24,7 +24,7 @@ impl Ticket {
     }
 }
 
-fn take(work: &Mutex<Option<Work>>) -> Option<Work> {
+fn take(work: &Mutex<Option<BoxedWork>>) -> Option<BoxedWork> {
     lock(work).take()
 }
 

@@ -144,7 +144,7 @@ async fn who_shows_who_it_is_in_the_last_moment_has_a_place_again() {
     let also = fourth.seat().occupy("b").unwrap();
     assert_eq!(third.seat().occupy("c").unwrap_err(), NoPlace);
     assert!(must_go(&third));
-    door.places.book().check(3, 1, 2);
+    door.places.table().check(3, 1, 2);
     drop((occupied, also));
 }
 
@@ -245,7 +245,7 @@ properties! {
                     Step::Occupy(n, client) => {
                         let Some(n) = at(n) else { continue };
                         let client = ["a", "b", "c"][client];
-                        let is_within_share = doors[0].places.book().share_of(client).is_ok();
+                        let is_within_share = doors[0].places.table().share_of(client).is_ok();
                         match open[n].0.seat().occupy(client) {
                             Ok(occupied) => open[n].1.push(occupied),
                             // With one listener whoever is idle and has a place can go for one that was asked to.
@@ -266,7 +266,7 @@ properties! {
                 let leaving = open.iter().filter(|(place, _)| must_go(place)).count();
                 let in_hand = open.iter().filter(|(_, occupied)| !occupied.is_empty()).count();
                 assert!(leaving <= most_leaving(places) && open.len() - leaving <= places);
-                doors[0].places.book().check(open.len(), leaving, in_hand);
+                doors[0].places.table().check(open.len(), leaving, in_hand);
             }
         });
     }

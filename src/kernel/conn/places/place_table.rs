@@ -1,4 +1,4 @@
-//! The book of places: who has one, in which order they would be asked to go.
+//! [`PlaceTable`]: who has one, in which order they would be asked to go.
 //!
 //! Invariants: a connection that has a place is in exactly one of three: the strangers, its client's idle ones, or those
 //! with a request in hand. Each step costs the logarithm of their number. Turns only grow, so that the first of an order
@@ -21,7 +21,7 @@ pub(super) type Id = u64;
 type Order = BTreeMap<(usize, u64), Id>;
 
 #[derive(Debug)]
-pub(super) struct Book {
+pub(super) struct PlaceTable {
     places: usize,
     /// Places that each listener keeps for itself.
     kept: usize,
@@ -32,7 +32,7 @@ pub(super) struct Book {
     /// Connections with an admitted request in hand.
     in_hand: usize,
     turns: u64,
-    held: HashMap<Id, Held>,
+    held: HashMap<Id, Slot>,
     strangers: Order,
     clients: BTreeMap<Arc<str>, Client>,
     /// Clients with idle connections, by how many they have in all.
@@ -41,16 +41,16 @@ pub(super) struct Book {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Slot {
     door: usize,
     turn: u64,
     since: Instant,
-    state: State,
+    state: Occupancy,
     signal: Arc<Signal>,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum Occupancy {
     Stranger,
     /// Of this client, with so many requests in hand.
     Known(Arc<str>, usize),
@@ -65,7 +65,7 @@ struct Client {
     idle: Order,
 }
 
-impl Book {
+impl PlaceTable {
     pub(super) fn new(places: usize, doors: usize, evicted: Evicted) -> Self {
         // At least one place is everybody's.
         let kept = if doors > 1 && places > doors { (places / KEPT / doors).max(1) } else { 0 };
@@ -90,7 +90,7 @@ impl Book {
         self.doors[door] += 1;
         let id = self.turn();
         let signal = Arc::new(Signal::default());
-        let held = Held { door, turn: id, since: Instant::now(), state: State::Stranger, signal: signal.clone() };
+        let held = Slot { door, turn: id, since: Instant::now(), state: Occupancy::Stranger, signal: signal.clone() };
         self.strangers.insert((door, id), id);
         self.held.insert(id, held);
         Some((id, signal, is_anothers))
@@ -101,8 +101,8 @@ impl Book {
         self.detach(id);
         if let Some(held) = self.held.remove(&id) {
             match held.state {
-                State::Leaving => self.leaving -= 1,
-                State::Stranger | State::Known(..) => self.doors[held.door] -= 1,
+                Occupancy::Leaving => self.leaving -= 1,
+                Occupancy::Stranger | Occupancy::Known(..) => self.doors[held.door] -= 1,
             }
         }
     }
@@ -111,7 +111,7 @@ impl Book {
     pub(super) fn renew(&mut self, id: Id) {
         let turn = self.turn();
         if let Some(held) = self.held.get_mut(&id)
-            && matches!(held.state, State::Stranger)
+            && matches!(held.state, Occupancy::Stranger)
         {
             self.strangers.remove(&(held.door, held.turn));
             (held.turn, held.since) = (turn, Instant::now());
@@ -123,14 +123,14 @@ impl Book {
     pub(super) fn occupy(&mut self, id: Id, client: &str) -> Result<(), NoPlace> {
         // A connection that is gone has nothing to occupy.
         let Some(held) = self.held.get(&id) else { return Ok(()) };
-        let (door, is_leaving) = (held.door, matches!(held.state, State::Leaving));
+        let (door, is_leaving) = (held.door, matches!(held.state, Occupancy::Leaving));
         let requests = match &held.state {
-            State::Known(of, requests @ 1..) if **of == *client => {
+            Occupancy::Known(of, requests @ 1..) if **of == *client => {
                 let requests = requests + 1;
                 return self.set_requests(id, requests);
             }
-            State::Known(_, requests) => *requests,
-            State::Stranger | State::Leaving => 0,
+            Occupancy::Known(_, requests) => *requests,
+            Occupancy::Stranger | Occupancy::Leaving => 0,
         };
         if requests == 0 {
             self.share_of(client)?;
@@ -155,7 +155,7 @@ impl Book {
         });
         self.in_hand += 1;
         if let Some(held) = self.held.get_mut(&id) {
-            held.state = State::Known(name, requests + 1);
+            held.state = Occupancy::Known(name, requests + 1);
             held.signal.known.store(true, Ordering::Release);
             held.signal.go.store(false, Ordering::Release);
         }
@@ -170,7 +170,7 @@ impl Book {
 
     /// A request is no longer in hand. Says whether it was the connection's last.
     pub(super) fn release(&mut self, id: Id) -> bool {
-        let Some(Held { state: State::Known(client, requests), .. }) = self.held.get(&id) else { return false };
+        let Some(Slot { state: Occupancy::Known(client, requests), .. }) = self.held.get(&id) else { return false };
         let (client, requests) = (client.clone(), requests.saturating_sub(1));
         if requests > 0 {
             let _ = self.set_requests(id, requests);
@@ -178,7 +178,7 @@ impl Book {
         }
         let turn = self.turn();
         let Some(held) = self.held.get_mut(&id) else { return false };
-        (held.turn, held.since, held.state) = (turn, Instant::now(), State::Known(client.clone(), 0));
+        (held.turn, held.since, held.state) = (turn, Instant::now(), Occupancy::Known(client.clone(), 0));
         let place = (held.door, turn);
         self.in_hand -= 1;
         self.change(&client, |client| {
@@ -189,7 +189,7 @@ impl Book {
     }
 
     pub(super) fn is_occupied(&self, id: Id) -> bool {
-        self.held.get(&id).is_some_and(|held| matches!(held.state, State::Known(_, 1..)))
+        self.held.get(&id).is_some_and(|held| matches!(held.state, Occupancy::Known(_, 1..)))
     }
 
     pub(super) fn is_crowded(&self) -> bool {
@@ -253,8 +253,8 @@ impl Book {
     fn evict(&mut self, id: Id) {
         self.detach(id);
         let Some(held) = self.held.get_mut(&id) else { return };
-        let who = if matches!(held.state, State::Stranger) { "stranger" } else { "client" };
-        held.state = State::Leaving;
+        let who = if matches!(held.state, Occupancy::Stranger) { "stranger" } else { "client" };
+        held.state = Occupancy::Leaving;
         held.signal.go.store(true, Ordering::Release);
         held.signal.waker.wake();
         self.doors[held.door] -= 1;
@@ -267,10 +267,10 @@ impl Book {
         let Some(held) = self.held.get(&id) else { return };
         let place = (held.door, held.turn);
         match held.state.clone() {
-            State::Stranger => {
+            Occupancy::Stranger => {
                 self.strangers.remove(&place);
             }
-            State::Known(client, requests) => {
+            Occupancy::Known(client, requests) => {
                 let is_in_hand = requests > 0;
                 self.in_hand -= usize::from(is_in_hand);
                 self.change(&client, |client| {
@@ -279,7 +279,7 @@ impl Book {
                     client.idle.remove(&place);
                 });
             }
-            State::Leaving => {}
+            Occupancy::Leaving => {}
         }
     }
 
@@ -299,7 +299,7 @@ impl Book {
     }
 
     fn set_requests(&mut self, id: Id, requests: usize) -> Result<(), NoPlace> {
-        if let Some(Held { state: State::Known(_, of), .. }) = self.held.get_mut(&id) {
+        if let Some(Slot { state: Occupancy::Known(_, of), .. }) = self.held.get_mut(&id) {
             *of = requests;
         }
         Ok(())
@@ -318,7 +318,7 @@ fn first(order: &Order, doors: usize, may_go: impl Fn(usize) -> bool) -> Option<
 }
 
 #[cfg(test)]
-impl Book {
+impl PlaceTable {
     /// Whether it says what is so, and says it in all its places.
     pub(super) fn check(&self, open: usize, leaving: usize, in_hand: usize) {
         assert_eq!((self.held.len(), self.leaving, self.in_hand), (open, leaving, in_hand));
