@@ -1,25 +1,65 @@
-//! `[[apps]]`: the vendor's App IDs, each with its credential, limits, events and history.
+//! `[[apps]]`: the vendor's App IDs, each with its regions and its credential.
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
-use std::time::Duration;
 
-use super::document::{Node, Table};
+use hyper::Uri;
+
 use super::load::Entry;
-use super::webhooks;
-use super::{App, Credential, Events, History, Limit, Quota, QuotaRule, Region};
-use crate::kernel::names::{AppId, BucketName, RegionName, Stream};
-use crate::kernel::secret::Secret;
+use super::node::Node;
+use super::quota::Quota;
+use super::table::Table;
+use super::webhooks::{self, Webhook};
+use super::{Events, History, events, history, quota, secrets};
+use crate::kernel::names::{AppId, RegionName};
+use crate::kernel::secret::{Secret, SecretSource};
 use crate::vendor::Vendor;
 
-/// More tokens than this in one bucket cost memory and can be no vendor's limit.
-const MAX_REQUESTS: u32 = 1_000_000;
+/// One of `[[apps]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// The App ID.
+    pub id: AppId,
+    /// At least one, names unique; the first serves what keeps no state in a region.
+    pub regions: Vec<Region>,
+    /// What opens the vendor's door.
+    pub credential: Credential,
+    /// The vendor's limits.
+    pub quota: Quota,
+    /// `[apps.events]`.
+    pub events: Events,
+    /// `[apps.history]`.
+    pub history: History,
+    /// `[[apps.webhooks]]`, names unique.
+    pub webhooks: Vec<Webhook>,
+}
 
-/// An answer is held in memory, twice in a moment.
-const MAX_READ_BYTES: u64 = 1 << 30;
+/// One of an app's regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name; `"default"` if none was given.
+    pub name: RegionName,
+    /// Scheme and authority, no path.
+    pub base_url: Uri,
+}
 
-/// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
-const MAX_ORDER_WINDOW: Duration = Duration::from_secs(60);
+/// `[apps.credential]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// HTTP Basic.
+    Basic {
+        /// Left of the colon; holds no colon.
+        api_key: SecretSource,
+        /// Right of the colon.
+        api_secret: SecretSource,
+    },
+    /// A minted RTM token.
+    Token {
+        /// Signs the token.
+        app_certificate: SecretSource,
+        /// The user the token is for.
+        uid: String,
+    },
+}
 
 pub(super) fn all(top: &Table<'_>, vendor: Vendor) -> Vec<Entry<AppId, App>> {
     // None at all is a warning (`checks`): the shipped file is whole without an app, and so can be tried.
@@ -47,9 +87,9 @@ fn app(t: &Table<'_>, vendor: Vendor) -> Entry<AppId, App> {
     let credential = t
         .need("credential", "Write [apps.credential] with kind = \"basic\" or kind = \"token\"")
         .and_then(|node| node.table(credential).flatten());
-    let quota = t.section("quota", quota);
-    let events = t.section("events", events);
-    let history = t.section("history", history);
+    let quota = t.section("quota", quota::quota);
+    let events = t.section("events", events::events);
+    let history = t.section("history", history::history);
     let webhooks = webhooks::all(t, &events.streams);
     if let (Some(id), Some(Credential::Token { .. })) = (&id, &credential)
         && id.as_str().len() != 32
@@ -123,13 +163,13 @@ fn credential(t: &Table<'_>) -> Option<Credential> {
     match kind {
         Kind::Basic => {
             t.refuse(&token, "belongs to kind = \"token\"", "Leave it out, or change the kind");
-            let api_key = t.need("api_key", secret).and_then(|n| n.secret(without_colon));
-            let api_secret = t.need("api_secret", secret).and_then(|n| n.secret(|_| Ok(())));
+            let api_key = t.need("api_key", secret).and_then(|n| secrets::source(n, without_colon));
+            let api_secret = t.need("api_secret", secret).and_then(|n| secrets::source(n, |_| Ok(())));
             api_key.zip(api_secret).map(|(api_key, api_secret)| Credential::Basic { api_key, api_secret })
         }
         Kind::Token => {
             t.refuse(&basic, "belongs to kind = \"basic\"", "Leave it out, or change the kind");
-            let app_certificate = t.need("app_certificate", secret).and_then(|n| n.secret(|_| Ok(())));
+            let app_certificate = t.need("app_certificate", secret).and_then(|n| secrets::source(n, |_| Ok(())));
             let uid = t.need("uid", "Write the user the token is for, as \"rtm-gateway\"").and_then(uid);
             app_certificate.zip(uid).map(|(app_certificate, uid)| Credential::Token { app_certificate, uid })
         }
@@ -152,123 +192,4 @@ fn uid(node: Node<'_>) -> Option<String> {
         return node.fault("must be 1 to 256 bytes without control characters and outer blanks", "Write the user's id");
     }
     Some(text.to_owned())
-}
-
-pub(super) fn quota(t: &Table<'_>) -> Quota {
-    let of = |bucket: BucketName| t.or_default(bucket.as_str(), |node| node.table(|t| rule(t, &node)).flatten());
-    let quota = Quota {
-        user_events: of(BucketName::UserEvents),
-        channel_events: of(BucketName::ChannelEvents),
-        history_create: of(BucketName::HistoryCreate),
-        history_get: of(BucketName::HistoryGet),
-        history_count: of(BucketName::HistoryCount),
-        messages: of(BucketName::Messages),
-    };
-    for bucket in BucketName::ALL {
-        let (QuotaRule::Share(other), Some(node)) = (quota.rule(bucket), t.take(bucket.as_str())) else { continue };
-        if other == bucket {
-            node.fault_in("share", "is the bucket itself", "Name another bucket, or write requests and per");
-        } else if let QuotaRule::Share(_) = quota.rule(other) {
-            let what = format!("names {other}, which has no limit of its own");
-            node.fault_in("share", &what, "Sharing does not chain");
-        }
-    }
-    quota
-}
-
-fn rule(t: &Table<'_>, node: &Node<'_>) -> Option<QuotaRule> {
-    let (requests, per, share) = (t.take("requests"), t.take("per"), t.take("share"));
-    if let Some(share) = share {
-        if requests.is_some() || per.is_some() {
-            return node.fault(
-                "has both a limit and a share",
-                "Write { requests = N, per = \"1s\" } or { share = \"BUCKET\" }",
-            );
-        }
-        return share.one_of(&BucketName::ALL.map(|bucket| (bucket.as_str(), bucket))).map(QuotaRule::Share);
-    }
-    if requests.is_none() {
-        t.missing("requests", "Write how many requests the window may hold");
-    }
-    if per.is_none() {
-        t.missing("per", "Write the window's length, as \"1s\"");
-    }
-    let requests = requests.and_then(|n| n.count(MAX_REQUESTS)).and_then(NonZeroU32::new);
-    let per = per.and_then(Node::duration);
-    requests.zip(per).map(|(requests, per)| QuotaRule::Own(Limit { requests, per }))
-}
-
-pub(super) fn events(t: &Table<'_>) -> Events {
-    let streams = Stream::ALL.map(|stream| (stream.as_str(), stream));
-    let read = |n: Node<'_>| n.set("[\"user_events\", \"channel_events\"]", |entry| entry.one_of(&streams));
-    let retention = t.or_default("retention", Node::duration);
-    let subscription_ttl = t.or_default("subscription_ttl", Node::duration_or_off);
-    let events = Events {
-        streams: t.or_default("streams", read),
-        poll_interval: t.or_default("poll_interval", Node::duration),
-        poll_interval_idle: t.or_default("poll_interval_idle", Node::duration),
-        retention,
-        retention_bytes: t.or_default("retention_bytes", Node::size),
-        max_read_bytes: t.or_default("max_read_bytes", Node::size),
-        dedup_window: t.or_default("dedup_window", Node::duration_or_off),
-        subscription_ttl: if t.has("subscription_ttl") { subscription_ttl } else { subscription_ttl.max(retention) },
-        max_subscriptions_per_client: t.or_default("max_subscriptions_per_client", |n| n.count(10_000)) as usize,
-        order_window: t.or_default("order_window", Node::duration_or_off),
-    };
-    if events.max_read_bytes > MAX_READ_BYTES
-        && let Some(node) = t.take("max_read_bytes")
-    {
-        node.fault::<()>("is larger than 1GiB", "An answer is held in memory until it is stored: write megabytes");
-    }
-    if events.order_window > MAX_ORDER_WINDOW
-        && let Some(node) = t.take("order_window")
-    {
-        node.fault::<()>("is longer than a minute", "Events wait as long before anyone sees them: write seconds");
-    }
-    if t.sound()
-        && events.poll_interval > events.poll_interval_idle
-        && let Some(node) = t.take("poll_interval_idle").or_else(|| t.take("poll_interval"))
-    {
-        node.fault::<()>(
-            "makes poll_interval longer than poll_interval_idle",
-            "Let polling slow down when idle, not speed up",
-        );
-    }
-    if !events.subscription_ttl.is_zero()
-        && events.subscription_ttl < events.retention
-        && let Some(node) = t.take("subscription_ttl")
-    {
-        node.warn(
-            "is shorter than retention: who reads again after it has lost events that are still kept",
-            "Leave it out, or make it at least as long as retention",
-        );
-    }
-    if events.retention < events.dedup_window
-        && let Some(node) = t.take("retention").or_else(|| t.take("dedup_window"))
-    {
-        node.warn(
-            "makes retention shorter than dedup_window",
-            "Keep events at least as long as their repeats are known",
-        );
-    }
-    events
-}
-
-pub(super) fn history(t: &Table<'_>) -> History {
-    let handle_ttl = t.or_default("handle_ttl", Node::duration);
-    let history = History {
-        deadline: t.or_default("deadline", Node::duration),
-        handle_ttl,
-        keep_going: t.take("keep_going").and_then(Node::duration_or_off).unwrap_or(handle_ttl),
-        max_limit: t.or_default("max_limit", |n| n.count(10_000_000).map(|n| n as usize)),
-    };
-    if history.handle_ttl < history.deadline
-        && let Some(node) = t.take("handle_ttl").or_else(|| t.take("deadline"))
-    {
-        node.warn(
-            "makes handle_ttl shorter than deadline: a handle may die before its work is done",
-            "Raise handle_ttl",
-        );
-    }
-    history
 }

@@ -4,10 +4,89 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::num::NonZeroU32;
 
-use super::document::{Node, Table};
 use super::load::Entry;
-use super::{Allow, Client, ClientMode};
+use super::node::Node;
+use super::table::Table;
 use crate::kernel::names::{Action, AppId, ClientName, Pattern, SpiffeId};
+
+/// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no value
+/// is another client's too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The name.
+    pub name: ClientName,
+    /// SHA-256 of its keys.
+    pub api_key_sha256: Vec<[u8; 32]>,
+    /// URI SAN of its certificate, as `spiffe://corp/ns/prod/sa/billing`.
+    pub spiffe_id: Vec<SpiffeId>,
+    /// DNS SAN of its certificate, in lower case.
+    pub dns_san: Vec<String>,
+    /// `sub` of its tokens.
+    pub jwt_subject: Vec<String>,
+    /// The user its process runs as, on Unix sockets.
+    pub unix_uid: Vec<u32>,
+    /// Share of a contended quota, at least 1.
+    pub weight: NonZeroU32,
+    /// Requests it may have in hand at a time; `None`: as many as the gateway takes.
+    pub max_concurrent: Option<NonZeroU32>,
+    /// Requests it may make in a second; `None`: as many as it likes.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Whether what it may not do is refused.
+    pub mode: ClientMode,
+    /// What it may do. Empty: nothing.
+    pub allow: Vec<Allow>,
+}
+
+impl Client {
+    /// A client with this name and rights, that nobody can be yet. For tests and defaults.
+    #[must_use]
+    pub fn named(name: ClientName, allow: Vec<Allow>) -> Self {
+        Self {
+            name,
+            api_key_sha256: Vec::new(),
+            spiffe_id: Vec::new(),
+            dns_san: Vec::new(),
+            jwt_subject: Vec::new(),
+            unix_uid: Vec::new(),
+            weight: NonZeroU32::MIN,
+            max_concurrent: None,
+            requests_per_second: None,
+            mode: ClientMode::Enforce,
+            allow,
+        }
+    }
+}
+
+/// `mode` of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientMode {
+    /// What it may not do is refused.
+    Enforce,
+    /// It is logged and counted, and done all the same.
+    Report,
+}
+
+impl ClientMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Report => "report",
+        }
+    }
+}
+
+/// An entry of a client's `allow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// `None` is `"*"`.
+    pub app: Option<AppId>,
+    /// What may be done with it.
+    pub actions: Vec<Action>,
+    /// Whom it may send messages as. `None`: anyone.
+    pub users: Option<Vec<Pattern>>,
+}
 
 pub(super) fn all(top: &Table<'_>) -> Vec<Entry<ClientName, Client>> {
     let entries =

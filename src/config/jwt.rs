@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::document::{Node, Table};
+use super::node::Node;
 use super::survey::Form;
+use super::table::Table;
+use super::{pem, secrets, values};
 use crate::kernel::files;
 use crate::kernel::secret::PrivateUrl;
 use crate::kernel::targets::Guard;
@@ -131,17 +133,17 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
     match (t.take("jwks_file"), t.take("jwks_url")) {
         (Some(file), None) => {
             t.refuse(&of_url, "belongs to jwks_url", "Leave it out");
-            file.jwks_file().map(JwtKeys::File)
+            jwks_file(file).map(JwtKeys::File)
         }
         (None, Some(url)) => {
-            let (address, url) = (url.clone(), url.jwks_url());
+            let (address, url) = (url.clone(), jwks_url(url));
             let ca_file = t.take("jwks_ca_file");
             let has_bad_ca = ca_file.is_some();
-            let ca_file = ca_file.and_then(Node::certificates);
+            let ca_file = ca_file.and_then(pem::authorities);
             let has_bad_ca = has_bad_ca && ca_file.is_none();
             let token_file = t.take("jwks_token_file");
             let has_bad_token = token_file.is_some();
-            let token_file = token_file.and_then(Node::secret_file);
+            let token_file = token_file.and_then(secrets::file);
             let has_bad_token = has_bad_token && token_file.is_none();
             let refresh = t.or_default("jwks_refresh", Node::duration);
             let allow_private_targets = t.or_default("jwks_allow_private_targets", Node::flag);
@@ -175,35 +177,33 @@ fn words(node: Node<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-impl Node<'_> {
-    fn jwks_file(self) -> Option<PathBuf> {
-        let path = self.clone().path()?;
-        self.refers_to(path.clone());
-        if !self.looks() {
-            return Some(path);
-        }
-        let text = files::read(&path, files::DOCUMENT);
-        let keys = text.map(|text| serde_json::from_slice::<serde_json::Value>(&text));
-        match keys {
-            Err(why) => self.fault(format!("names a file that cannot be read: {why}"), "Name a readable file"),
-            Ok(Ok(set)) if set["keys"].is_array() => Some(path),
-            Ok(_) => self.fault("names a file that is no JWK set", "It must be JSON with \"keys\": […] (RFC 7517)"),
-        }
+fn jwks_file(node: Node<'_>) -> Option<PathBuf> {
+    let path = node.clone().path()?;
+    node.refers_to(path.clone());
+    if !node.looks() {
+        return Some(path);
     }
+    let text = files::read(&path, files::DOCUMENT);
+    let keys = text.map(|text| serde_json::from_slice::<serde_json::Value>(&text));
+    match keys {
+        Err(why) => node.fault(format!("names a file that cannot be read: {why}"), "Name a readable file"),
+        Ok(Ok(set)) if set["keys"].is_array() => Some(path),
+        Ok(_) => node.fault("names a file that is no JWK set", "It must be JSON with \"keys\": […] (RFC 7517)"),
+    }
+}
 
-    fn jwks_url(self) -> Option<Uri> {
-        self.must_be(|| Form::Address);
-        let text = self.clone().text()?;
-        let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-        let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_ascii_lowercase);
-        let local = uri.as_ref().and_then(Uri::host).is_some_and(super::values::is_loopback);
-        match (uri, scheme.as_deref()) {
-            (Some(uri), Some("https")) if !text.contains(['#', '@']) => Some(uri),
-            (Some(uri), Some("http")) if local && !text.contains(['#', '@']) => Some(uri),
-            _ => self.fault(
-                "must be an https:// address without user and fragment",
-                "Who can change the keys on their way can be any client",
-            ),
-        }
+fn jwks_url(node: Node<'_>) -> Option<Uri> {
+    node.must_be(|| Form::Address);
+    let text = node.clone().text()?;
+    let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let scheme = uri.as_ref().and_then(Uri::scheme_str).map(str::to_ascii_lowercase);
+    let local = uri.as_ref().and_then(Uri::host).is_some_and(values::is_loopback);
+    match (uri, scheme.as_deref()) {
+        (Some(uri), Some("https")) if !text.contains(['#', '@']) => Some(uri),
+        (Some(uri), Some("http")) if local && !text.contains(['#', '@']) => Some(uri),
+        _ => node.fault(
+            "must be an https:// address without user and fragment",
+            "Who can change the keys on their way can be any client",
+        ),
     }
 }

@@ -165,8 +165,4 @@ fn whole_file(file: &Path, at: Option<(usize, usize)>, what: &str, mend: &str) -
 }
 
 #[cfg(test)]
-mod linear;
-#[cfg(test)]
-mod shipped;
-#[cfg(test)]
 mod tests;

@@ -1,9 +1,148 @@
 //! The sections that stand once: `[server]`, `[admin]`, `[log]`, `[store]`.
 
-use super::document::{Node, Table};
-use super::{Admin, Log, LogFormat, Server, Store, UnixOwner, tls};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::node::Node;
+use super::table::{Table, by_default};
+use super::tls::{self, ServerTls};
 use crate::kernel::files;
 use crate::kernel::names::{ClientName, HostName};
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `"127.0.0.1:8080"`.
+    Tcp(SocketAddr),
+    /// `"unix:/run/rtm-gateway/gateway.sock"`.
+    Unix(PathBuf),
+}
+
+/// As the configuration writes it.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where to listen; at least one.
+    pub listen: Vec<Listen>,
+    /// Beyond this, connections without a request in hand are closed for newcomers.
+    pub max_connections: usize,
+    /// Bytes of a caller's request body.
+    pub request_body_limit: usize,
+    /// How long a caller may take to send a request's head.
+    pub header_read_timeout: Duration,
+    /// How long a caller's connection is kept without a request.
+    pub idle_timeout: Duration,
+    /// How long a stop waits for what runs.
+    pub shutdown_grace: Duration,
+    /// Callers without credentials become this client. Only on loopback and Unix sockets.
+    pub anonymous_client: Option<ClientName>,
+    /// Whom a request of that client may name as its host, beside this machine and the vendor's.
+    pub hosts: Vec<HostName>,
+    /// How long a caller may take nothing of an answer that is there for it.
+    pub write_timeout: Duration,
+    /// Requests in hand at a time; more are answered 503 at once.
+    pub max_requests: usize,
+    /// Streams of events (SSE) open at a time; more are answered 503 at once. They are not among the requests in hand.
+    pub max_streams: usize,
+    /// Permission bits of Unix sockets.
+    pub unix_mode: u32,
+    /// Whose Unix sockets are.
+    pub unix_owner: UnixOwner,
+    /// Encrypts all TCP listeners.
+    pub tls: Option<ServerTls>,
+}
+
+/// User and group of a socket's file; `None` leaves it to the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixOwner {
+    /// The user's number.
+    pub uid: Option<u32>,
+    /// The group's number.
+    pub gid: Option<u32>,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where to listen.
+    pub listen: Listen,
+    /// SHA-256 of the key that opens all but health and metrics. Needed unless `listen` is loopback or a Unix socket.
+    pub api_key_sha256: Option<[u8; 32]>,
+    /// Whom a request may name as its host, beside this machine, where no key is needed.
+    pub hosts: Vec<HostName>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A filter as in `RUST_LOG`; checked.
+    pub level: String,
+    /// One JSON object a line, or text for people.
+    pub format: LogFormat,
+    /// One line a request.
+    pub access: bool,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// `[store]`: the embedded one (`redis` comes later).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Folder of the data files.
+    pub path: PathBuf,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        by_default("server", server)
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        by_default("admin", admin)
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        by_default("log", log)
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        by_default("store", store)
+    }
+}
 
 pub(super) fn server(t: &Table<'_>) -> Server {
     Server {
@@ -34,7 +173,7 @@ pub(super) fn admin(t: &Table<'_>) -> Admin {
 
 pub(super) fn log(t: &Table<'_>) -> Log {
     Log {
-        level: t.or_default("level", Node::log_level),
+        level: t.or_default("level", log_level),
         format: t.or_default("format", |n| n.one_of(&[("json", LogFormat::Json), ("text", LogFormat::Text)])),
         access: t.or_default("access", Node::flag),
     }
@@ -59,7 +198,7 @@ pub(super) fn store(t: &Table<'_>) -> Store {
     Store { path }
 }
 
-fn listens(node: Node<'_>) -> Option<Vec<super::Listen>> {
+fn listens(node: Node<'_>) -> Option<Vec<Listen>> {
     let like = "[\"127.0.0.1:8080\"]";
     let listens = node.clone().set(like, Node::listen)?;
     if listens.is_empty() {
@@ -102,4 +241,34 @@ fn body_limit(node: Node<'_>) -> Option<usize> {
         bytes @ ..=0x4000_0000 => usize::try_from(bytes).ok(),
         _ => node.fault("must be at most 1GiB: a body is held in memory", "Write a smaller size"),
     }
+}
+
+/// A filter of log lines.
+fn log_level(node: Node<'_>) -> Option<String> {
+    let text = node.clone().text()?;
+    // EnvFilter takes any word for a module's name, so a mistyped level would silence the log without a fault.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    // And what ends in `=` for a module of which all is said: a key in base64 may.
+    let is_level = |word: &str| levels.contains(&word.to_ascii_lowercase().as_str());
+    let clear = |part: &str| match part.rsplit_once('=') {
+        Some((_, level)) => is_level(level) || level.ends_with(']'),
+        None => is_level(part) || part.contains('['),
+    };
+    let mut parts = text.split(',').map(str::trim);
+    // EnvFilter's parser slices by bytes and panics inside a character of several.
+    let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+    if plain && parts.all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
+        let ours = |part: &str| part.starts_with("rtm_gateway") || !part.contains('=');
+        if !text.split(',').map(str::trim).all(ours) {
+            node.warn(
+                "names a library, of which nothing below info is logged: heads would be, with keys",
+                "Leave it out",
+            );
+        }
+        return Some(text.to_owned());
+    }
+    node.fault(
+        format!("must be one of {}, or module=level, several with commas between", levels.join(", ")),
+        "As \"info\", or \"info,rtm_gateway::upstream::quota=debug\"",
+    )
 }

@@ -3,12 +3,16 @@
 //! Invariant: nothing secret is printed, nor where to find it, nor the hash of a key (a guessed key could be proved by
 //! it). What is printed has the shape of the file: with the hidden values filled in again it loads to the same.
 
-use std::fmt::{self, Display, Write};
-use std::time::Duration;
+mod literal;
+#[cfg(test)]
+pub(crate) mod tests;
 
+use std::fmt::{self, Write};
+
+use self::literal::{array, duration, one_or_more, quoted, size};
 use super::{
-    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, Listen, LogFormat, Patterns, QuotaRule, Retry,
-    Server, ServerTls, Upstream, Webhook, WebhookUrl,
+    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, LogFormat, Patterns, QuotaRule, Retry, Server,
+    ServerTls, Upstream, Webhook, WebhookUrl,
 };
 use crate::kernel::names::BucketName;
 
@@ -34,7 +38,7 @@ pub fn json(config: &Config) -> serde_json::Value {
 fn write_all(page: &mut String, config: &Config) -> fmt::Result {
     let Config { server, admin, log, store, upstream, jwt, apps, clients } = config;
     write_server(page, server)?;
-    writeln!(page, "\n[admin]\nlisten = {}", listen(&admin.listen))?;
+    writeln!(page, "\n[admin]\nlisten = {}", quoted(&admin.listen))?;
     if admin.api_key_sha256.is_some() {
         writeln!(page, "api_key_sha256 = {REDACTED}")?;
     }
@@ -60,7 +64,7 @@ fn write_all(page: &mut String, config: &Config) -> fmt::Result {
 
 fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     writeln!(page, "[server]")?;
-    writeln!(page, "listen = {}", array(server.listen.iter().map(listen)))?;
+    writeln!(page, "listen = {}", array(server.listen.iter().map(quoted)))?;
     writeln!(page, "max_connections = {}", server.max_connections)?;
     writeln!(page, "max_requests = {}", server.max_requests)?;
     writeln!(page, "max_streams = {}", server.max_streams)?;
@@ -237,210 +241,4 @@ fn allow(entry: &Allow) -> String {
         format!(", users = {}", array(users.iter().map(|pattern| quoted(pattern.as_str()))))
     });
     format!("{{ app = {}, actions = {actions}{users} }}", quoted(app))
-}
-
-fn listen(listen: &Listen) -> String {
-    quoted(listen)
-}
-
-/// In the largest unit that says it exactly: a sum of many parts is longer than what is read.
-fn duration(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
-    let units: [(&str, u128); 7] = [
-        ("d", 86_400_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-        ("ms", 1_000_000),
-        ("us", 1_000),
-        ("ns", 1),
-    ];
-    let exact = units.iter().find(|(_, size)| nanos > 0 && nanos.is_multiple_of(*size));
-    exact.map_or_else(|| quoted("0s"), |(unit, size)| quoted(format_args!("{}{unit}", nanos / size)))
-}
-
-/// In the largest unit that says it exactly.
-fn size(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let exact = units.iter().find(|(_, bits)| bytes.trailing_zeros() >= *bits && bytes > 0);
-    exact.map_or_else(
-        || quoted(format_args!("{bytes}B")),
-        |(unit, bits)| quoted(format_args!("{}{unit}", bytes >> bits)),
-    )
-}
-
-/// A TOML text, escaped as need be.
-fn quoted(text: impl Display) -> String {
-    toml::Value::String(text.to_string()).to_string()
-}
-
-fn array(entries: impl Iterator<Item = String>) -> String {
-    format!("[{}]", entries.collect::<Vec<_>>().join(", "))
-}
-
-/// A single value by itself, as most people write it.
-fn one_or_more(entries: impl Iterator<Item = String>) -> String {
-    let mut entries: Vec<String> = entries.collect();
-    match (entries.len(), entries.pop()) {
-        (1, Some(only)) => only,
-        (_, last) => array(entries.into_iter().chain(last)),
-    }
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::ClientAuth;
-    use crate::config::load::from_text;
-
-    /// Every kind of value, none at its default.
-    pub(crate) fn everything(secret: &str, signing: &str) -> String {
-        let hash = |digit: &str| digit.repeat(64);
-        format!(
-            r#"
-[server]
-listen = ["[::1]:8081", "unix:/tmp/a \"b\".sock"]
-max_connections = 7
-request_body_limit = "1025B"
-header_read_timeout = "1500ms"
-idle_timeout = "100s"
-anonymous_client = "side.car"
-hosts = ["Gateway.corp.example.", "[fd00::2]"]
-max_requests = 8
-max_streams = 9
-write_timeout = "3s"
-unix_mode = "0600"
-unix_owner = ":7"
-[admin]
-listen = "0.0.0.0:9091"
-api_key_sha256 = "{a}"
-hosts = ["Admin.corp.example", "[fd00::1]"]
-[log]
-level = "info,rtm_gateway::quota=debug"
-format = "text"
-access = false
-[store]
-path = 'C:\data'
-[upstream]
-vendor = "agora"
-connect_timeout = "1m 1s"
-first_byte_timeout = "2s"
-idle_timeout = "4s"
-max_retry_after = "2m"
-proxy = "http://proxy.corp:3128"
-proxy_user = "u"
-proxy_password = {{ file = "{secret}" }}
-no_proxy = [".corp", "10.0.0.0/8"]
-retry = {{ percent = 0, min_per_second = 1 }}
-breaker = {{ failures = 0, open_for = "1s" }}
-[identity.jwt]
-issuer = "https://issuer"
-audience = ["one", "two"]
-jwks_url = "https://issuer/keys?x=y"
-jwks_token_file = "{secret}"
-jwks_refresh = "1m"
-jwks_allow_private_targets = true
-algorithms = ["EdDSA", "PS512"]
-leeway = "0s"
-[[apps]]
-id = "one"
-regions = [{{ name = "cn", base_url = "http://localhost:8000/" }}, {{ name = "eu", base_url = "https://[::1]" }}]
-credential = {{ kind = "basic", api_key = {{ file = "{secret}" }}, api_secret = {{ file = "{secret}" }} }}
-quota = {{ messages = {{ share = "history_get" }}, user_events = {{ requests = 3, per = "90s" }} }}
-events = {{ streams = ["user_events"], retention_bytes = "3MB", max_read_bytes = "5MB", dedup_window = "0s", order_window = "2s", subscription_ttl = "0s", max_subscriptions_per_client = 3 }}
-history = {{ deadline = "20s", handle_ttl = "1m", max_limit = 5, keep_going = "0s" }}
-[[apps.webhooks]]
-name = "crm.eu"
-url = "http://localhost:8000/hook?a=b"
-streams = ["user_events"]
-filter = {{ type = "Log*", user_id = ["a", "\"b"] }}
-secrets = [{{ file = "{signing}" }}]
-format = "batch"
-max_in_flight = 4
-timeout = "3s"
-max_attempts = 2
-retry = {{ initial = "1s", max = "90s" }}
-from = "latest"
-allow_private_targets = true
-[[apps]]
-id = "two"
-credential = {{ kind = "token", app_certificate = {{ file = "{secret}" }}, uid = "用户" }}
-[[clients]]
-name = "side.car"
-weight = 3
-allow = [{{ app = "*", actions = ["count"] }}, {{ app = "two", actions = ["messages"], users = ["bot-*", "\"'"] }}]
-[[clients]]
-name = "keyed"
-api_key_sha256 = "{b}"
-spiffe_id = "spiffe://corp/a"
-dns_san = ["a.svc", "b.svc"]
-jwt_subject = "s"
-unix_uid = [0, 1000]
-max_concurrent = 5
-requests_per_second = 6
-mode = "report"
-"#,
-            a = hash("a"),
-            b = hash("b"),
-        )
-    }
-
-    #[test]
-    fn what_is_shown_loads_to_the_same_once_the_hidden_values_are_filled_in() {
-        let secret = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(secret.path(), "hunter2").unwrap();
-        let path = secret.path().to_str().unwrap();
-        let signing = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(signing.path(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let signing = signing.path().to_str().unwrap();
-        let config = from_text(&everything(path, signing), Path::new("x")).unwrap().config;
-        let shown = toml(&config);
-        assert!(!shown.contains("whsec") && !shown.contains(signing), "{shown}");
-        assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
-        assert_eq!(shown.matches(REDACTED).count(), 8);
-        assert!(!shown.contains("hook?a=b") && !shown.contains("x=y"), "{shown}");
-        let shown = shown.replace("8000/<redacted>", "8000/hook?a=b").replace("keys?<redacted>", "keys?x=y");
-        let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
-        again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
-        again = again.replace(&format!("secrets = [{REDACTED}]"), &format!("secrets = [{{ file = \"{signing}\" }}]"));
-        again = again.replace(&format!("token_file = {REDACTED}"), &format!("token_file = {path:?}"));
-        again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
-        assert_eq!(from_text(&again, Path::new("x")).unwrap().config, config);
-    }
-
-    #[test]
-    fn where_the_private_key_is_kept_is_not_shown_nor_a_key_in_its_paths_place() {
-        let mut config = Config::default();
-        config.server.tls = Some(ServerTls {
-            cert: "/run/tls.crt".into(),
-            key: "/run/hunter2.key".into(),
-            client_ca: None,
-            client_auth: ClientAuth::Off,
-            client_crl: Vec::new(),
-        });
-        let shown = toml(&config);
-        assert!(shown.contains(&format!("cert = \"/run/tls.crt\"\nkey = {REDACTED}\n")), "{shown}");
-        assert!(!json(&config).to_string().contains("hunter2"));
-    }
-
-    #[test]
-    fn the_longest_durations_are_shown_as_they_can_be_read() {
-        for (text, shown) in [("184461615s 1000ms", "184461616s"), ("3649d 23h 59m 59s 1ns", "315359999000000001ns")] {
-            let with =
-                |text: &str| from_text(&format!("[server]\nshutdown_grace = \"{text}\""), Path::new("x")).unwrap();
-            let page = toml(&with(text).config);
-            assert!(page.contains(&format!("shutdown_grace = \"{shown}\"")), "{page}");
-            assert_eq!(with(shown).config, with(text).config);
-        }
-    }
-
-    #[test]
-    fn the_json_form_says_the_same() {
-        let shown = json(&Config::default());
-        assert_eq!(shown["server"]["request_body_limit"], "1MiB");
-        assert_eq!(shown["upstream"]["request_timeout"], "10s");
-        assert_eq!(shown["log"]["access"], true);
-    }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::document::{join, without_indices};
 use super::documented;
+use super::key_path::{join, without_indices};
 
 /// What the value of a key has to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

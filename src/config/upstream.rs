@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::document::{Node, Table, by_default};
+use super::node::Node;
 use super::survey::Form;
+use super::table::{Table, by_default};
+use super::{pem, secrets, values};
 use crate::kernel::secret::SecretSource;
 use crate::vendor::Vendor;
 
@@ -103,7 +105,7 @@ pub(super) fn upstream(t: &Table<'_>) -> Upstream {
         idle_timeout: t.or_default("idle_timeout", Node::duration),
         request_timeout: t.or_default("request_timeout", Node::duration),
         max_retry_after: t.or_default("max_retry_after", Node::duration),
-        ca_file: t.take("ca_file").and_then(Node::certificates),
+        ca_file: t.take("ca_file").and_then(pem::authorities),
         proxy: proxy(t),
         retry_budget: t.section("retry", retry),
         breaker: t.section("breaker", breaker),
@@ -122,13 +124,13 @@ fn proxy(t: &Table<'_>) -> Option<Proxy> {
         t.refuse(&needs, "is of no use without proxy", "Write proxy = \"http://host:port\", or leave it out");
         return None;
     };
-    let url = node.proxy_url();
+    let url = proxy_url(node);
     let (user, password) = (t.take("proxy_user"), t.take("proxy_password"));
     let authorization = match (user, password) {
         (None, None) => Some(None),
         (Some(user), Some(password)) => {
-            let user = user.proxy_user();
-            let password = password.secret(|_| Ok(()));
+            let user = proxy_user(user);
+            let password = secrets::source(password, |_| Ok(()));
             user.zip(password).map(|(user, password)| Some(ProxyAuthorization { user, password }))
         }
         (Some(node), None) | (None, Some(node)) => {
@@ -161,24 +163,22 @@ fn breaker(t: &Table<'_>) -> Breaker {
     }
 }
 
-impl Node<'_> {
-    fn proxy_url(self) -> Option<Uri> {
-        self.must_be(|| Form::Address);
-        let text = self.clone().text()?;
-        match super::values::parse_base_url(text) {
-            Some((uri, false)) => Some(uri),
-            _ => self.fault(
-                "must be http:// and a host, with a port if need be, as \"http://proxy.corp:3128\"",
-                "User and password go into proxy_user and proxy_password",
-            ),
-        }
+fn proxy_url(node: Node<'_>) -> Option<Uri> {
+    node.must_be(|| Form::Address);
+    let text = node.clone().text()?;
+    match values::parse_base_url(text) {
+        Some((uri, false)) => Some(uri),
+        _ => node.fault(
+            "must be http:// and a host, with a port if need be, as \"http://proxy.corp:3128\"",
+            "User and password go into proxy_user and proxy_password",
+        ),
     }
+}
 
-    fn proxy_user(self) -> Option<String> {
-        let text = self.clone().text()?;
-        if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
-            return self.fault("must be a name without a colon", "Write the user that the proxy knows");
-        }
-        Some(text.to_owned())
+fn proxy_user(node: Node<'_>) -> Option<String> {
+    let text = node.clone().text()?;
+    if text.is_empty() || text.contains(':') || text.chars().any(char::is_control) {
+        return node.fault("must be a name without a colon", "Write the user that the proxy knows");
     }
+    Some(text.to_owned())
 }

@@ -1,4 +1,4 @@
-//! How each kind of value is read: text with a unit, an address, the name of something, a place where a secret is kept.
+//! How each kind of value is read: text with a unit, an address, the name of something.
 //!
 //! Invariant: what is given back has passed its rule, and a fault says what belongs in the value's place, never what
 //! stands there.
@@ -11,21 +11,18 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::hash::Hash;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use hyper::Uri;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use toml::de::DeValue;
 
 use super::Listen;
-use super::document::{Node, nearest};
+use super::node::Node;
+use super::spelling::nearest;
 use super::survey::Form;
-use crate::kernel::files;
-use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
 const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -207,36 +204,6 @@ impl<'d> Node<'d> {
         Some(uri)
     }
 
-    /// A filter of log lines.
-    pub(super) fn log_level(self) -> Option<String> {
-        let text = self.clone().text()?;
-        // EnvFilter takes any word for a module's name, so a mistyped level would silence the log without a fault.
-        let levels = ["off", "error", "warn", "info", "debug", "trace"];
-        // And what ends in `=` for a module of which all is said: a key in base64 may.
-        let is_level = |word: &str| levels.contains(&word.to_ascii_lowercase().as_str());
-        let clear = |part: &str| match part.rsplit_once('=') {
-            Some((_, level)) => is_level(level) || level.ends_with(']'),
-            None => is_level(part) || part.contains('['),
-        };
-        let mut parts = text.split(',').map(str::trim);
-        // EnvFilter's parser slices by bytes and panics inside a character of several.
-        let plain = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-        if plain && parts.all(clear) && tracing_subscriber::EnvFilter::try_new(text).is_ok() {
-            let ours = |part: &str| part.starts_with("rtm_gateway") || !part.contains('=');
-            if !text.split(',').map(str::trim).all(ours) {
-                self.warn(
-                    "names a library, of which nothing below info is logged: heads would be, with keys",
-                    "Leave it out",
-                );
-            }
-            return Some(text.to_owned());
-        }
-        self.fault(
-            format!("must be one of {}, or module=level, several with commas between", levels.join(", ")),
-            "As \"info\", or \"info,rtm_gateway::upstream::quota=debug\"",
-        )
-    }
-
     /// A path of a file or folder, not looked at.
     pub(super) fn path(self) -> Option<PathBuf> {
         let text = self.clone().text()?;
@@ -245,82 +212,6 @@ impl<'d> Node<'d> {
             return self.fault("must be a path", "Relative paths are taken from the working directory");
         }
         Some(text.into())
-    }
-
-    /// A PEM file of certificates, looked at.
-    pub(super) fn certificates(self) -> Option<PathBuf> {
-        let path = self.clone().path()?;
-        self.refers_to(path.clone());
-        if !self.looks() {
-            return Some(path);
-        }
-        match trust_anchors(&path) {
-            Ok(()) => Some(path),
-            Err(why) => self.fault(format!("names a file that {why}"), "Name a PEM file of CA certificates"),
-        }
-    }
-
-    /// Where a secret is kept. The secret is read once, to see that it is there and passes `usable`.
-    pub(super) fn secret(self, usable: impl Fn(&Secret) -> Result<(), &'static str>) -> Option<SecretSource> {
-        let (what, mend) =
-            ("must be { env = \"NAME\" } or { file = \"PATH\" }", "A secret is never written here itself");
-        self.must_be(|| Form::Secret);
-        let DeValue::Table(_) = self.value() else { return self.fault(what, mend) };
-        let source = self.table(|t| match (t.take("env"), t.take("file")) {
-            (Some(env), None) => env.variable().map(SecretSource::Env),
-            (None, Some(file)) => file.path().map(SecretSource::File),
-            _ => self.fault(what, mend),
-        })??;
-        if !self.looks() {
-            return Some(source);
-        }
-        self.kept(&source).and_then(|secret| match usable(&secret) {
-            Ok(()) => Some(source),
-            Err(why) => self.fault(why, "Look at what is kept there"),
-        })
-    }
-
-    /// The path of a file that holds a secret. It is read once, to see that it is there.
-    pub(super) fn secret_file(self) -> Option<PathBuf> {
-        let path = self.clone().path()?;
-        if !self.looks() {
-            return Some(path);
-        }
-        self.kept(&SecretSource::File(path.clone())).map(|_| path)
-    }
-
-    /// The secret that is kept there, which is watched from now on.
-    fn kept(&self, source: &SecretSource) -> Option<Secret> {
-        if let Some(path) = source.file() {
-            self.keeps_secret_in(path.to_owned());
-        }
-        // Neither name is repeated: a secret written in its place by mistake would be shown.
-        match source.read() {
-            Ok(secret) => Some(secret),
-            Err(SecretError::NoVariable(_)) => {
-                self.fault("names an environment variable that is not set", "Set it where the gateway is started")
-            }
-            Err(SecretError::Unusable(_)) => {
-                self.fault("is empty, or is not one line of text", "Look at what is kept there")
-            }
-            Err(SecretError::Stray(_, what)) => self.fault(
-                format!("has {what} around it, which would be sent with it"),
-                "Take them away where it is kept, or make another secret",
-            ),
-            Err(SecretError::Unreadable { why, .. }) => self.fault(
-                format!("names a file that cannot be read: {why}"),
-                "Make it readable to the gateway; relative paths are taken from the working directory",
-            ),
-        }
-    }
-
-    fn variable(self) -> Option<String> {
-        let text = self.clone().text()?;
-        let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if text.is_empty() || !text.chars().all(name) {
-            return self.fault("must be the name of an environment variable", "A secret is never written here itself");
-        }
-        Some(text.to_owned())
     }
 }
 
@@ -374,14 +265,4 @@ pub(super) fn parse_base_url(text: &str) -> Option<(Uri, bool)> {
 pub(super) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     address.map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |ip| ip.to_canonical().is_loopback())
-}
-
-fn trust_anchors(path: &Path) -> Result<(), String> {
-    let pem = files::read(path, files::DOCUMENT).map_err(|why| format!("cannot be read: {why}"))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| "is not PEM".to_owned())?;
-        roots.add(certificate).map_err(|_| "holds a certificate that cannot be read".to_owned())?;
-    }
-    if roots.is_empty() { Err("holds no certificate".into()) } else { Ok(()) }
 }

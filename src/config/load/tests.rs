@@ -1,6 +1,7 @@
 //! Every class of rule: what is written, where the fault is said to be, a word of the mend.
 
-use proptest::prelude::*;
+mod linear;
+mod shipped;
 
 use super::*;
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::super::{Config, Credential, Events, History, Quota, documented};
 use super::{from_text, read};
+use crate::config::{Config, Credential, Events, History, Quota, documented};
 
 const SHIPPED: &str = documented::TEXT;
 
@@ -16,7 +16,7 @@ fn turned_on(dir: &Path) -> String {
     std::fs::write(dir.join("secret"), "hunter2").unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
-    super::tests::write_key(&dir.join("server.key"), &made.signing_key);
+    super::write_key(&dir.join("server.key"), &made.signing_key);
     std::fs::write(dir.join("crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
     std::fs::write(dir.join("signing"), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     std::fs::write(dir.join("jwks.json"), "{\"keys\":[]}").unwrap();

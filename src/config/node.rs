@@ -1,0 +1,86 @@
+//! One value of the file, which knows its path and line. How each kind of value is read is in `super::values`, beside the
+//! sections where one section alone reads it.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::document::Document;
+use super::key_path::{join, without_indices};
+use super::survey::Form;
+use super::table::Table;
+
+/// One value.
+#[derive(Clone)]
+pub(super) struct Node<'d> {
+    doc: &'d Document<'d>,
+    path: String,
+    value: &'d Spanned<DeValue<'d>>,
+}
+
+impl<'d> Node<'d> {
+    pub(super) fn new(doc: &'d Document<'d>, path: String, value: &'d Spanned<DeValue<'d>>) -> Self {
+        Self { doc, path, value }
+    }
+
+    /// Whether what the value names is to be looked at.
+    pub(super) fn looks(&self) -> bool {
+        self.doc.looks()
+    }
+
+    pub(super) fn value(&self) -> &'d DeValue<'d> {
+        self.value.get_ref()
+    }
+
+    /// Notes that the value is faulty. Gives `None`, the value's place in what is being read.
+    pub(super) fn fault<T>(&self, what: impl Into<String>, mend: impl Into<String>) -> Option<T> {
+        self.doc.fault(self.path.clone(), &self.value.span(), what.into(), mend.into());
+        None
+    }
+
+    /// Notes that a key of this table is faulty.
+    pub(super) fn fault_in(&self, key: &str, what: &str, mend: &str) {
+        self.doc.fault_at(&join(&self.path, key), what, mend);
+    }
+
+    /// Notes that the value is questionable.
+    pub(super) fn warn(&self, what: impl Into<String>, mend: impl Into<String>) {
+        self.doc.warn(self.path.clone(), &self.value.span(), what.into(), mend.into());
+    }
+
+    /// Notes that the configuration refers to a file.
+    pub(super) fn refers_to(&self, file: PathBuf) {
+        self.doc.refers_to(file);
+    }
+
+    /// Notes that the configuration refers to a file that holds a secret.
+    pub(super) fn keeps_secret_in(&self, file: PathBuf) {
+        self.doc.keeps_secret_in(file);
+    }
+
+    /// Notes the form that the value must have, where a survey is taken.
+    pub(super) fn must_be(&self, form: impl FnOnce() -> Form) {
+        self.doc.note(|survey| survey.form(&self.path, form()));
+    }
+
+    /// The table that this value must be.
+    pub(super) fn table<T>(&self, reader: impl FnOnce(&Table<'d>) -> T) -> Option<T> {
+        let DeValue::Table(entries) = self.value() else {
+            return self
+                .fault("must be a table", format!("Write [{0}], or {0} = {{ … }}", without_indices(&self.path)));
+        };
+        self.must_be(|| Form::Table);
+        Some(Table::new(self.doc, self.path.clone(), self.value.span(), entries).read(reader))
+    }
+
+    /// The entries of the array that this value must be.
+    pub(super) fn entries(&self, like: &str) -> Option<Vec<Self>> {
+        let DeValue::Array(entries) = self.value() else {
+            return self.fault("must be an array", format!("Write {like}"));
+        };
+        self.must_be(|| Form::List);
+        let entry = |(n, value)| Self::new(self.doc, format!("{}[{n}]", self.path), value);
+        Some(entries.iter().enumerate().map(entry).collect())
+    }
+}
