@@ -10,7 +10,7 @@
 pub mod batch;
 pub mod embedded;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -7,7 +7,6 @@ mod filtering;
 #[cfg(feature = "judged")]
 mod judged;
 mod leasing;
-pub(super) mod memory_store;
 mod ordering;
 mod owning;
 mod polling;
@@ -26,12 +25,12 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use self::memory_store::MemoryStore;
 use super::ingest::appender::Brought;
 use super::*;
 use crate::config;
 use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
 use crate::store::embedded::EmbeddedStore;
+use crate::store::tests::memory::MemoryStore;
 use crate::store::{Content, EventText, NewBatch};
 use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};

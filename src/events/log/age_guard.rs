@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::events::tests::memory_store::MemoryStore;
+    use crate::store::tests::memory::MemoryStore;
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);

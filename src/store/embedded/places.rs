@@ -78,10 +78,10 @@ pub(super) fn rename(
     change(tx, log, &[PlaceChange::Cursor(to.clone(), at)])
 }
 
-type Notes<'tx> = Table<'tx, (u32, u8, &'static str), &'static [u8]>;
+type NotesTable<'tx> = Table<'tx, (u32, u8, &'static str), &'static [u8]>;
 
 /// The names of the notes on a subscription: its own, and those below.
-fn names_on(table: &Notes<'_>, (log, kind): (u32, u8), of: &str) -> Result<Vec<String>, Error> {
+fn names_on(table: &NotesTable<'_>, (log, kind): (u32, u8), of: &str) -> Result<Vec<String>, Error> {
     let below = format!("{of}/");
     let mut names = Vec::new();
     if table.get((log, kind, of)).map_err(failed)?.is_some() {

@@ -1,4 +1,5 @@
-//! A store in memory for tests: keeps the contract, counts, and fails or delays on command.
+//! A store in memory for tests: keeps the contract, counts, and fails or delays on command. It must pass the suite that the
+//! real engine passes: a test that believes it would prove nothing otherwise.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -9,33 +10,36 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::events::lock;
+use super::conformance::{Home, conformance};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
+use crate::kernel::sync::lock;
 use crate::store::{
     Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Quarantined,
     Sequence, Store, Together,
 };
 
 #[derive(Default)]
-pub(in crate::events) struct MemoryStore {
+pub(crate) struct MemoryStore {
     logs: Mutex<HashMap<LogKey, MemoryLog>>,
     /// Appends and quarantine fail.
-    pub(in crate::events) broken: AtomicBool,
+    pub(crate) broken: AtomicBool,
     /// Writes are there, and fail all the same.
-    pub(in crate::events) unsure: AtomicBool,
+    pub(crate) unsure: AtomicBool,
     /// `ready` fails.
-    pub(in crate::events) unready: AtomicBool,
+    pub(crate) unready: AtomicBool,
     /// How long each append and save takes, in milliseconds.
-    pub(in crate::events) delay: AtomicU64,
+    pub(crate) delay: AtomicU64,
     /// How long an append takes to say that it is done, in milliseconds.
-    pub(in crate::events) ack_delay: AtomicU64,
-    pub(in crate::events) reads: AtomicUsize,
-    pub(in crate::events) saves: AtomicUsize,
-    pub(in crate::events) commits: AtomicUsize,
+    pub(crate) ack_delay: AtomicU64,
+    pub(crate) reads: AtomicUsize,
+    pub(crate) saves: AtomicUsize,
+    pub(crate) commits: AtomicUsize,
     /// What `is_new` and `last_clean_stop` say.
-    pub(in crate::events) is_old: bool,
-    pub(in crate::events) clean_stop: Option<UnixMillis>,
+    pub(crate) is_old: bool,
+    pub(crate) clean_stop: Option<UnixMillis>,
+    /// When it was closed, if it was.
+    closed: Mutex<Option<UnixMillis>>,
     facts: Mutex<HashMap<Cow<'static, str>, u64>>,
 }
 
@@ -44,8 +48,9 @@ struct MemoryLog {
     batches: Vec<Arc<Batch>>,
     last: u64,
     cursors: HashMap<SubscriptionName, Sequence>,
-    /// Numbered by their places, from 1.
-    quarantine: Vec<Kept>,
+    /// By their numbers, which are not used again.
+    quarantine: BTreeMap<u64, Kept>,
+    last_quarantined: u64,
     notes: BTreeMap<(NoteKind, String), Bytes>,
 }
 
@@ -78,9 +83,12 @@ impl MemoryLog {
             self.keep(kind, notes);
         }
         places.into_iter().for_each(|change| self.change(change));
-        self.quarantine.extend(quarantined);
+        if let Some(kept) = quarantined {
+            self.last_quarantined += 1;
+            self.quarantine.insert(self.last_quarantined, kept);
+        }
         if let Some((id, delivered)) = redelivered {
-            self.quarantine[id as usize - 1].delivered = delivered;
+            self.quarantine.get_mut(&id).unwrap().delivered = delivered;
         }
         batches.into_iter().map(|new| self.append(new)).collect()
     }
@@ -139,9 +147,12 @@ async fn pause(millis: &AtomicU64) {
 
 impl MemoryStore {
     /// The same contents, opened by another run.
-    pub(in crate::events) fn reopened(&self, clean_stop: bool) -> Self {
+    pub(crate) fn reopened(&self, clean_stop: bool) -> Self {
+        self.opened_by_another(clean_stop.then_some(UnixMillis(1)))
+    }
+
+    fn opened_by_another(&self, clean_stop: Option<UnixMillis>) -> Self {
         let logs = std::mem::take(&mut *lock(&self.logs));
-        let clean_stop = clean_stop.then_some(UnixMillis(1));
         let facts = std::mem::take(&mut *lock(&self.facts));
         let (logs, facts) = (Mutex::new(logs), Mutex::new(facts));
         Self { logs, facts, is_old: true, clean_stop, ..Self::default() }
@@ -151,7 +162,12 @@ impl MemoryStore {
         work(lock(&self.logs).entry(log.clone()).or_default())
     }
 
+    fn open_or_closed(&self) -> Result<(), Error> {
+        if lock(&self.closed).is_some() { Err(Error::Closed) } else { Ok(()) }
+    }
+
     async fn write(&self) -> Result<(), Error> {
+        self.open_or_closed()?;
         pause(&self.delay).await;
         if self.broken.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
     }
@@ -194,6 +210,7 @@ impl Store for MemoryStore {
     }
 
     async fn read(&self, log: &LogKey, after: Sequence, entries: usize) -> Result<Vec<Arc<Batch>>, Error> {
+        self.open_or_closed()?;
         self.reads.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         Ok(self.with(log, |log| {
@@ -221,6 +238,9 @@ impl Store for MemoryStore {
         Ok(self.with(log, |log| {
             while log.batches.first().is_some_and(|b| b.received_at < older_than || log.bytes() > keep_bytes) {
                 log.batches.remove(0);
+            }
+            while log.quarantine.first_entry().is_some_and(|first| first.get().response.received_at < older_than) {
+                log.quarantine.pop_first();
             }
             log.state()
         }))
@@ -258,14 +278,13 @@ impl Store for MemoryStore {
 
     async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error> {
         Ok(self.with(log, |log| {
-            let all = (1..).zip(&log.quarantine).take_while(|(id, _)| *id < before).collect::<Vec<_>>();
-            all.into_iter().rev().take(most).map(|(id, kept)| entry(id, kept)).collect()
+            log.quarantine.range(..before).rev().take(most).map(|(id, kept)| entry(*id, kept)).collect()
         }))
     }
 
     async fn quarantined_body(&self, log: &LogKey, id: u64) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, Error> {
         Ok(self.with(log, |log| {
-            let kept = log.quarantine.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
+            let kept = log.quarantine.get(&id)?;
             Some((entry(id, kept), vec![kept.response.body.clone()]))
         }))
     }
@@ -293,6 +312,7 @@ impl Store for MemoryStore {
     }
 
     async fn ready(&self) -> Result<(), Error> {
+        self.open_or_closed()?;
         if self.unready.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
     }
 
@@ -300,7 +320,30 @@ impl Store for MemoryStore {
         Err(Error::Io("there is no file".into()))
     }
 
-    async fn close(&self, _now: UnixMillis) -> Result<(), Error> {
+    async fn close(&self, now: UnixMillis) -> Result<(), Error> {
+        self.open_or_closed()?;
+        *lock(&self.closed) = Some(now);
         Ok(())
     }
 }
+
+/// Where a store in memory lives while nobody has it open.
+#[derive(Default)]
+struct MemoryHome(Mutex<Option<Arc<MemoryStore>>>);
+
+impl Home for MemoryHome {
+    async fn open(&self) -> Arc<dyn Store> {
+        let mut last = lock(&self.0);
+        let opened = match last.as_deref() {
+            None => MemoryStore::default(),
+            Some(left) => left.opened_by_another(lock(&left.closed).take()),
+        };
+        last.insert(Arc::new(opened)).clone()
+    }
+
+    async fn leave(&self, store: Arc<dyn Store>) {
+        drop(store);
+    }
+}
+
+conformance!(MemoryHome::default());
