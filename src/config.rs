@@ -41,16 +41,14 @@ pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
 pub(crate) use webhooks::parse_webhook_url;
 pub use webhooks::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom, WebhookUrl};
 
-/// All of it.
+/// A whole configuration file, with its defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// `[server]`: where callers connect.
     pub server: Server,
     /// `[admin]`: health, metrics, admin API.
     pub admin: Admin,
-    /// `[log]`.
     pub log: Log,
-    /// `[store]`.
     pub store: Store,
     /// `[upstream]`: how the vendor is reached.
     pub upstream: Upstream,

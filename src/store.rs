@@ -1,7 +1,8 @@
 //! Stable storage: one contract, one conformance suite, an embedded engine now and a shared one later.
 //!
 //! Invariants of the contract, which every engine must keep:
-//! - [`Store::commit_all`] returns only when all of it is on stable storage; what it returns survives `kill -9` and power loss.
+//! - [`Store::commit_all`] returns only when all of it is on stable storage; what it returns survives `kill -9` and
+//!   power loss.
 //! - Sequence numbers of a log rise by one for each entry, without a hole, and never go back, also after trimming all.
 //! - A batch is there whole or not at all.
 //! - Many logs share syncs (group commit): appends that wait together are synced together.
@@ -57,27 +58,22 @@ pub struct LogState {
     pub earliest: Sequence,
     /// The number the next entry will get.
     pub next: Sequence,
-    /// Bytes kept, about.
     pub bytes: u64,
 }
 
 /// A response that could not be read to its end, kept whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// When it came.
     pub received_at: UnixMillis,
-    /// Where from.
     pub region: crate::kernel::names::RegionName,
     /// What was wrong with it.
     pub why: String,
-    /// All of it.
     pub body: Bytes,
 }
 
 /// A response for the quarantine, and how many of its events are delivered all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The response.
     pub response: Quarantined,
     /// So many of its events, from the first on, are in the log.
     pub delivered: u64,
@@ -88,9 +84,7 @@ pub struct Kept {
 pub struct QuarantineEntry {
     /// Its number in its log; later ones have greater ones.
     pub id: u64,
-    /// When it came.
     pub received_at: UnixMillis,
-    /// Where from.
     pub region: crate::kernel::names::RegionName,
     /// What was wrong with it.
     pub why: String,
@@ -112,7 +106,6 @@ pub struct Together {
     pub notes: Option<(NoteKind, Notes)>,
     /// What changes of its subscriptions, in this order.
     pub places: Vec<PlaceChange>,
-    /// For the quarantine.
     pub quarantined: Option<Kept>,
     /// More of a quarantined response are delivered: its number, and how many are by now.
     pub redelivered: Option<(u64, u64)>,
@@ -201,9 +194,9 @@ pub trait Store: Send + Sync + 'static {
     /// The state of a log; an unknown log is an empty one.
     async fn log_state(&self, log: &LogKey) -> Result<LogState, Error>;
 
-    /// Stores all of it, of whatever logs, in one step: all or none; durable on return. Shares syncs with others. Gives the
-    /// batches of each part with their places. After an error neither a batch nor a response for the
-    /// quarantine is there, but the notes, what changed of subscriptions, and the word on what was redelivered, may be.
+    /// Stores all of it, of whatever logs, in one step: all or none; durable on return. Shares syncs with others. Gives
+    /// the batches of each part with their places. After an error neither a batch nor a response for the quarantine is
+    /// there, but the notes, what changed of subscriptions, and the word on what was redelivered, may be.
     async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error>;
 
     /// [`Store::commit_all`] for one log.
@@ -224,8 +217,8 @@ pub trait Store: Send + Sync + 'static {
     /// The number of the first entry received at or after `time`; `next` when there is none.
     async fn first_since(&self, log: &LogKey, time: UnixMillis) -> Result<Sequence, Error>;
 
-    /// Removes whole batches, oldest first: those received before `older_than`, and then as many as bring the log's bytes
-    /// down to `keep_bytes`. The newest batch may go too. Works in bounded steps. Returns the state after.
+    /// Removes whole batches, oldest first: those received before `older_than`, and then as many as bring the log's
+    /// bytes down to `keep_bytes`. The newest batch may go too. Works in bounded steps. Returns the state after.
     async fn trim(&self, log: &LogKey, older_than: UnixMillis, keep_bytes: u64) -> Result<LogState, Error>;
 
     /// All stored cursors of a log: the last entry handed over, for each subscription.
@@ -241,8 +234,9 @@ pub trait Store: Send + Sync + 'static {
         self.change_places(log, vec![PlaceChange::Cursor(name.clone(), at)]).await
     }
 
-    /// Renames a subscription: its cursor and all notes on it (of the kinds [`NoteKind::of_subscriptions`], called `from` or
-    /// `from/…`), all or none; durable on return. Does nothing when `from` has no cursor: so it can be done again.
+    /// Renames a subscription: its cursor and all notes on it (of the kinds [`NoteKind::of_subscriptions`], called
+    /// `from` or `from/…`), all or none; durable on return. Does nothing when `from` has no cursor: so it can be done
+    /// again.
     async fn rename_subscription(
         &self,
         log: &LogKey,
@@ -268,8 +262,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(notes.into_iter().find(|(found, _)| found == name).map(|(_, note)| note))
     }
 
-    /// Keeps small things beside a log, by name, and removes those for which there is `None`: [`Store::commit`] for these
-    /// alone. Notes are not trimmed: whoever keeps them bounds them.
+    /// Keeps small things beside a log, by name, and removes those for which there is `None`: [`Store::commit`] for
+    /// these alone. Notes are not trimmed: whoever keeps them bounds them.
     async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error> {
         self.commit(log, Together { notes: Some((kind, notes)), ..Together::default() }).await.map(drop)
     }
@@ -277,7 +271,8 @@ pub trait Store: Send + Sync + 'static {
     /// The quarantined responses of a log with numbers below `before`, newest first, at most `most`.
     async fn quarantined(&self, log: &LogKey, before: u64, most: usize) -> Result<Vec<QuarantineEntry>, Error>;
 
-    /// A quarantined response by its number, and its body in pieces that follow each other; `None` when it is not there.
+    /// A quarantined response by its number, and its body in pieces that follow each other; `None` when it is not
+    /// there.
     async fn quarantined_body(&self, log: &LogKey, id: u64) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, Error>;
 
     /// A number that was kept under this name; `None` when none was.
@@ -299,8 +294,8 @@ pub trait Store: Send + Sync + 'static {
     /// The poller asks before each read. Cheap when all is well.
     async fn ready(&self) -> Result<(), Error>;
 
-    /// A consistent copy of everything, as a data file that can be put in the place of this store's own: to be read from its
-    /// beginning. All that was acknowledged before the call is in it. It has an epoch of its own.
+    /// A consistent copy of everything, as a data file that can be put in the place of this store's own: to be read
+    /// from its beginning. All that was acknowledged before the call is in it. It has an epoch of its own.
     async fn backup(&self) -> Result<std::fs::File, Error>;
 
     /// Records a clean stop and closes. Later calls answer [`Error::Closed`].

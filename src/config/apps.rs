@@ -14,20 +14,16 @@ use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::secret::{Secret, SecretSource};
 use crate::vendor::Vendor;
 
-/// One of `[[apps]]`.
+/// One of `[[apps]]`: an App ID at the vendor and what is done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct App {
-    /// The App ID.
     pub id: AppId,
     /// At least one, names unique; the first serves what keeps no state in a region.
     pub regions: Vec<Region>,
     /// What opens the vendor's door.
     pub credential: Credential,
-    /// The vendor's limits.
     pub quota: Quota,
-    /// `[apps.events]`.
     pub events: Events,
-    /// `[apps.history]`.
     pub history: History,
     /// `[[apps.webhooks]]`, names unique.
     pub webhooks: Vec<Webhook>,
@@ -42,10 +38,9 @@ pub struct Region {
     pub base_url: Uri,
 }
 
-/// `[apps.credential]`.
+/// `[apps.credential]`: how the vendor knows that it is us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// HTTP Basic.
     Basic {
         /// Left of the colon; holds no colon.
         api_key: SecretSource,
@@ -54,7 +49,6 @@ pub enum Credential {
     },
     /// A minted RTM token.
     Token {
-        /// Signs the token.
         app_certificate: SecretSource,
         /// The user the token is for.
         uid: String,

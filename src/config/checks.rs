@@ -206,6 +206,7 @@ fn times(doc: &Document<'_>, draft: &Draft) {
 fn polling(doc: &Document<'_>, n: usize, app: &App) {
     for stream in &app.events.streams {
         let QuotaRule::Own(limit) = app.quota.rule(stream.bucket()) else { continue };
+        // Each region is polled for itself, and the vendor counts the reads of all of them together.
         let reads = limit.per.as_secs_f64() / app.events.poll_interval.as_secs_f64() * app.regions.len() as f64;
         if reads > f64::from(limit.requests.get()) {
             let what = format!("asks for more reads of {stream} in all regions than its quota allows");

@@ -9,11 +9,10 @@ use super::node::Node;
 use super::table::Table;
 use crate::kernel::names::{Action, AppId, ClientName, Pattern, SpiffeId};
 
-/// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no value
-/// is another client's too.
+/// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no
+/// value is another client's too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// The name.
     pub name: ClientName,
     /// SHA-256 of its keys.
     pub api_key_sha256: Vec<[u8; 32]>,
@@ -200,6 +199,7 @@ fn spiffe_id(node: Node<'_>) -> Option<SpiffeId> {
 }
 
 fn dns_san(node: Node<'_>) -> Option<String> {
+    // DNS names are compared without case (RFC 4343), and certificates have them as whoever asked for them typed them.
     let text = node.clone().text()?.to_ascii_lowercase();
     let label =
         |l: &str| (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

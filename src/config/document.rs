@@ -114,6 +114,7 @@ impl<'d> Document<'d> {
 
     pub(super) fn into_found(self) -> Found {
         let mut found = self.found.into_inner();
+        // Checks across sections come last, and people mend a file from its top.
         found.faults.sort_by_key(|f| (f.line, f.column));
         found.warnings.sort_by_key(|f| (f.line, f.column));
         found.survey = self.survey.map(RefCell::into_inner).unwrap_or_default();

@@ -3,9 +3,9 @@
 //! The file is the one place where these stand. The loader takes defaults from it; the JSON Schema and the table in
 //! `docs/configuration.md` are made from it, with what the loader says of the form of each value ([`super::survey`]).
 //!
-//! Its form: a line `key = value` is a key, `#key = value` one that is turned off, `#   key = value` one that may stand in
-//! place of the key below it. The comment above a key is its meaning; keys that follow without one share it. `[section]` and
-//! its comment likewise. What is read at the start only says so in these words.
+//! Its form: a line `key = value` is a key, `#key = value` one that is turned off, `#   key = value` one that may stand
+//! in place of the key below it. The comment above a key is its meaning; keys that follow without one share it.
+//! `[section]` and its comment likewise. What is read at the start only says so in these words.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The file.
+/// The text of the file, as it was when the gateway was built.
 pub(crate) const TEXT: &str = include_str!("../../config/gateway.toml");
 
 /// The words of a key, or of a section, that a reload does not take.
@@ -48,6 +48,7 @@ pub(super) fn is_list(path: &str) -> bool {
 /// What stands in the file at a path without indices. Of several places the first.
 pub(super) fn value(path: &str) -> Option<&'static Spanned<DeValue<'static>>> {
     static TABLES: LazyLock<[DeTable<'static>; 2]> = LazyLock::new(|| {
+        // Keys that exclude each other, as `jwks_file` and `jwks_url`, cannot be on in one text.
         static TEXTS: LazyLock<[String; 2]> = LazyLock::new(|| [false, true].map(turned_on));
         TEXTS.each_ref().map(|text| {
             DeTable::parse(text).expect("config/gateway.toml is TOML also with every key turned on").into_inner()

@@ -12,7 +12,7 @@ const MAX_READ_BYTES: u64 = 1 << 30;
 /// Every event waits so long. What a region brings later than a minute is no disorder but an outage.
 const MAX_ORDER_WINDOW: Duration = Duration::from_secs(60);
 
-/// `[apps.events]`.
+/// `[apps.events]`: how the streams of an app are read and kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Events {
     /// The streams to read; may be empty.
@@ -29,13 +29,13 @@ pub struct Events {
     pub max_read_bytes: u64,
     /// How long an event is remembered, to know it when another region returns it too. Zero turns it off.
     pub dedup_window: Duration,
-    /// A subscription that nobody reads for so long is removed, unless it has dead letters. Zero turns it off. Left out, the
-    /// greater of 7 days and `retention`.
+    /// A subscription that nobody reads for so long is removed, unless it has dead letters. Zero turns it off. Left
+    /// out, the greater of 7 days and `retention`.
     pub subscription_ttl: Duration,
     /// How many subscriptions of a stream a client may have.
     pub max_subscriptions_per_client: usize,
-    /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the order
-    /// in which they came.
+    /// How long an event waits for earlier ones of other regions before it gets its place. Zero: events stand in the
+    /// order in which they came.
     pub order_window: Duration,
 }
 
@@ -58,6 +58,8 @@ pub(super) fn events(t: &Table<'_>) -> Events {
         retention_bytes: t.or_default("retention_bytes", Node::size),
         max_read_bytes: t.or_default("max_read_bytes", Node::size),
         dedup_window: t.or_default("dedup_window", Node::duration_or_off),
+        // Left out, it follows a long retention: else who comes back in time would find events kept, and its place
+        // gone.
         subscription_ttl: if t.has("subscription_ttl") { subscription_ttl } else { subscription_ttl.max(retention) },
         max_subscriptions_per_client: t.or_default("max_subscriptions_per_client", |n| n.count(10_000)) as usize,
         order_window: t.or_default("order_window", Node::duration_or_off),

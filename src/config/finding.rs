@@ -30,11 +30,10 @@ impl Finding {
     }
 }
 
-/// Why a configuration was refused: every fault at once, in the file's order. `Debug` does not say which files it refers to:
-/// what stands in the place of a name may be a secret.
+/// Why a configuration was refused: every fault at once, in the file's order. `Debug` does not say which files it
+/// refers to: what stands in the place of a name may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
-    /// The file.
     pub file: PathBuf,
     /// At least one.
     pub faults: Vec<Finding>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::node::Node;
 use super::table::{Table, by_default};
 
-/// `[apps.history]`.
+/// `[apps.history]`: the bounds of a history query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     /// How long one synchronous request may take.
@@ -29,6 +29,7 @@ pub(super) fn history(t: &Table<'_>) -> History {
     let history = History {
         deadline: t.or_default("deadline", Node::duration),
         handle_ttl,
+        // For as long as anybody could come back for the result.
         keep_going: t.take("keep_going").and_then(Node::duration_or_off).unwrap_or(handle_ttl),
         max_limit: t.or_default("max_limit", |n| n.count(10_000_000).map(|n| n as usize)),
     };

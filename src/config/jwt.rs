@@ -16,7 +16,7 @@ use crate::kernel::files;
 use crate::kernel::secret::PrivateUrl;
 use crate::kernel::targets::Guard;
 
-/// `[identity.jwt]`.
+/// `[identity.jwt]`: the issuer whose tokens callers may show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jwt {
     /// What a token's `iss` must be, byte for byte.
@@ -57,7 +57,6 @@ pub struct JwksUrl {
 
 /// A signature algorithm (RFC 7518, RFC 8037). Only asymmetric ones: whoever could check the others could sign too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the algorithm of that name")]
 pub enum JwtAlgorithm {
     RS256,
     RS384,
@@ -71,7 +70,7 @@ pub enum JwtAlgorithm {
 }
 
 impl JwtAlgorithm {
-    /// All of them.
+    /// All algorithms that can be configured.
     pub const ALL: [Self; 9] = [
         Self::RS256,
         Self::RS384,
@@ -138,6 +137,8 @@ fn keys(t: &Table<'_>) -> Option<JwtKeys> {
         (None, Some(url)) => {
             let (address, url) = (url.clone(), jwks_url(url));
             let ca_file = t.take("jwks_ca_file");
+            // A file that cannot be used must not come to mean the public authorities: others could then hand out the
+            // keys.
             let has_bad_ca = ca_file.is_some();
             let ca_file = ca_file.and_then(pem::authorities);
             let has_bad_ca = has_bad_ca && ca_file.is_none();

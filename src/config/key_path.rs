@@ -1,6 +1,7 @@
 //! Where a key stands, as findings write it: `apps[0].quota.messages.per`.
 
 pub(super) fn join(path: &str, key: &str) -> String {
+    // As TOML would have it written: unquoted, a key with a dot in it would read as two.
     let bare = !key.is_empty() && key.chars().all(is_bare);
     let key = if bare { key.to_owned() } else { format!("{key:?}") };
     if path.is_empty() { key } else { format!("{path}.{key}") }

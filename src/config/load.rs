@@ -18,7 +18,6 @@ use crate::kernel::files::{self, Content, Unreadable};
 /// A configuration that passed every rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The configuration.
     pub config: Config,
     /// What is allowed but looks wrong.
     pub warnings: Vec<Finding>,
@@ -130,6 +129,8 @@ fn read_all(doc: Document<'_>) -> (Option<Config>, Found) {
             upstream,
         }
     });
+    // Whatever is wrong with a section, the others are judged against each other: one run is to find all there is to
+    // mend.
     checks::all(&doc, &draft);
     let Draft { server, admin, log, store, upstream, jwt, apps, clients } = draft;
     let apps = apps.into_iter().map(|app| app.whole).collect::<Option<Vec<_>>>();

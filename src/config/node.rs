@@ -1,5 +1,5 @@
-//! One value of the file, which knows its path and line. How each kind of value is read is in `super::values`, beside the
-//! sections where one section alone reads it.
+//! One value of the file, which knows its path and line. How each kind of value is read is in `super::values`, beside
+//! the sections where one section alone reads it.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::key_path::{join, without_indices};
 use super::survey::Form;
 use super::table::Table;
 
-/// One value.
+/// A value of the file, and where it stands.
 #[derive(Clone)]
 pub(super) struct Node<'d> {
     doc: &'d Document<'d>,
@@ -76,6 +76,7 @@ impl<'d> Node<'d> {
 
     /// The entries of the array that this value must be.
     pub(super) fn entries(&self, like: &str) -> Option<Vec<Self>> {
+        // A value by itself is not taken for a list of one: where that is meant, `one_or_more` says so.
         let DeValue::Array(entries) = self.value() else {
             return self.fault("must be an array", format!("Write {like}"));
         };

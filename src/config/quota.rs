@@ -12,27 +12,23 @@ use crate::kernel::names::BucketName;
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.
 const MAX_REQUESTS: u32 = 1_000_000;
 
-/// N requests in any window.
+/// So many requests in any window of this length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// N.
     pub requests: NonZeroU32,
-    /// The window's length.
     pub per: Duration,
 }
 
 /// A bucket of its own, or another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaRule {
-    /// Its own limit.
     Own(Limit),
     /// Counted in that bucket, which has its own limit (sharing does not chain).
     Share(BucketName),
 }
 
-/// `[apps.quota]`.
+/// `[apps.quota]`: the limit of each bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the bucket of that name")]
 pub struct Quota {
     pub user_events: QuotaRule,
     pub channel_events: QuotaRule,
@@ -73,6 +69,7 @@ pub(super) fn quota(t: &Table<'_>) -> Quota {
         history_count: of(BucketName::HistoryCount),
         messages: of(BucketName::Messages),
     };
+    // A chain could close to a ring, and who reads the file would have to follow it to learn a limit.
     for bucket in BucketName::ALL {
         let (QuotaRule::Share(other), Some(node)) = (quota.rule(bucket), t.take(bucket.as_str())) else { continue };
         if other == bucket {

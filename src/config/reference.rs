@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::documented::{self, Key};
 use super::load;
 
-/// The JSON Schema (draft 2020-12) of a configuration: every key, its form, its default and its meaning. What only several
-/// values together make wrong it does not know: `rtm-gateway check` does.
+/// The JSON Schema (draft 2020-12) of a configuration: every key, its form, its default and its meaning. What only
+/// several values together make wrong it does not know: `rtm-gateway check` does.
 #[must_use]
 pub fn schema() -> Value {
     load::survey().schema()
 }
 
-/// `docs/configuration.md`.
+/// The text of `docs/configuration.md`, made from the documented keys.
 #[must_use]
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();

@@ -41,7 +41,7 @@ impl Listen {
     }
 }
 
-/// `[server]`.
+/// `[server]`: the callers' port, and what it bears.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// Where to listen; at least one.
@@ -77,16 +77,13 @@ pub struct Server {
 /// User and group of a socket's file; `None` leaves it to the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnixOwner {
-    /// The user's number.
     pub uid: Option<u32>,
-    /// The group's number.
     pub gid: Option<u32>,
 }
 
-/// `[admin]`.
+/// `[admin]`: the operators' port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where to listen.
     pub listen: Listen,
     /// SHA-256 of the key that opens all but health and metrics. Needed unless `listen` is loopback or a Unix socket.
     pub api_key_sha256: Option<[u8; 32]>,
@@ -94,7 +91,7 @@ pub struct Admin {
     pub hosts: Vec<HostName>,
 }
 
-/// `[log]`.
+/// `[log]`: what is logged, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// A filter as in `RUST_LOG`; checked.
@@ -105,9 +102,8 @@ pub struct Log {
     pub access: bool,
 }
 
-/// `log.format`.
+/// `log.format`: what a line of the log looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum LogFormat {
     Json,
     Text,

@@ -145,6 +145,7 @@ fn write_jwt(page: &mut String, jwt: &Jwt) -> fmt::Result {
 fn write_app(page: &mut String, app: &App) -> fmt::Result {
     let App { id, regions, credential, quota, events, history, webhooks } = app;
     let regions = regions.iter().map(|region| {
+        // `Uri` writes a slash that nobody wrote, as the path.
         let base_url = region.base_url.to_string();
         format!("{{ name = {}, base_url = {} }}", quoted(&region.name), quoted(base_url.trim_end_matches('/')))
     });

@@ -8,6 +8,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     }
     let near = |candidate: &str| distance(word, candidate);
     let best = known.iter().copied().min_by_key(|candidate| near(candidate))?;
+    // A short word is near to every other: of three letters one may differ, of many letters three.
     (near(best) <= (best.len() / 3).clamp(1, 3)).then_some(best)
 }
 

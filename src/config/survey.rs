@@ -15,7 +15,6 @@ pub(super) enum Form {
     /// Any text; of a key of which more is known, that.
     Text,
     Flag,
-    /// A whole number.
     Count {
         least: u32,
         most: u32,

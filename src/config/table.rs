@@ -1,6 +1,7 @@
 //! One table of the file, and which of its keys were asked for.
 //!
-//! Invariant: a table is read by [`Table::read`] or [`Node::table`], which refuse every key that the reader did not ask for.
+//! Invariant: a table is read by [`Table::read`] or [`Node::table`], which refuse every key that the reader did not ask
+//! for.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -23,7 +24,7 @@ pub(super) fn by_default<T>(path: &str, reader: impl FnOnce(&Table<'_>) -> T) ->
     Table::new(&doc, path.to_owned(), 0..0, &EMPTY).read(reader)
 }
 
-/// One table.
+/// A table of the file while it is read.
 pub(super) struct Table<'d> {
     doc: &'d Document<'d>,
     path: String,
@@ -130,6 +131,8 @@ impl<'d> Table<'d> {
 
     fn refuse_the_rest(&self) {
         let (asked, spared) = (self.asked.borrow(), self.spared.borrow());
+        // A key that nobody reads is no note to oneself but most often a mistyped one, whose default would be in force
+        // instead.
         for (key, _) in self.entries {
             let name = key.get_ref().as_ref();
             if asked.contains(&name) || spared.contains(&name) {
@@ -139,7 +142,8 @@ impl<'d> Table<'d> {
                 Some(near) => format!("The nearest known key is `{near}`"),
                 None => format!("Known here: {}", asked.join(", ")),
             };
-            // What is like no key may be a secret in the wrong place, also if it looks like a word. The line says which it is.
+            // What is like no key may be a secret in the wrong place, also if it looks like a word. The line says which
+            // it is.
             let shown = if nearest(name, &asked).is_some() { name } else { "…" };
             self.doc.fault(join(&self.path, shown), &key.span(), "is not a known key".into(), mend);
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::pem;
 use super::table::Table;
 
-/// `[server.tls]`.
+/// `[server.tls]`: what the TCP listeners are encrypted with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
     /// PEM file: the server's certificate, then those that lead to its authority.
@@ -23,14 +23,13 @@ pub struct ServerTls {
     pub client_crl: Vec<PathBuf>,
 }
 
-/// `server.tls.client_auth`.
+/// `server.tls.client_auth`: whether callers show certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// No certificate is asked for: there is no `client_ca`.
     Off,
     /// One is asked for; who has none may show itself in another way.
     Optional,
-    /// Nobody connects without.
     Required,
 }
 

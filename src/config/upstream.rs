@@ -14,10 +14,9 @@ use super::{pem, secrets, values};
 use crate::kernel::secret::SecretSource;
 use crate::vendor::Vendor;
 
-/// `[upstream]`.
+/// `[upstream]`: the way to the vendor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Whose dialect.
     pub vendor: Vendor,
     /// How long a connection may take to be made, proxy and TLS included.
     pub connect_timeout: Duration,
@@ -55,11 +54,11 @@ pub struct Proxy {
 pub struct ProxyAuthorization {
     /// The user; holds no colon.
     pub user: String,
-    /// The password.
     pub password: SecretSource,
 }
 
-/// `[upstream.retry]`: what of a client's orders may be sent again, of all that is sent. A vendor that fails is not asked many times more.
+/// `[upstream.retry]`: what of a client's orders may be sent again, of all that is sent. A vendor that fails is not
+/// asked many times more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryBudget {
     /// Retries for each hundred first tries.
@@ -68,8 +67,8 @@ pub struct RetryBudget {
     pub min_per_second: u32,
 }
 
-/// `[upstream.breaker]`: when a host that cannot be connected to is not asked at all, and when an endpoint whose answers
-/// fail is asked in another region first.
+/// `[upstream.breaker]`: when a host that cannot be connected to is not asked at all, and when an endpoint whose
+/// answers fail is asked in another region first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
     /// So many failures in a row open it; 0 turns it off.
@@ -133,6 +132,7 @@ fn proxy(t: &Table<'_>) -> Option<Proxy> {
             let password = secrets::source(password, |_| Ok(()));
             user.zip(password).map(|(user, password)| Some(ProxyAuthorization { user, password }))
         }
+        // Half of the credentials is a slip, and a proxy would answer 407 to whatever is sent.
         (Some(node), None) | (None, Some(node)) => {
             node.fault("needs proxy_user and proxy_password, both", "Write the other too, or leave both out")
         }

@@ -4,8 +4,8 @@
 //! stands there.
 //!
 //! Durations are humantime's texts (`"250ms"`, `"2s"`, `"1h 30m"`, `"7d"`) from 1 ms to ten years: a shorter one would
-//! spin, a longer one would overflow clocks. Sizes are bytesize's texts (`"512B"`, `"1MiB"`, `"10MB"`). Neither is ever a
-//! bare number: 30 what? Relative paths are taken from the working directory of the process.
+//! spin, a longer one would overflow clocks. Sizes are bytesize's texts (`"512B"`, `"1MiB"`, `"10MB"`). Neither is ever
+//! a bare number: 30 what? Relative paths are taken from the working directory of the process.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -59,6 +59,7 @@ impl<'d> Node<'d> {
         let DeValue::Integer(number) = self.value() else {
             return self.fault("must be a whole number", "Write it without quotes and without a point");
         };
+        // TOML has 0x, 0o and 0b, too: the parser took the prefix off, and says the radix.
         let number = i64::from_str_radix(number.as_str(), number.radix()).ok().and_then(|n| u32::try_from(n).ok());
         match number.filter(|n| (least..=most).contains(n)) {
             Some(number) => Some(number),
@@ -95,6 +96,7 @@ impl<'d> Node<'d> {
         let DeValue::String(text) = self.value() else {
             return self.fault("must be a size with a unit, as \"1MiB\": a bare number does not say of what", like);
         };
+        // bytesize reads `10` as ten bytes. Who meant megabytes would learn of it when the first body is refused.
         let has_unit = text.trim_end().ends_with(|c: char| c.is_ascii_alphabetic());
         match ByteSize::from_str(text).ok().filter(|_| has_unit) {
             None => self.fault("must be a size with a unit, as \"1MiB\"", like),
@@ -126,6 +128,7 @@ impl<'d> Node<'d> {
         for entry in self.entries(like)? {
             match parse(entry.clone()) {
                 None => whole = false,
+                // Of two equal entries one was meant to be another: the second key of a client, say, was never put in.
                 Some(value) if !there.insert(value.clone()) => {
                     whole = false;
                     entry.fault::<()>("is there already", "Leave it out");

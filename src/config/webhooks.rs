@@ -17,10 +17,9 @@ use crate::kernel::names::{Stream, WebhookName};
 use crate::kernel::secret::{PrivateUrl, SecretSource};
 pub(super) use read::all;
 
-/// One of `[[apps.webhooks]]`.
+/// One of `[[apps.webhooks]]`: where events go, and how they are tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// The name.
     pub name: WebhookName,
     /// Where events are posted.
     pub url: WebhookUrl,
@@ -52,7 +51,6 @@ pub struct Webhook {
 /// `url`: where events are posted. Who knows some of these may post there: they are shown without path and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebhookUrl {
-    /// In the configuration.
     Written(PrivateUrl),
     /// In a file, read again when it changes.
     Kept(SecretSource),
@@ -80,7 +78,6 @@ pub struct Patterns {
 
 /// `retry`: the wait after the first failure, and the longest. In between each is three times the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Retry {
     pub initial: Duration,
     pub max: Duration,

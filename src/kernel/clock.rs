@@ -3,7 +3,9 @@
 //! Invariants: [`Clock::now`] is tokio's clock, so a paused runtime pauses it. Durations, deadlines and quota use
 //! `now`; only what is shown to people or stored on disk uses `wall`, which may jump either way at any time: nothing is
 //! given up (deleted, forgotten, let out early) on its word alone. [`Clock::boot`] tells how long a stop took, whatever
-//! the wall clock did meanwhile. Nothing else in the crate reads the time (a clippy rule keeps it so).
+//! the wall clock did meanwhile. Nothing else reads the system's clocks (a clippy rule keeps it so). Tokio's own
+//! `Instant` is the clock of [`Clock::now`], paused with it: timers of a connection read it where they have no `Clock`
+//! at hand.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ enum Wall {
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// The clocks of the machine, for all but tests.
     #[must_use]
     pub fn system() -> Self {
         Self { wall: Wall::System { boot: boot_id() } }
@@ -39,7 +41,8 @@ impl Clock {
         Self { wall: Wall::Anchored { at, began: Instant::now(), jumped: Arc::default() } }
     }
 
-    /// Lets the wall clock of all clones jump by so many milliseconds, either way. For tests: only an anchored one does.
+    /// Lets the wall clock of all clones jump by so many milliseconds, either way. For tests: only an anchored one
+    /// does.
     pub fn jump(&self, by: i64) {
         if let Wall::Anchored { jumped, .. } = &self.wall {
             let sum = |now: i64| Some(now.saturating_add(by));
@@ -59,13 +62,13 @@ impl Clock {
         }
     }
 
-    /// Monotonic time.
+    /// Monotonic time, which a paused runtime pauses.
     #[must_use]
     pub fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// Wall time.
+    /// The time of day, which may jump.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the system's clock")]
     pub fn wall(&self) -> SystemTime {
@@ -91,7 +94,6 @@ impl Clock {
 /// compared only when the machine was not booted between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootTime {
-    /// Which boot.
     pub boot: u64,
     /// Milliseconds since then.
     pub millis: u64,

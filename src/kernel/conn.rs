@@ -12,7 +12,7 @@ pub use certificate::{BadCertificate, BadNames, ChainCheck, Lapse, Names, PeerCe
 
 use places::{NoPlace, Occupied, Seat};
 
-/// A connection's facts.
+/// What is known of a connection, whatever is asked over it.
 #[derive(Debug)]
 pub struct Conn {
     /// Who is at the other end.
@@ -135,7 +135,6 @@ impl Alpn {
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// By TCP.
     Tcp(SocketAddr),
     /// By a Unix socket.
     Unix {

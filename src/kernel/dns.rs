@@ -1,13 +1,13 @@
 //! Looking up names, on threads that nothing else uses: `getaddrinfo` may hang for as long as name servers let it.
 //!
 //! Invariants:
-//! - At most one look-up of a name is under way, and all who want it wait for that one. It cannot be cancelled; who waits
-//!   may leave at any time.
-//! - A look-up that hangs keeps its own thread and nothing else: names have [`MAX_THREADS`] threads for each [`Use`], and
-//!   no use takes another's. So what a webhook's name does is no matter of the vendor's, and neither is one of the
+//! - At most one look-up of a name is under way, and all who want it wait for that one. It cannot be cancelled; who
+//!   waits may leave at any time.
+//! - A look-up that hangs keeps its own thread and nothing else: names have [`MAX_THREADS`] threads for each [`Use`],
+//!   and no use takes another's. So what a webhook's name does is no matter of the vendor's, and neither is one of the
 //!   store's.
-//! - A name whose look-up takes longer than [`PATIENCE`], or fails, still has the addresses of its last good look-up, for
-//!   [`BELIEVED_FOR`]. The look-up goes on meanwhile, and what it finds is used from then on.
+//! - A name whose look-up takes longer than [`PATIENCE`], or fails, still has the addresses of its last good look-up,
+//!   for [`BELIEVED_FOR`]. The look-up goes on meanwhile, and what it finds is used from then on.
 //! - Names come from the configuration; those that nobody asked for in so long are forgotten.
 //!
 //! The threads are the process's, as name servers are: two gateways in one process share them.
@@ -47,7 +47,6 @@ const SWEPT_FROM: usize = 256;
 pub enum Use {
     /// The vendor's hosts, and the proxy on the way to them.
     Vendor,
-    /// Webhooks' hosts.
     Webhooks,
     /// The host of the token issuer's keys.
     KeySets,
@@ -167,6 +166,7 @@ impl Lookups {
     fn begin(self: &Arc<Self>, name: &Arc<str>) -> UnderWay {
         let now = self.clock.now();
         let mut state = self.state();
+        // Only a new name makes it grow, so only then is there a reason to look who can go.
         if state.names.len() >= SWEPT_FROM && !state.names.contains_key(name) {
             state.names.retain(|_, known| known.under_way.is_some() || known.good_at(now).is_some());
         }
@@ -190,6 +190,7 @@ impl Lookups {
 
     fn start(self: &Arc<Self>, lookup: Lookup) {
         let (lookups, name, tell) = (self.clone(), lookup.name.clone(), lookup.tell.clone());
+        // Without a thread who waits learns it at once, and the next who asks tries again.
         if let Err(why) = task::thread(self.thread, move || lookups.work(lookup)) {
             let mut state = self.state();
             state.threads -= 1;
@@ -222,6 +223,8 @@ impl Lookups {
                     }
                 }
             }
+            // All before the word goes out: who hears it and asks again begins a look-up, and does not join one that is
+            // over.
             next = state.waiting.pop_front();
             state.threads -= usize::from(next.is_none());
             drop(state);

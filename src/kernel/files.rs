@@ -2,13 +2,13 @@
 //! keys, revocation lists, key sets.
 //!
 //! Invariants:
-//! - Only regular files are read. That is judged before the file is opened (opening a device may do something) and again
-//!   on the open descriptor, and the opening waits for nobody: a FIFO without a writer does not hold us.
+//! - Only regular files are read. That is judged before the file is opened (opening a device may do something) and
+//!   again on the open descriptor, and the opening waits for nobody: a FIFO without a writer does not hold us.
 //! - No more is read of a file than its kind may have, whatever its metadata say. What was read is wiped when dropped.
-//! - Who asks for a file waits for [`PATIENCE`] at most, and who asks for many not much longer, however many of them hang
-//!   ([`each`]). A file that hangs (a mount that is away) keeps the thread that is at it, and no other: nobody begins with
-//!   it again before that thread is done with it. Where several files of a folder hang the folder does: it is asked no
-//!   more until one comes back.
+//! - Who asks for a file waits for [`PATIENCE`] at most, and who asks for many not much longer, however many of them
+//!   hang ([`each`]). A file that hangs (a mount that is away) keeps the thread that is at it, and no other: nobody
+//!   begins with it again before that thread is done with it. Where several files of a folder hang the folder does: it
+//!   is asked no more until one comes back.
 //!
 //! Nothing else reads such files (`tests/it/layers.rs` holds it so). What is being read is the process's, as
 //! the threads and the mounts are: two gateways in one process share it, and neither sees anything of the other by it.
@@ -193,6 +193,7 @@ impl ActiveReads {
     fn turn<'a>(&'a self, path: &'a Path) -> Result<Turn<'a>, Unreadable> {
         let under_way = self.under_way();
         let is_taken = |files: &mut HashMap<PathBuf, bool>| files.get(path) == Some(&false);
+        // Shorter than any file has: a thread that only waits its turn must not count as one that hangs.
         let (mut under_way, _) = self
             .ended
             .wait_timeout_while(under_way, LESS_PATIENCE / 2, is_taken)

@@ -1,8 +1,8 @@
 //! The process's heap: what is freed goes back to the system soon, and how much is live can be asked.
 //!
-//! Invariants: what was free for [`KEPT_FOR`] is the system's again, also when nothing is allocated any more (jemalloc's
-//! own thread sees to it), so resident memory follows what is live, not the highest peak. All that is freed is wiped
-//! before the allocator sees it (`main.rs` wraps it).
+//! Invariants: what was free for [`KEPT_FOR`] is the system's again, also when nothing is allocated any more
+//! (jemalloc's own thread sees to it), so resident memory follows what is live, not the highest peak. All that is freed
+//! is wiped before the allocator sees it (`main.rs` wraps it).
 
 use std::time::Duration;
 

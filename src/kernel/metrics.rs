@@ -28,13 +28,14 @@ pub struct Metrics(Arc<Families>);
 macro_rules! families {
     ($($family:ident: $type:ty = $name:literal, $help:literal;)+) => {
         /// The families. Reached through [`Metrics`], which derefs to it.
-        #[expect(missing_docs, reason = "the help of each says what it counts")]
         pub struct Families { registry: Registry, $(pub $family: $type),+ }
 
         impl Families {
             fn new(mut registry: Registry) -> Self {
                 $(
                     let $family = <$type>::empty();
+                    // Registered as it stands, since the order of a scrape is the order here: tools that compare two
+                    // see no change.
                     registry.register($name, $help, $family.clone());
                 )+
                 Self { registry, $($family),+ }

@@ -45,7 +45,7 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
-            /// The name.
+            /// The name as it was given.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -152,7 +152,6 @@ impl SubscriptionName {
 
 /// A limit the vendor counts by itself, as `[apps.quota]` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is the vendor endpoint of that name")]
 pub enum BucketName {
     UserEvents,
     ChannelEvents,
@@ -201,7 +200,6 @@ impl fmt::Display for BucketName {
 
 /// What a client may be allowed to do with an app (`actions` in an `allow` entry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Action {
     Events,
     History,
@@ -210,7 +208,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// All actions.
+    /// Every action that an `allow` entry may name.
     pub const ALL: [Self; 4] = [Self::Events, Self::History, Self::Count, Self::Messages];
 
     /// The name in configuration.

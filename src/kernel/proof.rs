@@ -2,13 +2,14 @@
 //!
 //! Invariants:
 //! - A request remembers what proved who asks ([`Basis`]): which key, token, certificate or user, and for what it was
-//!   granted. Whether it holds was known when the request came; the register's generation counts what has changed since.
+//!   granted. Whether it holds was known when the request came; the register's generation counts what has changed
+//!   since.
 //! - A hand-over asks before it gives, and that compares one number: a proof that was judged in the present generation
 //!   stands. One that was not is waited for, alone: who waits for one proof does not wait for another's judgement.
 //! - Equal bases are one proof, judged once however many rest on it. What ended stays ended: whoever comes again is
 //!   judged as anybody who comes.
-//! - *Withdrawn* (the key, the client, the right, the authority … is gone) ends all that rests on the proof. *Expired* (its
-//!   time is over) ends what hands over more and more; a request that was admitted goes on.
+//! - *Withdrawn* (the key, the client, the right, the authority … is gone) ends all that rests on the proof. *Expired*
+//!   (its time is over) ends what hands over more and more; a request that was admitted goes on.
 //!
 //! | part | does |
 //! | --- | --- |
@@ -153,6 +154,7 @@ impl Proof {
                 if let Verdict::Ended(how) = verdict { Standing::Ended(how) } else { Standing::Undecided }
             }
         };
+        // Before the generation: who sees that it was judged in the present one must see what was found in it.
         self.set(standing);
         entry.judged.fetch_max(generation, Ordering::AcqRel);
         entry.told.notify_waiters();

@@ -69,12 +69,7 @@ pub enum SecretError {
     Stray(String, &'static str),
     /// The file cannot be read.
     #[error("cannot read {path}: {why}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: Unreadable,
-    },
+    Unreadable { path: PathBuf, why: Unreadable },
 }
 
 impl SecretSource {

@@ -31,13 +31,13 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// What all hold.
+    /// What all clients hold together.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken
     }
 
-    /// What one holds.
+    /// What this client holds.
     #[must_use]
     pub fn of(&self, client: &ClientName) -> usize {
         self.clients.get(client).copied().unwrap_or(0)
@@ -67,6 +67,7 @@ impl Holdings {
         self.taken -= less;
         if let Some(held) = self.clients.get_mut(client) {
             *held -= less;
+            // A client that a reload took away must not be remembered for ever.
             if *held == 0 {
                 self.clients.remove(client);
             }

@@ -1,5 +1,5 @@
-//! Signatures by the Standard Webhooks specification (1.0.0, github.com/standard-webhooks/standard-webhooks): the keys as
-//! they are written down, and what is signed.
+//! Signatures by the Standard Webhooks specification (1.0.0, github.com/standard-webhooks/standard-webhooks): the keys
+//! as they are written down, and what is signed.
 //!
 //! Invariants: a key is of one scheme, which its prefix names; what its text says beyond that is refused, not guessed.
 //! What is signed is `{id}.{timestamp}.{body}`, so an id must hold no full stop; ours cannot. Keys are wiped when
@@ -33,16 +33,13 @@ enum Scheme {
 /// Text that is no key. Says nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
-    /// Neither prefix.
     #[error("begins with neither whsec_ nor whsk_")]
     Prefix,
-    /// Not base64.
     #[error("is not base64 after its prefix")]
     Base64,
     /// Too short to be safe, or longer than the specification allows.
     #[error("must hold 24 to 64 bytes after whsec_")]
     Length,
-    /// No ed25519 key.
     #[error("must hold an ed25519 key after whsk_: the seed of 32 bytes, or seed and public key")]
     NoKeyPair,
 }

@@ -24,7 +24,7 @@ use hyper::Uri;
 
 pub use connector::Connector;
 
-/// Judges targets.
+/// Judges whether an address may be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guard {
     allow_private: bool,
@@ -50,9 +50,7 @@ pub enum Refused {
     Address {
         /// What was asked for.
         host: String,
-        /// Where it leads.
         address: IpAddr,
-        /// What is there.
         kind: AddressKind,
     },
     /// A name without addresses.
@@ -103,6 +101,8 @@ impl Guard {
             return Err(Refused::Scheme);
         }
         let authority = target.authority().ok_or(Refused::Host)?;
+        // Readers of URLs differ on where the host begins behind an `@`: one that is judged here could be another that
+        // is asked.
         if authority.as_str().contains('@') {
             return Err(Refused::UserInformation);
         }

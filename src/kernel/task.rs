@@ -2,9 +2,9 @@
 //!
 //! Invariants: this is the only file that calls `tokio::spawn` (a clippy rule keeps it so). A task that panics is
 //! logged under its kind's name; if its kind is vital, the whole gateway is asked to stop, because going on without it
-//! would break a promise. [`Tasks::finish`] returns only when every task is gone, and all blocking work that was begun for
-//! the group, with what it made; work that hangs alone is left behind, a while after the grace. A group's tasks run on the
-//! threads that it was made for, whoever starts them.
+//! would break a promise. [`Tasks::finish`] returns only when every task is gone, and all blocking work that was begun
+//! for the group, with what it made; work that hangs alone is left behind, a while after the grace. A group's tasks run
+//! on the threads that it was made for, whoever starts them.
 //!
 //! Blocking work has three places: a [`Lane`] for disks and pipes, whose threads nothing else can take; the runtime's
 //! blocking threads for what takes a processor for a while or waits for files within their patience
@@ -153,6 +153,7 @@ impl Tasks {
 
     async fn finish_or_leave_behind(&self, over: impl Future<Output = ()>, patience: Duration) -> usize {
         self.stop.cancel();
+        // `wait` ends for a closed tracker alone. Closed, it still counts what its tasks start on their way out.
         self.tracker.close();
         tokio::select! {
             biased;
@@ -169,8 +170,8 @@ impl Tasks {
     }
 }
 
-/// Blocking work that tells how it ended, and does not panic. Its group counts it until what it made is with who waits for
-/// it, or dropped: a lock or a file in it is held by nobody whom the group's owner does not know of.
+/// Blocking work that tells how it ended, and does not panic. Its group counts it until what it made is with who waits
+/// for it, or dropped: a lock or a file in it is held by nobody whom the group's owner does not know of.
 fn told<T: Send + 'static>(
     counted: Option<TaskTrackerToken>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -210,8 +211,8 @@ pub fn detached(work: impl FnOnce() + Send + 'static) {
     drop(tokio::task::spawn_blocking(work));
 }
 
-/// Runs work that may hang in the kernel or in a library on a thread of its own, which nobody waits for, not even the end
-/// of the process.
+/// Runs work that may hang in the kernel or in a library on a thread of its own, which nobody waits for, not even the
+/// end of the process.
 ///
 /// # Errors
 /// When the system has no room for another thread.

@@ -1,8 +1,8 @@
 //! A [`Batch`]: what one read brought, stored and delivered as one thing.
 //!
-//! Invariants: a batch holds at least one entry; its entries have consecutive sequence numbers from `first`. The text of
-//! its events is one buffer, joined by commas, so any run of them is a slice of it: a thousand readers of a batch share
-//! one copy. Event text is the vendor's own, byte for byte.
+//! Invariants: a batch holds at least one entry; its entries have consecutive sequence numbers from `first`. The text
+//! of its events is one buffer, joined by commas, so any run of them is a slice of it: a thousand readers of a batch
+//! share one copy. Event text is the vendor's own, byte for byte.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,9 +16,7 @@ use crate::kernel::names::{AppId, RegionName, Stream};
 /// Which log: one for each app and stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogKey {
-    /// The app.
     pub app: AppId,
-    /// The stream.
     pub stream: Stream,
 }
 
@@ -73,11 +71,10 @@ pub struct NewBatch {
     pub received_at: UnixMillis,
     /// Where it was read.
     pub region: RegionName,
-    /// What it holds.
     pub content: Content,
 }
 
-/// A stored batch.
+/// A batch with its place in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The number of its first entry.
@@ -86,7 +83,6 @@ pub struct Batch {
     pub received_at: UnixMillis,
     /// Where it was read.
     pub region: RegionName,
-    /// What it holds.
     pub content: Content,
 }
 
@@ -137,7 +133,7 @@ impl EventText {
         (last as usize == text.len() && rising && commas).then_some(Self { text, ends })
     }
 
-    /// The whole text.
+    /// The text of all events, one after another.
     #[must_use]
     pub fn text(&self) -> &Bytes {
         &self.text
@@ -190,7 +186,7 @@ impl EventText {
         Self::join(events.iter().map(|event| &event[..]))
     }
 
-    /// Each event's text.
+    /// The text of each event, without a copy.
     pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
         (0..self.len()).map(|i| self.slice(i..i + 1))
     }

@@ -26,8 +26,8 @@
 //! - Only the writer changes the file. What it has acknowledged is what readers see, never more.
 //! - The writer, readers, looks at free space and backups each have threads of their own ([`Lane`]). None of them takes
 //!   another's, and nothing else has any: neither what waits for a network, nor the runtime's own blocking work.
-//! - Nothing of the store runs, and its folder is free for another, when its group of tasks is finished and the store was
-//!   dropped; unless the disk hangs.
+//! - Nothing of the store runs, and its folder is free for another, when its group of tasks is finished and the store
+//!   was dropped; unless the disk hangs.
 //! - After a failure the engine is mended from inside: the next change, or [`Store::ready`], opens the file again.
 //!   [`Store::ready`] says yes again only after it has written and synced as much as a large batch takes.
 //! - The room of removed batches is used again by later ones, so the free space that counts is the file system's and
@@ -83,7 +83,7 @@ const READERS: usize = 32;
 /// Looks at free space at a time, at most.
 const LOOKS: usize = 4;
 
-/// What tests set.
+/// What only tests set otherwise.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes that must stay free on the disk for [`Store::ready`] to say yes.
@@ -121,9 +121,9 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store in a folder, which is made if it is not there.
     ///
-    /// The writer runs in `tasks` until [`Store::close`], or until the store is dropped; a stop of `tasks` alone does not
-    /// end it, because the last appends come from tasks that are stopping. So give the store a group of its own, and
-    /// finish that group after `close`.
+    /// The writer runs in `tasks` until [`Store::close`], or until the store is dropped; a stop of `tasks` alone does
+    /// not end it, because the last appends come from tasks that are stopping. So give the store a group of its own,
+    /// and finish that group after `close`.
     ///
     /// # Errors
     /// The folder is in use, cannot be used, or holds a damaged store.
@@ -279,6 +279,7 @@ impl Store for EmbeddedStore {
 
     async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
         let began = self.clock.now();
+        // Cursors and notes alone would draw the figure down to what a small commit takes.
         let appends = all.iter().any(|(_, all)| !all.batches.is_empty());
         let Done::Stored(batches) = self.change(Change::All(all)).await? else { return Err(panicked()) };
         if appends {

@@ -60,6 +60,8 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let formats = WebhookFormat::ALL.map(|format| (format.as_str(), format));
     let froms = WebhookFrom::ALL.map(|from| (from.as_str(), from));
     let ca_file = t.take("ca_file");
+    // A file that cannot be used must not come to mean the public authorities: others could then answer for the
+    // endpoint.
     let has_bad_ca = ca_file.is_some();
     let ca_file = ca_file.and_then(pem::authorities);
     let has_bad_ca = has_bad_ca && ca_file.is_none();
@@ -70,6 +72,7 @@ fn webhook(t: &Table<'_>, read: &[Stream]) -> Option<Webhook> {
     let retry = t.section("retry", retry);
     let from = t.or_default("from", |n| n.one_of(&froms));
     let allow_private_targets = t.or_default("allow_private_targets", Node::flag);
+    // After all keys are read: the one that allows the address may stand below it.
     let (url, leads_to) = url.unzip();
     if let (Some(uri), Some(address)) = (leads_to.flatten(), address)
         && let Err(why) = Guard::new(allow_private_targets).judge(&uri)

@@ -22,7 +22,7 @@ pub use shown::Shown;
 /// A certificate with more names than this is not looked at: each is a look-up for each request.
 const MAX_NAMES: usize = 100;
 
-/// A caller's certificate.
+/// The certificate that a caller showed in its handshake.
 #[derive(Debug)]
 pub struct PeerCertificate {
     /// What the caller sent, its own first.
@@ -49,7 +49,6 @@ pub struct Names {
 /// Of what a caller sent.
 #[derive(Clone, Copy, Debug)]
 struct Digests {
-    /// All of it.
     chain: [u8; 32],
     /// All but its own certificate, and who signed that.
     above: [u8; 32],
@@ -71,7 +70,6 @@ pub enum Lapse {
 pub struct ChainCheck {
     /// Which trust it was held against.
     pub epoch: u64,
-    /// When.
     pub at: UnixMillis,
     /// Why the caller may show it no more, if it may not.
     pub lapse: Option<Lapse>,
@@ -124,6 +122,7 @@ impl PeerCertificate {
         let has_key_usage = usage(&leaf)?;
         let not_after = leaf.validity().not_after.timestamp();
         let names = names(&leaf, has_key_usage);
+        // As they are written, not as they are read: revocation lists name certificates by these bytes.
         let (issuer, serial) = (leaf.issuer().as_raw().to_vec(), leaf.raw_serial().to_vec());
         let digests = Digests::of(&chain, &issuer);
         Ok(Self {
@@ -146,9 +145,11 @@ impl PeerCertificate {
         usage(&parse(der)?).map(drop)
     }
 
-    /// What an operator knows a certificate by, however bad it is: a name in it, at most so much of it as fits a log line.
+    /// What an operator knows a certificate by, however bad it is: a name in it, at most so much of it as fits a log
+    /// line.
     #[must_use]
     pub fn describe(der: &CertificateDer<'_>) -> String {
+        // It goes to the log before anything in it is trusted, so each part of it is cut to a length.
         let Ok(leaf) = parse(der) else { return "malformed".to_owned() };
         let serial = leaf.raw_serial_as_string();
         let name = match names(&leaf, true) {

@@ -1,16 +1,17 @@
 //! Who has a place among the connections, and who goes when a newcomer needs one.
 //!
 //! Invariants:
-//! - There are so many places and no more. A connection that was asked to go has given its place up; those that are still
-//!   on their way out are bounded, too ([`most_leaving`]).
-//! - Whoever comes gets a place at once where any connection can be asked to go. It waits only where every one of them has
-//!   an admitted request in hand, or too many are on their way out.
+//! - There are so many places and no more. A connection that was asked to go has given its place up; those that are
+//!   still on their way out are bounded, too ([`most_leaving`]).
+//! - Whoever comes gets a place at once where any connection can be asked to go. It waits only where every one of them
+//!   has an admitted request in hand, or too many are on their way out.
 //! - A connection that never had an admitted request is a stranger, whatever it speaks. Strangers go first, the longest
 //!   idle of them; but while they have less than their share ([`STRANGERS`]) one that came a moment ago ([`A_MOMENT`])
 //!   stays, for every known caller begins as one. Then idle connections of the client that has most, the longest idle
 //!   first. A connection with an admitted request in hand is never asked.
 //! - A connection counts for its last admitted client: a balancer's carries many.
-//! - No client has all places in hand, see [`crate::kernel::share`]. Each listener has some that no other can take ([`KEPT`]).
+//! - No client has all places in hand, see [`crate::kernel::share`]. Each listener has some that no other can take
+//!   ([`KEPT`]).
 
 mod place_table;
 
@@ -85,8 +86,8 @@ impl Door {
         Self { places: Arc::new(Places::new(places, 1, Evicted::default())), number: 0 }
     }
 
-    /// A place for a newcomer: a free one, or that of a connection that is asked to go; where none can be asked, the next
-    /// that becomes free.
+    /// A place for a newcomer: a free one, or that of a connection that is asked to go; where none can be asked, the
+    /// next that becomes free.
     pub async fn enter(&self) -> Place {
         loop {
             let mut changed = std::pin::pin!(self.places.changed.notified());

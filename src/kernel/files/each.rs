@@ -1,9 +1,9 @@
 //! [`ActiveReads::each`]: many files at a time, of which any may hang.
 //!
-//! Invariants: one thread does all the work while nothing hangs. Where no file was begun or ended for [`A_MOMENT`] as many
-//! more threads go on with the rest as are held up, so that a hundred files that hang take hardly longer than one. The files
-//! of a folder are looked at one after another: a folder that hangs holds up one thread at a time. A file's time begins when
-//! a thread begins with it; a thread that took longer than that begins with nothing more.
+//! Invariants: one thread does all the work while nothing hangs. Where no file was begun or ended for [`A_MOMENT`] as
+//! many more threads go on with the rest as are held up, so that a hundred files that hang take hardly longer than one.
+//! The files of a folder are looked at one after another: a folder that hangs holds up one thread at a time. A file's
+//! time begins when a thread begins with it; a thread that took longer than that begins with nothing more.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,7 @@ impl ActiveReads {
             for _ in 0..more.min(state.ready.len()) {
                 let (reads, batch, work) = (self.clone(), batch.clone(), work.clone());
                 if let Err(why) = task::thread("files", move || batch.run(&reads, &*work)) {
+                    // While one thread runs it will come to the others. Without any nobody would ever end this.
                     if state.threads == 0 && state.running.is_empty() {
                         state.fail(Unreadable::from(why));
                     }

@@ -6,8 +6,8 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-/// Tries whether this process can make files in a folder: rights, attributes, and what the file system is. That it has no
-/// room is no reason.
+/// Tries whether this process can make files in a folder: rights, attributes, and what the file system is. That it has
+/// no room is no reason.
 ///
 /// # Errors
 /// It cannot: why.

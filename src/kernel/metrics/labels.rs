@@ -6,15 +6,12 @@ macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($field:ident),+ })+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-        #[expect(missing_docs, reason = "the fields are the labels of that name")]
         pub struct $name { $(pub $field: String),+ }
     )+};
 }
 
 labels! {
-    /// A finished request.
     RequestLabels { route, client, status }
-    /// A route.
     RouteLabels { route }
     /// An exchange with the vendor. `status` is a number, or `error`.
     UpstreamLabels { app, region, endpoint, status }
@@ -24,19 +21,16 @@ labels! {
     BucketLabels { app, bucket }
     /// A stream of a region.
     SourceLabels { app, stream, region }
-    /// A stream.
     StreamLabels { app, stream }
     /// A subscription. Bounded: a subscription costs a stored cursor.
     SubscriptionLabels { app, stream, subscription }
     /// Why events may have been lost.
     LossLabels { app, stream, region, reason }
-    /// An app.
     AppLabels { app }
     /// How a stream of an app's messages ended: `complete`, `broken`, or `left` by its reader.
     StreamEndLabels { app, end }
     /// Why orders of an app are sent again.
     RetryLabels { app, reason }
-    /// A region's host.
     PlaceLabels { region, host }
     /// An endpoint of an app in a region.
     RegionEndpointLabels { app, region, endpoint }
@@ -44,7 +38,6 @@ labels! {
     LaneLabels { app, region, kind }
     /// A cache and what a look-up found.
     CacheLabels { cache, outcome }
-    /// A client.
     ClientLabels { client }
     /// One of a client's ceilings.
     CeilingLabels { client, limit }
@@ -54,7 +47,6 @@ labels! {
     ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
-    /// A webhook.
     WebhookLabels { app, webhook }
     /// What came of a webhook's try.
     WebhookOutcomeLabels { app, webhook, outcome }

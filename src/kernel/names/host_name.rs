@@ -11,9 +11,7 @@ use hyper::http::uri::Authority;
 /// A host by name or address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostName {
-    /// By address.
     Address(IpAddr),
-    /// By DNS name.
     Name(String),
 }
 

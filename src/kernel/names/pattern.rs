@@ -19,6 +19,8 @@ impl Pattern {
         let Some(mut rest) = text.strip_prefix(first) else { return false };
         let mut last = None;
         for part in parts {
+            // The first place where it is found: with a star behind it, whatever fits after a later place fits after
+            // this one.
             if let Some(middle) = last.replace(part) {
                 let Some(at) = rest.find(middle) else { return false };
                 rest = &rest[at + middle.len()..];

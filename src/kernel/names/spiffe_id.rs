@@ -59,7 +59,7 @@ impl SpiffeId {
         Ok(Self(text.into()))
     }
 
-    /// The name.
+    /// The ID as it is written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -14,7 +14,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Both streams.
+    /// Both streams, as `Streams::All` reads them.
     pub const ALL: [Self; 2] = [Self::UserEvents, Self::ChannelEvents];
 
     /// The stream's name in paths, configuration and metrics.
@@ -51,7 +51,6 @@ impl fmt::Display for Stream {
 /// What an events read reads: one stream, or both together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Streams {
-    /// That one.
     One(Stream),
     /// Both, in the order received.
     All,
@@ -73,7 +72,7 @@ impl Streams {
         if text == "all" { Some(Self::All) } else { Stream::parse(text).map(Self::One) }
     }
 
-    /// Each of them.
+    /// The streams that are read, one by one.
     #[must_use]
     pub fn each(self) -> &'static [Stream] {
         match self {

@@ -1,7 +1,7 @@
 //! [`Basis`]: what a proof is made of: who, by what, and for what.
 //!
-//! Invariants: of keys and tokens only digests are here. Two bases are equal when whatever makes one good makes the other
-//! good.
+//! Invariants: of keys and tokens only digests are here. Two bases are equal when whatever makes one good makes the
+//! other good.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -14,13 +14,10 @@ use crate::kernel::names::{Action, AppId, ClientName};
 /// What a proof is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Basis {
-    /// Whom it proves.
     pub client: ClientName,
-    /// What showed it.
     pub evidence: Evidence,
     /// Of which app something was granted.
     pub app: AppId,
-    /// What was granted.
     pub action: Action,
     /// As whom a message is sent.
     pub user: Option<Arc<str>>,
@@ -29,7 +26,6 @@ pub struct Basis {
 /// What showed who calls.
 #[derive(Clone)]
 pub struct Evidence {
-    /// What decided.
     pub by: By,
     /// The connection's certificate: while the connection has one it must be good, whoever it names.
     pub certificate: Option<Arc<PeerCertificate>>,
@@ -40,9 +36,7 @@ pub struct Evidence {
 pub enum By {
     /// A key, by its SHA-256.
     Key([u8; 32]),
-    /// A token.
     Token(Arc<Token>),
-    /// The connection's certificate.
     Certificate,
     /// The user at the other end of a Unix socket.
     User(u32),
@@ -53,13 +47,10 @@ pub enum By {
 /// What is remembered of a token.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// Its SHA-256.
     pub digest: [u8; 32],
-    /// Who issued it.
     pub issuer: Arc<str>,
     /// All whom it is for: which of them are configured may change.
     pub audience: Vec<Arc<str>>,
-    /// Whose it is.
     pub subject: Arc<str>,
     /// How it is signed.
     pub algorithm: &'static str,
@@ -98,7 +89,7 @@ impl Life {
         Self { until: self.until.min(other.until), again: self.again.min(other.again) }
     }
 
-    /// Good until then.
+    /// It is good until then, and need not be judged before.
     #[must_use]
     pub fn until(until: UnixMillis) -> Self {
         Self { until, ..Self::ENDLESS }

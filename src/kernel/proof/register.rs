@@ -1,7 +1,7 @@
 //! [`Proofs`]: the proofs that something rests on now, and the number of the present generation.
 //!
-//! Invariants: a proof is here exactly as long as something rests on it, so the register is as large as what is open. What
-//! changes is put in force first and counted then: whoever reads the generation and then what is in force has read
+//! Invariants: a proof is here exactly as long as something rests on it, so the register is as large as what is open.
+//! What changes is put in force first and counted then: whoever reads the generation and then what is in force has read
 //! nothing older than the generation says.
 
 use std::collections::HashMap;
@@ -55,7 +55,8 @@ impl Proofs {
         self.0.work.notify_one();
     }
 
-    /// Something rests on this from now on, which was found good by what was in force in the generation `seen` or later.
+    /// Something rests on this from now on, which was found good by what was in force in the generation `seen` or
+    /// later.
     #[must_use]
     pub fn enter(&self, basis: Basis, seen: u64, life: Life) -> Proof {
         // Dropped after the table's lock: the last of a proof takes it out of the table.
@@ -82,7 +83,7 @@ impl Proofs {
         proof
     }
 
-    /// All of them.
+    /// Every proof that something rests on now.
     #[must_use]
     pub fn all(&self) -> Vec<Proof> {
         self.0.table().values().filter_map(Weak::upgrade).map(Proof::from).collect()

@@ -1,7 +1,7 @@
 //! [`Work`]: what rests on a proof, and how much of it ended because the proof did.
 //!
-//! Invariant: a piece of work is counted once, when it is told that its proof has ended, however many of its parts ask; what
-//! ends for another reason, or goes on, is not counted.
+//! Invariant: a piece of work is counted once, when it is told that its proof has ended, however many of its parts ask;
+//! what ends for another reason, or goes on, is not counted.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,6 @@ pub enum Work {
     Export,
     /// A history query, one that was promised a result, or a fetch.
     History,
-    /// A count.
     Count,
     /// A message that waits for its seat.
     Message,

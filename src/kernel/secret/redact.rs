@@ -9,9 +9,9 @@
 //! | hex | `73332f…`, `73332F…` |
 //! | base64, within any longer text that was encoded | both alphabets, all three offsets |
 //!
-//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped, which
-//! is why they are searched one after another: an automaton for all would hold unwiped copies. What else can be made of a
-//! secret (encryption, compression, a half of it, twice encoded) is not found.
+//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped,
+//! which is why they are searched one after another: an automaton for all would hold unwiped copies. What else can be
+//! made of a secret (encryption, compression, a half of it, twice encoded) is not found.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -64,10 +64,11 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Of these secrets.
+    /// Finds these secrets, in each form in which they may come back.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut forms: Vec<_> = secrets.into_iter().flat_map(forms_of).map(Zeroizing::new).collect();
         forms.retain(|form| form.len() >= LEAST_IN_WORDS);
+        // Longest first: where one form lies within another, the whole of the longer one is masked.
         forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         forms.dedup();
         Self { forms }

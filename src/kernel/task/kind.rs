@@ -17,8 +17,8 @@ pub enum Kind {
     ReorderTask,
     /// Removes what is older than retention. Panic: log. Stop: at once.
     Retention,
-    /// Waits for the answers of exchanges whose callers have left. Panic: log. Stop: when all have come; its group stops
-    /// after those who could leave more behind.
+    /// Waits for the answers of exchanges whose callers have left. Panic: log. Stop: when all have come; its group
+    /// stops after those who could leave more behind.
     Linger,
     /// Resolves one history query or count, or streams one. Panic: log. Stop: at once.
     Resolver,
@@ -26,7 +26,8 @@ pub enum Kind {
     Reload,
     /// Judges anew what proved those who have something under way. Panic: stop the gateway. Stop: at once.
     Judge,
-    /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at once.
+    /// Fetches the keys of the token issuer. Panic: log; what was fetched is believed for a bounded time. Stop: at
+    /// once.
     KeyKeeper,
     /// Looks at the files of credentials. Panic: stop the gateway. Stop: at once.
     SecretKeeper,

@@ -1,8 +1,8 @@
 //! [`Lane`]: threads that do blocking work of one kind, and that nothing else can take.
 //!
 //! Invariants: no more threads than places, and no more work begun or waiting for a thread than that. The first thread
-//! stays for as long as the lane does, so that a lane that has worked once has a thread whatever the system has left; the
-//! others go when there is nothing to do for a while.
+//! stays for as long as the lane does, so that a lane that has worked once has a thread whatever the system has left;
+//! the others go when there is nothing to do for a while.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -52,8 +52,8 @@ impl Lane {
         Self { room: Arc::new(Semaphore::new(places)), owner: Arc::new(Owner(Arc::new(threads))) }
     }
 
-    /// Has the work done when there is room, and waits for it. It cannot be cancelled once it has begun, and ends by itself;
-    /// no stop waits for it ([`Tasks::blocking`](super::Tasks::blocking) is for what one must wait for).
+    /// Has the work done when there is room, and waits for it. It cannot be cancelled once it has begun, and ends by
+    /// itself; no stop waits for it ([`Tasks::blocking`](super::Tasks::blocking) is for what one must wait for).
     ///
     /// # Errors
     /// When the work panicked.

@@ -1,4 +1,5 @@
-//! Tests that pause time: their clock stands still while a lane works, as it does for the runtime's own blocking threads.
+//! Tests that pause time: their clock stands still while a lane works, as it does for the runtime's own blocking
+//! threads.
 
 /// The work, until the end of which a paused clock does not go on by itself.
 pub(super) fn standing_still(work: impl FnOnce() + Send + 'static) -> impl FnOnce() + Send + 'static {

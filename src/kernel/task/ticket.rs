@@ -1,7 +1,7 @@
 //! [`Ticket`]: work that waits for a thread of the runtime, and can be taken back until it is begun.
 //!
-//! Invariant: it is done once or dropped once, whoever comes first: the thread that does it, or who waited for it and left.
-//! So work that all threads are too busy to begin keeps nothing once nobody waits for it.
+//! Invariant: it is done once or dropped once, whoever comes first: the thread that does it, or who waited for it and
+//! left. So work that all threads are too busy to begin keeps nothing once nobody waits for it.
 
 use std::sync::{Arc, Mutex};
 

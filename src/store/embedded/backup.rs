@@ -2,10 +2,10 @@
 //!
 //! Invariants:
 //! - The copy is one commit's state: all that was acknowledged before the copying began is in it, no cursor is ahead of
-//!   its log, and no change that came later is there in part. (A plain copy of the data file is not so: it takes pages of
-//!   many commits.)
-//! - It has an epoch of its own. The original goes on to give its numbers to other events, so a cursor that a client got
-//!   from it after the copy was made must not be taken for a place in the copy. It says nothing of a clean stop.
+//!   its log, and no change that came later is there in part. (A plain copy of the data file is not so: it takes pages
+//!   of many commits.)
+//! - It has an epoch of its own. The original goes on to give its numbers to other events, so a cursor that a client
+//!   got from it after the copy was made must not be taken for a place in the copy. It says nothing of a clean stop.
 //! - A damaged value is copied as it stands, and found damaged in the copy too.
 //! - The file has no name any more when it is handed out: it is gone with its last user, also after a crash. So it is
 //!   synced once, at its end, and only to know that all of it could be written.

@@ -64,8 +64,8 @@ impl Folder {
         }
     }
 
-    /// Opens the data file, if there is one. An empty one is none: that is what a crash leaves of a file whose making never
-    /// reached the disk, or `touch`.
+    /// Opens the data file, if there is one. An empty one is none: that is what a crash leaves of a file whose making
+    /// never reached the disk, or `touch`.
     pub(super) fn existing(&self) -> Result<Option<Backend>, Error> {
         match options().open(self.path.join(DATA)) {
             Ok(file) if file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) => {
@@ -209,7 +209,6 @@ struct Fault {
     top: AtomicU64,
     /// Free space to be shown instead of the real one.
     free: AtomicU64,
-    /// Syncs asked for.
     syncs: AtomicU64,
     /// Whether they are left undone.
     lies: AtomicBool,

@@ -1,7 +1,7 @@
 //! Notes: small things that services keep beside a log, by kind and name.
 //!
-//! Invariant: a note that cannot be read is told of and passed over. It must not keep the others, or a start, from going
-//! on.
+//! Invariant: a note that cannot be read is told of and passed over. It must not keep the others, or a start, from
+//! going on.
 
 use bytes::Bytes;
 use redb::{ReadTransaction, Table, WriteTransaction};

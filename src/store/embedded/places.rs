@@ -1,8 +1,8 @@
 //! Where subscriptions stand: cursors, by log and name, and the notes on them; and their renaming.
 //!
-//! Invariants: a subscription is changed, renamed or removed with all that is kept of it, in one commit. A store in which one has a client's
-//! name (`$client.NAME`) says so by its format: versions that do not know these names would take them for damage, so they
-//! refuse it before they change anything.
+//! Invariants: a subscription is changed, renamed or removed with all that is kept of it, in one commit. A store in
+//! which one has a client's name (`$client.NAME`) says so by its format: versions that do not know these names would
+//! take them for damage, so they refuse it before they change anything.
 
 use redb::{ReadTransaction, ReadableTable as _, Table, WriteTransaction};
 

@@ -1,8 +1,8 @@
 //! The quarantine: responses that could not be read to their end, each in pieces, with a head that says what it is.
 //!
-//! Invariants: a response, its pieces and its head, is there whole or not at all. Its number is that of its last piece. A
-//! piece that no head speaks of is a response of its own: so versions that knew neither pieces nor heads wrote them; to
-//! these versions, each piece is one.
+//! Invariants: a response, its pieces and its head, is there whole or not at all. Its number is that of its last piece.
+//! A piece that no head speaks of is a response of its own: so versions that knew neither pieces nor heads wrote them;
+//! to these versions, each piece is one.
 
 use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, WriteTransaction};
@@ -19,7 +19,7 @@ use crate::store::{Error, Kept, QuarantineEntry, Quarantined};
 /// Bytes of a body in one piece: with what stands beside it, it fits a power of two, as the engine's pages do.
 const PIECE: usize = (1 << 20) - (4 << 10);
 
-/// Keeps a response.
+/// Keeps a response, its body in pieces that fit the engine's pages.
 pub(super) fn keep(tx: &WriteTransaction, row: &mut Row, kept: &Kept) -> Result<(), Error> {
     let Kept { response: Quarantined { received_at, region, why, body }, delivered } = kept;
     let first = row.quarantine_next;
@@ -108,7 +108,8 @@ pub(super) fn newest(tx: &ReadTransaction, row: &Row, before: u64, most: usize) 
             None => None,
         };
         let last = head.as_ref().map_or(0, |(key, _)| key.value().1);
-        // Above the newest head may be pieces that have none. A look at one reads all of it, so it is spared where it can be.
+        // Above the newest head may be pieces that have none. A look at one reads all of it, so it is spared where it
+        // can be.
         let piece = if last + 1 == before {
             None
         } else {
@@ -163,8 +164,8 @@ fn covering(
     Ok(Some((last, decode_quarantine_head(log, last, value.value())?)).filter(|(_, head)| head.first <= number))
 }
 
-/// Removes responses by age, and the oldest when there are too many: a vendor that answers garbage for days must not fill
-/// the disk, which would stop reading. Says whether more is to go.
+/// Removes responses by age, and the oldest when there are too many: a vendor that answers garbage for days must not
+/// fill the disk, which would stop reading. Says whether more is to go.
 pub(super) fn trim(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool, Error> {
     let mut removed = 0;
     while row.quarantine_bytes > 0 && removed < STEP {

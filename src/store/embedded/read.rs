@@ -1,8 +1,9 @@
 //! Reading: from snapshots, so that appends go on meanwhile.
 //!
-//! Invariants: nothing is returned that was not acknowledged (a snapshot may hold a commit a moment before its
-//! appends are answered: the caller's `next` bounds it). Batches come without a hole: where one is damaged, or missing,
-//! [`Content::Damaged`] stands for its entries, so that readers learn of it and go on. Nothing damaged is ever returned.
+//! Invariants: nothing is returned that was not acknowledged (a snapshot may hold a commit a moment before its appends
+//! are answered: the caller's `next` bounds it). Batches come without a hole: where one is damaged, or missing,
+//! [`Content::Damaged`] stands for its entries, so that readers learn of it and go on. Nothing damaged is ever
+//! returned.
 
 use std::sync::Arc;
 

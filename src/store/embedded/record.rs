@@ -39,7 +39,6 @@ pub(super) enum Key<'a> {
     Batch(u32, u64),
     /// A log's row, by `app/stream`.
     Log(&'a str),
-    /// A subscription's cursor.
     Cursor(u32, &'a str),
     /// A piece of a quarantined response.
     Quarantine(u32, u64),

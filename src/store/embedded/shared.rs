@@ -74,6 +74,7 @@ impl Shared {
         let in_rows: u64 = self.logs().values().map(|row| row.bytes.saturating_add(row.quarantine_bytes)).sum();
         let mut measured = lock(&self.measured);
         let fresh = measured.filter(|(at, _)| now.saturating_duration_since(*at) < MEASURED_EVERY);
+        // Measured under the lock: of many who ask for room at a time one reads, and the others use what it found.
         let beside = match fresh {
             Some((_, bytes)) => bytes,
             None => self.engine.read(tables::measured)?,
@@ -142,6 +143,7 @@ impl Shared {
         let found = self.engine.read(rows)?;
         let mut known = self.logs().clone();
         for (log, row) in &known {
+            // Lost, not only unpublished: to go on would give the same numbers to other events.
             if found.get(log).is_none_or(|found| found.next < row.next) {
                 return Err(Error::Damaged(format!("acknowledged entries of {} are missing", name(log))));
             }
@@ -175,6 +177,7 @@ impl Shared {
         remove(tx, QUARANTINE_HEADS, from)?;
         row.quarantine_next = known.quarantine_next;
         row.next = known.next;
+        // It may have appended and trimmed past what was acknowledged. What it trimmed does not come back.
         row.earliest = row.earliest.min(row.next);
         row.high = known.high;
         let name = name(log);

@@ -1,14 +1,14 @@
 //! [`Sparing`]: a file below the engine, of which nothing is written anew that is there already.
 //!
-//! With each commit the engine writes where its free pages are: 83 KB for each GB of the file, as one large page. It takes
-//! the place of the one of two commits ago, and hardly differs from it. So the blocks of a large page that are as they are
-//! to be are left alone, and a commit does not grow with the file.
+//! With each commit the engine writes where its free pages are: 83 KB for each GB of the file, as one large page. It
+//! takes the place of the one of two commits ago, and hardly differs from it. So the blocks of a large page that are as
+//! they are to be are left alone, and a commit does not grow with the file.
 //!
-//! Invariants: a block is left out only if this opening of the file wrote it, no write or sync of this opening has failed
-//! since, and it reads as the very bytes that were to be written. So it is on stable storage, or the next sync brings it
-//! there. (After a sync that failed a block may read as what never reached the disk. Then all is written, and so does the
-//! next opening, which knows nothing of this one's writes.) Only places that were written lately are remembered, so what is
-//! compared is in the system's cache.
+//! Invariants: a block is left out only if this opening of the file wrote it, no write or sync of this opening has
+//! failed since, and it reads as the very bytes that were to be written. So it is on stable storage, or the next sync
+//! brings it there. (After a sync that failed a block may read as what never reached the disk. Then all is written, and
+//! so does the next opening, which knows nothing of this one's writes.) Only places that were written lately are
+//! remembered, so what is compared is in the system's cache.
 
 use std::collections::VecDeque;
 use std::io;
@@ -128,6 +128,8 @@ impl<B: StorageBackend> StorageBackend for Sparing<B> {
             return self.noted(self.below.write(offset, data));
         }
         let range = offset..offset + data.len() as u64;
+        // Taken out before it is written: if the write fails half-way, the place is not known until it was written
+        // whole again.
         let is_known = self.lately().take(&range);
         let written = if is_known { self.write_differing(offset, data) } else { self.below.write(offset, data) };
         self.noted(written)?;

@@ -48,8 +48,8 @@ tables! {
     NOTES((u32, u8, &str)) = "notes", Measured;
     /// Quarantined responses, in pieces, by log and number.
     QUARANTINE((u32, u64)) = "quarantine", InRows;
-    /// What is said of each quarantined response, by log and the number of its last piece. Stores of before responses were
-    /// kept in pieces have none.
+    /// What is said of each quarantined response, by log and the number of its last piece. Stores of before responses
+    /// were kept in pieces have none.
     QUARANTINE_HEADS((u32, u64)) = "quarantine heads", Measured;
     /// The store's own facts.
     META(&str) = "meta", Measured;

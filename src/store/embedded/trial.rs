@@ -18,7 +18,6 @@ use crate::store::Error;
 /// What was found where a store could be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// All it needs.
     Fits,
     /// A gateway that runs has it open.
     InUse,

@@ -69,6 +69,7 @@ fn batches(tx: &WriteTransaction, row: &mut Row, limits: Limits) -> Result<bool,
                 None
             }
         };
+        // Ages do not rise evenly, as clocks go back: what is younger stops it, even where older ones stand behind.
         if is_old == Some(false) && seen <= limits.keep_bytes {
             break;
         }

@@ -99,6 +99,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>,
                     break;
                 }
             }
+            // What came while the last commit was synced is there by now. Nothing is waited for: an append alone is not
+            // held up.
             if group.len() < GROUP && bytes < GROUP_BYTES {
                 taken = queue.try_recv().ok();
             }
@@ -129,6 +131,7 @@ fn obey(shared: &Shared, command: Command) {
     let _ = match command {
         Command::Write(write) => return commit(shared, vec![write]),
         Command::Mend(ack) => ack.send(shared.mend()),
+        // More than a look at free space: a disk may take small writes and refuse large ones, as a quota does.
         Command::Probe(ack) => {
             let tried = shared.twice(|| shared.engine.probe(PROBE));
             if tried.is_ok() {
@@ -149,6 +152,7 @@ fn obey(shared: &Shared, command: Command) {
 fn commit(shared: &Shared, group: Vec<Write>) {
     match shared.twice(|| attempt(shared, &group)) {
         Ok((rows, done)) => {
+            // Before the acks: who is told of its entries must find them.
             shared.publish(rows);
             for (write, done) in group.into_iter().zip(done) {
                 let _ = write.ack.send(Ok(done));
@@ -167,6 +171,7 @@ type Rows = HashMap<LogKey, Row>;
 fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Done>), Error> {
     shared.engine.commit(|tx| {
         let mut changed = Changed { shared, rows: Rows::new(), free_id: shared.free_id() };
+        // The changes of a group see each other: two appends to one log must get numbers that follow each other.
         let done = group.iter().map(|write| apply(tx, &mut changed, &write.change)).collect::<Result<Vec<_>, _>>()?;
         let rows = changed.rows;
         let mut logs = tx.open_table(LOGS).map_err(failed)?;
@@ -237,6 +242,8 @@ fn append(tx: &WriteTransaction, row: &mut Row, new: &NewBatch) -> Result<Arc<Ba
         content: new.content.clone(),
     };
     let last = batch.last().0;
+    // The wall clock may go back. The highest time so far is kept with each batch, so that a search by time can be
+    // binary.
     row.high = row.high.max(batch.received_at.0);
     let value = encode_batch(Key::Batch(row.id, last), &batch, row.high);
     let mut table = tx.open_table(BATCHES).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! A store in memory for tests: keeps the contract, counts, and fails or delays on command. It must pass the suite that the
-//! real engine passes: a test that believes it would prove nothing otherwise.
+//! A store in memory for tests: keeps the contract, counts, and fails or delays on command. It must pass the suite that
+//! the real engine passes: a test that believes it would prove nothing otherwise.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

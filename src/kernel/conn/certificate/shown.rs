@@ -1,7 +1,7 @@
 //! [`Shown`]: the certificates that open connections showed, each once.
 //!
-//! Invariants: two connections whose callers sent the same bytes hold the same [`PeerCertificate`], so that it is judged
-//! once for all of them. The table holds none alive, and no more than twice as many as are.
+//! Invariants: two connections whose callers sent the same bytes hold the same [`PeerCertificate`], so that it is
+//! judged once for all of them. The table holds none alive, and no more than twice as many as are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};

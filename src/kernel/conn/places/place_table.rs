@@ -1,8 +1,8 @@
 //! [`PlaceTable`]: who has one, in which order they would be asked to go.
 //!
-//! Invariants: a connection that has a place is in exactly one of three: the strangers, its client's idle ones, or those
-//! with a request in hand. Each step costs the logarithm of their number. Turns only grow, so that the first of an order
-//! is the longest idle.
+//! Invariants: a connection that has a place is in exactly one of three: the strangers, its client's idle ones, or
+//! those with a request in hand. Each step costs the logarithm of their number. Turns only grow, so that the first of
+//! an order is the longest idle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -54,7 +54,6 @@ enum Occupancy {
     Stranger,
     /// Of this client, with so many requests in hand.
     Known(Arc<str>, usize),
-    /// Asked to go.
     Leaving,
 }
 
@@ -88,6 +87,7 @@ impl PlaceTable {
     pub(super) fn enter(&mut self, door: usize) -> Option<(Id, Arc<Signal>, bool)> {
         let is_anothers = self.make_room(door)?;
         self.doors[door] += 1;
+        // No turn is given twice, so that it can name the connection, too.
         let id = self.turn();
         let signal = Arc::new(Signal::default());
         let held = Slot { door, turn: id, since: Instant::now(), state: Occupancy::Stranger, signal: signal.clone() };
@@ -132,6 +132,7 @@ impl PlaceTable {
             Occupancy::Known(_, requests) => *requests,
             Occupancy::Stranger | Occupancy::Leaving => 0,
         };
+        // One that has a request in hand counts already: another of the same client on it takes no further place.
         if requests == 0 {
             self.share_of(client)?;
         }

@@ -132,8 +132,8 @@ async fn who_shows_who_it_is_in_the_last_moment_has_a_place_again() {
     let (first, second) = (enter(&door), enter(&door));
     let third = enter(&door);
     assert!(must_go(&first) && !must_go(&second));
-    // Its head was read before it heard that it has to go. As many as may be are on their way out, itself among them: it
-    // comes back, and another goes for it.
+    // Its head was read before it heard that it has to go. As many as may be are on their way out, itself among them:
+    // it comes back, and another goes for it.
     let occupied = first.seat().occupy("a").unwrap();
     assert!(!must_go(&first) && must_go(&second) && !must_go(&third));
     // And counts again.
