@@ -23,6 +23,7 @@ use super::pager::{Page, Pages};
 use super::pauses::Pauses;
 use super::tally::Tally;
 use super::upstream_client::UpstreamClient;
+use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::{AppLabels, Metrics};
 use crate::kernel::names::{AppId, RegionName};
@@ -45,8 +46,9 @@ const BUDGET_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 const BUDGET_LOOK: Duration = Duration::from_millis(250);
 
-/// The wait after the first such answer; doubled after each.
-const BACKOFF: Duration = Duration::from_millis(250);
+/// The wait after the first such answer, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// Speaks to the vendor for one job. Shared by the job's pages.
 pub(super) struct Resolver {
@@ -93,14 +95,14 @@ const ON_ITS_WAY: Duration = Duration::from_secs(60);
 
 /// How often one thing was asked.
 struct Attempts {
-    made: u32,
+    backoff: Backoff,
     /// Whether the next order asks what failed.
     is_repeat: bool,
 }
 
 impl Attempts {
     fn new(is_repeat: bool) -> Self {
-        Self { made: 1, is_repeat }
+        Self { backoff: Backoff::new(FIRST_WAIT, MAX_WAIT), is_repeat }
     }
 }
 
@@ -121,6 +123,7 @@ impl Resolver {
     pub(super) async fn ask(&self, query: &PageQuery, is_repeat: bool) -> Result<Page, Error> {
         let mut why = "";
         let (began, mut waited) = (self.clock.now(), Duration::ZERO);
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         for creation in 0..CREATIONS {
             if creation > 0 {
                 if !self.may_repeat().await {
@@ -129,7 +132,7 @@ impl Resolver {
                 self.metrics.history_recreated.get_or_create(&AppLabels { app: self.app.to_string() }).inc();
             }
             if creation > 1 {
-                sleep(backoff(creation - 1)).await;
+                sleep(backoff.next_wait()).await;
             }
             let (handle, region) = self.create(query, is_repeat || creation > 0, &mut waited).await?;
             match self.fetch(handle, region, &mut waited).await? {
@@ -258,12 +261,12 @@ impl Resolver {
             Patience::Callers { deadline, .. } => deadline.borrow().saturating_duration_since(self.clock.now()),
             Patience::Stream { stall } => *stall,
         };
-        let is_last = attempts.made == ATTEMPTS || (!asked.is_zero() && asked >= patience);
+        let is_last = attempts.backoff.failures() + 1 == ATTEMPTS || (!asked.is_zero() && asked >= patience);
         if is_last || !self.may_repeat().await {
             return Err(why);
         }
-        sleep(backoff(attempts.made).max(asked)).await;
-        *attempts = Attempts { made: attempts.made + 1, is_repeat: true };
+        sleep(attempts.backoff.next_wait().max(asked)).await;
+        attempts.is_repeat = true;
         Ok(())
     }
 
@@ -417,8 +420,4 @@ fn asked(why: &Error) -> Duration {
         Error::Failing { retry_after, .. } => *retry_after,
         _ => Duration::ZERO,
     }
-}
-
-fn backoff(attempt: u32) -> Duration {
-    BACKOFF * (1 << attempt.saturating_sub(1).min(4))
 }

@@ -13,12 +13,13 @@ use tokio::time::sleep;
 use super::Error;
 use super::pager::{Page, Pages};
 use super::resolver::Resolver;
+use crate::kernel::backoff::Backoff;
 use crate::upstream::egress::Failure;
 use crate::vendor::history::PageQuery;
 
-/// The wait after the first failure; doubled after each, up to [`LONGEST`].
-const PAUSE: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(4);
+/// The wait after the first failure, and the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const MAX_WAIT: Duration = Duration::from_secs(4);
 
 /// Asks again.
 pub(super) struct RetryingPages {
@@ -32,14 +33,14 @@ impl Pages for RetryingPages {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         self.pages.inc();
         let mut failing = None;
-        let mut pause = PAUSE;
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
         loop {
             let why = match self.resolver.ask(&query, failing.is_some()).await {
                 Ok(page) => return Ok(page),
                 Err(why) => why,
             };
             let now = self.resolver.clock.now();
-            let rest = rest(&why).map(|least| pause.max(least));
+            let rest = rest(&why).map(|least| backoff.next_wait().max(least));
             let until = *failing.get_or_insert(now) + self.stall;
             let Some(rest) = rest.filter(|rest| now + *rest < until) else { return Err(why) };
             tracing::debug!(app = %self.resolver.app, %why, "a page of a stream is asked for again");
@@ -47,7 +48,6 @@ impl Pages for RetryingPages {
             if !self.resolver.may_repeat_until(until).await {
                 return Err(why);
             }
-            pause = (pause * 2).min(LONGEST);
         }
     }
 }

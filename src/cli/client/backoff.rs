@@ -5,41 +5,35 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
+use crate::kernel::backoff;
 
-const LONGEST: Duration = Duration::from_secs(15);
+const MAX_WAIT: Duration = Duration::from_secs(15);
 /// What a server asks for is honoured up to here.
 const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// Tries in a row that came to nothing.
 #[derive(Debug)]
-pub(in crate::cli) struct Backoff {
-    first: Duration,
-    tries: u32,
-}
+pub(in crate::cli) struct Backoff(backoff::Backoff);
 
 impl Backoff {
     /// Begins with this wait.
     pub(in crate::cli) fn new(first: Duration) -> Self {
-        Self { first, tries: 0 }
+        Self(backoff::Backoff::new(first, MAX_WAIT))
     }
 
     /// It came to something.
     pub(in crate::cli) fn progress(&mut self) {
-        self.tries = 0;
+        self.0.reset();
     }
 
     /// How many tries in a row came to nothing.
     pub(in crate::cli) fn tries(&self) -> u32 {
-        self.tries
+        self.0.failures()
     }
 
     /// The wait before the next try: from half of it to all of it, no less than the server asked for.
     pub(in crate::cli) fn next(&mut self, asked: Option<Duration>) -> Duration {
-        let whole = self.first.saturating_mul(1 << self.tries.min(16)).min(LONGEST);
-        self.tries += 1;
-        let wait = whole.mul_f64(rand::rng().random_range(0.5..=1.0));
-        wait.max(asked.unwrap_or_default().min(MAX_ASKED))
+        self.0.next_jittered().max(asked.unwrap_or_default().min(MAX_ASKED))
     }
 }
 

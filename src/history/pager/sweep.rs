@@ -14,11 +14,14 @@ use super::ending::Over;
 use super::run::{self, Apart, Message, Run};
 use super::series::BEFORE;
 use super::{Error, PAGE, Pager, Pages};
+use crate::kernel::backoff::Backoff;
 use crate::vendor::history::{Direction, Filter};
 
 /// How often it is tried because the list moved meanwhile, and the first wait between.
 pub(super) const SWEEPS: u32 = 8;
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+/// So long no wait is: there are [`SWEEPS`] at most, and each is twice as long as the one before.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// How often the same messages may come in another order when they are read a second time.
 const REORDERED: u32 = 3;
@@ -155,7 +158,7 @@ impl<P: Pages> Pager<P> {
         mut taken: Option<(u64, Vec<Message>)>,
         head: Head,
     ) -> Result<Option<Vec<Message>>, Error> {
-        let (mut pause, mut reordered) = (SWEEP_PAUSE, 0);
+        let (mut backoff, mut reordered) = (Backoff::new(SWEEP_PAUSE, MAX_PAUSE), 0);
         for _ in 0..SWEEPS {
             if taken.is_none() {
                 self.series.begin_anew(filter.clone(), offset);
@@ -174,8 +177,7 @@ impl<P: Pages> Pager<P> {
             }
             // What expired meanwhile has moved the millisecond's first messages before that offset.
             if from != offset && !begins_before {
-                sleep(pause).await;
-                pause *= 2;
+                sleep(backoff.next_wait()).await;
                 continue;
             }
             match self.is_still(filter, from, &piece, ms).await? {
@@ -196,8 +198,7 @@ impl<P: Pages> Pager<P> {
             if reordered == REORDERED {
                 return Err(untold());
             }
-            sleep(pause).await;
-            pause *= 2;
+            sleep(backoff.next_wait()).await;
         }
         Err(moving())
     }
