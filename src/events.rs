@@ -21,6 +21,7 @@
 
 mod apply;
 mod delivery;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod ingest;

@@ -18,6 +18,7 @@
 
 mod crowd;
 mod cursor;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod job;

@@ -36,6 +36,7 @@ use crate::tls::ClientTrust;
 use api_key::ApiKeys;
 use credential::Credential;
 use jwt::Tokens;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use jwt::fuzzing;
 use mtls::Certificates;

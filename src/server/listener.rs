@@ -31,6 +31,7 @@ mod burst;
 mod connection;
 mod frames;
 mod framing;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod io;

@@ -36,6 +36,7 @@
 mod backup;
 mod disk;
 mod engine;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod look;

@@ -17,6 +17,7 @@ mod body;
 mod connector;
 mod exchange;
 mod fault;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod goaway;

@@ -18,6 +18,7 @@
 
 mod claims;
 mod compact;
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(test)]
