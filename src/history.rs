@@ -1,175 +1,125 @@
 //! History and count: the vendor's create-handle-poll dance as one answer.
 //!
-//! | part | does |
+//! The way of one query, from the route to the vendor and back:
+//!
+//! ```text
+//! request/routes/history.rs      body, terms                       request/routes/history/answer.rs
+//!    |                                                                        ^ members of the answer
+//!    v History::query                                                         |
+//! history.rs  -- query.rs: the body in one normal form --> Question        answer.rs, render.rs
+//!    |                                                                        ^ Source: kept, joined or its own
+//!    | is the answer kept?  ------- results.rs: by request, by handle ------->|
+//!    v                                                                        |
+//! jobs.rs     does another want the same? join it; else begin a Job --------->| wait for the outcome (jobs/caller.rs)
+//!    | JobGuard                                                               |
+//!    v                                                                        |
+//! job_runner.rs   in a task of its own: makes the product, publishes it, has it kept
+//!    |
+//!    v Pager::next
+//! pager.rs        many pages as one list, also while it moves (pager/*)
+//!    | PageQuery
+//!    v
+//! resolver.rs     one page: create, fetch, `in progress` waited out, made anew when a handle died
+//!    |
+//!    v
+//! orders.rs       one order under the deadline of those who wait  -- Order --> upstream::egress
+//! ```
+//!
+//! | beside it | does |
 //! | --- | --- |
-//! | `query` | reads a body or query string into one normal form; refuses what would only cost quota |
-//! | `work` | where an answer comes from: a kept result, a job under way, a new one; and what a job does |
-//! | `job`, `jobs` | one job for all who want the same and may have it; it goes on for those who come back for its answer |
-//! | `resolver` | one page, one count: create, fetch, ask again, make anew; `pauses`: when the same count may be asked again |
-//! | `pager` | many pages as one list, without gap or repeat while the list moves; usable page by page |
-//! | `stream` | any number of messages as lines, as they come; `retrying_pages`: its pages, `streams`: how many there may be |
-//! | `cursor` | where a stream can be gone on with; `crowd`: among how many messages of one millisecond |
-//! | `results` | what was made, by handle and by request, for a while and within bounds |
-//! | `render` | the members of the answers |
+//! | `job`, `jobs/table` | a job and what makes two requests the same; who is owed its answer, and for how long |
+//! | `fair_lru` | results within bounds, of which no client takes what others were promised |
+//! | `count_turns` | when the same count may be asked again: a count has no handle of its own to wait for |
+//! | `stream` | any number of messages as lines, as they come; `retrying_pages`: its pages, `stream_permits`: how many |
+//! | `cursor`, `crowd` | where a stream can be gone on with; among how many messages of one millisecond |
 //!
 //! Invariants: work is done in jobs of its own tasks, never in a caller's future, so a caller that leaves breaks
 //! nothing off half done. Nothing made for one app is seen through another; a handle serves only the client that got
 //! it. A job's orders are paid by the client that began it, under the latest deadline of those who wait for it.
 
+mod answer;
+mod count_turns;
 mod crowd;
 mod cursor;
+mod error;
+mod fair_lru;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod job;
+mod job_runner;
 mod jobs;
+mod orders;
 mod pager;
-mod pauses;
 mod query;
 mod render;
 mod resolver;
 mod results;
 mod retrying_pages;
-mod shelf;
+mod source;
 mod stream;
-mod streams;
-mod tally;
+mod stream_permits;
 #[cfg(test)]
 mod tests;
-mod upstream_client;
-mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use hyper::StatusCode;
-use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::metrics::Metrics;
+use crate::kernel::clock::Clock;
+use crate::kernel::metrics::{AppLabels, CacheLabels, Metrics};
 use crate::kernel::names::AppId;
-use crate::kernel::proof::Proof;
-use crate::kernel::task::Tasks;
-use crate::upstream::egress::{Costs, Egress, Failure};
+use crate::kernel::task::{Kind, Tasks};
+use crate::upstream::egress::{Egress, Failure};
 use crate::vendor::Vendor;
-use crate::vendor::order::Payer;
-use job::{Ask, Product};
-use jobs::Jobs;
-use pauses::Pauses;
+pub use answer::{Answer, AnswerState, Terms};
+use count_turns::CountTurns;
+pub use error::Error;
+use job::{JobKey, Question};
+use job_runner::JobRunner;
+use jobs::{JobLookup, JobRequest, Jobs};
+use orders::{CostSum, OrderSender, Patience, UpstreamClient};
 use render::MemoryBudget;
-use results::Results;
-pub use stream::{Messages, Part};
-use streams::Streams;
-use upstream_client::UpstreamClient;
-use work::Source;
+use resolver::Resolver;
+use results::ResultCache;
+use retrying_pages::RetryingPages;
+use source::Source;
+use stream::StreamStart;
+pub use stream::{MessageStream, StreamPart};
+use stream_permits::StreamPermits;
+
+/// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
+const PAST_MARGIN: Duration = Duration::from_secs(30);
+
+/// How long a count whose caller waits no longer is given to say that it has no seat.
+const STUCK_WAIT: Duration = Duration::from_millis(200);
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub struct History(Arc<Inner>);
+pub struct History(Arc<Service>);
 
-struct Inner {
-    door: Arc<dyn UpstreamClient>,
+/// What all its work shares.
+struct Service {
+    client: Arc<dyn UpstreamClient>,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
     settings: ArcSwap<Settings>,
     jobs: Jobs,
-    streams: Streams,
-    results: Results,
-    desk: MemoryBudget,
-    pauses: Pauses,
-    sweeping: AtomicBool,
+    streams: StreamPermits,
+    results: ResultCache,
+    memory: MemoryBudget,
+    counts: CountTurns,
 }
 
 #[derive(Default)]
 struct Settings {
     vendor: Vendor,
     apps: HashMap<AppId, config::History>,
-}
-
-/// How a caller wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// Who asks and pays.
-    pub payer: Payer,
-    /// What let it in.
-    pub proof: Proof,
-    /// When it gives up waiting.
-    pub deadline: Instant,
-    /// How old a kept result may be; none is taken when zero, and no work of others. `None`: as old as they are kept.
-    pub max_age: Option<Duration>,
-    /// `Prefer: respond-async`: after the deadline the answer is that it is accepted, and where it will be.
-    pub respond_async: bool,
-}
-
-/// An answer to a caller: a JSON body whose `request_id` is still to be written.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// How it ended.
-    pub state: State,
-    /// The members of the body after `request_id`, rendered: `"code":"ok",…` without braces, in chunks to be written
-    /// one after another. The large one is shared between callers.
-    pub members: Vec<Bytes>,
-    /// Where the result of an accepted query will be, as the body says it: `~` stands for the project.
-    pub location: Option<String>,
-    /// What it cost this caller (nothing when it was shared or kept).
-    pub costs: Costs,
-}
-
-/// How far a query is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// The messages are there: 200.
-    Done,
-    /// `Prefer: respond-async`: 202 with `location`.
-    Accepted,
-    /// A GET of a handle whose work goes on: 200 with `code: "in progress"`, as the vendor says it.
-    InProgress,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// A parameter is wrong; the text names it. 400.
-    #[error("{0}")]
-    BadRequest(String),
-    /// The deadline passed; the work goes on. 504 with `code: "in progress"` and this `location`, when there is one.
-    #[error("the deadline passed; the work goes on")]
-    StillRunning {
-        /// Where the result will be; `None` for a count.
-        location: Option<String>,
-    },
-    /// No such handle, or not this client's, or expired. 410 with `code: "resource not exist"`.
-    #[error("no such handle")]
-    NoSuchHandle,
-    /// The vendor refused the caller's request, or can serve nobody now (503): its status and body pass through.
-    #[error("the vendor refused the request")]
-    Refused(Arc<crate::upstream::egress::Reply>),
-    /// The vendor has switched the app, or its history, off. 502.
-    #[error("the vendor refuses this app (403)")]
-    AppRefused,
-    /// The vendor failed. 502.
-    #[error("the vendor answered {status}")]
-    Failing {
-        /// How.
-        status: StatusCode,
-        /// How long it wants to be left alone.
-        retry_after: Duration,
-    },
-    /// The vendor's answers cannot be understood. 502.
-    #[error("the vendor's answer cannot be understood: {0}")]
-    BadUpstream(String),
-    /// Egress failed.
-    #[error(transparent)]
-    Egress(#[from] Failure),
-    /// Too much is being resolved already. 503.
-    #[error("too many queries under way")]
-    Crowded,
 }
 
 impl History {
@@ -179,14 +129,20 @@ impl History {
         Self::through(Arc::new(egress), tasks, clock, metrics)
     }
 
-    fn through(door: Arc<dyn UpstreamClient>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+    fn through(client: Arc<dyn UpstreamClient>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
         let jobs = Jobs::new(clock.clone());
-        let results = Results::new(jobs.clone());
-        let settings = ArcSwap::default();
-        let sweeping = AtomicBool::new(false);
-        let (streams, desk) = (Streams::default(), MemoryBudget::default());
-        let pauses = Pauses::new(clock.clone());
-        Self(Arc::new(Inner { door, tasks, clock, metrics, settings, jobs, streams, results, desk, pauses, sweeping }))
+        Self(Arc::new(Service {
+            client,
+            tasks,
+            metrics,
+            settings: ArcSwap::default(),
+            results: ResultCache::new(jobs.clone()),
+            jobs,
+            streams: StreamPermits::default(),
+            memory: MemoryBudget::default(),
+            counts: CountTurns::new(clock.clone()),
+            clock,
+        }))
     }
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.
@@ -202,25 +158,26 @@ impl History {
     pub async fn query(&self, app: &AppId, body: &[u8], terms: Terms) -> Result<Answer, Error> {
         let (vendor, settings) = self.settings(app)?;
         let query = query::parse_body(body, settings.max_limit)?;
-        let source = self.source(app, Ask::Messages(query.clone()), &terms, vendor, &settings).await?;
+        let source = self.source(app, Question::Messages(query.clone()), &terms, vendor, &settings).await?;
         let (client, ttl, is_owed) = (&terms.payer.client, settings.handle_ttl, source.as_of().is_some());
+        // Given out as of now, but only when it is awaited: who gets an error is given none.
         let location = self.0.results.location(source.job(), client, is_owed, ttl, self.0.clock.now());
         let waits = !terms.respond_async || terms.deadline > self.0.clock.now();
-        let outcome = if waits { source.outcome(&terms).await? } else { None };
-        let Some(outcome) = outcome else {
-            let location = location.await?;
-            source.promise();
-            if !terms.respond_async {
-                return Err(Error::StillRunning { location: Some(location) });
+        match if waits { source.outcome(&terms).await? } else { None } {
+            Some(outcome) => {
+                let product = outcome?;
+                Ok(Answer::messages(&query, location.await?, &product, &source))
             }
-            source.is_content();
-            let members = vec![render::located("in progress", &query, &location)];
-            let members = members.into_iter().chain(said_as_of(source.as_of())).collect();
-            return Ok(Answer { state: State::Accepted, members, location: Some(location), costs: Costs::default() });
-        };
-        let product = outcome?;
-        let head = render::located("ok", &query, &location.await?);
-        Ok(done(head, &product, &source))
+            None => {
+                let location = location.await?;
+                source.promise();
+                if !terms.respond_async {
+                    return Err(Error::StillRunning { location: Some(location) });
+                }
+                source.is_content();
+                Ok(Answer::accepted(&query, location, source.as_of()))
+            }
+        }
     }
 
     /// `GET …/history/query/{handle}`: the result of a query this client made. Does not wait: a job under way is
@@ -231,20 +188,9 @@ impl History {
     pub async fn fetch(&self, app: &AppId, handle: &str, terms: Terms) -> Result<Answer, Error> {
         let job = self.0.results.open(app, &terms.payer.client, handle, self.0.clock.now()).await;
         let job = job.ok_or(Error::NoSuchHandle)?;
-        match job.outcome() {
-            None => Ok(Answer {
-                state: State::InProgress,
-                members: vec![render::code("in progress")],
-                location: None,
-                costs: Costs::default(),
-            }),
-            Some((_, outcome)) => {
-                let as_of = job.is_owed_to(&terms.payer.client).then_some(job.began);
-                let head = std::iter::once(render::code("ok")).chain(said_as_of(as_of));
-                let members = head.chain([COMMA, outcome?.member.clone()]).collect();
-                Ok(Answer { state: State::Done, members, location: None, costs: Costs::default() })
-            }
-        }
+        let Some((_, outcome)) = job.outcome() else { return Ok(Answer::in_progress()) };
+        let as_of = job.is_owed_to(&terms.payer.client).then_some(job.began);
+        Ok(Answer::fetched(&*outcome?, as_of))
     }
 
     /// `GET …/history/count`: reads the decoded query parameters and waits out `in progress`.
@@ -255,13 +201,13 @@ impl History {
         let (vendor, settings) = self.settings(app)?;
         let (filter, within) = query::parse_count(query)?;
         // A count is of whole seconds: it says of which, where others were asked for.
-        let range = (!within.is_all()).then(|| [COMMA, render::range(&filter)]);
-        let source = self.source(app, Ask::Count(filter), &terms, vendor, &settings).await?;
+        let range = (!within.is_all()).then(|| render::range(&filter));
+        let source = self.source(app, Question::Count(filter), &terms, vendor, &settings).await?;
         let outcome = match source.outcome(&terms).await? {
             Some(outcome) => outcome,
             None if source.job().sent.is_sent() => Err(Error::StillRunning { location: None }),
             // Nothing was asked yet: its caller learns whether it is the quota that it would have to wait for.
-            None => Err(match source.job().stuck(NOT_AT_ALL).await {
+            None => Err(match source.job().stuck(STUCK_WAIT).await {
                 Some(why) => {
                     // That is its answer: it comes back with a new question.
                     source.is_content();
@@ -270,10 +216,48 @@ impl History {
                 None => Error::StillRunning { location: None },
             }),
         };
-        let product = outcome?;
-        let mut answer = done(render::code("ok"), &product, &source);
-        answer.members.extend(range.into_iter().flatten());
+        let mut answer = Answer::count(&*outcome?, &source);
+        if let Some(range) = range {
+            answer.say_range(range);
+        }
         Ok(answer)
+    }
+
+    /// `GET /v1/apps/{app}/history`: reads the decoded query parameters and begins to stream. Returns when there is
+    /// something to say: lines, why there are none, or that it takes longer than a heartbeat or the terms' deadline, which
+    /// bound nothing else. `draining` ends it.
+    ///
+    /// # Errors
+    /// What went wrong before the first line; see [`Error`].
+    pub async fn stream(
+        &self,
+        app: &AppId,
+        parameters: &[(String, String)],
+        terms: Terms,
+        draining: CancellationToken,
+    ) -> Result<MessageStream, Error> {
+        let service = &self.0;
+        let (vendor, settings) = self.settings(app)?;
+        let (query, cursor) = query::parse_stream(parameters)?;
+        let hash = cursor::query_hash(app, &query);
+        let after = cursor.map(|text| cursor::read(text, hash, query.direction)).transpose()?.flatten();
+        let permit = service.streams.enter(&terms.payer.client)?;
+        let orders = OrderSender {
+            client: Arc::clone(&service.client),
+            clock: service.clock.clone(),
+            app: app.clone(),
+            payer: terms.payer,
+            sharers: None,
+            proof: Some(terms.proof.clone()),
+            patience: Patience::Stream { stall: settings.deadline },
+            sent: None,
+            costs: CostSum::default(),
+        };
+        let resolver = Resolver { orders, vendor, metrics: service.metrics.clone(), counts: service.counts.clone() };
+        let pages = service.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });
+        let pages = RetryingPages { resolver, stall: settings.deadline, pages };
+        let start = StreamStart { app: app.clone(), query, after, hash, pages, permit, proof: terms.proof, draining };
+        MessageStream::open(service, start, terms.deadline).await
     }
 
     /// What let callers in was judged anew: ends the work that nobody is left for.
@@ -286,20 +270,63 @@ impl History {
         let of_app = settings.apps.get(app).cloned().ok_or(Failure::NoSuchApp)?;
         Ok((settings.vendor, of_app))
     }
-}
 
-/// How long a count whose caller waits no longer is given to say that it has no seat.
-const NOT_AT_ALL: Duration = Duration::from_millis(200);
+    /// A kept result, a job under way, or a new one.
+    async fn source(
+        &self,
+        app: &AppId,
+        question: Question,
+        terms: &Terms,
+        vendor: Vendor,
+        settings: &config::History,
+    ) -> Result<Source, Error> {
+        let service = &self.0;
+        let now = service.clock.now();
+        let is_past = question.filter().end < service.clock.wall_ms().before(PAST_MARGIN).seconds();
+        let key = JobKey { app: app.clone(), question };
+        let is_fresh = terms.max_age == Some(Duration::ZERO);
+        if !is_fresh && let Some(job) = service.results.answer(&key, terms.max_age, now).await {
+            self.count_lookup("hit");
+            return Ok(Source::kept(job, false));
+        }
+        let end = now + settings.handle_ttl.max(settings.deadline + settings.keep_going);
+        let request = JobRequest {
+            payer: &terms.payer,
+            proof: &terms.proof,
+            max_age: terms.max_age,
+            deadline: if terms.respond_async { end } else { terms.deadline },
+            is_past,
+            end,
+            keep_going: settings.keep_going,
+        };
+        loop {
+            return Ok(match service.jobs.enter(key.clone(), &request)? {
+                JobLookup::Joined(caller) => {
+                    self.count_lookup("joined");
+                    Source::joined(caller, false)
+                }
+                JobLookup::Returned(caller) => {
+                    self.count_lookup("joined");
+                    Source::joined(caller, true)
+                }
+                JobLookup::Ended(number) => {
+                    // It may have had to make room for others.
+                    let Some(job) = service.results.of(number) else { continue };
+                    self.count_lookup("hit");
+                    Source::kept(job, true)
+                }
+                JobLookup::Began(caller, guard) => {
+                    self.count_lookup(if is_fresh { "bypass" } else { "miss" });
+                    let runner = JobRunner::new(Arc::clone(service), guard, vendor, terms.payer.clone());
+                    service.tasks.spawn(Kind::Resolver, runner.run());
+                    Source::own(caller)
+                }
+            });
+        }
+    }
 
-const COMMA: Bytes = Bytes::from_static(b",");
-
-/// The members that say so, where it was asked for before this request.
-fn said_as_of(as_of: Option<UnixMillis>) -> impl Iterator<Item = Bytes> {
-    as_of.map(|as_of| [COMMA, render::as_of(as_of)]).into_iter().flatten()
-}
-
-fn done(head: Bytes, product: &Product, source: &Source) -> Answer {
-    let product_member = [COMMA, product.member.clone()];
-    let members = std::iter::once(head).chain(said_as_of(source.as_of())).chain(product_member).collect();
-    Answer { state: State::Done, members, location: None, costs: source.costs(product) }
+    fn count_lookup(&self, outcome: &str) {
+        let labels = CacheLabels { cache: "history".into(), outcome: outcome.into() };
+        self.0.metrics.cache_requests.get_or_create(&labels).inc();
+    }
 }

@@ -4,7 +4,7 @@
 //! nothing when no message was given yet, else the last message's millisecond (8 bytes) and what was given of it. Numbers are
 //! big-endian.
 //!
-//! - Version 1, up to [`MARKS_MAX`] texts: for each, in rising order, its mark (16 bytes) and how often it was given (4 bytes).
+//! - Version 1, up to [`MAX_MARKS`] texts: for each, in rising order, its mark (16 bytes) and how often it was given (4 bytes).
 //! - Version 2, more: how many messages (8 bytes), the sum of their marks (16 bytes), and the prints of those given last, in
 //!   their order ([`crowd`](super::crowd)). No longer than 10,000 characters.
 //!
@@ -17,8 +17,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use super::Error;
 use super::crowd::{Crowd, Mark, Printed};
+use super::error::Error;
 use super::pager::Run;
 use super::query::Query;
 use crate::kernel::names::AppId;
@@ -31,13 +31,13 @@ const FEW: u8 = 1;
 const MANY: u8 = 2;
 
 /// Most texts of one millisecond in a cursor of the first version.
-const MARKS_MAX: usize = 64;
+const MAX_MARKS: usize = 64;
 
-/// Stands for what was asked.
-pub(super) type Question = [u8; 8];
+/// Stands for what was asked, so that a cursor of another question is refused.
+pub(super) type QueryHash = [u8; 8];
 
-/// The question that a query of an app asks.
-pub(super) fn question(app: &AppId, query: &Query) -> Question {
+/// Of a query, and of the app that it is asked of.
+pub(super) fn query_hash(app: &AppId, query: &Query) -> QueryHash {
     let mut hash = Sha256::new();
     let filter = &query.filter;
     for name in [Some(app.as_str()), filter.source.as_deref(), filter.destination.as_deref()] {
@@ -58,12 +58,12 @@ pub(super) fn question(app: &AppId, query: &Query) -> Question {
 }
 
 /// The cursor after what was given.
-pub(super) fn write(question: Question, place: Option<&Run>) -> String {
+pub(super) fn write(hash: QueryHash, place: Option<&Run>) -> String {
     let mut bytes = vec![FEW];
-    bytes.extend(question);
+    bytes.extend(hash);
     if let Some(Run { last_ms, crowd, .. }) = place {
         bytes.extend(last_ms.to_be_bytes());
-        if let Some(marks) = crowd.marks(MARKS_MAX) {
+        if let Some(marks) = crowd.marks(MAX_MARKS) {
             for (mark, count) in marks.collect::<BTreeMap<_, _>>() {
                 bytes.extend(mark);
                 bytes.extend(count.to_be_bytes());
@@ -83,7 +83,7 @@ pub(super) fn write(question: Question, place: Option<&Run>) -> String {
 ///
 /// # Errors
 /// When it is no cursor, or one of another question.
-pub(super) fn read(text: &str, question: Question, direction: Direction) -> Result<Option<Run>, Error> {
+pub(super) fn read(text: &str, hash: QueryHash, direction: Direction) -> Result<Option<Run>, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
     let (head, place) = bytes.split_first_chunk::<9>().ok_or_else(unreadable)?;
     let given = match head[0] {
@@ -91,7 +91,7 @@ pub(super) fn read(text: &str, question: Question, direction: Direction) -> Resu
         MANY => many,
         _ => return Err(unreadable()),
     };
-    if head[1..] != question {
+    if head[1..] != hash {
         return Err(Error::BadRequest(
             "cursor: belongs to another app, source, destination, start_time, end_time or order".into(),
         ));
@@ -118,7 +118,7 @@ fn few(bytes: &[u8]) -> Option<Crowd> {
         }
         marks.insert(mark, count);
     }
-    (rest.is_empty() && (1..=MARKS_MAX).contains(&marks.len())).then(|| Crowd::of_marks(marks))
+    (rest.is_empty() && (1..=MAX_MARKS).contains(&marks.len())).then(|| Crowd::of_marks(marks))
 }
 
 /// The same in the second version's.
@@ -126,7 +126,7 @@ fn many(bytes: &[u8]) -> Option<Crowd> {
     let (number, rest) = bytes.split_first_chunk()?;
     let (sum, prints) = rest.split_first_chunk()?;
     let (number, sum) = (u64::from_be_bytes(*number), u128::from_be_bytes(*sum));
-    Crowd::of_prints(Printed { number, sum, prints: prints.to_vec() }).filter(|_| number > MARKS_MAX as u64)
+    Crowd::of_prints(Printed { number, sum, prints: prints.to_vec() }).filter(|_| number > MAX_MARKS as u64)
 }
 
 fn unreadable() -> Error {
@@ -153,14 +153,14 @@ mod tests {
 
     #[test]
     fn a_cursor_belongs_to_one_question() {
-        let asked = question(&app("x"), &query());
+        let asked = query_hash(&app("x"), &query());
         let with = |change: fn(&mut Query)| {
             let mut query = query();
             change(&mut query);
-            question(&app("x"), &query)
+            query_hash(&app("x"), &query)
         };
         let others = [
-            question(&app("y"), &query()),
+            query_hash(&app("y"), &query()),
             with(|q| q.filter.source = Some("b".into())),
             with(|q| (q.filter.source, q.filter.destination) = (None, Some("a".into()))),
             with(|q| q.filter.destination = Some("a".into())),
@@ -198,7 +198,7 @@ mod tests {
             let again = read(&text, asked, Direction::Desc).unwrap();
             prop_assert_eq!(&write(asked, again.as_ref()), &text);
             let mut bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
-            prop_assert_eq!(bytes[0], if number > MARKS_MAX { MANY } else { FEW });
+            prop_assert_eq!(bytes[0], if number > MAX_MARKS { MANY } else { FEW });
             prop_assert!(read(&URL_SAFE_NO_PAD.encode(&bytes[..bytes.len() - 1]), asked, Direction::Desc).is_err());
             let at = at % bytes.len();
             bytes[at] ^= spoilt;

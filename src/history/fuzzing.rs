@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use super::Error;
+use super::error::Error;
 use super::pager::{Page, Pager, Pages};
 use super::{cursor, query};
 use crate::kernel::names::AppId;
@@ -75,7 +75,7 @@ pub fn stream(query: &[(String, String)]) -> Result<Understood, Error> {
     if let Some(text) = cursor {
         cursor::read(
             text,
-            cursor::question(&AppId::parse("a1").map_err(|_| Error::NoSuchHandle)?, &query),
+            cursor::query_hash(&AppId::parse("a1").map_err(|_| Error::NoSuchHandle)?, &query),
             query.direction,
         )?;
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::error::Error;
 use super::query::Query;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, ClientName};
@@ -17,18 +17,28 @@ use crate::upstream::egress::{Costs, Failure};
 use crate::vendor::history::Filter;
 use crate::vendor::order::{Payer, Sent, Sharer};
 
-/// What is wanted of the vendor.
+/// What is asked of the vendor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Ask {
+pub(super) enum Question {
     Messages(Query),
     Count(Filter),
 }
 
+impl Question {
+    /// Which messages it is about.
+    pub(super) fn filter(&self) -> &Filter {
+        match self {
+            Self::Messages(query) => &query.filter,
+            Self::Count(filter) => filter,
+        }
+    }
+}
+
 /// What makes two requests the same. Never equal across apps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct JobKey {
     pub(super) app: AppId,
-    pub(super) ask: Ask,
+    pub(super) question: Question,
 }
 
 /// What a job made.
@@ -46,7 +56,7 @@ pub(super) type Outcome = Result<Arc<Product>, Error>;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) number: u64,
-    pub(super) key: Key,
+    pub(super) key: JobKey,
     /// When it was begun: its answer is as of then, or later.
     pub(super) began: UnixMillis,
     /// Whether nothing can be sent into its window any more.
@@ -63,12 +73,12 @@ pub(super) struct Job {
     pub(super) stuck: watch::Sender<Option<Failure>>,
     pub(super) abandoned: CancellationToken,
     /// The handle of each client that was given one.
-    pub(super) handles: Mutex<Vec<Handle>>,
+    pub(super) handles: Mutex<Vec<ClientHandle>>,
 }
 
 /// A client's handle to a job's result.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(super) struct ClientHandle {
     pub(super) client: ClientName,
     pub(super) text: Arc<str>,
     /// It was given, also, to one that asked after the job began, and came back for what it had asked for then.
@@ -76,6 +86,31 @@ pub(super) struct Handle {
 }
 
 impl Job {
+    /// A job that nobody waits for yet.
+    pub(super) fn new(
+        number: u64,
+        key: JobKey,
+        began: UnixMillis,
+        is_past: bool,
+        deadline: Instant,
+        end: Instant,
+    ) -> Self {
+        Self {
+            number,
+            key,
+            began,
+            is_past,
+            sent: Sent::default(),
+            end,
+            deadline: watch::Sender::new(deadline.min(end)),
+            sharers: watch::Sender::default(),
+            outcome: watch::Sender::new(None),
+            stuck: watch::Sender::new(None),
+            abandoned: CancellationToken::new(),
+            handles: Mutex::default(),
+        }
+    }
+
     /// When it ended, and how; `None` while it is under way.
     pub(super) fn outcome(&self) -> Option<(Instant, Outcome)> {
         self.outcome.borrow().clone()

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use super::Error;
+use super::error::Error;
 use crate::vendor::history::{Direction, Filter};
 use moment::Moment;
 pub(super) use moment::{Side, Within};

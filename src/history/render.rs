@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 
-use super::Error;
+use super::error::Error;
 use super::query::Query;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::ClientName;
@@ -18,10 +18,10 @@ use crate::vendor::history::Filter;
 const LIST: &[u8] = b"\"messages\":[";
 
 /// Bytes of one list.
-const LIST_MAX: usize = 64 << 20;
+const MAX_LIST_BYTES: usize = 64 << 20;
 
 /// Bytes of all lists that are being written, kept, or on their way to callers.
-const ALL_MAX: usize = 512 << 20;
+const MAX_BYTES: usize = 512 << 20;
 
 /// Counts what all lists hold together, each until its last copy is gone, so that neither many large ones nor slow callers
 /// take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
@@ -34,7 +34,7 @@ pub(super) struct MemoryBudget {
 
 impl Default for MemoryBudget {
     fn default() -> Self {
-        Self { held: Arc::default(), one: LIST_MAX, all: ALL_MAX }
+        Self { held: Arc::default(), one: MAX_LIST_BYTES, all: MAX_BYTES }
     }
 }
 
@@ -46,19 +46,19 @@ impl MemoryBudget {
 
 /// What one list holds. It counts for the client that began it.
 #[derive(Debug)]
-struct Held {
-    desk: MemoryBudget,
+struct MemoryReservation {
+    budget: MemoryBudget,
     client: ClientName,
     bytes: usize,
 }
 
-impl Held {
+impl MemoryReservation {
     fn take(&mut self, more: usize) -> Result<(), Error> {
-        if self.bytes + more > self.desk.one {
-            return Err(Error::BadRequest(format!("limit selects more than {} bytes of messages", self.desk.one)));
+        if self.bytes + more > self.budget.one {
+            return Err(Error::BadRequest(format!("limit selects more than {} bytes of messages", self.budget.one)));
         }
-        let mut table = self.desk.table();
-        if !table.may_take(&self.client, more, self.desk.all) {
+        let mut table = self.budget.table();
+        if !table.may_take(&self.client, more, self.budget.all) {
             return Err(Error::Crowded);
         }
         table.take(&self.client, more);
@@ -67,21 +67,21 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
-        self.desk.table().give_back(&self.client, self.bytes);
+        self.budget.table().give_back(&self.client, self.bytes);
     }
 }
 
 /// A list of messages being written, as the member `"messages":[…]`.
 pub(super) struct MessageList {
     text: BytesMut,
-    held: Held,
+    held: MemoryReservation,
 }
 
 impl MessageList {
-    pub(super) fn new(desk: MemoryBudget, client: &ClientName) -> Self {
-        Self { text: BytesMut::from(LIST), held: Held { desk, client: client.clone(), bytes: 0 } }
+    pub(super) fn new(budget: MemoryBudget, client: &ClientName) -> Self {
+        Self { text: BytesMut::from(LIST), held: MemoryReservation { budget, client: client.clone(), bytes: 0 } }
     }
 
     /// Adds messages.
@@ -200,23 +200,23 @@ mod tests {
 
     #[test]
     fn lists_are_bounded_each_and_together_until_their_last_copy_is_gone() {
-        let desk = MemoryBudget { one: 1000, all: 3200, ..MemoryBudget::default() };
+        let budget = MemoryBudget { one: 1000, all: 3200, ..MemoryBudget::default() };
         let piece = [Bytes::from(vec![b'1'; 499])];
-        let mut lists: Vec<_> = ["a", "b", "c"].map(|name| MessageList::new(desk.clone(), &client(name))).into();
+        let mut lists: Vec<_> = ["a", "b", "c"].map(|name| MessageList::new(budget.clone(), &client(name))).into();
         for list in &mut lists {
             (0..2).for_each(|_| list.extend(&piece).unwrap());
         }
         assert!(matches!(lists[0].extend(&piece), Err(Error::BadRequest(_))));
-        let mut one_more = MessageList::new(desk.clone(), &client("d"));
+        let mut one_more = MessageList::new(budget.clone(), &client("d"));
         assert!(matches!(one_more.extend(&piece), Err(Error::Crowded)));
         let finished: Vec<_> = lists.into_iter().map(MessageList::finish).collect();
         let on_its_way = finished[0].clone();
         drop(finished);
-        assert_eq!(desk.table().iter().collect::<Vec<_>>(), [(&client("a"), 1000)]);
+        assert_eq!(budget.table().iter().collect::<Vec<_>>(), [(&client("a"), 1000)]);
         one_more.extend(&piece).unwrap();
         drop((on_its_way, one_more));
-        assert_eq!(*desk.table(), Holdings::default());
-        let mut list = MessageList::new(desk, &client("a"));
+        assert_eq!(*budget.table(), Holdings::default());
+        let mut list = MessageList::new(budget, &client("a"));
         list.extend(&["1".into()]).unwrap();
         list.extend(&["2".into(), "3".into()]).unwrap();
         assert_eq!(list.finish(), "\"messages\":[1,2,3]");
@@ -224,10 +224,10 @@ mod tests {
 
     #[test]
     fn no_client_s_lists_take_all_there_is_for_them() {
-        let desk = MemoryBudget { one: 1000, all: 10_000, ..MemoryBudget::default() };
+        let budget = MemoryBudget { one: 1000, all: 10_000, ..MemoryBudget::default() };
         let piece = [Bytes::from(vec![b'1'; 499])];
         let list = |name: &str| {
-            let mut list = MessageList::new(desk.clone(), &client(name));
+            let mut list = MessageList::new(budget.clone(), &client(name));
             list.extend(&piece).map(|()| list.finish())
         };
         let greedy: Vec<_> = std::iter::from_fn(|| list("greedy").ok()).collect();

@@ -5,9 +5,10 @@
 //!   not exist. It can be used again and again until `handle_ttl` after it was given out, or after the result was
 //!   there, whichever is later.
 //! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, with shares (the
-//!   [`Shelf`]); handles and remembered requests in number: of those the least recently used go first.
-//! - Expiry stands in the values and is judged by our clock; the shelf and the caches only bound and evict.
+//!   [`FairLru`]); handles and remembered requests in number: of those the least recently used go first.
+//! - Expiry stands in the values and is judged by our clock; the caches only bound and evict.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,39 +16,46 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::Error;
-use super::job::{self, Job, Key};
+use super::error::Error;
+use super::fair_lru::FairLru;
+use super::job::{ClientHandle, Job, JobKey};
 use super::jobs::Jobs;
-use super::shelf::Shelf;
+use crate::kernel::clock::Clock;
 use crate::kernel::names::{AppId, ClientName};
 use crate::kernel::sync::lock;
+use crate::kernel::task::{Kind, Tasks};
 use crate::vendor::history::LOCATION;
 
 /// Bytes of all kept results.
-const RESULT_BYTES: usize = 128 << 20;
+const MAX_RESULT_BYTES: usize = 128 << 20;
 
 /// Handles given out and not expired.
-const HANDLES_MAX: u64 = 100_000;
+const MAX_HANDLES: u64 = 100_000;
 
 /// Requests whose result may be given again.
-const ANSWERS_MAX: u64 = 10_000;
+const MAX_ANSWERS: u64 = 10_000;
 
 /// How long a result is given again to whoever asks the same. (Arrivals in a past window are rare, not impossible.)
 const ANSWER_TTL: Duration = Duration::from_secs(60);
 
+/// How often expired results are removed, while there are any.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What is kept. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Results {
+pub(super) struct ResultCache {
     jobs: Jobs,
-    shelf: Arc<Mutex<Shelf>>,
-    handles: Cache<Arc<str>, Handle>,
-    answers: Cache<Key, Remembered>,
+    results: Arc<Mutex<FairLru>>,
+    handles: Cache<Arc<str>, HandleEntry>,
+    answers: Cache<JobKey, RecentAnswer>,
+    /// A task removes what has expired.
+    is_swept: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
-struct Handle {
+struct HandleEntry {
     client: ClientName,
     app: AppId,
     job: u64,
@@ -56,33 +64,34 @@ struct Handle {
 }
 
 #[derive(Clone)]
-struct Remembered {
+struct RecentAnswer {
     job: u64,
     until: Instant,
 }
 
-impl Results {
+impl ResultCache {
     pub(super) fn new(jobs: Jobs) -> Self {
         let lru = EvictionPolicy::lru;
         Self {
             jobs,
-            shelf: Arc::new(Mutex::new(Shelf::new(RESULT_BYTES))),
-            handles: Cache::builder().max_capacity(HANDLES_MAX).eviction_policy(lru()).build(),
-            answers: Cache::builder().max_capacity(ANSWERS_MAX).eviction_policy(lru()).build(),
+            results: Arc::new(Mutex::new(FairLru::new(MAX_RESULT_BYTES))),
+            handles: Cache::builder().max_capacity(MAX_HANDLES).eviction_policy(lru()).build(),
+            answers: Cache::builder().max_capacity(MAX_ANSWERS).eviction_policy(lru()).build(),
+            is_swept: Arc::default(),
         }
     }
 
     /// Keeps a job of this client's whose outcome is published, so that handles lead to it. `again`: also for those who ask
     /// the same.
     pub(super) async fn keep(&self, job: &Arc<Job>, of: &ClientName, again: bool, now: Instant) {
-        self.shelf().put(job, of);
+        self.results().put(job, of);
         if again {
-            self.answers.insert(job.key.clone(), Remembered { job: job.number, until: now + ANSWER_TTL }).await;
+            self.answers.insert(job.key.clone(), RecentAnswer { job: job.number, until: now + ANSWER_TTL }).await;
         }
     }
 
     /// A kept job that answers this, and ended no longer ago than `max_age`.
-    pub(super) async fn answer(&self, key: &Key, max_age: Option<Duration>, now: Instant) -> Option<Arc<Job>> {
+    pub(super) async fn answer(&self, key: &JobKey, max_age: Option<Duration>, now: Instant) -> Option<Arc<Job>> {
         let remembered = self.answers.get(key).await.filter(|remembered| now < remembered.until)?;
         let job = self.of(remembered.job)?;
         let is_young = |max_age| job.outcome().is_some_and(|(at, _)| now.saturating_duration_since(at) <= max_age);
@@ -91,11 +100,11 @@ impl Results {
 
     /// A kept job, by its number.
     pub(super) fn of(&self, number: u64) -> Option<Arc<Job>> {
-        self.shelf().get(number)
+        self.results().get(number)
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
-        lock(&self.shelf)
+    fn results(&self) -> MutexGuard<'_, FairLru> {
+        lock(&self.results)
     }
 
     /// The location by which a client gets this job's result: one for each client, renewed when given again. `is_owed`:
@@ -117,13 +126,13 @@ impl Results {
                 }
                 None => {
                     let text = unguessable()?;
-                    handles.push(job::Handle { client: client.clone(), text: Arc::clone(&text), is_owed });
+                    handles.push(ClientHandle { client: client.clone(), text: Arc::clone(&text), is_owed });
                     text
                 }
             }
         };
         let location = format!("{LOCATION}{text}");
-        let handle = Handle { client: client.clone(), app: job.key.app.clone(), job: job.number, given: now, ttl };
+        let handle = HandleEntry { client: client.clone(), app: job.key.app.clone(), job: job.number, given: now, ttl };
         self.handles.insert(text, handle).await;
         Ok(location)
     }
@@ -141,11 +150,30 @@ impl Results {
         (now < handle.until(&job)).then_some(job)
     }
 
+    /// Sees to it that expired results are removed until there are none: then no task is left, either.
+    pub(super) fn keep_swept(&self, tasks: &Tasks, clock: &Clock) {
+        if self.is_swept.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (cache, clock, stopping) = (self.clone(), clock.clone(), tasks.stopping());
+        tasks.spawn(Kind::Retention, async move {
+            while stopping.run_until_cancelled(sleep(SWEEP_INTERVAL)).await.is_some() {
+                if cache.sweep(clock.now()).await {
+                    cache.is_swept.store(false, Ordering::Release);
+                    // One may have been kept just before that, and its job have found the flag still set.
+                    if cache.is_empty() || cache.is_swept.swap(true, Ordering::AcqRel) {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
     /// Forgets what has expired. Says whether nothing is left.
-    pub(super) async fn sweep(&self, now: Instant) -> bool {
+    async fn sweep(&self, now: Instant) -> bool {
         let mut in_use = self.jobs.owed();
         for (text, handle) in &self.handles {
-            let job = self.jobs.find(handle.job).or_else(|| self.shelf().peek(handle.job).cloned());
+            let job = self.jobs.find(handle.job).or_else(|| self.results().peek(handle.job).cloned());
             if job.is_some_and(|job| now < handle.until(&job)) {
                 in_use.insert(handle.job);
             } else {
@@ -159,7 +187,7 @@ impl Results {
         }
         // One that is new may be about to be given its first handle.
         let is_new = |job: &Job| job.outcome().is_some_and(|(at, _)| now < at + ANSWER_TTL);
-        self.shelf().retain(|job| is_new(job) || in_use.contains(&job.number));
+        self.results().retain(|job| is_new(job) || in_use.contains(&job.number));
         self.handles.run_pending_tasks().await;
         self.answers.run_pending_tasks().await;
         self.is_empty()
@@ -167,11 +195,11 @@ impl Results {
 
     /// Exact at once, unlike the caches' own counts.
     pub(super) fn is_empty(&self) -> bool {
-        self.shelf().is_empty() && self.handles.iter().next().is_none() && self.answers.iter().next().is_none()
+        self.results().is_empty() && self.handles.iter().next().is_none() && self.answers.iter().next().is_none()
     }
 }
 
-impl Handle {
+impl HandleEntry {
     fn until(&self, job: &Job) -> Instant {
         match job.outcome() {
             Some((at, _)) => self.given.max(at) + self.ttl,

@@ -10,22 +10,20 @@ use hyper::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::sleep;
 
-use super::Error;
+use super::error::Error;
+use super::orders::{FIRST_WAIT, MAX_WAIT};
 use super::pager::{Page, Pages};
 use super::resolver::Resolver;
 use crate::kernel::backoff::Backoff;
 use crate::upstream::egress::Failure;
 use crate::vendor::history::PageQuery;
 
-/// The wait after the first failure, and the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const MAX_WAIT: Duration = Duration::from_secs(4);
-
 /// Asks again.
 pub(super) struct RetryingPages {
     pub(super) resolver: Resolver,
     /// How long one page may go on failing.
     pub(super) stall: Duration,
+    /// Counts the pages that were wanted.
     pub(super) pages: Counter,
 }
 
@@ -39,13 +37,13 @@ impl Pages for RetryingPages {
                 Ok(page) => return Ok(page),
                 Err(why) => why,
             };
-            let now = self.resolver.clock.now();
+            let now = self.resolver.orders.clock.now();
             let rest = rest(&why).map(|least| backoff.next_wait().max(least));
             let until = *failing.get_or_insert(now) + self.stall;
             let Some(rest) = rest.filter(|rest| now + *rest < until) else { return Err(why) };
-            tracing::debug!(app = %self.resolver.app, %why, "a page of a stream is asked for again");
+            tracing::debug!(app = %self.resolver.orders.app, %why, "a page of a stream is asked for again");
             sleep(rest).await;
-            if !self.resolver.may_repeat_until(until).await {
+            if !self.resolver.orders.may_repeat_until(until).await {
                 return Err(why);
             }
         }
@@ -58,9 +56,9 @@ fn rest(why: &Error) -> Option<Duration> {
         Error::BadUpstream(_) | Error::Crowded => Some(Duration::ZERO),
         Error::Refused(reply) => {
             let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::SERVICE_UNAVAILABLE].contains(&reply.status);
-            passes.then(|| reply.retry_after().unwrap_or_default())
+            passes.then(|| why.retry_after())
         }
-        Error::Failing { retry_after, .. } => Some(*retry_after),
+        Error::Failing { .. } => Some(why.retry_after()),
         Error::Egress(failure) => match failure {
             Failure::RegionDown { retry_after, .. } | Failure::AskedToWait { retry_after, .. } => Some(*retry_after),
             Failure::Crowded(_)

@@ -16,7 +16,7 @@
 //!   the reader takes nothing; but it asks for more only when what it has was taken. A reader that leaves ends it.
 //! - A stream waits for the quota, in line with everybody; it ends when the vendor stalls, when the gateway stops, and when
 //!   what let its reader in has expired or was withdrawn: then nothing more is asked, and nothing that lies ready is given.
-//! - It holds none of the places of [`super::jobs`]; how many there are is bounded by [`super::streams`].
+//! - It holds none of the places of [`super::jobs`]; how many there are is bounded by [`super::stream_permits`].
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::cursor::{self, Question};
-use super::pager::Pager;
-use super::resolver::{Patience, Resolver};
+use super::cursor::{self, QueryHash};
+use super::error::Error;
+use super::pager::{Pager, Run};
+use super::query::Query;
 use super::retrying_pages::RetryingPages;
-use super::streams::Place;
-use super::tally::Tally;
-use super::{Error, History, Terms, query, render};
-use crate::kernel::metrics::{AppLabels, StreamEndLabels};
+use super::stream_permits::StreamPermit;
+use super::{Service, render};
+use crate::kernel::metrics::{AppLabels, Metrics, StreamEndLabels};
 use crate::kernel::names::AppId;
 use crate::kernel::proof::Proof;
 use crate::kernel::task::Kind;
@@ -46,7 +46,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A part of a stream.
 #[derive(Clone, Debug)]
-pub enum Part {
+pub enum StreamPart {
     /// Whole lines, in pieces; or a sign of life, in front of the next.
     Lines {
         /// The text.
@@ -65,18 +65,66 @@ pub enum Part {
 
 /// A stream of messages. Dropped, it asks for nothing more.
 #[derive(Debug)]
-pub struct Messages {
-    first: Option<Part>,
-    parts: mpsc::Receiver<Part>,
+pub struct MessageStream {
+    first: Option<StreamPart>,
+    parts: mpsc::Receiver<StreamPart>,
     proof: Proof,
     /// Where to go on after what was given.
     cursor: String,
     is_over: bool,
 }
 
-impl Messages {
+/// What a stream is begun with.
+pub(super) struct StreamStart {
+    pub(super) app: AppId,
+    pub(super) query: Query,
+    /// The end of what was given before, by a cursor.
+    pub(super) after: Option<Run>,
+    pub(super) hash: QueryHash,
+    pub(super) pages: RetryingPages,
+    pub(super) permit: StreamPermit,
+    pub(super) proof: Proof,
+    pub(super) draining: CancellationToken,
+}
+
+impl MessageStream {
+    /// Begins to stream. Returns when there is something to say: lines, why there are none, or that it takes longer than a
+    /// heartbeat or until `deadline`, which bounds nothing else.
+    ///
+    /// # Errors
+    /// What went wrong before the first line.
+    pub(super) async fn open(service: &Service, start: StreamStart, deadline: Instant) -> Result<Self, Error> {
+        let StreamStart { app, query, after, hash, pages, permit, proof, draining } = start;
+        // One part ahead: what lies ready when the proof ends is given up, and it is no more than this.
+        let (sender, mut parts) = mpsc::channel(1);
+        let writer = StreamWriter {
+            pager: Pager::resume(Arc::new(pages), &query, after),
+            metrics: service.metrics.clone(),
+            stopping: service.tasks.stopping(),
+            app,
+            hash,
+            sender,
+            draining,
+            proof: proof.clone(),
+            messages: 0,
+            cursor: String::new(),
+            _permit: permit,
+        };
+        let cursor = writer.place();
+        service.tasks.spawn(Kind::Resolver, writer.run());
+        let first = match timeout_at(deadline, parts.recv()).await {
+            Ok(Some(StreamPart::Broken { error, .. })) => return Err(error),
+            // Its task was forced to end.
+            Ok(None) => return Err(Failure::Stopping.into()),
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        proof.stands().await.map_err(Failure::from)?;
+        Ok(Self { first, parts, proof, cursor, is_over: false })
+    }
+
     /// The next part; `None` after the last. What lies ready is given only if what let the caller in still stands.
-    pub async fn next(&mut self) -> Option<Part> {
+    pub async fn next(&mut self) -> Option<StreamPart> {
         if self.is_over {
             return None;
         }
@@ -84,7 +132,7 @@ impl Messages {
             Some(part) => part,
             None => self.parts.recv().await?,
         };
-        let Part::Lines { pieces, cursor } = part else {
+        let StreamPart::Lines { pieces, cursor } = part else {
             self.is_over = true;
             return Some(part);
         };
@@ -92,106 +140,43 @@ impl Messages {
             self.is_over = true;
             self.parts.close();
             let cursor = std::mem::take(&mut self.cursor);
-            return Some(Part::Broken { error: Failure::from(how).into(), cursor });
+            return Some(StreamPart::Broken { error: Failure::from(how).into(), cursor });
         }
         self.cursor.clone_from(&cursor);
-        Some(Part::Lines { pieces, cursor })
-    }
-}
-
-impl History {
-    /// `GET /v1/apps/{app}/history`: reads the decoded query parameters and begins to stream. Returns when there is
-    /// something to say: lines, why there are none, or that it takes longer than a heartbeat or the terms' deadline, which
-    /// bound nothing else. `draining` ends it.
-    ///
-    /// # Errors
-    /// What went wrong before the first line; see [`Error`].
-    pub async fn stream(
-        &self,
-        app: &AppId,
-        parameters: &[(String, String)],
-        terms: Terms,
-        draining: CancellationToken,
-    ) -> Result<Messages, Error> {
-        let inner = &self.0;
-        let (vendor, settings) = self.settings(app)?;
-        let (query, cursor) = query::parse_stream(parameters)?;
-        let question = cursor::question(app, &query);
-        let after = cursor.map(|text| cursor::read(text, question, query.direction)).transpose()?.flatten();
-        let place = inner.streams.enter(&terms.payer.client)?;
-        let resolver = Resolver {
-            door: Arc::clone(&inner.door),
-            clock: inner.clock.clone(),
-            metrics: inner.metrics.clone(),
-            app: app.clone(),
-            vendor,
-            payer: terms.payer,
-            sharers: None,
-            proof: Some(terms.proof.clone()),
-            patience: Patience::Stream { stall: settings.deadline },
-            pauses: inner.pauses.clone(),
-            sent: None,
-            tally: Tally::default(),
-        };
-        let pages = inner.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });
-        let pages = Arc::new(RetryingPages { resolver, stall: settings.deadline, pages });
-        let (sender, mut parts) = mpsc::channel(1);
-        let writer = Writer {
-            pager: Pager::resume(pages, &query, after),
-            history: self.clone(),
-            app: app.clone(),
-            question,
-            sender,
-            draining,
-            proof: terms.proof.clone(),
-            messages: 0,
-            cursor: String::new(),
-            _place: place,
-        };
-        let cursor = writer.place();
-        inner.tasks.spawn(Kind::Resolver, writer.work());
-        let first = match timeout_at(terms.deadline, parts.recv()).await {
-            Ok(Some(Part::Broken { error, .. })) => return Err(error),
-            // Its task was forced to end.
-            Ok(None) => return Err(Failure::Stopping.into()),
-            Ok(first) => first,
-            Err(_) => None,
-        };
-        terms.proof.stands().await.map_err(Failure::from)?;
-        Ok(Messages { first, parts, proof: terms.proof, cursor, is_over: false })
+        Some(StreamPart::Lines { pieces, cursor })
     }
 }
 
 /// A stream under way.
-struct Writer {
+struct StreamWriter {
     pager: Pager<RetryingPages>,
-    history: History,
+    metrics: Metrics,
+    stopping: CancellationToken,
     app: AppId,
-    question: Question,
-    sender: mpsc::Sender<Part>,
+    hash: QueryHash,
+    sender: mpsc::Sender<StreamPart>,
     draining: CancellationToken,
     proof: Proof,
     /// How many were given.
     messages: u64,
     /// The last that was given, or is to be.
     cursor: String,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 /// Why nothing more is given.
-enum Left {
-    /// The reader left.
-    Reader,
+enum StopReason {
+    ReaderLeft,
     /// What let it in stands no more, and a part lies ready: in the place of that the reader is told so.
-    Ended,
+    ProofEnded,
 }
 
-impl Writer {
-    async fn work(mut self) {
+impl StreamWriter {
+    async fn run(mut self) {
         self.cursor = self.place();
         let ended = self.give_all().await;
-        let Self { pager, history, app, sender, cursor, .. } = self;
-        let (metrics, labels) = (&history.0.metrics, AppLabels { app: app.to_string() });
+        let Self { pager, metrics, app, sender, cursor, .. } = self;
+        let labels = AppLabels { app: app.to_string() };
         metrics.history_stream_repairs.get_or_create(&labels).inc_by(pager.repairs());
         // Nothing more is asked for.
         drop(pager);
@@ -200,24 +185,24 @@ impl Writer {
             Ok(Err(error)) => {
                 tracing::debug!(%app, why = %error, "a history stream broke");
                 // A reader that left needs no reason.
-                let _ = sender.send(Part::Broken { error, cursor }).await;
+                let _ = sender.send(StreamPart::Broken { error, cursor }).await;
                 "broken"
             }
-            Err(Left::Reader) => "left",
-            Err(Left::Ended) => "broken",
+            Err(StopReason::ReaderLeft) => "left",
+            Err(StopReason::ProofEnded) => "broken",
         };
         metrics.history_streams.get_or_create(&StreamEndLabels { app: app.to_string(), end: end.into() }).inc();
     }
 
-    async fn give_all(&mut self) -> Result<Result<(), Error>, Left> {
+    async fn give_all(&mut self) -> Result<Result<(), Error>, StopReason> {
         let counter = AppLabels { app: self.app.to_string() };
-        let counter = self.history.0.metrics.history_stream_messages.get_or_create_owned(&counter);
+        let counter = self.metrics.history_stream_messages.get_or_create_owned(&counter);
         loop {
             let messages = match self.next().await? {
                 Ok(Some(messages)) => messages,
                 Ok(None) => {
                     let line = render::end_line(self.messages, &self.cursor);
-                    self.give(Part::Lines { pieces: vec![line], cursor: self.cursor.clone() }).await?;
+                    self.give(StreamPart::Lines { pieces: vec![line], cursor: self.cursor.clone() }).await?;
                     return Ok(Ok(()));
                 }
                 Err(error) => return Ok(Err(error)),
@@ -227,46 +212,45 @@ impl Writer {
             let cursor = self.place();
             let lines = render::lines(&messages, &cursor);
             self.cursor = cursor;
-            self.give(Part::Lines { pieces: lines, cursor: self.cursor.clone() }).await?;
+            self.give(StreamPart::Lines { pieces: lines, cursor: self.cursor.clone() }).await?;
         }
     }
 
     /// The next messages; says meanwhile that it lives.
-    async fn next(&mut self) -> Result<Result<Option<Vec<Bytes>>, Error>, Left> {
-        let stopping = self.history.0.tasks.stopping();
+    async fn next(&mut self) -> Result<Result<Option<Vec<Bytes>>, Error>, StopReason> {
         let mut next = pin!(self.pager.next());
         loop {
             tokio::select! {
                 biased;
-                () = self.sender.closed() => return Err(Left::Reader),
+                () = self.sender.closed() => return Err(StopReason::ReaderLeft),
                 how = self.proof.ended() => return Ok(Err(Failure::from(how).into())),
                 () = self.draining.cancelled() => return Ok(Err(Failure::Stopping.into())),
-                () = stopping.cancelled() => return Ok(Err(Failure::Stopping.into())),
+                () = self.stopping.cancelled() => return Ok(Err(Failure::Stopping.into())),
                 next = &mut next => return Ok(next),
                 () = sleep(HEARTBEAT) => {
                     // A reader that has not taken the last part needs no sign of life.
                     let pieces = vec![render::ALIVE];
-                    let _ = self.sender.try_send(Part::Lines { pieces, cursor: self.cursor.clone() });
+                    let _ = self.sender.try_send(StreamPart::Lines { pieces, cursor: self.cursor.clone() });
                 }
             }
         }
     }
 
     /// Gives a part when the one before was taken. What is under way at the vendor goes on to its end meanwhile.
-    async fn give(&mut self, part: Part) -> Result<(), Left> {
+    async fn give(&mut self, part: StreamPart) -> Result<(), StopReason> {
         let settle = async {
             self.pager.settle().await;
             std::future::pending().await
         };
         tokio::select! {
             biased;
-            room = self.sender.reserve() => room.map(|room| room.send(part)).map_err(|_| Left::Reader),
-            _ = self.proof.ended() => Err(Left::Ended),
-            () = settle => Err(Left::Reader),
+            room = self.sender.reserve() => room.map(|room| room.send(part)).map_err(|_| StopReason::ReaderLeft),
+            _ = self.proof.ended() => Err(StopReason::ProofEnded),
+            () = settle => Err(StopReason::ReaderLeft),
         }
     }
 
     fn place(&self) -> String {
-        cursor::write(self.question, self.pager.place())
+        cursor::write(self.hash, self.pager.place())
     }
 }

@@ -12,14 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use self::scripted::{Act, Scripted};
 use super::*;
 use crate::config::{Credential, Quota};
 use crate::kernel::names::{Action, ClientName};
-use crate::kernel::proof::{Basis, By, Ended, Evidence, Life, Proofs, Verdict};
+use crate::kernel::proof::{Basis, By, Ended, Evidence, Life, Proof, Proofs, Verdict};
 use crate::kernel::secret::SecretSource;
+use crate::vendor::order::Payer;
 
 /// The wall clock when a test begins, in seconds; all messages are long before it.
 const NOW: u64 = 1_600_000_000;
@@ -49,8 +50,8 @@ impl World {
         let vendor = Arc::new(Scripted::new(messages));
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
-        let door: Arc<dyn UpstreamClient> = Arc::clone(&vendor) as _;
-        let history = History::through(door, tasks.clone(), clock, metrics.clone());
+        let client: Arc<dyn UpstreamClient> = Arc::clone(&vendor) as _;
+        let history = History::through(client, tasks.clone(), clock, metrics.clone());
         history.apply(&[app("a1"), app("a2")], Vendor::AnyRtc);
         Self { vendor, history, tasks, metrics }
     }
@@ -132,7 +133,7 @@ async fn one_request_gives_the_messages_as_the_vendor_wrote_them() {
         text(&answer),
         format!(r#""code":"ok","offset":0,"limit":20,"order":"asc","location":"{location}","messages":{list}"#)
     );
-    assert_eq!((answer.state, answer.costs.exchanges), (State::Done, 2));
+    assert_eq!((answer.state, answer.costs.exchanges), (AnswerState::Done, 2));
     for order in world.vendor.orders() {
         assert_eq!(
             (order.app, order.payer.client.as_str(), order.headers["accept"].as_bytes()),

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 /// The rooms, each with its modules where they are more than parts of one thing. A module may use those before it, in its own
 /// room too. A new one must be given its place here.
 const ROOMS: [(&str, &str); 18] = [
-    ("kernel", "metrics clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof"),
+    (
+        "kernel",
+        "metrics clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof",
+    ),
     ("http", "body headers request_id http2"),
     ("vendor", ""),
     ("config", ""),

@@ -5,7 +5,7 @@
 
 use jiff::civil::{DateTime, date};
 
-use super::Error;
+use crate::history::error::Error;
 use crate::vendor::history::Direction;
 
 /// The last second of the year 9999, which both vendors' formats can hold: the usual "for ever".

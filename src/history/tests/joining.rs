@@ -190,7 +190,7 @@ async fn after_in_progress_nobody_asks_for_the_same_count_within_two_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn who_would_have_it_later_waits_as_long_as_it_says() {
-    for (patience, state) in [(1, State::Accepted), (5, State::Done)] {
+    for (patience, state) in [(1, AnswerState::Accepted), (5, AnswerState::Done)] {
         let world = World::new(5);
         world.vendor.script("history_get", [Act::InProgress]);
         let began = Instant::now();
@@ -199,7 +199,7 @@ async fn who_would_have_it_later_waits_as_long_as_it_says() {
         assert_eq!(answer.state, state);
         assert_eq!(began.elapsed().as_secs(), patience.min(2));
         sleep(Duration::from_secs(5)).await;
-        assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, State::Done);
+        assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, AnswerState::Done);
     }
 }
 
@@ -271,7 +271,7 @@ async fn who_gets_by_a_handle_what_it_was_owed_is_told_as_of_when_it_is() {
     assert_eq!(creations(&world), 1);
     let as_of = json!("2020-09-13T12:26:40.000Z");
     for (answer, client, said) in [(owed, "c", as_of), (shared, "d", Value::Null)] {
-        assert_eq!((answer.state, value(&answer)["as_of"].clone()), (State::Accepted, said.clone()));
+        assert_eq!((answer.state, value(&answer)["as_of"].clone()), (AnswerState::Accepted, said.clone()));
         let fetched = value(&world.fetch(&location(&answer), client).await.unwrap());
         assert_eq!((fetched["as_of"].clone(), fetched["messages"].as_array().map(Vec::len)), (said, Some(5)));
     }
@@ -310,11 +310,11 @@ async fn a_job_that_has_ended_is_found_until_it_is_kept() {
     let jobs = Jobs::new(Clock::anchored(SystemTime::UNIX_EPOCH));
     let (end, Terms { payer, proof, deadline, .. }) = (Instant::now() + Duration::from_secs(60), terms("c", 30));
     let query = query::parse_body(present(20).as_bytes(), 20).unwrap();
-    let key = job::Key { app: a1(), ask: Ask::Messages(query) };
+    let key = JobKey { app: a1(), question: Question::Messages(query) };
     let keep_going = Duration::ZERO;
     let (payer, proof) = (&payer, &proof);
-    let asking = jobs::Asking { payer, proof, max_age: None, deadline, is_past: false, end, keep_going };
-    let jobs::Came::Began(caller, runner) = jobs.enter(key, &asking).unwrap() else { panic!("it is the first") };
+    let request = JobRequest { payer, proof, max_age: None, deadline, is_past: false, end, keep_going };
+    let JobLookup::Began(caller, runner) = jobs.enter(key, &request).unwrap() else { panic!("it is the first") };
     let number = caller.job.number;
     runner.publish(Instant::now(), Err(Error::Crowded));
     assert!(caller.wait(deadline).await.is_some());

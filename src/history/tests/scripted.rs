@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{Quota, QuotaRule};
-use crate::history::upstream_client::UpstreamClient;
+use crate::history::orders::UpstreamClient;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
 use crate::upstream::egress::{Costs, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order};

@@ -52,7 +52,7 @@ async fn a_deadline_that_passes_leaves_a_handle_and_the_work_goes_on() {
         let Error::StillRunning { location: Some(location) } = error else { panic!("{act:?}: {error:?}") };
         assert_eq!(began.elapsed(), Duration::from_secs(1));
         let answer = world.fetch(&location, "c").await.unwrap();
-        assert_eq!((answer.state, &*text(&answer)), (State::InProgress, r#""code":"in progress""#));
+        assert_eq!((answer.state, &*text(&answer)), (AnswerState::InProgress, r#""code":"in progress""#));
         assert!(matches!(world.fetch(&location, "d").await, Err(Error::NoSuchHandle)));
         sleep(Duration::from_secs(5)).await;
         let answer = world.fetch(&location, "c").await.unwrap();
@@ -66,11 +66,11 @@ async fn a_caller_that_does_not_wait_gets_a_handle_at_once() {
     let began = Instant::now();
     let async_terms = Terms { respond_async: true, ..terms("c", 0) };
     let answer = world.query(present(20), async_terms.clone()).await.unwrap();
-    assert_eq!((answer.state, began.elapsed()), (State::Accepted, Duration::ZERO));
+    assert_eq!((answer.state, began.elapsed()), (AnswerState::Accepted, Duration::ZERO));
     let value = value(&answer);
     assert_eq!((&value["code"], &value["limit"]), (&json!("in progress"), &json!(20)));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, State::Done);
+    assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, AnswerState::Done);
 
     // What ends in an error is told to the one who fetches it.
     world.vendor.script("history_create", [Act::Says(400, "{}")]);
@@ -112,7 +112,7 @@ async fn a_result_is_given_again_only_if_its_window_is_past_and_for_a_minute() {
     let again = world.query(&past, terms("d", 30)).await.unwrap();
     assert_eq!((fetched(), again.costs.exchanges), (1, 0));
     assert_eq!(first.members[2], again.members[2]);
-    assert_eq!(world.fetch(&location(&again), "d").await.unwrap().state, State::Done);
+    assert_eq!(world.fetch(&location(&again), "d").await.unwrap().state, AnswerState::Done);
     world.query(&past, Terms { max_age: Some(Duration::ZERO), ..terms("c", 30) }).await.unwrap();
     assert_eq!(fetched(), 2);
     sleep(Duration::from_secs(59)).await;

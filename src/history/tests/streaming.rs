@@ -3,21 +3,21 @@
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::history::{Messages, Part};
+use crate::history::{MessageStream, StreamPart};
 use crate::upstream::egress::Reply;
 
 impl World {
-    pub(super) async fn stream(&self, parameters: &str, terms: Terms) -> Result<Messages, Error> {
+    pub(super) async fn stream(&self, parameters: &str, terms: Terms) -> Result<MessageStream, Error> {
         self.stream_until(parameters, terms, CancellationToken::new()).await
     }
 
-    async fn stream_until(&self, more: &str, terms: Terms, stop: CancellationToken) -> Result<Messages, Error> {
+    async fn stream_until(&self, more: &str, terms: Terms, stop: CancellationToken) -> Result<MessageStream, Error> {
         let query = format!("source=s&start_time=1400000000&end_time={}{more}", NOW + 60);
         let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         self.history.stream(&a1(), &query, terms, stop).await
     }
 
-    /// Messages `from..to`, a line each.
+    /// MessageStream `from..to`, a line each.
     pub(super) fn lines(&self, from: usize, to: usize) -> Vec<String> {
         let list = self.vendor.list(from, to);
         let list: Vec<&serde_json::value::RawValue> = serde_json::from_str(&list).unwrap();
@@ -25,7 +25,7 @@ impl World {
     }
 }
 
-pub(super) async fn all(mut stream: Messages) -> Vec<Part> {
+pub(super) async fn all(mut stream: MessageStream) -> Vec<StreamPart> {
     let mut parts = Vec::new();
     while let Some(part) = stream.next().await {
         parts.push(part);
@@ -33,13 +33,13 @@ pub(super) async fn all(mut stream: Messages) -> Vec<Part> {
     parts
 }
 
-fn text(part: &Part) -> String {
-    let Part::Lines { pieces, .. } = part else { panic!("{part:?}") };
+fn text(part: &StreamPart) -> String {
+    let StreamPart::Lines { pieces, .. } = part else { panic!("{part:?}") };
     String::from_utf8(pieces.concat()).unwrap()
 }
 
 /// The messages in some parts, and the cursors with how many messages were given before each.
-pub(super) fn read(parts: &[Part]) -> (Vec<String>, Vec<(usize, String)>) {
+pub(super) fn read(parts: &[StreamPart]) -> (Vec<String>, Vec<(usize, String)>) {
     let (mut messages, mut cursors) = (Vec::new(), Vec::new());
     for line in parts.iter().map(text).collect::<String>().lines().map(str::trim_start).filter(|line| !line.is_empty())
     {
@@ -105,8 +105,8 @@ async fn a_vendor_that_stalls_ends_the_stream_with_a_cursor_after_signs_of_life(
     let began = Instant::now();
     let (error, cursor) = loop {
         match stream.next().await.unwrap() {
-            Part::Broken { error, cursor } => break (error, cursor),
-            lines @ Part::Lines { .. } => given.push(lines),
+            StreamPart::Broken { error, cursor } => break (error, cursor),
+            lines @ StreamPart::Lines { .. } => given.push(lines),
         }
     };
     assert!(stream.next().await.is_none());
@@ -137,7 +137,7 @@ async fn a_stream_waits_for_a_spent_retry_budget_once_and_goes_on_when_there_is_
         given.extend(all(stream).await);
         let stall = config::History::default().deadline;
         assert!(began.elapsed() < stall + Duration::from_secs(5), "{:?}", began.elapsed());
-        if let Some(Part::Broken { error, .. }) = given.pop_if(|part| matches!(part, Part::Broken { .. })) {
+        if let Some(StreamPart::Broken { error, .. }) = given.pop_if(|part| matches!(part, StreamPart::Broken { .. })) {
             assert!(ends && matches!(error, Error::Failing { .. }), "{error:?}");
             assert!(began.elapsed() >= stall, "{:?}", began.elapsed());
         } else {
@@ -192,11 +192,11 @@ async fn a_gateway_that_drains_ends_a_stream_with_a_cursor() {
     stop.cancel();
     let cursor = loop {
         match stream.next().await.unwrap() {
-            Part::Broken { error, cursor } => {
+            StreamPart::Broken { error, cursor } => {
                 assert!(matches!(error, Error::Egress(Failure::Stopping)), "{error:?}");
                 break cursor;
             }
-            lines @ Part::Lines { .. } => given.push(lines),
+            lines @ StreamPart::Lines { .. } => given.push(lines),
         }
     };
     let messages = read(&given).0;
@@ -220,7 +220,7 @@ async fn a_stream_whose_proof_ends_gives_nothing_that_lies_ready_asks_nothing_mo
             sleep(Duration::from_secs(60)).await;
             assert!(world.vendor.orders().len() <= asked + 1, "what was under way, and no more");
             let asked = world.vendor.orders().len();
-            let Some(Part::Broken { error, cursor }) = stream.next().await else { panic!("more was given") };
+            let Some(StreamPart::Broken { error, cursor }) = stream.next().await else { panic!("more was given") };
             assert!(matches!(error, Error::Egress(Failure::Unproven(_))), "{error:?}");
             assert!(stream.next().await.is_none());
             assert_eq!(world.vendor.orders().len(), asked);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, StatusCode};
 
-use crate::history::{Answer, Error, State};
+use crate::history::{Answer, AnswerState, Error};
 use crate::http::body::{Body, Frames};
 use crate::http::headers;
 use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
@@ -30,8 +30,8 @@ pub(in crate::request::routes) fn shape(
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let status = match answer.state {
-        State::Done | State::InProgress => StatusCode::OK,
-        State::Accepted => {
+        AnswerState::Done | AnswerState::InProgress => StatusCode::OK,
+        AnswerState::Accepted => {
             if let Some(place) = location(&answer, app) {
                 headers.insert(LOCATION, place);
             }

@@ -10,7 +10,7 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use super::answer;
-use crate::history::{Error, Part};
+use crate::history::{Error, StreamPart};
 use crate::http::body::{Body, Piece};
 use crate::http::headers::accept;
 use crate::http::headers::prefer::Prefer;
@@ -54,10 +54,10 @@ pub async fn open(context: RequestContext<'_>, query: &[(String, String)]) -> Re
     Ok(HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
 }
 
-fn pieces(part: Part) -> Vec<Bytes> {
+fn pieces(part: StreamPart) -> Vec<Bytes> {
     match part {
-        Part::Lines { pieces, .. } => pieces,
-        Part::Broken { error, cursor } => vec![error_line(&error.into(), &cursor)],
+        StreamPart::Lines { pieces, .. } => pieces,
+        StreamPart::Broken { error, cursor } => vec![error_line(&error.into(), &cursor)],
     }
 }
 

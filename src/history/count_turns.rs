@@ -1,4 +1,4 @@
-//! [`Pauses`]: when each count may be asked for again, and by whom.
+//! [`CountTurns`]: when each count may be asked for again, and by whom.
 //!
 //! Invariants: the vendor wants two seconds after `in progress` (its page says so), whoever asks for the same. So the pause
 //! belongs to the question, not to the job that met it; and so that none goes out while that answer is on its way, or waits
@@ -17,41 +17,41 @@ use crate::kernel::sync::lock;
 use crate::vendor::history::{Filter, IN_PROGRESS_PAUSE};
 use crate::vendor::order::Sent;
 
-/// Whose turn it is, and until when nobody may ask.
-type Turns = Arc<tokio::sync::Mutex<Option<Instant>>>;
+/// Held by who asks; in it, until when nobody may.
+type NextAsk = Arc<tokio::sync::Mutex<Option<Instant>>>;
 
-/// All pauses there are. Cheap to clone.
+/// Whose turn it is to ask for which count. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Pauses {
-    turns: Arc<Mutex<HashMap<(AppId, Filter), Turns>>>,
+pub(super) struct CountTurns {
+    turns: Arc<Mutex<HashMap<(AppId, Filter), NextAsk>>>,
     clock: Clock,
 }
 
 /// Leave to ask for a count, once. Dropped, it is the next one's turn; after a pause, unless the vendor's answer is known to
 /// want none.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct CountTurn {
     until: OwnedMutexGuard<Option<Instant>>,
     sent: Option<Sent>,
     clock: Clock,
     may_be_in_progress: bool,
 }
 
-impl Pauses {
+impl CountTurns {
     pub(super) fn new(clock: Clock) -> Self {
         Self { turns: Arc::default(), clock }
     }
 
     /// Waits until this may be asked. `sent`: whether it was, by who has the turn.
-    pub(super) async fn turn(&self, app: &AppId, filter: &Filter, sent: Option<Sent>) -> Turn {
+    pub(super) async fn turn(&self, app: &AppId, filter: &Filter, sent: Option<Sent>) -> CountTurn {
         let until = self.of(app, filter).lock_owned().await;
         if let Some(until) = *until {
             sleep_until(until).await;
         }
-        Turn { until, sent, clock: self.clock.clone(), may_be_in_progress: true }
+        CountTurn { until, sent, clock: self.clock.clone(), may_be_in_progress: true }
     }
 
-    fn of(&self, app: &AppId, filter: &Filter) -> Turns {
+    fn of(&self, app: &AppId, filter: &Filter) -> NextAsk {
         let now = self.clock.now();
         let mut turns = lock(&self.turns);
         // What nobody holds or waits for, and what is over, is as if it had never been.
@@ -63,14 +63,14 @@ impl Pauses {
     }
 }
 
-impl Turn {
+impl CountTurn {
     /// The vendor was not asked, or has answered and is not counting.
     pub(super) fn end(mut self) {
         self.may_be_in_progress = false;
     }
 }
 
-impl Drop for Turn {
+impl Drop for CountTurn {
     fn drop(&mut self) {
         let is_sent = self.sent.as_ref().is_none_or(Sent::is_sent);
         let pauses = self.may_be_in_progress && is_sent;

@@ -1,4 +1,4 @@
-//! [`Shelf`]: the results that are kept, and whose they are.
+//! [`FairLru`]: the results that are kept, and whose they are.
 //!
 //! Invariants: all together are bounded in bytes. Where there is no room the least recently used goes of whoever would
 //! then hold most, so a client that fetches large lists takes none of what others, who hold less, were promised; when it
@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Error;
-use super::job::{Ask, Job};
+use super::error::Error;
+use super::job::Job;
 use crate::kernel::names::ClientName;
 use crate::kernel::share::Holdings;
 use crate::kernel::sync::lock;
@@ -17,11 +17,11 @@ use crate::kernel::sync::lock;
 /// What a result takes beside its text.
 const OVERHEAD: usize = 512;
 
-/// See the module.
+/// A cache of results that is bounded in bytes, with shares.
 #[derive(Debug)]
-pub(super) struct Shelf {
-    most: usize,
-    kept: HashMap<u64, Kept>,
+pub(super) struct FairLru {
+    max_bytes: usize,
+    kept: HashMap<u64, CachedJob>,
     /// Each client's, by their last use.
     order: BTreeMap<(ClientName, u64), u64>,
     held: Holdings,
@@ -30,7 +30,7 @@ pub(super) struct Shelf {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedJob {
     job: Arc<Job>,
     bytes: usize,
     of: ClientName,
@@ -40,19 +40,19 @@ struct Kept {
     before: Vec<ClientName>,
 }
 
-impl Shelf {
+impl FairLru {
     /// For so many bytes.
-    pub(super) fn new(most: usize) -> Self {
-        Self { most, kept: HashMap::new(), order: BTreeMap::new(), held: Holdings::default(), uses: 0 }
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, kept: HashMap::new(), order: BTreeMap::new(), held: Holdings::default(), uses: 0 }
     }
 
-    /// Puts a job that has ended on it, for the client that began it.
+    /// Keeps a job that has ended, for the client that began it.
     pub(super) fn put(&mut self, job: &Arc<Job>, of: &ClientName) {
         self.remove(job.number);
         let bytes = bytes_of(job);
-        while bytes <= self.most && self.held.taken() + bytes > self.most && self.make_room(of, bytes) {}
-        if self.held.taken() + bytes <= self.most {
-            self.add(Kept { job: Arc::clone(job), bytes, of: of.clone(), used: 0, before: Vec::new() });
+        while bytes <= self.max_bytes && self.held.taken() + bytes > self.max_bytes && self.make_room(of, bytes) {}
+        if self.held.taken() + bytes <= self.max_bytes {
+            self.add(CachedJob { job: Arc::clone(job), bytes, of: of.clone(), used: 0, before: Vec::new() });
         }
     }
 
@@ -75,15 +75,15 @@ impl Shelf {
         true
     }
 
-    fn add(&mut self, kept: Kept) {
+    fn add(&mut self, kept: CachedJob) {
         self.uses += 1;
-        let kept = Kept { used: self.uses, ..kept };
+        let kept = CachedJob { used: self.uses, ..kept };
         self.held.take(&kept.of, kept.bytes);
         self.order.insert((kept.of.clone(), kept.used), kept.job.number);
         self.kept.insert(kept.job.number, kept);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Kept> {
+    fn remove(&mut self, number: u64) -> Option<CachedJob> {
         let kept = self.kept.remove(&number)?;
         self.order.remove(&(kept.of.clone(), kept.used));
         self.held.give_back(&kept.of, kept.bytes);
@@ -123,10 +123,7 @@ fn bytes_of(job: &Job) -> usize {
         Some((_, Err(Error::Refused(reply)))) => reply.body.len(),
         _ => 0,
     };
-    let asked = match &job.key.ask {
-        Ask::Messages(query) => &query.filter,
-        Ask::Count(filter) => filter,
-    };
+    let asked = job.key.question.filter();
     let names = [&asked.source, &asked.destination].into_iter().flatten().map(|name| name.len());
     text + names.sum::<usize>() + OVERHEAD
 }
