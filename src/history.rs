@@ -224,8 +224,8 @@ impl History {
     }
 
     /// `GET /v1/apps/{app}/history`: reads the decoded query parameters and begins to stream. Returns when there is
-    /// something to say: lines, why there are none, or that it takes longer than a heartbeat or the terms' deadline, which
-    /// bound nothing else. `draining` ends it.
+    /// something to say: lines, why there are none, or that it takes longer than a heartbeat or the terms' deadline,
+    /// which bound nothing else. `draining` ends it.
     ///
     /// # Errors
     /// What went wrong before the first line; see [`Error`].

@@ -1,9 +1,10 @@
 //! [`CountTurns`]: when each count may be asked for again, and by whom.
 //!
-//! Invariants: the vendor wants two seconds after `in progress` (its page says so), whoever asks for the same. So the pause
-//! belongs to the question, not to the job that met it; and so that none goes out while that answer is on its way, or waits
-//! for a seat of the quota and goes out after it has come, each question is asked by one at a time. An answer that did not
-//! come may have said so, too, also when nobody waited for it any more. (A handle is one job's alone, and its pauses with it.)
+//! Invariants: the vendor wants two seconds after `in progress` (its page says so), whoever asks for the same. So the
+//! pause belongs to the question, not to the job that met it; and so that none goes out while that answer is on its
+//! way, or waits for a seat of the quota and goes out after it has come, each question is asked by one at a time. An
+//! answer that did not come may have said so, too, also when nobody waited for it any more. (A handle is one job's
+//! alone, and its pauses with it.)
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,8 +28,8 @@ pub(super) struct CountTurns {
     clock: Clock,
 }
 
-/// Leave to ask for a count, once. Dropped, it is the next one's turn; after a pause, unless the vendor's answer is known to
-/// want none.
+/// Leave to ask for a count, once. Dropped, it is the next one's turn; after a pause, unless the vendor's answer is
+/// known to want none.
 #[derive(Debug)]
 pub(super) struct CountTurn {
     until: OwnedMutexGuard<Option<Instant>>,

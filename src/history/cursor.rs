@@ -1,15 +1,16 @@
 //! Where a stream of messages can be gone on with, as a text that callers keep and send back.
 //!
-//! Form, in URL-safe base64 without padding: a version byte; 8 bytes that stand for what was asked (app, filter, order); then
-//! nothing when no message was given yet, else the last message's millisecond (8 bytes) and what was given of it. Numbers are
-//! big-endian.
+//! Form, in URL-safe base64 without padding: a version byte; 8 bytes that stand for what was asked (app, filter,
+//! order); then nothing when no message was given yet, else the last message's millisecond (8 bytes) and what was given
+//! of it. Numbers are big-endian.
 //!
-//! - Version 1, up to [`MAX_MARKS`] texts: for each, in rising order, its mark (16 bytes) and how often it was given (4 bytes).
-//! - Version 2, more: how many messages (8 bytes), the sum of their marks (16 bytes), and the prints of those given last, in
-//!   their order ([`crowd`](super::crowd)). No longer than 10,000 characters.
+//! - Version 1, up to [`MAX_MARKS`] texts: for each, in rising order, its mark (16 bytes) and how often it was given (4
+//!   bytes).
+//! - Version 2, more: how many messages (8 bytes), the sum of their marks (16 bytes), and the prints of those given
+//!   last, in their order ([`crowd`](super::crowd)). No longer than 10,000 characters.
 //!
-//! Invariants: there is a cursor after any message. It holds no message and no name. It opens nothing: who sends it may ask
-//! for the same anyway. What is not exactly of this form, or belongs to another question, is refused.
+//! Invariants: there is a cursor after any message. It holds no message and no name. It opens nothing: who sends it may
+//! ask for the same anyway. What is not exactly of this form, or belongs to another question, is refused.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use super::crowd::{Crowd, Mark, Printed};
+use super::crowd::{Crowd, CrowdPrints, Mark};
 use super::error::Error;
 use super::pager::Run;
 use super::query::Query;
@@ -41,7 +42,7 @@ pub(super) fn query_hash(app: &AppId, query: &Query) -> QueryHash {
     let mut hash = Sha256::new();
     let filter = &query.filter;
     for name in [Some(app.as_str()), filter.source.as_deref(), filter.destination.as_deref()] {
-        // No name is as long as that.
+        // Each with its length, so that no two questions hash the same bytes. No name is as long as that one.
         hash.update(name.map_or(u64::MAX, |name| name.len() as u64).to_be_bytes());
         hash.update(name.unwrap_or_default());
     }
@@ -69,7 +70,7 @@ pub(super) fn write(hash: QueryHash, place: Option<&Run>) -> String {
                 bytes.extend(count.to_be_bytes());
             }
         } else {
-            let Printed { number, sum, prints } = crowd.printed();
+            let CrowdPrints { number, sum, prints } = crowd.printed();
             bytes[0] = MANY;
             bytes.extend(number.to_be_bytes());
             bytes.extend(sum.to_be_bytes());
@@ -112,6 +113,7 @@ fn few(bytes: &[u8]) -> Option<Crowd> {
         let (mark, count): (Mark, [u8; 4]) =
             (std::array::from_fn(|at| chunk[at]), std::array::from_fn(|at| chunk[16 + at]));
         let count = u32::from_be_bytes(count);
+        // In rising order, none twice: one place has one spelling, and what is read is written again as it was.
         let rises = marks.last_key_value().is_none_or(|(last, _)| *last < mark);
         if !rises || count == 0 {
             return None;
@@ -126,7 +128,7 @@ fn many(bytes: &[u8]) -> Option<Crowd> {
     let (number, rest) = bytes.split_first_chunk()?;
     let (sum, prints) = rest.split_first_chunk()?;
     let (number, sum) = (u64::from_be_bytes(*number), u128::from_be_bytes(*sum));
-    Crowd::of_prints(Printed { number, sum, prints: prints.to_vec() }).filter(|_| number > MAX_MARKS as u64)
+    Crowd::of_prints(CrowdPrints { number, sum, prints: prints.to_vec() }).filter(|_| number > MAX_MARKS as u64)
 }
 
 fn unreadable() -> Error {

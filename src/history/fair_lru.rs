@@ -1,9 +1,9 @@
 //! [`FairLru`]: the results that are kept, and whose they are.
 //!
 //! Invariants: all together are bounded in bytes. Where there is no room the least recently used goes of whoever would
-//! then hold most, so a client that fetches large lists takes none of what others, who hold less, were promised; when it
-//! has nothing else there, what is new of it is not kept. One that another client has a handle to is that client's from
-//! then on.
+//! then hold most, so a client that fetches large lists takes none of what others, who hold less, were promised; when
+//! it has nothing else there, what is new of it is not kept. One that another client has a handle to is that client's
+//! from then on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,7 +34,6 @@ struct CachedJob {
     job: Arc<Job>,
     bytes: usize,
     of: ClientName,
-    /// Its last use.
     used: u64,
     /// Whose it was before: they had to make room.
     before: Vec<ClientName>,
@@ -56,7 +55,8 @@ impl FairLru {
         }
     }
 
-    /// Takes the least recently used of whoever holds most, where `more` counts for who comes. Says whether there was one.
+    /// Takes the least recently used of whoever holds most, where `more` counts for who comes. Says whether there was
+    /// one.
     fn make_room(&mut self, comes: &ClientName, more: usize) -> bool {
         let others = self.held.iter().filter(|(client, _)| *client != comes);
         let most = others.max_by_key(|(_, held)| *held).filter(|(_, held)| *held >= self.held.of(comes) + more);

@@ -1,4 +1,5 @@
-//! Doors for the fuzz targets (`fuzz/`) and the corpus test: what this module reads and sends, made visible from outside.
+//! Doors for the fuzz targets (`fuzz/`) and the corpus test: what this module reads and sends, made visible from
+//! outside.
 //!
 //! Invariant: only what the service itself calls is called here; nothing is decided.
 
@@ -44,7 +45,7 @@ pub struct Asked {
 /// What the body is refused for, or why the list could not be read.
 pub fn ask(body: &[u8], max_limit: usize, messages: u64) -> Result<Asked, Error> {
     let query = query::parse_body(body, max_limit)?;
-    let list = Arc::new(Still { messages, sent: Mutex::default() });
+    let list = Arc::new(StaticList { messages, sent: Mutex::default() });
     let mut pager = Pager::new(Arc::clone(&list), &query);
     let mut all = Vec::new();
     let read = async {
@@ -87,12 +88,12 @@ fn understood(query: query::Query) -> Understood {
     Understood { filter, from: within.from, to: within.to, offset, limit, direction }
 }
 
-struct Still {
+struct StaticList {
     messages: u64,
     sent: Mutex<Vec<PageQuery>>,
 }
 
-impl Pages for Still {
+impl Pages for StaticList {
     async fn page(&self, query: PageQuery) -> Result<Page, Error> {
         let end = query.offset.saturating_add(query.limit as u64).min(self.messages);
         let ms = |n: u64| if query.direction == Direction::Asc { n } else { self.messages - 1 - n };

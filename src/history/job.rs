@@ -46,7 +46,6 @@ pub(super) struct JobKey {
 pub(super) struct Product {
     /// The rendered member that holds it: `"messages":[…]` or `"count":N`.
     pub(super) member: Bytes,
-    /// What it took.
     pub(super) costs: Costs,
 }
 

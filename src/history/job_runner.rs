@@ -1,7 +1,7 @@
 //! [`JobRunner`]: a job from its beginning to its end, in a task of its own.
 //!
-//! Invariants: a job is begun by a caller and never runs in a caller's future, so one that leaves breaks nothing off half
-//! done. Its result is kept before its callers are the only ones who know it.
+//! Invariants: a job is begun by a caller and never runs in a caller's future, so one that leaves breaks nothing off
+//! half done. Its result is kept before its callers are the only ones who know it.
 
 use std::pin::pin;
 use std::sync::Arc;

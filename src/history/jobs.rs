@@ -2,14 +2,14 @@
 //!
 //! Invariants:
 //! - One look-up-or-insert under one lock: identical requests of one app share one job, however they race.
-//! - Nobody is given what was so before it asked: a job that has asked the vendor is joined by others only if its window
-//!   was past by then, for nothing is sent into the past.
-//! - But a client that left without its answer is owed it, for a while, and is given it when it asks the same again: as of
-//!   its first request. So who has less patience than the vendor needs comes to its answer, too. Not when it wants a younger
-//!   one: then it gives up what it was owed.
-//! - A job whose last caller left goes on as long as somebody is owed its answer, or was given a handle to it (a promise);
-//!   bounded by a total time, and unless what let in all those was withdrawn. Of those that are only owed there may be so
-//!   many, with shares. While the gateway stops, only callers keep a job alive.
+//! - Nobody is given what was so before it asked: a job that has asked the vendor is joined by others only if its
+//!   window was past by then, for nothing is sent into the past.
+//! - But a client that left without its answer is owed it, for a while, and is given it when it asks the same again: as
+//!   of its first request. So who has less patience than the vendor needs comes to its answer, too. Not when it wants a
+//!   younger one: then it gives up what it was owed.
+//! - A job whose last caller left goes on as long as somebody is owed its answer, or was given a handle to it (a
+//!   promise); bounded by a total time, and unless what let in all those was withdrawn. Of those that are only owed
+//!   there may be so many, with shares. While the gateway stops, only callers keep a job alive.
 //! - Every job publishes an outcome exactly once, also when it panics or is forced to end.
 //! - No client can begin all the jobs there may be: see [`share`].
 //! - A job can be found by its number until its outcome is kept elsewhere: there is no gap between.
@@ -64,7 +64,6 @@ pub(super) struct JobRequest<'a> {
 
 /// How a caller came to a job.
 pub(super) enum JobLookup {
-    /// It runs already.
     Joined(Caller),
     /// It was left by this client without an answer, and runs still.
     Returned(Caller),
@@ -79,8 +78,8 @@ impl Jobs {
         Self { table: Arc::default(), clock }
     }
 
-    /// Comes back to the job of that key that the client left without an answer, joins the newest that will do, or begins
-    /// one for the client.
+    /// Comes back to the job of that key that the client left without an answer, joins the newest that will do, or
+    /// begins one for the client.
     ///
     /// # Errors
     /// [`Error::Crowded`] when there are too many, or too many of this client's.

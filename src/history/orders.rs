@@ -1,7 +1,8 @@
 //! [`OrderSender`]: sends history's orders, under the deadline of those who wait, and asks again what failed.
 //!
 //! Invariants:
-//! - An order is paid by one client, whoever shares it; each repeat but egress's own is one of that client's retry budget.
+//! - An order is paid by one client, whoever shares it; each repeat but egress's own is one of that client's retry
+//!   budget.
 //! - What failed is not asked again sooner than the vendor's `Retry-After`, nor when nobody waits for so long.
 //! - Only what is idempotent is sent again after nobody knows what became of it. (A fetch takes the messages with it.)
 
@@ -23,8 +24,8 @@ use crate::kernel::sync::lock;
 use crate::upstream::egress::{Costs, Egress, Failed, Failure, Reply};
 use crate::vendor::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 
-/// How often one thing is asked when the answer is 408, 5xx or unreadable. Each time but the first is one of the client's
-/// retry budget.
+/// How often one thing is asked when the answer is 408, 5xx or unreadable. Each time but the first is one of the
+/// client's retry budget.
 const ATTEMPTS: u32 = 4;
 
 /// How long a job waits for the retry budget to have something left. (It is counted by the second.)
@@ -97,9 +98,9 @@ pub(super) enum Patience {
 /// Even a stream gives up when there was no seat for so long: others take all of the quota.
 const SEAT_PATIENCE: Duration = Duration::from_secs(600);
 
-/// How long the answer to a page's order is waited for that went out before those who wait for it gave up. The job may go on,
-/// for who was promised its answer; then a handle that is read and not waited for would have to be made anew. Egress
-/// knows how long the vendor may take, and is not longer than this.
+/// How long the answer to a page's order is waited for that went out before those who wait for it gave up. The job may
+/// go on, for who was promised its answer; then a handle that is read and not waited for would have to be made anew.
+/// Egress knows how long the vendor may take, and is not longer than this.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
 
 /// How often one thing was asked.
@@ -228,8 +229,8 @@ impl OrderSender {
     /// Waits before the next attempt, as long as the vendor wants it.
     ///
     /// # Errors
-    /// `why`, after the last, when the retry budget is spent, and at once when nobody waits until the vendor wants to be
-    /// asked again.
+    /// `why`, after the last, when the retry budget is spent, and at once when nobody waits until the vendor wants to
+    /// be asked again.
     pub(super) async fn again(&self, attempts: &mut Attempts, why: Error) -> Result<(), Error> {
         let asked = why.retry_after();
         let patience = match &self.patience {
@@ -245,8 +246,8 @@ impl OrderSender {
         Ok(())
     }
 
-    /// Whether the client's retry budget lets it ask once more, now or soon. A stream waits with its page, so as not to wait
-    /// twice.
+    /// Whether the client's retry budget lets it ask once more, now or soon. A stream waits with its page, so as not to
+    /// wait twice.
     pub(super) async fn may_repeat(&self) -> bool {
         let patience = match self.patience {
             Patience::Callers { .. } => BUDGET_PATIENCE,

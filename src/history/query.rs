@@ -1,8 +1,9 @@
 //! What a caller asks for, read from a body or a query string into one normal form.
 //!
 //! Invariants: two requests that mean the same give equal values, so they can share one vendor request; what is refused
-//! here costs the vendor nothing, and the refusal names the parameter. Nothing is clamped: a limit too large is refused. A
-//! window is of whole seconds; what of it was asked for, where that is less, is kept beside it. No input makes it panic.
+//! here costs the vendor nothing, and the refusal names the parameter. Nothing is clamped: a limit too large is
+//! refused. A window is of whole seconds; what of it was asked for, where that is less, is kept beside it. No input
+//! makes it panic.
 
 mod moment;
 
@@ -30,7 +31,6 @@ const MAX_OFFSET: u64 = (1 << 53) - 1;
 /// A history query of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Query {
-    /// Which messages.
     pub(super) filter: Filter,
     /// Of those, the ones of these milliseconds; they alone count.
     pub(super) within: Within,
@@ -38,7 +38,6 @@ pub(super) struct Query {
     pub(super) offset: u64,
     /// How many to return, at least 1.
     pub(super) limit: usize,
-    /// In which order.
     pub(super) direction: Direction,
 }
 
@@ -227,8 +226,8 @@ fn whole(raw: &RawValue) -> Option<u64> {
     whole_number(&serde_json::from_str(raw.get()).ok()?)
 }
 
-/// Some encoders write whole numbers as 1433088000.0 or 2e1: JSON has one kind of number. Beyond 1e15 a float may be rounded,
-/// so there only digits are taken.
+/// Some encoders write whole numbers as 1433088000.0 or 2e1: JSON has one kind of number. Beyond 1e15 a float may be
+/// rounded, so there only digits are taken.
 fn whole_number(number: &Number) -> Option<u64> {
     let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..1e15).contains(float));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and from 0 to 1e15")]

@@ -23,8 +23,8 @@ const MAX_LIST_BYTES: usize = 64 << 20;
 /// Bytes of all lists that are being written, kept, or on their way to callers.
 const MAX_BYTES: usize = 512 << 20;
 
-/// Counts what all lists hold together, each until its last copy is gone, so that neither many large ones nor slow callers
-/// take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
+/// Counts what all lists hold together, each until its last copy is gone, so that neither many large ones nor slow
+/// callers take all memory; and no client all that there is for them (see [`share`]). Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct MemoryBudget {
     held: Arc<Mutex<Holdings>>,
@@ -128,8 +128,8 @@ pub(super) fn lines(messages: &[Bytes], cursor: &str) -> Vec<Bytes> {
     pieces
 }
 
-/// A message's own text. Line breaks between its parts, which mean nothing in JSON, become spaces; within a string there
-/// are none.
+/// A message's own text. Line breaks between its parts, which mean nothing in JSON, become spaces; within a string
+/// there are none.
 fn on_one_line(message: &Bytes) -> Bytes {
     if memchr::memchr2(b'\n', b'\r', message).is_none() {
         return message.clone();

@@ -1,11 +1,12 @@
 //! One page, one count: the vendor's create, fetch and ask-again, as one call.
 //!
 //! Invariants:
-//! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so), and after a failure not
-//!   sooner than its `Retry-After`.
+//! - After `in progress` the vendor is not asked again sooner than 2 seconds (its page says so), and after a failure
+//!   not sooner than its `Retry-After`.
 //! - A handle through which messages may have come is dead (one shot, by that page): when they were not understood the
 //!   query is made anew. That is safe: it leaves an unused handle behind and costs quota, no more.
-//! - A handle lives in the region where it was made: it is fetched there and nowhere else. The query as a whole may move.
+//! - A handle lives in the region where it was made: it is fetched there and nowhere else. The query as a whole may
+//!   move.
 //! - Every loop is bounded, by attempts or by the job's end. Creations and counts are idempotent, so egress retries
 //!   them; fetches are retried only here, where it is known what a lost one means.
 
@@ -40,7 +41,7 @@ pub(super) struct Resolver {
 }
 
 /// What a handle gave.
-enum Fetched {
+enum FetchOutcome {
     Messages(Vec<Bytes>),
     Died(&'static str),
 }
@@ -52,7 +53,8 @@ impl Pages for Resolver {
 }
 
 impl Resolver {
-    /// One page. `is_repeat`: it has failed before, and [`OrderSender::may_repeat_until`] let it be asked for once more.
+    /// One page. `is_repeat`: it has failed before, and [`OrderSender::may_repeat_until`] let it be asked for once
+    /// more.
     pub(super) async fn ask(&self, query: &PageQuery, is_repeat: bool) -> Result<Page, Error> {
         let mut why = "";
         let (began, mut waited) = (self.orders.clock.now(), Duration::ZERO);
@@ -64,13 +66,16 @@ impl Resolver {
                 }
                 self.metrics.history_recreated.get_or_create(&AppLabels { app: self.orders.app.to_string() }).inc();
             }
+            // The first anew at once: that one handle died says little of the vendor, that two did in a row says more.
             if creation > 1 {
                 sleep(backoff.next_wait()).await;
             }
             let (handle, region) = self.create(query, is_repeat || creation > 0, &mut waited).await?;
             match self.fetch(handle, region, &mut waited).await? {
-                Fetched::Messages(texts) => return Ok(Page { texts, took: self.orders.clock.now() - began, waited }),
-                Fetched::Died(reason) => why = reason,
+                FetchOutcome::Messages(texts) => {
+                    return Ok(Page { texts, took: self.orders.clock.now() - began, waited });
+                }
+                FetchOutcome::Died(reason) => why = reason,
             }
             tracing::debug!(app = %self.orders.app, why, "a history query's handle died");
         }
@@ -94,8 +99,8 @@ impl Resolver {
                     Ok(handle) => return Ok((handle, reply.region)),
                     Err(why) => Error::BadUpstream(why.to_string()),
                 },
-                // Egress has tried again where its budget let it. Of many pages that are asked for at once, one may have
-                // had bad luck; the list must not fail for it.
+                // Egress has tried again where its budget let it. Of many pages that are asked for at once, one may
+                // have had bad luck; the list must not fail for it.
                 status if status.is_server_error() => refused(reply),
                 _ => return Err(refused(reply)),
             };
@@ -103,18 +108,18 @@ impl Resolver {
         }
     }
 
-    async fn fetch(&self, handle: String, region: RegionName, waited: &mut Duration) -> Result<Fetched, Error> {
+    async fn fetch(&self, handle: String, region: RegionName, waited: &mut Duration) -> Result<FetchOutcome, Error> {
         let (began, waited_before) = (self.orders.clock.now(), *waited);
         let mut attempts = Attempts::new(false);
         loop {
             let order = Operation::FetchHistory(handle.clone());
             let reply = match self.orders.send(order, Some(region.clone()), attempts.is_repeat).await {
                 Ok(reply) => reply,
-                Err(Failure::Lost { .. }) => return Ok(Fetched::Died("its answer was lost")),
-                Err(Failure::TimedOut { sent: true }) => return Ok(Fetched::Died("its answer did not come")),
+                Err(Failure::Lost { .. }) => return Ok(FetchOutcome::Died("its answer was lost")),
+                Err(Failure::TimedOut { sent: true }) => return Ok(FetchOutcome::Died("its answer did not come")),
                 // Another region may serve the query as a whole; if none does, making it anew says so.
                 Err(Failure::Unreachable(_) | Failure::Unprocessed(_) | Failure::RegionDown { .. }) => {
-                    return Ok(Fetched::Died("its region cannot be reached"));
+                    return Ok(FetchOutcome::Died("its region cannot be reached"));
                 }
                 Err(Failure::TooLarge) => return Err(Error::BadUpstream(Failure::TooLarge.to_string())),
                 Err(other) => return Err(other.into()),
@@ -123,10 +128,10 @@ impl Resolver {
             let progress = wire::fetched(&reply.body);
             match (reply.status, progress) {
                 (_, Ok(Progress::Gone)) | (StatusCode::NOT_FOUND | StatusCode::GONE, _) => {
-                    return Ok(Fetched::Died("the vendor no longer knows it"));
+                    return Ok(FetchOutcome::Died("the vendor no longer knows it"));
                 }
                 (status, Ok(Progress::Ready(messages))) if status.is_success() => {
-                    return Ok(Fetched::Messages(messages));
+                    return Ok(FetchOutcome::Messages(messages));
                 }
                 (status, Ok(Progress::Running)) if status.is_success() => {
                     let at_the_vendor = (self.orders.clock.now() - began).saturating_sub(*waited - waited_before);
@@ -137,7 +142,7 @@ impl Resolver {
                     sleep(wire::IN_PROGRESS_PAUSE).await;
                 }
                 (status, Err(_)) if status.is_success() => {
-                    return Ok(Fetched::Died("its answer could not be read"));
+                    return Ok(FetchOutcome::Died("its answer could not be read"));
                 }
                 // Whether it gave its messages away with this answer shows when it is asked again.
                 (status, _) if may_pass(status) => self.orders.again(&mut attempts, refused(reply)).await?,
@@ -190,7 +195,8 @@ fn may_pass(status: StatusCode) -> bool {
     status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
 }
 
-/// The vendor's refusals of a request are the caller's to read, and so is that it can serve nobody; anything else only says that the vendor is at odds with us.
+/// The vendor's refusals of a request are the caller's to read, and so is that it can serve nobody; anything else only
+/// says that the vendor is at odds with us.
 fn refused(reply: Reply) -> Error {
     match reply.status {
         StatusCode::FORBIDDEN => Error::AppRefused,

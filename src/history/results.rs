@@ -4,8 +4,8 @@
 //! - A handle is 144 random bits and opens a result only to the client and app it was given to; to anybody else it does
 //!   not exist. It can be used again and again until `handle_ttl` after it was given out, or after the result was
 //!   there, whichever is later.
-//! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, with shares (the
-//!   [`FairLru`]); handles and remembered requests in number: of those the least recently used go first.
+//! - A result is kept once, however many handles lead to it. All results together are bounded in bytes, with shares
+//!   (the [`FairLru`]); handles and remembered requests in number: of those the least recently used go first.
 //! - Expiry stands in the values and is judged by our clock; the caches only bound and evict.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,8 +81,8 @@ impl ResultCache {
         }
     }
 
-    /// Keeps a job of this client's whose outcome is published, so that handles lead to it. `again`: also for those who ask
-    /// the same.
+    /// Keeps a job of this client's whose outcome is published, so that handles lead to it. `again`: also for those who
+    /// ask the same.
     pub(super) async fn keep(&self, job: &Arc<Job>, of: &ClientName, again: bool, now: Instant) {
         self.results().put(job, of);
         if again {

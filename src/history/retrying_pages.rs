@@ -39,6 +39,7 @@ impl Pages for RetryingPages {
             };
             let now = self.resolver.orders.clock.now();
             let rest = rest(&why).map(|least| backoff.next_wait().max(least));
+            // From the first failure on: a page that was long in coming before has not failed.
             let until = *failing.get_or_insert(now) + self.stall;
             let Some(rest) = rest.filter(|rest| now + *rest < until) else { return Err(why) };
             tracing::debug!(app = %self.resolver.orders.app, %why, "a page of a stream is asked for again");

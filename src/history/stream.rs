@@ -7,15 +7,16 @@
 //! | `{"end":true,"messages":N,"cursor":"…"}` | there are no more; the last line                                   |
 //! | `{"error":{…},"cursor":"…"}`             | the stream broke; go on from `cursor`; the last line               |
 //!
-//! A message always has its time (`ms`, or `ts`), the other lines never do: so they cannot be taken for one another. A text
-//! without one of the last two lines was cut. While there is nothing to say a space comes now and then, in front of the next
-//! line.
+//! A message always has its time (`ms`, or `ts`), the other lines never do: so they cannot be taken for one another. A
+//! text without one of the last two lines was cut. While there is nothing to say a space comes now and then, in front
+//! of the next line.
 //!
 //! Invariants:
 //! - The pager runs in a task of its own, so that what is under way at the vendor ends, and gives its seats back, while
 //!   the reader takes nothing; but it asks for more only when what it has was taken. A reader that leaves ends it.
-//! - A stream waits for the quota, in line with everybody; it ends when the vendor stalls, when the gateway stops, and when
-//!   what let its reader in has expired or was withdrawn: then nothing more is asked, and nothing that lies ready is given.
+//! - A stream waits for the quota, in line with everybody; it ends when the vendor stalls, when the gateway stops, and
+//!   when what let its reader in has expired or was withdrawn: then nothing more is asked, and nothing that lies ready
+//!   is given.
 //! - It holds none of the places of [`super::jobs`]; how many there are is bounded by [`super::stream_permits`].
 
 use std::pin::pin;
@@ -40,8 +41,8 @@ use crate::kernel::proof::Proof;
 use crate::kernel::task::Kind;
 use crate::upstream::egress::Failure;
 
-/// After so long without a line a space is given: the reader, and what is between, see that it lives. It says nothing of
-/// where one can go on: readers keep cursors, and a cursor belongs right behind the messages that it stands for.
+/// After so long without a line a space is given: the reader, and what is between, see that it lives. It says nothing
+/// of where one can go on: readers keep cursors, and a cursor belongs right behind the messages that it stands for.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// A part of a stream.
@@ -88,8 +89,8 @@ pub(super) struct StreamStart {
 }
 
 impl MessageStream {
-    /// Begins to stream. Returns when there is something to say: lines, why there are none, or that it takes longer than a
-    /// heartbeat or until `deadline`, which bounds nothing else.
+    /// Begins to stream. Returns when there is something to say: lines, why there are none, or that it takes longer
+    /// than a heartbeat or until `deadline`, which bounds nothing else.
     ///
     /// # Errors
     /// What went wrong before the first line.

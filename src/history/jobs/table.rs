@@ -1,7 +1,7 @@
 //! [`JobTable`]: the jobs under way, who began them, and to whom their answers are owed or promised.
 //!
-//! Invariants: it is only ever touched under the one lock of [`Jobs`](super::Jobs). A job is in it until its outcome is kept
-//! elsewhere. Each client that began a job is counted while the job is in it.
+//! Invariants: it is only ever touched under the one lock of [`Jobs`](super::Jobs). A job is in it until its outcome is
+//! kept elsewhere. Each client that began a job is counted while the job is in it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,7 +101,7 @@ impl JobTable {
     }
 
     pub(super) fn abandon_if_unwanted(&mut self, number: u64, now: Instant) {
-        // One that has ended stays until its outcome is kept.
+        // One that has ended stays until its outcome is kept: who comes back in between must find it somewhere.
         let is_left = |entry: &&mut JobEntry| entry.job.callers() == 0 && entry.job.is_under_way();
         let Some(entry) = self.jobs.get_mut(&number).filter(is_left) else { return };
         // Each is asked, also behind one that is wanted: what was promised is counted as ended when it is told so.
@@ -112,8 +112,8 @@ impl JobTable {
         }
     }
 
-    /// Makes room for one more job of a client's that goes on only because its answer is owed: there are shares, and the
-    /// client's own oldest goes first. Says whether there is room.
+    /// Makes room for one more job of a client's that goes on only because its answer is owed: there are shares, and
+    /// the client's own oldest goes first. Says whether there is room.
     pub(super) fn has_room_for_owed(&mut self, number: u64) -> bool {
         let Some(by) = self.jobs.get(&number).map(|entry| entry.by.clone()) else { return false };
         let others = self.jobs.iter().filter(|(other, entry)| **other != number && entry.is_only_owed());

@@ -1,27 +1,28 @@
 //! How many pages may be under way, and how fast they may be begun.
 //!
-//! By Little's law as many are being served, and as many stand in the quota's line, as the sums of those times grow a second.
-//! So many are let run as were being served, and [`IN_LINE`] more: enough that one waits whenever a seat comes free, and few
-//! enough that the client's other orders, which stand in the same line, hardly notice.
+//! By Little's law as many are being served, and as many stand in the quota's line, as the sums of those times grow a
+//! second. So many are let run as were being served, and [`IN_LINE`] more: enough that one waits whenever a seat comes
+//! free, and few enough that the client's other orders, which stand in the same line, hardly notice.
 //!
-//! Seats that are taken all at once come free all at once, a window later, and in between nobody has any, whoever waits. So
-//! pages are begun at even distances, a little shorter than those at which they ended of late: then seats come free one
-//! by one, and one who asks for a single page beside an export waits for the next, not for the next window.
+//! Seats that are taken all at once come free all at once, a window later, and in between nobody has any, whoever
+//! waits. So pages are begun at even distances, a little shorter than those at which they ended of late: then seats
+//! come free one by one, and one who asks for a single page beside an export waits for the next, not for the next
+//! window.
 //!
-//! Invariants: judged over whole rounds, longer than the window of any usual quota, for within a window seats may come all
-//! at once. Until one has waited, the quota has seats to spare, and the number grows with each page.
+//! Invariants: judged over whole rounds, longer than the window of any usual quota, for within a window seats may come
+//! all at once. Until one has waited, the quota has seats to spare, and the number grows with each page.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Page;
+use super::list_reader::Page;
 
 /// At first and at least: a short list costs one page too many at most.
-pub(super) const LEAST: usize = 2;
+pub(super) const MIN_PAGES: usize = 2;
 
 /// At most: a hundred a second that each take more than two seconds.
-pub(super) const MOST: usize = 256;
+pub(super) const MAX_PAGES: usize = 256;
 
 /// So many wait for seats.
 const IN_LINE: usize = 2;
@@ -62,7 +63,7 @@ pub(super) struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            most: LEAST,
+            most: MIN_PAGES,
             distance: Duration::ZERO,
             next: None,
             has_waited: false,
@@ -91,6 +92,8 @@ impl Pace {
     pub(super) fn begun(&mut self) {
         if !self.distance.is_zero() {
             let now = Instant::now();
+            // Who was kept from beginning for a while may catch up by a few, not by all at once: those would come free
+            // as one burst again.
             let earliest = now.checked_sub(self.distance * LATE).unwrap_or(now);
             self.next = Some(self.next.unwrap_or(now).max(earliest) + self.distance);
         }
@@ -100,9 +103,12 @@ impl Pace {
     pub(super) fn ended(&mut self, running: usize, page: &Page) {
         let now = Instant::now();
         let is_full = running >= self.most;
+        // As in TCP's slow start: until a seat had to be waited for there is no measure of what the quota gives, and a
+        // long list should not take many rounds to find out.
         if !self.has_waited && page.waited <= NO_WAIT {
-            let more = usize::try_from(page.took.as_millis() / OPENING_STEP.as_millis()).unwrap_or(MOST).max(OPENING);
-            self.most = (self.most + if is_full { more } else { 0 }).min(MOST);
+            let more =
+                usize::try_from(page.took.as_millis() / OPENING_STEP.as_millis()).unwrap_or(MAX_PAGES).max(OPENING);
+            self.most = (self.most + if is_full { more } else { 0 }).min(MAX_PAGES);
             return;
         }
         self.has_waited = true;
@@ -125,9 +131,11 @@ impl Pace {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "not negative, and bounded by MOST"
+            reason = "not negative, and bounded by MAX_PAGES"
         )]
-        let served = mean(self.served).ceil().min(MOST as f64) as usize;
+        let served = mean(self.served).ceil().min(MAX_PAGES as f64) as usize;
+        // Little's law: the mean number in the quota's line is the time waited in it a second. One there at all times
+        // means that no seat lies idle for want of us.
         let (most, distance) = if mean(self.waited) >= 1.0 {
             (served + IN_LINE, distance)
         } else if self.was_full {
@@ -136,6 +144,6 @@ impl Pace {
         } else {
             (self.most, distance / 2)
         };
-        (most.clamp(LEAST, MOST), distance)
+        (most.clamp(MIN_PAGES, MAX_PAGES), distance)
     }
 }

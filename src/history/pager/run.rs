@@ -2,9 +2,9 @@
 //!
 //! Invariant: the run holds every message that lies between its first and its last and was there all the time, and none
 //! twice, provided that it is only ever extended by pages that join on ([`Run::join`]): they *cover* its end, or begin
-//! among its last messages and are *known again*, where their offset says, by a few that occur once only and stand in the
-//! same order. Equal messages are told apart by counting: of a text seen k times in the last millisecond and n times in a
-//! page that holds all of that millisecond, n - k are new.
+//! among its last messages and are *known again*, where their offset says, by a few that occur once only and stand in
+//! the same order. Equal messages are told apart by counting: of a text seen k times in the last millisecond and n
+//! times in a page that holds all of that millisecond, n - k are new.
 
 use bytes::Bytes;
 
@@ -33,12 +33,12 @@ impl Message {
 pub(in crate::history) struct Run {
     pub(in crate::history) direction: Direction,
     pub(in crate::history) last_ms: u64,
-    /// Those of that millisecond.
+    /// What was read of that millisecond.
     pub(in crate::history) crowd: Crowd,
 }
 
 /// A page that does not surely join on.
-pub(super) struct Apart {
+pub(super) struct NotJoined {
     pub(super) page: Vec<Message>,
     /// It seems to begin so many messages later than its offset says.
     pub(super) moved_by: u64,
@@ -79,23 +79,26 @@ impl Run {
 
     /// What is new in a page that joins on. By its offset it shares so many messages with the run.
     ///
-    /// That it is known again is no proof, for the order among equals may differ from query to query. But where the offset says
-    /// the same, so many of the millisecond are left as there are places behind the run; and when none of those that stand there
-    /// was given, they are all that were not.
-    pub(super) fn join(&self, mut page: Vec<Message>, shared: u64) -> Result<Vec<Message>, Apart> {
+    /// That it is known again is no proof, for the order among equals may differ from query to query. But where the
+    /// offset says the same, so many of the millisecond are left as there are places behind the run; and when none of
+    /// those that stand there was given, they are all that were not.
+    pub(super) fn join(&self, mut page: Vec<Message>, shared: u64) -> Result<Vec<Message>, NotJoined> {
         if self.covered_by(&page) {
             return Ok(self.unknown(page));
         }
         let same = page.iter().take_while(|message| message.ms == self.last_ms);
         let same: Vec<Mark> = same.map(Message::mark).collect();
-        // What the page leaves out must not lie between what it holds.
+        // Known again to the run's very end, or whole: a page that leaves the run before its end and goes on has left
+        // out what lies between.
         let known = self.crowd.known_again(&same);
         let Some(known) = known.filter(|known| known.number == known.behind || same.len() == page.len()) else {
-            return Err(Apart { page, moved_by: 0 });
+            return Err(NotJoined { page, moved_by: 0 });
         };
         let moved_by = shared.saturating_sub(known.behind as u64);
+        // Both must say the same: the texts where the page begins, and its offset. A text that follows and was given is
+        // a sign of another order, in which others of the millisecond may stand before the page.
         if known.behind as u64 != shared || same[known.number..].iter().any(|mark| self.crowd.has(mark)) {
-            return Err(Apart { page, moved_by });
+            return Err(NotJoined { page, moved_by });
         }
         Ok(page.split_off(known.number))
     }
@@ -110,8 +113,8 @@ impl Run {
         page.into_iter().filter(|message| is_new(message)).collect()
     }
 
-    /// What is new in a piece that covers the end, holds all of the last millisecond, and was read after the run was known:
-    /// what went meanwhile is forgotten. `None` when it cannot be told.
+    /// What is new in a piece that covers the end, holds all of the last millisecond, and was read after the run was
+    /// known: what went meanwhile is forgotten. `None` when it cannot be told.
     pub(super) fn pass_over(&mut self, piece: Vec<Message>) -> Option<Vec<Message>> {
         let (mut same, mut new) = (Vec::new(), Vec::new());
         for message in piece {
@@ -122,6 +125,7 @@ impl Run {
             }
         }
         let given = self.crowd.given_of(&same)?;
+        // Begun anew from what is there now: texts that expired must not be counted against equal ones that come later.
         self.crowd = Crowd::default();
         let mut rest = Vec::new();
         for (text, is_given) in same.into_iter().zip(given) {

@@ -8,6 +8,7 @@ mod quota;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rand::SeedableRng as _;
@@ -17,6 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::history::cursor;
+use crate::history::query::Within;
+use crate::vendor::history::{Direction, Filter, PageQuery, message_ms};
 
 /// The wall clock when a test begins, in milliseconds.
 const NOW: u64 = 1_600_000_000_000;
@@ -407,7 +410,7 @@ async fn a_list_that_rests_costs_few_pages_side_by_side() {
         assert_eq!(got.len(), 10_000);
         let pages = vendor.pages.load(Ordering::Relaxed);
         assert!(pages <= 106, "{pages} pages");
-        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= pace::MOST);
+        assert!(vendor.most_in_flight.load(Ordering::Relaxed) <= pace::MAX_PAGES);
         // 105 pages of 100 ms each.
         assert!(vendor.began.elapsed() < Duration::from_millis(1100), "{:?}", vendor.began.elapsed());
     }

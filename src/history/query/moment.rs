@@ -1,7 +1,7 @@
 //! The times of a request: seconds, or ISO-8601, with fractions where software writes them.
 //!
-//! Invariants: the vendor's windows are of whole seconds and messages have milliseconds. So what lies between is kept beside
-//! the window, and a window is never smaller than what was asked for: its start is rounded down and its end up.
+//! Invariants: the vendor's windows are of whole seconds and messages have milliseconds. So what lies between is kept
+//! beside the window, and a window is never smaller than what was asked for: its start is rounded down and its end up.
 
 use jiff::civil::{DateTime, date};
 

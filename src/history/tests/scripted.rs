@@ -1,4 +1,5 @@
-//! A vendor in place of egress, for tests with paused time: a fixed list of messages, one-shot handles, scripted faults.
+//! A vendor in place of egress, for tests with paused time: a fixed list of messages, one-shot handles, scripted
+//! faults.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;

@@ -1,5 +1,5 @@
-//! Many messages of one millisecond, pages shorter than asked for, and an order among equals that nothing promises: what is
-//! read, and what it costs.
+//! Many messages of one millisecond, pages shorter than asked for, and an order among equals that nothing promises:
+//! what is read, and what it costs.
 
 use super::*;
 
@@ -183,7 +183,8 @@ properties! {
         runtime.block_on(async {
             let (rests, cut) = (motions.is_empty(), !cuts.is_empty());
             let stored = messages(count, |n| NOW - 80_000 + n / crowd * apart % 80_000, alike);
-            // Where a page cannot hold all of a millisecond and they come in any order, it is said that it cannot be told.
+            // Where a page cannot hold all of a millisecond and they come in any order, it is said that it cannot be
+            // told.
             let is_told = !is_turned || crowd <= 60 && most == 100 && cut_short == 0.0;
             let vendor = Arc::new(Vendor { most, cut_short, is_turned, ..Vendor::new(stored, motions, seed) });
             let query = query(if cut { 0 } else { offset }, usize::MAX, direction);

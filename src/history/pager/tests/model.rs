@@ -1,10 +1,11 @@
-//! A list that moves while it is read, judged message by message: whatever was there from the first question to the last answer
-//! is given exactly once, in order, or an error says that it could not be told.
+//! A list that moves while it is read, judged message by message: whatever was there from the first question to the
+//! last answer is given exactly once, in order, or an error says that it could not be told.
 //!
-//! The simulated vendor knows of each message when it came and when it went. It moves at each page, before and after the page is
-//! taken: messages come at the head, and late with old times; the oldest go, and some from the middle. Pages may be short, messages
-//! alike, milliseconds crowded, and those of one millisecond may come in another order each time. Pages fail, and the list is then
-//! gone on with from the cursor. Each case follows from its number alone; `PROPTEST_CASES` says how many there are.
+//! The simulated vendor knows of each message when it came and when it went. It moves at each page, before and after
+//! the page is taken: messages come at the head, and late with old times; the oldest go, and some from the middle.
+//! Pages may be short, messages alike, milliseconds crowded, and those of one millisecond may come in another order
+//! each time. Pages fail, and the list is then gone on with from the cursor. Each case follows from its number alone;
+//! `PROPTEST_CASES` says how many there are.
 
 use super::*;
 
@@ -152,8 +153,8 @@ impl Case {
         }
     }
 
-    /// The same with what is rarer at a vendor: another order of equals at each end of the list, other edges of a window,
-    /// thousands of one millisecond.
+    /// The same with what is rarer at a vendor: another order of equals at each end of the list, other edges of a
+    /// window, thousands of one millisecond.
     fn rare(number: u64) -> Self {
         let mut case = Self::of(number);
         let mut rng = StdRng::seed_from_u64(number ^ 0x5EED_5EED);

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Seven messages share a millisecond, 350 a second; with each exchange three come and the two oldest go. A fifth of the fetches
-/// fail, and some creations.
+/// Seven messages share a millisecond, 350 a second; with each exchange three come and the two oldest go. A fifth of
+/// the fetches fail, and some creations.
 struct Ebbing {
     exchanges: AtomicUsize,
     rng: Mutex<StdRng>,

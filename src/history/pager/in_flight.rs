@@ -1,7 +1,7 @@
 //! Pages asked for side by side and taken in their order.
 //!
-//! How many may be under way is found out ([`pace`]): as many as the vendor's latency times the quota's rate asks for, and
-//! a few more, which wait for the next seats.
+//! How many may be under way is found out ([`pace`]): as many as the vendor's latency times the quota's rate asks for,
+//! and a few more, which wait for the next seats.
 //!
 //! Invariants:
 //! - A page is taken when all before it were taken.
@@ -19,20 +19,22 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Sleep, sleep};
 
+use super::PAGE;
+use super::list_reader::Page;
 use super::pace::{self, Pace};
-use super::{Error, PAGE, Page};
+use crate::history::error::Error;
 
 /// Pages begun and not taken, so that one that is slow does not have all others fetched behind it.
-const SLOTS: usize = 2 * pace::MOST;
+const MAX_SLOTS: usize = 2 * pace::MAX_PAGES;
 
 /// Bytes of pages that are there or to come.
-const BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
-type Ended = Result<Page, Error>;
+type PageResult = Result<Page, Error>;
 
 /// The pages of one series that were begun and not taken.
-pub(super) struct Flight {
-    running: FuturesUnordered<Running>,
+pub(super) struct PagesInFlight {
+    running: FuturesUnordered<RunningPage>,
     slots: VecDeque<Slot>,
     /// How many were taken: the number of the first slot.
     taken: u64,
@@ -41,6 +43,7 @@ pub(super) struct Flight {
     pause: Option<Pin<Box<Sleep>>>,
     /// Bytes of those that have ended.
     held: usize,
+    /// Of the largest page so far.
     largest: usize,
     at_end: bool,
     /// How many messages a full page holds.
@@ -49,7 +52,7 @@ pub(super) struct Flight {
     most: usize,
 }
 
-impl Default for Flight {
+impl Default for PagesInFlight {
     fn default() -> Self {
         Self {
             running: FuturesUnordered::new(),
@@ -67,13 +70,13 @@ impl Default for Flight {
 }
 
 /// A page under way.
-struct Running {
+struct RunningPage {
     number: u64,
-    page: BoxFuture<'static, Ended>,
+    page: BoxFuture<'static, PageResult>,
 }
 
-impl Future for Running {
-    type Output = (u64, Ended);
+impl Future for RunningPage {
+    type Output = (u64, PageResult);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let number = self.number;
@@ -83,10 +86,10 @@ impl Future for Running {
 
 struct Slot {
     offset: u64,
-    ended: Option<Ended>,
+    ended: Option<PageResult>,
 }
 
-impl Flight {
+impl PagesInFlight {
     /// How many were begun and not taken.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
@@ -109,19 +112,20 @@ impl Flight {
     }
 
     fn has_space(&self) -> bool {
+        // Each that runs may bring as much as the largest so far: what was not reserved could not be refused later.
         let bytes = self.held + (self.running.len() + 1) * self.largest;
         !self.at_end
             && self.running.len() < self.pace.most().min(self.most)
-            && self.slots.len() < SLOTS
-            && (bytes <= BYTES || self.slots.len() < pace::LEAST)
+            && self.slots.len() < MAX_SLOTS
+            && (bytes <= MAX_BYTES || self.slots.len() < pace::MIN_PAGES)
     }
 
     /// Begins the page at that offset.
-    pub(super) fn begin(&mut self, offset: u64, page: impl Future<Output = Ended> + Send + 'static) {
+    pub(super) fn begin(&mut self, offset: u64, page: impl Future<Output = PageResult> + Send + 'static) {
         let number = self.taken + self.slots.len() as u64;
         self.pace.begun();
         self.slots.push_back(Slot { offset, ended: None });
-        self.running.push(Running { number, page: page.boxed() });
+        self.running.push(RunningPage { number, page: page.boxed() });
     }
 
     /// The next page, and its offset, if it has ended.
@@ -159,6 +163,8 @@ impl Flight {
     fn end_at(&mut self, number: u64) {
         self.at_end = true;
         self.slots.truncate(usize::try_from(number - self.taken).unwrap_or(usize::MAX).saturating_add(1));
+        // Dropped, they are not undone at the vendor: an order that went out goes on, and gives its seat back when it
+        // ends.
         self.running = std::mem::take(&mut self.running).into_iter().filter(|page| page.number < number).collect();
         self.held = self
             .slots
