@@ -36,23 +36,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Validate a configuration as `serve` would, and print it in full with every secret redacted
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Print every key of the configuration: a file to begin with, or a JSON Schema
-    Config(config::Args),
+    Config(config::ConfigArgs),
     /// Show the whole job on loopback: a simulated vendor, a gateway, real requests
-    Demo(demo::Args),
+    Demo(demo::DemoArgs),
     /// Run the simulated vendor alone
-    Simulate(simulate::Args),
+    Simulate(simulate::SimulateArgs),
     /// Mint or explain RTM tokens
-    Token(token::Args),
+    Token(token::TokenArgs),
     /// Make a caller's key and its `[[clients]]` stanza
-    ClientKey(client_key::Args),
+    ClientKey(client_key::ClientKeyArgs),
     /// Read events through a gateway
-    Events(events::Args),
+    Events(events::EventsArgs),
     /// Read history through a gateway
-    History(history::Args),
+    History(history::HistoryArgs),
 }
 
 /// Why a command ended without having done its work. Exit status 1.
@@ -66,7 +66,7 @@ pub enum CliError {
     Partial(String),
     /// It has been written to stderr already.
     #[error("failed")]
-    Told,
+    Reported,
     /// The output could not be written, or the system gave no runtime.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -110,7 +110,7 @@ impl Cli {
         };
         match done {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(CliError::Told) => {}
+            Err(CliError::Reported) => {}
             Err(why @ CliError::Partial(_)) => {
                 crate::app::telemetry::tell(&format!("rtm-gateway: {why}"));
                 return ExitCode::from(PARTIAL);

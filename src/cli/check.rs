@@ -5,7 +5,7 @@ mod trials;
 use std::io::Write;
 use std::path::PathBuf;
 
-use self::trials::Tried;
+use self::trials::TrialReport;
 use super::CliError;
 use crate::config::{load, show};
 use crate::kernel::clock::Clock;
@@ -14,12 +14,12 @@ use crate::tls::Tls;
 
 /// Checks a configuration and prints what it comes to, every default filled in and every secret hidden.
 ///
-/// Reads everything that `serve` would, secrets and certificates too, and tries what it will need (addresses, the store's
-/// folder) without leaving a trace; what a running gateway holds is a warning. Warnings and faults go to
-/// stderr as `FILE:LINE: key.path: what. mend.`
+/// Reads everything that `serve` would, secrets and certificates too, and tries what it will need (addresses, the
+/// store's folder) without leaving a trace; what a running gateway holds is a warning. Warnings and faults go to stderr
+/// as `FILE:LINE: key.path: what. mend.`
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway check --config config/gateway.toml")]
-pub struct Args {
+pub struct CheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -31,15 +31,15 @@ pub struct Args {
 /// Prints the effective configuration to `out`, warnings and faults to `err`.
 ///
 /// # Errors
-/// [`CliError::Told`] when there are faults; they are written by then.
-pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CliError> {
+/// [`CliError::Reported`] when there are faults; they are written by then.
+pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CliError> {
     let file = &args.config;
     match if args.offline { load::offline(file) } else { load::from_file(file) } {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 writeln!(err, "warning: {}", warning.in_file(file))?;
             }
-            let tried = if args.offline { Tried::default() } else { trials::all(&loaded.config) };
+            let tried = if args.offline { TrialReport::default() } else { trials::all(&loaded.config) };
             for warning in &tried.warnings {
                 writeln!(err, "warning: {}", warning.in_file(file))?;
             }
@@ -47,14 +47,14 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), 
                 writeln!(err, "{}", fault.in_file(file))?;
             }
             if !tried.faults.is_empty() {
-                return Err(CliError::Told);
+                return Err(CliError::Reported);
             }
             if !args.offline
                 && let Some(tls) = &loaded.config.server.tls
                 && let Err(why) = Tls::open(tls, &Clock::system(), &Metrics::new())
             {
                 writeln!(err, "{}: {why}", file.display())?;
-                return Err(CliError::Told);
+                return Err(CliError::Reported);
             }
             write!(out, "{}", show::toml(&loaded.config))?;
             out.flush()?;
@@ -65,7 +65,7 @@ pub fn run(args: &Args, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), 
                 writeln!(err, "warning: {}", warning.in_file(file))?;
             }
             writeln!(err, "{faults}")?;
-            Err(CliError::Told)
+            Err(CliError::Reported)
         }
     }
 }
@@ -81,7 +81,7 @@ mod tests {
         let [path, name] = [dir.path().as_os_str(), dir.path().file_name().unwrap()].map(|it| it.to_str().unwrap());
         std::fs::write(&config, text.replace("$DIR", path).replace("$NAME", name)).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let result = run(&Args { config, offline: false }, &mut out, &mut err);
+        let result = run(&CheckArgs { config, offline: false }, &mut out, &mut err);
         (result, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap(), dir)
     }
 
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn each_fault_is_a_line_that_says_where_and_what_to_do() {
         let (result, out, err, dir) = check(&format!("[server]\nlisten = 1\nport = 2\n{GOOD}"));
-        assert!(matches!(result, Err(CliError::Told)));
+        assert!(matches!(result, Err(CliError::Reported)));
         assert_eq!(out, "");
         let file = dir.path().join("gateway.toml").display().to_string();
         let lines: Vec<&str> = err.lines().filter(|line| !line.starts_with("warning")).collect();
@@ -133,7 +133,7 @@ mod tests {
             ),
         ] {
             let (result, out, err, dir) = check(&format!("{text}{GOOD}"));
-            assert!(matches!(result, Err(CliError::Told)) && out.is_empty() && err.contains(said), "{text}: {err}");
+            assert!(matches!(result, Err(CliError::Reported)) && out.is_empty() && err.contains(said), "{text}: {err}");
             let left: std::collections::BTreeSet<_> =
                 std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             assert_eq!(left, ["gateway.toml", "secret"].map(str::to_owned).into());
@@ -155,7 +155,7 @@ mod tests {
                     api_secret = { file = \"/nowhere/secret\" }\n";
         std::fs::write(&config, text).unwrap();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let result = run(&Args { config, offline: true }, &mut out, &mut err);
+        let result = run(&CheckArgs { config, offline: true }, &mut out, &mut err);
         assert!(result.is_ok(), "{}", String::from_utf8_lossy(&err));
     }
 }

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - The key comes from a file or the environment, never from the command line; it is in no message and in no `Debug`.
 //! - Each request has a connection of its own (HTTP/1.1): one that is taken for dead is closed, and never met again.
-//! - Nothing is waited for without end: not a connection, not a head, not the next bytes of a body. A gateway that lives
-//!   says something each 15 seconds.
+//! - Nothing is waited for without end: not a connection, not a head, not the next bytes of a body. A gateway that
+//!   lives says something each 15 seconds.
 //! - Redirects are not followed: the key is for this address.
 
 mod backoff;
@@ -104,7 +104,7 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
         headers: &[(HeaderName, &str)],
-    ) -> Result<Answer, Fault> {
+    ) -> Result<StreamedAnswer, Fault> {
         let mut uri = format!("{}{path}", self.base);
         if !query.is_empty() {
             let query = Serializer::new(String::new()).extend_pairs(query).finish();
@@ -121,16 +121,16 @@ impl Client {
         match timeout(HEAD, self.http.request(request)).await {
             Err(_) => Err(Fault::Lost(format!("no answer in {} seconds", HEAD.as_secs()))),
             Ok(Err(why)) => Err(Fault::of(&why)),
-            Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(Answer(response)),
+            Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(StreamedAnswer(response)),
             Ok(Ok(response)) => Err(refusal(response).await),
         }
     }
 }
 
 /// An answer of 200, whose body comes.
-pub(super) struct Answer(Response<Incoming>);
+pub(super) struct StreamedAnswer(Response<Incoming>);
 
-impl Answer {
+impl StreamedAnswer {
     /// Its head.
     pub(super) fn headers(&self) -> &HeaderMap {
         self.0.headers()
@@ -167,7 +167,7 @@ impl Answer {
 /// What an answer that is not 200 says.
 async fn refusal(response: Response<Incoming>) -> Fault {
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = Answer(response).whole().await.unwrap_or_default();
+    let body = StreamedAnswer(response).whole().await.unwrap_or_default();
     Fault::refused(status, &headers, &body)
 }
 

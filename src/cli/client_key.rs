@@ -19,7 +19,7 @@ use crate::kernel::secret::Secret;
 /// The first line is the key, for the caller. From the third line on it is the stanza, for the configuration.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway client-key billing")]
-pub struct Args {
+pub struct ClientKeyArgs {
     /// The client's name.
     #[arg(value_parser = ClientName::parse)]
     pub name: ClientName,
@@ -29,7 +29,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the system gives no random bytes, or `out` cannot be written.
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(args: &ClientKeyArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let key = new_key()?;
     let hash: String = Sha256::digest(key.expose()).iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(out, "{}\n", key.expose())?;
@@ -53,7 +53,7 @@ mod tests {
 
     fn made() -> (String, String) {
         let mut out = Vec::new();
-        run(&Args { name: ClientName::parse("billing.prod").unwrap() }, &mut out).unwrap();
+        run(&ClientKeyArgs { name: ClientName::parse("billing.prod").unwrap() }, &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
         let (key, stanza) = out.split_once("\n\n").unwrap();
         (key.to_owned(), stanza.to_owned())

@@ -1,6 +1,6 @@
 //! `rtm-gateway events`: the events of an app, read through a gateway.
 
-mod shown;
+mod entry;
 mod sse;
 mod tail;
 
@@ -10,22 +10,22 @@ use super::CliError;
 
 /// Reads events through a gateway.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct EventsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: EventsCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Command {
-    Tail(tail::Args),
+enum EventsCommand {
+    Tail(tail::TailArgs),
 }
 
 /// Runs the command; what is not an event goes to `err`.
 ///
 /// # Errors
 /// When the gateway refuses, or stdout cannot be written.
-pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(args: &EventsArgs, err: &mut dyn Write) -> Result<(), CliError> {
     match &args.command {
-        Command::Tail(args) => tail::run(args, err),
+        EventsCommand::Tail(args) => tail::run(args, err),
     }
 }

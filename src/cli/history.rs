@@ -2,8 +2,9 @@
 
 mod export;
 mod line;
+mod output;
 mod packed;
-mod part;
+mod partial_file;
 mod progress;
 
 use std::io::Write;
@@ -12,22 +13,22 @@ use super::CliError;
 
 /// Reads history through a gateway.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct HistoryArgs {
     #[command(subcommand)]
-    command: Command,
+    command: HistoryCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Command {
-    Export(export::Args),
+enum HistoryCommand {
+    Export(export::ExportArgs),
 }
 
 /// Runs the command; what is not a message goes to `err`.
 ///
 /// # Errors
 /// When the export is not complete.
-pub fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(args: &HistoryArgs, err: &mut dyn Write) -> Result<(), CliError> {
     match &args.command {
-        Command::Export(args) => export::run(args, err),
+        HistoryCommand::Export(args) => export::run(args, err),
     }
 }

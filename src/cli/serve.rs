@@ -16,7 +16,7 @@ use crate::server::descriptors::raise_limit;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway serve --config config/gateway.toml\n\n\
     SIGTERM and Ctrl-C stop it in order, a second one hurries that. SIGHUP, or a changed file, reloads the configuration.")]
-pub struct Args {
+pub struct ServeArgs {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -35,7 +35,7 @@ enum Format {
 ///
 /// # Errors
 /// When the configuration is not valid, an address is taken, or the store cannot be opened.
-pub fn run(args: &Args, signals: Signals) -> Result<(), CliError> {
+pub fn run(args: &ServeArgs, signals: Signals) -> Result<(), CliError> {
     // Before the first secret is read.
     let hardened = harden();
     let (loaded, seen) = reload::read(&args.config);
@@ -43,7 +43,7 @@ pub fn run(args: &Args, signals: Signals) -> Result<(), CliError> {
         Ok(loaded) => loaded,
         Err(faults) => {
             telemetry::tell(&faults.to_string());
-            return Err(CliError::Told);
+            return Err(CliError::Reported);
         }
     };
     let format = match args.log_format {
@@ -63,7 +63,7 @@ pub fn run(args: &Args, signals: Signals) -> Result<(), CliError> {
     serve(loaded.config, watch, signals, &log.lines).map_err(|why| {
         // By the log's way out: nobody may read stderr.
         log.lines.tell(&format!("rtm-gateway: {why}"));
-        CliError::Told
+        CliError::Reported
     })
 }
 

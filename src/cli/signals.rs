@@ -1,8 +1,8 @@
 //! The signals that a command is told by.
 //!
-//! Invariants: from [`Signals::of_serve`] on, which `main` calls first of all, no signal but SIGKILL and SIGQUIT ends `serve`
-//! by itself. None is forgotten: one that came while the configuration was read stops the gateway once it runs, in order.
-//! Two are two, however soon they come. Signals that others mean something by (USR1, USR2) are passed over.
+//! Invariants: from [`Signals::of_serve`] on, which `main` calls first of all, no signal but SIGKILL and SIGQUIT ends
+//! `serve` by itself. None is forgotten: one that came while the configuration was read stops the gateway once it runs,
+//! in order. Two are two, however soon they come. Signals that others mean something by (USR1, USR2) are passed over.
 //!
 //! What comes before `main` (a millisecond or so, in which the system loads the program) does what the system does by
 //! itself: deploy/README.md says how whoever starts the gateway can see to that.

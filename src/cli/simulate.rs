@@ -22,7 +22,7 @@ use crate::simulator::{Credential, Listen, Message, Sim, World};
 #[command(after_help = "Example:\n  rtm-gateway simulate --listen 127.0.0.1:8801\n\n\
     Without a configuration it serves the app demo-app (key demo-key, secret demo-secret), in which an event of each \
     stream occurs every second. Ctrl-C stops it.")]
-pub struct Args {
+pub struct SimulateArgs {
     /// Where the first region listens; port 0 is a free one
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
@@ -35,7 +35,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the configuration is not valid or an address is taken.
-pub fn run(args: &Args, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let config = match &args.config {
         None => Config::demo(),
         Some(path) => {

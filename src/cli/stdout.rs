@@ -1,7 +1,7 @@
 //! Stdout as the commands write to it that go on for long.
 //!
-//! Invariants: a reader that takes nothing holds back the command, but not its end: Ctrl-C ends it still. That the reader
-//! left is seen at once where stdout is a pipe, not only at the next line.
+//! Invariants: a reader that takes nothing holds back the command, but not its end: Ctrl-C ends it still. That the
+//! reader left is seen at once where stdout is a pipe, not only at the next line.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -24,15 +24,14 @@ impl Default for Stdout {
 
 /// A write that failed on its way.
 #[derive(Debug)]
-pub(super) struct Unwritten {
+pub(super) struct PartialWrite {
     /// Whole lines that were written before it did.
     pub(super) lines: u64,
-    /// Why.
     pub(super) why: io::Error,
 }
 
-impl From<Unwritten> for io::Error {
-    fn from(unwritten: Unwritten) -> Self {
+impl From<PartialWrite> for io::Error {
+    fn from(unwritten: PartialWrite) -> Self {
         unwritten.why
     }
 }
@@ -42,10 +41,11 @@ impl Stdout {
     ///
     /// # Errors
     /// What the system said, and how many lines it took before.
-    pub(super) async fn write(&self, bytes: Vec<u8>) -> Result<(), Unwritten> {
+    pub(super) async fn write(&self, bytes: Vec<u8>) -> Result<(), PartialWrite> {
         // Past the standard library's buffer: behind it nobody knows how much was written.
         let write = move || write_all(io::stdout(), &bytes);
-        let lost = |why: crate::kernel::task::Panicked| Unwritten { lines: 0, why: io::Error::other(why.to_string()) };
+        let lost =
+            |why: crate::kernel::task::Panicked| PartialWrite { lines: 0, why: io::Error::other(why.to_string()) };
         self.0.run(write).await.map_err(lost)?
     }
 
@@ -66,7 +66,7 @@ impl Stdout {
     }
 }
 
-fn write_all(to: impl AsFd, bytes: &[u8]) -> Result<(), Unwritten> {
+fn write_all(to: impl AsFd, bytes: &[u8]) -> Result<(), PartialWrite> {
     let mut written = 0;
     while written < bytes.len() {
         let why = match rustix::io::write(&to, &bytes[written..]) {
@@ -78,7 +78,7 @@ fn write_all(to: impl AsFd, bytes: &[u8]) -> Result<(), Unwritten> {
             Err(rustix::io::Errno::INTR) => continue,
             Err(why) => why.into(),
         };
-        return Err(Unwritten { lines: memchr::memchr_iter(b'\n', &bytes[..written]).count() as u64, why });
+        return Err(PartialWrite { lines: memchr::memchr_iter(b'\n', &bytes[..written]).count() as u64, why });
     }
     Ok(())
 }

@@ -13,13 +13,13 @@ use super::CliError;
 
 /// Mints or explains an RTM token.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct TokenArgs {
     #[command(subcommand)]
-    command: Command,
+    command: TokenCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum Command {
+enum TokenCommand {
     Mint(Mint),
     Inspect(Inspect),
 }
@@ -95,11 +95,11 @@ impl When {
 ///
 /// # Errors
 /// When the certificate cannot be read, the text is no token, or its signature is not good.
-pub fn run(args: &Args, clock: &Clock, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(args: &TokenArgs, clock: &Clock, out: &mut dyn Write) -> Result<(), CliError> {
     let now = clock.wall_ms().seconds();
     match &args.command {
-        Command::Mint(args) => run_mint(args, now, out),
-        Command::Inspect(args) => run_inspect(args, now, out),
+        TokenCommand::Mint(args) => run_mint(args, now, out),
+        TokenCommand::Inspect(args) => run_inspect(args, now, out),
     }
 }
 
@@ -133,7 +133,7 @@ fn run_inspect(args: &Inspect, now: u64, out: &mut dyn Write) -> Result<(), CliE
         (Some(certificate), Some(uid)) => Some(token.signed_by(&certificate, uid)),
         _ => None,
     };
-    let found = Found { token, now, account: args.uid.as_deref(), signature };
+    let found = TokenReport { token, now, account: args.uid.as_deref(), signature };
     if args.json {
         writeln!(out, "{:#}", found.json())?
     } else {
@@ -157,14 +157,14 @@ fn read_certificate(file: &Path) -> Result<Secret, CliError> {
 }
 
 /// What is known of a token.
-struct Found<'a> {
+struct TokenReport<'a> {
     token: Token,
     now: u64,
     account: Option<&'a str>,
     signature: Option<bool>,
 }
 
-impl Found<'_> {
+impl TokenReport<'_> {
     fn text(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let token = &self.token;
         writeln!(out, "version     006")?;
@@ -251,7 +251,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: Args,
+        args: TokenArgs,
     }
 
     const NOW: u64 = 1_700_000_000;
@@ -267,8 +267,8 @@ mod tests {
         let args = Line::try_parse_from(std::iter::once("token".to_owned()).chain(line)).unwrap().args;
         let mut out = Vec::new();
         let result = match &args.command {
-            Command::Mint(args) => run_mint(args, NOW, &mut out),
-            Command::Inspect(args) => run_inspect(args, NOW, &mut out),
+            TokenCommand::Mint(args) => run_mint(args, NOW, &mut out),
+            TokenCommand::Inspect(args) => run_inspect(args, NOW, &mut out),
         };
         (result, String::from_utf8(out).unwrap())
     }

@@ -8,8 +8,8 @@ use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 /// What stands for the user's own text.
 const HIDDEN: &str = "...";
 
-/// Prints what clap has to say, and says how the process ends. It ends although nobody reads that: `serve` listens for the
-/// signals by now that would end a process that waits for a reader. A terminal has one, and gets it in colours.
+/// Prints what clap has to say, and says how the process ends. It ends although nobody reads that: `serve` listens for
+/// the signals by now that would end a process that waits for a reader. A terminal has one, and gets it in colours.
 pub(super) fn exit(mut why: Error) -> ExitCode {
     hide(&mut why);
     if why.use_stderr() && !io::stderr().is_terminal() {

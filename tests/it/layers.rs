@@ -94,7 +94,7 @@ mod tests { use crate::l; }
 
 /// Files of their own: what the process writes itself, and what the kernel shows of the process.
 const READ_THEIR_OWN: [&str; 5] =
-    ["kernel/files.rs", "store/", "cli/history/part.rs", "kernel/clock.rs", "server/descriptors.rs"];
+    ["kernel/files.rs", "store/", "cli/history/partial_file.rs", "kernel/clock.rs", "server/descriptors.rs"];
 
 #[test]
 fn what_others_write_is_read_in_one_place_only() {

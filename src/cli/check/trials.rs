@@ -1,7 +1,7 @@
 //! What `serve` will need of this machine, tried: addresses, the store's folder, open files.
 //!
-//! Invariants: nothing is left behind, and nothing that runs is disturbed. What a running gateway holds is a warning: it may
-//! be the one whose configuration is checked.
+//! Invariants: nothing is left behind, and nothing that runs is disturbed. What a running gateway holds is a warning:
+//! it may be the one whose configuration is checked.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ use crate::store::embedded::Options;
 
 /// What was found, in the order of the configuration.
 #[derive(Debug, Default)]
-pub(super) struct Tried {
+pub(super) struct TrialReport {
     pub(super) faults: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
 }
 
 /// Tries everything.
-pub(super) fn all(config: &Config) -> Tried {
-    let mut tried = Tried::default();
+pub(super) fn all(config: &Config) -> TrialReport {
+    let mut tried = TrialReport::default();
     for (n, listen) in config.server.listen.iter().enumerate() {
         tried.address(&format!("server.listen[{n}]"), listen, config.server.unix_owner);
     }
@@ -31,7 +31,7 @@ pub(super) fn all(config: &Config) -> Tried {
     tried
 }
 
-impl Tried {
+impl TrialReport {
     fn address(&mut self, path: &str, listen: &Listen, owner: UnixOwner) {
         match listener::trial(listen, owner) {
             Ok(listener::Trial::Free) => {}

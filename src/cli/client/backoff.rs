@@ -1,7 +1,7 @@
 //! How long to stay away before the next try.
 //!
-//! Invariants: the wait doubles with each try in a row, to a bound; a random part of it keeps readers whom one event cut
-//! from coming back as one.
+//! Invariants: the wait doubles with each try in a row, to a bound; a random part of it keeps readers whom one event
+//! cut from coming back as one.
 
 use std::time::Duration;
 

@@ -18,12 +18,7 @@ pub(in crate::cli) enum Fault {
     Lost(String),
     /// The gateway cannot now.
     #[error("{said}")]
-    Busy {
-        /// What it said.
-        said: String,
-        /// `Retry-After`.
-        after: Option<Duration>,
-    },
+    Busy { said: String, after: Option<Duration> },
     /// The gateway does not.
     #[error("refused: {0}")]
     Refused(String),

@@ -26,7 +26,6 @@ pub(super) struct Caller {
 
 /// What came back.
 pub(super) struct Answer {
-    /// The status.
     pub(super) status: StatusCode,
     /// The JSON body; null when there was none.
     pub(super) body: Value,

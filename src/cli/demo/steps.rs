@@ -25,7 +25,7 @@ pub(super) async fn walk(stage: &Stage, out: &mut dyn Write) -> io::Result<bool>
     let audit = Caller::new(stage.gateway, "demo-audit");
     let bot = Caller::new(stage.gateway, "demo-bot");
     let stranger = Caller::new(stage.gateway, "not-a-key");
-    let mut told = Told { out, number: 0, held: true };
+    let mut told = Walkthrough { out, number: 0, held: true };
     told.step("Two subscribers each receive every event", events(stage, &crm, &audit)).await?;
     told.step("History is one request", history(stage, &crm)).await?;
     told.step("So is a count", count(&crm)).await?;
@@ -35,13 +35,13 @@ pub(super) async fn walk(stage: &Stage, out: &mut dyn Write) -> io::Result<bool>
     Ok(told.held)
 }
 
-struct Told<'a> {
+struct Walkthrough<'a> {
     out: &'a mut dyn Write,
     number: usize,
     held: bool,
 }
 
-impl Told<'_> {
+impl Walkthrough<'_> {
     async fn step(&mut self, title: &str, step: impl Future<Output = Result<String, String>>) -> io::Result<()> {
         self.number += 1;
         write!(self.out, "{}. {title} … ", self.number)?;

@@ -1,8 +1,8 @@
 //! Events as `events tail` prints them: a line each.
 //!
-//! Invariants: an entry is one line, whatever it holds; as JSON, the vendor's event is its own text (but for line breaks
-//! between its parts, which become spaces). As text, nothing that came from outside reaches a terminal as control
-//! characters.
+//! Invariants: an entry is one line, whatever it holds; as JSON, the vendor's event is its own text (but for line
+//! breaks between its parts, which become spaces). As text, nothing that came from outside reaches a terminal as
+//! control characters.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use crate::kernel::clock::UnixMillis;
 
 /// How entries are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
+pub(super) enum OutputFormat {
     /// One JSON object a line: cursor, stream, type, event
     Json,
     /// One line for people
@@ -32,7 +32,7 @@ pub(super) enum Entry<'a> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     cursor: &'a str,
     stream: &'a str,
     #[serde(rename = "type")]
@@ -76,19 +76,19 @@ impl<'a> Entry<'a> {
     }
 
     /// Appends its line. Text has none for what is told on stderr.
-    pub(super) fn push(&self, out: &mut Vec<u8>, output: Output, stream: &str, event: &Event) {
+    pub(super) fn push(&self, out: &mut Vec<u8>, output: OutputFormat, stream: &str, event: &Event) {
         match output {
-            Output::Json => {
+            OutputFormat::Json => {
                 let (raw, members) = match self {
                     Self::Event(raw) => (Some(*raw), None),
                     Self::PossibleLoss(members) | Self::Reset(members) => (None, Some(members)),
                 };
-                let line = Line { cursor: &event.id, stream, kind: &event.kind, event: raw, members };
+                let line = JsonLine { cursor: &event.id, stream, kind: &event.kind, event: raw, members };
                 // A vector takes all, and these always serialize.
                 let _ = serde_json::to_writer(&mut *out, &line);
                 out.push(b'\n');
             }
-            Output::Text => {
+            OutputFormat::Text => {
                 if let Self::Event(raw) = self {
                     out.extend_from_slice(text(raw, stream, &event.kind).as_bytes());
                 }
@@ -130,7 +130,7 @@ fn word(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn shown(output: Output, kind: &str, data: &str) -> (String, Option<String>) {
+    fn shown(output: OutputFormat, kind: &str, data: &str) -> (String, Option<String>) {
         let event = Event { id: "C1".into(), kind: kind.into(), data: data.into(), stream: String::new() };
         let (mut place, mut out) = (Vec::new(), Vec::new());
         let entry = Entry::read(&event, &mut place).unwrap();
@@ -143,27 +143,27 @@ mod tests {
         let data = "{\"type\":\"Login\",\n \"ms\":1476095418189 , \"n\":1.50,\"user_id\":\"u1\"}";
         let line = "{\"cursor\":\"C1\",\"stream\":\"user_events\",\"type\":\"Login\",\"event\":{\"type\":\"Login\",  \
                     \"ms\":1476095418189 , \"n\":1.50,\"user_id\":\"u1\"}}\n";
-        assert_eq!(shown(Output::Json, "Login", data), (line.into(), None));
+        assert_eq!(shown(OutputFormat::Json, "Login", data), (line.into(), None));
     }
 
     #[test]
     fn text_is_one_line_that_no_event_can_break() {
         let data = "{\"type\":\"Login\",\"ms\":1476095418189,\"user_id\":\"u 1\\n\\u001b[31m\\u009b\",\"n\":{\"a\":1}}";
-        let (line, _) = shown(Output::Text, "Login", data);
+        let (line, _) = shown(OutputFormat::Text, "Login", data);
         let wanted = "2016-10-10T10:30:18.189Z user_events Login n={\"a\":1} user_id=\"u 1\\n\\u001b[31m\u{fffd}\"\n";
         assert_eq!(line, wanted);
     }
 
     #[test]
     fn what_the_gateway_says_itself_is_told_and_not_taken_for_an_event() {
-        let (line, told) = shown(Output::Json, "reset", "{\"earliest\":\"C1\",\"lost\":5}");
+        let (line, told) = shown(OutputFormat::Json, "reset", "{\"earliest\":\"C1\",\"lost\":5}");
         let wanted =
             "{\"cursor\":\"C1\",\"stream\":\"user_events\",\"type\":\"reset\",\"earliest\":\"C1\",\"lost\":5}\n";
         assert_eq!(line, wanted);
         assert!(told.unwrap().starts_with("5 events are gone"));
-        let (line, told) = shown(Output::Text, "possible_loss", "{\"reason\":\"damaged\"}");
+        let (line, told) = shown(OutputFormat::Text, "possible_loss", "{\"reason\":\"damaged\"}");
         assert_eq!((line.as_str(), told.as_deref()), ("", Some("events may be missing here: damaged")));
         // A vendor that has such a type.
-        assert_eq!(shown(Output::Json, "reset", "{\"type\":\"reset\",\"ms\":1}").1, None);
+        assert_eq!(shown(OutputFormat::Json, "reset", "{\"type\":\"reset\",\"ms\":1}").1, None);
     }
 }

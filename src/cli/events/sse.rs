@@ -1,7 +1,7 @@
 //! Server-Sent Events as they are read (WHATWG HTML, 9.2.6), from chunks that are cut anywhere.
 //!
-//! Invariants: what comes out does not depend on how the text was cut into chunks. An event that its stream did not end is
-//! not given. No more than [`LARGEST`] bytes are held.
+//! Invariants: what comes out does not depend on how the text was cut into chunks. An event that its stream did not end
+//! is not given. No more than [`LARGEST`] bytes are held.
 
 use std::time::Duration;
 
@@ -188,7 +188,8 @@ mod tests {
             let mut text = if bom { b"\xEF\xBB\xBF".to_vec() } else { Vec::new() };
             for (n, line) in lines.iter().enumerate() {
                 text.extend_from_slice(line);
-                // A lone return before an empty line that ends with a line feed alone would be one line end of two bytes.
+                // A lone return before an empty line that ends with a line feed alone would be one line end of two
+                // bytes.
                 let end = ends[n % ends.len()];
                 let end = if end == 1 && lines.get(n + 1).is_some_and(Vec::is_empty) { 2 } else { end };
                 text.extend_from_slice([&b"\n"[..], b"\r", b"\r\n"][end]);

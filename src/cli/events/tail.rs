@@ -11,10 +11,10 @@ use std::time::Duration;
 use hyper::header::{ACCEPT, HeaderName};
 use tokio::time::sleep;
 
-use super::shown::{Entry, Output};
+use super::entry::{Entry, OutputFormat};
 use super::sse::{Event, Parser};
 use crate::cli::CliError;
-use crate::cli::client::{Answer, Backoff, Client, Fault, Target};
+use crate::cli::client::{Backoff, Client, Fault, StreamedAnswer, Target};
 use crate::cli::signals::stop_on_signal;
 use crate::cli::stdout::Stdout;
 use crate::http::headers::X_RTM_CURSOR;
@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// 2 wrong usage.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Args {
+pub(super) struct TailArgs {
     #[command(flatten)]
     target: Target,
     /// Which events: `user_events`, `channel_events`, or `all` in the order received
@@ -43,14 +43,14 @@ pub(super) struct Args {
     /// subscription: where it is, or the earliest if it is new]
     #[arg(long, value_name = "PLACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     from: Option<String>,
-    /// Only such events: `type=…`, `user_id=…` or `group_id=…`, where `*` stands for any run. Several of one kind: any of
-    /// them; several kinds: all
+    /// Only such events: `type=…`, `user_id=…` or `group_id=…`, where `*` stands for any run. Several of one kind: any
+    /// of them; several kinds: all
     #[arg(long = "filter", value_name = "KIND=PATTERN", value_parser = filter)]
     filters: Vec<(&'static str, String)>,
     /// How to print them
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
-    /// End after so many events
+    output: OutputFormat,
+    /// ConnectionEnd after so many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "subscription")]
     limit: Option<u64>,
 }
@@ -68,7 +68,7 @@ command ends may count as taken.";
 ///
 /// # Errors
 /// When the gateway refuses, or stdout cannot be written.
-pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn run(args: &TailArgs, err: &mut dyn Write) -> Result<(), CliError> {
     let client = Client::new(&args.target)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let done = runtime.block_on(async {
@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
 }
 
 struct Tail<'a> {
-    args: &'a Args,
+    args: &'a TailArgs,
     client: Client,
     err: &'a mut dyn Write,
     out: Stdout,
@@ -101,13 +101,13 @@ struct Tail<'a> {
 }
 
 /// Why a connection ended.
-enum End {
+enum ConnectionEnd {
     Fault(Fault),
     Output(std::io::Error),
     Enough,
 }
 
-impl From<Fault> for End {
+impl From<Fault> for ConnectionEnd {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
@@ -118,10 +118,10 @@ impl Tail<'_> {
         let mut backoff = Backoff::new(RETRY);
         loop {
             let fault = match self.connect(&mut backoff).await {
-                End::Enough => return Ok(()),
-                End::Output(why) => return Err(why.into()),
-                End::Fault(fault) if !fault.may_pass() => return Err(CliError::Failed(fault.to_string())),
-                End::Fault(fault) => fault,
+                ConnectionEnd::Enough => return Ok(()),
+                ConnectionEnd::Output(why) => return Err(why.into()),
+                ConnectionEnd::Fault(fault) if !fault.may_pass() => return Err(CliError::Failed(fault.to_string())),
+                ConnectionEnd::Fault(fault) => fault,
             };
             let wait = backoff.next(fault.retry_after());
             self.is_lost = true;
@@ -131,7 +131,7 @@ impl Tail<'_> {
     }
 
     /// Reads one connection to its end.
-    async fn connect(&mut self, backoff: &mut Backoff) -> End {
+    async fn connect(&mut self, backoff: &mut Backoff) -> ConnectionEnd {
         let mut answer = match self.open().await {
             Ok(answer) => answer,
             Err(fault) => return fault.into(),
@@ -162,7 +162,7 @@ impl Tail<'_> {
         }
     }
 
-    async fn open(&self) -> Result<Answer, Fault> {
+    async fn open(&self) -> Result<StreamedAnswer, Fault> {
         let args = self.args;
         let mut query = Vec::new();
         match (&args.subscription, &args.from) {
@@ -180,7 +180,7 @@ impl Tail<'_> {
     }
 
     /// Prints events that came together, flushed to the last line.
-    async fn print(&mut self, events: &[Event]) -> Result<(), End> {
+    async fn print(&mut self, events: &[Event]) -> Result<(), ConnectionEnd> {
         let (mut lines, mut data, mut is_enough) = (Vec::new(), Vec::new(), false);
         let mut last = None;
         for event in events {
@@ -201,12 +201,12 @@ impl Tail<'_> {
             }
         }
         if !lines.is_empty() {
-            self.out.write(lines).await.map_err(|torn| End::Output(torn.into()))?;
+            self.out.write(lines).await.map_err(|torn| ConnectionEnd::Output(torn.into()))?;
         }
         if let Some(last) = last.filter(|last| !last.is_empty()) {
             self.last = Some(last.clone());
         }
-        if is_enough { Err(End::Enough) } else { Ok(()) }
+        if is_enough { Err(ConnectionEnd::Enough) } else { Ok(()) }
     }
 
     fn say(&mut self, text: &str) {

@@ -1,8 +1,8 @@
 //! `rtm-gateway history export`: all messages of a window, in a file or on stdout.
 //!
 //! Invariants:
-//! - Messages are written when the cursor after them has come, and none else: what a cut stream gave beyond its last cursor
-//!   is thrown away and given again. So each message is written once, across cut connections.
+//! - Messages are written when the cursor after them has come, and none else: what a cut stream gave beyond its last
+//!   cursor is thrown away and given again. So each message is written once, across cut connections.
 //! - It is complete if and only if the stream's own `end` was read, whose count is that of what it gave.
 
 use std::io::{ErrorKind, Write};
@@ -15,14 +15,14 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::line::{Line, Lines};
-use super::packed::Packer;
-use super::part::{Asked, Part, PartError, Window};
+use super::line::{BadLine, Lines, StreamLine};
+use super::output::{ExportOutput, PipedExport};
+use super::partial_file::{ExportRequest, PartialFile, PartialFileError, Window};
 use super::progress::Progress;
 use crate::cli::CliError;
 use crate::cli::client::{Backoff, Client, Fault, Target};
 use crate::cli::signals::stop_on_signal;
-use crate::cli::stdout::{Stdout, Unwritten};
+use crate::cli::stdout::Stdout;
 use crate::kernel::clock::Clock;
 
 /// How long the vendor keeps messages.
@@ -41,7 +41,7 @@ const COUNT: Duration = Duration::from_secs(10);
 /// ended (to stdout: what was written is good, but incomplete).
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Args {
+pub(super) struct ExportArgs {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -97,35 +97,33 @@ interrupted, by whatever, goes on when the same command is run again.";
 ///
 /// # Errors
 /// [`CliError::Partial`] when there is something to go on with; else that it failed.
-pub(super) fn run(args: &Args, err: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn run(args: &ExportArgs, err: &mut dyn Write) -> Result<(), CliError> {
     let client = Client::new(&args.target)?;
     let clock = Clock::system();
-    let asked = args.asked(&clock);
+    let request = args.request(&clock);
     let output = if args.output.as_os_str() == "-" {
-        let packer = Packer::new(args.gzip);
-        let to = Piped { out: Stdout::default(), packer, messages: 0, cursor: None, is_torn: false };
-        Output::Stdout(to)
+        ExportOutput::Stdout(PipedExport::new(args.gzip))
     } else {
-        let opened = Part::open(&args.output, &asked, args.restart);
-        Output::File(Box::new(opened.map_err(|why: PartError| CliError::Failed(why.to_string()))?))
+        let opened = PartialFile::open(&args.output, &request, args.restart);
+        ExportOutput::File(Box::new(opened.map_err(|why: PartialFileError| CliError::Failed(why.to_string()))?))
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let done = runtime.block_on(export(args, &client, clock, (output, asked.window), err));
+    let done = runtime.block_on(export(args, &client, clock, (output, request.window), err));
     // A write that its reader does not take is not waited for.
     runtime.shutdown_background();
     done
 }
 
 async fn export(
-    args: &Args,
+    args: &ExportArgs,
     client: &Client,
     clock: Clock,
-    (output, window): (Output, Window),
+    (output, window): (ExportOutput, Window),
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
     let stop = stop_on_signal()?.asked;
-    let is_piped = matches!(output, Output::Stdout(_));
-    let window = if let Output::File(part) = &output { part.window().clone() } else { window };
+    let is_piped = matches!(output, ExportOutput::Stdout(_));
+    let window = if let ExportOutput::File(part) = &output { part.window().clone() } else { window };
     let before = output.messages();
     if before > 0 {
         let _ = writeln!(err, "rtm-gateway: going on after {before} messages");
@@ -138,7 +136,7 @@ async fn export(
     query.push(("order", args.order.as_str()));
     let synced = clock.now();
     let progress = Progress::new(err, clock.clone(), before, total);
-    let mut run = Run { client, path: args.path("v1/apps", "history"), query, output, progress, clock, synced };
+    let mut run = Export { client, path: args.path("v1/apps", "history"), query, output, progress, clock, synced };
     let left = async { if is_piped { Stdout::left().await } else { std::future::pending().await } };
     let why = tokio::select! {
         biased;
@@ -146,7 +144,7 @@ async fn export(
         done = run.complete() => done,
         () = left => Err("nobody reads stdout any more".to_owned()),
     };
-    let Run { mut output, progress, .. } = run;
+    let Export { mut output, progress, .. } = run;
     let why = match why {
         Ok(()) => match output.finish().await {
             Ok(()) => {
@@ -163,7 +161,7 @@ async fn export(
 }
 
 /// How many messages there are in all, when the gateway tells.
-async fn count(client: &Client, args: &Args, query: &[(&str, &str)]) -> Option<u64> {
+async fn count(client: &Client, args: &ExportArgs, query: &[(&str, &str)]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Count {
         count: u64,
@@ -176,7 +174,7 @@ async fn count(client: &Client, args: &Args, query: &[(&str, &str)]) -> Option<u
     timeout(COUNT, asking).await.ok()?.map(|found| found.count)
 }
 
-impl Args {
+impl ExportArgs {
     fn path(&self, before: &str, after: &str) -> String {
         format!("/{before}/{}/{after}", self.target.app)
     }
@@ -189,7 +187,7 @@ impl Args {
     }
 
     /// What tells this export from another. A time that is left open is the same export later, too.
-    fn asked(&self, clock: &Clock) -> Asked {
+    fn request(&self, clock: &Clock) -> ExportRequest {
         let now = clock.wall_ms().seconds();
         let all = serde_json::json!([
             self.target.app.to_string(),
@@ -203,7 +201,7 @@ impl Args {
         let digest = Sha256::digest(all.to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
         let start_time = self.start_time.clone().unwrap_or_else(|| now.saturating_sub(KEPT).to_string());
         let end_time = self.end_time.clone().unwrap_or_else(|| now.to_string());
-        Asked { digest, window: Window { start_time, end_time }, is_packed: self.gzip }
+        ExportRequest { digest, window: Window { start_time, end_time }, is_packed: self.gzip }
     }
 }
 
@@ -216,135 +214,41 @@ impl Order {
     }
 }
 
-/// Where messages go.
-enum Output {
-    File(Box<Part>),
-    Stdout(Piped),
-}
-
-struct Piped {
-    out: Stdout,
-    packer: Packer,
-    /// Those that were written whole.
-    messages: u64,
-    cursor: Option<String>,
-    /// A write failed: nobody knows where what was written ends.
-    is_torn: bool,
-}
-
-impl Piped {
-    async fn write(&mut self, bytes: Vec<u8>, messages: u64) -> std::io::Result<()> {
-        let Err(Unwritten { lines, why }) = self.out.write(bytes).await else {
-            self.messages += messages;
-            return Ok(());
-        };
-        // Of packed text only whole parts can be unpacked.
-        self.messages += if self.packer.is_packed() { 0 } else { lines };
-        self.is_torn = why.kind() != ErrorKind::BrokenPipe;
-        Err(why)
-    }
-}
-
-impl Output {
-    fn messages(&self) -> u64 {
-        match self {
-            Self::File(part) => part.messages(),
-            Self::Stdout(piped) => piped.messages,
-        }
-    }
-
-    fn cursor(&self) -> Option<&str> {
-        match self {
-            Self::File(part) => part.cursor(),
-            Self::Stdout(piped) => piped.cursor.as_deref(),
-        }
-    }
-
-    async fn append(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> std::io::Result<()> {
-        match self {
-            Self::File(part) => part.append(text, messages, cursor),
-            Self::Stdout(piped) => {
-                let bytes =
-                    if text.is_empty() { text } else { [piped.packer.push(text), piped.packer.flush()].concat() };
-                piped.write(bytes, messages).await?;
-                piped.cursor = Some(cursor.to_owned());
-                Ok(())
-            }
-        }
-    }
-
-    async fn finish(&mut self) -> std::io::Result<()> {
-        match self {
-            Self::File(part) => part.finish(),
-            Self::Stdout(piped) => {
-                let end = if piped.messages == 0 { piped.packer.empty() } else { piped.packer.end() };
-                piped.write(end, 0).await
-            }
-        }
-    }
-
-    /// It is left incomplete: what the command ends with.
-    fn leave(self, why: &str, messages: u64) -> CliError {
-        match self {
-            Self::File(part) if messages == 0 => {
-                part.discard();
-                CliError::Failed(why.to_owned())
-            }
-            Self::File(mut part) => {
-                let kept = part.checkpoint();
-                let told = match kept {
-                    Ok(()) => "to go on, run the same command again".to_owned(),
-                    Err(why) => format!("to go on from what was synced, run the same command again ({why})"),
-                };
-                CliError::Partial(format!("{why}; {messages} messages are in {}; {told}", part.part().display()))
-            }
-            Self::Stdout(_) if messages == 0 => CliError::Failed(why.to_owned()),
-            Self::Stdout(piped) if piped.is_torn => CliError::Failed(format!(
-                "{why}; {messages} messages were written whole, and what follows them is torn. To be able to go on, use \
-                 --output FILE"
-            )),
-            Self::Stdout(_) => CliError::Partial(format!(
-                "{why}; {messages} messages were written, whole but not all. To be able to go on, use --output FILE"
-            )),
-        }
-    }
-}
-
-struct Run<'a> {
+struct Export<'a> {
     client: &'a Client,
     path: String,
     query: Vec<(&'a str, &'a str)>,
-    output: Output,
+    output: ExportOutput,
     progress: Progress<'a>,
     clock: Clock,
     synced: Instant,
 }
 
 /// Why a stream ended before its end.
-enum Cut {
+enum StreamError {
     Fault(Fault),
     Output(std::io::Error),
 }
 
-impl From<Fault> for Cut {
+impl From<Fault> for StreamError {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
 }
 
-impl Run<'_> {
+impl Export<'_> {
     async fn complete(&mut self) -> Result<(), String> {
         let mut backoff = Backoff::new(RETRY);
         loop {
             let before = self.output.cursor().map(str::to_owned);
             let fault = match self.stream().await {
                 Ok(()) => return Ok(()),
-                Err(Cut::Output(why)) if why.kind() == ErrorKind::BrokenPipe => {
+                Err(StreamError::Output(why)) if why.kind() == ErrorKind::BrokenPipe => {
                     return Err("nobody reads stdout any more".into());
                 }
-                Err(Cut::Output(why)) => return Err(format!("the output cannot be written: {why}")),
-                Err(Cut::Fault(fault)) if !fault.may_pass() => return Err(fault.to_string()),
-                Err(Cut::Fault(fault)) => fault,
+                Err(StreamError::Output(why)) => return Err(format!("the output cannot be written: {why}")),
+                Err(StreamError::Fault(fault)) if !fault.may_pass() => return Err(fault.to_string()),
+                Err(StreamError::Fault(fault)) => fault,
             };
             if self.output.cursor() != before.as_deref() {
                 backoff.progress();
@@ -359,36 +263,36 @@ impl Run<'_> {
     }
 
     /// Reads one stream. `Ok`: to its end.
-    async fn stream(&mut self) -> Result<(), Cut> {
+    async fn stream(&mut self) -> Result<(), StreamError> {
         let cursor = self.output.cursor().map(str::to_owned);
         let mut query = self.query.clone();
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let mut answer = self.client.get(&self.path, &query, &[(ACCEPT, "application/x-ndjson")]).await?;
         let (mut lines, mut pending) = (Lines::default(), Vec::new());
         let (mut count, mut all) = (0, 0);
-        let bad = |why: super::line::BadLine| Fault::Refused(why.to_string());
+        let bad = |why: BadLine| Fault::Refused(why.to_string());
         loop {
             let Some(chunk) = answer.chunk().await? else {
                 return Err(Fault::Lost("it ended without its last line".into()).into());
             };
             lines.push(&chunk).map_err(bad)?;
             while let Some(line) = lines.next() {
-                match Line::read(line).map_err(bad)? {
-                    Line::Message => {
+                match StreamLine::read(line).map_err(bad)? {
+                    StreamLine::Message => {
                         pending.extend_from_slice(line);
                         pending.push(b'\n');
                         count += 1;
                     }
-                    Line::Cursor(cursor) => {
+                    StreamLine::Cursor(cursor) => {
                         all += count;
                         self.keep(std::mem::take(&mut pending), std::mem::take(&mut count), &cursor).await?;
                     }
-                    Line::End { messages, .. } if messages != all + count => {
+                    StreamLine::End { messages, .. } if messages != all + count => {
                         let why = format!("the gateway counted {messages} messages, but {} came", all + count);
                         return Err(Fault::Refused(why).into());
                     }
-                    Line::End { cursor, .. } => return self.keep(pending, count, &cursor).await,
-                    Line::Broken { status, detail, .. } => {
+                    StreamLine::End { cursor, .. } => return self.keep(pending, count, &cursor).await,
+                    StreamLine::Broken { status, detail, .. } => {
                         // What came is whole up to the last cursor line; the rest comes again.
                         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
                         return Err(Fault::said(status, &detail, None).into());
@@ -398,15 +302,15 @@ impl Run<'_> {
         }
     }
 
-    async fn keep(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> Result<(), Cut> {
-        self.output.append(text, messages, cursor).await.map_err(Cut::Output)?;
+    async fn keep(&mut self, text: Vec<u8>, messages: u64, cursor: &str) -> Result<(), StreamError> {
+        self.output.append(text, messages, cursor).await.map_err(StreamError::Output)?;
         self.progress.more(messages);
         let now = self.clock.now();
-        if let Output::File(part) = &mut self.output
+        if let ExportOutput::File(part) = &mut self.output
             && now - self.synced >= CHECKPOINT
         {
             self.synced = now;
-            part.checkpoint().map_err(Cut::Output)?;
+            part.checkpoint().map_err(StreamError::Output)?;
         }
         Ok(())
     }

@@ -1,20 +1,19 @@
 //! A history stream's lines (`docs/history.md`), from chunks that are cut anywhere.
 //!
-//! Invariants: a message is one that has its time (`ms` or `ts`), whatever else it holds; a line that its stream did not
-//! end is not given; space in front of a line, which says that the stream lives, is no part of it. No more than [`LARGEST`]
-//! bytes are held for a line.
+//! Invariants: a message is one that has its time (`ms` or `ts`), whatever else it holds; a line that its stream did
+//! not end is not given; space in front of a line, which says that the stream lives, is no part of it. No more than
+//! [`MAX_LINE_BYTES`] bytes are held for a line.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 /// Bytes of one line: more than the vendor's largest message.
-const LARGEST: usize = 16 << 20;
+const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// A line that does not belong here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadLine {
-    /// It never ends.
-    #[error("a line is larger than {LARGEST} bytes")]
+    #[error("a line is larger than {MAX_LINE_BYTES} bytes")]
     TooLarge,
     /// It is nothing that the gateway writes.
     #[error("a line is neither a message nor what the gateway says between them")]
@@ -34,7 +33,7 @@ impl Lines {
     pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), BadLine> {
         self.held.drain(..std::mem::take(&mut self.at));
         self.held.extend_from_slice(chunk);
-        if self.held.len() - chunk.len() > LARGEST { Err(BadLine::TooLarge) } else { Ok(()) }
+        if self.held.len() - chunk.len() > MAX_LINE_BYTES { Err(BadLine::TooLarge) } else { Ok(()) }
     }
 
     /// The next whole line, without its end and the space in front of it; empty ones are none.
@@ -53,23 +52,18 @@ impl Lines {
 
 /// What a line says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// It is a message.
+pub(super) enum StreamLine {
     Message,
     /// All messages before are given, and here one can go on.
     Cursor(String),
-    /// That was all.
     End {
-        /// Of this stream.
         messages: u64,
         /// Where one can go on later.
         cursor: String,
     },
-    /// It broke.
     Broken {
         /// What a refusal would have had.
         status: u16,
-        /// Why.
         detail: String,
         /// Where one can go on.
         cursor: String,
@@ -86,7 +80,7 @@ struct Members {
     error: Option<serde_json::Value>,
 }
 
-impl Line {
+impl StreamLine {
     /// Reads a line.
     pub(super) fn read(line: &[u8]) -> Result<Self, BadLine> {
         let members: Members = serde_json::from_slice(line).map_err(|_| BadLine::Unknown)?;
@@ -122,19 +116,19 @@ mod tests {
     fn a_message_is_told_by_its_time_whatever_members_it_has() {
         let cursor = || "C".to_owned();
         for (line, wanted) in [
-            ("{\"cursor\":\"x\",\"end\":true,\"ms\":1,\"error\":{}}", Ok(Line::Message)),
-            ("{\"ts\":\"2026\",\"messages\":[1]}", Ok(Line::Message)),
-            ("{\"cursor\":\"C\"}", Ok(Line::Cursor(cursor()))),
-            ("{\"end\":true,\"messages\":7,\"cursor\":\"C\"}", Ok(Line::End { messages: 7, cursor: cursor() })),
+            ("{\"cursor\":\"x\",\"end\":true,\"ms\":1,\"error\":{}}", Ok(StreamLine::Message)),
+            ("{\"ts\":\"2026\",\"messages\":[1]}", Ok(StreamLine::Message)),
+            ("{\"cursor\":\"C\"}", Ok(StreamLine::Cursor(cursor()))),
+            ("{\"end\":true,\"messages\":7,\"cursor\":\"C\"}", Ok(StreamLine::End { messages: 7, cursor: cursor() })),
             (
                 "{\"error\":{\"code\":\"c\",\"detail\":\"d\",\"status\":504},\"cursor\":\"C\"}",
-                Ok(Line::Broken { status: 504, detail: "d".into(), cursor: cursor() }),
+                Ok(StreamLine::Broken { status: 504, detail: "d".into(), cursor: cursor() }),
             ),
             ("{}", Err(BadLine::Unknown)),
             ("{\"end\":true}", Err(BadLine::Unknown)),
             ("<html>", Err(BadLine::Unknown)),
         ] {
-            assert_eq!(Line::read(line.as_bytes()), wanted, "{line}");
+            assert_eq!(StreamLine::read(line.as_bytes()), wanted, "{line}");
         }
     }
 

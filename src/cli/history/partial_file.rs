@@ -1,8 +1,8 @@
 //! The file of an export under way: `FILE.part`, and beside it `FILE.part.json`, which says how far it is.
 //!
 //! Invariants:
-//! - The record is written after what it speaks of was synced, and is replaced in one step: at any instant of a crash it
-//!   tells a length of the part up to which all is there, and the cursor behind it.
+//! - The record is written after what it speaks of was synced, and is replaced in one step: at any instant of a crash
+//!   it tells a length of the part up to which all is there, and the cursor behind it.
 //! - What lies beyond that length is cut off before anything is added: no message is in the file twice.
 //! - After a write that failed nothing is added and nothing is recorded: where what was written ends is not known.
 //! - An export of other messages does not go on here, nor does a second one at the same time.
@@ -20,7 +20,7 @@ use super::packed::Packer;
 
 /// What an export asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct ExportRequest {
     /// SHA-256 of all that tells one export from another.
     pub(super) digest: String,
     /// The window, fixed when the export began.
@@ -44,7 +44,6 @@ struct Record {
     window: Window,
     /// Bytes of the part.
     length: u64,
-    /// Messages in them.
     messages: u64,
     /// Where the next begin; none at the beginning.
     cursor: Option<String>,
@@ -52,7 +51,7 @@ struct Record {
 
 /// Why a file cannot be exported to.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PartError {
+pub(super) enum PartialFileError {
     /// There is one of that name.
     #[error("{0} is there already: name another, remove it, or replace it with --restart")]
     IsThere(PathBuf),
@@ -65,14 +64,13 @@ pub(super) enum PartError {
     /// Another process has it.
     #[error("{0} is being written by another export")]
     InUse(PathBuf),
-    /// The system refuses.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
 }
 
 /// A file under way.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartialFile {
     path: PathBuf,
     part: PathBuf,
     record_path: PathBuf,
@@ -88,48 +86,48 @@ pub(super) struct Part {
     is_torn: bool,
 }
 
-impl Part {
+impl PartialFile {
     /// Begins, or goes on where the record says.
-    pub(super) fn open(path: &Path, asked: &Asked, restart: bool) -> Result<Self, PartError> {
+    pub(super) fn open(path: &Path, request: &ExportRequest, restart: bool) -> Result<Self, PartialFileError> {
         let (part, record_path) = (beside(path, ".part"), beside(path, ".part.json"));
-        let io = |why| PartError::Io(part.clone(), why);
+        let io = |why| PartialFileError::Io(part.clone(), why);
         if !restart && path.exists() {
-            return Err(PartError::IsThere(path.to_owned()));
+            return Err(PartialFileError::IsThere(path.to_owned()));
         }
         let was_there = part.exists();
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&part).map_err(io)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PartError::InUse(part)),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(PartialFileError::InUse(part)),
             locked => locked.map_err(|why| io(why.into()))?,
         }
         // A record without its part is of an export that was killed when it had just got its name.
         let found = if restart || !was_there { None } else { read_record(&record_path).map_err(io)? };
         let record = match found {
-            Some(Ok(record)) if record.digest != asked.digest => return Err(PartError::OfOthers(part)),
+            Some(Ok(record)) if record.digest != request.digest => return Err(PartialFileError::OfOthers(part)),
             Some(Ok(record)) if record.length > file.metadata().map_err(io)?.len() => {
-                return Err(PartError::NoRecord(part));
+                return Err(PartialFileError::NoRecord(part));
             }
             Some(Ok(record)) => record,
-            Some(Err(BadRecord)) => return Err(PartError::NoRecord(part)),
+            Some(Err(BadRecord)) => return Err(PartialFileError::NoRecord(part)),
             // Whose it is cannot be told. An empty one is nobody's loss.
             None if was_there && !restart && file.metadata().map_err(io)?.len() > 0 => {
-                return Err(PartError::NoRecord(part));
+                return Err(PartialFileError::NoRecord(part));
             }
             None => {
-                let (digest, window) = (asked.digest.clone(), asked.window.clone());
+                let (digest, window) = (request.digest.clone(), request.window.clone());
                 Record { version: VERSION, digest, window, length: 0, messages: 0, cursor: None }
             }
         };
         file.set_len(record.length).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
         let written = record.length;
-        let packer = Packer::new(asked.is_packed);
+        let packer = Packer::new(request.is_packed);
         let kept = record.clone();
         let (is_changed, is_torn, path) = (false, false, path.to_owned());
         let opened = Self { path, part, record_path, file, packer, record, kept, written, is_changed, is_torn };
         // From the first byte on there is a record.
-        opened.keep_record().map_err(|why| PartError::Io(opened.record_path.clone(), why))?;
+        opened.keep_record().map_err(|why| PartialFileError::Io(opened.record_path.clone(), why))?;
         Ok(opened)
     }
 
@@ -260,89 +258,4 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn asked(digest: &str, is_packed: bool) -> Asked {
-        let window = Window { start_time: "1".into(), end_time: "2".into() };
-        Asked { digest: digest.into(), window, is_packed }
-    }
-
-    fn content(path: &Path, is_packed: bool) -> String {
-        let mut text = String::new();
-        let mut file = File::open(path).unwrap();
-        match is_packed {
-            true => flate2::read::MultiGzDecoder::new(file).read_to_string(&mut text).unwrap(),
-            false => file.read_to_string(&mut text).unwrap(),
-        };
-        text
-    }
-
-    properties! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn an_export_that_is_killed_anywhere_and_gone_on_with_holds_each_message_once(
-            steps in prop::collection::vec(0u8..6, 0..40), is_packed: bool,
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("out");
-            let asked = asked("d", is_packed);
-            let mut part = Part::open(&path, &asked, false).unwrap();
-            for step in steps {
-                let next = part.cursor().map_or(0, |cursor| cursor.parse::<u64>().unwrap());
-                match step {
-                    0 => part.checkpoint().unwrap(),
-                    1 => {
-                        // Killed: what was not synced may be there in part, or as garbage.
-                        drop(part);
-                        let mut file = OpenOptions::new().append(true).open(beside(&path, ".part")).unwrap();
-                        file.write_all(b"garb").unwrap();
-                        drop(file);
-                        part = Part::open(&path, &asked, false).unwrap();
-                        prop_assert_eq!(part.cursor().unwrap_or("0"), part.messages().to_string());
-                    }
-                    _ => part.append(format!("{next}\n").into_bytes(), 1, &(next + 1).to_string()).unwrap(),
-                }
-            }
-            let messages = part.messages();
-            part.finish().unwrap();
-            let wanted: String = (0..messages).map(|n| format!("{n}\n")).collect();
-            prop_assert_eq!(content(&path, is_packed), wanted);
-            prop_assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        }
-    }
-
-    #[test]
-    fn what_is_not_ones_own_is_not_gone_on_with() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out");
-        let mut part = Part::open(&path, &asked("a", false), false).unwrap();
-        part.append(b"1\n".to_vec(), 1, "C").unwrap();
-        part.checkpoint().unwrap();
-        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::InUse(_))));
-        drop(part);
-        assert!(matches!(Part::open(&path, &asked("b", false), false), Err(PartError::OfOthers(_))));
-        // Of a part that is shorter than its record, or without one, nobody knows where it ends.
-        fs::write(beside(&path, ".part"), "").unwrap();
-        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
-        fs::write(beside(&path, ".part"), "mine").unwrap();
-        fs::remove_file(beside(&path, ".part.json")).unwrap();
-        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::NoRecord(_))));
-        let mut part = Part::open(&path, &asked("b", false), true).unwrap();
-        assert_eq!((part.messages(), part.cursor()), (0, None));
-        part.append(b"1\n".to_vec(), 1, "C").unwrap();
-        part.checkpoint().unwrap();
-        // Killed as soon as it had its name, which then went to another place.
-        drop(part);
-        fs::rename(beside(&path, ".part"), dir.path().join("elsewhere")).unwrap();
-        let mut part = Part::open(&path, &asked("b", false), false).unwrap();
-        assert_eq!((part.messages(), part.cursor()), (0, None));
-        part.finish().unwrap();
-        assert!(matches!(Part::open(&path, &asked("a", false), false), Err(PartError::IsThere(_))));
-        assert_eq!(content(&path, false), "");
-    }
-}
+mod tests;
