@@ -4,8 +4,8 @@
 //! - A response body's length is known before its first byte, for its frames are all there (or, for operators, a file
 //!   is); or it is [made as it goes](Body::streaming), a piece each time its caller takes more.
 //!   Frames are shared buffers, so the same event text goes to a thousand readers from one copy.
-//! - A body may carry an [`Ending`]. It is told "flushed" only after the body was taken whole *and* the connection
-//!   has given every byte of it to the system, and what it leaves is told "acknowledged" only when the system at the other
+//! - A body may carry an [`Ending`]. It is told "flushed" only after the body was taken whole *and* the connection has
+//!   given every byte of it to the system, and what it leaves is told "acknowledged" only when the system at the other
 //!   end has all of it (see [`handover`]); in every other case they are dropped.
 //! - Nobody's request body is unbounded, in bytes or in time: [`read_up_to`] is the only reader.
 
@@ -127,8 +127,8 @@ impl Body {
         }
     }
 
-    /// A file's bytes from where it stands, which must be as many as said. If they are fewer the body ends early, and the
-    /// connection with it. For operators: it carries no ending.
+    /// A file's bytes from where it stands, which must be as many as said. If they are fewer the body ends early, and
+    /// the connection with it. For operators: it carries no ending.
     #[must_use]
     pub fn from_file(file: std::fs::File, length: u64) -> Self {
         let mut body = Self::of(None, Vec::new().into_iter(), length);
@@ -136,8 +136,8 @@ impl Body {
         body
     }
 
-    /// A body that is made as it goes: `source` is asked for a piece when the caller takes more, and its end is the body's.
-    /// Each piece's own ending is told when the piece was flushed, or dropped.
+    /// A body that is made as it goes: `source` is asked for a piece when the caller takes more, and its end is the
+    /// body's. Each piece's own ending is told when the piece was flushed, or dropped.
     #[must_use]
     pub fn streaming(source: impl Stream<Item = Piece> + Send + 'static) -> Self {
         let mut body = Self::of(None, Vec::new().into_iter(), 0);
@@ -167,8 +167,8 @@ impl Body {
         self.is_over = true;
     }
 
-    /// Ties it to the connection that will carry it. One that waits for acknowledgements, or goes on for long, keeps little
-    /// in the system.
+    /// Ties it to the connection that will carry it. One that waits for acknowledgements, or goes on for long, keeps
+    /// little in the system.
     ///
     /// HTTP/1.1 has every byte of a frame in its write buffer when it takes the next, or drops the body. HTTP/2 does
     /// not: hyper takes a frame, then waits until the caller's window has room for one byte of it, then hands all of
@@ -198,8 +198,8 @@ impl Body {
         Poll::Ready((read.is_ok() && filled > 0).then(|| piece.freeze()))
     }
 
-    /// The next piece of what is made as it goes. Being asked means that what went before is in the connection's buffers,
-    /// whole (see [`Body::bind`]); so the next flush gives it to the system.
+    /// The next piece of what is made as it goes. Being asked means that what went before is in the connection's
+    /// buffers, whole (see [`Body::bind`]); so the next flush gives it to the system.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         for ending in source.taken() {

@@ -70,8 +70,8 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     list::items(headers, name).any(|item| item.eq_ignore_ascii_case(token))
 }
 
-/// How old a kept result may be that the caller is given; `None`: that is left to us (RFC 9111, 5.2.1 and 5.4). `no-cache`
-/// and `no-store` have no argument, so one that is there is passed over; an age that is no number is none.
+/// How old a kept result may be that the caller is given; `None`: that is left to us (RFC 9111, 5.2.1 and 5.4).
+/// `no-cache` and `no-store` have no argument, so one that is there is passed over; an age that is no number is none.
 #[must_use]
 pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
     if !headers.contains_key(CACHE_CONTROL) {

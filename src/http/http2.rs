@@ -42,7 +42,7 @@ pub(crate) enum Part<'a> {
 
 /// Where a direction stands.
 #[derive(Debug, Default)]
-pub(crate) struct Frames {
+pub(crate) struct FrameReader {
     head: [u8; HEAD],
     /// So many bytes of the next head have come.
     have: usize,
@@ -50,7 +50,7 @@ pub(crate) struct Frames {
     left: usize,
 }
 
-impl Frames {
+impl FrameReader {
     /// Of a client.
     pub(crate) fn after_preface() -> Self {
         Self { left: PREFACE, ..Self::default() }
@@ -98,7 +98,7 @@ mod tests {
             [&[0, 0, 3, 1, 5, 0x80, 0, 0, 9][..], b"abc", &[0, 0, 0, 4, 1, 0, 0, 0, 0], &[0, 1, 0, 0, 0, 0, 0, 0, 9]];
         let bytes = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frames.concat(), &[7; 256]].concat();
         for size in 1..=bytes.len() {
-            let (mut found, mut again, mut direction) = (Vec::new(), Vec::new(), Frames::after_preface());
+            let (mut found, mut again, mut direction) = (Vec::new(), Vec::new(), FrameReader::after_preface());
             for mut cut in bytes.chunks(size) {
                 while let Some(part) = direction.next(&mut cut) {
                     match part {

@@ -2,10 +2,10 @@
 //!
 //! A response, or a part of one, comes to its caller in three steps:
 //! 1. *taken*: the HTTP machinery has all of it, in its buffers or beyond;
-//! 2. *flushed*: after that, everything buffered was given to the system. What waits for no more, as the request's place
-//!    among those in hand, ends here ([`Ending`]);
-//! 3. *acknowledged*: the system at the other end of the connection has said that it has all bytes up to there. Only then
-//!    are the events in it handed over ([`Delivered`]).
+//! 2. *flushed*: after that, everything buffered was given to the system. What waits for no more, as the request's
+//!    place among those in hand, ends here ([`Ending`]);
+//! 3. *acknowledged*: the system at the other end of the connection has said that it has all bytes up to there. Only
+//!    then are the events in it handed over ([`Delivered`]).
 //!
 //! Where the connection dies before, what waits is dropped instead, and the events are given again.
 //!
@@ -15,11 +15,11 @@
 //! - HTTP/1.1 flushes only when its write buffer is empty, so a flush after the body was taken carries all of it.
 //! - HTTP/2 may flush between frames, but ends a turn with a flush only when no frame that fits the caller's
 //!   window is left; and a body is over only when all of it fits (see `Body::bind`).
-//! - Bytes are counted below TLS and for all requests of the connection together: whatever lies between, a part that was
-//!   flushed when so many bytes were written has arrived when so many are acknowledged.
+//! - Bytes are counted below TLS and for all requests of the connection together: whatever lies between, a part that
+//!   was flushed when so many bytes were written has arrived when so many are acknowledged.
 //!
-//! What is not known: whether the program at the other end has read the bytes. What its system has acknowledged counts as
-//! handed over although the program crashed before reading it; and behind a proxy the other end is the proxy.
+//! What is not known: whether the program at the other end has read the bytes. What its system has acknowledged counts
+//! as handed over although the program crashed before reading it; and behind a proxy the other end is the proxy.
 
 use crate::kernel::sync::lock;
 use std::collections::VecDeque;
@@ -41,8 +41,8 @@ pub trait Ending: Send + fmt::Debug {
     fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>>;
 }
 
-/// What happens when the system at the other end has acknowledged all of a response, or of a part of it. Dropped when it
-/// has not.
+/// What happens when the system at the other end has acknowledged all of a response, or of a part of it. Dropped when
+/// it has not.
 pub trait Delivered: Send + fmt::Debug {
     /// It has.
     fn acknowledged(self: Box<Self>);
@@ -50,10 +50,10 @@ pub trait Delivered: Send + fmt::Debug {
 
 /// What one connection knows of the responses it carries. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Wire(Arc<Shared>);
+pub struct Wire(Arc<WireState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct WireState {
     in_hand: AtomicU32,
     /// How many requests there were.
     requests: AtomicU64,
@@ -83,7 +83,6 @@ struct Lists {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Of which request.
     request: u64,
     ending: Option<Box<dyn Ending>>,
     _ticket: Option<Ticket>,

@@ -1,8 +1,8 @@
 //! [`Inbound`]: a request's body on its way in, and what its handler leaves of it.
 //!
-//! Invariant: after the answer is made, the connection knows whether the body was read to its end ([`Rest`]). On HTTP/1.1
-//! the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller is to know.
-//! On HTTP/2 the stream of a body that was left unread is reset while the rest of it is on its way.
+//! Invariant: after the answer is made, the connection knows whether the body was read to its end ([`Rest`]). On
+//! HTTP/1.1 the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller
+//! is to know. On HTTP/2 the stream of a body that was left unread is reset while the rest of it is on its way.
 
 use crate::kernel::sync::lock;
 use std::pin::Pin;
@@ -28,14 +28,13 @@ pub struct Inbound {
 
 /// What is left of a body.
 #[derive(Clone, Debug, Default)]
-pub struct Rest(Arc<Mutex<Left>>);
+pub struct Rest(Arc<Mutex<UnreadBody>>);
 
 #[derive(Debug, Default)]
-enum Left {
+enum UnreadBody {
     /// The handler has it still, or never ended; or it broke off.
     #[default]
     Unknown,
-    /// Nothing.
     Nothing,
     /// This; and whether any of it was asked for.
     Some(Incoming, bool),
@@ -82,25 +81,26 @@ impl Drop for Inbound {
     fn drop(&mut self) {
         if let (Some(rest), Some(body)) = (&self.rest, self.body.take()) {
             *rest.left() = match (self.is_broken, self.is_over) {
-                (true, _) => Left::Unknown,
-                (false, true) => Left::Nothing,
-                (false, false) => Left::Some(body, self.was_asked),
+                (true, _) => UnreadBody::Unknown,
+                (false, true) => UnreadBody::Nothing,
+                (false, false) => UnreadBody::Some(body, self.was_asked),
             };
         }
     }
 }
 
 impl Rest {
-    /// Reads away what is left, if it is at most so many bytes and comes within a time. Says whether nothing is left then.
+    /// Reads away what is left, if it is at most so many bytes and comes within a time. Says whether nothing is left
+    /// then.
     ///
     /// A caller that waits to be told to send its body (`Expect: 100-continue`) and was not is not told so now.
     pub async fn read_away(self, most: u64, time: Duration, waits_for_word: bool) -> bool {
         let left = std::mem::take(&mut *self.left());
         let mut body = match left {
-            Left::Nothing => return true,
-            Left::Unknown => return false,
-            Left::Some(_, was_asked) if waits_for_word && !was_asked => return false,
-            Left::Some(body, _) => body,
+            UnreadBody::Nothing => return true,
+            UnreadBody::Unknown => return false,
+            UnreadBody::Some(_, was_asked) if waits_for_word && !was_asked => return false,
+            UnreadBody::Some(body, _) => body,
         };
         if body.size_hint().lower() > most {
             return false;
@@ -118,7 +118,7 @@ impl Rest {
         tokio::time::timeout(time, read).await.is_ok_and(|read| read.is_some())
     }
 
-    fn left(&self) -> MutexGuard<'_, Left> {
+    fn left(&self) -> MutexGuard<'_, UnreadBody> {
         lock(&self.0)
     }
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What one body's connection has taken of it. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Shared>);
+pub struct Meter(Arc<MeterState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct MeterState {
     taken: AtomicU64,
     idle: AtomicBool,
 }

@@ -6,8 +6,8 @@
 use hyper::HeaderMap;
 use hyper::header::ACCEPT;
 
-/// Which of the media types `offered` the caller likes best, by its place among them. Of two that it likes alike, the one
-/// it names more closely; then the one offered first.
+/// Which of the media types `offered` the caller likes best, by its place among them. Of two that it likes alike, the
+/// one it names more closely; then the one offered first.
 #[must_use]
 pub fn preferred(headers: &HeaderMap, offered: &[&str]) -> usize {
     let lines = lines(headers);
@@ -69,7 +69,8 @@ impl<'a> Range<'a> {
         Some(range)
     }
 
-    /// How closely it names a media type; `None` when it does not. Parameters are not looked at: what is offered has none.
+    /// How closely it names a media type; `None` when it does not. Parameters are not looked at: what is offered has
+    /// none.
     fn closeness(&self, media_type: &str) -> Option<u8> {
         let (kind, subkind) = media_type.split_once('/')?;
         match (self.kind, self.subkind) {

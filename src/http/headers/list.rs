@@ -1,4 +1,5 @@
-//! Lists in headers (RFC 9110, 5.6.1), and items of the form `name` or `name=value`, as `Prefer` and `Cache-Control` have them.
+//! Lists in headers (RFC 9110, 5.6.1), and items of the form `name` or `name=value`, as `Prefer` and `Cache-Control`
+//! have them.
 //!
 //! Invariant: reading is tolerant, and a comma or semicolon within quotes divides nothing.
 
@@ -7,7 +8,8 @@ use std::borrow::Cow;
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
 
-/// The items of a list header of any number of lines, trimmed, without empty ones. Lines that are no text are passed over.
+/// The items of a list header of any number of lines, trimmed, without empty ones. Lines that are no text are passed
+/// over.
 pub(super) fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| divided(line, ',')).map(str::trim).filter(|item| !item.is_empty())

@@ -24,7 +24,7 @@ const SMALL_DATA: usize = 16;
 /// The follower of one connection's frames.
 #[derive(Debug)]
 pub(super) struct Frames {
-    incoming: http2::Frames,
+    incoming: http2::FrameReader,
     allowance: Burst,
     /// Bytes written that have not earned yet.
     written: usize,
@@ -37,7 +37,7 @@ pub(super) struct Flood;
 impl Frames {
     pub(super) fn new() -> Self {
         let allowance = Burst::new(IDLE_FRAMES.0, IDLE_FRAMES.1);
-        Self { incoming: http2::Frames::default(), allowance, written: 0 }
+        Self { incoming: http2::FrameReader::default(), allowance, written: 0 }
     }
 
     /// The next bytes that came in.

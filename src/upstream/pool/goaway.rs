@@ -11,7 +11,7 @@
 //! the connection with it.
 
 use crate::http::http2::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEAD, HEADERS, Head, LARGEST, PUSH_PROMISE, Part,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameReader, GOAWAY, HEAD, HEADERS, Head, LARGEST, PUSH_PROMISE, Part,
     RST_STREAM,
 };
 
@@ -22,8 +22,8 @@ const SHORTEST: usize = 8;
 /// The requests of a connection, as its frames tell of them, and what the library is to read.
 #[derive(Debug)]
 pub(super) struct Requests {
-    incoming: Frames,
-    outgoing: Frames,
+    incoming: FrameReader,
+    outgoing: FrameReader,
     /// Their streams, those first that were sent first.
     open: Vec<u32>,
     /// The last stream that was begun.
@@ -44,8 +44,8 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn new() -> Self {
         Self {
-            incoming: Frames::default(),
-            outgoing: Frames::after_preface(),
+            incoming: FrameReader::default(),
+            outgoing: FrameReader::after_preface(),
             open: Vec::new(),
             newest: 0,
             last: None,
