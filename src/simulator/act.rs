@@ -12,16 +12,16 @@ use super::messages::Message;
 use super::query::{self, Query};
 use super::queue::Queue;
 use super::region::Region;
-use super::serve::Asked;
+use super::serve::RoutedRequest;
 use super::target::Call;
 use super::violation::ViolationKind;
 use super::world::Account;
 use super::{Endpoint, lock};
 
 /// Acts on a request that may come in.
-pub(super) fn act(region: &Arc<Region>, account: &Account, asked: &Asked) -> Answer {
+pub(super) fn act(region: &Arc<Region>, account: &Account, asked: &RoutedRequest) -> Answer {
     let settings = account.settings();
-    let done = Doing { region, account, asked, rules: &settings.rules, id: request_id(region) };
+    let done = Action { region, account, asked, rules: &settings.rules, id: request_id(region) };
     match &asked.call {
         Call::Events(stream) => {
             let handover = Queue::take(&region.queue(&asked.app, *stream), settings.rules.read_limit, asked.received);
@@ -35,15 +35,15 @@ pub(super) fn act(region: &Arc<Region>, account: &Account, asked: &Asked) -> Ans
     }
 }
 
-struct Doing<'a> {
+struct Action<'a> {
     region: &'a Region,
     account: &'a Account,
-    asked: &'a Asked,
+    asked: &'a RoutedRequest,
     rules: &'a Rules,
     id: String,
 }
 
-impl Doing<'_> {
+impl Action<'_> {
     fn create(&self) -> Answer {
         let query = match query::from_body(&self.asked.body, self.rules.dialect) {
             Ok(query) => query,
@@ -101,7 +101,7 @@ impl Doing<'_> {
     }
 
     fn send(&self, user: &str, to_channel: bool) -> Answer {
-        let Ok(sent) = serde_json::from_slice::<Sent>(&self.asked.body) else {
+        let Ok(sent) = serde_json::from_slice::<SentMessage>(&self.asked.body) else {
             return self.malformed("the body is no message".into());
         };
         let to = if to_channel { sent.channel_name } else { sent.destination };
@@ -131,7 +131,7 @@ impl Doing<'_> {
 
 /// The body of both kinds of message (*field*). Other members are taken and ignored.
 #[derive(Deserialize)]
-struct Sent {
+struct SentMessage {
     destination: Option<String>,
     channel_name: Option<String>,
     payload: String,

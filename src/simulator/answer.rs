@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::app::Rules;
 use super::fault::Canned;
-use super::handles::Told;
+use super::handles::LastInProgress;
 use super::lock;
 use super::messages::Message;
 use super::query::Query;
@@ -27,14 +27,13 @@ pub(super) struct Answer {
 
 /// What is to be told when the answer has gone out whole. Dropped instead, it did not.
 pub(super) enum Effect {
-    /// Nothing.
     None,
     /// Events were handed over.
     Events(Handover),
     /// The caller has the messages: it knows that the handle is dead.
     Spent(Arc<AtomicBool>),
     /// The caller knows that it has to wait, from this instant.
-    InProgress(Told, Instant),
+    InProgress(LastInProgress, Instant),
 }
 
 impl Effect {
@@ -124,7 +123,7 @@ impl Answer {
         Self::ok(body, Effect::Spent(heard))
     }
 
-    pub(super) fn in_progress(request_id: &str, told: Told, now: Instant) -> Self {
+    pub(super) fn in_progress(request_id: &str, told: LastInProgress, now: Instant) -> Self {
         let body = format!(r#"{{"code":"in progress","request_id":"{request_id}","result":"success"}}"#);
         Self::ok(body, Effect::InProgress(told, now))
     }

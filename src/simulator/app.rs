@@ -8,14 +8,12 @@ use crate::kernel::secret::Secret;
 
 /// An app, as it is given to a [`World`](super::World).
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct App {
-    /// Its App ID.
     pub id: String,
     /// Any of these opens it.
     pub credentials: Vec<Credential>,
-    /// Its limits.
     pub limits: Limits,
-    /// Its manners.
     pub rules: Rules,
 }
 
@@ -77,8 +75,8 @@ impl Dialect {
 
 /// The vendor's manners. The default is its page to the letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Rules {
-    /// Whose dialect.
     pub dialect: Dialect,
     /// How often a handle, or a count, is `in progress` before it is ready.
     pub in_progress: u32,

@@ -16,14 +16,10 @@ use crate::kernel::secret::Secret;
 
 /// What opens an app.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Credential {
     /// `Authorization: Basic base64(key:secret)`.
-    Basic {
-        /// The key.
-        key: String,
-        /// The secret.
-        secret: Secret,
-    },
+    Basic { key: String, secret: Secret },
     /// A token signed with this certificate, and the uid it was made for.
     Certificate(Secret),
 }

@@ -32,6 +32,7 @@ pub(super) struct AnswerBody {
 impl AnswerBody {
     pub(super) fn new(conn: Arc<Conn>, shape: Shape, text: Bytes, whole: Box<dyn FnOnce() + Send>) -> Self {
         let left = text.len() + shape.pad;
+        // A cut leaves at least one byte out: all of it would be no cut.
         let until_cut = shape.cut.map_or(usize::MAX, |(keep, _)| keep.min(left.saturating_sub(1)));
         let mut body = Self { conn, shape, text, left, until_cut, whole: Some(whole), pause: None, cut: false };
         if left == 0 && shape.cut.is_none() {
@@ -90,6 +91,7 @@ impl Body for AnswerBody {
         if let Some((_, every)) = this.shape.drip {
             this.pause = Some(Box::pin(tokio::time::sleep(every)));
         }
+        // Of a body of known length hyper does not ask for the end (HTTP/1.1): this is the last that is heard of it.
         if this.left == 0 && !this.shape.chunked {
             this.gone_out();
         }

@@ -55,24 +55,24 @@ pub struct Config {
 /// What is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Wrong(String);
+pub struct ConfigError(String);
 
 impl Config {
     /// Reads a configuration.
     ///
     /// # Errors
     /// When it is not TOML, or a key or a value is not known or not allowed.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
-        let raw: Raw = toml::from_str(text).map_err(|e| Wrong(e.to_string()))?;
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|e| ConfigError(e.to_string()))?;
         if raw.apps.is_empty() {
-            return Err(Wrong("apps: at least one is needed".into()));
+            return Err(ConfigError("apps: at least one is needed".into()));
         }
         let apps = raw.apps.into_iter().map(RawApp::check).collect::<Result<_, _>>()?;
         let regions = raw.regions.into_iter().map(|r| (r.name, r.listen)).collect();
         let mut faults = Profile::seeded(raw.seed);
         for RawChance { endpoint, probability, fault } in raw.faults {
             if !(0.0..=1.0).contains(&probability) {
-                return Err(Wrong(format!("faults.probability: {probability} is not between 0 and 1")));
+                return Err(ConfigError(format!("faults.probability: {probability} is not between 0 and 1")));
             }
             faults.chances.push(Chance { endpoint, probability, fault });
         }
@@ -159,22 +159,28 @@ struct RawChance {
 }
 
 impl RawApp {
-    fn check(self) -> Result<(App, f64), Wrong> {
+    fn check(self) -> Result<(App, f64), ConfigError> {
         if self.basic.is_empty() && self.certificates.is_empty() {
-            return Err(Wrong(format!("apps.{}: neither basic nor certificates: nothing would open it", self.id)));
+            return Err(ConfigError(format!(
+                "apps.{}: neither basic nor certificates: nothing would open it",
+                self.id
+            )));
         }
         let rate = self.events_per_second;
         if !(0.0..=1e6).contains(&rate) {
-            return Err(Wrong(format!("apps.{}.events_per_second: {rate} is not between 0 and a million", self.id)));
+            return Err(ConfigError(format!(
+                "apps.{}.events_per_second: {rate} is not between 0 and a million",
+                self.id
+            )));
         }
         let mut limits = Limits::default();
         for (name, raw) in &self.limits {
-            let wrong = |why: &str| Wrong(format!("apps.{}.limits.{name}: {why}", self.id));
+            let wrong = |why: &str| ConfigError(format!("apps.{}.limits.{name}: {why}", self.id));
             let bucket = BucketName::parse(name).ok_or_else(|| wrong("no such limit"))?;
             limits = limits.with(bucket, raw.check().map_err(|why| wrong(&why))?);
         }
         if !limits.is_sound() {
-            return Err(Wrong(format!("apps.{}.limits: a share must point at a limit of its own", self.id)));
+            return Err(ConfigError(format!("apps.{}.limits: a share must point at a limit of its own", self.id)));
         }
         let mut app = App::new(&self.id).limits(limits).rules(|rules| {
             rules.dialect = self.dialect;

@@ -3,22 +3,18 @@
 //! Invariant: "whole" means that the last byte of an answer was written to the socket and the socket was flushed. What
 //! waits for that when the connection dies is dropped, which tells it that it did not happen.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::goaway::Beside;
+use super::goaway::GoAwayStream;
 use super::lock;
 use super::region::{Idle, Region};
 use super::serve;
@@ -35,7 +31,7 @@ pub(super) struct Conn {
     in_flight: AtomicUsize,
     pub(super) activity: Notify,
     requests: AtomicU32,
-    going: Mutex<Going>,
+    going: Mutex<GoAwayState>,
     /// Rung when more is turned away.
     pub(super) turning: Notify,
     writes: AtomicU64,
@@ -44,7 +40,7 @@ pub(super) struct Conn {
 
 /// Which requests of a connection are processed.
 #[derive(Debug, Default)]
-struct Going {
+struct GoAwayState {
     /// The highest that was begun.
     begun: u32,
     /// The last that is processed, once there is an end. Never below `begun`, and never rises.
@@ -53,9 +49,7 @@ struct Going {
 
 /// What happens once what is in the buffers now has been flushed.
 pub(super) enum After {
-    /// This is told.
     Tell(Box<dyn FnOnce() + Send>),
-    /// The connection ends.
     Kill,
 }
 
@@ -121,13 +115,26 @@ impl Conn {
     /// GOAWAY says of one stream it says of all above it, and nothing of those below (RFC 9113 section 6.8).
     pub(super) fn go_away(&self, number: u32) {
         let mut going = lock(&self.going);
+        // What was begun cannot be called unprocessed any more: the client would send it again, and it would be done
+        // twice.
         let last = going.begun.max(number.saturating_sub(1));
         going.last = Some(going.last.map_or(last, |before| before.min(last)));
         drop(going);
         self.turning.notify_one();
     }
 
-    fn flushed(&self) {
+    /// Something was written.
+    pub(super) fn wrote(&self) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Its end is to be a reset.
+    pub(super) fn ends_by_reset(&self) -> bool {
+        self.reset.load(Ordering::SeqCst)
+    }
+
+    /// All that was written was flushed: what waited for that happens.
+    pub(super) fn flushed(&self) {
         let ready: Vec<After> = {
             let mut waiting = lock(&self.after_flush);
             if waiting.is_empty() {
@@ -143,86 +150,6 @@ impl Conn {
                 After::Kill => self.kill.cancel(),
             }
         }
-    }
-}
-
-/// Something that carries a connection's bytes.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes its end a reset.
-    fn reset_at_end(&self) {}
-}
-
-impl Transport for TcpStream {
-    fn reset_at_end(&self) {
-        // A socket that is dead already needs no reset.
-        let _ = self.set_zero_linger();
-    }
-}
-
-impl Transport for DuplexStream {}
-
-/// A transport that tells its connection what was written and flushed.
-pub(super) struct Wire<T: Transport> {
-    transport: T,
-    conn: Arc<Conn>,
-}
-
-impl<T: Transport> Wire<T> {
-    pub(super) fn new(transport: T, conn: Arc<Conn>) -> Self {
-        Self { transport, conn }
-    }
-
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(_)) = written {
-            self.conn.writes.fetch_add(1, Ordering::SeqCst);
-        }
-        written
-    }
-}
-
-impl<T: Transport> Drop for Wire<T> {
-    fn drop(&mut self) {
-        if self.conn.reset.load(Ordering::SeqCst) {
-            self.transport.reset_at_end();
-        }
-    }
-}
-
-impl<T: Transport> AsyncRead for Wire<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_read(cx, buf)
-    }
-}
-
-impl<T: Transport> AsyncWrite for Wire<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.transport).poll_write(cx, buf);
-        self.wrote(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
-        self.wrote(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.transport).poll_flush(cx);
-        if let Poll::Ready(Ok(())) = flushed {
-            self.conn.flushed();
-        }
-        flushed
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(cx)
     }
 }
 
@@ -245,7 +172,7 @@ pub(super) async fn serve(
         let region = region.clone();
         Box::new(move |open| region.violate("", ViolationKind::TooManyStreams { open }))
     };
-    let io = Beside::new(io, OpenStreams::new(most, too_many));
+    let io = GoAwayStream::new(io, OpenStreams::new(most, too_many));
     let serving = builder.serve_connection(TokioIo::new(io.clone()), service);
     let stop = region.tasks.stopping();
     tokio::select! {
@@ -258,9 +185,10 @@ pub(super) async fn serve(
     }
 }
 
-/// CursorPair a connection as gone: its streams end, and what waited for a flush is told that none came.
+/// Marks a connection as gone: its streams end, and what waited for a flush is told that none came.
 pub(super) fn close(region: &Region, conn: &Conn) {
     conn.kill.cancel();
+    // Dropped outside the lock: what is told so may look at the connection.
     let waiting = std::mem::take(&mut *lock(&conn.after_flush));
     drop(waiting);
     lock(&region.conns).remove(&conn.number);

@@ -32,9 +32,10 @@ pub enum Fault {
     ResetAfter,
     /// HTTP/2's REFUSED_STREAM, before the request is counted. On HTTP/1.1 as `DropBefore`.
     RefuseStream,
-    /// HTTP/2's GOAWAY that names the request before this one as the last, before this one is counted: it and those after
-    /// it on the connection are not processed; those before it are answered, and then the connection ends. Where a later
-    /// one was begun already, GOAWAY names that, and this one is processed as well. On HTTP/1.1 as `DropBefore`.
+    /// HTTP/2's GOAWAY that names the request before this one as the last, before this one is counted: it and those
+    /// after it on the connection are not processed; those before it are answered, and then the connection ends. Where
+    /// a later one was begun already, GOAWAY names that, and this one is processed as well. On HTTP/1.1 as
+    /// `DropBefore`.
     GoAway,
     /// Counted and acted on, never answered; the connection stays open.
     Hang,

@@ -1,10 +1,10 @@
-//! HTTP/2's GOAWAY, written beside the library: it says of requests that did come that they were not processed, which the
-//! library's own never does.
+//! HTTP/2's GOAWAY, written beside the library: it says of requests that did come that they were not processed, which
+//! the library's own never does.
 //!
 //! Invariants: a frame is written only between two of the library's, when all it has written is flushed. What is turned
 //! away is neither counted nor answered; what came before it on the connection is. Then the client ends the connection:
-//! an end of the server's own could overtake what it has said. A request's stream is known by its number, which holds as
-//! long as the library has refused none for being too many: that is a violation, and told as such.
+//! an end of the server's own could overtake what it has said. A request's stream is known by its number, which holds
+//! as long as the library has refused none for being too many: that is a violation, and told as such.
 
 use std::io;
 use std::pin::Pin;
@@ -32,24 +32,24 @@ fn frame(last: u32) -> [u8; 17] {
 }
 
 /// A connection's bytes, shared by the library and whoever writes beside it.
-pub(super) struct Beside<S>(Arc<Mutex<Inner<S>>>);
+pub(super) struct GoAwayStream<S>(Arc<Mutex<GoAwayStreamState<S>>>);
 
-struct Inner<S> {
+struct GoAwayStreamState<S> {
     io: S,
     between_frames: bool,
     waits: Option<Waker>,
     streams: OpenStreams,
 }
 
-impl<S> Clone for Beside<S> {
+impl<S> Clone for GoAwayStream<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> GoAwayStream<S> {
     pub(super) fn new(io: S, streams: OpenStreams) -> Self {
-        Self(Arc::new(Mutex::new(Inner { io, between_frames: false, waits: None, streams })))
+        Self(Arc::new(Mutex::new(GoAwayStreamState { io, between_frames: false, waits: None, streams })))
     }
 
     /// Tells the client each time that more of its requests are turned away. Ends when it cannot be told.
@@ -63,6 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
                 if self.write(&frame(last)).await.is_err() {
                     return;
                 }
+                // Only now that it was flushed: a client that has not been told may still count on those streams.
                 lock(&self.0).streams.went_away(stream_of(last));
                 told = Some(last);
             } else {
@@ -75,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
         let mut written = 0;
         std::future::poll_fn(|cx| {
             let mut inner = lock(&self.0);
+            // Within a frame of the library's these bytes would be taken for its payload (RFC 9113 section 4.1).
             if !inner.between_frames {
                 inner.waits = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -88,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Beside<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Beside<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for GoAwayStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *lock(&self.0);
         let before = buf.filled().len();
@@ -98,7 +100,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Beside<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for GoAwayStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let inner = &mut *lock(&self.0);
         inner.between_frames = false;
@@ -115,6 +117,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
         let inner = &mut *lock(&self.0);
         inner.between_frames = false;
         let written = ready!(Pin::new(&mut inner.io).poll_write_vectored(cx, bufs))?;
+        // What was written may end in the middle of any of them.
         let mut left = written;
         for buf in bufs {
             let part = left.min(buf.len());
@@ -131,6 +134,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Beside<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = lock(&self.0);
         ready!(Pin::new(&mut inner.io).poll_flush(cx))?;
+        // The library flushes whole frames only, so there is no open one now.
         inner.between_frames = true;
         if let Some(waits) = inner.waits.take() {
             waits.wake();

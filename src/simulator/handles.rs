@@ -21,7 +21,7 @@ use super::query::{Filter, Query};
 const REMEMBERED: usize = 20_000;
 
 /// When an `in progress` went out, if it did.
-pub(super) type Told = Arc<Mutex<Option<Instant>>>;
+pub(super) type LastInProgress = Arc<Mutex<Option<Instant>>>;
 
 /// An app's handles and counts.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ struct Handle {
 #[derive(Debug, Default)]
 struct Progress {
     asked: u32,
-    told: Told,
+    told: LastInProgress,
 }
 
 /// What became of a fetch.
@@ -54,14 +54,19 @@ struct Progress {
 pub(super) enum Fetch {
     /// Never was, or is forgotten.
     Unknown,
-    /// Died unfetched.
     Expired,
     /// Gave its messages before. `heard`: whole.
-    Spent { heard: bool },
+    Spent {
+        heard: bool,
+    },
     /// Ask again.
-    InProgress(Told),
+    InProgress(LastInProgress),
     /// Gives its messages now; sets the flag when they went out whole.
-    Ready { query: Query, snapshot: Option<Vec<Arc<Message>>>, heard: Arc<AtomicBool> },
+    Ready {
+        query: Query,
+        snapshot: Option<Vec<Arc<Message>>>,
+        heard: Arc<AtomicBool>,
+    },
 }
 
 impl Handles {
@@ -105,7 +110,12 @@ impl Handles {
     }
 
     /// Asks for a count: `Some` while it is in progress. Also says how much too early the caller asked.
-    pub(super) fn count(&mut self, filter: &Filter, rules: &Rules, now: Instant) -> (Option<Told>, Option<Duration>) {
+    pub(super) fn count(
+        &mut self,
+        filter: &Filter,
+        rules: &Rules,
+        now: Instant,
+    ) -> (Option<LastInProgress>, Option<Duration>) {
         let progress = self.counts.entry(filter.clone()).or_default();
         let early = progress.early(rules.recheck, now);
         if progress.ask(rules.in_progress) {

@@ -78,7 +78,7 @@ impl Limits {
 
 /// What counting a request found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counted {
+pub struct CountedRequest {
     /// The instant it was counted at.
     pub at: Instant,
     /// The breach, if it was one: the limit and one, and the time within which they were counted.
@@ -102,7 +102,7 @@ impl Counters {
     }
 
     /// Counts one request of a caller.
-    pub fn count(&mut self, bucket: BucketName, at: Instant) -> Counted {
+    pub fn count(&mut self, bucket: BucketName, at: Instant) -> CountedRequest {
         let (home, requests, per) = self.resolve(bucket);
         self.windows[home as usize].count(at, requests, per)
     }
@@ -141,7 +141,8 @@ struct Window {
 }
 
 impl Window {
-    fn count(&mut self, at: Instant, requests: usize, per: Duration) -> Counted {
+    fn count(&mut self, at: Instant, requests: usize, per: Duration) -> CountedRequest {
+        // More than N are kept only after the limit was lowered.
         while self.own.len() > requests {
             self.own.pop_front();
         }
@@ -153,10 +154,12 @@ impl Window {
         }
         let breach = apart.filter(|&apart| apart <= per).map(|apart| (requests + 1, apart));
         let refused = breach.is_some() || self.spent.len() >= requests;
+        // A refused request is a caller's fault all the same, but it fills nothing: else one flood would refuse for
+        // ever.
         if !refused {
             self.spent.push_back(at);
         }
-        Counted { at, breach, refused }
+        CountedRequest { at, breach, refused }
     }
 }
 

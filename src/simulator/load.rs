@@ -61,6 +61,7 @@ impl Sim {
         let mut ticks = tokio::time::interval(TICK);
         let mut done = 0;
         loop {
+            // By what is due in all, not so many a tick: ticks come late on a busy machine, and the rate must not fall.
             let elapsed = (clock.now() - began).min(duration);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
             let due = (elapsed.as_secs_f64() * per_second) as u64;

@@ -21,6 +21,7 @@ use crate::kernel::clock::UnixMillis;
 
 /// One kept message, with the vendor's names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Message {
     /// Who received it: a user or a channel.
     pub dst: String,
@@ -29,9 +30,7 @@ pub struct Message {
     /// When, in milliseconds since 1970. Zero when added: now.
     #[serde(default)]
     pub ms: u64,
-    /// The text.
     pub payload: String,
-    /// Who sent it.
     pub src: String,
 }
 

@@ -65,6 +65,7 @@ impl Queue {
     /// Puts an event in; the oldest gives way when there are `cap` already. Says whether one did.
     pub(super) fn push(&mut self, event: Arc<str>, cap: usize) -> bool {
         self.ledger.counts.emitted += 1;
+        // The vendor's page: the oldest is overwritten by the newest.
         let overwrote = self.waiting.len() >= cap;
         if overwrote && let Some(oldest) = self.waiting.pop_front() {
             self.ledger.counts.overwritten += 1;
@@ -78,6 +79,8 @@ impl Queue {
     pub(super) fn take(queue: &Arc<Mutex<Self>>, max: usize, received: Instant) -> Handover {
         let mut this = lock(queue);
         let count = this.waiting.len().min(max);
+        // Out of the queue before a byte of the answer is written: the vendor's read is destructive, and does not wait
+        // to hear that anybody got it.
         let events: Vec<_> = this.waiting.drain(..count).collect();
         let place = this.reads.len();
         if place < this.keep {

@@ -15,7 +15,7 @@ use super::conn::Conn;
 use super::lock;
 use super::queue::{EventCounts, Queue};
 use super::script::Script;
-use super::seen::Seen;
+use super::seen::SeenRequest;
 use super::stats::Stats;
 use super::violation::{Violation, ViolationKind};
 use super::world::World;
@@ -55,7 +55,7 @@ pub(super) struct Region {
     pub(super) max_streams: AtomicU32,
     pub(super) conns: Mutex<HashMap<u64, Arc<Conn>>>,
     queues: Mutex<HashMap<String, [Arc<Mutex<Queue>>; 2]>>,
-    seen: Mutex<VecDeque<Seen>>,
+    seen: Mutex<VecDeque<SeenRequest>>,
     stats: Mutex<Stats>,
     changed: Notify,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -117,6 +117,7 @@ impl Region {
     pub(super) async fn wait(&self, wanted: &mut (dyn FnMut(&Stats) -> bool + Send)) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
+            // Enrolled before the look, so that a change between the look and the wait is not missed.
             changed.as_mut().enable();
             if wanted(&self.stats()) {
                 return;
@@ -129,7 +130,7 @@ impl Region {
         self.world.violate(Violation { region: self.name.clone(), app: app.to_owned(), kind });
     }
 
-    pub(super) fn note(&self, seen: impl FnOnce() -> Seen) {
+    pub(super) fn note(&self, seen: impl FnOnce() -> SeenRequest) {
         let keep = self.world.options().seen;
         if keep > 0 {
             let mut list = lock(&self.seen);
@@ -140,7 +141,7 @@ impl Region {
         }
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(super) fn seen(&self) -> Vec<SeenRequest> {
         lock(&self.seen).iter().cloned().collect()
     }
 

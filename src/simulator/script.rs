@@ -21,14 +21,13 @@ pub struct Profile {
     pub chances: Vec<Chance>,
 }
 
-/// One fault and how likely it is.
+/// One fault and how likely it is: from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Chance {
     /// Which endpoint; `None` is any.
     pub endpoint: Option<Endpoint>,
-    /// 0 to 1.
     pub probability: f64,
-    /// The fault.
     pub fault: Fault,
 }
 

@@ -9,18 +9,16 @@ use super::Endpoint;
 
 /// A request the simulator saw.
 #[derive(Clone, Debug)]
-pub struct Seen {
+#[expect(missing_docs, reason = "the names say it")]
+pub struct SeenRequest {
     /// The endpoint; `None` when the target was none.
     pub endpoint: Option<Endpoint>,
-    /// The method.
     pub method: Method,
     /// Path and query as they came.
     pub target: String,
-    /// The protocol.
     pub version: Version,
     /// All headers, the credential included.
     pub headers: HeaderMap,
-    /// The body.
     pub body: Bytes,
     /// When it was counted against the limit; `None` when it was not.
     pub counted: Option<Instant>,
@@ -28,7 +26,7 @@ pub struct Seen {
     pub connection: u64,
 }
 
-impl Seen {
+impl SeenRequest {
     pub(super) fn new(
         head: &Parts,
         body: &Bytes,

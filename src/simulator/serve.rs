@@ -26,7 +26,7 @@ use super::body::AnswerBody;
 use super::conn::Conn;
 use super::region::{Idle, Region};
 use super::script::{Plan, Refusal, Shape};
-use super::seen::Seen;
+use super::seen::SeenRequest;
 use super::stats::EndpointStats;
 use super::target::{self, Call};
 use super::violation::ViolationKind;
@@ -36,15 +36,15 @@ use super::{Endpoint, act, auth, control, headers, lock};
 /// No request of the vendor's API is larger.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// Answers one request, or never: then the connection ends. It is under way from this call on, not from its task's first
-/// turn: a connection that goes away waits for all that came before.
+/// Answers one request, or never: then the connection ends. It is under way from this call on, not from its task's
+/// first turn: a connection that goes away waits for all that came before.
 pub(super) fn serve(
     region: Arc<Region>,
     conn: Arc<Conn>,
     number: u32,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<AnswerBody>, h2::Error>> {
-    let flight = Flight::begin(&region, &conn);
+    let flight = InFlight::begin(&region, &conn);
     answer(region, conn, number, request, flight)
 }
 
@@ -53,7 +53,7 @@ async fn answer(
     conn: Arc<Conn>,
     number: u32,
     request: Request<Incoming>,
-    flight: Flight,
+    flight: InFlight,
 ) -> Result<Response<AnswerBody>, h2::Error> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else { return silence(&conn, false).await };
@@ -61,6 +61,8 @@ async fn answer(
     let received = region.world.clock().now();
     let shape = Shape { close: *lock(&region.idle) == Idle::CloseAfterEach, ..Shape::default() };
     if let Some(path) = head.uri.path().strip_prefix("/_sim/") {
+        // Turned away: the client was told by GOAWAY, and whatever came now would be an answer to a stream that is no
+        // more.
         if !conn.process(number) {
             return std::future::pending().await;
         }
@@ -73,7 +75,7 @@ async fn answer(
             if !conn.process(number) {
                 return std::future::pending().await;
             }
-            region.note(|| Seen::new(&head, &body, None, None, conn.number));
+            region.note(|| SeenRequest::new(&head, &body, None, None, conn.number));
             region.violate("", ViolationKind::Target { why: format!("{} {}: {}", head.method, head.uri, no.why) });
             return Ok(respond(Answer::no(no.status, &no.why), shape, flight, None));
         }
@@ -90,7 +92,7 @@ async fn answer(
         (None, _) => {}
         (Some(Refusal::Connection), Version::HTTP_2) => conn.go_away(number),
         (Some(refusal), version) => {
-            region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
+            region.note(|| SeenRequest::new(&head, &body, Some(endpoint), None, conn.number));
             return match (refusal, version) {
                 (Refusal::Stream, Version::HTTP_2) => Err(h2::Reason::REFUSED_STREAM.into()),
                 _ => silence(&conn, false).await,
@@ -98,29 +100,31 @@ async fn answer(
         }
     }
     if let Some(death) = plan.death.filter(|d| d.before) {
-        region.note(|| Seen::new(&head, &body, Some(endpoint), None, conn.number));
+        region.note(|| SeenRequest::new(&head, &body, Some(endpoint), None, conn.number));
         return silence(&conn, death.reset).await;
     }
     if !conn.process(number) {
         return std::future::pending().await;
     }
     region.world.run_hook(endpoint);
-    let asked = Asked { head, body, app, call, received };
+    let asked = RoutedRequest { head, body, app, call, received };
     let mut answer = decide(&region, &conn, &asked, &mut plan);
     wait(plan.after).await;
     if plan.hang {
         return std::future::pending().await;
     }
     if let Some(death) = plan.death {
+        // It was acted on and nobody hears of it: what it took out of the queue is lost.
         drop(answer);
         return silence(&conn, death.reset).await;
     }
+    // The two seconds run from when the answer leaves, not from before a scripted wait.
     answer.stamp(region.world.clock().now());
     Ok(respond(answer, plan.shape, flight, Some(endpoint)))
 }
 
 /// A request whose target is known.
-pub(super) struct Asked {
+pub(super) struct RoutedRequest {
     pub(super) head: Parts,
     pub(super) body: Bytes,
     pub(super) app: String,
@@ -130,17 +134,19 @@ pub(super) struct Asked {
 }
 
 /// Counts a request, checks it, and acts on it.
-fn decide(region: &Arc<Region>, conn: &Conn, asked: &Asked, plan: &mut Plan) -> Answer {
-    let Asked { head, body, app, call, .. } = asked;
+fn decide(region: &Arc<Region>, conn: &Conn, asked: &RoutedRequest, plan: &mut Plan) -> Answer {
+    let RoutedRequest { head, body, app, call, .. } = asked;
     let endpoint = call.endpoint();
     let Some(account) = region.world.account(app) else {
-        region.note(|| Seen::new(head, body, Some(endpoint), None, conn.number));
+        region.note(|| SeenRequest::new(head, body, Some(endpoint), None, conn.number));
         region.violate(app, ViolationKind::BadCredential { why: "no such app".into() });
         return Answer::no(StatusCode::UNAUTHORIZED, "unauthorized");
     };
+    // Before the credential is looked at: whether the vendor counts what it refuses is not documented, and the strict
+    // reading is that it does.
     let counted = account.count(endpoint.bucket(), region.world.clock());
     count_up(region, endpoint, |e| e.counted += 1);
-    region.note(|| Seen::new(head, body, Some(endpoint), Some(counted.at), conn.number));
+    region.note(|| SeenRequest::new(head, body, Some(endpoint), Some(counted.at), conn.number));
     if let Some((requests, within)) = counted.breach {
         region.violate(app, ViolationKind::OverLimit { bucket: endpoint.bucket(), requests, within });
     }
@@ -157,7 +163,7 @@ fn decide(region: &Arc<Region>, conn: &Conn, asked: &Asked, plan: &mut Plan) -> 
     acted_or_canned(region, &account, asked, plan)
 }
 
-fn acted_or_canned(region: &Arc<Region>, account: &Account, asked: &Asked, plan: &mut Plan) -> Answer {
+fn acted_or_canned(region: &Arc<Region>, account: &Account, asked: &RoutedRequest, plan: &mut Plan) -> Answer {
     match plan.canned.take() {
         None => act::act(region, account, asked),
         Some(canned) => {
@@ -171,7 +177,7 @@ fn acted_or_canned(region: &Arc<Region>, account: &Account, asked: &Asked, plan:
 }
 
 /// Records what must not have come here.
-fn inspect(region: &Region, asked: &Asked, dialect: super::app::Dialect) {
+fn inspect(region: &Region, asked: &RoutedRequest, dialect: super::app::Dialect) {
     for name in headers::leaks(&asked.head.headers, dialect) {
         region.violate(&asked.app, ViolationKind::Header { name });
     }
@@ -184,7 +190,7 @@ fn inspect(region: &Region, asked: &Asked, dialect: super::app::Dialect) {
     }
 }
 
-fn respond(answer: Answer, shape: Shape, flight: Flight, endpoint: Option<Endpoint>) -> Response<AnswerBody> {
+fn respond(answer: Answer, shape: Shape, flight: InFlight, endpoint: Option<Endpoint>) -> Response<AnswerBody> {
     let Answer { status, content_type, retry_after, body, effect } = answer;
     let body = if shape.marked { Bytes::from([b"\xef\xbb\xbf", &body[..]].concat()) } else { body };
     let body = shape.coding.map_or(body.clone(), |coding| coding.encode(&body));
@@ -237,12 +243,12 @@ fn count_up(region: &Region, endpoint: Endpoint, change: impl FnOnce(&mut Endpoi
 }
 
 /// A request under way.
-struct Flight {
+struct InFlight {
     region: Arc<Region>,
     conn: Arc<Conn>,
 }
 
-impl Flight {
+impl InFlight {
     fn begin(region: &Arc<Region>, conn: &Arc<Conn>) -> Self {
         conn.begin();
         region.update(|stats| {
@@ -253,7 +259,7 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.conn.finish();
         self.region.update(|stats| stats.in_flight -= 1);

@@ -1,47 +1,32 @@
 //! The handle on one listening region: starts and stops it, scripts it, and says what it saw.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::io::DuplexStream;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 
 use super::Endpoint;
 use super::app::App;
-use super::conn::{self, Conn, Transport, Wire};
 use super::fault::Fault;
+use super::listener::{Listen, Listener};
 use super::lock;
 use super::messages::Message;
 use super::queue::{EventsRead, Ledger};
 use super::region::{AcceptFault, Idle, Region};
 use super::script::Profile;
-use super::seen::Seen;
+use super::seen::SeenRequest;
 use super::stats::Stats;
 use super::violation::Violation;
 use super::world::{Options, World};
 use crate::kernel::clock::Clock;
 use crate::kernel::names::Stream;
-use crate::kernel::task::Kind;
 
 /// How long [`Sim::wait_until`] waits.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where and how a region listens.
-#[derive(Clone, Debug, Default)]
-pub struct Listen {
-    /// The address; `None` is a free port of 127.0.0.1.
-    pub addr: Option<SocketAddr>,
-    /// TLS, if any. ALPN is set to `h2` and `http/1.1` if it is empty.
-    pub tls: Option<Arc<ServerConfig>>,
-}
 
 /// A listening region of the simulated vendor. Cheap to clone.
 #[derive(Clone)]
@@ -50,17 +35,10 @@ pub struct Sim {
     listener: Arc<Listener>,
 }
 
-struct Listener {
-    addr: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    /// Ends accepting, and is told when the socket is closed. `None` while down.
-    open: Mutex<Option<(CancellationToken, CancellationToken)>>,
-}
-
 /// What was waited for did not come about. Shows what did.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("waited in vain; the simulator saw {0:?}")]
-pub struct InVain(pub Box<Stats>);
+pub struct WaitTimeout(pub Box<Stats>);
 
 impl Sim {
     /// A world with one app and one region, on a free port of 127.0.0.1, on the system's clock.
@@ -78,18 +56,9 @@ impl Sim {
     /// # Errors
     /// When the address cannot be bound.
     pub async fn listen(world: &World, region: &str, listen: Listen) -> io::Result<Self> {
-        let addr = listen.addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        let socket = TcpListener::bind(addr).await?;
-        let tls = listen.tls.map(|mut config| {
-            if config.alpn_protocols.is_empty() {
-                Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            }
-            TlsAcceptor::from(config)
-        });
-        let listener = Listener { addr: socket.local_addr()?, tls, open: Mutex::default() };
-        let sim = Self { region: Region::new(region, world), listener: Arc::new(listener) };
-        sim.accept(socket);
-        Ok(sim)
+        let region = Region::new(region, world);
+        let listener = Listener::bind(region.clone(), listen).await?;
+        Ok(Self { region, listener })
     }
 
     /// Where it listens.
@@ -101,8 +70,7 @@ impl Sim {
     /// Its base URL: scheme and authority.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let scheme = if self.listener.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.listener.addr)
+        format!("{}://{}", self.listener.scheme(), self.listener.addr)
     }
 
     /// The region's name.
@@ -173,11 +141,7 @@ impl Sim {
 
     /// Closes the listening socket and all connections: new ones are refused until [`Sim::up`].
     pub async fn down(&self) {
-        let open = lock(&self.listener.open).take();
-        if let Some((stop, closed)) = open {
-            stop.cancel();
-            closed.cancelled().await;
-        }
+        self.listener.close().await;
         self.cut_all(false);
     }
 
@@ -186,17 +150,14 @@ impl Sim {
     /// # Errors
     /// When somebody else took the address.
     pub async fn up(&self) -> io::Result<()> {
-        if lock(&self.listener.open).is_none() {
-            self.accept(TcpListener::bind(self.listener.addr).await?);
-        }
-        Ok(())
+        self.listener.reopen().await
     }
 
     /// A connection without a socket: for tests with paused time. Speaks what its user speaks, without TLS.
     #[must_use]
     pub fn connect(&self) -> DuplexStream {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        self.serve(far, None);
+        self.listener.serve(far, None);
         near
     }
 
@@ -237,7 +198,7 @@ impl Sim {
 
     /// The requests this region saw, as far as it remembers.
     #[must_use]
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<SeenRequest> {
         self.region.seen()
     }
 
@@ -251,7 +212,7 @@ impl Sim {
     ///
     /// # Errors
     /// When they did not become so.
-    pub async fn wait_until(&self, wanted: impl FnMut(&Stats) -> bool + Send) -> Result<Stats, InVain> {
+    pub async fn wait_until(&self, wanted: impl FnMut(&Stats) -> bool + Send) -> Result<Stats, WaitTimeout> {
         self.wait_within(PATIENCE, wanted).await
     }
 
@@ -263,9 +224,9 @@ impl Sim {
         &self,
         patience: Duration,
         mut wanted: impl FnMut(&Stats) -> bool + Send,
-    ) -> Result<Stats, InVain> {
+    ) -> Result<Stats, WaitTimeout> {
         let waited = tokio::time::timeout(patience, self.region.wait(&mut wanted)).await;
-        waited.map(|()| self.stats()).map_err(|_| InVain(Box::new(self.stats())))
+        waited.map(|()| self.stats()).map_err(|_| WaitTimeout(Box::new(self.stats())))
     }
 
     /// Stops listening and ends all connections. Returns when all its tasks are gone.
@@ -284,82 +245,6 @@ impl Sim {
     }
 
     pub(super) fn of(region: &Arc<Region>) -> Self {
-        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener { addr, tls: None, open: Mutex::default() };
-        Self { region: region.clone(), listener: Arc::new(listener) }
-    }
-
-    fn accept(&self, socket: TcpListener) {
-        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
-        *lock(&self.listener.open) = Some((stop.clone(), closed.clone()));
-        let sim = self.clone();
-        self.spawn(async move {
-            let all = sim.region.tasks.stopping();
-            loop {
-                let accepted = tokio::select! {
-                    accepted = socket.accept() => accepted,
-                    () = stop.cancelled() => break,
-                    () = all.cancelled() => break,
-                };
-                match accepted {
-                    Ok((tcp, _)) => sim.admit(tcp),
-                    // Out of descriptors, say: accepting again at once would fail again.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-            }
-            drop(socket);
-            closed.cancel();
-        });
-    }
-
-    fn admit(&self, tcp: TcpStream) {
-        // Answers are small: without this they would wait for acknowledgements.
-        let _ = tcp.set_nodelay(true);
-        let fault = lock(&self.region.accept_faults).pop_front();
-        match fault {
-            None => self.serve(tcp, self.listener.tls.clone()),
-            Some(AcceptFault::Reset) => tcp.reset_at_end(),
-            Some(AcceptFault::Stall) => {
-                let stop = self.region.tasks.stopping();
-                self.spawn(async move {
-                    stop.cancelled().await;
-                    drop(tcp);
-                });
-            }
-        }
-    }
-
-    fn serve(&self, transport: impl Transport, tls: Option<TlsAcceptor>) {
-        let region = self.region.clone();
-        let mut number = 0;
-        region.update(|stats| {
-            stats.connections += 1;
-            stats.open += 1;
-            number = stats.connections;
-        });
-        let conn = Conn::new(number);
-        lock(&region.conns).insert(number, conn.clone());
-        self.spawn(async move {
-            let wire = Wire::new(transport, conn.clone());
-            let serving = async {
-                match tls {
-                    None => conn::serve(region.clone(), conn.clone(), wire).await,
-                    Some(acceptor) => {
-                        let stop = region.tasks.stopping();
-                        let handshake = stop.run_until_cancelled(acceptor.accept(wire)).await;
-                        if let Some(Ok(tls)) = handshake {
-                            conn::serve(region.clone(), conn.clone(), tls).await;
-                        }
-                    }
-                }
-            };
-            region.guarded(serving).await;
-            conn::close(&region, &conn);
-        });
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let region = self.region.clone();
-        self.region.tasks.spawn(Kind::Simulator, async move { region.guarded(work).await });
+        Self { region: region.clone(), listener: Listener::without_socket(region.clone()) }
     }
 }

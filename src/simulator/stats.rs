@@ -7,10 +7,10 @@ use super::queue::EventCounts;
 
 /// A look at the numbers of one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Stats {
     /// Connections accepted so far.
     pub connections: u64,
-    /// Connections open now.
     pub open: u64,
     /// Requests under way now: from the head's arrival until the answer is flushed.
     pub in_flight: u64,
@@ -26,18 +26,15 @@ pub struct Stats {
 /// Numbers of one endpoint. `received` counts heads; each request that was answered whole is in exactly one of `ok`,
 /// `too_many` and `other`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct EndpointStats {
-    /// Requests that came.
     pub received: u64,
     /// Requests counted against the limit.
     pub counted: u64,
     /// Requests that met a scripted fault.
     pub faulted: u64,
-    /// Answered 200.
     pub ok: u64,
-    /// Answered 429.
     pub too_many: u64,
-    /// Answered with another status.
     pub other: u64,
 }
 

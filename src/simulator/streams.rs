@@ -1,8 +1,8 @@
-//! The streams of an HTTP/2 connection as they stand on the wire (RFC 9113 section 5.1): a client has no more of them open
-//! than the SETTINGS allow.
+//! The streams of an HTTP/2 connection as they stand on the wire (RFC 9113 section 5.1): a client has no more of them
+//! open than the SETTINGS allow.
 //!
-//! Invariants: a stream is open from the client's HEADERS until both sides have ended it, or one has reset it, or a GOAWAY
-//! has turned it away. It is counted by the frames themselves, so one that the library refuses is counted, too.
+//! Invariants: a stream is open from the client's HEADERS until both sides have ended it, or one has reset it, or a
+//! GOAWAY has turned it away. It is counted by the frames themselves, so one that the library refuses is counted, too.
 
 use std::collections::HashMap;
 
@@ -50,12 +50,15 @@ impl OpenStreams {
 
     /// The client sent this.
     pub(super) fn came(&mut self, bytes: &[u8]) {
+        // Of HTTP/1 there are no frames. The first bytes tell: no method begins as HTTP/2's preface does (RFC 9113
+        // section 3.4).
         if bytes.is_empty() || !*self.is_http_2.get_or_insert_with(|| bytes.starts_with(&PREFACE[..TELLING])) {
             return;
         }
         for (kind, flags, stream) in self.incoming.heads(bytes) {
             if kind == HEADERS && stream > self.newest {
                 self.newest = stream;
+                // Those above what a GOAWAY named were never taken on, so they count for nobody.
                 if stream <= self.last {
                     self.open.insert(stream, [false; 2]);
                 }
@@ -88,6 +91,7 @@ impl OpenStreams {
                 ends[side] = true;
                 *ends == [true; 2]
             }
+            // Either side's reset ends it for both (RFC 9113 section 5.4.2).
             Some(_) => kind == RST_STREAM,
             None => false,
         };
@@ -122,6 +126,7 @@ impl Frames {
                 self.have += 1;
             }
             if self.have == self.head.len() {
+                // Length (24 bits), kind, flags, stream: RFC 9113 section 4.1.
                 let [high, middle, low, kind, flags, stream @ ..] = self.head;
                 heads.push((kind, flags, u32::from_be_bytes(stream)));
                 self.left = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);

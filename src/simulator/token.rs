@@ -6,8 +6,9 @@
 //! message = u32 salt | u32 ts | u16 count | count x (u16 privilege | u32 expiry), privileges ascending
 //! ```
 //!
-//! Little-endian; `str(x)` is a `u16` length and the bytes. The signature is HMAC-SHA256 with the app's certificate over
-//! `app_id | account | message`. `ts` is the time of minting and 24 hours; the privilege's own expiry changes nothing.
+//! Little-endian; `str(x)` is a `u16` length and the bytes. The signature is HMAC-SHA256 with the app's certificate
+//! over `app_id | account | message`. `ts` is the time of minting and 24 hours; the privilege's own expiry changes
+//! nothing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,7 @@ const SKEW: u64 = 300;
 
 /// Why a token does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum TokenError {
     #[error("the token is not of version 006")]
     Version,
     #[error("the token is of another app")]
@@ -43,10 +44,10 @@ pub(super) enum Refused {
 }
 
 /// Checks a token against all that is known.
-pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: u64) -> Result<(), Refused> {
-    let rest = token.strip_prefix("006").ok_or(Refused::Version)?;
-    let encoded = rest.strip_prefix(app).ok_or(Refused::App)?;
-    let content = STANDARD.decode(encoded).map_err(|_| Refused::Malformed)?;
+pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: u64) -> Result<(), TokenError> {
+    let rest = token.strip_prefix("006").ok_or(TokenError::Version)?;
+    let encoded = rest.strip_prefix(app).ok_or(TokenError::App)?;
+    let content = STANDARD.decode(encoded).map_err(|_| TokenError::Malformed)?;
     let mut content = Reader(&content);
     let signature = content.string()?;
     let channel_crc = content.u32()?;
@@ -54,13 +55,13 @@ pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: 
     let message = content.string()?;
     content.end()?;
     if channel_crc != crc32fast::hash(uid.as_bytes()) || uid_crc != crc32fast::hash(b"") {
-        return Err(Refused::Uid);
+        return Err(TokenError::Uid);
     }
-    let mut mac = Hmac::<Sha256>::new_from_slice(certificate.as_bytes()).map_err(|_| Refused::Signature)?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(certificate.as_bytes()).map_err(|_| TokenError::Signature)?;
     mac.update(app.as_bytes());
     mac.update(uid.as_bytes());
     mac.update(message);
-    mac.verify_slice(signature).map_err(|_| Refused::Signature)?;
+    mac.verify_slice(signature).map_err(|_| TokenError::Signature)?;
 
     let mut message = Reader(message);
     let _salt = message.u32()?;
@@ -72,13 +73,13 @@ pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: 
     }
     message.end()?;
     if !privileges.is_sorted_by(|a, b| a < b) || !privileges.contains(&RTM_LOGIN) {
-        return Err(Refused::Privilege);
+        return Err(TokenError::Privilege);
     }
     if over_at <= now {
-        return Err(Refused::Over);
+        return Err(TokenError::Over);
     }
     if over_at > now + LIFE + SKEW {
-        return Err(Refused::TooLong);
+        return Err(TokenError::TooLong);
     }
     Ok(())
 }
@@ -86,29 +87,29 @@ pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: 
 struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
-    fn bytes(&mut self, count: usize) -> Result<&'b [u8], Refused> {
-        let (head, tail) = self.0.split_at_checked(count).ok_or(Refused::Malformed)?;
+    fn bytes(&mut self, count: usize) -> Result<&'b [u8], TokenError> {
+        let (head, tail) = self.0.split_at_checked(count).ok_or(TokenError::Malformed)?;
         self.0 = tail;
         Ok(head)
     }
 
-    fn u16(&mut self) -> Result<u16, Refused> {
-        let bytes = self.bytes(2)?.try_into().map_err(|_| Refused::Malformed)?;
+    fn u16(&mut self) -> Result<u16, TokenError> {
+        let bytes = self.bytes(2)?.try_into().map_err(|_| TokenError::Malformed)?;
         Ok(u16::from_le_bytes(bytes))
     }
 
-    fn u32(&mut self) -> Result<u32, Refused> {
-        let bytes = self.bytes(4)?.try_into().map_err(|_| Refused::Malformed)?;
+    fn u32(&mut self) -> Result<u32, TokenError> {
+        let bytes = self.bytes(4)?.try_into().map_err(|_| TokenError::Malformed)?;
         Ok(u32::from_le_bytes(bytes))
     }
 
-    fn string(&mut self) -> Result<&'b [u8], Refused> {
+    fn string(&mut self) -> Result<&'b [u8], TokenError> {
         let length = self.u16()?;
         self.bytes(length.into())
     }
 
-    fn end(&self) -> Result<(), Refused> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refused::Malformed) }
+    fn end(&self) -> Result<(), TokenError> {
+        if self.0.is_empty() { Ok(()) } else { Err(TokenError::Malformed) }
     }
 }
 
@@ -127,18 +128,18 @@ mod tests {
         let at = |now| verify(TOKEN, APP, CERTIFICATE, "test_user", now);
         assert_eq!(at(TS - LIFE), Ok(()));
         assert_eq!(at(TS - 1), Ok(()));
-        assert_eq!(at(TS), Err(Refused::Over));
-        assert_eq!(at(TS - LIFE - SKEW - 1), Err(Refused::TooLong));
+        assert_eq!(at(TS), Err(TokenError::Over));
+        assert_eq!(at(TS - LIFE - SKEW - 1), Err(TokenError::TooLong));
     }
 
     #[test]
     fn whatever_is_changed_is_refused() {
         let now = TS - 10;
         let check = |token: &str, app: &str, certificate: &str, uid: &str| verify(token, app, certificate, uid, now);
-        assert_eq!(check(TOKEN, APP, CERTIFICATE, "test_user2"), Err(Refused::Uid));
-        assert_eq!(check(TOKEN, APP, &CERTIFICATE.to_lowercase(), "test_user"), Err(Refused::Signature));
-        assert_eq!(check(TOKEN, &APP.to_lowercase(), CERTIFICATE, "test_user"), Err(Refused::App));
-        assert_eq!(check(&TOKEN.replacen('6', "7", 1), APP, CERTIFICATE, "test_user"), Err(Refused::Version));
+        assert_eq!(check(TOKEN, APP, CERTIFICATE, "test_user2"), Err(TokenError::Uid));
+        assert_eq!(check(TOKEN, APP, &CERTIFICATE.to_lowercase(), "test_user"), Err(TokenError::Signature));
+        assert_eq!(check(TOKEN, &APP.to_lowercase(), CERTIFICATE, "test_user"), Err(TokenError::App));
+        assert_eq!(check(&TOKEN.replacen('6', "7", 1), APP, CERTIFICATE, "test_user"), Err(TokenError::Version));
         for at in 35..TOKEN.len() {
             let mut bytes = TOKEN.as_bytes().to_vec();
             bytes[at] = if bytes[at] == b'B' { b'C' } else { b'B' };

@@ -9,12 +9,12 @@ use crate::kernel::names::BucketName;
 
 /// One thing a caller did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Violation {
     /// The region that saw it.
     pub region: String,
     /// The app it was done to; empty when the path named none.
     pub app: String,
-    /// What it was.
     #[serde(flatten)]
     pub kind: ViolationKind,
 }
@@ -22,10 +22,10 @@ pub struct Violation {
 /// What a caller did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum ViolationKind {
     /// More than the limit in some window.
     OverLimit {
-        /// The limit's name.
         #[serde(serialize_with = "name")]
         bucket: BucketName,
         /// This many requests (the limit and one) ...
@@ -34,13 +34,9 @@ pub enum ViolationKind {
         within: Duration,
     },
     /// More requests on an HTTP/2 connection at a time than its SETTINGS allow.
-    TooManyStreams {
-        /// So many.
-        open: usize,
-    },
+    TooManyStreams { open: usize },
     /// Asked again before the vendor's 2 seconds after `in progress` were over.
     TooSoon {
-        /// Of which endpoint.
         endpoint: Endpoint,
         /// So much too early.
         early: Duration,
@@ -48,30 +44,15 @@ pub enum ViolationKind {
         of: String,
     },
     /// Fetched a handle that never was, or whose messages had been handed over whole.
-    DeadHandle {
-        /// The handle.
-        handle: String,
-    },
+    DeadHandle { handle: String },
     /// The credential is missing or wrong. Says why, never the credential.
-    BadCredential {
-        /// Why.
-        why: String,
-    },
+    BadCredential { why: String },
     /// A header that has no business at the vendor: the caller's credentials, cookies, forwarding or tracing.
-    Header {
-        /// Its name.
-        name: String,
-    },
+    Header { name: String },
     /// A path or query that is not the one canonical spelling.
-    Target {
-        /// What is wrong with it.
-        why: String,
-    },
+    Target { why: String },
     /// Parameters or a body the vendor answers with 400.
-    Malformed {
-        /// What is wrong.
-        why: String,
-    },
+    Malformed { why: String },
 }
 
 impl ViolationKind {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::app::{App, Rules};
 use super::auth::Credential;
 use super::handles::Handles;
-use super::limits::{Counted, Counters, Limits};
+use super::limits::{CountedRequest, Counters, Limits};
 use super::messages::{Message, Messages};
 use super::region::Region;
 use super::violation::Violation;
@@ -35,12 +35,13 @@ impl Default for Options {
 
 /// The shared part of the simulated vendor. Cheap to clone.
 #[derive(Clone)]
-pub struct World(Arc<Shared>);
+pub struct World(Arc<WorldState>);
 
-struct Shared {
+struct WorldState {
     clock: Clock,
     options: Options,
     accounts: Mutex<HashMap<String, Arc<Account>>>,
+    /// Weak: a region holds its world.
     regions: Mutex<Vec<Weak<Region>>>,
     violations: Mutex<Violations>,
     hook: Mutex<Option<Hook>>,
@@ -63,7 +64,7 @@ impl World {
     /// A world without apps.
     #[must_use]
     pub fn new(clock: Clock, options: Options) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(WorldState {
             clock,
             options,
             accounts: Mutex::default(),
@@ -248,7 +249,7 @@ impl Account {
     }
 
     /// Counts a request now.
-    pub(super) fn count(&self, bucket: BucketName, clock: &Clock) -> Counted {
+    pub(super) fn count(&self, bucket: BucketName, clock: &Clock) -> CountedRequest {
         let mut counters = lock(&self.counters);
         // Read inside the lock: instants of one window never run backwards.
         counters.count(bucket, clock.now())

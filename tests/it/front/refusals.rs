@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::names::{BucketName, Stream};
-use rtm_gateway::simulator::{Endpoint, Fault, Limit, Limits, Listen, Options, Profile, Seen, Sim, World};
+use rtm_gateway::simulator::{Endpoint, Fault, Limit, Limits, Listen, Options, Profile, SeenRequest, Sim, World};
 use tokio::task::JoinSet;
 
 use super::stage::{APP, Answer, RTM, Stage, configuration, request, vendor_app};
@@ -73,7 +73,7 @@ impl Ask {
 }
 
 /// The number in a request that the vendor saw.
-fn number_of(seen: &Seen) -> Option<u32> {
+fn number_of(seen: &SeenRequest) -> Option<u32> {
     let (text, member) = match seen.endpoint? {
         Endpoint::PeerMessages | Endpoint::ChannelMessages => (std::str::from_utf8(&seen.body).unwrap(), "payload"),
         Endpoint::HistoryCreate => (std::str::from_utf8(&seen.body).unwrap(), "start_time"),
@@ -88,7 +88,7 @@ fn number_of(seen: &Seen) -> Option<u32> {
 type Told = (Ask, u32, u16, String);
 
 /// Compares what callers were told with what the vendor counted; gives what does not agree.
-fn broken(told: &[Told], seen: &[Seen]) -> Vec<String> {
+fn broken(told: &[Told], seen: &[SeenRequest]) -> Vec<String> {
     let mut counted: HashMap<(Endpoint, u32), u32> = HashMap::new();
     for one in seen.iter().filter(|one| one.counted.is_some()) {
         if let (Some(endpoint), Some(number)) = (one.endpoint, number_of(one)) {
