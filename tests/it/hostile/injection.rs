@@ -1,7 +1,7 @@
 //! Values that would be more than values if they were pasted: what the vendor received shows that they are not.
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use rtm_gateway::simulator::Seen;
+use rtm_gateway::simulator::SeenRequest;
 
 use crate::front::stage::{RTM, Stage, request};
 
@@ -30,7 +30,7 @@ fn encoded(value: &str) -> String {
 }
 
 /// The vendor's request is one of ours: its path, its headers.
-fn assert_whole(seen: &Seen, headers: &[&str]) {
+fn assert_whole(seen: &SeenRequest, headers: &[&str]) {
     assert!(seen.target.bytes().all(|b| b.is_ascii_graphic()), "{:?}", seen.target);
     let mut names: Vec<&str> = seen.headers.keys().map(hyper::header::HeaderName::as_str).collect();
     let ours = |name: &&str| {
