@@ -30,7 +30,7 @@
 //! | `job`, `jobs/table` | a job and what makes two requests the same; who is owed its answer, and for how long |
 //! | `fair_lru` | results within bounds, of which no client takes what others were promised |
 //! | `count_turns` | when the same count may be asked again: a count has no handle of its own to wait for |
-//! | `stream` | any number of messages as lines, as they come; `retrying_pages`: its pages, `stream_permits`: how many |
+//! | `stream` | any number of messages as lines; `retrying_pages`: its pages, `stream_permits`: how many there may be |
 //! | `cursor`, `crowd` | where a stream can be gone on with; among how many messages of one millisecond |
 //!
 //! Invariants: work is done in jobs of its own tasks, never in a caller's future, so a caller that leaves breaks

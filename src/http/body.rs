@@ -17,18 +17,16 @@ mod streaming;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::Stream;
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use handover::{Ending, Ticket};
 use streaming::Source;
 
-pub use self::inbound::{Inbound, Rest};
+pub use self::inbound::{Inbound, Rest, Unread, read_up_to};
 pub use self::meter::Meter;
 pub use self::streaming::Piece;
 
@@ -281,69 +279,11 @@ impl Drop for Body {
     }
 }
 
-/// Why a request's body could not be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unread {
-    /// More bytes than allowed.
-    #[error("the body is larger than the limit")]
-    TooLarge,
-    /// It did not come in time.
-    #[error("the body did not come in time")]
-    TooSlow,
-    /// The connection broke, or the body's framing did; or it has a trailer.
-    #[error("the body ended early")]
-    Broken,
-    /// There is no memory for more of it.
-    #[error("there is no room for the body")]
-    NoRoom,
-}
-
-/// Reads a body of at most `limit` bytes within `time`. Each piece that comes is kept only if `room` has room for it.
-///
-/// # Errors
-/// See [`Unread`]. A body whose stated length is over the limit is refused before a byte of it is read.
-pub async fn read_up_to(
-    mut body: Inbound,
-    limit: usize,
-    time: Duration,
-    mut room: impl FnMut(usize) -> bool,
-) -> Result<Bytes, Unread> {
-    let at_least = body.size_hint().lower();
-    if at_least > limit as u64 {
-        return Err(Unread::TooLarge);
-    }
-    let read = async {
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let data = match frame.map_err(|_| Unread::Broken)?.into_data() {
-                Ok(data) => data,
-                // A trailer means nothing to us, and some readers take it for a header (RFC 9110, 6.5.1). On HTTP/2 its
-                // parser does not tell one with pseudo-headers in it (RFC 9113, 8.1) from another.
-                Err(_) => return Err(Unread::Broken),
-            };
-            if first.len() + whole.len() + data.len() > limit {
-                return Err(Unread::TooLarge);
-            }
-            if !room(data.len()) {
-                return Err(Unread::NoRoom);
-            }
-            if first.is_empty() && whole.is_empty() {
-                first = data;
-                continue;
-            }
-            whole.extend_from_slice(&std::mem::take(&mut first));
-            whole.extend_from_slice(&data);
-        }
-        Ok(if whole.is_empty() { first } else { whole.freeze() })
-    };
-    tokio::time::timeout(time, read).await.unwrap_or(Err(Unread::TooSlow))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::StreamExt as _;
+    use hyper::body::Body as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 

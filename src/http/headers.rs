@@ -33,7 +33,7 @@ const SECRET: [HeaderName; 4] = [AUTHORIZATION, X_API_KEY, COOKIE, PROXY_AUTHORI
 /// Of the vendor's headers, these come back.
 const MAY_COME_BACK: [HeaderName; 4] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, RETRY_AFTER];
 
-/// CursorPair what callers show themselves by, so that no `Debug` prints it.
+/// Marks what callers show themselves by, so that no `Debug` prints it.
 pub fn mark_credentials(headers: &mut HeaderMap) {
     for (name, value) in headers.iter_mut() {
         if SECRET.contains(name) {
@@ -74,6 +74,7 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// `no-cache` and `no-store` have no argument, so one that is there is passed over; an age that is no number is none.
 #[must_use]
 pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    // `Pragma` is only for those who know no `Cache-Control` (RFC 9111, 5.4).
     if !headers.contains_key(CACHE_CONTROL) {
         return has_token(headers, &PRAGMA, "no-cache").then_some(Duration::ZERO);
     }
@@ -85,6 +86,7 @@ pub fn max_age(headers: &HeaderMap) -> Option<Duration> {
                 // What does not fit is a very long time (1.2.2).
                 Some(value.parse().unwrap_or(u64::MAX))
             }
+            // One that cannot be read is taken for stale (4.2.1).
             "max-age" => Some(0),
             _ => None,
         }
@@ -99,6 +101,7 @@ pub fn is_plain_json(headers: &HeaderMap) -> bool {
     let json = match (types.next(), types.next()) {
         (None, _) => true,
         (Some(one), None) => one.to_str().is_ok_and(is_json),
+        // Which of two the vendor would go by is not known.
         (Some(_), Some(_)) => false,
     };
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();

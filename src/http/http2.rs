@@ -84,6 +84,7 @@ impl Head {
     pub(crate) fn read(bytes: [u8; HEAD]) -> Self {
         let [high, middle, low, kind, flags, stream @ ..] = bytes;
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        // The stream's highest bit is reserved, and to be passed over (RFC 9113 section 4.1).
         Self { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1), bytes }
     }
 }

@@ -80,6 +80,7 @@ impl Fault {
         let detail = plain(detail);
         let said = if detail.is_empty() { status.to_string() } else { format!("{}: {detail}", status.as_u16()) };
         match status.as_u16() {
+            // What the gateway itself calls passing. 501 and 505 and up are not: they will be the same the next time.
             408 | 425 | 429 | 500 | 502..=504 => Self::Busy { said, after },
             _ => Self::Refused(said),
         }
@@ -96,6 +97,7 @@ fn cause<'a>(why: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)
 
 /// Text that is somebody else's, as it may be shown.
 pub(in crate::cli) fn plain(text: &str) -> String {
+    // ESC alone can move a terminal's cursor or rename its window; five hundred characters say what is wrong.
     text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -137,6 +137,7 @@ async fn export(
     let synced = clock.now();
     let progress = Progress::new(err, clock.clone(), before, total);
     let mut run = Export { client, path: args.path("v1/apps", "history"), query, output, progress, clock, synced };
+    // A file is written on although stdout's reader has left.
     let left = async { if is_piped { Stdout::left().await } else { std::future::pending().await } };
     let why = tokio::select! {
         biased;

@@ -119,6 +119,7 @@ impl PartialFile {
                 Record { version: VERSION, digest, window, length: 0, messages: 0, cursor: None }
             }
         };
+        // What was written and not recorded comes again, for the cursor is the record's.
         file.set_len(record.length).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
         let written = record.length;
@@ -168,8 +169,10 @@ impl PartialFile {
         if !std::mem::take(&mut self.is_changed) {
             return self.intact();
         }
+        // A gzip member has to end here, or what lies before the record's length could not be unpacked.
         let end = self.packer.end();
         self.write(&end)?;
+        // Before the record: one that speaks of bytes that are not on the disk would be gone on with after a crash.
         self.or_torn(|part| part.file.sync_data())?;
         self.record.length = self.written;
         self.or_torn(|part| part.keep_record())?;
@@ -185,6 +188,7 @@ impl PartialFile {
             self.write(&empty)?;
         }
         self.or_torn(|part| part.file.sync_all())?;
+        // The name first, then the record goes: killed between them, the next run finds a complete file.
         fs::rename(&self.part, &self.path)?;
         fs::remove_file(&self.record_path)?;
         sync_folder(&self.path)

@@ -210,6 +210,7 @@ impl Wire {
             let acknowledged = lists.acknowledged;
             let is_there = |waiting: &mut (u64, _)| waiting.0 <= acknowledged;
             let Some((_, delivered)) = lists.given.pop_front_if(is_there) else { break };
+            // Told without the lock: it settles events, which may end in this connection's lists again.
             drop(lists);
             delivered.acknowledged();
         }

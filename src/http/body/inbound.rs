@@ -1,18 +1,19 @@
-//! [`Inbound`]: a request's body on its way in, and what its handler leaves of it.
+//! [`Inbound`]: a request's body on its way in, how a handler reads it, and what it leaves of it.
 //!
 //! Invariant: after the answer is made, the connection knows whether the body was read to its end ([`Rest`]). On
 //! HTTP/1.1 the next request begins behind it: a connection whose body was left unread cannot be kept, and its caller
 //! is to know. On HTTP/2 the stream of a body that was left unread is reset while the rest of it is on its way.
 
-use crate::kernel::sync::lock;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+
+use crate::kernel::sync::lock;
 
 /// A request's body.
 #[derive(Debug)]
@@ -102,6 +103,7 @@ impl Rest {
             UnreadBody::Some(_, was_asked) if waits_for_word && !was_asked => return false,
             UnreadBody::Some(body, _) => body,
         };
+        // Its length may say already that reading it away costs more than a new connection.
         if body.size_hint().lower() > most {
             return false;
         }
@@ -121,4 +123,65 @@ impl Rest {
     fn left(&self) -> MutexGuard<'_, UnreadBody> {
         lock(&self.0)
     }
+}
+
+/// Why a request's body could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// More bytes than allowed.
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    /// It did not come in time.
+    #[error("the body did not come in time")]
+    TooSlow,
+    /// The connection broke, or the body's framing did; or it has a trailer.
+    #[error("the body ended early")]
+    Broken,
+    /// There is no memory for more of it.
+    #[error("there is no room for the body")]
+    NoRoom,
+}
+
+/// Reads a body of at most `limit` bytes within `time`. Each piece that comes is kept only if `room` has room for it.
+///
+/// # Errors
+/// See [`Unread`]. A body whose stated length is over the limit is refused before a byte of it is read.
+pub async fn read_up_to(
+    mut body: Inbound,
+    limit: usize,
+    time: Duration,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Bytes, Unread> {
+    let at_least = body.size_hint().lower();
+    // By what the head says of its length, so that a caller with `Expect: 100-continue` is refused before it sends.
+    if at_least > limit as u64 {
+        return Err(Unread::TooLarge);
+    }
+    let read = async {
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let data = match frame.map_err(|_| Unread::Broken)?.into_data() {
+                Ok(data) => data,
+                // A trailer means nothing to us, and some readers take it for a header (RFC 9110, 6.5.1). On HTTP/2 its
+                // parser does not tell one with pseudo-headers in it (RFC 9113, 8.1) from another.
+                Err(_) => return Err(Unread::Broken),
+            };
+            if first.len() + whole.len() + data.len() > limit {
+                return Err(Unread::TooLarge);
+            }
+            if !room(data.len()) {
+                return Err(Unread::NoRoom);
+            }
+            // Most bodies are one frame, which then is not copied.
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+                continue;
+            }
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&data);
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
+    };
+    tokio::time::timeout(time, read).await.unwrap_or(Err(Unread::TooSlow))
 }

@@ -15,6 +15,7 @@ pub fn preferred(headers: &HeaderMap, offered: &[&str]) -> usize {
     for (place, media_type) in offered.iter().enumerate() {
         // The closest range that fits says how much it is liked.
         let fits = ranges(&lines).filter_map(|range| Some((range.closeness(media_type)?, range.weight?)));
+        // The most specific range has precedence (RFC 9110, 12.5.1): by closeness first, then by weight.
         let Some((closeness, weight)) = fits.max() else { continue };
         if weight > 0 && (weight, closeness) > liked {
             (best, liked) = (place, (weight, closeness));

@@ -32,6 +32,7 @@ pub(super) fn named(item: &str) -> (&str, Cow<'_, str>) {
 
 /// The text between those dividers that are in no quoted string.
 fn divided(line: &str, by: char) -> impl Iterator<Item = &str> {
+    // A quoted string may hold a divider, and a quote behind a backslash (RFC 9110, 5.6.4).
     let (mut quoted, mut escaped) = (false, false);
     line.split(move |c| {
         match c {
