@@ -7,7 +7,8 @@
 //! | `identity`, `jwks` | who calls; the keys that tokens are checked by |
 //! | `policy`, `route` | what it may do; what is asked |
 //! | `routes`, `streaming` | what each route does; what the open streams of events share |
-//! | `refusal`, `response`, `request_log` | why a request is refused; an answer on its way; what is logged and counted of it |
+//! | `refusal`, `response` | why a request is refused; an answer on its way |
+//! | `request_log` | what is logged and counted of a request |
 //! | `guard` | what a request occupies until its answer has gone out |
 //! | `gateway` | what a request may touch, and what of that a reload changes |
 //! | `openapi` | the document of all that may be asked |

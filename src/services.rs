@@ -49,7 +49,7 @@ pub struct Parts {
 }
 
 /// What a reload puts in force once all of it is built.
-struct Ready {
+struct PreparedConfig {
     tls: Option<Arc<tls::Live>>,
     keys: jwks::Prepared,
     webhooks: webhooks::Prepared,
@@ -142,7 +142,7 @@ impl Parts {
     }
 
     /// Builds all that can fail of a configuration, and puts the way out in force.
-    fn prepare(&self, config: Config) -> Result<(Ready, Arc<Config>), BuildError> {
+    fn prepare(&self, config: Config) -> Result<(PreparedConfig, Arc<Config>), BuildError> {
         // A configuration without TLS leaves it as it is until a restart.
         let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
         let tls = tls.map(|(tls, config)| tls.prepare(config)).transpose()?;
@@ -152,7 +152,7 @@ impl Parts {
         let trust = tls.as_ref().map_or_else(|| trust_of(self.tls.as_ref()), |live| live.trust.clone());
         let live = Live::new(&config, trust, keys.keys(), &self.metrics);
         self.egress.apply(&config)?;
-        Ok((Ready { tls, keys, webhooks, live }, Arc::new(config)))
+        Ok((PreparedConfig { tls, keys, webhooks, live }, Arc::new(config)))
     }
 
     /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a

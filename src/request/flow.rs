@@ -34,7 +34,7 @@ use crate::request::gateway::{Gateway, InForce};
 use crate::request::guard::{RequestGuard, ResponseEnd};
 use crate::request::refusal::{Refusal, Shed};
 use crate::request::request_log::RequestLog;
-use crate::request::response::{HandlerResponse, Origin};
+use crate::request::response::HandlerResponse;
 use crate::request::route::{Call, Kind, OpenRoute, Route};
 use crate::request::routes::{self, RequestContext};
 
@@ -105,13 +105,7 @@ async fn serve(
 }
 
 fn refused(refusal: &Refusal, log: &RequestLog) -> HandlerResponse {
-    HandlerResponse {
-        status: refusal.status(),
-        headers: refusal.headers(),
-        body: Body::from(refusal.body(log.id())),
-        origin: Origin::Gateway,
-        receipts: Vec::new(),
-    }
+    HandlerResponse::of_gateway(refusal.status(), refusal.headers(), Body::from(refusal.body(log.id())))
 }
 
 fn finish(served: HandlerResponse, method: &Method, mut log: RequestLog, guard: RequestGuard) -> Response<Body> {

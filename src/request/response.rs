@@ -19,6 +19,20 @@ pub struct HandlerResponse {
     pub receipts: Vec<Receipt>,
 }
 
+impl HandlerResponse {
+    /// An answer of the gateway's own, without events.
+    #[must_use]
+    pub(crate) fn of_gateway(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
+        Self { status, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
+    }
+
+    /// The vendor's answer, passed on: its status and body, and of its headers those that may come back.
+    #[must_use]
+    pub(crate) fn of_vendor(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
+        Self { status, headers, body, origin: Origin::Vendor, receipts: Vec::new() }
+    }
+}
+
 /// Who decided a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

@@ -6,11 +6,11 @@ use hyper::{HeaderMap, StatusCode};
 
 use crate::http::body::Body;
 use crate::request::openapi;
-use crate::request::response::{HandlerResponse, Origin};
+use crate::request::response::HandlerResponse;
 
 /// Answers with the OpenAPI document.
 pub(crate) fn answer() -> HandlerResponse {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     let body = Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()));
-    HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() }
+    HandlerResponse::of_gateway(StatusCode::OK, headers, body)
 }

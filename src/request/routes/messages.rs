@@ -19,7 +19,7 @@ use crate::http::headers;
 use crate::http::headers::prefer::{PREFERENCE_APPLIED, Prefer};
 use crate::kernel::proof::Work;
 use crate::request::refusal::Refusal;
-use crate::request::response::{HandlerResponse, Origin};
+use crate::request::response::HandlerResponse;
 use crate::request::route::Addressee;
 use crate::vendor::is_for_the_caller;
 use crate::vendor::order::{Message, Operation, Order};
@@ -78,13 +78,7 @@ pub async fn forward(
     if let Some(applied) = prefer.applied(cap) {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
-    Ok(HandlerResponse {
-        status: reply.status,
-        headers,
-        body: Body::from(reply.body),
-        origin: Origin::Vendor,
-        receipts: Vec::new(),
-    })
+    Ok(HandlerResponse::of_vendor(reply.status, headers, Body::from(reply.body)))
 }
 
 fn passes(status: StatusCode) -> bool {

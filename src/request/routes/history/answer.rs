@@ -45,7 +45,7 @@ pub(in crate::request::routes) fn shape(
         frames.share(chunk);
     }
     frames.push(b"}");
-    Ok(HandlerResponse { status, headers, body: frames.into_body(), origin: Origin::Gateway, receipts: Vec::new() })
+    Ok(HandlerResponse::of_gateway(status, headers, frames.into_body()))
 }
 
 /// Says which preferences were honoured.
@@ -58,13 +58,7 @@ pub(in crate::request::routes) fn say_applied(served: &mut HandlerResponse, pref
 /// The vendor's refusal of a caller's own request, with its body.
 pub(super) fn passed_on(reply: &Reply, log: &mut RequestLog) -> HandlerResponse {
     log.costs(reply.costs.clone());
-    HandlerResponse {
-        status: reply.status,
-        headers: headers::coming_back(&reply.headers),
-        body: Body::from(reply.body.clone()),
-        origin: Origin::Vendor,
-        receipts: Vec::new(),
-    }
+    HandlerResponse::of_vendor(reply.status, headers::coming_back(&reply.headers), Body::from(reply.body.clone()))
 }
 
 /// `Location` of an accepted query. The body's `location` is the vendor's form of it, where `~` stands for the project.

@@ -16,7 +16,7 @@ use crate::http::headers::accept;
 use crate::http::headers::prefer::Prefer;
 use crate::kernel::proof::Work;
 use crate::request::refusal::Refusal;
-use crate::request::response::{HandlerResponse, Origin};
+use crate::request::response::HandlerResponse;
 use crate::request::routes::RequestContext;
 
 /// The names that newline-delimited JSON goes by; the first is ours.
@@ -51,7 +51,7 @@ pub async fn open(context: RequestContext<'_>, query: &[(String, String)]) -> Re
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(KINDS[0]));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = Body::streaming(pieces);
-    Ok(HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts: Vec::new() })
+    Ok(HandlerResponse::of_gateway(StatusCode::OK, headers, body))
 }
 
 fn pieces(part: StreamPart) -> Vec<Bytes> {
