@@ -81,9 +81,7 @@ pub(super) fn write(hash: QueryHash, place: Option<&Run>) -> String {
 }
 
 /// The place of a cursor; `None`: before the first message.
-///
-/// # Errors
-/// When it is no cursor, or one of another question.
+/// Fails when it is no cursor, or one of another question.
 pub(super) fn read(text: &str, hash: QueryHash, direction: Direction) -> Result<Option<Run>, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
     let (head, place) = bytes.split_first_chunk::<9>().ok_or_else(unreadable)?;

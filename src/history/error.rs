@@ -39,7 +39,6 @@ pub enum Error {
     /// The vendor's answers cannot be understood. 502.
     #[error("the vendor's answer cannot be understood: {0}")]
     BadUpstream(String),
-    /// Egress failed.
     #[error(transparent)]
     Egress(#[from] Failure),
     /// Too much is being resolved already. 503.

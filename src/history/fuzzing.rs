@@ -17,7 +17,6 @@ use crate::vendor::history::{Direction, Filter, PageQuery};
 
 /// A history query as it was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "as in the query")]
 pub struct Understood {
     pub filter: Filter,
     pub from: Option<u64>,

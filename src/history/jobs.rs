@@ -80,9 +80,7 @@ impl Jobs {
 
     /// Comes back to the job of that key that the client left without an answer, joins the newest that will do, or
     /// begins one for the client.
-    ///
-    /// # Errors
-    /// [`Error::Crowded`] when there are too many, or too many of this client's.
+    /// Fails with [`Error::Crowded`] when there are too many, or too many of this client's.
     pub(super) fn enter(&self, key: JobKey, request: &JobRequest<'_>) -> Result<JobLookup, Error> {
         let JobRequest { payer: Payer { client, .. }, deadline, is_past, end, .. } = *request;
         let now = self.clock.now();

@@ -34,6 +34,7 @@
 mod in_flight;
 mod list_end;
 mod list_reader;
+mod overlap;
 mod pace;
 mod piece;
 mod plain_reading;
@@ -57,7 +58,7 @@ use piece::{Head, MAX_TRIES, PieceReader, ShortPage, WholePiece};
 pub(super) use run::Run;
 use run::{Message, NotJoined};
 use selection::Selection;
-use series::{BEFORE, Series};
+use series::{BEFORE, JoinedPage, Series};
 
 /// The vendor's largest page.
 const PAGE: usize = PAGE_SIZES[PAGE_SIZES.len() - 1];
@@ -200,7 +201,8 @@ impl<P: Pages> Pager<P> {
             let all = self.pieces().read_whole(&filter, offset, ms, Some((offset, page)), Head::Any).await?;
             return Ok(self.took(all.unwrap_or_default()));
         }
-        self.reader.series.joined(offset, page.len(), run::most_of_one(&page), 0, page.len());
+        let (length, crowd) = (page.len(), run::most_of_one(&page));
+        self.reader.series.joined(JoinedPage { offset, length, crowd, before: 0, new: length });
         self.reader.series.settle_in();
         self.short = (page.len() < PAGE).then_some(ShortPage { length: page.len(), is_new: true });
         Ok(page)
@@ -214,11 +216,11 @@ impl<P: Pages> Pager<P> {
             self.short = Some(ShortPage { length: 0, is_new: false });
             return Ok(page);
         }
-        let (length, most) = (page.len(), run::most_of_one(&page));
+        let (length, crowd) = (page.len(), run::most_of_one(&page));
         let before = page.iter().take_while(|message| self.reader.is_before(message.ms, run.last_ms)).count();
         match run.join(page, self.reader.series.shared(offset)) {
             Ok(new) => {
-                self.reader.series.joined(offset, length, most, before, new.len());
+                self.reader.series.joined(JoinedPage { offset, length, crowd, before, new: new.len() });
                 self.short = (length < PAGE).then_some(ShortPage { length, is_new: !new.is_empty() });
                 self.is_astray = self.reader.series.is_wasteful();
                 Ok(new)
@@ -264,7 +266,7 @@ impl<P: Pages> Pager<P> {
         let query = self.reader.query(&self.reader.series.filter, start, PAGE);
         let between = self.reader.beside(query).await?;
         let between = self.reader.understood(between)?;
-        let (length, most) = (between.len(), run::most_of_one(&between));
+        let (length, crowd) = (between.len(), run::most_of_one(&between));
         let mut new = match run.join(between, self.reader.series.shared(start)) {
             Ok(new) => new,
             Err(NotJoined { moved_by, .. }) => {
@@ -275,10 +277,10 @@ impl<P: Pages> Pager<P> {
         // On a copy: if the page that waits does not join now, the run ends with this one, and what was not given is
         // read again by the repair.
         run.advance(&new);
-        self.reader.series.joined(start, length, most, 0, new.len());
-        let (length, most) = (page.len(), run::most_of_one(&page));
+        self.reader.series.joined(JoinedPage { offset: start, length, crowd, before: 0, new: new.len() });
+        let (length, crowd) = (page.len(), run::most_of_one(&page));
         if let Ok(more) = run.join(page, self.reader.series.shared(offset)) {
-            self.reader.series.joined(offset, length, most, 0, more.len());
+            self.reader.series.joined(JoinedPage { offset, length, crowd, before: 0, new: more.len() });
             (self.is_astray, self.is_near) = (false, false);
             self.short = (length < PAGE).then_some(ShortPage { length, is_new: !more.is_empty() });
             new.extend(more);

@@ -46,9 +46,7 @@ impl Source {
     }
 
     /// How it ended; `None` when the caller's deadline came first.
-    ///
-    /// # Errors
-    /// When what let the caller in was withdrawn first: it leaves, and is given nothing.
+    /// Fails when what let the caller in was withdrawn first: it leaves, and is given nothing.
     pub(super) async fn outcome(&self, terms: &Terms) -> Result<Option<Outcome>, Error> {
         let outcome = match &self.caller {
             None => self.job.outcome().map(|(_, outcome)| outcome),

@@ -50,14 +50,12 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub enum StreamPart {
     /// Whole lines, in pieces; or a sign of life, in front of the next.
     Lines {
-        /// The text.
         pieces: Vec<Bytes>,
         /// Where to go on after them.
         cursor: String,
     },
     /// It broke: there is nothing after this.
     Broken {
-        /// Why.
         error: Error,
         /// Where to go on.
         cursor: String,

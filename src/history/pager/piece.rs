@@ -12,6 +12,7 @@ use super::list_end::{EndProbe, ListEnd};
 use super::list_reader::{ListReader, Pages};
 use super::plain_reading::{PlainReading, SecondReading};
 use super::run::{self, Message, NotJoined, Run};
+use super::series::JoinedPage;
 use crate::history::error::Error;
 use crate::kernel::backoff::Backoff;
 use crate::vendor::history::Filter;
@@ -149,7 +150,7 @@ impl<P: Pages> PieceReader<'_, P> {
                 Some(taken) => taken,
                 None => self.reader.next_of_series().await?,
             };
-            let (length, most) = (page.len(), run::most_of_one(&page));
+            let (length, crowd) = (page.len(), run::most_of_one(&page));
             let is_before = page.first().is_some_and(|first| self.reader.is_before(first.ms, ms));
             if is_before {
                 from = offset;
@@ -195,7 +196,7 @@ impl<P: Pages> PieceReader<'_, P> {
             }
             let Some(run) = &read else { return Ok(Piece::Torn(from)) };
             let is_beyond = run.is_beyond(ms);
-            self.reader.series.joined(offset, length, most, 0, new.len());
+            self.reader.series.joined(JoinedPage { offset, length, crowd, before: 0, new: new.len() });
             let is_new = !new.is_empty();
             fruitless = if new.len() < HARDLY { fruitless + 1 } else { 0 };
             if fruitless > MAX_FRUITLESS {

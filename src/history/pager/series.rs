@@ -1,10 +1,6 @@
-//! Pages asked for side by side, in one window, that overlap by a few messages.
+//! [`Series`]: pages asked for side by side, in one window, that [overlap](super::overlap) by a few messages.
 //!
-//! How many that is follows from what was met of late, and decays at once: each costs one part in a hundred of the
-//! quota. Where no two messages share a millisecond a few see to it that one may expire; where some do, as many as let
-//! the next page begin before them; where many do, a few again, by which it is known again
-//! ([`Run::join`](super::run::Run::join)). Where the list moves as it is read, as many more as it moved from page to
-//! page of late: a page that begins too late costs those under way behind it.
+//! Invariant: pages are taken in the order of their offsets, and each begins before the one ahead of it ends.
 
 use std::task::Context;
 
@@ -13,29 +9,9 @@ use bytes::Bytes;
 use super::PAGE;
 use super::in_flight::PagesInFlight;
 use super::list_reader::Page;
+use super::overlap::{KNOWN_OF_CROWD, Overlap};
 use crate::history::error::Error;
 use crate::vendor::history::{Filter, PAGE_SIZES};
-
-/// How many messages neighbours share at first. One may expire between two evaluations.
-pub(super) const OVERLAP: usize = 3;
-
-/// How many at least: with fewer even a list that rests would not be covered.
-const MIN_OVERLAP: usize = 2;
-
-/// So many of one millisecond are many; with fewer neighbours share all of them and one more.
-const MANY: usize = 7;
-
-/// How many they share where just so many do, where more do, and where a crowd does: of more, fewer are known again.
-const KNOWN: usize = 6;
-const KNOWN_OF_MORE: usize = 5;
-const KNOWN_OF_CROWD: usize = 4;
-const CROWD: usize = 16;
-
-/// How many at most.
-const MAX_OVERLAP: usize = PAGE * 2 / 3;
-
-/// After so many pages in a row that shared more than they had to, they share one less.
-const CALM: u32 = 32;
 
 /// What a page that could not be joined by itself adds to a series' trouble; one that joins takes one off.
 const BRIDGED: u32 = 10;
@@ -46,21 +22,25 @@ const MAX_TROUBLE: u32 = 40;
 /// So many messages may be read again, for the list's growth, before a series is repaired.
 const MAX_WASTED: u64 = 2 * PAGE as u64;
 
-/// For so many pages a crowd is remembered, and how far the list moved.
-const REMEMBERED: u32 = 4;
-
-/// How far it has moved at least, as far as is known, where a page begins behind all that was read.
-const MOVED: usize = 8;
-
-/// For so many that pages were not known again; each time for twice as many, up to the last.
-const BY_COVER: u32 = 8;
-const MAX_BY_COVER: u32 = 1024;
-
 /// So many before a millisecond's first message a page begins that is to cover it.
 pub(super) const BEFORE: u64 = 1;
 
 /// The smallest page that is reckoned with.
 const MIN_SIZE: usize = 8;
+
+/// A page that was joined.
+#[derive(Clone, Copy)]
+pub(super) struct JoinedPage {
+    pub(super) offset: u64,
+    /// How many messages it holds,
+    pub(super) length: usize,
+    /// of one millisecond at most,
+    pub(super) crowd: usize,
+    /// before the last millisecond of what was joined,
+    pub(super) before: usize,
+    /// and of those that were not known yet.
+    pub(super) new: usize,
+}
 
 /// The pages of one window.
 pub(super) struct Series {
@@ -76,19 +56,7 @@ pub(super) struct Series {
     reach: u64,
     /// Where what was joined ends.
     pub(super) at: u64,
-    /// The least that neighbours share.
-    spare: usize,
-    calm: u32,
-    /// How many of one millisecond there were in a page of late, and how many pages ago.
-    crowd: usize,
-    since: u32,
-    /// By how many messages the list moved from page to page of late, and how many pages ago.
-    drift: usize,
-    drift_since: u32,
-    /// For so many pages none is expected to be known again: the order differs, or messages are alike.
-    by_cover: u32,
-    /// For so many the next time.
-    by_cover_next: u32,
+    overlap: Overlap,
     trouble: u32,
     /// Where it began, and how many new messages it has brought.
     origin: u64,
@@ -106,16 +74,7 @@ impl Series {
             short: 0,
             reach: 0,
             at: offset,
-            spare: OVERLAP,
-            calm: 0,
-            // Nothing is known yet: many, so that neighbours share enough to be known again, until a few pages have
-            // told.
-            crowd: MANY + 1,
-            since: REMEMBERED - 1,
-            drift: 0,
-            drift_since: 0,
-            by_cover: 0,
-            by_cover_next: BY_COVER,
+            overlap: Overlap::default(),
             trouble: 0,
             origin: offset,
             brought: 0,
@@ -142,23 +101,13 @@ impl Series {
     /// Goes on at an offset before the end of what was joined: a page from there covers what those under way do not.
     pub(super) fn go_back(&mut self, offset: u64) {
         self.in_flight.clear();
-        self.not_known();
+        self.overlap.not_known();
         self.reach = offset.saturating_add(self.overlap() as u64);
     }
 
     /// How many messages neighbours share.
     fn overlap(&self) -> usize {
-        let for_crowd = match self.crowd {
-            0 | 1 => 0,
-            // What has moved is not known again, for its offset says another place than its texts do: a page has to
-            // begin before the crowd.
-            crowd if (self.by_cover > 0 || self.drift > 0) && crowd + 2 + self.drift <= MAX_OVERLAP => crowd + 2,
-            crowd if crowd < MANY => crowd + 1,
-            MANY => KNOWN,
-            crowd if crowd < CROWD => KNOWN_OF_MORE,
-            _ => KNOWN_OF_CROWD,
-        };
-        (self.spare.max(for_crowd) + self.drift).min(self.size * 2 / 3)
+        self.overlap.of(self.size)
     }
 
     /// How far neighbours are apart.
@@ -168,7 +117,7 @@ impl Series {
 
     /// Where a page begins that covers a millisecond of which so many were joined last, and brings more than those.
     pub(super) fn before(&self, joined: u64) -> Option<u64> {
-        let back = joined + BEFORE + self.drift as u64;
+        let back = joined + BEFORE + self.drift();
         (back < self.size as u64).then(|| self.at.checked_sub(back)).flatten()
     }
 
@@ -179,13 +128,12 @@ impl Series {
 
     /// By how many messages the list moved from page to page of late.
     pub(super) fn drift(&self) -> u64 {
-        self.drift as u64
+        self.overlap.drift()
     }
 
     /// A page begins later than its offset says, by so many if that is known.
     pub(super) fn moved(&mut self, by: Option<u64>) {
-        let by = by.and_then(|by| usize::try_from(by).ok()).unwrap_or(self.drift * 2).max(MOVED);
-        (self.drift, self.drift_since) = (self.drift.max(by).min(MAX_OVERLAP), 0);
+        self.overlap.moved(by);
     }
 
     /// How many messages a page holds, as far as is known.
@@ -225,34 +173,18 @@ impl Series {
         self.in_flight.take()
     }
 
-    /// The page at that offset, with so many messages, is there, and what of it was not known yet follows what was
-    /// joined. Of it so many come before the last millisecond.
-    pub(super) fn joined(&mut self, offset: u64, length: usize, crowd: usize, before: usize, new: usize) {
+    /// A page was joined: what of it was not known yet follows what was joined before.
+    pub(super) fn joined(&mut self, page: JoinedPage) {
+        let JoinedPage { offset, length, crowd, before, new } = page;
         self.trouble = self.trouble.saturating_sub(1);
         self.longest = self.longest.max(length);
-        let drift = usize::try_from(self.shared(offset)).unwrap_or(usize::MAX).saturating_sub(length - new);
-        self.drift_since += 1;
-        if drift >= self.drift || self.drift_since >= REMEMBERED {
-            (self.drift, self.drift_since) = (drift.min(MAX_OVERLAP), 0);
-        }
+        // What it shares by its offset, and did not turn out to be known, has gone from in front of it.
+        let shared = usize::try_from(self.shared(offset)).unwrap_or(usize::MAX);
+        self.overlap.joined(shared.saturating_sub(length - new), crowd, before);
         let end = offset.saturating_add(length as u64);
         // Where something new was joined the offset is right as of now, even if it is lower: the list has moved.
         self.at = if new > 0 { end } else { self.at.max(end) };
         self.brought += new as u64;
-        self.by_cover = self.by_cover.saturating_sub(1);
-        self.since += 1;
-        if crowd >= self.crowd || self.since >= REMEMBERED {
-            (self.crowd, self.since) = (crowd, 0);
-        }
-        // Overlap costs quota on every page, so it decays; but only while no two share a millisecond, for then one
-        // message is enough to join on.
-        if crowd <= 1 {
-            self.calm = if before > 1 { self.calm + 1 } else { 0 };
-        }
-        if self.calm >= CALM {
-            self.calm = 0;
-            self.spare = (self.spare - 1).max(MIN_OVERLAP);
-        }
         if length > self.size {
             self.size = length;
             self.in_flight.set_full(self.size);
@@ -270,21 +202,14 @@ impl Series {
         self.at.saturating_sub(self.origin + self.brought) > MAX_WASTED
     }
 
-    fn not_known(&mut self) {
-        if self.by_cover == 0 {
-            self.by_cover = self.by_cover_next;
-            self.by_cover_next = (self.by_cover_next * 2).min(MAX_BY_COVER);
-        }
-    }
-
     /// A page could not be joined by itself. Says whether one between may help.
     pub(super) fn in_trouble(&mut self, offset: u64) -> bool {
         self.trouble += BRIDGED;
         // It was to be known again, and was not.
         if self.at >= offset + KNOWN_OF_CROWD as u64 {
-            self.not_known();
-        } else if self.crowd <= 1 {
-            self.spare = (self.spare * 2).min(KNOWN);
+            self.overlap.not_known();
+        } else {
+            self.overlap.too_few();
         }
         self.trouble <= MAX_TROUBLE
     }
