@@ -2,19 +2,19 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 wrong usage (clap's own), 3 done in part and can be gone on with.
 
-pub mod check;
+mod check;
 mod client;
-pub mod client_key;
-pub mod config;
-pub mod demo;
-pub mod events;
+mod client_key;
+mod config;
+mod demo;
+mod events;
 mod harden;
-pub mod history;
-pub mod serve;
+mod history;
+mod serve;
 pub mod signals;
-pub mod simulate;
+mod simulate;
 mod stdout;
-pub mod token;
+mod token;
 mod usage;
 
 use std::io;

@@ -19,20 +19,18 @@ use crate::tls::Tls;
 /// as `FILE:LINE: key.path: what. mend.`
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway check --config config/gateway.toml")]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    config: PathBuf,
     /// Look at the text alone: at no path, socket or secret that it names, as where it is not deployed.
     #[arg(long)]
-    pub offline: bool,
+    offline: bool,
 }
 
 /// Prints the effective configuration to `out`, warnings and faults to `err`.
-///
-/// # Errors
-/// [`CliError::Reported`] when there are faults; they are written by then.
-pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CliError> {
+/// Fails with [`CliError::Reported`] when there are faults; they are written by then.
+pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), CliError> {
     let file = &args.config;
     match if args.offline { load::offline(file) } else { load::from_file(file) } {
         Ok(loaded) => {

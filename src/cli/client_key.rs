@@ -19,17 +19,15 @@ use crate::kernel::secret::Secret;
 /// The first line is the key, for the caller. From the third line on it is the stanza, for the configuration.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway client-key billing")]
-pub struct ClientKeyArgs {
+pub(super) struct ClientKeyArgs {
     /// The client's name.
     #[arg(value_parser = ClientName::parse)]
-    pub name: ClientName,
+    name: ClientName,
 }
 
 /// Prints a new key and its stanza.
-///
-/// # Errors
-/// When the system gives no random bytes, or `out` cannot be written.
-pub fn run(args: &ClientKeyArgs, out: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when the system gives no random bytes, or `out` cannot be written.
+pub(super) fn run(args: &ClientKeyArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let key = new_key()?;
     let hash: String = Sha256::digest(key.expose()).iter().map(|byte| format!("{byte:02x}")).collect();
     writeln!(out, "{}\n", key.expose())?;

@@ -8,7 +8,7 @@ use crate::config::{documented, reference};
 /// Prints every key of the configuration: as a file to begin with, a JSON Schema, or a table.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway config > gateway.toml")]
-pub struct ConfigArgs {
+pub(super) struct ConfigArgs {
     /// In which form
     #[arg(long = "as", value_enum, default_value_t)]
     form: Form,
@@ -26,10 +26,8 @@ enum Form {
 }
 
 /// Prints them.
-///
-/// # Errors
-/// When `out` cannot be written.
-pub fn run(args: &ConfigArgs, out: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when `out` cannot be written.
+pub(super) fn run(args: &ConfigArgs, out: &mut dyn Write) -> Result<(), CliError> {
     match args.form {
         Form::Toml => write!(out, "{}", documented::TEXT)?,
         Form::JsonSchema => writeln!(out, "{:#}", reference::schema())?,

@@ -20,7 +20,7 @@ use stage::{APP, Stage};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  rtm-gateway demo\n  rtm-gateway demo --once\n\n\
     Without --once it stays up, with curl lines to try, until Ctrl-C.")]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// Exit after the walk-through: 0 if every step held
     #[arg(long)]
     once: bool,
@@ -33,10 +33,8 @@ pub struct DemoArgs {
 }
 
 /// Runs the walk-through, and then stays up unless told not to.
-///
-/// # Errors
-/// When a port is taken, or a step did not hold.
-pub fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when a port is taken, or a step did not hold.
+pub(super) fn run(args: &DemoArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let free = |given: Option<u16>, usual| given.unwrap_or(if args.once { 0 } else { usual });
     let (port, admin_port) = (free(args.port, 8080), free(args.admin_port, 9090));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

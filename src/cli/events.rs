@@ -10,7 +10,7 @@ use super::CliError;
 
 /// Reads events through a gateway.
 #[derive(Clone, Debug, clap::Args)]
-pub struct EventsArgs {
+pub(super) struct EventsArgs {
     #[command(subcommand)]
     command: EventsCommand,
 }
@@ -21,10 +21,8 @@ enum EventsCommand {
 }
 
 /// Runs the command; what is not an event goes to `err`.
-///
-/// # Errors
-/// When the gateway refuses, or stdout cannot be written.
-pub fn run(args: &EventsArgs, err: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when the gateway refuses, or stdout cannot be written.
+pub(super) fn run(args: &EventsArgs, err: &mut dyn Write) -> Result<(), CliError> {
     match &args.command {
         EventsCommand::Tail(args) => tail::run(args, err),
     }

@@ -6,9 +6,7 @@
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// Turns core dumps and inspection off.
-///
-/// # Errors
-/// When the system refuses either, which a sandbox may.
+/// Fails when the system refuses either, which a sandbox may.
 pub(super) fn harden() -> std::io::Result<()> {
     // The soft limit and the hard one: nobody raises it again. A core piped to a program (`kernel.core_pattern = |...`)
     // pays no heed to a limit of 0 in every kernel; that is what the second call is for.

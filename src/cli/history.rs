@@ -1,6 +1,7 @@
 //! `rtm-gateway history`: the messages of an app, read through a gateway.
 
 mod export;
+mod export_args;
 mod line;
 mod output;
 mod packed;
@@ -13,21 +14,19 @@ use super::CliError;
 
 /// Reads history through a gateway.
 #[derive(Clone, Debug, clap::Args)]
-pub struct HistoryArgs {
+pub(super) struct HistoryArgs {
     #[command(subcommand)]
     command: HistoryCommand,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum HistoryCommand {
-    Export(export::ExportArgs),
+    Export(export_args::ExportArgs),
 }
 
 /// Runs the command; what is not a message goes to `err`.
-///
-/// # Errors
-/// When the export is not complete.
-pub fn run(args: &HistoryArgs, err: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when the export is not complete.
+pub(super) fn run(args: &HistoryArgs, err: &mut dyn Write) -> Result<(), CliError> {
     match &args.command {
         HistoryCommand::Export(args) => export::run(args, err),
     }

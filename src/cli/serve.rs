@@ -16,7 +16,7 @@ use crate::server::descriptors::raise_limit;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  rtm-gateway serve --config config/gateway.toml\n\n\
     SIGTERM and Ctrl-C stop it in order, a second one hurries that. SIGHUP, or a changed file, reloads the configuration.")]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -32,10 +32,8 @@ enum Format {
 }
 
 /// Runs the gateway.
-///
-/// # Errors
-/// When the configuration is not valid, an address is taken, or the store cannot be opened.
-pub fn run(args: &ServeArgs, signals: Signals) -> Result<(), CliError> {
+/// Fails when the configuration is not valid, an address is taken, or the store cannot be opened.
+pub(super) fn run(args: &ServeArgs, signals: Signals) -> Result<(), CliError> {
     // Before the first secret is read.
     let hardened = harden();
     let (loaded, seen) = reload::read(&args.config);

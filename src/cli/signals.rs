@@ -24,9 +24,7 @@ pub struct Signals(UnixStream);
 
 impl Signals {
     /// For `serve`, if that is the command: told by the first argument, before anything is parsed.
-    ///
-    /// # Errors
-    /// When the system has no room for it.
+    /// Fails when the system has no room for it.
     pub fn of_serve() -> Option<io::Result<Self>> {
         let is_serve = std::env::args_os().nth(1).is_some_and(|command| command == "serve");
         is_serve.then(|| {
@@ -37,9 +35,7 @@ impl Signals {
     }
 
     /// From here on.
-    ///
-    /// # Errors
-    /// When the system has no room for it.
+    /// Fails when the system has no room for it.
     pub(super) fn listen() -> io::Result<Self> {
         let (told, tell) = UnixStream::pair()?;
         told.set_nonblocking(true)?;
@@ -53,9 +49,7 @@ impl Signals {
     }
 
     /// What SIGTERM and SIGINT ask for: the first a stop in order, the second that it be hurried.
-    ///
-    /// # Errors
-    /// When the runtime cannot watch them.
+    /// Fails when the runtime cannot watch them.
     pub(super) fn stop(self) -> io::Result<Stop> {
         let mut told = tokio::net::UnixStream::from_std(self.0)?;
         let stop = Stop::default();
@@ -76,9 +70,7 @@ impl Signals {
 }
 
 /// [`Signals::stop`] of signals that are listened for from here on.
-///
-/// # Errors
-/// When the system has no room for it.
+/// Fails when the system has no room for it.
 pub(super) fn stop_on_signal() -> io::Result<Stop> {
     Signals::listen()?.stop()
 }

@@ -22,7 +22,7 @@ use crate::simulator::{Credential, Listen, Message, Sim, World};
 #[command(after_help = "Example:\n  rtm-gateway simulate --listen 127.0.0.1:8801\n\n\
     Without a configuration it serves the app demo-app (key demo-key, secret demo-secret), in which an event of each \
     stream occurs every second. Ctrl-C stops it.")]
-pub struct SimulateArgs {
+pub(super) struct SimulateArgs {
     /// Where the first region listens; port 0 is a free one
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
@@ -32,10 +32,8 @@ pub struct SimulateArgs {
 }
 
 /// Runs the simulated vendor until SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the configuration is not valid or an address is taken.
-pub fn run(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when the configuration is not valid or an address is taken.
+pub(super) fn run(args: &SimulateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let config = match &args.config {
         None => Config::demo(),
         Some(path) => {

@@ -13,7 +13,7 @@ use super::CliError;
 
 /// Mints or explains an RTM token.
 #[derive(Clone, Debug, clap::Args)]
-pub struct TokenArgs {
+pub(super) struct TokenArgs {
     #[command(subcommand)]
     command: TokenCommand,
 }
@@ -92,10 +92,8 @@ impl When {
 }
 
 /// Runs the command; `clock` says what time it is.
-///
-/// # Errors
-/// When the certificate cannot be read, the text is no token, or its signature is not good.
-pub fn run(args: &TokenArgs, clock: &Clock, out: &mut dyn Write) -> Result<(), CliError> {
+/// Fails when the certificate cannot be read, the text is no token, or its signature is not good.
+pub(super) fn run(args: &TokenArgs, clock: &Clock, out: &mut dyn Write) -> Result<(), CliError> {
     let now = clock.wall_ms().seconds();
     match &args.command {
         TokenCommand::Mint(args) => run_mint(args, now, out),

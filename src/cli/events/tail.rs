@@ -65,9 +65,7 @@ Without --subscription nobody's events are taken. --limit is not for a subscript
 command ends may count as taken.";
 
 /// Prints events until it is told to stop; what is not an event goes to `err`.
-///
-/// # Errors
-/// When the gateway refuses, or stdout cannot be written.
+/// Fails when the gateway refuses, or stdout cannot be written.
 pub(super) fn run(args: &TailArgs, err: &mut dyn Write) -> Result<(), CliError> {
     let client = Client::new(&args.target)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
