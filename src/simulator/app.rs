@@ -8,7 +8,6 @@ use crate::kernel::secret::Secret;
 
 /// An app, as it is given to a [`World`](super::World).
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct App {
     pub id: String,
     /// Any of these opens it.
@@ -38,7 +37,6 @@ impl App {
         self
     }
 
-    /// With these limits.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -75,7 +73,6 @@ impl Dialect {
 
 /// The vendor's manners. The default is its page to the letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Rules {
     pub dialect: Dialect,
     /// How often a handle, or a count, is `in progress` before it is ready.

@@ -16,7 +16,6 @@ use crate::kernel::secret::Secret;
 
 /// What opens an app.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Credential {
     /// `Authorization: Basic base64(key:secret)`.
     Basic { key: String, secret: Secret },
@@ -54,6 +53,7 @@ pub(super) fn verify(
         }
         (None, None, None) => Err("no credential".into()),
         (None, _, _) => Err(format!("{token_header} and {uid_header} belong together")),
+        // The vendor's page has two ways and does not say which goes before: whoever sends both has not chosen.
         (Some(_), _, _) => Err("both Basic and a token".into()),
     }
 }

@@ -11,7 +11,6 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coding {
-    /// `gzip`.
     Gzip,
     /// `deflate`, as RFC 9110 means it: zlib's format.
     Deflate,

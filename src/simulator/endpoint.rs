@@ -7,7 +7,6 @@ use crate::kernel::names::{BucketName, Stream};
 /// One endpoint of the vendor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "each is the vendor's endpoint of that name")]
 pub enum Endpoint {
     UserEvents,
     ChannelEvents,

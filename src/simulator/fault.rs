@@ -77,7 +77,6 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Canned {
-    /// The status.
     pub status: u16,
     /// `Content-Type`; none is sent if empty.
     #[serde(default = "json")]

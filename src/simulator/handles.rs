@@ -100,6 +100,7 @@ impl Handles {
         if now.duration_since(handle.created) > rules.handle_ttl {
             return (Fetch::Expired, None);
         }
+        // Blamed before it is answered: also the asking that is answered with the messages may have come too early.
         let early = handle.progress.early(rules.recheck, now);
         if handle.progress.ask(rules.in_progress) {
             return (Fetch::InProgress(handle.progress.told.clone()), early);

@@ -18,7 +18,6 @@ pub enum Limit {
     Own {
         /// N, at least 1.
         requests: usize,
-        /// W.
         per: Duration,
     },
     /// Counted together with that bucket, which has its own limit.

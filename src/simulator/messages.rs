@@ -21,7 +21,6 @@ use crate::kernel::clock::UnixMillis;
 
 /// One kept message, with the vendor's names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Message {
     /// Who received it: a user or a channel.
     pub dst: String,
@@ -37,7 +36,6 @@ pub struct Message {
 /// To whom a message went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the vendor's names")]
 pub enum MessageKind {
     PeerMessage,
     ChannelMessage,
@@ -73,6 +71,7 @@ pub(super) struct Messages {
 
 impl Messages {
     pub(super) fn add(&mut self, message: Message) {
+        // Behind those of its millisecond: equals keep the order in which they came, in both directions.
         let at = self.kept.partition_point(|m| m.ms <= message.ms);
         self.kept.insert(at, Arc::new(message));
     }
@@ -118,6 +117,7 @@ impl Messages {
         let from = filter.source.as_ref().is_none_or(|s| *s == message.src);
         from && filter.destination.as_ref().is_none_or(|d| {
             let received = || {
+                // The page's table: a user as the only destination selects its channels' messages, too.
                 message.message_type == MessageKind::ChannelMessage
                     && filter.source.is_none()
                     && self.members.get(&message.dst).is_some_and(|members| members.contains(d))

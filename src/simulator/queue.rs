@@ -38,7 +38,6 @@ pub struct EventsRead {
 
 /// Numbers of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[expect(missing_docs, reason = "as in the ledger")]
 pub struct EventCounts {
     pub emitted: u64,
     pub handed: u64,

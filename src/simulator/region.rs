@@ -25,7 +25,6 @@ use crate::kernel::task::Tasks;
 /// What happens to connections between requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Idle {
-    /// They stay open.
     #[default]
     Keep,
     /// They end after each answer, without a word about it in the answer.
@@ -37,7 +36,6 @@ pub enum Idle {
 /// What happens to the next connection instead of being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptFault {
-    /// It is reset.
     Reset,
     /// It stays open, and nothing is read or written.
     Stall,

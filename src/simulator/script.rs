@@ -23,7 +23,6 @@ pub struct Profile {
 
 /// One fault and how likely it is: from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Chance {
     /// Which endpoint; `None` is any.
     pub endpoint: Option<Endpoint>,
@@ -81,6 +80,7 @@ impl Script {
     }
 
     pub(super) fn clear(&mut self) {
+        // What was met stays: tests ask for it when all faults are over.
         *self = Self { met: std::mem::take(&mut self.met), ..Self::default() };
     }
 

@@ -9,7 +9,6 @@ use super::Endpoint;
 
 /// A request the simulator saw.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SeenRequest {
     /// The endpoint; `None` when the target was none.
     pub endpoint: Option<Endpoint>,

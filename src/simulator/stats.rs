@@ -7,7 +7,6 @@ use super::queue::EventCounts;
 
 /// A look at the numbers of one region.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Stats {
     /// Connections accepted so far.
     pub connections: u64,
@@ -26,7 +25,6 @@ pub struct Stats {
 /// Numbers of one endpoint. `received` counts heads; each request that was answered whole is in exactly one of `ok`,
 /// `too_many` and `other`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct EndpointStats {
     pub received: u64,
     /// Requests counted against the limit.

@@ -91,6 +91,7 @@ fn decode(segment: &str) -> Result<String, NoTarget> {
     for (at, _) in segment.match_indices('%') {
         let hex = segment.get(at + 1..at + 3).ok_or_else(|| bad("a cut escape"))?;
         let byte = u8::from_str_radix(hex, 16).map_err(|_| bad("a broken escape"))?;
+        // Two spellings of one path could be two entries in somebody's access rules.
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             return Err(bad("an escaped unreserved character"));
         }

@@ -54,6 +54,7 @@ pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: 
     let uid_crc = content.u32()?;
     let message = content.string()?;
     content.end()?;
+    // Of an RTM token the account stands in the channel's place and the uid is empty (the vendor's token builder).
     if channel_crc != crc32fast::hash(uid.as_bytes()) || uid_crc != crc32fast::hash(b"") {
         return Err(TokenError::Uid);
     }
@@ -78,6 +79,7 @@ pub(super) fn verify(token: &str, app: &str, certificate: &str, uid: &str, now: 
     if over_at <= now {
         return Err(TokenError::Over);
     }
+    // The vendor honours a token for 24 hours from minting, whatever it claims.
     if over_at > now + LIFE + SKEW {
         return Err(TokenError::TooLong);
     }

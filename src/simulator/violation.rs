@@ -9,7 +9,6 @@ use crate::kernel::names::BucketName;
 
 /// One thing a caller did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Violation {
     /// The region that saw it.
     pub region: String,
@@ -22,7 +21,6 @@ pub struct Violation {
 /// What a caller did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum ViolationKind {
     /// More than the limit in some window.
     OverLimit {

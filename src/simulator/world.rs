@@ -113,7 +113,6 @@ impl World {
         }
     }
 
-    /// Adds messages.
     pub fn add_messages(&self, app: &str, messages: impl IntoIterator<Item = Message>) {
         messages.into_iter().for_each(|message| self.add_message(app, message));
     }

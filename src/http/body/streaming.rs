@@ -15,7 +15,6 @@ use super::handover::Ending;
 /// A piece of a body that is made as it goes.
 #[derive(Debug)]
 pub struct Piece {
-    /// Its bytes.
     pub bytes: Bytes,
     /// Told when they were given to the system; dropped when they will not be.
     pub ending: Option<Box<dyn Ending>>,

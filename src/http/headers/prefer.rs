@@ -16,9 +16,7 @@ pub const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-a
 /// The preferences we know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// `wait=SECONDS`.
     pub wait: Option<Duration>,
-    /// `respond-async`.
     pub respond_async: bool,
 }
 
