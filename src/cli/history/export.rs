@@ -41,7 +41,7 @@ pub(super) fn run(args: &ExportArgs, err: &mut dyn Write) -> Result<(), CliError
     let output = if args.output.as_os_str() == "-" {
         ExportOutput::Stdout(PipedExport::new(args.gzip))
     } else {
-        let opened = PartialFile::open(&args.output, &request, args.restart);
+        let opened = PartialFile::begin(&args.output, &request, args.restart);
         ExportOutput::File(Box::new(opened.map_err(|why: PartialFileError| CliError::Failed(why.to_string()))?))
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -88,7 +88,7 @@ pub(super) struct PartialFile {
 
 impl PartialFile {
     /// Begins, or goes on where the record says.
-    pub(super) fn open(path: &Path, request: &ExportRequest, restart: bool) -> Result<Self, PartialFileError> {
+    pub(super) fn begin(path: &Path, request: &ExportRequest, restart: bool) -> Result<Self, PartialFileError> {
         let (part, record_path) = (beside(path, ".part"), beside(path, ".part.json"));
         let io = |why| PartialFileError::Io(part.clone(), why);
         if !restart && path.exists() {

@@ -28,7 +28,7 @@ properties! {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let asked = asked("d", is_packed);
-        let mut part = PartialFile::open(&path, &asked, false).unwrap();
+        let mut part = PartialFile::begin(&path, &asked, false).unwrap();
         for step in steps {
             let next = part.cursor().map_or(0, |cursor| cursor.parse::<u64>().unwrap());
             match step {
@@ -39,7 +39,7 @@ properties! {
                     let mut file = OpenOptions::new().append(true).open(beside(&path, ".part")).unwrap();
                     file.write_all(b"garb").unwrap();
                     drop(file);
-                    part = PartialFile::open(&path, &asked, false).unwrap();
+                    part = PartialFile::begin(&path, &asked, false).unwrap();
                     prop_assert_eq!(part.cursor().unwrap_or("0"), part.messages().to_string());
                 }
                 _ => part.append(format!("{next}\n").into_bytes(), 1, &(next + 1).to_string()).unwrap(),
@@ -57,28 +57,28 @@ properties! {
 fn what_is_not_ones_own_is_not_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out");
-    let mut part = PartialFile::open(&path, &asked("a", false), false).unwrap();
+    let mut part = PartialFile::begin(&path, &asked("a", false), false).unwrap();
     part.append(b"1\n".to_vec(), 1, "C").unwrap();
     part.checkpoint().unwrap();
-    assert!(matches!(PartialFile::open(&path, &asked("a", false), false), Err(PartialFileError::InUse(_))));
+    assert!(matches!(PartialFile::begin(&path, &asked("a", false), false), Err(PartialFileError::InUse(_))));
     drop(part);
-    assert!(matches!(PartialFile::open(&path, &asked("b", false), false), Err(PartialFileError::OfOthers(_))));
+    assert!(matches!(PartialFile::begin(&path, &asked("b", false), false), Err(PartialFileError::OfOthers(_))));
     // Of a part that is shorter than its record, or without one, nobody knows where it ends.
     fs::write(beside(&path, ".part"), "").unwrap();
-    assert!(matches!(PartialFile::open(&path, &asked("a", false), false), Err(PartialFileError::NoRecord(_))));
+    assert!(matches!(PartialFile::begin(&path, &asked("a", false), false), Err(PartialFileError::NoRecord(_))));
     fs::write(beside(&path, ".part"), "mine").unwrap();
     fs::remove_file(beside(&path, ".part.json")).unwrap();
-    assert!(matches!(PartialFile::open(&path, &asked("a", false), false), Err(PartialFileError::NoRecord(_))));
-    let mut part = PartialFile::open(&path, &asked("b", false), true).unwrap();
+    assert!(matches!(PartialFile::begin(&path, &asked("a", false), false), Err(PartialFileError::NoRecord(_))));
+    let mut part = PartialFile::begin(&path, &asked("b", false), true).unwrap();
     assert_eq!((part.messages(), part.cursor()), (0, None));
     part.append(b"1\n".to_vec(), 1, "C").unwrap();
     part.checkpoint().unwrap();
     // Killed as soon as it had its name, which then went to another place.
     drop(part);
     fs::rename(beside(&path, ".part"), dir.path().join("elsewhere")).unwrap();
-    let mut part = PartialFile::open(&path, &asked("b", false), false).unwrap();
+    let mut part = PartialFile::begin(&path, &asked("b", false), false).unwrap();
     assert_eq!((part.messages(), part.cursor()), (0, None));
     part.finish().unwrap();
-    assert!(matches!(PartialFile::open(&path, &asked("a", false), false), Err(PartialFileError::IsThere(_))));
+    assert!(matches!(PartialFile::begin(&path, &asked("a", false), false), Err(PartialFileError::IsThere(_))));
     assert_eq!(content(&path, false), "");
 }
