@@ -5,6 +5,7 @@
 //! | `clock` | time: paused in tests, so nothing else reads it |
 //! | `task` | tasks with an owner, a cancel rule and a place in the stop; threads for work that blocks |
 //! | `sync`, `backoff` | taking a lock; how long to wait before the next try |
+//! | `cause` | why something failed, with the error that said so |
 //! | `names`, `share` | the names of things; how much of a bounded thing one client may hold |
 //! | `secret` | values that cannot be printed, and finding them in what others wrote |
 //! | `files`, `dns` | what may hang: files that others write, names that others resolve |
@@ -13,6 +14,7 @@
 //! | `metrics`, `heap` | every metric, in one file; memory given back to the system |
 
 pub(crate) mod backoff;
+pub mod cause;
 pub mod clock;
 pub mod conn;
 pub mod dns;

@@ -2,14 +2,14 @@
 //! connections live. And whom we trust when we are the client ([`Anchors`]).
 //!
 //! Invariants:
-//! - What is in force is one [`Live`], made whole from files that were read together and fit each other, or not made. It
-//!   is swapped as one; a connection keeps what it was made with.
+//! - What is in force is one [`Live`], made whole from files that were read together and fit each other, or not made.
+//!   It is swapped as one; a connection keeps what it was made with.
 //! - Files that have not changed change nothing: no other [`Live`], so that sessions go on and a revocation list that
 //!   ran out does not keep other changes of the configuration out.
 //! - Each [`Live`] has its own keys for session tickets. A session of an earlier one cannot be resumed, so nobody comes
 //!   past a changed authority or revocation list by resuming.
-//! - TLS 1.2 and 1.3, by the library's own choice of suites; no early data; no renegotiation (rustls has neither 1.1 nor
-//!   that). The cryptography is passed explicitly, so that no other crate in the build can change it.
+//! - TLS 1.2 and 1.3, by the library's own choice of suites; no early data; no renegotiation (rustls has neither 1.1
+//!   nor that). The cryptography is passed explicitly, so that no other crate in the build can change it.
 //!
 //! | part | does |
 //! | --- | --- |
@@ -40,6 +40,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 use crate::config::ServerTls;
+use crate::kernel::cause::Cause;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::conn::Shown;
 use crate::kernel::files::Unreadable;
@@ -83,41 +84,33 @@ pub struct Expiry {
 
 /// Why TLS cannot be had from these files. Names the key and the file, never what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("server.tls.{key}: cannot read {path}: {why}")]
     Unreadable {
-        /// The configuration's key.
         key: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
+        #[source]
         why: Unreadable,
     },
     /// What is in a file cannot be used.
     #[error("server.tls.{key}: {path} {why}")]
     Unusable {
-        /// The configuration's key.
         key: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        #[source]
+        why: Cause,
     },
     /// The certificate is another key's.
     #[error("server.tls.key: {key} is not the key of the certificate in {cert}")]
-    Mismatch {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-    },
+    Mismatch { cert: PathBuf, key: PathBuf },
     /// Client certificates are asked for, and no authority is named.
     #[error("server.tls.client_ca: is needed for client_auth")]
     NoAuthority,
     /// The TLS library refuses its set-up.
     #[error("server.tls: {0}")]
-    Library(String),
+    Library(#[source] Cause),
 }
 
 /// Whether what has run out is refused.

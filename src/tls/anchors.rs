@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Wall;
+use crate::kernel::cause::Cause;
 use crate::kernel::clock::Clock;
 
 /// Whose certificates a server may show us. A file's content is PEM.
@@ -28,16 +29,16 @@ pub enum Anchors<'a> {
 pub enum AnchorsError {
     /// The file is not PEM.
     #[error("is not PEM: {0}")]
-    NotPem(String),
+    NotPem(#[source] Cause),
     /// A certificate that cannot be an anchor.
     #[error("holds a certificate that cannot be used: {0}")]
-    Unusable(String),
+    Unusable(#[source] Cause),
     /// The file has no certificate.
     #[error("holds no certificate")]
     Empty,
     /// The TLS library refuses its set-up.
     #[error("TLS: {0}")]
-    Tls(String),
+    Tls(#[source] Cause),
 }
 
 impl<'a> Anchors<'a> {
@@ -55,7 +56,7 @@ impl<'a> Anchors<'a> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         Ok(ClientConfig::builder_with_details(provider, Arc::new(Wall(Clock::system())))
             .with_safe_default_protocol_versions()
-            .map_err(|why| AnchorsError::Tls(why.to_string()))?
+            .map_err(|why| AnchorsError::Tls(Cause::new(why)))?
             .with_root_certificates(self.roots()?)
             .with_no_client_auth())
     }
@@ -68,8 +69,8 @@ impl<'a> Anchors<'a> {
         if let Self::Beside(pem) | Self::InPlace(pem) = self {
             let before = roots.len();
             for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|why| AnchorsError::NotPem(why.to_string()))?;
-                roots.add(certificate).map_err(|why| AnchorsError::Unusable(why.to_string()))?;
+                let certificate = certificate.map_err(|why| AnchorsError::NotPem(Cause::new(why)))?;
+                roots.add(certificate).map_err(|why| AnchorsError::Unusable(Cause::new(why)))?;
             }
             if roots.len() == before {
                 return Err(AnchorsError::Empty);

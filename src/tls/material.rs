@@ -22,6 +22,7 @@ use super::tickets::Tickets;
 use super::trust::Verifier;
 use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
 use crate::config::{ClientAuth, ServerTls};
+use crate::kernel::cause::Cause;
 use crate::kernel::clock::Clock;
 use crate::kernel::conn::Alpn;
 use crate::kernel::files::{self, Content};
@@ -70,8 +71,12 @@ fn read(key: &'static str, path: &Path) -> Result<Content, TlsError> {
     files::read(path, files::DOCUMENT).map_err(|why| TlsError::Unreadable { key, path: path.to_owned(), why })
 }
 
-pub(super) fn unusable(key: &'static str, path: &Path, why: impl Into<String>) -> TlsError {
+pub(super) fn unusable(key: &'static str, path: &Path, why: impl Into<Cause>) -> TlsError {
     TlsError::Unusable { key, path: path.to_owned(), why: why.into() }
+}
+
+fn no_use(why: Error) -> Cause {
+    Cause::of(format!("holds a certificate that cannot be used: {why}"), why)
 }
 
 impl Live {
@@ -119,7 +124,7 @@ fn own_certificate(material: &Material, config: &ServerTls) -> Result<(Certified
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
             Err(TlsError::Mismatch { cert: config.cert.clone(), key: config.key.clone() })
         }
-        Err(why) => Err(unusable("cert", &config.cert, format!("holds a certificate that cannot be used: {why}"))),
+        Err(why) => Err(unusable("cert", &config.cert, no_use(why))),
     }
 }
 
@@ -155,9 +160,7 @@ fn client_trust(
         if !parsed.is_ok_and(|(_, it)| it.is_ca() || it.version() == X509Version::V1) {
             return Err(unusable("client_ca", path, "holds a certificate that is no authority's"));
         }
-        roots
-            .add(authority.clone())
-            .map_err(|why| unusable("client_ca", path, format!("holds a certificate that cannot be used: {why}")))?;
+        roots.add(authority.clone()).map_err(|why| unusable("client_ca", path, no_use(why)))?;
     }
     let revocation = Revocation::read(&config.client_crl, &material.crls, &authorities)?;
     if let Err(why) = revocation.has_not_run_out(clock.wall_ms()) {
@@ -173,7 +176,7 @@ fn client_trust(
     if material.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(|why| TlsError::Library(why.to_string()))?;
+    let verifier = builder.build().map_err(|why| TlsError::Library(Cause::new(why)))?;
     let authorities = Sha256::digest(pem).into();
     Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, lists), ends))
 }
@@ -184,7 +187,7 @@ fn server(
     clock: &Clock,
     provider: Arc<CryptoProvider>,
 ) -> Result<ServerConfig, TlsError> {
-    let library = |why: Error| TlsError::Library(why.to_string());
+    let library = |why: Error| TlsError::Library(Cause::new(why));
     let builder = ServerConfig::builder_with_details(provider, Arc::new(Wall(clock.clone())))
         .with_safe_default_protocol_versions()
         .map_err(library)?;

@@ -44,7 +44,7 @@ pub(super) struct Lists {
 
 /// What the lists say of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Says {
+pub(super) enum RevocationStatus {
     /// Its authority has a list, and it is not in it; or there are no lists at all.
     Good,
     /// It is in one.
@@ -54,18 +54,18 @@ pub(super) enum Says {
 }
 
 impl Lists {
-    pub(super) fn says(&self, issuer: &[u8], serial: &[u8]) -> Says {
+    pub(super) fn status_of(&self, issuer: &[u8], serial: &[u8]) -> RevocationStatus {
         if self.ends.is_empty() {
-            return Says::Good;
+            return RevocationStatus::Good;
         }
         match self.revoked.get(issuer) {
-            None => Says::Nothing,
-            Some(_) if self.has_parts => Says::Nothing,
+            None => RevocationStatus::Nothing,
+            Some(_) if self.has_parts => RevocationStatus::Nothing,
             Some(revoked) => match revoked.binary_search(&number(serial)) {
-                Err(_) => Says::Good,
-                Ok(_) if significant(serial).len() <= size_of::<u128>() => Says::Revoked,
+                Err(_) => RevocationStatus::Good,
+                Ok(_) if significant(serial).len() <= size_of::<u128>() => RevocationStatus::Revoked,
                 // Another may end with the same digits.
-                Ok(_) => Says::Nothing,
+                Ok(_) => RevocationStatus::Nothing,
             },
         }
     }
@@ -124,7 +124,7 @@ impl Revocation {
     pub(super) fn look_up(&self) -> Lists {
         let mut all = Lists { ends: self.ends.iter().map(|(end, _)| *end).collect(), ..Lists::default() };
         for der in &self.lists {
-            // Read before, so it can be read.
+            // `read` has parsed it already.
             let Ok((_, list)) = CertificateRevocationList::from_der(der) else { continue };
             all.has_parts |= list.extensions().iter().any(|it| it.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
             let issuer = list.issuer().as_raw().to_vec();

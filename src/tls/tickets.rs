@@ -1,7 +1,7 @@
 //! Tickets, by which callers resume sessions.
 //!
-//! Invariant: the library makes them by a clock of its own, which does not bear a time before 1970. While the wall clock
-//! shows one there are no tickets: each handshake is a whole one.
+//! Invariant: the library makes them by a clock of its own, which does not bear a time before 1970. While the wall
+//! clock shows one there are no tickets: each handshake is a whole one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;

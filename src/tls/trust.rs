@@ -4,8 +4,8 @@
 //! held against what is in force whenever that changed, and once a minute because time passes (a certificate between,
 //! or a revocation list, runs out). In between a request costs two comparisons. A path is looked for once for all
 //! certificates that one authority signed; when only revocation lists change, the others are looked up by their number,
-//! however long the lists are. Whoever serves has paths looked for elsewhere, a few at a time, and each once for all who
-//! ask for the same certificate.
+//! however long the lists are. Whoever serves has paths looked for elsewhere, a few at a time, and each once for all
+//! who ask for the same certificate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 
-use super::revocation::{Lists, Says};
+use super::revocation::{Lists, RevocationStatus};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::conn::{BadCertificate, ChainCheck, Lapse, PeerCertificate};
 use crate::kernel::proof::Life;
@@ -126,9 +126,9 @@ impl ClientTrust {
         self.remember_above(certificate, at);
     }
 
-    /// What can be said without looking for a path: what was found a moment ago; and, of a certificate that a path led to
-    /// from these very authorities, what the revocation lists say of its number, if what stands between was good under
-    /// these lists. `None`: a path must be looked for.
+    /// What can be said without looking for a path: what was found a moment ago; and, of a certificate that a path led
+    /// to from these very authorities, what the revocation lists say of its number, if what stands between was good
+    /// under these lists. `None`: a path must be looked for.
     #[must_use]
     pub fn recall(&self, certificate: &PeerCertificate, now: UnixMillis) -> Option<Result<(), Lapse>> {
         if certificate.has_expired(now) {
@@ -146,11 +146,11 @@ impl ClientTrust {
         if verdict.path != Some(self.authorities) {
             return None;
         }
-        let found = match self.lists.says(certificate.issuer(), certificate.serial()) {
-            Says::Nothing => return None,
-            Says::Revoked => Err(Lapse::Refused),
-            Says::Good if self.is_good_above(certificate, now) => Ok(()),
-            Says::Good => return None,
+        let found = match self.lists.status_of(certificate.issuer(), certificate.serial()) {
+            RevocationStatus::Nothing => return None,
+            RevocationStatus::Revoked => Err(Lapse::Refused),
+            RevocationStatus::Good if self.is_good_above(certificate, now) => Ok(()),
+            RevocationStatus::Good => return None,
         };
         let path = found.is_ok().then_some(self.authorities);
         certificate.judged(ChainCheck { epoch: self.epoch, at: now, lapse: found.err(), path });
@@ -178,6 +178,7 @@ impl ClientTrust {
     fn remember_above(&self, certificate: &PeerCertificate, now: UnixMillis) {
         let mut above = lock(&self.above);
         if above.len() >= ABOVE_MAX {
+            // Bounded against chains that a caller makes up; what is forgotten is found again by the next path.
             above.clear();
         }
         above.insert(*certificate.above(), self.life(certificate, now).again);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &str); 18] = [
     (
         "kernel",
-        "metrics clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof",
+        "metrics cause clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof",
     ),
     ("http", "body headers request_id http2"),
     ("vendor", ""),
