@@ -3,7 +3,7 @@
 //! Input: the sizes of the first pieces that they come in, each a byte up to a line break; the bytes.
 
 use rtm_gateway::kernel::conn::Fault;
-use rtm_gateway::server::listener::fuzzing::{Seen, follow};
+use rtm_gateway::server::listener::fuzzing::{Observation, follow};
 
 /// Heads that are asked about.
 const HEADS: usize = 6;
@@ -37,7 +37,7 @@ fn pieces<'a>(sizes: &[u8], bytes: &'a [u8]) -> Vec<&'a [u8]> {
 }
 
 /// Each head that hyper's parser reads is judged as its headers say, up to the first that hyper would refuse.
-fn as_hypers_parser_says(bytes: &[u8], seen: &Seen) {
+fn as_hypers_parser_says(bytes: &[u8], seen: &Observation) {
     let mut at = 0;
     for head in 0..HEADS {
         let mut headers = [httparse::EMPTY_HEADER; 100];

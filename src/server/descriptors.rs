@@ -44,7 +44,7 @@ pub fn most() -> usize {
 pub fn share_out(max_connections: usize, listeners: usize, apps: usize) -> Shares {
     let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     let own = OWN.max(apps.saturating_mul(OF_AN_APP));
-    let shares = shares(max_connections, listeners, own, (limit, open()));
+    let shares = shares(max_connections, listeners, own, limit, open());
     if shares.callers < max_connections {
         tracing::warn!(
             max_connections,
@@ -56,7 +56,7 @@ pub fn share_out(max_connections: usize, listeners: usize, apps: usize) -> Share
     shares
 }
 
-fn shares(max_connections: usize, listeners: usize, own: usize, (limit, open): (usize, usize)) -> Shares {
+fn shares(max_connections: usize, listeners: usize, own: usize, limit: usize, open: usize) -> Shares {
     let left = limit.saturating_sub(open);
     let operators = (left / 8).clamp(1, OPERATORS);
     let own = (left / 4).min(own);
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn callers_get_what_they_want_or_what_is_left() {
-        assert_eq!(shares(10_000, 2, OWN, (usize::MAX, 20)), Shares { callers: 10_000, operators: 64 });
-        assert_eq!(shares(10_000, 2, OWN, (1 << 20, 20)), Shares { callers: 10_000, operators: 64 });
-        assert_eq!(shares(10_000, 1, OWN, (1024, 24)), Shares { callers: 1000 - 64 - 8 - 250 - 2 - 64, operators: 64 });
-        assert_eq!(shares(10_000, 1, OWN, (96, 16)), Shares { callers: 80 - 10 - 1 - 20 - 2 - 5, operators: 10 });
-        assert_eq!(shares(10_000, 1, OWN, (10, 16)), Shares { callers: 1, operators: 1 });
-        assert_eq!(shares(5, 1, OWN, (1024, 24)), Shares { callers: 5, operators: 64 });
+        assert_eq!(shares(10_000, 2, OWN, usize::MAX, 20), Shares { callers: 10_000, operators: 64 });
+        assert_eq!(shares(10_000, 2, OWN, 1 << 20, 20), Shares { callers: 10_000, operators: 64 });
+        assert_eq!(shares(10_000, 1, OWN, 1024, 24), Shares { callers: 1000 - 64 - 8 - 250 - 2 - 64, operators: 64 });
+        assert_eq!(shares(10_000, 1, OWN, 96, 16), Shares { callers: 80 - 10 - 1 - 20 - 2 - 5, operators: 10 });
+        assert_eq!(shares(10_000, 1, OWN, 10, 16), Shares { callers: 1, operators: 1 });
+        assert_eq!(shares(5, 1, OWN, 1024, 24), Shares { callers: 5, operators: 64 });
         // Many apps have many connections to the vendor.
-        let (few, many) = (shares(10_000, 1, OWN, (8192, 24)), shares(10_000, 1, 4 * 400, (8192, 24)));
+        let (few, many) = (shares(10_000, 1, OWN, 8192, 24), shares(10_000, 1, 4 * 400, 8192, 24));
         assert!(few.callers - many.callers > 900 && many.callers > 4000, "{few:?} {many:?}");
     }
 

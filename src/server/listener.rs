@@ -3,46 +3,50 @@
 //! Invariants:
 //! - A socket is bound before anything runs ([`Listener::bind`]), so its port is known and a fault stops the start.
 //! - The accept loop survives everything: an error of one peer is skipped, running out of descriptors pauses it.
-//! - A connection has one of a bounded number of places while it is served. For newcomers beyond that others go, strangers
-//!   first (`conn::places`); nobody waits in the system's queue while any can be asked to.
+//! - A connection has one of a bounded number of places while it is served. For newcomers beyond that others go,
+//!   strangers first (`conn::places`); nobody waits in the system's queue while any can be asked to.
 //! - Nobody takes for ever: a head must come within a time, a body too (`body::read_up_to`), an answer must be taken, a
-//!   connection without requests ends. Nothing that a caller can make us hold or do grows without bound: see `builder`
-//!   in `connection`.
+//!   connection without requests ends. Nothing that a caller can make us hold or do grows without bound: see
+//!   `http_limits`.
 //! - All of a connection runs in one task, which the shutdown waits for: when asked to stop it finishes what is in
 //!   hand.
 //!
 //! | part | does |
 //! | --- | --- |
-//! | `socket` | TCP, TLS and Unix sockets as one |
+//! | `socket`, `availability` | TCP, TLS and Unix sockets as one; whether one could be had |
 //! | `tcp` | a TCP connection that knows what the other end has acknowledged |
 //! | `accept` | the accept loop |
 //! | `tls` | the handshake, where TLS is spoken |
-//! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain |
+//! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain; what it may take is in `http_limits` |
 //! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
 //! | `framing` | follows HTTP/1.1 requests, for what hyper mends without a word |
-//! | `frames` | follows HTTP/2 frames, against floods |
+//! | `http2_flood`, `taken_back` | HTTP/2 frames that do no work, and requests that nobody wants answered |
 //! | `stream` | one HTTP/2 stream: cut when its caller does not take the answer |
-//! | `waits` | how long a connection is waited for that has no request |
-//! | `looks` | when acknowledgements of events are looked at |
+//! | `wait_timer` | how long a connection is waited for that has no request |
+//! | `ack_timer` | when acknowledgements of events are looked at |
+//! | `read_away` | what a caller still sends when its connection is closed |
 //! | `min_data_rate`, `burst` | how long is waited for a caller, how much it may do for nothing |
 
 mod accept;
+mod ack_timer;
+mod availability;
 mod burst;
 mod connection;
-mod frames;
 mod framing;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod http2_flood;
+mod http_limits;
 mod io;
-mod looks;
 mod min_data_rate;
+mod read_away;
 mod socket;
 mod stream;
+mod taken_back;
 mod tcp;
 mod tls;
-mod trial;
-mod waits;
+mod wait_timer;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -57,8 +61,8 @@ use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::Door;
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
+pub use availability::{Availability, availability, canonical_path};
 pub use socket::UnixFile;
-pub use trial::{Trial, place, trial};
 
 /// A bound socket, not yet served.
 #[derive(Debug)]
@@ -76,7 +80,8 @@ pub struct Limits {
     pub header_read_timeout: Duration,
     /// How long a connection may be kept without a request.
     pub idle_timeout: Duration,
-    /// How long a caller may take nothing of what is written to it (see `min_data_rate`); of events, acknowledge nothing.
+    /// How long a caller may take nothing of what is written to it (see `min_data_rate`); of events, acknowledge
+    /// nothing.
     pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,

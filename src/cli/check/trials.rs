@@ -33,9 +33,9 @@ pub(super) fn all(config: &Config) -> TrialReport {
 
 impl TrialReport {
     fn address(&mut self, path: &str, listen: &Listen, owner: UnixOwner) {
-        match listener::trial(listen, owner) {
-            Ok(listener::Trial::Free) => {}
-            Ok(listener::Trial::Taken) => self.warnings.push(finding(
+        match listener::availability(listen, owner) {
+            Ok(listener::Availability::Free) => {}
+            Ok(listener::Availability::Taken) => self.warnings.push(finding(
                 path,
                 format!("another process listens on {listen}"),
                 "That is as it should be if it is this gateway",
@@ -55,7 +55,7 @@ impl TrialReport {
         let mut places = BTreeSet::new();
         for (path, listen) in listen.chain([("admin.listen".to_owned(), &config.admin.listen)]) {
             let Listen::Unix(socket) = listen else { continue };
-            let Some(place) = listener::place(socket) else { continue };
+            let Some(place) = listener::canonical_path(socket) else { continue };
             let mend = "Give each a path of its own";
             if store::embedded::is_in_the_way(&config.store.path, &place) {
                 self.faults.push(finding(&path, "is a path that the store needs", mend));

@@ -9,15 +9,16 @@ use std::time::Duration;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::socket::{Socket, Stream};
+use super::socket::{AcceptedStream, Socket};
 use super::{Limits, connection, tls};
 use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 
-/// The first pause after an error that the next accept would meet again, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// After an error that the next accept would meet again: twice as long each time, up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often strangers are looked at while places are scarce.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,10 +37,10 @@ where
             let conn = conn.seated(place.seat());
             let (handler, limits, stop, secured) = (handler.clone(), limits.clone(), tasks.stopping(), secured.clone());
             tasks.spawn(Kind::Connection, async move {
-                let _counted = Counted::new(&limits);
+                let _counted = ConnectionCount::new(&limits);
                 // In boxes, as in `Tasks::spawn`; that of the handshake goes when it is over.
                 let greeted = match (stream, secured) {
-                    (Stream::Tcp(tcp), Some(secured)) => {
+                    (AcceptedStream::Tcp(tcp), Some(secured)) => {
                         let greeting = Box::pin(tls::secure(tcp, conn, &secured, limits.header_read_timeout));
                         stop.run_until_cancelled(greeting).await.flatten()
                     }
@@ -61,7 +62,7 @@ where
 }
 
 /// The next connection. While it is waited for and places are scarce, strangers have a short life.
-async fn next(socket: &Socket, limits: &Limits) -> (Stream, Conn) {
+async fn next(socket: &Socket, limits: &Limits) -> (AcceptedStream, Conn) {
     let mut accepted = pin!(survive(|| socket.accept()));
     while limits.door.is_crowded() {
         limits.door.send_away(limits.header_read_timeout);
@@ -73,16 +74,16 @@ async fn next(socket: &Socket, limits: &Limits) -> (Stream, Conn) {
 }
 
 /// One of the connections the gauge shows.
-struct Counted(Gauge);
+struct ConnectionCount(Gauge);
 
-impl Counted {
+impl ConnectionCount {
     fn new(limits: &Limits) -> Self {
         limits.connections.inc();
         Self(limits.connections.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -90,7 +91,7 @@ impl Drop for Counted {
 
 /// Accepts until it succeeds.
 async fn survive<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
-    let mut pause = PAUSES.0;
+    let mut pause = FIRST_PAUSE;
     loop {
         match accept().await {
             Ok(accepted) => return accepted,
@@ -98,7 +99,7 @@ async fn survive<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -
             Err(e) => {
                 tracing::warn!(error = %e, pause_ms = pause.as_millis(), "cannot accept connections: pausing");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSES.1);
+                pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }

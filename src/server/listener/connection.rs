@@ -3,20 +3,20 @@
 //! Invariants: everything of a connection runs in its one task, HTTP/2 streams too, so that dropping the task drops
 //! all of it and the order of "body taken", "written", "flushed" is the order in which things happened
 //! (`body::handover`). A stop finishes the requests in hand and takes no more; who has no admitted one is waited for a
-//! moment. A caller whose HTTP/1.1 connection is not kept after an answer is told so in the answer; one whose connection
-//! is kept, for how long.
+//! moment. A caller whose HTTP/1.1 connection is not kept after an answer is told so in the answer; one whose
+//! connection is kept, for how long.
 //!
 //! An answer may be made before its request's body has come (401, 413, …). What is small is read away, so that the
 //! connection can be kept; otherwise the answer is the connection's last, and what still comes is read away for a while
-//! (`io`), so that the answer is read. On HTTP/2 the answer waits for nothing, and what comes of the body is read away beside
-//! it; then the stream alone is reset, with NO_ERROR (RFC 9113, 8.1): the library does. A stream that is reset while its body
-//! is on its way is forgotten before all of it is there where there are many, and that looks as if the caller broke the
-//! protocol: the connection would end, and every other request on it.
+//! (`io`), so that the answer is read. On HTTP/2 the answer waits for nothing, and what comes of the body is read away
+//! beside it; then the stream alone is reset, with NO_ERROR (RFC 9113, 8.1): the library does. A stream that is reset
+//! while its body is on its way is forgotten before all of it is there where there are many, and that looks as if the
+//! caller broke the protocol: the connection would end, and every other request on it.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,45 +27,24 @@ use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::rt::Executor as _;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, Version};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Limits;
-use super::burst::Burst;
+use super::ack_timer::AckTimer;
 use super::framing::{Stage, Watch};
+use super::http_limits::{MAX_HEADERS, builder};
 use super::io::Io;
-use super::looks::Looks;
-use super::stream::Spawned;
+use super::stream::StreamExecutor;
+use super::taken_back::TakenBack;
 use super::tcp::Arrives;
-use super::waits::{Waiting, Waits, keep_alive};
+use super::wait_timer::{AwaitedPart, WaitTimer, keep_alive};
 use crate::http::body::handover::Wire;
 use crate::http::body::{Body, Inbound, Rest};
 use crate::kernel::conn::{Alpn, Conn, Fault};
-use crate::kernel::sync::lock;
 
-/// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
-const MAX_OF_HEAD: usize = 64_000;
-/// Headers of a request.
-const MAX_HEADERS: usize = 128;
-/// Requests at a time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-/// Bytes that may come in unread on one HTTP/2 stream, and on all of a connection together. Bodies are small and read
-/// at once: a larger window would only let more of them be held. (hyper's own are 1 MiB each.)
-const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
-/// Bytes of one HTTP/2 stream's answer that wait to be written. `Body` gives 16 KiB at a time.
-const MAX_TO_SEND: usize = 64 << 10;
-/// Streams that a caller opened and reset before they were looked at (CVE-2023-44487).
-const MAX_RESET_UNSEEN: usize = 20;
-/// Streams that we reset because a caller broke the protocol on them (CVE-2025-8671): an honest one breaks none.
-const MAX_RESET_BY_US: usize = 64;
-/// Requests on one HTTP/2 connection that a caller takes back before they are answered, at once and a second
-/// (CVE-2023-44487, where the stream was looked at): a request costs its work although nobody waits for it.
-const TAKEN_BACK: (u32, u32) = (200, 10);
-/// How often a quiet HTTP/2 peer is asked whether it lives, and how long it may take to say so.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// Bytes of a body that nobody wanted that are read away so that its HTTP/1.1 connection can be kept, and for how long.
 const READ_AWAY: (u64, Duration) = (64 << 10, Duration::from_millis(250));
 /// The same of an HTTP/2 stream. Longer and more: nobody waits for it.
@@ -88,7 +67,7 @@ where
     let watch = Watch::default();
     // Declared before the connection, so dropped after it: a body dropped with the connection finds it closed.
     let _closed = CloseOnDrop(wire.clone());
-    let spawned = Spawned::new(limits.write_timeout);
+    let spawned = StreamExecutor::new(limits.write_timeout);
     let taken_back = TakenBack::new();
     let mut streams = FuturesUnordered::new();
 
@@ -117,8 +96,8 @@ where
             if let Some(unanswered) = unanswered {
                 unanswered.answered();
             }
-            // After a fault it is in doubt where the next request begins. And requests that were sent ahead may be served
-            // in the same turn, before the shutdown below.
+            // After a fault it is in doubt where the next request begins. And requests that were sent ahead may be
+            // served in the same turn, before the shutdown below.
             let (rest, beside) = if http2 { (None, rest) } else { (rest, None) };
             if !http2 {
                 let is_whole = match rest {
@@ -158,8 +137,8 @@ where
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
-    let mut looks = Looks::default();
-    let mut waiting = Waiting::new(limits.header_read_timeout, limits.idle_timeout);
+    let mut ack_timer = AckTimer::default();
+    let mut wait_timer = WaitTimer::new(limits.header_read_timeout, limits.idle_timeout);
     // Requests on HTTP/2 so far.
     let mut begun = 0;
     // Made when its place was given to another.
@@ -188,7 +167,7 @@ where
             }
             let new = spawned.take();
             // A turn is a look.
-            if new.is_empty() && looks.poll_due(cx, &wire).is_pending() {
+            if new.is_empty() && ack_timer.poll_due(cx, &wire).is_pending() {
                 break;
             }
             begun += new.len() as u64;
@@ -227,25 +206,27 @@ where
                 return Poll::Ready(Err("it does not end by itself".to_owned()));
             }
         }
-        let waits = match watch.stage() {
-            Stage::Http2 if streams.is_empty() => Waits::Next(begun),
-            Stage::Http2 | Stage::Elsewhere => Waits::Nothing,
-            _ if wire.in_hand() > 0 => Waits::Nothing,
-            Stage::Unknown | Stage::Between(0) | Stage::Head(0) => Waits::First,
-            Stage::Head(after) => Waits::Head(after),
-            Stage::Between(after) => Waits::Next(after),
+        let awaited = match watch.stage() {
+            Stage::Http2 if streams.is_empty() => AwaitedPart::Next(begun),
+            Stage::Http2 | Stage::Elsewhere => AwaitedPart::Nothing,
+            _ if wire.in_hand() > 0 => AwaitedPart::Nothing,
+            Stage::Unknown | Stage::Between(0) | Stage::Head(0) => AwaitedPart::First,
+            Stage::Head(after) => AwaitedPart::Head(after),
+            Stage::Between(after) => AwaitedPart::Next(after),
         };
-        if waiting.poll_over(cx, waits).is_ready() {
-            match waits {
-                Waits::Next(_) if !stopped => {
+        if wait_timer.poll_over(cx, awaited).is_ready() {
+            match awaited {
+                AwaitedPart::Next(_) if !stopped => {
                     stopped = true;
                     conn.end_soon();
                     connection.as_mut().graceful_shutdown();
                     // The farewell is to be written.
                     cx.waker().wake_by_ref();
                 }
-                Waits::First | Waits::Head(_) => return Poll::Ready(Err("no request came in time".to_owned())),
-                Waits::Next(_) | Waits::Nothing => {}
+                AwaitedPart::First | AwaitedPart::Head(_) => {
+                    return Poll::Ready(Err("no request came in time".to_owned()));
+                }
+                AwaitedPart::Next(_) | AwaitedPart::Nothing => {}
             }
         }
         Poll::Pending
@@ -253,35 +234,6 @@ where
     if let Err(why) = ended.await {
         tracing::debug!(peer = ?conn.peer, why, "connection ended");
     }
-}
-
-/// What a caller can make one connection hold, at the worst: on HTTP/1.1 a head of 64 KB or as much of a body that waits
-/// to be read, 64 KB of answers that wait to be written, and what the body of the one request in hand may have
-/// (`server.request_body_limit`). On HTTP/2 256 KiB that came in (`WINDOWS`), a head of up to 64 KB in the making, and
-/// for each of 256 streams a body in the making, a decoded head of up to 64 KB while its handler runs, and 64 KiB of
-/// its answer; an answer itself is shared or bounded by what makes it.
-fn builder(spawned: Spawned) -> auto::Builder<Spawned> {
-    let mut builder = auto::Builder::new(spawned);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // It would begin with the end of the answer before: see `waits`.
-        .header_read_timeout(None)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_OF_HEAD);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1)
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1)
-        .max_send_buf_size(MAX_TO_SEND)
-        .max_pending_accept_reset_streams(MAX_RESET_UNSEEN)
-        .max_local_error_reset_streams(MAX_RESET_BY_US)
-        .max_header_list_size(u32::try_from(MAX_OF_HEAD).unwrap_or(u32::MAX));
-    builder
 }
 
 /// Whether the caller of HTTP/1.1 would have its connection kept.
@@ -313,42 +265,6 @@ fn http2_fault<B>(request: &Request<B>) -> Option<Fault> {
         return Some(Fault::Http2("a header's value begins or ends with white space"));
     }
     None
-}
-
-/// Counts the requests that callers take back before they have an answer. Cheap to clone.
-#[derive(Clone)]
-struct TakenBack(Arc<Mutex<(Burst, bool)>>);
-
-impl TakenBack {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new((Burst::new(TAKEN_BACK.0, TAKEN_BACK.1), false))))
-    }
-
-    fn unanswered(&self) -> Unanswered {
-        Unanswered(Some(self.clone()))
-    }
-
-    fn are_too_many(&self) -> bool {
-        lock(&self.0).1
-    }
-}
-
-/// A request that has no answer yet. Counted as taken back when dropped so.
-struct Unanswered(Option<TakenBack>);
-
-impl Unanswered {
-    fn answered(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some(taken_back) = &self.0 {
-            let mut count = lock(&taken_back.0);
-            count.1 |= !count.0.take();
-        }
-    }
 }
 
 struct CloseOnDrop(Wire);

@@ -4,22 +4,24 @@
 //! `Transfer-Encoding` together it takes the first out of the header map (and closes the connection after), of equal
 //! `Content-Length` lines it keeps one, a fragment is cut off a target, a line may end in a bare LF, a chunk's size may
 //! be followed by anything. Each of these is how a proxy before us and we could read two different requests, so each is
-//! to be refused; but the handler cannot see them. What is found in a head goes with the request as a [`Fault`], and the
-//! answer is the connection's last. What is found after a head, in a chunked body, breaks the body off: see [`Fed`].
+//! to be refused; but the handler cannot see them. What is found in a head goes with the request as a [`Fault`], and
+//! the answer is the connection's last. What is found after a head, in a chunked body, breaks the body off: see
+//! [`FeedResult`].
 //!
 //! It also finds quotation marks in request lines: the vendor's own examples write `destination="userA"` raw, which no
 //! URI may hold (RFC 3986, 2) and hyper refuses. The connection's IO escapes them on the way in. Of HTTP/2 it follows
-//! the frames, against floods (`frames`).
+//! the frames, against floods (`http2_flood`).
 //!
 //! Invariant: it only takes away from what hyper accepts. Where it cannot follow (hyper then refuses, too, or closes
 //! the connection), every later request of the connection is at fault.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+mod head;
+mod watch;
 
-use super::frames::Frames;
+use super::http2_flood::FloodGuard;
 use crate::kernel::conn::Fault;
-use crate::kernel::sync::lock;
+use head::Head;
+pub(super) use watch::{Protocol, Stage, Watch};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The bytes of a header line that are looked at: enough for the two names and any sane length.
@@ -28,91 +30,6 @@ const LOOKED_AT: usize = 64;
 const BLANK: usize = 8;
 /// The bytes of a chunk: no body may have more, whatever `request_body_limit` says.
 const MAX_OF_CHUNK: u64 = 1 << 30;
-
-/// What a connection speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Protocol {
-    #[default]
-    Unknown,
-    Http1,
-    Http2,
-}
-
-/// What was found, for the connection's service. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Arc<Mutex<Found>>);
-
-#[derive(Debug, Default)]
-struct Found {
-    protocol: Protocol,
-    /// Heads handed to the service so far.
-    served: u64,
-    faults: VecDeque<(u64, Fault)>,
-    /// From this head on nothing is known.
-    lost_from: Option<u64>,
-    /// Whether the bytes so far end between two requests.
-    between: bool,
-    /// Whether they end in a head, after so many whole ones.
-    in_head: bool,
-    heads: u64,
-}
-
-/// How far the bytes of a connection have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// Its protocol is not known.
-    Unknown,
-    /// HTTP/2.
-    Http2,
-    /// HTTP/1.1: in a head, after so many.
-    Head(u64),
-    /// HTTP/1.1: between requests, of which so many were handed to the service.
-    Between(u64),
-    /// HTTP/1.1: in a body, or not followed any more.
-    Elsewhere,
-}
-
-impl Watch {
-    /// What the connection speaks, as far as its first bytes say.
-    pub(super) fn protocol(&self) -> Protocol {
-        self.found().protocol
-    }
-
-    /// How far the bytes have come.
-    pub(super) fn stage(&self) -> Stage {
-        let found = self.found();
-        match found.protocol {
-            Protocol::Unknown => Stage::Unknown,
-            Protocol::Http2 => Stage::Http2,
-            Protocol::Http1 if found.in_head => Stage::Head(found.heads),
-            Protocol::Http1 if found.between => Stage::Between(found.served),
-            Protocol::Http1 => Stage::Elsewhere,
-        }
-    }
-
-    /// The service got the next head: what is wrong with it?
-    pub(super) fn next_head(&self) -> Option<Fault> {
-        let mut found = self.found();
-        let head = found.served;
-        found.served += 1;
-        match found.faults.front() {
-            Some(&(at, fault)) if at == head => {
-                found.faults.pop_front();
-                Some(fault)
-            }
-            _ => found.lost_from.filter(|&from| head >= from).map(|_| Fault::Unfollowed),
-        }
-    }
-
-    /// Whether the bytes so far end between two requests: the caller is not in the middle of sending one.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.found().between
-    }
-
-    fn found(&self) -> MutexGuard<'_, Found> {
-        lock(&self.0)
-    }
-}
 
 /// The follower.
 #[derive(Debug)]
@@ -130,20 +47,11 @@ pub(super) struct Framing {
 
 /// What was found in the bytes fed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fed {
+pub(super) struct FeedResult {
     /// Where request lines hold a quotation mark.
     pub(super) quotes: Vec<usize>,
     /// From where on nothing may be believed, and why: the bytes before go to hyper, the connection's input ends.
     pub(super) broken: Option<(usize, &'static str)>,
-}
-
-#[derive(Debug, Default)]
-struct Head {
-    lengths: u32,
-    length: u64,
-    codings: u32,
-    /// The first fault that is one whatever else is in the head.
-    fault: Option<Fault>,
 }
 
 #[derive(Debug)]
@@ -163,9 +71,7 @@ enum State {
     ChunkEnd,
     /// In a trailer line that has (or has not) bytes.
     Trailer(bool),
-    /// HTTP/2.
-    Frames(Box<Frames>),
-    /// Not followed.
+    Http2(Box<FloodGuard>),
     Off,
 }
 
@@ -175,8 +81,8 @@ impl Framing {
     }
 
     /// The next bytes of the connection.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Fed {
-        let mut fed = Fed::default();
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> FeedResult {
+        let mut fed = FeedResult::default();
         let mut rest = bytes;
         if self.watch.protocol() == Protocol::Unknown {
             rest = &bytes[self.tell_protocol(bytes)..];
@@ -211,8 +117,8 @@ impl Framing {
 
     /// So many bytes were taken of what we wrote.
     pub(super) fn wrote(&mut self, bytes: usize) {
-        if let State::Frames(frames) = &mut self.state {
-            frames.wrote(bytes);
+        if let State::Http2(http2_flood) = &mut self.state {
+            http2_flood.wrote(bytes);
         }
     }
 
@@ -226,7 +132,7 @@ impl Framing {
             self.preface += 1;
             if self.preface == PREFACE.len() {
                 self.watch.found().protocol = Protocol::Http2;
-                self.state = State::Frames(Box::new(Frames::new()));
+                self.state = State::Http2(Box::new(FloodGuard::new()));
                 return at + 1;
             }
         }
@@ -239,7 +145,7 @@ impl Framing {
             Some(at) => (&bytes[..at], at + 1, true),
             None => (bytes, bytes.len(), false),
         };
-        // RFC 9112, 2.2 lets a bare LF end a line; who else reads the connection may not.
+        // RFC 9112, 2.2 lets a bare LF end a line; a proxy before us need not, and would see another request.
         let is_bare = ends && line.last().copied().unwrap_or(self.last) != b'\r';
         match &mut self.state {
             State::Start(blank) => {
@@ -290,6 +196,8 @@ impl Framing {
                 }
                 return Ok(used);
             }
+            // RFC 9112, 7.1: digits, an extension that nobody needs, CR LF. What else stands there one reader skips and
+            // another takes for the size.
             State::ChunkSize(seen) => {
                 if line.iter().any(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r')) || is_bare {
                     return Err("a chunk's size is malformed");
@@ -300,6 +208,7 @@ impl Framing {
                 }
                 return Ok(used);
             }
+            // hyper refuses all but CR LF here, so only where the line ends must be known.
             State::ChunkEnd => {
                 if ends {
                     self.state = State::ChunkSize(Vec::new());
@@ -316,8 +225,8 @@ impl Framing {
                 }
                 return Ok(used);
             }
-            State::Frames(frames) => {
-                frames.feed(bytes).map_err(|_| "a flood of frames that do no work")?;
+            State::Http2(http2_flood) => {
+                http2_flood.feed(bytes).map_err(|_| "a flood of frames that do no work")?;
                 return Ok(bytes.len());
             }
             State::Off => return Ok(bytes.len()),
@@ -341,7 +250,7 @@ impl Framing {
             self.watch.found().faults.push_back((head, fault));
         }
         self.state = match &self.head {
-            // The answer is the connection's last, or hyper's own.
+            // The answer is the connection's last, or hyper's own: where the next head would begin is in doubt.
             _ if fault.is_some() => State::Off,
             Head { codings: 1.., .. } => State::ChunkSize(Vec::new()),
             Head { length: 0, .. } => State::Start(0),
@@ -355,46 +264,6 @@ impl Framing {
     fn lose(&mut self, from: u64) {
         self.watch.found().lost_from = Some(from);
     }
-}
-
-impl Head {
-    fn is_at(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
-    }
-
-    fn look_at(&mut self, line: &[u8]) {
-        let Some(colon) = line.iter().position(|&b| b == b':') else { return };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let whole = line.len() < LOOKED_AT;
-        let name: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
-        match name.as_slice() {
-            // Gateway interfaces and some proxies read `_` as `-`.
-            b"transfer-encoding" | b"content-length" if line[..colon].contains(&b'_') => self.is_at(Fault::LookAlike),
-            b"transfer-encoding" => {
-                self.codings += 1;
-                if !whole || !value.eq_ignore_ascii_case(b"chunked") {
-                    self.is_at(Fault::Coding);
-                }
-            }
-            b"content-length" => {
-                self.lengths += 1;
-                match plain_number(value).filter(|_| whole) {
-                    Some(length) => self.length = length,
-                    None => self.is_at(Fault::LengthOdd),
-                }
-            }
-            // A transfer coding where a content coding stands.
-            b"content-encoding" if value.to_ascii_lowercase().starts_with(b"chunk") => self.is_at(Fault::LookAlike),
-            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => self.is_at(Fault::Expectation),
-            _ => {}
-        }
-    }
-}
-
-/// Digits and nothing else, without a leading zero: some read it as the sign of an octal number.
-fn plain_number(value: &[u8]) -> Option<u64> {
-    let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || !value.starts_with(b"0"));
-    std::str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
 }
 
 /// The state after a chunk's size line: hexadecimal digits, then CR or an extension with a name (RFC 9112, 7.1.1) and

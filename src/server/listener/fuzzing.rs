@@ -7,7 +7,7 @@ use crate::kernel::conn::Fault;
 
 /// What was seen.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct Observation {
     /// What is wrong with each of the heads asked about.
     pub faults: Vec<Option<Fault>>,
     /// Where request lines hold quotation marks.
@@ -18,7 +18,7 @@ pub struct Seen {
 
 /// Follows the bytes of a connection that come in these pieces, and asks about so many heads.
 #[must_use]
-pub fn follow<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, heads: usize) -> Seen {
+pub fn follow<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, heads: usize) -> Observation {
     let watch = Watch::default();
     let mut framing = Framing::new(watch.clone());
     let mut quotes = Vec::new();
@@ -27,5 +27,9 @@ pub fn follow<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, heads: usize) -> S
         quotes.extend(framing.feed(piece).quotes.into_iter().map(|quote| at + quote));
         at += piece.len();
     }
-    Seen { faults: (0..heads).map(|_| watch.next_head()).collect(), quotes, between: watch.is_between_requests() }
+    Observation {
+        faults: (0..heads).map(|_| watch.next_head()).collect(),
+        quotes,
+        between: watch.is_between_requests(),
+    }
 }

@@ -6,11 +6,11 @@
 //!   nothing else can be on its way out, so a `4xx` written then is such an answer: it is replaced by one that says
 //!   what every answer of ours says. (Where an earlier answer still sits in the same buffer hyper's own goes out.)
 //! - A quotation mark in a request line reaches hyper as `%22`. Nothing else of what comes in is changed; where it
-//!   cannot be believed any more (see `framing::Fed`) it ends.
-//! - A caller that does not take what is written to it is cut when our [`MinDataRate`] is over. Taken is what the system has
-//!   taken; on a connection with events, what the system at the other end has acknowledged.
+//!   cannot be believed any more (see `framing::FeedResult`) it ends.
+//! - A caller that does not take what is written to it is cut when our [`MinDataRate`] is over. Taken is what the
+//!   system has taken; on a connection with events, what the system at the other end has acknowledged.
 //! - The acknowledgements are looked at with each flush, each read and when the connection's driver has waited
-//!   (`looks`), as long as something waits for them; and a last time before the connection is let go of.
+//!   (`ack_timer`), as long as something waits for them; and a last time before the connection is let go of.
 //! - A caller that is cut off in the middle of sending a request gets to read the answer: after our end of the
 //!   connection is closed, what still comes is read away for a while. Otherwise the system would reset the connection
 //!   and the answer with it.
@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
+use super::ack_timer::LastAckTimer;
 use super::framing::{Framing, Protocol, Watch};
-use super::looks::Parting;
 use super::min_data_rate::MinDataRate;
+use super::read_away::ReadAway;
 use super::tcp::Arrives;
 use crate::http::body::handover::Wire;
 use crate::http::request_id::RequestId;
@@ -34,11 +34,9 @@ use crate::request::refusal::Refusal;
 
 /// How long a caller that was refused before it began is listened to.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
-/// How long the bytes of a caller that is cut off in the middle of a request are read away: until it is silent for so
-/// long, and at most.
-const READ_AWAY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
-/// Bytes that are read at once of HTTP/1.1, and to tell the protocols apart: as many as hyper's buffer has room for at first.
+/// Bytes that are read at once of HTTP/1.1, and to tell the protocols apart: as many as hyper's buffer has room for at
+/// first.
 const AT_ONCE: usize = 8 << 10;
 
 /// A connection's stream.
@@ -57,31 +55,14 @@ pub(super) struct Io<S: Arrives> {
     /// Nothing more is read: why.
     broken: Option<&'static str>,
     patience: MinDataRate,
-    /// How many bytes were acknowledged when last looked, once that counts. Where it is not known all that was flushed is.
+    /// How many bytes were acknowledged when last looked, once that counts. Where it is not known all that was flushed
+    /// is.
     seen: Option<u64>,
-    /// How many bytes were written when we began to wait for the caller: it has kept up once they are acknowledged, however
-    /// much was written since.
+    /// How many bytes were written when we began to wait for the caller: it has kept up once they are acknowledged,
+    /// however much was written since.
     owed: u64,
-    parting: Option<Parting>,
-    linger: Option<Linger>,
-}
-
-/// The end of reading away.
-#[derive(Debug)]
-struct Linger {
-    silent: Pin<Box<Sleep>>,
-    until: Instant,
-}
-
-impl Linger {
-    fn new() -> Self {
-        Self { silent: Box::pin(tokio::time::sleep(READ_AWAY.0)), until: Instant::now() + READ_AWAY.1 }
-    }
-
-    /// Something came.
-    fn heard(&mut self) {
-        self.silent.as_mut().reset(self.until.min(Instant::now() + READ_AWAY.0));
-    }
+    parting: Option<LastAckTimer>,
+    read_away: Option<ReadAway>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
@@ -89,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         let framing = Framing::new(watch.clone());
         let patience = MinDataRate::new(write_timeout);
         let (own, held) = (Bytes::new(), Bytes::new());
-        let (seen, owed, parting, linger) = (None, 0, None, None);
+        let (seen, owed, parting, read_away) = (None, 0, None, None);
         let is_telling = false;
         Self {
             stream,
@@ -104,13 +85,14 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
             seen,
             owed,
             parting,
-            linger,
+            read_away,
         }
     }
 
-    /// For a reader that reads first to tell the protocols apart, and takes a read that brings nothing for HTTP/1.1. That is
-    /// what it is given, and all that came is held for the next read: a reader of HTTP/1.1 that is given what the other has
-    /// read and then the rest makes its buffer twice as large as it need be, for as long as the connection lasts.
+    /// For a reader that reads first to tell the protocols apart, and takes a read that brings nothing for HTTP/1.1.
+    /// That is what it is given, and all that came is held for the next read: a reader of HTTP/1.1 that is given what
+    /// the other has read and then the rest makes its buffer twice as large as it need be, for as long as the
+    /// connection lasts.
     pub(super) fn telling_protocols_apart(mut self) -> Self {
         self.is_telling = true;
         self
@@ -226,25 +208,6 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Reads away what comes, until the peer ends, errs, or the time is over.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(Linger::new);
-        if linger.silent.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        let mut waste = [0; 4096];
-        // A bounded number of reads a turn: a fast sender must not keep the thread to itself.
-        for _ in 0..16 {
-            let mut buf = ReadBuf::new(&mut waste);
-            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => linger.heard(),
-                _ => return Poll::Ready(()),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
 }
 
 /// An answer as bytes of HTTP/1.1, for what never became a request.
@@ -353,9 +316,9 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncWrite for Io<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_write_own(cx))?;
-        if this.linger.is_none() {
-            // All was flushed before. A caller that has its answer and closes with our end (of TLS, too) unread resets the
-            // connection, and an acknowledgement that its system put off never comes. So that is waited for first.
+        if this.read_away.is_none() {
+            // All was flushed before. A caller that has its answer and closes with our end (of TLS, too) unread resets
+            // the connection, and an acknowledgement that its system put off never comes. So that is waited for first.
             this.wire.settle();
             this.look();
             while this.wire.is_awaiting()
@@ -371,7 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncWrite for Io<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        this.poll_linger(cx).map(Ok)
+        let read_away = this.read_away.get_or_insert_with(ReadAway::new);
+        read_away.poll_over(cx, &mut this.stream).map(Ok)
     }
 }
 

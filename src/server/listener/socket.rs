@@ -1,8 +1,8 @@
 //! TCP and Unix sockets as one: binding, accepting, and the stream of an accepted connection.
 //!
-//! Invariants: a Unix socket appears at its path with its final mode and owner, never wider: it is bound in a folder that
-//! only we can enter, and renamed when all is set. One that a live process serves is never taken away; our own is removed
-//! when we end, unless another took its place.
+//! Invariants: a Unix socket appears at its path with its final mode and owner, never wider: it is bound in a folder
+//! that only we can enter, and renamed when all is set. One that a live process serves is never taken away; our own is
+//! removed when we end, unless another took its place.
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,8 +41,8 @@ impl Default for UnixFile {
     }
 }
 
-/// How many connections the system holds until they are accepted, as far as it lets us (`net.core.somaxconn`): what comes
-/// beyond it comes again after a second. A second's worth of a flood.
+/// How many connections the system holds until they are accepted, as far as it lets us (`net.core.somaxconn`): what
+/// comes beyond it comes again after a second. A second's worth of a flood.
 const BACKLOG: u32 = 1024;
 
 /// A bound socket.
@@ -69,7 +69,7 @@ impl Drop for OwnPath {
 
 /// An accepted connection's bytes.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum AcceptedStream {
     Tcp(Tcp),
     /// TCP after the handshake. Boxed: it is large, and the other two are not.
     Tls(Box<TlsStream<Tcp>>),
@@ -82,7 +82,7 @@ impl Socket {
             Listen::Tcp(address) => Ok(Self::Tcp(listen_at(*address)?)),
             Listen::Unix(path) => {
                 refuse_if_served(path).await?;
-                let aside = Aside::beside(path)?;
+                let aside = PrivateFolder::beside(path)?;
                 let socket = UnixSocket::new_stream()?;
                 socket.bind(&aside.socket)?;
                 let listener = socket.listen(BACKLOG)?;
@@ -106,19 +106,19 @@ impl Socket {
         }
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Conn)> {
+    pub(super) async fn accept(&self) -> io::Result<(AcceptedStream, Conn)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // Answers are written whole: waiting to fill a packet only delays their end.
                 stream.set_nodelay(true)?;
                 let local = stream.local_addr().ok();
-                Ok((Stream::Tcp(Tcp::new(stream)), Conn::new(Peer::Tcp(peer), local)))
+                Ok((AcceptedStream::Tcp(Tcp::new(stream)), Conn::new(Peer::Tcp(peer), local)))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 let uid = stream.peer_cred().ok().map(|cred| cred.uid());
-                Ok((Stream::Unix(stream), Conn::new(Peer::Unix { uid }, None)))
+                Ok((AcceptedStream::Unix(stream), Conn::new(Peer::Unix { uid }, None)))
             }
         }
     }
@@ -134,12 +134,12 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// A folder beside a socket's path, on the same file system, that only we can enter; gone when dropped.
-struct Aside {
+struct PrivateFolder {
     folder: PathBuf,
     socket: PathBuf,
 }
 
-impl Aside {
+impl PrivateFolder {
     fn beside(path: &Path) -> io::Result<Self> {
         // Short, because a socket's path has at most 107 bytes. Random, because processes may share the folder.
         let parent = path.parent().unwrap_or(Path::new("."));
@@ -149,7 +149,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for PrivateFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
     }
@@ -181,15 +181,15 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 macro_rules! each {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Tls($stream) => $call,
-            Stream::Unix($stream) => $call,
+            AcceptedStream::Tcp($stream) => $call,
+            AcceptedStream::Tls($stream) => $call,
+            AcceptedStream::Unix($stream) => $call,
         }
     };
 }
 
 /// What is written to a Unix socket is at its other end: both are this system. So nothing has to be known of it.
-impl Arrives for Stream {
+impl Arrives for AcceptedStream {
     fn written(&self) -> u64 {
         self.tcp().map_or(0, Arrives::written)
     }
@@ -211,7 +211,7 @@ impl Arrives for Stream {
     }
 }
 
-impl Stream {
+impl AcceptedStream {
     fn tcp(&self) -> Option<&Tcp> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
@@ -221,13 +221,13 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for AcceptedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         each!(self, s => Pin::new(s).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for AcceptedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, s => Pin::new(s).poll_write(cx, buf))
     }

@@ -16,32 +16,32 @@ use super::min_data_rate::MinDataRate;
 use crate::http::body::Meter;
 use crate::kernel::sync::lock;
 
-type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+type BoxedFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where hyper puts the futures of streams. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Spawned {
+pub(super) struct StreamExecutor {
     write_timeout: Duration,
-    new: Arc<Mutex<Vec<Stream>>>,
+    new: Arc<Mutex<Vec<Http2Stream>>>,
     answered: Arc<Mutex<Option<Meter>>>,
 }
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawned {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, work: F) {
         let patience = MinDataRate::new(self.write_timeout);
         let answered = self.answered.clone();
-        let stream = Stream { work: Box::pin(work), answered, meter: None, seen: 0, patience };
+        let stream = Http2Stream { work: Box::pin(work), answered, meter: None, seen: 0, patience };
         lock(&self.new).push(stream);
     }
 }
 
-impl Spawned {
+impl StreamExecutor {
     pub(super) fn new(write_timeout: Duration) -> Self {
         Self { write_timeout, new: Arc::default(), answered: Arc::default() }
     }
 
     /// Those that came since it was last asked.
-    pub(super) fn take(&self) -> Vec<Stream> {
+    pub(super) fn take(&self) -> Vec<Http2Stream> {
         std::mem::take(&mut lock(&self.new))
     }
 
@@ -52,8 +52,8 @@ impl Spawned {
 }
 
 /// One stream: its handler, then its answer.
-pub(super) struct Stream {
-    work: Boxed,
+pub(super) struct Http2Stream {
+    work: BoxedFuture,
     answered: Arc<Mutex<Option<Meter>>>,
     /// Once it has an answer.
     meter: Option<Meter>,
@@ -62,7 +62,7 @@ pub(super) struct Stream {
     patience: MinDataRate,
 }
 
-impl Future for Stream {
+impl Future for Http2Stream {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -74,7 +74,8 @@ impl Future for Stream {
         if this.meter.is_none() {
             this.meter = lock(&this.answered).take();
         }
-        // Before there is an answer it is not the caller who is waited for. After, it is, unless it took all that was made.
+        // Before there is an answer it is not the caller who is waited for. After, it is, unless it took all that was
+        // made.
         let Some(meter) = &this.meter else { return Poll::Pending };
         if meter.is_idle() {
             this.seen = meter.taken();

@@ -1,8 +1,8 @@
 //! [`Tcp`]: a caller's TCP connection, below TLS, that knows how far what was written has come.
 //!
-//! Invariants: [`Tcp::written`] counts every byte that the system took of us since the connection came, TLS and the framing
-//! of HTTP included; [`Tcp::acknowledged`] never says more than the system at the other end has acknowledged. Systems other
-//! than Linux do not tell it.
+//! Invariants: [`Tcp::written`] counts every byte that the system took of us since the connection came, TLS and the
+//! framing of HTTP included; [`Tcp::acknowledged`] never says more than the system at the other end has acknowledged.
+//! Systems other than Linux do not tell it.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd as _;
@@ -14,9 +14,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes that may wait in the system unsent, on a connection that is [sparing](Arrives::be_sparing). What is sent and not
-/// acknowledged comes on top: so a fast reader gets as much as its line holds, and of one that does not read, whose system
-/// takes what it has room for and no more, this much waits (and one write: 64 KiB).
+/// Bytes that may wait in the system unsent, on a connection that is [sparing](Arrives::be_sparing). What is sent and
+/// not acknowledged comes on top: so a fast reader gets as much as its line holds, and of one that does not read, whose
+/// system takes what it has room for and no more, this much waits (and one write: 64 KiB).
 #[cfg(any(target_os = "android", target_os = "linux"))]
 const UNSENT: u32 = 128 << 10;
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A handshake runs in its connection's own task, in a bounded time, and holds the connection's slot.
-//! - A resumed session is held against what is trusted now: the handshake itself does not look at its certificate again.
+//! - A resumed session is held against what is trusted now: the handshake itself does not look at its certificate
+//!   again.
 //! - A caller that is refused gets to read why (an alert, or an HTTP answer where it did not speak TLS): after our last
 //!   words what still comes is read away for a while. Otherwise the system would reset the connection and them with it.
 
@@ -17,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::io::{LINGER, answer};
-use super::socket::Stream;
+use super::socket::AcceptedStream;
 use super::tcp::Tcp;
 use crate::kernel::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
 use crate::kernel::metrics::OutcomeLabels;
@@ -42,9 +43,9 @@ enum Fault {
     #[error("the caller refused: {0:?}")]
     Alert(AlertDescription),
     #[error("{0}")]
-    Protocol(Error),
+    Protocol(#[source] Error),
     #[error("{0}")]
-    Gone(io::Error),
+    Gone(#[source] io::Error),
 }
 
 impl Fault {
@@ -79,20 +80,20 @@ impl Fault {
 }
 
 /// Shakes hands within a time. `None`: the connection is over.
-pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) -> Option<(Stream, Conn)> {
+pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) -> Option<(AcceptedStream, Conn)> {
     let shaking = async {
         tokio::select! {
-            shaken = tokio::time::timeout(within, shake(tcp, tls)) => shaken.unwrap_or(Err((Fault::TimedOut, None))),
-            () = poll_fn(|cx| conn.poll_asked_to_go(cx)) => Err((Fault::NoPlace, None)),
+            shaken = tokio::time::timeout(within, shake(tcp, tls)) => shaken.unwrap_or(Err(Fault::TimedOut.into())),
+            () = poll_fn(|cx| conn.poll_asked_to_go(cx)) => Err(Fault::NoPlace.into()),
         }
     };
     let count = |outcome: &str| tls.handshakes.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
-    let (fault, left) = match shaking.await {
-        Ok((stream, facts, outcome)) => {
-            count(outcome);
-            return Some((Stream::Tls(Box::new(stream)), conn.with_tls(facts)));
+    let FailedHandshake { fault, left } = match shaking.await {
+        Ok(Handshake { stream, facts, is_resumed }) => {
+            count(if is_resumed { "resumed" } else { "full" });
+            return Some((AcceptedStream::Tls(Box::new(stream)), conn.with_tls(facts)));
         }
-        Err((fault, left)) => (fault, left),
+        Err(failed) => failed,
     };
     count(fault.outcome());
     if fault.concerns_the_operator() {
@@ -113,19 +114,38 @@ pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) ->
     None
 }
 
-type Shaken = (TlsStream<Tcp>, TlsFacts, &'static str);
+struct Handshake {
+    stream: TlsStream<Tcp>,
+    facts: TlsFacts,
+    is_resumed: bool,
+}
 
-async fn shake(tcp: Tcp, tls: &Tls) -> Result<Shaken, (Fault, Option<Tcp>)> {
+/// Why there is none, and the connection for last words, if it is still there.
+struct FailedHandshake {
+    fault: Fault,
+    left: Option<Tcp>,
+}
+
+impl From<Fault> for FailedHandshake {
+    fn from(fault: Fault) -> Self {
+        Self { fault, left: None }
+    }
+}
+
+async fn shake(tcp: Tcp, tls: &Tls) -> Result<Handshake, FailedHandshake> {
     let mut first = [0];
     match tcp.peek(&mut first).await {
         // A method's first letter. TLS begins with a record of type 22 (RFC 8446, 5.1).
-        Ok(1) if first[0].is_ascii_uppercase() => return Err((Fault::PlainText, Some(tcp))),
+        Ok(1) if first[0].is_ascii_uppercase() => {
+            return Err(FailedHandshake { fault: Fault::PlainText, left: Some(tcp) });
+        }
         Ok(_) => {}
-        Err(gone) => return Err((Fault::Gone(gone), None)),
+        Err(gone) => return Err(Fault::Gone(gone).into()),
     }
     let (live, began) = (tls.live(), tls.now());
     let accepting = TlsAcceptor::from(live.server.clone()).accept(tcp).into_fallible();
-    let mut stream = accepting.await.map_err(|(why, tcp)| (Fault::of(why), Some(tcp)))?;
+    let mut stream =
+        accepting.await.map_err(|(why, tcp)| FailedHandshake { fault: Fault::of(why), left: Some(tcp) })?;
     let session = stream.get_ref().1;
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let speaks = session.alpn_protocol().and_then(Alpn::of);
@@ -140,11 +160,10 @@ async fn shake(tcp: Tcp, tls: &Tls) -> Result<Shaken, (Fault, Option<Tcp>)> {
         Some(_) => {
             stream.get_mut().1.send_close_notify();
             let _ = stream.flush().await;
-            return Err((Fault::StaleSession, Some(stream.into_inner().0)));
+            return Err(FailedHandshake { fault: Fault::StaleSession, left: Some(stream.into_inner().0) });
         }
     };
-    let outcome = if resumed { "resumed" } else { "full" };
-    Ok((stream, TlsFacts { speaks, certificate }, outcome))
+    Ok(Handshake { stream, facts: TlsFacts { speaks, certificate }, is_resumed: resumed })
 }
 
 /// Says last words and closes our end; reads away what still comes.

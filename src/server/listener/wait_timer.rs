@@ -18,10 +18,9 @@ use tokio::time::{Instant, Sleep};
 
 /// What a connection is waited for. Numbers tell one wait from the next of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waits {
+pub(super) enum AwaitedPart {
     /// Nothing: it is our turn.
     Nothing,
-    /// The first request.
     First,
     /// The end of a head that has begun, after so many.
     Head(u64),
@@ -31,29 +30,29 @@ pub(super) enum Waits {
 
 /// Measures the waits of one connection. In a box: it holds a timer.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    now: Waits,
+pub(super) struct WaitTimer {
+    now: AwaitedPart,
     timer: Pin<Box<Sleep>>,
     head: Duration,
     idle: Duration,
 }
 
-impl Waiting {
+impl WaitTimer {
     pub(super) fn new(head: Duration, idle: Duration) -> Self {
-        Self { now: Waits::First, timer: Box::pin(tokio::time::sleep(head)), head, idle }
+        Self { now: AwaitedPart::First, timer: Box::pin(tokio::time::sleep(head)), head, idle }
     }
 
     /// Ready when what is waited for did not come in time.
-    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, waits: Waits) -> Poll<()> {
-        if waits != self.now {
-            self.now = waits;
-            match waits {
-                Waits::Nothing => {}
-                Waits::First | Waits::Head(_) => self.reset(self.head),
-                Waits::Next(_) => self.reset(self.idle),
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, awaited: AwaitedPart) -> Poll<()> {
+        if awaited != self.now {
+            self.now = awaited;
+            match awaited {
+                AwaitedPart::Nothing => {}
+                AwaitedPart::First | AwaitedPart::Head(_) => self.reset(self.head),
+                AwaitedPart::Next(_) => self.reset(self.idle),
             }
         }
-        if waits == Waits::Nothing { Poll::Pending } else { self.timer.as_mut().poll(cx) }
+        if awaited == AwaitedPart::Nothing { Poll::Pending } else { self.timer.as_mut().poll(cx) }
     }
 
     fn reset(&mut self, time: Duration) {
@@ -61,8 +60,8 @@ impl Waiting {
     }
 }
 
-/// What `Keep-Alive` says of a connection that may be idle for so long: a little less, so that a caller that believes it
-/// gives the connection up before we do. `None` when that is no whole second.
+/// What `Keep-Alive` says of a connection that may be idle for so long: a little less, so that a caller that believes
+/// it gives the connection up before we do. `None` when that is no whole second.
 pub(super) fn keep_alive(idle: Duration) -> Option<HeaderValue> {
     let margin = (idle / 20).clamp(Duration::from_secs(1), Duration::from_secs(5));
     let seconds = idle.saturating_sub(margin).as_secs();

@@ -1,8 +1,8 @@
 //! Whether an address could be listened on, tried without leaving a trace: for `check`.
 //!
-//! Invariants: no file is made. A port is bound for a moment and not listened on, so that a gateway which starts in that
-//! moment can have it; nobody is waited for. What another process holds (this gateway, when it runs) is told apart from
-//! what nobody could have.
+//! Invariants: no file is made. A port is bound for a moment and not listened on, so that a gateway which starts in
+//! that moment can have it; nobody is waited for. What another process holds (this gateway, when it runs) is told apart
+//! from what nobody could have.
 
 use std::io;
 use std::net::SocketAddr as TcpAddress;
@@ -19,7 +19,7 @@ use crate::kernel::files;
 
 /// Whether somebody listens there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trial {
+pub enum Availability {
     /// Nobody does.
     Free,
     /// Another process does.
@@ -30,14 +30,16 @@ pub enum Trial {
 ///
 /// # Errors
 /// It could not: why.
-pub fn trial(listen: &Listen, owner: UnixOwner) -> io::Result<Trial> {
+pub fn availability(listen: &Listen, owner: UnixOwner) -> io::Result<Availability> {
     let tried = match listen {
         Listen::Tcp(address) => tcp(*address),
         Listen::Unix(path) => unix(path, owner),
     };
     match tried {
-        Ok(()) => Ok(Trial::Free),
-        Err(why) if matches!(why.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock) => Ok(Trial::Taken),
+        Ok(()) => Ok(Availability::Free),
+        Err(why) if matches!(why.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::WouldBlock) => {
+            Ok(Availability::Taken)
+        }
         Err(why) => Err(why),
     }
 }
@@ -45,7 +47,7 @@ pub fn trial(listen: &Listen, owner: UnixOwner) -> io::Result<Trial> {
 /// The one path that a file has, however it is written: links in the way to it are followed. `None` where its folder is
 /// not there.
 #[must_use]
-pub fn place(path: &Path) -> Option<PathBuf> {
+pub fn canonical_path(path: &Path) -> Option<PathBuf> {
     Some(folder_of(path).canonicalize().ok()?.join(path.file_name()?))
 }
 
@@ -133,13 +135,13 @@ mod tests {
     fn addresses_that_cannot_be_had_are_told_from_those_that_are_taken() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| Listen::Unix(folder.path().join(name));
-        let try_it = |listen: &Listen| trial(listen, UnixOwner::default()).map_err(|why| why.kind());
+        let try_it = |listen: &Listen| availability(listen, UnixOwner::default()).map_err(|why| why.kind());
         std::fs::write(folder.path().join("file"), "x").unwrap();
         let live = std::os::unix::net::UnixListener::bind(folder.path().join("live")).unwrap();
         drop(std::os::unix::net::UnixListener::bind(folder.path().join("stale")).unwrap());
-        assert_eq!(try_it(&at("new")), Ok(Trial::Free));
-        assert_eq!(try_it(&at("stale")), Ok(Trial::Free));
-        assert_eq!(try_it(&at("live")), Ok(Trial::Taken));
+        assert_eq!(try_it(&at("new")), Ok(Availability::Free));
+        assert_eq!(try_it(&at("stale")), Ok(Availability::Free));
+        assert_eq!(try_it(&at("live")), Ok(Availability::Taken));
         assert_eq!(try_it(&at("file")), Err(io::ErrorKind::AlreadyExists));
         assert_eq!(try_it(&at("none/s")), Err(io::ErrorKind::NotFound));
         assert!(try_it(&at("file/s")).is_err());
@@ -151,10 +153,10 @@ mod tests {
         bind(&full, &SocketAddrUnix::new(folder.path().join("full")).unwrap()).unwrap();
         rustix::net::listen(&full, 0).unwrap();
         let _waits = std::os::unix::net::UnixStream::connect(folder.path().join("full")).unwrap();
-        assert_eq!(try_it(&at("full")), Ok(Trial::Taken));
+        assert_eq!(try_it(&at("full")), Ok(Availability::Taken));
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(try_it(&Listen::Tcp(port.local_addr().unwrap())), Ok(Trial::Taken));
-        assert_eq!(try_it(&Listen::Tcp(([127, 0, 0, 1], 0).into())), Ok(Trial::Free));
+        assert_eq!(try_it(&Listen::Tcp(port.local_addr().unwrap())), Ok(Availability::Taken));
+        assert_eq!(try_it(&Listen::Tcp(([127, 0, 0, 1], 0).into())), Ok(Availability::Free));
         assert_eq!(try_it(&Listen::Tcp(([192, 0, 2, 1], 0).into())), Err(io::ErrorKind::AddrNotAvailable));
         let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
@@ -162,8 +164,8 @@ mod tests {
         drop(live);
         // A gateway that starts meanwhile can have the port.
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(try_it(&Listen::Tcp(free)), Ok(Trial::Free));
+        assert_eq!(try_it(&Listen::Tcp(free)), Ok(Availability::Free));
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(try_it(&Listen::Tcp(other.local_addr().unwrap())), Ok(Trial::Taken), "while it listens");
+        assert_eq!(try_it(&Listen::Tcp(other.local_addr().unwrap())), Ok(Availability::Taken), "while it listens");
     }
 }

@@ -23,7 +23,7 @@ const SMALL_DATA: usize = 16;
 
 /// The follower of one connection's frames.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct FloodGuard {
     incoming: http2::FrameReader,
     allowance: Burst,
     /// Bytes written that have not earned yet.
@@ -34,7 +34,7 @@ pub(super) struct Frames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flood;
 
-impl Frames {
+impl FloodGuard {
     pub(super) fn new() -> Self {
         let allowance = Burst::new(IDLE_FRAMES.0, IDLE_FRAMES.1);
         Self { incoming: http2::FrameReader::default(), allowance, written: 0 }
@@ -82,32 +82,32 @@ mod tests {
     }
 
     /// How many of these pass in a row, fed in pieces of `piece`.
-    fn pass(frames: &mut Frames, one: &[u8], piece: usize) -> usize {
-        (0..5000).take_while(|_| one.chunks(piece).all(|part| frames.feed(part).is_ok())).count()
+    fn pass(http2_flood: &mut FloodGuard, one: &[u8], piece: usize) -> usize {
+        (0..5000).take_while(|_| one.chunks(piece).all(|part| http2_flood.feed(part).is_ok())).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn frames_without_work_are_counted_wherever_the_bytes_are_cut() {
         for kind in [2, 3, 4, 6, 8, 9, 200] {
             for piece in [1, 5, 9, 100] {
-                assert_eq!(pass(&mut Frames::new(), &frame(kind, 0, 8), piece), 2000, "{kind} by {piece}");
+                assert_eq!(pass(&mut FloodGuard::new(), &frame(kind, 0, 8), piece), 2000, "{kind} by {piece}");
             }
         }
-        assert_eq!(pass(&mut Frames::new(), &frame(DATA, 0, 0), 9), 2000);
-        assert_eq!(pass(&mut Frames::new(), &frame(DATA, 0, 1000), 100), 5000);
-        assert_eq!(pass(&mut Frames::new(), &frame(DATA, END_STREAM, 0), 9), 5000);
+        assert_eq!(pass(&mut FloodGuard::new(), &frame(DATA, 0, 0), 9), 2000);
+        assert_eq!(pass(&mut FloodGuard::new(), &frame(DATA, 0, 1000), 100), 5000);
+        assert_eq!(pass(&mut FloodGuard::new(), &frame(DATA, END_STREAM, 0), 9), 5000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_and_answers_earn_the_frames_they_need() {
         let exchange = [frame(HEADERS, END_STREAM, 30), frame(8, 0, 4), frame(8, 0, 4), frame(3, 0, 4)].concat();
-        assert_eq!(pass(&mut Frames::new(), &exchange, 7), 5000);
-        let mut frames = Frames::new();
+        assert_eq!(pass(&mut FloodGuard::new(), &exchange, 7), 5000);
+        let mut http2_flood = FloodGuard::new();
         let updates = [frame(8, 0, 4), frame(8, 0, 4)].concat();
         for _ in 0..5000 {
-            frames.feed(&updates).unwrap();
-            frames.wrote(512);
-            frames.wrote(512);
+            http2_flood.feed(&updates).unwrap();
+            http2_flood.wrote(512);
+            http2_flood.wrote(512);
         }
     }
 }

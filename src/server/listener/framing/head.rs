@@ -1,0 +1,54 @@
+//! [`Head`]: what a request's head says of where the request ends, and what is wrong with how it says so.
+
+use super::LOOKED_AT;
+use crate::kernel::conn::Fault;
+
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) lengths: u32,
+    pub(super) length: u64,
+    pub(super) codings: u32,
+    /// The first fault that is one whatever else is in the head.
+    pub(super) fault: Option<Fault>,
+}
+
+impl Head {
+    pub(super) fn is_at(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    pub(super) fn look_at(&mut self, line: &[u8]) {
+        let Some(colon) = line.iter().position(|&b| b == b':') else { return };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        // A value that goes on beyond what is kept of the line cannot be judged, so it is never taken for a good one.
+        let whole = line.len() < LOOKED_AT;
+        let name: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
+        match name.as_slice() {
+            // Gateway interfaces and some proxies read `_` as `-`.
+            b"transfer-encoding" | b"content-length" if line[..colon].contains(&b'_') => self.is_at(Fault::LookAlike),
+            b"transfer-encoding" => {
+                self.codings += 1;
+                if !whole || !value.eq_ignore_ascii_case(b"chunked") {
+                    self.is_at(Fault::Coding);
+                }
+            }
+            b"content-length" => {
+                self.lengths += 1;
+                match plain_number(value).filter(|_| whole) {
+                    Some(length) => self.length = length,
+                    None => self.is_at(Fault::LengthOdd),
+                }
+            }
+            // A transfer coding where a content coding stands.
+            b"content-encoding" if value.to_ascii_lowercase().starts_with(b"chunk") => self.is_at(Fault::LookAlike),
+            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => self.is_at(Fault::Expectation),
+            _ => {}
+        }
+    }
+}
+
+/// Digits and nothing else, without a leading zero: some read it as the sign of an octal number.
+fn plain_number(value: &[u8]) -> Option<u64> {
+    let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || !value.starts_with(b"0"));
+    std::str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
+}
