@@ -12,7 +12,22 @@ pub use certificate::{BadCertificate, BadNames, ChainCheck, Lapse, Names, PeerCe
 
 use places::{NoPlace, Occupied, Seat};
 
-/// What is known of a connection, whatever is asked over it.
+/// What is known of a connection, whatever is asked over it. Only what accepts connections makes one (`server`), so
+/// that nobody can say of a request that it came from where it did not:
+///
+/// ```compile_fail
+/// use rtm_gateway::kernel::conn::{Conn, Peer};
+/// let peer = Peer::Unix { uid: Some(0) };
+/// let invented = Conn::new(peer, None);
+/// ```
+///
+/// What fails there is the making alone:
+///
+/// ```
+/// use rtm_gateway::kernel::conn::{Conn, Peer};
+/// let peer = Peer::Unix { uid: Some(0) };
+/// let is_root = move |conn: &Conn| conn.peer == peer;
+/// ```
 #[derive(Debug)]
 pub struct Conn {
     /// Who is at the other end.
@@ -28,19 +43,19 @@ pub struct Conn {
 impl Conn {
     /// A connection that was just accepted.
     #[must_use]
-    pub fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
         Self { peer, local, tls: None, ending: AtomicBool::new(false), seat: None }
     }
 
     /// With what its handshake found.
     #[must_use]
-    pub fn with_tls(self, facts: TlsFacts) -> Self {
+    pub(crate) fn with_tls(self, facts: TlsFacts) -> Self {
         Self { tls: Some(facts), ..self }
     }
 
     /// With a place among those that are bounded.
     #[must_use]
-    pub fn seated(self, seat: Seat) -> Self {
+    pub(crate) fn seated(self, seat: Seat) -> Self {
         Self { seat: Some(seat), ..self }
     }
 

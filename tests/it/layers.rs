@@ -75,6 +75,35 @@ fn a_module_imports_only_from_those_before_it() {
     assert!(seen > 1000, "{seen}");
 }
 
+/// Within the crate the compiler cannot hold this: the stages are not below each other.
+#[test]
+fn what_a_stage_hands_on_is_made_by_that_stage_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (made, by) in [("Conn::new(", "server/"), ("Signed::new(", "upstream/egress/")] {
+        let mut makers = 0;
+        for file in files_below(&src) {
+            let path = file.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+            if path.contains("tests") || path.starts_with(SIMULATOR) || !calls(&code_of(&file), made) {
+                continue;
+            }
+            assert!(path.starts_with(by), "{path} makes what {by} makes: {made}");
+            makers += 1;
+        }
+        assert!(makers > 0, "{made}");
+    }
+}
+
+/// Whether it is called by that name, and not only something whose name ends so.
+fn calls(code: &str, name: &str) -> bool {
+    code.match_indices(name).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+/// The lines of a file that are no comments.
+fn code_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn what_a_module_uses_is_read_rightly() {
     let code = "\
