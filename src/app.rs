@@ -36,7 +36,7 @@ use crate::services::{BuildError, Parts, ReloadState, trust_of};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use crate::tls::Tls;
-use crate::upstream::egress::{Before, Egress};
+use crate::upstream::egress::{Egress, PreviousRun};
 use crate::webhooks::Webhooks;
 
 use drain::Groups;
@@ -81,7 +81,7 @@ impl App {
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
             EmbeddedStore::open(&config.store.path, tasks.store.clone(), time(), meters()).await?;
-        let egress = match Before::of(&*store, &clock).await {
+        let egress = match PreviousRun::of(&*store, &clock).await {
             Ok(before) => Egress::new(&config, before, time(), meters(), &tasks.exchanges).map_err(BuildError::from),
             Err(why) => Err(why.into()),
         };

@@ -42,7 +42,6 @@ use futures_util::future::join_all;
 
 use self::apply::{FeedKey, Running};
 use self::ingest::pending_writes::PendingWrites;
-use self::ingest::poller::poll_target::Source;
 use self::log::Log;
 use self::log::age_guard::AgeGuard;
 use self::log::judge::Judge;
@@ -53,7 +52,7 @@ use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, Store};
-use crate::upstream::egress::Egress;
+use crate::upstream::egress::{Egress, Orders};
 
 pub use self::delivery::{
     Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
@@ -72,7 +71,7 @@ pub struct Events(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Orders>,
     tasks: Tasks,
     clock: Clock,
     witness: Arc<AgeGuard>,
@@ -135,7 +134,7 @@ impl Events {
 
     fn with_source(
         store: Arc<dyn Store>,
-        source: Arc<dyn Source>,
+        source: Arc<dyn Orders>,
         tasks: Tasks,
         clock: Clock,
         metrics: Metrics,

@@ -74,7 +74,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::metrics::{AppLabels, CacheLabels, Metrics};
 use crate::kernel::names::AppId;
 use crate::kernel::task::{Kind, Tasks};
-use crate::upstream::egress::{Egress, Failure};
+use crate::upstream::egress::{Egress, Failure, Orders};
 use crate::vendor::Vendor;
 pub use answer::{Answer, AnswerState, Terms};
 use count_turns::CountTurns;
@@ -82,7 +82,7 @@ pub use error::Error;
 use job::{JobKey, Question};
 use job_runner::JobRunner;
 use jobs::{JobLookup, JobRequest, Jobs};
-use orders::{CostSum, OrderSender, Patience, UpstreamClient};
+use orders::{CostSum, OrderSender, Patience};
 use render::MemoryBudget;
 use resolver::Resolver;
 use results::ResultCache;
@@ -104,7 +104,7 @@ pub struct History(Arc<Service>);
 
 /// What all its work shares.
 struct Service {
-    client: Arc<dyn UpstreamClient>,
+    client: Arc<dyn Orders>,
     tasks: Tasks,
     clock: Clock,
     metrics: Metrics,
@@ -129,7 +129,7 @@ impl History {
         Self::through(Arc::new(egress), tasks, clock, metrics)
     }
 
-    fn through(client: Arc<dyn UpstreamClient>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+    fn through(client: Arc<dyn Orders>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
         let jobs = Jobs::new(clock.clone());
         Self(Arc::new(Service {
             client,

@@ -4,7 +4,8 @@
 //! Order -> egress -> quota --Seat--> credentials --Signed--> pool --Reply--> egress -> whoever ordered
 //! ```
 //!
-//! Invariant: nothing else reaches the vendor than [`egress`], so nothing is sent unmetered or by a credential that is refused.
+//! Invariant: nothing else reaches the vendor than [`egress`], so nothing is sent unmetered or by a credential that is
+//! refused.
 
 pub mod credentials;
 pub mod egress;

@@ -16,8 +16,8 @@ use hyper::StatusCode;
 use hyper::header::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use self::order::Operation;
-use crate::kernel::names::AppId;
+use self::order::{Message, Operation};
+use crate::kernel::names::{AppId, Stream};
 
 /// Which vendor's dialect is spoken (`upstream.vendor`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,15 +70,15 @@ impl Vendor {
     }
 }
 
-/// The path and query of an operation, percent-encoded: built from its values, never pasted.
+/// The path and query of an operation, percent-encoded: built from its values, never pasted. The vendor's words stand
+/// here as literals and nowhere else: what we call an endpoint or a stream elsewhere may be renamed, its address may
+/// not.
 #[must_use]
 pub fn target(app: &AppId, operation: &Operation) -> String {
     let mut path = format!("/dev/v2/project/{app}/rtm/");
     match operation {
-        Operation::ReadEvents(stream) => {
-            path.push_str("vendor/");
-            path.push_str(stream.as_str());
-        }
+        Operation::ReadEvents(Stream::UserEvents) => path.push_str("vendor/user_events"),
+        Operation::ReadEvents(Stream::ChannelEvents) => path.push_str("vendor/channel_events"),
         Operation::CreateHistory(_) => path.push_str("message/history/query"),
         Operation::FetchHistory(handle) => {
             path.push_str("message/history/query/");
@@ -88,15 +88,17 @@ pub fn target(app: &AppId, operation: &Operation) -> String {
             path.push_str("message/history/count");
             push_query(&mut path, query);
         }
-        Operation::PeerMessage(message) | Operation::ChannelMessage(message) => {
-            path.push_str("users/");
-            push_segment(&mut path, &message.user);
-            path.push('/');
-            path.push_str(operation.endpoint());
-            push_query(&mut path, &message.query);
-        }
+        Operation::PeerMessage(message) => push_message(&mut path, message, "/peer_messages"),
+        Operation::ChannelMessage(message) => push_message(&mut path, message, "/channel_messages"),
     }
     path
+}
+
+fn push_message(path: &mut String, message: &Message, end: &str) {
+    path.push_str("users/");
+    push_segment(path, &message.user);
+    path.push_str(end);
+    push_query(path, &message.query);
 }
 
 fn push_segment(path: &mut String, value: &str) {
@@ -112,8 +114,8 @@ fn push_query(path: &mut String, query: &[(String, String)]) {
     }
 }
 
-/// Whether a status is the vendor's word about the caller's own request, which comes back as it is: what its page documents
-/// (400, 404, 408, 410), and what it says to a body or an account that it cannot take (415, 435).
+/// Whether a status is the vendor's word about the caller's own request, which comes back as it is: what its page
+/// documents (400, 404, 408, 410), and what it says to a body or an account that it cannot take (415, 435).
 #[must_use]
 pub fn is_for_the_caller(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 404 | 408 | 410 | 415 | 435)
@@ -121,9 +123,7 @@ pub fn is_for_the_caller(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::order::Message;
     use super::*;
-    use crate::kernel::names::Stream;
 
     #[test]
     fn values_are_encoded_into_the_path_and_cannot_leave_their_segment() {
@@ -143,5 +143,22 @@ mod tests {
             target(&app, &Operation::ReadEvents(Stream::UserEvents)),
             "/dev/v2/project/a1/rtm/vendor/user_events"
         );
+    }
+
+    /// The vendor's page, word for word. Whoever renames a label of ours must not come by here.
+    #[test]
+    fn every_operation_goes_to_the_address_on_the_vendors_page() {
+        let message = Message { user: "u".into(), query: Vec::new(), body: bytes::Bytes::new() };
+        for (operation, end) in [
+            (Operation::ReadEvents(Stream::UserEvents), "vendor/user_events"),
+            (Operation::ReadEvents(Stream::ChannelEvents), "vendor/channel_events"),
+            (Operation::CreateHistory(bytes::Bytes::new()), "message/history/query"),
+            (Operation::FetchHistory("h".into()), "message/history/query/h"),
+            (Operation::CountHistory(vec![("source".into(), "u".into())]), "message/history/count?source=u"),
+            (Operation::PeerMessage(message.clone()), "users/u/peer_messages"),
+            (Operation::ChannelMessage(message), "users/u/channel_messages"),
+        ] {
+            assert_eq!(target(&AppId::parse("a1").unwrap(), &operation), format!("/dev/v2/project/a1/rtm/{end}"));
+        }
     }
 }

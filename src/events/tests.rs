@@ -32,7 +32,7 @@ use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::tests::memory::MemoryStore;
 use crate::store::{Content, EventText, NewBatch};
-use crate::upstream::egress::{Costs, Failed, Failure, Reply};
+use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
 use crate::vendor::order::{Operation, Order};
 
 /// What a scripted vendor does with a read.
@@ -71,7 +71,7 @@ impl Script {
 }
 
 #[async_trait]
-impl Source for Script {
+impl Orders for Script {
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         assert!(matches!(order.operation, Operation::ReadEvents(_)));
         let region = order.region.unwrap();
@@ -95,6 +95,10 @@ impl Source for Script {
         };
         let status = StatusCode::from_u16(status).unwrap();
         Ok(Reply { status, headers, body: body.into(), region, costs })
+    }
+
+    fn may_repeat(&self, _: &AppId, _: &ClientName) -> bool {
+        unreachable!("no read of events asks for it")
     }
 }
 
@@ -202,7 +206,7 @@ impl Rig {
         clock: Clock,
     ) -> Self {
         let (store, tasks, metrics) = (Arc::new(store), Tasks::new(), Metrics::new());
-        let source: Arc<dyn Source> = vendor.clone();
+        let source: Arc<dyn Orders> = vendor.clone();
         let used: Arc<dyn Store> = match &folder {
             Some(folder) => folder.store.clone(),
             None => store.clone(),

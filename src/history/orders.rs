@@ -9,7 +9,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use tokio::sync::watch;
@@ -18,10 +17,10 @@ use tokio::time::{Instant, sleep};
 use super::error::Error;
 use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
-use crate::kernel::names::{AppId, ClientName, RegionName};
+use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::proof::Proof;
 use crate::kernel::sync::lock;
-use crate::upstream::egress::{Costs, Egress, Failed, Failure, Reply};
+use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
 use crate::vendor::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 
 /// How often one thing is asked when the answer is 408, 5xx or unreadable. Each time but the first is one of the
@@ -37,27 +36,6 @@ const BUDGET_LOOK: Duration = Duration::from_millis(250);
 /// The wait after the first such answer, and the longest.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(250);
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
-
-/// What history needs of egress; a scripted vendor stands in its place in tests.
-#[async_trait]
-pub(super) trait UpstreamClient: Send + Sync {
-    /// Sends an order and waits for the whole answer.
-    async fn send(&self, order: Order) -> Result<Reply, Failed>;
-
-    /// Whether what failed may be asked once more, by the client's retry budget. If so that is spent.
-    fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool;
-}
-
-#[async_trait]
-impl UpstreamClient for Egress {
-    async fn send(&self, order: Order) -> Result<Reply, Failed> {
-        Self::send(self, order).await
-    }
-
-    fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
-        Self::may_repeat(self, app, client)
-    }
-}
 
 /// What exchanges cost, added up by many pages. Waits of pages that ran side by side are summed, not overlaid.
 #[derive(Debug, Default)]
@@ -118,7 +96,7 @@ impl Attempts {
 
 /// Sends the orders of one job or stream. Shared by its pages.
 pub(super) struct OrderSender {
-    pub(super) client: Arc<dyn UpstreamClient>,
+    pub(super) client: Arc<dyn Orders>,
     pub(super) clock: Clock,
     pub(super) app: AppId,
     pub(super) payer: Payer,

@@ -50,7 +50,7 @@ impl World {
         let vendor = Arc::new(Scripted::new(messages));
         let (tasks, metrics) = (Tasks::new(), Metrics::new());
         let clock = Clock::anchored(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
-        let client: Arc<dyn UpstreamClient> = Arc::clone(&vendor) as _;
+        let client: Arc<dyn Orders> = Arc::clone(&vendor) as _;
         let history = History::through(client, tasks.clone(), clock, metrics.clone());
         history.apply(&[app("a1"), app("a2")], Vendor::AnyRtc);
         Self { vendor, history, tasks, metrics }
@@ -176,7 +176,7 @@ async fn a_handle_is_fetched_where_it_was_made_and_a_count_anywhere() {
     world.count(&format!("source=a&start_time={}&end_time={NOW}", NOW - 100), terms("c", 30)).await.unwrap();
     for order in world.vendor.orders() {
         let region = order.region.as_ref().map(|region| region.as_str());
-        let pinned = (order.operation.endpoint() == "history_get").then_some("default");
+        let pinned = (order.operation.endpoint().as_str() == "history_get").then_some("default");
         assert_eq!(region, pinned, "{order:?}");
     }
 }

@@ -7,13 +7,13 @@
 //! - A secret that cannot be read stops what needs it, after [`GRACE`] in which its last good value still serves. An
 //!   empty or partly written file never replaces a good value. All of it mends itself.
 //! - After the vendor said 401 to a secret, at most one request at a time goes out with it until the vendor took one;
-//!   when the second is refused too, none but one probe each [`guard::PROBE_EVERY`] does, until the secret changes.
+//!   when the second is refused too, none but one probe each [`breaker::PROBE_EVERY`] does, until the secret changes.
 //! - A secret leaves this module only as a header value marked sensitive.
 
 mod basic;
-mod guard;
-mod kept;
+mod breaker;
 mod minted;
+mod secret_cache;
 mod signed;
 pub mod token;
 
@@ -30,9 +30,10 @@ use crate::kernel::secret::redact::Redactor;
 use crate::kernel::task;
 use crate::vendor::Vendor;
 pub(crate) use basic::basic_header;
-use guard::{Entry, Guard};
-use kept::{Kept, Shown};
-pub(crate) use signed::{Base, Signed};
+use breaker::{CredentialBreaker, CredentialStatus, Entry};
+use secret_cache::{CredentialHeaders, SecretCache};
+pub(crate) use signed::Base;
+pub use signed::Signed;
 
 /// How long the last good value of a secret is used after the secret could no longer be read.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -69,26 +70,27 @@ pub struct CredentialState {
 pub(crate) struct Credential {
     source: config::Credential,
     vendor: Vendor,
-    kept: Kept,
-    guard: Guard,
+    secrets: SecretCache,
+    breaker: CredentialBreaker,
 }
 
 /// Looks at the files of these credentials, the `round`th time. Says whether one of them is being written. Not for the
 /// threads of the runtime.
 pub(crate) fn look_at(credentials: &[Arc<Credential>], round: u64) -> bool {
-    let all: Vec<_> = (round..).zip(credentials).map(|(n, one)| (&one.kept, n % READ_ANYHOW == 0)).collect();
-    Kept::glance(&all)
+    let all: Vec<_> = (round..).zip(credentials).map(|(n, one)| (&one.secrets, n % READ_ANYHOW == 0)).collect();
+    SecretCache::glance(&all)
 }
 
-/// Reads these credentials' secrets now (a start, a reload). Not for the threads of the runtime once requests are served.
+/// Reads these credentials' secrets now (a start, a reload). Not for the threads of the runtime once requests are
+/// served.
 pub(crate) fn read<'a>(credentials: impl IntoIterator<Item = &'a Arc<Credential>>) {
-    let all: Vec<_> = credentials.into_iter().map(|credential| &credential.kept).collect();
-    Kept::look(&all);
+    let all: Vec<_> = credentials.into_iter().map(|credential| &credential.secrets).collect();
+    SecretCache::look(&all);
 }
 
 /// Why an order may not go out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
+pub(crate) enum PassError {
     /// The secret cannot be read.
     Unavailable(SecretError),
     /// The vendor refuses it.
@@ -101,7 +103,7 @@ pub(crate) enum Denied {
 /// [`Pass::refused`]; dropped, there was none.
 pub(crate) struct Pass {
     credential: Arc<Credential>,
-    shown: Arc<Shown>,
+    shown: Arc<CredentialHeaders>,
     /// The content that is on trial by this pass, if one is.
     trial: Option<u64>,
 }
@@ -114,16 +116,21 @@ impl Credential {
         vendor: Vendor,
         clock: &Clock,
     ) -> Result<Arc<Self>, BadUid> {
-        let recipe: Box<dyn kept::Recipe> = match source {
-            config::Credential::Basic { .. } => Box::new(basic::Basic),
-            config::Credential::Token { uid, .. } => Box::new(minted::Minted::new(app.clone(), uid, vendor)?),
+        let recipe: Box<dyn secret_cache::Recipe> = match source {
+            config::Credential::Basic { .. } => Box::new(basic::BasicRecipe),
+            config::Credential::Token { uid, .. } => Box::new(minted::TokenRecipe::new(app.clone(), uid, vendor)?),
         };
         let sources = match source {
             config::Credential::Basic { api_key, api_secret } => vec![api_key.clone(), api_secret.clone()],
             config::Credential::Token { app_certificate, .. } => vec![app_certificate.clone()],
         };
-        let kept = Kept::new(app.clone(), sources, recipe, clock.clone());
-        Ok(Arc::new(Self { source: source.clone(), vendor, kept, guard: Guard::new(app.clone(), clock.clone()) }))
+        let secrets = SecretCache::new(app.clone(), sources, recipe, clock.clone());
+        Ok(Arc::new(Self {
+            source: source.clone(),
+            vendor,
+            secrets,
+            breaker: CredentialBreaker::new(app.clone(), clock.clone()),
+        }))
     }
 
     /// Whether it is what this configuration asks for.
@@ -133,23 +140,23 @@ impl Credential {
 
     /// The app's requests go elsewhere from now on: what was refused there may be tried here at once.
     pub(crate) fn try_anew(&self) {
-        self.guard.try_anew();
+        self.breaker.try_anew();
     }
 
     /// Waits until there may be a pass: not at all, but while another order tries whether the vendor still takes the
     /// secret. Takes nothing: who then waits for a seat holds nobody up.
-    pub(crate) async fn clear(&self, deadline: Instant) -> Result<(), Denied> {
+    pub(crate) async fn clear(&self, deadline: Instant) -> Result<(), PassError> {
         loop {
-            let verdict = self.guard.verdict();
+            let verdict = self.breaker.verdict();
             tokio::pin!(verdict);
             // Listens before it looks: a verdict between the two is not missed.
             verdict.as_mut().enable();
-            let shown = self.kept.current().map_err(Denied::Unavailable)?;
-            match self.guard.look(shown.content) {
+            let shown = self.secrets.current().map_err(PassError::Unavailable)?;
+            match self.breaker.look(shown.content) {
                 Entry::Go { .. } => return Ok(()),
-                Entry::Refused => return Err(Denied::Refused),
+                Entry::Refused => return Err(PassError::Refused),
                 Entry::Wait if tokio::time::timeout_at(deadline, verdict).await.is_err() => {
-                    return Err(Denied::Undecided);
+                    return Err(PassError::Undecided);
                 }
                 Entry::Wait => {}
             }
@@ -157,15 +164,15 @@ impl Credential {
     }
 
     /// The right to send now. `None`: another order has begun a trial meanwhile, wait again.
-    pub(crate) fn pass(self: &Arc<Self>) -> Result<Option<Pass>, Denied> {
-        let shown = self.kept.current().map_err(Denied::Unavailable)?;
-        match self.guard.enter(shown.content) {
+    pub(crate) fn pass(self: &Arc<Self>) -> Result<Option<Pass>, PassError> {
+        let shown = self.secrets.current().map_err(PassError::Unavailable)?;
+        match self.breaker.enter(shown.content) {
             Entry::Go { trial } => {
                 let trial = trial.then_some(shown.content);
                 Ok(Some(Pass { credential: self.clone(), shown, trial }))
             }
             Entry::Wait => Ok(None),
-            Entry::Refused => Err(Denied::Refused),
+            Entry::Refused => Err(PassError::Refused),
         }
     }
 
@@ -175,13 +182,13 @@ impl Credential {
             config::Credential::Basic { .. } => "basic",
             config::Credential::Token { .. } => "token",
         };
-        let (state, problem) = match (self.kept.current(), self.kept.problem()) {
+        let (state, problem) = match (self.secrets.current(), self.secrets.problem()) {
             (Err(problem), _) => ("unavailable", Some(problem.to_string())),
-            (Ok(shown), problem) => match (self.guard.stand(shown.content), problem) {
-                (guard::Seen::Closed, _) => ("refused", Some("the vendor answered 401".to_owned())),
-                (guard::Seen::Doubted, _) => ("doubted", Some("the vendor answered 401 once".to_owned())),
-                (guard::Seen::Open, Some(problem)) => ("grace", Some(problem.to_string())),
-                (guard::Seen::Open, None) => ("good", None),
+            (Ok(shown), problem) => match (self.breaker.status(shown.content), problem) {
+                (CredentialStatus::Closed, _) => ("refused", Some("the vendor answered 401".to_owned())),
+                (CredentialStatus::Doubted, _) => ("doubted", Some("the vendor answered 401 once".to_owned())),
+                (CredentialStatus::Open, Some(problem)) => ("grace", Some(problem.to_string())),
+                (CredentialStatus::Open, None) => ("good", None),
             },
         };
         CredentialState { app: app.to_string(), kind, state, problem }
@@ -190,30 +197,30 @@ impl Credential {
 
 impl Pass {
     /// Knows what is shown by it, for answers that repeat it.
-    pub(crate) fn redactor(&self) -> Arc<Redactor> {
+    fn redactor(&self) -> Arc<Redactor> {
         self.shown.redactor.clone()
     }
 
     /// The vendor took the credential.
     pub(crate) fn accepted(mut self) {
         if self.trial.take().is_some() {
-            self.credential.guard.accepted();
+            self.credential.breaker.accepted();
         }
     }
 
-    /// The vendor answered 401. Lets the guard know at once, has the secret read again elsewhere, and lets the guard know
-    /// whether it is still the same: until then no other request goes out with it.
+    /// The vendor answered 401. Lets the breaker know at once, has the secret read again elsewhere, and lets the
+    /// breaker know whether it is still the same: until then no other request goes out with it.
     pub(crate) fn refused(mut self) {
         let (tried, was_trial) = (self.shown.content, self.trial.is_some());
-        if !self.credential.guard.doubt(tried, self.credential.kept.content(), was_trial) {
+        if !self.credential.breaker.doubt(tried, self.credential.secrets.content(), was_trial) {
             return;
         }
         // Whatever becomes of the reading: dropped, this ends the others' wait.
         self.trial = Some(tried);
         task::detached(move || {
-            let current = self.credential.kept.look_again(&self.shown);
+            let current = self.credential.secrets.look_again(&self.shown);
             self.trial = None;
-            self.credential.guard.refused(tried, current, was_trial);
+            self.credential.breaker.refused(tried, current, was_trial);
         });
     }
 }
@@ -221,7 +228,7 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(content) = self.trial {
-            self.credential.guard.no_verdict(content);
+            self.credential.breaker.no_verdict(content);
         }
     }
 }

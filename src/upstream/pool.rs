@@ -1,18 +1,18 @@
-//! The connections to the vendor: HTTP/1.1 and HTTP/2, TLS, a proxy if need be; each app and kind of request has its own.
+//! The connections to the vendor: HTTP/1.1 and HTTP/2, TLS, a proxy if need be; each app and kind of request has its
+//! own.
 //!
 //! Invariants:
-//! - Only a [`Signed`](crate::upstream::credentials::Signed) request can be sent, and sending one gives an [`Exchange`], which owns
-//!   the request's seat until the head of the answer is there.
+//! - Only a [`Signed`](crate::upstream::credentials::Signed) request can be sent, and sending one gives an
+//!   [`Exchange`], which owns the request's seat until the head of the answer is there.
 //! - Whether a failed request may have been acted on is decided in one place, [`Fault::of`], and in doubt it may.
 //! - Nothing the vendor sends is unbounded: heads, bodies, the time each may take, and what all of them hold together
-//!   ([`room`]).
+//!   ([`memory`]).
 //! - What must fail apart shares no connection: each [`Lanes`] has its own.
 //!
 //! hyper-util's client sends a request once more when the pooled connection it was meant for turned out closed before
 //! one byte of it was written. That is no second exchange: the seat is told once, and a destructive read is read once.
 //! A connection's own task is spawned by hyper-util's executor and ends with the pool or with its connection.
 
-mod age;
 mod body;
 mod connector;
 mod exchange;
@@ -23,13 +23,14 @@ pub mod fuzzing;
 mod goaway;
 mod lane;
 mod lanes;
+mod max_age;
+pub(crate) mod memory;
 mod no_proxy;
+mod observer;
 mod password;
 mod proxy_connector;
 pub(crate) mod retry_after;
-pub(crate) mod room;
 mod tunnel;
-mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,14 +45,14 @@ use crate::kernel::clock::Clock;
 use crate::kernel::dns::{Resolver, Use};
 use crate::kernel::files::{self, Content, Unreadable};
 use crate::tls::{Anchors, AnchorsError};
-pub(crate) use body::{BodyFault, Unkept, read_body, read_body_in, read_kept};
-use connector::{Connector, Limits};
+pub(crate) use body::{BodyError, BodyFault, read_body, read_body_leased, read_body_partial};
+use connector::{ConnectLimits, Connector};
 pub(crate) use exchange::Exchange;
-pub(crate) use fault::Fault;
-use lane::Sending;
+pub(crate) use fault::{Fault, was_turned_away};
+use lane::HttpClient;
 pub(crate) use lanes::Lanes;
-pub use room::Bounds;
-use watch::{Told, Watching};
+pub use memory::Bounds;
+use observer::{ConnectionObserver, ObservedConnector};
 
 /// Bytes of an answer's body: a hundred times the largest the vendor's limits allow (1000 events of some 120 bytes).
 pub const MAX_BODY: usize = 16 << 20;
@@ -75,28 +76,27 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer on HTTP/2 that may come unread.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room] leave theirs unread,
-/// at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of these waits
-/// because they do.
+/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room] leave theirs
+/// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of
+/// these waits because they do.
 const CONNECTION_WINDOW: u32 = 320 * STREAM_WINDOW;
 
 /// Why connections cannot be made with these settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SettingsError {
     /// `upstream.ca_file` cannot be read.
     #[error("upstream.ca_file: cannot read {path}: {why}")]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
+        #[source]
         why: Unreadable,
     },
     /// `upstream.ca_file` holds no certificate, or one that cannot be used.
     #[error("upstream.ca_file: {path} {why}")]
     BadAnchors {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        #[source]
         why: AnchorsError,
     },
     /// The TLS library refuses its set-up.
@@ -123,10 +123,10 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Reads what the configuration names.
-    pub(crate) fn read(config: &config::Upstream) -> Result<Self, BuildError> {
+    pub(crate) fn read(config: &config::Upstream) -> Result<Self, SettingsError> {
         let read = |path: &PathBuf| match files::read(path, files::DOCUMENT) {
             Ok(pem) => Ok((path.clone(), pem)),
-            Err(why) => Err(BuildError::Unreadable { path: path.clone(), why }),
+            Err(why) => Err(SettingsError::Unreadable { path: path.clone(), why }),
         };
         Ok(Self {
             connect_timeout: config.connect_timeout,
@@ -135,11 +135,11 @@ impl Settings {
         })
     }
 
-    fn tls(&self) -> Result<ClientConfig, BuildError> {
+    fn tls(&self) -> Result<ClientConfig, SettingsError> {
         match &self.ca_file {
-            None => Anchors::Public.client().map_err(BuildError::Tls),
+            None => Anchors::Public.client().map_err(SettingsError::Tls),
             Some((path, pem)) => {
-                Anchors::Beside(pem).client().map_err(|why| BuildError::BadAnchors { path: path.clone(), why })
+                Anchors::Beside(pem).client().map_err(|why| SettingsError::BadAnchors { path: path.clone(), why })
             }
         }
     }
@@ -147,8 +147,8 @@ impl Settings {
 
 impl Upstream {
     /// Without connections.
-    pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, BuildError> {
-        let limits = Limits { timeout: settings.connect_timeout, oldest: age::OLDEST };
+    pub(crate) fn new(settings: Settings, clock: &Clock) -> Result<Self, SettingsError> {
+        let limits = ConnectLimits { timeout: settings.connect_timeout, max_age: max_age::MAX_AGE };
         let (tls, proxy) = (settings.tls()?, settings.proxy.clone());
         // All lanes share the names' addresses and the sessions of TLS, which a new connection resumes.
         let connector = Connector::new(Resolver::of(Use::Vendor), tls, limits, proxy, clock.clone());
@@ -156,7 +156,7 @@ impl Upstream {
     }
 
     /// Connections of which somebody is told.
-    fn client(&self, told: Arc<dyn Told>) -> Sending {
+    fn client(&self, observer: Arc<dyn ConnectionObserver>) -> HttpClient {
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -168,7 +168,7 @@ impl Upstream {
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .http2_keep_alive_timeout(ALIVE_TIMEOUT)
-            .build(Watching::new(self.connector.clone(), told))
+            .build(ObservedConnector::new(self.connector.clone(), observer))
     }
 
     /// Whether it was built from these settings.

@@ -13,7 +13,7 @@
 //!   just been used, and the seats that are under way in them take up its own until they are settled. Those others give
 //!   no seat any more: who waits there, or comes there late, is sent to ask again.
 //! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`). What several clients wait for
-//!   stands in the line of each (`lines`).
+//!   stands in the line of each (`shared_wait`).
 //!
 //! Everything of a bucket is under one short lock that is never held across an await; there is no task and no timer of
 //! the bucket's own. Who waits holds its timer (`bucket`).
@@ -21,19 +21,22 @@
 mod bucket;
 mod fair_queue;
 mod ledger;
-mod lines;
 mod penalty;
 mod seat;
+mod seat_queue;
+mod shared_wait;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 pub use bucket::Bucket;
-pub use ledger::cycle;
 pub use seat::Seat;
+pub(crate) use shared_wait::seat_of_any;
+pub use window::cycle;
 
 use crate::config::Limit;
 
@@ -50,7 +53,7 @@ pub enum Begin {
 
 /// Why no seat was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum NoSeat {
     /// None can come free before the deadline. `retry_after`: when one might.
     Spent {
         /// When to ask again.
@@ -68,11 +71,11 @@ pub enum Refused {
 /// surplus has cooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The configured limit.
+    /// As configured: N requests in W.
     pub limit: Limit,
     /// Seats that may be used: below the limit after a refusal by the vendor.
     pub in_force: u32,
-    /// Seats free now.
+    /// Seats that would be given at once.
     pub free: u32,
     /// Seats given out whose exchange is not settled, those of buckets before this one included.
     pub in_flight: u32,

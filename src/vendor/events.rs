@@ -1,8 +1,8 @@
 //! Reading the vendor's answer to an events read, and what an event says.
 //!
-//! Invariants: an event's text is what the vendor wrote, byte for byte; nothing here changes or orders it. Where an answer
-//! cannot be read any further the events before are told, those alone that are whole: more text could have made nothing
-//! else of them. Readers are tolerant: members and types not known here pass.
+//! Invariants: an event's text is what the vendor wrote, byte for byte; nothing here changes or orders it. Where an
+//! answer cannot be read any further the events before are told, those alone that are whole: more text could have made
+//! nothing else of them. Readers are tolerant: members and types not known here pass.
 //!
 //! Facts (the vendor's page, sections 1 and 2): `{"result":"success","request_id":…,"events":[…]}`; at most 1000 events
 //! in one answer; at most 2000 kept for each App ID. *Field*: `ts` for `ms`, `channel_id` for `group_id`; numbers as
@@ -14,6 +14,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::kernel::cause::Cause;
 use crate::kernel::names::Stream;
 
 /// The most events one answer holds. An answer with as many may have left events behind.
@@ -24,38 +25,40 @@ pub const KEPT_BY_VENDOR: u32 = 2000;
 
 /// What an answer says beside its events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct ReadSummary {
     /// The word in `result` when it is not `success`.
     pub refused: Option<String>,
     /// Whether there is a list of events, or its beginning.
     pub has_list: bool,
     /// Why it cannot be read to its end.
-    pub fault: Option<Unreadable>,
+    pub fault: Option<UnreadableEvents>,
 }
 
 /// Where an answer cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(String);
+pub struct UnreadableEvents(#[source] Cause);
 
 /// Reads an answer's body, and hands on the text of each event that is whole, oldest first.
 ///
 /// No `events` member is the same as none, as long as no other member could hold events under another name; `null` is
 /// none too. A missing `result` is success. A byte order mark is passed over (RFC 8259, section 8.1).
-pub fn read<'a>(body: &'a [u8], event: impl FnMut(&'a str)) -> Said {
+pub fn read<'a>(body: &'a [u8], event: impl FnMut(&'a str)) -> ReadSummary {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let (mut seen, mut event) = (Seen::default(), event);
+    // Not parsed into values and written again: a number's digits, escapes and the order of members are the vendor's.
+    let (mut seen, mut event) = (AnswerSoFar::default(), event);
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = Whole { body, seen: &mut seen, event: &mut event }.deserialize(&mut json).and_then(|()| json.end());
     let refused = seen.result.filter(|result| result != "success");
     let fault = match read {
-        Err(why) => Some(Unreadable(why.to_string())),
+        Err(why) => Some(UnreadableEvents(Cause::new(why))),
+        // To call it empty could lose events for good: the vendor has removed what this answer holds.
         Ok(()) if !seen.has_list && refused.is_none() && seen.other_list => {
-            Some(Unreadable("no member `events`".into()))
+            Some(UnreadableEvents("no member `events`".into()))
         }
         Ok(()) => None,
     };
-    Said { refused, has_list: seen.has_list, fault }
+    ReadSummary { refused, has_list: seen.has_list, fault }
 }
 
 /// What an event says, the vendor's spellings evened out. A member that is missing or of another kind is `None`.
@@ -129,7 +132,7 @@ fn millis(value: &RawValue) -> Option<u64> {
 
 /// What was seen of an answer so far.
 #[derive(Default)]
-struct Seen {
+struct AnswerSoFar {
     result: Option<String>,
     has_list: bool,
     /// Whether a member not known here is a list or an object.
@@ -139,7 +142,7 @@ struct Seen {
 /// Reads the members of an answer.
 struct Whole<'r, 'de, F> {
     body: &'de [u8],
-    seen: &'r mut Seen,
+    seen: &'r mut AnswerSoFar,
     event: &'r mut F,
 }
 
@@ -180,7 +183,7 @@ impl<'de, F: FnMut(&'de str)> Visitor<'de> for Whole<'_, 'de, F> {
 /// Reads a list of events, or `null`.
 struct List<'r, 'de, F> {
     body: &'de [u8],
-    seen: &'r mut Seen,
+    seen: &'r mut AnswerSoFar,
     event: &'r mut F,
 }
 
@@ -228,7 +231,7 @@ mod tests {
     use super::*;
 
     /// The events that are whole, and what else is said.
-    fn parse(body: &[u8]) -> (Vec<&str>, Said) {
+    fn parse(body: &[u8]) -> (Vec<&str>, ReadSummary) {
         let mut events = Vec::new();
         let said = read(body, |event| events.push(event));
         (events, said)

@@ -3,8 +3,8 @@
 //! Facts, from the vendor's page unless marked *field*:
 //! - create: `POST …/message/history/query` with `filter`, `offset`, `limit` (20, 50 or 100) and `order`; the answer's
 //!   `location` is `~/rtm/message/history/query/` and the handle
-//! - fetch: `code` is `ok`, `in progress` or `resource not exist`; the page's table calls the list `message`, its example
-//!   `messages`
+//! - fetch: `code` is `ok`, `in progress` or `resource not exist`; the page's table calls the list `message`, its
+//!   example `messages`
 //! - `result` is `success`
 //! - times are seconds since 1970 (*field*: the sister vendor takes `2019-08-01T01:22:10Z`)
 //!
@@ -159,7 +159,7 @@ pub fn count_parameters(vendor: Vendor, filter: &Filter) -> Vec<(String, String)
 /// An answer that cannot be understood. The text holds nothing of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(&'static str);
+pub struct UnreadableHistory(&'static str);
 
 /// How far the vendor is with what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,12 +173,12 @@ pub enum Progress<T> {
 }
 
 /// Whether an answer's `result` says that it is one. One that says nothing is taken for what else it says.
-fn succeeded(result: Option<&RawValue>) -> Result<(), Unreadable> {
+fn succeeded(result: Option<&RawValue>) -> Result<(), UnreadableHistory> {
     let word = result.map(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()));
     match word {
         None => Ok(()),
         Some(Ok(word)) if word.trim() == "success" => Ok(()),
-        Some(_) => Err(Unreadable("its result is not success")),
+        Some(_) => Err(UnreadableHistory("its result is not success")),
     }
 }
 
@@ -194,16 +194,16 @@ struct CreatedIn<'a> {
 ///
 /// # Errors
 /// When there is none that can stand in a path, or it is no success.
-pub fn created(body: &[u8]) -> Result<String, Unreadable> {
+pub fn created(body: &[u8]) -> Result<String, UnreadableHistory> {
     let answer: CreatedIn<'_> =
-        serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a query's creation is not JSON"))?;
+        serde_json::from_slice(body).map_err(|_| UnreadableHistory("the answer to a query's creation is not JSON"))?;
     succeeded(answer.result)?;
-    let location = answer.location.ok_or(Unreadable("a created query has no location"))?;
+    let location = answer.location.ok_or(UnreadableHistory("a created query has no location"))?;
     // The page writes `~/rtm/…`; an absolute path or URL would end alike.
     let end = &LOCATION[1..];
     let handle = location.split_once(end).map_or("", |(_, handle)| handle);
     if handle.bytes().all(|b| b == b'.') {
-        return Err(Unreadable("a created query's location holds no handle"));
+        return Err(UnreadableHistory("a created query's location holds no handle"));
     }
     Ok(handle.to_owned())
 }
@@ -248,9 +248,9 @@ impl AnswerIn<'_> {
 ///
 /// # Errors
 /// When it is no JSON object, says neither that it is ready nor why not, or is no success.
-pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, Unreadable> {
+pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, UnreadableHistory> {
     let answer: AnswerIn<'_> =
-        serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a fetch is not JSON"))?;
+        serde_json::from_slice(body).map_err(|_| UnreadableHistory("the answer to a fetch is not JSON"))?;
     let code = answer.code();
     match code {
         Code::Running => return Ok(Progress::Running),
@@ -260,11 +260,11 @@ pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, Unreadable> {
     let list = match (code, answer.messages.or(answer.message)) {
         // `null` for an empty list is what some encoders write.
         (Code::Ok, None) => return Ok(Progress::Ready(Vec::new())),
-        (_, None) => return Err(Unreadable("a fetched query has neither a known code nor messages")),
+        (_, None) => return Err(UnreadableHistory("a fetched query has neither a known code nor messages")),
         (_, Some(list)) => list,
     };
     let list: Vec<&RawValue> =
-        serde_json::from_str(list.get()).map_err(|_| Unreadable("a fetched query's messages are no list"))?;
+        serde_json::from_str(list.get()).map_err(|_| UnreadableHistory("a fetched query's messages are no list"))?;
     Ok(Progress::Ready(list.into_iter().map(|text| body.slice_ref(text.get().as_bytes())).collect()))
 }
 
@@ -272,16 +272,16 @@ pub fn fetched(body: &Bytes) -> Result<Progress<Vec<Bytes>>, Unreadable> {
 ///
 /// # Errors
 /// When it is no JSON object, says neither a number nor why not, or is no success.
-pub fn counted(body: &[u8]) -> Result<Progress<u64>, Unreadable> {
+pub fn counted(body: &[u8]) -> Result<Progress<u64>, UnreadableHistory> {
     let answer: AnswerIn<'_> =
-        serde_json::from_slice(body).map_err(|_| Unreadable("the answer to a count is not JSON"))?;
+        serde_json::from_slice(body).map_err(|_| UnreadableHistory("the answer to a count is not JSON"))?;
     match answer.code() {
         Code::Running => Ok(Progress::Running),
         Code::Gone => Ok(Progress::Gone),
         Code::Ok | Code::Other => {
             succeeded(answer.result)?;
             let count = answer.count.and_then(whole_number);
-            count.map(Progress::Ready).ok_or(Unreadable("a count's answer has no number in it"))
+            count.map(Progress::Ready).ok_or(UnreadableHistory("a count's answer has no number in it"))
         }
     }
 }

@@ -33,6 +33,53 @@ pub enum Operation {
     ChannelMessage(Message),
 }
 
+/// The vendor's endpoints, as metrics, logs and the admin API name them. The names are ours: no request is built from
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Reads of users' events.
+    UserEvents,
+    /// Reads of channels' events.
+    ChannelEvents,
+    /// History: a query is made.
+    HistoryCreate,
+    /// History: what a query has found is fetched.
+    HistoryGet,
+    /// History: messages are counted.
+    HistoryCount,
+    /// Messages to users.
+    PeerMessages,
+    /// Messages to channels.
+    ChannelMessages,
+}
+
+impl Endpoint {
+    /// All of them, in the order of their declaration: each stands at its own `as usize`.
+    pub const ALL: [Self; 7] = [
+        Self::UserEvents,
+        Self::ChannelEvents,
+        Self::HistoryCreate,
+        Self::HistoryGet,
+        Self::HistoryCount,
+        Self::PeerMessages,
+        Self::ChannelMessages,
+    ];
+
+    /// Its label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserEvents => "user_events",
+            Self::ChannelEvents => "channel_events",
+            Self::HistoryCreate => "history_create",
+            Self::HistoryGet => "history_get",
+            Self::HistoryCount => "history_count",
+            Self::PeerMessages => "peer_messages",
+            Self::ChannelMessages => "channel_messages",
+        }
+    }
+}
+
 /// What a message order carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -77,16 +124,17 @@ impl Operation {
         }
     }
 
-    /// The endpoint's name in metrics and logs.
+    /// Which of the vendor's endpoints serves it.
     #[must_use]
-    pub fn endpoint(&self) -> &'static str {
+    pub fn endpoint(&self) -> Endpoint {
         match self {
-            Self::ReadEvents(stream) => stream.as_str(),
-            Self::CreateHistory(_) => "history_create",
-            Self::FetchHistory(_) => "history_get",
-            Self::CountHistory(_) => "history_count",
-            Self::PeerMessage(_) => "peer_messages",
-            Self::ChannelMessage(_) => "channel_messages",
+            Self::ReadEvents(Stream::UserEvents) => Endpoint::UserEvents,
+            Self::ReadEvents(Stream::ChannelEvents) => Endpoint::ChannelEvents,
+            Self::CreateHistory(_) => Endpoint::HistoryCreate,
+            Self::FetchHistory(_) => Endpoint::HistoryGet,
+            Self::CountHistory(_) => Endpoint::HistoryCount,
+            Self::PeerMessage(_) => Endpoint::PeerMessages,
+            Self::ChannelMessage(_) => Endpoint::ChannelMessages,
         }
     }
 
@@ -117,8 +165,8 @@ impl Operation {
         }
     }
 
-    /// How long the vendor is left alone after an answer that did not come in time: it may have said `in progress`, and may
-    /// be on its way.
+    /// How long the vendor is left alone after an answer that did not come in time: it may have said `in progress`, and
+    /// may be on its way.
     #[must_use]
     pub fn rest_after_timeout(&self) -> Duration {
         match self {
@@ -187,13 +235,14 @@ pub struct Order {
     pub operation: Operation,
     /// Who pays.
     pub payer: Payer,
-    /// All who wait for it, as they come and leave: its seat comes when the first of them would get one. `None`: nobody but
-    /// the payer.
+    /// All who wait for it, as they come and leave: its seat comes when the first of them would get one. `None`: nobody
+    /// but the payer.
     pub sharers: Option<watch::Receiver<Vec<Sharer>>>,
-    /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it alone.
+    /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it
+    /// alone.
     pub proof: Option<Proof>,
-    /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more for
-    /// a failure of its own.
+    /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more
+    /// for a failure of its own.
     pub is_repeat: bool,
     /// Until when a seat is waited for, where that is sooner than the deadline.
     pub seat_by: Option<Instant>,

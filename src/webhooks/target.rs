@@ -28,7 +28,7 @@ use crate::kernel::secret::{PrivateUrl, Secret, SecretError, SecretSource};
 use crate::kernel::standard_webhooks::{self, BadKey, Key};
 use crate::kernel::targets::{self, Guard, Refused, innermost};
 use crate::tls::{Anchors, AnchorsError};
-use crate::upstream::pool::{Fault, read_body};
+use crate::upstream::pool::{read_body, was_turned_away};
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 64 << 10;
@@ -124,11 +124,7 @@ impl Target {
             let Some(request) = self.request(message) else { return Outcome::Unreachable("no such request".into()) };
             match timeout_at(until, self.client.request(request)).await {
                 Err(_) => return Outcome::Slow(most),
-                Ok(Err(error))
-                    if turned_away < MAX_TURNED_AWAY && matches!(Fault::of(&error), Fault::Unprocessed { .. }) =>
-                {
-                    turned_away += 1;
-                }
+                Ok(Err(error)) if turned_away < MAX_TURNED_AWAY && was_turned_away(&error) => turned_away += 1,
                 Ok(Err(error)) => {
                     let cause = innermost(&error);
                     return match cause.downcast_ref::<Refused>() {

@@ -17,7 +17,7 @@ use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, Endpoint, Fault, Limits, Profile, Sim};
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, Store};
-use rtm_gateway::upstream::egress::{Egress, Past};
+use rtm_gateway::upstream::egress::{Egress, LastShutdown};
 
 const APP: &str = "demo-app";
 const STREAM: Stream = Stream::UserEvents;
@@ -39,7 +39,7 @@ impl Rig {
         let (clock, metrics, work, writer) = (Clock::system(), Metrics::new(), Tasks::new(), Tasks::new());
         let store = EmbeddedStore::open(folder.join("data"), writer.clone(), clock.clone(), metrics.clone());
         let store: Arc<dyn Store> = store.await.unwrap();
-        let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
+        let egress = Egress::new(&config, LastShutdown::None, clock.clone(), metrics.clone(), &work).unwrap();
         let events = Events::new(store.clone(), egress, work.clone(), clock, metrics);
         events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
         Self { events, store, work, writer }

@@ -15,7 +15,7 @@ use rtm_gateway::kernel::proof::Proof;
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message, Profile, Sim, Snapshot};
-use rtm_gateway::upstream::egress::{Egress, Past};
+use rtm_gateway::upstream::egress::{Egress, LastShutdown};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::order::Payer;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ impl Rig {
         }];
         configure(&mut config);
         let (clock, metrics, tasks) = (Clock::system(), Metrics::new(), Tasks::new());
-        let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &tasks).unwrap();
+        let egress = Egress::new(&config, LastShutdown::None, clock.clone(), metrics.clone(), &tasks).unwrap();
         let history = History::new(egress, tasks.clone(), clock, metrics);
         history.apply(&config.apps, vendor);
         Self { sim, history, tasks, _folder: folder }

@@ -21,7 +21,7 @@ use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::EmbeddedStore;
 use rtm_gateway::store::{Content, LogKey, NoteKind, Sequence, Store};
-use rtm_gateway::upstream::egress::{Egress, Past};
+use rtm_gateway::upstream::egress::{Egress, LastShutdown};
 use tempfile::TempDir;
 
 const LOGS: [(&str, Stream); 5] = [
@@ -188,7 +188,7 @@ async fn webhooks_of_a_store_of_the_first_format_go_on_where_their_records_say()
         fs::write(&key, "key").unwrap();
         let config = of_app_1(key);
         for start in 1..=2 {
-            let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
+            let egress = Egress::new(&config, LastShutdown::None, clock.clone(), metrics.clone(), &work).unwrap();
             let events = Events::new(store.clone(), egress, work.clone(), clock.clone(), metrics.clone());
             events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
             let app = AppId::parse("app-1").unwrap();
@@ -232,7 +232,7 @@ async fn clients_places_of_a_store_of_the_first_format_are_their_own_from_the_fi
     fs::write(&key, "key").unwrap();
     let config = of_app_1(key);
     for start in 1..=2 {
-        let egress = Egress::new(&config, Past::None, clock.clone(), metrics.clone(), &work).unwrap();
+        let egress = Egress::new(&config, LastShutdown::None, clock.clone(), metrics.clone(), &work).unwrap();
         let events = Events::new(store.clone(), egress, work.clone(), clock.clone(), metrics.clone());
         events.apply(&config.apps, &config.upstream, &[]).await.unwrap();
         let place =

@@ -3,6 +3,9 @@
 
 /// Where modules were, and are: those inside of others first.
 const MOVED: &[(&str, &str)] = &[
+    ("rtm_gateway::credentials::guard", "rtm_gateway::upstream::credentials::breaker"),
+    ("rtm_gateway::credentials::kept", "rtm_gateway::upstream::credentials::secret_cache"),
+    ("rtm_gateway::egress::linger", "rtm_gateway::upstream::egress::detached"),
     ("rtm_gateway::egress::places", "rtm_gateway::upstream::egress::hosts"),
     ("rtm_gateway::events::dropped", "rtm_gateway::events::ingest::dropped"),
     ("rtm_gateway::events::lag", "rtm_gateway::events::subscription::lag"),

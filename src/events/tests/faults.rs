@@ -74,7 +74,7 @@ impl Vendor {
 }
 
 #[async_trait]
-impl Source for Vendor {
+impl Orders for Vendor {
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         let costs = Costs::default();
         match self.answer().await {
@@ -87,6 +87,10 @@ impl Source for Vendor {
             }),
             Err(why) => Err(Failed { why, costs }),
         }
+    }
+
+    fn may_repeat(&self, _: &AppId, _: &ClientName) -> bool {
+        unreachable!("no read of events asks for it")
     }
 }
 
@@ -115,7 +119,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
     let vendor = Arc::new(Vendor { faults: Mutex::new(faults.into()), ..Vendor::default() });
     let (store, tasks) = (Arc::new(MemoryStore::default()), Tasks::new());
     store.delay.store(3, Ordering::Relaxed);
-    let source: Arc<dyn Source> = vendor.clone();
+    let source: Arc<dyn Orders> = vendor.clone();
     let events = Events::with_source(store.clone(), source, tasks.clone(), clock(), Metrics::new());
     events.apply(&[config(&["cn"])], &config::Upstream::default(), &[]).await.unwrap();
     for trouble in troubles {

@@ -88,7 +88,7 @@ async fn a_start_that_is_cut_short_while_it_renames_goes_on_at_the_next() {
     store.rename_subscription(&key(), &parsed(from), &parsed(own)).await.unwrap();
     store.broken.store(true, Ordering::Relaxed);
     let open = || {
-        let source: Arc<dyn Source> = Arc::<Script>::default();
+        let source: Arc<dyn Orders> = Arc::<Script>::default();
         Events::with_source(store.clone(), source, Tasks::new(), clock(), Metrics::new())
     };
     let config = [config(&[])];
@@ -112,7 +112,7 @@ async fn a_place_without_a_recorded_owner_is_its_namesake_s_if_there_is_one_at_t
     }
     // A client that comes later is not given what was shared until then.
     for clients in [&["crm"][..], &["crm", "team"]] {
-        let source: Arc<dyn Source> = Arc::<Script>::default();
+        let source: Arc<dyn Orders> = Arc::<Script>::default();
         let events = Events::with_source(store.clone(), source, Tasks::new(), clock(), Metrics::new());
         let named = |name: &&str| config::Client::named(ClientName::parse(name).unwrap(), Vec::new());
         let clients: Vec<_> = clients.iter().map(named).collect();

@@ -84,7 +84,7 @@ async fn what_the_vendor_refuses_passes_through_and_what_it_garbles_does_not() {
 /// Whether each order for an endpoint asked what had failed.
 fn repeats(world: &World, endpoint: &str) -> Vec<bool> {
     let orders = world.vendor.orders().into_iter();
-    orders.filter(|order| order.operation.endpoint() == endpoint).map(|order| order.is_repeat).collect()
+    orders.filter(|order| order.operation.endpoint().as_str() == endpoint).map(|order| order.is_repeat).collect()
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,9 +13,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{Quota, QuotaRule};
-use crate::history::orders::UpstreamClient;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
-use crate::upstream::egress::{Costs, Failed, Failure, Reply};
+use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
 use crate::vendor::order::{Operation, Order};
 
 /// How long egress waits for an answer.
@@ -98,7 +97,12 @@ impl Scripted {
     /// When each order for an endpoint came.
     pub(super) fn seen(&self, endpoint: &str) -> Vec<Duration> {
         let state = self.state.lock().unwrap();
-        state.seen.iter().filter(|(_, order)| order.operation.endpoint() == endpoint).map(|(at, _)| *at).collect()
+        state
+            .seen
+            .iter()
+            .filter(|(_, order)| order.operation.endpoint().as_str() == endpoint)
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     pub(super) fn orders(&self) -> Vec<Order> {
@@ -151,7 +155,7 @@ fn costs() -> Costs {
 }
 
 #[async_trait]
-impl UpstreamClient for Scripted {
+impl Orders for Scripted {
     fn may_repeat(&self, _: &AppId, _: &ClientName) -> bool {
         let mut state = self.state.lock().unwrap();
         let is_refused = state.refusals > 0;
@@ -163,7 +167,8 @@ impl UpstreamClient for Scripted {
         let operation = order.operation.clone();
         let (deadline, seat_by) = (order.deadline, order.seat_by.unwrap_or(order.deadline).min(order.deadline));
         let act = {
-            let act = self.state.lock().unwrap().acts.get_mut(operation.endpoint()).and_then(VecDeque::pop_front);
+            let act =
+                self.state.lock().unwrap().acts.get_mut(operation.endpoint().as_str()).and_then(VecDeque::pop_front);
             if let Some(Act::SeatAfter(ms)) = act {
                 sleep(Duration::from_millis(ms)).await;
             }

@@ -1,4 +1,4 @@
-//! HTTP Basic: `Authorization: Basic base64(api_key:api_secret)` (the vendor's page; RFC 7617).
+//! HTTP Basic: `Authorization: BasicRecipe base64(api_key:api_secret)` (the vendor's page; RFC 7617).
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::kept::{Headers, Recipe, header_value};
+use super::secret_cache::{Headers, Recipe, header_value};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
 
-/// `Basic base64(user:password)`, marked sensitive. `None` when it cannot stand in a header.
+/// `BasicRecipe base64(user:password)`, marked sensitive. `None` when it cannot stand in a header.
 pub(crate) fn basic_header(user: &str, password: &Secret) -> Option<HeaderValue> {
     let pair = Zeroizing::new([user, ":", password.expose()].concat());
     let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
@@ -19,9 +19,9 @@ pub(crate) fn basic_header(user: &str, password: &Secret) -> Option<HeaderValue>
 }
 
 /// Made of two secrets: the key, then the secret.
-pub(super) struct Basic;
+pub(super) struct BasicRecipe;
 
-impl Recipe for Basic {
+impl Recipe for BasicRecipe {
     fn headers(&self, sources: &[SecretSource], secrets: &[Secret], _now: UnixMillis) -> Result<Headers, SecretError> {
         let unusable = || SecretError::Unusable(sources.first().map(SecretSource::to_string).unwrap_or_default());
         let [key, secret] = secrets else { return Err(unusable()) };

@@ -1,14 +1,14 @@
 //! A minted token and the uid it is for, as two headers named by the vendor.
 //!
 //! Invariants: the vendor honours a token for [`token::LIFE`] by its clock (*field*); one is used for at most half of
-//! that by any of ours, so that neither a slow renewal nor clocks hours apart or jumping let a dead one go out. A jump costs one
-//! minting, not one for each request.
+//! that by any of ours, so that neither a slow renewal nor clocks hours apart or jumping let a dead one go out. A jump
+//! costs one minting, not one for each request.
 
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::kept::{Headers, Recipe, header_value};
+use super::secret_cache::{Headers, Recipe, header_value};
 use super::{BadUid, token};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::AppId;
@@ -19,14 +19,14 @@ use crate::vendor::Vendor;
 const USE: Duration = Duration::from_secs(token::LIFE.as_secs() / 2);
 
 /// Made of one secret: the app certificate.
-pub(super) struct Minted {
+pub(super) struct TokenRecipe {
     app: AppId,
     uid: String,
     token_name: HeaderName,
     uid_header: (HeaderName, HeaderValue),
 }
 
-impl Minted {
+impl TokenRecipe {
     pub(super) fn new(app: AppId, uid: &str, vendor: Vendor) -> Result<Self, BadUid> {
         let value = HeaderValue::from_bytes(uid.as_bytes()).map_err(|_| BadUid)?;
         Ok(Self {
@@ -38,7 +38,7 @@ impl Minted {
     }
 }
 
-impl Recipe for Minted {
+impl Recipe for TokenRecipe {
     fn headers(&self, sources: &[SecretSource], secrets: &[Secret], now: UnixMillis) -> Result<Headers, SecretError> {
         let unusable = || SecretError::Unusable(sources.first().map(SecretSource::to_string).unwrap_or_default());
         let [certificate] = secrets else { return Err(unusable()) };

@@ -4,6 +4,8 @@
 //! headers are those listed here, the credential's, and what hyper adds (`Host`, `Content-Length`). The secret's value
 //! is marked sensitive: HTTP/2 does not index it and `Debug` does not show it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
@@ -16,6 +18,7 @@ use hyper::{Method, Uri};
 
 use super::Pass;
 use crate::kernel::names::AppId;
+use crate::kernel::secret::redact::Redactor;
 use crate::upstream::quota::Seat;
 use crate::vendor;
 use crate::vendor::order::{Operation, Order, Safety};
@@ -34,10 +37,26 @@ pub(crate) struct Base {
 }
 
 /// A request that may leave, with all that follows from its going: the seat it takes and the credential it shows.
-pub(crate) struct Signed {
-    pub(crate) request: Request<Full<Bytes>>,
-    pub(crate) seat: Seat,
-    pub(crate) pass: Pass,
+///
+/// Nobody else than this module makes one, so nothing is sent that has no seat or shows no credential:
+///
+/// ```compile_fail
+/// use rtm_gateway::upstream::credentials::Signed;
+/// let unmetered = Signed { ..todo!() };
+/// ```
+///
+/// What fails there are the fields, which are private; the type itself can be named:
+///
+/// ```
+/// use rtm_gateway::upstream::credentials::Signed;
+/// fn kept(signed: Signed) -> Signed {
+///     signed
+/// }
+/// ```
+pub struct Signed {
+    request: Request<Full<Bytes>>,
+    seat: Seat,
+    pass: Pass,
 }
 
 /// A target that is no URI. Cannot happen for percent-encoded paths below `http::uri`'s length limit of 64 KiB.
@@ -73,6 +92,16 @@ impl Signed {
         *request.uri_mut() = base.target(&order.app, &order.operation)?;
         *request.headers_mut() = headers(order, &pass);
         Ok(Self { request, seat, pass })
+    }
+
+    /// Knows what it shows, for answers that repeat it.
+    pub(crate) fn redactor(&self) -> Arc<Redactor> {
+        self.pass.redactor()
+    }
+
+    /// For whoever sends it.
+    pub(crate) fn into_parts(self) -> (Request<Full<Bytes>>, Seat, Pass) {
+        (self.request, self.seat, self.pass)
     }
 }
 

@@ -45,7 +45,7 @@ impl Rig {
         std::fs::write(self.folder.path().join("secret"), secret).unwrap();
     }
 
-    async fn enter(&self) -> Result<Pass, Denied> {
+    async fn enter(&self) -> Result<Pass, PassError> {
         self.credential.clear(self.clock.now() + Duration::from_millis(1)).await?;
         self.credential.pass().map(Option::unwrap)
     }
@@ -110,7 +110,7 @@ async fn an_unreadable_secret_serves_for_its_grace_then_stops_and_mends_itself()
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     assert_eq!(rig.state(), "grace");
     advance(GRACE).await;
-    assert!(matches!(rig.enter().await, Err(Denied::Unavailable(SecretError::Unusable(_)))));
+    assert!(matches!(rig.enter().await, Err(PassError::Unavailable(SecretError::Unusable(_)))));
     assert_eq!(rig.state(), "unavailable");
     rig.write("s4");
     rig.look().await;
@@ -125,7 +125,7 @@ async fn a_key_with_a_colon_is_never_sent() {
     rig.look().await;
     assert_eq!(rig.shown().await, basic("azpzMQ=="));
     advance(GRACE).await;
-    assert!(matches!(rig.enter().await, Err(Denied::Unavailable(_))));
+    assert!(matches!(rig.enter().await, Err(PassError::Unavailable(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,7 @@ async fn a_token_is_minted_once_and_again_at_half_its_life() {
     let second = rig.shown().await;
     let parsed = token::parse(&second[0].1).unwrap();
     assert_eq!(u64::from(parsed.ts), rig.clock.wall_ms().seconds() + 24 * 3600);
-    assert_eq!(rig.credential.kept.current().unwrap().content, 1);
+    assert_eq!(rig.credential.secrets.current().unwrap().content, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +206,7 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
 
     let trial = rig.enter().await.unwrap();
     assert!(trial.trial.is_some());
-    assert!(matches!(rig.enter().await, Err(Denied::Undecided)));
+    assert!(matches!(rig.enter().await, Err(PassError::Undecided)));
     // One that gives up without a verdict makes room for the next.
     let waiting = rig.credential.clear(rig.clock.now() + HOUR);
     tokio::pin!(waiting);
@@ -234,7 +234,7 @@ async fn a_refused_secret_is_probed_once_a_minute_until_it_is_taken() {
         }
     }
     assert_eq!(sent, 10);
-    advance(guard::PROBE_EVERY).await;
+    advance(breaker::PROBE_EVERY).await;
     rig.enter().await.unwrap().accepted();
     assert_eq!(rig.state(), "good");
 }
@@ -245,7 +245,7 @@ async fn a_new_secret_opens_the_guard_and_is_judged_by_itself() {
     let straggler = rig.enter().await.unwrap();
     rig.refuse(rig.enter().await.unwrap()).await;
     rig.refuse(rig.enter().await.unwrap()).await;
-    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    assert!(matches!(rig.enter().await, Err(PassError::Refused)));
     rig.write("s2");
     rig.look().await;
     assert!(rig.enter().await.unwrap().trial.is_none());
@@ -275,7 +275,7 @@ async fn who_waits_for_a_seat_holds_no_trial_and_spends_no_probe() {
     let trial = rig.credential.pass().unwrap().unwrap();
     assert!(rig.credential.pass().unwrap().is_none());
     rig.refuse(trial).await;
-    advance(guard::PROBE_EVERY).await;
+    advance(breaker::PROBE_EVERY).await;
     for _ in 0..3 {
         rig.credential.clear(rig.clock.now()).await.unwrap();
     }
@@ -288,10 +288,10 @@ async fn a_refused_secret_is_tried_at_once_where_requests_go_elsewhere() {
     let rig = Rig::basic();
     rig.refuse(rig.enter().await.unwrap()).await;
     rig.refuse(rig.enter().await.unwrap()).await;
-    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    assert!(matches!(rig.enter().await, Err(PassError::Refused)));
     rig.credential.try_anew();
     rig.refuse(rig.enter().await.unwrap()).await;
-    assert!(matches!(rig.enter().await, Err(Denied::Refused)));
+    assert!(matches!(rig.enter().await, Err(PassError::Refused)));
     rig.credential.try_anew();
     rig.enter().await.unwrap().accepted();
     assert_eq!(rig.state(), "good");
@@ -328,7 +328,7 @@ async fn a_fifo_in_a_secret_s_place_holds_up_nobody_and_the_last_value_serves_it
     let why = rig.enter().await.err();
     assert!(matches!(
         why,
-        Some(Denied::Unavailable(SecretError::Unreadable { why: files::Unreadable::NotRegular, .. }))
+        Some(PassError::Unavailable(SecretError::Unreadable { why: files::Unreadable::NotRegular, .. }))
     ));
     std::fs::remove_file(&path).unwrap();
     rig.write("s2");
@@ -344,20 +344,20 @@ async fn files_that_have_not_changed_are_not_read() {
     let source = rig.credential.source.clone();
     let credential = Credential::new(&app(), &source, Vendor::Agora, &later).unwrap();
     read([&credential]);
-    let kept = &credential.kept;
+    let cache = &credential.secrets;
     let hung = Hung::below(rig.folder.path());
-    assert!(!Kept::glance(&[(kept, false)]));
-    assert_eq!(kept.problem(), None, "by its marks it is the same");
-    Kept::glance(&[(kept, true)]);
-    assert!(kept.problem().is_some(), "once a minute they are not believed");
+    assert!(!SecretCache::glance(&[(cache, false)]));
+    assert_eq!(cache.problem(), None, "by its marks it is the same");
+    SecretCache::glance(&[(cache, true)]);
+    assert!(cache.problem().is_some(), "once a minute they are not believed");
     drop(hung);
-    while kept.problem().is_some() {
-        Kept::glance(&[(kept, false)]);
+    while cache.problem().is_some() {
+        SecretCache::glance(&[(cache, false)]);
     }
     std::fs::write(&path, "s2").unwrap();
-    assert!(Kept::glance(&[(kept, false)]), "it may still be written");
-    assert!(!Kept::glance(&[(kept, false)]), "and it is in use");
-    assert_eq!(credential.kept.content(), Some(2));
+    assert!(SecretCache::glance(&[(cache, false)]), "it may still be written");
+    assert!(!SecretCache::glance(&[(cache, false)]), "and it is in use");
+    assert_eq!(credential.secrets.content(), Some(2));
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn files_that_hang_when_they_are_read_take_hardly_longer_than_one_and_hold_up_no
     all.push(one("disk".to_owned()));
     read(&all);
     for credential in &all {
-        std::fs::write(credential.kept.files().next().unwrap(), "s2").unwrap();
+        std::fs::write(credential.secrets.files().next().unwrap(), "s2").unwrap();
     }
     let hung = Hung::below(&folder.path().join("mount"));
     let began = Instant::now();
@@ -383,10 +383,10 @@ fn files_that_hang_when_they_are_read_take_hardly_longer_than_one_and_hold_up_no
     assert!(!look_at(&all, 1));
     // One after another they would take forty times as long.
     assert!(began.elapsed() < files::PATIENCE * 5, "{:?}", began.elapsed());
-    assert_eq!(all.last().unwrap().kept.content(), Some(2));
+    assert_eq!(all.last().unwrap().secrets.content(), Some(2));
     let is_hung = |credential: &Arc<Credential>| {
         let hangs = |why| matches!(why, SecretError::Unreadable { why: files::Unreadable::Hangs, .. });
-        credential.kept.problem().is_some_and(hangs) && credential.kept.content() == Some(1)
+        credential.secrets.problem().is_some_and(hangs) && credential.secrets.content() == Some(1)
     };
     assert!(all[..100].iter().all(is_hung));
     drop(hung);
@@ -395,13 +395,13 @@ fn files_that_hang_when_they_are_read_take_hardly_longer_than_one_and_hold_up_no
 #[test]
 fn what_was_read_first_is_not_put_in_force_last() {
     let rig = Rig::basic();
-    let kept = &rig.credential.kept;
+    let cache = &rig.credential.secrets;
     let secrets = |secret: &str| Ok(vec![Secret::new("k".into()), Secret::new(secret.into())]);
-    let (one, other) = (kept.begin(Vec::new()), kept.begin(Vec::new()));
-    assert!(kept.take(one, secrets("s2")));
+    let (one, other) = (cache.begin(Vec::new()), cache.begin(Vec::new()));
+    assert!(cache.take(one, secrets("s2")));
     // It may have read before the first did.
-    assert!(!kept.take(other, secrets("s1")));
-    assert_eq!(kept.content(), Some(2));
-    assert!(kept.take(kept.begin(Vec::new()), secrets("s3")));
-    assert_eq!(kept.content(), Some(3));
+    assert!(!cache.take(other, secrets("s1")));
+    assert_eq!(cache.content(), Some(2));
+    assert!(cache.take(cache.begin(Vec::new()), secrets("s3")));
+    assert_eq!(cache.content(), Some(3));
 }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `ts` is the mint time plus 24 hours, which is how long the vendor honours a token whatever expiry its privilege
-//! carries. The account (the vendor's builder calls it channel name, and leaves its own `uid` empty) is not in the token,
-//! only its checksum: who wants to check a signature must know the account.
+//! carries. The account (the vendor's builder calls it channel name, and leaves its own `uid` empty) is not in the
+//! token, only its checksum: who wants to check a signature must know the account.
 //!
 //! Invariants: equal inputs give equal bytes, the vendor's own; [`parse`] takes any text without a panic.
 
@@ -38,7 +38,7 @@ const VERSION: &str = "006";
 /// The length of the vendor's own App IDs.
 const APP_ID: usize = 32;
 /// No longer text is taken apart: many times the length of any real token.
-const LONGEST: usize = 4096;
+const MAX_LENGTH: usize = 4096;
 
 /// Makes a token for `uid`. `ts` (mint time + [`LIFE`]) and `privilege_expire` are seconds since 1970; `salt` should be
 /// random.
@@ -98,7 +98,7 @@ impl fmt::Debug for Signature {
 pub enum NotAToken {
     #[error("it does not begin with 006, the version")]
     Version,
-    #[error("it is longer than any token ({LONGEST} characters)")]
+    #[error("it is longer than any token ({MAX_LENGTH} characters)")]
     TooLong,
     #[error("it is too short to hold an App ID and a signature")]
     TooShort,
@@ -117,7 +117,7 @@ pub enum NotAToken {
 /// # Errors
 /// When the text is not a token of version 006.
 pub fn parse(text: &str) -> Result<Token, NotAToken> {
-    if text.len() > LONGEST {
+    if text.len() > MAX_LENGTH {
         return Err(NotAToken::TooLong);
     }
     let rest = text.strip_prefix(VERSION).ok_or(NotAToken::Version)?;

@@ -22,19 +22,16 @@ use tokio::time::Instant;
 use crate::config::Breaker as Rule;
 
 /// It stays open no longer than this (or `open_for`, if that is more), before jitter.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_OPEN: Duration = Duration::from_secs(30);
 
 /// When to ask again while the probe is under way.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What an exchange said about what the breaker watches.
+/// What an exchange said about what the breaker watches: that it serves, that it fails, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It serves.
     Well,
-    /// It fails.
     Failed,
-    /// Nothing.
     Unknown,
 }
 
@@ -53,7 +50,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Breaker {
     rule: Rule,
-    state: State,
+    state: BreakerPhase,
     /// Changes of state so far.
     changes: u64,
     /// How often in a row it has opened.
@@ -63,7 +60,7 @@ pub(super) struct Breaker {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum BreakerPhase {
     Closed { failures: u32 },
     Open { until: Instant },
     Probing,
@@ -71,7 +68,7 @@ enum State {
 
 /// The state without its details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum BreakerStatus {
     Closed,
     Open { retry_after: Duration },
     Probing,
@@ -79,32 +76,32 @@ pub(super) enum Seen {
 
 impl Breaker {
     pub(super) fn new(rule: Rule) -> Self {
-        Self { rule, state: State::Closed { failures: 0 }, changes: 0, row: 0, last: None }
+        Self { rule, state: BreakerPhase::Closed { failures: 0 }, changes: 0, row: 0, last: None }
     }
 
     /// Another rule, from now on. One that turns it off closes it.
     pub(super) fn reconfigure(&mut self, rule: Rule) {
         self.rule = rule;
         if rule.failures == 0 {
-            self.turn(State::Closed { failures: 0 });
+            self.turn(BreakerPhase::Closed { failures: 0 });
         }
     }
 
     /// Would an order be let through at `at`? If not: how long after that to ask again.
     pub(super) fn look(&self, at: Instant) -> Result<(), Duration> {
         match self.state {
-            State::Closed { .. } => Ok(()),
-            State::Open { until } if at >= until => Ok(()),
-            State::Open { until } => Err(until - at),
-            State::Probing => Err(SOON),
+            BreakerPhase::Closed { .. } => Ok(()),
+            BreakerPhase::Open { until } if at >= until => Ok(()),
+            BreakerPhase::Open { until } => Err(until - at),
+            BreakerPhase::Probing => Err(SOON),
         }
     }
 
     /// Lets an order through, or not.
     pub(super) fn enter(&mut self, now: Instant) -> Result<Role, Duration> {
         self.look(now)?;
-        if let State::Open { .. } = self.state {
-            self.turn(State::Probing);
+        if let BreakerPhase::Open { .. } = self.state {
+            self.turn(BreakerPhase::Probing);
             return Ok(Role::Probe { since: self.changes });
         }
         Ok(Role::Usual { since: self.changes })
@@ -118,34 +115,35 @@ impl Breaker {
             Role::InSpite => false,
         };
         match (verdict, self.state) {
-            (Verdict::Well, State::Closed { .. }) => self.state = State::Closed { failures: 0 },
-            (Verdict::Well, State::Open { .. } | State::Probing) => {
+            (Verdict::Well, BreakerPhase::Closed { .. }) => self.state = BreakerPhase::Closed { failures: 0 },
+            (Verdict::Well, BreakerPhase::Open { .. } | BreakerPhase::Probing) => {
                 self.last = Some((self.open_for(), now));
-                self.turn(State::Closed { failures: 0 });
+                self.turn(BreakerPhase::Closed { failures: 0 });
             }
             (Verdict::Failed | Verdict::Unknown, _) if !is_current => {}
-            (Verdict::Failed, State::Closed { failures }) => {
+            (Verdict::Failed, BreakerPhase::Closed { failures }) => {
                 let failures = failures.saturating_add(1);
-                self.state = State::Closed { failures };
+                self.state = BreakerPhase::Closed { failures };
                 if self.rule.failures > 0 && failures >= self.rule.failures {
                     // Hardly closed and open again: it was not well.
                     let again = self.last.is_some_and(|(open, at)| now.saturating_duration_since(at) <= open);
                     self.open(if again { self.row + 1 } else { 0 }, now, chance);
                 }
             }
-            (Verdict::Failed, State::Probing) => self.open(self.row + 1, now, chance),
+            (Verdict::Failed, BreakerPhase::Probing) => self.open(self.row + 1, now, chance),
             // The next may probe at once.
-            (Verdict::Unknown, State::Probing) => self.turn(State::Open { until: now }),
-            (Verdict::Failed, State::Open { .. }) | (Verdict::Unknown, State::Closed { .. } | State::Open { .. }) => {}
+            (Verdict::Unknown, BreakerPhase::Probing) => self.turn(BreakerPhase::Open { until: now }),
+            (Verdict::Failed, BreakerPhase::Open { .. })
+            | (Verdict::Unknown, BreakerPhase::Closed { .. } | BreakerPhase::Open { .. }) => {}
         }
         before != self.changes
     }
 
-    pub(super) fn seen(&self, now: Instant) -> Seen {
+    pub(super) fn status(&self, now: Instant) -> BreakerStatus {
         match self.state {
-            State::Closed { .. } => Seen::Closed,
-            State::Open { until } => Seen::Open { retry_after: until.saturating_duration_since(now) },
-            State::Probing => Seen::Probing,
+            BreakerPhase::Closed { .. } => BreakerStatus::Closed,
+            BreakerPhase::Open { until } => BreakerStatus::Open { retry_after: until.saturating_duration_since(now) },
+            BreakerPhase::Probing => BreakerStatus::Probing,
         }
     }
 
@@ -153,16 +151,16 @@ impl Breaker {
         self.row = row;
         // Jitter, so that many gateways do not probe as one.
         let time = self.open_for().mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0));
-        self.turn(State::Open { until: now + time });
+        self.turn(BreakerPhase::Open { until: now + time });
     }
 
     /// Twice as long each time in a row.
     fn open_for(&self) -> Duration {
         let first = self.rule.open_for;
-        first.saturating_mul(1 << self.row.min(16)).min(LONGEST.max(first))
+        first.saturating_mul(1 << self.row.min(16)).min(MAX_OPEN.max(first))
     }
 
-    fn turn(&mut self, state: State) {
+    fn turn(&mut self, state: BreakerPhase) {
         self.state = state;
         self.changes += 1;
     }

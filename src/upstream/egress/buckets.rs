@@ -1,18 +1,18 @@
 //! The buckets of all apps, which outlive reloads.
 //!
-//! Invariants: a bucket is of an app and of the endpoints that are counted in it together, and serves these alone. While
-//! they stay the same it stays, whatever it is called and whatever its limit becomes. When what an endpoint is counted in
-//! changes, all buckets concerned are retired, and those in their place begin empty and take over what is under way. An
-//! app that is taken out keeps its buckets until all that was sent is a window old, so that taking it out and in again
-//! does not forget what the vendor has counted. Those of an app that is new in a reload begin empty: what was spent
-//! before is not known.
+//! Invariants: a bucket is of an app and of the endpoints that are counted in it together, and serves these alone.
+//! While they stay the same it stays, whatever it is called and whatever its limit becomes. When what an endpoint is
+//! counted in changes, all buckets concerned are retired, and those in their place begin empty and take over what is
+//! under way. An app that is taken out keeps its buckets until all that was sent is a window old, so that taking it out
+//! and in again does not forget what the vendor has counted. Those of an app that is new in a reload begin empty: what
+//! was spent before is not known.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::meters::BucketMeters;
-use super::past::{Before, Sent};
+use super::previous_run::{CountedUntil, PreviousRun};
 use tokio::time::Instant;
 
 use crate::config::{Limit, Quota, QuotaRule};
@@ -28,31 +28,31 @@ const READS_OBEY: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(super) struct AppBucket {
     pub(super) name: BucketName,
-    pub(super) bucket: Arc<Bucket>,
+    pub(super) seats: Arc<Bucket>,
     pub(super) limit: Limit,
     pub(super) meters: BucketMeters,
 }
 
-/// An app's lines, in the order of [`BucketName::ALL`]; those that share are the other's again.
-pub(super) type Lines = [AppBucket; BucketName::ALL.len()];
+/// An app's buckets, in the order of [`BucketName::ALL`]; those that share are the other's again.
+pub(super) type AppBuckets = [AppBucket; BucketName::ALL.len()];
 
 pub(super) struct Buckets {
-    before: Before,
+    before: PreviousRun,
     clock: Clock,
     metrics: Metrics,
     /// Also of apps that are not configured any more.
-    all: HashMap<AppId, Vec<Held>>,
+    all: HashMap<AppId, Vec<OwnedBucket>>,
 }
 
 /// A bucket, and the endpoints that are counted in it.
-struct Held {
+struct OwnedBucket {
     members: BTreeSet<BucketName>,
     bucket: Arc<Bucket>,
     limit: Limit,
 }
 
 impl Buckets {
-    pub(super) fn new(before: Before, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(before: PreviousRun, clock: Clock, metrics: Metrics) -> Self {
         Self { before, clock, metrics, all: HashMap::new() }
     }
 
@@ -63,7 +63,7 @@ impl Buckets {
 
     /// What an app's endpoints are counted in from now on. An order that has still to get its seat in a bucket that is
     /// not among these is told to look again, so what this returns must be put into force soon.
-    pub(super) fn lines(&mut self, app: &AppId, quota: &Quota, max_retry_after: Duration) -> Lines {
+    pub(super) fn of_app(&mut self, app: &AppId, quota: &Quota, max_retry_after: Duration) -> AppBuckets {
         let mut groups = BTreeMap::<BucketName, (Limit, BTreeSet<BucketName>)>::new();
         for name in BucketName::ALL {
             let (owner, limit) = counted_in(quota, name);
@@ -78,7 +78,7 @@ impl Buckets {
                 let begin = self.before.begin(app, &members, limit, self.clock.now());
                 let bucket = Bucket::new(limit, begin, self.clock.clone());
                 made.push((members.clone(), bucket.clone()));
-                Held { members, bucket, limit }
+                OwnedBucket { members, bucket, limit }
             });
             let has_reads = Stream::ALL.iter().any(|stream| held.members.contains(&stream.bucket()));
             held.bucket.believe(if has_reads { max_retry_after.min(READS_OBEY) } else { max_retry_after });
@@ -92,25 +92,25 @@ impl Buckets {
             let heirs = made.iter().filter(|(members, _)| !members.is_disjoint(&old.members));
             old.bucket.retire(&heirs.map(|(_, bucket)| bucket.clone()).collect::<Vec<_>>());
         }
-        let lines = BucketName::ALL.map(|name| {
+        let of_app = BucketName::ALL.map(|name| {
             let (owner, limit) = counted_in(quota, name);
             let held = all.iter().find(|held| held.members.contains(&name));
             let bucket = &held.expect("every endpoint is in the group of its owner").bucket;
             AppBucket {
                 name: owner,
-                bucket: bucket.clone(),
+                seats: bucket.clone(),
                 limit,
                 meters: BucketMeters::new(&self.metrics, app, owner),
             }
         });
         self.all.insert(app.clone(), all);
-        lines
+        of_app
     }
 
     /// What the vendor may still count, if what is under way lasts until then at the latest.
-    pub(super) fn sent(&self, under_way: Instant) -> Sent {
+    pub(super) fn sent(&self, under_way: Instant) -> CountedUntil {
         let before = self.before.sent_after(self.clock.now()).map(|(key, until)| (key.clone(), until));
-        let mut sent: Sent = before.collect();
+        let mut sent: CountedUntil = before.collect();
         for (app, held) in self.all.iter().flat_map(|(app, held)| held.iter().map(move |held| (app, held))) {
             let Some(until) = held.bucket.counted_until(under_way) else { continue };
             for name in &held.members {
@@ -145,4 +145,4 @@ fn counted_in(quota: &Quota, name: BucketName) -> (BucketName, Limit) {
 }
 
 #[cfg(test)]
-mod walk;
+mod tests;

@@ -1,10 +1,11 @@
 //! The retry budget of a client at an app: what of its orders may be sent again, of all that is sent.
 //!
-//! Invariants: clients share none, so that one whose orders all fail does not use up what another's one needs; those that
-//! asked nothing of late are forgotten. All of an app's are under one short lock. One is sent again only if fewer than `min_per_second` were in this second, or if with it the retries of the
-//! last ten seconds are no more than `percent` of their first tries. So a vendor that fails all it is asked is asked a
-//! bounded share more often, not several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without
-//! its store of ten seconds' minimum that could be spent at once.)
+//! Invariants: clients share none, so that one whose orders all fail does not use up what another's one needs; those
+//! that asked nothing of late are forgotten. All of an app's are under one short lock. One is sent again only if fewer
+//! than `min_per_second` were in this second, or if with it the retries of the last ten seconds are no more than
+//! `percent` of their first tries. So a vendor that fails all it is asked is asked a bounded share more often, not
+//! several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without its store of ten seconds' minimum
+//! that could be spent at once.)
 
 use std::collections::HashMap;
 use std::sync::Mutex;

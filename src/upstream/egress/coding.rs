@@ -1,7 +1,7 @@
 //! Content codings of answers to reads of events, which are asked for as they are and may come encoded all the same.
 //!
-//! Invariants: what could be decoded before a fault is kept; no more than a limit is held of what is decoded, whatever a
-//! short text unpacks to. A coding that is not known leaves the body as it came.
+//! Invariants: what could be decoded before a fault is kept; no more than a limit is held of what is decoded, whatever
+//! a short text unpacks to. A coding that is not known leaves the body as it came.
 
 use std::io::Read;
 
@@ -11,8 +11,10 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
 
+use crate::kernel::cause::Cause;
+
 /// Codings over each other, at most: nobody needs two.
-const MOST: usize = 3;
+const MAX_CODINGS: usize = 3;
 
 /// Bytes that are decoded at a time.
 const STEP: usize = 64 << 10;
@@ -27,9 +29,9 @@ pub(super) enum Coding {
 
 /// Why a body is not decoded whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum DecodeError {
     /// The coding is not known, or broken.
-    Broken(String),
+    Broken(Cause),
     /// It is larger than the limit by so many bytes at least.
     TooLarge(u64),
 }
@@ -38,14 +40,14 @@ pub(super) enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Decoded {
     pub(super) body: Bytes,
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<DecodeError>,
 }
 
 /// The codings of a body, in the order in which they were applied.
 ///
 /// # Errors
 /// One is not known.
-pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, Fault> {
+pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, DecodeError> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
         for name in value.as_bytes().split(|byte| *byte == b',') {
@@ -54,11 +56,11 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Vec<Coding>, Fault> {
                 b"gzip" | b"x-gzip" => codings.push(Coding::Gzip),
                 b"deflate" => codings.push(Coding::Deflate),
                 b"br" => codings.push(Coding::Brotli),
-                _ => return Err(Fault::Broken("a content coding that is not known".to_owned())),
+                _ => return Err(DecodeError::Broken("a content coding that is not known".into())),
             }
         }
     }
-    if codings.len() > MOST { Err(Fault::Broken("too many content codings".to_owned())) } else { Ok(codings) }
+    if codings.len() > MAX_CODINGS { Err(DecodeError::Broken("too many content codings".into())) } else { Ok(codings) }
 }
 
 /// Decodes a body, to `limit` bytes at most.
@@ -90,7 +92,7 @@ fn is_zlib(body: &[u8]) -> bool {
 }
 
 /// Reads to the end, to a fault, or so far beyond the limit that it is no matter how far.
-fn drain(mut decoder: impl Read, limit: usize) -> (Bytes, Option<Fault>) {
+fn drain(mut decoder: impl Read, limit: usize) -> (Bytes, Option<DecodeError>) {
     let (mut out, mut beyond, mut step) = (Vec::new(), 0, vec![0; STEP]);
     let broken = loop {
         match decoder.read(&mut step) {
@@ -103,10 +105,12 @@ fn drain(mut decoder: impl Read, limit: usize) -> (Bytes, Option<Fault>) {
                     break None;
                 }
             }
-            Err(why) => break Some(Fault::Broken(format!("its content coding is broken: {why}"))),
+            Err(why) => {
+                break Some(DecodeError::Broken(Cause::of(format!("its content coding is broken: {why}"), why)));
+            }
         }
     };
-    let too_large = (beyond > 0).then_some(Fault::TooLarge(beyond));
+    let too_large = (beyond > 0).then_some(DecodeError::TooLarge(beyond));
     (out.into(), too_large.or(broken))
 }
 
@@ -163,7 +167,7 @@ mod tests {
         ]
     }
 
-    fn codings(names: &str) -> Result<Vec<Coding>, Fault> {
+    fn codings(names: &str) -> Result<Vec<Coding>, DecodeError> {
         of(&HeaderMap::from_iter([(CONTENT_ENCODING, names.parse().unwrap())]))
     }
 
@@ -190,9 +194,12 @@ mod tests {
         let bomb = encoded("gzip", &vec![b' '; 50 << 20]);
         let Decoded { body, fault } = decode(&[Coding::Gzip], bomb, 1 << 20);
         assert_eq!(body.len(), 1 << 20);
-        assert!(matches!(fault, Some(Fault::TooLarge(beyond)) if beyond > 1 << 20 && beyond < 2 << 20), "{fault:?}");
+        assert!(
+            matches!(fault, Some(DecodeError::TooLarge(beyond)) if beyond > 1 << 20 && beyond < 2 << 20),
+            "{fault:?}"
+        );
         let Decoded { body, fault } = decode(&[Coding::Gzip], encoded("gzip", b"12345"), 3);
-        assert_eq!((&body[..], fault), (&b"123"[..], Some(Fault::TooLarge(2))));
+        assert_eq!((&body[..], fault), (&b"123"[..], Some(DecodeError::TooLarge(2))));
     }
 
     properties! {

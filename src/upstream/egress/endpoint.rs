@@ -2,10 +2,8 @@
 //!
 //! Invariants: answers that fail (5xx but 501, lost, late) count for their own app and endpoint alone, so that what one
 //! caller's requests bring about says nothing about another app's or about other things asked of the same host. They
-//! send orders to another region where there is one that does better, and never hold one back. What holds orders back is
-//! the vendor's own word, a 503 with `Retry-After`: until then, or until a success of an order that was sent after it,
-//! one order in [`PROBE_EVERY`] is let through, and none while the last of these is under way. Reads of events pass: they
-//! have their own pace.
+//! send orders to another region where there is one that does better, and never hold one back: that does the vendor's
+//! own word alone, a 503 with `Retry-After` ([`Hold`]).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard};
@@ -15,7 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::answer_time::AnswerTime;
-use super::breaker::{Breaker, Role, Seen, Verdict};
+use super::breaker::{Breaker, BreakerStatus, Role, Verdict};
+use super::hold::{Hold, HoldEntry, HoldLeft};
 use crate::config;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{Metrics, RegionEndpointLabels};
@@ -23,21 +22,15 @@ use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::sync::lock;
 
 /// An endpoint of an app in a region.
-pub(super) struct Endpoint {
+pub(super) struct EndpointHealth {
     app: AppId,
     name: &'static str,
-    state: Mutex<State>,
+    record: Mutex<EndpointRecord>,
 }
 
-struct State {
+struct EndpointRecord {
     breaker: Breaker,
-    word: Option<Word>,
-    /// An order that was let through in spite of a word is under way.
-    probing: bool,
-    /// The longest that it is believed.
-    longest: Duration,
-    /// Words so far.
-    words: u64,
+    hold: Hold,
     /// What the last failure was.
     why: Option<String>,
     /// When it began to fail.
@@ -73,60 +66,27 @@ pub struct EndpointState {
     pub next_try_seconds: Option<f64>,
 }
 
-/// The vendor asked to be left alone.
-#[derive(Clone, Copy, Debug)]
-struct Word {
-    said_at: Instant,
-    pause: Duration,
-    /// When one may be sent all the same.
-    probe_at: Instant,
-}
-
-impl Word {
-    /// What is left of it at `at` if it is believed for `longest`.
-    fn left(&self, longest: Duration, at: Instant) -> Duration {
-        self.pause.min(longest).saturating_sub(at.saturating_duration_since(self.said_at))
-    }
-}
-
-/// Of a word that is not over: how long it lasts, and how long until one order is let through all the same.
-struct Left {
-    left: Duration,
-    next_try: Duration,
-}
-
 /// As what an order goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entered {
+pub(super) struct EndpointEntry {
     role: Role,
-    /// Words before it.
-    words: u64,
-    /// In spite of the vendor's word, to find out.
-    probes: bool,
+    hold: HoldEntry,
 }
 
-/// While the vendor wants to be left alone one order in so long finds out whether it still does.
-const PROBE_EVERY: Duration = Duration::from_secs(5);
-
-impl Endpoint {
-    /// `longest`: the vendor's word is believed for so long.
-    pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, longest: Duration) -> Self {
-        let breaker = Breaker::new(rule);
-        let state = State {
-            breaker,
-            word: None,
-            probing: false,
-            longest,
-            words: 0,
+impl EndpointHealth {
+    /// `max_hold`: the vendor's word is believed for so long.
+    pub(super) fn new(app: &AppId, name: &'static str, rule: config::Breaker, max_hold: Duration) -> Self {
+        let record = EndpointRecord {
+            breaker: Breaker::new(rule),
+            hold: Hold::new(max_hold),
             why: None,
             since: None,
             gauges: None,
             answer_time: AnswerTime::default(),
         };
-        Self { app: app.clone(), name, state: Mutex::new(state) }
+        Self { app: app.clone(), name, record: Mutex::new(record) }
     }
 
-    /// Whose.
     pub(super) fn app(&self) -> &AppId {
         &self.app
     }
@@ -137,116 +97,85 @@ impl Endpoint {
     }
 
     /// Other rules, from now on, also for what was said before.
-    pub(super) fn reconfigure(&self, rule: config::Breaker, longest: Duration) {
-        let mut state = self.state();
-        state.breaker.reconfigure(rule);
-        state.longest = longest;
+    pub(super) fn reconfigure(&self, rule: config::Breaker, max_hold: Duration) {
+        let mut record = self.record();
+        record.breaker.reconfigure(rule);
+        record.hold.believe(max_hold);
     }
 
     /// Whether orders that may go elsewhere should.
     pub(super) fn fails(&self, at: Instant) -> bool {
-        self.state().breaker.look(at).is_err()
+        self.record().breaker.look(at).is_err()
     }
 
     /// What would be left at `at` of the time that the vendor asked for; `None`: an order may go out.
-    pub(super) fn asked(&self, at: Instant) -> Option<Duration> {
-        let state = self.state();
-        let word = state.word.filter(|word| state.probing || at < word.probe_at)?;
-        Some(word.left(state.longest, at)).filter(|left| !left.is_zero())
+    pub(super) fn held_for(&self, at: Instant) -> Option<Duration> {
+        self.record().hold.look(at)
     }
 
     /// An order goes out now, if it may.
-    pub(super) fn enter(&self, is_read: bool, now: Instant) -> Option<Entered> {
-        let mut state = self.state();
-        let (longest, probing) = (state.longest, state.probing);
-        let mut probes = false;
-        if let Some(word) = &mut state.word
-            && !word.left(longest, now).is_zero()
-            && !is_read
-        {
-            if probing || now < word.probe_at {
-                return None;
-            }
-            word.probe_at = now + PROBE_EVERY;
-            probes = true;
-        }
-        state.probing |= probes;
-        let role = state.breaker.enter(now).unwrap_or(Role::InSpite);
-        Some(Entered { role, words: state.words, probes })
+    pub(super) fn enter(&self, is_read: bool, now: Instant) -> Option<EndpointEntry> {
+        let mut record = self.record();
+        let hold = record.hold.enter(is_read, now)?;
+        let role = record.breaker.enter(now).unwrap_or(Role::InSpite);
+        Some(EndpointEntry { role, hold })
     }
 
     /// The vendor asked to be left alone for so long.
-    pub(super) fn ask_to_wait(&self, pause: Duration, now: Instant) {
-        let mut state = self.state();
-        state.words += 1;
-        // A shorter wish, of an answer that was under way, does not take back a longer one.
-        let before = state.word.map(|word| (word.left(state.longest, now), word.probe_at));
-        let before = before.filter(|(left, _)| !left.is_zero());
-        let probe_at = before.map_or(now + PROBE_EVERY, |(_, probe_at)| probe_at);
-        let pause = before.map_or(pause, |(left, _)| left.max(pause));
-        state.word = Some(Word { said_at: now, pause, probe_at });
-    }
-
-    /// It has answered an order as it should.
-    fn forget_word(state: &mut State, entered: Entered) {
-        if entered.words == state.words {
-            state.word = None;
-        }
+    pub(super) fn hold(&self, pause: Duration, now: Instant) {
+        self.record().hold.begin(pause, now);
     }
 
     /// It has ended, by `why` if it failed. Says whether it began to fail, or fails no more.
     pub(super) fn ended(
         &self,
-        entered: Entered,
+        entered: EndpointEntry,
         verdict: Verdict,
         why: Option<&str>,
-        (now, wall): (Instant, UnixMillis),
-    ) -> Option<Turned> {
-        let mut state = self.state();
-        if entered.probes {
-            state.probing = false;
+        now: Instant,
+        wall: UnixMillis,
+    ) -> Option<EndpointChange> {
+        let mut record = self.record();
+        record.hold.ended(entered.hold, verdict == Verdict::Well);
+        if let (Verdict::Failed, Some(why)) = (verdict, why) {
+            record.why = Some(why.to_owned());
         }
-        match (verdict, why) {
-            (Verdict::Well, _) => Self::forget_word(&mut state, entered),
-            (Verdict::Failed, Some(why)) => state.why = Some(why.to_owned()),
-            (Verdict::Failed | Verdict::Unknown, _) => {}
-        }
-        if !state.breaker.ended(entered.role, verdict, now, rand::random()) {
+        if !record.breaker.ended(entered.role, verdict, now, rand::random()) {
             return None;
         }
-        match state.breaker.seen(now) {
-            Seen::Closed => {
-                state.since = None;
-                Some(Turned::Well)
+        match record.breaker.status(now) {
+            BreakerStatus::Closed => {
+                record.since = None;
+                Some(EndpointChange::Well)
             }
-            Seen::Open { retry_after } if !retry_after.is_zero() => {
-                state.since.get_or_insert(wall);
-                Some(Turned::Failing)
+            BreakerStatus::Open { retry_after } if !retry_after.is_zero() => {
+                record.since.get_or_insert(wall);
+                Some(EndpointChange::Failing)
             }
-            Seen::Open { .. } | Seen::Probing => None,
+            BreakerStatus::Open { .. } | BreakerStatus::Probing => None,
         }
     }
 
     /// An answer took so long.
     pub(super) fn took(&self, time: Duration) {
-        self.state().answer_time.took(time);
+        self.record().answer_time.took(time);
     }
 
     /// Nearly all answers come within that, by those of late.
     pub(super) fn answers_within(&self) -> Duration {
-        self.state().answer_time.nearly_all()
+        self.record().answer_time.nearly_all()
     }
 
     /// How it is; `None`: as it should be.
     pub(super) fn describe(&self, now: Instant) -> Option<EndpointState> {
-        let state = self.state();
-        let (failing, held) = state.trouble(now);
+        let record = self.record();
+        let (failing, held) = record.trouble(now);
         (failing || held.is_some()).then(|| EndpointState {
             app: self.app.to_string(),
             endpoint: self.name,
             failing,
-            since: state.since.filter(|_| failing).map(|since| since.to_string()),
-            why: state.why.clone(),
+            since: record.since.filter(|_| failing).map(|since| since.to_string()),
+            why: record.why.clone(),
             held_seconds: held.as_ref().map(|held| held.left.as_secs_f64()),
             next_try_seconds: held.map(|held| held.next_try.as_secs_f64()),
         })
@@ -254,12 +183,12 @@ impl Endpoint {
 
     /// Writes its gauges, if it has ever been in trouble.
     pub(super) fn show(&self, region: &RegionName, metrics: &Metrics, now: Instant) {
-        let mut state = self.state();
-        let (failing, held) = state.trouble(now);
-        if !failing && held.is_none() && state.gauges.is_none() {
+        let mut record = self.record();
+        let (failing, held) = record.trouble(now);
+        if !failing && held.is_none() && record.gauges.is_none() {
             return;
         }
-        let gauges = state.gauges.get_or_insert_with(|| {
+        let gauges = record.gauges.get_or_insert_with(|| {
             let labels = RegionEndpointLabels {
                 app: self.app.to_string(),
                 region: region.to_string(),
@@ -274,36 +203,21 @@ impl Endpoint {
         gauges.held.set(held.map_or(0.0, |held| held.left.as_secs_f64()));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn record(&self) -> MutexGuard<'_, EndpointRecord> {
+        lock(&self.record)
     }
 }
 
-impl State {
+impl EndpointRecord {
     /// Whether it fails, and what is left of what the vendor asked for.
-    fn trouble(&self, now: Instant) -> (bool, Option<Left>) {
-        let held = self.word.and_then(|word| {
-            let left = word.left(self.longest, now);
-            let next_try = word.probe_at.saturating_duration_since(now).min(left);
-            (!left.is_zero()).then_some(Left { left, next_try })
-        });
-        (self.breaker.seen(now) != Seen::Closed, held)
-    }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        // One in its place writes them anew when they are read.
-        if let Some(gauges) = &self.state().gauges {
-            gauges.failing.set(0);
-            gauges.held.set(0.0);
-        }
+    fn trouble(&self, now: Instant) -> (bool, Option<HoldLeft>) {
+        (self.breaker.status(now) != BreakerStatus::Closed, self.hold.left(now))
     }
 }
 
 /// How an endpoint has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turned {
+pub(super) enum EndpointChange {
     Well,
     Failing,
 }
@@ -311,25 +225,26 @@ pub(super) enum Turned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::egress::hold::PROBE_EVERY;
 
-    fn endpoint() -> (Endpoint, Instant) {
+    fn endpoint() -> (EndpointHealth, Instant) {
         let app = AppId::parse("an-app").unwrap();
-        (Endpoint::new(&app, "peer_messages", config::Breaker::default(), Duration::MAX), Instant::now())
+        (EndpointHealth::new(&app, "peer_messages", config::Breaker::default(), Duration::MAX), Instant::now())
     }
 
     #[test]
     fn while_the_vendor_wants_to_be_left_alone_one_order_in_five_seconds_finds_out() {
         let (endpoint, began) = endpoint();
         let second = Duration::from_secs(1);
-        endpoint.ask_to_wait(second * 120, began);
+        endpoint.hold(second * 120, began);
         let mut sent = 0;
         for tenth in 0..1200 {
             let now = began + second * tenth / 10;
-            if let Some(left) = endpoint.asked(now) {
+            if let Some(left) = endpoint.held_for(now) {
                 assert_eq!((left, endpoint.enter(false, now)), (began + second * 120 - now, None));
             } else {
                 let entered = endpoint.enter(false, now).unwrap();
-                endpoint.ended(entered, Verdict::Failed, Some("it answered 503"), (now, UnixMillis(0)));
+                endpoint.ended(entered, Verdict::Failed, Some("it answered 503"), now, UnixMillis(0));
                 let shown = endpoint.describe(now).unwrap();
                 assert_eq!(shown.next_try_seconds, Some(5.0));
                 sent += 1;
@@ -337,42 +252,42 @@ mod tests {
             assert!(endpoint.enter(true, now).is_some(), "reads of events have a pace of their own");
         }
         assert_eq!(sent, 23);
-        assert_eq!(endpoint.asked(began + second * 120), None);
+        assert_eq!(endpoint.held_for(began + second * 120), None);
     }
 
     #[test]
     fn an_order_that_finds_out_is_waited_for_before_another_does() {
         let (endpoint, began) = endpoint();
         let second = Duration::from_secs(1);
-        endpoint.ask_to_wait(second * 120, began);
+        endpoint.hold(second * 120, began);
         let slow = endpoint.enter(false, began + second * 5).unwrap();
         for later in [6, 11, 60] {
             let now = began + second * later;
-            assert_eq!((endpoint.asked(now), endpoint.enter(false, now)), (Some(second * (120 - later)), None));
+            assert_eq!((endpoint.held_for(now), endpoint.enter(false, now)), (Some(second * (120 - later)), None));
             assert!(endpoint.enter(true, now).is_some(), "reads of events have a pace of their own");
         }
         // Its end is not another's.
         let read = endpoint.enter(true, began + second * 61).unwrap();
-        endpoint.ended(read, Verdict::Unknown, None, (began + second * 61, UnixMillis(0)));
+        endpoint.ended(read, Verdict::Unknown, None, began + second * 61, UnixMillis(0));
         assert_eq!(endpoint.enter(false, began + second * 61), None);
-        endpoint.ended(slow, Verdict::Unknown, None, (began + second * 62, UnixMillis(0)));
-        assert_eq!(endpoint.asked(began + second * 62), None);
+        endpoint.ended(slow, Verdict::Unknown, None, began + second * 62, UnixMillis(0));
+        assert_eq!(endpoint.held_for(began + second * 62), None);
         let next = endpoint.enter(false, began + second * 62).unwrap();
         // One that never ends holds nobody longer than the word.
-        assert!(endpoint.asked(began + second * 119).is_some());
+        assert!(endpoint.held_for(began + second * 119).is_some());
         assert!(endpoint.enter(false, began + second * 120).is_some());
-        endpoint.ended(next, Verdict::Well, None, (began + second * 121, UnixMillis(0)));
-        assert_eq!(endpoint.asked(began + second * 121), None);
+        endpoint.ended(next, Verdict::Well, None, began + second * 121, UnixMillis(0));
+        assert_eq!(endpoint.held_for(began + second * 121), None);
     }
 
     #[test]
     fn its_word_is_believed_for_as_long_as_is_believed_now() {
         let (endpoint, began) = endpoint();
         let second = Duration::from_secs(1);
-        endpoint.ask_to_wait(second * 3600, began);
+        endpoint.hold(second * 3600, began);
         endpoint.reconfigure(config::Breaker::default(), second * 3);
-        assert_eq!(endpoint.asked(began + second), Some(second * 2));
-        assert_eq!(endpoint.asked(began + second * 3), None);
+        assert_eq!(endpoint.held_for(began + second), Some(second * 2));
+        assert_eq!(endpoint.held_for(began + second * 3), None);
         assert!(endpoint.enter(false, began + second * 3).is_some());
     }
 
@@ -380,12 +295,12 @@ mod tests {
     fn a_success_after_its_word_ends_the_wait_and_one_before_it_does_not() {
         let (endpoint, now) = endpoint();
         let before = endpoint.enter(false, now).unwrap();
-        endpoint.ask_to_wait(PROBE_EVERY * 100, now);
-        endpoint.ended(before, Verdict::Well, None, (now, UnixMillis(0)));
-        assert!(endpoint.asked(now).is_some());
+        endpoint.hold(PROBE_EVERY * 100, now);
+        endpoint.ended(before, Verdict::Well, None, now, UnixMillis(0));
+        assert!(endpoint.held_for(now).is_some());
         let probe = endpoint.enter(false, now + PROBE_EVERY).unwrap();
-        assert!(endpoint.asked(now + PROBE_EVERY).is_some());
-        endpoint.ended(probe, Verdict::Well, None, (now + PROBE_EVERY, UnixMillis(0)));
-        assert_eq!(endpoint.asked(now + PROBE_EVERY), None);
+        assert!(endpoint.held_for(now + PROBE_EVERY).is_some());
+        endpoint.ended(probe, Verdict::Well, None, now + PROBE_EVERY, UnixMillis(0));
+        assert_eq!(endpoint.held_for(now + PROBE_EVERY), None);
     }
 }

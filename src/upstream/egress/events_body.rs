@@ -5,42 +5,43 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Failure;
-use super::coding::{self, Coding, Decoded};
+use super::coding::{self, Coding, DecodeError, Decoded};
+use crate::kernel::cause::Cause;
 use crate::upstream::pool::BodyFault;
 
 /// What came of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct PartialBody {
     pub(super) body: Bytes,
-    pub(super) fault: Option<Missing>,
+    pub(super) fault: Option<BodyGap>,
 }
 
 /// Why the rest did not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum BodyGap {
     /// The connection ended, or it took too long.
-    Cut(String),
+    Cut(Cause),
     /// It is larger than the limit, by so many bytes at least.
     TooLarge(u64),
     /// It cannot be decoded.
-    Coding(String),
+    Coding(Cause),
 }
 
-impl Came {
+impl PartialBody {
     /// What was read of it.
     pub(super) fn of(read: Result<Bytes, BodyFault>) -> Self {
         let (body, fault) = match read {
             Ok(body) => (body, None),
-            Err(BodyFault::Cut { why, partial }) => (partial, Some(Missing::Cut(why))),
-            Err(BodyFault::Slow { partial }) => (partial, Some(Missing::Cut("the answer did not end in time".into()))),
-            Err(BodyFault::TooLarge { partial, beyond }) => (partial, Some(Missing::TooLarge(beyond))),
+            Err(BodyFault::Cut { why, partial }) => (partial, Some(BodyGap::Cut(why))),
+            Err(BodyFault::Slow { partial }) => (partial, Some(BodyGap::Cut("the answer did not end in time".into()))),
+            Err(BodyFault::TooLarge { partial, beyond }) => (partial, Some(BodyGap::TooLarge(beyond))),
         };
         Self { body, fault }
     }
 
     /// Nothing of it can be told.
-    pub(super) fn nothing(why: String) -> Self {
-        Self { body: Bytes::new(), fault: Some(Missing::Cut(why)) }
+    pub(super) fn nothing(why: Cause) -> Self {
+        Self { body: Bytes::new(), fault: Some(BodyGap::Cut(why)) }
     }
 
     /// All of it, or what came, why no more did, and how long the vendor wants to be left alone.
@@ -48,23 +49,23 @@ impl Came {
         let came = self.body;
         match self.fault {
             None => Ok(came),
-            Some(Missing::Cut(why)) => Err(Failure::Lost { why: why.into(), partial: Some(came), retry_after }),
-            Some(Missing::TooLarge(beyond)) => Err(Failure::Overlong { beyond, came }),
-            Some(Missing::Coding(why)) => Err(Failure::Undecodable { why: why.into(), came }),
+            Some(BodyGap::Cut(why)) => Err(Failure::Lost { why, partial: Some(came), retry_after }),
+            Some(BodyGap::TooLarge(beyond)) => Err(Failure::Overlong { beyond, came }),
+            Some(BodyGap::Coding(why)) => Err(Failure::Undecodable { why, came }),
         }
     }
 }
 
 /// What came of a body, as it came.
-pub(super) struct Coded {
-    codings: Result<Vec<Coding>, coding::Fault>,
-    came: Came,
+pub(super) struct EncodedBody {
+    codings: Result<Vec<Coding>, DecodeError>,
+    came: PartialBody,
     /// Bytes that are held of it when it is decoded.
     limit: usize,
 }
 
-impl Coded {
-    pub(super) fn new(codings: Result<Vec<Coding>, coding::Fault>, came: Came, limit: usize) -> Self {
+impl EncodedBody {
+    pub(super) fn new(codings: Result<Vec<Coding>, DecodeError>, came: PartialBody, limit: usize) -> Self {
         Self { codings, came, limit }
     }
 
@@ -77,16 +78,16 @@ impl Coded {
     }
 
     /// Decodes it as far as that can be done. What was wrong first is told.
-    pub(super) fn decode(self) -> Came {
-        let Self { codings, came: Came { body, fault }, limit } = self;
+    pub(super) fn decode(self) -> PartialBody {
+        let Self { codings, came: PartialBody { body, fault }, limit } = self;
         let Decoded { body, fault: broken } = match codings {
             Ok(codings) => coding::decode(&codings, body, limit),
             Err(unknown) => Decoded { body, fault: Some(unknown) },
         };
         let broken = broken.map(|broken| match broken {
-            coding::Fault::Broken(why) => Missing::Coding(why),
-            coding::Fault::TooLarge(beyond) => Missing::TooLarge(beyond),
+            DecodeError::Broken(why) => BodyGap::Coding(why),
+            DecodeError::TooLarge(beyond) => BodyGap::TooLarge(beyond),
         });
-        Came { body, fault: fault.or(broken) }
+        PartialBody { body, fault: fault.or(broken) }
     }
 }

@@ -1,9 +1,9 @@
 //! Hosts: what is known of a region's host, whoever asks it.
 //!
-//! Invariants: apps whose regions have the same name and the same host share one place, and so one breaker. It counts
-//! connections that cannot be made and nothing else; any answer, whatever it says and whoever gets it, is a success: what
-//! an app's own requests are answered is its [`Endpoint`]'s. A place outlives reloads while an app names it. The state is
-//! under one short lock.
+//! Invariants: apps whose regions have the same name and the same host share one [`HostHealth`], and so one breaker. It
+//! counts connections that cannot be made and nothing else; any answer, whatever it says and whoever gets it, is a
+//! success: what an app's own requests are answered is its [`EndpointHealth`]'s. What is known outlives reloads while
+//! an app names it. The state is under one short lock.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -14,8 +14,8 @@ use hyper::HeaderMap;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, Role, Seen, Verdict};
-use super::endpoint::{Endpoint, EndpointState, Entered, Turned};
+use super::breaker::{Breaker, BreakerStatus, Role, Verdict};
+use super::endpoint::{EndpointChange, EndpointEntry, EndpointHealth, EndpointState};
 use super::skew::Skew;
 use crate::config;
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -27,14 +27,15 @@ use crate::upstream::credentials::Base;
 /// A region's host.
 pub(super) struct HostHealth {
     region: RegionName,
-    host: String,
+    /// With its port if it is not the scheme's own.
+    address: String,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<HostRecord>,
     open: Gauge,
     skew: Gauge<f64, AtomicU64>,
 }
 
-struct State {
+struct HostRecord {
     breaker: Breaker,
     skew: Skew,
     /// Why no connection could be made the last time.
@@ -43,18 +44,18 @@ struct State {
     since: Option<UnixMillis>,
 }
 
-/// The right to send one request to a place. Dropped without a verdict, it says nothing about it.
+/// The right to send one request to a host. Dropped without a verdict, it says nothing about it.
 pub(super) struct Ticket {
-    place: Arc<HostHealth>,
+    host: Arc<HostHealth>,
     role: Role,
-    endpoint: Arc<Endpoint>,
-    entered: Entered,
+    endpoint: Arc<EndpointHealth>,
+    entered: EndpointEntry,
     told: bool,
 }
 
 /// What an exchange said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct ExchangeVerdict {
     /// About the host: whether it can be connected to.
     pub(super) host: Verdict,
     /// About the endpoint: whether it serves.
@@ -85,13 +86,13 @@ pub struct RegionState {
     pub endpoints: Vec<EndpointState>,
 }
 
-/// All places in use.
+/// All hosts in use.
 #[derive(Default)]
 pub(super) struct Hosts(HashMap<(RegionName, Base), Arc<HostHealth>>);
 
 impl Hosts {
-    /// The place of a region, with this rule from now on.
-    pub(super) fn place(
+    /// The host of a region, with this rule from now on.
+    pub(super) fn host(
         &mut self,
         region: &RegionName,
         base: &Base,
@@ -99,29 +100,34 @@ impl Hosts {
         clock: &Clock,
         metrics: &Metrics,
     ) -> Arc<HostHealth> {
-        let place = self.0.entry((region.clone(), base.clone())).or_insert_with(|| {
+        let host = self.0.entry((region.clone(), base.clone())).or_insert_with(|| {
             let labels = PlaceLabels { region: region.to_string(), host: base.host().to_owned() };
             Arc::new(HostHealth {
                 region: region.clone(),
-                host: base.host().to_owned(),
+                address: base.host().to_owned(),
                 clock: clock.clone(),
-                state: Mutex::new(State { breaker: Breaker::new(rule), skew: Skew::default(), why: None, since: None }),
+                state: Mutex::new(HostRecord {
+                    breaker: Breaker::new(rule),
+                    skew: Skew::default(),
+                    why: None,
+                    since: None,
+                }),
                 open: metrics.upstream_breaker_open.get_or_create(&labels).clone(),
                 skew: metrics.upstream_clock_skew.get_or_create(&labels).clone(),
             })
         });
-        place.state().breaker.reconfigure(rule);
-        place.show();
-        place.clone()
+        host.state().breaker.reconfigure(rule);
+        host.show();
+        host.clone()
     }
 
-    /// Forgets the places that no table names any more.
+    /// Forgets the hosts that no table names any more.
     pub(super) fn prune(&mut self) {
-        self.0.retain(|_, place| {
-            let in_use = Arc::strong_count(place) > 1;
+        self.0.retain(|_, host| {
+            let in_use = Arc::strong_count(host) > 1;
             if !in_use {
-                place.open.set(0);
-                place.skew.set(0.0);
+                host.open.set(0);
+                host.skew.set(0.0);
             }
             in_use
         });
@@ -135,12 +141,14 @@ impl HostHealth {
     }
 
     /// The right to send one request, if there is.
-    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<Endpoint>, is_read: bool) -> Option<Ticket> {
+    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<EndpointHealth>, is_read: bool) -> Option<Ticket> {
         let now = self.clock.now();
         self.look(now).ok()?;
+        // Looked at before, entered after the endpoint: a probe of the host that the endpoint then refuses would never
+        // end.
         let entered = endpoint.enter(is_read, now)?;
         let role = self.state().breaker.enter(now).unwrap_or(Role::InSpite);
-        Some(Ticket { place: self.clone(), role, endpoint: endpoint.clone(), entered, told: false })
+        Some(Ticket { host: self.clone(), role, endpoint: endpoint.clone(), entered, told: false })
     }
 
     /// An answer's head has come, `after` its request had left.
@@ -153,7 +161,7 @@ impl HostHealth {
         drop(state);
         if let Some(seconds) = told {
             tracing::warn!(
-                region = %self.region, host = self.host, skew_seconds = seconds.round(),
+                region = %self.region, host = self.address, skew_seconds = seconds.round(),
                 "this machine's clock and the vendor's disagree by more than a minute (skew: theirs less ours)"
             );
         }
@@ -162,14 +170,14 @@ impl HostHealth {
     /// How it is, with these of its apps' endpoints.
     pub(super) fn describe(&self, apps: Vec<&AppId>, endpoints: Vec<EndpointState>) -> RegionState {
         let state = self.state();
-        let (breaker, retry_after) = match state.breaker.seen(self.clock.now()) {
-            Seen::Closed => ("closed", None),
-            Seen::Open { retry_after } => ("open", Some(retry_after.as_secs_f64())),
-            Seen::Probing => ("probing", None),
+        let (breaker, retry_after) = match state.breaker.status(self.clock.now()) {
+            BreakerStatus::Closed => ("closed", None),
+            BreakerStatus::Open { retry_after } => ("open", Some(retry_after.as_secs_f64())),
+            BreakerStatus::Probing => ("probing", None),
         };
         RegionState {
             region: self.region.to_string(),
-            host: self.host.clone(),
+            host: self.address.clone(),
             apps: apps.into_iter().map(ToString::to_string).collect(),
             breaker,
             retry_after_seconds: retry_after,
@@ -189,53 +197,55 @@ impl HostHealth {
         if !state.breaker.ended(role, verdict, now, rand::random()) {
             return;
         }
-        let seen = state.breaker.seen(now);
+        let seen = state.breaker.status(now);
         match seen {
-            Seen::Closed => state.since = None,
-            Seen::Open { .. } | Seen::Probing => {
+            BreakerStatus::Closed => state.since = None,
+            BreakerStatus::Open { .. } | BreakerStatus::Probing => {
                 state.since.get_or_insert_with(|| self.clock.wall_ms());
             }
         }
         drop(state);
         self.show();
         match seen {
-            Seen::Closed => tracing::info!(region = %self.region, host = self.host, "the region can be reached again"),
-            Seen::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
-                region = %self.region, host = self.host, seconds = retry_after.as_secs_f64(), why,
+            BreakerStatus::Closed => {
+                tracing::info!(region = %self.region, host = self.address, "the region can be reached again")
+            }
+            BreakerStatus::Open { retry_after } if !retry_after.is_zero() => tracing::warn!(
+                region = %self.region, host = self.address, seconds = retry_after.as_secs_f64(), why,
                 "the region cannot be reached: it is left alone for a while"
             ),
-            Seen::Open { .. } | Seen::Probing => {}
+            BreakerStatus::Open { .. } | BreakerStatus::Probing => {}
         }
     }
 
     fn show(&self) {
-        let is_closed = self.state().breaker.seen(self.clock.now()) == Seen::Closed;
+        let is_closed = self.state().breaker.status(self.clock.now()) == BreakerStatus::Closed;
         self.open.set(i64::from(!is_closed));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HostRecord> {
         lock(&self.state)
     }
 }
 
 impl Ticket {
     /// Tells what the exchange said, and why it failed, if it did.
-    pub(super) fn tell(mut self, said: Said, why: Option<&str>) {
+    pub(super) fn tell(mut self, said: ExchangeVerdict, why: Option<&str>) {
         self.told = true;
         self.ended(said, why);
     }
 
-    fn ended(&self, said: Said, why: Option<&str>) {
-        self.place.ended(self.role, said.host, why);
-        let clock = &self.place.clock;
-        let turned = self.endpoint.ended(self.entered, said.endpoint, why, (clock.now(), clock.wall_ms()));
-        let (region, host, endpoint) = (&self.place.region, &self.place.host, self.endpoint.name());
+    fn ended(&self, said: ExchangeVerdict, why: Option<&str>) {
+        self.host.ended(self.role, said.host, why);
+        let clock = &self.host.clock;
+        let turned = self.endpoint.ended(self.entered, said.endpoint, why, clock.now(), clock.wall_ms());
+        let (region, host, endpoint) = (&self.host.region, &self.host.address, self.endpoint.name());
         match turned {
             None => {}
-            Some(Turned::Well) => {
+            Some(EndpointChange::Well) => {
                 tracing::info!(%region, host, app = %self.endpoint.app(), endpoint, "the vendor serves again");
             }
-            Some(Turned::Failing) => {
+            Some(EndpointChange::Failing) => {
                 tracing::warn!(
                     %region, host, app = %self.endpoint.app(), endpoint, why,
                     "the vendor fails: another region is asked first, where there is one"
@@ -248,7 +258,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.ended(Said { host: Verdict::Unknown, endpoint: Verdict::Unknown }, None);
+            self.ended(ExchangeVerdict { host: Verdict::Unknown, endpoint: Verdict::Unknown }, None);
         }
     }
 }

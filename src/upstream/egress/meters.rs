@@ -14,31 +14,37 @@ use crate::kernel::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, R
 use crate::kernel::names::{AppId, BucketName, RegionName};
 use crate::kernel::sync::lock;
 use crate::upstream::quota::Snapshot;
-use crate::vendor::order::Operation;
+use crate::vendor::order::{Endpoint, Operation};
 
-/// The endpoints, as [`Operation::endpoint`] names them.
-pub(super) const ENDPOINTS: [&str; 7] = [
-    "user_events",
-    "channel_events",
-    "history_create",
-    "history_get",
-    "history_count",
-    "peer_messages",
-    "channel_messages",
-];
+/// One thing for each of the vendor's endpoints, found without a search.
+pub(super) struct PerEndpoint<T>([T; Endpoint::ALL.len()]);
 
-/// Of one thing for each endpoint, that of an operation's.
-pub(super) fn of<'a, T>(all: &'a [T; ENDPOINTS.len()], operation: &Operation) -> Option<&'a T> {
-    let name = operation.endpoint();
-    ENDPOINTS.iter().position(|endpoint| *endpoint == name).and_then(|at| all.get(at))
+impl<T> PerEndpoint<T> {
+    pub(super) fn new(make: impl FnMut(Endpoint) -> T) -> Self {
+        Self(Endpoint::ALL.map(make))
+    }
+
+    pub(super) fn of(&self, operation: &Operation) -> &T {
+        // As many as there are endpoints, in their order.
+        &self.0[operation.endpoint() as usize]
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+}
+
+impl<T: Clone> Clone for PerEndpoint<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 /// How an exchange ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// With this status.
     Status(StatusCode),
-    /// Without one: no connection, no answer, or nobody who waited for it.
+    /// Without a status: no connection, no answer, or nobody who waited for it.
     Error,
 }
 
@@ -46,7 +52,7 @@ pub(super) enum Ending {
 pub(super) struct AppMeters {
     retries: [Counter; Reason::ALL.len()],
     pub(super) budget_exhausted: Counter,
-    durations: [Histogram; ENDPOINTS.len()],
+    durations: PerEndpoint<Histogram>,
 }
 
 /// The meters of a region: exchanges by endpoint and ending.
@@ -55,7 +61,7 @@ pub(super) struct RegionMeters {
     app: AppId,
     region: RegionName,
     /// Few statuses occur: a list is searched faster than a map.
-    counters: [Mutex<Vec<(Ending, Counter)>>; ENDPOINTS.len()],
+    counters: PerEndpoint<Mutex<Vec<(Ending, Counter)>>>,
 }
 
 /// The meters of a bucket.
@@ -71,8 +77,8 @@ pub(super) struct BucketMeters {
 
 impl AppMeters {
     pub(super) fn new(metrics: &Metrics, app: &AppId) -> Self {
-        let durations = ENDPOINTS.map(|endpoint| {
-            let labels = EndpointLabels { app: app.to_string(), endpoint: endpoint.to_owned() };
+        let durations = PerEndpoint::new(|endpoint| {
+            let labels = EndpointLabels { app: app.to_string(), endpoint: endpoint.as_str().to_owned() };
             metrics.upstream_duration.get_or_create(&labels).clone()
         });
         let retries = Reason::ALL.map(|reason| {
@@ -93,22 +99,19 @@ impl AppMeters {
 
     /// How long exchanges of this operation take.
     pub(super) fn took(&self, operation: &Operation, time: std::time::Duration) {
-        if let Some(histogram) = of(&self.durations, operation) {
-            histogram.observe(time.as_secs_f64());
-        }
+        self.durations.of(operation).observe(time.as_secs_f64());
     }
 }
 
 impl RegionMeters {
     pub(super) fn new(metrics: &Metrics, app: &AppId, region: &RegionName) -> Self {
-        let counters = ENDPOINTS.map(|_| Mutex::default());
+        let counters = PerEndpoint::new(|_| Mutex::default());
         Self { metrics: metrics.clone(), app: app.clone(), region: region.clone(), counters }
     }
 
     /// Counts an exchange.
     pub(super) fn ended(&self, operation: &Operation, ending: Ending) {
-        let Some(list) = of(&self.counters, operation) else { return };
-        let mut list = lock(list);
+        let mut list = lock(self.counters.of(operation));
         if let Some((_, counter)) = list.iter().find(|(known, _)| *known == ending) {
             counter.inc();
             return;
@@ -116,7 +119,7 @@ impl RegionMeters {
         let labels = UpstreamLabels {
             app: self.app.to_string(),
             region: self.region.to_string(),
-            endpoint: operation.endpoint().to_owned(),
+            endpoint: operation.endpoint().as_str().to_owned(),
             status: match ending {
                 Ending::Status(status) => status.as_str().to_owned(),
                 Ending::Error => "error".to_owned(),
@@ -184,7 +187,7 @@ mod tests {
             region.ended(operation, Ending::Error);
         }
         let text = metrics.text();
-        for endpoint in ENDPOINTS {
+        for endpoint in Endpoint::ALL.map(Endpoint::as_str) {
             let series = r#"upstream_requests_total{app="a",region="r",endpoint=""#;
             assert!(text.contains(&format!("{series}{endpoint}\",status=\"200\"}} 2")), "{endpoint}: {text}");
             assert!(text.contains(&format!("{series}{endpoint}\",status=\"error\"}} 1")), "{endpoint}: {text}");

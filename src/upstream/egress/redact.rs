@@ -1,12 +1,14 @@
 //! The vendor's answer without what it repeats of the gateway's credential.
 //!
-//! Invariants: nothing of an answer goes on but through [`Cleaning`] and [`clean_headers`], so neither callers, logs, the
-//! store nor the quarantine ever hold a credential that the vendor repeated. Data without one are passed on uncopied. A body
-//! that came encoded (nobody asked for that) cannot be searched: it is withheld. That of an events read, which must not lose
-//! what it has removed, is [decoded](super::coding) first; in a coding that is not known it goes to the quarantine as it came.
+//! Invariants: nothing of an answer goes on but through [`Cleaning`] and [`clean_headers`], so neither callers, logs,
+//! the store nor the quarantine ever hold a credential that the vendor repeated. Data without one are passed on
+//! uncopied. A body that came encoded (nobody asked for that) cannot be searched: it is withheld. That of an events
+//! read, which must not lose what it has removed, is [decoded](super::coding) first; in a coding that is not known it
+//! goes to the quarantine as it came.
 //!
-//! Searching takes some 3 ms a MiB, 8 at worst. So that it keeps no worker from its other connections, what is encoded and
-//! what is more than [`ASIDE`] is searched elsewhere, so many at a time; events' answers have places of their own there.
+//! Searching takes some 3 ms a MiB, 8 at worst. So that it keeps no worker from its other connections, what is encoded
+//! and what is more than [`ASIDE`] is searched elsewhere, so many at a time; events' answers have places of their own
+//! there.
 
 use std::sync::Arc;
 
@@ -14,11 +16,12 @@ use bytes::Bytes;
 use hyper::header::CONTENT_ENCODING;
 use hyper::{HeaderMap, StatusCode};
 
-use super::events_body::{Came, Coded};
+use super::events_body::{EncodedBody, PartialBody};
+use crate::kernel::cause::Cause;
 use crate::kernel::secret::redact::{Redactor, Text};
 use crate::kernel::task::{Lane, Tasks};
 use crate::upstream::pool::BodyFault;
-use crate::upstream::pool::room::Lease;
+use crate::upstream::pool::memory::Lease;
 use crate::vendor::order::Safety;
 
 /// Bytes that are searched at once, by whoever has read them.
@@ -28,7 +31,21 @@ const ASIDE: usize = 256 << 10;
 const AT_A_TIME: usize = 2;
 
 /// A body and its place in memory, if it needs one.
-pub(super) type Kept = (Bytes, Option<Lease>);
+pub(super) struct LeasedBody {
+    pub(super) bytes: Bytes,
+    pub(super) lease: Option<Lease>,
+}
+
+impl LeasedBody {
+    /// One that needs no place.
+    pub(super) fn small(bytes: Bytes) -> Self {
+        Self { bytes, lease: None }
+    }
+
+    pub(super) fn empty() -> Self {
+        Self::small(Bytes::new())
+    }
+}
 
 /// Where bodies are searched.
 pub(super) struct Cleaning {
@@ -51,55 +68,65 @@ impl Cleaning {
         &self,
         redactor: &Arc<Redactor>,
         status: StatusCode,
-        body: Result<Kept, BodyFault>,
-    ) -> Result<Kept, BodyFault> {
+        body: Result<LeasedBody, BodyFault>,
+    ) -> Result<LeasedBody, BodyFault> {
         let whole = if status.is_success() { Text::Data } else { Text::Words };
         match body {
             Ok(body) => {
-                let (body, mut lease) = self.search(redactor, body, whole).await?;
-                let fits = lease.as_mut().is_none_or(|lease| lease.reaches(body.len()));
-                if fits { Ok((body, lease)) } else { Err(BodyFault::too_large()) }
+                let mut body = self.search(redactor, body, whole).await?;
+                let size = body.bytes.len();
+                let fits = body.lease.as_mut().is_none_or(|lease| lease.reaches(size));
+                if fits { Ok(body) } else { Err(BodyFault::too_large()) }
             }
             Err(BodyFault::Cut { why, partial }) => {
-                let (partial, _) = self.search(redactor, (partial, None), Text::Cut).await?;
-                Err(BodyFault::Cut { why, partial })
+                let body = self.search(redactor, LeasedBody::small(partial), Text::Cut).await?;
+                Err(BodyFault::Cut { why, partial: body.bytes })
             }
             Err(BodyFault::Slow { partial }) => {
-                let (partial, _) = self.search(redactor, (partial, None), Text::Cut).await?;
-                Err(BodyFault::Slow { partial })
+                let body = self.search(redactor, LeasedBody::small(partial), Text::Cut).await?;
+                Err(BodyFault::Slow { partial: body.bytes })
             }
             Err(BodyFault::TooLarge { .. }) => Err(BodyFault::too_large()),
         }
     }
 
     /// Decodes and cleans what came of the answer to a read of events.
-    pub(super) async fn clean_events(&self, redactor: &Arc<Redactor>, status: StatusCode, coded: Coded) -> Came {
+    pub(super) async fn clean_events(
+        &self,
+        redactor: &Arc<Redactor>,
+        status: StatusCode,
+        coded: EncodedBody,
+    ) -> PartialBody {
         let redactor = redactor.clone();
         let aside = coded.is_encoded() || coded.len() > ASIDE;
         let work = move || {
-            let Came { body, fault } = coded.decode();
+            let PartialBody { body, fault } = coded.decode();
             let kind = match (status.is_success(), fault.is_some()) {
                 (true, false) => Text::Data,
                 (true, true) => Text::CutData,
                 (false, false) => Text::Words,
                 (false, true) => Text::Cut,
             };
-            Came { body: redactor.clean(body, kind), fault }
+            PartialBody { body: redactor.clean(body, kind), fault }
         };
         if !aside {
             return work();
         }
-        self.tasks.blocking(&self.events, work).await.unwrap_or_else(|panicked| Came::nothing(panicked.to_string()))
+        self.tasks
+            .blocking(&self.events, work)
+            .await
+            .unwrap_or_else(|panicked| PartialBody::nothing(Cause::new(panicked)))
     }
 
-    async fn search(&self, redactor: &Arc<Redactor>, (body, lease): Kept, kind: Text) -> Result<Kept, BodyFault> {
-        if body.len() <= ASIDE {
-            return Ok((redactor.clean(body, kind), lease));
-        }
-        let redactor = redactor.clone();
+    async fn search(&self, redactor: &Arc<Redactor>, body: LeasedBody, kind: Text) -> Result<LeasedBody, BodyFault> {
+        let (redactor, size) = (redactor.clone(), body.bytes.len());
         // The lease goes along: should nobody wait any more, the body is still there until it was searched.
-        let done = self.tasks.blocking(&self.answers, move || (redactor.clean(body, kind), lease)).await;
-        done.map_err(|panicked| BodyFault::Cut { why: panicked.to_string(), partial: Bytes::new() })
+        let clean = move || LeasedBody { bytes: redactor.clean(body.bytes, kind), lease: body.lease };
+        if size <= ASIDE {
+            return Ok(clean());
+        }
+        let done = self.tasks.blocking(&self.answers, clean).await;
+        done.map_err(|panicked| BodyFault::Cut { why: Cause::new(panicked), partial: Bytes::new() })
     }
 }
 
@@ -141,21 +168,20 @@ mod tests {
         headers.insert("content-encoding", encoding.parse().unwrap());
         headers.insert("retry-after", format!("7; {TOKEN}").parse().unwrap());
         headers.insert("content-type", "text/plain".parse().unwrap());
-        let body = body.map(|body| (Bytes::copy_from_slice(body.as_bytes()), None));
+        let body = body.map(|body| LeasedBody::small(Bytes::copy_from_slice(body.as_bytes())));
         let status = StatusCode::from_u16(status).unwrap();
         if clean_headers(&redactor, safety, &mut headers) {
             return (headers, String::new());
         }
         let cleaning = Cleaning::new(&Tasks::new());
         let body = if safety == Safety::Destructive {
-            let came = Came::of(body.map(|(whole, _)| whole));
-            let coded = Coded::new(coding::of(&headers), came, 1 << 20);
+            let came = PartialBody::of(body.map(|body| body.bytes));
+            let coded = EncodedBody::new(coding::of(&headers), came, 1 << 20);
             cleaning.clean_events(&redactor, status, coded).await.body
         } else {
             match cleaning.clean(&redactor, status, body).await {
-                Ok((whole, _)) | Err(BodyFault::Cut { partial: whole, .. } | BodyFault::Slow { partial: whole }) => {
-                    whole
-                }
+                Ok(LeasedBody { bytes, .. })
+                | Err(BodyFault::Cut { partial: bytes, .. } | BodyFault::Slow { partial: bytes }) => bytes,
                 Err(BodyFault::TooLarge { .. }) => Bytes::new(),
             }
         };
@@ -195,9 +221,9 @@ mod tests {
         let cleaning = Cleaning::new(&Tasks::new());
         let redactor = Arc::new(Redactor::new([TOKEN.as_bytes()]));
         for cut in [0, 9] {
-            let came = Came { body: packed.slice(..packed.len() - cut), fault: None };
-            let coded = Coded::new(Ok(vec![coding::Coding::Gzip]), came, 1 << 20);
-            let Came { body, fault } = cleaning.clean_events(&redactor, StatusCode::OK, coded).await;
+            let came = PartialBody { body: packed.slice(..packed.len() - cut), fault: None };
+            let coded = EncodedBody::new(Ok(vec![coding::Coding::Gzip]), came, 1 << 20);
+            let PartialBody { body, fault } = cleaning.clean_events(&redactor, StatusCode::OK, coded).await;
             let text = String::from_utf8(body.to_vec()).unwrap();
             assert!(text.starts_with(r#"{"events":[{"a":"<redacted>"#), "{text}");
             assert_eq!(fault.is_some(), cut > 0);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 const REACH: usize = 512;
 
 /// The vendor's are some 24 characters.
-const LONGEST: usize = 96;
+const MAX_LENGTH: usize = 96;
 
 const KEY: &[u8] = br#""request_id""#;
 
@@ -25,7 +25,7 @@ fn value(part: &[u8]) -> Option<&str> {
     let at = part.windows(KEY.len()).position(|window| window == KEY)?;
     let rest = part.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let rest = rest.strip_prefix(b"\"")?;
-    let end = rest.iter().take(LONGEST + 1).position(|b| *b == b'"')?;
+    let end = rest.iter().take(MAX_LENGTH + 1).position(|b| *b == b'"')?;
     let id = rest.get(..end)?;
     if id.is_empty() || !id.iter().all(|b| b.is_ascii_graphic() && *b != b'\\') {
         return None;

@@ -1,72 +1,33 @@
 //! What is sent again, and when: the one place that decides it.
 //!
 //! Invariants: an order that may have been acted on is sent again only if it is idempotent; nothing is sent again after
-//! its deadline, or where no region may be asked; every cause has its own bound, but the vendor's 429, which the deadline
-//! bounds. What failed for the vendor's sake is sent again only within the client's budget (`budget`); after a 401 or a 429
-//! other bounds hold: the guard's and the bucket's.
+//! its deadline, or where no region may be asked; every cause has its own bound, but the vendor's 429, which the
+//! deadline bounds. What failed for the vendor's sake is sent again only within the client's budget (`budget`); after a
+//! 401 or a 429 other bounds hold: those of the credential's breaker and of the bucket.
 
 use std::time::Duration;
 
-use hyper::StatusCode;
 use tokio::time::Instant;
 
-use super::attempt::Answer;
-use super::{Egress, Failure};
-use crate::kernel::names::{AppId, ClientName, RegionName};
+use super::Failure;
+use super::outcome::{Answer, AttemptOutcome, is_vendors_failure};
+use crate::kernel::names::RegionName;
 use crate::vendor::order::Safety;
 
 /// How often an order is sent again because no connection could be made, or the vendor did not begin to process it.
-const UNSENT: u32 = 2;
+/// Three tries take some 200 ms: what is down for longer is its host's breaker's affair.
+const MAX_UNSENT: u32 = 2;
 
 /// How often an idempotent order is sent again because its answer was lost or late or was the vendor's own failure.
-const DOUBTFUL: u32 = 2;
+const MAX_DOUBTFUL: u32 = 2;
 
 /// The first pause, before jitter; each is twice as long as the one before.
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// How an attempt ended.
-pub(super) enum Outcome {
-    /// With an answer for whoever ordered.
-    Answered(Answer),
-    /// With a 429: not processed. The bucket knows.
-    OverLimit,
-    /// With a 401: not processed. The guard knows.
-    Unauthorized,
-    /// Without an answer.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// How long the vendor wants to be left alone before this order is sent there again.
-    pub(super) fn asked(&self) -> Duration {
-        match self {
-            Self::Answered(answer) if is_vendors_failure(answer.status) => answer.retry_after,
-            Self::Answered(_) | Self::OverLimit | Self::Unauthorized | Self::Failed(_) => Duration::ZERO,
-        }
-    }
-
-    /// How long it wants to be left alone by all orders of the kind.
-    pub(super) fn asked_to_wait(&self) -> Option<Duration> {
-        let is_503 = matches!(self, Self::Answered(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE);
-        is_503.then(|| self.asked()).filter(|asked| !asked.is_zero())
-    }
-
-    /// What came, in words.
-    pub(super) fn why(&self) -> String {
-        match self {
-            Self::Failed(why) => why.to_string(),
-            Self::Answered(answer) => format!("it answered {}", answer.status.as_u16()),
-            Self::OverLimit => "it answered 429".to_owned(),
-            Self::Unauthorized => "it answered 401".to_owned(),
-        }
-    }
-}
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What to do next.
 pub(super) enum Next {
     /// Try again after this pause.
     Again(Duration),
-    /// End with this.
     Done(Result<Answer, Failure>),
 }
 
@@ -126,12 +87,23 @@ impl Reason {
 
 /// What an order goes by when an attempt has ended.
 #[derive(Clone, Copy)]
-pub(super) struct Terms {
+pub(super) struct RetryTerms {
     pub(super) safety: Safety,
     /// How long its region is left alone after a time-out.
     pub(super) rest: Duration,
     pub(super) now: Instant,
     pub(super) deadline: Instant,
+    pub(super) next: NextRegion,
+}
+
+/// Where the order would be sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextRegion {
+    /// To another region than the attempt that has ended: nothing that this one wants binds that one.
+    Another,
+    TheSame,
+    /// No region may be asked.
+    Nowhere,
 }
 
 /// What an order has tried.
@@ -148,7 +120,7 @@ pub(super) struct Tries {
 impl Tries {
     /// Of an order that asks once more what failed: that is counted, and it is not sent again for a failure.
     pub(super) fn of_repeat() -> Self {
-        Self { begun: true, unsent: UNSENT, doubtful: DOUBTFUL, ..Self::default() }
+        Self { begun: true, unsent: MAX_UNSENT, doubtful: MAX_DOUBTFUL, ..Self::default() }
     }
 
     /// The order is about to be sent. Tells if it is the first time.
@@ -165,74 +137,61 @@ impl Tries {
         }
     }
 
-    /// Whether it did.
     pub(super) fn has_failed(&self, region: &RegionName) -> bool {
         self.failed.contains(region)
     }
 
-    /// What follows an attempt's end. `elsewhere`: whether the next would go to another region; `None`: to none. `may`
-    /// decides, when all else allows it.
+    /// What follows an attempt's end. `may` decides, when all else allows it: it is asked last, because asking it
+    /// spends of the budget.
     pub(super) fn after(
         &mut self,
-        outcome: Outcome,
-        Terms { safety, rest, now, deadline }: Terms,
-        elsewhere: Option<bool>,
+        outcome: AttemptOutcome,
+        RetryTerms { safety, rest, now, deadline, next }: RetryTerms,
         may: impl FnOnce(Reason) -> bool,
     ) -> Next {
         let idempotent = safety == Safety::Idempotent;
+        let here = |pause| if next == NextRegion::Another { Duration::ZERO } else { pause };
         let again = match &outcome {
             // The bucket says when: waiting for its next seat knows the deadline.
-            Outcome::OverLimit => {
+            AttemptOutcome::OverLimit => {
                 may(Reason::OverLimit);
                 return Next::Again(Duration::ZERO);
             }
-            // The guard says when.
-            Outcome::Unauthorized => {
+            // The credential's breaker says when.
+            AttemptOutcome::Unauthorized => {
                 let first = !std::mem::replace(&mut self.unauthorized, true);
                 first.then_some((Reason::Unauthorized, Duration::ZERO))
             }
-            Outcome::Failed(why) if may_reconnect(why) => {
+            AttemptOutcome::Failed(why) if may_reconnect(why) => {
                 // A region that was not tried yet needs no rest.
-                let rest = |pause| if elsewhere == Some(true) { Duration::ZERO } else { pause };
-                spend(&mut self.unsent, UNSENT).map(|pause| (Reason::Unreachable, rest(pause)))
+                spend(&mut self.unsent, MAX_UNSENT).map(|pause| (Reason::Unreachable, here(pause)))
             }
             // The vendor turned it away, so it is as good as not sent.
-            Outcome::Failed(Failure::Unprocessed(_)) => {
-                spend(&mut self.unsent, UNSENT).map(|pause| (Reason::Unprocessed, pause))
+            AttemptOutcome::Failed(Failure::Unprocessed(_)) => {
+                spend(&mut self.unsent, MAX_UNSENT).map(|pause| (Reason::Unprocessed, pause))
             }
-            Outcome::Failed(Failure::Lost { .. }) if idempotent => {
-                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::Lost, pause))
+            AttemptOutcome::Failed(Failure::Lost { .. }) if idempotent => {
+                spend(&mut self.doubtful, MAX_DOUBTFUL).map(|pause| (Reason::Lost, pause))
             }
-            Outcome::Failed(Failure::TimedOut { sent: true }) if idempotent => {
-                // What one region wants binds no other.
-                let rest = if elsewhere == Some(true) { Duration::ZERO } else { rest };
-                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::TimedOut, pause + rest))
+            AttemptOutcome::Failed(Failure::TimedOut { sent: true }) if idempotent => {
+                spend(&mut self.doubtful, MAX_DOUBTFUL).map(|pause| (Reason::TimedOut, pause + here(rest)))
             }
-            Outcome::Answered(answer) if idempotent && is_vendors_failure(answer.status) => {
-                let asked = if elsewhere == Some(true) { Duration::ZERO } else { answer.retry_after };
-                spend(&mut self.doubtful, DOUBTFUL).map(|pause| (Reason::VendorFailed, pause.max(asked)))
+            AttemptOutcome::Answered(answer) if idempotent && is_vendors_failure(answer.status) => {
+                let asked = here(answer.retry_after);
+                spend(&mut self.doubtful, MAX_DOUBTFUL).map(|pause| (Reason::VendorFailed, pause.max(asked)))
             }
-            Outcome::Failed(_) | Outcome::Answered(_) => None,
+            AttemptOutcome::Failed(_) | AttemptOutcome::Answered(_) => None,
         };
-        let again = again.filter(|(_, pause)| elsewhere.is_some() && now + *pause < deadline);
+        // A try that would begin after the deadline has an answer that nobody waits for.
+        let again = again.filter(|(_, pause)| next != NextRegion::Nowhere && now + *pause < deadline);
         match (again.filter(|(reason, _)| may(*reason)), outcome) {
             (Some((_, pause)), _) => Next::Again(pause),
-            (_, Outcome::OverLimit | Outcome::Unauthorized) => Next::Done(Err(Failure::CredentialRefused)),
-            (_, Outcome::Failed(why)) => Next::Done(Err(why)),
-            (_, Outcome::Answered(answer)) => Next::Done(Ok(answer)),
+            (_, AttemptOutcome::OverLimit | AttemptOutcome::Unauthorized) => {
+                Next::Done(Err(Failure::CredentialRefused))
+            }
+            (_, AttemptOutcome::Failed(why)) => Next::Done(Err(why)),
+            (_, AttemptOutcome::Answered(answer)) => Next::Done(Ok(answer)),
         }
-    }
-}
-
-impl Egress {
-    /// Whether a client's order that failed may be sent once more as another ([`Order::is_repeat`]). If so that is spent of
-    /// the client's retry budget.
-    ///
-    /// [`Order::is_repeat`]: crate::vendor::order::Order::is_repeat
-    #[must_use]
-    pub fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
-        let table = self.0.table.load();
-        table.desks.get(app).is_some_and(|desk| desk.may_send_again(Reason::Repeated, client, self.0.clock.now()))
     }
 }
 
@@ -241,18 +200,13 @@ fn may_reconnect(why: &Failure) -> bool {
     matches!(why, Failure::Unreachable(_) | Failure::TimedOut { sent: false })
 }
 
-/// 408 is the vendor's word for its own time-out (its page).
-pub(super) fn is_vendors_failure(status: StatusCode) -> bool {
-    status == StatusCode::REQUEST_TIMEOUT || status.is_server_error()
-}
-
 /// The pause before another try, if one is left: with full jitter from half, so that many orders do not come as one.
 fn spend(tries: &mut u32, most: u32) -> Option<Duration> {
     if *tries >= most {
         return None;
     }
     *tries += 1;
-    Some((PAUSE * (1 << (*tries - 1).min(16))).mul_f64(rand::random_range(0.5..1.5)))
+    Some((FIRST_PAUSE * (1 << (*tries - 1).min(16))).mul_f64(rand::random_range(0.5..1.5)))
 }
 
 #[cfg(test)]

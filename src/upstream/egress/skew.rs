@@ -24,7 +24,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(600);
 
 const SAMPLED_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of one place's clock.
+/// What is known of one host's clock.
 #[derive(Debug, Default)]
 pub(super) struct Skew {
     /// The vendor's clock less ours, in seconds: the middle of the last range.
@@ -34,8 +34,8 @@ pub(super) struct Skew {
 }
 
 impl Skew {
-    /// Takes an answer's head that came at `now` (`wall` by our clock), `after` its request had left. Returns what is to
-    /// be told: the skew in seconds.
+    /// Takes an answer's head that came at `now` (`wall` by our clock), `after` its request had left. Returns what is
+    /// to be told: the skew in seconds.
     pub(super) fn note(&mut self, headers: &HeaderMap, after: Duration, now: Instant, wall: UnixMillis) -> Option<f64> {
         if self.sampled.is_some_and(|at| now.saturating_duration_since(at) < SAMPLED_EVERY) {
             return None;

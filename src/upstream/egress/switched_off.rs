@@ -1,10 +1,10 @@
 //! What the vendor has switched off for an app, as far as it has said so.
 //!
-//! A 403 says that the App ID, or the feature that the endpoint belongs to, is switched off at the vendor: nothing that a
-//! caller or the gateway can mend, so an operator must see it.
+//! A 403 says that the App ID, or the feature that the endpoint belongs to, is switched off at the vendor: nothing that
+//! a caller or the gateway can mend, so an operator must see it.
 //!
-//! Invariants: an endpoint is in here from the first 403 on until it answers 2xx; other answers say nothing about it. The
-//! path of an app without any takes no lock.
+//! Invariants: an endpoint is in here from the first 403 on until it answers 2xx; other answers say nothing about it.
+//! The path of an app without any takes no lock.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

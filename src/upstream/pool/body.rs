@@ -1,9 +1,10 @@
-//! Reading an answer's body: whole, within a size and a time, and within the [room](super::room) where others wait for it.
+//! Reading an answer's body: whole, within a size and a time, and within the [memory](super::memory) for answers where
+//! others wait for it.
 //!
 //! Invariants: what has come is never thrown away with an error (a destructive read cannot be repeated). A body of one
-//! piece is not copied. Where a lease is wanted nothing is read before it is there; of a body that does not say its length,
-//! [`Bounds::small`](super::room::Bounds::small) bytes and the rest of their piece. What was read is never more than the lease,
-//! but for the moment in which a buffer grows.
+//! piece is not copied. Where a lease is wanted nothing is read before it is there; of a body that does not say its
+//! length, [`Bounds::small`](super::memory::Bounds::small) bytes and the rest of their piece. What was read is never
+//! more than the lease, but for the moment in which a buffer grows.
 
 use std::time::Duration;
 
@@ -12,24 +13,17 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::room::{Lease, Room};
+use super::memory::{AnswerMemory, Lease};
+use crate::kernel::cause::Cause;
 use crate::kernel::names::ClientName;
 
 /// Why a body is not whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BodyFault {
     /// The connection ended, or the framing broke.
-    Cut {
-        /// What happened.
-        why: String,
-        /// What had come.
-        partial: Bytes,
-    },
+    Cut { why: Cause, partial: Bytes },
     /// It took too long, or paused for too long.
-    Slow {
-        /// What had come.
-        partial: Bytes,
-    },
+    Slow { partial: Bytes },
     /// It is larger than the limit.
     TooLarge {
         /// What had come of it, up to the limit; empty where a body that is not whole is of no use.
@@ -48,11 +42,11 @@ impl BodyFault {
 
 /// Why there is no body that may be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unkept {
+pub(crate) enum BodyError {
     /// It did not come whole. What had come of it is not kept.
     Fault(BodyFault),
     /// There was no room for it in time.
-    NoRoom,
+    NoMemory,
 }
 
 /// Reads all of a body, of `limit` bytes at most, until then, with no pause longer than `idle`.
@@ -62,27 +56,27 @@ pub(crate) async fn read_body(
     until: Instant,
     idle: Duration,
 ) -> Result<Bytes, BodyFault> {
-    let mut reading = Reading::new(body, limit)?;
-    while reading.more(until, idle).await? {}
-    Ok(reading.got.whole())
+    let mut reader = BodyReader::new(body, limit)?;
+    while reader.more(until, idle).await? {}
+    Ok(reader.got.whole())
 }
 
-/// Reads a body of which nothing may be thrown away: `limit` bytes of it are kept, and what comes beyond them is counted, up
-/// to as many again.
-pub(crate) async fn read_kept(
+/// Reads a body of which nothing may be thrown away: `limit` bytes of it are kept, and what comes beyond them is
+/// counted, up to as many again.
+pub(crate) async fn read_body_partial(
     body: Incoming,
     limit: usize,
     until: Instant,
     idle: Duration,
 ) -> Result<Bytes, BodyFault> {
     let announced = announced(&body).filter(|size| *size <= limit);
-    let mut reading = Reading { body, announced, limit, got: Pieces::default() };
+    let mut reader = BodyReader { body, announced, limit, got: Pieces::default() };
     let mut beyond = 0;
     while beyond <= limit as u64 {
-        match reading.piece(until, idle).await {
+        match reader.piece(until, idle).await {
             Ok(Some(mut piece)) => {
-                let fits = piece.len().min(limit - reading.got.len());
-                reading.keep(piece.split_to(fits));
+                let fits = piece.len().min(limit - reader.got.len());
+                reader.keep(piece.split_to(fits));
                 beyond += piece.len() as u64;
             }
             Ok(None) => break,
@@ -92,42 +86,42 @@ pub(crate) async fn read_kept(
             Err(fault) => return Err(fault),
         }
     }
-    let whole = reading.got.whole();
+    let whole = reader.got.whole();
     if beyond == 0 { Ok(whole) } else { Err(BodyFault::TooLarge { partial: whole, beyond }) }
 }
 
 /// Reads all of a body, until then, with no pause longer than `idle`, within a client's share of the room. A small one
 /// needs no lease.
-pub(crate) async fn read_body_in(
-    room: &Room,
+pub(crate) async fn read_body_leased(
+    memory: &AnswerMemory,
     client: &ClientName,
     body: Incoming,
     until: Instant,
     idle: Duration,
-) -> Result<(Bytes, Option<Lease>), Unkept> {
-    let bounds = room.bounds();
+) -> Result<(Bytes, Option<Lease>), BodyError> {
+    let bounds = memory.bounds();
     let whole = |fault| match fault {
-        BodyFault::Cut { why, .. } => Unkept::Fault(BodyFault::Cut { why, partial: Bytes::new() }),
-        BodyFault::Slow { .. } => Unkept::Fault(BodyFault::Slow { partial: Bytes::new() }),
-        BodyFault::TooLarge { .. } => Unkept::Fault(BodyFault::too_large()),
+        BodyFault::Cut { why, .. } => BodyError::Fault(BodyFault::Cut { why, partial: Bytes::new() }),
+        BodyFault::Slow { .. } => BodyError::Fault(BodyFault::Slow { partial: Bytes::new() }),
+        BodyFault::TooLarge { .. } => BodyError::Fault(BodyFault::too_large()),
     };
-    let mut reading = Reading::new(body, bounds.answer).map_err(whole)?;
+    let mut reader = BodyReader::new(body, bounds.answer).map_err(whole)?;
     // Where the announcement says it already, nothing is read before there is room.
-    while reading.announced.unwrap_or(reading.got.len()) <= bounds.small {
-        if !reading.more(until, idle).await.map_err(whole)? {
-            return Ok((reading.got.whole(), None));
+    while reader.announced.unwrap_or(reader.got.len()) <= bounds.small {
+        if !reader.more(until, idle).await.map_err(whole)? {
+            return Ok((reader.got.whole(), None));
         }
     }
-    let size = reading.announced.unwrap_or(bounds.answer);
-    let leased = timeout_at(until, room.lease(client, size)).await;
-    let mut lease = leased.map_err(|_| Unkept::NoRoom)?.map_err(|_| Unkept::NoRoom)?;
-    reading.limit = size;
-    if reading.announced.is_some() {
-        reading.got.reserve(size);
+    let size = reader.announced.unwrap_or(bounds.answer);
+    let leased = timeout_at(until, memory.lease(client, size)).await;
+    let mut lease = leased.map_err(|_| BodyError::NoMemory)?.map_err(|_| BodyError::NoMemory)?;
+    reader.limit = size;
+    if reader.announced.is_some() {
+        reader.got.reserve(size);
     }
-    while reading.more(until, idle).await.map_err(whole)? {}
-    lease.shrink(reading.got.capacity());
-    Ok((reading.got.whole(), Some(lease)))
+    while reader.more(until, idle).await.map_err(whole)? {}
+    lease.shrink(reader.got.capacity());
+    Ok((reader.got.whole(), Some(lease)))
 }
 
 /// How long a body says it is.
@@ -135,7 +129,7 @@ fn announced(body: &Incoming) -> Option<usize> {
     body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX))
 }
 
-struct Reading {
+struct BodyReader {
     body: Incoming,
     /// How long it says it is. (HTTP holds it to that.)
     announced: Option<usize>,
@@ -143,7 +137,7 @@ struct Reading {
     got: Pieces,
 }
 
-impl Reading {
+impl BodyReader {
     fn new(body: Incoming, limit: usize) -> Result<Self, BodyFault> {
         let announced = announced(&body);
         if announced.is_some_and(|size| size > limit) {
@@ -168,11 +162,10 @@ impl Reading {
             Err(_) => return Err(BodyFault::Slow { partial: self.got.take() }),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                return Err(BodyFault::Cut {
-                    why: cause.unwrap_or_else(|| error.to_string()),
-                    partial: self.got.take(),
-                });
+                // The library says "error reading a body"; why is one level below.
+                let words = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                let why = Cause::of(words, error);
+                return Err(BodyFault::Cut { why, partial: self.got.take() });
             }
             Ok(Some(Ok(frame))) => frame,
         };

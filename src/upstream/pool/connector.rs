@@ -3,8 +3,9 @@
 //! Invariants: `connect_timeout` covers everything until a request could be written, so a peer that accepts and then
 //! says nothing cannot hold a seat longer than that. An error here means nothing was sent.
 //!
-//! A name is looked up for each connection ([`dns`](crate::kernel::dns)), and the wait for it is a part of the time-out. Its addresses are
-//! tried one after another; those of the other family are raced from [`OTHER_FAMILY_AFTER`] on (RFC 8305).
+//! A name is looked up for each connection ([`dns`](crate::kernel::dns)), and the wait for it is a part of the
+//! time-out. Its addresses are tried one after another; those of the other family are raced from [`OTHER_FAMILY_AFTER`]
+//! on (RFC 8305).
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -19,7 +20,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::BoxError;
-use super::age::Aging;
+use super::max_age::AgingStream;
 use super::proxy_connector::ProxyConnector;
 use crate::config::Proxy;
 use crate::kernel::clock::Clock;
@@ -33,30 +34,34 @@ const OTHER_FAMILY_AFTER: Duration = Duration::from_millis(250);
 #[error("no connection within {0:?}")]
 pub(super) struct ConnectTimedOut(Duration);
 
-type Stream = Aging<MaybeHttpsStream<TokioIo<TcpStream>>>;
+type Stream = AgingStream<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 /// Connects to `http://` and `https://`; ALPN decides between HTTP/2 and HTTP/1.1 on TLS.
 #[derive(Clone)]
 pub(super) struct Connector<R = Resolver> {
     https: HttpsConnector<ProxyConnector<HttpConnector<R>>>,
-    limits: Limits,
+    limits: ConnectLimits,
     clock: Clock,
 }
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Making a connection.
+pub(super) struct ConnectLimits {
     pub(super) timeout: Duration,
-    /// Using it.
-    pub(super) oldest: Duration,
+    pub(super) max_age: Duration,
 }
 
 impl<R> Connector<R>
 where
     HttpConnector<R>: Clone,
 {
-    pub(super) fn new(resolver: R, tls: ClientConfig, limits: Limits, proxy: Option<Proxy>, clock: Clock) -> Self {
+    pub(super) fn new(
+        resolver: R,
+        tls: ClientConfig,
+        limits: ConnectLimits,
+        proxy: Option<Proxy>,
+        clock: Clock,
+    ) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         // Requests are small and whole: waiting to fill a segment only costs time.
@@ -91,7 +96,7 @@ where
         let (connecting, limits, clock) = (self.https.call(to), self.limits, self.clock.clone());
         Box::pin(async move {
             match tokio::time::timeout(limits.timeout, connecting).await {
-                Ok(connected) => Ok(Aging::new(connected?, clock.now(), limits.oldest)),
+                Ok(connected) => Ok(AgingStream::new(connected?, clock.now(), limits.max_age)),
                 Err(_) => Err(ConnectTimedOut(limits.timeout).into()),
             }
         })

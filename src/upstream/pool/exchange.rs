@@ -18,19 +18,19 @@ use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection}
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::age;
 use super::fault::Fault;
-use super::lane::{Place, REST, Shared, Turn};
+use super::lane::{PermitResult, REST, StreamPermit, StreamQueue};
+use super::max_age;
+use super::observer::ConnectionNumber;
 use super::retry_after;
-use super::watch::Number;
 use crate::kernel::clock::Clock;
 use crate::upstream::credentials::{Pass, Signed};
 use crate::upstream::quota::Seat;
 
 /// A request under way. Resolves with the head of the answer.
 pub(crate) struct Exchange {
-    lane: Arc<Shared>,
-    stage: Stage,
+    lane: Arc<StreamQueue>,
+    state: ExchangeState,
     connection: CaptureConnection,
     /// When it had a connection: from then on the request may have left.
     connected: Option<Instant>,
@@ -39,30 +39,30 @@ pub(crate) struct Exchange {
     clock: Clock,
 }
 
-enum Stage {
+enum ExchangeState {
     /// It was not polled yet.
     New(Request<Full<Bytes>>),
     /// No connection takes it now. `again`: when another is to be tried.
     Waiting {
         request: Request<Full<Bytes>>,
-        turn: oneshot::Receiver<Turn>,
+        turn: oneshot::Receiver<PermitResult>,
         again: Option<Pin<Box<Sleep>>>,
     },
     /// A connection has it, or is made for it. `again`: what is to be sent elsewhere if it cannot be made.
     Sent {
         response: ResponseFuture,
-        place: Place,
+        permit: StreamPermit,
         again: Option<Request<Full<Bytes>>>,
     },
     Over,
 }
 
 impl Exchange {
-    pub(super) fn new(signed: Signed, lane: Arc<Shared>, until: Instant, clock: Clock) -> Self {
-        let Signed { mut request, seat, pass } = signed;
+    pub(super) fn new(signed: Signed, lane: Arc<StreamQueue>, until: Instant, clock: Clock) -> Self {
+        let (mut request, seat, pass) = signed.into_parts();
         let connection = capture_connection(&mut request);
-        let (stage, held) = (Stage::New(request), Some((seat, pass)));
-        Self { lane, stage, connection, connected: None, held, until, clock }
+        let (state, held) = (ExchangeState::New(request), Some((seat, pass)));
+        Self { lane, state, connection, connected: None, held, until, clock }
     }
 
     /// When it is to be given up at the latest. Until then the vendor may count what was sent, and no longer.
@@ -114,10 +114,10 @@ impl Exchange {
     }
 }
 
-impl Stage {
-    fn wait(lane: &Arc<Shared>, request: Request<Full<Bytes>>) -> Self {
-        match lane.place() {
-            Ok(place) => Self::send(place, request),
+impl ExchangeState {
+    fn wait(lane: &Arc<StreamQueue>, request: Request<Full<Bytes>>) -> Self {
+        match lane.permit() {
+            Ok(permit) => Self::send(permit, request),
             Err(turn) => {
                 let again = lane.rests().then(|| Box::pin(sleep(REST)));
                 Self::Waiting { request, turn, again }
@@ -125,17 +125,17 @@ impl Stage {
         }
     }
 
-    fn send(place: Place, request: Request<Full<Bytes>>) -> Self {
-        let again = place.is_further().then(|| request.clone());
-        match place.send(request) {
-            Some(response) => Self::Sent { response, place, again },
+    fn send(permit: StreamPermit, request: Request<Full<Bytes>>) -> Self {
+        let again = permit.is_further().then(|| request.clone());
+        match permit.send(request) {
+            Some(response) => Self::Sent { response, permit, again },
             None => Self::Over,
         }
     }
 
     /// Resolves with the head, or with why there is none.
-    fn poll(&mut self, lane: &Arc<Shared>, cx: &mut Context<'_>) -> Poll<Result<Response<Incoming>, Fault>> {
-        let ended = || Fault::NotSent { timed_out: false, why: "the lane has ended".to_owned() };
+    fn poll(&mut self, lane: &Arc<StreamQueue>, cx: &mut Context<'_>) -> Poll<Result<Response<Incoming>, Fault>> {
+        let ended = || Fault::NotSent { timed_out: false, why: "the lane has ended".into() };
         loop {
             match std::mem::replace(self, Self::Over) {
                 Self::New(request) => *self = Self::wait(lane, request),
@@ -151,18 +151,18 @@ impl Stage {
                     }
                     lane.serve();
                 }
-                Self::Sent { mut response, place, again } => {
+                Self::Sent { mut response, permit, again } => {
                     let Poll::Ready(answer) = Pin::new(&mut response).poll(cx) else {
-                        *self = Self::Sent { response, place, again };
+                        *self = Self::Sent { response, permit, again };
                         return Poll::Pending;
                     };
-                    match answer.map_err(|error| Fault::of(&error)) {
+                    match answer.map_err(Fault::of) {
                         Ok(mut head) => {
                             // It is under way until its body has come.
-                            head.extensions_mut().insert(Arc::new(place));
+                            head.extensions_mut().insert(Arc::new(permit));
                             return Poll::Ready(Ok(head));
                         }
-                        Err(fault @ Fault::NotSent { .. }) => match (place.failed(&fault), again) {
+                        Err(fault @ Fault::NotSent { .. }) => match (permit.failed(&fault), again) {
                             (true, Some(request)) => *self = Self::wait(lane, request),
                             _ => return Poll::Ready(Err(fault)),
                         },
@@ -180,7 +180,7 @@ impl Future for Exchange {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Poll::Ready(answer) = this.stage.poll(&this.lane, cx) else {
+        let Poll::Ready(answer) = this.state.poll(&this.lane, cx) else {
             if this.connected.is_none() && this.connection.connection_metadata().is_some() {
                 this.connected = Some(this.clock.now());
             }
@@ -188,10 +188,11 @@ impl Future for Exchange {
         };
         this.settle(&answer);
         if let Ok(head) = &answer
-            && let Some(about) = age::leave_if_old(&this.connection, this.clock.now())
-            && let (Some(Number(number)), Some(place)) = (about.get(), head.extensions().get::<Arc<Place>>())
+            && let Some(about) = max_age::leave_if_old(&this.connection, this.clock.now())
+            && let (Some(ConnectionNumber(number)), Some(permit)) =
+                (about.get(), head.extensions().get::<Arc<StreamPermit>>())
         {
-            place.leave(*number);
+            permit.leave(*number);
         }
         Poll::Ready(answer)
     }

@@ -10,6 +10,7 @@ use std::io;
 use hyper_util::client::legacy::Error;
 
 use super::connector::ConnectTimedOut;
+use crate::kernel::cause::Cause;
 use crate::kernel::targets::innermost;
 
 /// Why there is no head.
@@ -19,49 +20,50 @@ pub(crate) enum Fault {
     NotSent {
         /// Because making the connection took too long.
         timed_out: bool,
-        /// What happened.
-        why: String,
+        why: Cause,
     },
     /// It may have left, but it was not acted on and never will be.
-    Unprocessed {
-        /// What happened.
-        why: String,
-    },
+    Unprocessed { why: Cause },
     /// It may have left, whole or in part.
     MaybeSent {
-        /// Whether the other end closed the connection or the stream. If not, this one gave it up, and what was sent may
-        /// still be on its way.
+        /// Whether the other end closed the connection or the stream. If not, this one gave it up, and what was sent
+        /// may still be on its way.
         ended_there: bool,
-        /// What happened.
-        why: String,
+        why: Cause,
     },
 }
 
 impl Fault {
     /// What hyper-util's error says about the request.
-    pub(crate) fn of(error: &Error) -> Self {
-        Self::read(error, error.is_connect())
+    pub(crate) fn of(error: Error) -> Self {
+        let is_connect = error.is_connect();
+        Self::read(error, is_connect)
     }
 
-    pub(super) fn read(error: &(dyn StdError + 'static), is_connect: bool) -> Self {
-        // It tells most: "connection refused", "invalid peer certificate".
-        let why = innermost(error).to_string();
-        let mut causes = vec![error];
-        let mut last = error;
-        while let Some(deeper) = last.source() {
-            causes.push(deeper);
-            last = deeper;
-        }
-        let timed_out = causes.iter().any(|cause| cause.is::<ConnectTimedOut>() || is_time_out(*cause));
+    pub(super) fn read(error: impl StdError + Send + Sync + 'static, is_connect: bool) -> Self {
+        let timed_out = causes(&error).any(|cause| cause.is::<ConnectTimedOut>() || is_time_out(cause));
+        let is_unprocessed = causes(&error).any(is_unprocessed);
+        let given_up_here = timed_out || causes(&error).any(is_own_doing);
+        // The innermost tells most: "connection refused", "invalid peer certificate".
+        let why = Cause::of(innermost(&error).to_string(), error);
         if is_connect {
-            return Self::NotSent { timed_out, why };
+            Self::NotSent { timed_out, why }
+        } else if is_unprocessed {
+            Self::Unprocessed { why }
+        } else {
+            Self::MaybeSent { ended_there: !given_up_here, why }
         }
-        if causes.iter().any(|cause| is_unprocessed(*cause)) {
-            return Self::Unprocessed { why };
-        }
-        let given_up_here = timed_out || causes.iter().any(|cause| is_own_doing(*cause));
-        Self::MaybeSent { ended_there: !given_up_here, why }
     }
+}
+
+/// Whether a request had a connection and was not acted on all the same.
+pub(crate) fn was_turned_away(error: &Error) -> bool {
+    !error.is_connect() && causes(error).any(is_unprocessed)
+}
+
+/// An error, and what it came from.
+fn causes<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'e (dyn StdError + 'static)| error.source())
 }
 
 /// The connection did not begin to write it, or the vendor says that it did not begin to process it.
@@ -93,8 +95,8 @@ mod tests {
     #[error("client error (SendRequest)")]
     struct Outer<E: StdError + 'static>(#[source] E);
 
-    fn of(cause: impl StdError + 'static) -> Fault {
-        Fault::read(&Outer(cause), false)
+    fn of(cause: impl StdError + Send + Sync + 'static) -> Fault {
+        Fault::read(Outer(cause), false)
     }
 
     #[test]
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_a_connector_says_precedes_the_first_byte() {
-        let timed_out = |kind| Fault::read(&Outer(io::Error::from(kind)), true);
+        let timed_out = |kind| Fault::read(Outer(io::Error::from(kind)), true);
         assert!(matches!(timed_out(io::ErrorKind::TimedOut), Fault::NotSent { timed_out: true, .. }));
         assert!(matches!(timed_out(io::ErrorKind::ConnectionRefused), Fault::NotSent { timed_out: false, .. }));
     }

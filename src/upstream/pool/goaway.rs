@@ -1,14 +1,14 @@
 //! HTTP/2's GOAWAY, given to the library as what it says of each request (RFC 9113 section 6.8).
 //!
-//! The library ends a connection with one error when a GOAWAY comes. The request that it is about to send then ends without
-//! a word on whether it was sent, although the vendor may have answered it or turned it away. So the library gets no
-//! GOAWAY: the requests above the last that the vendor may process get the RST_STREAM with REFUSED_STREAM that says the
-//! same of each; those below go on; and whoever uses the connection is told to begin no more on it.
+//! The library ends a connection with one error when a GOAWAY comes. The request that it is about to send then ends
+//! without a word on whether it was sent, although the vendor may have answered it or turned it away. So the library
+//! gets no GOAWAY: the requests above the last that the vendor may process get the RST_STREAM with REFUSED_STREAM that
+//! says the same of each; those below go on; and whoever uses the connection is told to begin no more on it.
 //!
-//! Invariants: all else passes unchanged, in its order. A request above the last that is sent after the GOAWAY is turned
-//! away like one before it. Nothing is put into a frame or a block of header fields. What is kept is bounded by the
-//! requests under way and by what was read at a time. A GOAWAY of a length that none has passes, too: the library ends
-//! the connection with it.
+//! Invariants: all else passes unchanged, in its order. A request above the last that is sent after the GOAWAY is
+//! turned away like one before it. Nothing is put into a frame or a block of header fields. What is kept is bounded by
+//! the requests under way and by what was read at a time. A GOAWAY of a length that none has passes, too: the library
+//! ends the connection with it.
 
 use crate::http::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameReader, GOAWAY, HEAD, HEADERS, Head, LARGEST, PUSH_PROMISE, Part,
@@ -17,7 +17,7 @@ use crate::http::http2::{
 
 const REFUSED_STREAM: u32 = 7;
 /// Bytes of a GOAWAY before what it may say for people.
-const SHORTEST: usize = 8;
+const MIN_LENGTH: usize = 8;
 
 /// The requests of a connection, as its frames tell of them, and what the library is to read.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Requests {
         self.put_between();
         self.named = None;
         match head {
-            Head { kind: GOAWAY, stream: 0, length: SHORTEST..=LARGEST, .. } => {
+            Head { kind: GOAWAY, stream: 0, length: MIN_LENGTH..=LARGEST, .. } => {
                 self.named = Some(Vec::with_capacity(size_of::<u32>()));
                 return;
             }

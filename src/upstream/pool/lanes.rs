@@ -1,8 +1,8 @@
 //! The lanes of an app in a region: what is asked there in different ways hangs, and runs out, in different ways.
 //!
-//! Invariants: reads of events are the gateway's own and sacred, so nothing that callers ask for is in their lane; messages
-//! come in bursts of hundreds and may each hang at the vendor, history polls are slow by nature: neither holds up the other.
-//! A lane without requests has no connection.
+//! Invariants: reads of events are the gateway's own and sacred, so nothing that callers ask for is in their lane;
+//! messages come in bursts of hundreds and may each hang at the vendor, history polls are slow by nature: neither holds
+//! up the other. A lane without requests has no connection.
 
 use std::sync::Arc;
 

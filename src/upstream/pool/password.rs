@@ -1,8 +1,8 @@
 //! [`Password`]: what the proxy is shown.
 //!
 //! Invariants: it is read for each connection, so a changed file counts from the next one. Where it cannot be read the
-//! last good one is shown, for as long as a credential's is ([`GRACE`]); nor does a connection wait for a file that hangs
-//! while there is one. After that connections fail, and it is forgotten.
+//! last good one is shown, for as long as a credential's is ([`GRACE`]); nor does a connection wait for a file that
+//! hangs while there is one. After that connections fail, and it is forgotten.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -24,19 +24,20 @@ const A_MOMENT: Duration = Duration::from_millis(250);
 pub(super) struct Password {
     source: SecretSource,
     clock: Clock,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PasswordState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct PasswordState {
     good: Option<Secret>,
     failing_since: Option<Instant>,
 }
 
 impl Password {
-    /// Reads it once; that it cannot be read is no error yet. Not for the threads of the runtime once requests are served.
+    /// Reads it once; that it cannot be read is no error yet. Not for the threads of the runtime once requests are
+    /// served.
     pub(super) fn new(source: SecretSource, clock: Clock) -> Self {
-        let state = State { good: source.read().ok(), failing_since: None };
+        let state = PasswordState { good: source.read().ok(), failing_since: None };
         Self { source, clock, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -70,7 +71,7 @@ impl Password {
     }
 
     /// No section panics.
-    fn with<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, what: impl FnOnce(&mut PasswordState) -> T) -> T {
         what(&mut lock(&self.state))
     }
 }

@@ -1,7 +1,7 @@
 //! The way to a host: straight, or through the proxy.
 //!
-//! Invariant: what comes out is a connection to the host itself, so that TLS above it ends at the vendor and its name is
-//! verified there, whatever lies between.
+//! Invariant: what comes out is a connection to the host itself, so that TLS above it ends at the vendor and its name
+//! is verified there, whatever lies between.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use tower::Service;
 use super::BoxError;
 use super::no_proxy::NoProxy;
 use super::password::Password;
-use super::tunnel::{self, Shown, TunnelError};
+use super::tunnel::{self, ProxyLogin, TunnelError};
 use crate::config::Proxy;
+use crate::kernel::cause::Cause;
 use crate::kernel::clock::Clock;
 use crate::kernel::targets::innermost;
 
@@ -24,12 +25,12 @@ use crate::kernel::targets::innermost;
 #[derive(Clone)]
 pub(super) struct ProxyConnector<C> {
     tcp: C,
-    proxy: Option<Arc<Through>>,
+    proxy: Option<Arc<ProxyRoute>>,
 }
 
-struct Through {
+struct ProxyRoute {
     url: Uri,
-    shown: Option<Shown>,
+    login: Option<ProxyLogin>,
     except: NoProxy,
 }
 
@@ -37,8 +38,8 @@ impl<C> ProxyConnector<C> {
     pub(super) fn new(tcp: C, proxy: Option<Proxy>, clock: &Clock) -> Self {
         let proxy = proxy.map(|Proxy { url, authorization, no_proxy }| {
             let password = |source| Password::new(source, clock.clone());
-            let shown = authorization.map(|it| Shown { user: it.user, password: password(it.password) });
-            Arc::new(Through { url, shown, except: NoProxy::new(&no_proxy) })
+            let login = authorization.map(|it| ProxyLogin { user: it.user, password: password(it.password) });
+            Arc::new(ProxyRoute { url, login, except: NoProxy::new(&no_proxy) })
         });
         Self { tcp, proxy }
     }
@@ -64,9 +65,10 @@ where
         };
         let connecting = self.tcp.call(proxy.url.clone());
         Box::pin(async move {
-            let unreachable = |error: BoxError| TunnelError::Unreachable(innermost(&*error).to_string());
+            let unreachable =
+                |error: BoxError| TunnelError::Unreachable(Cause::boxed(innermost(&*error).to_string(), error));
             let tcp = connecting.await.map_err(|error| unreachable(error.into()))?;
-            Ok(tunnel::open(tcp, proxy.shown.as_ref(), &to).await?)
+            Ok(tunnel::open(tcp, proxy.login.as_ref(), &to).await?)
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::kernel::clock::UnixMillis;
 
 /// Longer waits are taken for this one, so that no sum can overflow. Whoever uses the value clamps it further, by
 /// `upstream.max_retry_after` mostly, which cannot be longer.
-const LONGEST: Duration = values::LONGEST;
+const MAX_WAIT: Duration = values::LONGEST;
 
 /// How long an answer asks to wait: of several wishes the longest that is understood.
 pub(crate) fn of(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
@@ -21,11 +21,11 @@ pub(crate) fn parse(value: &HeaderValue, now: UnixMillis) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // Too many digits for a number are still a long wait.
-        return Some(text.parse().map_or(LONGEST, Duration::from_secs).min(LONGEST));
+        return Some(text.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT));
     }
     let date = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     let until = UnixMillis(u64::try_from(date.as_millis()).ok()?);
-    Some(until.since(now).min(LONGEST))
+    Some(until.since(now).min(MAX_WAIT))
 }
 
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod tests {
             ("3", Some(3)),
             ("172800", Some(172_800)),
             ("Tue, 08 Nov 1994 08:49:37 GMT", Some(172_800)),
-            ("99999999999999999999999999", Some(LONGEST.as_secs())),
+            ("99999999999999999999999999", Some(MAX_WAIT.as_secs())),
             ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
             ("Sunday, 06-Nov-94 08:49:47 GMT", Some(10)),

@@ -1,9 +1,9 @@
 //! A tunnel through an HTTP proxy: CONNECT (RFC 9110 section 9.3.6), also for `http://` hosts, so that a proxy that may
 //! be anybody's never reads the vendor's credential.
 //!
-//! Invariants: whatever goes wrong here, no byte of the vendor's request was sent. The proxy's answer is bounded in size
-//! by [`HEAD`] and in time by `connect_timeout`. What the proxy is shown is in no error: an error tells its status, in
-//! our own words. hyper speaks the HTTP; the connection is taken back when the proxy has agreed.
+//! Invariants: whatever goes wrong here, no byte of the vendor's request was sent. The proxy's answer is bounded in
+//! size by [`HEAD`] and in time by `connect_timeout`. What the proxy is shown is in no error: an error tells its
+//! status, in our own words. hyper speaks the HTTP; the connection is taken back when the proxy has agreed.
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -15,17 +15,19 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::password::Password;
+use crate::kernel::cause::Cause;
 use crate::kernel::secret::SecretError;
 use crate::upstream::credentials::basic_header;
 
 /// Bytes of the head of a proxy's answer.
 const HEAD: usize = 16 << 10;
 
-/// Why there is no tunnel.
+/// Why there is no tunnel. It shows no source: of a connection that fails the innermost error is told, and that must be
+/// this one, which names the proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TunnelError {
     #[error("the proxy cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Cause),
     #[error("the proxy wants other credentials than upstream.proxy_user and proxy_password (407)")]
     Unauthorized,
     #[error("the proxy does not allow the vendor's host ({0})")]
@@ -33,7 +35,7 @@ pub(super) enum TunnelError {
     #[error("the proxy cannot reach the vendor ({0})")]
     Failed(StatusCode),
     #[error("the proxy speaks no HTTP, or was cut off: {0}")]
-    Broken(String),
+    Broken(Cause),
     #[error("the proxy spoke before it was spoken to")]
     Early,
     #[error("upstream.proxy_password: {0}")]
@@ -43,7 +45,7 @@ pub(super) enum TunnelError {
 }
 
 /// What a proxy is shown, if it asks.
-pub(super) struct Shown {
+pub(super) struct ProxyLogin {
     pub(super) user: String,
     pub(super) password: Password,
 }
@@ -51,13 +53,13 @@ pub(super) struct Shown {
 /// Asks a proxy, over a connection to it, for a tunnel to the host of `to`.
 pub(super) async fn open(
     tcp: TokioIo<TcpStream>,
-    shown: Option<&Shown>,
+    login: Option<&ProxyLogin>,
     to: &Uri,
 ) -> Result<TokioIo<TcpStream>, TunnelError> {
-    let request = request(shown, to).await?;
+    let request = request(login, to).await?;
     let broken = |error: hyper::Error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        TunnelError::Broken(cause.unwrap_or_else(|| error.to_string()))
+        let words = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        TunnelError::Broken(Cause::of(words, error))
     };
     let (mut sender, connection) = http1::Builder::new().max_buf_size(HEAD).handshake(tcp).await.map_err(broken)?;
     let connection = connection.without_shutdown();
@@ -85,7 +87,7 @@ pub(super) async fn open(
     if parts.read_buf.is_empty() { Ok(parts.io) } else { Err(TunnelError::Early) }
 }
 
-async fn request(shown: Option<&Shown>, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
+async fn request(login: Option<&ProxyLogin>, to: &Uri) -> Result<Request<Empty<Bytes>>, TunnelError> {
     let host = to.host().ok_or(TunnelError::BadTarget)?;
     let port = to.port_u16().unwrap_or(if to.scheme_str() == Some("https") { 443 } else { 80 });
     let target = format!("{host}:{port}");
@@ -95,9 +97,9 @@ async fn request(shown: Option<&Shown>, to: &Uri) -> Result<Request<Empty<Bytes>
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::try_from(target).map_err(|_| TunnelError::BadTarget)?);
     headers.insert(USER_AGENT, HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION"))));
-    if let Some(shown) = shown {
-        let password = shown.password.current().await?;
-        headers.insert(PROXY_AUTHORIZATION, basic_header(&shown.user, &password).ok_or(TunnelError::BadTarget)?);
+    if let Some(login) = login {
+        let password = login.password.current().await?;
+        headers.insert(PROXY_AUTHORIZATION, basic_header(&login.user, &password).ok_or(TunnelError::BadTarget)?);
     }
     Ok(request)
 }

@@ -19,7 +19,7 @@ type Tag = u128;
 /// Who waits, in order.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    clients: HashMap<ClientName, Line<T>>,
+    clients: HashMap<ClientName, ClientQueue<T>>,
     /// The clients that wait, by the tag and number of their first in line.
     order: BTreeMap<(Tag, u64), ClientName>,
     /// The tag last served.
@@ -32,7 +32,7 @@ pub(super) struct FairQueue<T> {
 }
 
 #[derive(Debug)]
-struct Line<T> {
+struct ClientQueue<T> {
     /// The tag of the first in line; while nobody is, the smallest the next may get.
     start: Tag,
     turn: Tag,
@@ -42,12 +42,12 @@ struct Line<T> {
 
 /// Where somebody stands.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct QueueEntry {
     client: ClientName,
     number: u64,
 }
 
-impl Place {
+impl QueueEntry {
     /// Its number of arrival: unique in the queue.
     pub(super) fn number(&self) -> u64 {
         self.number
@@ -80,12 +80,12 @@ impl<T> FairQueue<T> {
     }
 
     /// Puts `item` at the end of its client's line. The weight given last is the client's.
-    pub(super) fn push(&mut self, client: &ClientName, weight: u32, item: T) -> Place {
+    pub(super) fn push(&mut self, client: &ClientName, weight: u32, item: T) -> QueueEntry {
         let number = self.arrivals;
         self.arrivals += 1;
         self.len += 1;
         if !self.clients.contains_key(client) {
-            let line = Line { start: self.virtual_time, turn: 0, waiting: VecDeque::new() };
+            let line = ClientQueue { start: self.virtual_time, turn: 0, waiting: VecDeque::new() };
             self.clients.insert(client.clone(), line);
         }
         if let Some(line) = self.clients.get_mut(client) {
@@ -96,7 +96,7 @@ impl<T> FairQueue<T> {
             }
             line.waiting.push_back((number, item));
         }
-        Place { client: client.clone(), number }
+        QueueEntry { client: client.clone(), number }
     }
 
     /// Who is next, and its number.
@@ -106,9 +106,9 @@ impl<T> FairQueue<T> {
     }
 
     /// Where who is next stands.
-    pub(super) fn first_place(&self) -> Option<Place> {
+    pub(super) fn first_entry(&self) -> Option<QueueEntry> {
         let ((_, number), client) = self.order.first_key_value()?;
-        Some(Place { client: client.clone(), number: *number })
+        Some(QueueEntry { client: client.clone(), number: *number })
     }
 
     /// Serves who is next.
@@ -127,14 +127,14 @@ impl<T> FairQueue<T> {
     }
 
     /// Takes somebody out who leaves unserved.
-    pub(super) fn remove(&mut self, place: &Place) -> Option<T> {
-        let line = self.clients.get_mut(&place.client)?;
-        let at = line.waiting.binary_search_by_key(&place.number, |(number, _)| *number).ok()?;
+    pub(super) fn remove(&mut self, entry: &QueueEntry) -> Option<T> {
+        let line = self.clients.get_mut(&entry.client)?;
+        let at = line.waiting.binary_search_by_key(&entry.number, |(number, _)| *number).ok()?;
         let (_, item) = line.waiting.remove(at)?;
         if at == 0 {
-            self.order.remove(&(line.start, place.number));
+            self.order.remove(&(line.start, entry.number));
             if let Some((number, _)) = line.waiting.front() {
-                self.order.insert((line.start, *number), place.client.clone());
+                self.order.insert((line.start, *number), entry.client.clone());
             }
         }
         self.len -= 1;
@@ -153,10 +153,10 @@ impl<T> FairQueue<T> {
     }
 
     /// How many will be served before somebody who waits, if nobody comes or leaves. `None`: it does not wait.
-    pub(super) fn rank(&self, place: &Place) -> Option<usize> {
-        let line = self.clients.get(&place.client)?;
-        let own = line.waiting.binary_search_by_key(&place.number, |(number, _)| *number).ok()?;
-        Some(own + self.others_before(&place.client, line.start + line.turn * wide(own), place.number))
+    pub(super) fn rank(&self, entry: &QueueEntry) -> Option<usize> {
+        let line = self.clients.get(&entry.client)?;
+        let own = line.waiting.binary_search_by_key(&entry.number, |(number, _)| *number).ok()?;
+        Some(own + self.others_before(&entry.client, line.start + line.turn * wide(own), entry.number))
     }
 
     /// How many of other clients come before `(tag, number)`.
@@ -266,12 +266,12 @@ mod tests {
     #[test]
     fn who_leaves_costs_its_client_nothing() {
         let mut queue = FairQueue::new();
-        let places: Vec<_> = (0..100).map(|_| queue.push(&client("a"), 1, "left")).collect();
+        let entries: Vec<_> = (0..100).map(|_| queue.push(&client("a"), 1, "left")).collect();
         queue.push(&client("a"), 1, "a");
         queue.push(&client("b"), 1, "b");
-        for place in places {
-            assert!(queue.remove(&place).is_some());
-            assert!(queue.remove(&place).is_none());
+        for entry in entries {
+            assert!(queue.remove(&entry).is_some());
+            assert!(queue.remove(&entry).is_none());
         }
         queue.push(&client("b"), 1, "b");
         assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some("a"), Some("b"), Some("b"), None]);
@@ -339,14 +339,14 @@ mod tests {
         #[test]
         fn ranks_tell_the_order_of_service_whatever_came_before(ops in prop::collection::vec(any_op(), 1..120)) {
             let mut queue = FairQueue::new();
-            let mut inside: Vec<Place> = Vec::new();
+            let mut inside: Vec<QueueEntry> = Vec::new();
             for (item, op) in ops.into_iter().enumerate() {
                 match op {
                     Op::Push { client: c, weight } => {
                         let rank = queue.rank_of_next(&client(c), weight);
-                        let place = queue.push(&client(c), weight, item);
-                        prop_assert_eq!(queue.rank(&place), Some(rank));
-                        inside.push(place);
+                        let entry = queue.push(&client(c), weight, item);
+                        prop_assert_eq!(queue.rank(&entry), Some(rank));
+                        inside.push(entry);
                     }
                     Op::Pop => {
                         queue.pop();
@@ -361,11 +361,11 @@ mod tests {
                         prop_assert!(ranks.is_sorted());
                     }
                 }
-                inside.retain(|place| queue.rank(place).is_some());
+                inside.retain(|entry| queue.rank(entry).is_some());
                 prop_assert_eq!(inside.len(), queue.len());
-                prop_assert_eq!(queue.first().map(|(number, _)| number), queue.first_place().map(|p| p.number()));
+                prop_assert_eq!(queue.first().map(|(number, _)| number), queue.first_entry().map(|e| e.number()));
             }
-            let mut order: Vec<_> = inside.iter().map(|place| (queue.rank(place).unwrap(), place.number())).collect();
+            let mut order: Vec<_> = inside.iter().map(|entry| (queue.rank(entry).unwrap(), entry.number())).collect();
             order.sort_unstable();
             for (at, (rank, number)) in order.into_iter().enumerate() {
                 prop_assert_eq!(rank, at);

@@ -15,18 +15,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::penalty::Penalty;
+use super::window::{cycle, later, slack, window};
 use super::{Begin, Snapshot};
 use crate::config::Limit;
 
-/// The grain of timers and clocks here and at the vendor's.
-pub(super) const GRAIN: Duration = Duration::from_millis(2);
 /// How long what an earlier run has sent may be on its way after that run's death: one packet lost and sent again.
 pub(super) const ON_THE_WAY: Duration = Duration::from_millis(500);
-
-/// Two machines' clocks run apart by at most 500 parts in a million while one is being slewed (adjtimex(2)).
-const SKEW_PARTS: u32 = 2000;
-/// No window is longer. Keeps sums of times far from overflow.
-const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The seats of one bucket.
 #[derive(Debug)]
@@ -69,7 +63,7 @@ pub(super) enum Whose {
 
 /// What became of a seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum SeatOutcome {
     /// Nothing was sent with it.
     Unused,
     /// It was answered, or its connection is known dead, now.
@@ -154,7 +148,8 @@ impl Ledger {
         self.busy() == 0 && self.opens_at() <= now
     }
 
-    /// Until when what was sent may be counted, if that is later than `now`. What is under way may be until `under_way`.
+    /// Until when what was sent may be counted, if that is later than `now`. What is under way may be until
+    /// `under_way`.
     pub(super) fn counted_until(&self, now: Instant, under_way: Instant) -> Option<Instant> {
         let under_way = (self.watched() > 0).then_some(under_way);
         let until = self.last_used.max(self.abandoned.back().map(|(until, _)| *until)).max(under_way);
@@ -174,6 +169,7 @@ impl Ledger {
 
     /// Takes a seat if one is free; says in which era. Call [`Ledger::advance`] first.
     pub(super) fn take(&mut self, now: Instant) -> Option<u64> {
+        // The one comparison that keeps the promise. All that changes limits only changes what is compared here.
         if now < self.opens_at() || self.busy() >= self.penalty.in_force() {
             return None;
         }
@@ -182,7 +178,7 @@ impl Ledger {
     }
 
     /// A seat is settled now.
-    pub(super) fn settle(&mut self, now: Instant, whose: Whose, settled: Settled) {
+    pub(super) fn settle(&mut self, now: Instant, whose: Whose, settled: SeatOutcome) {
         let origin = match whose {
             Whose::Own(_) => {
                 self.in_flight = self.in_flight.saturating_sub(1);
@@ -197,10 +193,12 @@ impl Ledger {
             }
         };
         match settled {
-            Settled::Unused => {}
-            Settled::Used => self.cool(now),
-            Settled::Abandoned(until) => self.abandon(until.max(now), origin),
-            Settled::Refused(retry_after) => {
+            // The vendor cannot have counted what never left.
+            SeatOutcome::Unused => {}
+            // When it was counted is not known, only that it was by now: the window is measured from its latest end.
+            SeatOutcome::Used => self.cool(now),
+            SeatOutcome::Abandoned(until) => self.abandon(until.max(now), origin),
+            SeatOutcome::Refused(retry_after) => {
                 self.cool(now);
                 let window = window(self.limit);
                 // An inherited seat was given before the first halving here.
@@ -275,7 +273,7 @@ impl Ledger {
         if index < spare {
             return opens;
         }
-        // While more are busy than in force, the first to come free are retired.
+        // While more are busy than in force (the limit was lowered), the first to come free are retired.
         let surplus = u64::from(busy.saturating_sub(in_force));
         let place = usize::try_from(index - spare + surplus).unwrap_or(usize::MAX);
         let answered_now = later(now, cycle(self.limit)).max(opens);
@@ -348,28 +346,6 @@ fn union<T: Ord + Copy>(one: &VecDeque<T>, other: &VecDeque<T>) -> VecDeque<T> {
     .collect()
 }
 
-/// `at + by`.
-pub(super) fn later(at: Instant, by: Duration) -> Instant {
-    // The sum is at hand for any window and any number of rounds; if it were not, a year stands for ever.
-    at.checked_add(by).unwrap_or_else(|| at + MAX_WINDOW)
-}
-
-fn window(limit: Limit) -> Duration {
-    limit.per.min(MAX_WINDOW)
-}
-
-/// What is added to a window so that it is over by any of the clocks concerned.
-fn slack(window: Duration) -> Duration {
-    GRAIN + window / SKEW_PARTS
-}
-
-/// From the instant a seat was last used to when it is free: the window, and what makes it over by any clock concerned.
-#[must_use]
-pub fn cycle(limit: Limit) -> Duration {
-    let window = window(limit);
-    window + slack(window)
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -415,10 +391,10 @@ mod tests {
                     Op::Pass(ms) => now += Duration::from_millis(ms),
                     Op::Take => drop(ledger.take(now)),
                     Op::Cool if ledger.in_flight > 0 => used(&mut ledger, now),
-                    Op::GiveBack if ledger.in_flight > 0 => ledger.settle(now, Whose::Own(0), Settled::Unused),
+                    Op::GiveBack if ledger.in_flight > 0 => ledger.settle(now, Whose::Own(0), SeatOutcome::Unused),
                     Op::Refused(ms) if ledger.in_flight > 0 => {
                         let whose = Whose::Own(ledger.penalty.era());
-                        ledger.settle(now, whose, Settled::Refused(Some(Duration::from_millis(ms))));
+                        ledger.settle(now, whose, SeatOutcome::Refused(Some(Duration::from_millis(ms))));
                         shrunk = true;
                     }
                     Op::Cool | Op::GiveBack | Op::Refused(_) => {}
@@ -452,7 +428,7 @@ mod tests {
     }
 
     fn used(ledger: &mut Ledger, now: Instant) {
-        ledger.settle(now, Whose::Own(0), Settled::Used);
+        ledger.settle(now, Whose::Own(0), SeatOutcome::Used);
     }
 
     #[test]
@@ -463,7 +439,7 @@ mod tests {
             let mut ledger = Ledger::new(limit, begin, now);
             ledger.advance(now);
             assert_eq!(ledger.take(now).is_some(), begin == Begin::Full);
-            ledger.settle(now, Whose::Own(0), Settled::Refused(Some(Duration::MAX)));
+            ledger.settle(now, Whose::Own(0), SeatOutcome::Refused(Some(Duration::MAX)));
             ledger.reconfigure(Limit { requests: NonZeroU32::MIN, per: Duration::from_nanos(1) }, now);
             assert!(ledger.when(usize::MAX, now) > now);
             ledger.snapshot(now, usize::MAX);

@@ -2,14 +2,14 @@
 //!
 //! Invariants: `1 <= in_force <= N`. One burst of refusals halves once: a refusal of a seat that was given before the
 //! last halving says nothing new. Growth is one seat for each whole window after the pause without a refusal, and is
-//! applied when somebody looks, so it needs no timer. The vendor's word is kept as it was said and believed for as long as
-//! it may be now, so a bound that is lowered counts at once.
+//! applied when somebody looks, so it needs no timer. The vendor's word is kept as it was said and believed for as long
+//! as it may be now, so a bound that is lowered counts at once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ledger::later;
+use super::window::later;
 
 /// The longest `Retry-After` that is believed while nothing else was said.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

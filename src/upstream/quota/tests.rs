@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
-use super::bucket::JUDGED_EVERY;
 use super::ledger::ON_THE_WAY;
+use super::seat_queue::JUDGED_EVERY;
 use super::*;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::ClientName;
@@ -44,7 +44,7 @@ fn within(wait: Duration) -> Instant {
     Instant::now() + wait
 }
 
-async fn seat(bucket: &Arc<Bucket>, wait: Duration) -> Result<Seat, Refused> {
+async fn seat(bucket: &Arc<Bucket>, wait: Duration) -> Result<Seat, NoSeat> {
     bucket.seat(&payer("a", 1), within(wait)).await
 }
 
@@ -128,7 +128,7 @@ async fn a_bucket_that_begins_empty_fills_after_one_window() {
     assert_eq!((look.free, look.cooling, sum(look)), (0, 5, 5));
     // Beside the window: what an earlier run has sent may still be on its way.
     let (soonest, latest) = (W + ON_THE_WAY, TURN + ON_THE_WAY);
-    let Err(Refused::Spent { retry_after }) = seat(&bucket, W).await else { panic!() };
+    let Err(NoSeat::Spent { retry_after }) = seat(&bucket, W).await else { panic!() };
     assert!(retry_after > soonest && retry_after <= latest);
     let mut seats = Vec::new();
     for _ in 0..5 {
@@ -200,7 +200,7 @@ async fn a_refusal_comes_at_once_and_only_when_no_seat_can_come_in_time() {
     settle().await;
     // Four wait before it: two go in the next window, two in the one after, so it is in the third.
     let asked = Instant::now();
-    let Err(Refused::Spent { retry_after }) = seat(&bucket, TURN * 2).await else { panic!() };
+    let Err(NoSeat::Spent { retry_after }) = seat(&bucket, TURN * 2).await else { panic!() };
     assert_eq!(asked.elapsed(), Duration::ZERO);
     assert!(retry_after > TURN * 2 && retry_after <= TURN * 3, "{retry_after:?}");
     // Fair order puts another client's first.
@@ -232,7 +232,7 @@ async fn who_is_overtaken_is_refused_by_its_deadline() {
         let second = bucket.seat(&payer, within(TURN * 2));
         let (first, second) = tokio::join!(first.map(|seat| seat.map(use_up)), second);
         assert!(first.is_ok());
-        assert!(matches!(second, Err(Refused::Spent { .. })), "{second:?}");
+        assert!(matches!(second, Err(NoSeat::Spent { .. })), "{second:?}");
     }
 }
 
@@ -388,7 +388,7 @@ async fn those_whom_the_vendors_pause_outlasts_are_refused_then_and_the_others_w
     assert!((&mut long).now_or_never().is_none());
     bad.refused(Some(W * 10));
     let began = Instant::now();
-    assert!(matches!(short.await, Err(Refused::Spent { retry_after }) if retry_after > W * 9));
+    assert!(matches!(short.await, Err(NoSeat::Spent { retry_after }) if retry_after > W * 9));
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert!(long.await.is_ok());
     assert!(began.elapsed() > W * 10 && began.elapsed() < W * 11, "{:?}", began.elapsed());
@@ -450,7 +450,7 @@ async fn a_clients_line_has_an_end_and_leaves_room_for_others() {
         refused = (&mut one).now_or_never();
         waiting.push(one);
     }
-    assert!(matches!(refused, Some(Err(Refused::Crowded))));
+    assert!(matches!(refused, Some(Err(NoSeat::Crowded))));
     assert!(waiting.len() > 5000);
     assert!(bucket.seat(&payer("b", 1), within(LONG)).now_or_never().is_none());
     drop(waiting);
@@ -475,7 +475,7 @@ async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
     let (waits, shared, began) = (sharers.subscribe(), bucket.clone(), Instant::now());
     let mut waiting = JoinSet::new();
     waiting.spawn(async move {
-        let seat = shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.unwrap();
+        let seat = seat_of_any(&shared, &payer("a", 1), waits, within(LONG)).await.unwrap();
         use_up(seat);
         Instant::now()
     });
@@ -497,7 +497,7 @@ async fn who_leaves_what_several_wait_for_takes_its_line_along_and_no_seat() {
     let sharers = watch::Sender::new(vec![sharer("a"), sharer("b")]);
     let (waits, shared) = (sharers.subscribe(), bucket.clone());
     let mut waiting = JoinSet::new();
-    waiting.spawn(async move { shared.seat_of_any(&payer("a", 1), waits, within(LONG)).await.map(use_up) });
+    waiting.spawn(async move { seat_of_any(&shared, &payer("a", 1), waits, within(LONG)).await.map(use_up) });
     settle().await;
     assert_eq!(bucket.snapshot().waiting, 7);
     sharers.send_modify(|sharers| sharers.retain(|sharer| sharer.payer.client.as_str() == "a"));
@@ -518,10 +518,10 @@ async fn what_several_wait_for_is_refused_when_none_of_their_lines_has_a_seat_in
     let (bucket, _, mut tasks) = contended(20).await;
     let ask = async |names: &[&'static str]| {
         let sharers = watch::Sender::new(names.iter().map(|name| sharer(name)).collect::<Vec<_>>());
-        bucket.seat_of_any(&payer("a", 1), sharers.subscribe(), within(TURN * 5)).await.map(use_up)
+        seat_of_any(&bucket, &payer("a", 1), sharers.subscribe(), within(TURN * 5)).await.map(use_up)
     };
-    assert!(matches!(ask(&["a"]).await, Err(Refused::Spent { .. })));
+    assert!(matches!(ask(&["a"]).await, Err(NoSeat::Spent { .. })));
     assert_eq!(ask(&["a", "b"]).await, Ok(()));
-    assert!(matches!(ask(&["a"]).await, Err(Refused::Spent { .. })));
+    assert!(matches!(ask(&["a"]).await, Err(NoSeat::Spent { .. })));
     tasks.abort_all();
 }

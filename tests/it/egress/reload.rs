@@ -6,7 +6,7 @@ use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, BucketName};
 use rtm_gateway::kernel::task::Tasks;
-use rtm_gateway::upstream::egress::{BuildError, Egress, Failure, Past};
+use rtm_gateway::upstream::egress::{BuildError, Egress, Failure, LastShutdown};
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, quota, read, vendor};
@@ -81,7 +81,7 @@ async fn after_an_unclean_stop_nothing_is_sent_for_a_window() {
     let sim = vendor().await;
     let rig = Rig::new(&sim.base_url());
     let tasks = Tasks::new();
-    let egress = Egress::new(&rig.config, Past::Unknown, Clock::system(), Metrics::new(), &tasks).unwrap();
+    let egress = Egress::new(&rig.config, LastShutdown::Unknown, Clock::system(), Metrics::new(), &tasks).unwrap();
     let mut hasty = count();
     hasty.deadline = Instant::now() + Duration::from_millis(900);
     let began = Instant::now();

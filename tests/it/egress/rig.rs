@@ -12,7 +12,7 @@ use rtm_gateway::kernel::names::{AppId, BucketName, ClientName, RegionName, Stre
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, Limits, Sim};
-use rtm_gateway::upstream::egress::{Egress, Past};
+use rtm_gateway::upstream::egress::{Egress, LastShutdown};
 use rtm_gateway::upstream::quota::Snapshot;
 use rtm_gateway::vendor::order::{Message, Operation, Order, Payer};
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ impl Rig {
         }];
         change(&mut config);
         let (metrics, tasks) = (Metrics::new(), Tasks::new());
-        let egress = Egress::new(&config, Past::None, Clock::system(), metrics.clone(), &tasks).unwrap();
+        let egress = Egress::new(&config, LastShutdown::None, Clock::system(), metrics.clone(), &tasks).unwrap();
         Self { egress, config, metrics, tasks, folder }
     }
 

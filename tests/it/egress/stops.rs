@@ -11,7 +11,7 @@ use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{Endpoint, Sim};
 use rtm_gateway::store::Store;
 use rtm_gateway::store::embedded::EmbeddedStore;
-use rtm_gateway::upstream::egress::{Before, Egress};
+use rtm_gateway::upstream::egress::{Egress, PreviousRun};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -85,7 +85,7 @@ impl Runs {
         let (tasks, of_store) = (Tasks::new(), Tasks::new());
         let (at, clock) = (self.folder.path(), self.clock.clone());
         let store = EmbeddedStore::open(at, of_store.clone(), clock.clone(), Metrics::new()).await.unwrap();
-        let before = Before::of(&*store, &clock).await.unwrap();
+        let before = PreviousRun::of(&*store, &clock).await.unwrap();
         let egress = Egress::new(&rig.config, before, clock.clone(), Metrics::new(), &tasks).unwrap();
         let result = during(egress.clone()).await;
         tasks.finish(grace).await;

@@ -26,7 +26,7 @@ use crate::kernel::clock::UnixMillis;
 use crate::store::EventText;
 use crate::upstream::egress::{Failed, Failure, Reply};
 use crate::upstream::pool::retry_after;
-use crate::vendor::events::{Said, read};
+use crate::vendor::events::{ReadSummary, read};
 
 use super::pieces::Pieces;
 use crate::events::log::loss::Loss;
@@ -62,7 +62,7 @@ pub(in crate::events) fn judge(result: Result<Reply, Failed>, now: UnixMillis) -
 }
 
 /// The events of a body that are whole, and what it says beside them.
-fn parse(body: &[u8]) -> (Vec<EventText>, Said) {
+fn parse(body: &[u8]) -> (Vec<EventText>, ReadSummary) {
     let mut pieces = Pieces::default();
     let said = read(body, |event| pieces.push(event));
     (pieces.finish(), said)

@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use hyper::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -23,23 +22,9 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{ClientName, RegionName};
 use crate::kernel::task::Tasks;
 use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
-use crate::upstream::egress::{Egress, Failed, Reply};
+use crate::upstream::egress::{Failed, Orders, Reply};
 use crate::vendor::events::MAX_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
-
-/// Where orders go: egress, or a script in tests.
-#[async_trait]
-pub(in crate::events) trait Source: Send + Sync + 'static {
-    /// Sends an order.
-    async fn send(&self, order: Order) -> Result<Reply, Failed>;
-}
-
-#[async_trait]
-impl Source for Egress {
-    async fn send(&self, order: Order) -> Result<Reply, Failed> {
-        Egress::send(self, order).await
-    }
-}
 
 /// What a poller goes by; changed by a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +73,7 @@ const MAX_HINT: Duration = Duration::from_secs(60);
 pub(in crate::events) struct PollTarget {
     region: RegionName,
     log: Arc<Log>,
-    source: Arc<dyn Source>,
+    source: Arc<dyn Orders>,
     payer: Payer,
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
@@ -108,7 +93,7 @@ impl fmt::Display for PollTarget {
 impl PollTarget {
     pub(in crate::events) fn new(
         (log, region): (Arc<Log>, RegionName),
-        source: Arc<dyn Source>,
+        source: Arc<dyn Orders>,
         (clock, tasks, metrics): (Clock, Tasks, Metrics),
         settings: Settings,
         leftovers: Arc<PendingWrites>,

@@ -20,7 +20,7 @@ fn it_opens_after_failures_in_a_row_only() {
         fail(&mut breaker, 1, Verdict::Well, now);
         fail(&mut breaker, 5, Verdict::Unknown, now);
     }
-    assert_eq!(breaker.seen(now), Seen::Closed);
+    assert_eq!(breaker.status(now), BreakerStatus::Closed);
     fail(&mut breaker, 3, Verdict::Failed, now);
     assert_eq!(breaker.enter(now), Err(RULE.open_for));
 }
@@ -31,7 +31,7 @@ fn one_probe_at_a_time_decides() {
     let mut breaker = Breaker::new(RULE);
     fail(&mut breaker, 3, Verdict::Failed, now);
     for seconds in [5, 10, 20, 30, 30] {
-        assert_eq!(breaker.seen(now), Seen::Open { retry_after: Duration::from_secs(seconds) });
+        assert_eq!(breaker.status(now), BreakerStatus::Open { retry_after: Duration::from_secs(seconds) });
         now += Duration::from_secs(seconds);
         let probe = breaker.enter(now).unwrap();
         assert!(matches!(probe, Role::Probe { .. }));
@@ -44,16 +44,16 @@ fn one_probe_at_a_time_decides() {
     breaker.ended(probe, Verdict::Unknown, now, 0.5);
     let probe = breaker.enter(now).unwrap();
     breaker.ended(probe, Verdict::Well, now, 0.5);
-    assert_eq!(breaker.seen(now), Seen::Closed);
+    assert_eq!(breaker.status(now), BreakerStatus::Closed);
     // Open again at once: longer. After a while in health: as at first.
     fail(&mut breaker, 3, Verdict::Failed, now);
-    assert_eq!(breaker.seen(now), Seen::Open { retry_after: LONGEST });
-    now += LONGEST;
+    assert_eq!(breaker.status(now), BreakerStatus::Open { retry_after: MAX_OPEN });
+    now += MAX_OPEN;
     let probe = breaker.enter(now).unwrap();
     breaker.ended(probe, Verdict::Well, now, 0.5);
     now += Duration::from_secs(31);
     fail(&mut breaker, 3, Verdict::Failed, now);
-    assert_eq!(breaker.seen(now), Seen::Open { retry_after: RULE.open_for });
+    assert_eq!(breaker.status(now), BreakerStatus::Open { retry_after: RULE.open_for });
 }
 
 #[test]
@@ -64,17 +64,17 @@ fn any_success_closes_it_and_a_failure_in_spite_of_it_says_nothing() {
     fail(&mut breaker, 3, Verdict::Failed, now);
     assert!(breaker.enter(now).is_err());
     breaker.ended(Role::InSpite, Verdict::Failed, now, 0.5);
-    assert_eq!(breaker.seen(now), Seen::Open { retry_after: RULE.open_for });
+    assert_eq!(breaker.status(now), BreakerStatus::Open { retry_after: RULE.open_for });
     breaker.ended(Role::InSpite, Verdict::Well, now, 0.5);
-    assert_eq!(breaker.seen(now), Seen::Closed);
+    assert_eq!(breaker.status(now), BreakerStatus::Closed);
     // One that was sent before it opened, and while a probe is under way.
     fail(&mut breaker, 3, Verdict::Failed, now);
     let later = now + RULE.open_for * 4;
     let probe = breaker.enter(later).unwrap();
     breaker.ended(early, Verdict::Well, later, 0.5);
-    assert_eq!(breaker.seen(later), Seen::Closed);
+    assert_eq!(breaker.status(later), BreakerStatus::Closed);
     breaker.ended(probe, Verdict::Failed, later, 0.5);
-    assert_eq!(breaker.seen(later), Seen::Closed);
+    assert_eq!(breaker.status(later), BreakerStatus::Closed);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn turned_off_it_never_opens() {
     fail(&mut breaker, 3, Verdict::Failed, now);
     breaker.reconfigure(Rule { failures: 0, ..RULE });
     fail(&mut breaker, 100, Verdict::Failed, now);
-    assert_eq!(breaker.seen(now), Seen::Closed);
+    assert_eq!(breaker.status(now), BreakerStatus::Closed);
 }
 
 properties! {
@@ -104,20 +104,20 @@ properties! {
         for (what, which, millis, chance) in steps {
             match what {
                 0 => {
-                    let seen = breaker.seen(now);
+                    let seen = breaker.status(now);
                     let looked = breaker.look(now);
                     let entered = breaker.enter(now);
                     prop_assert_eq!(looked, entered.map(|_| ()));
                     match entered {
                         Ok(role @ Role::Probe { .. }) => {
-                            prop_assert_eq!(seen, Seen::Open { retry_after: Duration::ZERO });
+                            prop_assert_eq!(seen, BreakerStatus::Open { retry_after: Duration::ZERO });
                             flying.push(role);
                         }
                         Ok(role) => {
-                            prop_assert_eq!(seen, Seen::Closed);
+                            prop_assert_eq!(seen, BreakerStatus::Closed);
                             flying.push(role);
                         }
-                        Err(wait) => prop_assert!(wait <= LONGEST.max(rule.open_for).mul_f64(1.2) && !wait.is_zero()),
+                        Err(wait) => prop_assert!(wait <= MAX_OPEN.max(rule.open_for).mul_f64(1.2) && !wait.is_zero()),
                     }
                     let probes = flying.iter().filter(|role| matches!(role, Role::Probe { since } if *since == breaker.changes));
                     prop_assert!(probes.count() <= 1);
@@ -128,7 +128,7 @@ properties! {
                     let verdict = verdicts[which % verdicts.len()];
                     breaker.ended(role, verdict, now, chance);
                     if verdict == Verdict::Well {
-                        prop_assert_eq!(breaker.seen(now), Seen::Closed);
+                        prop_assert_eq!(breaker.status(now), BreakerStatus::Closed);
                     }
                 }
                 _ => now += Duration::from_millis(millis),
@@ -137,9 +137,9 @@ properties! {
         flying.into_iter().for_each(|role| {
             breaker.ended(role, Verdict::Unknown, now, 0.0);
         });
-        now += LONGEST.max(rule.open_for) * 2;
+        now += MAX_OPEN.max(rule.open_for) * 2;
         let role = breaker.enter(now).unwrap();
         breaker.ended(role, Verdict::Well, now, 0.0);
-        prop_assert_eq!(breaker.seen(now), Seen::Closed);
+        prop_assert_eq!(breaker.status(now), BreakerStatus::Closed);
     }
 }

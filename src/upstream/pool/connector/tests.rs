@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::tls::Anchors;
-use crate::upstream::pool::age;
+use crate::upstream::pool::max_age;
 
 /// Answers every name with these addresses, and counts how often it is asked.
 #[derive(Clone)]
@@ -42,8 +42,8 @@ fn names(addresses: &[SocketAddr]) -> Names {
     Names { addresses: addresses.to_vec(), asked: Arc::default() }
 }
 
-fn connector(names: &Names, timeout: Duration, oldest: Duration) -> Connector<Names> {
-    let limits = Limits { timeout, oldest };
+fn connector(names: &Names, timeout: Duration, max_age: Duration) -> Connector<Names> {
+    let limits = ConnectLimits { timeout, max_age };
     Connector::new(names.clone(), Anchors::Public.client().unwrap(), limits, None, Clock::system())
 }
 
@@ -101,7 +101,7 @@ async fn a_look_up_that_hangs_is_a_connection_that_takes_too_long() {
         let _ = held.lock().unwrap().recv();
         Ok(Vec::new())
     });
-    let limits = Limits { timeout: SOON, oldest: SOON };
+    let limits = ConnectLimits { timeout: SOON, max_age: SOON };
     let mut connector = Connector::new(resolver, Anchors::Public.client().unwrap(), limits, None, Clock::system());
     let began = tokio::time::Instant::now();
     let error = connector.call(Uri::from_static("http://vendor.test/")).await.err().unwrap();
@@ -127,17 +127,17 @@ async fn answer_all(listener: TcpListener) {
 async fn a_connection_in_constant_use_grows_old_and_the_name_is_looked_up_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    for (oldest, lookups) in [(Duration::from_secs(3600), 1), (Duration::ZERO, 5)] {
+    for (max_age, lookups) in [(Duration::from_secs(3600), 1), (Duration::ZERO, 5)] {
         let names = names(&[address]);
         let client: Client<_, Empty<Bytes>> =
-            Client::builder(TokioExecutor::new()).build(connector(&names, SOON, oldest));
+            Client::builder(TokioExecutor::new()).build(connector(&names, SOON, max_age));
         let ask = async {
             for _ in 0..5 {
                 let mut request = Request::new(Empty::new());
                 *request.uri_mut() = Uri::from_static("http://vendor.test/");
                 let connection = capture_connection(&mut request);
                 let answer = client.request(request).await.unwrap();
-                age::leave_if_old(&connection, Clock::system().now());
+                max_age::leave_if_old(&connection, Clock::system().now());
                 answer.into_body().collect().await.unwrap();
                 // The pool takes a connection back in a task of its own.
                 for _ in 0..100 {

@@ -11,7 +11,7 @@ use super::*;
 enum Fate {
     Answered,
     /// Answered 429, with that `Retry-After`.
-    Refused(Option<u64>),
+    NoSeat(Option<u64>),
     /// The caller gives up before anything is sent.
     Unsent,
     /// The connection dies before the vendor counts, or after.
@@ -52,7 +52,7 @@ const SPAN: u64 = 3000;
 fn any_fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         12 => Just(Fate::Answered),
-        1 => prop::option::of(0..1500u64).prop_map(Fate::Refused),
+        1 => prop::option::of(0..1500u64).prop_map(Fate::NoSeat),
         2 => Just(Fate::Unsent),
         2 => any::<bool>().prop_map(|counted| Fate::Lost { counted }),
     ]
@@ -144,7 +144,7 @@ async fn play(arrival: Arrival, bucket: Arc<Bucket>, counted: Arc<Mutex<Vec<Coun
     sleep(ms(arrival.after)).await;
     match arrival.fate {
         Fate::Answered => seat.answered(),
-        Fate::Refused(retry_after) => seat.refused(retry_after.map(ms)),
+        Fate::NoSeat(retry_after) => seat.refused(retry_after.map(ms)),
         Fate::Unsent | Fate::Lost { .. } => drop(seat),
     }
 }

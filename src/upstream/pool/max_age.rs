@@ -1,8 +1,8 @@
 //! Connections that grow old are left, so that a change in the DNS is followed by those in constant use too.
 //!
-//! Invariants: an old connection is only taken out of the pool, after an answer has begun to come through it; it is never
-//! cut, so no exchange is put in doubt. (Idle ones are closed by the pool long before.) The name is looked up anew for
-//! each new connection.
+//! Invariants: an old connection is only taken out of the pool, after an answer has begun to come through it; it is
+//! never cut, so no exchange is put in doubt. (Idle ones are closed by the pool long before.) The name is looked up
+//! anew for each new connection.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connecti
 use tokio::time::Instant;
 
 /// A connection is used no longer than this, a tenth more or less.
-pub(super) const OLDEST: Duration = Duration::from_secs(300);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// When a connection is too old.
 #[derive(Clone, Copy, Debug)]
 struct Until(Instant);
 
 /// A connection with an end.
-pub(super) struct Aging<S> {
+pub(super) struct AgingStream<S> {
     stream: S,
     until: Until,
 }
 
-impl<S> Aging<S> {
+impl<S> AgingStream<S> {
     /// One that was made now. Many made at a time do not all end at a time.
-    pub(super) fn new(stream: S, now: Instant, oldest: Duration) -> Self {
-        Self { stream, until: Until(now + oldest.mul_f64(rand::random_range(0.9..=1.1))) }
+    pub(super) fn new(stream: S, now: Instant, max_age: Duration) -> Self {
+        Self { stream, until: Until(now + max_age.mul_f64(rand::random_range(0.9..=1.1))) }
     }
 }
 
@@ -47,13 +47,13 @@ pub(super) fn leave_if_old(connection: &CaptureConnection, now: Instant) -> Opti
     Some(about)
 }
 
-impl<S: Connection> Connection for Aging<S> {
+impl<S: Connection> Connection for AgingStream<S> {
     fn connected(&self) -> Connected {
         self.stream.connected().extra(self.until)
     }
 }
 
-impl<S: Read + Unpin> Read for Aging<S> {
+impl<S: Read + Unpin> Read for AgingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl<S: Read + Unpin> Read for Aging<S> {
     }
 }
 
-impl<S: Write + Unpin> Write for Aging<S> {
+impl<S: Write + Unpin> Write for AgingStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, std::io::Error>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -20,32 +20,32 @@ fn name(client: usize) -> ClientName {
     ClientName::parse(CLIENTS[client]).unwrap()
 }
 
-fn room() -> Room {
-    Room::new(BOUNDS, Gauge::default())
+fn memory() -> AnswerMemory {
+    AnswerMemory::new(BOUNDS, Gauge::default())
 }
 
 /// What is taken, by all accounts.
-fn taken(room: &Room) -> usize {
-    let book = room.book();
-    let by_clients: usize = book.holders().iter().map(|(_, held)| held).sum();
-    assert_eq!(by_clients, book.taken());
-    assert_eq!(room.0.gauge.get(), i64::try_from(by_clients).unwrap());
+fn taken(memory: &AnswerMemory) -> usize {
+    let allocator = memory.allocator();
+    let by_clients: usize = allocator.holders().iter().map(|(_, held)| held).sum();
+    assert_eq!(by_clients, allocator.taken());
+    assert_eq!(memory.0.gauge.get(), i64::try_from(by_clients).unwrap());
     by_clients
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Lease, Crowded>>>>;
 
-fn ask(room: &Room, client: usize, bytes: usize) -> Asking {
-    let (room, client) = (room.clone(), name(client));
-    Box::pin(async move { room.lease(&client, bytes).await })
+fn ask(memory: &AnswerMemory, client: usize, bytes: usize) -> Asking {
+    let (memory, client) = (memory.clone(), name(client));
+    Box::pin(async move { memory.lease(&client, bytes).await })
 }
 
 fn poll(asking: &mut Asking) -> Poll<Result<Lease, Crowded>> {
     asking.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn now(room: &Room, client: usize, bytes: usize) -> Lease {
-    ask(room, client, bytes).now_or_never().expect("room").unwrap()
+fn now(memory: &AnswerMemory, client: usize, bytes: usize) -> Lease {
+    ask(memory, client, bytes).now_or_never().expect("room").unwrap()
 }
 
 #[derive(Clone, Debug)]
@@ -106,8 +106,8 @@ struct Model {
 
 impl Model {
     /// What everybody holds is what the room says is taken, and whoever could go by the rules has gone.
-    fn check(&self, room: &Room, before: &[(u64, ClientName, usize, usize)]) {
-        let line = room.book().line();
+    fn check(&self, memory: &AnswerMemory, before: &[(u64, ClientName, usize, usize)]) {
+        let line = memory.allocator().line();
         let waits = |number: u64| line.iter().any(|(other, ..)| *other == number);
         let mut held: BTreeMap<ClientName, usize> = BTreeMap::new();
         for lease in &self.leases {
@@ -117,13 +117,13 @@ impl Model {
         for (_, client, bytes, _) in self.asking.iter().filter(|(number, ..)| !waits(*number)) {
             *held.entry(name(*client)).or_default() += bytes;
         }
-        let mut by_room: BTreeMap<_, _> = room.book().holders().into_iter().collect();
+        let mut by_room: BTreeMap<_, _> = memory.allocator().holders().into_iter().collect();
         let in_bytes: usize = self.bytes_held();
         held.retain(|_, bytes| *bytes > 0);
         if in_bytes == 0 {
             assert_eq!(by_room, held);
         }
-        let taken = taken(room);
+        let taken = taken(memory);
         assert_eq!(taken, held.values().sum::<usize>() + in_bytes);
         by_room.retain(|_, bytes| *bytes == 0);
         assert!(by_room.is_empty(), "who holds nothing is forgotten");
@@ -134,10 +134,10 @@ impl Model {
             assert!(passed <= wants && earlier <= *passed, "{line:?}");
         }
         // The first in the line waits because there is no room for it, and for no other reason.
-        let place = |(number, client, ..): &(u64, ClientName, usize, usize)| (held_by(room, client), *number);
+        let place = |(number, client, ..): &(u64, ClientName, usize, usize)| (held_by(memory, client), *number);
         if let Some(first) = line.iter().min_by_key(|waiter| place(waiter)) {
             let (_, client, wants, _) = first;
-            assert!(!share::may_take(*wants, held_by(room, client), taken, self.all), "{line:?}");
+            assert!(!share::may_take(*wants, held_by(memory, client), taken, self.all), "{line:?}");
         }
     }
 
@@ -148,23 +148,23 @@ impl Model {
     }
 }
 
-fn held_by(room: &Room, client: &ClientName) -> usize {
-    room.book().holders().into_iter().find(|(name, _)| name == client).map_or(0, |(_, held)| held)
+fn held_by(memory: &AnswerMemory, client: &ClientName) -> usize {
+    memory.allocator().holders().into_iter().find(|(name, _)| name == client).map_or(0, |(_, held)| held)
 }
 
 properties! {
     #[test]
     fn whatever_comes_leaves_or_breaks_the_room_keeps_its_bound_and_its_books(steps in steps()) {
-        let room = room();
+        let memory = memory();
         let mut model = Model { all: BOUNDS.all, ..Model::default() };
         let mut number = 0;
         for step in steps {
-            let before = room.book().line();
-            let taken_before = taken(&room);
+            let before = memory.allocator().line();
+            let taken_before = taken(&memory);
             let any = |at: usize, len: usize| if len == 0 { None } else { Some(at % len) };
             match step {
                 Step::Ask { client, bytes } => {
-                    let mut asking = ask(&room, client, bytes);
+                    let mut asking = ask(&memory, client, bytes);
                     match poll(&mut asking) {
                         Poll::Ready(Ok(lease)) => model.leases.push(lease),
                         Poll::Ready(Err(Crowded)) => {
@@ -222,17 +222,17 @@ properties! {
                 },
                 Step::Resize(all) => {
                     model.all = all;
-                    room.resize(Bounds { all, ..BOUNDS });
+                    memory.resize(Bounds { all, ..BOUNDS });
                 }
             }
-            model.check(&room, &before);
+            model.check(&memory, &before);
             // After it was made smaller nothing is given until there is room again.
-            prop_assert!(taken(&room) <= model.all.max(taken_before));
+            prop_assert!(taken(&memory) <= model.all.max(taken_before));
         }
         drop(model);
-        prop_assert_eq!(taken(&room), 0);
-        prop_assert!(room.book().line().is_empty() && room.book().holders().is_empty());
-        prop_assert_eq!(now(&room, 0, 16).bytes(), 16);
+        prop_assert_eq!(taken(&memory), 0);
+        prop_assert!(memory.allocator().line().is_empty() && memory.allocator().holders().is_empty());
+        prop_assert_eq!(now(&memory, 0, 16).bytes(), 16);
     }
 
     /// However others come and go, as long as what they hold ends.
@@ -242,11 +242,11 @@ properties! {
         held in prop::collection::vec((0..CLIENTS.len(), 1usize..=16), 12..40),
         flood in prop::collection::vec((0..CLIENTS.len(), 1usize..=16), 400),
     ) {
-        let room = room();
+        let memory = memory();
         let mut leases: Vec<Lease> = Vec::new();
         let mut waiting: Vec<Asking> = Vec::new();
         let come = |client, bytes, leases: &mut Vec<Lease>, waiting: &mut Vec<Asking>| {
-            let mut asking = ask(&room, client, bytes);
+            let mut asking = ask(&memory, client, bytes);
             match poll(&mut asking) {
                 Poll::Ready(Ok(lease)) => leases.push(lease),
                 Poll::Ready(Err(Crowded)) => {}
@@ -256,7 +256,7 @@ properties! {
         for (client, bytes) in held {
             come(client, bytes, &mut leases, &mut waiting);
         }
-        let mut patient = ask(&room, 0, wants);
+        let mut patient = ask(&memory, 0, wants);
         let mut rounds = 0;
         let lease = loop {
             match poll(&mut patient) {
@@ -286,12 +286,12 @@ properties! {
 
 #[test]
 fn one_client_comes_to_nine_tenths_and_another_finds_room_at_once() {
-    let room = room();
-    let mut held: Vec<_> = (0..9).map(|_| now(&room, 0, 16)).collect();
-    let mut tenth = ask(&room, 0, 16);
+    let memory = memory();
+    let mut held: Vec<_> = (0..9).map(|_| now(&memory, 0, 16)).collect();
+    let mut tenth = ask(&memory, 0, 16);
     assert!(poll(&mut tenth).is_pending());
-    let other = now(&room, 1, 16);
-    assert_eq!(taken(&room), BOUNDS.all);
+    let other = now(&memory, 1, 16);
+    assert_eq!(taken(&memory), BOUNDS.all);
     drop(other);
     assert!(poll(&mut tenth).is_pending(), "the last tenth is for those who hold nothing");
     held.pop();
@@ -300,11 +300,11 @@ fn one_client_comes_to_nine_tenths_and_another_finds_room_at_once() {
 
 #[test]
 fn who_holds_least_goes_first_and_then_who_came_first() {
-    let room = room();
-    let mut held: Vec<_> = (0..9).map(|_| now(&room, 0, 16)).collect();
-    let _b = now(&room, 1, 16);
+    let memory = memory();
+    let mut held: Vec<_> = (0..9).map(|_| now(&memory, 0, 16)).collect();
+    let _b = now(&memory, 1, 16);
     let mut line: Vec<Asking> =
-        [(0, 16), (1, 16), (2, 16), (3, 16)].map(|(client, bytes)| ask(&room, client, bytes)).into();
+        [(0, 16), (1, 16), (2, 16), (3, 16)].map(|(client, bytes)| ask(&memory, client, bytes)).into();
     for asking in &mut line {
         assert!(poll(asking).is_pending());
     }
@@ -326,21 +326,21 @@ fn who_holds_least_goes_first_and_then_who_came_first() {
 
 #[test]
 fn small_ones_pass_a_large_one_until_they_have_had_as_much_as_it_wants() {
-    let room = room();
+    let memory = memory();
     // Ten of a unit beside nine large ones and six units: no room for a large one.
-    let large: Vec<_> = (0..9).map(|_| now(&room, 0, 16)).collect();
-    let _rest = now(&room, 1, 6);
-    let mut patient = ask(&room, 2, 16);
+    let large: Vec<_> = (0..9).map(|_| now(&memory, 0, 16)).collect();
+    let _rest = now(&memory, 1, 6);
+    let mut patient = ask(&memory, 2, 16);
     assert!(poll(&mut patient).is_pending());
     // Clients b and d come and go with what little there is.
     let mut passed = 0;
-    while let Some(Ok(lease)) = ask(&room, 3, 4).now_or_never() {
+    while let Some(Ok(lease)) = ask(&memory, 3, 4).now_or_never() {
         passed += 4;
         drop(lease);
         assert!(passed <= 16);
     }
     assert_eq!(passed, 16);
-    let mut late = ask(&room, 3, 1);
+    let mut late = ask(&memory, 3, 1);
     assert!(poll(&mut late).is_pending(), "there is room, and it is kept");
     drop(large);
     assert!(poll(&mut patient).is_ready() && poll(&mut late).is_ready());
@@ -348,11 +348,11 @@ fn small_ones_pass_a_large_one_until_they_have_had_as_much_as_it_wants() {
 
 #[test]
 fn a_client_cannot_have_all_places_in_the_line() {
-    let room = room();
-    let _held: Vec<_> = (0..10).map(|n| now(&room, n / 9, 16)).collect();
+    let memory = memory();
+    let _held: Vec<_> = (0..10).map(|n| now(&memory, n / 9, 16)).collect();
     let mut line = Vec::new();
     let mut crowded = |client| {
-        let mut asking = ask(&room, client, 16);
+        let mut asking = ask(&memory, client, 16);
         let is_crowded = matches!(poll(&mut asking), Poll::Ready(Err(Crowded)));
         line.push(asking);
         is_crowded
@@ -364,23 +364,23 @@ fn a_client_cannot_have_all_places_in_the_line() {
 
 #[test]
 fn more_than_all_there_is_is_refused_at_once() {
-    let room = room();
-    assert!(ask(&room, 0, BOUNDS.all + 1).now_or_never().expect("no wait").is_err());
-    assert_eq!(taken(&room), 0);
+    let memory = memory();
+    assert!(ask(&memory, 0, BOUNDS.all + 1).now_or_never().expect("no wait").is_err());
+    assert_eq!(taken(&memory), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_threads_together_stay_within_it_and_lose_nothing() {
-    let (room, tasks, most) = (room(), Tasks::new(), Arc::new(AtomicUsize::new(0)));
+    let (memory, tasks, most) = (memory(), Tasks::new(), Arc::new(AtomicUsize::new(0)));
     let (done, all_done) = oneshot::channel::<()>();
     let done = Arc::new(done);
     for n in 0..16usize {
-        let (room, most, done) = (room.clone(), most.clone(), done.clone());
+        let (memory, most, done) = (memory.clone(), most.clone(), done.clone());
         tasks.spawn(Kind::Simulator, async move {
             for round in 0..300usize {
                 let bytes = 1 + (n * 7 + round * 5) % 16;
                 let client = name((n + round) % CLIENTS.len());
-                let asking = room.lease(&client, bytes);
+                let asking = memory.lease(&client, bytes);
                 // Some leave while they wait.
                 let lease = if round % 3 == 0 {
                     tokio::select! {
@@ -391,7 +391,7 @@ async fn many_threads_together_stay_within_it_and_lose_nothing() {
                 } else {
                     asking.await.ok()
                 };
-                most.fetch_max(taken(&room), Ordering::Relaxed);
+                most.fetch_max(taken(&memory), Ordering::Relaxed);
                 if round % 2 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -404,6 +404,6 @@ async fn many_threads_together_stay_within_it_and_lose_nothing() {
     // Told by being dropped.
     let _ = all_done.await;
     assert_eq!(tasks.finish(std::time::Duration::from_secs(60)).await, 0);
-    assert_eq!(taken(&room), 0);
+    assert_eq!(taken(&memory), 0);
     assert!((1..=BOUNDS.all).contains(&most.load(Ordering::Relaxed)));
 }

@@ -1,10 +1,10 @@
 //! Exchanges that nobody waits for any more.
 //!
-//! Invariants: an exchange that was sent ends by its answer, by its own end, or after its time; never because its caller
-//! left. One that was not sent yet ends with its caller, and its seat is free at once. Their number is bounded by the seats
-//! they hold, and by [`MOST`]: one that leaves when so many wait is dropped, and its seat stays taken as long as it could
-//! have lasted, because the vendor may still count it. On a stop they are waited for; what the grace cuts off is dropped
-//! so, too.
+//! Invariants: an exchange that was sent ends by its answer, by its own end, or after its time; never because its
+//! caller left. One that was not sent yet ends with its caller, and its seat is free at once. Their number is bounded
+//! by the seats they hold, and by [`MAX_DETACHED`]: one that leaves when so many wait is dropped, and its seat stays
+//! taken as long as it could have lasted, because the vendor may still count it. On a stop they are waited for; what
+//! the grace cuts off is dropped so, too.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,24 +24,24 @@ use crate::kernel::task::{Kind, Tasks};
 use crate::upstream::pool::{Exchange, Fault};
 
 /// Most exchanges without a caller.
-const MOST: usize = 4096;
+const MAX_DETACHED: usize = 4096;
 
 /// Hands exchanges to the task that waits for them.
-pub(super) struct Linger {
-    /// Not bounded by itself: each that is sent holds one of `room`.
-    sender: UnboundedSender<Left>,
-    room: Arc<Semaphore>,
+pub(super) struct DetachedExchanges {
+    /// Not bounded by itself: each that is sent holds one of `permits`.
+    sender: UnboundedSender<DetachedExchange>,
+    permits: Arc<Semaphore>,
 }
 
-struct Left {
+struct DetachedExchange {
     exchange: Exchange,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// An exchange its caller waits for. Dropped before the answer came, it lingers, if it was sent.
 pub(super) struct Flight<'a> {
     exchange: Option<Exchange>,
-    linger: &'a Linger,
+    detached: &'a DetachedExchanges,
 }
 
 /// What came of waiting for a head.
@@ -55,17 +55,17 @@ pub(super) enum Head {
     },
 }
 
-impl Linger {
+impl DetachedExchanges {
     pub(super) fn start(tasks: &Tasks) -> Self {
         let (sender, receiver) = unbounded_channel();
         let stop = tasks.stopping();
         tasks.spawn(Kind::Linger, wait(receiver, stop));
-        Self { sender, room: Arc::new(Semaphore::new(MOST)) }
+        Self { sender, permits: Arc::new(Semaphore::new(MAX_DETACHED)) }
     }
 
     /// Watches over an exchange, which is given up when it says so at the latest.
     pub(super) fn watch(&self, exchange: Exchange) -> Flight<'_> {
-        Flight { exchange: Some(exchange), linger: self }
+        Flight { exchange: Some(exchange), detached: self }
     }
 }
 
@@ -100,25 +100,27 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
+        // What has not left ends here and costs no seat; what has may be counted by the vendor until its answer comes.
         if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent)
-            && let Ok(room) = self.linger.room.clone().try_acquire_owned()
+            && let Ok(permits) = self.detached.permits.clone().try_acquire_owned()
         {
-            // The task is gone only when the gateway has stopped: then the exchange is dropped here, as it would be there.
-            let _ = self.linger.sender.send(Left { exchange, _room: room });
+            // The task is gone only when the gateway has stopped: then the exchange is dropped here, as it would be
+            // there.
+            let _ = self.detached.sender.send(DetachedExchange { exchange, _permit: permits });
         }
     }
 }
 
-async fn wait(mut arrivals: UnboundedReceiver<Left>, stop: CancellationToken) {
+async fn wait(mut arrivals: UnboundedReceiver<DetachedExchange>, stop: CancellationToken) {
     let mut waiting = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
             arrival = arrivals.recv() => match arrival {
                 // An answer's body is of no use to anyone: the exchange settled its seat, dropping it ends the rest.
-                Some(Left { exchange, _room: room }) => waiting.push(async move {
+                Some(DetachedExchange { exchange, _permit: permits }) => waiting.push(async move {
                     let ended = timeout_at(exchange.until(), exchange).await;
-                    drop(room);
+                    drop(permits);
                     ended
                 }),
                 None => break,

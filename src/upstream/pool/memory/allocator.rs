@@ -1,12 +1,13 @@
-//! The [`Book`]: who holds how much of the room, who waits, and whose turn it is.
+//! The [`Allocator`]: who holds how much of the room, who waits, and whose turn it is.
 //!
 //! Invariants:
 //! - What is taken is the sum of what clients hold. Nothing is given beyond the bounds, nor beyond a client's share
 //!   ([`share`]); with the share's tenth left free, who holds nothing finds some.
 //! - Of those who wait whose client holds least goes first; of equals, who came first. So a client that holds nothing
 //!   waits behind those alone that came before it.
-//! - Where the first finds no room, one behind it that does may pass; but all that pass one together take no more than it
-//!   wants itself. Then what is given back is kept for it. So the small ones go on beside the large, and none starves it.
+//! - Where the first finds no room, one behind it that does may pass; but all that pass one together take no more than
+//!   it wants itself. Then what is given back is kept for it. So the small ones go on beside the large, and none
+//!   starves it.
 //! - Whoever can go does: after every change nobody waits who could be served by these rules.
 //!
 //! So few wait that they are looked at one by one.
@@ -17,17 +18,17 @@ use crate::kernel::share::{self, Holdings};
 
 /// `T` is how one who waits is told.
 #[derive(Debug)]
-pub(super) struct Book<T> {
+pub(super) struct Allocator<T> {
     bounds: Bounds,
     held: Holdings,
     /// In the order in which they came.
-    waiting: Vec<Waiter<T>>,
+    waiting: Vec<LeaseWaiter<T>>,
     /// Numbers all who ever waited.
     arrivals: u64,
 }
 
 #[derive(Debug)]
-struct Waiter<T> {
+struct LeaseWaiter<T> {
     number: u64,
     client: ClientName,
     wants: usize,
@@ -38,13 +39,13 @@ struct Waiter<T> {
 
 /// What came of asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum LeaseOffer {
     Granted,
     Waits(u64),
     Crowded,
 }
 
-impl<T> Book<T> {
+impl<T> Allocator<T> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self { bounds, held: Holdings::default(), waiting: Vec::new(), arrivals: 0 }
     }
@@ -66,22 +67,22 @@ impl<T> Book<T> {
 
     /// One comes and wants so much. Says who is to be told that it was granted; that is never the one that came.
     #[must_use]
-    pub(super) fn ask(&mut self, client: &ClientName, wants: usize, teller: T) -> (Asked, Vec<T>) {
+    pub(super) fn ask(&mut self, client: &ClientName, wants: usize, teller: T) -> (LeaseOffer, Vec<T>) {
         let number = self.arrivals;
         self.arrivals += 1;
         let of_client = self.waiting.iter().filter(|waiter| waiter.client == *client).count();
         let may_wait = share::may_take(1, of_client, self.waiting.len(), self.bounds.waiting);
-        self.waiting.push(Waiter { number, client: client.clone(), wants, passed: 0, teller });
+        self.waiting.push(LeaseWaiter { number, client: client.clone(), wants, passed: 0, teller });
         // Nobody else could go before, and one more in the line lets nobody go sooner.
         if self.next().is_some_and(|at| self.waiting[at].number == number) {
             let _ = self.grant(self.waiting.len() - 1);
-            return (Asked::Granted, self.serve());
+            return (LeaseOffer::Granted, self.serve());
         }
         if may_wait && wants <= self.bounds.all {
-            return (Asked::Waits(number), self.serve());
+            return (LeaseOffer::Waits(number), self.serve());
         }
         let (_, told) = self.leave(number);
-        (Asked::Crowded, told)
+        (LeaseOffer::Crowded, told)
     }
 
     /// One does not wait any more. Says whether it did, and who is to be told.
@@ -101,8 +102,8 @@ impl<T> Book<T> {
         self.serve()
     }
 
-    /// Whether a client may take so much more at once, for what it holds already; and who is to be told: it comes behind
-    /// others now, who may find the room that was not enough for it.
+    /// Whether a client may take so much more at once, for what it holds already; and who is to be told: it comes
+    /// behind others now, who may find the room that was not enough for it.
     #[must_use]
     pub(super) fn grow(&mut self, client: &ClientName, more: usize) -> (bool, Vec<T>) {
         if self.taken().checked_add(more).is_none_or(|taken| taken > self.bounds.all) {
@@ -125,7 +126,7 @@ impl<T> Book<T> {
         let waiter = self.waiting.remove(at);
         let held = &self.held;
         let place = (held.of(&waiter.client), waiter.number);
-        let before = |other: &Waiter<T>| (held.of(&other.client), other.number) < place;
+        let before = |other: &LeaseWaiter<T>| (held.of(&other.client), other.number) < place;
         for other in self.waiting.iter_mut().filter(|other| before(other)) {
             other.passed += waiter.wants;
         }
@@ -151,7 +152,7 @@ impl<T> Book<T> {
 }
 
 #[cfg(test)]
-impl<T> Book<T> {
+impl<T> Allocator<T> {
     /// What clients hold, by name.
     pub(super) fn holders(&self) -> Vec<(ClientName, usize)> {
         let mut all: Vec<_> = self.held.iter().map(|(name, held)| (name.clone(), held)).collect();
@@ -161,7 +162,7 @@ impl<T> Book<T> {
 
     /// Who waits: number, client, what it wants, what passed it; in their order.
     pub(super) fn line(&self) -> Vec<(u64, ClientName, usize, usize)> {
-        let of = |w: &Waiter<T>| (w.number, w.client.clone(), w.wants, w.passed);
+        let of = |w: &LeaseWaiter<T>| (w.number, w.client.clone(), w.wants, w.passed);
         self.waiting.iter().map(of).collect()
     }
 }

@@ -3,10 +3,10 @@
 //! Invariants: what is shown was made from one whole reading of all the secret's parts; a reading that fails changes
 //! nothing but the time it failed; headers are made once for each content, never for each request.
 //!
-//! A request reads nothing: it is shown what the last look found, which [`super::look_at`] repeats and a reload or a 401
-//! asks for. So a file that hangs holds up nobody: its last good value serves its grace. A look that is made by the clock
-//! passes over files whose [`Mark`]s are the same, and takes what has changed only when the next look finds the same: a
-//! file in the middle of being written is left until it rests.
+//! A request reads nothing: it is shown what the last look found, which [`super::look_at`] repeats and a reload or a
+//! 401 asks for. So a file that hangs holds up nobody: its last good value serves its grace. A look that is made by the
+//! clock passes over files whose [`Mark`]s are the same, and takes what has changed only when the next look finds the
+//! same: a file in the middle of being written is left until it rests.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,7 +44,7 @@ pub(super) fn header_value(secret: Secret) -> Result<HeaderValue, InvalidHeaderV
 }
 
 /// A credential as it goes out.
-pub(super) struct Shown {
+pub(super) struct CredentialHeaders {
     /// Rises when the secret's content changes.
     pub(super) content: u64,
     pub(super) headers: Headers,
@@ -52,7 +52,7 @@ pub(super) struct Shown {
     pub(super) redactor: Arc<Redactor>,
 }
 
-impl Shown {
+impl CredentialHeaders {
     fn new(content: u64, secrets: &[Secret], headers: Headers) -> Arc<Self> {
         let shown = headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(_, value)| value.as_bytes());
         // `Basic` itself is no secret.
@@ -62,16 +62,16 @@ impl Shown {
     }
 }
 
-pub(super) struct Kept {
+pub(super) struct SecretCache {
     app: AppId,
     sources: Vec<SecretSource>,
     recipe: Box<dyn Recipe>,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
 }
 
 /// A reading that has begun.
-pub(super) struct Reading {
+pub(super) struct SecretReading {
     /// The later, the higher.
     number: u64,
     /// The files before it, if all could be looked at.
@@ -79,7 +79,7 @@ pub(super) struct Reading {
 }
 
 #[derive(Default)]
-struct State {
+struct CacheState {
     /// Readings that have begun.
     begun: u64,
     /// So many had begun when one was taken last: which of these came first is not known, so none of them is taken any
@@ -96,18 +96,18 @@ struct State {
 
 struct Good {
     secrets: Vec<Secret>,
-    shown: Arc<Shown>,
+    shown: Arc<CredentialHeaders>,
     made: UnixMillis,
     since: Instant,
 }
 
-impl Kept {
+impl SecretCache {
     pub(super) fn new(app: AppId, sources: Vec<SecretSource>, recipe: Box<dyn Recipe>, clock: Clock) -> Self {
         Self { app, sources, recipe, clock, state: Mutex::default() }
     }
 
     /// The credential to send now.
-    pub(super) fn current(&self) -> Result<Arc<Shown>, SecretError> {
+    pub(super) fn current(&self) -> Result<Arc<CredentialHeaders>, SecretError> {
         let now = self.clock.now();
         let mut state = self.lock();
         self.renew(&mut state);
@@ -128,43 +128,46 @@ impl Kept {
     /// Reads these secrets now, and takes what is there. Not for the threads of the runtime.
     pub(super) fn look(all: &[&Self]) {
         let mut all = all.to_vec();
+        // Another look may have begun later and ended sooner: then this one has missed what it saw, and looks again.
         while !all.is_empty() {
-            let due = Self::marked(&all).map(|(kept, marks)| (kept, kept.begin(marks))).collect();
-            let missed =
-                Self::read(due).filter_map(|(kept, reading, read)| (!kept.take(reading, read)).then_some(kept));
+            let due = Self::marked(&all).map(|(secrets, marks)| (secrets, secrets.begin(marks))).collect();
+            let missed = Self::read(due)
+                .filter_map(|(secrets, reading, read)| (!secrets.take(reading, read)).then_some(secrets));
             all = missed.collect();
         }
     }
 
-    /// Reads those of these secrets whose files' marks, or the word beside them, give cause to. Says whether one has to be
-    /// looked at again soon. Not for the threads of the runtime.
+    /// Reads those of these secrets whose files' marks, or the word beside them, give cause to. Says whether one has to
+    /// be looked at again soon. Not for the threads of the runtime.
     pub(super) fn glance(all: &[(&Self, bool)]) -> bool {
         let (all, anyhow): (Vec<_>, Vec<_>) = all.iter().copied().unzip();
-        let due = Self::marked(&all).zip(anyhow).filter_map(|((kept, marks), anyhow)| {
-            (anyhow || kept.may_have_changed(&marks)).then(|| (kept, kept.begin(marks)))
+        let due = Self::marked(&all).zip(anyhow).filter_map(|((secrets, marks), anyhow)| {
+            (anyhow || secrets.may_have_changed(&marks)).then(|| (secrets, secrets.begin(marks)))
         });
         let due = due.collect();
         let mut again = false;
-        for (kept, reading, read) in Self::read(due) {
-            again |= kept.take_what_rests(reading, read);
+        for (secrets, reading, read) in Self::read(due) {
+            again |= secrets.take_what_rests(reading, read);
         }
         again
     }
 
     /// Each with the marks of its files.
     fn marked<'a>(all: &[&'a Self]) -> impl Iterator<Item = (&'a Self, Vec<Result<Mark, Unreadable>>)> {
-        let files = all.iter().flat_map(|kept| kept.files()).map(Path::to_owned).collect();
+        let files = all.iter().flat_map(|secrets| secrets.files()).map(Path::to_owned).collect();
         let mut marks = files::marks(files).into_iter();
-        all.iter().map(move |kept| (*kept, marks.by_ref().take(kept.files().count()).collect()))
+        all.iter().map(move |secrets| (*secrets, marks.by_ref().take(secrets.files().count()).collect()))
     }
 
     /// All of them at a time: files that hang keep nobody else's waiting for longer than one does.
-    fn read(due: Vec<(&Self, Reading)>) -> impl Iterator<Item = (&Self, Reading, Result<Vec<Secret>, SecretError>)> {
-        let sources: Vec<_> = due.iter().flat_map(|(kept, _)| &kept.sources).cloned().collect();
+    fn read(
+        due: Vec<(&Self, SecretReading)>,
+    ) -> impl Iterator<Item = (&Self, SecretReading, Result<Vec<Secret>, SecretError>)> {
+        let sources: Vec<_> = due.iter().flat_map(|(secrets, _)| &secrets.sources).cloned().collect();
         let mut read = SecretSource::read_all(&sources).into_iter();
-        due.into_iter().map(move |(kept, reading)| {
-            let own: Vec<_> = read.by_ref().take(kept.sources.len()).collect();
-            (kept, reading, own.into_iter().collect())
+        due.into_iter().map(move |(secrets, reading)| {
+            let own: Vec<_> = read.by_ref().take(secrets.sources.len()).collect();
+            (secrets, reading, own.into_iter().collect())
         })
     }
 
@@ -180,15 +183,15 @@ impl Kept {
         state.failing.is_some() || state.pending.is_some() || !is_same
     }
 
-    pub(super) fn begin(&self, marks: Vec<Result<Mark, Unreadable>>) -> Reading {
+    pub(super) fn begin(&self, marks: Vec<Result<Mark, Unreadable>>) -> SecretReading {
         let mut state = self.lock();
         state.begun += 1;
-        Reading { number: state.begun, marks: marks.into_iter().collect::<Result<_, _>>().unwrap_or_default() }
+        SecretReading { number: state.begun, marks: marks.into_iter().collect::<Result<_, _>>().unwrap_or_default() }
     }
 
-    /// Takes what was read if it is what is in use, or what was read the last time. Says whether it has to be looked at again
-    /// soon.
-    fn take_what_rests(&self, reading: Reading, read: Result<Vec<Secret>, SecretError>) -> bool {
+    /// Takes what was read if it is what is in use, or what was read the last time. Says whether it has to be looked at
+    /// again soon.
+    fn take_what_rests(&self, reading: SecretReading, read: Result<Vec<Secret>, SecretError>) -> bool {
         let mut state = self.lock();
         if let (Some(good), Ok(secrets)) = (&state.good, &read)
             && reading.number > state.missed
@@ -204,7 +207,7 @@ impl Kept {
 
     /// After a 401: reads the secret now, makes a token anew unless that has happened since `tried`, and says which
     /// content is now shown. Not for the threads of the runtime.
-    pub(super) fn look_again(&self, tried: &Arc<Shown>) -> u64 {
+    pub(super) fn look_again(&self, tried: &Arc<CredentialHeaders>) -> u64 {
         Self::look(&[self]);
         let mut state = self.lock();
         let now = self.clock.wall_ms();
@@ -212,7 +215,7 @@ impl Kept {
             && Arc::ptr_eq(&good.shown, tried)
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, now)
         {
-            good.shown = Shown::new(good.shown.content, &good.secrets, headers);
+            good.shown = CredentialHeaders::new(good.shown.content, &good.secrets, headers);
             good.made = now;
             good.since = self.clock.now();
         }
@@ -225,20 +228,20 @@ impl Kept {
     }
 
     /// Makes headers anew that are too old.
-    fn renew(&self, state: &mut State) {
+    fn renew(&self, state: &mut CacheState) {
         let (now, wall) = (self.clock.now(), self.clock.wall_ms());
         if let Some(good) = &mut state.good
             && self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since))
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, wall)
         {
-            good.shown = Shown::new(good.shown.content, &good.secrets, headers);
+            good.shown = CredentialHeaders::new(good.shown.content, &good.secrets, headers);
             good.made = wall;
             good.since = now;
         }
     }
 
     /// Takes what was read, unless another reading was taken since this one began. Says whether it did.
-    pub(super) fn take(&self, reading: Reading, read: Result<Vec<Secret>, SecretError>) -> bool {
+    pub(super) fn take(&self, reading: SecretReading, read: Result<Vec<Secret>, SecretError>) -> bool {
         let state = &mut *self.lock();
         if reading.number <= state.missed {
             return false;
@@ -252,7 +255,7 @@ impl Kept {
             good => {
                 let content = good.as_ref().map_or(1, |old| old.shown.content + 1);
                 let headers = self.recipe.headers(&self.sources, &secrets, wall)?;
-                let shown = Shown::new(content, &secrets, headers);
+                let shown = CredentialHeaders::new(content, &secrets, headers);
                 Ok(Some(Good { secrets, shown, made: wall, since: now }))
             }
         });
@@ -279,7 +282,7 @@ impl Kept {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         lock(&self.state)
     }
 }

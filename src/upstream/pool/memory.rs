@@ -1,15 +1,16 @@
 //! Memory for the vendor's answers while they are read and, for a message's, until its caller has taken them.
 //!
 //! Invariants:
-//! - What is read of an answer beyond [`Bounds::small`] bytes lies in a [`Lease`], which is had whole before more of the
-//!   answer is read: nobody waits for room while holding some, so there is always one whose turn comes.
-//! - All leases together are never more than [`Bounds::all`]. Who goes first, and who may take how much, says the `book`.
-//! - A lease is given back when it is dropped, wherever that is: in a future nobody polls any more, in a panic, or with the
-//!   last copy of the bytes that it [holds](Lease::hold). Who leaves while it waits takes nothing along.
+//! - What is read of an answer beyond [`Bounds::small`] bytes lies in a [`Lease`], which is had whole before more of
+//!   the answer is read: nobody waits for room while holding some, so there is always one whose turn comes.
+//! - All leases together are never more than [`Bounds::all`]. Who goes first, and who may take how much, says the
+//!   `allocator`.
+//! - A lease is given back when it is dropped, wherever that is: in a future nobody polls any more, in a panic, or with
+//!   the last copy of the bytes that it [holds](Lease::hold). Who leaves while it waits takes nothing along.
 //!
 //! Reads of events have nothing to do with this: what they removed at the vendor must never wait, nor be turned away.
 
-mod book;
+mod allocator;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::kernel::names::ClientName;
 use crate::kernel::share;
 use crate::kernel::sync::lock;
-use book::{Asked, Book};
+use allocator::{Allocator, LeaseOffer};
 
 /// How much room there is. All in bytes, but for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +47,11 @@ impl Default for Bounds {
 
 /// The room. Cheap to clone. Outlives reloads.
 #[derive(Clone, Debug)]
-pub(crate) struct Room(Arc<Shared>);
+pub(crate) struct AnswerMemory(Arc<MeteredAllocator>);
 
 #[derive(Debug)]
-struct Shared {
-    book: Mutex<Book<oneshot::Sender<()>>>,
+struct MeteredAllocator {
+    allocator: Mutex<Allocator<oneshot::Sender<()>>>,
     gauge: Gauge,
 }
 
@@ -61,25 +62,25 @@ pub(crate) struct Crowded;
 /// So many bytes of the room.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    room: Room,
+    memory: AnswerMemory,
     client: ClientName,
     bytes: usize,
 }
 
-impl Room {
+impl AnswerMemory {
     /// An empty one, which shows in `gauge` what is taken of it.
     pub(crate) fn new(bounds: Bounds, gauge: Gauge) -> Self {
-        Self(Arc::new(Shared { book: Mutex::new(Book::new(bounds)), gauge }))
+        Self(Arc::new(MeteredAllocator { allocator: Mutex::new(Allocator::new(bounds)), gauge }))
     }
 
     /// Other bounds from now on. What is taken stays so.
     pub(crate) fn resize(&self, bounds: Bounds) {
-        let told = self.change(|book| book.resize(bounds));
+        let told = self.change(|allocator| allocator.resize(bounds));
         tell(told);
     }
 
     pub(super) fn bounds(&self) -> Bounds {
-        self.book().bounds()
+        self.allocator().bounds()
     }
 
     /// Waits for so many bytes.
@@ -88,19 +89,19 @@ impl Room {
     /// At once, when too many wait.
     pub(super) async fn lease(&self, client: &ClientName, bytes: usize) -> Result<Lease, Crowded> {
         let (teller, told) = oneshot::channel();
-        let (asked, others) = self.change(|book| book.ask(client, bytes, teller));
-        let lease = || Lease { room: self.clone(), client: client.clone(), bytes };
+        let (asked, others) = self.change(|allocator| allocator.ask(client, bytes, teller));
+        let lease = || Lease { memory: self.clone(), client: client.clone(), bytes };
         let waiting = match asked {
-            Asked::Crowded => {
+            LeaseOffer::Crowded => {
                 tell(others);
                 return Err(Crowded);
             }
-            Asked::Granted => {
+            LeaseOffer::Granted => {
                 let lease = lease();
                 tell(others);
                 return Ok(lease);
             }
-            Asked::Waits(number) => Waiting { lease: Some(lease()), number },
+            LeaseOffer::Waits(number) => LeaseWait { lease: Some(lease()), number },
         };
         tell(others);
         // Nobody lets go of the other end but who grants it.
@@ -109,16 +110,16 @@ impl Room {
     }
 
     /// Does this to the book and shows what came of it.
-    fn change<T>(&self, change: impl FnOnce(&mut Book<oneshot::Sender<()>>) -> T) -> T {
-        let mut book = self.book();
-        let done = change(&mut book);
-        self.0.gauge.set(i64::try_from(book.taken()).unwrap_or(i64::MAX));
+    fn change<T>(&self, change: impl FnOnce(&mut Allocator<oneshot::Sender<()>>) -> T) -> T {
+        let mut allocator = self.allocator();
+        let done = change(&mut allocator);
+        self.0.gauge.set(i64::try_from(allocator.taken()).unwrap_or(i64::MAX));
         done
     }
 
-    fn book(&self) -> MutexGuard<'_, Book<oneshot::Sender<()>>> {
+    fn allocator(&self) -> MutexGuard<'_, Allocator<oneshot::Sender<()>>> {
         // No section panics half-way.
-        lock(&self.0.book)
+        lock(&self.0.allocator)
     }
 }
 
@@ -134,7 +135,7 @@ impl Lease {
     pub(crate) fn shrink(&mut self, bytes: usize) {
         let Some(less) = self.bytes.checked_sub(bytes).filter(|less| *less > 0) else { return };
         self.bytes = bytes;
-        let told = self.room.change(|book| book.give_back(&self.client, less));
+        let told = self.memory.change(|allocator| allocator.give_back(&self.client, less));
         tell(told);
     }
 
@@ -144,7 +145,7 @@ impl Lease {
         if more == 0 {
             return true;
         }
-        let (has, told) = self.room.change(|book| book.grow(&self.client, more));
+        let (has, told) = self.memory.change(|allocator| allocator.grow(&self.client, more));
         if has {
             self.bytes = bytes;
         }
@@ -171,24 +172,24 @@ impl Drop for Lease {
 }
 
 /// One that waits; or whose turn came, and it does not know yet.
-struct Waiting {
+struct LeaseWait {
     /// What it will have.
     lease: Option<Lease>,
     number: u64,
 }
 
-impl Waiting {
+impl LeaseWait {
     fn granted(mut self) -> Result<Lease, Crowded> {
         // It is there for as long as this is.
         self.lease.take().ok_or(Crowded)
     }
 }
 
-impl Drop for Waiting {
+impl Drop for LeaseWait {
     /// Leaves the line. If its turn has come, the lease is dropped as any other.
     fn drop(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        let (waited, told) = lease.room.change(|book| book.leave(self.number));
+        let (waited, told) = lease.memory.change(|allocator| allocator.leave(self.number));
         if waited {
             lease.bytes = 0;
         }

@@ -21,11 +21,11 @@ impl Runs {
     }
 
     /// A run that finds what the one before left and, if it ends in order, leaves `sent` behind.
-    async fn run(&self, sent: Option<&Sent>) -> Before {
+    async fn run(&self, sent: Option<&CountedUntil>) -> PreviousRun {
         let tasks = Tasks::new();
         let (at, clock) = (self.folder.path(), self.clock.clone());
         let store = EmbeddedStore::open(at, tasks.clone(), clock.clone(), Metrics::new()).await.unwrap();
-        let before = Before::of(&*store, &clock).await.unwrap();
+        let before = PreviousRun::of(&*store, &clock).await.unwrap();
         if let Some(sent) = sent {
             note_stop(&*store, &clock, sent).await.unwrap();
             store.close(clock.wall_ms()).await.unwrap();
@@ -46,32 +46,38 @@ fn limit(per: Duration) -> Limit {
     Limit { requests: NonZeroU32::new(5).unwrap(), per }
 }
 
-fn sent(lasts: Duration) -> Sent {
-    Sent::from([((app(), ENDPOINT), Instant::now() + lasts)])
+fn sent(lasts: Duration) -> CountedUntil {
+    CountedUntil::from([((app(), ENDPOINT), Instant::now() + lasts)])
 }
 
 #[tokio::test(start_paused = true)]
 async fn how_long_a_stop_took_is_not_asked_of_the_wall_clock() {
-    let (runs, nothing, hour) = (Runs::new(), Sent::new(), 3_600_000);
+    let (runs, nothing, hour) = (Runs::new(), CountedUntil::new(), 3_600_000);
     // A new folder may stand where one was lost.
-    assert_eq!(runs.run(Some(&nothing)).await.past, Past::Unknown);
+    assert_eq!(runs.run(Some(&nothing)).await.previous_run, LastShutdown::Unknown);
     runs.clock.jump(hour);
     // The clock said that an hour had passed; then that none had.
-    assert!(matches!(runs.run(Some(&nothing)).await.past, Past::Clean(ago) if ago < Duration::from_secs(60)));
+    assert!(
+        matches!(runs.run(Some(&nothing)).await.previous_run, LastShutdown::Clean(ago) if ago < Duration::from_secs(60))
+    );
     runs.clock.jump(-2 * hour);
     tokio::time::advance(Duration::from_secs(100)).await;
-    assert!(matches!(runs.run(None).await.past, Past::Clean(ago) if ago >= Duration::from_secs(100)));
-    assert_eq!(runs.run(Some(&nothing)).await.past, Past::Unknown, "the last run did not end in order");
+    assert!(matches!(runs.run(None).await.previous_run, LastShutdown::Clean(ago) if ago >= Duration::from_secs(100)));
+    assert_eq!(runs.run(Some(&nothing)).await.previous_run, LastShutdown::Unknown, "the last run did not end in order");
 }
 
 #[test]
 fn a_bucket_begins_full_only_when_nothing_can_be_held_against_it() {
     let second = Duration::from_secs(1);
-    assert_eq!(Past::None.begin(second), Begin::Full);
-    assert_eq!(Past::Clean(second * 2).begin(second), Begin::Full);
-    assert_eq!(Past::Clean(second).begin(second), Begin::Empty);
-    assert_eq!(Past::Clean(second + Duration::from_millis(1)).begin(second), Begin::Empty, "clocks have grains");
-    assert_eq!(Past::Unknown.begin(second), Begin::Empty);
+    assert_eq!(LastShutdown::None.begin(second), Begin::Full);
+    assert_eq!(LastShutdown::Clean(second * 2).begin(second), Begin::Full);
+    assert_eq!(LastShutdown::Clean(second).begin(second), Begin::Empty);
+    assert_eq!(
+        LastShutdown::Clean(second + Duration::from_millis(1)).begin(second),
+        Begin::Empty,
+        "clocks have grains"
+    );
+    assert_eq!(LastShutdown::Unknown.begin(second), Begin::Empty);
 }
 
 /// The wall clock jumps both ways, the next run is killed, and another ends in order: none of it shortens the wait.
@@ -102,7 +108,7 @@ async fn what_was_cut_off_keeps_the_end_waiting_by_every_run_until_its_time() {
         }
     }
     tokio::time::advance(second * 60).await;
-    let before = runs.run(Some(&Sent::new())).await;
+    let before = runs.run(Some(&CountedUntil::new())).await;
     assert_eq!(before.begin(&app(), &[ENDPOINT], limit(second), Instant::now()), Begin::Full);
     assert!(matches!(before.begin(&app(), &[ENDPOINT], limit(second * 3600), Instant::now()), Begin::UsedUntil(_)));
     assert!(runs.run(None).await.sent.is_empty(), "what is over is forgotten");
@@ -118,7 +124,7 @@ async fn after_a_boot_what_was_cut_off_lasts_as_long_as_it_did_at_the_stop() {
     let rebooted = Runs { clock: Clock::anchored(SystemTime::UNIX_EPOCH), ..runs };
     tokio::time::advance(second * 5).await;
     let before = rebooted.run(None).await;
-    assert_eq!(before.past, Past::Unknown);
+    assert_eq!(before.previous_run, LastShutdown::Unknown);
     let until = before.sent[&(app(), ENDPOINT)];
     let lasts = until - Instant::now();
     assert!(lasts >= second * 60 && lasts < second * 61, "{lasts:?}");

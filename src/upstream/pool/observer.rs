@@ -1,10 +1,10 @@
-//! Connections that tell the lane they belong to what they speak, how many requests they take at a time, that the vendor
-//! goes away from them, and that they are gone.
+//! Connections that tell the lane they belong to what they speak, how many requests they take at a time, that the
+//! vendor goes away from them, and that they are gone.
 //!
-//! Invariants: what passes is not changed, but for HTTP/2's GOAWAY ([`Requests`]). How many requests it takes is read in a
-//! connection's first frame, which is the vendor's SETTINGS (RFC 9113 section 3.4); a later change is kept by the HTTP
-//! library alone, which then lets requests wait. What is told comes from the other end and is only ever a number: it
-//! cannot fail.
+//! Invariants: what passes is not changed, but for HTTP/2's GOAWAY ([`Requests`]). How many requests it takes is read
+//! in a connection's first frame, which is the vendor's SETTINGS (RFC 9113 section 3.4); a later change is kept by the
+//! HTTP library alone, which then lets requests wait. What is told comes from the other end and is only ever a number:
+//! it cannot fail.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -25,10 +25,10 @@ const AT_A_TIME: usize = 16 << 10;
 
 /// What a connection is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Number(pub(super) u64);
+pub(super) struct ConnectionNumber(pub(super) u64);
 
 /// Who wants to know.
-pub(super) trait Told: Send + Sync + 'static {
+pub(super) trait ConnectionObserver: Send + Sync + 'static {
     /// A connection is there. Its number is what it is called from now on.
     fn opened(&self, is_http_2: bool) -> u64;
     /// It takes so many requests at a time.
@@ -41,16 +41,16 @@ pub(super) trait Told: Send + Sync + 'static {
 
 /// Makes connections as `C` does.
 #[derive(Clone)]
-pub(super) struct Watching<C> {
+pub(super) struct ObservedConnector<C> {
     connector: C,
-    told: Arc<dyn Told>,
+    observer: Arc<dyn ConnectionObserver>,
 }
 
 /// A connection.
-pub(super) struct Watched<S> {
+pub(super) struct ObservedStream<S> {
     stream: S,
     number: u64,
-    told: Arc<dyn Told>,
+    observer: Arc<dyn ConnectionObserver>,
     /// What is known of it, if it speaks that.
     http_2: Option<Box<Http2>>,
 }
@@ -63,46 +63,47 @@ struct Http2 {
     bytes: [u8; AT_A_TIME],
 }
 
-impl<C> Watching<C> {
-    pub(super) fn new(connector: C, told: Arc<dyn Told>) -> Self {
-        Self { connector, told }
+impl<C> ObservedConnector<C> {
+    pub(super) fn new(connector: C, observer: Arc<dyn ConnectionObserver>) -> Self {
+        Self { connector, observer }
     }
 }
 
-impl<C, S> Service<Uri> for Watching<C>
+impl<C, S> Service<Uri> for ObservedConnector<C>
 where
     C: Service<Uri, Response = S, Error = BoxError, Future: Send + 'static>,
     S: Connection,
 {
-    type Response = Watched<S>;
+    type Response = ObservedStream<S>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Watched<S>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<ObservedStream<S>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.connector.poll_ready(cx)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (connecting, told) = (self.connector.call(to), self.told.clone());
+        let (connecting, observer) = (self.connector.call(to), self.observer.clone());
         Box::pin(async move {
             let stream = connecting.await?;
             let is_http_2 = stream.connected().is_negotiated_h2();
-            let number = told.opened(is_http_2);
+            // Before the library has it, so that no frame is read of a connection that the lane does not know.
+            let number = observer.opened(is_http_2);
             let http_2 = is_http_2.then(|| Box::new(Http2::new()));
-            Ok(Watched { stream, number, told, http_2 })
+            Ok(ObservedStream { stream, number, observer, http_2 })
         })
     }
 }
 
-impl<S> Drop for Watched<S> {
+impl<S> Drop for ObservedStream<S> {
     fn drop(&mut self) {
-        self.told.closed(self.number);
+        self.observer.closed(self.number);
     }
 }
 
-impl<S: Connection> Connection for Watched<S> {
+impl<S: Connection> Connection for ObservedStream<S> {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(Number(self.number))
+        self.stream.connected().extra(ConnectionNumber(self.number))
     }
 }
 
@@ -115,7 +116,8 @@ impl Http2 {
     fn poll_read(
         &mut self,
         stream: &mut (impl Read + Unpin),
-        (number, told): (u64, &dyn Told),
+        number: u64,
+        observer: &dyn ConnectionObserver,
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
@@ -127,11 +129,11 @@ impl Http2 {
                 return Poll::Ready(Ok(()));
             }
             if let Some(streams) = self.first.as_mut().and_then(|first| first.streams(came)) {
-                told.takes(number, streams);
+                observer.takes(number, streams);
                 self.first = None;
             }
             if self.requests.came(came) {
-                told.goes_away();
+                observer.goes_away();
             }
         }
         let most = buf.remaining();
@@ -140,7 +142,7 @@ impl Http2 {
     }
 }
 
-impl<S> Watched<S> {
+impl<S> ObservedStream<S> {
     /// These were written, as far as `written` says.
     fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize, cx: &Context<'_>) {
         let Some(http_2) = &mut self.http_2 else { return };
@@ -155,17 +157,17 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: Read + Unpin> Read for Watched<S> {
+impl<S: Read + Unpin> Read for ObservedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         match &mut this.http_2 {
             None => Pin::new(&mut this.stream).poll_read(cx, buf),
-            Some(http_2) => http_2.poll_read(&mut this.stream, (this.number, &*this.told), cx, buf),
+            Some(http_2) => http_2.poll_read(&mut this.stream, this.number, &*this.observer, cx, buf),
         }
     }
 }
 
-impl<S: Write + Unpin> Write for Watched<S> {
+impl<S: Write + Unpin> Write for ObservedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
         self.wrote(&[IoSlice::new(buf)], written, cx);
@@ -292,7 +294,7 @@ mod tests {
     #[derive(Default)]
     struct Gone(AtomicBool);
 
-    impl Told for Gone {
+    impl ConnectionObserver for Gone {
         fn opened(&self, _: bool) -> u64 {
             1
         }
@@ -303,17 +305,18 @@ mod tests {
         fn closed(&self, _: u64) {}
     }
 
-    /// The library has taken the request and not begun to write it, or has just written it, when it reads the GOAWAY. One
-    /// that is as many as the connection takes it would forget in that moment, whatever the vendor says of it.
+    /// The library has taken the request and not begun to write it, or has just written it, when it reads the GOAWAY.
+    /// One that is as many as the connection takes it would forget in that moment, whatever the vendor says of it.
     #[tokio::test]
     async fn a_request_that_is_being_sent_when_the_vendor_goes_away_has_its_own_end() {
         let goaway = |last: u32| frame(7, &[last.to_be_bytes(), [0; 4]].concat());
         for is_written in [false, true] {
             for is_processed in [false, true] {
                 let (near, mut far) = tokio::io::duplex(1 << 16);
-                let (told, by_hand) = (Arc::new(Gone::default()), ByHand::default());
+                let (observer, by_hand) = (Arc::new(Gone::default()), ByHand::default());
                 let http_2 = Some(Box::new(Http2::new()));
-                let stream = Watched { stream: TokioIo::new(near), number: 1, told: told.clone(), http_2 };
+                let stream =
+                    ObservedStream { stream: TokioIo::new(near), number: 1, observer: observer.clone(), http_2 };
                 let builder = http2::Builder::new(by_hand.clone());
                 let (mut sender, dispatch) = builder.handshake::<_, Empty<Bytes>>(stream).await.unwrap();
                 let mut dispatch = std::pin::pin!(dispatch);
@@ -328,7 +331,7 @@ mod tests {
                 }
                 far.write_all(&goaway(if is_processed { 1 } else { 0 })).await.unwrap();
                 by_hand.turn();
-                assert!(told.0.load(Ordering::SeqCst));
+                assert!(observer.0.load(Ordering::SeqCst));
                 if is_processed {
                     // HEADERS of stream 1 that end it: 200.
                     far.write_all(&[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]).await.unwrap();
@@ -342,8 +345,9 @@ mod tests {
                         break answer;
                     }
                 };
-                let fault = answer.as_ref().err().map(|error| Fault::read(error, false));
-                assert_eq!(answer.is_ok(), is_processed, "{is_written}: {fault:?}");
+                let is_answered = answer.is_ok();
+                let fault = answer.err().map(|error| Fault::read(error, false));
+                assert_eq!(is_answered, is_processed, "{is_written}: {fault:?}");
                 assert!(fault.is_none_or(|fault| matches!(fault, Fault::Unprocessed { .. })), "{is_written}");
             }
         }

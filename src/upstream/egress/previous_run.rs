@@ -1,8 +1,8 @@
 //! What is known of the runs before this one, and what this one leaves to the next.
 //!
 //! Invariants: a run that ended in order says when that was and, of each bucket with requests whose end it did not see,
-//! until when the vendor may count them. It says so before its end is recorded, so that a record that is lost reads as a
-//! run that did not end in order. How long ago something was is told by the machine's time since boot alone: the wall
+//! until when the vendor may count them. It says so before its end is recorded, so that a record that is lost reads as
+//! a run that did not end in order. How long ago something was is told by the machine's time since boot alone: the wall
 //! clock may have jumped. After a boot, or on another machine, what was to last so long at that end lasts so long from
 //! now on.
 
@@ -20,7 +20,7 @@ use crate::upstream::quota::{Begin, cycle};
 
 /// What is known of the run before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Past {
+pub enum LastShutdown {
     /// It is known that there was none. (A new store does not say so: its folder may have been lost.)
     None,
     /// It ended in order this long ago.
@@ -30,13 +30,13 @@ pub enum Past {
 }
 
 /// Requests that the vendor may still count, by what counts them: until when.
-pub(super) type Sent = HashMap<(AppId, BucketName), Instant>;
+pub(super) type CountedUntil = HashMap<(AppId, BucketName), Instant>;
 
 /// How buckets begin.
 #[derive(Clone, Debug)]
-pub struct Before {
-    past: Past,
-    sent: Sent,
+pub struct PreviousRun {
+    previous_run: LastShutdown,
+    sent: CountedUntil,
 }
 
 /// When the last run ended in order: which boot, and milliseconds since then.
@@ -45,7 +45,7 @@ const STOPPED_AT: &str = "stopped: since boot";
 /// Before an app and an endpoint: until when what was sent may be counted, in milliseconds since that boot.
 const SENT: &str = "sent: ";
 
-impl Before {
+impl PreviousRun {
     /// What the store knows.
     ///
     /// # Errors
@@ -57,11 +57,11 @@ impl Before {
         };
         let (now, since_boot) = (clock.now(), clock.boot());
         let ago = since_boot.zip(stopped).and_then(|(now, stopped)| now.since(stopped));
-        let past = match (store.last_clean_stop(), ago) {
-            (Some(_), Some(ago)) => Past::Clean(ago),
-            _ => Past::Unknown,
+        let previous_run = match (store.last_clean_stop(), ago) {
+            (Some(_), Some(ago)) => LastShutdown::Clean(ago),
+            _ => LastShutdown::Unknown,
         };
-        let mut sent = Sent::new();
+        let mut sent = CountedUntil::new();
         for (name, until) in store.facts(SENT).await? {
             let Some(key) = parse(&name) else { continue };
             let lasted = Duration::from_millis(until.saturating_sub(stopped.map_or(until, |stopped| stopped.millis)));
@@ -72,12 +72,12 @@ impl Before {
             };
             sent.extend(at.map(|at| (key, at)));
         }
-        Ok(Self { past, sent })
+        Ok(Self { previous_run, sent })
     }
 
     /// From here on buckets are made by reloads.
     pub(super) fn opened(&mut self) {
-        self.past = Past::Unknown;
+        self.previous_run = LastShutdown::Unknown;
     }
 
     /// How a bucket with this limit begins in which these are counted: full only if the vendor can hold nothing against
@@ -92,7 +92,7 @@ impl Before {
         let sent = endpoints.into_iter().filter_map(|name| self.sent.get(&(app.clone(), *name))).max();
         match sent {
             Some(until) if *until + cycle(limit) > now => Begin::UsedUntil(*until),
-            _ => self.past.begin(limit.per),
+            _ => self.previous_run.begin(limit.per),
         }
     }
 
@@ -102,13 +102,13 @@ impl Before {
     }
 }
 
-impl From<Past> for Before {
-    fn from(past: Past) -> Self {
-        Self { past, sent: Sent::new() }
+impl From<LastShutdown> for PreviousRun {
+    fn from(previous_run: LastShutdown) -> Self {
+        Self { previous_run, sent: CountedUntil::new() }
     }
 }
 
-impl Past {
+impl LastShutdown {
     /// How a bucket with this window begins: full only if the vendor can hold nothing against us any more.
     #[must_use]
     pub fn begin(self, window: Duration) -> Begin {
@@ -126,7 +126,7 @@ impl Past {
 ///
 /// # Errors
 /// When the store fails.
-pub(super) async fn note_stop(store: &dyn Store, clock: &Clock, sent: &Sent) -> Result<(), Error> {
+pub(super) async fn note_stop(store: &dyn Store, clock: &Clock, sent: &CountedUntil) -> Result<(), Error> {
     let now = clock.now();
     let BootTime { boot, millis } = clock.boot().unwrap_or(BootTime { boot: 0, millis: 0 });
     let mut facts: HashMap<_, _> = store.facts(SENT).await?.into_iter().map(|(name, _)| (name, None)).collect();

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
 use crate::kernel::names::ClientName;
-use crate::upstream::egress::Past;
-use crate::upstream::quota::Refused;
+use crate::upstream::egress::LastShutdown;
+use crate::upstream::quota::NoSeat;
 use crate::vendor::order::Payer;
 
 /// How an exchange goes.
@@ -166,7 +166,7 @@ fn breaches(counted: &[Counted], reloads: &[(Instant, Quota)]) -> Vec<String> {
 
 struct World {
     buckets: Mutex<Buckets>,
-    lines: Mutex<Option<Lines>>,
+    app_buckets: Mutex<Option<AppBuckets>>,
     counted: Mutex<Vec<Counted>>,
 }
 
@@ -183,12 +183,12 @@ async fn play(arrival: Arrival, world: Arc<World>) {
     };
     let place = BucketName::ALL.iter().position(|name| *name == arrival.endpoint).unwrap();
     let mut seat = loop {
-        let line = world.lines.lock().unwrap().as_ref().map(|lines| lines[place].clone());
-        let Some(line) = line else { return };
-        match line.bucket.seat(&payer, deadline).await {
+        let bucket = world.app_buckets.lock().unwrap().as_ref().map(|app_buckets| app_buckets[place].clone());
+        let Some(bucket) = bucket else { return };
+        match bucket.seats.seat(&payer, deadline).await {
             Ok(seat) => break seat,
-            Err(Refused::Moved) => {}
-            Err(Refused::Spent { .. } | Refused::Crowded) => return,
+            Err(NoSeat::Moved) => {}
+            Err(NoSeat::Spent { .. } | NoSeat::Crowded) => return,
         }
     };
     let given = Instant::now();
@@ -230,17 +230,20 @@ async fn play(arrival: Arrival, world: Arc<World>) {
 fn reload(world: &World, quota: Option<&Quota>) {
     let app = AppId::parse("a").unwrap();
     let mut buckets = world.buckets.lock().unwrap();
-    *world.lines.lock().unwrap() = quota.map(|quota| buckets.lines(&app, quota, Duration::from_secs(60)));
+    *world.app_buckets.lock().unwrap() = quota.map(|quota| buckets.of_app(&app, quota, Duration::from_secs(60)));
     buckets.prune(|_| quota.is_some());
 }
 
 async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) -> Result<(), TestCaseError> {
     reloads.sort_by_key(|reload| reload.at);
-    let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
-    let lines = buckets.lines(&AppId::parse("a").unwrap(), &first, Duration::from_secs(60));
+    let mut buckets = Buckets::new(LastShutdown::None.into(), Clock::system(), Metrics::new());
+    let app_buckets = buckets.of_app(&AppId::parse("a").unwrap(), &first, Duration::from_secs(60));
     buckets.opened();
-    let world =
-        Arc::new(World { buckets: Mutex::new(buckets), lines: Mutex::new(Some(lines)), counted: Mutex::default() });
+    let world = Arc::new(World {
+        buckets: Mutex::new(buckets),
+        app_buckets: Mutex::new(Some(app_buckets)),
+        counted: Mutex::default(),
+    });
     let (mut tasks, began) = (JoinSet::new(), Instant::now());
     for arrival in arrivals {
         tasks.spawn(play(arrival, world.clone()));
@@ -262,9 +265,9 @@ async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) ->
     // All that was taken comes back, and nothing is kept for an app that is gone.
     reload(&world, Some(&last));
     sleep(Duration::from_secs(30)).await;
-    for line in world.lines.lock().unwrap().iter().flatten() {
-        let look = line.bucket.snapshot();
-        prop_assert_eq!((look.free, look.waiting), (look.limit.requests.get(), 0), "{}: {:?}", line.name, look);
+    for bucket in world.app_buckets.lock().unwrap().iter().flatten() {
+        let look = bucket.seats.snapshot();
+        prop_assert_eq!((look.free, look.waiting), (look.limit.requests.get(), 0), "{}: {:?}", bucket.name, look);
     }
     reload(&world, None);
     prop_assert!(world.buckets.lock().unwrap().all.is_empty());
@@ -292,10 +295,10 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
     let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
     for late in [Duration::ZERO, Duration::from_secs(5)] {
         let app = AppId::parse("a").unwrap();
-        let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
+        let mut buckets = Buckets::new(LastShutdown::None.into(), Clock::system(), Metrics::new());
         let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
-        let count = |lines: &Lines| lines[4].bucket.clone();
-        let own = buckets.lines(&app, &alone, Duration::from_secs(60));
+        let count = |app_buckets: &AppBuckets| app_buckets[4].seats.clone();
+        let own = buckets.of_app(&app, &alone, Duration::from_secs(60));
         buckets.opened();
         // Sent, and answered so late.
         let mut sent = Vec::new();
@@ -307,11 +310,11 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         let bucket = count(&own);
         let mut waits = std::pin::pin!(bucket.seat(&payer, Instant::now() + LONGEST));
         assert!((&mut waits).now_or_never().is_none());
-        let there = buckets.lines(&app, &shared, Duration::from_secs(60));
-        assert_eq!(waits.await.map(drop), Err(Refused::Moved));
-        assert_eq!(count(&own).seat(&payer, Instant::now()).await.map(drop), Err(Refused::Moved));
+        let there = buckets.of_app(&app, &shared, Duration::from_secs(60));
+        assert_eq!(waits.await.map(drop), Err(NoSeat::Moved));
+        assert_eq!(count(&own).seat(&payer, Instant::now()).await.map(drop), Err(NoSeat::Moved));
         assert_eq!(count(&there).snapshot().free, 0, "what was spent by each is spent by both");
-        let back = buckets.lines(&app, &alone, Duration::from_secs(60));
+        let back = buckets.of_app(&app, &alone, Duration::from_secs(60));
         assert_eq!(count(&back).snapshot().free, 0);
         sleep(late).await;
         assert_eq!(count(&back).snapshot().free, 0, "the vendor may still count what was sent");
@@ -320,11 +323,11 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         let again = count(&back).seat(&payer, answered + LONGEST).await.unwrap();
         assert!(answered.elapsed() > limit.per, "{:?}", answered.elapsed());
         drop(again);
-        assert!(lines_are_the_same(&back, &buckets.lines(&app, &alone, Duration::from_secs(60))));
+        assert!(buckets_are_the_same(&back, &buckets.of_app(&app, &alone, Duration::from_secs(60))));
     }
 
-    fn lines_are_the_same(one: &Lines, other: &Lines) -> bool {
-        one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(&one.bucket, &other.bucket))
+    fn buckets_are_the_same(one: &AppBuckets, other: &AppBuckets) -> bool {
+        one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(&one.seats, &other.seats))
     }
 }
 
@@ -335,33 +338,33 @@ async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
     let alone = each_its_own(limit);
     let shared = Quota { history_count: QuotaRule::Share(BucketName::HistoryGet), ..alone };
     let app = AppId::parse("a").unwrap();
-    let mut buckets = Buckets::new(Past::None.into(), Clock::system(), Metrics::new());
+    let mut buckets = Buckets::new(LastShutdown::None.into(), Clock::system(), Metrics::new());
     let payer = Payer { client: ClientName::parse("a").unwrap(), weight: 1 };
-    let mut lines = buckets.lines(&app, &alone, Duration::from_secs(60));
+    let mut app_buckets = buckets.of_app(&app, &alone, Duration::from_secs(60));
     buckets.opened();
     let (mut sent, given) = (Vec::new(), Instant::now());
     for _ in 0..4 {
-        let mut seat = lines[4].bucket.seat(&payer, given).await.unwrap();
+        let mut seat = app_buckets[4].seats.seat(&payer, given).await.unwrap();
         seat.sending();
         sent.push(seat);
     }
     sent.pop().unwrap().abandoned(given + LONGEST);
     for _ in 0..12 {
-        buckets.lines(&app, &shared, Duration::from_secs(60));
-        lines = buckets.lines(&app, &alone, Duration::from_secs(60));
+        buckets.of_app(&app, &shared, Duration::from_secs(60));
+        app_buckets = buckets.of_app(&app, &alone, Duration::from_secs(60));
     }
     sent.pop().unwrap().abandoned(given + LONGEST);
     sleep(Duration::from_secs(2)).await;
     // Of history_get, too: it shared the bucket while they were under way.
-    for line in &lines[3..5] {
-        let look = line.bucket.snapshot();
-        assert_eq!((look.in_flight, look.free), (4, 6), "{}: {look:?}", line.name);
+    for bucket in &app_buckets[3..5] {
+        let look = bucket.seats.snapshot();
+        assert_eq!((look.in_flight, look.free), (4, 6), "{}: {look:?}", bucket.name);
     }
     drop(sent);
     for (passed, free) in [(0, 6), (2000, 8), (6000, 10)] {
         sleep(Duration::from_millis(passed)).await;
-        for line in &lines[3..5] {
-            assert_eq!(line.bucket.snapshot().free, free, "{}, {passed} ms later", line.name);
+        for bucket in &app_buckets[3..5] {
+            assert_eq!(bucket.seats.snapshot().free, free, "{}, {passed} ms later", bucket.name);
         }
     }
 }
