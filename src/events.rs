@@ -14,11 +14,12 @@
 //! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
 //! | `retention` | removes what is old |
 //!
-//! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing the
-//! vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is given
-//! every entry at least once (from where it began, as long as retention keeps it), and exactly once while its responses
-//! are handed over and the store is closed in order.
+//! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing
+//! the vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is
+//! given every entry at least once (from where it began, as long as retention keeps it), and exactly once while its
+//! responses are handed over and the store is closed in order.
 
+mod app_stream;
 mod apply;
 mod delivery;
 #[cfg(feature = "fuzzing")]
@@ -38,25 +39,29 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::join_all;
 
-use self::apply::{FeedKey, Running};
+use self::app_stream::{AppStream, StreamParts};
+use self::apply::{PollerKey, RunningPoller};
+use self::delivery::reader::Reader;
 use self::ingest::pending_writes::PendingWrites;
-use self::log::Log;
+use self::ingest::quarantine;
 use self::log::age_guard::AgeGuard;
-use self::log::judge::Judge;
 use self::subscription::{CursorWriter, LeaseTimer, Removal, Shared};
+use crate::config;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
-use crate::store::{Error, LogKey, Store};
+use crate::store::{Error, LogKey, QuarantineEntry, Store};
 use crate::upstream::egress::{Egress, Orders};
 
 pub use self::delivery::{
     Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
 };
+pub use self::ingest::poller::status::PollerStatus;
 pub use self::ingest::quarantine::ReadAgain;
 pub use self::log::cursor::{Cursor, NotACursor};
 pub use self::log::cursor_pair::CursorPair;
@@ -67,43 +72,21 @@ pub use self::subscription::leases::{Ack, AckError, Holding, LeaseName, Leased, 
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
 #[derive(Clone)]
-pub struct Events(Arc<Inner>);
+pub struct Events(Arc<EventsInner>);
 
-struct Inner {
-    store: Arc<dyn Store>,
+struct EventsInner {
+    parts: StreamParts,
+    /// Where pollers read.
     source: Arc<dyn Orders>,
     tasks: Tasks,
-    clock: Clock,
-    witness: Arc<AgeGuard>,
-    metrics: Metrics,
-    shared: Arc<Shared>,
-    leftovers: Arc<PendingWrites>,
-    logs: ArcSwap<Logs>,
-    feeds: Mutex<BTreeMap<FeedKey, Running>>,
+    pending_writes: Arc<PendingWrites>,
+    streams: ArcSwap<Streams>,
+    pollers: Mutex<BTreeMap<PollerKey, RunningPoller>>,
     /// Whether [`Events::apply`] has been called; held while it runs.
     is_started: tokio::sync::Mutex<bool>,
 }
 
-type Logs = BTreeMap<LogKey, Arc<Log>>;
-
-/// What the admin API shows of a poller: one for each app, stream and region.
-#[derive(Clone, Debug, serde::Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
-pub struct PollerStatus {
-    pub app: String,
-    pub stream: &'static str,
-    pub region: String,
-    pub state: &'static str,
-    pub reads: u64,
-    pub events: u64,
-    pub duplicates: u64,
-    pub late: u64,
-    pub possible_losses: u64,
-    pub last_read_at: Option<String>,
-    pub last_error: Option<String>,
-    pub events_per_second: f64,
-    pub seconds_to_overflow: Option<f64>,
-}
+type Streams = BTreeMap<LogKey, Arc<AppStream>>;
 
 /// What the admin API shows of a subscription.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -139,33 +122,36 @@ impl Events {
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        Self(Arc::new(Inner {
-            shared: Arc::new(Shared {
-                tasks: tasks.clone(),
-                saver: CursorWriter::new(Arc::clone(&store)),
-                timer: LeaseTimer::default(),
-                clock: clock.clone(),
-                metrics: metrics.clone(),
-                keys: RandomState::new(),
-                judge: Judge::default(),
-            }),
-            store,
-            source,
-            tasks,
-            witness: Arc::new(AgeGuard::new(clock.clone())),
-            clock,
+        let shared = Arc::new(Shared {
+            tasks: tasks.clone(),
+            saver: CursorWriter::new(Arc::clone(&store)),
+            timer: LeaseTimer::default(),
+            clock: clock.clone(),
             metrics,
-            leftovers: Arc::default(),
-            logs: ArcSwap::default(),
-            feeds: Mutex::default(),
-            is_started: tokio::sync::Mutex::default(),
-        }))
+            keys: RandomState::new(),
+        });
+        let parts = StreamParts { store, shared, ages: Arc::new(AgeGuard::new(clock)), judge: Arc::default() };
+        let (pending_writes, streams, pollers, is_started) = Default::default();
+        Self(Arc::new(EventsInner { parts, source, tasks, pending_writes, streams, pollers, is_started }))
+    }
+
+    /// Starts, stops and adjusts pollers and logs. `clients` are those whose places may be there.
+    ///
+    /// # Errors
+    /// When the store fails; then no poller has changed.
+    pub async fn apply(
+        &self,
+        apps: &[config::App],
+        upstream: &config::Upstream,
+        clients: &[config::Client],
+    ) -> Result<(), Error> {
+        apply::apply(self, apps, upstream, clients).await
     }
 
     /// What names the store for ever.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.0.store.epoch()
+        self.0.parts.store.epoch()
     }
 
     /// Reads from a stream's log; waits up to `read.wait` for the first entry, or until the gateway stops.
@@ -173,7 +159,7 @@ impl Events {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(&self, app: &AppId, stream: Stream, read: ReadRequest) -> Result<Delivery, ReadError> {
-        self.log(app, stream)?.read(read, None, self.0.tasks.stopping()).await
+        Reader::read(self.stream(app, stream)?, read, None, self.0.tasks.stopping()).await
     }
 
     /// As [`Events::read`], for an open stream if a number is said.
@@ -188,15 +174,16 @@ impl Events {
         number: Option<StreamNumber>,
     ) -> impl Future<Output = Result<Delivery, ReadError>> + use<> {
         // No `async fn`: that would hold all of it twice while it waits.
-        let (log, stopping) = (self.log(app, stream), self.0.tasks.stopping());
-        async move { log?.read(read, number, stopping).await }
+        let (stream, stopping) = (self.stream(app, stream), self.0.tasks.stopping());
+        async move { Reader::read(stream?, read, number, stopping).await }
     }
 
     /// A reader of a subscription comes back and says that it has all up to `last` that it was given, or if nothing was
-    /// `given`, that this was nothing after `last`; of `unheard` it was given nothing either, wherever that lies. In the
-    /// response that was given back and holds `last`, that part is settled, in a stream what it was given before that, too, and
-    /// nobody else's; of the rest what was handed over plainly is given again, and readers are told of what retention took
-    /// of that. So one reader gets each event once across reconnects, competing readers at least once.
+    /// `given`, that this was nothing after `last`; of `unheard` it was given nothing either, wherever that lies. In
+    /// the response that was given back and holds `last`, that part is settled, in a stream what it was given before
+    /// that, too, and nobody else's; of the rest what was handed over plainly is given again, and readers are told of
+    /// what retention took of that. So one reader gets each event once across reconnects, competing readers at least
+    /// once.
     ///
     /// # Errors
     /// When there is no such subscription, or `last` is no place in the log.
@@ -207,13 +194,14 @@ impl Events {
         (last, given): (Cursor, bool),
         unheard: &[Range<u64>],
     ) -> Result<(), ReadError> {
-        let log = self.log(app, stream)?;
-        let last = match log.at(last) {
+        let stream = self.stream(app, stream)?;
+        let last = match stream.log.at(last) {
             // Of this log, and older than what is kept.
-            Err(ReadError::Expired { lost: Some(_), .. }) => last.at.0,
+            Err(ReadError::Expired { lost: Some(_), .. }) => last.at,
             at => at?,
         };
-        log.known(name).ok_or(ReadError::NoSuchSubscription)?.resume((last, given), unheard, log.range().0);
+        let (subscription, earliest) = (stream.registry.get(name), stream.log.range().start);
+        subscription.ok_or(ReadError::NoSuchSubscription)?.resume((last.0, given), unheard, earliest.0);
         Ok(())
     }
 
@@ -222,12 +210,12 @@ impl Events {
     /// # Errors
     /// When there is no such subscription, or the store fails.
     pub async fn keep_place(&self, (app, stream): (&AppId, Stream), name: &SubscriptionName) -> Result<(), ReadError> {
-        let subscription = self.log(app, stream)?.known(name).ok_or(ReadError::NoSuchSubscription)?;
-        Ok(subscription.save(&*self.0.store).await?)
+        let (_, subscription) = self.subscription(app, stream, name)?;
+        Ok(subscription.save(&*self.0.parts.store).await?)
     }
 
-    /// Sets a subscription to another place, and says which; durable on return. What is under way to its readers, or leased
-    /// to them, is of no account any more.
+    /// Sets a subscription to another place, and says which; durable on return. What is under way to its readers, or
+    /// leased to them, is of no account any more.
     ///
     /// # Errors
     /// When there is no such subscription, `to` is no place in the log, or the store fails.
@@ -238,11 +226,10 @@ impl Events {
         name: &SubscriptionName,
         to: StartAt,
     ) -> Result<Cursor, ReadError> {
-        let log = self.log(app, stream)?;
-        let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
-        let at = log.place(to).await?;
-        subscription.seek(at, &*self.0.store).await?;
-        Ok(log.cursor(at))
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        let at = stream.log.place(to).await?;
+        subscription.seek(at.0, stream.log.store()).await?;
+        Ok(stream.log.cursor(at))
     }
 
     /// The cursor of a place in a stream, such as its end.
@@ -250,15 +237,55 @@ impl Events {
     /// # Errors
     /// When there is no such stream, `at` is no place in the log, or the store fails.
     pub async fn place(&self, app: &AppId, stream: Stream, at: StartAt) -> Result<Cursor, ReadError> {
-        let log = self.log(app, stream)?;
+        let log = &self.stream(app, stream)?.log;
         Ok(log.cursor(log.place(at).await?))
+    }
+
+    /// The answers of a stream that could not be read to their end and have numbers below `before`, newest first, at
+    /// most `most`.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the store fails.
+    pub async fn quarantined(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        before: u64,
+        most: usize,
+    ) -> Result<Vec<QuarantineEntry>, ReadError> {
+        let log = &self.stream(app, stream)?.log;
+        Ok(log.store().quarantined(log.key(), before, most).await?)
+    }
+
+    /// One of these answers by its number, with its body in pieces; `None` when there is none.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the store fails.
+    pub async fn quarantined_body(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        id: u64,
+    ) -> Result<Option<(QuarantineEntry, Vec<Bytes>)>, ReadError> {
+        let log = &self.stream(app, stream)?.log;
+        Ok(log.store().quarantined_body(log.key(), id).await?)
+    }
+
+    /// Reads such an answer again, and appends those of its events that are whole and not in the log yet, as if they
+    /// had come now. `None` when there is none.
+    ///
+    /// # Errors
+    /// When there is no such stream, or the store fails.
+    pub async fn read_again(&self, app: &AppId, stream: Stream, id: u64) -> Result<Option<ReadAgain>, ReadError> {
+        let appender = Arc::clone(&self.stream(app, stream)?.appender);
+        Ok(self.0.parts.shared.to_its_end(async move { quarantine::read_again(&appender, id).await }).await?)
     }
 
     /// What each poller is doing.
     #[must_use]
     pub fn pollers(&self) -> Vec<PollerStatus> {
-        let now = self.0.clock.now();
-        lock(&self.0.feeds).values().map(|running| running.feed.status.observe(now)).collect()
+        let now = self.0.parts.shared.clock.now();
+        lock(&self.0.pollers).values().map(|running| running.target.status.observe(now)).collect()
     }
 
     /// Removes a subscription: its place, its leases and its dead letters. A read of that name begins a new one.
@@ -266,59 +293,62 @@ impl Events {
     /// # Errors
     /// When there is no such subscription, or the store fails.
     pub async fn remove(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Result<(), ReadError> {
-        let (log, subscription) = self.subscription(app, stream, name)?;
-        log.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        stream.registry.remove(subscription, Removal::Asked).await?.map(drop).ok_or(ReadError::BeingRemoved)
     }
 
     /// Whether one of an app's streams has a subscription of this name.
     #[must_use]
     pub fn has_subscription(&self, app: &AppId, name: &SubscriptionName) -> bool {
-        Stream::ALL.iter().any(|&stream| self.log(app, stream).is_ok_and(|log| log.known(name).is_some()))
+        Stream::ALL.iter().any(|&stream| self.subscription(app, stream, name).is_ok())
     }
 
     /// The subscription of a stream that operators mean by a name: the one of that name, or else the default one of the
     /// client of that name.
     #[must_use]
     pub fn meant_by_operators(&self, app: &AppId, stream: Stream, name: SubscriptionName) -> SubscriptionName {
-        let has = |name: &SubscriptionName| self.log(app, stream).is_ok_and(|log| log.known(name).is_some());
+        let has = |name: &SubscriptionName| self.subscription(app, stream, name).is_ok();
         if has(&name) { name } else { name.default_of_namesake().filter(has).unwrap_or(name) }
     }
 
     /// Why reading is stopped, for `/readyz`; `None` when it is not.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
-        lock(&self.0.feeds).values().find_map(|running| running.feed.status.paused())
+        lock(&self.0.pollers).values().find_map(|running| running.target.status.paused())
     }
 
     /// Renews the metrics that move by themselves: lags, and times left until overflow. Done every few seconds anyway.
     pub fn observe(&self) {
         let _ = self.pollers();
-        for log in self.logs().values() {
-            let (_, next) = log.range();
-            for subscription in log.subscriptions() {
-                subscription.observe(next);
+        for stream in self.streams().values() {
+            let next = stream.log.range().end;
+            for subscription in stream.registry.all() {
+                subscription.observe(next.0);
             }
         }
     }
 
-    /// Stores what is still only in memory: what a forced stop left in hand, and cursors. To be called when all tasks have
-    /// ended and all responses are done, before the store is closed.
+    /// Stores what is still only in memory: what a forced stop left in hand, and cursors. To be called when all tasks
+    /// have ended and all responses are done, before the store is closed.
     ///
     /// # Errors
     /// When the store fails: then the stop is not a clean one.
     pub async fn flush(&self) -> Result<(), Error> {
         let cursors = self.save_cursors().await.and(self.keep_owners().await);
-        self.0.leftovers.flush().await.and(cursors)?;
+        self.0.pending_writes.flush().await.and(cursors)?;
         // After what was left: that may be another region's copy.
-        self.keep_dropped().await?;
-        self.0.witness.keep(&*self.0.store).await
+        self.save_dropped_copies().await?;
+        self.0.parts.ages.keep(&*self.0.parts.store).await
     }
 
     /// Stores what was dropped as another region's copy, as far as it is not stored yet.
-    async fn keep_dropped(&self) -> Result<(), Error> {
-        let logs: Vec<_> = self.logs().values().map(Arc::clone).collect();
-        for some in logs.chunks(KEPT_AT_ONCE) {
-            join_all(some.iter().map(|log| log.keep_dropped())).await.into_iter().collect::<Result<(), Error>>()?;
+    async fn save_dropped_copies(&self) -> Result<(), Error> {
+        let streams: Vec<_> = self.streams().values().map(Arc::clone).collect();
+        for some in streams.chunks(KEPT_AT_ONCE) {
+            join_all(some.iter().map(|stream| stream.appender.save_dropped_copies()))
+                .await
+                .into_iter()
+                .collect::<Result<(), Error>>()?;
         }
         Ok(())
     }
@@ -328,26 +358,26 @@ impl Events {
     /// # Errors
     /// When the store fails.
     pub async fn save_cursors(&self) -> Result<(), Error> {
-        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
-        self.0.shared.saver.save(&subscriptions).await
+        let subscriptions: Vec<_> = self.streams().values().flat_map(|stream| stream.registry.all()).collect();
+        self.0.parts.shared.saver.save(&subscriptions).await
     }
 
     /// Stores whose each subscription is and when it was read last, as far as that has changed.
     async fn keep_owners(&self) -> Result<(), Error> {
-        let subscriptions: Vec<_> = self.logs().values().flat_map(|log| log.subscriptions()).collect();
+        let subscriptions: Vec<_> = self.streams().values().flat_map(|stream| stream.registry.all()).collect();
         for some in subscriptions.chunks(KEPT_AT_ONCE) {
-            let kept = some.iter().map(|subscription| subscription.keep_owner(&*self.0.store));
+            let kept = some.iter().map(|subscription| subscription.keep_owner(&*self.0.parts.store));
             join_all(kept).await.into_iter().collect::<Result<(), Error>>()?;
         }
         Ok(())
     }
 
-    fn log(&self, app: &AppId, stream: Stream) -> Result<Arc<Log>, ReadError> {
-        self.logs().get(&LogKey { app: app.clone(), stream }).cloned().ok_or(ReadError::NoSuchStream)
+    fn stream(&self, app: &AppId, stream: Stream) -> Result<Arc<AppStream>, ReadError> {
+        self.streams().get(&LogKey { app: app.clone(), stream }).cloned().ok_or(ReadError::NoSuchStream)
     }
 
-    fn logs(&self) -> Arc<Logs> {
-        self.0.logs.load_full()
+    fn streams(&self) -> Arc<Streams> {
+        self.0.streams.load_full()
     }
 }
 

@@ -1,16 +1,18 @@
-//! Making pollers and logs what the configuration says, at start and at each reload.
+//! Making streams and pollers what the configuration says, at start and at each reload.
 //!
-//! Invariants: what can fail comes first; if it fails, no poller was started, stopped or changed. A poller that is in the
-//! old and the new configuration runs on without a pause. One that is gone finishes its read; its log stays readable.
+//! Invariants: what can fail comes first; if it fails, no poller was started, stopped or changed. A poller that is in
+//! the old and the new configuration runs on without a pause. One that is gone finishes its read; its log stays
+//! readable.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::app_stream::{AppStream, Retention};
 use super::ingest::poller::{self, PollTarget, Settings};
 use super::log::loss::Loss;
-use super::log::{Log, Retention};
+use super::subscription::registry::SubscriptionLimits;
 use super::{Events, lock, retention};
 use crate::config;
 use crate::kernel::names::RegionName;
@@ -18,108 +20,100 @@ use crate::kernel::task::Kind;
 use crate::store::{Error, LogKey};
 
 /// A poller that was started.
-pub(super) struct Running {
-    pub(super) feed: Arc<PollTarget>,
+pub(super) struct RunningPoller {
+    pub(super) target: Arc<PollTarget>,
     stop: CancellationToken,
 }
 
 /// Which poller.
-pub(super) type FeedKey = (LogKey, RegionName);
+pub(super) type PollerKey = (LogKey, RegionName);
 
-impl Events {
-    /// Starts, stops and adjusts pollers and logs. `clients` are those whose places may be there.
-    ///
-    /// # Errors
-    /// When the store fails; then no poller has changed.
-    pub async fn apply(
-        &self,
-        apps: &[config::App],
-        upstream: &config::Upstream,
-        clients: &[config::Client],
-    ) -> Result<(), Error> {
-        let mut is_started = self.0.is_started.lock().await;
-        if !*is_started {
-            self.0.witness.recall(&*self.0.store).await?;
-        }
-        let mut logs = BTreeMap::clone(&self.logs());
-        for (key, app) in streams(apps) {
-            let retention = Retention {
-                age: app.events.retention,
-                bytes: app.events.retention_bytes,
-                subscription_ttl: app.events.subscription_ttl,
-                most_of_client: app.events.max_subscriptions_per_client,
+/// [`Events::apply`].
+pub(super) async fn apply(
+    events: &Events,
+    apps: &[config::App],
+    upstream: &config::Upstream,
+    clients: &[config::Client],
+) -> Result<(), Error> {
+    let inner = &*events.0;
+    let mut is_started = inner.is_started.lock().await;
+    if !*is_started {
+        inner.parts.ages.recall(&*inner.parts.store).await?;
+    }
+    let clients: HashSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
+    let mut streams = BTreeMap::clone(&events.streams());
+    for (key, app) in configured(apps) {
+        let retention = Retention { age: app.events.retention, bytes: app.events.retention_bytes };
+        let limits = SubscriptionLimits {
+            ttl: app.events.subscription_ttl,
+            max_per_client: app.events.max_subscriptions_per_client,
+        };
+        let stream = match streams.get(&key) {
+            Some(stream) => Arc::clone(stream),
+            None => AppStream::open(key.clone(), inner.parts.clone(), (retention, limits), &clients).await?,
+        };
+        let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
+        let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
+        // Waiting first: what waits from an earlier run was seen, and dedup is to know of it.
+        stream.appender.set_order_window(orders.then_some(app.events.order_window), &inner.tasks).await?;
+        stream.appender.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
+        stream.set_retention(retention);
+        stream.registry.set_limits(limits);
+        streams.insert(key, stream);
+    }
+    inner.streams.store(Arc::new(streams));
+    apply_pollers(events, apps, upstream, !*is_started);
+    if !std::mem::replace(&mut *is_started, true) {
+        let (stop, shared) = (inner.tasks.stopping(), &inner.parts.shared);
+        inner.tasks.spawn(Kind::StoreWriter, shared.saver.clone().run(stop.clone()));
+        inner.tasks.spawn(Kind::Leases, shared.timer.clone().run(stop.clone()));
+        inner.tasks.spawn(Kind::Retention, retention::run(events.clone(), stop));
+    }
+    Ok(())
+}
+
+fn apply_pollers(events: &Events, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {
+    let streams = events.streams();
+    let mut pollers = lock(&events.0.pollers);
+    let mut before = std::mem::take(&mut *pollers);
+    for (key, app) in configured(apps) {
+        let Some(stream) = streams.get(&key) else { continue };
+        let settings = Settings::new(&app.events, upstream);
+        for region in &app.regions {
+            let poller_key = (key.clone(), region.name.clone());
+            let poller = match before.remove(&poller_key) {
+                Some(poller) => {
+                    poller.target.adjust(settings);
+                    poller
+                }
+                None => start(events, stream, &region.name, settings, at_start),
             };
-            let log = match logs.get(&key) {
-                Some(log) => Arc::clone(log),
-                None => self.open(&key, retention, clients).await?,
-            };
-            let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
-            let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
-            log.set_order_window(orders.then_some(app.events.order_window), &self.0.tasks).await?;
-            log.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
-            log.set_retention(retention);
-            logs.insert(key, log);
+            pollers.insert(poller_key, poller);
         }
-        self.0.logs.store(Arc::new(logs));
-        self.apply_feeds(apps, upstream, !*is_started);
-        if !std::mem::replace(&mut *is_started, true) {
-            let stop = self.0.tasks.stopping();
-            self.0.tasks.spawn(Kind::StoreWriter, self.0.shared.saver.clone().run(stop.clone()));
-            self.0.tasks.spawn(Kind::Leases, self.0.shared.timer.clone().run(stop.clone()));
-            self.0.tasks.spawn(Kind::Retention, retention::run(self.clone(), stop));
-        }
-        Ok(())
     }
+    before.into_values().for_each(|gone| gone.stop.cancel());
+}
 
-    async fn open(&self, key: &LogKey, retention: Retention, clients: &[config::Client]) -> Result<Arc<Log>, Error> {
-        let events = &self.0;
-        let (store, witness) = (Arc::clone(&events.store), Arc::clone(&events.witness));
-        let clients: HashSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
-        Log::open(key.clone(), store, witness, Arc::clone(&events.shared), retention, &clients).await
-    }
-
-    fn apply_feeds(&self, apps: &[config::App], upstream: &config::Upstream, at_start: bool) {
-        let logs = self.logs();
-        let mut running = lock(&self.0.feeds);
-        let mut before = std::mem::take(&mut *running);
-        for (key, app) in streams(apps) {
-            let Some(log) = logs.get(&key) else { continue };
-            let settings = Settings::new(&app.events, upstream);
-            for region in &app.regions {
-                let feed_key = (key.clone(), region.name.clone());
-                let feed = match before.remove(&feed_key) {
-                    Some(feed) => {
-                        feed.feed.adjust(settings);
-                        feed
-                    }
-                    None => self.start(log, &region.name, settings, at_start),
-                };
-                running.insert(feed_key, feed);
-            }
-        }
-        before.into_values().for_each(|gone| gone.stop.cancel());
-    }
-
-    fn start(&self, log: &Arc<Log>, region: &RegionName, settings: Settings, at_start: bool) -> Running {
-        let events = &self.0;
-        let feed = PollTarget::new(
-            (Arc::clone(log), region.clone()),
-            Arc::clone(&events.source),
-            (events.clock.clone(), events.tasks.clone(), events.metrics.clone()),
-            settings,
-            Arc::clone(&events.leftovers),
-        );
-        let stop = events.tasks.stopping().child_token();
-        // Also in a log that holds nothing: its very first read may have been under way.
-        let unclean = at_start && !events.store.is_new() && events.store.last_clean_stop().is_none();
-        let first = unclean.then_some(Loss::UncleanStop);
-        events.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&feed), first, stop.clone()));
-        Running { feed, stop }
-    }
+fn start(
+    events: &Events,
+    stream: &Arc<AppStream>,
+    region: &RegionName,
+    settings: Settings,
+    at_start: bool,
+) -> RunningPoller {
+    let inner = &*events.0;
+    let (source, pending_writes) = (Arc::clone(&inner.source), Arc::clone(&inner.pending_writes));
+    let target = PollTarget::new(Arc::clone(stream), region.clone(), source, settings, pending_writes);
+    let (stop, store) = (inner.tasks.stopping().child_token(), &inner.parts.store);
+    // Also in a log that holds nothing: its very first read may have been under way.
+    let unclean = at_start && !store.is_new() && store.last_clean_stop().is_none();
+    let first = unclean.then_some(Loss::UncleanStop);
+    inner.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&target), first, stop.clone()));
+    RunningPoller { target, stop }
 }
 
 /// Every configured stream, with its app.
-fn streams(apps: &[config::App]) -> impl Iterator<Item = (LogKey, &config::App)> {
+fn configured(apps: &[config::App]) -> impl Iterator<Item = (LogKey, &config::App)> {
     apps.iter()
         .flat_map(|app| app.events.streams.iter().map(move |&stream| (LogKey { app: app.id.clone(), stream }, app)))
 }

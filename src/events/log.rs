@@ -1,349 +1,298 @@
-//! [`Log`]: the events of one stream of one app: written by its pollers, read by its subscribers.
+//! [`Log`]: the stored entries of one stream of one app, and the newest of them in memory.
+//!
+//! ```text
+//! entry    1 ..... earliest ...................... oldest in memory ....... next
+//!          trimmed │ in the store alone            │ in the tail, too       │ not there yet
+//! ```
 //!
 //! Invariants: a batch is on stable storage before it is in the tail, and in the tail before readers are woken; so
 //! nothing is seen that is not stored. Appends of one log go one at a time (appends of many logs share a sync in the
-//! store), so the tail grows in order, and two regions cannot both store an event while each looks for the other's.
+//! store), so the tail grows in order, and two regions cannot both store an event while each looks for the other's. The
+//! log's beginning and its end never go back.
 
 pub(super) mod age_guard;
 pub(super) mod cursor;
 pub(super) mod cursor_pair;
 pub(super) mod filter;
+mod found;
 pub(super) mod judge;
 pub(super) mod loss;
-pub(super) mod tail;
+mod tail;
 
-use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::age_guard::AgeGuard;
 use self::cursor::Origin;
+pub(super) use self::found::{Found, ReadFilter};
+use self::judge::Judge;
 use self::tail::Tail;
-use super::delivery::StartAt;
-use super::ingest::appender::Writer;
-use super::ingest::reorder_task::ReorderTask;
-use super::subscription::notes::{Remainders, SubscriptionRecords};
-use super::subscription::{Removal, Shared, Subscription, defaults, records};
+use super::delivery::{Room, Run, StartAt};
 use super::{Cursor, ReadError, lock};
-use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::names::{ClientName, SubscriptionName};
-use crate::kernel::share;
+use crate::kernel::clock::UnixMillis;
 use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
-/// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
-pub(super) const MAX_SUBSCRIPTIONS: usize = 10_000;
-
-/// The events of one stream of one app.
+/// The stored entries of one stream of one app.
 pub(super) struct Log {
-    pub(super) key: LogKey,
-    pub(super) origin: Origin,
-    /// No other log has it.
-    pub(super) number: u64,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) clock: Clock,
-    pub(super) witness: Arc<AgeGuard>,
-    pub(super) tail: Mutex<Tail>,
+    key: LogKey,
+    origin: Origin,
+    store: Arc<dyn Store>,
+    judge: Arc<Judge>,
+    /// What the judge knows it by.
+    number: u64,
+    tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
-    pub(super) next: watch::Sender<u64>,
-    /// Had by [`Log::writer`] alone.
-    pub(super) appending: tokio::sync::Mutex<Writer>,
-    pub(super) sequencer: ReorderTask,
-    subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
-    /// Those that are no more, and where they stood.
-    left: Mutex<Remainders>,
-    /// How many subscriptions each client has, as far as is known.
-    begun: Mutex<HashMap<ClientName, usize>>,
-    pub(super) shared: Arc<Shared>,
-    retention: Mutex<Retention>,
+    next: watch::Sender<Sequence>,
 }
 
-/// How much a log keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Retention {
-    pub(super) age: Duration,
-    pub(super) bytes: u64,
-    /// A subscription that nobody reads for so long is removed; never when zero.
-    pub(super) subscription_ttl: Duration,
-    /// How many subscriptions a client may have.
-    pub(super) most_of_client: usize,
+/// What came of looking for entries.
+pub(super) enum Fetched {
+    Found(Found),
+    /// Retention has removed the first of them meanwhile: the log begins here now.
+    Trimmed(Sequence),
 }
 
 impl Log {
-    /// Opens a log as the store has it: its subscriptions, and its newest entries into memory. `clients` are the names of
-    /// those whose own subscriptions may be there.
-    pub(super) async fn open(
-        key: LogKey,
-        store: Arc<dyn Store>,
-        witness: Arc<AgeGuard>,
-        shared: Arc<Shared>,
-        retention: Retention,
-        clients: &HashSet<&str>,
-    ) -> Result<Arc<Self>, Error> {
+    /// Opens a log as the store has it, its newest entries in memory.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn open(key: LogKey, store: Arc<dyn Store>, judge: Arc<Judge>) -> Result<Arc<Self>, Error> {
         let state = store.log_state(&key).await?;
-        let clock = shared.clock.clone();
-        let now = (clock.wall_ms(), clock.now());
-        let (mut recalled, left) = records::recall(&*store, &key, state.next.0 - 1, now).await?;
-        defaults::give(&*store, &key, &mut recalled, clients).await?;
-        let (earliest, next) = (state.earliest.0, state.next.0);
-        let mut tail = Tail::new(earliest, next);
-        if earliest < next {
-            for batch in store.read(&key, Sequence((next - 1).saturating_sub(PRELOADED)), PRELOADED as usize).await? {
-                tail.push(batch);
-            }
+        let mut tail = Tail::new(state.earliest, state.next);
+        if state.earliest < state.next {
+            let after = state.next.previous().minus(PRELOADED as u64);
+            store.read(&key, after, PRELOADED).await?.into_iter().for_each(|batch| tail.push(batch));
         }
-        let mut begun = HashMap::new();
-        let subscription = |(name, mut recalled): (SubscriptionName, SubscriptionRecords)| {
-            recalled.at = recalled.at.min(next - 1);
-            recalled.end = next - 1;
-            if let Some(by) = &recalled.owner.by {
-                *begun.entry(by.clone()).or_default() += 1;
-            }
-            let subscription = Subscription::new(name.clone(), &key, recalled, &shared);
-            subscription.cut(earliest);
-            (name, subscription)
-        };
-        let subscriptions = Mutex::new(recalled.into_iter().map(subscription).collect());
         Ok(Arc::new(Self {
             origin: Origin::new(store.epoch(), &key),
-            key,
-            number: shared.judge.number(),
-            store,
-            clock,
-            witness,
+            number: judge.number(),
             tail: Mutex::new(tail),
-            next: watch::Sender::new(next),
-            appending: tokio::sync::Mutex::default(),
-            sequencer: ReorderTask::default(),
-            subscriptions,
-            left: Mutex::new(left),
-            begun: Mutex::new(begun),
-            shared,
-            retention: Mutex::new(retention),
+            next: watch::Sender::new(state.next),
+            key,
+            store,
+            judge,
         }))
     }
 
-    /// Between two rounds of housekeeping a burst may bring more than is to be kept.
-    pub(super) async fn trim_a_burst(&self) {
-        let most = self.retention().bytes;
-        let is_over = |bytes: u64| bytes > most.saturating_add(most / BURST);
-        if self.store.log_state(&self.key).await.is_ok_and(|state| is_over(state.bytes)) {
-            self.try_to_trim().await;
-        }
+    pub(super) fn key(&self) -> &LogKey {
+        &self.key
     }
 
-    /// [`Log::trim`]. What fails is tried again next time.
-    pub(super) async fn try_to_trim(&self) {
-        if let Err(error) = self.trim().await {
-            tracing::warn!(app = %self.key.app, stream = %self.key.stream, %error, "old events could not be removed");
-        }
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
-    /// Changes how much is kept, from the next trimming on.
-    pub(super) fn set_retention(&self, retention: Retention) {
-        *lock(&self.retention) = retention;
-    }
-
-    /// Removes what is older or more than is to be kept.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn trim(&self) -> Result<(), Error> {
-        // Or after a kill it would seem that subscriptions have not read what they have. If it fails there may be no room
-        // for it, and room is what is made here; it is tried again.
-        let unsaved: Vec<_> =
-            self.subscriptions().into_iter().filter(|subscription| subscription.is_listed()).collect();
-        let _ = self.shared.saver.save(&unsaved).await;
-        let retention = *lock(&self.retention);
-        let older_than = self.witness.older_than(retention.age);
-        let state = self.store.trim(&self.key, older_than, retention.bytes).await?;
-        self.trimmed(state.earliest.0);
-        Ok(())
-    }
-
-    /// All before `earliest` is gone from the store.
-    pub(super) fn trimmed(&self, earliest: u64) {
-        let (before, _) = self.range();
-        if earliest <= before {
-            return;
-        }
-        lock(&self.tail).trimmed(earliest);
-        self.subscriptions().iter().for_each(|subscription| subscription.cut(earliest));
-    }
-
-    /// The number of the oldest entry, and the number of the next.
-    pub(super) fn range(&self) -> (u64, u64) {
+    /// The entries that are kept: from the oldest to the one that comes next, which is not there yet.
+    pub(super) fn range(&self) -> Range<Sequence> {
         let tail = lock(&self.tail);
-        (tail.earliest(), tail.next())
+        tail.earliest()..tail.next()
+    }
+
+    /// Changes with each entry that comes.
+    pub(super) fn changes(&self) -> watch::Receiver<Sequence> {
+        self.next.subscribe()
     }
 
     /// The cursor of a place: `at` is the last entry before it.
-    pub(super) fn cursor(&self, at: u64) -> Cursor {
-        Cursor { epoch: self.origin.epoch(), at: Sequence(at) }
+    pub(super) fn cursor(&self, at: Sequence) -> Cursor {
+        Cursor { epoch: self.origin.epoch(), at }
     }
 
-    /// The subscriptions there are.
-    pub(super) fn subscriptions(&self) -> Vec<Arc<Subscription>> {
-        lock(&self.subscriptions).values().cloned().collect()
-    }
-
-    /// The subscription of that name; a new one begins at `from` and is stored before it is used.
-    ///
-    /// # Errors
-    /// When the store fails, or there are too many, or too many of this client's.
-    pub(super) async fn subscription(
-        &self,
-        name: &SubscriptionName,
-        from: StartAt,
-        by: &ClientName,
-        by_stream: bool,
-    ) -> Result<Arc<Subscription>, ReadError> {
-        let known = lock(&self.subscriptions).get(name).cloned();
-        let subscription = match known {
-            Some(subscription) => subscription,
-            None => {
-                // In a box, as what is stored below: it is done once, and who waits should not hold room for it.
-                let at = Box::pin(self.place(from)).await?;
-                let mut all = lock(&self.subscriptions);
-                // Another reader may have made it meanwhile: then its place counts.
-                if !all.contains_key(name) && !name.is_of_webhook() {
-                    let most = self.retention().most_of_client;
-                    let mut begun = lock(&self.begun);
-                    let held = begun.entry(by.clone()).or_default();
-                    if *held >= most {
-                        return Err(ReadError::TooManyOfClient { most });
-                    }
-                    if !share::may_take(1, *held, all.len(), MAX_SUBSCRIPTIONS) {
-                        return Err(ReadError::TooManySubscriptions);
-                    }
-                    *held += 1;
-                }
-                let by = (!name.is_of_webhook()).then(|| by.clone());
-                let make = || {
-                    let mut recalled = SubscriptionRecords::begun(at, by, self.clock.wall_ms(), self.clock.now());
-                    lock(&self.left).come_again(name, by_stream, &mut recalled);
-                    Subscription::new(name.clone(), &self.key, recalled, &self.shared)
-                };
-                Arc::clone(all.entry(name.clone()).or_insert_with(make))
-            }
-        };
-        subscription.make_durable(&*self.store).await?;
-        Ok(subscription)
-    }
-
-    /// How much is kept.
-    pub(super) fn retention(&self) -> Retention {
-        *lock(&self.retention)
-    }
-
-    /// Removes the subscriptions that nobody has read for so long as they may be idle; webhooks' never.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn remove_idle(self: &Arc<Self>) -> Result<(), Error> {
-        let ttl = self.retention().subscription_ttl;
-        if ttl.is_zero() {
-            return Ok(());
-        }
-        let older_than = self.witness.older_than(ttl);
-        for subscription in self.subscriptions() {
-            let is_idle = !subscription.name().is_of_webhook() && subscription.read_at() < older_than;
-            let leaves_note = lock(&self.left).len() < MAX_SUBSCRIPTIONS;
-            let why = Removal::Idle { leaves_note };
-            if is_idle && let Some(unread) = self.remove(Arc::clone(&subscription), why).await? {
-                let (app, stream, name) = (&self.key.app, self.key.stream, subscription.name());
-                match unread {
-                    0 => {
-                        tracing::info!(%app, %stream, subscription = %name, "removed: nobody has read it for subscription_ttl")
-                    }
-                    _ => {
-                        tracing::warn!(%app, %stream, subscription = %name, unread, "removed, with unread events: nobody has read it for subscription_ttl")
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a subscription. Says how many entries it had not read that somebody may miss; `None` when that was not done.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn remove(
-        self: &Arc<Self>,
-        subscription: Arc<Subscription>,
-        why: Removal,
-    ) -> Result<Option<u64>, Error> {
-        let log = Arc::clone(self);
-        let removing = async move {
-            let removed = subscription.remove(&*log.store, log.range().1, why).await?;
-            let Some((left, is_durable)) = removed else { return Ok(None) };
-            lock(&log.left).add(subscription.name(), &left);
-            lock(&log.subscriptions).remove(subscription.name());
-            let mut begun = lock(&log.begun);
-            if let Some(held) = subscription.by().and_then(|by| begun.get_mut(by)) {
-                *held = held.saturating_sub(1);
-            }
-            is_durable.map(|()| Some(left.unread))
-        };
-        self.shared.to_its_end(removing).await
-    }
-
-    /// The subscription of that name, if there is one.
-    pub(super) fn known(&self, name: &SubscriptionName) -> Option<Arc<Subscription>> {
-        lock(&self.subscriptions).get(name).cloned()
+    /// Whether a cursor may be of this log.
+    pub(super) fn has_made(&self, cursor: Cursor) -> bool {
+        self.origin.is_of(cursor)
     }
 
     /// The last entry before the place where a new subscription begins.
     ///
     /// # Errors
     /// When the store fails, or a cursor is no place in this log.
-    pub(super) async fn place(&self, from: StartAt) -> Result<u64, ReadError> {
-        let (earliest, next) = self.range();
+    pub(super) async fn place(&self, from: StartAt) -> Result<Sequence, ReadError> {
+        let Range { start, end } = self.range();
         let first = match from {
-            StartAt::Earliest => earliest,
-            StartAt::Latest => next,
-            StartAt::Since(time) => self.first_since(time).await?.max(earliest).min(next),
+            StartAt::Earliest => start,
+            StartAt::Latest => end,
+            StartAt::Since(time) => self.store.first_since(&self.key, time).await?.max(start).min(end),
             StartAt::After(cursor) => return self.at(cursor),
         };
-        Ok(first.saturating_sub(1))
+        Ok(first.previous())
     }
 
     /// The entry a cursor stands at.
     ///
     /// # Errors
     /// When it is older than what is kept, of another store or stream, or ahead of the log.
-    pub(super) fn at(&self, cursor: Cursor) -> Result<u64, ReadError> {
-        let (earliest, next) = self.range();
-        let at = cursor.at.0;
+    pub(super) fn at(&self, cursor: Cursor) -> Result<Sequence, ReadError> {
+        let Range { start, end } = self.range();
         if self.origin.is_of_other_stream(cursor) {
             return Err(ReadError::OfAnotherStream);
         }
         // Before the comparison with the end: a cursor of another store says nothing about this one.
-        let lost = self.origin.is_of(cursor).then(|| (earliest - 1).saturating_sub(at));
+        let before = start.previous();
+        let lost = self.origin.is_of(cursor).then(|| before.since(cursor.at));
         if lost != Some(0) {
-            return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost });
+            return Err(ReadError::Expired { earliest: self.cursor(before), lost });
         }
-        if at >= next { Err(ReadError::Ahead) } else { Ok(at) }
+        if cursor.at >= end { Err(ReadError::Ahead) } else { Ok(cursor.at) }
     }
 
-    async fn first_since(&self, time: UnixMillis) -> Result<u64, Error> {
-        Ok(self.store.first_since(&self.key, time).await?.0)
-    }
-
+    /// Shows a batch that was stored to readers.
     pub(super) fn publish(&self, batch: Arc<Batch>) {
         let next = {
             let mut tail = lock(&self.tail);
             tail.push(batch);
             tail.next()
         };
+        // Only now: who is woken looks into the tail.
         self.next.send_replace(next);
+    }
+
+    /// Removes from the store what is older than that or more than so many bytes. Says where the log begins now; for
+    /// readers it does so with [`Log::trimmed`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn trim(&self, older_than: UnixMillis, keep_bytes: u64) -> Result<Sequence, Error> {
+        Ok(self.store.trim(&self.key, older_than, keep_bytes).await?.earliest)
+    }
+
+    /// All before `earliest` is gone from the store. Whether that was not known.
+    pub(super) fn trimmed(&self, earliest: Sequence) -> bool {
+        let mut tail = lock(&self.tail);
+        let is_new = earliest > tail.earliest();
+        if is_new {
+            tail.trimmed(earliest);
+        }
+        is_new
+    }
+
+    /// Where the log begins by the store, which may have removed more than is known here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn stored_beginning(&self) -> Result<Sequence, Error> {
+        Ok(self.store.log_state(&self.key).await?.earliest)
+    }
+
+    /// Gets the entries of a range that is not empty, as far as there is room.
+    ///
+    /// # Errors
+    /// When the store fails, or has a hole where the range begins.
+    pub(super) async fn fetch(
+        &self,
+        wanted: &Range<Sequence>,
+        filter: &ReadFilter,
+        room: Room,
+    ) -> Result<Fetched, Error> {
+        let in_memory = lock(&self.tail).get(wanted);
+        let is_shared = in_memory.is_some();
+        let judges = !filter.admits_all();
+        let batches = match in_memory {
+            Some(batches) => batches,
+            None => {
+                let most = usize::try_from(wanted.end.since(wanted.start)).unwrap_or(usize::MAX);
+                // One at a time: a filtered read gets up to a thousand entries for the few that it hands over.
+                let _turn = match judges {
+                    true => Some(Box::pin(self.judge.fetching(&filter.client)).await),
+                    false => None,
+                };
+                self.store.read(&self.key, wanted.start.previous(), most).await?
+            }
+        };
+        let mut judging = judges.then(|| self.judge.hold(self.number, &filter.filter, &filter.client));
+        let mut found = Found::in_batches(&batches, wanted, filter, room, judging.as_mut()).await;
+        if !is_shared {
+            found.runs.iter_mut().for_each(Run::keep_apart);
+        }
+        if judges {
+            // Where all is known already nothing else lets others go.
+            tokio::task::yield_now().await;
+        }
+        drop(judging);
+        if found.end > wanted.start {
+            return Ok(Fetched::Found(found));
+        }
+        let earliest = self.stored_beginning().await?;
+        if earliest <= wanted.start {
+            return Err(Error::Damaged(format!("entry {} of {:?} is missing", wanted.start, self.key)));
+        }
+        Ok(Fetched::Trimmed(earliest))
+    }
+
+    /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those
+    /// that are not there any more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn collect(
+        &self,
+        entries: &[Sequence],
+        near: Vec<Arc<Batch>>,
+    ) -> Result<(Vec<Run>, Vec<Sequence>), Error> {
+        let (mut runs, mut gone): (Vec<Run>, Vec<Sequence>) = (Vec::new(), Vec::new());
+        let mut source = near;
+        for (index, &at) in entries.iter().enumerate() {
+            if holding(&source, at).is_none() {
+                let near = entries[index..].iter().take_while(|&&next| next.since(at) < READ_AT_ONCE);
+                let last = near.last().copied().unwrap_or(at);
+                source = self.batches(&(at..last.next())).await?;
+            }
+            let Some(batch) = holding(&source, at) else {
+                gone.push(at);
+                continue;
+            };
+            // A batch has less than 2^32 entries.
+            let entry = at.since(batch.first) as usize;
+            match runs.last_mut() {
+                Some(run) if Arc::ptr_eq(&run.batch, batch) && run.entries.end == entry => run.entries.end += 1,
+                _ => runs.push(Run { batch: Arc::clone(batch), entries: entry..entry + 1 }),
+            }
+        }
+        Ok((runs, gone))
+    }
+
+    /// The batches that hold the entries of a small range, from memory or from the store; without those that are gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn batches(&self, range: &Range<Sequence>) -> Result<Vec<Arc<Batch>>, Error> {
+        let in_memory = lock(&self.tail).get(range);
+        match in_memory {
+            Some(batches) => Ok(batches),
+            None => {
+                let entries = usize::try_from(range.end.since(range.start)).unwrap_or(usize::MAX);
+                self.store.read(&self.key, range.start.previous(), entries).await
+            }
+        }
+    }
+
+    /// Whether the batch of an entry is in memory, shared by all readers.
+    pub(super) fn is_in_memory(&self, at: Sequence) -> bool {
+        lock(&self.tail).holds(at)
+    }
+
+    /// How many bytes an event has, as the newest say.
+    pub(super) fn usual_bytes(&self) -> usize {
+        lock(&self.tail).usual_bytes()
+    }
+
+    /// What judging filters has taken, of all logs.
+    #[cfg(test)]
+    pub(super) fn judge(&self) -> &Judge {
+        &self.judge
     }
 }
 
-/// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.
-const PRELOADED: u64 = 2000;
+/// The batch that holds an entry; batches are in order.
+fn holding(batches: &[Arc<Batch>], at: Sequence) -> Option<&Arc<Batch>> {
+    let batch = batches.get(batches.partition_point(|batch| batch.last() < at))?;
+    (batch.first <= at).then_some(batch)
+}
 
-/// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
-const BURST: u64 = 8;
+/// How many entries are taken into memory at start, so that subscribers who had kept up need not ask the store.
+const PRELOADED: usize = 2000;
+
+/// How far apart entries may be that are read from the store at once.
+const READ_AT_ONCE: u64 = 1000;

@@ -1,5 +1,5 @@
-//! Housekeeping: trims logs to what is to be kept, removes subscriptions that nobody reads, forgets what is remembered only
-//! for a while, and renews the metrics that move without anyone's doing.
+//! Housekeeping: trims logs to what is to be kept, removes subscriptions that nobody reads, forgets what is remembered
+//! only for a while, and renews the metrics that move without anyone's doing.
 //!
 //! Invariants: a log that cannot be trimmed does not keep others from it; it is tried again next time.
 
@@ -11,6 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Events;
 use super::log::age_guard::KEPT_EVERY;
+use super::subscription::lag::look_at_subscriptions;
+use super::subscription::leases::bury_given_up;
+use crate::store::LogKey;
 
 /// How often logs are trimmed.
 pub(super) const TRIMMED_EVERY: Duration = Duration::from_secs(30);
@@ -21,7 +24,7 @@ const OBSERVED_EVERY: Duration = Duration::from_secs(5);
 /// Keeps house until stopped.
 pub(super) async fn run(events: Events, stop: CancellationToken) {
     let mut trim = tokio::time::interval(TRIMMED_EVERY);
-    let mut observe = tokio::time::interval_at(events.0.clock.now() + OBSERVED_EVERY, OBSERVED_EVERY);
+    let mut observe = tokio::time::interval_at(events.0.parts.shared.clock.now() + OBSERVED_EVERY, OBSERVED_EVERY);
     trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
     observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut keep = tokio::time::interval(KEPT_EVERY);
@@ -39,12 +42,12 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                 if stop.run_until_cancelled(look_after_subscriptions(&events)).await.is_none() {
                     return;
                 }
-                if let Some(Err(error)) = stop.run_until_cancelled(events.keep_dropped()).await {
+                if let Some(Err(error)) = stop.run_until_cancelled(events.save_dropped_copies()).await {
                     tracing::warn!(%error, "what was dropped as another region's copy could not be kept");
                 }
             }
             _ = keep.tick() => {
-                if let Some(Err(error)) = stop.run_until_cancelled(events.0.witness.keep(&*events.0.store)).await {
+                if let Some(Err(error)) = stop.run_until_cancelled(events.0.parts.ages.keep(&*events.0.parts.store)).await {
                     tracing::warn!(%error, "what was seen of the clock could not be kept");
                 }
                 if let Some(Err(error)) = stop.run_until_cancelled(events.keep_owners()).await {
@@ -56,24 +59,26 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
 }
 
 async fn trim_all(events: &Events) {
-    for log in events.logs().values().map(Arc::clone) {
-        log.try_to_trim().await;
-        if let Err(error) = log.remove_idle().await {
-            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "idle subscriptions could not be removed");
+    for stream in events.streams().values().map(Arc::clone) {
+        stream.try_to_trim().await;
+        if let Err(error) = stream.registry.remove_idle().await {
+            let LogKey { app, stream } = stream.log.key();
+            tracing::warn!(%app, %stream, %error, "idle subscriptions could not be removed");
         }
-        log.forget_sightings().await;
+        stream.appender.forget_sightings().await;
     }
 }
 
 /// Looks how far behind subscriptions are, and buries what was given up in those that nobody reads.
 async fn look_after_subscriptions(events: &Events) {
-    for log in events.logs().values().map(Arc::clone) {
-        let mut looked = log.look_at_subscriptions().await;
-        for subscription in log.subscriptions() {
-            looked = looked.and(log.bury_given_up(&subscription).await);
+    for stream in events.streams().values().map(Arc::clone) {
+        let mut looked = look_at_subscriptions(&stream).await;
+        for subscription in stream.registry.all() {
+            looked = looked.and(bury_given_up(&stream, &subscription).await);
         }
         if let Err(error) = looked {
-            tracing::warn!(app = %log.key.app, stream = %log.key.stream, %error, "subscriptions could not be looked after");
+            let LogKey { app, stream } = stream.log.key();
+            tracing::warn!(%app, %stream, %error, "subscriptions could not be looked after");
         }
     }
 }

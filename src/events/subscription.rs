@@ -6,6 +6,7 @@
 //! | `claim` | a run of entries on its way to a plain reader |
 //! | `held` | entries under a lease |
 //! | `loss_marker` | the marker of what retention took, on its way by itself |
+//! | `registry` | all of one log: how many there may be, whose they are, their beginning and end |
 //! | `leases` | reading under a lease, and what a lease's holder says of it |
 //! | `lease_name`, `lease_timer` | what a lease is known by; who ends it when its time is over |
 //! | `in_hand` | reading for who passes events on, as webhooks do |
@@ -26,7 +27,7 @@ pub(super) mod dead_letters;
 pub(super) mod defaults;
 mod held;
 pub(super) mod in_hand;
-mod lag;
+pub(super) mod lag;
 mod lease_name;
 mod lease_timer;
 pub(super) mod leases;
@@ -35,6 +36,7 @@ mod meters;
 pub(super) mod notes;
 mod persistence;
 pub(super) mod records;
+pub(super) mod registry;
 mod state;
 mod unread;
 
@@ -51,7 +53,6 @@ use self::meters::SubscriptionMeters;
 use self::notes::SubscriptionRecords;
 use self::persistence::StoredPlace;
 use self::state::SubscriptionState;
-use super::log::judge::Judge;
 use super::{ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
@@ -117,8 +118,6 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     /// Makes keys of users and channels; random, so that nobody can make users who wait for each other.
     pub(super) keys: RandomState,
-    /// Holds filters against events.
-    pub(super) judge: Judge,
 }
 
 impl Shared {

@@ -25,13 +25,14 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::ingest::appender::Brought;
+use super::ingest::appender::AppendRequest;
+use super::log::Log;
 use super::*;
 use crate::config;
 use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::tests::memory::MemoryStore;
-use crate::store::{Content, EventText, NewBatch};
+use crate::store::{Content, EventText, NewBatch, Sequence};
 use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
 use crate::vendor::order::{Operation, Order};
 
@@ -251,8 +252,22 @@ impl Rig {
         Self::start(store.reopened(clean_stop), folder, config, vendor, clock).await
     }
 
+    fn stream(&self) -> Arc<AppStream> {
+        self.events.stream(&app(), STREAM).unwrap()
+    }
+
     fn log(&self) -> Arc<Log> {
-        self.events.log(&app(), STREAM).unwrap()
+        Arc::clone(&self.stream().log)
+    }
+
+    fn cursor(&self, at: u64) -> Cursor {
+        self.log().cursor(Sequence(at))
+    }
+
+    /// The number of the oldest entry, and of the next.
+    fn range(&self) -> (u64, u64) {
+        let range = self.log().range();
+        (range.start.0, range.end.0)
     }
 
     pub(crate) async fn append(&self, numbers: std::ops::Range<u64>) {
@@ -261,9 +276,9 @@ impl Rig {
     }
 
     async fn append_content(&self, content: Content) {
-        let received_at = self.events.0.clock.wall_ms();
+        let received_at = self.events.0.parts.shared.clock.wall_ms();
         let new = NewBatch { received_at, region: RegionName::parse("cn").unwrap(), content };
-        self.log().keep(&Brought::new(vec![new], None)).await.unwrap();
+        self.stream().append(&AppendRequest::new(vec![new], None)).await.unwrap();
     }
 
     async fn read(&self, read: ReadRequest) -> Result<Delivery, ReadError> {
@@ -291,7 +306,7 @@ impl Rig {
     /// All of the log, markers by their reason.
     async fn all(&self) -> Vec<String> {
         let mut all = Vec::new();
-        let mut after = self.log().cursor(self.log().range().0 - 1);
+        let mut after = self.cursor(self.range().0 - 1);
         loop {
             let read = ReadRequest {
                 place: ReadFrom::After(after),

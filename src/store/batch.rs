@@ -27,6 +27,9 @@ pub struct LogKey {
 pub struct Sequence(pub u64);
 
 impl Sequence {
+    /// The first entry's.
+    pub const FIRST: Self = Self(1);
+
     /// The number `n` places on.
     #[must_use]
     pub fn plus(self, n: u64) -> Self {

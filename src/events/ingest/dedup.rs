@@ -3,8 +3,8 @@
 //! The rule: a *sighting* is an event returned by a region (stored or dropped), remembered for `dedup_window`. An event
 //! from a region is dropped if another region has more sightings of it than this region has. So an event that two
 //! regions return is one; two equal events of one region are two; and when the other region returns both as well, they
-//! are still two. With three regions the one with the most sightings counts. What a run knows of earlier ones is in the log
-//! and in the notes of [`super::dropped`]: see [`Dedup::recall`].
+//! are still two. With three regions the one with the most sightings counts. What a run knows of earlier ones is in the
+//! log and in the notes of [`super::dropped_copies`]: see [`Dedup::recall`].
 //!
 //! Two events are equal when they are the same JSON value: the vendor's regions need not run one release, so the order
 //! of members and the spaces between are not looked at. Text that is not JSON is equal to its own bytes only.
@@ -12,8 +12,8 @@
 //! Invariants: looking ([`Dedup::fresh`]) changes nothing, so an append that fails can be tried again; sightings are
 //! recorded once the append has succeeded. Memory is bounded ([`MAX_SIGHTINGS`]): beyond it the oldest are forgotten,
 //! and a late duplicate passes rather than an event being lost. The room of a burst is given back when the burst is
-//! forgotten ([`ROOMY`]). Ages are by the monotonic clock, so no jump of the wall clock makes it forget. An event is known
-//! by 128 bits of its SHA-256: user ids are anybody's text, so nobody must be able to make two events look equal.
+//! forgotten ([`ROOMY`]). Ages are by the monotonic clock, so no jump of the wall clock makes it forget. An event is
+//! known by 128 bits of its SHA-256: user ids are anybody's text, so nobody must be able to make two events look equal.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 
 /// The most sightings remembered, some 30 MiB: ten minutes of 400 events a second.
-pub(in crate::events) const MAX_SIGHTINGS: usize = 1 << 18;
+pub(super) const MAX_SIGHTINGS: usize = 1 << 18;
 
 /// Room for more than so many times what is held is too much: what is left of it is for twice as much, so that the next
 /// events do not make it grow again.
@@ -36,11 +36,11 @@ const ALWAYS: usize = 256;
 
 /// What an event is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::events) struct Fingerprint(pub(in crate::events) u128);
+pub(super) struct Fingerprint(pub(super) u128);
 
 impl Fingerprint {
     /// Of an event's text.
-    pub(in crate::events) fn of(event: &[u8]) -> Self {
+    pub(super) fn of(event: &[u8]) -> Self {
         // `Value` keeps members sorted by name.
         let even = serde_json::from_slice::<serde_json::Value>(event).and_then(|value| serde_json::to_vec(&value));
         let digest = Sha256::digest(even.as_deref().unwrap_or(event));
@@ -50,16 +50,17 @@ impl Fingerprint {
 
 /// The sightings of one log's regions.
 #[derive(Debug)]
-pub(in crate::events) struct Dedup {
+pub(super) struct Dedup {
     window: Duration,
     most_sightings: usize,
     regions: Vec<RegionName>,
-    counts: HashMap<Fingerprint, Vec<Seen>>,
+    counts: HashMap<Fingerprint, Vec<RegionCount>>,
     sightings: VecDeque<Sighting>,
 }
 
+/// How often a region has returned an event.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct RegionCount {
     region: u16,
     times: u32,
 }
@@ -72,8 +73,7 @@ struct Sighting {
 }
 
 impl Dedup {
-    /// Nothing seen yet.
-    pub(in crate::events) fn new(window: Duration) -> Self {
+    pub(super) fn new(window: Duration) -> Self {
         Self {
             window,
             most_sightings: MAX_SIGHTINGS,
@@ -84,17 +84,17 @@ impl Dedup {
     }
 
     /// How long a sighting is remembered.
-    pub(in crate::events) fn window(&self) -> Duration {
+    pub(super) fn window(&self) -> Duration {
         self.window
     }
 
     /// Changes how long a sighting is remembered.
-    pub(in crate::events) fn set_window(&mut self, window: Duration) {
+    pub(super) fn set_window(&mut self, window: Duration) {
         self.window = window;
     }
 
     /// For each event of one answer, in order: whether it is to be kept.
-    pub(in crate::events) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: Instant) -> Vec<bool> {
+    pub(super) fn fresh(&mut self, region: &RegionName, events: &[Fingerprint], now: Instant) -> Vec<bool> {
         self.forget(now);
         let region = self.number(region);
         let mut here = HashMap::<Fingerprint, u32>::new();
@@ -111,14 +111,14 @@ impl Dedup {
     }
 
     /// Records one answer's events, dropped ones too.
-    pub(in crate::events) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
+    pub(super) fn record(&mut self, region: &RegionName, events: &[Fingerprint], at: Instant) {
         let region = self.number(region);
         for &event in events {
             self.sightings.push_back(Sighting { at, event, region });
             let seen = self.counts.entry(event).or_default();
             match seen.iter_mut().find(|seen| seen.region == region) {
                 Some(seen) => seen.times += 1,
-                None => seen.push(Seen { region, times: 1 }),
+                None => seen.push(RegionCount { region, times: 1 }),
             }
         }
         while self.sightings.len() > self.most_sightings {
@@ -126,18 +126,18 @@ impl Dedup {
         }
     }
 
-    /// Takes up what earlier runs have seen, whose events count if they were stamped at or after `since`; `came_at` says
-    /// when that was.
+    /// Takes up what earlier runs have seen, whose events count if they were stamped at or after `since`; `came_at`
+    /// says when that was.
     ///
-    /// Where not all of that is known (retention has taken some of it, or damage), what was dropped counts only as long as
-    /// it is known what it was a copy of. Or the region that returned that would seem to have returned the lesser number,
-    /// and its next equal event would be dropped for a copy.
-    pub(in crate::events) fn recall(&mut self, past: Past, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
-        let Past { regions, mut sightings, is_whole } = past;
+    /// Where not all of that is known (retention has taken some of it, or damage), what was dropped counts only as long
+    /// as it is known what it was a copy of. Or the region that returned that would seem to have returned the lesser
+    /// number, and its next equal event would be dropped for a copy.
+    pub(super) fn recall(&mut self, past: PastSightings, since: UnixMillis, came_at: impl Fn(UnixMillis) -> Instant) {
+        let PastSightings { regions, mut sightings, is_whole } = past;
         // Of what was seen in the same millisecond the copies came later.
         sightings.sort_by_key(|seen| (seen.at, seen.is_dropped));
         let copied = sightings.iter().filter(|seen| seen.is_dropped);
-        let mut known: HashMap<Fingerprint, Vec<Known>> = copied.map(|seen| (seen.event, Vec::new())).collect();
+        let mut known: HashMap<Fingerprint, Vec<KnownCounts>> = copied.map(|seen| (seen.event, Vec::new())).collect();
         for seen in sightings {
             if !is_whole
                 && let Some(known) = known.get_mut(&seen.event)
@@ -154,7 +154,7 @@ impl Dedup {
     }
 
     /// Forgets what is older than the window, and gives back the room that it took.
-    pub(in crate::events) fn forget(&mut self, now: Instant) {
+    pub(super) fn forget(&mut self, now: Instant) {
         while self.sightings.front().is_some_and(|oldest| now.saturating_duration_since(oldest.at) > self.window) {
             self.forget_oldest();
         }
@@ -170,7 +170,7 @@ impl Dedup {
 
     /// How many sightings are remembered.
     #[cfg(test)]
-    pub(in crate::events) fn sightings(&self) -> usize {
+    pub(super) fn sightings(&self) -> usize {
         self.sightings.len()
     }
 
@@ -206,11 +206,11 @@ fn number(regions: &mut Vec<RegionName>, region: &RegionName) -> u16 {
 
 /// What earlier runs have seen, in any order.
 #[derive(Debug, Default)]
-pub(in crate::events) struct Past {
+pub(super) struct PastSightings {
     regions: Vec<RegionName>,
     sightings: Vec<PastSighting>,
     /// Nothing is missing of the time that counts, but what a kill may have taken of what was dropped.
-    pub(in crate::events) is_whole: bool,
+    pub(super) is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,20 +223,20 @@ struct PastSighting {
 
 /// How often a region is known to have returned an event.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct KnownCounts {
     region: u16,
     stored: u32,
     dropped: u32,
 }
 
-impl Past {
+impl PastSightings {
     /// Nothing was seen so far; `is_whole`: and nothing will be missing.
-    pub(in crate::events) fn new(is_whole: bool) -> Self {
+    pub(super) fn new(is_whole: bool) -> Self {
         Self { is_whole, ..Self::default() }
     }
 
     /// A region returned these, and they were stored.
-    pub(in crate::events) fn stored(
+    pub(super) fn add_stored(
         &mut self,
         region: &RegionName,
         events: impl IntoIterator<Item = Fingerprint>,
@@ -246,7 +246,7 @@ impl Past {
     }
 
     /// A region returned these, and they were dropped.
-    pub(in crate::events) fn dropped(
+    pub(super) fn add_dropped(
         &mut self,
         region: &RegionName,
         events: impl IntoIterator<Item = Fingerprint>,
@@ -268,11 +268,11 @@ impl Past {
 }
 
 /// Whether a sighting counts beside what is known of its event before it; then it is known as well.
-fn is_counted(known: &mut Vec<Known>, seen: &PastSighting) -> bool {
+fn is_counted(known: &mut Vec<KnownCounts>, seen: &PastSighting) -> bool {
     let elsewhere = known.iter().filter(|known| known.region != seen.region);
     let elsewhere = elsewhere.map(|known| known.stored + known.dropped).max().unwrap_or(0);
     let at = known.iter().position(|known| known.region == seen.region).unwrap_or_else(|| {
-        known.push(Known { region: seen.region, stored: 0, dropped: 0 });
+        known.push(KnownCounts { region: seen.region, stored: 0, dropped: 0 });
         known.len() - 1
     });
     let own = &mut known[at];

@@ -1,7 +1,8 @@
 //! The poller: reads one stream of one region from the vendor, and keeps what it reads.
 //!
 //! ```text
-//! rest ──> store ready? ──> a place for a read ──> read, until answered or given up ──> (kept) ──> rest
+//! rest ──> a permit ──> store ready? ──> read, until answered or given up ──> (kept) ──> rest
+//! pace     poll_target                   in_flight ──> answer ──> poll_target
 //! ```
 //!
 //! Invariants:
@@ -12,11 +13,11 @@
 //! - When it is stopped it reads no more; the read in hand is finished and kept.
 
 pub(in crate::events) mod answer;
+mod in_flight;
 mod pace;
 mod pieces;
 pub(in crate::events) mod poll_target;
 pub(in crate::events) mod status;
-mod under_way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,28 +31,29 @@ pub(in crate::events) use self::poll_target::{PollTarget, Settings};
 use crate::events::log::loss::Loss;
 
 /// Reads until `stop`.
-pub(in crate::events) async fn run(feed: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
+pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
     if let Some(loss) = first {
-        feed.keep(Outcome { loss: Some(loss), ..Outcome::default() }).await;
+        target.keep(Outcome { loss: Some(loss), ..Outcome::default() }).await;
     }
-    let mut pace = Pace::new(feed.clock.now());
+    let mut pace = Pace::new(target.clock.now());
     let mut full_reads = 0;
     loop {
-        let Some(place) = stop.run_until_cancelled(ready(&feed, &pace)).await else { break };
+        let Some(place) = stop.run_until_cancelled(ready(&target, &pace)).await else { break };
         if place.waited {
             full_reads = 0;
         }
-        feed.status.enter("reading");
-        let began = feed.clock.now();
-        let Some(read) = under_way::read(&feed, place.permit).await else { break };
+        target.status.enter("reading");
+        let began = target.clock.now();
+        let Some(read) = in_flight::read(&target, place.permit).await else { break };
         full_reads = if read.is_full() { full_reads + 1 } else { 0 };
         if full_reads == 2 {
-            // 2000 events were there, as many as the vendor keeps. (A longer row is no new sign: the queue was emptied.)
-            feed.overflow_suspected().await;
+            // 2000 events were there, as many as the vendor keeps. (A longer row is no new sign: the queue was
+            // emptied.)
+            target.overflow_suspected().await;
         }
-        pace.note(&read, began, feed.clock.now(), feed.settings());
+        pace.note(&read, began, target.clock.now(), target.settings());
     }
-    feed.status.enter("stopped");
+    target.status.enter("stopped");
 }
 
 /// The right to send a read.
@@ -62,27 +64,28 @@ struct Ready {
 }
 
 /// Rests, then waits until the store can keep a batch and not too many reads are under way.
-async fn ready(feed: &PollTarget, pace: &Pace) -> Ready {
-    feed.status.enter(if pace.is_failing() { "failing" } else { "waiting" });
-    rest(feed, pace).await;
-    let began = feed.clock.now();
-    let permit = feed.place_for_a_read().await;
+async fn ready(target: &PollTarget, pace: &Pace) -> Ready {
+    target.status.enter(if pace.is_failing() { "failing" } else { "waiting" });
+    rest(target, pace).await;
+    let began = target.clock.now();
+    // Before the store is asked: this may take as long as six requests time out, and the store's word would be old.
+    let permit = target.place_for_a_read().await;
     let mut pause = Duration::from_millis(250);
-    while let Err(error) = feed.store().ready().await {
-        feed.status.pause(&error);
+    while let Err(error) = target.store().ready().await {
+        target.status.pause(&error);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(STORE_CHECKED_EVERY);
     }
-    feed.status.resume();
-    Ready { permit, waited: feed.clock.now() - began > Duration::from_millis(100) }
+    target.status.resume();
+    Ready { permit, waited: target.clock.now() - began > Duration::from_millis(100) }
 }
 
 /// Sleeps until the next read is due. Changed settings count at once.
-async fn rest(feed: &PollTarget, pace: &Pace) {
-    let mut changes = feed.changes();
+async fn rest(target: &PollTarget, pace: &Pace) {
+    let mut changes = target.changes();
     loop {
         changes.mark_unchanged();
-        let due = pace.due(feed.settings());
+        let due = pace.due(target.settings());
         if tokio::time::timeout_at(due, changes.changed()).await.is_err() {
             return;
         }

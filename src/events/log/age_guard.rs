@@ -1,13 +1,14 @@
 //! [`AgeGuard`]: how old a stored thing is at least, whatever the wall clock did.
 //!
-//! What is stored is stamped by the wall clock, which may jump, and what is deleted is gone. So an age that decides over
-//! deletion is judged by time that was lived through: an advance of the wall clock beside which no monotonic time passed (a
-//! jump; or a time in which no gateway ran, which cannot be told from one) is not believed until as much time as the age
-//! in question has passed since. Then all from before it is older than that in any case, and the stamps after it are true.
+//! What is stored is stamped by the wall clock, which may jump, and what is deleted is gone. So an age that decides
+//! over deletion is judged by time that was lived through: an advance of the wall clock beside which no monotonic time
+//! passed (a jump; or a time in which no gateway ran, which cannot be told from one) is not believed until as much time
+//! as the age in question has passed since. Then all from before it is older than that in any case, and the stamps
+//! after it are true.
 //!
-//! Invariants: nothing younger than an age, by real time, is older than [`AgeGuard::older_than`] that age. Things may be
-//! kept longer than that: by the size of a jump, for as long as it is not believed, or of a step back. What the witness
-//! has seen is kept in the store, so a restart neither forgets a jump nor hides one.
+//! Invariants: nothing younger than an age, by real time, is older than [`AgeGuard::older_than`] that age. Things may
+//! be kept longer than that: by the size of a jump, for as long as it is not believed, or of a step back. What the
+//! witness has seen is kept in the store, so a restart neither forgets a jump nor hides one.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -31,11 +32,13 @@ const HELD: &str = "witness: held";
 /// What one gateway has seen of the wall clock.
 pub(in crate::events) struct AgeGuard {
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<ClockHistory>,
 }
 
+/// How the wall clock went beside the monotonic one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+struct ClockHistory {
+    /// What both showed when they were looked at last.
     last: (Instant, UnixMillis),
     /// The advances that are not believed yet, together.
     jump: Duration,
@@ -43,7 +46,7 @@ struct State {
     held: Duration,
 }
 
-impl State {
+impl ClockHistory {
     /// Looks at the clocks. Says by how much the wall clock has jumped ahead, if it did.
     fn look(&mut self, now: Instant, wall: UnixMillis, tolerance: Duration) -> Option<Duration> {
         let (before, shown) = self.last;
@@ -68,7 +71,7 @@ impl AgeGuard {
     /// One that has seen nothing yet.
     pub(in crate::events) fn new(clock: Clock) -> Self {
         let last = (clock.now(), clock.wall_ms());
-        Self { clock, state: Mutex::new(State { last, jump: Duration::ZERO, held: Duration::MAX }) }
+        Self { clock, state: Mutex::new(ClockHistory { last, jump: Duration::ZERO, held: Duration::MAX }) }
     }
 
     /// Takes over what an earlier run has seen.
@@ -79,7 +82,7 @@ impl AgeGuard {
         let (wall, jump, held) = (store.fact(WALL).await?, store.fact(JUMP).await?, store.fact(HELD).await?);
         let (Some(wall), Some(jump), Some(held)) = (wall, jump, held) else { return Ok(()) };
         let now = self.clock.now();
-        let mut state = State {
+        let mut state = ClockHistory {
             last: (now, UnixMillis(wall)),
             jump: Duration::from_millis(jump),
             held: Duration::from_millis(held),
@@ -99,7 +102,7 @@ impl AgeGuard {
     /// When the store fails.
     pub(in crate::events) async fn keep(&self, store: &dyn Store) -> Result<(), Error> {
         self.look();
-        let State { last, jump, held } = *lock(&self.state);
+        let ClockHistory { last, jump, held } = *lock(&self.state);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         store.keep_facts(&[(WALL, last.1.0), (JUMP, millis(jump)), (HELD, millis(held))]).await
     }

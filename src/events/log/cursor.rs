@@ -1,7 +1,7 @@
 //! A [`Cursor`]: a place in a log as a client holds it.
 //!
-//! Invariants: its text is opaque, 27 characters of A-Z a-z 0-9 - _ (so it needs no escaping in a URL, a header or an SSE
-//! id), and every cursor has exactly one text. Text that no gateway made is refused: it carries a check.
+//! Invariants: its text is opaque, 27 characters of A-Z a-z 0-9 - _ (so it needs no escaping in a URL, a header or an
+//! SSE id), and every cursor has exactly one text. Text that no gateway made is refused: it carries a check.
 //!
 //! Format: base64url, unpadded, of epoch (8 bytes), sequence (8 bytes), CRC-32 of `"cursor1"` and these 16 bytes; all
 //! big-endian. The seven letters are the format's version. The epoch says of which store, app and stream it is: see

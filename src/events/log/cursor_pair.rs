@@ -1,11 +1,12 @@
 //! [`CursorPair`]: a place in what a caller reads, be it one stream or both together.
 //!
-//! Invariants: of one stream the text is that of a [`Cursor`]. Of both it is longer, 39 characters of the same alphabet,
-//! so one is never taken for the other; every place has exactly one text, and text that no gateway made is refused.
+//! Invariants: of one stream the text is that of a [`Cursor`]. Of both it is longer, 39 characters of the same
+//! alphabet, so one is never taken for the other; every place has exactly one text, and text that no gateway made is
+//! refused.
 //!
-//! Format of both: base64url, unpadded, of epoch (8 bytes), sequence in `user_events` (8), in `channel_events` (8), a byte
-//! that tells from which of the two entries were given (bits 0 and 1), CRC-32 of `"cursor2"` and these 25 bytes; all
-//! big-endian. The epoch is that of their cursors less what tells the streams from each other.
+//! Format of both: base64url, unpadded, of epoch (8 bytes), sequence in `user_events` (8), in `channel_events` (8), a
+//! byte that tells from which of the two entries were given (bits 0 and 1), CRC-32 of `"cursor2"` and these 25 bytes;
+//! all big-endian. The epoch is that of their cursors less what tells the streams from each other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -21,8 +22,8 @@ pub struct CursorPair {
     epoch: u64,
     /// By the order of [`Stream::ALL`].
     at: [Sequence; 2],
-    /// Whether the reader was given the entry at this place, or something before it, by whoever made the marks. If not, the
-    /// place only says that it was given nothing after it.
+    /// Whether the reader was given the entry at this place, or something before it, by whoever made the marks. If not,
+    /// the place only says that it was given nothing after it.
     given: [bool; 2],
 }
 
@@ -50,7 +51,7 @@ impl CursorPair {
         Ok(Self { epoch: number(0), at: [Sequence(number(8)), Sequence(number(16))], given })
     }
 
-    /// Its text.
+    /// What a client is given of it.
     #[must_use]
     pub fn text(&self, streams: Streams) -> String {
         if let Streams::One(stream) = streams {

@@ -1,9 +1,9 @@
 //! [`Filter`]: which events a reader wants, by what they say.
 //!
-//! Invariants: a filter that names nothing admits everything and costs nothing. Several patterns for one member mean any
-//! of them; several members mean all. In a pattern `*` stands for any run of characters, none included; nothing else
-//! is special. A member that is missing counts as empty. Patterns are taken apart once, when the filter is made; those
-//! without a star cost one look-up, however many they are.
+//! Invariants: a filter that names nothing admits everything and costs nothing. Several patterns for one member mean
+//! any of them; several members mean all. In a pattern `*` stands for any run of characters, none included; nothing
+//! else is special. A member that is missing counts as empty. Patterns are taken apart once, when the filter is made;
+//! those without a star cost one look-up, however many they are.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -137,8 +137,8 @@ impl Wild {
         Self { head: head.into(), between, tail: tail.into() }
     }
 
-    /// Takes each run between two `*` at its first place: if any way fits, this one does. Time is at most the product of
-    /// both lengths.
+    /// Takes each run between two `*` at its first place: if any way fits, this one does. Time is at most the product
+    /// of both lengths.
     fn fits(&self, text: &str) -> bool {
         let Some(mut text) = text.strip_prefix(&*self.head) else { return false };
         for run in &self.between {

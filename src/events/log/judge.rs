@@ -4,12 +4,14 @@
 //! kept. Many such readers of one client must not keep others from being served.
 //!
 //! Invariants:
-//! - At most one reader judges at a moment, and for at most [`STEP`] before it lets the next client go. Those who wait hold
-//!   nothing but their place. So judging takes one thread at most, and no other work waits for more than a step of it.
+//! - At most one reader judges at a moment, and for at most [`STEP`] before it lets the next client go. Those who wait
+//!   hold nothing but their place. So judging takes one thread at most, and no other work waits for more than a step of
+//!   it.
 //! - What an event says is parsed once, whatever the filters; and an event is held against a filter once, whoever asks,
 //!   as long as it is remembered. Equal filters are one. Nothing of this outlives its bound: [`MAX_SAID`],
 //!   [`MAX_VERDICTS`], [`MAX_FILTERS`].
-//! - What filters make readers get from the store, beyond what is in memory, they get one at a time too, in turns of its own.
+//! - What filters make readers get from the store, beyond what is in memory, they get one at a time too, in turns of
+//!   its own.
 //!
 //! Events are judged in chunks of up to 64, those of a batch from its beginning on: a chunk's verdict is a word.
 

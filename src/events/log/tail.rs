@@ -8,47 +8,47 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::store::{Batch, Content};
+use crate::store::{Batch, Content, Sequence};
 
 /// The bytes of events a log keeps in memory: some 30 000 events of the usual size.
-pub(in crate::events) const MAX_BYTES: usize = 4 << 20;
+pub(super) const MAX_BYTES: usize = 4 << 20;
 
 /// The bytes of an event while nothing is known.
 const USUAL: usize = 256;
 
 /// The newest batches, and where the log begins and ends.
 #[derive(Debug)]
-pub(in crate::events) struct Tail {
+pub(super) struct Tail {
     /// The oldest entry kept by the log (in the store).
-    earliest: u64,
+    earliest: Sequence,
     /// The number of the next entry.
-    next: u64,
+    next: Sequence,
     batches: VecDeque<Arc<Batch>>,
     bytes: usize,
 }
 
 impl Tail {
     /// Nothing in memory of a log that begins and ends so.
-    pub(in crate::events) fn new(earliest: u64, next: u64) -> Self {
+    pub(super) fn new(earliest: Sequence, next: Sequence) -> Self {
         Self { earliest, next, batches: VecDeque::new(), bytes: 0 }
     }
 
-    pub(in crate::events) fn earliest(&self) -> u64 {
+    pub(super) fn earliest(&self) -> Sequence {
         self.earliest
     }
 
-    pub(in crate::events) fn next(&self) -> u64 {
+    pub(super) fn next(&self) -> Sequence {
         self.next
     }
 
     /// Adds a batch that was stored.
-    pub(in crate::events) fn push(&mut self, batch: Arc<Batch>) {
-        if self.batches.back().is_some_and(|newest| newest.last().0 + 1 != batch.first.0) {
+    pub(super) fn push(&mut self, batch: Arc<Batch>) {
+        if self.batches.back().is_some_and(|newest| newest.last().next() != batch.first) {
             // A batch is missing in between: what is older comes from the store.
             self.batches.clear();
             self.bytes = 0;
         }
-        self.next = self.next.max(batch.last().0 + 1);
+        self.next = self.next.max(batch.last().next());
         self.bytes += weight(&batch);
         self.batches.push_back(batch);
         while self.bytes > MAX_BYTES && self.batches.len() > 1 {
@@ -57,16 +57,17 @@ impl Tail {
     }
 
     /// The batches that hold the entries of a range, or `None` when the store must be asked.
-    pub(in crate::events) fn get(&self, range: &Range<u64>) -> Option<Vec<Arc<Batch>>> {
-        if range.start < self.batches.front()?.first.0 {
+    pub(super) fn get(&self, range: &Range<Sequence>) -> Option<Vec<Arc<Batch>>> {
+        if range.start < self.batches.front()?.first {
             return None;
         }
-        let from = self.batches.partition_point(|batch| batch.last().0 < range.start);
-        Some(self.batches.range(from..).take_while(|batch| batch.first.0 < range.end).cloned().collect())
+        // The batches are consecutive and end where the log does: if the first entry is here, so are all others.
+        let from = self.batches.partition_point(|batch| batch.last() < range.start);
+        Some(self.batches.range(from..).take_while(|batch| batch.first < range.end).cloned().collect())
     }
 
     /// How many bytes an event has, as the newest say.
-    pub(in crate::events) fn usual_bytes(&self) -> usize {
+    pub(super) fn usual_bytes(&self) -> usize {
         let of = |batch: &Arc<Batch>| match &batch.content {
             Content::Events(events) => Some(events.text().len().div_ceil(events.len())),
             Content::PossibleLoss(_) | Content::Damaged(_) => None,
@@ -75,18 +76,19 @@ impl Tail {
     }
 
     /// Whether the batch of an entry is in memory.
-    pub(in crate::events) fn holds(&self, at: u64) -> bool {
-        self.batches.front().is_some_and(|oldest| oldest.first.0 <= at)
+    pub(super) fn holds(&self, at: Sequence) -> bool {
+        self.batches.front().is_some_and(|oldest| oldest.first <= at)
     }
 
     /// Retention removed all before `earliest`.
-    pub(in crate::events) fn trimmed(&mut self, earliest: u64) {
+    pub(super) fn trimmed(&mut self, earliest: Sequence) {
         self.earliest = self.earliest.max(earliest);
-        while self.batches.front().is_some_and(|oldest| oldest.last().0 < self.earliest) {
+        while self.batches.front().is_some_and(|oldest| oldest.last() < self.earliest) {
             self.forget_oldest();
         }
     }
 
+    /// Who was given the batch keeps it: memory follows a response that is slow, not this bound.
     fn forget_oldest(&mut self) {
         if let Some(oldest) = self.batches.pop_front() {
             self.bytes -= weight(&oldest);
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
     use crate::kernel::clock::UnixMillis;
     use crate::kernel::names::RegionName;
-    use crate::store::{EventText, Sequence};
+    use crate::store::EventText;
 
     fn batch(first: u64, events: usize, size: usize) -> Arc<Batch> {
         let event = vec![b'1'; size];
@@ -122,29 +124,29 @@ mod tests {
     }
 
     fn firsts(tail: &Tail, range: Range<u64>) -> Option<Vec<u64>> {
-        Some(tail.get(&range)?.iter().map(|batch| batch.first.0).collect())
+        Some(tail.get(&(Sequence(range.start)..Sequence(range.end)))?.iter().map(|batch| batch.first.0).collect())
     }
 
     #[test]
     fn a_range_inside_is_served_and_one_that_begins_before_is_not() {
-        let mut tail = Tail::new(1, 11);
+        let mut tail = Tail::new(Sequence(1), Sequence(11));
         assert_eq!(firsts(&tail, 10..11), None);
         for first in [11, 14, 17] {
             tail.push(batch(first, 3, 1));
         }
-        assert_eq!((tail.earliest(), tail.next()), (1, 20));
+        assert_eq!((tail.earliest(), tail.next()), (Sequence(1), Sequence(20)));
         assert_eq!(firsts(&tail, 10..13), None);
         assert_eq!(firsts(&tail, 11..14), Some(vec![11]));
         assert_eq!(firsts(&tail, 13..15), Some(vec![11, 14]));
         assert_eq!(firsts(&tail, 16..20), Some(vec![14, 17]));
-        tail.trimmed(17);
+        tail.trimmed(Sequence(17));
         assert_eq!(firsts(&tail, 16..20), None);
         assert_eq!(firsts(&tail, 17..20), Some(vec![17]));
     }
 
     #[test]
     fn memory_is_bounded_but_the_newest_batch_stays() {
-        let mut tail = Tail::new(1, 1);
+        let mut tail = Tail::new(Sequence(1), Sequence(1));
         for n in 0..10 {
             tail.push(batch(1 + n, 1, MAX_BYTES / 4));
         }

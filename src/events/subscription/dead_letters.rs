@@ -14,13 +14,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::lease_name::LeaseName;
+use super::leases::collect;
 use super::{Subscription, notes};
-use crate::events::log::Log;
+use crate::events::app_stream::AppStream;
 use crate::events::log::loss::Loss;
 use crate::events::{Cursor, Events, ReadError};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
-use crate::store::{Content, Error, NoteKind};
+use crate::store::{Content, Error, NoteKind, Sequence};
 
 /// The most dead letters of one subscription.
 pub const MAX_DEAD_LETTERS: usize = 10_000;
@@ -71,7 +72,8 @@ impl Events {
         after: Option<Cursor>,
         most: usize,
     ) -> Result<Vec<DeadLetter>, ReadError> {
-        let (log, subscription) = self.subscription(app, stream, name)?;
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        let log = &stream.log;
         let mut after = after.map_or(String::new(), |cursor| notes::letter(name, cursor.at.0));
         // Before the list is read: what is on it then, and was given again, is so still. One that is acknowledged by now may
         // be in the store still.
@@ -79,12 +81,12 @@ impl Events {
         let mut letters = Vec::new();
         while letters.len() < most {
             let wanted = most - letters.len();
-            let notes = log.store.notes(&log.key, NoteKind::DeadLetter, &prefix(name), &after, wanted).await?;
+            let notes = log.store().notes(log.key(), NoteKind::DeadLetter, &prefix(name), &after, wanted).await?;
             letters.extend(notes.iter().filter_map(|(note, bytes)| {
                 let at = place(note).filter(|at| listed.contains(at))?;
                 let (head, event) = parse(bytes)?;
                 Some(DeadLetter {
-                    cursor: log.cursor(at),
+                    cursor: log.cursor(Sequence(at)),
                     at: UnixMillis(head.at),
                     attempts: head.attempts,
                     reason: head.reason,
@@ -113,9 +115,9 @@ impl Events {
         name: &SubscriptionName,
         which: Redeliver,
     ) -> Result<u64, ReadError> {
-        let (log, subscription) = self.subscription(app, stream, name)?;
-        let giving = async move { log.redeliver(&subscription, which).await };
-        self.0.shared.to_its_end(giving).await
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        let giving = async move { redeliver(&stream, &subscription, which).await };
+        self.0.parts.shared.to_its_end(giving).await
     }
 
     /// Takes dead letters off the list: one, or all that are not being given again. Says how many.
@@ -129,19 +131,19 @@ impl Events {
         name: &SubscriptionName,
         one: Option<Cursor>,
     ) -> Result<u64, ReadError> {
-        let (log, subscription) = self.subscription(app, stream, name)?;
-        let one = one.map(|cursor| (log.origin.is_of(cursor), cursor.at.0));
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        let one = one.map(|cursor| (stream.log.has_made(cursor), cursor.at.0));
         let clearing = async move {
             let _turn = subscription.letters_turn.lock().await;
             // That they are settled must not be known from their letters alone.
-            subscription.save(&*log.store).await?;
+            subscription.save(stream.log.store()).await?;
             let is_meant = |at: u64, is_given_again: bool| match one {
                 Some((is_ours, one)) => is_ours && one == at,
                 None => !is_given_again,
             };
-            subscription.forget_letters(is_meant, &*log.store).await
+            subscription.forget_letters(is_meant, stream.log.store()).await
         };
-        Ok(self.0.shared.to_its_end(clearing).await? as u64)
+        Ok(self.0.parts.shared.to_its_end(clearing).await? as u64)
     }
 
     pub(in crate::events) fn subscription(
@@ -149,89 +151,87 @@ impl Events {
         app: &AppId,
         stream: Stream,
         name: &SubscriptionName,
-    ) -> Result<(Arc<Log>, Arc<Subscription>), ReadError> {
-        let log = self.log(app, stream)?;
-        let subscription = log.known(name).ok_or(ReadError::NoSuchSubscription)?;
-        Ok((log, subscription))
+    ) -> Result<(Arc<AppStream>, Arc<Subscription>), ReadError> {
+        let stream = self.stream(app, stream)?;
+        let subscription = stream.registry.get(name).ok_or(ReadError::NoSuchSubscription)?;
+        Ok((stream, subscription))
     }
 }
 
-impl Log {
-    async fn redeliver(&self, subscription: &Arc<Subscription>, which: Redeliver) -> Result<u64, ReadError> {
-        let _turn = subscription.letters_turn.lock().await;
-        // What was acknowledged is no dead letter any more, and must not be taken for one.
-        subscription.save(&*self.store).await?;
-        let (listed, again) = subscription.listed().await;
-        let (earliest, _) = self.range();
-        let mut wanted: Vec<u64> = match which {
-            Redeliver::All => listed.into_iter().filter(|&at| at >= earliest).collect(),
-            Redeliver::These(cursors) => {
-                for cursor in &cursors {
-                    if !self.origin.is_of(*cursor) || !listed.contains(&cursor.at.0) {
-                        return Err(ReadError::NoSuchDeadLetter);
-                    }
-                    if cursor.at.0 < earliest {
-                        return Err(ReadError::Expired { earliest: self.cursor(earliest - 1), lost: Some(1) });
-                    }
+async fn redeliver(stream: &AppStream, subscription: &Arc<Subscription>, which: Redeliver) -> Result<u64, ReadError> {
+    let _turn = subscription.letters_turn.lock().await;
+    // What was acknowledged is no dead letter any more, and must not be taken for one.
+    subscription.save(stream.log.store()).await?;
+    let (listed, again) = subscription.listed().await;
+    let earliest = stream.log.range().start;
+    let mut wanted: Vec<u64> = match which {
+        Redeliver::All => listed.into_iter().filter(|&at| at >= earliest.0).collect(),
+        Redeliver::These(cursors) => {
+            for cursor in &cursors {
+                if !stream.log.has_made(*cursor) || !listed.contains(&cursor.at.0) {
+                    return Err(ReadError::NoSuchDeadLetter);
                 }
-                cursors.iter().map(|cursor| cursor.at.0).collect()
+                if cursor.at < earliest {
+                    return Err(ReadError::Expired { earliest: stream.log.cursor(earliest.previous()), lost: Some(1) });
+                }
             }
-        };
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|at| !again.contains(at));
-        subscription.put_back(&wanted, self.clock.now());
-        subscription.save(&*self.store).await?;
-        Ok(wanted.len() as u64)
-    }
+            cursors.iter().map(|cursor| cursor.at.0).collect()
+        }
+    };
+    wanted.sort_unstable();
+    wanted.dedup();
+    wanted.retain(|at| !again.contains(at));
+    subscription.put_back(&wanted, stream.shared.clock.now());
+    subscription.save(stream.log.store()).await?;
+    Ok(wanted.len() as u64)
+}
 
-    /// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them. Of what retention has
-    /// removed meanwhile, readers are told. Those alone that are open until they are buried, and held by this lease: others
-    /// were acknowledged meanwhile, or are of no account after a seek. Says how many, and whether that is durable: where the
-    /// store fails they are settled all the same, and stored, letter and all, when it recovers.
-    ///
-    /// # Errors
-    /// When the store fails before that; then nothing has changed.
-    pub(in crate::events) async fn bury(
-        self: &Arc<Self>,
-        subscription: &Arc<Subscription>,
-        given_up: Vec<(u64, u32, String)>,
-        by: Option<LeaseName>,
-    ) -> Result<(u64, Result<(), Error>), Error> {
-        let (log, subscription) = (Arc::clone(self), Arc::clone(subscription));
-        self.shared.to_its_end(async move { log.bury_now(&subscription, given_up, by).await }).await
-    }
+/// Puts entries (in order: number, attempts, reason) on the list of the dead, and settles them. Of what retention has
+/// removed meanwhile, readers are told. Those alone that are open until they are buried, and held by this lease: others
+/// were acknowledged meanwhile, or are of no account after a seek. Says how many, and whether that is durable: where the
+/// store fails they are settled all the same, and stored, letter and all, when it recovers.
+///
+/// # Errors
+/// When the store fails before that; then nothing has changed.
+pub(in crate::events) async fn bury(
+    stream: &Arc<AppStream>,
+    subscription: &Arc<Subscription>,
+    given_up: Vec<(u64, u32, String)>,
+    by: Option<LeaseName>,
+) -> Result<(u64, Result<(), Error>), Error> {
+    let (of, subscription) = (Arc::clone(stream), Arc::clone(subscription));
+    stream.shared.to_its_end(async move { bury_now(&of, &subscription, given_up, by).await }).await
+}
 
-    async fn bury_now(
-        &self,
-        subscription: &Arc<Subscription>,
-        mut given_up: Vec<(u64, u32, String)>,
-        by: Option<LeaseName>,
-    ) -> Result<(u64, Result<(), Error>), Error> {
-        let _turn = subscription.letters_turn.lock().await;
-        // Others may have been faster.
-        given_up.retain(|&(at, ..)| subscription.is_open(at, by));
-        let entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
-        let (runs, gone) = self.collect(&entries, Vec::new()).await?;
-        let mut texts = runs.iter().flat_map(|run| {
-            run.entries.clone().map(|entry| match &run.batch.content {
-                Content::Events(events) => events.slice(entry..entry + 1),
-                Content::PossibleLoss(reason) => Bytes::copy_from_slice(reason.as_bytes()),
-                Content::Damaged(_) => Bytes::from_static(b"damaged"),
-            })
-        });
-        let now = self.clock.wall_ms();
-        let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
-        let letters = there
-            .zip(&mut texts)
-            .map(|((at, attempts, reason), text)| (at, written(&LetterHead { at: now.0, attempts, reason }, &text)))
-            .collect();
-        let now = self.clock.now();
-        subscription.gone(&gone, now);
-        let buried = subscription.bury(letters, by, now);
-        // Before a later event of the same user goes out: it must not come again after that.
-        Ok((buried, subscription.save(&*self.store).await))
-    }
+async fn bury_now(
+    stream: &AppStream,
+    subscription: &Arc<Subscription>,
+    mut given_up: Vec<(u64, u32, String)>,
+    by: Option<LeaseName>,
+) -> Result<(u64, Result<(), Error>), Error> {
+    let _turn = subscription.letters_turn.lock().await;
+    // Others may have been faster.
+    given_up.retain(|&(at, ..)| subscription.is_open(at, by));
+    let entries: Vec<u64> = given_up.iter().map(|(at, ..)| *at).collect();
+    let (runs, gone) = collect(stream, &entries, Vec::new()).await?;
+    let mut texts = runs.iter().flat_map(|run| {
+        run.entries.clone().map(|entry| match &run.batch.content {
+            Content::Events(events) => events.slice(entry..entry + 1),
+            Content::PossibleLoss(reason) => Bytes::copy_from_slice(reason.as_bytes()),
+            Content::Damaged(_) => Bytes::from_static(b"damaged"),
+        })
+    });
+    let now = stream.shared.clock.wall_ms();
+    let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
+    let letters = there
+        .zip(&mut texts)
+        .map(|((at, attempts, reason), text)| (at, written(&LetterHead { at: now.0, attempts, reason }, &text)))
+        .collect();
+    let now = stream.shared.clock.now();
+    subscription.gone(&gone, now);
+    let buried = subscription.bury(letters, by, now);
+    // Before a later event of the same user goes out: it must not come again after that.
+    Ok((buried, subscription.save(stream.log.store()).await))
 }
 
 fn prefix(name: &SubscriptionName) -> String {

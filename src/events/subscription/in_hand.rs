@@ -66,7 +66,7 @@ impl Events {
     /// than `longest`, however the clock was set meanwhile. To be called while nothing is in hand.
     pub fn reopen(&self, app: &AppId, stream: Stream, name: &SubscriptionName, keeps_units: bool, longest: Duration) {
         if let Ok((_, subscription)) = self.subscription(app, stream, name) {
-            subscription.reopen(keeps_units, longest, self.0.clock.now());
+            subscription.reopen(keeps_units, longest, self.0.parts.shared.clock.now());
         }
     }
 
@@ -82,9 +82,9 @@ impl Events {
         name: &SubscriptionName,
         lease: LeaseName,
     ) -> Result<(), Error> {
-        let Ok((log, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
+        let Ok((stream, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
         subscription.goes_out(lease);
-        subscription.save(&*log.store).await
+        subscription.save(stream.log.store()).await
     }
 
     /// Gives back what is in hand under a lease. Durable on return.
@@ -99,8 +99,8 @@ impl Events {
         lease: LeaseName,
         back: Nack,
     ) -> Result<(), Error> {
-        let Ok((log, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
-        let now = self.0.clock.now();
+        let Ok((stream, subscription)) = self.subscription(app, stream, name) else { return Ok(()) };
+        let now = self.0.parts.shared.clock.now();
         match back {
             Nack::Failed(delay) => {
                 // Of one that is over, nothing is in hand.
@@ -108,7 +108,7 @@ impl Events {
             }
             Nack::Uncounted => subscription.give_back_uncounted(lease, now),
         }
-        subscription.save(&*log.store).await
+        subscription.save(stream.log.store()).await
     }
 
     /// Puts what is in hand under a lease among the dead letters. Says how many entries that were, and whether that is
@@ -122,14 +122,14 @@ impl Events {
         lease: LeaseName,
         (attempts, reason): (u32, &str),
     ) -> (u64, Result<(), Error>) {
-        let (log, subscription) = match self.subscription(app, stream, name) {
+        let (stream, subscription) = match self.subscription(app, stream, name) {
             Ok(found) => found,
             Err(ReadError::Store(error)) => return (0, Err(error)),
             Err(_) => return (0, Ok(())),
         };
         let letter = |at| (at, attempts, reason.to_owned());
         let letters: Vec<_> = subscription.held_by(lease).into_iter().map(letter).collect();
-        log.bury(&subscription, letters, Some(lease)).await.unwrap_or_else(|error| (0, Err(error)))
+        dead_letters::bury(&stream, &subscription, letters, Some(lease)).await.unwrap_or_else(|error| (0, Err(error)))
     }
 
     /// The marker of what retention took, which this stands for, was passed on. Durable on return.
@@ -139,7 +139,7 @@ impl Events {
     pub async fn told(&self, marker: &mut Receipt) -> Result<(), Error> {
         let Some(marker) = marker.marker() else { return Ok(()) };
         marker.told();
-        marker.subscription().save(&*self.0.store).await
+        marker.subscription().save(&*self.0.parts.store).await
     }
 
     /// It was tried so often in vain to pass it on; it is not to be tried again before then. Durable on return.
@@ -149,7 +149,7 @@ impl Events {
     pub async fn untold(&self, marker: &mut Receipt, attempts: u32, until: Instant) -> Result<(), Error> {
         let Some(marker) = marker.marker() else { return Ok(()) };
         marker.failed(RetryState { attempts, delay_until: Some(until) });
-        marker.subscription().save(&*self.0.store).await
+        marker.subscription().save(&*self.0.parts.store).await
     }
 
     /// It is put among the dead letters, in the place that it stands at. Says how many letters that were, and whether it is
@@ -161,7 +161,7 @@ impl Events {
         (attempts, reason): (u32, &str),
     ) -> (u64, Result<(), Error>) {
         let Some(marker) = marker.marker() else { return (0, Ok(())) };
-        let letter = dead_letters::of_marker(self.0.clock.wall_ms(), attempts, reason);
+        let letter = dead_letters::of_marker(self.0.parts.shared.clock.wall_ms(), attempts, reason);
         let subscription = Arc::clone(marker.subscription());
         let is_buried = {
             let _turn = subscription.letters_turn.lock().await;
@@ -171,13 +171,13 @@ impl Events {
             let at = (1..=last).rev().find(|at| !listed.contains(at));
             at.is_some_and(|at| marker.bury(at, letter))
         };
-        (u64::from(is_buried), subscription.save(&*self.0.store).await)
+        (u64::from(is_buried), subscription.save(&*self.0.parts.store).await)
     }
 
     /// What of a subscription was tried in vain, and what can be; nothing when there is none.
     #[must_use]
     pub fn tries(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Tries {
         let subscription = self.subscription(app, stream, name);
-        subscription.map(|(_, subscription)| subscription.tries(self.0.clock.now())).unwrap_or_default()
+        subscription.map(|(_, subscription)| subscription.tries(self.0.parts.shared.clock.now())).unwrap_or_default()
     }
 }

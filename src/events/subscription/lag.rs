@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Subscription;
-use crate::events::log::{Log, Retention};
+use crate::events::app_stream::{AppStream, Retention};
+use crate::events::delivery::reader::numbers;
+use crate::events::log::Log;
 use crate::events::{Events, SubscriptionStatus, lock};
 use crate::kernel::clock::UnixMillis;
 use crate::store::{Batch, Error, Sequence};
@@ -56,12 +58,12 @@ impl Events {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
         let mut all = Vec::new();
-        let now = self.0.clock.wall_ms();
-        for log in self.logs().values() {
-            let (_, next) = log.range();
-            let mut subscriptions = log.subscriptions();
+        let now = self.0.parts.shared.clock.wall_ms();
+        for stream in self.streams().values() {
+            let next = stream.log.range().end.0;
+            let mut subscriptions = stream.registry.all();
             subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
-            all.extend(subscriptions.iter().map(|subscription| status(log, subscription, next, now)));
+            all.extend(subscriptions.iter().map(|subscription| status(&stream.log, subscription, next, now)));
         }
         all
     }
@@ -72,11 +74,11 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: u64, now: UnixMilli
     let seen = lock(&subscription.seen);
     let oldest = seen.oldest.filter(|&(first, _)| first == standing.low + 1);
     SubscriptionStatus {
-        app: log.key.app.to_string(),
-        stream: log.key.stream.as_str(),
+        app: log.key().app.to_string(),
+        stream: log.key().stream.as_str(),
         subscription: subscription.name().to_string(),
         client: subscription.by().map(ToString::to_string),
-        cursor: log.cursor(standing.low).to_string(),
+        cursor: log.cursor(Sequence(standing.low)).to_string(),
         lag: standing.lag,
         undelivered: standing.lag.saturating_sub(standing.unacknowledged),
         unacknowledged: standing.unacknowledged,
@@ -89,82 +91,76 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: u64, now: UnixMilli
     }
 }
 
-impl Log {
-    /// Looks at each subscription: how old its oldest event is, how fast it is read, whether it is about to be cut off.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(in crate::events) async fn look_at_subscriptions(&self) -> Result<(), Error> {
-        let keeps = self.retention();
-        let bytes = self.store.log_state(&self.key).await?.bytes;
-        let mut batch: Option<Arc<Batch>> = None;
-        let mut subscriptions = self.subscriptions();
-        let (earliest, next) = self.range();
-        // In order of their places, so that those that stand in one batch share it.
-        subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
-        for subscription in &subscriptions {
-            let first = subscription.observe(next).low + 1;
-            let known = lock(&subscription.seen).oldest;
-            let oldest = match known {
-                _ if first >= next => None,
-                Some((at, received)) if at == first => Some((at, received)),
-                _ => self.received_at(first, &mut batch).await?.map(|received| (first, received)),
-            };
-            let age = oldest.map(|(_, received)| self.clock.wall_ms().since(received)).unwrap_or_default();
-            let share = next.saturating_sub(first.max(earliest));
-            let before =
-                (u128::from(bytes) * u128::from(share) / u128::from(next.saturating_sub(earliest).max(1))) as u64;
-            let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
-            self.note(subscription, oldest, age, near);
-        }
-        Ok(())
+/// Looks at each subscription: how old its oldest event is, how fast it is read, whether it is about to be cut off.
+///
+/// # Errors
+/// When the store fails.
+pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Result<(), Error> {
+    let (log, clock) = (&stream.log, &stream.shared.clock);
+    let keeps = stream.retention();
+    let bytes = log.store().log_state(log.key()).await?.bytes;
+    let mut batch: Option<Arc<Batch>> = None;
+    let mut subscriptions = stream.registry.all();
+    let (earliest, next) = numbers(log.range());
+    // In order of their places, so that those that stand in one batch share it.
+    subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
+    for subscription in &subscriptions {
+        let first = subscription.observe(next).low + 1;
+        let known = lock(&subscription.seen).oldest;
+        let oldest = match known {
+            _ if first >= next => None,
+            Some((at, received)) if at == first => Some((at, received)),
+            _ => received_at(log, first, &mut batch).await?.map(|received| (first, received)),
+        };
+        let age = oldest.map(|(_, received)| clock.wall_ms().since(received)).unwrap_or_default();
+        let share = next.saturating_sub(first.max(earliest));
+        let before = (u128::from(bytes) * u128::from(share) / u128::from(next.saturating_sub(earliest).max(1))) as u64;
+        let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
+        note(stream, subscription, oldest, age, near);
     }
+    Ok(())
+}
 
-    fn note(
-        &self,
-        of: &Arc<Subscription>,
-        oldest: Option<(u64, UnixMillis)>,
-        age: Duration,
-        near: Option<RetentionLimit>,
-    ) {
-        let (now, delivered) = (self.clock.now(), of.meters.delivered.get());
-        let mut seen = lock(&of.seen);
-        seen.oldest = oldest;
-        if let Some((at, before)) = seen.delivered.replace((now, delivered)) {
-            let seconds = (now - at).as_secs_f64();
-            if seconds > 0.0 {
-                #[expect(clippy::cast_precision_loss, reason = "a rate")]
-                let rate = (delivered - before) as f64 / seconds;
-                seen.per_second = (seen.per_second + rate) / 2.0;
-            }
-        }
-        if let (None, Some(near)) = (seen.near, near) {
-            let (app, stream, subscription) = (&self.key.app, self.key.stream, of.name());
-            let age_seconds = age.as_secs();
-            let limit = near.as_str();
-            tracing::warn!(%app, %stream, %subscription, age_seconds, limit, "retention is about to remove unread events");
-        }
-        seen.near = near;
-        drop(seen);
-        if !of.is_removed() {
-            of.meters.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-            of.meters.near_retention.set(i64::from(near.is_some()));
+fn note(
+    stream: &AppStream,
+    of: &Arc<Subscription>,
+    oldest: Option<(u64, UnixMillis)>,
+    age: Duration,
+    near: Option<RetentionLimit>,
+) {
+    let (now, delivered) = (stream.shared.clock.now(), of.meters.delivered.get());
+    let mut seen = lock(&of.seen);
+    seen.oldest = oldest;
+    if let Some((at, before)) = seen.delivered.replace((now, delivered)) {
+        let seconds = (now - at).as_secs_f64();
+        if seconds > 0.0 {
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let rate = (delivered - before) as f64 / seconds;
+            seen.per_second = (seen.per_second + rate) / 2.0;
         }
     }
+    if let (None, Some(near)) = (seen.near, near) {
+        let (app, stream, subscription) = (&stream.log.key().app, stream.log.key().stream, of.name());
+        let age_seconds = age.as_secs();
+        let limit = near.as_str();
+        tracing::warn!(%app, %stream, %subscription, age_seconds, limit, "retention is about to remove unread events");
+    }
+    seen.near = near;
+    drop(seen);
+    if !of.is_removed() {
+        of.meters.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        of.meters.near_retention.set(i64::from(near.is_some()));
+    }
+}
 
-    /// When an entry came; `None` when it is gone. `near` is the batch that was looked at last.
-    async fn received_at(&self, at: u64, near: &mut Option<Arc<Batch>>) -> Result<Option<UnixMillis>, Error> {
-        let holds = |batch: &Arc<Batch>| batch.first.0 <= at && at <= batch.last().0;
-        if !near.as_ref().is_some_and(holds) {
-            let in_memory = lock(&self.tail).get(&(at..at + 1));
-            let found = match in_memory {
-                Some(batches) => batches,
-                None => self.store.read(&self.key, Sequence(at - 1), 1).await?,
-            };
-            *near = found.into_iter().next();
-        }
-        Ok(near.as_ref().filter(|batch| holds(batch)).map(|batch| batch.received_at))
+/// When an entry came; `None` when it is gone. `near` is the batch that was looked at last.
+async fn received_at(log: &Log, at: u64, near: &mut Option<Arc<Batch>>) -> Result<Option<UnixMillis>, Error> {
+    let holds = |batch: &Arc<Batch>| batch.first.0 <= at && at <= batch.last().0;
+    if !near.as_ref().is_some_and(holds) {
+        let found = log.batches(&(Sequence(at)..Sequence(at).next())).await?;
+        *near = found.into_iter().next();
     }
+    Ok(near.as_ref().filter(|batch| holds(batch)).map(|batch| batch.received_at))
 }
 
 #[cfg(test)]
@@ -173,12 +169,7 @@ mod tests {
 
     #[test]
     fn a_tenth_of_either_limit_is_near() {
-        let keeps = Retention {
-            age: Duration::from_secs(100),
-            bytes: 1000,
-            subscription_ttl: Duration::ZERO,
-            most_of_client: 1,
-        };
+        let keeps = Retention { age: Duration::from_secs(100), bytes: 1000 };
         for (age, bytes, near) in [
             (89, 899, None),
             (90, 0, Some(RetentionLimit::Age)),

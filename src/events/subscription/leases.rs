@@ -9,14 +9,15 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dead_letters::bury;
 use super::held::{Held, SettleError};
 pub use super::lease_name::{LeaseName, NotALease};
 use super::state::{GiveUpReason, Hold, Selection, UnknownLease, own_key};
 use super::{InHand, Subscription};
-use crate::events::delivery::reader::Terms;
+use crate::events::app_stream::AppStream;
+use crate::events::delivery::reader::{Reader, numbers, sequences};
 use crate::events::delivery::{Room, Run};
-use crate::events::log::Log;
-use crate::events::{Cursor, Delivery, DeliveryOrder, Events, ReadError, Receipt, lock};
+use crate::events::{Cursor, Delivery, DeliveryOrder, Events, ReadError, Receipt};
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 use crate::vendor::events::facts;
@@ -104,7 +105,7 @@ impl Events {
         what: &Holding,
     ) -> Result<u64, AckError> {
         let (subscription, which) = self.held(app, stream, name, what)?;
-        let settled = subscription.acknowledge(&which, self.0.clock.now(), &*self.0.store).await;
+        let settled = subscription.acknowledge(&which, self.0.parts.shared.clock.now(), &*self.0.parts.store).await;
         settled.map_err(|why| match why {
             SettleError::UnknownLease | SettleError::Unseen => AckError::LeaseExpired,
             SettleError::Store(error) => error.into(),
@@ -125,11 +126,11 @@ impl Events {
         delay: Duration,
     ) -> Result<u64, AckError> {
         let (subscription, which) = self.held(app, stream, name, what)?;
-        let now = self.0.clock.now();
+        let now = self.0.parts.shared.clock.now();
         let until = (!delay.is_zero()).then(|| now + delay.min(MAX_LEASE));
         let back = subscription.give_back(&which, until, now).map_err(|UnknownLease| AckError::LeaseExpired)?;
         if until.is_some() {
-            subscription.save(&*self.0.store).await?;
+            subscription.save(&*self.0.parts.store).await?;
         }
         Ok(back)
     }
@@ -147,7 +148,7 @@ impl Events {
         lease: Duration,
     ) -> Result<u64, AckError> {
         let (subscription, which) = self.held(app, stream, name, what)?;
-        let now = self.0.clock.now();
+        let now = self.0.parts.shared.clock.now();
         subscription.extend(&which, now + lease.min(MAX_LEASE), now).map_err(|UnknownLease| AckError::LeaseExpired)
     }
 
@@ -158,16 +159,16 @@ impl Events {
         name: &SubscriptionName,
         what: &Holding,
     ) -> Result<(Arc<Subscription>, Selection), AckError> {
-        let log = self.log(app, stream).map_err(|_| AckError::NoSuchStream)?;
-        let subscription = log.known(name).ok_or(AckError::LeaseExpired)?;
+        let stream = self.stream(app, stream).map_err(|_| AckError::NoSuchStream)?;
+        let subscription = stream.registry.get(name).ok_or(AckError::LeaseExpired)?;
         let which = match what {
             Holding::Lease(name) => Selection::Lease(*name),
             Holding::Entries(cursors) => {
                 let mut entries: Vec<u64> = cursors.iter().map(|cursor| cursor.at.0).collect();
                 entries.sort_unstable();
                 entries.dedup();
-                let next = log.range().1;
-                let is_ours = cursors.iter().all(|&cursor| log.origin.is_of(cursor));
+                let next = stream.log.range().end.0;
+                let is_ours = cursors.iter().all(|&cursor| stream.log.has_made(cursor));
                 if !is_ours || entries.last().is_some_and(|&at| at >= next) {
                     return Err(AckError::LeaseExpired);
                 }
@@ -178,27 +179,26 @@ impl Events {
     }
 }
 
-impl Log {
+impl Reader {
     /// Leases what can be had now.
     pub(in crate::events) async fn lease(
-        self: &Arc<Self>,
+        &self,
         subscription: &Arc<Subscription>,
-        terms: &Terms,
     ) -> Result<Option<Delivery>, ReadError> {
         let turn = subscription.turn.lock().await;
         let mut looked_at: Vec<Run> = Vec::new();
-        let limit = self.most_held(terms);
+        let limit = self.most_held();
         loop {
-            self.bury_given_up(subscription).await?;
+            bury_given_up(&self.stream, subscription).await?;
             let mut is_at_end = false;
-            if subscription.ready(self.clock.now()) < limit {
-                match self.open_more(subscription, terms).await? {
+            if subscription.ready(self.stream.shared.clock.now()) < limit {
+                match self.open_more(subscription).await? {
                     Some(runs) => looked_at = runs,
                     None => is_at_end = true,
                 }
             }
-            let now = self.clock.now();
-            let hold = terms.hold(now);
+            let now = self.stream.shared.clock.now();
+            let hold = self.hold(now);
             let Some(held) = subscription.hold(limit, hold, now) else {
                 let is_to_be_stored = subscription.has_given_up(now) || subscription.is_owed();
                 if subscription.is_removed() || (is_at_end && !is_to_be_stored) {
@@ -207,7 +207,7 @@ impl Log {
                 continue;
             };
             let near = std::mem::take(&mut looked_at);
-            if let Some(delivery) = self.deliver(subscription, held, near, (true, terms.room())).await? {
+            if let Some(delivery) = self.deliver(subscription, held, near, (true, self.room())).await? {
                 drop(turn);
                 return Ok(Some(delivery));
             }
@@ -218,25 +218,28 @@ impl Log {
     pub(in crate::events) async fn open_more(
         &self,
         subscription: &Arc<Subscription>,
-        terms: &Terms,
     ) -> Result<Option<Vec<Run>>, ReadError> {
         loop {
-            let looks_at = terms.looks_at().max(LOOKS_AT);
-            let claim = subscription.claim_to_open(self.range(), looks_at, terms.most_open());
+            let looks_at = self.looks_at().max(LOOKS_AT);
+            let claim = subscription.claim_to_open(numbers(self.stream.log.range()), looks_at, self.most_open());
             let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let Some(found) = self.fetch(&claim.range(), terms, Room::ALL).await? else { continue };
-            claim.shorten(found.end);
-            claim.open(&keys(&found.runs, self.key.stream, terms.turns(), &self.shared.keys), self.clock.now());
+            let fetched = self.stream.log.fetch(&sequences(claim.range()), &self.filter, Room::ALL).await?;
+            let Some(found) = self.found(fetched) else { continue };
+            claim.shorten(found.end.0);
+            claim.open(
+                &keys(&found.runs, self.stream.log.key().stream, self.turns(), &self.stream.shared.keys),
+                self.stream.shared.clock.now(),
+            );
             return Ok(Some(found.runs));
         }
     }
 
     /// How many entries a read takes that are open each by itself: about as many as there is room for. What is too much for
     /// it is known when their texts are there, and to give them back costs more.
-    fn most_held(&self, terms: &Terms) -> usize {
-        let room = terms.room();
-        let usual = lock(&self.tail).usual_bytes();
+    fn most_held(&self) -> usize {
+        let room = self.room();
+        let usual = self.stream.log.usual_bytes();
         room.entries.min((room.bytes / usual).max(1))
     }
 
@@ -244,13 +247,12 @@ impl Log {
     pub(in crate::events) async fn hand_over_open(
         &self,
         subscription: &Arc<Subscription>,
-        terms: &Terms,
     ) -> Result<Option<Delivery>, ReadError> {
-        while let Some(held) = subscription.hold(self.most_held(terms), Hold::Response, self.clock.now()) {
-            if terms.sitting.is_some() && subscription.owes_streams() {
-                Box::pin(subscription.save(&*self.store)).await?;
+        while let Some(held) = subscription.hold(self.most_held(), Hold::Response, self.stream.shared.clock.now()) {
+            if self.session.is_some() && subscription.owes_streams() {
+                Box::pin(subscription.save(self.stream.log.store())).await?;
             }
-            let wants = (terms.wants.markers, terms.room());
+            let wants = (self.filter.markers, self.room());
             // In a box: a plain reader seldom meets what is open.
             if let Some(delivery) = Box::pin(self.deliver(subscription, held, Vec::new(), wants)).await? {
                 return Ok(Some(delivery));
@@ -270,8 +272,8 @@ impl Log {
     ) -> Result<Option<Delivery>, ReadError> {
         let near = near.into_iter().map(|run| run.batch).collect();
         let wanted: Vec<u64> = held.entries().iter().map(|&(at, _)| at).collect();
-        let (mut runs, gone) = self.collect(&wanted, near).await?;
-        held.without_gone(&gone, self.clock.now());
+        let (mut runs, gone) = collect(&self.stream, &wanted, near).await?;
+        held.without_gone(&gone, self.stream.shared.clock.now());
         let mut dropped = Vec::new();
         runs.retain(|run| {
             let is_wanted = markers || matches!(run.batch.content, Content::Events(_));
@@ -280,14 +282,14 @@ impl Log {
             }
             is_wanted
         });
-        held.without(&dropped, self.clock.now());
+        held.without(&dropped, self.stream.shared.clock.now());
         if let Some(left_out) = room.cut(&mut runs) {
             held.keep_before(left_out, 0);
         }
-        runs.iter_mut().filter(|run| !self.is_in_memory(run)).for_each(Run::keep_apart);
+        runs.iter_mut().filter(|run| !self.stream.log.is_in_memory(run.batch.first)).for_each(Run::keep_apart);
         if held.is_tried_again() {
             // A restart must not make it one less: then an event could be tried for ever.
-            Box::pin(subscription.save(&*self.store)).await?;
+            Box::pin(subscription.save(self.stream.log.store())).await?;
         }
         let Some(&(last, _)) = held.entries().last() else { return Ok(None) };
         let is_event = |run: &&Run| matches!(run.batch.content, Content::Events(_));
@@ -296,81 +298,51 @@ impl Log {
         let (lost, lost_from) = if markers { held.cut_off() } else { (0, None) };
         if lost > 0 {
             // To acknowledge the marker must settle nothing else: it stands where the last entry was that is gone.
-            let before = if held.is_leased() { self.range().0 } else { wanted[0] };
-            let first = self.around(before, before).await?;
+            let before = if held.is_leased() { self.stream.log.range().start } else { Sequence(wanted[0]) };
+            let first = self.stream.log.batches(&(before..before.next())).await?;
             let first = first.first().unwrap_or(&runs[0].batch);
-            runs.insert(0, self.cut_off_marker(before, first));
+            runs.insert(0, Self::cut_off_marker(before, first));
             attempts.insert(0, held.marker_attempt());
         }
         let leased = held.is_leased().then(|| Leased { name: held.lease(), attempts, over: held.over() });
-        let delivery = self.delivery(runs, last, Receipt::held(held), leased);
+        let delivery = self.delivery(runs, Sequence(last), Receipt::held(held), leased);
         Ok(Some(Delivery { lost, lost_from, ..delivery }))
     }
+}
 
-    /// Gets entries, given in order, one by one: from these batches, from memory, or from the store. Also returns those
-    /// that retention has removed.
-    pub(in crate::events) async fn collect(
-        &self,
-        entries: &[u64],
-        near: Vec<Arc<Batch>>,
-    ) -> Result<(Vec<Run>, Vec<u64>), Error> {
-        let (mut runs, mut gone): (Vec<Run>, Vec<u64>) = (Vec::new(), Vec::new());
-        let mut source = near;
-        for (index, &at) in entries.iter().enumerate() {
-            if holding(&source, at).is_none() {
-                let last = entries[index..].iter().take_while(|&&next| next < at + AT_ONCE).last().copied();
-                source = self.around(at, last.unwrap_or(at)).await?;
-            }
-            let Some(batch) = holding(&source, at) else {
-                gone.push(at);
-                continue;
-            };
-            // A batch has less than 2^32 entries.
-            let entry = (at - batch.first.0) as usize;
-            match runs.last_mut() {
-                Some(run) if Arc::ptr_eq(&run.batch, batch) && run.entries.end == entry => run.entries.end += 1,
-                _ => runs.push(Run { batch: Arc::clone(batch), entries: entry..entry + 1 }),
-            }
-        }
-        if !gone.is_empty() {
-            self.trimmed(self.store.log_state(&self.key).await?.earliest.0);
-        }
-        Ok((runs, gone))
+/// [`Log::collect`](crate::events::log::Log::collect). Readers are told of what is gone.
+pub(in crate::events) async fn collect(
+    stream: &AppStream,
+    entries: &[u64],
+    near: Vec<Arc<Batch>>,
+) -> Result<(Vec<Run>, Vec<u64>), Error> {
+    let entries: Vec<_> = entries.iter().copied().map(Sequence).collect();
+    let (runs, gone) = stream.log.collect(&entries, near).await?;
+    if !gone.is_empty() {
+        stream.trimmed(stream.log.stored_beginning().await?);
     }
+    Ok((runs, gone.into_iter().map(|at| at.0).collect()))
+}
 
-    fn is_in_memory(&self, run: &Run) -> bool {
-        lock(&self.tail).holds(run.batch.first.0)
-    }
-
-    async fn around(&self, first: u64, last: u64) -> Result<Vec<Arc<Batch>>, Error> {
-        let in_memory = lock(&self.tail).get(&(first..last + 1));
-        match in_memory {
-            Some(batches) => Ok(batches),
-            // Both are near each other.
-            None => self.store.read(&self.key, Sequence(first - 1), (last - first + 1) as usize).await,
+/// Puts the entries whose attempts are spent to the dead letters.
+pub(in crate::events) async fn bury_given_up(
+    stream: &Arc<AppStream>,
+    subscription: &Arc<Subscription>,
+) -> Result<(), Error> {
+    loop {
+        let given_up = subscription.given_up(BURIED_AT_ONCE, stream.shared.clock.now());
+        if given_up.is_empty() {
+            // Another may have buried some, and not be done with it.
+            return if subscription.is_owed() { Box::pin(subscription.save(stream.log.store())).await } else { Ok(()) };
         }
-    }
-
-    /// Puts the entries whose attempts are spent to the dead letters.
-    pub(in crate::events) async fn bury_given_up(
-        self: &Arc<Self>,
-        subscription: &Arc<Subscription>,
-    ) -> Result<(), Error> {
-        loop {
-            let given_up = subscription.given_up(BURIED_AT_ONCE, self.clock.now());
-            if given_up.is_empty() {
-                // Another may have buried some, and not be done with it.
-                return if subscription.is_owed() { Box::pin(subscription.save(&*self.store)).await } else { Ok(()) };
-            }
-            if subscription.is_owed() {
-                // What the store would not take is not made more.
-                Box::pin(subscription.save(&*self.store)).await?;
-            }
-            let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
-            // In a box: it is rare, and each read would hold room for it while it waits.
-            let (_, stored) = Box::pin(self.bury(subscription, letters, None)).await?;
-            stored?;
+        if subscription.is_owed() {
+            // What the store would not take is not made more.
+            Box::pin(subscription.save(stream.log.store())).await?;
         }
+        let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
+        // In a box: it is rare, and each read would hold room for it while it waits.
+        let (_, stored) = Box::pin(bury(stream, subscription, letters, None)).await?;
+        stored?;
     }
 }
 
@@ -381,12 +353,6 @@ impl std::fmt::Display for GiveUpReason {
             Self::GivenBack => "its last reader gave it back",
         })
     }
-}
-
-/// The batch that holds an entry; batches are in order.
-fn holding(batches: &[Arc<Batch>], at: u64) -> Option<&Arc<Batch>> {
-    let batch = batches.get(batches.partition_point(|batch| batch.last().0 < at))?;
-    (batch.first.0 <= at).then_some(batch)
 }
 
 /// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
@@ -421,8 +387,5 @@ pub const MAX_LEASE: Duration = Duration::from_secs(12 * 3600);
 
 /// How many entries are looked at, at least, for some that can be had.
 const LOOKS_AT: u64 = 100;
-
-/// How far apart entries may be that are read from the store at once.
-const AT_ONCE: u64 = 1000;
 
 const BURIED_AT_ONCE: usize = 100;

@@ -28,7 +28,7 @@ async fn rig() -> Rig {
         let text = EventText::join(events.iter().map(String::as_bytes)).unwrap();
         rig.append_content(Content::Events(text)).await;
     }
-    assert!(lock(&rig.log().tail).get(&(1..2)).is_none());
+    assert!(!rig.log().is_in_memory(Sequence(1)));
     rig
 }
 

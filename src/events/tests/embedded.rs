@@ -14,8 +14,8 @@ fn quick(regions: &[&str]) -> config::App {
 
 /// Waits, at most ten seconds, until the log holds so many entries.
 async fn until(rig: &Rig, entries: u64) {
-    let mut next = rig.log().next.subscribe();
-    let enough = next.wait_for(|next| *next > entries);
+    let mut next = rig.log().changes();
+    let enough = next.wait_for(|next| next.0 > entries);
     tokio::time::timeout(Duration::from_secs(10), enough).await.unwrap().unwrap();
 }
 
@@ -53,16 +53,16 @@ async fn what_retention_removed_is_gone_for_cursors_and_subscriptions() {
     config.events.retention_bytes = 4000;
     let rig = Rig::in_folder(config).await;
     rig.append(0..100).await;
-    let read = ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 1) };
+    let read = ReadRequest { place: ReadFrom::After(rig.cursor(0)), ..by("x", 1) };
     assert_eq!(rig.take(read.clone()).await, numbers(0..1));
     assert_eq!(rig.take(by("a", 1)).await, numbers(0..1));
     for n in 1..20 {
         rig.append(n * 100..(n + 1) * 100).await;
     }
-    rig.log().trim().await.unwrap();
-    let earliest = rig.log().range().0;
+    rig.stream().trim().await.unwrap();
+    let earliest = rig.range().0;
     assert!(earliest > 1 && earliest < 2001, "{earliest}");
-    let expired = ReadError::Expired { earliest: rig.log().cursor(earliest - 1), lost: Some(earliest - 1) };
+    let expired = ReadError::Expired { earliest: rig.cursor(earliest - 1), lost: Some(earliest - 1) };
     assert_eq!(rig.read(read).await.unwrap_err(), expired);
     assert_eq!(rig.take(by("a", 1)).await, numbers(earliest - 1..earliest));
     let rig = rig.restart().await;

@@ -21,13 +21,13 @@ impl Rig {
 
     /// Events parsed, pairs judged, turns given.
     fn work(&self) -> (u64, u64, u64) {
-        self.log().shared.judge.work()
+        self.log().judge().work()
     }
 
     /// A read of all that there is, by a client and a filter for users.
     fn seeking(&self, client: &str, users: &[String]) -> ReadRequest {
         ReadRequest {
-            place: ReadFrom::After(self.log().cursor(0)),
+            place: ReadFrom::After(self.cursor(0)),
             client: ClientName::parse(client).unwrap(),
             filter: Arc::new(Filter::new(&[], users, &[])),
             ..by("x", 1000)
@@ -96,7 +96,7 @@ async fn what_one_client_s_filters_cost_keeps_no_other_waiting() {
     }
     // Who has no filter waits for no turn.
     let (_, _, before) = rig.work();
-    let plain = ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 10) };
+    let plain = ReadRequest { place: ReadFrom::After(rig.cursor(0)), ..by("x", 10) };
     assert_eq!(rig.take(plain).await.join(","), (0..10).map(event).collect::<Vec<_>>().join(","));
     assert!(rig.work().2 - before <= 1, "{} turns", rig.work().2 - before);
     // Who has one takes turns with the other, however many reads that has.

@@ -60,7 +60,7 @@ impl Rig {
     }
 
     fn entry(&self, at: u64) -> Holding {
-        Holding::Entries(vec![self.log().cursor(at)])
+        Holding::Entries(vec![self.cursor(at)])
     }
 
     async fn dead(&self) -> Vec<(u64, u32)> {
@@ -214,19 +214,19 @@ async fn a_dead_letter_is_listed_given_again_and_gone_when_it_is_acknowledged() 
     assert_eq!(rig.dead().await, [(1, 3), (2, 3)]);
     let rig = rig.kill().await;
     assert!(rig.lease(leased(10)).await.is_none());
-    let listed = rig.events.dead_letters(&app(), STREAM, &name(), Some(rig.log().cursor(1)), 10).await.unwrap();
+    let listed = rig.events.dead_letters(&app(), STREAM, &name(), Some(rig.cursor(1)), 10).await.unwrap();
     assert_eq!((listed.len(), &listed[0].event[..]), (1, event(2, 2).as_bytes()));
     assert_eq!(listed[0].reason, "its last reader gave it back");
     let again = async |which| rig.events.redeliver(&app(), STREAM, &name(), which).await;
-    assert_eq!(again(Redeliver::These(vec![rig.log().cursor(3)])).await, Err(ReadError::NoSuchDeadLetter));
-    assert_eq!(again(Redeliver::These(vec![rig.log().cursor(2)])).await, Ok(1));
+    assert_eq!(again(Redeliver::These(vec![rig.cursor(3)])).await, Err(ReadError::NoSuchDeadLetter));
+    assert_eq!(again(Redeliver::These(vec![rig.cursor(2)])).await, Ok(1));
     assert_eq!(again(Redeliver::All).await, Ok(1), "the other is under way already");
     let rig = rig.kill().await;
     let (_, got) = rig.lease(leased(10)).await.unwrap();
     assert_eq!(got, [(1, 1), (2, 1)]);
     assert_eq!(rig.ack(rig.entry(2)).await, Ok(1));
     assert_eq!(rig.dead().await, [(1, 3)]);
-    let cleared = rig.events.clear_dead_letters(&app(), STREAM, &name(), Some(rig.log().cursor(1))).await;
+    let cleared = rig.events.clear_dead_letters(&app(), STREAM, &name(), Some(rig.cursor(1))).await;
     assert_eq!(cleared, Ok(1));
     let rig = rig.kill().await;
     assert_eq!((rig.dead().await, rig.lease(leased(10)).await.unwrap().1), (vec![], vec![(1, 2)]));
@@ -240,7 +240,7 @@ async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledge
         rig.give_up(5).await;
         assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
         assert_eq!(rig.dead().await, [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3)]);
-        rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(1))).await.unwrap();
+        rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.cursor(1))).await.unwrap();
         if kills {
             rig = rig.kill().await;
         }
@@ -248,7 +248,7 @@ async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledge
         assert_eq!(rig.ack(rig.entry(2)).await, Ok(1));
         assert_eq!(rig.dead().await, [(1, 3), (3, 3), (4, 3), (5, 3)], "1 lies before the place");
         // As well if it is put back, or handed over plainly; not if it is given up again.
-        let again = Redeliver::These(vec![rig.log().cursor(3)]);
+        let again = Redeliver::These(vec![rig.cursor(3)]);
         assert_eq!(rig.events.redeliver(&app(), STREAM, &name(), again).await, Ok(1));
         let (_, got) = rig.lease(leased(1)).await.unwrap();
         assert_eq!(got, [(3, 1)]);
@@ -451,7 +451,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
                 let held = entries.iter().any(|at| model.held.get(at) == Some(&which));
                 let asked = match part {
                     None => Holding::Lease(model.leases[which].0),
-                    Some(_) => Holding::Entries(entries.iter().map(|&at| rig.log().cursor(at)).collect()),
+                    Some(_) => Holding::Entries(entries.iter().map(|&at| rig.cursor(at)).collect()),
                 };
                 let said = rig.ack(asked).await;
                 match (part, &said) {
@@ -482,7 +482,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
                 let Some((which, entries)) = model.part(which, part) else { continue };
                 let asked = match part {
                     None => Holding::Lease(model.leases[which].0),
-                    Some(_) => Holding::Entries(entries.iter().map(|&at| rig.log().cursor(at)).collect()),
+                    Some(_) => Holding::Entries(entries.iter().map(|&at| rig.cursor(at)).collect()),
                 };
                 if rig.nack(asked, delay).await.is_ok() {
                     for at in entries {
@@ -508,7 +508,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
             Act::Pass(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
             Act::Seek(to) => {
                 let to = to.min(model.users.len() as u64);
-                rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(to))).await.unwrap();
+                rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.cursor(to))).await.unwrap();
                 model = Model { settled: (1..=to).collect(), users: model.users, ..Model::default() };
             }
             Act::Restart => {
@@ -540,7 +540,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
     assert!(model.spent.iter().all(|at| model.settled.contains(at) || dead.contains(at)));
     let status = &rig.events.subscriptions()[0];
     assert_eq!((status.lag, status.unacknowledged, status.in_flight), (0, 0, 0));
-    assert_eq!(status.cursor, rig.log().cursor(model.users.len() as u64).to_string());
+    assert_eq!(status.cursor, rig.cursor(model.users.len() as u64).to_string());
     rig.tasks.finish(Duration::from_secs(1)).await;
 }
 

@@ -134,9 +134,9 @@ async fn what_waits_outlives_a_kill_in_the_real_store() {
         rig.until_seen(rig.vendor.seen() + 6).await;
         rig = rig.kill().await;
     }
-    let mut next = rig.log().next.subscribe();
+    let mut next = rig.log().changes();
     // Each kill leaves a marker for each region.
-    let all = next.wait_for(|next| *next > 9 + 6);
+    let all = next.wait_for(|next| next.0 > 9 + 6);
     tokio::time::timeout(Duration::from_secs(10), all).await.unwrap().unwrap();
     let mut all = times(&rig).await;
     all.retain(|text| text != "unclean_stop");

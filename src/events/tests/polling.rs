@@ -289,7 +289,7 @@ async fn what_regions_returned_is_forgotten_after_the_window_also_when_no_more_c
     let rig = Rig::new(&["cn", "eu"]).await;
     rig.vendor.say("cn", [answer(0..500)]);
     rig.vendor.say("eu", [answer(0..500)]);
-    let remembered = async || rig.log().writer().await.dedup.as_ref().unwrap().sightings();
+    let remembered = async || rig.stream().appender.sightings().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(remembered().await, 1000);
     tokio::time::sleep(rig.config.events.dedup_window + retention::TRIMMED_EVERY).await;

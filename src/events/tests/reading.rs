@@ -54,7 +54,7 @@ async fn a_long_poll_ends_with_the_first_event_and_not_with_a_marker() {
         writer,
         reader(wait(20, by("plain", 10))),
         reader(native),
-        reader(wait(20, ReadRequest { place: ReadFrom::After(rig.log().cursor(0)), ..by("x", 10) })),
+        reader(wait(20, ReadRequest { place: ReadFrom::After(rig.cursor(0)), ..by("x", 10) })),
         reader(wait(5, by("short", 10))),
     );
     assert_eq!(plain, (numbers(0..1), Duration::from_secs(6)));
@@ -93,19 +93,19 @@ async fn a_cursor_moves_nothing_and_says_when_it_is_no_place() {
     let rig = Rig::quiet().await;
     rig.append(0..10).await;
     let after = |cursor, limit| ReadRequest { place: ReadFrom::After(cursor), ..by("x", limit) };
-    let first = rig.read(after(rig.log().cursor(0), 4)).await.unwrap();
+    let first = rig.read(after(rig.cursor(0), 4)).await.unwrap();
     for _ in 0..2 {
         let second = rig.read(after(first.next, 4)).await.unwrap();
         assert_eq!((texts(&second), second.lag), (numbers(4..8), 2));
     }
     assert_eq!(rig.events.subscriptions().len(), 0);
-    let end = rig.read(after(rig.log().cursor(10), 4)).await.unwrap();
-    assert_eq!((texts(&end).len(), end.next), (0, rig.log().cursor(10)));
+    let end = rig.read(after(rig.cursor(10), 4)).await.unwrap();
+    assert_eq!((texts(&end).len(), end.next), (0, rig.cursor(10)));
     for ahead in [11, u64::MAX] {
-        assert_eq!(rig.read(after(rig.log().cursor(ahead), 4)).await.unwrap_err(), ReadError::Ahead);
+        assert_eq!(rig.read(after(rig.cursor(ahead), 4)).await.unwrap_err(), ReadError::Ahead);
     }
     let other = Cursor { epoch: 1, ..first.next };
-    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
+    let expired = ReadError::Expired { earliest: rig.cursor(0), lost: None };
     assert_eq!(rig.read(after(other, 4)).await.unwrap_err(), expired);
     let none = rig.events.read(&app(), Stream::ChannelEvents, by("x", 1)).await;
     assert_eq!(none.unwrap_err(), ReadError::NoSuchStream);
@@ -135,10 +135,10 @@ async fn a_burst_does_not_outgrow_what_is_kept() {
     let rig = Rig::in_folder(config).await;
     for n in 0..400 {
         rig.append(n * 10..(n + 1) * 10).await;
-        let bytes = rig.log().store.log_state(&key()).await.unwrap().bytes;
+        let bytes = rig.log().store().log_state(&key()).await.unwrap().bytes;
         assert!(bytes <= 9000, "{bytes}");
     }
-    assert!(rig.log().range().0 > 1, "something was removed");
+    assert!(rig.range().0 > 1, "something was removed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +155,7 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     rig.append(10..12).await;
     tokio::time::sleep(Duration::from_secs(1000)).await;
     let read = ReadRequest { place: ReadFrom::After(cursor), ..by("x", 10) };
-    let expired = ReadError::Expired { earliest: rig.log().cursor(10), lost: Some(8) };
+    let expired = ReadError::Expired { earliest: rig.cursor(10), lost: Some(8) };
     assert_eq!(rig.read(read).await.unwrap_err(), expired);
     assert!(rig.metric(r#"events_cut_off_total{app="app",stream="user_events",subscription="a"} 8"#));
     assert!(rig.metric(r#"subscription_lag_events{app="app",stream="user_events",subscription="a"} 2"#));
@@ -168,7 +168,7 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     assert_eq!(rig.all().await, numbers(0..0));
     rig.append(12..13).await;
     assert_eq!(rig.take(by("a", 1)).await, numbers(12..13), "numbers go on after all was trimmed");
-    assert_eq!(rig.log().range(), (13, 14));
+    assert_eq!(rig.range(), (13, 14));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,27 +180,27 @@ async fn a_wall_clock_that_jumps_deletes_nothing_young() {
     for jump in [3_600_000, 365 * 24 * 3_600_000, -7_200_000] {
         rig.clock.jump(jump);
         tokio::time::advance(Duration::from_secs(300)).await;
-        rig.log().trim().await.unwrap();
-        assert_eq!(rig.log().range().0, 1, "{jump}");
+        rig.stream().trim().await.unwrap();
+        assert_eq!(rig.range().0, 1, "{jump}");
         rig.append(10..11).await;
     }
     // Nor does a restart in between make them old.
     let rig = rig.restart().await;
     rig.clock.jump(24 * 3_600_000);
     let rig = rig.kill().await;
-    rig.log().trim().await.unwrap();
-    assert_eq!(rig.log().range().0, 1);
+    rig.stream().trim().await.unwrap();
+    assert_eq!(rig.range().0, 1);
     // They are removed when they are old by any clock.
     tokio::time::advance(Duration::from_secs(3 * 3600)).await;
-    rig.log().trim().await.unwrap();
-    assert!(rig.log().range().0 > 10);
+    rig.stream().trim().await.unwrap();
+    assert!(rig.range().0 > 10);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
     let rig = Rig::new(&["cn", "eu"]).await;
     rig.vendor.say("cn", [answer(0..5)]);
-    while rig.log().range().1 < 6 {
+    while rig.range().1 < 6 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     rig.clock.jump(3_600_000);
@@ -210,7 +210,7 @@ async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
     rig.clock.jump(3_600_000);
     let rig = rig.restart().await;
     rig.vendor.say("eu", [answer(3..6)]);
-    while rig.log().range().1 < 7 {
+    while rig.range().1 < 7 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(rig.all().await, numbers(0..6));
@@ -228,7 +228,7 @@ async fn readers_pass_over_damaged_entries_and_native_ones_are_told() {
     assert_eq!(rig.take(native(3)).await, ["2", "damaged"]);
     let delivery = rig.read(native(1000)).await.unwrap();
     assert_eq!(texts(&delivery), ["damaged", "3", "4"]);
-    assert_eq!(delivery.next, rig.log().cursor(9));
+    assert_eq!(delivery.next, rig.cursor(9));
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +247,7 @@ async fn a_filter_passes_over_what_is_not_wanted_and_hands_over_no_more_than_the
     let all = |kind: u64, range: std::ops::Range<u64>| range.filter(|n| n % 3 == kind).map(event).collect::<Vec<_>>();
     let few = rig.read(wants(&["T1"], by("a", 5))).await.unwrap();
     assert_eq!(texts(&few), all(1, 0..14), "numbers 1, 4, 7, 10 and 13");
-    assert_eq!((few.next, few.lag), (rig.log().cursor(14), 7), "no more was claimed than was looked at");
+    assert_eq!((few.next, few.lag), (rig.cursor(14), 7), "no more was claimed than was looked at");
     few.receipt.handed_over();
     let native = |read| ReadRequest { markers: true, ..read };
     let rest = [all(1, 14..20), vec!["reset".into()]].concat();
@@ -255,6 +255,6 @@ async fn a_filter_passes_over_what_is_not_wanted_and_hands_over_no_more_than_the
     assert_eq!(rig.take(wants(&["none"], by("b", 5))).await, numbers(0..0));
     assert_eq!(rig.take(by("b", 5)).await, numbers(0..0), "what is not wanted counts as read");
     assert!(rig.metric(r#"events_delivered_total{app="app",stream="user_events",subscription="a"} 7"#));
-    let after = |limit, at| ReadRequest { place: ReadFrom::After(rig.log().cursor(at)), ..by("x", limit) };
+    let after = |limit, at| ReadRequest { place: ReadFrom::After(rig.cursor(at)), ..by("x", limit) };
     assert_eq!(rig.take(wants(&["T0", "T2"], after(2, 8))).await, [event(8), event(9)]);
 }

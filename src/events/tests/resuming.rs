@@ -67,7 +67,7 @@ impl Rig {
     }
 
     fn cursors(&self, range: RangeInclusive<u64>) -> Holding {
-        Holding::Entries(range.map(|at| self.log().cursor(at)).collect())
+        Holding::Entries(range.map(|at| self.cursor(at)).collect())
     }
 
     async fn acked(&self, range: RangeInclusive<u64>) -> Result<u64, AckError> {
@@ -75,7 +75,7 @@ impl Rig {
     }
 
     fn resume(&self, last: u64) -> Result<(), ReadError> {
-        self.events.resume((&app(), STREAM), &name(), (self.log().cursor(last), true), &[])
+        self.events.resume((&app(), STREAM), &name(), (self.cursor(last), true), &[])
     }
 
     async fn saved(&self) {
@@ -183,7 +183,7 @@ async fn a_letter_and_what_an_operator_gave_again_do_not_come_again_by_a_word() 
     assert!(rig.leased(1).await.is_empty(), "buried");
     rig.resume(1).unwrap();
     assert_eq!(rig.all_in(1).await, numbered(2..=5));
-    let these = Redeliver::These(vec![rig.log().cursor(7)]);
+    let these = Redeliver::These(vec![rig.cursor(7)]);
     rig.events.redeliver(&app(), STREAM, &name(), these).await.unwrap();
     rig.resume(1).unwrap();
     assert_eq!(rig.all_in(2).await, [7].into_iter().chain(2..=5).collect::<Vec<_>>(), "once each");
@@ -216,12 +216,12 @@ async fn what_a_dead_connection_was_given_after_a_seek_comes_again_though_it_lie
     assert_eq!(rig.streamed(1, 10).await, numbered(1..=10));
     rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
     assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
-    let place = (rig.log().cursor(10), true);
+    let place = (rig.cursor(10), true);
     rig.events.resume((&app(), STREAM), &name(), place, std::slice::from_ref(&(1..6))).unwrap();
     assert_eq!(rig.all_in(2).await, numbered(1..=30));
     // What was settled otherwise meanwhile does not.
     assert_eq!(rig.acked(2..=4).await, Ok(0));
-    rig.events.resume((&app(), STREAM), &name(), (rig.log().cursor(30), true), &[1..6, 3..8]).unwrap();
+    rig.events.resume((&app(), STREAM), &name(), (rig.cursor(30), true), &[1..6, 3..8]).unwrap();
     assert_eq!(rig.all_in(3).await, [1, 5, 6, 7]);
 }
 
@@ -236,7 +236,7 @@ async fn who_comes_again_from_before_what_is_kept_gets_the_rest_and_is_told_of_w
     rig.append(10..20).await;
     assert_eq!(rig.streamed(1, 10).await, numbered(11..=20));
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert_eq!(rig.log().range(), (11, 21));
+    assert_eq!(rig.range(), (11, 21));
     rig.resume(4).unwrap();
     let delivery = rig.read_in(2, 100).await;
     assert_eq!((delivery.lost, &entries(&delivery)[1..]), (6, &numbered(11..=20)[..]));

@@ -17,7 +17,7 @@ async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it
         }
         // So much that the first go at once.
         rig.append(10..15).await;
-        assert_eq!(rig.log().range().0, 11);
+        assert_eq!(rig.range().0, 11);
         let rig = rig.kill().await;
         let delivery = rig.read(all).await.unwrap();
         assert_eq!((texts(&delivery), delivery.lost), (numbers(10..15), 0), "passes over: {passes_over}");
@@ -51,8 +51,8 @@ async fn a_round_is_one_commit_whatever_the_number_of_logs_and_subscriptions() {
     for stream in [STREAM, OTHER] {
         let content = Content::Events(EventText::join([b"1".as_slice(), b"2"]).unwrap());
         let new = NewBatch { received_at: UnixMillis(0), region: RegionName::parse("cn").unwrap(), content };
-        let log = rig.events.log(&app(), stream).unwrap();
-        log.keep(&Brought::new(vec![new], None)).await.unwrap();
+        let stream = rig.events.stream(&app(), stream).unwrap();
+        stream.append(&AppendRequest::new(vec![new], None)).await.unwrap();
     }
     let names: Vec<_> = (0..20).map(|n| format!("s{n}")).collect();
     let take_all = async || {
@@ -107,7 +107,7 @@ async fn what_was_handed_over_is_stored_soon_though_it_lies_behind_what_a_filter
     let rig = Rig::quiet().await;
     rig.append(0..10).await;
     rig.take(by("a", 2)).await;
-    let subscription = rig.log().subscriptions().remove(0);
+    let subscription = rig.stream().registry.all().remove(0);
     let passed_over = subscription.claim((1, 11), 2, None).unwrap();
     let handed_over = subscription.claim((1, 11), 2, None).unwrap();
     handed_over.settle();

@@ -8,23 +8,23 @@ use crate::store::NoteKind;
 /// What housekeeping has stored by then.
 const KEPT: Duration = Duration::from_secs(11);
 
-fn brought(rig: &Rig, region: &str, events: &[u64]) -> Arc<Brought> {
+fn brought(rig: &Rig, region: &str, events: &[u64]) -> Arc<AppendRequest> {
     let texts: Vec<_> = events.iter().map(u64::to_string).collect();
     let content = Content::Events(EventText::join(texts.iter().map(|text| text.as_bytes())).unwrap());
     let received_at = rig.clock.wall_ms();
     let new = NewBatch { received_at, region: RegionName::parse(region).unwrap(), content };
-    Brought::new(vec![new], None)
+    AppendRequest::new(vec![new], None)
 }
 
 async fn returned(rig: &Rig, region: &str, events: &[u64]) {
-    rig.log().keep(&brought(rig, region, events)).await.unwrap();
+    rig.stream().append(&brought(rig, region, events)).await.unwrap();
 }
 
 /// As [`returned`], but whoever brought it is dropped after so many milliseconds; it is left for the end.
 async fn cut_short(rig: &Rig, (region, events): (&str, &[u64]), after: u64) {
     let brought = brought(rig, region, events);
-    let _ = tokio::time::timeout(Duration::from_millis(after), rig.log().keep(&brought)).await;
-    rig.events.0.leftovers.add(&rig.log(), brought);
+    let _ = tokio::time::timeout(Duration::from_millis(after), rig.stream().append(&brought)).await;
+    rig.events.0.pending_writes.add(&rig.stream(), brought);
 }
 
 fn slow(rig: &Rig, (delay, ack_delay): (u64, u64)) {

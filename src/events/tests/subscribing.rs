@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::events::log::MAX_SUBSCRIPTIONS;
+use crate::events::subscription::registry::MAX_SUBSCRIPTIONS;
 use crate::kernel::names::ClientName;
 
 #[tokio::test(start_paused = true)]
@@ -11,7 +11,7 @@ async fn a_new_subscription_begins_where_it_says_and_keeps_that() {
     let rig = Rig::quiet().await;
     rig.append(0..2).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let since = rig.events.0.clock.wall_ms();
+    let since = rig.events.0.parts.shared.clock.wall_ms();
     rig.append(2..4).await;
     assert_eq!(rig.take(from(StartAt::Since(since), by("since", 10))).await, numbers(2..4));
     assert_eq!(rig.take(from(StartAt::Latest, by("latest", 10))).await, numbers(0..0));
@@ -87,7 +87,7 @@ async fn a_reader_that_resumes_gets_each_event_once_and_takes_none_of_anothers()
     let rig = Rig::quiet().await;
     rig.append(0..30).await;
     let name = SubscriptionName::parse("a").unwrap();
-    let resume = |last| rig.events.resume((&app(), STREAM), &name, (rig.log().cursor(last), true), &[]);
+    let resume = |last| rig.events.resume((&app(), STREAM), &name, (rig.cursor(last), true), &[]);
     assert_eq!(resume(0), Err(ReadError::NoSuchSubscription));
     let (mine, others) = (rig.read(by("a", 10)).await.unwrap(), rig.read(by("a", 10)).await.unwrap());
     drop((mine, others));
@@ -99,7 +99,7 @@ async fn a_reader_that_resumes_gets_each_event_once_and_takes_none_of_anothers()
     assert_eq!(rig.take(by("a", 10)).await, numbers(25..30), "handed over, and yet it never came");
     assert_eq!(resume(31), Err(ReadError::Ahead));
     assert!(matches!(
-        rig.events.resume((&app(), STREAM), &name, (Cursor { epoch: 1, ..rig.log().cursor(1) }, true), &[]),
+        rig.events.resume((&app(), STREAM), &name, (Cursor { epoch: 1, ..rig.cursor(1) }, true), &[]),
         Err(ReadError::Expired { lost: None, .. })
     ));
 }
@@ -111,18 +111,18 @@ async fn a_seek_moves_a_subscription_either_way_and_what_was_under_way_does_not_
     let name = SubscriptionName::parse("a").unwrap();
     let (kept, lost) = (rig.read(by("a", 3)).await.unwrap(), rig.read(by("a", 3)).await.unwrap());
     let seek = async |rig: &Rig, to| rig.events.seek(&app(), STREAM, &name, to).await;
-    seek(&rig, StartAt::After(rig.log().cursor(8))).await.unwrap();
+    seek(&rig, StartAt::After(rig.cursor(8))).await.unwrap();
     kept.receipt.handed_over();
     drop(lost);
     assert_eq!(rig.take(by("a", 10)).await, numbers(8..10));
     seek(&rig, StartAt::Earliest).await.unwrap();
     let rig = rig.kill().await;
     assert_eq!(rig.take(by("a", 10)).await, numbers(0..10), "durable when it is answered");
-    assert_eq!(seek(&rig, StartAt::After(rig.log().cursor(11))).await, Err(ReadError::Ahead));
+    assert_eq!(seek(&rig, StartAt::After(rig.cursor(11))).await, Err(ReadError::Ahead));
     let unknown = SubscriptionName::parse("b").unwrap();
     let refused = rig.events.seek(&app(), STREAM, &unknown, StartAt::Latest).await;
     assert_eq!(refused, Err(ReadError::NoSuchSubscription));
-    assert_eq!(rig.take(from(StartAt::After(rig.log().cursor(7)), by("b", 10))).await, numbers(7..10));
+    assert_eq!(rig.take(from(StartAt::After(rig.cursor(7)), by("b", 10))).await, numbers(7..10));
 }
 
 #[derive(Clone, Debug)]

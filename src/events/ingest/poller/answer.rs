@@ -5,16 +5,16 @@
 //! | 2xx that can be read | all | – | – | |
 //! | 2xx, `result` not `success` | any | `not_success` | if none | the vendor's word is unclear |
 //! | 2xx that cannot be read to its end, or not be decoded | before the fault | `unparsable` | what there is | |
-//! | 408 | before a fault | `status_408` | if a fault is in its list | the vendor gave up, perhaps after removing events |
-//! | 5xx but 501 | before a fault | `status_5xx` | if a fault is in its list | also 503: a balancer says it when the server died on the request |
-//! | one of these, cut in the middle of the body | before the cut | `cut_body` | what came | the events were removed before they were sent |
+//! | 408 | before a fault | `status_408` | if a fault is in its list | it gave up, perhaps after removing events |
+//! | 5xx but 501 | before a fault | `status_5xx` | if a fault is in its list | also 503: a balancer's, when the server died |
+//! | one of these, cut in the body | before the cut | `cut_body` | what came | events were removed before they were sent |
 //! | one of these, larger than `max_read_bytes` | up to there | `too_large` | so much of it | |
 //! | died or timed out after sending | – | `reset`, `timeout` | – | |
 //! | 501, 4xx, 3xx | – | – | – | nothing: the vendor refused |
 //! | never sent, or never processed by the vendor's word | – | – | – | nothing |
 //!
-//! Invariants: no event that came whole before a fault is dropped, whatever the status, and what comes from the fault on is
-//! kept; bodies of error answers (load balancers' pages) do not fill the quarantine.
+//! Invariants: no event that came whole before a fault is dropped, whatever the status, and what comes from the fault
+//! on is kept; bodies of error answers (load balancers' pages) do not fill the quarantine.
 
 use std::time::Duration;
 

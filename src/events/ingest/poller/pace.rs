@@ -1,7 +1,7 @@
 //! When the next read is due.
 //!
-//! Invariants: after a full read at once (the quota alone limits it); while events flow every `poll_interval`; while none
-//! do, doubling up to `poll_interval_idle`; after a failure, doubling up to [`MAX_PAUSE`] with jitter, or what the
+//! Invariants: after a full read at once (the quota alone limits it); while events flow every `poll_interval`; while
+//! none do, doubling up to `poll_interval_idle`; after a failure, doubling up to [`MAX_PAUSE`] with jitter, or what the
 //! vendor asked for, as far as the feed obeys. Every wait is finite.
 
 use std::time::Duration;

@@ -29,7 +29,6 @@ impl Pieces {
         self.ends.push(u32::try_from(self.text.len()).expect("an answer is smaller than 4 GiB"));
     }
 
-    /// All of them.
     pub(in crate::events) fn finish(mut self) -> Vec<EventText> {
         self.close();
         self.done

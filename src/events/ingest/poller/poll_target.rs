@@ -1,7 +1,7 @@
 //! [`PollTarget`]: one stream of one region, and how what comes from it is kept.
 //!
-//! Invariants: [`PollTarget::keep`] returns only when all of an outcome is stored; while the store fails it tries again, also
-//! during a stop. If it is dropped on the way, what is left goes to [`PendingWrites`].
+//! Invariants: [`PollTarget::keep`] returns only when all of an outcome is stored; while the store fails it tries
+//! again, also during a stop. If it is dropped on the way, what is left goes to [`PendingWrites`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,15 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::answer::Outcome;
 use super::status::Status;
 use crate::config;
-use crate::events::ingest::appender::Brought;
+use crate::events::app_stream::AppStream;
+use crate::events::ingest::appender::AppendRequest;
 use crate::events::ingest::pending_writes::PendingWrites;
-use crate::events::log::Log;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{ClientName, RegionName};
 use crate::kernel::task::Tasks;
-use crate::store::{Content, Kept, NewBatch, Quarantined, Store};
+use crate::store::{Content, Kept, LogKey, NewBatch, Quarantined, Store};
 use crate::upstream::egress::{Failed, Orders, Reply};
 use crate::vendor::events::MAX_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
@@ -51,7 +50,7 @@ impl Settings {
 /// What a read brought, for the poller's pace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::events) struct Summary {
-    /// Events, duplicates too.
+    /// Duplicates too: it is what the vendor had.
     pub(super) events: usize,
     /// It failed, or ended in doubt.
     pub(super) failed: bool,
@@ -72,7 +71,7 @@ const MAX_HINT: Duration = Duration::from_secs(60);
 /// One stream of one region.
 pub(in crate::events) struct PollTarget {
     region: RegionName,
-    log: Arc<Log>,
+    stream: Arc<AppStream>,
     source: Arc<dyn Orders>,
     payer: Payer,
     pub(super) clock: Clock,
@@ -81,35 +80,36 @@ pub(in crate::events) struct PollTarget {
     settings: watch::Sender<Settings>,
     /// Bounds the reads under way.
     places: Arc<Semaphore>,
-    leftovers: Arc<PendingWrites>,
+    pending_writes: Arc<PendingWrites>,
 }
 
 impl fmt::Display for PollTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.log.key.app, self.log.key.stream, self.region)
+        let LogKey { app, stream } = self.stream.log.key();
+        write!(f, "{app}/{stream}/{}", self.region)
     }
 }
 
 impl PollTarget {
     pub(in crate::events) fn new(
-        (log, region): (Arc<Log>, RegionName),
+        stream: Arc<AppStream>,
+        region: RegionName,
         source: Arc<dyn Orders>,
-        (clock, tasks, metrics): (Clock, Tasks, Metrics),
         settings: Settings,
-        leftovers: Arc<PendingWrites>,
+        pending_writes: Arc<PendingWrites>,
     ) -> Arc<Self> {
         let client = ClientName::parse("rtm-gateway").expect("the literal keeps the rule of names");
         Arc::new(Self {
-            status: Status::new(&log.key, &region, metrics),
+            status: Status::new(stream.log.key(), &region, stream.shared.metrics.clone()),
+            clock: stream.shared.clock.clone(),
+            tasks: stream.shared.tasks.clone(),
             region,
-            log,
+            stream,
             source,
             payer: Payer { client, weight: 1 },
-            clock,
-            tasks,
             settings: watch::Sender::new(settings),
             places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
-            leftovers,
+            pending_writes,
         })
     }
 
@@ -127,7 +127,7 @@ impl PollTarget {
     }
 
     pub(super) fn store(&self) -> &dyn Store {
-        &*self.log.store
+        self.stream.log.store()
     }
 
     /// Waits until fewer than [`READS_UNDER_WAY`] are. (Given up reads end by egress's own limit.)
@@ -135,7 +135,7 @@ impl PollTarget {
         Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// The most of anyone's wish to be asked later that is obeyed: the vendor overwrites what is not read.
+    /// How much of a `Retry-After` is obeyed: the vendor overwrites what is not read.
     pub(super) fn obeys(&self) -> Duration {
         let left = self.status.seconds_to_overflow(self.clock.now());
         left.map_or(MAX_HINT, |left| Duration::from_secs_f64(left / 2.0).min(MAX_HINT))
@@ -143,9 +143,10 @@ impl PollTarget {
 
     /// Sends a read and waits for its end, however long that takes.
     pub(super) async fn order_a_read(&self) -> Result<Reply, Failed> {
+        let LogKey { app, stream } = self.stream.log.key();
         let order = Order {
-            app: self.log.key.app.clone(),
-            operation: Operation::ReadEvents(self.log.key.stream),
+            app: app.clone(),
+            operation: Operation::ReadEvents(*stream),
             payer: self.payer.clone(),
             proof: None,
             sharers: None,
@@ -178,11 +179,11 @@ impl PollTarget {
         });
         let contents = outcome.events.into_iter().map(Content::Events).chain(marker);
         let batches = contents.map(|content| self.batch(content, now)).collect();
-        self.insist(Brought::new(batches, quarantined)).await;
+        self.insist(AppendRequest::new(batches, quarantined)).await;
         summary
     }
 
-    /// AckBitmap that the vendor may have overwritten events.
+    /// Marks that the vendor may have overwritten events.
     pub(super) async fn overflow_suspected(&self) {
         self.status.lost(Loss::Overflow);
         self.insist(self.marker(Loss::Overflow)).await;
@@ -191,25 +192,26 @@ impl PollTarget {
     /// Leaves a marker for the last flush.
     pub(super) fn leave_marker(&self, loss: Loss) {
         self.status.lost(loss);
-        self.leftovers.add(&self.log, self.marker(loss));
+        self.pending_writes.add(&self.stream, self.marker(loss));
     }
 
-    fn marker(&self, loss: Loss) -> Arc<Brought> {
-        Brought::new(vec![self.batch(loss.marker(), self.clock.wall_ms())], None)
+    fn marker(&self, loss: Loss) -> Arc<AppendRequest> {
+        AppendRequest::new(vec![self.batch(loss.marker(), self.clock.wall_ms())], None)
     }
 
     fn batch(&self, content: Content, received_at: UnixMillis) -> NewBatch {
         NewBatch { received_at, region: self.region.clone(), content }
     }
 
-    async fn insist(&self, brought: Arc<Brought>) {
-        let mut unstored = Unstored { feed: self, brought: (!brought.is_nothing()).then_some(brought) };
+    /// Stores it, however long that takes.
+    async fn insist(&self, request: Arc<AppendRequest>) {
+        let mut unstored = UnstoredGuard { target: self, request: (!request.is_empty()).then_some(request) };
         let mut pause = FIRST_RETRY;
-        while let Some(brought) = &unstored.brought {
-            match self.log.keep(brought).await {
-                Ok(appended) => {
-                    unstored.brought = None;
-                    self.status.stored(appended);
+        while let Some(request) = &unstored.request {
+            match self.stream.append(request).await {
+                Ok(outcome) => {
+                    unstored.request = None;
+                    self.status.stored(outcome);
                     self.status.resume();
                 }
                 Err(error) => {
@@ -222,16 +224,16 @@ impl PollTarget {
     }
 }
 
-/// What is not stored yet.
-struct Unstored<'a> {
-    feed: &'a PollTarget,
-    brought: Option<Arc<Brought>>,
+/// Leaves what is not stored yet for the last flush, should the task be dropped.
+struct UnstoredGuard<'a> {
+    target: &'a PollTarget,
+    request: Option<Arc<AppendRequest>>,
 }
 
-impl Drop for Unstored<'_> {
+impl Drop for UnstoredGuard<'_> {
     fn drop(&mut self) {
-        if let Some(brought) = self.brought.take() {
-            self.feed.leftovers.add(&self.feed.log, brought);
+        if let Some(request) = self.request.take() {
+            self.target.pending_writes.add(&self.target.stream, request);
         }
     }
 }

@@ -6,14 +6,33 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use crate::events::ingest::appender::Appended;
+use crate::events::ingest::appender::AppendOutcome;
+use crate::events::lock;
 use crate::events::log::loss::Loss;
-use crate::events::{PollerStatus, lock};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
 use crate::kernel::names::RegionName;
 use crate::store::{Error, LogKey};
 use crate::vendor::events::KEPT_BY_VENDOR;
+
+/// What the admin API shows of a poller: one for each app, stream and region.
+#[derive(Clone, Debug, serde::Serialize)]
+#[expect(missing_docs, reason = "the names are the JSON members")]
+pub struct PollerStatus {
+    pub app: String,
+    pub stream: &'static str,
+    pub region: String,
+    pub state: &'static str,
+    pub reads: u64,
+    pub events: u64,
+    pub duplicates: u64,
+    pub late: u64,
+    pub possible_losses: u64,
+    pub last_read_at: Option<String>,
+    pub last_error: Option<String>,
+    pub events_per_second: f64,
+    pub seconds_to_overflow: Option<f64>,
+}
 
 /// What a poller is doing.
 pub(in crate::events) struct Status {
@@ -22,11 +41,11 @@ pub(in crate::events) struct Status {
     region: String,
     metrics: Metrics,
     labels: SourceLabels,
-    state: Mutex<State>,
+    state: Mutex<PollerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PollerState {
     phase: &'static str,
     /// Why reading is stopped.
     paused: Option<String>,
@@ -49,7 +68,7 @@ impl Status {
         let _ = metrics.events_ingested.get_or_create_owned(&labels);
         let _ = metrics.events_duplicates.get_or_create_owned(&labels);
         let _ = metrics.events_late.get_or_create_owned(&labels);
-        let state = State { phase: "starting", ..State::default() };
+        let state = PollerState { phase: "starting", ..PollerState::default() };
         Self { app, stream, region, metrics, labels, state: Mutex::new(state) }
     }
 
@@ -84,7 +103,6 @@ impl Status {
         Some(format!("{} of {} in {} are not read: {why}", self.stream, self.app, self.region))
     }
 
-    /// A read ended.
     pub(super) fn read(&self, events: usize, error: Option<String>, wall: UnixMillis, now: Instant) {
         let mut state = lock(&self.state);
         state.reads += 1;
@@ -96,12 +114,12 @@ impl Status {
     }
 
     /// A batch was stored.
-    pub(super) fn stored(&self, Appended { kept, duplicates, late }: Appended) {
-        self.metrics.events_ingested.get_or_create(&self.labels).inc_by(kept);
+    pub(super) fn stored(&self, AppendOutcome { stored, duplicates, late }: AppendOutcome) {
+        self.metrics.events_ingested.get_or_create(&self.labels).inc_by(stored);
         self.metrics.events_duplicates.get_or_create(&self.labels).inc_by(duplicates);
         self.metrics.events_late.get_or_create(&self.labels).inc_by(late);
         let mut state = lock(&self.state);
-        state.events += kept;
+        state.events += stored;
         state.duplicates += duplicates;
         state.late += late;
     }
@@ -179,8 +197,8 @@ impl Rate {
         }
     }
 
-    /// How long from now until events would be overwritten if none were read: the vendor's room, less what has come since
-    /// the last read. `None` while next to nothing comes (a year and more).
+    /// How long from now until events would be overwritten if none were read: the vendor's room, less what has come
+    /// since the last read. `None` while next to nothing comes (a year and more).
     fn seconds_to_overflow(&self, now: Instant) -> Option<f64> {
         let since = (now - self.since?).as_secs_f64();
         let left = f64::from(KEPT_BY_VENDOR) / self.per_second - since;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::clock::UnixMillis;
+use crate::store::EventText;
 
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -21,7 +23,8 @@ enum Fate {
 
 #[derive(Clone, Debug)]
 enum Act {
-    /// A region returns these: events with their `ms` or without, in one batch or two, and perhaps a marker behind them.
+    /// A region returns these: events with their `ms` or without, in one batch or two, and perhaps a marker behind
+    /// them.
     Read(u8, Vec<Option<u64>>, usize, bool, Fate),
     Marker(u8, Fate),
     Pass(u64),
@@ -66,7 +69,7 @@ struct Known {
 }
 
 struct World {
-    waiting: Waiting,
+    waiting: ReorderBuffer,
     now: Instant,
     log: Vec<usize>,
     notes: BTreeMap<String, Bytes>,
@@ -80,7 +83,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let waiting = Waiting::recall(WINDOW, &[], None, 1, now);
+        let waiting = ReorderBuffer::of_notes(WINDOW, &[], None, Sequence(1), now);
         Self {
             waiting,
             now,
@@ -92,11 +95,11 @@ impl World {
         }
     }
 
-    fn end(&self) -> u64 {
-        self.log.len() as u64 + 1
+    fn end(&self) -> Sequence {
+        Sequence(self.log.len() as u64 + 1)
     }
 
-    fn commit(&mut self, plan: Plan, fate: Fate) {
+    fn commit(&mut self, plan: ReorderPlan, fate: Fate) {
         if fate == Fate::Fails {
             return;
         }
@@ -119,15 +122,15 @@ impl World {
     fn die(&mut self) {
         let batches: Vec<_> = self.notes.iter().filter(|(name, _)| name.starts_with(BATCHES)).collect();
         let batches: Vec<_> = batches.into_iter().map(|(name, note)| (name.clone(), note.clone())).collect();
-        self.waiting = Waiting::recall(WINDOW, &batches, self.notes.get(MARK), self.end(), self.now);
+        self.waiting = ReorderBuffer::of_notes(WINDOW, &batches, self.notes.get(MARK), self.end(), self.now);
         let now = self.now;
         self.known.iter_mut().for_each(|known| known.came = now);
         self.last.clear();
         self.unstored.clear();
     }
 
-    /// A region returns entries, and perhaps a marker behind them. What could not be stored is tried again first, as pollers
-    /// do.
+    /// A region returns entries, and perhaps a marker behind them. What could not be stored is tried again first, as
+    /// pollers do.
     fn take_in(&mut self, region: u8, (first, second): (&[Option<u64>], &[Option<u64>]), is_marked: bool, fate: Fate) {
         self.try_again(region);
         let batch = |content| {
@@ -265,10 +268,10 @@ properties! {
 #[test]
 fn memory_is_bounded_the_oldest_do_not_wait() {
     let now = Instant::now();
-    let mut waiting = Waiting::recall(WINDOW, &[], None, 1, now);
+    let mut waiting = ReorderBuffer::of_notes(WINDOW, &[], None, Sequence(1), now);
     let text = format!(r#"{{"ms":1,"text":"{}"}}"#, "x".repeat(MAX_BYTES / 4));
     let content = Content::Events(EventText::join([text.as_bytes()]).unwrap());
-    let mut end = 1;
+    let mut end = Sequence(1);
     for n in 0..8 {
         let new = NewBatch {
             received_at: UnixMillis(1000 + n),
@@ -278,10 +281,10 @@ fn memory_is_bounded_the_oldest_do_not_wait() {
         let plan = waiting.take_in(std::slice::from_ref(&new), end, now);
         waiting.done(plan);
         while let Some(plan) = waiting.due(end, now) {
-            end += plan.batches.len() as u64;
+            end = end.plus(plan.batches.len() as u64);
             waiting.done(plan);
         }
         assert!(waiting.bytes <= MAX_BYTES);
     }
-    assert!(end > 4, "{end}");
+    assert!(end > Sequence(4), "{end}");
 }

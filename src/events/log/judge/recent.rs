@@ -1,7 +1,8 @@
 //! [`Recent`]: what was needed lately, within a bound of memory.
 //!
 //! Invariant: it holds at most its bound, as its entries' weights say. What is asked for stays; of what is not, the
-//! older half goes at once, when the younger is full. Neither asking nor putting looks at more than one entry otherwise.
+//! older half goes at once, when the younger is full. Neither asking nor putting looks at more than one entry
+//! otherwise.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::hash::Hash;
 pub(super) struct Recent<K, V> {
     young: HashMap<K, (V, usize)>,
     old: HashMap<K, (V, usize)>,
-    /// Of the young.
+    /// Of the young ones alone.
     weight: usize,
     most: usize,
 }

@@ -1,7 +1,7 @@
 //! [`Turns`]: one at a time, and the clients in turn.
 //!
-//! Invariants: at most one [`Turn`] lives. Of those who wait, each client's first goes once before any client's second: so
-//! what a client waits for depends on how many clients wait, not on how much any of them wants. Whoever stops
+//! Invariants: at most one [`Turn`] lives. Of those who wait, each client's first goes once before any client's second:
+//! so what a client waits for depends on how many clients wait, not on how much any of them wants. Whoever stops
 //! waiting leaves no gap: a turn that nobody takes goes on to the next.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,12 +12,12 @@ use tokio::sync::oneshot;
 use crate::events::lock;
 use crate::kernel::names::ClientName;
 
-/// Gives turns.
+/// Who may go now, and who waits for that.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<Waiting>);
+pub(super) struct Turns(Mutex<TurnQueue>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct TurnQueue {
     /// Whose turn it is.
     current: Option<ClientName>,
     /// Clients that wait, but for that one; who is first is next.
@@ -41,7 +41,7 @@ impl Turns {
                 return Turn(Some(Arc::clone(self)));
             }
             let (sender, waiting) = oneshot::channel();
-            let Waiting { current, order, of, .. } = &mut *all;
+            let TurnQueue { current, order, of, .. } = &mut *all;
             let of_client = of.entry(client.clone()).or_default();
             if of_client.is_empty() && current.as_ref() != Some(client) {
                 order.push_back(client.clone());
@@ -65,7 +65,7 @@ impl Turns {
     /// Who is next of those who still wait.
     fn next(&self) -> Option<oneshot::Sender<Turn>> {
         let mut all = lock(&self.0);
-        let Waiting { current, order, of, given } = &mut *all;
+        let TurnQueue { current, order, of, given } = &mut *all;
         // Behind those who came while it had its turn.
         order.extend(current.take().filter(|client| of.contains_key(client)));
         while let Some(client) = order.pop_front() {

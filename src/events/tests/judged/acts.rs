@@ -193,7 +193,7 @@ impl Stage {
         let Some(lease) = leases.get(self.below(leases.len().max(1) as u64) as usize).cloned() else {
             return self.lease(book, patience).await;
         };
-        let log = self.house().log();
+        let house = self.house();
         let is_whole = self.is_so(55);
         let (holding, entries) = if is_whole {
             (Holding::Lease(lease.name), lease.entries.clone())
@@ -205,7 +205,7 @@ impl Stage {
             if some.is_empty() {
                 return;
             }
-            (Holding::Entries(some.iter().map(|&at| log.cursor(at)).collect()), some)
+            (Holding::Entries(some.iter().map(|&at| house.cursor(at)).collect()), some)
         };
         let named = |changed: Option<u64>| Named {
             by: is_whole.then_some(lease.by),
@@ -259,20 +259,20 @@ impl Stage {
             }
             return;
         }
-        let log = self.house().log();
-        let (earliest, next) = log.range();
+        let house = self.house();
+        let (earliest, next) = house.range();
         let low = earliest - 1;
         let (to, between) = match self.below(4) {
             0 => (StartAt::Earliest, low),
             1 => (StartAt::Latest, next - 1),
             _ => {
                 let at = low + self.below(next - low);
-                (StartAt::After(log.cursor(at)), at)
+                (StartAt::After(house.cursor(at)), at)
             }
         };
         // Until it is done there may be more.
         let may_be = |stage: &Self| match to {
-            StartAt::Earliest => (low, stage.house().log().range().0 - 1),
+            StartAt::Earliest => (low, stage.house().range().0 - 1),
             StartAt::Latest => (between, stage.head()),
             _ => (between, between),
         };

@@ -87,7 +87,7 @@ impl Door {
         let acked = house.events.acknowledge(&app(), STREAM, &book.name, what).await?;
         if self.is(Mutant::AckOfOneMore) {
             let next = entries.last().map_or(1, |last| last + 1);
-            let one = Holding::Entries(vec![house.log().cursor(next)]);
+            let one = Holding::Entries(vec![house.cursor(next)]);
             let _ = house.events.acknowledge(&app(), STREAM, &book.name, &one).await;
         }
         Ok(Some(acked + u64::from(self.is(Mutant::AckIsMiscounted))))
@@ -126,10 +126,9 @@ impl Door {
 
     pub(super) async fn seek(&self, house: &House, book: &Book, to: StartAt) -> Result<Entry, ReadError> {
         let name = book.name.to_string();
-        let log = house.log();
-        let at = log.place(to).await?;
-        let cursor = |at| StartAt::After(log.cursor(at));
-        let (earliest, next) = log.range();
+        let Sequence(at) = house.log().place(to).await?;
+        let cursor = |at| StartAt::After(house.cursor(at));
+        let (earliest, next) = house.range();
         let instead = match self.mutant {
             Some(Mutant::SeekIsForgotten) => return Ok(at),
             Some(Mutant::SeekIsOffByOne) if at > earliest => cursor(at - 1),
@@ -176,9 +175,8 @@ impl Door {
             return Ok(None);
         }
         self.memory.borrow_mut().redelivered.extend(meant.into_iter().map(|at| (book.name.to_string(), at)));
-        let log = house.log();
         let which =
-            which.map_or(Redeliver::All, |these| Redeliver::These(these.iter().map(|&at| log.cursor(at)).collect()));
+            which.map_or(Redeliver::All, |these| Redeliver::These(these.iter().map(|&at| house.cursor(at)).collect()));
         house.events.redeliver(&app(), STREAM, &book.name, which).await.map(Some)
     }
 
@@ -186,7 +184,7 @@ impl Door {
         if self.is(Mutant::LetterStays) {
             return Ok(None);
         }
-        let one = one.map(|at| house.log().cursor(at));
+        let one = one.map(|at| house.cursor(at));
         house.events.clear_dead_letters(&app(), STREAM, &book.name, one).await.map(Some)
     }
 
@@ -194,7 +192,7 @@ impl Door {
         if self.is(Mutant::WordIsForgotten) {
             return Ok(());
         }
-        let last = (house.log().cursor(last), true);
+        let last = (house.cursor(last), true);
         house.events.resume((&app(), STREAM), &book.name, last, &[])
     }
 }

@@ -44,8 +44,22 @@ impl House {
         Self { events, seam, beneath, tasks, clock, config, mutant }
     }
 
+    pub(super) fn stream(&self) -> Arc<AppStream> {
+        self.events.stream(&app(), STREAM).unwrap()
+    }
+
     pub(super) fn log(&self) -> Arc<Log> {
-        self.events.log(&app(), STREAM).unwrap()
+        Arc::clone(&self.stream().log)
+    }
+
+    pub(super) fn cursor(&self, at: u64) -> Cursor {
+        self.log().cursor(Sequence(at))
+    }
+
+    /// The number of the oldest entry, and of the next.
+    pub(super) fn range(&self) -> (u64, u64) {
+        let range = self.log().range();
+        (range.start.0, range.end.0)
     }
 
     /// Stops in order.

@@ -176,9 +176,10 @@ pub(super) fn answered(
             if user(first).is_none() || !came.gifts[1..].iter().any(|other| user(other) == user(first)) {
                 return;
             }
-            let log = events.log(&app(), STREAM).unwrap();
+            let stream = events.stream(&app(), STREAM).unwrap();
             let one = Selection::Entries(vec![first.entry]);
-            let back = log.known(&book.name).unwrap().give_back(&one, None, events.0.clock.now());
+            let back =
+                stream.registry.get(&book.name).unwrap().give_back(&one, None, events.0.parts.shared.clock.now());
             if back.is_ok() {
                 came.gifts.remove(0);
             }

@@ -96,7 +96,7 @@ impl Stage {
 
     /// The last entry of the log.
     pub(super) fn head(&self) -> Entry {
-        self.house().log().range().1 - 1
+        self.house().range().1 - 1
     }
 
     pub(super) fn weather(&self, trouble: Trouble) {
@@ -138,15 +138,15 @@ impl Stage {
                 book.model.borrow_mut().stored(entry, whose.unwrap_or(0), from);
             }
         }
-        let received_at = self.house().events.0.clock.wall_ms();
+        let received_at = self.house().events.0.parts.shared.clock.wall_ms();
         let new = NewBatch { received_at, region: RegionName::parse("cn").unwrap(), content };
-        self.house().log().keep(&Brought::new(vec![new], None)).await.unwrap();
+        self.house().stream().append(&AppendRequest::new(vec![new], None)).await.unwrap();
     }
 
     /// Tells where the log begins.
     pub(super) fn look_at_the_beginning(&self) {
         if self.profile.cuts() {
-            let (at, now) = (self.house().log().range().0, self.now());
+            let (at, now) = (self.house().range().0, self.now());
             self.books.iter().for_each(|book| book.did((now, now), What::Earliest(at)));
         }
     }

@@ -21,7 +21,7 @@ impl Rig {
     /// Removes all entries up to now.
     async fn trim_all(&self) {
         tokio::time::sleep(Duration::from_secs(3601)).await;
-        self.log().trim().await.unwrap();
+        self.stream().trim().await.unwrap();
     }
 
     /// A read of the first kind: what it was told was lost, and the numbers of its entries.
@@ -71,7 +71,7 @@ async fn what_a_caller_began_who_left_is_stored_soon_after() {
     assert_eq!(rig.dead().await, [(1, 3)]);
     tokio::time::sleep(SLOW).await;
     rig.slow_down();
-    let letter = Redeliver::These(vec![rig.log().cursor(1)]);
+    let letter = Redeliver::These(vec![rig.cursor(1)]);
     leave(rig.events.redeliver(&app(), STREAM, &name(), letter)).await;
     leave(rig.ack(Holding::Lease(lease))).await;
     tokio::time::sleep(SLOW * 5).await;
@@ -79,7 +79,7 @@ async fn what_a_caller_began_who_left_is_stored_soon_after() {
     let rig = rig.kill().await;
     assert_eq!(rig.lease(leased(2)).await.unwrap().1, [(1, 1), (5, 1)]);
     rig.slow_down();
-    leave(rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.log().cursor(5)))).await;
+    leave(rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.cursor(5)))).await;
     tokio::time::sleep(SLOW * 5).await;
     rig.speed_up();
     let rig = rig.kill().await;
@@ -102,7 +102,7 @@ async fn the_count_of_dead_letters_is_theirs_whoever_clears_them_together() {
     assert!(rig.lease(leased(3)).await.is_none());
     rig.slow_down();
     let events = &rig.events;
-    let (app, name, one) = (app(), name(), Some(rig.log().cursor(2)));
+    let (app, name, one) = (app(), name(), Some(rig.cursor(2)));
     let clear = |one| events.clear_dead_letters(&app, STREAM, &name, one);
     let cleared = tokio::join!(clear(one), clear(None), clear(one), clear(None));
     assert_eq!(cleared, (Ok(1), Ok(2), Ok(0), Ok(0)));
@@ -120,7 +120,7 @@ async fn a_letter_that_is_given_again_is_shown_as_such_until_it_is_acknowledged(
         let letters = events.dead_letters(&app, STREAM, &name, None, 10).await.unwrap();
         letters.iter().map(|letter| (letter.cursor.at.0, letter.is_redelivering)).collect::<Vec<_>>()
     };
-    events.redeliver(&app, STREAM, &name, Redeliver::These(vec![rig.log().cursor(1)])).await.unwrap();
+    events.redeliver(&app, STREAM, &name, Redeliver::These(vec![rig.cursor(1)])).await.unwrap();
     assert_eq!(list().await, [(1, true), (2, false)]);
     let (lease, got) = rig.lease(leased(1)).await.unwrap();
     assert_eq!(got, [(1, 1)]);
@@ -179,7 +179,7 @@ async fn who_was_about_to_take_something_when_its_place_was_removed_takes_nothin
     let (lease, _) = rig.lease(leased(1)).await.unwrap();
     assert_eq!(rig.nack(Holding::Lease(lease), 45).await, Ok(1));
     rig.append_of([(5, 1)]).await;
-    let subscription = rig.log().known(&name()).unwrap();
+    let subscription = rig.stream().registry.get(&name()).unwrap();
     let claim = subscription.claim((1, 6), 1, None).unwrap();
     rig.events.remove(&app(), STREAM, &name()).await.unwrap();
     let (entry, now) = (claim.range().start, rig.clock.now());
@@ -367,11 +367,11 @@ async fn a_cursor_of_another_stream_settles_and_reads_nothing_and_one_of_an_olde
     assert_eq!(rig.events.resume((&app(), STREAM), &name(), (foreign(1), true), &[]), Err(ReadError::OfAnotherStream));
     let app_of_others = LogKey { app: AppId::parse("other").unwrap(), ..key() };
     let elsewhere = Cursor { epoch: Origin::new(rig.events.epoch(), &app_of_others).epoch(), at: Sequence(1) };
-    let expired = ReadError::Expired { earliest: rig.log().cursor(0), lost: None };
+    let expired = ReadError::Expired { earliest: rig.cursor(0), lost: None };
     assert_eq!(rig.read(after(elsewhere)).await.unwrap_err(), expired);
     assert_eq!(rig.ack(Holding::Entries(vec![old(1)])).await, Ok(1));
     assert_eq!(entries(&rig.read(after(old(1))).await.unwrap()), [2, 3]);
-    assert_eq!(seek(old(2)).await, Ok(rig.log().cursor(2)));
+    assert_eq!(seek(old(2)).await, Ok(rig.cursor(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -557,7 +557,7 @@ async fn a_letter_that_is_handed_over_plainly_is_none_any_more_though_that_is_no
     rig.give_up(3).await;
     assert!(rig.lease(leased(3)).await.is_none());
     let again = async |which| rig.events.redeliver(&app(), STREAM, &name(), which).await;
-    let of = |at| Redeliver::These(vec![rig.log().cursor(at)]);
+    let of = |at| Redeliver::These(vec![rig.cursor(at)]);
     assert_eq!((again(of(1)).await, again(of(2)).await), (Ok(1), Ok(1)));
     rig.slow_down();
     assert_eq!(rig.native(1).await, (0, vec![1]));

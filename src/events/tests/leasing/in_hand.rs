@@ -295,7 +295,7 @@ async fn what_retention_took_is_told_apart_from_what_is_in_hand() {
     rig.append_of((1..=4).map(|n| (n, n))).await;
     drop(rig.take_now(EACH, 1).await);
     tokio::time::sleep(Duration::from_secs(3601)).await;
-    rig.log().trim().await.unwrap();
+    rig.stream().trim().await.unwrap();
     rig.append_of([(5, 5)]).await;
     let mut taken = rig.take_now(EACH, 1).await;
     assert_eq!((taken.lost, taken.entries.clone()), (4, vec![4, 5]), "the marker stands before the entry");
@@ -320,18 +320,18 @@ async fn what_became_of_a_marker_outlives_a_kill_and_says_nothing_of_the_entries
         rig.append_of((1..=4).map(|n| (n, n))).await;
         rig.give_up_in_hand(4).await;
         tokio::time::sleep(Duration::from_secs(3601)).await;
-        rig.log().trim().await.unwrap();
+        rig.stream().trim().await.unwrap();
         rig.append_of([(5, 5)]).await;
         let mut taken = rig.take_now(EACH, 1).await;
         assert_eq!((taken.lost, taken.failures), (3, 0));
         let (mut marker, until) = taken.receipt.split_marker();
         assert_eq!(until, None);
-        let due = rig.events.0.clock.now() + Duration::from_secs(60);
+        let due = rig.events.0.parts.shared.clock.now() + Duration::from_secs(60);
         match what {
             "in vain" => rig.events.untold(&mut marker, 2, due).await.unwrap(),
             "told" => rig.events.told(&mut marker).await.unwrap(),
             "given up" => {
-                let at = Some(rig.log().cursor(4));
+                let at = Some(rig.cursor(4));
                 let buried = rig.events.bury_marker(&mut marker, at, (2, "why")).await;
                 assert_eq!(buried, (1, Ok(())));
                 assert_eq!(rig.events.bury_marker(&mut marker, at, (2, "why")).await, (0, Ok(())), "once");
@@ -364,19 +364,20 @@ async fn of_old(mut record: serde_json::Value, is_its_own: bool) -> Rig {
     rig.append_of((1..=12).map(|n| (n, n))).await;
     drop(rig.take_now(EACH, 1).await);
     rig.events.save_cursors().await.unwrap();
-    let (store, key) = (Arc::clone(&rig.log().store), rig.log().key.clone());
+    let log = rig.log();
+    let (store, key) = (log.store(), log.key().clone());
     let named = store.note(&key, NoteKind::Subscription, "$webhook.crm/place").await.unwrap().unwrap();
     let named: u64 = std::str::from_utf8(&named).unwrap().parse().unwrap();
     record["place"] = json!(if is_its_own { named } else { named - 1 });
     let notes = vec![("crm".to_owned(), Some(record.to_string().into()))];
     store.keep_notes(&key, NoteKind::Webhook, notes).await.unwrap();
-    drop(store);
+    drop(log);
     rig.kill().await
 }
 
 async fn record_of(rig: &Rig) -> Option<String> {
     let log = rig.log();
-    let note = log.store.note(&log.key, NoteKind::Webhook, "crm").await.unwrap();
+    let note = log.store().note(log.key(), NoteKind::Webhook, "crm").await.unwrap();
     note.map(|note| String::from_utf8(note.to_vec()).unwrap())
 }
 

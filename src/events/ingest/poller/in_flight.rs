@@ -1,9 +1,9 @@
-//! A read under way: a task of its own, so that neither a poller that gives up nor anything else cuts it short.
+//! A read in flight: a task of its own, so that neither a poller that gives up nor anything else cuts it short.
 //!
 //! Invariants: the task alone keeps what the read brings, early or late. Exactly one of two things happens first: the
-//! answer comes ([`Turn::ended`]), or the poller gives up ([`Turn::give_up`]) and writes the marker; so a doubt is marked
-//! once. A task that is dropped before an answer (the gateway is forced to stop, or it panicked) leaves a marker behind
-//! for the last flush.
+//! answer comes ([`AnswerRace::ended`]), or the poller gives up ([`AnswerRace::give_up`]) and writes the marker; so a
+//! doubt is marked once. A task that is dropped before an answer (the gateway is forced to stop, or it panicked) leaves
+//! a marker behind for the last flush.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,32 +17,40 @@ use crate::kernel::task::Kind;
 
 /// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is
 /// being forced to stop.
-pub(super) async fn read(feed: &Arc<PollTarget>, permit: OwnedSemaphorePermit) -> Option<Summary> {
-    let turn = Arc::new(Turn::default());
+pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit) -> Option<Summary> {
+    let race = Arc::new(AnswerRace::default());
     let (tell, mut told) = oneshot::channel();
-    feed.tasks.spawn(Kind::Poller, finish(Arc::clone(feed), Arc::clone(&turn), permit, tell));
-    if let Ok(summary) = tokio::time::timeout(feed.settings().give_up_after, &mut told).await {
+    target.tasks.spawn(Kind::Poller, finish(Arc::clone(target), Arc::clone(&race), permit, tell));
+    if let Ok(summary) = tokio::time::timeout(target.settings().give_up_after, &mut told).await {
         return summary.ok();
     }
-    if !turn.give_up() {
+    if !race.give_up() {
         return told.await.ok(); // It was answered and is being kept.
     }
     let error = "the vendor has not answered; the read is left to itself".to_owned();
     let doubt = Outcome { loss: Some(Loss::Timeout), error: Some(error), ..Outcome::default() };
-    Some(feed.keep(doubt).await)
+    Some(target.keep(doubt).await)
 }
 
-async fn finish(feed: Arc<PollTarget>, turn: Arc<Turn>, permit: OwnedSemaphorePermit, tell: oneshot::Sender<Summary>) {
-    let unanswered = Unanswered { feed: &feed, turn: &turn };
-    let result = feed.order_a_read().await;
-    let in_time = turn.ended();
+async fn finish(
+    target: Arc<PollTarget>,
+    race: Arc<AnswerRace>,
+    permit: OwnedSemaphorePermit,
+    tell: oneshot::Sender<Summary>,
+) {
+    let unanswered = Unanswered { target: &target, race: &race };
+    let result = target.order_a_read().await;
+    // Before the answer is judged and kept, which may take long: who gives up from here on waits for that instead, and
+    // no second marker is written for one doubt.
+    let in_time = race.ended();
     drop(unanswered);
-    let mut outcome = judge(result, feed.clock.wall_ms());
+    let mut outcome = judge(result, target.clock.wall_ms());
     if !in_time {
         outcome.loss = None; // The marker stands already.
-        tracing::info!(feed = %feed, events = outcome.count(), "a late answer came");
+        tracing::info!(feed = %target, events = outcome.count(), "a late answer came");
     }
-    let summary = feed.keep(outcome).await;
+    let summary = target.keep(outcome).await;
+    // Not before: what a read brought is in memory until it is stored, and the permits bound that.
     drop(permit);
     // A poller that gave up does not listen.
     let _ = tell.send(summary);
@@ -50,9 +58,9 @@ async fn finish(feed: Arc<PollTarget>, turn: Arc<Turn>, permit: OwnedSemaphorePe
 
 /// Who came first: the answer, or the poller's giving up.
 #[derive(Default)]
-struct Turn(AtomicU8);
+struct AnswerRace(AtomicU8);
 
-impl Turn {
+impl AnswerRace {
     /// The read has ended. `false` if it was given up before.
     fn ended(&self) -> bool {
         self.settle(ENDED)
@@ -74,14 +82,14 @@ const GIVEN_UP: u8 = 2;
 
 /// Leaves a marker if the read is dropped before it is answered or given up.
 struct Unanswered<'a> {
-    feed: &'a PollTarget,
-    turn: &'a Turn,
+    target: &'a PollTarget,
+    race: &'a AnswerRace,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if self.turn.ended() {
-            self.feed.leave_marker(Loss::Stopped);
+        if self.race.ended() {
+            self.target.leave_marker(Loss::Stopped);
         }
     }
 }

@@ -1,0 +1,130 @@
+//! [`AppStream`]: one stream of one app: its log, who appends to it, and who reads it.
+//!
+//! Invariants: the log is trimmed in one place, here: where readers stand is stored before, and what they were not
+//! given is told to them after ([`AppStream::trimmed`]).
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::ingest::appender::{AppendOutcome, AppendRequest, Appender};
+use super::lock;
+use super::log::Log;
+use super::log::age_guard::AgeGuard;
+use super::log::judge::Judge;
+use super::subscription::Shared;
+use super::subscription::registry::{Registry, SubscriptionLimits};
+use crate::store::{Error, LogKey, Sequence, Store};
+
+/// One stream of one app.
+pub(super) struct AppStream {
+    pub(super) log: Arc<Log>,
+    pub(super) appender: Arc<Appender>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) shared: Arc<Shared>,
+    ages: Arc<AgeGuard>,
+    retention: Mutex<Retention>,
+}
+
+/// How much a log keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retention {
+    pub(super) age: Duration,
+    pub(super) bytes: u64,
+}
+
+/// What all streams have in common.
+#[derive(Clone)]
+pub(super) struct StreamParts {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) ages: Arc<AgeGuard>,
+    pub(super) judge: Arc<Judge>,
+}
+
+impl AppStream {
+    /// Opens a stream as the store has it: its subscriptions, and its newest entries into memory. `clients` are the
+    /// names of those whose own subscriptions may be there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn open(
+        key: LogKey,
+        parts: StreamParts,
+        (retention, limits): (Retention, SubscriptionLimits),
+        clients: &HashSet<&str>,
+    ) -> Result<Arc<Self>, Error> {
+        let StreamParts { store, shared, ages, judge } = parts;
+        let log = Log::open(key, store, judge).await?;
+        let registry =
+            Registry::open(Arc::clone(&log), Arc::clone(&shared), Arc::clone(&ages), limits, clients).await?;
+        let appender = Appender::new(Arc::clone(&log), shared.clock.clone(), Arc::clone(&ages));
+        Ok(Arc::new(Self { log, appender, registry, shared, ages, retention: Mutex::new(retention) }))
+    }
+
+    /// [`Appender::append`].
+    ///
+    /// # Errors
+    /// As that.
+    pub(super) async fn append(&self, request: &Arc<AppendRequest>) -> Result<AppendOutcome, Error> {
+        let outcome = self.appender.append(request).await?;
+        self.trim_a_burst().await;
+        Ok(outcome)
+    }
+
+    /// How much is kept.
+    pub(super) fn retention(&self) -> Retention {
+        *lock(&self.retention)
+    }
+
+    /// Changes how much is kept, from the next trimming on.
+    pub(super) fn set_retention(&self, retention: Retention) {
+        *lock(&self.retention) = retention;
+    }
+
+    /// Between two rounds of housekeeping a burst may bring more than is to be kept.
+    async fn trim_a_burst(&self) {
+        let most = self.retention().bytes;
+        let is_over = |bytes: u64| bytes > most.saturating_add(most / BURST);
+        if self.log.store().log_state(self.log.key()).await.is_ok_and(|state| is_over(state.bytes)) {
+            self.try_to_trim().await;
+        }
+    }
+
+    /// [`AppStream::trim`]. What fails is tried again next time.
+    pub(super) async fn try_to_trim(&self) {
+        if let Err(error) = self.trim().await {
+            let LogKey { app, stream } = self.log.key();
+            tracing::warn!(target: LOG_TARGET, %app, %stream, %error, "old events could not be removed");
+        }
+    }
+
+    /// Removes what is older or more than is to be kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn trim(&self) -> Result<(), Error> {
+        // Or after a kill it would seem that subscriptions have not read what they have. If it fails there may be no
+        // room for it, and room is what is made here; it is tried again.
+        let unsaved: Vec<_> = self.registry.all().into_iter().filter(|subscription| subscription.is_listed()).collect();
+        let _ = self.shared.saver.save(&unsaved).await;
+        let retention = self.retention();
+        let earliest = self.log.trim(self.ages.older_than(retention.age), retention.bytes).await?;
+        self.trimmed(earliest);
+        Ok(())
+    }
+
+    /// All before `earliest` is gone from the store: readers are told of what they were not given.
+    pub(super) fn trimmed(&self, earliest: Sequence) {
+        // First the log: who claims entries from now on claims none of them.
+        if self.log.trimmed(earliest) {
+            self.registry.cut(earliest);
+        }
+    }
+}
+
+/// What was logged of a log before it was taken apart is filtered by this.
+pub(super) const LOG_TARGET: &str = "rtm_gateway::events::log";
+
+/// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
+const BURST: u64 = 8;
