@@ -1,18 +1,33 @@
 //! Events: read once from the vendor, kept durably, handed to many subscribers.
 //!
+//! The way of an event, file by file:
+//!
 //! ```text
-//! egress <── poller (one for each app, stream and region) ──> log ──> store
-//!                                                             │ tail (memory)
-//! routes <── delivery, receipt <── reader <── subscription <──┘
+//! vendor
+//!   │ Order: it empties the vendor's queue, so it is never cancelled and never sent twice
+//! ingest/poller.rs ──> in_flight.rs ──> answer.rs     when to read; the read; what its answer means
+//! ingest/poller/poll_target.rs                        what came, held until it is stored
+//!   │ AppendRequest
+//! app_stream.rs ──> ingest/appender.rs                less what another region returned; one commit
+//!   │ Batch, on stable storage
+//! log.rs                                              into the tail in memory; whoever waits is woken
+//!   │ entries
+//! delivery/reader.rs ──> subscription/claim.rs        one read, and what a subscription takes for it
+//!   │ Delivery { runs, receipt }
+//! request/routes/events, webhooks                     bytes for a caller; until its system has them
+//!   │ Receipt::handed_over
+//! subscription/cursor_writer.rs                       the place is settled, and stored
 //! ```
 //!
 //! | file | what |
 //! |---|---|
 //! | `ingest` | from the vendor into a log: pollers, what regions return twice, the vendor's order |
 //! | `log` | a stream's entries, the newest in memory; cursors, filters, ages |
-//! | `delivery` | what a read asks for and gets; its `reader` serves it from memory, from the store, or when something comes |
+//! | `delivery` | what a read asks for and gets, and who serves it |
 //! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
-//! | `retention` | removes what is old |
+//! | `app_stream` | one log, one appender and one registry of subscriptions for each stream of an app |
+//! | `apply` | makes streams and pollers what the configuration says |
+//! | `retention` | housekeeping: removes what is old, and renews what moves by itself |
 //!
 //! Invariants: an event is on stable storage before a reader sees it and before the next read of its poller; nothing
 //! the vendor returned whole is dropped; a poller reads only when the store can keep what it reads; a subscription is
