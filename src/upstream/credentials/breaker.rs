@@ -5,11 +5,12 @@
 //! is refused too puts off the next by [`PROBE_EVERY`]; a new content starts with a clean sheet. Requests already under
 //! way when the 401 came are not called back.
 //!
-//! | phase   | entered when              | lets through               | left by                                       |
-//! |---------|---------------------------|----------------------------|-----------------------------------------------|
-//! | open    | at first                  | all                        | a 401: doubted                                |
-//! | doubted | one 401 came              | one trial (see below)      | its verdict: open or closed                   |
-//! | closed  | the trial was refused too | one probe each minute      | its verdict, a changed secret, or a changed `base_url` (doubted) |
+//! | phase   | entered when              | lets through          | left by                                   |
+//! |---------|---------------------------|-----------------------|-------------------------------------------|
+//! | open    | at first                  | all                   | a 401: doubted                            |
+//! | doubted | one 401 came              | one trial (see below) | its verdict: open or closed               |
+//! | closed  | the trial was refused too | one probe each minute | its verdict; a changed secret; a changed  |
+//! |         |                           |                       | `base_url` (doubted)                      |
 //!
 //! The trial goes out once the secret was read again, for it may just have been rotated; the others wait for both.
 

@@ -5,11 +5,11 @@
 //! began after the last change of state and was not sent in spite of the breaker. Pure: time and chance come in as
 //! arguments.
 //!
-//! | state   | entered when               | lets through               | left by                                         |
-//! |---------|----------------------------|----------------------------|-------------------------------------------------|
-//! | closed  | at first; any success      | all                        | so many failures in a row: open                 |
-//! | open    | see above                  | nothing, until its time    | its time: the next order is a probe; a success  |
-//! | probing | an order came then         | that one                   | its end: closed, or open for longer; a success  |
+//! | state   | entered when           | lets through            | left by                                        |
+//! |---------|------------------------|-------------------------|------------------------------------------------|
+//! | closed  | at first; any success  | all                     | so many failures in a row: open                |
+//! | open    | see above              | nothing, until its time | its time: the next order is a probe; a success |
+//! | probing | an order came then     | that one                | its end: closed, or open for longer; a success |
 //!
 //! There is one for each host ([`super::hosts`]), which counts connections that cannot be made and holds everything
 //! back, and one for each endpoint of an app in a region ([`super::endpoint`]), which counts answers that fail and only
