@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::config::{self, ClientMode, Config};
-use crate::kernel::names::{Action, AppId, ClientName};
+use crate::kernel::names::{Action, AppId, ClientName, SubscriptionName};
 use crate::kernel::proof::{Basis, Life};
 use crate::request::identity::Client;
 use crate::request::refusal::Refusal;
@@ -98,6 +98,25 @@ impl Policy {
         // As a request is judged: report mode lets everything be done with an app that there is.
         self.has(&basis.app)
             && (rights.terms.mode == ClientMode::Report || (is_allowed() && basis.user.as_deref().is_none_or(is_for)))
+    }
+
+    /// Whether a client may use a subscription: its own, and every shared one. The name of another client is not for
+    /// sharing, whether that client is configured now or is one of whom the store holds a place (`is_stored` says so of
+    /// its default subscription): who means its place would be given another, without a word.
+    ///
+    /// # Errors
+    /// [`Refusal::Forbidden`] when it may not.
+    pub fn subscription(
+        &self,
+        client: &ClientName,
+        name: &SubscriptionName,
+        is_stored: impl FnOnce(&SubscriptionName) -> bool,
+    ) -> Result<(), Refusal> {
+        // What no client can be called is nobody's: a client's own default holds a `$`.
+        let Some(of_namesake) = name.default_of_namesake() else { return Ok(()) };
+        let is_configured = |other: &ClientName| other != client && other.as_str() == name.as_str();
+        let is_anothers = self.rights.keys().any(is_configured) || is_stored(&of_namesake);
+        if is_anothers { Err(Refusal::Forbidden) } else { Ok(()) }
     }
 
     /// What this client may do; possibly nothing.
