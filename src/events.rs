@@ -59,6 +59,7 @@ use futures_util::future::join_all;
 
 use self::app_stream::{AppStream, StreamParts};
 use self::apply::{PollerKey, RunningPoller};
+use self::delivery::StreamSessions;
 use self::delivery::reader::Reader;
 use self::ingest::pending_writes::PendingWrites;
 use self::ingest::quarantine;
@@ -75,6 +76,9 @@ use crate::upstream::egress::{Egress, Orders};
 
 pub use self::delivery::{
     Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
+};
+pub(crate) use self::delivery::{
+    EntryContent, LeasedReader, MergedReader, MergedRun, SessionOver, SessionTurn, StreamReadError, shown,
 };
 pub use self::ingest::poller::status::PollerStatus;
 pub use self::ingest::quarantine::ReadAgain;
@@ -97,6 +101,8 @@ struct EventsInner {
     pending_writes: Arc<PendingWrites>,
     streams: ArcSwap<Streams>,
     pollers: Mutex<BTreeMap<PollerKey, RunningPoller>>,
+    /// The open streams of subscriptions.
+    sessions: Arc<StreamSessions>,
     /// Whether [`Events::apply`] has been called; held while it runs.
     is_started: tokio::sync::Mutex<bool>,
 }
@@ -146,8 +152,8 @@ impl Events {
             keys: RandomState::new(),
         });
         let parts = StreamParts { store, shared, ages: Arc::new(AgeGuard::new(clock)), judge: Arc::default() };
-        let (pending_writes, streams, pollers, is_started) = Default::default();
-        Self(Arc::new(EventsInner { parts, source, tasks, pending_writes, streams, pollers, is_started }))
+        let (pending_writes, streams, pollers, sessions, is_started) = Default::default();
+        Self(Arc::new(EventsInner { parts, source, tasks, pending_writes, streams, pollers, sessions, is_started }))
     }
 
     /// Starts, stops and adjusts pollers and logs. `clients` are those whose places may be there.

@@ -6,7 +6,7 @@
 //! | `admission` | whether there is room, and what each client has in hand |
 //! | `identity`, `jwks` | who calls; the keys that tokens are checked by |
 //! | `policy`, `route` | what it may do; what is asked |
-//! | `routes`, `streaming` | what each route does; what the open streams of events share |
+//! | `routes`, `sse_text` | what each route does; the text of events that open streams share |
 //! | `refusal`, `response` | why a request is refused; an answer on its way |
 //! | `request_log` | what is logged and counted of a request |
 //! | `guard` | what a request occupies until its answer has gone out |
@@ -26,4 +26,4 @@ pub mod request_log;
 pub mod response;
 pub mod route;
 pub mod routes;
-pub mod streaming;
+pub mod sse_text;

@@ -23,7 +23,7 @@ use crate::request::identity::Identity;
 use crate::request::jwks::Keys;
 use crate::request::policy::Policy;
 use crate::request::route::target::Hosts;
-use crate::request::streaming::Streaming;
+use crate::request::sse_text::SseCache;
 use crate::tls::ClientTrust;
 use crate::upstream::egress::Egress;
 
@@ -38,8 +38,8 @@ pub struct Gateway {
     pub egress: Egress,
     pub events: Events,
     pub history: History,
-    /// What the open streams share.
-    pub streaming: Streaming,
+    /// What the open streams of events share.
+    pub(crate) sse_cache: SseCache,
     /// What proved those who have something under way.
     pub proofs: Proofs,
     /// Where requests are counted.
@@ -117,7 +117,7 @@ impl Gateway {
             egress,
             events,
             history,
-            streaming: Streaming::default(),
+            sse_cache: SseCache::default(),
             proofs,
             metrics,
             clock,

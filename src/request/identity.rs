@@ -123,12 +123,6 @@ impl Identity {
         self.names.contains(name)
     }
 
-    /// Whether `name` is that of a client other than `client`.
-    #[must_use]
-    pub fn is_another_client(&self, name: &str, client: &ClientName) -> bool {
-        name != client.as_str() && self.names.iter().any(|other| other.as_str() == name)
-    }
-
     /// Says who calls, by what is known of the connection, what the head shows, and the time.
     ///
     /// # Errors

@@ -21,7 +21,8 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::entry::{Entry, Said};
+use super::entry::Entry;
+use crate::events::EntryContent;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, Stream};
 use crate::vendor::events::facts;
@@ -45,8 +46,8 @@ pub(super) struct CloudEvent {
 impl CloudEvent {
     pub(super) fn new(app: &AppId, stream: Stream, entry: &Entry) -> Self {
         let received_at = entry.batch.received_at;
-        let (kind, subject, time, data) = match entry.said() {
-            Said::Event(text) => {
+        let (kind, subject, time, data) = match entry.content() {
+            EntryContent::Event(text) => {
                 let facts = facts(&text);
                 let subject = match stream {
                     Stream::UserEvents => facts.user_id,
@@ -56,7 +57,7 @@ impl CloudEvent {
                 let time = facts.ms.map(UnixMillis).filter(|ms| *ms <= LAST_TIME).unwrap_or(received_at);
                 (kind, subject.and_then(attribute), time, text.clone())
             }
-            Said::PossibleLoss(reason) => {
+            EntryContent::PossibleLoss(reason) => {
                 (POSSIBLE_LOSS.to_owned(), None, received_at, json!({ "reason": reason }).to_string().into())
             }
         };

@@ -186,7 +186,7 @@ impl<'e> DeliveryLoop<'e> {
                 place: ReadFrom::Subscription { name: self.recorder.place.clone(), from },
                 client: account(&config.name),
                 limit: most_entries(config.format),
-                most_bytes: usize::MAX,
+                max_bytes: usize::MAX,
                 wait: READ_WAIT,
                 markers: true,
                 filter: Arc::clone(&self.filter),

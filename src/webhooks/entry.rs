@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::events::{Cursor, Run};
+use crate::events::{Cursor, EntryContent, Run};
 use crate::kernel::names::{AppId, Stream};
-use crate::store::{Batch, Content, Sequence};
+use crate::store::{Batch, Sequence};
 
 /// One entry of a log, or a marker that stands in none. Shares the log's text.
 #[derive(Clone, Debug)]
@@ -22,31 +20,20 @@ pub(super) struct Entry {
     is_apart: bool,
 }
 
-/// What an entry says.
-pub(super) enum Said {
-    /// An event, as the vendor wrote it.
-    Event(Bytes),
-    /// Events may have been lost here, and why.
-    PossibleLoss(String),
-}
-
 impl Entry {
     /// The entries that were read, in order. `log` is the epoch of their cursors, `store` the store's own.
     pub(super) fn all_of(runs: &[Run], log: u64, store: u64) -> Vec<Self> {
-        let mut all = Vec::new();
-        for run in runs {
-            // Damaged entries have one marker, at the last of them.
-            let is_one = matches!(run.batch.content, Content::Damaged(_));
-            let last = run.entries.end.saturating_sub(1);
-            all.extend((if is_one { last..run.entries.end } else { run.entries.clone() }).map(|index| Self {
-                cursor: Cursor { epoch: log, at: run.batch.first.plus(index as u64) },
+        let of_run = |run: &Run| {
+            let batch = Arc::clone(&run.batch);
+            run.shown().map(move |(index, at)| Self {
+                cursor: Cursor { epoch: log, at },
                 store,
-                batch: Arc::clone(&run.batch),
+                batch: Arc::clone(&batch),
                 index,
                 is_apart: false,
-            }));
-        }
-        all
+            })
+        };
+        runs.iter().flat_map(of_run).collect()
     }
 
     /// As the marker of what retention took.
@@ -68,19 +55,15 @@ impl Entry {
         format!("{app}:{stream}:{}{of_marker}", Cursor { epoch: self.store, ..self.cursor })
     }
 
-    pub(super) fn said(&self) -> Said {
-        match &self.batch.content {
-            Content::Events(events) => Said::Event(events.slice(self.index..self.index + 1)),
-            Content::PossibleLoss(reason) => Said::PossibleLoss(reason.clone()),
-            Content::Damaged(_) => Said::PossibleLoss("damaged".to_owned()),
-        }
+    pub(super) fn content(&self) -> EntryContent<'_> {
+        EntryContent::of(&self.batch, self.index)
     }
 
     /// Its text's length, about.
     pub(super) fn size(&self) -> usize {
-        match self.said() {
-            Said::Event(text) => text.len(),
-            Said::PossibleLoss(reason) => reason.len(),
+        match self.content() {
+            EntryContent::Event(text) => text.len(),
+            EntryContent::PossibleLoss(reason) => reason.len(),
         }
     }
 }

@@ -68,7 +68,7 @@ impl Rig {
             place,
             client: by,
             limit: 1000,
-            most_bytes: usize::MAX,
+            max_bytes: usize::MAX,
             wait: Duration::from_secs(10),
             markers: true,
             filter: Arc::default(),

@@ -161,7 +161,7 @@ async fn drained(events: &Events, stream: Stream, webhook: &str) -> Vec<(u64, u3
             place: ReadFrom::Subscription { name: name.clone(), from: StartAt::Latest },
             client: ClientName::parse("reader").unwrap(),
             limit: 1,
-            most_bytes: usize::MAX,
+            max_bytes: usize::MAX,
             wait: Duration::ZERO,
             markers: true,
             filter: Arc::default(),

@@ -23,6 +23,7 @@ const MOVED: &[(&str, &str)] = &[
     ("rtm_gateway::history::steady", "rtm_gateway::history::retrying_pages"),
     ("rtm_gateway::gateway::judge", "rtm_gateway::request::gateway::revalidation"),
     ("rtm_gateway::request::gateway::judge", "rtm_gateway::request::gateway::revalidation"),
+    ("rtm_gateway::routes::events::leased", "rtm_gateway::request::routes::events::sse"),
     ("rtm_gateway::upstream::password", "rtm_gateway::upstream::pool::password"),
     ("rtm_gateway::webhooks::courier", "rtm_gateway::webhooks::delivery_loop"),
     ("rtm_gateway::admission", "rtm_gateway::request::admission"),

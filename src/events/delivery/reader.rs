@@ -29,7 +29,7 @@ pub(in crate::events) struct Reader {
     /// The open stream that reads, if it is one.
     pub(in crate::events) session: Option<StreamNumber>,
     limit: usize,
-    most_bytes: usize,
+    max_bytes: usize,
     ack: Ack,
     deadline: Instant,
     stopping: CancellationToken,
@@ -50,7 +50,7 @@ impl Reader {
             filter: ReadFilter { markers: request.markers, filter: request.filter, client: request.client },
             session,
             limit: request.limit.clamp(1, MAX_IN_ONE_READ),
-            most_bytes: request.most_bytes,
+            max_bytes: request.max_bytes,
             ack: request.ack,
             deadline: stream.shared.clock.now() + request.wait.min(MAX_WAIT),
             stopping,
@@ -198,7 +198,7 @@ impl Reader {
 
     /// How much one read hands over.
     pub(in crate::events) fn room(&self) -> Room {
-        Room { entries: self.limit, bytes: self.most_bytes }
+        Room { entries: self.limit, bytes: self.max_bytes }
     }
 
     /// On which terms what is taken now is held.

@@ -1,12 +1,13 @@
 //! A [`Receipt`]: what stands for entries on their way to a reader.
 //!
-//! Invariant: entries are settled when their receipt is told that they were handed over, and given again when it is dropped
-//! instead, whatever the reason.
+//! Invariant: entries are settled when their receipt is told that they were handed over, and given again when it is
+//! dropped instead, whatever the reason.
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::subscription::{Claim, Held, LossMarker};
+use crate::http::body::handover::{Delivered, Ending};
 use crate::store::Sequence;
 
 /// Stands for entries on their way to a reader.
@@ -35,8 +36,8 @@ impl Receipt {
         Self(Some(Reservation::Held(held)))
     }
 
-    /// What stands for the marker of what retention has cut off, of a delivery in hand that begins with one: it is passed
-    /// on by itself. Also says until when it is to wait. The entries are what this stands for from now on.
+    /// What stands for the marker of what retention has cut off, of a delivery in hand that begins with one: it is
+    /// passed on by itself. Also says until when it is to wait. The entries are what this stands for from now on.
     pub(crate) fn split_marker(&mut self) -> (Self, Option<Instant>) {
         match &mut self.0 {
             Some(Reservation::Held(held)) => {
@@ -85,5 +86,18 @@ impl Receipt {
             Some(Reservation::LossMarker(mut cut_off)) => cut_off.told(),
             None => {}
         }
+    }
+}
+
+/// As the end of a part of a response, which holds just these entries.
+impl Ending for Receipt {
+    fn flushed(self: Box<Self>) -> Option<Box<dyn Delivered>> {
+        Some(self)
+    }
+}
+
+impl Delivered for Receipt {
+    fn acknowledged(self: Box<Self>) {
+        self.handed_over();
     }
 }

@@ -46,11 +46,11 @@ pub struct ReadRequest {
     /// Who reads. A subscription that is new is this client's: no client can make all that there may be. And what its
     /// filters cost is charged to it.
     pub client: ClientName,
-    /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside. (A marker of what retention
-    /// has cut off from a subscription comes on top.)
+    /// At most this many entries, 1 to 1000; a number outside is taken as the nearest inside. (A marker of what
+    /// retention has cut off from a subscription comes on top.)
     pub limit: usize,
     /// At most so many bytes of events, though one event at least.
-    pub most_bytes: usize,
+    pub max_bytes: usize,
     /// How long to wait for the first entry.
     pub wait: Duration,
     /// Whether markers are wanted (native reads). Otherwise they are passed over, but the cursor moves past them.

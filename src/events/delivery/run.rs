@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::store::{Batch, Content};
+use super::entry::shown;
+use crate::store::{Batch, Content, Sequence};
 
 /// A run of a batch's entries.
 #[derive(Clone, Debug)]
@@ -15,6 +16,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Those of its entries that a reader is shown, each with the number that it has in the log.
+    pub(crate) fn shown(&self) -> impl Iterator<Item = (usize, Sequence)> + use<> {
+        let first = self.batch.first;
+        shown(&self.batch.content, self.entries.clone()).map(move |index| (index, first.plus(index as u64)))
+    }
+
     /// The bytes of its events.
     pub(in crate::events) fn bytes(&self) -> usize {
         match &self.batch.content {

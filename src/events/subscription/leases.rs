@@ -17,7 +17,7 @@ use super::{InHand, Subscription};
 use crate::events::app_stream::AppStream;
 use crate::events::delivery::reader::{Reader, numbers, sequences};
 use crate::events::delivery::{Room, Run};
-use crate::events::{Cursor, Delivery, DeliveryOrder, Events, ReadError, Receipt};
+use crate::events::{Cursor, Delivery, DeliveryOrder, EntryContent, Events, ReadError, Receipt};
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Batch, Content, Error, Sequence};
 use crate::vendor::events::facts;
@@ -355,26 +355,19 @@ impl std::fmt::Display for GiveUpReason {
     }
 }
 
-/// Entries that are to be opened, with their keys. A marker belongs to nobody; of damaged entries the last stands for all.
+/// Entries that are to be opened, with their keys: those of one key keep their order. A marker, and an event that says of
+/// nobody, has a key of its own: it waits for no other, and none waits for it.
 fn keys(runs: &[Run], stream: Stream, turns: DeliveryOrder, hasher: &RandomState) -> Vec<(u64, u64)> {
-    let of_event = |at: u64, text: &[u8]| match turns {
-        DeliveryOrder::All => KEY_OF_ALL,
-        DeliveryOrder::EachKey => facts(text).whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose)),
+    let key = |run: &Run, index: usize, at: u64| match (turns, EntryContent::of(&run.batch, index)) {
+        (DeliveryOrder::All, _) => KEY_OF_ALL,
+        (DeliveryOrder::EachKey, EntryContent::Event(text)) => {
+            facts(&text).whose(stream).map_or(own_key(at), |whose| hasher.hash_one(whose))
+        }
+        (DeliveryOrder::EachKey, EntryContent::PossibleLoss(_)) => own_key(at),
     };
-    let of_marker = |at: u64| if turns == DeliveryOrder::All { KEY_OF_ALL } else { own_key(at) };
     let mut keys = Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum());
     for run in runs {
-        let first = run.batch.first.0;
-        match &run.batch.content {
-            Content::Events(events) => keys.extend(run.entries.clone().map(|entry| {
-                let at = first + entry as u64;
-                (at, of_event(at, &events.slice(entry..entry + 1)))
-            })),
-            Content::PossibleLoss(_) | Content::Damaged(_) => {
-                let last = first + run.entries.end as u64 - 1;
-                keys.push((last, of_marker(last)));
-            }
-        }
+        keys.extend(run.shown().map(|(index, Sequence(at))| (at, key(run, index, at))));
     }
     keys
 }

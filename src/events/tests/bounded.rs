@@ -32,9 +32,9 @@ async fn rig() -> Rig {
     rig
 }
 
-fn ways(most_bytes: usize) -> Vec<ReadRequest> {
+fn ways(max_bytes: usize) -> Vec<ReadRequest> {
     let only_some = Arc::new(Filter::new(&[], &["u*".to_owned()], &[]));
-    let plain = ReadRequest { most_bytes, ..by("a", 1000) };
+    let plain = ReadRequest { max_bytes, ..by("a", 1000) };
     let leased = Ack::Explicit { lease: Duration::from_secs(3600), max_attempts: 2 };
     vec![
         plain.clone(),
@@ -46,8 +46,8 @@ fn ways(most_bytes: usize) -> Vec<ReadRequest> {
 
 #[tokio::test(start_paused = true)]
 async fn a_read_brings_no_more_bytes_than_it_asks_for_and_one_event_at_least() {
-    for (most_bytes, brings) in [(usize::MAX, 1000), (100 * SIZE, 99), (2 * SIZE + 1, 2), (1, 1_usize)] {
-        for (n, read) in ways(most_bytes).into_iter().enumerate() {
+    for (max_bytes, brings) in [(usize::MAX, 1000), (100 * SIZE, 99), (2 * SIZE + 1, 2), (1, 1_usize)] {
+        for (n, read) in ways(max_bytes).into_iter().enumerate() {
             let rig = rig().await;
             let all: Vec<_> = (0..BATCHES * EACH).map(event).collect();
             let mut after = 0;
@@ -61,13 +61,13 @@ async fn a_read_brings_no_more_bytes_than_it_asks_for_and_one_event_at_least() {
                 let least = if read.ack == Ack::OnHandover { brings } else { brings.div_ceil(2) };
                 let is_right = (least..=most).contains(&texts.len());
                 assert!(is_right || is_all, "{} of way {n}", texts.len());
-                assert!(texts.len() == 1 || texts.iter().map(String::len).sum::<usize>() <= most_bytes, "way {n}");
+                assert!(texts.len() == 1 || texts.iter().map(String::len).sum::<usize>() <= max_bytes, "way {n}");
                 let attempts = delivery.leased.as_ref().map(|leased| leased.attempts.clone());
                 assert!(attempts.is_none_or(|attempts| attempts == vec![1; texts.len()]), "way {n}");
                 after += texts.len();
                 delivery.receipt.handed_over();
                 // A part of it is enough for the small ones.
-                if after >= 250 && most_bytes < SIZE * EACH as usize {
+                if after >= 250 && max_bytes < SIZE * EACH as usize {
                     break;
                 }
             }

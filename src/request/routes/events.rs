@@ -6,26 +6,24 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `merged_reader` | one stream or both, run by run |
-//! | `native` | our own form, in one answer |
-//! | `sse` | our own form, as it comes |
-//! | `leased` | the same, to be acknowledged |
+//! | `json_body` | our own form, in one answer |
+//! | `sse`, `sse_piece` | our own form, as it comes; settled by handing it over, or by the reader's word |
 //! | `ack` | acknowledging, giving back, extending |
 
 pub mod ack;
-mod leased;
-mod merged_reader;
-mod native;
+mod json_body;
 mod sse;
+mod sse_piece;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 
-use self::merged_reader::MergedReader;
+use self::sse::{EventReader, Resumption};
 use super::RequestContext;
-use crate::events::{Ack, CursorPair, Delivery, ReadError, ReadFrom, ReadRequest};
+use crate::events::{Ack, CursorPair, Delivery, LeasedReader, MergedReader, ReadError, ReadFrom, ReadRequest, Receipt};
 use crate::http::body::{Body, Frames};
 use crate::http::headers::X_RTM_CURSOR;
 use crate::http::request_id::RequestId;
@@ -33,7 +31,7 @@ use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName}
 use crate::kernel::proof::{Proof, Work};
 use crate::request::gateway::{Gateway, Live};
 use crate::request::refusal::Refusal;
-use crate::request::response::{HandlerResponse, Origin};
+use crate::request::response::HandlerResponse;
 use crate::request::route::{EventsQuery, Form, Start, StartPosition};
 use crate::store::Content;
 
@@ -42,88 +40,92 @@ use crate::store::Content;
 /// # Errors
 /// What the log says.
 pub async fn read(
-    asked: RequestContext<'_>,
+    context: RequestContext<'_>,
     streams: Streams,
     form: Form,
     query: EventsQuery,
 ) -> Result<HandlerResponse, Refusal> {
-    let name = query.subscription(&asked.payer);
-    let is_stored = matches!(query.start, Start::Stored(_));
-    if is_stored {
-        may_use((asked.gateway, asked.live), (&asked.app.id, &asked.payer.client), &name)?;
-    }
+    let subscription = query.subscription(&context.payer);
     let begun = match query.start {
-        Start::Stored(_) => None,
-        Start::After(begin) => Some(marks(&asked, streams, begin).await?),
+        Start::Stored(_) => {
+            let RequestContext { gateway, live, app, payer, .. } = &context;
+            permit(gateway, live, &app.id, &payer.client, &subscription)?;
+            None
+        }
+        Start::After(begin) => Some(cursor_of(&context, streams, begin).await?),
     };
-    let place = |stream: Stream| match (query.start, begun) {
-        (Start::Stored(begin), _) => ReadFrom::Subscription { name: name.clone(), from: begin.of(stream) },
-        (Start::After(_), begun) => ReadFrom::After(begun.unwrap_or_default().of(stream)),
-    };
-    let proof = asked.proof(if form == Form::Stream { Work::Stream } else { Work::Poll });
-    let client = asked.payer.client.clone();
-    let wait = query.wait.unwrap_or_default();
+    let proof = context.proof(if form == Form::Stream { Work::Stream } else { Work::Poll });
     let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
         lease: explicit.lease.unwrap_or(LEASE),
         max_attempts: explicit.max_attempts.unwrap_or(ATTEMPTS),
     });
+    let wait = query.wait.unwrap_or_default();
+    let request = |stream: Stream| ReadRequest {
+        place: match query.start {
+            Start::Stored(begin) => ReadFrom::Subscription { name: subscription.clone(), from: begin.of(stream) },
+            Start::After(_) => ReadFrom::After(begun.unwrap_or_default().of(stream)),
+        },
+        client: context.payer.client.clone(),
+        limit: query.limit,
+        // One answer is written whole; a stream holds what its caller has not taken for as long as that is slow.
+        max_bytes: if form == Form::Stream { sse_piece::MAX_HELD } else { usize::MAX },
+        wait,
+        markers: form != Form::Vendor,
+        filter: Arc::clone(&query.filter),
+        ack,
+    };
+    let (events, app, stopping) = (&context.gateway.events, &context.app.id, &context.gateway.stopping);
+    let merged = || MergedReader::new(events.clone(), app.clone(), streams, request, stopping.clone());
     match (form, streams) {
         (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
-            let (place, limit, filter) = (place(stream), query.limit, query.filter);
-            let read = ReadRequest { place, client, limit, most_bytes: sse::HOLDS, wait, markers: true, filter, ack };
-            leased::open(asked, proof, stream, read).await
+            let reader = LeasedReader::new(events.clone(), app.clone(), stream, request(stream), stopping.clone());
+            sse::open(context, proof, EventReader::Explicit(Box::new(reader)), None).await
         }
         (Form::Stream, _) => {
-            let most = (query.limit, sse::HOLDS);
-            let feed = MergedReader::new((&asked.app.id, streams), client, most, query.filter, place);
-            let mut served = sse::open(asked, proof, feed, is_stored.then_some((name, query.last_event_id))).await?;
+            let reader = EventReader::OnHandover(merged());
+            // A place that moves nothing is its caller's own to remember: there is nothing to resume.
+            let resumption = begun.is_none().then_some(Resumption { subscription, last: query.last_event_id });
+            let mut served = sse::open(context, proof, reader, resumption).await?;
             // A reader that is cut before the first event goes on from here.
-            if let Some(marks) = begun {
-                name_cursor(&mut served.headers, &marks.text(streams));
+            if let Some(cursor) = begun {
+                name_cursor(&mut served.headers, &cursor.text(streams));
             }
             Ok(served)
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
-            let (place, limit, most_bytes) = (place(stream), query.limit, usize::MAX);
-            let (markers, filter) = (form == Form::Native, query.filter);
-            let read = ReadRequest { place, client, limit, most_bytes, wait, markers, filter, ack };
-            let delivery = wait_for(&asked, &proof, stream, read).await?;
+            let delivery = wait_for(&context, &proof, stream, request(stream)).await?;
             let body = match form {
-                Form::Vendor => vendor_body(&delivery, asked.log.id()),
-                Form::Native | Form::Stream => native::body(&delivery),
+                Form::Vendor => vendor_body(&delivery, context.log.id()),
+                Form::Native | Form::Stream => json_body::body(&delivery),
             };
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
         }
         (Form::Vendor | Form::Native, Streams::All) => {
-            let most = (query.limit, usize::MAX);
-            let mut feed = MergedReader::new((&asked.app.id, streams), client, most, query.filter, place);
+            let mut reader = merged();
             tokio::select! {
                 biased;
-                filled = feed.fill(asked.gateway, wait) => filled.map_err(|failed| failed.why)?,
+                filled = reader.fill(wait) => filled.map_err(|failed| failed.why)?,
                 how = proof.ended() => return Err(how.into()),
             }
             proof.stands().await?;
-            let (body, receipts) = native::body_of_all(&mut feed, query.limit);
-            Ok(served(body, &feed.marks().text(streams), receipts))
+            let (body, receipts) = json_body::body_of_all(&mut reader, query.limit);
+            Ok(served(body, &reader.cursor().text(streams), receipts))
         }
     }
 }
 
-/// Whether a client may use a subscription: its own, and every shared one. The name of another client is not for sharing,
-/// whether that client is configured now or is one of whom the store holds a place: who means its place would be given
-/// another, without a word.
+/// Whether the client may use a subscription of its app: the policy says so, and the store whose places there are.
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] when it may not.
-fn may_use(
-    (gateway, live): (&Gateway, &Live),
-    (app, client): (&AppId, &ClientName),
+fn permit(
+    gateway: &Gateway,
+    live: &Live,
+    app: &AppId,
+    client: &ClientName,
     name: &SubscriptionName,
 ) -> Result<(), Refusal> {
-    let Some(of_namesake) = name.default_of_namesake() else { return Ok(()) };
-    let is_anothers =
-        live.identity.is_another_client(name.as_str(), client) || gateway.events.has_subscription(app, &of_namesake);
-    if is_anothers { Err(Refusal::Forbidden) } else { Ok(()) }
+    live.policy.subscription(client, name, |name| gateway.events.has_subscription(app, name))
 }
 
 /// How long a lease runs when nothing is said.
@@ -132,12 +134,12 @@ const LEASE: Duration = Duration::from_secs(30);
 /// After how many attempts an event is given up when nothing is said.
 const ATTEMPTS: u32 = 10;
 
-fn served(body: Body, next: &str, receipts: Vec<crate::events::Receipt>) -> HandlerResponse {
+fn served(body: Body, next: &str, receipts: Vec<Receipt>) -> HandlerResponse {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     name_cursor(&mut headers, next);
-    HandlerResponse { status: StatusCode::OK, headers, body, origin: Origin::Gateway, receipts }
+    HandlerResponse { receipts, ..HandlerResponse::of_gateway(StatusCode::OK, headers, body) }
 }
 
 fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
@@ -147,36 +149,40 @@ fn name_cursor(headers: &mut HeaderMap, cursor: &str) {
 }
 
 /// The place that a read without a subscription begins at. What its reader remembers is looked at when it is read.
-async fn marks(asked: &RequestContext<'_>, streams: Streams, begin: StartPosition) -> Result<CursorPair, Refusal> {
-    if let StartPosition::After(marks) = begin {
-        return Ok(marks);
+async fn cursor_of(
+    context: &RequestContext<'_>,
+    streams: Streams,
+    begin: StartPosition,
+) -> Result<CursorPair, Refusal> {
+    if let StartPosition::After(cursor) = begin {
+        return Ok(cursor);
     }
-    let mut marks = CursorPair::default();
+    let mut pair = CursorPair::default();
     for &stream in streams.each() {
-        match asked.gateway.events.place(&asked.app.id, stream, begin.of(stream)).await {
-            Ok(cursor) => marks.give(stream, cursor),
+        match context.gateway.events.place(&context.app.id, stream, begin.of(stream)).await {
+            Ok(cursor) => pair.give(stream, cursor),
             // An app need not have both.
             Err(ReadError::NoSuchStream) if streams == Streams::All => {}
             Err(why) => return Err(why.into()),
         }
     }
-    Ok(marks)
+    Ok(pair)
 }
 
 async fn wait_for(
-    asked: &RequestContext<'_>,
+    context: &RequestContext<'_>,
     proof: &Proof,
     stream: Stream,
     read: ReadRequest,
 ) -> Result<Delivery, Refusal> {
-    let events = &asked.gateway.events;
+    let events = &context.gateway.events;
     let at_once = ReadRequest { wait: Duration::ZERO, ..read.clone() };
-    let stopping = asked.gateway.stopping.cancelled();
+    let stopping = context.gateway.stopping.cancelled();
     let delivery = tokio::select! {
         // Looked at in this order: what is there is given, also while stopping.
         biased;
-        delivery = events.read(&asked.app.id, stream, read) => delivery?,
-        () = stopping => events.read(&asked.app.id, stream, at_once).await?,
+        delivery = events.read(&context.app.id, stream, read) => delivery?,
+        () = stopping => events.read(&context.app.id, stream, at_once).await?,
         how = proof.ended() => return Err(how.into()),
     };
     // What is not handed over is given back.

@@ -109,7 +109,7 @@ async fn an_order_window_merges_regions_by_time() {
         place,
         client,
         limit: 1000,
-        most_bytes: usize::MAX,
+        max_bytes: usize::MAX,
         wait: Duration::ZERO,
         markers: true,
         filter: Arc::default(),

@@ -35,7 +35,7 @@ impl Stage {
             place: ReadFrom::Subscription { name: book.name.clone(), from: StartAt::Earliest },
             client: ClientName::parse("reader").unwrap(),
             limit: self.pick(&[1, 2, 3, 7, 100]),
-            most_bytes: self.pick(&[usize::MAX, usize::MAX, 100]),
+            max_bytes: self.pick(&[usize::MAX, usize::MAX, 100]),
             wait: Duration::from_millis(wait),
             markers: true,
             filter: book.filter(),

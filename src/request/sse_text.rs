@@ -1,8 +1,8 @@
 //! Entries as Server-Sent Events (WHATWG HTML, 9.2): their text, made once for all who read them.
 //!
-//! Invariants: of an event, `id` is its place, `event` its type on one line, and `data` the vendor's text, line by line: put
-//! together again it is the vendor's own JSON (a line break between tokens becomes a line feed). What a parser must not see
-//! as a field of its own is not written: no value holds a line break.
+//! Invariants: of an event, `id` is its place, `event` its type on one line, and `data` the vendor's text, line by
+//! line: put together again it is the vendor's own JSON (a line break between tokens becomes a line feed). What a
+//! parser must not see as a field of its own is not written: no value holds a line break.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -12,57 +12,58 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use bytes::Bytes;
 
-use crate::events::Cursor;
+use crate::events::{Cursor, EntryContent, shown};
 use crate::kernel::sync::lock;
-use crate::store::{Batch, Content, EventText};
+use crate::store::{Batch, Content};
 use crate::vendor::events::facts;
 
-/// Batches whose text is kept at a time, and bytes of one that is.
-const MAX_KEPT: usize = 32;
+/// Batches whose text is cached at a time, and bytes of one that is.
+const MAX_CACHED: usize = 32;
 const MAX_BYTES: usize = 512 << 10;
 
 /// The texts of the newest batches: a thousand streams that keep up share one.
 #[derive(Debug, Default)]
-pub(crate) struct Texts(Mutex<VecDeque<Kept>>);
+pub(crate) struct SseCache(Mutex<VecDeque<CachedBatch>>);
 
 #[derive(Debug)]
-struct Kept {
+struct CachedBatch {
     /// Held, though weakly: so its address is not another's meanwhile.
     batch: Weak<Batch>,
-    text: Arc<OnceLock<Text>>,
+    text: Arc<OnceLock<BatchText>>,
 }
 
 /// The text of a batch.
 #[derive(Debug)]
-struct Text {
+struct BatchText {
     bytes: Bytes,
     /// Where each entry's ends.
     ends: Box<[usize]>,
 }
 
-impl Texts {
+impl SseCache {
     /// The text of some of a batch's entries, shared.
     pub(crate) fn of(&self, batch: &Arc<Batch>, entries: Range<usize>, epoch: u64) -> Bytes {
         let text = self.place(batch);
-        text.get_or_init(|| Text::of(batch, epoch)).slice(entries)
+        text.get_or_init(|| BatchText::of(batch, epoch)).slice(entries)
     }
 
-    fn place(&self, batch: &Arc<Batch>) -> Arc<OnceLock<Text>> {
-        let mut kept = lock(&self.0);
-        let is_it = |kept: &&Kept| std::ptr::eq(kept.batch.as_ptr(), Arc::as_ptr(batch));
-        if let Some(kept) = kept.iter().rev().find(is_it) {
-            return Arc::clone(&kept.text);
+    fn place(&self, batch: &Arc<Batch>) -> Arc<OnceLock<BatchText>> {
+        let mut cached = lock(&self.0);
+        let is_it = |cached: &&CachedBatch| std::ptr::eq(cached.batch.as_ptr(), Arc::as_ptr(batch));
+        // The newest first: that is what who keeps up asks for.
+        if let Some(cached) = cached.iter().rev().find(is_it) {
+            return Arc::clone(&cached.text);
         }
-        if kept.len() == MAX_KEPT {
-            kept.pop_front();
+        if cached.len() == MAX_CACHED {
+            cached.pop_front();
         }
         let text = Arc::default();
-        kept.push_back(Kept { batch: Arc::downgrade(batch), text: Arc::clone(&text) });
+        cached.push_back(CachedBatch { batch: Arc::downgrade(batch), text: Arc::clone(&text) });
         text
     }
 }
 
-impl Text {
+impl BatchText {
     fn of(batch: &Batch, epoch: u64) -> Self {
         let mut out = Vec::with_capacity(2 * size(batch));
         let mut ends = Vec::with_capacity(batch.content.len());
@@ -79,8 +80,8 @@ impl Text {
     }
 }
 
-/// Whether a batch is one whose text is kept.
-pub(crate) fn is_kept(batch: &Batch) -> bool {
+/// Whether a batch is one whose text is cached.
+pub(crate) fn is_cached(batch: &Batch) -> bool {
     size(batch) <= MAX_BYTES
 }
 
@@ -96,14 +97,14 @@ pub(crate) type Extra<'a> = (&'static str, &'a dyn Display);
 
 /// Writes an entry.
 pub(crate) fn push(out: &mut Vec<u8>, batch: &Batch, index: usize, id: &dyn Display, extra: &[Extra<'_>]) {
-    match &batch.content {
-        Content::Events(events) => push_event(out, events, index, id, extra),
-        Content::PossibleLoss(reason) => {
-            push_ours(out, id, "possible_loss", &serde_json::json!({"reason": reason}), extra)
+    match EntryContent::of(batch, index) {
+        EntryContent::Event(text) => push_event(out, &text, id, extra),
+        EntryContent::PossibleLoss(reason) => {
+            // A batch has one text for all who read it, so what is shown of it is not a matter of how it was read.
+            if shown(&batch.content, 0..batch.content.len()).contains(&index) {
+                push_ours(out, id, "possible_loss", &serde_json::json!({"reason": reason}), extra);
+            }
         }
-        // Damaged entries have one marker, at the last of them.
-        Content::Damaged(count) if index as u64 + 1 < *count => {}
-        Content::Damaged(_) => push_ours(out, id, "possible_loss", &serde_json::json!({"reason": "damaged"}), extra),
     }
 }
 
@@ -119,11 +120,10 @@ pub(crate) fn push_ours(
     let _ = write!(out, "data: {data}\n\n");
 }
 
-fn push_event(out: &mut Vec<u8>, events: &EventText, index: usize, id: &dyn Display, extra: &[Extra<'_>]) {
-    let text = events.slice(index..index + 1);
-    let facts = facts(&text);
+fn push_event(out: &mut Vec<u8>, text: &[u8], id: &dyn Display, extra: &[Extra<'_>]) {
+    let facts = facts(text);
     push_head(out, id, facts.kind.as_deref().unwrap_or_default(), extra);
-    let mut rest = &text[..];
+    let mut rest = text;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
         push_line(out, &rest[..at]);
         let is_pair = rest[at..].starts_with(b"\r\n");
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::kernel::clock::UnixMillis;
     use crate::kernel::names::RegionName;
-    use crate::store::Sequence;
+    use crate::store::{EventText, Sequence};
 
     fn batch(content: Content) -> Arc<Batch> {
         let region = RegionName::parse("cn").unwrap();
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn an_event_is_its_place_its_type_and_its_text_line_by_line() {
         let batch = events(&[r#"{"type":"Login"}"#, "{\r\n\"type\":\"a\\nid: 9\",\r\"x\":\n1}", r#"{"a":1}"#]);
-        let texts = Texts::default();
+        let cache = SseCache::default();
         let all = format!(
             "id: {}\nevent: Login\ndata: {{\"type\":\"Login\"}}\n\n\
              id: {}\nevent: a id: 9\ndata: {{\ndata: \"type\":\"a\\nid: 9\",\ndata: \"x\":\ndata: 1}}\n\n\
@@ -188,33 +188,33 @@ mod tests {
             id(8),
             id(9)
         );
-        assert_eq!(texts.of(&batch, 0..3, 3), all);
-        assert!(all.ends_with(std::str::from_utf8(&texts.of(&batch, 2..3, 3)).unwrap()));
-        assert_eq!(texts.of(&batch, 1..1, 3), "");
+        assert_eq!(cache.of(&batch, 0..3, 3), all);
+        assert!(all.ends_with(std::str::from_utf8(&cache.of(&batch, 2..3, 3)).unwrap()));
+        assert_eq!(cache.of(&batch, 1..1, 3), "");
     }
 
     #[test]
     fn a_batch_has_one_text_however_many_read_it_and_few_are_kept() {
-        let texts = Texts::default();
+        let cache = SseCache::default();
         let first = events(&["1"]);
-        let text = texts.of(&first, 0..1, 3);
-        assert_eq!(texts.of(&first, 0..1, 3).as_ptr(), text.as_ptr());
-        for _ in 0..MAX_KEPT {
-            texts.of(&events(&["2"]), 0..1, 3);
+        let text = cache.of(&first, 0..1, 3);
+        assert_eq!(cache.of(&first, 0..1, 3).as_ptr(), text.as_ptr());
+        for _ in 0..MAX_CACHED {
+            cache.of(&events(&["2"]), 0..1, 3);
         }
-        assert_eq!(texts.0.lock().unwrap().len(), MAX_KEPT);
-        assert_eq!(texts.of(&first, 0..1, 3), text);
+        assert_eq!(cache.0.lock().unwrap().len(), MAX_CACHED);
+        assert_eq!(cache.of(&first, 0..1, 3), text);
     }
 
     #[test]
     fn markers_say_why_and_damaged_entries_have_one() {
-        let texts = Texts::default();
+        let cache = SseCache::default();
         let lost = batch(Content::PossibleLoss("timeout".into()));
         let data = "event: possible_loss\ndata: {\"reason\":\"timeout\"}\n\n";
-        assert_eq!(texts.of(&lost, 0..1, 3), format!("id: {}\n{data}", id(7)));
+        assert_eq!(cache.of(&lost, 0..1, 3), format!("id: {}\n{data}", id(7)));
         let damaged = batch(Content::Damaged(3));
         let data = data.replace("timeout", "damaged");
-        assert_eq!(texts.of(&damaged, 0..3, 3), format!("id: {}\n{data}", id(9)));
-        assert_eq!(texts.of(&damaged, 0..2, 3), "");
+        assert_eq!(cache.of(&damaged, 0..3, 3), format!("id: {}\n{data}", id(9)));
+        assert_eq!(cache.of(&damaged, 0..2, 3), "");
     }
 }

@@ -1,33 +1,38 @@
-//! Several streams of one caller, opened from one place: the later ends the earlier, in order, and nothing is lost or comes
-//! twice by that.
+//! Several streams of one caller, opened from one place: the later ends the earlier, in order, and nothing is lost or
+//! comes twice by that.
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::*;
 use crate::events::tests::{Rig, STREAM, app, by, numbers, texts};
-use crate::events::{Cursor, Delivery, ReadRequest, StartAt};
+use crate::events::{Cursor, CursorPair, Delivery, ReadRequest, StartAt, StreamNumber};
+use crate::kernel::names::{ClientName, Streams, SubscriptionName};
 use crate::store::Sequence;
 
 /// A subscription's streams.
 struct House {
     rig: Rig,
-    sittings: Arc<StreamSessions>,
+    sessions: Arc<StreamSessions>,
 }
 
 impl House {
     async fn with(entries: u64) -> Self {
         let rig = Rig::quiet().await;
         rig.append(0..entries).await;
-        Self { rig, sittings: Arc::default() }
+        Self { rig, sessions: Arc::default() }
     }
 
-    async fn open(&self, last: Option<CursorPair>) -> Open {
+    async fn open(&self, last: Option<CursorPair>) -> SessionHandle {
         self.open_of(Streams::One(STREAM), last).await
     }
 
-    async fn open_of(&self, streams: Streams, last: Option<CursorPair>) -> Open {
+    async fn open_of(&self, streams: Streams, last: Option<CursorPair>) -> SessionHandle {
         let (client, name) = (ClientName::parse("reader").unwrap(), SubscriptionName::parse("a").unwrap());
-        self.sittings.open(&self.rig.events, (&app(), streams), (&client, &name), last).await.unwrap()
+        let request = SessionRequest { app: &app(), streams, client: &client, subscription: &name, last };
+        SessionHandle::open(&self.sessions, &self.rig.events, request).await.unwrap()
     }
 
     async fn place(&self) -> Cursor {
@@ -47,23 +52,23 @@ impl House {
     }
 
     /// Gives a stream entries: says which. They are on their way.
-    async fn give(&self, open: &Open, limit: usize) -> (Vec<String>, Box<dyn Ending>) {
+    async fn give(&self, open: &SessionHandle, limit: usize) -> (Vec<String>, Box<dyn Ending>) {
         let delivery = self.read(Some(open.number()), limit).await;
         let texts = texts(&delivery);
         let first = delivery.runs.first().map_or(0, |run| run.batch.first.0 + run.entries.start as u64);
         open.hold(STREAM, first..delivery.next.at.0 + 1, delivery.receipt);
-        (texts, open.gave(STREAM))
+        (texts, open.written(STREAM))
     }
 
     /// Gives it entries, which arrive.
-    async fn hand_over(&self, open: &Open, limit: usize) -> Vec<String> {
+    async fn hand_over(&self, open: &SessionHandle, limit: usize) -> Vec<String> {
         let (texts, ending) = self.give(open, limit).await;
         ending.flushed().unwrap().acknowledged();
         texts
     }
 
     /// All that a stream is given until nothing comes.
-    async fn rest(&self, open: &Open) -> Vec<String> {
+    async fn rest(&self, open: &SessionHandle) -> Vec<String> {
         let mut all = Vec::new();
         loop {
             let some = self.hand_over(open, 7).await;
@@ -121,7 +126,7 @@ async fn a_place_in_one_log_that_a_stream_of_both_does_not_say_again_outlives_a_
     let mut place = CursorPair::default();
     place.begin(STREAM, Cursor { at: Sequence(10), ..house.place().await });
     drop((first, second));
-    let house = House { rig: house.rig.kill().await, sittings: Arc::default() };
+    let house = House { rig: house.rig.kill().await, sessions: Arc::default() };
     let third = house.open_of(Streams::All, Some(place)).await;
     assert_eq!(house.rest(&third).await, numbers(10..30));
 }
@@ -133,11 +138,12 @@ async fn a_stream_that_is_over_before_its_turn_to_take_over_takes_nothing_over()
     assert_eq!(house.hand_over(&first, 10).await, numbers(0..10));
     let last = house.last(5).await;
     let name = SubscriptionName::parse("a").unwrap();
-    let (second, earlier) = house.sittings.begin((&app(), &name), &first.client, last);
+    let streams = Streams::One(STREAM);
+    let request = SessionRequest { app: &app(), streams, client: &first.client, subscription: &name, last };
+    let (second, earlier) = SessionHandle::begin(&house.sessions, &request);
     let third = house.open(last).await;
     assert_eq!(house.rest(&third).await, numbers(5..30));
-    let streams = Streams::One(STREAM);
-    house.sittings.take_over(&second, earlier, &house.rig.events, streams, last.unwrap()).await.unwrap();
+    take_over(&house.sessions, &second, earlier, &house.rig.events, streams, last.unwrap()).await.unwrap();
     assert!(second.is_over() && second.turn().is_none() && !third.is_over());
     assert_eq!(house.rest(&third).await, numbers(0..0), "nothing comes twice");
 }
