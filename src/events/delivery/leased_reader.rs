@@ -12,7 +12,7 @@ use super::{Delivery, ReadError, ReadRequest};
 use crate::events::{Events, Leased};
 use crate::kernel::names::{AppId, Stream};
 
-/// See the module.
+/// What one caller has under leases, and may have yet.
 pub(crate) struct LeasedReader {
     events: Events,
     app: AppId,
@@ -23,7 +23,7 @@ pub(crate) struct LeasedReader {
     next: Option<Delivery>,
     /// What is out, and how many events of each.
     out: Vec<Leased>,
-    /// Ends what waits.
+    /// Cancelled when the gateway stops: then nothing waits any more.
     stopping: CancellationToken,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct MergedReader {
     cursor: CursorPair,
     /// When it is an open stream of a subscription.
     session: Option<SessionHandle>,
-    /// Ends what waits.
+    /// Cancelled when the gateway stops: then nothing waits any more.
     stopping: CancellationToken,
 }
 

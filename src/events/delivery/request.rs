@@ -26,7 +26,6 @@ pub enum StartAt {
 pub enum ReadFrom {
     /// From a subscription's stored cursor; what is handed over moves it.
     Subscription {
-        /// Its name.
         name: SubscriptionName,
         /// Where it starts if it is new.
         from: StartAt,
@@ -41,7 +40,6 @@ pub type StreamNumber = NonZeroU64;
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
-    /// From where.
     pub place: ReadFrom,
     /// Who reads. A subscription that is new is this client's: no client can make all that there may be. And what its
     /// filters cost is charged to it.
@@ -89,10 +87,7 @@ pub enum ReadError {
     NoSuchDeadLetter,
     /// The client has as many subscriptions of the stream as it may have.
     #[error("the client has as many subscriptions of the stream as it may have")]
-    TooManyOfClient {
-        /// How many.
-        most: usize,
-    },
+    TooManyOfClient { most: usize },
     /// The stream has no such subscription.
     #[error("the stream has no such subscription")]
     NoSuchSubscription,

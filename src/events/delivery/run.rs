@@ -9,7 +9,7 @@ use crate::store::{Batch, Content, Sequence};
 /// A run of a batch's entries.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The batch.
+    /// Shared with the log and with all others who read it.
     pub batch: Arc<Batch>,
     /// Which of its entries.
     pub entries: Range<usize>,

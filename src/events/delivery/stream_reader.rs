@@ -37,9 +37,8 @@ pub(crate) struct MergedRun {
     pub(crate) lost: u64,
     /// Where the reader stood before.
     pub(crate) before: CursorPair,
-    /// It ends a read.
+    /// It ends a read, whose receipt goes with it unless a session holds that.
     pub(crate) is_last: bool,
-    /// Of that.
     pub(crate) receipt: Option<Receipt>,
 }
 
