@@ -22,9 +22,9 @@ use super::ledger::SeatOutcome;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use rtm_gateway::upstream::quota::{Bucket, Refused, Seat};
+/// use rtm_gateway::upstream::quota::{Bucket, NoSeat, Seat};
 /// use rtm_gateway::vendor::order::Payer;
-/// async fn given(bucket: Arc<Bucket>, payer: &Payer, by: tokio::time::Instant) -> Result<Seat, Refused> {
+/// async fn given(bucket: Arc<Bucket>, payer: &Payer, by: tokio::time::Instant) -> Result<Seat, NoSeat> {
 ///     bucket.seat(payer, by).await
 /// }
 /// ```
