@@ -33,6 +33,13 @@ pub(super) struct Retention {
     pub(super) bytes: u64,
 }
 
+/// How much there may be in one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamLimits {
+    pub(super) retention: Retention,
+    pub(super) subscriptions: SubscriptionLimits,
+}
+
 /// What all streams have in common.
 #[derive(Clone)]
 pub(super) struct StreamParts {
@@ -51,10 +58,11 @@ impl AppStream {
     pub(super) async fn open(
         key: LogKey,
         parts: StreamParts,
-        (retention, limits): (Retention, SubscriptionLimits),
+        limits: StreamLimits,
         clients: &HashSet<&str>,
     ) -> Result<Arc<Self>, Error> {
         let StreamParts { store, shared, ages, judge } = parts;
+        let StreamLimits { retention, subscriptions: limits } = limits;
         let log = Log::open(key, store, judge).await?;
         let registry =
             Registry::open(Arc::clone(&log), Arc::clone(&shared), Arc::clone(&ages), limits, clients).await?;
@@ -77,9 +85,10 @@ impl AppStream {
         *lock(&self.retention)
     }
 
-    /// Changes how much is kept, from the next trimming on.
-    pub(super) fn set_retention(&self, retention: Retention) {
-        *lock(&self.retention) = retention;
+    /// Changes how much is kept, from the next trimming on, and how many subscriptions may begin.
+    pub(super) fn set_limits(&self, limits: StreamLimits) {
+        *lock(&self.retention) = limits.retention;
+        self.registry.set_limits(limits.subscriptions);
     }
 
     /// Between two rounds of housekeeping a burst may bring more than is to be kept.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::app_stream::{AppStream, Retention};
+use super::app_stream::{AppStream, Retention, StreamLimits};
 use super::ingest::poller::{self, PollTarget, Settings};
 use super::log::loss::Loss;
 use super::subscription::registry::SubscriptionLimits;
@@ -43,22 +43,23 @@ pub(super) async fn apply(
     let clients: HashSet<&str> = clients.iter().map(|client| client.name.as_str()).collect();
     let mut streams = BTreeMap::clone(&events.streams());
     for (key, app) in configured(apps) {
-        let retention = Retention { age: app.events.retention, bytes: app.events.retention_bytes };
-        let limits = SubscriptionLimits {
-            ttl: app.events.subscription_ttl,
-            max_per_client: app.events.max_subscriptions_per_client,
+        let limits = StreamLimits {
+            retention: Retention { age: app.events.retention, bytes: app.events.retention_bytes },
+            subscriptions: SubscriptionLimits {
+                ttl: app.events.subscription_ttl,
+                max_per_client: app.events.max_subscriptions_per_client,
+            },
         };
         let stream = match streams.get(&key) {
             Some(stream) => Arc::clone(stream),
-            None => AppStream::open(key.clone(), inner.parts.clone(), (retention, limits), &clients).await?,
+            None => AppStream::open(key.clone(), inner.parts.clone(), limits, &clients).await?,
         };
         let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
         let orders = app.regions.len() > 1 && !app.events.order_window.is_zero();
         // Waiting first: what waits from an earlier run was seen, and dedup is to know of it.
         stream.appender.set_order_window(orders.then_some(app.events.order_window), &inner.tasks).await?;
         stream.appender.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
-        stream.set_retention(retention);
-        stream.registry.set_limits(limits);
+        stream.set_limits(limits);
         streams.insert(key, stream);
     }
     inner.streams.store(Arc::new(streams));

@@ -57,6 +57,7 @@ impl ClockHistory {
         if extra <= tolerance {
             return None;
         }
+        // Each jump begins the wait anew: how much of it was real cannot be told from the next.
         self.jump = self.jump.saturating_add(extra);
         self.held = Duration::ZERO;
         Some(extra)

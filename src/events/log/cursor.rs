@@ -90,6 +90,7 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let mut bytes = [0; 20];
+        // The decoder refuses bits that no byte needs, so no second text names the same place.
         if text.len() != TEXT_LENGTH || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) != Ok(bytes.len()) {
             return Err(NotACursor);
         }

@@ -39,6 +39,7 @@ impl CursorPair {
             return Ok(marks);
         }
         let mut bytes = [0; 29];
+        // Strict as for a cursor; nor may a bit be set that says nothing, so each place has one text.
         if text.len() != TEXT_LENGTH || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) != Ok(bytes.len()) {
             return Err(NotACursor);
         }

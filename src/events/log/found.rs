@@ -60,6 +60,7 @@ impl Found {
             let entries = start.since(batch.first) as usize..end.since(batch.first) as usize;
             match (&batch.content, &mut judging) {
                 (Content::Events(events), None) => {
+                    // The first event goes however large it is, or its reader would never get past it.
                     if found.events > 0 && events.bytes(entries.start..entries.start + 1) > room.bytes {
                         break;
                     }

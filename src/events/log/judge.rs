@@ -34,8 +34,8 @@ pub(in crate::events) struct Judge {
     judging: Arc<Turns>,
     fetching: Arc<Turns>,
     filters: Mutex<Recent<Arc<Filter>, u64>>,
-    said: Mutex<Recent<(u64, u64), Arc<Said>>>,
-    verdicts: Mutex<Recent<(u64, u64, u64), Verdict>>,
+    said: Mutex<Recent<(u64, Sequence), Arc<Said>>>,
+    verdicts: Mutex<Recent<(u64, Sequence, u64), Verdict>>,
     next: AtomicU64,
     parsed: AtomicU64,
     judged: AtomicU64,
@@ -114,7 +114,7 @@ impl Judge {
     }
 
     /// What the events of a chunk say, and what finding it out has cost.
-    fn said(&self, log: u64, first: u64, events: &EventText, chunk: usize) -> (Arc<Said>, usize) {
+    fn said(&self, log: u64, first: Sequence, events: &EventText, chunk: usize) -> (Arc<Said>, usize) {
         if let Some(said) = lock(&self.said).get(&(log, first)) {
             return (said, 0);
         }
@@ -140,7 +140,7 @@ impl Judge {
 impl Judging<'_> {
     /// Which of a chunk's events are admitted: the lowest bit is the first's. The batch begins at `first`.
     pub(in crate::events) async fn chunk(&mut self, first: Sequence, events: &EventText, chunk: usize) -> u64 {
-        let first = first.0 + (chunk * CHUNK) as u64;
+        let first = first.plus((chunk * CHUNK) as u64);
         let key = (self.log, first, self.filter_id);
         let all = chunk_of(events, chunk).len();
         loop {
@@ -153,10 +153,11 @@ impl Judging<'_> {
                 self.turn = Some(self.judge.judging.turn(self.client).await);
                 continue;
             }
+            // Only within a turn, so no two readers parse the same events at once.
             let (said, cost) = self.judge.said(self.log, first, events, chunk);
             self.spent += cost;
             let verdict = self.judge(&said, known);
-            lock(&self.judge.verdicts).put(key, verdict, size_of::<((u64, u64, u64), Verdict, usize)>());
+            lock(&self.judge.verdicts).put(key, verdict, size_of::<((u64, Sequence, u64), Verdict, usize)>());
             if self.spent >= STEP {
                 // Only then it lets go, and stands in line again at once.
                 tokio::task::yield_now().await;
