@@ -14,7 +14,8 @@
 //!   │ entries
 //! delivery/reader.rs ──> subscription/claim.rs        one read, and what a subscription takes for it
 //!   │ Delivery { runs, receipt }
-//! request/routes/events, webhooks                     bytes for a caller; until its system has them
+//! delivery/merged_reader.rs                           one stream or both, for a caller who may come again
+//! request/routes/events/sse.rs, http/body/handover.rs bytes; until the caller's system has them
 //!   │ Receipt::handed_over
 //! subscription/cursor_writer.rs                       the place is settled, and stored
 //! ```
