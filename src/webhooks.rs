@@ -16,17 +16,17 @@
 //! | `outcome` | what an answer means |
 //! | `condition` | what holds for a webhook as a whole, as it is stored |
 //! | `delivery_loop`, `endpoint` | the task of a webhook |
-//! | `standing` | what operators see |
+//! | `status` | what operators see |
 //!
 //! How far it is, what it tried in vain, how often and until when that waits, and what waits behind it is a part of its
 //! subscriptions, as those of any reader are, and nowhere else.
 //!
 //! Invariants:
-//! - A webhook is a task, a pool of connections and a subscription of each of its streams, all its own: an endpoint that is
-//!   slow, away or hostile delays no other.
+//! - A webhook is a task, a pool of connections and a subscription of each of its streams, all its own: an endpoint
+//!   that is slow, away or hostile delays no other.
 //! - Every event that the filter admits is delivered at least once or put among the dead letters, as long as retention
-//!   keeps it; once, while no try ends in doubt and the gateway stops in order. After a crash those come again that were
-//!   under way. An event's id is the same in every try.
+//!   keeps it; once, while no try ends in doubt and the gateway stops in order. After a crash those come again that
+//!   were under way. An event's id is the same in every try.
 //! - Events with the same key (user, channel) arrive in order; with `max_in_flight = 1` all of a stream do.
 
 mod cloud_event;
@@ -39,7 +39,7 @@ mod outcome;
 mod pace;
 mod parcel;
 mod schedule;
-mod standing;
+mod status;
 mod target;
 
 use std::collections::BTreeMap;
@@ -47,10 +47,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::condition::Kept;
-use self::endpoint::{Command, Endpoint, Means, Wish};
-use self::standing::Standing;
-pub use self::standing::{DisabledStatus, WebhookStatus};
+use self::condition::StoredCondition;
+use self::endpoint::{Command, CommandKind, Deps, Endpoint};
+use self::status::LoopStatus;
+pub use self::status::{DisabledStatus, WebhookStatus};
 pub use self::target::BuildError;
 use self::target::Target;
 use crate::config;
@@ -67,7 +67,7 @@ use crate::store::{self, Store};
 pub struct Webhooks(Arc<Inner>);
 
 struct Inner {
-    means: Means,
+    deps: Deps,
     tasks: Tasks,
     running: Mutex<BTreeMap<Key, Running>>,
 }
@@ -78,16 +78,16 @@ type Key = (AppId, WebhookName);
 struct Running {
     target: watch::Sender<Option<Arc<Target>>>,
     commands: mpsc::Sender<Command>,
-    standing: Arc<Mutex<Standing>>,
-    condition: Arc<OnceLock<Arc<Kept>>>,
+    status: Arc<Mutex<LoopStatus>>,
+    condition: Arc<OnceLock<Arc<StoredCondition>>>,
 }
 
 /// Webhooks that are ready to be put in force.
 pub struct Prepared(BTreeMap<Key, Arc<Target>>);
 
-/// Why an operator's wish cannot be granted.
+/// Why an operator's command cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WishError {
+pub enum CommandError {
     /// No such app, or it has no webhook of that name.
     #[error("there is no such webhook")]
     NoSuchWebhook,
@@ -106,8 +106,8 @@ impl Webhooks {
     /// None yet: see [`Webhooks::prepare`]. What delivers runs in `tasks`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, events: Events, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
-        let means = Means { store, events, clock, metrics };
-        Self(Arc::new(Inner { means, tasks, running: Mutex::default() }))
+        let deps = Deps { store, events, clock, metrics };
+        Self(Arc::new(Inner { deps, tasks, running: Mutex::default() }))
     }
 
     /// Reads what the configuration names, without sending anything or changing what is in force.
@@ -118,15 +118,15 @@ impl Webhooks {
         let mut targets = BTreeMap::new();
         for app in apps {
             for webhook in &app.webhooks {
-                let target = Target::new(&app.id, webhook, &self.0.means.clock)?;
+                let target = Target::new(&app.id, webhook, &self.0.deps.clock)?;
                 targets.insert((app.id.clone(), webhook.name.clone()), Arc::new(target));
             }
         }
         Ok(Prepared(targets))
     }
 
-    /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, lets those rest that
-    /// are gone. Their places are kept. To be called when the logs of the apps are open.
+    /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, lets those rest
+    /// that are gone. Their places are kept. To be called when the logs of the apps are open.
     pub fn commit(&self, Prepared(targets): Prepared) {
         let mut running = self.running();
         for (_, gone) in running.iter().filter(|(key, _)| !targets.contains_key(key)) {
@@ -156,14 +156,14 @@ impl Webhooks {
     #[must_use]
     pub fn status(&self) -> Vec<WebhookStatus> {
         let running = self.running();
-        let Means { events, clock, .. } = &self.0.means;
+        let Deps { events, clock, .. } = &self.0.deps;
         let status = |webhook: &Running| {
             let target = webhook.target.borrow().clone()?;
             let place = SubscriptionName::from(&target.config.name);
             let tries = |&stream: &Stream| events.tries(&target.app, stream, &place);
             let tries: Vec<_> = target.config.streams.iter().map(tries).collect();
             let condition = webhook.condition.get().map(|kept| kept.get());
-            Some(WebhookStatus::new(&target, lock(&webhook.standing).clone(), condition, &tries, clock))
+            Some(WebhookStatus::new(&target, lock(&webhook.status).clone(), condition, &tries, clock))
         };
         running.values().filter_map(status).collect()
     }
@@ -172,16 +172,16 @@ impl Webhooks {
     ///
     /// # Errors
     /// When there is no such webhook, or the store fails.
-    pub async fn enable(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
-        self.wish(app, name, Wish::Enable).await
+    pub async fn enable(&self, app: &AppId, name: &WebhookName) -> Result<(), CommandError> {
+        self.command(app, name, CommandKind::Enable).await
     }
 
     /// Sends nothing to a webhook any more until it is enabled. What is under way is finished.
     ///
     /// # Errors
     /// When there is no such webhook, or the store fails.
-    pub async fn disable(&self, app: &AppId, name: &WebhookName) -> Result<(), WishError> {
-        self.wish(app, name, Wish::Disable).await
+    pub async fn disable(&self, app: &AppId, name: &WebhookName) -> Result<(), CommandError> {
+        self.command(app, name, CommandKind::Disable).await
     }
 
     /// The streams that a webhook is sent; `None` when there is no such webhook.
@@ -202,39 +202,39 @@ impl Webhooks {
         name: &WebhookName,
         stream: Stream,
         which: Redeliver,
-    ) -> Result<u64, WishError> {
+    ) -> Result<u64, CommandError> {
         let place = SubscriptionName::from(name);
-        match self.0.means.events.redeliver(app, stream, &place, which).await {
+        match self.0.deps.events.redeliver(app, stream, &place, which).await {
             Err(ReadError::NoSuchSubscription) => Ok(0),
             result => Ok(result?),
         }
     }
 
-    async fn wish(&self, app: &AppId, name: &WebhookName, wish: Wish) -> Result<(), WishError> {
+    async fn command(&self, app: &AppId, name: &WebhookName, kind: CommandKind) -> Result<(), CommandError> {
         let key = (app.clone(), name.clone());
         let is_there = |webhook: &&Running| webhook.target.borrow().is_some();
         let commands = self.running().get(&key).filter(is_there).map(|webhook| webhook.commands.clone());
-        let commands = commands.ok_or(WishError::NoSuchWebhook)?;
+        let commands = commands.ok_or(CommandError::NoSuchWebhook)?;
         let (done, told) = oneshot::channel();
-        commands.send(Command { wish, done }).await.map_err(|_| WishError::Stopping)?;
-        Ok(told.await.map_err(|_| WishError::Stopping)??)
+        commands.send(Command { kind, done }).await.map_err(|_| CommandError::Stopping)?;
+        Ok(told.await.map_err(|_| CommandError::Stopping)??)
     }
 
     fn start(&self, (app, name): &Key, target: Arc<Target>) -> Running {
         let (target, targets) = watch::channel(Some(target));
         let (commands, orders) = mpsc::channel(COMMANDS);
-        let (standing, condition) = (Arc::<Mutex<Standing>>::default(), Arc::<OnceLock<_>>::default());
+        let (status, condition) = (Arc::<Mutex<LoopStatus>>::default(), Arc::<OnceLock<_>>::default());
         let endpoint = Endpoint {
             app: app.clone(),
             name: name.clone(),
-            means: self.0.means.clone(),
+            deps: self.0.deps.clone(),
             targets,
             commands: orders,
-            standing: Arc::clone(&standing),
+            status: Arc::clone(&status),
             condition: Arc::clone(&condition),
         };
         self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
-        Running { target, commands, standing, condition }
+        Running { target, commands, status, condition }
     }
 
     /// Sections are short and do not panic.
@@ -243,5 +243,5 @@ impl Webhooks {
     }
 }
 
-/// Operators' wishes that wait for one webhook.
+/// Commands that wait for one webhook.
 const COMMANDS: usize = 16;

@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use crate::events::ReadError;
 use crate::request::refusal::Refusal;
 use crate::store;
-use crate::webhooks::WishError;
+use crate::webhooks::CommandError;
 
 /// Why it was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,13 +85,13 @@ impl From<ReadError> for Rejection {
     }
 }
 
-impl From<WishError> for Rejection {
-    fn from(error: WishError) -> Self {
+impl From<CommandError> for Rejection {
+    fn from(error: CommandError) -> Self {
         match error {
-            WishError::NoSuchWebhook => Self::nowhere(error),
-            WishError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, error),
-            WishError::Store(why) => why.into(),
-            WishError::Events(why) => why.into(),
+            CommandError::NoSuchWebhook => Self::nowhere(error),
+            CommandError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, error),
+            CommandError::Store(why) => why.into(),
+            CommandError::Events(why) => why.into(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::dead_letters::{SHOWN, limit, shown, wanted};
 use super::rejection::Rejection;
 use crate::events::{Cursor, CursorPair, ReadError, Redeliver};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
-use crate::webhooks::WishError;
+use crate::webhooks::CommandError;
 
 /// Which webhook a path names.
 pub(super) struct WebhookPath {
@@ -67,7 +67,7 @@ impl WebhookPath {
             let streams = call.parts.webhooks.streams(&app, &name)?;
             Some(Self { app, name, streams })
         });
-        found.ok_or_else(|| Rejection::nowhere(WishError::NoSuchWebhook))
+        found.ok_or_else(|| Rejection::nowhere(CommandError::NoSuchWebhook))
     }
 
     fn place(&self) -> SubscriptionName {

@@ -111,8 +111,8 @@ fn attribute(text: Cow<'_, str>) -> Option<String> {
     (!text.is_empty() && !text.contains(is_forbidden)).then(|| text.into_owned())
 }
 
-/// Percent-encoded for a header field (http-protocol-binding.md, 3.1.3.2): blanks, quotes, percent signs and all that is
-/// not printable ASCII.
+/// Percent-encoded for a header field (http-protocol-binding.md, 3.1.3.2): blanks, quotes, percent signs and all that
+/// is not printable ASCII.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,8 +1,8 @@
 //! [`Condition`]: what holds for a webhook as a whole, whatever streams it is sent, as it is kept in the store.
 //!
-//! Format: JSON, one note, `NAME/condition`, in the log of the app's user events. Unknown members are ignored, missing ones
-//! are empty: do not rename any. Older gateways kept whether it was disabled in a note of each stream, named as the
-//! webhook; that is read where there is no condition yet.
+//! Format: JSON, one note, `NAME/condition`, in the log of the app's user events. Unknown members are ignored, missing
+//! ones are empty: do not rename any. Older gateways kept whether it was disabled in a note of each stream, named as
+//! the webhook; that is read where there is no condition yet.
 //!
 //! Invariant: what is stored is never older than what was stored before, whoever stores it; and who leaves while it is
 //! being stored leaves it to the next.
@@ -17,16 +17,14 @@ use crate::kernel::names::{AppId, Stream, WebhookName};
 use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, NoteKind, Store};
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Condition {
     /// Since when, and why, nothing is sent.
     pub(super) disabled: Option<Disabled>,
-    /// Until when nothing is sent because the endpoint has asked for that, milliseconds since 1970 UTC; then one request at a
-    /// time. 0: it has not, or has taken one since.
+    /// Until when nothing is sent because the endpoint has asked for that, milliseconds since 1970 UTC; then one
+    /// request at a time. 0: it has not, or has taken one since.
     pub(super) quiet_until: u64,
-    /// The last fault.
     pub(super) fault: Option<Fault>,
 }
 
@@ -54,7 +52,7 @@ impl Disabled {
 }
 
 /// The condition, and the store that keeps it.
-pub(super) struct Kept {
+pub(super) struct StoredCondition {
     store: Arc<dyn Store>,
     app: AppId,
     name: WebhookName,
@@ -69,7 +67,7 @@ struct Now {
     version: u64,
 }
 
-impl Kept {
+impl StoredCondition {
     /// As it is in the store.
     ///
     /// # Errors
@@ -99,6 +97,7 @@ impl Kept {
     /// # Errors
     /// When the store fails.
     pub(super) async fn keep(&self) -> Result<(), Error> {
+        // Held until it is stored: whoever comes after stores what is newer, or nothing.
         let mut stored = self.stored.lock().await;
         let (condition, version) = {
             let now = self.now();

@@ -1,10 +1,10 @@
 //! The [`DeliveryLoop`]: delivers by one configuration, until there is another or there is nothing to deliver any more.
 //!
-//! One loop: takes from the webhook's subscriptions what the [`Pace`] has a slot for, sends it, has what came of it recorded.
-//! What waits for its time, or for its turn, waits in the subscription.
+//! One loop: takes from the webhook's subscriptions what the [`Pace`] has a slot for, sends it, has what came of it
+//! recorded. What waits for its time, or for its turn, waits in the subscription.
 //!
-//! Invariants: a slot is free only when what was done with it is on stable storage. On leaving, tries under way end first
-//! (their time-out bounds that) and what came of them is recorded; what else was taken is given back, untried.
+//! Invariants: a slot is free only when what was done with it is on stable storage. On leaving, tries under way end
+//! first (their time-out bounds that) and what came of them is recorded; what else was taken is given back, untried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::{Disabled, Fault, Kept};
-use super::endpoint::{AFTER_FAILURE, Command, Endpoint, Left, Wish};
+use super::condition::{Disabled, Fault, StoredCondition};
+use super::endpoint::{AFTER_FAILURE, Command, CommandKind, Endpoint, LoopEnd};
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
-use super::pace::{Next, Pace, Rules, Verdict};
+use super::pace::{Disposition, Pace, Rules, Verdict};
 use super::parcel::{Parcel, Recorder};
 use super::schedule::SPREAD;
 use super::target::Target;
@@ -31,26 +31,24 @@ use crate::kernel::metrics::{WebhookLabels, WebhookOutcomeLabels};
 use crate::kernel::names::{ClientName, Stream, SubscriptionName, WebhookName};
 use crate::kernel::sync::lock;
 
-/// See the module.
 pub(super) struct DeliveryLoop<'e> {
     endpoint: &'e mut Endpoint,
     target: Arc<Target>,
-    condition: Arc<Kept>,
+    condition: Arc<StoredCondition>,
     filter: Arc<Filter>,
     recorder: Recorder,
     pace: Pace,
     lanes: Vec<Lane>,
     /// The lane whose turn it is.
     turn: usize,
-    /// Requests under way.
     under_way: usize,
-    tries: FuturesUnordered<BoxFuture<'static, Ended>>,
+    tries: FuturesUnordered<BoxFuture<'static, SlotEvent>>,
     reads: FuturesUnordered<BoxFuture<'static, (usize, Result<Delivery, ReadError>)>>,
     /// Markers that wait here, until they are to be looked at.
     rests: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Words to operators whose wishes are being stored.
+    /// Words to operators whose commands are being stored.
     answers: FuturesUnordered<BoxFuture<'static, ()>>,
-    leaving: Option<Left>,
+    leaving: Option<LoopEnd>,
 }
 
 /// One of the webhook's streams.
@@ -63,7 +61,7 @@ struct Lane {
 }
 
 /// What ended, in a slot of this lane.
-enum Ended {
+enum SlotEvent {
     Sent { lane: usize, parcel: Parcel, outcome: Outcome, began: Instant },
     Unsent(Parcel),
     Recorded { lane: usize, waits: Option<Parcel> },
@@ -71,14 +69,14 @@ enum Ended {
 
 impl<'e> DeliveryLoop<'e> {
     /// Goes on from where the subscriptions are, and from the endpoint's condition.
-    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>, condition: Arc<Kept>) -> Self {
+    pub(super) fn new(endpoint: &'e mut Endpoint, target: Arc<Target>, condition: Arc<StoredCondition>) -> Self {
         let Webhook { name, streams, max_in_flight, max_attempts, retry, .. } = &target.config;
         let mut pace = Pace::new(Rules { max_in_flight: *max_in_flight, max_attempts: *max_attempts, retry: *retry });
-        let clock = &endpoint.means.clock;
+        let clock = &endpoint.deps.clock;
         let asked = condition.get().quiet_until;
         if asked > 0 {
-            // However the clock was set meanwhile, it does not last longer than the longest wait. When it is over, nothing was
-            // taken since.
+            // However the clock was set meanwhile, it does not last longer than the longest wait. When it is over,
+            // nothing was taken since.
             pace.keep_quiet(clock.now() + UnixMillis(asked).since(clock.wall_ms()).min(retry.max));
         }
         let patterns = &target.config.filter;
@@ -86,10 +84,10 @@ impl<'e> DeliveryLoop<'e> {
         let place = SubscriptionName::from(name);
         for &stream in streams {
             let (keeps_units, longest) = (most_entries(target.config.format) > 1, retry.max.mul_f64(1.0 + SPREAD));
-            endpoint.means.events.reopen(&endpoint.app, stream, &place, keeps_units, longest);
+            endpoint.deps.events.reopen(&endpoint.app, stream, &place, keeps_units, longest);
         }
         let recorder = Recorder {
-            means: endpoint.means.clone(),
+            deps: endpoint.deps.clone(),
             app: endpoint.app.clone(),
             place,
             labels: endpoint.labels(),
@@ -115,10 +113,10 @@ impl<'e> DeliveryLoop<'e> {
         }
     }
 
-    /// Delivers.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Left {
+    /// Delivers until there is a reason not to, and says which.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> LoopEnd {
         loop {
-            let now = self.endpoint.means.clock.now();
+            let now = self.endpoint.deps.clock.now();
             if self.leaving.is_none() {
                 self.start(now);
                 self.read(now);
@@ -136,14 +134,16 @@ impl<'e> DeliveryLoop<'e> {
             let wake = self.wake(now).filter(|_| is_open);
             let nap = wake.unwrap_or(now);
             tokio::select! {
+                // In this order: who is to stop takes on nothing more, and what has ended makes room before more is
+                // taken.
                 biased;
-                () = stop.cancelled(), if is_open => self.leaving = Some(Left::Stopping),
+                () = stop.cancelled(), if is_open => self.leaving = Some(LoopEnd::Stopping),
                 changed = self.endpoint.targets.changed(), if is_open => {
-                    self.leaving = Some(if changed.is_ok() { Left::Changed } else { Left::Stopping });
+                    self.leaving = Some(if changed.is_ok() { LoopEnd::Changed } else { LoopEnd::Stopping });
                 }
                 command = self.endpoint.commands.recv(), if is_open => match command {
                     Some(command) => self.obey(command),
-                    None => self.leaving = Some(Left::Stopping),
+                    None => self.leaving = Some(LoopEnd::Stopping),
                 },
                 Some(()) = self.answers.next(), if !self.answers.is_empty() => {}
                 Some(ended) = self.tries.next(), if !self.tries.is_empty() => self.ended(ended),
@@ -173,6 +173,7 @@ impl<'e> DeliveryLoop<'e> {
         let is_in_order = self.is_in_order();
         let in_hand = in_hand(&self.target.config);
         for (n, lane) in self.lanes.iter_mut().enumerate() {
+            // What is taken and not sent would hold up its keys. In order, so does a marker that waits.
             if lane.is_read || lane.waiting.iter().any(|parcel| is_in_order || !parcel.is_marker()) {
                 continue;
             }
@@ -192,7 +193,7 @@ impl<'e> DeliveryLoop<'e> {
                 filter: Arc::clone(&self.filter),
                 ack: Ack::InHand(in_hand),
             };
-            let (events, app, stream) = (self.endpoint.means.events.clone(), self.endpoint.app.clone(), lane.stream);
+            let (events, app, stream) = (self.endpoint.deps.events.clone(), self.endpoint.app.clone(), lane.stream);
             let reading = async move {
                 let read = events.read(&app, stream, read).await;
                 if read.is_err() {
@@ -210,7 +211,7 @@ impl<'e> DeliveryLoop<'e> {
         lane.is_read = false;
         match read {
             Ok(delivery) => {
-                let (store, now) = (endpoint.means.events.epoch(), endpoint.means.clock.now());
+                let (store, now) = (endpoint.deps.events.epoch(), endpoint.deps.clock.now());
                 let parcels = Parcel::all_of(delivery, self.target.config.format, store, now);
                 self.rests.extend(parcels.iter().filter(|parcel| parcel.due > now).map(|marker| marker.rest().boxed()));
                 lane.waiting.extend(parcels);
@@ -230,20 +231,22 @@ impl<'e> DeliveryLoop<'e> {
             self.pace.started();
             if parcel.failures >= self.target.config.max_attempts {
                 // It was about to be buried at the last stop.
-                self.record(lane, parcel, Next::Bury, "given up when the gateway stopped".to_owned());
+                self.record(lane, parcel, Disposition::Bury, "given up when the gateway stopped".to_owned());
                 continue;
             }
             let message =
                 Message::new(self.target.config.format, &self.target.app, self.lanes[lane].stream, &parcel.entries);
             let target = Arc::clone(&self.target);
-            let (recorder, clock) = (self.recorder.clone(), self.endpoint.means.clock.clone());
+            let (recorder, clock) = (self.recorder.clone(), self.endpoint.deps.clock.clone());
             let (stream, unites) = (self.lanes[lane].stream, most_entries(self.target.config.format) > 1);
             let sending = async move {
+                // Before its first byte: after a crash the same goes out again, under the id that its receiver may
+                // know.
                 if unites && !recorder.goes_out(stream, &parcel).await {
-                    return Ended::Unsent(parcel);
+                    return SlotEvent::Unsent(parcel);
                 }
                 let began = clock.now();
-                Ended::Sent { lane, outcome: target.send(&message).await, parcel, began }
+                SlotEvent::Sent { lane, outcome: target.send(&message).await, parcel, began }
             };
             self.under_way += 1;
             self.tries.push(sending.boxed());
@@ -267,19 +270,19 @@ impl<'e> DeliveryLoop<'e> {
     }
 
     /// Has what follows for a parcel recorded, and why.
-    fn record(&mut self, lane: usize, parcel: Parcel, next: Next, why: String) {
+    fn record(&mut self, lane: usize, parcel: Parcel, next: Disposition, why: String) {
         let (recorder, stream) = (self.recorder.clone(), self.lanes[lane].stream);
         let recording =
-            async move { Ended::Recorded { lane, waits: recorder.record(stream, parcel, next, why).await } };
+            async move { SlotEvent::Recorded { lane, waits: recorder.record(stream, parcel, next, why).await } };
         self.tries.push(recording.boxed());
     }
 
     /// Takes note of what came of a try, or that it is on record.
-    fn ended(&mut self, ended: Ended) {
-        let now = self.endpoint.means.clock.now();
+    fn ended(&mut self, ended: SlotEvent) {
+        let now = self.endpoint.deps.clock.now();
         let (lane, mut parcel, outcome, began) = match ended {
-            Ended::Sent { lane, parcel, outcome, began } => (lane, parcel, outcome, began),
-            Ended::Recorded { lane, waits } => {
+            SlotEvent::Sent { lane, parcel, outcome, began } => (lane, parcel, outcome, began),
+            SlotEvent::Recorded { lane, waits } => {
                 self.pace.ended();
                 if let Some(marker) = waits {
                     self.rests.push(marker.rest().boxed());
@@ -287,7 +290,7 @@ impl<'e> DeliveryLoop<'e> {
                 }
                 return;
             }
-            Ended::Unsent(parcel) => {
+            SlotEvent::Unsent(parcel) => {
                 self.under_way -= 1;
                 self.pace.ended();
                 return drop(parcel);
@@ -305,6 +308,7 @@ impl<'e> DeliveryLoop<'e> {
             | Outcome::Unreachable(_)
             | Outcome::Forbidden(_) => Verdict::Failed,
         };
+        // Before the pace hears of it: what is stored of the condition is what this try has changed.
         let (before, attempts) = ((self.pace.is_careful(), self.pace.quiet_until()), parcel.failures.saturating_add(1));
         let next = self.pace.finished(verdict, attempts, now, rand::rng().random_range(-1.0..=1.0));
         self.note_condition(&outcome, before, now);
@@ -312,13 +316,13 @@ impl<'e> DeliveryLoop<'e> {
         match (&outcome, next) {
             (Outcome::Delivered, _) => {
                 let events = parcel.entries.len() as u64;
-                self.endpoint.means.metrics.webhook_delivered.get_or_create(&self.labels()).inc_by(events);
+                self.endpoint.deps.metrics.webhook_delivered.get_or_create(&self.labels()).inc_by(events);
             }
             (Outcome::Gone, _) => {
                 tracing::error!(%app, %webhook, "the endpoint answered 410; the webhook is disabled until it is enabled");
                 self.disable("gone");
             }
-            (why, Next::Bury) => {
+            (why, Disposition::Bury) => {
                 tracing::error!(%app, %webhook, %why, attempts, "an event goes to the webhook's dead letters");
                 parcel.failures = attempts;
             }
@@ -328,16 +332,16 @@ impl<'e> DeliveryLoop<'e> {
     }
 
     fn count(&self, outcome: &Outcome, took: Duration) {
-        let (metrics, clock) = (&self.endpoint.means.metrics, &self.endpoint.means.clock);
+        let (metrics, clock) = (&self.endpoint.deps.metrics, &self.endpoint.deps.clock);
         let WebhookLabels { app, webhook } = self.labels();
         let labels = WebhookOutcomeLabels { app, webhook, outcome: outcome.label().to_owned() };
         metrics.webhook_attempts.get_or_create(&labels).inc();
         metrics.webhook_attempt.get_or_create(&self.labels()).observe(took.as_secs_f64());
-        let mut standing = lock(&self.endpoint.standing);
+        let mut status = lock(&self.endpoint.status);
         let at = clock.wall_ms();
-        standing.last_try = Some(at);
+        status.last_try = Some(at);
         if *outcome == Outcome::Delivered {
-            standing.last_delivery = Some(at);
+            status.last_delivery = Some(at);
         }
     }
 
@@ -349,7 +353,7 @@ impl<'e> DeliveryLoop<'e> {
             }
             return;
         }
-        let wall = self.endpoint.means.clock.wall_ms();
+        let wall = self.endpoint.deps.clock.wall_ms();
         let quiet = self.pace.quiet_until().filter(|&until| Some(until) != quiet_before);
         self.condition.change(|condition| {
             condition.fault = Some(Fault { at: wall.0, why: outcome.to_string() });
@@ -361,18 +365,18 @@ impl<'e> DeliveryLoop<'e> {
 
     /// Sends nothing more.
     fn disable(&mut self, why: &str) {
-        let disabled = Disabled::new(self.endpoint.means.clock.wall_ms(), why);
+        let disabled = Disabled::new(self.endpoint.deps.clock.wall_ms(), why);
         self.condition.change(|condition| {
             condition.disabled.get_or_insert(disabled);
         });
         self.endpoint.is_disabled(&self.condition);
-        self.leaving = Some(Left::Changed);
+        self.leaving = Some(LoopEnd::Changed);
     }
 
-    fn obey(&mut self, Command { wish, done }: Command) {
-        match wish {
-            Wish::Enable => {}
-            Wish::Disable => {
+    fn obey(&mut self, Command { kind, done }: Command) {
+        match kind {
+            CommandKind::Enable => {}
+            CommandKind::Disable => {
                 tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
                 self.disable("operator");
             }
@@ -386,14 +390,14 @@ impl<'e> DeliveryLoop<'e> {
     }
 
     fn show(&self) {
-        let metrics = &self.endpoint.means.metrics;
+        let metrics = &self.endpoint.deps.metrics;
         let in_flight = i64::try_from(self.under_way).unwrap_or(i64::MAX);
         metrics.webhook_in_flight.get_or_create(&self.labels()).set(in_flight);
-        let mut standing = lock(&self.endpoint.standing);
-        standing.in_flight = self.under_way;
-        standing.slowed = self.pace.is_careful();
-        standing.has_room = self.under_way < self.pace.most();
-        standing.quiet_until = self.pace.quiet_until();
+        let mut status = lock(&self.endpoint.status);
+        status.in_flight = self.under_way;
+        status.slowed = self.pace.is_careful();
+        status.has_room = self.under_way < self.pace.most();
+        status.quiet_until = self.pace.quiet_until();
     }
 
     fn labels(&self) -> WebhookLabels {
@@ -404,6 +408,7 @@ impl<'e> DeliveryLoop<'e> {
 /// How a webhook takes its events.
 fn in_hand(config: &Webhook) -> InHand {
     let (most, many) = (most_entries(config.format), config.max_in_flight);
+    // More than can be sent: keys whose first event waits must not keep others from having their turn.
     let units = match (most, many) {
         // Nothing is looked for beyond what is stuck.
         (1, 1) => 64,

@@ -1,7 +1,7 @@
 //! An [`Endpoint`]: the task of one webhook, from its first configuration to the gateway's stop.
 //!
-//! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration lets
-//! tries under way end, then goes on by the new one, from where it was. Nobody else waits for it.
+//! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration
+//! lets tries under way end, then goes on by the new one, from where it was. Nobody else waits for it.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::condition::Kept;
+use super::condition::StoredCondition;
 use super::delivery_loop::DeliveryLoop;
-use super::standing::Standing;
+use super::status::LoopStatus;
 use super::target::Target;
 use crate::events::Events;
 use crate::kernel::clock::Clock;
@@ -21,43 +21,41 @@ use crate::store::{Error, Store};
 
 /// What every endpoint uses. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Means {
+pub(super) struct Deps {
     pub(super) store: Arc<dyn Store>,
     pub(super) events: Events,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
 }
 
-/// See the module.
 pub(super) struct Endpoint {
     pub(super) app: AppId,
     pub(super) name: WebhookName,
-    pub(super) means: Means,
+    pub(super) deps: Deps,
     /// What it is to be; `None` when it is not configured any more.
     pub(super) targets: watch::Receiver<Option<Arc<Target>>>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) standing: Arc<Mutex<Standing>>,
+    pub(super) status: Arc<Mutex<LoopStatus>>,
     /// Its condition, from when it is known.
-    pub(super) condition: Arc<OnceLock<Arc<Kept>>>,
+    pub(super) condition: Arc<OnceLock<Arc<StoredCondition>>>,
 }
 
 /// What an operator wants, and whom to tell when it is so and on stable storage.
 pub(super) struct Command {
-    pub(super) wish: Wish,
+    pub(super) kind: CommandKind,
     pub(super) done: oneshot::Sender<Result<(), Error>>,
 }
 
 /// What an operator wants.
 #[derive(Clone, Debug)]
-pub(super) enum Wish {
+pub(super) enum CommandKind {
     Enable,
     Disable,
 }
 
 /// Why delivering ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
-    /// The gateway stops.
+pub(super) enum LoopEnd {
     Stopping,
     /// There is another configuration, or the webhook was enabled or disabled.
     Changed,
@@ -84,7 +82,7 @@ impl Endpoint {
             } else {
                 DeliveryLoop::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
             };
-            if left == Left::Stopping {
+            if left == LoopEnd::Stopping {
                 break;
             }
         }
@@ -93,8 +91,8 @@ impl Endpoint {
     /// Takes away what would stand still.
     fn forget_metrics(&self) {
         let labels = self.labels();
-        self.means.metrics.webhook_disabled.remove(&labels);
-        self.means.metrics.webhook_in_flight.remove(&labels);
+        self.deps.metrics.webhook_disabled.remove(&labels);
+        self.deps.metrics.webhook_in_flight.remove(&labels);
     }
 
     pub(super) fn labels(&self) -> WebhookLabels {
@@ -102,16 +100,16 @@ impl Endpoint {
     }
 
     /// Whether nothing is sent; says so on the metrics.
-    pub(super) fn is_disabled(&self, condition: &Kept) -> bool {
+    pub(super) fn is_disabled(&self, condition: &StoredCondition) -> bool {
         let is_disabled = condition.get().disabled.is_some();
-        self.means.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(is_disabled));
+        self.deps.metrics.webhook_disabled.get_or_create(&self.labels()).set(i64::from(is_disabled));
         is_disabled
     }
 
     /// Reads its condition, for as long as it takes.
-    async fn recall(&self) -> Arc<Kept> {
+    async fn recall(&self) -> Arc<StoredCondition> {
         loop {
-            match Kept::recall(Arc::clone(&self.means.store), &self.app, &self.name).await {
+            match StoredCondition::recall(Arc::clone(&self.deps.store), &self.app, &self.name).await {
                 Ok(condition) => return condition,
                 Err(error) => {
                     tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's condition cannot be read");
@@ -122,18 +120,18 @@ impl Endpoint {
     }
 
     /// Sends nothing until it is enabled, configured anew, or the gateway stops.
-    async fn rest(&mut self, condition: &Kept, stop: &CancellationToken) -> Left {
+    async fn rest(&mut self, condition: &StoredCondition, stop: &CancellationToken) -> LoopEnd {
         let mut is_kept = false;
         loop {
-            let Command { wish, done } = tokio::select! {
+            let Command { kind, done } = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Left::Stopping,
+                () = stop.cancelled() => return LoopEnd::Stopping,
                 changed = self.targets.changed() => {
-                    return if changed.is_ok() { Left::Changed } else { Left::Stopping };
+                    return if changed.is_ok() { LoopEnd::Changed } else { LoopEnd::Stopping };
                 }
                 command = self.commands.recv() => match command {
                     Some(command) => command,
-                    None => return Left::Stopping,
+                    None => return LoopEnd::Stopping,
                 },
                 // That it is disabled may not be stored yet.
                 () = keep(condition), if !is_kept => {
@@ -142,7 +140,7 @@ impl Endpoint {
                 }
             };
             let disabled = condition.get().disabled;
-            if let Wish::Enable = wish {
+            if let CommandKind::Enable = kind {
                 condition.change(|condition| condition.disabled = None);
             }
             let stored = condition.keep().await;
@@ -153,16 +151,16 @@ impl Endpoint {
             }
             // Who asked may have gone.
             let _ = done.send(stored);
-            if is_stored && matches!(wish, Wish::Enable) {
+            if is_stored && matches!(kind, CommandKind::Enable) {
                 tracing::info!(app = %self.app, webhook = %self.name, "a webhook was enabled");
-                return Left::Changed;
+                return LoopEnd::Changed;
             }
         }
     }
 }
 
 /// Stores a condition, for as long as it takes.
-async fn keep(condition: &Kept) {
+async fn keep(condition: &StoredCondition) {
     while let Err(error) = condition.keep().await {
         tracing::warn!(%error, "a webhook's condition could not be stored; trying again");
         tokio::time::sleep(AFTER_FAILURE).await;

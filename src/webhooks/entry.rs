@@ -47,8 +47,8 @@ impl Entry {
         number
     }
 
-    /// What names it for ever: no two entries of a store have the same. Has no full stop, which Standard Webhooks forbids
-    /// in an id.
+    /// What names it for ever: no two entries of a store have the same. Has no full stop, which Standard Webhooks
+    /// forbids in an id.
     pub(super) fn id(&self, app: &AppId, stream: Stream) -> String {
         // As older gateways have named it: receivers know it by that.
         let of_marker = if self.is_apart { ":retention" } else { "" };

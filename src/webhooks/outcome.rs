@@ -1,4 +1,5 @@
-//! What came of a try, and what follows from it. The rules are those of Standard Webhooks, "Delivery success and failure".
+//! What came of a try, and what follows from it. The rules are those of Standard Webhooks, "Delivery success and
+//! failure".
 //!
 //! Invariant: only a 2xx is a delivery. No text of an endpoint's answer gets into a log or a metric.
 

@@ -1,11 +1,11 @@
-//! [`Pace`]: how many requests an endpoint is sent at a time, and when the next may be. Pure: it is told what happened and
-//! when, and says what follows.
+//! [`Pace`]: how many requests an endpoint is sent at a time, and when the next may be. Pure: it is told what happened
+//! and when, and says what follows.
 //!
 //! Invariants:
-//! - No more than `max_in_flight` slots are taken. One is free again when what came of its request is on stable storage:
-//!   after a crash those requests come again that had a slot, and no others.
-//! - While an endpoint has too much to do, nothing starts before the time it named, or the retry schedule has if that is
-//!   later; then one at a time until one arrives.
+//! - No more than `max_in_flight` slots are taken. One is free again when what came of its request is on stable
+//!   storage: after a crash those requests come again that had a slot, and no others.
+//! - While an endpoint has too much to do, nothing starts before the time it named, or the retry schedule has if that
+//!   is later; then one at a time until one arrives.
 
 use std::time::Duration;
 
@@ -36,8 +36,7 @@ pub(super) enum Verdict {
 
 /// What follows from a verdict, for what was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It is settled.
+pub(super) enum Disposition {
     Settle,
     /// It is to go out again.
     Again(Nack),
@@ -45,13 +44,11 @@ pub(super) enum Next {
     Bury,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Pace {
     rules: Rules,
     /// Slots that are taken.
     taken: usize,
-    /// Nothing starts before.
     quiet_until: Option<Instant>,
     /// One at a time, until one arrives.
     careful: bool,
@@ -92,9 +89,9 @@ impl Pace {
         self.taken = self.taken.saturating_sub(1);
     }
 
-    /// What follows from what came of a try; `failures` is how often that failed, should this be one. `spread` is from -1
-    /// to 1, at random.
-    pub(super) fn finished(&mut self, verdict: Verdict, failures: u32, now: Instant, spread: f64) -> Next {
+    /// What follows from what came of a try; `failures` is how often that failed, should this be one. `spread` is from
+    /// -1 to 1, at random.
+    pub(super) fn finished(&mut self, verdict: Verdict, failures: u32, now: Instant, spread: f64) -> Disposition {
         let Rules { retry, max_attempts, .. } = self.rules;
         let asked = match verdict {
             Verdict::Delivered => {
@@ -102,9 +99,9 @@ impl Pace {
                 if self.quiet_until.is_none_or(|until| until <= now) {
                     (self.careful, self.quiet_until) = (false, None);
                 }
-                return Next::Settle;
+                return Disposition::Settle;
             }
-            Verdict::NotCounted => return Next::Again(Nack::Uncounted),
+            Verdict::NotCounted => return Disposition::Again(Nack::Uncounted),
             Verdict::Failed => None,
             Verdict::SlowDown(after) => schedule::asked(retry, after),
         };
@@ -113,7 +110,7 @@ impl Pace {
         if let Verdict::SlowDown(_) = verdict {
             self.keep_quiet(self.quiet_until.map_or(now + wait, |until| until.max(now + wait)));
         }
-        if failures >= max_attempts { Next::Bury } else { Next::Again(Nack::Failed(wait)) }
+        if failures >= max_attempts { Disposition::Bury } else { Disposition::Again(Nack::Failed(wait)) }
     }
 
     /// Until when nothing starts, because the endpoint has asked for it.
@@ -147,15 +144,15 @@ mod tests {
         std::iter::from_fn(|| may_start(pace)).count()
     }
 
-    fn wait(seconds: u64) -> Next {
-        Next::Again(Nack::Failed(Duration::from_secs(seconds)))
+    fn wait(seconds: u64) -> Disposition {
+        Disposition::Again(Nack::Failed(Duration::from_secs(seconds)))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_is_free_again_when_what_came_of_it_is_on_record() {
         let (mut pace, now) = (pace(2, 3), Instant::now());
         assert_eq!(start_all(&mut pace, now), 2);
-        assert_eq!(pace.finished(Verdict::Delivered, 1, now, 0.0), Next::Settle);
+        assert_eq!(pace.finished(Verdict::Delivered, 1, now, 0.0), Disposition::Settle);
         assert_eq!(start_all(&mut pace, now), 0, "not before it is on record");
         pace.ended();
         assert_eq!(start_all(&mut pace, now), 1);
@@ -164,9 +161,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waits_grow_and_what_was_tried_often_enough_is_to_be_buried() {
         let (mut pace, now) = (pace(1, 3), Instant::now());
-        let next: Vec<Next> = (1..=3).map(|failures| pace.finished(Verdict::Failed, failures, now, 0.0)).collect();
-        assert_eq!(next, [wait(5), wait(15), Next::Bury]);
-        assert_eq!(pace.finished(Verdict::NotCounted, 3, now, 0.0), Next::Again(Nack::Uncounted), "cut short");
+        let next: Vec<Disposition> =
+            (1..=3).map(|failures| pace.finished(Verdict::Failed, failures, now, 0.0)).collect();
+        assert_eq!(next, [wait(5), wait(15), Disposition::Bury]);
+        assert_eq!(pace.finished(Verdict::NotCounted, 3, now, 0.0), Disposition::Again(Nack::Uncounted), "cut short");
     }
 
     #[tokio::test(start_paused = true)]
@@ -181,7 +179,7 @@ mod tests {
         assert_eq!((start_all(&mut pace, now + RETRY.initial * 2), pace.wake(now)), (0, Some(named)));
         assert!(pace.is_careful());
         assert_eq!(start_all(&mut pace, named), 1);
-        assert_eq!(pace.finished(Verdict::Delivered, 1, named, 0.0), Next::Settle);
+        assert_eq!(pace.finished(Verdict::Delivered, 1, named, 0.0), Disposition::Settle);
         pace.ended();
         assert_eq!(start_all(&mut pace, named), 3);
     }

@@ -1,9 +1,9 @@
-//! A [`Parcel`]: what goes out in one request, on its way; and the [`Recorder`], who sees to it that what came of it is on
-//! stable storage.
+//! A [`Parcel`]: what goes out in one request, on its way; and the [`Recorder`], who sees to it that what came of it is
+//! on stable storage.
 //!
-//! Invariants: a parcel stands for its entries, which are in hand: dropped, it gives them back untried. What is recorded of
-//! one from before a seek, or of a place that was removed, changes nothing. A marker of what retention took is a parcel as
-//! any other: its tries, its wait and its end are kept in the subscription, though it waits here.
+//! Invariants: a parcel stands for its entries, which are in hand: dropped, it gives them back untried. What is
+//! recorded of one from before a seek, or of a place that was removed, changes nothing. A marker of what retention took
+//! is a parcel as any other: its tries, its wait and its end are kept in the subscription, though it waits here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::condition::Kept;
-use super::endpoint::{AFTER_FAILURE, Means};
+use super::condition::StoredCondition;
+use super::endpoint::{AFTER_FAILURE, Deps};
 use super::entry::Entry;
 use super::message::{BATCH_BYTES, most_entries};
-use super::pace::Next;
+use super::pace::Disposition;
 use crate::config::WebhookFormat;
 use crate::events::{AckError, Delivery, Holding, Leased, Nack, Receipt};
 use crate::kernel::metrics::WebhookLabels;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Error, Sequence};
 
-/// See the module.
 pub(super) struct Parcel {
     pub(super) entries: Vec<Entry>,
     receipt: Receipt,
-    /// Under which lease its entries are in hand. `None`: it is the marker of what retention has cut off, which stands in no
-    /// log; it waits here.
+    /// Under which lease its entries are in hand. `None`: it is the marker of what retention has cut off, which stands
+    /// in no log; it waits here.
     leased: Option<Leased>,
     /// Tries in vain so far.
     pub(super) failures: u32,
@@ -90,20 +89,21 @@ impl Parcel {
 /// Sees to it that what came of a parcel is on stable storage. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Recorder {
-    pub(super) means: Means,
+    pub(super) deps: Deps,
     pub(super) app: AppId,
     pub(super) place: SubscriptionName,
     pub(super) labels: WebhookLabels,
-    pub(super) condition: Arc<Kept>,
+    pub(super) condition: Arc<StoredCondition>,
     /// The delivery loop ends: what fails is not tried again.
     pub(super) leaving: CancellationToken,
 }
 
 impl Recorder {
-    /// Sees to it that a parcel goes out again as it goes out now, whatever becomes of this process. Says whether it may.
+    /// Sees to it that a parcel goes out again as it goes out now, whatever becomes of this process. Says whether it
+    /// may.
     pub(super) async fn goes_out(&self, stream: Stream, parcel: &Parcel) -> bool {
         let Some(lease) = parcel.leased.as_ref().map(|leased| leased.name) else { return true };
-        while let Err(error) = self.means.events.goes_out(&self.app, stream, &self.place, lease).await {
+        while let Err(error) = self.deps.events.goes_out(&self.app, stream, &self.place, lease).await {
             let (app, webhook) = (&self.app, &self.labels.webhook);
             tracing::warn!(%app, webhook, %error, "what is to be sent to a webhook could not be stored; trying again");
             if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
@@ -113,22 +113,30 @@ impl Recorder {
         true
     }
 
-    /// Records what follows for a parcel, and why; and the endpoint's condition as it is now. Returns the parcel if it is to
-    /// wait here.
-    pub(super) async fn record(self, stream: Stream, mut parcel: Parcel, next: Next, why: String) -> Option<Parcel> {
-        if let (Next::Again(back), true) = (next, parcel.is_marker()) {
+    /// Records what follows for a parcel, and why; and the endpoint's condition as it is now. Returns the parcel if it
+    /// is to wait here.
+    pub(super) async fn record(
+        self,
+        stream: Stream,
+        mut parcel: Parcel,
+        next: Disposition,
+        why: String,
+    ) -> Option<Parcel> {
+        // Events wait in their subscription.
+        if let (Disposition::Again(back), true) = (next, parcel.is_marker()) {
             let (wait, failed) = match back {
                 Nack::Failed(wait) => (wait, 1),
                 Nack::Uncounted => (Duration::ZERO, 0),
             };
-            (parcel.failures, parcel.due) = (parcel.failures + failed, self.means.clock.now() + wait);
+            (parcel.failures, parcel.due) = (parcel.failures + failed, self.deps.clock.now() + wait);
         }
         while let Err(error) = self.try_to(stream, &mut parcel, next, &why).await {
             let (app, webhook) = (&self.app, &self.labels.webhook);
             tracing::warn!(%app, webhook, %error, "what came of a webhook's request could not be stored; trying again");
             if self.leaving.run_until_cancelled(tokio::time::sleep(AFTER_FAILURE)).await.is_none() {
-                if next == Next::Bury {
-                    // It is buried when there is another delivery loop. What the store knows of it is written when it can be.
+                if next == Disposition::Bury {
+                    // It is buried when there is another delivery loop. What the store knows of it is written when it
+                    // can be.
                     let _ = self.give_up_later(stream, &mut parcel).await;
                     return None;
                 }
@@ -136,8 +144,9 @@ impl Recorder {
             }
         }
         match next {
-            Next::Again(_) => parcel.is_marker().then_some(parcel),
-            Next::Settle | Next::Bury => {
+            // Of events the lease is over by now, so that to drop them gives nothing back a second time.
+            Disposition::Again(_) => parcel.is_marker().then_some(parcel),
+            Disposition::Settle | Disposition::Bury => {
                 parcel.receipt.handed_over();
                 None
             }
@@ -145,27 +154,31 @@ impl Recorder {
     }
 
     async fn give_up_later(&self, stream: Stream, parcel: &mut Parcel) -> Result<(), Error> {
-        let events = &self.means.events;
+        let events = &self.deps.events;
         match parcel.leased.as_ref().map(|leased| leased.name) {
             Some(lease) => events.back(&self.app, stream, &self.place, lease, Nack::Failed(Duration::ZERO)).await,
-            None => events.untold(&mut parcel.receipt, parcel.failures, self.means.clock.now()).await,
+            None => events.untold(&mut parcel.receipt, parcel.failures, self.deps.clock.now()).await,
         }
     }
 
-    async fn try_to(&self, stream: Stream, parcel: &mut Parcel, next: Next, why: &str) -> Result<(), Error> {
+    async fn try_to(&self, stream: Stream, parcel: &mut Parcel, next: Disposition, why: &str) -> Result<(), Error> {
         self.condition.keep().await?;
-        let (events, app, place, failures) = (&self.means.events, &self.app, &self.place, parcel.failures);
+        let (events, app, place, failures) = (&self.deps.events, &self.app, &self.place, parcel.failures);
         let lease = parcel.leased.as_ref().map(|leased| leased.name);
         match (next, lease) {
-            (Next::Settle, Some(lease)) => match events.acknowledge(app, stream, place, &Holding::Lease(lease)).await {
-                Err(AckError::Store(error)) => Err(error),
-                Ok(_) | Err(AckError::LeaseExpired | AckError::NoSuchStream) => Ok(()),
-            },
-            (Next::Settle, None) => events.told(&mut parcel.receipt).await,
-            (Next::Again(back), Some(lease)) => events.back(app, stream, place, lease, back).await,
-            (Next::Again(Nack::Failed(_)), None) => events.untold(&mut parcel.receipt, failures, parcel.due).await,
-            (Next::Again(Nack::Uncounted), None) => Ok(()),
-            (Next::Bury, _) => {
+            (Disposition::Settle, Some(lease)) => {
+                match events.acknowledge(app, stream, place, &Holding::Lease(lease)).await {
+                    Err(AckError::Store(error)) => Err(error),
+                    Ok(_) | Err(AckError::LeaseExpired | AckError::NoSuchStream) => Ok(()),
+                }
+            }
+            (Disposition::Settle, None) => events.told(&mut parcel.receipt).await,
+            (Disposition::Again(back), Some(lease)) => events.back(app, stream, place, lease, back).await,
+            (Disposition::Again(Nack::Failed(_)), None) => {
+                events.untold(&mut parcel.receipt, failures, parcel.due).await
+            }
+            (Disposition::Again(Nack::Uncounted), None) => Ok(()),
+            (Disposition::Bury, _) => {
                 let (letters, stored) = match lease {
                     Some(lease) => events.bury(app, stream, place, lease, (failures, why)).await,
                     None => {
@@ -173,7 +186,7 @@ impl Recorder {
                         events.bury_marker(&mut parcel.receipt, at, (failures, why)).await
                     }
                 };
-                self.means.metrics.webhook_dead_letters.get_or_create(&self.labels).inc_by(letters);
+                self.deps.metrics.webhook_dead_letters.get_or_create(&self.labels).inc_by(letters);
                 stored
             }
         }

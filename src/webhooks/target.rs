@@ -1,9 +1,9 @@
-//! A [`Target`]: what the configuration and the files it names say of a webhook, ready to be used: its address, its keys,
-//! its connections.
+//! A [`Target`]: what the configuration and the files it names say of a webhook, ready to be used: its address, its
+//! keys, its connections.
 //!
 //! Invariants: connections are the webhook's own: no other's use them up. The address is judged with each connection,
-//! resolved once for it ([`crate::kernel::targets`]); a redirect is an answer. No more is read of an answer than lets the
-//! connection be used again, and nothing of it is kept.
+//! resolved once for it ([`crate::kernel::targets`]); a redirect is an answer. No more is read of an answer than lets
+//! the connection be used again, and nothing of it is kept.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,7 +70,6 @@ enum Why {
     Target(#[from] Refused),
 }
 
-/// See the module.
 pub(super) struct Target {
     pub(super) app: AppId,
     pub(super) config: Webhook,

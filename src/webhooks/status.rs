@@ -9,7 +9,7 @@ use crate::kernel::clock::{Clock, UnixMillis};
 
 /// What an endpoint's task last said of itself.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct LoopStatus {
     pub(super) in_flight: usize,
     pub(super) slowed: bool,
     /// Whether not all requests that may be are under way.
@@ -29,8 +29,8 @@ pub struct WebhookStatus {
     pub url: String,
     pub streams: Vec<&'static str>,
     pub format: &'static str,
-    /// `starting` (what holds for it is being read from the store: nothing is sent yet), `delivering`, `retrying` (the last
-    /// try failed), `slowed` (the endpoint said that it has too much to do) or `disabled`.
+    /// `starting` (what holds for it is being read from the store: nothing is sent yet), `delivering`, `retrying` (the
+    /// last try failed), `slowed` (the endpoint said that it has too much to do) or `disabled`.
     pub state: &'static str,
     pub disabled: Option<DisabledStatus>,
     pub in_flight: usize,
@@ -59,7 +59,7 @@ impl WebhookStatus {
     /// As an endpoint's task says it stands, and as its condition, if that is known, and its subscriptions do.
     pub(super) fn new(
         target: &super::target::Target,
-        standing: Standing,
+        status: LoopStatus,
         condition: Option<Condition>,
         tries: &[Tries],
         clock: &Clock,
@@ -69,14 +69,14 @@ impl WebhookStatus {
         let config = &target.config;
         let failures = tries.iter().map(|tries| tries.failures).max().unwrap_or(0);
         let (now, held) = (clock.now(), tries.iter().map(|tries| tries.open).sum());
-        let quiet = standing.quiet_until.filter(|&until| until > now && held > 0);
+        let quiet = status.quiet_until.filter(|&until| until > now && held > 0);
         let due = tries.iter().filter_map(|tries| tries.next).min();
-        let next_try = due.max(quiet).filter(|&at| at > now && standing.has_room && disabled.is_none());
+        let next_try = due.max(quiet).filter(|&at| at > now && status.has_room && disabled.is_none());
         let next_try = next_try.map(|at| UnixMillis::from(clock.wall() + at.saturating_duration_since(now)));
-        let state = match &standing {
+        let state = match &status {
             _ if !is_known => "starting",
             _ if disabled.is_some() => "disabled",
-            Standing { slowed: true, .. } => "slowed",
+            LoopStatus { slowed: true, .. } => "slowed",
             _ if failures > 0 => "retrying",
             _ => "delivering",
         };
@@ -89,12 +89,12 @@ impl WebhookStatus {
             format: config.format.as_str(),
             state,
             disabled: disabled.map(|d| DisabledStatus { since: UnixMillis(d.since).to_string(), why: d.why }),
-            in_flight: standing.in_flight,
+            in_flight: status.in_flight,
             held,
             failures,
             next_try_at: next_try.map(|at| at.to_string()),
-            last_try_at: standing.last_try.map(|at| at.to_string()),
-            last_delivery_at: standing.last_delivery.map(|at| at.to_string()),
+            last_try_at: status.last_try.map(|at| at.to_string()),
+            last_delivery_at: status.last_delivery.map(|at| at.to_string()),
             last_error_at: fault_at.map(|at| at.to_string()),
             last_error: fault,
             public_keys: target.public_keys(),
