@@ -26,6 +26,7 @@
 //! | `log` | a stream's entries, the newest in memory; cursors, filters, ages |
 //! | `delivery` | what a read asks for and gets, and who serves it |
 //! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
+//! | `subscriptions` | what is asked and told of one of them: the second half of [`Events`] |
 //! | `app_stream` | one log, one appender and one registry of subscriptions for each stream of an app |
 //! | `apply` | makes streams and pollers what the configuration says |
 //! | `retention` | housekeeping: removes what is old, and renews what moves by itself |
@@ -45,6 +46,7 @@ mod ingest;
 mod log;
 mod retention;
 mod subscription;
+mod subscriptions;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -88,6 +90,7 @@ pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
 pub use self::subscription::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::subscription::in_hand::{DeliveryOrder, InHand, Nack, Tries};
+pub use self::subscription::lag::SubscriptionStatus;
 pub use self::subscription::leases::{Ack, AckError, Holding, LeaseName, Leased, MAX_LEASE, NotALease};
 
 /// All event logs of the gateway and their pollers. Cheap to clone.
@@ -109,26 +112,6 @@ struct EventsInner {
 }
 
 type Streams = BTreeMap<LogKey, Arc<AppStream>>;
-
-/// What the admin API shows of a subscription.
-#[derive(Clone, Debug, serde::Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
-pub struct SubscriptionStatus {
-    pub app: String,
-    pub stream: &'static str,
-    pub subscription: String,
-    pub client: Option<String>,
-    pub cursor: String,
-    pub lag: u64,
-    pub undelivered: u64,
-    pub unacknowledged: u64,
-    pub in_flight: u64,
-    pub dead_letters: u64,
-    pub oldest_event_age_seconds: Option<f64>,
-    pub delivered_per_second: f64,
-    pub near_retention: Option<&'static str>,
-    pub last_read_at: String,
-}
 
 impl Events {
     /// No logs and no pollers yet: see [`Events::apply`].
@@ -223,7 +206,7 @@ impl Events {
             at => at?,
         };
         let (subscription, earliest) = (stream.registry.get(name), stream.log.range().start);
-        subscription.ok_or(ReadError::NoSuchSubscription)?.resume((last.0, given), unheard, earliest.0);
+        subscription.ok_or(ReadError::NoSuchSubscription)?.resume(last, given, unheard, earliest);
         Ok(())
     }
 
@@ -250,7 +233,7 @@ impl Events {
     ) -> Result<Cursor, ReadError> {
         let (stream, subscription) = self.subscription(app, stream, name)?;
         let at = stream.log.place(to).await?;
-        subscription.seek(at.0, stream.log.store()).await?;
+        subscription.seek(at, stream.log.store()).await?;
         Ok(stream.log.cursor(at))
     }
 
@@ -345,7 +328,7 @@ impl Events {
         for stream in self.streams().values() {
             let next = stream.log.range().end;
             for subscription in stream.registry.all() {
-                subscription.observe(next.0);
+                subscription.observe(next);
             }
         }
     }

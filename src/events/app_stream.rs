@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::ingest::appender::{AppendOutcome, AppendRequest, Appender};
-use super::lock;
 use super::log::Log;
 use super::log::age_guard::AgeGuard;
 use super::log::judge::Judge;
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
-use crate::store::{Error, LogKey, Sequence, Store};
+use super::{Run, lock};
+use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
 /// One stream of one app.
 pub(super) struct AppStream {
@@ -121,6 +121,22 @@ impl AppStream {
         let earliest = self.log.trim(self.ages.older_than(retention.age), retention.bytes).await?;
         self.trimmed(earliest);
         Ok(())
+    }
+
+    /// [`Log::collect`]. Readers are told of what is gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn collect(
+        &self,
+        entries: &[Sequence],
+        near: Vec<Arc<Batch>>,
+    ) -> Result<(Vec<Run>, Vec<Sequence>), Error> {
+        let (runs, gone) = self.log.collect(entries, near).await?;
+        if !gone.is_empty() {
+            self.trimmed(self.log.stored_beginning().await?);
+        }
+        Ok((runs, gone))
     }
 
     /// All before `earliest` is gone from the store: readers are told of what they were not given.

@@ -5,7 +5,7 @@
 //! | `request` | what is asked: from where, how much, how it is settled; why it cannot be served |
 //! | `run`, `entry` | entries of one batch, and how many more a read has room for; what a reader is shown of them |
 //! | `receipt` | what stands for entries on their way |
-//! | `reader` | serves one read: from memory, from the store, or when something comes |
+//! | `reader`, `leasing` | serves one read: from memory, from the store, or when something comes; from a lease table |
 //! | `merged_reader`, `stream_reader` | what one caller reads, one stream or both, read by read |
 //! | `leased_reader` | the same of one stream, to be acknowledged |
 //! | `stream_session`, `sent_entries` | one open stream of a subscription, and what it was given |
@@ -17,6 +17,7 @@
 
 mod entry;
 mod leased_reader;
+mod leasing;
 mod merged_reader;
 pub(super) mod reader;
 mod receipt;

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Events;
 use super::log::age_guard::KEPT_EVERY;
+use super::subscription::dead_letters::bury_given_up;
 use super::subscription::lag::look_at_subscriptions;
-use super::subscription::leases::bury_given_up;
 use crate::store::LogKey;
 
 /// How often logs are trimmed.

@@ -3,11 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | `state` | the one state: what is handed over, under way, leased, settled; one value under one lock |
-//! | `claim` | a run of entries on its way to a plain reader |
-//! | `held` | entries under a lease |
+//! | `claim` | entries that a reader has taken, and gives back unless they are handed over |
+//! | `holding` | acknowledging, prolonging, giving back, burying |
 //! | `loss_marker` | the marker of what retention took, on its way by itself |
 //! | `registry` | all of one log: how many there may be, whose they are, their beginning and end |
-//! | `leases` | reading under a lease, and what a lease's holder says of it |
+//! | `leases` | how a reader acknowledges, and what it names when it does |
 //! | `lease_name`, `lease_timer` | what a lease is known by; who ends it when its time is over |
 //! | `in_hand` | reading for who passes events on, as webhooks do |
 //! | `dead_letters` | what was given up |
@@ -17,15 +17,15 @@
 //! | `unread` | what it had not read when it was removed because nobody reads it |
 //! | `lag`, `meters` | how far behind it is, and whether retention is about to cut it off; its metrics |
 //!
-//! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of what
-//! is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that they
-//! are settled. [`Subscription::save`] returns when all that was true at its call is durable.
+//! Invariants: the state changes under one short lock, never held across an await. What is stored is never ahead of
+//! what is true: the stored cursor follows the low-water mark, and the stored marks say of single entries above it that
+//! they are settled. [`Subscription::save`] returns when all that was true at its call is durable.
 
 mod claim;
 mod cursor_writer;
 pub(super) mod dead_letters;
 pub(super) mod defaults;
-mod held;
+pub(super) mod holding;
 pub(super) mod in_hand;
 pub(super) mod lag;
 mod lease_name;
@@ -40,6 +40,7 @@ pub(super) mod registry;
 mod state;
 mod unread;
 
+use std::collections::BTreeSet;
 use std::hash::RandomState;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +52,7 @@ use tokio::time::Instant;
 use self::lag::LagSample;
 use self::meters::SubscriptionMeters;
 use self::notes::SubscriptionRecords;
-use self::persistence::StoredPlace;
+use self::persistence::{Remainder, StoredPlace, SubscriptionWriter};
 use self::state::SubscriptionState;
 use super::{ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -60,16 +61,14 @@ use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, LogKey, Sequence, Store};
 
-pub(super) use self::claim::{Claim, MAX_OPEN};
+pub(super) use self::claim::{Claim, LeasedEntries, LogRange, MAX_OPEN};
 pub(super) use self::cursor_writer::CursorWriter;
-pub(super) use self::held::Held;
 use self::in_hand::InHand;
 pub(super) use self::lease_timer::LeaseTimer;
 pub(super) use self::loss_marker::LossMarker;
 pub(super) use self::persistence::Removal;
-pub(super) use self::state::Hold;
-#[cfg(all(test, feature = "judged"))]
-pub(super) use self::state::Selection;
+pub(super) use self::state::{Hold, Selection, UnknownLease, own_key};
+
 use self::state::place::PlaceId;
 
 /// A subscription of a log.
@@ -109,6 +108,19 @@ pub(super) struct Subscription {
     pub(super) meters: SubscriptionMeters,
 }
 
+/// What a subscription looks like now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::events) struct Backlog {
+    /// The last entry up to which all are settled.
+    pub(in crate::events) low: Sequence,
+    /// Entries that are not settled.
+    pub(in crate::events) lag: u64,
+    /// Of those, the ones in a response or under a lease.
+    pub(in crate::events) in_flight: u64,
+    /// Of those that are not settled, the ones that were handed out to be acknowledged.
+    pub(in crate::events) unacknowledged: u64,
+}
+
 /// What all logs and subscriptions share.
 pub(super) struct Shared {
     pub(super) tasks: Tasks,
@@ -126,8 +138,8 @@ impl Shared {
         (self.clock.now(), self.clock.wall_ms())
     }
 
-    /// Does this to its end, also when who asked for it has left: what changes the store and what is known of it must not
-    /// stop between the two.
+    /// Does this to its end, also when who asked for it has left: what changes the store and what is known of it must
+    /// not stop between the two.
     ///
     /// # Errors
     /// Those of the work; and when the gateway ends meanwhile.
@@ -221,8 +233,8 @@ impl Subscription {
     }
 
     /// The last entry ever claimed.
-    pub(super) fn claimed(&self) -> u64 {
-        lock(&self.state).ranges.claimed()
+    pub(super) fn claimed(&self) -> Sequence {
+        Sequence(lock(&self.state).ranges.claimed())
     }
 
     /// The first entry that was cut off by retention of which no reader was told for sure, where that is known.
@@ -231,7 +243,7 @@ impl Subscription {
     }
 
     /// Retention removed all before `earliest`.
-    pub(super) fn cut(self: &Arc<Self>, earliest: u64) {
+    pub(super) fn cut(self: &Arc<Self>, Sequence(earliest): Sequence) {
         if lock(&self.state).is_within(earliest) {
             return;
         }
@@ -247,10 +259,16 @@ impl Subscription {
         self.meters.cut_off.inc_by(lost);
     }
 
-    /// A reader says that it has all up to `last` that it was given, or if `given` is not said, that it was given nothing
-    /// after `last`; and nothing of `unheard`. `earliest` is the first entry that is kept. What it has is settled, and of the
-    /// rest what was handed over plainly is given again.
-    pub(super) fn resume(self: &Arc<Self>, (last, given): (u64, bool), unheard: &[Range<u64>], earliest: u64) {
+    /// A reader says that it has all up to `last` that it was given, or if `given` is not said, that it was given
+    /// nothing after `last`; and nothing of `unheard`. `earliest` is the first entry that is kept. What it has is
+    /// settled, and of the rest what was handed over plainly is given again.
+    pub(super) fn resume(
+        self: &Arc<Self>,
+        Sequence(last): Sequence,
+        given: bool,
+        unheard: &[Range<u64>],
+        Sequence(earliest): Sequence,
+    ) {
         let lost = self.change(|state| {
             if given {
                 state.hear(last);
@@ -266,20 +284,79 @@ impl Subscription {
     ///
     /// # Errors
     /// When the store fails. Then the place has changed, and is stored when the store recovers.
-    pub(super) async fn seek(self: &Arc<Self>, at: u64, store: &dyn Store) -> Result<(), Error> {
+    pub(super) async fn seek(self: &Arc<Self>, Sequence(at): Sequence, store: &dyn Store) -> Result<(), Error> {
         {
             // None is buried, or cleared, meanwhile.
             let _turn = self.letters_turn.lock().await;
-            let (letters, _) = self.listed().await;
+            let (letters, _) = self.listed_letters().await;
             self.change(|state| state.seek(at, letters));
         }
         self.given_back.notify_waiters();
         self.save(store).await
     }
 
+    /// What it looks like in a log whose next entry is `next`. Sets the metrics too.
+    pub(in crate::events) fn observe(self: &Arc<Self>, Sequence(next): Sequence) -> Backlog {
+        let standing = {
+            let state = lock(&self.state);
+            Backlog {
+                low: Sequence(state.low()),
+                lag: state.ranges.lag(next) + state.leases.len() as u64,
+                in_flight: state.ranges.in_flight() + state.leases.held() as u64,
+                unacknowledged: state.leases.tried() as u64,
+            }
+        };
+        let shown = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        if !self.is_removed() {
+            self.meters.lag.set(shown(standing.lag));
+            self.meters.unacknowledged.set(shown(standing.unacknowledged));
+        }
+        standing
+    }
+
     /// Whether something of it is known that waits to be stored.
     pub(super) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Acquire) || self.listed_for_later.load(Ordering::Acquire)
+    }
+
+    /// Stores what has changed. Durable on return, whoever changed it.
+    ///
+    /// # Errors
+    /// When the store fails. Then it is tried again by the cursor writer.
+    pub(super) fn save<'s>(self: &'s Arc<Self>, store: &'s dyn Store) -> impl Future<Output = Result<(), Error>> {
+        SubscriptionWriter { subscription: self, store }.save()
+    }
+
+    /// Makes sure that a new subscription outlives a restart, so that it keeps where it began and whose it is.
+    pub(super) async fn make_durable(self: &Arc<Self>, store: &dyn Store) -> Result<(), Error> {
+        if self.is_stored.load(Ordering::Acquire) { Ok(()) } else { Box::pin(self.save(store)).await }
+    }
+
+    /// Stores whose it is and when it was read last, if that has changed.
+    pub(super) fn keep_owner<'s>(self: &'s Arc<Self>, store: &'s dyn Store) -> impl Future<Output = Result<(), Error>> {
+        SubscriptionWriter { subscription: self, store }.keep_owner()
+    }
+
+    /// Removes it from the store; the log's next entry is `next`. Nothing of it is stored after that, but where it
+    /// stood if that is worth a word. `None` when it was not done. Also says whether that is durable: where the store
+    /// failed and it is gone all the same, it is gone here, too. To be done to its end.
+    ///
+    /// # Errors
+    /// When the store fails, and it is as it was.
+    pub(super) fn remove<'s>(
+        self: &'s Arc<Self>,
+        store: &'s dyn Store,
+        next: Sequence,
+        why: Removal,
+    ) -> impl Future<Output = Result<Option<(Remainder, Result<(), Error>)>, Error>> {
+        SubscriptionWriter { subscription: self, store }.remove(next, why)
+    }
+
+    /// Its dead letters, and which are being given again.
+    pub(super) async fn listed_letters(&self) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        let stored = self.stored.lock().await;
+        let state = lock(&self.state);
+        (state.letters.listed(&stored.letters), state.letters.given_again().clone())
     }
 
     /// Whether it is being removed, or is.
@@ -295,8 +372,8 @@ impl Subscription {
         done
     }
 
-    /// [`Subscription::change`] of entries before `end` that are given to nobody. To be stored at once if the low-water mark
-    /// moves past others, too, that were given to somebody before.
+    /// [`Subscription::change`] of entries before `end` that are given to nobody. To be stored at once if the low-water
+    /// mark moves past others, too, that were given to somebody before.
     fn change_unseen(self: &Arc<Self>, end: u64, change: impl FnOnce(&mut SubscriptionState)) {
         let ((), moved, has_writes) = self.changed(change);
         match moved {

@@ -5,7 +5,6 @@
 //! entry the reader wants, at its deadline, or when the gateway stops, whichever is first; markers alone do not end the
 //! wait of a reader that does not want them. A read that is dropped while it waits or asks the store has taken nothing.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use super::{Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt
 use crate::events::app_stream::AppStream;
 use crate::events::log::loss::Loss;
 use crate::events::log::{Fetched, Found, ReadFilter};
-use crate::events::subscription::{Hold, MAX_OPEN, Subscription};
+use crate::events::subscription::{Hold, LogRange, MAX_OPEN, Subscription};
 use crate::events::{Ack, Cursor, DeliveryOrder, InHand, Leased, MAX_LEASE, StartAt};
 use crate::kernel::names::SubscriptionName;
 use crate::store::{Batch, Sequence};
@@ -110,7 +109,7 @@ impl Reader {
                 return Ok(delivery);
             }
             if subscription.is_removed() || !self.wait(&mut changes, given_back).await {
-                let nothing = self.delivery(Vec::new(), Sequence(subscription.claimed()), Receipt::of_nothing(), None);
+                let nothing = self.delivery(Vec::new(), subscription.claimed(), Receipt::of_nothing(), None);
                 return Ok(Delivery { lost_from: subscription.lost_from(), ..nothing });
             }
         }
@@ -129,12 +128,12 @@ impl Reader {
                     continue;
                 }
             }
-            let claim = subscription.claim(numbers(self.stream.log.range()), self.looks_at(), self.session);
+            let claim = LogRange::claim(subscription, self.stream.log.range(), self.looks_at(), self.session);
             let Some(mut claim) = claim else { return Ok(None) };
             // Trimmed meanwhile: the claim is given back, and what is left of it is taken again.
-            let fetched = self.stream.log.fetch(&sequences(claim.range()), &self.filter, self.room()).await?;
+            let fetched = self.stream.log.fetch(&claim.range(), &self.filter, self.room()).await?;
             let Some(found) = self.found(fetched) else { continue };
-            claim.shorten(found.end.0);
+            claim.keep_before(found.end, 0);
             if claim.is_owed() {
                 Box::pin(subscription.save(self.stream.log.store())).await?;
             }
@@ -144,11 +143,11 @@ impl Reader {
             }
             claim.under_way(found.events);
             let mut runs = found.runs;
-            let (lost, lost_from) = if self.filter.markers { claim.cut_off() } else { (0, None) };
+            let (lost, lost_from) = if self.filter.markers { claim.lost() } else { (0, None) };
             if lost > 0 {
-                runs.insert(0, Self::cut_off_marker(Sequence(claim.range().start), &runs[0].batch));
+                runs.insert(0, Self::cut_off_marker(claim.range().start, &runs[0].batch));
             }
-            let delivery = self.delivery(runs, found.end.previous(), Receipt::claim(claim), None);
+            let delivery = self.delivery(runs, found.end.previous(), Receipt::of_range(claim), None);
             return Ok(Some(Delivery { lost, lost_from, ..delivery }));
         }
     }
@@ -236,13 +235,3 @@ impl Reader {
 
 /// No wait is longer, whatever is asked for.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-
-/// The bounds of a log as subscriptions count.
-pub(in crate::events) fn numbers(range: Range<Sequence>) -> (u64, u64) {
-    (range.start.0, range.end.0)
-}
-
-/// A range of a subscription's as logs count.
-pub(in crate::events) fn sequences(range: Range<u64>) -> Range<Sequence> {
-    Sequence(range.start)..Sequence(range.end)
-}

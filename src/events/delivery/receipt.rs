@@ -6,7 +6,7 @@
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::subscription::{Claim, Held, LossMarker};
+use crate::events::subscription::{Claim, LeasedEntries, LogRange, LossMarker};
 use crate::http::body::handover::{Delivered, Ending};
 use crate::store::Sequence;
 
@@ -17,9 +17,9 @@ pub struct Receipt(Option<Reservation>);
 
 #[derive(Debug)]
 enum Reservation {
-    Claim(Claim),
-    Held(Held),
-    LossMarker(LossMarker),
+    Range(Claim<LogRange>),
+    Leased(Claim<LeasedEntries>),
+    Marker(LossMarker),
 }
 
 impl Receipt {
@@ -28,40 +28,40 @@ impl Receipt {
         Self(None)
     }
 
-    pub(in crate::events) fn claim(claim: Claim) -> Self {
-        Self(Some(Reservation::Claim(claim)))
+    pub(in crate::events) fn of_range(claim: Claim<LogRange>) -> Self {
+        Self(Some(Reservation::Range(claim)))
     }
 
-    pub(in crate::events) fn held(held: Held) -> Self {
-        Self(Some(Reservation::Held(held)))
+    pub(in crate::events) fn of_leased(claim: Claim<LeasedEntries>) -> Self {
+        Self(Some(Reservation::Leased(claim)))
     }
 
     /// What stands for the marker of what retention has cut off, of a delivery in hand that begins with one: it is
     /// passed on by itself. Also says until when it is to wait. The entries are what this stands for from now on.
     pub(crate) fn split_marker(&mut self) -> (Self, Option<Instant>) {
         match &mut self.0 {
-            Some(Reservation::Held(held)) => {
-                let cut_off = held.split_cut_off();
-                let until = cut_off.tried().delay_until;
-                (Self(Some(Reservation::LossMarker(cut_off))), until)
+            Some(Reservation::Leased(claim)) => {
+                let marker = claim.split_loss();
+                let until = marker.tried().delay_until;
+                (Self(Some(Reservation::Marker(marker))), until)
             }
-            Some(Reservation::Claim(_) | Reservation::LossMarker(_)) | None => (Self(None), None),
+            Some(Reservation::Range(_) | Reservation::Marker(_)) | None => (Self(None), None),
         }
     }
 
     /// What this stands for, if that is such a marker.
     pub(in crate::events) fn marker(&mut self) -> Option<&mut LossMarker> {
         match &mut self.0 {
-            Some(Reservation::LossMarker(cut_off)) => Some(cut_off),
-            Some(Reservation::Claim(_) | Reservation::Held(_)) | None => None,
+            Some(Reservation::Marker(marker)) => Some(marker),
+            Some(Reservation::Range(_) | Reservation::Leased(_)) | None => None,
         }
     }
 
     /// Cancelled when nobody is to be told any more of what retention took, if this stands for the marker of that.
     pub(crate) fn marker_over(&self) -> Option<&CancellationToken> {
         match &self.0 {
-            Some(Reservation::LossMarker(cut_off)) => Some(cut_off.over()),
-            Some(Reservation::Claim(_) | Reservation::Held(_)) | None => None,
+            Some(Reservation::Marker(marker)) => Some(marker.over()),
+            Some(Reservation::Range(_) | Reservation::Leased(_)) | None => None,
         }
     }
 
@@ -71,9 +71,9 @@ impl Receipt {
     pub fn only_before(self, at: Sequence, left: u64) -> Option<Self> {
         let mut taken = self.0?;
         let some_are_kept = match &mut taken {
-            Reservation::Claim(claim) => claim.keep_before(at.0, left),
-            Reservation::Held(held) => held.keep_before(at.0, left),
-            Reservation::LossMarker(_) => true,
+            Reservation::Range(claim) => claim.keep_before(at, left),
+            Reservation::Leased(claim) => claim.keep_before(at, left),
+            Reservation::Marker(_) => true,
         };
         some_are_kept.then_some(Self(Some(taken)))
     }
@@ -81,9 +81,9 @@ impl Receipt {
     /// The reader has all of it: the subscription's cursor moves, or the reader is to acknowledge it.
     pub fn handed_over(self) {
         match self.0 {
-            Some(Reservation::Claim(claim)) => claim.settle(),
-            Some(Reservation::Held(held)) => held.handed_over(),
-            Some(Reservation::LossMarker(mut cut_off)) => cut_off.told(),
+            Some(Reservation::Range(claim)) => claim.handed_over(),
+            Some(Reservation::Leased(claim)) => claim.handed_over(),
+            Some(Reservation::Marker(mut marker)) => marker.told(),
             None => {}
         }
     }

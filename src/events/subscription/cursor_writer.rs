@@ -1,10 +1,10 @@
 //! [`CursorWriter`]: writes what has changed of subscriptions to the store, off the readers' path.
 //!
-//! Invariants: a hand-over never waits for a write. A subscription that changes is listed once; a round writes the latest
-//! of all that are listed, of whatever logs, in one step, so that it costs the syncs of one commit whatever their number.
-//! What a filter passed over is given to nobody, so to pass over it once more after a kill is not seen: it waits longer.
-//! What could not be written stays listed and is tried again. A stop writes all once more, after the last hand-over and
-//! before the store is closed.
+//! Invariants: a hand-over never waits for a write. A subscription that changes is listed once; a round writes the
+//! latest of all that are listed, of whatever logs, in one step, so that it costs the syncs of one commit whatever
+//! their number. What a filter passed over is given to nobody, so to pass over it once more after a kill is not seen:
+//! it waits longer. What could not be written stays listed and is tried again. A stop writes all once more, after the
+//! last hand-over and before the store is closed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -57,6 +57,7 @@ impl CursorWriter {
 
     /// The subscription's cursor has moved past what nobody was given.
     pub(in crate::events) fn list_for_later(&self, subscription: &Arc<Subscription>, now: Instant) {
+        // It is written with what cannot wait, if there is any.
         if subscription.listed.load(Ordering::Acquire) || subscription.listed_for_later.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -141,7 +142,7 @@ impl CursorWriter {
             for subscription in some {
                 // Taken off before its place is read: a move during the write lists it again.
                 subscription.listed.store(false, Ordering::Release);
-                match subscription.saving_now() {
+                match PendingSave::begin_now(subscription) {
                     Some(Some((saving, more))) => {
                         savings.push(saving);
                         changes.entry(subscription.log().clone()).or_default().places.extend(more);

@@ -1,12 +1,13 @@
 //! Places of clients that an older gateway stored under the client's own name: they become that client's default ones.
 //!
-//! Older gateways knew a client's default subscription by its name alone, which others could use while no client of that
-//! name was configured. Now it has a name that nobody can write: `$client.NAME`.
+//! Older gateways knew a client's default subscription by its name alone, which others could use while no client of
+//! that name was configured. Now it has a name that nobody can write: `$client.NAME`.
 //!
 //! Invariants: whose a place is is decided by its owner as the store has it; only where none is recorded (a place, or a
 //! copy, of a gateway that kept none) does a client's name decide, as it did then, and once: what was nobody's then is
-//! shared, whoever comes by that name later. Each place is renamed with all that belongs to it in one step: a start that is
-//! cut short goes on at the next. Done once, there is nothing left to do: no owner of today's has a place of its own name.
+//! shared, whoever comes by that name later. Each place is renamed with all that belongs to it in one step: a start
+//! that is cut short goes on at the next. Done once, there is nothing left to do: no owner of today's has a place of
+//! its own name.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,8 +1,9 @@
 //! How far behind subscriptions are, and who of them retention is about to cut off: looked at every few seconds.
 //!
-//! Invariants: a warning is logged once when a subscription comes near what retention removes, and once more only after it
-//! got away from it. How many bytes lie before a subscription is estimated from how many entries do.
+//! Invariants: a warning is logged once when a subscription comes near what retention removes, and once more only after
+//! it got away from it. How many bytes lie before a subscription is estimated from how many entries do.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +11,36 @@ use tokio::time::Instant;
 
 use super::Subscription;
 use crate::events::app_stream::{AppStream, Retention};
-use crate::events::delivery::reader::numbers;
+use crate::events::lock;
 use crate::events::log::Log;
-use crate::events::{Events, SubscriptionStatus, lock};
 use crate::kernel::clock::UnixMillis;
 use crate::store::{Batch, Error, Sequence};
+
+/// What the admin API shows of a subscription.
+#[derive(Clone, Debug, serde::Serialize)]
+#[expect(missing_docs, reason = "the names are the JSON members")]
+pub struct SubscriptionStatus {
+    pub app: String,
+    pub stream: &'static str,
+    pub subscription: String,
+    pub client: Option<String>,
+    pub cursor: String,
+    pub lag: u64,
+    pub undelivered: u64,
+    pub unacknowledged: u64,
+    pub in_flight: u64,
+    pub dead_letters: u64,
+    pub oldest_event_age_seconds: Option<f64>,
+    pub delivered_per_second: f64,
+    pub near_retention: Option<&'static str>,
+    pub last_read_at: String,
+}
 
 /// What was last seen of a subscription.
 #[derive(Debug, Default)]
 pub(in crate::events) struct LagSample {
     /// The first entry that was not settled, and when it came.
-    oldest: Option<(u64, UnixMillis)>,
+    oldest: Option<(Sequence, UnixMillis)>,
     delivered: Option<(Instant, u64)>,
     per_second: f64,
     near: Option<RetentionLimit>,
@@ -52,33 +72,24 @@ impl RetentionLimit {
     }
 }
 
-impl Events {
-    /// Where each subscription stands, by app, stream and name. The oldest event's age, the rate and the warning are as
-    /// they were looked at last, a few seconds ago.
-    #[must_use]
-    pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
-        let mut all = Vec::new();
-        let now = self.0.parts.shared.clock.wall_ms();
-        for stream in self.streams().values() {
-            let next = stream.log.range().end.0;
-            let mut subscriptions = stream.registry.all();
-            subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
-            all.extend(subscriptions.iter().map(|subscription| status(&stream.log, subscription, next, now)));
-        }
-        all
-    }
+/// Where each subscription of a stream stands, by name.
+pub(in crate::events) fn statuses(stream: &AppStream) -> Vec<SubscriptionStatus> {
+    let (now, next) = (stream.shared.clock.wall_ms(), stream.log.range().end);
+    let mut subscriptions = stream.registry.all();
+    subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
+    subscriptions.iter().map(|subscription| status(&stream.log, subscription, next, now)).collect()
 }
 
-fn status(log: &Log, subscription: &Arc<Subscription>, next: u64, now: UnixMillis) -> SubscriptionStatus {
+fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: UnixMillis) -> SubscriptionStatus {
     let standing = subscription.observe(next);
     let seen = lock(&subscription.seen);
-    let oldest = seen.oldest.filter(|&(first, _)| first == standing.low + 1);
+    let oldest = seen.oldest.filter(|&(first, _)| first == standing.low.next());
     SubscriptionStatus {
         app: log.key().app.to_string(),
         stream: log.key().stream.as_str(),
         subscription: subscription.name().to_string(),
         client: subscription.by().map(ToString::to_string),
-        cursor: log.cursor(Sequence(standing.low)).to_string(),
+        cursor: log.cursor(standing.low).to_string(),
         lag: standing.lag,
         undelivered: standing.lag.saturating_sub(standing.unacknowledged),
         unacknowledged: standing.unacknowledged,
@@ -101,11 +112,11 @@ pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Resu
     let bytes = log.store().log_state(log.key()).await?.bytes;
     let mut batch: Option<Arc<Batch>> = None;
     let mut subscriptions = stream.registry.all();
-    let (earliest, next) = numbers(log.range());
+    let Range { start: earliest, end: next } = log.range();
     // In order of their places, so that those that stand in one batch share it.
     subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
     for subscription in &subscriptions {
-        let first = subscription.observe(next).low + 1;
+        let first = subscription.observe(next).low.next();
         let known = lock(&subscription.seen).oldest;
         let oldest = match known {
             _ if first >= next => None,
@@ -113,8 +124,8 @@ pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Resu
             _ => received_at(log, first, &mut batch).await?.map(|received| (first, received)),
         };
         let age = oldest.map(|(_, received)| clock.wall_ms().since(received)).unwrap_or_default();
-        let share = next.saturating_sub(first.max(earliest));
-        let before = (u128::from(bytes) * u128::from(share) / u128::from(next.saturating_sub(earliest).max(1))) as u64;
+        let share = next.since(first.max(earliest));
+        let before = (u128::from(bytes) * u128::from(share) / u128::from(next.since(earliest).max(1))) as u64;
         let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
         note(stream, subscription, oldest, age, near);
     }
@@ -124,7 +135,7 @@ pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Resu
 fn note(
     stream: &AppStream,
     of: &Arc<Subscription>,
-    oldest: Option<(u64, UnixMillis)>,
+    oldest: Option<(Sequence, UnixMillis)>,
     age: Duration,
     near: Option<RetentionLimit>,
 ) {
@@ -154,10 +165,10 @@ fn note(
 }
 
 /// When an entry came; `None` when it is gone. `near` is the batch that was looked at last.
-async fn received_at(log: &Log, at: u64, near: &mut Option<Arc<Batch>>) -> Result<Option<UnixMillis>, Error> {
-    let holds = |batch: &Arc<Batch>| batch.first.0 <= at && at <= batch.last().0;
+async fn received_at(log: &Log, at: Sequence, near: &mut Option<Arc<Batch>>) -> Result<Option<UnixMillis>, Error> {
+    let holds = |batch: &Arc<Batch>| batch.first <= at && at <= batch.last();
     if !near.as_ref().is_some_and(holds) {
-        let found = log.batches(&(Sequence(at)..Sequence(at).next())).await?;
+        let found = log.batches(&(at..at.next())).await?;
         *near = found.into_iter().next();
     }
     Ok(near.as_ref().filter(|batch| holds(batch)).map(|batch| batch.received_at))

@@ -1,6 +1,7 @@
 //! [`LeaseName`]: what a reader shows to acknowledge, extend or give back what it was leased.
 //!
-//! Invariant: 128 random bits, so that nobody meets another's by guessing. Its text is 22 characters of A-Z a-z 0-9 - _.
+//! Invariant: 128 random bits, so that nobody meets another's by guessing. Its text is 22 characters of A-Z a-z 0-9 -
+//! _.
 
 use std::fmt;
 use std::str::FromStr;

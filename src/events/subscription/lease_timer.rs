@@ -40,6 +40,7 @@ impl LeaseTimer {
         let is_first = armed.by_time.first_key_value().is_none_or(|(&(first, _), _)| at < first);
         armed.by_time.insert((at, number), Arc::downgrade(subscription));
         drop(armed);
+        // Otherwise the task wakes in time by itself.
         if is_first {
             self.0.wake.notify_one();
         }
@@ -73,6 +74,7 @@ impl LeaseTimer {
                     _ => return,
                 }
             };
+            // Without the lock: it arms itself for what is next.
             if let Some(subscription) = due.upgrade() {
                 subscription.fired(now);
             }

@@ -14,6 +14,7 @@ use super::state::SubscriptionState;
 use super::state::loss_notices::{self, LossNotice};
 use super::{PlaceId, Subscription};
 use crate::events::lock;
+use crate::store::Sequence;
 
 /// How many entries retention has cut off, on its way to a reader.
 pub(in crate::events) struct LossMarker {
@@ -57,13 +58,14 @@ impl LossMarker {
         self.end(|state| state.missed.failed(&self.cut_off, tried));
     }
 
-    /// It is given up: this letter, which has no other's number, says so from now on. Says whether it was still to be told.
-    pub(in crate::events) fn bury(&mut self, at: u64, letter: Bytes) -> bool {
+    /// It is given up: this letter, which has no other's number, says so from now on. Says whether it was still to be
+    /// told.
+    pub(in crate::events) fn bury(&mut self, Sequence(at): Sequence, letter: Bytes) -> bool {
         let (cut_off, mut is_buried) = (self.cut_off.take(), false);
         self.end(|state| {
             is_buried = state.missed.told(cut_off);
             if is_buried {
-                state.add_letter(at, letter);
+                state.letters.add(at, letter);
             }
         });
         is_buried

@@ -1,29 +1,13 @@
-//! How far behind a subscription is, and its meters.
-
-use std::sync::Arc;
+//! [`SubscriptionMeters`]: the metrics of one subscription, made and removed with it.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Subscription;
-use crate::events::lock;
 use crate::kernel::metrics::{Metrics, SubscriptionLabels};
 use crate::kernel::names::SubscriptionName;
 use crate::store::LogKey;
 
-/// What a subscription looks like now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Backlog {
-    /// The last entry up to which all are settled.
-    pub(in crate::events) low: u64,
-    /// Entries that are not settled.
-    pub(in crate::events) lag: u64,
-    /// Of those, the ones in a response or under a lease.
-    pub(in crate::events) in_flight: u64,
-    /// Of those that are not settled, the ones that were handed out to be acknowledged.
-    pub(in crate::events) unacknowledged: u64,
-}
-
+/// See [`Metrics`] for what each means.
 pub(in crate::events) struct SubscriptionMeters {
     pub(in crate::events) delivered: Counter,
     pub(in crate::events) given_again: Counter,
@@ -34,27 +18,6 @@ pub(in crate::events) struct SubscriptionMeters {
     pub(in crate::events) unacknowledged: Gauge,
     pub(in crate::events) oldest: Gauge,
     pub(in crate::events) near_retention: Gauge,
-}
-
-impl Subscription {
-    /// What it looks like in a log whose next entry is `next`. Sets the metrics too.
-    pub(in crate::events) fn observe(self: &Arc<Self>, next: u64) -> Backlog {
-        let standing = {
-            let state = lock(&self.state);
-            Backlog {
-                low: state.low(),
-                lag: state.ranges.lag(next) + state.leases.len() as u64,
-                in_flight: state.ranges.in_flight() + state.leases.held() as u64,
-                unacknowledged: state.leases.tried() as u64,
-            }
-        };
-        let shown = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        if !self.is_removed() {
-            self.meters.lag.set(shown(standing.lag));
-            self.meters.unacknowledged.set(shown(standing.unacknowledged));
-        }
-        standing
-    }
 }
 
 impl SubscriptionMeters {

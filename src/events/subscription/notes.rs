@@ -1,22 +1,22 @@
 //! What the store holds of a subscription beside its cursor, by name and bytes.
 //!
-//! | note | of kind | says |
-//! | --- | --- | --- |
-//! | `NAME` | subscription | whose it is, and when it was read last |
-//! | `NAME/settled/SEGMENT` | subscription | which entries of a segment are settled: see [`AckBitmap`](crate::events::leases::AckBitmap) |
-//! | `NAME/delayed/SEGMENT` | subscription | which open entries of a segment are to wait, and until when: see [`segment_numbers`] |
-//! | `NAME/united/SEGMENT` | subscription | which open entries of a segment went out as one, by the number of the first: see [`segment_numbers`] |
-//! | `NAME/again/ENTRY` | subscription | an entry was put back by an operator, and is open: see [`RetryState`] |
-//! | `NAME/missed` | subscription | how many entries retention took of which no reader was told, and which: see [`LostRanges`] |
-//! | `NAME/telling` | subscription | how often who passes it on tried in vain to tell of that: see [`RetryState`] |
-//! | `NAME/plain` | subscription | what plain readers were handed over, and whether their word is believed: see [`PlainHandovers`] |
-//! | `NAME/place` | subscription | which place it is at, as a number: see [`PlaceId`] |
-//! | `NAME/left` | subscription | what it had not read when it was removed because nobody read it: see [`Unread`] |
-//! | `/removed` | subscription | the last entry of the log when one of its subscriptions was removed last |
-//! | `NAME/ENTRY` | dead letter | an event that was given up: see [`crate::events::dead_letters`] |
+//! | note | says |
+//! | --- | --- |
+//! | `NAME` | whose it is, and when it was read last |
+//! | `NAME/settled/SEGMENT` | which entries of a segment are settled: `state::ack_bitmap` |
+//! | `NAME/delayed/SEGMENT` | which open entries of it are to wait, and until when: `state::segment_numbers` |
+//! | `NAME/united/SEGMENT` | which went out as one, by the number of the first: `state::segment_numbers` |
+//! | `NAME/again/ENTRY` | an entry was put back by an operator, and is open: [`RetryState`] |
+//! | `NAME/missed` | how many entries retention took of which no reader was told, and which: [`LostRanges`] |
+//! | `NAME/telling` | how often who passes it on tried in vain to tell of that: [`RetryState`] |
+//! | `NAME/plain` | what plain readers were handed over, and whether their word is believed: [`PlainHandovers`] |
+//! | `NAME/place` | which place it is at, as a number: [`PlaceId`] |
+//! | `NAME/left` | what it had not read when it was removed because nobody read it: [`UnreadRanges`] |
+//! | `/removed` | the last entry of the log when one of its subscriptions was removed last |
+//! | `NAME/ENTRY` | of the kind dead letter (all others are of the kind subscription): `dead_letters` |
 //!
-//! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk: change
-//! it only so that what is there can still be read.
+//! Numbers are 20 digits, so that their order is the names' order. No name holds a slash. All of this is on disk:
+//! change it only so that what is there can still be read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use super::leases::MAX_LEASE;
 use super::persistence::Remainder;
 use super::state::plain_handovers::PlainHandovers;
 use super::state::{LostRanges, NewEntry, StoredSegment, own_key, segment_numbers};
-use super::unread::Unread;
+use super::unread::UnreadRanges;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::store::{Error, LogKey, NoteKind, Store};
@@ -50,7 +50,6 @@ pub(in crate::events) struct SubscriptionRecords {
     pub(in crate::events) units: BTreeMap<u64, u64>,
     /// Entries that an operator put back.
     pub(in crate::events) again: BTreeMap<u64, RetryState>,
-    /// Its dead letters.
     pub(in crate::events) letters: BTreeSet<u64>,
     /// What retention took of which no reader was told.
     pub(in crate::events) missed: LostRanges,
@@ -150,7 +149,7 @@ impl SubscriptionRecords {
 #[derive(Debug, Default)]
 pub(in crate::events) struct Remainders {
     /// What those had not read that were removed because nobody read them.
-    unread: BTreeMap<SubscriptionName, Unread>,
+    unread: BTreeMap<SubscriptionName, UnreadRanges>,
     /// The last entry that one of their readers can have been given.
     end: u64,
 }
@@ -193,7 +192,8 @@ pub(in crate::events) async fn all(
     let mut left = Remainders::default();
     let mut all: HashMap<String, (SubscriptionName, SubscriptionRecords)> = HashMap::new();
     for (name, at) in store.cursors(log).await? {
-        // One without a note of its owner counts as read now. A client's place is that client's, whatever else is known.
+        // One without a note of its owner counts as read now. A client's place is that client's, whatever else is
+        // known.
         let begun = SubscriptionRecords::begun(at.0, name.client(), now.0, now.1);
         let recalled = SubscriptionRecords { stored: true, place: PlaceId::default(), ..begun };
         all.insert(name.to_string(), (name, recalled));
@@ -208,7 +208,7 @@ pub(in crate::events) async fn all(
             let Some((subscription, recalled)) = all.get_mut(of) else {
                 // Or of a subscription that was removed in part, by an older gateway.
                 match what {
-                    Some("left") => match SubscriptionName::parse_stored(of).ok().zip(Unread::parse(note)) {
+                    Some("left") => match SubscriptionName::parse_stored(of).ok().zip(UnreadRanges::parse(note)) {
                         Some((name, unread)) => drop(left.unread.insert(name, unread)),
                         None => {
                             tracing::error!(app = %log.app, note = name, "not understood: its readers are not told")
@@ -335,8 +335,8 @@ pub(in crate::events) fn left(name: &str) -> String {
     format!("{name}/left")
 }
 
-/// When what was to wait until then is due. However the clock was set meanwhile, nothing waits longer than it could be told
-/// to.
+/// When what was to wait until then is due. However the clock was set meanwhile, nothing waits longer than it could be
+/// told to.
 fn due(name: &SubscriptionName, until: u64, (wall, now): (UnixMillis, Instant)) -> Instant {
     let longest = if name.is_of_webhook() { MAX_RETRY } else { MAX_LEASE };
     now + UnixMillis(until).since(wall).min(longest)
@@ -358,5 +358,6 @@ pub(in crate::events) fn letter(name: &SubscriptionName, at: u64) -> String {
 
 const AT_ONCE: usize = 1000;
 
-/// More than the configuration may say of a wait between a webhook's tries. Who reads for the webhook knows what it says.
+/// More than the configuration may say of a wait between a webhook's tries. Who reads for the webhook knows what it
+/// says.
 const MAX_RETRY: Duration = Duration::from_secs(5000 * 24 * 3600);

@@ -1,13 +1,13 @@
-//! How far webhooks were, as older gateways kept it: a record of each beside the state of its subscription. It becomes a
-//! part of that state, and is no more.
+//! How far webhooks were, as older gateways kept it: a record of each beside the state of its subscription. It becomes
+//! a part of that state, and is no more.
 //!
-//! Invariants: what a record says is taken over in one step, and the record removed in the same: a start that is cut short
-//! does it again. A record says nothing of another place of its subscription than the one it names, nor of a subscription
-//! that is gone. What an even older gateway wrote into it, that the webhook is disabled, is left where it is, for the
-//! webhook to read.
+//! Invariants: what a record says is taken over in one step, and the record removed in the same: a start that is cut
+//! short does it again. A record says nothing of another place of its subscription than the one it names, nor of a
+//! subscription that is gone. What an even older gateway wrote into it, that the webhook is disabled, is left where it
+//! is, for the webhook to read.
 //!
-//! A record's bytes: JSON, a note of the kind `Webhook`, named as the webhook. Every entry up to `claimed` that is in none of
-//! `held` was delivered, or was a dead letter.
+//! A record's bytes: JSON, a note of the kind `Webhook`, named as the webhook. Every entry up to `claimed` that is in
+//! none of `held` was delivered, or was a dead letter.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::PlaceId;
 use super::notes::{self, Remainders, SubscriptionRecords};
-use super::state::SubscriptionState;
+use super::state::{SubscriptionState, Writes, take_over_record};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{SubscriptionName, WebhookName};
 use crate::store::{Error, LogKey, NoteKind, PlaceChange, Store};
@@ -38,7 +38,6 @@ pub(super) struct WebhookRecord {
 /// Entries that were not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct HeldRange {
-    /// The first.
     pub(super) first: u64,
     /// The last; all between were sent as one, or would have been.
     pub(super) last: u64,
@@ -65,8 +64,8 @@ pub(in crate::events) async fn recall(
     if is_as_it_was { Ok((all, left)) } else { notes::all(store, log, now).await }
 }
 
-/// Takes records over. Says whether there were any: then the store says something else of these subscriptions, which are
-/// not among the others any more.
+/// Takes records over. Says whether there were any: then the store says something else of these subscriptions, which
+/// are not among the others any more.
 async fn take_over(
     store: &dyn Store,
     log: &LogKey,
@@ -96,8 +95,8 @@ async fn take_over(
             let mut changes = recalled.map_or_else(Vec::new, |recalled| {
                 let now = (recalled.now, wall);
                 let mut state = SubscriptionState::new(recalled);
-                state.take_over(&record, now);
-                state.writes(&subscription, None, now).1
+                take_over_record(&mut state, &record, now);
+                Writes::of(&mut state, &subscription, None, now).1
             });
             changes.push(PlaceChange::Note(NoteKind::Webhook, name.clone(), left.map(Bytes::from)));
             store.change_places(log, changes).await?;

@@ -67,7 +67,7 @@ impl Registry {
                 *per_client.entry(by.clone()).or_default() += 1;
             }
             let subscription = Subscription::new(name.clone(), log.key(), records, &shared);
-            subscription.cut(range.start.0);
+            subscription.cut(range.start);
             (name, subscription)
         };
         let subscriptions = Mutex::new(recorded.into_iter().map(subscription).collect());
@@ -194,7 +194,7 @@ impl Registry {
         let registry = Arc::clone(self);
         let removing = async move {
             let Self { log, remainders, subscriptions, per_client, .. } = &*registry;
-            let removed = subscription.remove(log.store(), log.range().end.0, why).await?;
+            let removed = subscription.remove(log.store(), log.range().end, why).await?;
             let Some((left, is_durable)) = removed else { return Ok(None) };
             lock(remainders).add(subscription.name(), &left);
             lock(subscriptions).remove(subscription.name());
@@ -209,6 +209,6 @@ impl Registry {
 
     /// Retention removed all before `earliest`.
     pub(in crate::events) fn cut(&self, earliest: Sequence) {
-        self.all().iter().for_each(|subscription| subscription.cut(earliest.0));
+        self.all().iter().for_each(|subscription| subscription.cut(earliest));
     }
 }

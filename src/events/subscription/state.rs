@@ -1,21 +1,43 @@
-//! [`SubscriptionState`]: all that changes of a subscription, one value.
+//! [`SubscriptionState`]: all that changes of a subscription, one value. It knows no store, no clock and no task.
 //!
-//! An entry is *claimed* as part of a run by [`DeliveryRanges`], or *open* by itself in the book ([`LeaseSlot`]) (then it counts as handed over
-//! in the claims), or settled. [`SubscriptionState::low`] is the last entry up to which all are settled.
+//! ```text
+//! fresh ──claimed──> under way ──handed over──────────────────────> settled
+//!   │  ^                │ dropped                                      ^
+//!   │  └─ given back <──┘                                              │ acknowledged
+//!   └─opened──> waiting ──leased──> held ──────────────────────────────┤
+//!                  ^ └────<──ran out, given back──┘ attempts spent     │ buried
+//!                  └─ put back by an operator      └────> given up ────┘
+//! ```
 //!
-//! Invariants: an open entry at or below `floor` was settled once and put back by an operator: it does not hold the
-//! low-water mark, and the store knows of it by a note of its own. Acknowledged entries lie above the low-water mark.
+//! | file | what |
+//! | --- | --- |
+//! | `delivery_ranges` | the upper line: runs of entries; what is open counts as handed over here |
+//! | `lease_table` | the lower lines: entries that are open, each by itself |
+//! | `ack_bitmap` | which entries above the low-water mark are settled, as it is stored |
+//! | `unopened_entries` | attempts and delays of entries that are not open yet |
+//! | `letter_index` | what is to be said of dead letters |
+//! | `loss_notices` | what retention took, until readers were told |
+//! | `plain_handovers`, `resuming` | what plain readers were handed over; what they say of it when they come again |
+//! | `writes`, `segment_numbers` | what is not in the store yet; numbers kept of open entries |
+//! | `place` | which place it is at: another after each seek |
+//! | `webhook_record` | how an older gateway kept a webhook's part of this |
+//!
+//! Invariants: [`SubscriptionState::low`] is the last entry up to which all are settled; marks lie above it. An open
+//! entry at or below `floor` was settled once and put back by an operator: it does not hold the low-water mark, and the
+//! store knows of it by a note of its own.
 
 mod ack_bitmap;
 mod delivery_ranges;
 mod lease_table;
+mod letter_index;
 pub(super) mod loss_notices;
-mod passing;
 pub(super) mod place;
 pub(super) mod plain_handovers;
 mod resuming;
 pub(super) mod segment_numbers;
-mod writing;
+mod unopened_entries;
+mod webhook_record;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -28,37 +50,32 @@ pub(super) use self::ack_bitmap::StoredSegment;
 use self::delivery_ranges::DeliveryRanges;
 pub(super) use self::delivery_ranges::LostRanges;
 use self::lease_table::LeaseSlot;
-pub(super) use self::lease_table::{GiveUpReason, NewEntry, UnknownLease};
-pub(in crate::events) use self::lease_table::{Hold, Selection};
+pub(super) use self::lease_table::{GiveUpReason, NewEntry};
+pub(in crate::events) use self::lease_table::{Hold, Selection, UnknownLease};
+use self::letter_index::LetterIndex;
 use self::loss_notices::LossNotices;
 use self::place::PlaceId;
 use self::plain_handovers::PlainHandovers;
-pub(super) use self::writing::Writes;
-use super::notes::{self, SubscriptionRecords};
+use self::unopened_entries::UnopenedEntries;
+pub(super) use self::webhook_record::take_over_record;
+pub(super) use self::writes::Writes;
+use super::notes::{RetryState, SubscriptionRecords};
+use crate::store::Sequence;
 
 /// What changes of a subscription.
-pub(super) struct SubscriptionState {
+pub(in crate::events) struct SubscriptionState {
     pub(super) ranges: DeliveryRanges,
     pub(super) leases: LeaseSlot,
     pub(super) acks: AckBitmap,
     /// The low-water mark as it was last seen.
     floor: u64,
-    /// How often entries were handed out that are not in the book yet, as an earlier run has stored it.
-    attempts: BTreeMap<u64, u32>,
-    /// Until when such entries are not to be handed out.
-    delays: BTreeMap<u64, Instant>,
-    /// Segments that have a note on that.
+    /// What an earlier run has stored of entries that are not open yet.
+    pub(super) unopened: UnopenedEntries,
+    /// Segments that have a note on who is to wait.
     delays_stored: BTreeSet<u64>,
     /// Segments that have a note on what went out as one.
     units_stored: BTreeSet<u64>,
-    /// Open entries that an operator put back.
-    again: BTreeSet<u64>,
-    /// Of those, the ones of which the store does not know yet.
-    again_new: BTreeSet<u64>,
-    /// Dead letters that are open once more without that: their subscription was sent back.
-    letters: BTreeSet<u64>,
-    /// Those of either that are settled since: not stored yet.
-    again_done: Vec<Closing>,
+    pub(super) letters: LetterIndex,
     /// What was taken at another place says nothing any more.
     pub(super) place: PlaceId,
     /// Whether the store does not know it yet.
@@ -69,30 +86,10 @@ pub(super) struct SubscriptionState {
     pub(super) plain: PlainHandovers,
     /// The last entry that an earlier run may have given a reader; none once this run has.
     recalled_to: Option<u64>,
-    /// Letters of entries that are settled by that: not stored yet.
-    buried: BTreeMap<u64, Bytes>,
-    /// How often something was to be stored before another entry goes out, since one of its key was given up; and how often
-    /// it is.
-    owed: u64,
-    owed_stored: u64,
     /// Before this, nothing is left to cut.
     earliest: u64,
     /// When the timer looks at it, at the latest.
     armed: Option<Instant>,
-}
-
-/// An entry that was open once more, and is not.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Closing {
-    pub(super) at: u64,
-    pub(super) is_acknowledged: bool,
-}
-
-impl Closing {
-    /// One that was put back, and is open no longer, though nobody has acknowledged it.
-    fn dropped(at: u64) -> Self {
-        Self { at, is_acknowledged: false }
-    }
 }
 
 impl SubscriptionState {
@@ -142,22 +139,15 @@ impl SubscriptionState {
             leases,
             acks,
             floor: at,
-            attempts,
+            unopened: UnopenedEntries::new(attempts, delays),
             delays_stored,
             units_stored,
-            delays,
-            again: again.into_keys().collect(),
-            again_new: BTreeSet::new(),
-            letters,
-            again_done: Vec::new(),
+            letters: LetterIndex::new(again.into_keys().collect(), letters),
             place,
             is_new_place: !stored,
             missed: LossNotices::new(missed, telling, stored),
             plain,
             recalled_to: stored.then_some(end),
-            buried: BTreeMap::new(),
-            owed: 0,
-            owed_stored: 0,
             earliest: 0,
             armed: None,
         };
@@ -178,99 +168,65 @@ impl SubscriptionState {
         if low != self.floor {
             self.floor = low;
             self.acks.settled_to(low);
-            if self.attempts.first_key_value().is_some_and(|(&at, _)| at <= low) {
-                self.attempts = self.attempts.split_off(&(low + 1));
-            }
-            if self.delays.first_key_value().is_some_and(|(&at, _)| at <= low) {
-                self.delays = self.delays.split_off(&(low + 1));
-            }
+            self.unopened.settled_to(low);
         }
         low
     }
 
     /// Entries of a range that are open from now on, but for those that are settled, or were put back. Nobody wants the
     /// others of it.
-    pub(super) fn admit(&mut self, range: Range<u64>, entries: &[(u64, u64)], now: Instant) {
-        for &(at, key) in entries.iter().filter(|(at, _)| !self.acks.is_marked(*at)) {
-            let attempts = self.attempts.remove(&at).unwrap_or_default();
-            self.leases
-                .admit([NewEntry { at, key, attempts, delay_until: self.delays.remove(&at), alone: false }], now);
+    pub(super) fn admit(&mut self, range: Range<u64>, entries: &[(Sequence, u64)], now: Instant) {
+        for &(Sequence(at), key) in entries.iter().filter(|(at, _)| !self.acks.is_marked(at.0)) {
+            let (attempts, delay_until) = self.unopened.take(at);
+            self.leases.admit([NewEntry { at, key, attempts, delay_until, alone: false }], now);
         }
         self.leases.await_no_longer(range, now);
     }
 
-    /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or come
-    /// again after a seek. Above the low-water mark that is marked, so that a run which is opened later leaves them out.
+    /// Entries that are open once more, whatever becomes of the run that they are in: it may be under way still, or
+    /// come again after a seek. Above the low-water mark that is marked, so that a run which is opened later leaves
+    /// them out.
     pub(super) fn put_back(&mut self, entries: &[u64], now: Instant) {
         let low = self.settle_low();
         for &at in entries {
-            self.letters.remove(&at);
-            self.again.insert(at);
-            self.again_new.insert(at);
+            self.letters.put_back(at);
             self.plain.remove(at..at + 1);
             // It may be open by a seek: who has it, and how often it was tried since, is of no account any more.
             self.leases.remove(at, now);
-            self.attempts.remove(&at);
-            self.delays.remove(&at);
+            self.unopened.take(at);
             if at > low {
                 self.acks.mark(at);
             }
             self.leases.await_no_longer(at..=at, now);
-            self.leases.admit([notes::RetryState::default().put_back(at)], now);
+            self.leases.admit([RetryState::default().put_back(at)], now);
         }
     }
 
     /// What is known of an entry has changed: how often it was handed out, or until when it waits.
     pub(super) fn touch(&mut self, at: u64) {
-        if self.again.contains(&at) {
-            self.again_new.insert(at);
-        } else {
+        if !self.letters.touch(at) {
             self.acks.touch(at);
         }
     }
 
     /// Whether entries are to wait that are not open yet.
     pub(super) fn awaits_opening(&self) -> bool {
-        !self.delays.is_empty()
+        self.unopened.has_delays()
     }
 
     /// The most attempts that an entry has behind it that is not settled.
     pub(super) fn most_attempts(&self) -> u32 {
-        self.attempts.values().copied().max().unwrap_or(0).max(self.leases.most_attempts())
+        self.unopened.most_attempts().max(self.leases.most_attempts())
     }
 
-    /// The dead letters that are being given again.
-    pub(super) fn given_again(&self) -> BTreeSet<u64> {
-        self.again.clone()
-    }
-
-    /// The dead letters of a subscription, when the store has these: those that were acknowledged, or handed over plainly,
-    /// are none any more, though the store may not have heard of it; and it may not have heard of the latest.
-    pub(super) fn dead_letters(&self, stored: &BTreeSet<u64>) -> BTreeSet<u64> {
-        let mut letters = stored.clone();
-        for closed in self.again_done.iter().filter(|closed| closed.is_acknowledged) {
-            letters.remove(&closed.at);
-        }
-        letters.extend(self.buried.keys());
-        letters
-    }
-
-    /// These were taken out of the book: they are settled. Acknowledged, or given up.
+    /// These were taken out of the lease table: they are settled. Acknowledged, or given up.
     pub(super) fn settled(&mut self, entries: &[u64], acknowledged: bool) {
         let low = self.settle_low();
         for &at in entries {
             if at > low {
                 self.acks.mark(at);
             }
-            self.again_new.remove(&at);
-            let was_put_back = self.again.remove(&at);
-            // Both are asked: an entry may be either.
-            if self.letters.remove(&at) | was_put_back {
-                self.again_done.push(Closing { at, is_acknowledged: acknowledged });
-                if acknowledged {
-                    self.buried.remove(&at);
-                }
-            }
+            self.letters.settled(at, acknowledged);
         }
     }
 
@@ -286,22 +242,14 @@ impl SubscriptionState {
         let mut buried = 0;
         for (at, letter) in letters {
             if !self.drop_open(&[at], now).is_empty() {
-                self.buried.insert(at, letter);
+                self.letters.add(at, letter);
                 buried += 1;
             }
         }
-        self.owed += u64::from(buried > 0);
+        if buried > 0 {
+            self.letters.owe();
+        }
         buried
-    }
-
-    /// This letter is of no entry that is open.
-    pub(super) fn add_letter(&mut self, at: u64, letter: Bytes) {
-        self.buried.insert(at, letter);
-    }
-
-    /// Whether something must be stored before another entry goes out: one of its key was given up.
-    pub(super) fn is_owed(&self) -> bool {
-        self.owed > self.owed_stored
     }
 
     /// These are settled, whoever settled them, and are kept as such: what a plain reader was handed over above the
@@ -349,20 +297,16 @@ impl SubscriptionState {
         self.leases.cut(earliest, now).into_iter().for_each(|at| lost.add(at..at + 1));
         let count = lost.count();
         // What somebody holds is that one's still, and no dead letter any more once it is acknowledged.
-        let stays = |&at: &u64| at >= earliest || self.leases.known(at).is_some();
-        let gone: Vec<u64> = self.again.extract_if(.., |at| !stays(at)).collect();
-        self.letters.retain(stays);
-        self.again_new.retain(stays);
-        self.delays = self.delays.split_off(&earliest);
+        self.letters.cut(|&at| at >= earliest || self.leases.known(at).is_some());
+        self.unopened.cut(earliest);
         self.leases.await_no_longer(..earliest, now);
-        self.again_done.extend(gone.into_iter().map(Closing::dropped));
         self.keep_cut(&lost, before, earliest);
         self.missed.add(lost);
         count
     }
 
-    /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are marked,
-    /// or a restart would count them once more. Those before `before` are, but for those that were held then.
+    /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are
+    /// marked, or a restart would count them once more. Those before `before` are, but for those that were held then.
     fn keep_cut(&mut self, lost: &LostRanges, before: u64, earliest: u64) {
         let first = self.settle_low().saturating_add(1);
         lost.ranges().for_each(|gone| self.acks.mark_all(gone.start.max(first)..gone.end.min(before)));
@@ -373,6 +317,40 @@ impl SubscriptionState {
         }
     }
 
+    /// What is open and nobody holds is to be opened anew: by other keys, or with another filter. What went out as one
+    /// does so again if that is kept. Nothing waits beyond `latest`.
+    pub(super) fn reopen(&mut self, keeps_units: bool, latest: Instant, now: Instant) {
+        let resting = self.leases.resting();
+        for &at in &resting {
+            let Some((attempts, delay_until)) = self.leases.known(at) else { continue };
+            let unit = self.leases.unit_of(at);
+            self.leases.remove(at, now);
+            self.unopened.add(at, attempts, delay_until);
+            match unit {
+                Some(unit) if keeps_units => self.leases.await_unit(at, unit),
+                Some(_) => self.acks.touch(at),
+                None => {}
+            }
+        }
+        if !keeps_units {
+            self.leases.await_no_longer(.., now);
+        }
+        self.ranges.take_back(resting.into_iter());
+        self.unopened.wait_no_longer_than(latest);
+        for &at in self.letters.given_again() {
+            let too_late = |known: &(u32, Option<Instant>)| known.1.is_some_and(|until| until > latest);
+            if let Some((attempts, _)) = self.leases.known(at).filter(too_late) {
+                self.leases.remove(at, now);
+                self.leases.admit([RetryState::of((attempts, Some(latest))).put_back(at)], now);
+            }
+        }
+    }
+
+    /// Whether there is something to write beside the cursor.
+    pub(super) fn has_writes(&self) -> bool {
+        !self.acks.is_clean() || self.letters.has_changes() || self.missed.is_unsaved() || self.is_new_place
+    }
+
     /// Whether marks are to be written.
     pub(super) fn has_marks(&self) -> bool {
         !self.acks.is_clean()
@@ -380,18 +358,14 @@ impl SubscriptionState {
 
     /// Goes to another place. The dead letters after that are open once more.
     pub(super) fn seek(&mut self, at: u64, letters: BTreeSet<u64>) {
-        self.letters = letters;
-        self.letters.retain(|&letter| letter > at);
+        self.letters.seek(at, letters);
         (self.place, self.is_new_place) = (PlaceId::random(), true);
         self.plain.seek(self.ranges.claimed());
         self.recalled_to = None;
         self.ranges = DeliveryRanges::new(at);
         self.leases.clear();
         self.acks.clear();
-        self.attempts.clear();
-        self.delays.clear();
-        self.again_done.extend(std::mem::take(&mut self.again).into_iter().map(Closing::dropped));
-        self.again_new.clear();
+        self.unopened.clear();
         self.missed.clear();
         self.floor = at;
     }

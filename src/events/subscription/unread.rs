@@ -1,14 +1,15 @@
-//! [`Unread`]: what a subscription that is removed because nobody reads it had not read, for who comes by its name again.
+//! [`UnreadRanges`]: what a subscription that is removed because nobody reads it had not read, for who comes by its
+//! name again.
 //!
-//! Why: retention may have taken of that before, or takes it before somebody comes. What was settled out of order is not
-//! lost, and what readers were still to be told of is, though the subscription's place lies behind it.
+//! Why: retention may have taken of that before, or takes it before somebody comes. What was settled out of order is
+//! not lost, and what readers were still to be told of is, though the subscription's place lies behind it.
 //!
-//! Invariants: the runs are in order and neither overlap nor touch; the last never ends, for what the log gets from then on
-//! is not read either. There are at most [`MAX_RUNS`]: beyond, the oldest become one, with what lies between.
+//! Invariants: the runs are in order and neither overlap nor touch; the last never ends, for what the log gets from
+//! then on is not read either. There are at most [`MAX_RUNS`]: beyond, the oldest become one, with what lies between.
 //!
-//! The note: how many more entries there are whose places are not known, then the runs, each its first entry and its last
-//! (`5 8-9 12-14 20-`). Where nothing was settled out of order it is as older gateways wrote it always: one number, the last
-//! entry up to which all were settled. It is on disk: change it only so that these can still be read.
+//! The note: how many more entries there are whose places are not known, then the runs, each its first entry and its
+//! last (`5 8-9 12-14 20-`). Where nothing was settled out of order it is as older gateways wrote it always: one
+//! number, the last entry up to which all were settled. It is on disk: change it only so that these can still be read.
 
 use std::ops::Range;
 
@@ -16,9 +17,8 @@ use bytes::Bytes;
 
 use super::state::{LostRanges, SubscriptionState};
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Unread {
+pub(in crate::events) struct UnreadRanges {
     runs: Vec<Range<u64>>,
     /// So many more, wherever they were: they are gone.
     elsewhere: u64,
@@ -28,7 +28,7 @@ const MAX_RUNS: usize = 64;
 /// Where the last run ends.
 const NEVER: u64 = u64::MAX;
 
-impl Unread {
+impl UnreadRanges {
     pub(super) fn of(state: &SubscriptionState) -> Self {
         let (mut runs, mut elsewhere): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
         for missed in state.missed.all() {
@@ -116,8 +116,8 @@ mod tests {
 
     use super::*;
 
-    fn of(runs: &[Range<u64>], fresh: u64) -> Unread {
-        Unread::of_runs(runs.iter().cloned().chain([Range { start: fresh, end: NEVER }]).collect(), 3)
+    fn of(runs: &[Range<u64>], fresh: u64) -> UnreadRanges {
+        UnreadRanges::of_runs(runs.iter().cloned().chain([Range { start: fresh, end: NEVER }]).collect(), 3)
     }
 
     properties! {
@@ -131,20 +131,20 @@ mod tests {
             prop_assert_eq!(unread.count(at + 1), 3 + set.range(..=at).count() as u64);
             prop_assert!(unread.up_to(at).ranges().flatten().eq(set.range(..=at).copied()));
             prop_assert_eq!(unread.up_to(at).count(), unread.count(at + 1));
-            prop_assert_eq!(Unread::parse(&unread.note()), Some(unread));
+            prop_assert_eq!(UnreadRanges::parse(&unread.note()), Some(unread));
         }
 
         #[test]
         fn no_note_makes_reading_it_fail(note in prop::collection::vec(any::<u8>(), 0..100), text in "[0-9 -]{0,60}") {
-            let _ = (Unread::parse(&note), Unread::parse(text.as_bytes()).map(|unread| unread.count(NEVER)));
+            let _ = (UnreadRanges::parse(&note), UnreadRanges::parse(text.as_bytes()).map(|unread| unread.count(NEVER)));
         }
     }
 
     #[test]
     fn an_older_gateways_note_says_up_to_where_all_was_settled() {
-        let unread = Unread::parse(b"15").unwrap();
+        let unread = UnreadRanges::parse(b"15").unwrap();
         assert_eq!((unread.count(16), unread.count(21)), (0, 5));
-        assert_eq!(Unread::parse(b"0 16-"), Some(unread.clone()));
+        assert_eq!(UnreadRanges::parse(b"0 16-"), Some(unread.clone()));
         assert_eq!(unread.note(), "15");
     }
 

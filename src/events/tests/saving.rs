@@ -1,6 +1,8 @@
 //! Rounds: how often, and how much at a time, the store is told where subscriptions stand.
 
 use super::*;
+use crate::events::subscription::LogRange;
+use crate::store::Sequence;
 
 #[tokio::test(start_paused = true)]
 async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it_just_before_a_kill() {
@@ -108,9 +110,9 @@ async fn what_was_handed_over_is_stored_soon_though_it_lies_behind_what_a_filter
     rig.append(0..10).await;
     rig.take(by("a", 2)).await;
     let subscription = rig.stream().registry.all().remove(0);
-    let passed_over = subscription.claim((1, 11), 2, None).unwrap();
-    let handed_over = subscription.claim((1, 11), 2, None).unwrap();
-    handed_over.settle();
+    let passed_over = LogRange::claim(&subscription, Sequence(1)..Sequence(11), 2, None).unwrap();
+    let handed_over = LogRange::claim(&subscription, Sequence(1)..Sequence(11), 2, None).unwrap();
+    handed_over.handed_over();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(rig.stored("a").await, 2);
     passed_over.pass_over();

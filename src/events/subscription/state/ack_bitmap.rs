@@ -1,8 +1,8 @@
 //! [`AckBitmap`]: which entries above a subscription's low-water mark are settled, in memory and as it is stored.
 //!
-//! The cursor says that all up to it is settled; a mark says it of one entry above. So an acknowledgement is durable when
-//! either is, and each is true whether or not the other was written. Marks are kept in segments of 1024 entries, a note
-//! each, so that an acknowledgement writes what it touched, not all that is out of order.
+//! The cursor says that all up to it is settled; a mark says it of one entry above. So an acknowledgement is durable
+//! when either is, and each is true whether or not the other was written. Marks are kept in segments of 1024 entries, a
+//! note each, so that an acknowledgement writes what it touched, not all that is out of order.
 //!
 //! Invariants: a segment that holds no entry above the low-water mark is not in memory; its note is removed after the
 //! cursor that makes it needless is durable. A segment that changed is dirty until a write that began later has ended
@@ -63,6 +63,7 @@ impl AckBitmap {
                 let (_, byte, bit) = place(at);
                 bits[byte] &= !bit;
             }
+            // It stays though it may be empty: a note says otherwise until it is written.
             self.dirty.insert(segment);
         }
     }
@@ -105,6 +106,7 @@ impl AckBitmap {
 
     /// All up to `low` is settled: what only said that is forgotten.
     pub(in crate::events) fn settled_to(&mut self, low: u64) {
+        // The segment that `low` lies in may say something of entries above.
         let first = low.saturating_add(1) / SEGMENT;
         if self.segments.first_key_value().is_some_and(|(&segment, _)| segment < first) {
             self.segments = self.segments.split_off(&first);
@@ -117,6 +119,7 @@ impl AckBitmap {
     /// The segments to be written, which are clean from now on; see [`AckBitmap::failed`].
     pub(in crate::events) fn take_dirty(&mut self) -> Vec<u64> {
         let dirty: Vec<u64> = std::mem::take(&mut self.dirty).into_iter().collect();
+        // Also if the write fails: it may be there all the same, and to remove what is not there does no harm.
         self.stored.extend(&dirty);
         dirty
     }
@@ -135,6 +138,7 @@ impl AckBitmap {
     /// All notes that there are, to be removed; nothing is marked any more.
     pub(in crate::events) fn clear(&mut self) {
         self.segments.clear();
+        // A note that stayed would settle entries that are open again.
         self.dirty = self.stored.clone();
     }
 

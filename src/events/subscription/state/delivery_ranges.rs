@@ -3,9 +3,9 @@
 //! Invariants: every entry is in exactly one of four states: handed over, under way (in a response), given back (by a
 //! response that failed), or fresh (not yet claimed, from `fresh` on). Ranges are half open and never empty. An entry
 //! claimed is claimed by one reader. What different responses gave back is never merged, nor taken as one: so that a
-//! reader who comes back and says how far it got ([`DeliveryRanges::hear`]) speaks for nobody else's entries; and of what no
-//! response of this run gave back its word settles nothing. [`DeliveryRanges::low`] is the last entry below which all are handed
-//! over: what is stored, so that a restart gives again at most what was above it.
+//! reader who comes back and says how far it got ([`DeliveryRanges::hear`]) speaks for nobody else's entries; and of
+//! what no response of this run gave back its word settles nothing. [`DeliveryRanges::low`] is the last entry below
+//! which all are handed over: what is stored, so that a restart gives again at most what was above it.
 //!
 //! Handed-over ranges above the low-water mark are not kept: they are what lies between the other kinds.
 
@@ -56,8 +56,8 @@ impl DeliveryRanges {
         Self { fresh: at.saturating_add(1), under_way: BTreeMap::new(), given_back: BTreeMap::new(), taken: 0 }
     }
 
-    /// All up to `at` handed over, and these entries after it, given in order; up to the last of them the others are given
-    /// back.
+    /// All up to `at` handed over, and these entries after it, given in order; up to the last of them the others are
+    /// given back.
     pub(in crate::events) fn with_gaps(at: u64, handed_over: impl Iterator<Item = u64>) -> Self {
         let mut ranges = Self::new(at);
         for entry in handed_over {
@@ -81,8 +81,8 @@ impl DeliveryRanges {
         self.fresh - 1
     }
 
-    /// Takes up to `limit` entries before `next`: of what one response gave back, if there is any, else fresh ones. They
-    /// are for a stream, if that is said.
+    /// Takes up to `limit` entries before `next`: of what one response gave back, if there is any, else fresh ones.
+    /// They are for a stream, if that is said.
     pub(in crate::events) fn take(
         &mut self,
         next: u64,
@@ -90,6 +90,7 @@ impl DeliveryRanges {
         stream: Option<StreamNumber>,
     ) -> Option<Range<u64>> {
         let mut is_of_response = false;
+        // The oldest first. And never together with what follows: a reader's word on it is that of one response.
         let range = match self.given_back.pop_first() {
             Some((start, run)) => {
                 let cut = run.end.min(start.saturating_add(limit));
@@ -131,6 +132,8 @@ impl DeliveryRanges {
         let Some(run) = self.under_way.get_mut(&start) else { return };
         if start < at && at < run.end {
             let rest = std::mem::replace(run, ResponseRun { end: at, ..*run });
+            // Nobody claimed anything since: then it is as if this had not been claimed, and is taken with what
+            // follows.
             if rest.end == self.fresh {
                 self.fresh = at;
             } else {
@@ -150,9 +153,9 @@ impl DeliveryRanges {
         self.under_way.get(&start).copied().map(Speaker)
     }
 
-    /// A reader says that it has all up to `last` that it was given, by that response or one of the same stream. So of what
-    /// the one gave back, that part is handed over; and of what the stream gave back, what it was given before that. Says
-    /// which that is.
+    /// A reader says that it has all up to `last` that it was given, by that response or one of the same stream. So of
+    /// what the one gave back, that part is handed over; and of what the stream gave back, what it was given before
+    /// that. Says which that is.
     pub(in crate::events) fn hear(&mut self, last: u64, by: Speaker) -> Vec<Range<u64>> {
         heard(&mut self.given_back, last, by.0)
     }
@@ -233,8 +236,8 @@ impl DeliveryRanges {
         [first(&self.under_way), first(&self.given_back)].into_iter().flatten().min()
     }
 
-    /// Retention removed all before `earliest`: they count as handed over. Says which were not. What is under way is in a
-    /// reader's hands already and is left alone.
+    /// Retention removed all before `earliest`: they count as handed over. Says which were not. What is under way is in
+    /// a reader's hands already and is left alone.
     pub(in crate::events) fn cut(&mut self, earliest: u64) -> LostRanges {
         let mut cut = LostRanges::default();
         while let Some(first) = self.given_back.first_entry() {
@@ -273,8 +276,8 @@ fn speaker(runs: &BTreeMap<u64, ResponseRun>, last: u64) -> Option<ResponseRun> 
     (last < run.end && run.is_of_response).then_some(*run)
 }
 
-/// Takes out what a reader has that was given all up to `last` by this response: that part of what it had, and what the same
-/// stream was given before it.
+/// Takes out what a reader has that was given all up to `last` by this response: that part of what it had, and what the
+/// same stream was given before it.
 fn heard(runs: &mut BTreeMap<u64, ResponseRun>, last: u64, by: ResponseRun) -> Vec<Range<u64>> {
     let after = last.saturating_add(1);
     // Retention may have taken what one response had piece by piece.

@@ -1,33 +1,36 @@
-//! [`LeaseTable`]: the entries of a subscription that are acknowledged one by one: who holds each, since when it waits, and how
-//! often it was handed out.
+//! [`LeaseTable`]: the entries of a subscription that are acknowledged one by one: who holds each, since when it waits,
+//! and how often it was handed out.
 //!
-//! Invariants: an entry in the book is *open*: not acknowledged, and in one of three states: waiting, held under a lease,
-//! or given up (its attempts are spent; it waits to be buried). Entries of one *key* (a user, a channel) are handed out in
-//! order: only the first that waits can be taken, and not while another lease holds an entry of its key, nor while an
-//! entry of it is given up, nor before its own delay is over. One lease may hold several of a key, in order. A lease that
-//! has run out is ended before anything else is looked at ([`LeaseTable::advance`]), so a lease that is known has time left.
-//! Entries that went out as one are a *unit* ([`Unit`]): taken together, alone, or not at all.
+//! Invariants: an entry in the table is *open*: not acknowledged, and in one of three states: waiting, held under a
+//! lease, or given up (its attempts are spent; it waits to be buried). Entries of one *key* (a user, a channel) are
+//! handed out in order: only the first that waits can be taken, and not while another lease holds an entry of its key,
+//! nor while an entry of it is given up, nor before its own delay is over. One lease may hold several of a key, in
+//! order. A lease that has run out is ended before anything else is looked at ([`LeaseTable::advance`]), so a lease
+//! that is known has time left. Entries that went out as one are a *unit* ([`Unit`]): taken together, alone, or not at
+//! all.
 //!
-//! Each step costs the logarithm of what is open, for each entry that it moves (a unit, what it holds); what does not move
-//! costs nothing.
+//! Each step costs the logarithm of what is open, for each entry that it moves (a unit, what it holds); what does not
+//! move costs nothing.
 
-mod ended_leases;
+mod active_leases;
+mod entries;
 mod hold;
-mod inquiry;
 mod key_queue;
 mod lease_slot;
 mod unit;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use self::ended_leases::EndedLeases;
-use self::key_queue::{KeyQueue, Listing};
+use self::active_leases::ActiveLeases;
+use self::entries::{EntryState, HoldEnd, OpenEntry};
+use self::key_queue::{KeyQueue, Listing, Listings};
 use self::unit::Unit;
 use crate::events::subscription::lease_name::LeaseName;
 
+pub(in crate::events) use self::entries::{GiveUpReason, LeaseGrant, NewEntry, Selection, UnknownLease};
 pub(in crate::events) use self::hold::Hold;
 pub(in crate::events) use self::lease_slot::LeaseSlot;
 
@@ -40,98 +43,16 @@ pub(in crate::events) struct LeaseTable {
     units: HashMap<u64, Unit>,
     /// Entries of units that are not open yet, and of which.
     awaited: BTreeMap<u64, u64>,
-    /// Keys whose first waiting entry, or the unit that it is in, can be taken now, by that entry or unit.
-    ready: BTreeSet<(u64, u64)>,
-    /// Keys whose first waiting entry, or the unit that it is in, has a delay.
-    later: BTreeSet<(Instant, u64)>,
-    leases: HashMap<LeaseName, ActiveLease>,
-    due: BTreeSet<(Instant, LeaseName)>,
+    /// Keys whose first waiting entry, or the unit that it is in, can be taken, now or later.
+    listings: Listings,
+    leases: ActiveLeases,
     given_up: BTreeMap<u64, GiveUpReason>,
     /// How many open entries were handed out before.
     tried: usize,
-    ended: EndedLeases,
 }
-
-#[derive(Debug)]
-struct OpenEntry {
-    key: u64,
-    attempts: u32,
-    /// Whether somebody may have it: it was on its way, though perhaps it did not arrive.
-    was_sent: bool,
-    unit: Option<u64>,
-    /// Whether it is no part of what goes out as one: an operator put it back.
-    alone: bool,
-    state: EntryState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EntryState {
-    Waiting(Option<Instant>),
-    Held(LeaseName),
-    GivenUp,
-}
-
-#[derive(Debug)]
-struct ActiveLease {
-    /// All that it was given; some may be settled since.
-    entries: Vec<u64>,
-    held: usize,
-    hold: Hold,
-    /// Cancelled when it ends.
-    over: CancellationToken,
-}
-
-/// An entry that comes into the book.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::events) struct NewEntry {
-    pub(in crate::events) at: u64,
-    /// Whose it is: those of one key come in order.
-    pub(in crate::events) key: u64,
-    /// How often it was handed out before.
-    pub(in crate::events) attempts: u32,
-    pub(in crate::events) delay_until: Option<Instant>,
-    /// Whether it is no part of what goes out as one.
-    pub(in crate::events) alone: bool,
-}
-
-/// Entries that were taken, with the attempt that this is for each.
-#[derive(Clone, Debug)]
-pub(in crate::events) struct LeaseGrant {
-    pub(in crate::events) lease: LeaseName,
-    pub(in crate::events) entries: Vec<(u64, u32)>,
-    /// Cancelled when the lease ends.
-    pub(in crate::events) over: CancellationToken,
-}
-
-/// Why an entry was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) enum GiveUpReason {
-    RanOut,
-    GivenBack,
-}
-
-/// How a hold on entries ends that are not settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HoldEnd {
-    /// It did not arrive: that was no attempt, and nothing has changed.
-    Unsent,
-    /// It was an attempt in vain.
-    Failed(GiveUpReason),
-}
-
-/// What a lease's holder asks about.
-#[derive(Clone, Debug)]
-pub(in crate::events) enum Selection {
-    Lease(LeaseName),
-    Entries(Vec<u64>),
-}
-
-/// The lease is not known: it has run out, was given back, or never was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::events) struct UnknownLease;
 
 impl LeaseTable {
-    /// Takes in entries that are new to the book, to wait.
+    /// Takes in entries that are new to the table, to wait.
     pub(in crate::events) fn admit(&mut self, entries: impl IntoIterator<Item = NewEntry>, now: Instant) {
         for NewEntry { at, key, attempts, delay_until, alone } in entries {
             if self.open.contains_key(&at) {
@@ -152,17 +73,18 @@ impl LeaseTable {
     /// Takes up to `limit` entries that can be had now, oldest first; or a unit, whole.
     pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<LeaseGrant> {
         self.advance(now);
-        if self.ready.is_empty() {
+        if self.listings.ready().is_none() {
             return None;
         }
         let lease = LeaseName::random();
         let (mut entries, mut touched) = (Vec::new(), Vec::new());
         while entries.len() < limit
-            && let Some(&(at, id)) = self.ready.first()
+            && let Some((at, id)) = self.listings.ready()
         {
             let (Some(key), first) = (self.keys.get_mut(&id), self.open.get(&at)) else { break };
             let unit = key.waiting.front().and_then(|(_, front)| self.open.get(front)?.unit);
             let goes_alone = unit.is_some() || (hold.unites() && first.is_some_and(OpenEntry::goes_alone));
+            // What goes out as one gets no company: its receiver knows it by an id that is made of its entries.
             if goes_alone && !entries.is_empty() {
                 break;
             }
@@ -170,7 +92,7 @@ impl LeaseTable {
                 self.take_unit(unit, lease, hold, &mut entries, &mut touched);
                 break;
             }
-            self.ready.pop_first();
+            self.listings.unlist(Listing::Ready(at), id);
             key.waiting.pop_front();
             key.listed = None;
             let Some(open) = self.open.get_mut(&at) else { continue };
@@ -192,22 +114,19 @@ impl LeaseTable {
                 && self.open.get(&next).is_some_and(|open| open.unit.is_none() && !open.is_delayed(now))
             {
                 key.listed = Some(Listing::Ready(next));
-                self.ready.insert((next, id));
+                self.listings.enlist(Listing::Ready(next), id);
             }
             if goes_alone {
                 break;
             }
         }
+        // Their keys have a holder now: none of them is to be had until that lets go.
         touched.into_iter().for_each(|key| self.list(key, now));
         if entries.is_empty() {
             return None;
         }
         let numbers = entries.iter().map(|&(at, _)| at).collect();
-        let over = CancellationToken::new();
-        self.leases.insert(lease, ActiveLease { entries: numbers, held: entries.len(), hold, over: over.clone() });
-        if let Some(until) = hold.until() {
-            self.due.insert((until, lease));
-        }
+        let over = self.leases.begin(lease, numbers, hold);
         Some(LeaseGrant { lease, entries, over })
     }
 
@@ -222,8 +141,8 @@ impl LeaseTable {
         Ok(entries)
     }
 
-    /// Gives entries back, not to be handed out again before `delay_until`. What was taken to go out as one is a unit from
-    /// now on. Returns those that were held until now.
+    /// Gives entries back, not to be handed out again before `delay_until`. What was taken to go out as one is a unit
+    /// from now on. Returns those that were held until now.
     ///
     /// # Errors
     /// When the lease is not known.
@@ -236,6 +155,7 @@ impl LeaseTable {
         let mut entries = self.named(which, now)?;
         match which {
             Selection::Lease(_) => {
+                // Before they wait again: another read could take a part of them.
                 self.unite(&entries);
             }
             Selection::Entries(_) => entries.retain(|&at| !self.is_in_response(at)),
@@ -244,8 +164,8 @@ impl LeaseTable {
         Ok(entries)
     }
 
-    /// Gives back what a lease holds, though it was no attempt. What was taken to go out as one is a unit from now on: it
-    /// may have arrived. Returns what was held until now.
+    /// Gives back what a lease holds, though it was no attempt. What was taken to go out as one is a unit from now on:
+    /// it may have arrived. Returns what was held until now.
     ///
     /// # Errors
     /// When the lease is not known.
@@ -261,8 +181,8 @@ impl LeaseTable {
         Ok(entries)
     }
 
-    /// Lets leases run until then. One that is named by its entries is not shortened: another may hold them by now. Returns
-    /// how many entries they hold.
+    /// Lets leases run until then. One that is named by its entries is not shortened: another may hold them by now.
+    /// Returns how many entries they hold.
     ///
     /// # Errors
     /// When the lease is not known.
@@ -276,13 +196,7 @@ impl LeaseTable {
         let holders: HashSet<_> = entries.iter().filter_map(|at| self.holder(*at)).collect();
         let mut held = 0;
         for name in holders {
-            let Some(lease) = self.leases.get_mut(&name) else { continue };
-            let Some(before) = lease.hold.until() else { continue };
-            let until = if matches!(which, Selection::Entries(_)) { until.max(before) } else { until };
-            lease.hold = lease.hold.extended(until);
-            held += lease.held;
-            self.due.remove(&(before, name));
-            self.due.insert((until, name));
+            held += self.leases.extend(name, until, matches!(which, Selection::Entries(_)));
         }
         Ok(held)
     }
@@ -305,30 +219,32 @@ impl LeaseTable {
 
     /// Ends the leases and delays that are over.
     pub(in crate::events) fn advance(&mut self, now: Instant) {
-        while let Some(&(until, lease)) = self.due.first()
+        while let Some((until, lease)) = self.leases.first_due()
             && until <= now
         {
             for at in self.held_by(lease) {
                 self.put_back(at, None, HoldEnd::Failed(GiveUpReason::RanOut), now);
             }
-            self.due.remove(&(until, lease));
+            // Putting back its last entry ended it. Were it to hold nothing, this loop would not end.
+            self.leases.not_due((until, lease));
         }
-        while let Some(&(until, key)) = self.later.first()
+        while let Some((until, key)) = self.listings.later()
             && until <= now
         {
-            self.later.remove(&(until, key));
+            self.listings.unlist(Listing::Later(until), key);
             self.list(key, now);
         }
     }
 
     /// Ends all leases and forgets all entries.
     pub(in crate::events) fn clear(&mut self) {
-        self.leases.values().for_each(|lease| lease.over.cancel());
+        self.leases.end_all();
         *self = Self::default();
     }
 
     /// Takes out the entries before `earliest` that nobody holds: they are gone. Returns them, in order.
     pub(in crate::events) fn cut(&mut self, earliest: u64, now: Instant) -> Vec<u64> {
+        // Who holds one has its text, and may acknowledge it still.
         let is_gone = |open: &OpenEntry| !matches!(open.state, EntryState::Held(_));
         let gone: Vec<u64> = self.open.range(..earliest).filter(|(_, open)| is_gone(open)).map(|(&at, _)| at).collect();
         gone.iter().for_each(|&at| {
@@ -350,7 +266,7 @@ impl LeaseTable {
         }
         match state {
             EntryState::Waiting(_) => {}
-            EntryState::Held(lease) => self.let_go(lease, true),
+            EntryState::Held(lease) => self.leases.let_go(lease, true),
             EntryState::GivenUp => {
                 self.given_up.remove(&at);
             }
@@ -366,10 +282,11 @@ impl LeaseTable {
     fn put_back(&mut self, at: u64, delay_until: Option<Instant>, back: HoldEnd, now: Instant) -> bool {
         let Some(open) = self.open.get_mut(&at) else { return false };
         let EntryState::Held(lease) = open.state else { return false };
-        let hold = self.leases.get(&lease).map_or(Hold::Response, |lease| lease.hold);
+        let hold = self.leases.hold(lease).unwrap_or(Hold::Response);
         let (id, order, before) = (open.key, open.unit.unwrap_or(at), open.attempts);
         open.attempts = match back {
             HoldEnd::Failed(_) if hold.counts_failures() => before.saturating_add(1),
+            // It was counted when it was taken.
             HoldEnd::Unsent if hold.counts_taking() => before.saturating_sub(1),
             HoldEnd::Failed(_) | HoldEnd::Unsent => before,
         };
@@ -389,7 +306,7 @@ impl LeaseTable {
             open.state = EntryState::Waiting(delay_until);
             key.wait((order, at));
         }
-        self.let_go(lease, false);
+        self.leases.let_go(lease, false);
         self.list(id, now);
         true
     }
@@ -398,8 +315,8 @@ impl LeaseTable {
     fn named(&mut self, which: &Selection, now: Instant) -> Result<Vec<u64>, UnknownLease> {
         self.advance(now);
         match which {
-            Selection::Lease(lease) if self.leases.contains_key(lease) => Ok(self.held_by(*lease)),
-            Selection::Lease(lease) if self.ended.holds(lease) => Ok(Vec::new()),
+            Selection::Lease(lease) if self.leases.hold(*lease).is_some() => Ok(self.held_by(*lease)),
+            Selection::Lease(lease) if self.leases.was_settled(lease) => Ok(Vec::new()),
             Selection::Lease(_) => Err(UnknownLease),
             Selection::Entries(entries) => Ok(entries.clone()),
         }
@@ -407,8 +324,8 @@ impl LeaseTable {
 
     /// What a lease holds, in order.
     pub(in crate::events) fn held_by(&self, lease: LeaseName) -> Vec<u64> {
-        let entries = self.leases.get(&lease).map_or(&[][..], |lease| &lease.entries);
-        entries.iter().copied().filter(|at| self.holder(*at) == Some(lease)).collect()
+        let taken = self.leases.entries(lease).iter().copied();
+        taken.filter(|at| self.holder(*at) == Some(lease)).collect()
     }
 
     fn holder(&self, at: u64) -> Option<LeaseName> {
@@ -418,28 +335,12 @@ impl LeaseTable {
         }
     }
 
-    /// One entry less under a lease; one that holds nothing more is ended.
-    fn let_go(&mut self, name: LeaseName, settled: bool) {
-        let Some(lease) = self.leases.get_mut(&name) else { return };
-        lease.held -= 1;
-        if lease.held > 0 {
-            return;
-        }
-        if let Some(until) = lease.hold.until() {
-            self.due.remove(&(until, name));
-        }
-        lease.over.cancel();
-        self.leases.remove(&name);
-        if settled {
-            self.ended.add(name);
-        }
-    }
-
     /// Lists a key where it belongs after a change; and the units that were first in it and are now.
     fn list(&mut self, id: u64, now: Instant) {
         let Some(key) = self.keys.get_mut(&id) else { return };
+        // Off first, whatever has changed: a key that is listed twice would be taken by two.
         if let Some(listed) = key.listed.take() {
-            Self::unlist(&mut self.ready, &mut self.later, listed, id);
+            self.listings.unlist(listed, id);
         }
         let first = key.waiting.front().map(|&(_, at)| at);
         let open = first.and_then(|at| self.open.get(&at));
@@ -453,46 +354,117 @@ impl LeaseTable {
                 _ => Listing::Ready(first),
             };
             key.listed = Some(listed);
-            self.enlist(listed, id);
+            self.listings.enlist(listed, id);
         }
+        // A unit can be taken when it is first in each of its keys, so each says when that changes.
         for unit in before.into_iter().chain(unit.filter(|_| unit != before)) {
             self.list_unit(unit, now);
         }
     }
 
-    fn enlist(&mut self, listed: Listing, id: u64) {
-        match listed {
-            Listing::Ready(at) => self.ready.insert((at, id)),
-            Listing::Later(until) => self.later.insert((until, id)),
-        };
+    // What follows changes nothing.
+
+    /// When the next lease or delay ends.
+    pub(in crate::events) fn next_due(&self) -> Option<Instant> {
+        let lease = self.leases.first_due().map(|(until, _)| until);
+        let delay = self.listings.later().map(|(until, _)| until);
+        lease.into_iter().chain(delay).min()
     }
 
-    fn unlist(ready: &mut BTreeSet<(u64, u64)>, later: &mut BTreeSet<(Instant, u64)>, listed: Listing, id: u64) {
-        match listed {
-            Listing::Ready(at) => ready.remove(&(at, id)),
-            Listing::Later(until) => later.remove(&(until, id)),
-        };
+    /// The first open entry after `at`.
+    pub(in crate::events) fn first_after(&self, at: u64) -> Option<u64> {
+        self.open.range(at.saturating_add(1)..).next().map(|(&at, _)| at)
     }
-}
 
-impl OpenEntry {
-    /// It is held from now on. Says by how many there are more that were tried.
-    fn hold(&mut self, lease: LeaseName, hold: Hold) -> usize {
-        (self.state, self.was_sent) = (EntryState::Held(lease), true);
-        if !hold.counts_taking() {
-            return 0;
+    /// The open entries, in order.
+    pub(in crate::events) fn entries(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open.keys().copied()
+    }
+
+    /// How many entries are open.
+    pub(in crate::events) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many of them were handed out, once or more.
+    pub(in crate::events) fn tried(&self) -> usize {
+        self.tried
+    }
+
+    /// How many of them are held under a lease.
+    pub(in crate::events) fn held(&self) -> usize {
+        self.leases.held()
+    }
+
+    /// Whether an entry is on its way to a plain reader: it is nobody else's to give back.
+    pub(super) fn is_in_response(&self, at: u64) -> bool {
+        self.holder(at).and_then(|name| self.leases.hold(name)) == Some(Hold::Response)
+    }
+
+    /// Whether something can be taken, as far as is known since the last [`LeaseTable::advance`].
+    pub(in crate::events) fn has_ready(&self) -> bool {
+        self.listings.ready().is_some()
+    }
+
+    /// At least how many entries can be taken: one for each key that is ready.
+    pub(in crate::events) fn ready(&self) -> usize {
+        self.listings.ready_len()
+    }
+
+    /// How often an open entry was handed out, and until when it waits; `None` when it is not open.
+    pub(in crate::events) fn known(&self, at: u64) -> Option<(u32, Option<Instant>)> {
+        self.open.get(&at).map(|open| match open.state {
+            EntryState::Waiting(until) => (open.attempts, until),
+            EntryState::Held(_) | EntryState::GivenUp => (open.attempts, None),
+        })
+    }
+
+    /// The unit that an open entry is in.
+    pub(in crate::events) fn unit_of(&self, at: u64) -> Option<u64> {
+        self.open.get(&at)?.unit
+    }
+
+    /// Whether nobody can have an open entry.
+    pub(in crate::events) fn is_unseen(&self, at: u64) -> bool {
+        self.open.get(&at).is_some_and(|open| !open.was_sent)
+    }
+
+    /// The open entries of a range that were handed out before, with how often.
+    pub(in crate::events) fn attempted(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.open.range(range).filter(|(_, open)| open.attempts > 0).map(|(&at, open)| (at, open.attempts))
+    }
+
+    /// The open entries of a range that have a delay, with until when.
+    pub(in crate::events) fn delayed(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Instant)> + '_ {
+        self.open.range(range).filter_map(|(&at, open)| match open.state {
+            EntryState::Waiting(until) => until.map(|until| (at, until)),
+            EntryState::Held(_) | EntryState::GivenUp => None,
+        })
+    }
+
+    /// Whether a lease holds an open entry.
+    pub(in crate::events) fn is_held_by(&self, lease: LeaseName, at: u64) -> bool {
+        self.holder(at) == Some(lease)
+    }
+
+    /// The open entries that nobody holds and that were not put back by an operator.
+    pub(in crate::events) fn resting(&self) -> Vec<u64> {
+        let rests = |open: &OpenEntry| matches!(open.state, EntryState::Waiting(_)) && !open.alone;
+        self.open.iter().filter(|(_, open)| rests(open)).map(|(&at, _)| at).collect()
+    }
+
+    /// The most attempts that an open entry has behind it.
+    pub(in crate::events) fn most_attempts(&self) -> u32 {
+        match self.tried {
+            0 => 0,
+            _ => self.open.values().map(|open| open.attempts).max().unwrap_or(0),
         }
-        self.attempts = self.attempts.saturating_add(1);
-        usize::from(self.attempts == 1)
     }
 
-    /// Whether it goes by itself where others go out as one: it did before, or is to.
-    fn goes_alone(&self) -> bool {
-        self.alone || self.attempts > 0
-    }
-
-    fn is_delayed(&self, now: Instant) -> bool {
-        matches!(self.state, EntryState::Waiting(Some(until)) if until > now)
+    /// The entries that are to be buried, at most `most`.
+    pub(in crate::events) fn given_up(&self, most: usize) -> Vec<(u64, u32, GiveUpReason)> {
+        let attempts = |at: u64| self.open.get(&at).map_or(0, |open| open.attempts);
+        self.given_up.iter().take(most).map(|(&at, &reason)| (at, attempts(at), reason)).collect()
     }
 }
 

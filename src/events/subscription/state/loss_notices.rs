@@ -1,8 +1,8 @@
 //! [`LossNotices`]: what retention took before a subscription was given it, until a reader was told.
 //!
-//! Invariants: each entry is told once, or again when the response that told it did not arrive; and what a reader says that
-//! it has is not told. It is stored with the cursor that has passed these entries; until then it follows from the stored
-//! cursor and from where the log begins, so a cut writes nothing.
+//! Invariants: each entry is told once, or again when the response that told it did not arrive; and what a reader says
+//! that it has is not told. It is stored with the cursor that has passed these entries; until then it follows from the
+//! stored cursor and from where the log begins, so a cut writes nothing.
 
 use std::ops::Range;
 
@@ -65,6 +65,7 @@ impl LossNotices {
     /// All that nobody was told yet, for a response.
     pub(in crate::events::subscription) fn take(&mut self) -> LossNotice {
         let lists = self.lists.as_mut().filter(|lists| lists.waiting.count() > 0)?;
+        // Kept here, too: a seek or a removal must find what is on its way.
         let taken = std::mem::take(&mut lists.waiting);
         lists.under_way.push(taken.clone());
         Some(Box::new(taken))
@@ -100,7 +101,8 @@ impl LossNotices {
         }
     }
 
-    /// The response with this, that was taken, did not arrive; `with` what it had taken beside that, if it was on its way.
+    /// The response with this, that was taken, did not arrive; `with` what it had taken beside that, if it was on its
+    /// way.
     pub(in crate::events::subscription) fn give_back(&mut self, taken: LossNotice, with: Option<Speaker>) {
         if let Some(mut taken) = taken.filter(|taken| self.is_back(taken)) {
             with.into_iter().for_each(|with| taken.was_told_with(with));
@@ -165,8 +167,8 @@ impl LossNotices {
         self.stored != self.changes
     }
 
-    /// What the store is to say, when that is something new, after how many changes: what is missed, and how often that was
-    /// told in vain.
+    /// What the store is to say, when that is something new, after how many changes: what is missed, and how often that
+    /// was told in vain.
     pub(in crate::events::subscription) fn unsaved(
         &self,
         now: (Instant, UnixMillis),

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Names a subscription's place: another after each seek, and another when a subscription of that name is made again. What
-/// was taken, or noted, at another place says nothing about this one. 0 in what older gateways have stored.
+/// Names a subscription's place: another after each seek, and another when a subscription of that name is made again.
+/// What was taken, or noted, at another place says nothing about this one. 0 in what older gateways have stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(in crate::events) struct PlaceId(u64);

@@ -1,19 +1,20 @@
-//! [`PlainHandovers`]: what a plain reader's `Last-Event-ID` may give again, and whether it may settle what the store does not know.
+//! [`PlainHandovers`]: what a plain reader's `Last-Event-ID` may give again, and whether it may settle what the store
+//! does not know.
 //!
-//! A plain reader says how far it got. After that place only those entries are given again that were handed over plainly:
-//! never what was acknowledged, buried or is leased. And after a `kill -9` the store's place lies before what was handed
-//! over since; a stream's word beyond that place is believed if no stream was given an entry while an earlier one was in
-//! other hands: then all up to there was handed over, or it was this reader that had it.
+//! A plain reader says how far it got. After that place only those entries are given again that were handed over
+//! plainly: never what was acknowledged, buried or is leased. And after a `kill -9` the store's place lies before what
+//! was handed over since; a stream's word beyond that place is believed if no stream was given an entry while an
+//! earlier one was in other hands: then all up to there was handed over, or it was this reader that had it.
 //!
-//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MAX_RANGES`] ranges: beyond,
-//! the two oldest become one, so that an event may come again, and none is lost; what is near the end, where readers are,
-//! is exact. That a word is not to be believed is in the store before a stream is given an entry that makes it so
-//! ([`PlainHandovers::owes`]); that it is, is stored with a place behind which nothing is under way.
+//! Invariants: only entries count that are settled, and that nobody has. There are at most [`MAX_RANGES`] ranges:
+//! beyond, the two oldest become one, so that an event may come again, and none is lost; what is near the end, where
+//! readers are, is exact. That a word is not to be believed is in the store before a stream is given an entry that
+//! makes it so ([`PlainHandovers::owes`]); that it is, is stored with a place behind which nothing is under way.
 //!
-//! The note's bytes: the version (1), a byte that is 1 when a word is believed, the place up to which it is not (8 bytes),
-//! and the ranges, each its first entry and the one after its last (8 bytes each; all bits set: to the subscription's
-//! place), big-endian. Without a note all up to the place was handed over plainly, and no word is believed. It is on disk:
-//! change it only with a new version.
+//! The note's bytes: the version (1), a byte that is 1 when a word is believed, the place up to which it is not (8
+//! bytes), and the ranges, each its first entry and the one after its last (8 bytes each; all bits set: to the
+//! subscription's place), big-endian. Without a note all up to the place was handed over plainly, and no word is
+//! believed. It is on disk: change it only with a new version.
 
 use std::ops::Range;
 
@@ -46,13 +47,13 @@ pub(in crate::events::subscription) struct Word {
 const MAX_RANGES: usize = 256;
 const VERSION: u8 = 1;
 const OPEN: u64 = u64::MAX;
-/// After so many places written while no stream was ahead of another reader a word is believed again: where several share
-/// a subscription, each change of that costs a write.
+/// After so many places written while no stream was ahead of another reader a word is believed again: where several
+/// share a subscription, each change of that costs a write.
 const CALM: u8 = 8;
 
 impl PlainHandovers {
-    /// Of a new subscription that a stream begins, or another reader. A reader may have a place up to `stale` from one of
-    /// its name that is no more.
+    /// Of a new subscription that a stream begins, or another reader. A reader may have a place up to `stale` from one
+    /// of its name that is no more.
     pub(in crate::events) fn begun(by_stream: bool, stale: u64) -> Self {
         let word = Word { is_believed: by_stream, stale };
         Self { word, ..Self::of_old() }
@@ -168,8 +169,8 @@ impl PlainHandovers {
     }
 
     /// What is to be written of a subscription that stands at `low`, if the store does not say so; it counts as written
-    /// from now on, see [`PlainHandovers::failed`]. `moves`: with a new place, and whether nothing behind it is under way or open.
-    /// `is_all`: what lies above the place is to be said, too.
+    /// from now on, see [`PlainHandovers::failed`]. `moves`: with a new place, and whether nothing behind it is under
+    /// way or open. `is_all`: what lies above the place is to be said, too.
     pub(in crate::events::subscription) fn writes(
         &mut self,
         low: u64,

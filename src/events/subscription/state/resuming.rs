@@ -1,18 +1,18 @@
 //! What a plain reader takes, and what it says of that when it comes again.
 //!
-//! Invariant: what is given again is not settled any more, in memory and in the store: it lies above the low-water mark, and
-//! no mark is on it. What lies between and is settled for good is marked instead.
+//! Invariant: what is given again is not settled any more, in memory and in the store: it lies above the low-water
+//! mark, and no mark is on it. What lies between and is settled for good is marked instead.
 
 use std::ops::Range;
 
 use super::super::claim::MAX_AHEAD;
 use super::loss_notices::LossNotice;
-use super::{Closing, LostRanges, SubscriptionState};
+use super::{LostRanges, SubscriptionState};
 use crate::events::delivery::StreamNumber;
 
 impl SubscriptionState {
-    /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be stored
-    /// before it is given them.
+    /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be
+    /// stored before it is given them.
     pub(in super::super) fn take(
         &mut self,
         next: u64,
@@ -28,11 +28,11 @@ impl SubscriptionState {
         Some((range, self.plain.owes()))
     }
 
-    /// A reader has all up to `last` that it was given. What is settled by that was given back by the response that ended
-    /// there; or by a restart, when the store knows that this reader's word is good.
+    /// A reader has all up to `last` that it was given. What is settled by that was given back by the response that
+    /// ended there; or by a restart, when the store knows that this reader's word is good.
     pub(in super::super) fn hear(&mut self, last: u64) {
         let is_of_earlier_run = self.recalled_to.is_some_and(|to| last <= to);
-        if is_of_earlier_run && self.plain.believes(last) && self.attempts.is_empty() && self.delays.is_empty() {
+        if is_of_earlier_run && self.plain.believes(last) && self.unopened.is_empty() {
             self.ranges.settle_to(last).into_iter().for_each(|range| self.handed_over(range));
             let had = self.missed.settle_to(last);
             self.had(had);
@@ -51,20 +51,19 @@ impl SubscriptionState {
         ranges.into_iter().for_each(|range| self.plain.add(range));
     }
 
-    /// A plain reader was told that these are lost. So it passed them, and who comes again with an earlier place passes them
-    /// once more: that one has not heard of them.
+    /// A plain reader was told that these are lost. So it passed them, and who comes again with an earlier place passes
+    /// them once more: that one has not heard of them.
     pub(in super::super) fn told_plainly(&mut self, cut_off: LossNotice) {
         cut_off.iter().flat_map(|lost| lost.ranges()).for_each(|range| self.plain.add(range));
         self.missed.told(cut_off);
     }
 
-    /// These were handed over plainly. What of them lies behind others that are not settled is marked, or a restart would
-    /// give it again; but for what is so far ahead that there would be too much to mark.
+    /// These were handed over plainly. What of them lies behind others that are not settled is marked, or a restart
+    /// would give it again; but for what is so far ahead that there would be too much to mark.
     pub(in super::super) fn handed_over(&mut self, range: Range<u64>) {
         let low = self.settle_low();
         self.acks.mark_all(range.start.max(low + 1)..range.end.min(low.saturating_add(MAX_AHEAD)));
-        let letters = self.letters.extract_if(range.clone(), |_| true);
-        self.again_done.extend(letters.map(|at| Closing { at, is_acknowledged: true }));
+        self.letters.handed_over(range.clone());
         self.plain.add(range);
     }
 
@@ -105,8 +104,8 @@ impl SubscriptionState {
         count
     }
 
-    /// From where on a reader is given again what it wants from `after` on: nothing is so far back that there would be too
-    /// much to mark.
+    /// From where on a reader is given again what it wants from `after` on: nothing is so far back that there would be
+    /// too much to mark.
     fn first_to_give_again(&self, after: u64, low: u64) -> u64 {
         let plain: u64 = self.plain.of(&(after..low + 1)).iter().map(|range| range.end - range.start).sum();
         let to_mark = (low + 1).saturating_sub(after).saturating_sub(plain);

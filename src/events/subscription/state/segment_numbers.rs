@@ -1,6 +1,6 @@
 //! A number that is kept of some open entries, as it is stored: until when they are not to be handed out again
-//! (milliseconds since 1970), or which unit they are in. A note for each segment of entries that has some. Older gateways
-//! pass it over, and hand these out at once.
+//! (milliseconds since 1970), or which unit they are in. A note for each segment of entries that has some. Older
+//! gateways pass it over, and hand these out at once.
 //!
 //! A note's bytes: the version (1), and for each entry its place in the segment (2 bytes) and the number (8 bytes),
 //! big-endian. It is on disk: change it only with a new version.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::events::log::cursor::Origin;
-use crate::events::subscription::Hold;
+use crate::events::subscription::{Hold, LeasedEntries, LogRange};
 use crate::store::Sequence;
 
 /// How long a write takes here.
@@ -180,13 +180,13 @@ async fn who_was_about_to_take_something_when_its_place_was_removed_takes_nothin
     assert_eq!(rig.nack(Holding::Lease(lease), 45).await, Ok(1));
     rig.append_of([(5, 1)]).await;
     let subscription = rig.stream().registry.get(&name()).unwrap();
-    let claim = subscription.claim((1, 6), 1, None).unwrap();
+    let claim = LogRange::claim(&subscription, Sequence(1)..Sequence(6), 1, None).unwrap();
     rig.events.remove(&app(), STREAM, &name()).await.unwrap();
     let (entry, now) = (claim.range().start, rig.clock.now());
     claim.open(&[(entry, 1)], now);
     let hold = Hold::Lease { until: now + LEASE, max_attempts: MOST };
-    assert!(subscription.hold(10, hold, now).is_none(), "another of the user waits");
-    assert!(subscription.claim((1, 6), 10, None).is_none());
+    assert!(LeasedEntries::claim(&subscription, 10, hold, now).is_none(), "another of the user waits");
+    assert!(LogRange::claim(&subscription, Sequence(1)..Sequence(6), 10, None).is_none());
     assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 1)], "a new one begins");
 }
 

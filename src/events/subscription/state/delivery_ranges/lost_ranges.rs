@@ -1,8 +1,8 @@
 //! [`LostRanges`]: entries that retention took before they were handed over, until a reader is told.
 //!
-//! Invariants: what is lost keeps in which response it was last, or that which told of it: a reader's word settles it as it
-//! settles what is given back. What waits to be told has at most [`MAX_RUNS`] runs with their places; of older ones it is only
-//! known how many entries they had, and those are told, whatever a reader says of them.
+//! Invariants: what is lost keeps in which response it was last, or that which told of it: a reader's word settles it
+//! as it settles what is given back. What waits to be told has at most [`MAX_RUNS`] runs with their places; of older
+//! ones it is only known how many entries they had, and those are told, whatever a reader says of them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use super::{ResponseRun, heard, speaker, taken_to};
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::events) struct LostRanges {
     runs: BTreeMap<u64, ResponseRun>,

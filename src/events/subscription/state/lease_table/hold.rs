@@ -13,8 +13,8 @@ pub(in crate::events) enum Hold {
         /// After how many attempts an entry is given up.
         max_attempts: u32,
     },
-    /// By who tries to pass them on, for as long as that takes. An attempt counts when it has failed: one that the process
-    /// did not outlive is nobody's fault.
+    /// By who tries to pass them on, for as long as that takes. An attempt counts when it has failed: one that the
+    /// process did not outlive is nobody's fault.
     InHand {
         /// Whether what is taken goes out as one.
         unites: bool,

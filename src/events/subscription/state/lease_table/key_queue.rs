@@ -1,6 +1,6 @@
 //! [`KeyQueue`]: the open entries of one user, or of one channel, that keep their order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use tokio::time::Instant;
 
@@ -9,8 +9,8 @@ use crate::events::subscription::lease_name::LeaseName;
 /// A key that has open entries.
 #[derive(Debug, Default)]
 pub(super) struct KeyQueue {
-    /// Those that wait, in order; each with the number of its unit, or its own: what went out as one has its turn as one,
-    /// by its first entry.
+    /// Those that wait, in order; each with the number of its unit, or its own: what went out as one has its turn as
+    /// one, by its first entry.
     pub(super) waiting: VecDeque<(u64, u64)>,
     pub(super) holder: Option<LeaseName>,
     pub(super) held: u32,
@@ -25,6 +25,45 @@ pub(super) struct KeyQueue {
 pub(super) enum Listing {
     Ready(u64),
     Later(Instant),
+}
+
+/// Which keys are listed where: each once, by the entry or unit that comes first in it, or by when that is over its
+/// delay. To take the oldest that can be had, or the first whose delay is over, is to look at the beginning of one.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    ready: BTreeSet<(u64, u64)>,
+    later: BTreeSet<(Instant, u64)>,
+}
+
+impl Listings {
+    pub(super) fn enlist(&mut self, listed: Listing, key: u64) {
+        match listed {
+            Listing::Ready(at) => self.ready.insert((at, key)),
+            Listing::Later(until) => self.later.insert((until, key)),
+        };
+    }
+
+    pub(super) fn unlist(&mut self, listed: Listing, key: u64) {
+        match listed {
+            Listing::Ready(at) => self.ready.remove(&(at, key)),
+            Listing::Later(until) => self.later.remove(&(until, key)),
+        };
+    }
+
+    /// The oldest that can be taken, and its key.
+    pub(super) fn ready(&self) -> Option<(u64, u64)> {
+        self.ready.first().copied()
+    }
+
+    /// How many keys can be taken from.
+    pub(super) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// When the first delay is over, and whose it is.
+    pub(super) fn later(&self) -> Option<(Instant, u64)> {
+        self.later.first().copied()
+    }
 }
 
 impl KeyQueue {

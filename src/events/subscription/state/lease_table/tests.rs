@@ -439,5 +439,5 @@ fn a_thousand_readers_of_a_hundred_thousand_entries_cost_little_each() {
         }
     }
     assert_eq!(settled, 100_000);
-    assert!(leases.keys.is_empty() && leases.ready.is_empty() && leases.leases.is_empty() && leases.due.is_empty());
+    assert!(leases.keys.is_empty() && leases.listings.ready().is_none() && leases.leases.is_empty());
 }

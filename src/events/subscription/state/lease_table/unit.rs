@@ -1,8 +1,9 @@
 //! [`Unit`]: entries that went out as one, and go out as one again: the same, no more and no fewer.
 //!
-//! Invariants: a unit is known by the number of its first entry, as it was when it first went out, and has its turn by that
-//! in each key. It can be taken when all of its entries are open and wait, and each of their keys is free and has it
-//! first. So two units never wait for each other. What an operator put back is in none, and what goes by itself needs none.
+//! Invariants: a unit is known by the number of its first entry, as it was when it first went out, and has its turn by
+//! that in each key. It can be taken when all of its entries are open and wait, and each of their keys is free and has
+//! it first. So two units never wait for each other. What an operator put back is in none, and what goes by itself
+//! needs none.
 
 use std::collections::BTreeSet;
 use std::ops::RangeBounds;
@@ -13,7 +14,6 @@ use super::key_queue::Listing;
 use super::{EntryState, Hold, LeaseTable};
 use crate::events::subscription::lease_name::LeaseName;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     /// Those that are open.
@@ -66,8 +66,8 @@ impl LeaseTable {
     /// What a lease took to go out as one has gone out so, or is about to. Says whether that is new.
     pub(in crate::events) fn unite(&mut self, entries: &[u64]) -> bool {
         let Some(&first) = entries.first() else { return false };
-        let lease = self.holder(first).and_then(|lease| self.leases.get(&lease));
-        if lease.is_none_or(|lease| !lease.hold.unites()) {
+        let hold = self.holder(first).and_then(|lease| self.leases.hold(lease));
+        if hold.is_none_or(|hold| !hold.unites()) {
             return false;
         }
         let mut is_new = false;
@@ -93,7 +93,7 @@ impl LeaseTable {
     ) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let Some((listed, key)) = unit.listed.take() {
-            Self::unlist(&mut self.ready, &mut self.later, listed, key);
+            self.listings.unlist(listed, key);
         }
         for &at in &unit.entries {
             let Some(open) = self.open.get_mut(&at) else { continue };
@@ -123,14 +123,14 @@ impl LeaseTable {
     pub(super) fn list_unit(&mut self, id: u64, now: Instant) {
         let Some(unit) = self.units.get_mut(&id) else { return };
         if let Some((listed, key)) = unit.listed.take() {
-            Self::unlist(&mut self.ready, &mut self.later, listed, key);
+            self.listings.unlist(listed, key);
         }
         let Some((until, key)) = self.turn_of(id) else { return };
         let listed = match until {
             Some(until) if until > now => Listing::Later(until),
             _ => Listing::Ready(id),
         };
-        self.enlist(listed, key);
+        self.listings.enlist(listed, key);
         if let Some(unit) = self.units.get_mut(&id) {
             unit.listed = Some((listed, key));
         }
@@ -141,6 +141,7 @@ impl LeaseTable {
         let unit = self.units.get(&id).filter(|unit| unit.awaited == 0)?;
         let (mut until, mut by) = (None, None);
         for at in &unit.entries {
+            // One that is held or given up holds up all: no part of a unit goes before the rest.
             let open = self.open.get(at)?;
             let EntryState::Waiting(delay) = open.state else { return None };
             self.keys.get(&open.key).filter(|key| key.is_free() && key.unit == Some(id))?;
