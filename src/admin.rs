@@ -51,7 +51,7 @@ use crate::events::Cursor;
 use crate::http::body::handover::{Delivered, Ending};
 use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
-use crate::kernel::conn::places::{NoPlace, Occupied};
+use crate::kernel::conn::places::{NoPlace, SeatGuard};
 use crate::kernel::heap;
 use crate::request::route::{path, query};
 use crate::services::Parts;
@@ -163,7 +163,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
 /// An operation past the key is in hand: its connection is not closed for a newcomer. What is open to everybody is not
 /// protected so, and some places are left for it: a probe is always answered.
 #[derive(Debug)]
-struct ConnectionGuard(#[expect(dead_code, reason = "dropped with the answer")] Occupied);
+struct ConnectionGuard(#[expect(dead_code, reason = "dropped with the answer")] SeatGuard);
 
 impl ConnectionGuard {
     fn on(conn: Option<&Arc<Conn>>) -> Result<Option<Self>, Rejection> {

@@ -63,7 +63,7 @@ pub struct LogState {
 
 /// A response that could not be read to its end, kept whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quarantined {
+pub struct UnreadableResponse {
     pub received_at: UnixMillis,
     pub region: crate::kernel::names::RegionName,
     /// What was wrong with it.
@@ -73,8 +73,8 @@ pub struct Quarantined {
 
 /// A response for the quarantine, and how many of its events are delivered all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    pub response: Quarantined,
+pub struct QuarantineRecord {
+    pub response: UnreadableResponse,
     /// So many of its events, from the first on, are in the log.
     pub delivered: u64,
 }
@@ -99,19 +99,19 @@ pub type Notes = Vec<(String, Option<Bytes>)>;
 
 /// What is stored of a log in one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Together {
+pub struct Commit {
     /// Appended, in this order.
     pub batches: Vec<NewBatch>,
     /// As [`Store::keep_notes`] keeps them.
     pub notes: Option<(NoteKind, Notes)>,
     /// What changes of its subscriptions, in this order.
     pub places: Vec<PlaceChange>,
-    pub quarantined: Option<Kept>,
+    pub quarantined: Option<QuarantineRecord>,
     /// More of a quarantined response are delivered: its number, and how many are by now.
     pub redelivered: Option<(u64, u64)>,
 }
 
-impl Together {
+impl Commit {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -197,16 +197,16 @@ pub trait Store: Send + Sync + 'static {
     /// Stores all of it, of whatever logs, in one step: all or none; durable on return. Shares syncs with others. Gives
     /// the batches of each part with their places. After an error neither a batch nor a response for the quarantine is
     /// there, but the notes, what changed of subscriptions, and the word on what was redelivered, may be.
-    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error>;
+    async fn commit_all(&self, all: Vec<(LogKey, Commit)>) -> Result<Vec<Vec<Arc<Batch>>>, Error>;
 
     /// [`Store::commit_all`] for one log.
-    async fn commit(&self, log: &LogKey, all: Together) -> Result<Vec<Arc<Batch>>, Error> {
+    async fn commit(&self, log: &LogKey, all: Commit) -> Result<Vec<Arc<Batch>>, Error> {
         Ok(self.commit_all(vec![(log.clone(), all)]).await?.pop().unwrap_or_default())
     }
 
     /// [`Store::commit`] for one batch alone.
     async fn append(&self, log: &LogKey, batch: NewBatch) -> Result<Arc<Batch>, Error> {
-        let stored = self.commit(log, Together { batches: vec![batch], ..Together::default() }).await?;
+        let stored = self.commit(log, Commit { batches: vec![batch], ..Commit::default() }).await?;
         stored.into_iter().next().ok_or_else(|| Error::Damaged("a batch was stored and has no place".into()))
     }
 
@@ -226,7 +226,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// [`Store::commit`] for what changes of a log's subscriptions alone.
     async fn change_places(&self, log: &LogKey, places: Vec<PlaceChange>) -> Result<(), Error> {
-        self.commit(log, Together { places, ..Together::default() }).await.map(drop)
+        self.commit(log, Commit { places, ..Commit::default() }).await.map(drop)
     }
 
     /// Stores a cursor alone: see [`Store::change_places`].
@@ -265,7 +265,7 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps small things beside a log, by name, and removes those for which there is `None`: [`Store::commit`] for
     /// these alone. Notes are not trimmed: whoever keeps them bounds them.
     async fn keep_notes(&self, log: &LogKey, kind: NoteKind, notes: Notes) -> Result<(), Error> {
-        self.commit(log, Together { notes: Some((kind, notes)), ..Together::default() }).await.map(drop)
+        self.commit(log, Commit { notes: Some((kind, notes)), ..Commit::default() }).await.map(drop)
     }
 
     /// The quarantined responses of a log with numbers below `before`, newest first, at most `most`.

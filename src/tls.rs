@@ -42,7 +42,7 @@ use rustls::time_provider::TimeProvider;
 use crate::config::ServerTls;
 use crate::kernel::cause::Cause;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::conn::Shown;
+use crate::kernel::conn::CertificateTable;
 use crate::kernel::files::Unreadable;
 use crate::kernel::metrics::{HeldLabels, Metrics, OutcomeLabels};
 pub use anchors::{Anchors, AnchorsError};
@@ -55,7 +55,7 @@ pub struct Tls {
     live: Arc<ArcSwap<Live>>,
     clock: Clock,
     /// What callers showed, of the connections that are open.
-    pub shown: Arc<Shown>,
+    pub shown: Arc<CertificateTable>,
     /// Counts handshakes by how they ended.
     pub handshakes: Family<OutcomeLabels, Counter>,
     not_after: Family<HeldLabels, Gauge>,

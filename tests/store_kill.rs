@@ -17,7 +17,9 @@ use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, RegionName, Stream, SubscriptionName};
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::EmbeddedStore;
-use rtm_gateway::store::{Content, EventText, Kept, LogKey, NewBatch, Quarantined, Sequence, Store, Together};
+use rtm_gateway::store::{
+    Commit, Content, EventText, LogKey, NewBatch, QuarantineRecord, Sequence, Store, UnreadableResponse,
+};
 
 /// Bytes of a response for the quarantine: some pieces.
 const GARBAGE: usize = 2_500_000;
@@ -150,9 +152,10 @@ async fn append(store: &dyn Store, k: u64) {
         }
         if k == 0 && round % 7 == 0 {
             let body = vec![b'?'; GARBAGE].into();
-            let response = Quarantined { received_at: UnixMillis(1), region: region(), why: "garbage".into(), body };
-            let kept = Kept { response, delivered: 0 };
-            store.commit(&log(0), Together { quarantined: Some(kept), ..Together::default() }).await.unwrap();
+            let response =
+                UnreadableResponse { received_at: UnixMillis(1), region: region(), why: "garbage".into(), body };
+            let kept = QuarantineRecord { response, delivered: 0 };
+            store.commit(&log(0), Commit { quarantined: Some(kept), ..Commit::default() }).await.unwrap();
             say("quarantined");
         }
     }

@@ -11,7 +11,7 @@ use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, RegionName, Stream, SubscriptionName};
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::store::embedded::{EmbeddedStore, Faults, Options};
-use rtm_gateway::store::{Content, EventText, LogKey, NewBatch, PlaceChange, Sequence, Store, Together};
+use rtm_gateway::store::{Commit, Content, EventText, LogKey, NewBatch, PlaceChange, Sequence, Store};
 
 use crate::{kib, stage};
 
@@ -79,7 +79,7 @@ async fn fill(folder: &Path, size: u64) {
     let data = folder.join("events.redb");
     while store.log_state(&log()).await.unwrap().bytes < size {
         let batches = (0..AT_ONCE).map(|_| batch(READ)).collect();
-        store.commit(&log(), Together { batches, ..Together::default() }).await.unwrap();
+        store.commit(&log(), Commit { batches, ..Commit::default() }).await.unwrap();
     }
     store.close(UnixMillis(1)).await.unwrap();
     drop(store);

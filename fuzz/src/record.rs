@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rtm_gateway::kernel::clock::UnixMillis;
 use rtm_gateway::kernel::names::RegionName;
 use rtm_gateway::store::embedded::fuzzing::*;
-use rtm_gateway::store::{Batch, Content, EventText, Quarantined, Sequence};
+use rtm_gateway::store::{Batch, Content, EventText, Sequence, UnreadableResponse};
 
 /// Takes any bytes; panics when a promise is broken.
 pub fn check(data: &[u8]) {
@@ -63,7 +63,7 @@ fn written_values(u: &mut Unstructured<'_>) -> Result<()> {
 
     let (received_at, region, why) = (UnixMillis(u.arbitrary()?), region(u)?, u.arbitrary()?);
     let body = Bytes::copy_from_slice(u.peek_bytes(u.len().min(64)).unwrap_or_default());
-    let response = Quarantined { received_at, region, why, body };
+    let response = UnreadableResponse { received_at, region, why, body };
     let value = encode_quarantined(log, at, &response);
     assert_eq!(decode_quarantined(log, at, &value).ok().as_ref(), Some(&response));
     a_wound_is_seen(&value, wound, |value| decode_quarantined(log, at, value).is_err());

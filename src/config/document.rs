@@ -23,14 +23,14 @@ pub(super) struct Document<'d> {
     counted: Cell<(usize, usize)>,
     /// Whether files and variables that are named are looked at.
     looks: bool,
-    found: RefCell<Found>,
+    found: RefCell<Findings>,
     /// Notes what is asked for, when that is the question.
     survey: Option<RefCell<Survey>>,
 }
 
 /// What a reading brings up beside the values.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct Findings {
     pub(super) faults: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
     /// Files the configuration refers to.
@@ -112,7 +112,7 @@ impl<'d> Document<'d> {
         !self.found.borrow().faults[first..].iter().any(below)
     }
 
-    pub(super) fn into_found(self) -> Found {
+    pub(super) fn into_found(self) -> Findings {
         let mut found = self.found.into_inner();
         // Checks across sections come last, and people mend a file from its top.
         found.faults.sort_by_key(|f| (f.line, f.column));

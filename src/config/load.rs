@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::document::{Document, Found, position};
+use super::document::{Document, Findings, position};
 use super::finding::{Faults, Finding};
 use super::survey::Survey;
 use super::{Config, apps, checks, clients, documented, jwt, sections, upstream};
@@ -80,7 +80,7 @@ fn loaded(text: &str, file: &Path, looks: bool) -> Result<Loaded, Faults> {
     })?;
     let doc = Document::new(text, root.get_ref());
     let (config, found) = read_all(if looks { doc } else { doc.offline() });
-    let Found { faults, warnings, files: named, secrets, .. } = found;
+    let Findings { faults, warnings, files: named, secrets, .. } = found;
     let mut files = vec![file.to_owned()];
     files.extend(named);
     files.sort();
@@ -111,11 +111,11 @@ pub(super) fn faults(text: &str) -> Vec<Finding> {
 
 /// Reads every part, whatever is wrong with the others. `None` when an app or client is too broken to have a value.
 #[cfg(test)]
-pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Found) {
+pub(super) fn read(text: &str, root: &DeTable<'_>) -> (Option<Config>, Findings) {
     read_all(Document::new(text, root).surveyed())
 }
 
-fn read_all(doc: Document<'_>) -> (Option<Config>, Found) {
+fn read_all(doc: Document<'_>) -> (Option<Config>, Findings) {
     let draft = doc.read(|top| {
         let upstream = top.section("upstream", upstream::upstream);
         Draft {

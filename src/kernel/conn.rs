@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-pub use certificate::{BadCertificate, BadNames, ChainCheck, Lapse, Names, PeerCertificate, Shown};
+pub use certificate::{BadCertificate, BadNames, CertificateTable, ChainCheck, Lapse, Names, PeerCertificate};
 
-use places::{NoPlace, Occupied, Seat};
+use places::{NoPlace, Seat, SeatGuard};
 
 /// What is known of a connection, whatever is asked over it. Only what accepts connections makes one (`server`), so
 /// that nobody can say of a request that it came from where it did not:
@@ -70,7 +70,7 @@ impl Conn {
     ///
     /// # Errors
     /// When the client has its share of the places in hand already.
-    pub fn occupy(&self, client: &str) -> Result<Option<Occupied>, NoPlace> {
+    pub fn occupy(&self, client: &str) -> Result<Option<SeatGuard>, NoPlace> {
         self.seat.as_ref().map(|seat| seat.occupy(client)).transpose()
     }
 

@@ -32,7 +32,7 @@ pub struct Guard {
 
 /// Why a target is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum TargetRefused {
     /// It is no `http://` or `https://` address.
     #[error("only http:// and https:// addresses can be fetched")]
     Scheme,
@@ -96,32 +96,33 @@ impl Guard {
     ///
     /// # Errors
     /// Why it may not be fetched.
-    pub fn judge(&self, target: &Uri) -> Result<(), Refused> {
+    pub fn judge(&self, target: &Uri) -> Result<(), TargetRefused> {
         if !matches!(target.scheme_str(), Some("http" | "https")) {
-            return Err(Refused::Scheme);
+            return Err(TargetRefused::Scheme);
         }
-        let authority = target.authority().ok_or(Refused::Host)?;
+        let authority = target.authority().ok_or(TargetRefused::Host)?;
         // Readers of URLs differ on where the host begins behind an `@`: one that is judged here could be another that
         // is asked.
         if authority.as_str().contains('@') {
-            return Err(Refused::UserInformation);
+            return Err(TargetRefused::UserInformation);
         }
         let host = authority.host();
         if let Some(inner) = host.strip_prefix('[') {
-            let inner = inner.strip_suffix(']').ok_or(Refused::Host)?;
+            let inner = inner.strip_suffix(']').ok_or(TargetRefused::Host)?;
             // A zone (`%eth0`) does not parse, and only link-local addresses have one.
-            let address = inner.parse::<std::net::Ipv6Addr>().map_err(|_| Refused::OddAddress(host.to_owned()))?;
+            let address =
+                inner.parse::<std::net::Ipv6Addr>().map_err(|_| TargetRefused::OddAddress(host.to_owned()))?;
             return self.judge_address(host, address.into());
         }
         if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
-            return Err(Refused::Host);
+            return Err(TargetRefused::Host);
         }
         if let Ok(address) = host.parse::<std::net::Ipv4Addr>() {
             return self.judge_address(host, address.into());
         }
         let name = host.strip_suffix('.').unwrap_or(host);
         if ends_in_a_number(name) {
-            return Err(Refused::OddAddress(host.to_owned()));
+            return Err(TargetRefused::OddAddress(host.to_owned()));
         }
         let last = name.rsplit('.').next().unwrap_or_default();
         if last.eq_ignore_ascii_case("localhost") {
@@ -135,13 +136,13 @@ impl Guard {
     ///
     /// # Errors
     /// When it may not be connected to.
-    pub fn judge_address(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
+    pub fn judge_address(&self, host: &str, address: IpAddr) -> Result<(), TargetRefused> {
         match address::place(address) {
             None => Ok(()),
             Some(
                 AddressKind::ThisMachine | AddressKind::LinkLocal | AddressKind::Metadata | AddressKind::Translator,
             ) if self.allow_private => Ok(()),
-            Some(kind) => Err(Refused::Address { host: host.to_owned(), address, kind }),
+            Some(kind) => Err(TargetRefused::Address { host: host.to_owned(), address, kind }),
         }
     }
 }

@@ -12,7 +12,7 @@
 //! | parse    | `route.rs`        | `Route`      | 400, 404, 405                                         |
 //! | permit   | `route/call.rs`   | `Call`       | 403                                                   |
 //! | admit    | `admission.rs`    | `Admitted`   | 429 a ceiling of the client; 503 its share is full    |
-//! | occupy   | `kernel/conn/places.rs` | `Occupied` | 503 its share of the connections is full          |
+//! | occupy   | `kernel/conn/places.rs` | `SeatGuard` | 503 its share of the connections is full          |
 //! | serve    | `routes/*.rs`     | `HandlerResponse` | what the services say                            |
 //!
 //! Invariants: every request gets exactly one answer and one [`RequestLog`], a panic included; every answer has

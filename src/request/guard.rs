@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::events::Receipt;
 use crate::http::body::handover::{Delivered, Ending};
-use crate::kernel::conn::places::Occupied;
+use crate::kernel::conn::places::SeatGuard;
 use crate::request::admission::AdmissionPermit;
 use crate::request::refusal::Refusal;
 use crate::request::request_log::RequestLog;
@@ -18,7 +18,7 @@ use crate::request::request_log::RequestLog;
 pub struct RequestGuard {
     permit: Option<AdmissionPermit>,
     /// While it is there, the connection is not closed for a newcomer.
-    connection: Option<Occupied>,
+    connection: Option<SeatGuard>,
 }
 
 impl RequestGuard {
@@ -28,7 +28,7 @@ impl RequestGuard {
     }
 
     /// Its connection is not to be closed for a newcomer.
-    pub(crate) fn occupy(&mut self, connection: Option<Occupied>) {
+    pub(crate) fn occupy(&mut self, connection: Option<SeatGuard>) {
         self.connection = connection;
     }
 

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `disk.rs` | the folder, its lock, free space, the place where tests make the disk fail |
 //! | `engine.rs` | redb: commits, opening and opening again |
-//! | `sparing.rs` | of a large page only what differs is written |
+//! | `diff_writer.rs` | of a large page only what differs is written |
 //! | `tables.rs` | the list of all tables |
 //! | `look.rs` | looking at a data file without changing it |
 //! | `trial.rs` | whether a store could be opened, for `check` |
@@ -34,6 +34,7 @@
 //!   the file's own.
 
 mod backup;
+mod diff_writer;
 mod disk;
 mod engine;
 #[cfg(feature = "fuzzing")]
@@ -46,7 +47,6 @@ mod quarantine;
 mod read;
 mod record;
 mod shared;
-mod sparing;
 mod tables;
 mod trial;
 mod trim;
@@ -64,12 +64,12 @@ use tokio::time::Instant;
 
 pub use self::disk::Faults;
 use self::disk::{Counted, Folder};
-use self::engine::{Engine, Found};
+use self::engine::{Engine, LastRun};
 use self::record::Row;
 use self::shared::Shared;
 pub use self::trial::{Trial, is_in_the_way, trial};
-use self::writer::{Ack, Change, Command, Done, Write};
-use super::{Batch, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Store, Together};
+use self::writer::{Ack, Change, Command, Outcome, Write};
+use super::{Batch, Commit, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Store};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::SubscriptionName;
@@ -105,7 +105,7 @@ impl Default for Options {
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Command>,
-    found: Found,
+    found: LastRun,
     reserve: u64,
     keep_quarantined: u64,
     /// One backup at a time.
@@ -185,7 +185,7 @@ impl EmbeddedStore {
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
-    async fn change(&self, change: Change) -> Result<Done, Error> {
+    async fn change(&self, change: Change) -> Result<Outcome, Error> {
         self.counted(self.ask(|ack| Command::Write(Write { change, ack })).await)
     }
 
@@ -278,11 +278,11 @@ impl Store for EmbeddedStore {
         Ok(state(self.shared.row(log)))
     }
 
-    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
+    async fn commit_all(&self, all: Vec<(LogKey, Commit)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
         let began = self.clock.now();
         // Cursors and notes alone would draw the figure down to what a small commit takes.
         let appends = all.iter().any(|(_, all)| !all.batches.is_empty());
-        let Done::Stored(batches) = self.change(Change::All(all)).await? else { return Err(panicked()) };
+        let Outcome::Stored(batches) = self.change(Change::All(all)).await? else { return Err(panicked()) };
         if appends {
             self.metrics.store_append.observe(began.elapsed().as_secs_f64());
         }
@@ -315,7 +315,7 @@ impl Store for EmbeddedStore {
         let limits = trim::Limits { older_than: older_than.0, keep_bytes, keep_quarantined: self.keep_quarantined };
         let mut more = self.view(log, move |tx, row| trim::is_due(tx, &row, limits)).await?.unwrap_or(false);
         while more {
-            more = matches!(self.change(Change::Trim(log.clone(), limits)).await?, Done::Trimmed { more: true });
+            more = matches!(self.change(Change::Trim(log.clone(), limits)).await?, Outcome::Trimmed { more: true });
         }
         self.log_state(log).await
     }
@@ -341,7 +341,7 @@ impl Store for EmbeddedStore {
         after: &str,
         most: usize,
     ) -> Result<Vec<(String, Bytes)>, Error> {
-        let wanted = notes::Wanted { kind, prefix: prefix.to_owned(), after: after.to_owned(), most };
+        let wanted = notes::NoteQuery { kind, prefix: prefix.to_owned(), after: after.to_owned(), most };
         Ok(self.view(log, move |tx, row| notes::read(tx, row.id, &wanted)).await?.unwrap_or_default())
     }
 

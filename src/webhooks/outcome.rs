@@ -32,7 +32,7 @@ pub(super) enum Outcome {
     #[error("the endpoint cannot be reached: {0}")]
     Unreachable(String),
     #[error("the endpoint may not be asked: {0}")]
-    Forbidden(crate::kernel::targets::Refused),
+    Forbidden(crate::kernel::targets::TargetRefused),
 }
 
 impl Outcome {

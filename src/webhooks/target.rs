@@ -26,7 +26,7 @@ use crate::kernel::files::{self, Content, Unreadable};
 use crate::kernel::names::AppId;
 use crate::kernel::secret::{PrivateUrl, Secret, SecretError, SecretSource};
 use crate::kernel::standard_webhooks::{self, BadKey, Key};
-use crate::kernel::targets::{self, Guard, Refused, innermost};
+use crate::kernel::targets::{self, Guard, TargetRefused, innermost};
 use crate::tls::{Anchors, AnchorsError};
 use crate::upstream::pool::{read_body, was_turned_away};
 
@@ -67,7 +67,7 @@ enum Why {
     #[error("url: {0} holds no https:// (or http://) address")]
     Url(SecretSource),
     #[error("url: {0}")]
-    Target(#[from] Refused),
+    Target(#[from] TargetRefused),
 }
 
 pub(super) struct Target {
@@ -126,7 +126,7 @@ impl Target {
                 Ok(Err(error)) if turned_away < MAX_TURNED_AWAY && was_turned_away(&error) => turned_away += 1,
                 Ok(Err(error)) => {
                     let cause = innermost(&error);
-                    return match cause.downcast_ref::<Refused>() {
+                    return match cause.downcast_ref::<TargetRefused>() {
                         Some(refused) => Outcome::Forbidden(refused.clone()),
                         None => Outcome::Unreachable(cause.to_string()),
                     };

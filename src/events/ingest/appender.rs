@@ -26,7 +26,7 @@ use crate::events::log::Log;
 use crate::events::log::age_guard::AgeGuard;
 use crate::kernel::clock::Clock;
 use crate::kernel::task::Tasks;
-use crate::store::{Batch, Content, Error, Kept, NewBatch, NoteKind, Together};
+use crate::store::{Batch, Commit, Content, Error, NewBatch, NoteKind, QuarantineRecord};
 
 /// Puts what regions return into one log.
 pub(in crate::events) struct Appender {
@@ -68,7 +68,7 @@ pub(in crate::events) struct AppendRequest {
     /// Events and markers, all of one region.
     batches: Vec<NewBatch>,
     /// An answer that could not be read to its end.
-    quarantined: Option<Kept>,
+    quarantined: Option<QuarantineRecord>,
     /// Set when it is stored.
     outcome: OnceLock<AppendOutcome>,
 }
@@ -84,7 +84,7 @@ pub(in crate::events) struct AppendOutcome {
 }
 
 impl AppendRequest {
-    pub(in crate::events) fn new(batches: Vec<NewBatch>, quarantined: Option<Kept>) -> Arc<Self> {
+    pub(in crate::events) fn new(batches: Vec<NewBatch>, quarantined: Option<QuarantineRecord>) -> Arc<Self> {
         Arc::new(Self { batches, quarantined, outcome: OnceLock::new() })
     }
 
@@ -113,7 +113,7 @@ impl Appender {
             return Ok(*outcome);
         }
         let AppendRequest { batches, quarantined, .. } = &**request;
-        let all = Together { batches: batches.clone(), quarantined: quarantined.clone(), ..Together::default() };
+        let all = Commit { batches: batches.clone(), quarantined: quarantined.clone(), ..Commit::default() };
         self.append_locked(&mut pipeline, all, Some(Arc::clone(request))).await
     }
 
@@ -129,7 +129,7 @@ impl Appender {
     pub(super) async fn append_locked(
         &self,
         pipeline: &mut Pipeline,
-        mut all: Together,
+        mut all: Commit,
         request: Option<Arc<AppendRequest>>,
     ) -> Result<AppendOutcome, Error> {
         let came = count_events(&all.batches);
@@ -168,7 +168,7 @@ impl Appender {
     async fn commit(
         &self,
         pipeline: &mut Pipeline,
-        all: Together,
+        all: Commit,
         effects: CommitEffects,
     ) -> Result<AppendOutcome, Error> {
         let log = Arc::clone(&self.log);
@@ -289,7 +289,7 @@ impl Appender {
         let due = |pipeline: &Pipeline| pipeline.reorder.as_ref()?.due(self.log.range().end, self.clock.now());
         while let Some(mut plan) = due(pipeline) {
             let (batches, notes) = (std::mem::take(&mut plan.batches), std::mem::take(&mut plan.notes));
-            let all = Together { batches, notes: Some((NoteKind::Waiting, notes)), ..Together::default() };
+            let all = Commit { batches, notes: Some((NoteKind::Waiting, notes)), ..Commit::default() };
             let effects = CommitEffects { reorder: Some(plan), ..CommitEffects::default() };
             self.commit(pipeline, all, effects).await?;
         }

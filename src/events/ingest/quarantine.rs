@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::appender::Appender;
 use super::poller::answer;
-use crate::store::{Content, Error, EventText, NewBatch, Together};
+use crate::store::{Commit, Content, Error, EventText, NewBatch};
 
 /// What reading an answer again brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,13 @@ pub(in crate::events) async fn read_again(appender: &Appender, id: u64) -> Resul
         content: Content::Events(events),
     };
     let batches = events.into_iter().map(batch).collect();
-    let all = Together { batches, redelivered: Some((id, delivered)), ..Together::default() };
+    let all = Commit { batches, redelivered: Some((id, delivered)), ..Commit::default() };
     match appender.append_locked(&mut pipeline, all, None).await {
         Ok(outcome) => Ok(Some(ReadAgain { redelivered: outcome.stored, delivered })),
         Err(why) => {
             // The word alone may have been stored. Nothing is lost if this fails, too: the answer is there to be looked
             // at.
-            let word = Together { redelivered: Some((id, entry.delivered)), ..Together::default() };
+            let word = Commit { redelivered: Some((id, entry.delivered)), ..Commit::default() };
             if let Err(error) = store.commit(key, word).await {
                 tracing::error!(app = %key.app, stream = %key.stream, id, %error, "it is not known which events of a quarantined answer are in the log");
             }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Subscription;
 use super::persistence::PendingSave;
 use crate::events::lock;
-use crate::store::{Error, LogKey, Store, Together};
+use crate::store::{Commit, Error, LogKey, Store};
 
 /// The list of cursors to write. Cheap to clone.
 #[derive(Clone)]
@@ -138,7 +138,7 @@ impl CursorWriter {
     ) -> (Vec<&'s Arc<Subscription>>, Result<(), Error>) {
         let (mut busy, mut saved) = (Vec::new(), Ok(()));
         for some in subscriptions.chunks(AT_ONCE) {
-            let (mut savings, mut changes) = (Vec::new(), BTreeMap::<LogKey, Together>::new());
+            let (mut savings, mut changes) = (Vec::new(), BTreeMap::<LogKey, Commit>::new());
             for subscription in some {
                 // Taken off before its place is read: a move during the write lists it again.
                 subscription.listed.store(false, Ordering::Release);

@@ -3,9 +3,9 @@
 //! Invariants: what is read here was verified by the handshake; this adds the rules that path validation (RFC 5280)
 //! leaves to its user. Names are taken as they stand: no wildcard, no common name, nothing mended. A certificate that
 //! claims to be an X.509-SVID (it has a `spiffe` URI) and breaks the SVID's rules has no name at all, not even its DNS
-//! names. Connections that show the same certificates share one of these, and what is found of it ([`Shown`]).
+//! names. Connections that show the same certificates share one of these, and what is found of it ([`CertificateTable`]).
 
-mod shown;
+mod certificate_table;
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SpiffeId;
 use crate::kernel::sync::lock;
-pub use shown::Shown;
+pub use certificate_table::CertificateTable;
 
 /// A certificate with more names than this is not looked at: each is a look-up for each request.
 const MAX_NAMES: usize = 100;

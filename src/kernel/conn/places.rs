@@ -174,9 +174,9 @@ impl Seat {
     ///
     /// # Errors
     /// When it has its share of the places in hand already.
-    pub fn occupy(&self, client: &str) -> Result<Occupied, NoPlace> {
+    pub fn occupy(&self, client: &str) -> Result<SeatGuard, NoPlace> {
         self.places.table().occupy(self.id, client)?;
-        Ok(Occupied(self.clone()))
+        Ok(SeatGuard(self.clone()))
     }
 
     /// Whether it ever had an admitted request.
@@ -200,9 +200,9 @@ impl Seat {
 
 /// A connection has an admitted request in hand for as long as there is one of these.
 #[derive(Debug)]
-pub struct Occupied(Seat);
+pub struct SeatGuard(Seat);
 
-impl Drop for Occupied {
+impl Drop for SeatGuard {
     fn drop(&mut self) {
         let is_idle = self.0.places.table().release(self.0.id);
         if is_idle {

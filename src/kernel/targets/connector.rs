@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::{Guard, Refused};
+use super::{Guard, TargetRefused};
 use crate::kernel::dns::{Resolver, Use};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -101,7 +101,7 @@ where
             let resolved = resolved.map_err(|_| format!("looking up {host} takes longer than {patience:?}"))?;
             let addresses: Vec<_> = resolved.map_err(Into::into)?.collect();
             if addresses.is_empty() {
-                return Err(Refused::NoAddress(host).into());
+                return Err(TargetRefused::NoAddress(host).into());
             }
             for address in &addresses {
                 guard.judge_address(&host, address.ip())?;

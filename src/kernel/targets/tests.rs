@@ -14,8 +14,8 @@ use super::*;
 const STRICT: Guard = Guard { allow_private: false };
 const OPEN: Guard = Guard { allow_private: true };
 
-fn judged(guard: Guard, host: &str) -> Result<(), Refused> {
-    guard.judge(&format!("https://{host}/keys").parse::<Uri>().map_err(|_| Refused::Host)?)
+fn judged(guard: Guard, host: &str) -> Result<(), TargetRefused> {
+    guard.judge(&format!("https://{host}/keys").parse::<Uri>().map_err(|_| TargetRefused::Host)?)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn this_machine_its_link_and_its_clouds_metadata_are_forbidden_in_every_form() {
         ("[64:ff9b:1::a9fe:a9fe]", AddressKind::Translator),
     ] {
         let refused = judged(STRICT, host);
-        assert!(matches!(&refused, Err(Refused::Address { kind: k, .. }) if *k == kind), "{host}: {refused:?}");
+        assert!(matches!(&refused, Err(TargetRefused::Address { kind: k, .. }) if *k == kind), "{host}: {refused:?}");
         assert_eq!(judged(OPEN, host), Ok(()), "{host}");
     }
 }
@@ -61,7 +61,10 @@ fn what_is_no_single_host_is_forbidden_whatever_is_allowed() {
     for host in ["224.0.0.1", "255.255.255.255", "240.0.0.1", "192.0.0.1", "[ff02::1]", "[::ffff:255.255.255.255]"] {
         for guard in [STRICT, OPEN] {
             let refused = judged(guard, host);
-            assert!(matches!(&refused, Err(Refused::Address { kind: AddressKind::NoHost, .. })), "{host}: {refused:?}");
+            assert!(
+                matches!(&refused, Err(TargetRefused::Address { kind: AddressKind::NoHost, .. })),
+                "{host}: {refused:?}"
+            );
         }
     }
 }
@@ -106,7 +109,11 @@ fn an_address_that_readers_differ_on_is_refused_unread() {
         "0x",
     ] {
         for guard in [STRICT, OPEN] {
-            assert!(matches!(judged(guard, host), Err(Refused::OddAddress(_))), "{host}: {:?}", judged(guard, host));
+            assert!(
+                matches!(judged(guard, host), Err(TargetRefused::OddAddress(_))),
+                "{host}: {:?}",
+                judged(guard, host)
+            );
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum BuildError {
     BadAnchors(AnchorsError),
     /// `jwks_url` may not be fetched.
     #[error("identity.jwt.jwks_url: {0}")]
-    Target(#[from] crate::kernel::targets::Refused),
+    Target(#[from] crate::kernel::targets::TargetRefused),
 }
 
 impl Source {

@@ -15,10 +15,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
 
+use super::diff_writer::DiffWriter;
 use super::disk::{Backend, Folder, is_full};
 use super::look::{check_format, look};
 use super::record::{Key, decode_number, encode_number};
-use super::sparing::Sparing;
 use super::tables::{self, META, Room, Visitor};
 use crate::store::Error;
 
@@ -48,7 +48,7 @@ pub(super) struct Engine {
 
 /// What was found of the last run when the file was opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(super) struct LastRun {
     pub(super) epoch: u64,
     pub(super) is_new: bool,
     pub(super) clean_stop: Option<u64>,
@@ -57,7 +57,7 @@ pub(super) struct Found {
 impl Engine {
     /// Opens the folder's database, or makes it. Takes the record of the last clean stop out, durably. A database of
     /// another format is left as it is, byte for byte.
-    pub(super) fn open(folder: Folder) -> Result<(Self, Found), Error> {
+    pub(super) fn open(folder: Folder) -> Result<(Self, LastRun), Error> {
         if let Some(file) = folder.existing()? {
             look(file)?;
         }
@@ -78,7 +78,7 @@ impl Engine {
                 Ok(())
             })?;
         }
-        Ok((engine, Found { epoch, is_new, clean_stop }))
+        Ok((engine, LastRun { epoch, is_new, clean_stop }))
     }
 
     /// The folder it is in.
@@ -221,7 +221,7 @@ pub(super) fn with_names_of_clients(tx: &WriteTransaction) -> Result<(), Error> 
 }
 
 fn open(file: Backend) -> Result<Database, Error> {
-    Database::builder().set_cache_size(CACHE).create_with_backend(Sparing::new(file)).map_err(failed)
+    Database::builder().set_cache_size(CACHE).create_with_backend(DiffWriter::new(file)).map_err(failed)
 }
 
 /// Makes each table, so that readers find it there.

@@ -3,7 +3,7 @@
 //! Invariant: only what the engine itself calls is called here; nothing is decided.
 
 use super::record::{self, Key};
-use crate::store::{Batch, Error, Quarantined};
+use crate::store::{Batch, Error, UnreadableResponse};
 
 /// A batch's value under its key, which is the log and the number of its last entry.
 #[must_use]
@@ -57,7 +57,7 @@ pub fn decode_cursor(log: u32, name: &str, value: &[u8]) -> Result<u64, Error> {
 
 /// A quarantined response's value.
 #[must_use]
-pub fn encode_quarantined(log: u32, number: u64, response: &Quarantined) -> Vec<u8> {
+pub fn encode_quarantined(log: u32, number: u64, response: &UnreadableResponse) -> Vec<u8> {
     record::encode_quarantined(Key::Quarantine(log, number), response)
 }
 
@@ -65,7 +65,7 @@ pub fn encode_quarantined(log: u32, number: u64, response: &Quarantined) -> Vec<
 ///
 /// # Errors
 /// When the value is not what was written under this key.
-pub fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<Quarantined, Error> {
+pub fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<UnreadableResponse, Error> {
     record::decode_quarantined(log, number, value)
 }
 

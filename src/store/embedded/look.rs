@@ -34,7 +34,7 @@ pub(super) fn look(file: impl StorageBackend) -> Result<(), Error> {
 
 fn read(file: impl StorageBackend) -> Result<(), Error> {
     let len = file.len().map_err(|why| Error::Io(why.to_string()))?;
-    let layer = Layer { below: file, above: Mutex::new(Above { len, kept: len, blocks: BTreeMap::new() }) };
+    let layer = Overlay { below: file, above: Mutex::new(OverlayBlocks { len, kept: len, blocks: BTreeMap::new() }) };
     let database = Database::builder().set_cache_size(CACHE).create_with_backend(layer).map_err(failed)?;
     let tx = database.begin_read().map_err(failed)?;
     check_format(&tx)?;
@@ -59,13 +59,13 @@ pub(super) fn check_format(tx: &ReadTransaction) -> Result<(), Error> {
 
 /// A file, and above it what was written since.
 #[derive(Debug)]
-struct Layer<B> {
+struct Overlay<B> {
     below: B,
-    above: Mutex<Above>,
+    above: Mutex<OverlayBlocks>,
 }
 
 #[derive(Debug)]
-struct Above {
+struct OverlayBlocks {
     len: u64,
     /// How much of the file still shows: what was cut off and grown again is zeros.
     kept: u64,
@@ -73,8 +73,8 @@ struct Above {
     blocks: BTreeMap<u64, Vec<u8>>,
 }
 
-impl<B: StorageBackend> Layer<B> {
-    fn above(&self) -> MutexGuard<'_, Above> {
+impl<B: StorageBackend> Overlay<B> {
+    fn above(&self) -> MutexGuard<'_, OverlayBlocks> {
         lock(&self.above)
     }
 
@@ -97,7 +97,7 @@ fn touched(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Rang
     })
 }
 
-impl<B: StorageBackend> StorageBackend for Layer<B> {
+impl<B: StorageBackend> StorageBackend for Overlay<B> {
     fn len(&self) -> io::Result<u64> {
         Ok(self.above().len)
     }
@@ -176,8 +176,8 @@ mod tests {
                 file.set_len(10_000).unwrap();
                 file.write(0, &[7; 10_000]).unwrap();
             }
-            let above = Mutex::new(Above { len: 10_000, kept: 10_000, blocks: BTreeMap::new() });
-            let layer = Layer { below, above };
+            let above = Mutex::new(OverlayBlocks { len: 10_000, kept: 10_000, blocks: BTreeMap::new() });
+            let layer = Overlay { below, above };
             for (what, offset, len, byte) in steps {
                 let size = model.len().unwrap();
                 match what {

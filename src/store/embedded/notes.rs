@@ -13,7 +13,7 @@ use crate::store::{Error, NoteKind};
 
 /// Which notes are asked for.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
+pub(super) struct NoteQuery {
     pub(super) kind: NoteKind,
     pub(super) prefix: String,
     pub(super) after: String,
@@ -21,8 +21,8 @@ pub(super) struct Wanted {
 }
 
 /// The notes of a log, in order of their names.
-pub(super) fn read(tx: &ReadTransaction, log: u32, wanted: &Wanted) -> Result<Vec<(String, Bytes)>, Error> {
-    let Wanted { kind, prefix, after, most } = wanted;
+pub(super) fn read(tx: &ReadTransaction, log: u32, wanted: &NoteQuery) -> Result<Vec<(String, Bytes)>, Error> {
+    let NoteQuery { kind, prefix, after, most } = wanted;
     let Some(table) = tables::existing(tx, NOTES)? else { return Ok(Vec::new()) };
     let from = prefix.as_str().max(after.as_str());
     let mut found = Vec::new();

@@ -14,14 +14,14 @@ use super::record::{
 };
 use super::tables::{self, QUARANTINE, QUARANTINE_HEADS};
 use super::trim::{Limits, STEP};
-use crate::store::{Error, Kept, QuarantineEntry, Quarantined};
+use crate::store::{Error, QuarantineEntry, QuarantineRecord, UnreadableResponse};
 
 /// Bytes of a body in one piece: with what stands beside it, it fits a power of two, as the engine's pages do.
 const PIECE: usize = (1 << 20) - (4 << 10);
 
 /// Keeps a response, its body in pieces that fit the engine's pages.
-pub(super) fn keep(tx: &WriteTransaction, row: &mut Row, kept: &Kept) -> Result<(), Error> {
-    let Kept { response: Quarantined { received_at, region, why, body }, delivered } = kept;
+pub(super) fn keep(tx: &WriteTransaction, row: &mut Row, kept: &QuarantineRecord) -> Result<(), Error> {
+    let QuarantineRecord { response: UnreadableResponse { received_at, region, why, body }, delivered } = kept;
     let first = row.quarantine_next;
     {
         let mut pieces = tx.open_table(QUARANTINE).map_err(failed)?;
@@ -29,7 +29,7 @@ pub(super) fn keep(tx: &WriteTransaction, row: &mut Row, kept: &Kept) -> Result<
         loop {
             let piece = rest.split_to(rest.len().min(PIECE));
             let (number, why) = (row.quarantine_next, why.clone());
-            let piece = Quarantined { received_at: *received_at, region: region.clone(), why, body: piece };
+            let piece = UnreadableResponse { received_at: *received_at, region: region.clone(), why, body: piece };
             let value = encode_quarantined(Key::Quarantine(row.id, number), &piece);
             pieces.insert((row.id, number), value.as_slice()).map_err(failed)?;
             row.quarantine_next += 1;
@@ -75,7 +75,7 @@ fn put_head(tx: &WriteTransaction, log: u32, last: u64, head: &QuarantineHead) -
 
 /// A piece that no head speaks of: what a head would say, and its body.
 fn alone(log: u32, number: u64, value: &[u8]) -> Result<(QuarantineHead, Bytes), Error> {
-    let Quarantined { received_at, region, why, body } = decode_quarantined(log, number, value)?;
+    let UnreadableResponse { received_at, region, why, body } = decode_quarantined(log, number, value)?;
     let bytes = body.len() as u64;
     Ok((QuarantineHead { first: number, received_at, region, why, bytes, delivered: 0 }, body))
 }

@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
-use crate::store::{Batch, Content, Error, EventText, Quarantined, Sequence};
+use crate::store::{Batch, Content, Error, EventText, Sequence, UnreadableResponse};
 
 const VERSION: u8 = 1;
 const HEAD: usize = 5;
@@ -207,7 +207,7 @@ pub(super) fn decode_note(key: Key<'_>, value: &[u8]) -> Result<Bytes, Error> {
     Ok(Bytes::copy_from_slice(open(key, value)?.0))
 }
 
-pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8> {
+pub(super) fn encode_quarantined(key: Key<'_>, response: &UnreadableResponse) -> Vec<u8> {
     let mut value = begin();
     value.extend_from_slice(&response.received_at.0.to_le_bytes());
     put_region(&mut value, &response.region);
@@ -217,7 +217,7 @@ pub(super) fn encode_quarantined(key: Key<'_>, response: &Quarantined) -> Vec<u8
     seal(key, value)
 }
 
-pub(super) fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<Quarantined, Error> {
+pub(super) fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<UnreadableResponse, Error> {
     let key = Key::Quarantine(log, number);
     let mut body = open(key, value)?;
     let mut response = || {
@@ -225,7 +225,7 @@ pub(super) fn decode_quarantined(log: u32, number: u64, value: &[u8]) -> Result<
         let region = body.region()?;
         let length = body.u32()? as usize;
         let why = str::from_utf8(body.take(length)?).ok()?.to_owned();
-        Some(Quarantined { received_at, region, why, body: Bytes::copy_from_slice(body.0) })
+        Some(UnreadableResponse { received_at, region, why, body: Bytes::copy_from_slice(body.0) })
     };
     response().ok_or_else(|| damaged(key, "its parts do not fit"))
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::tests::conformance::{Home, conformance};
 use crate::store::tests::model::{self, events, log, region};
-use crate::store::{Content, NewBatch, Quarantined};
+use crate::store::{Content, NewBatch, UnreadableResponse};
 
 mod backup;
 mod quarantine;
@@ -68,7 +68,7 @@ async fn quarantined_responses_are_bounded_and_the_newest_stay() {
     for n in 0..40u64 {
         let body = vec![b'x'; 1000].into();
         let why = n.to_string();
-        let response = Quarantined { received_at: UnixMillis(n), region: region(), why, body };
+        let response = UnreadableResponse { received_at: UnixMillis(n), region: region(), why, body };
         model::quarantine(&*store, &log(0), response).await.unwrap();
     }
     store.trim(&log(0), UnixMillis(0), u64::MAX).await.unwrap();

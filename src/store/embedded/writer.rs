@@ -21,7 +21,7 @@ use super::tables::{BATCHES, LOGS};
 use super::{notes, places, quarantine, trim};
 use crate::kernel::names::SubscriptionName;
 use crate::kernel::task::{Lane, Tasks};
-use crate::store::{Batch, Error, LogKey, NewBatch, Sequence, Together};
+use crate::store::{Batch, Commit, Error, LogKey, NewBatch, Sequence};
 
 /// Changes in one commit, at most.
 const GROUP: usize = 256;
@@ -49,17 +49,17 @@ pub(super) enum Command {
 /// A change, and who waits for it.
 pub(super) struct Write {
     pub(super) change: Change,
-    pub(super) ack: Ack<Done>,
+    pub(super) ack: Ack<Outcome>,
 }
 
 pub(super) enum Change {
-    All(Vec<(LogKey, Together)>),
+    All(Vec<(LogKey, Commit)>),
     Rename(LogKey, SubscriptionName, SubscriptionName),
     Trim(LogKey, trim::Limits),
 }
 
 /// How a change was done.
-pub(super) enum Done {
+pub(super) enum Outcome {
     /// The batches of each part.
     Stored(Vec<Vec<Arc<Batch>>>),
     Renamed,
@@ -168,9 +168,9 @@ fn commit(shared: &Shared, group: Vec<Write>) {
 
 type Rows = HashMap<LogKey, Row>;
 
-fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Done>), Error> {
+fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Outcome>), Error> {
     shared.engine.commit(|tx| {
-        let mut changed = Changed { shared, rows: Rows::new(), free_id: shared.free_id() };
+        let mut changed = PendingRows { shared, rows: Rows::new(), free_id: shared.free_id() };
         // The changes of a group see each other: two appends to one log must get numbers that follow each other.
         let done = group.iter().map(|write| apply(tx, &mut changed, &write.change)).collect::<Result<Vec<_>, _>>()?;
         let rows = changed.rows;
@@ -189,13 +189,13 @@ pub(super) fn name(log: &LogKey) -> String {
 }
 
 /// The logs that a group changes, as they are by now.
-struct Changed<'a> {
+struct PendingRows<'a> {
     shared: &'a Shared,
     rows: Rows,
     free_id: u32,
 }
 
-impl Changed<'_> {
+impl PendingRows<'_> {
     fn row(&mut self, log: &LogKey) -> &mut Row {
         self.rows.entry(log.clone()).or_insert_with(|| {
             self.shared.row(log).unwrap_or_else(|| {
@@ -206,19 +206,19 @@ impl Changed<'_> {
     }
 }
 
-fn apply(tx: &WriteTransaction, changed: &mut Changed<'_>, change: &Change) -> Result<Done, Error> {
+fn apply(tx: &WriteTransaction, changed: &mut PendingRows<'_>, change: &Change) -> Result<Outcome, Error> {
     match change {
         Change::All(parts) => {
             let stored = parts.iter().map(|(log, all)| store(tx, changed.row(log), all));
-            stored.collect::<Result<_, _>>().map(Done::Stored)
+            stored.collect::<Result<_, _>>().map(Outcome::Stored)
         }
-        Change::Rename(log, from, to) => places::rename(tx, changed.row(log).id, from, to).map(|()| Done::Renamed),
-        Change::Trim(log, limits) => trim::step(tx, changed.row(log), *limits).map(|more| Done::Trimmed { more }),
+        Change::Rename(log, from, to) => places::rename(tx, changed.row(log).id, from, to).map(|()| Outcome::Renamed),
+        Change::Trim(log, limits) => trim::step(tx, changed.row(log), *limits).map(|more| Outcome::Trimmed { more }),
     }
 }
 
-fn store(tx: &WriteTransaction, row: &mut Row, all: &Together) -> Result<Vec<Arc<Batch>>, Error> {
-    let Together { batches, notes, places, quarantined, redelivered } = all;
+fn store(tx: &WriteTransaction, row: &mut Row, all: &Commit) -> Result<Vec<Arc<Batch>>, Error> {
+    let Commit { batches, notes, places, quarantined, redelivered } = all;
     if let Some((kind, notes)) = notes {
         notes::keep(tx, row.id, *kind, notes)?;
     }

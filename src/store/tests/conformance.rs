@@ -215,11 +215,11 @@ pub(in crate::store) async fn batches_notes_and_responses_are_kept_in_one_step(h
         region: region(),
         content: events(received, count),
     };
-    let all = |batches, notes| Together {
+    let all = |batches, notes| Commit {
         batches,
         notes: Some((NoteKind::Waiting, notes)),
-        quarantined: Some(Kept { response: model::unreadable(3), delivered: 2 }),
-        ..Together::default()
+        quarantined: Some(QuarantineRecord { response: model::unreadable(3), delivered: 2 }),
+        ..Commit::default()
     };
     let with = all(vec![new(9, 3), new(5, 1)], vec![("a".to_owned(), None), note("c")]);
     let stored = store.commit(&log(0), with).await.unwrap();
@@ -238,7 +238,7 @@ pub(in crate::store) async fn batches_notes_and_responses_are_kept_in_one_step(h
     };
     let found = delivered().await;
     assert!(found[0].0 > found[1].0 && found.iter().all(|(_, delivered)| *delivered == 2), "{found:?}");
-    let more = Together { redelivered: Some((found[1].0, 7)), ..Together::default() };
+    let more = Commit { redelivered: Some((found[1].0, 7)), ..Commit::default() };
     store.commit(&log(0), more).await.unwrap();
     assert_eq!(delivered().await, [found[0], (found[1].0, 7)]);
     assert_eq!(store.quarantined(&log(0), found[0].0, 10).await.unwrap().len(), 1);

@@ -15,8 +15,8 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 use crate::kernel::sync::lock;
 use crate::store::{
-    Batch, Content, Error, Kept, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry, Quarantined,
-    Sequence, Store, Together,
+    Batch, Commit, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry,
+    QuarantineRecord, Sequence, Store, UnreadableResponse,
 };
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ struct MemoryLog {
     last: u64,
     cursors: HashMap<SubscriptionName, Sequence>,
     /// By their numbers, which are not used again.
-    quarantine: BTreeMap<u64, Kept>,
+    quarantine: BTreeMap<u64, QuarantineRecord>,
     last_quarantined: u64,
     notes: BTreeMap<(NoteKind, String), Bytes>,
 }
@@ -77,8 +77,8 @@ impl MemoryLog {
         }
     }
 
-    fn store(&mut self, all: Together) -> Vec<Arc<Batch>> {
-        let Together { batches, notes, places, quarantined, redelivered } = all;
+    fn store(&mut self, all: Commit) -> Vec<Arc<Batch>> {
+        let Commit { batches, notes, places, quarantined, redelivered } = all;
         if let Some((kind, notes)) = notes {
             self.keep(kind, notes);
         }
@@ -125,8 +125,8 @@ impl MemoryLog {
     }
 }
 
-fn entry(id: u64, kept: &Kept) -> QuarantineEntry {
-    let Kept { response: Quarantined { received_at, region, why, body }, delivered } = kept.clone();
+fn entry(id: u64, kept: &QuarantineRecord) -> QuarantineEntry {
+    let QuarantineRecord { response: UnreadableResponse { received_at, region, why, body }, delivered } = kept.clone();
     QuarantineEntry { id, received_at, region, why, bytes: body.len() as u64, delivered }
 }
 
@@ -191,9 +191,9 @@ impl Store for MemoryStore {
         Ok(self.with(log, |log| log.state()))
     }
 
-    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
+    async fn commit_all(&self, all: Vec<(LogKey, Commit)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
         // What was only said of subscriptions is counted for itself, and held up by nothing after it is there.
-        let is_of_places = |all: &Together| Together { places: Vec::new(), ..all.clone() }.is_empty();
+        let is_of_places = |all: &Commit| Commit { places: Vec::new(), ..all.clone() }.is_empty();
         let only_places = all.iter().all(|(_, all)| is_of_places(all));
         let counted = if only_places { &self.saves } else { &self.commits };
         counted.fetch_add(1, Ordering::Relaxed);

@@ -77,7 +77,7 @@ pub(in crate::store) enum Answer {
     Place(Sequence),
     State(Sequence, Sequence),
     Cursors(Vec<(SubscriptionName, Sequence)>),
-    Quarantined(Vec<Quarantined>),
+    Quarantined(Vec<UnreadableResponse>),
     Done,
 }
 
@@ -114,7 +114,7 @@ struct Log {
     next: u64,
     batches: Vec<Arc<Batch>>,
     cursors: BTreeMap<SubscriptionName, Sequence>,
-    quarantine: Vec<Quarantined>,
+    quarantine: Vec<UnreadableResponse>,
 }
 
 impl Model {
@@ -207,9 +207,13 @@ pub(in crate::store) fn events(from: u64, count: u64) -> Content {
 }
 
 /// Keeps a response of which nothing is delivered.
-pub(in crate::store) async fn quarantine(store: &dyn Store, log: &LogKey, response: Quarantined) -> Result<(), Error> {
-    let kept = Kept { response, delivered: 0 };
-    store.commit(log, Together { quarantined: Some(kept), ..Together::default() }).await.map(drop)
+pub(in crate::store) async fn quarantine(
+    store: &dyn Store,
+    log: &LogKey,
+    response: UnreadableResponse,
+) -> Result<(), Error> {
+    let kept = QuarantineRecord { response, delivered: 0 };
+    store.commit(log, Commit { quarantined: Some(kept), ..Commit::default() }).await.map(drop)
 }
 
 /// The newest responses, whole.
@@ -217,20 +221,20 @@ pub(in crate::store) async fn quarantined(
     store: &dyn Store,
     log: &LogKey,
     most: usize,
-) -> Result<Vec<Quarantined>, Error> {
+) -> Result<Vec<UnreadableResponse>, Error> {
     let mut found = Vec::new();
     for entry in store.quarantined(log, u64::MAX, most).await? {
         let Some((again, pieces)) = store.quarantined_body(log, entry.id).await? else { continue };
         assert_eq!((&again, again.bytes as usize), (&entry, pieces.iter().map(Bytes::len).sum()));
         let QuarantineEntry { received_at, region, why, .. } = entry;
-        found.push(Quarantined { received_at, region, why, body: pieces.concat().into() });
+        found.push(UnreadableResponse { received_at, region, why, body: pieces.concat().into() });
     }
     Ok(found)
 }
 
-pub(in crate::store) fn unreadable(k: u64) -> Quarantined {
+pub(in crate::store) fn unreadable(k: u64) -> UnreadableResponse {
     let body = bytes::Bytes::from(vec![b'<'; 40 * k as usize]);
-    Quarantined { received_at: UnixMillis(k), region: region(), why: "not JSON".into(), body }
+    UnreadableResponse { received_at: UnixMillis(k), region: region(), why: "not JSON".into(), body }
 }
 
 /// A batch of `count` events; none makes it a marker.

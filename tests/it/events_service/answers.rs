@@ -4,7 +4,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rtm_gateway::simulator::Coding;
-use rtm_gateway::store::{Kept, LogKey, Quarantined, Together};
+use rtm_gateway::store::{Commit, LogKey, QuarantineRecord, UnreadableResponse};
 
 use super::*;
 
@@ -152,9 +152,10 @@ async fn what_was_not_delivered_of_a_quarantined_answer_is_when_it_is_read_again
     // As a version kept it that delivered nothing of such answers.
     let body = "\u{feff}{\"events\":[{\"a\":1},{\"b\":2},{\"c\":3},{\"d";
     let region = RegionName::parse(sim.name()).unwrap();
-    let response = Quarantined { received_at: Clock::system().wall_ms(), region, why: "cut".into(), body: body.into() };
-    let kept = Kept { response, delivered: 0 };
-    rig.store.commit(&log, Together { quarantined: Some(kept), ..Together::default() }).await.unwrap();
+    let response =
+        UnreadableResponse { received_at: Clock::system().wall_ms(), region, why: "cut".into(), body: body.into() };
+    let kept = QuarantineRecord { response, delivered: 0 };
+    rig.store.commit(&log, Commit { quarantined: Some(kept), ..Commit::default() }).await.unwrap();
     let id = rig.events.quarantined(&app, STREAM, u64::MAX, 1).await.unwrap()[0].id;
     let again =
         async || rig.events.read_again(&app, STREAM, id).await.unwrap().map(|read| (read.redelivered, read.delivered));

@@ -20,7 +20,7 @@ use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::{ClientName, RegionName};
 use crate::kernel::task::Tasks;
-use crate::store::{Content, Kept, LogKey, NewBatch, Quarantined, Store};
+use crate::store::{Content, LogKey, NewBatch, QuarantineRecord, Store, UnreadableResponse};
 use crate::upstream::egress::{Failed, Orders, Reply};
 use crate::vendor::events::MAX_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
@@ -170,8 +170,8 @@ impl PollTarget {
         self.status.read(events, outcome.error, now, self.clock.now());
         let quarantined = outcome.unreadable.map(|(body, why)| {
             self.status.quarantined();
-            let response = Quarantined { received_at: now, region: self.region.clone(), why, body };
-            Kept { response, delivered: events as u64 }
+            let response = UnreadableResponse { received_at: now, region: self.region.clone(), why, body };
+            QuarantineRecord { response, delivered: events as u64 }
         });
         let marker = outcome.loss.map(|loss| {
             self.status.lost(loss);

@@ -13,7 +13,7 @@ use super::mutants::Mutant;
 use crate::events::lock;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
-use crate::store::{Batch, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store, Together};
+use crate::store::{Batch, Commit, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store};
 use std::sync::{Arc, Mutex};
 
 /// What writes meet.
@@ -42,7 +42,7 @@ pub(super) struct Seam {
     random: Mutex<StdRng>,
     mutant: Option<Mutant>,
     /// Of [`Mutant::LastCommitIsLost`]: answered and not there.
-    late: Mutex<Vec<(LogKey, Together)>>,
+    late: Mutex<Vec<(LogKey, Commit)>>,
     /// Of [`Mutant::StopStoresNothing`].
     stops: Mutex<bool>,
 }
@@ -93,7 +93,7 @@ impl Seam {
     }
 
     /// What is written instead of what was to be.
-    async fn mutated(&self, mut all: Vec<(LogKey, Together)>) -> Vec<(LogKey, Together)> {
+    async fn mutated(&self, mut all: Vec<(LogKey, Commit)>) -> Vec<(LogKey, Commit)> {
         let Some(mutant) = self.mutant else { return all };
         for (log, together) in &mut all {
             let mut kept = Vec::new();
@@ -119,7 +119,7 @@ impl Seam {
                 let is_letter = |change: &PlaceChange| matches!(change, PlaceChange::Note(NoteKind::DeadLetter, ..));
                 for (log, together) in all.iter_mut().filter(|(_, all)| !all.places.iter().any(is_letter)) {
                     let places = std::mem::take(&mut together.places);
-                    late.push((log.clone(), Together { places, ..Together::default() }));
+                    late.push((log.clone(), Commit { places, ..Commit::default() }));
                 }
                 now.append(&mut all);
                 // The answers are those of what was asked for last.
@@ -149,7 +149,7 @@ impl Store for Seam {
         self.at_once(self.inner.log_state(log)).await
     }
 
-    async fn commit_all(&self, all: Vec<(LogKey, Together)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
+    async fn commit_all(&self, all: Vec<(LogKey, Commit)>) -> Result<Vec<Vec<Arc<Batch>>>, Error> {
         let Weather { slow, trouble } = *lock(&self.weather);
         let only_places = all.iter().all(|(_, all)| all.batches.is_empty() && all.quarantined.is_none());
         let failure = || Err(Error::Io("by order of the test".into()));

@@ -80,7 +80,7 @@ fn a_certificate_is_good_through_the_last_second_it_names() {
 
 #[test]
 fn connections_that_show_the_same_share_one_and_what_nobody_shows_any_more_is_let_go() {
-    let (authority, shown) = (Authority::new("ca"), Shown::default());
+    let (authority, shown) = (Authority::new("ca"), CertificateTable::default());
     let says = |serial| Says { serial, ..Says::nothing(now()) };
     let chain = authority.issue(&says(1)).chain;
     let one = shown.one(PeerCertificate::read(chain.clone()).unwrap());

@@ -231,7 +231,7 @@ properties! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let doors = Door::open(places, doors, Evicted::default());
-            let mut open: Vec<(Place, Vec<Occupied>)> = Vec::new();
+            let mut open: Vec<(Place, Vec<SeatGuard>)> = Vec::new();
             for step in steps {
                 let at = |n: usize| if open.is_empty() { None } else { Some(n % open.len()) };
                 match step {

@@ -118,7 +118,7 @@ async fn a_backup_is_no_longer_than_what_is_kept_takes() {
     let content = || Content::Events(EventText::join([event.as_slice()]).unwrap());
     for _ in 0..40 {
         let batches = (0..10).map(|_| NewBatch { content: content(), ..batch(1, 1) }).collect();
-        store.commit(&log(0), Together { batches, ..Together::default() }).await.unwrap();
+        store.commit(&log(0), Commit { batches, ..Commit::default() }).await.unwrap();
     }
     for keep in [400 << 16, 100 << 16] {
         let kept = store.trim(&log(0), UnixMillis(0), keep).await.unwrap().bytes;
@@ -146,7 +146,7 @@ async fn a_backup_of_a_full_store_is_restored_entry_by_entry() {
             store.keep_notes(&log, kind, notes).await.unwrap();
         }
         let (why, body) = ("garbage".to_owned(), vec![7; 40_000].into());
-        let response = Quarantined { received_at: UnixMillis(9), region: region(), why, body };
+        let response = UnreadableResponse { received_at: UnixMillis(9), region: region(), why, body };
         model::quarantine(&*store, &log, response).await.unwrap();
     }
     store.keep_facts(&[("one", 1), ("two", 2)]).await.unwrap();

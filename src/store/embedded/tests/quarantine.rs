@@ -1,22 +1,22 @@
 //! Responses in the quarantine: in pieces, beside those of versions that knew none, and always whole.
 
 use super::*;
-use crate::store::Kept;
+use crate::store::QuarantineRecord;
 use crate::store::embedded::engine::failed;
 use crate::store::embedded::record::{Key, encode_quarantined, encode_row, room};
 use crate::store::embedded::tables::{LOGS, QUARANTINE, QUARANTINE_HEADS};
 
-fn response(received: u64, bytes: usize) -> Quarantined {
+fn response(received: u64, bytes: usize) -> UnreadableResponse {
     let body: Vec<u8> = (0..bytes).map(|n| (n * 7 % 251) as u8).collect();
-    Quarantined { received_at: UnixMillis(received), region: region(), why: "cut".into(), body: body.into() }
+    UnreadableResponse { received_at: UnixMillis(received), region: region(), why: "cut".into(), body: body.into() }
 }
 
-async fn whole(store: &EmbeddedStore) -> Vec<Quarantined> {
+async fn whole(store: &EmbeddedStore) -> Vec<UnreadableResponse> {
     model::quarantined(store, &log(0), usize::MAX).await.unwrap()
 }
 
 /// As a version before there were pieces and heads kept it.
-fn keep_as_before(store: &EmbeddedStore, response: &Quarantined) {
+fn keep_as_before(store: &EmbeddedStore, response: &UnreadableResponse) {
     let mut row = store.shared.row(&log(0)).unwrap();
     store
         .shared
@@ -84,7 +84,7 @@ async fn responses_of_a_version_without_heads_stand_among_the_others() {
     assert!(whole(&store).await.into_iter().rev().eq(all.iter().cloned()));
     // Reading one again gives it a head.
     let entry = store.quarantined(&log(0), u64::MAX, 6).await.unwrap().remove(5);
-    let more = Together { redelivered: Some((entry.id, 4)), ..Together::default() };
+    let more = Commit { redelivered: Some((entry.id, 4)), ..Commit::default() };
     store.commit(&log(0), more).await.unwrap();
     let again = store.quarantined(&log(0), u64::MAX, 6).await.unwrap().remove(5);
     assert_eq!(again, QuarantineEntry { delivered: 4, ..entry });
@@ -121,10 +121,10 @@ async fn what_one_read_brought_is_there_whole_or_not_at_all_wherever_the_disk_br
         let store = home.try_open().await.unwrap();
         store.append(&log(0), batch(1, 1)).await.unwrap();
         home.faults.break_after(left);
-        let all = Together {
+        let all = Commit {
             batches: vec![batch(2, 3), NewBatch { content: Content::PossibleLoss("cut_body".into()), ..batch(2, 1) }],
-            quarantined: Some(Kept { response: response(2, 3 << 20), delivered: 3 }),
-            ..Together::default()
+            quarantined: Some(QuarantineRecord { response: response(2, 3 << 20), delivered: 3 }),
+            ..Commit::default()
         };
         let done = store.commit(&log(0), all).await.is_ok();
         home.faults.heal();

@@ -1,4 +1,4 @@
-//! [`Sparing`]: a file below the engine, of which nothing is written anew that is there already.
+//! [`DiffWriter`]: a file below the engine, of which nothing is written anew that is there already.
 //!
 //! With each commit the engine writes where its free pages are: 83 KB for each GB of the file, as one large page. It
 //! takes the place of the one of two commits ago, and hardly differs from it. So the blocks of a large page that are as
@@ -29,38 +29,38 @@ const REMEMBERED: usize = 64;
 const COMPARED: usize = 16 * BLOCK;
 
 #[derive(Debug)]
-pub(super) struct Sparing<B> {
+pub(super) struct DiffWriter<B> {
     below: B,
-    lately: Mutex<Lately>,
+    lately: Mutex<RecentWrites>,
 }
 
 #[derive(Debug, Default)]
-struct Lately {
+struct RecentWrites {
     /// Where this opening wrote, oldest first.
     written: VecDeque<Range<u64>>,
     /// Whether a write or a sync has failed.
     failed: bool,
 }
 
-impl<B> Sparing<B> {
+impl<B> DiffWriter<B> {
     pub(super) fn new(below: B) -> Self {
         Self { below, lately: Mutex::default() }
     }
 
-    fn lately(&self) -> MutexGuard<'_, Lately> {
+    fn lately(&self) -> MutexGuard<'_, RecentWrites> {
         lock(&self.lately)
     }
 
     /// Passes the outcome of a change on. Of a file of which one failed nothing is known any more.
     fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
         if done.is_err() {
-            *self.lately() = Lately { written: VecDeque::new(), failed: true };
+            *self.lately() = RecentWrites { written: VecDeque::new(), failed: true };
         }
         done
     }
 }
 
-impl Lately {
+impl RecentWrites {
     /// Whether all of it was written; forgets it until it is so again.
     fn take(&mut self, range: &Range<u64>) -> bool {
         let found = self.written.iter().position(|known| known.start <= range.start && range.end <= known.end);
@@ -78,7 +78,7 @@ impl Lately {
     }
 }
 
-impl<B: StorageBackend> Sparing<B> {
+impl<B: StorageBackend> DiffWriter<B> {
     /// Writes the blocks that differ from what is there.
     fn write_differing(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut there = vec![0; COMPARED.min(data.len())];
@@ -104,7 +104,7 @@ impl<B: StorageBackend> Sparing<B> {
     }
 }
 
-impl<B: StorageBackend> StorageBackend for Sparing<B> {
+impl<B: StorageBackend> StorageBackend for DiffWriter<B> {
     fn len(&self) -> io::Result<u64> {
         self.below.len()
     }
@@ -201,10 +201,10 @@ mod tests {
 
     const LARGE_PAGE: usize = 32 * BLOCK;
 
-    fn with_room() -> (Counting, Sparing<Counting>) {
+    fn with_room() -> (Counting, DiffWriter<Counting>) {
         let below = Counting::default();
         below.0.file.set_len(4 * LARGE_PAGE as u64).unwrap();
-        (below.clone(), Sparing::new(below))
+        (below.clone(), DiffWriter::new(below))
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
     fn what_this_opening_did_not_write_is_written_though_it_reads_the_same() {
         let (below, file) = with_room();
         file.write(0, &vec![1; LARGE_PAGE]).unwrap();
-        let again = Sparing::new(below.clone());
+        let again = DiffWriter::new(below.clone());
         below.0.written.store(0, Ordering::Relaxed);
         again.write(0, &vec![1; LARGE_PAGE]).unwrap();
         assert_eq!(below.0.written.load(Ordering::Relaxed), LARGE_PAGE as u64);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn after_a_failure_all_is_written() {
-        type Change = fn(&Sparing<Counting>) -> io::Result<()>;
+        type Change = fn(&DiffWriter<Counting>) -> io::Result<()>;
         let failing: [Change; 4] = [
             |file| file.sync_data(),
             |file| file.write(0, &[1; 16]),
@@ -260,7 +260,7 @@ mod tests {
             steps in prop::collection::vec((0..5_u8, 0..12_u64, 1..40_usize, 0..3_u8), 1..80)
         ) {
             let (model, below) = (InMemoryBackend::new(), Counting::default());
-            let file = Sparing::new(below.clone());
+            let file = DiffWriter::new(below.clone());
             for (what, at, blocks, byte) in steps {
                 let (offset, size) = (at * BLOCK as u64, model.len().unwrap());
                 let mut data = vec![byte; blocks * BLOCK / 2];

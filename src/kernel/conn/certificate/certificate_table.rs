@@ -1,4 +1,4 @@
-//! [`Shown`]: the certificates that open connections showed, each once.
+//! [`CertificateTable`]: the certificates that open connections showed, each once.
 //!
 //! Invariants: two connections whose callers sent the same bytes hold the same [`PeerCertificate`], so that it is
 //! judged once for all of them. The table holds none alive, and no more than twice as many as are.
@@ -11,7 +11,7 @@ use crate::kernel::sync::lock;
 
 /// The certificates of open connections.
 #[derive(Debug, Default)]
-pub struct Shown(Mutex<Table>);
+pub struct CertificateTable(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -23,7 +23,7 @@ struct Table {
 /// Fewer are not worth taking out.
 const FEW: usize = 64;
 
-impl Shown {
+impl CertificateTable {
     /// This one, or its equal that another connection showed.
     #[must_use]
     pub fn one(&self, certificate: PeerCertificate) -> Arc<PeerCertificate> {
