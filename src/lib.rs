@@ -3,7 +3,7 @@
 //! # The life of a request
 //!
 //! ```text
-//! listener --Conn--> identity --Client--> policy --Grant--> route --Call--> admission --Admitted--+     (flow: the spine)
+//! listener --Conn--> identity --Client--> policy --Grant--> route --Call--> admission --Admitted--+ (the spine: flow)
 //!                                                                                                 |
 //!         +------------------+--------------------+---------------------+--------------------------+
 //!         v                  v                    v                     v
@@ -19,8 +19,8 @@
 //! ```
 //!
 //! Each arrow is a type that only the stage before it can make, so a request that nobody identified, granted, admitted,
-//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`upstream::egress`]; nothing else writes event logs
-//! than the pollers in [`events`]; nothing spawns but [`kernel::task`].
+//! metered or signed cannot be expressed. Nothing else reaches the vendor than [`upstream::egress`]; nothing else
+//! writes event logs than the pollers in [`events`]; nothing spawns but [`kernel::task`].
 //!
 //! | room | what is in it |
 //! | --- | --- |
@@ -42,8 +42,8 @@
 //! | [`cli`] | the command line |
 //! | [`simulator`] | aside: the vendor, strict and scriptable, for tests, benches and the demo |
 //!
-//! A room imports only from those before it, and so does a module inside a room from its neighbours; `tests/it/layers.rs` holds
-//! the whole order, so there is no circle.
+//! A room imports only from those before it, and so does a module inside a room from its neighbours;
+//! `tests/it/layers.rs` holds the whole order, so there is no circle.
 
 #![forbid(unsafe_code)]
 

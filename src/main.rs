@@ -10,8 +10,8 @@ use rtm_gateway::kernel::heap;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes all that is freed: also what libraries copied of a secret (read and write buffers, texts that grew). Below it is
-/// an allocator that gives memory back to the system.
+/// Wipes all that is freed: also what libraries copied of a secret (read and write buffers, texts that grew). Below it
+/// is an allocator that gives memory back to the system.
 #[global_allocator]
 static WIPING: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 

@@ -1,7 +1,7 @@
 //! [`Backoff`]: how long to wait before the next try of what keeps failing.
 //!
-//! Invariants: the wait doubles with each failure in a row and never exceeds its bound, however many there were. It only
-//! says how long: whoever waits knows what a server asked for, and when to give up.
+//! Invariants: the wait doubles with each failure in a row and never exceeds its bound, however many there were. It
+//! only says how long: whoever waits knows what a server asked for, and when to give up.
 
 use std::time::Duration;
 

@@ -107,7 +107,10 @@ impl SecretSource {
     fn judge(&self, bytes: &[u8]) -> Result<Secret, SecretError> {
         let unusable = || SecretError::Unusable(self.to_string());
         let text = std::str::from_utf8(bytes).map_err(|_| unusable())?;
+        // Editors of another system put it there, and nobody sees it.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // One line break, which every editor ends a file with. More of them, or blanks, are told: they may be part of a
+        // secret.
         let value = text.strip_suffix('\n').map_or(text, |t| t.strip_suffix('\r').unwrap_or(t));
         if value.is_empty() || value.chars().any(char::is_control) {
             return Err(unusable());

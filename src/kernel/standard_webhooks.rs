@@ -57,6 +57,7 @@ impl Key {
             return fits.then_some(Self(Scheme::Symmetric(key))).ok_or(BadKey::Length);
         }
         let key = decode(text.strip_prefix("whsk_").ok_or(BadKey::Prefix)?)?;
+        // The seed alone, or with its public half behind it: makers of keys write either.
         let pair = match key.split_at_checked(SEED) {
             Some((seed, [])) => Ed25519KeyPair::from_seed_unchecked(seed),
             Some((seed, public)) => Ed25519KeyPair::from_seed_and_public_key(seed, public),
@@ -68,6 +69,7 @@ impl Key {
     /// The signature as it stands in `webhook-signature`.
     #[must_use]
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
+        // What is signed is not only the body: a signature must not be good for another message, nor for all time.
         let head = format!("{id}.{timestamp}.");
         match &self.0 {
             Scheme::Symmetric(key) => {

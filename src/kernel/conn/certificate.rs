@@ -3,7 +3,8 @@
 //! Invariants: what is read here was verified by the handshake; this adds the rules that path validation (RFC 5280)
 //! leaves to its user. Names are taken as they stand: no wildcard, no common name, nothing mended. A certificate that
 //! claims to be an X.509-SVID (it has a `spiffe` URI) and breaks the SVID's rules has no name at all, not even its DNS
-//! names. Connections that show the same certificates share one of these, and what is found of it ([`CertificateTable`]).
+//! names. Connections that show the same certificates share one of these, and what is found of it
+//! ([`CertificateTable`]).
 
 mod certificate_table;
 

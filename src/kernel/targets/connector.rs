@@ -43,6 +43,7 @@ where
     /// By a resolver of one's own.
     pub fn with_resolver(guard: Guard, connect_timeout: Duration, resolver: R) -> Self {
         let mut http = HttpConnector::new_with_resolver(Judged { guard, resolver, patience: connect_timeout });
+        // The TLS around it hands on `https`, which the connector would refuse by itself.
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(connect_timeout));
@@ -64,6 +65,7 @@ where
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
+        // Again, though configuration judged it: an address from a file may have changed since.
         if let Err(refused) = self.guard.judge(&to) {
             return Box::pin(async move { Err(refused.into()) });
         }
@@ -97,12 +99,15 @@ where
         let (guard, host, patience) = (self.guard, name.as_str().to_owned(), self.patience);
         let resolving = self.resolver.call(name);
         Box::pin(async move {
+            // The connect timeout begins with the addresses, so the look-up needs one of its own.
             let resolved = tokio::time::timeout(patience, resolving).await;
             let resolved = resolved.map_err(|_| format!("looking up {host} takes longer than {patience:?}"))?;
             let addresses: Vec<_> = resolved.map_err(Into::into)?.collect();
             if addresses.is_empty() {
                 return Err(TargetRefused::NoAddress(host).into());
             }
+            // Here, between look-up and connection, where what is judged is what is connected to: a check before would
+            // be asked a second answer.
             for address in &addresses {
                 guard.judge_address(&host, address.ip())?;
             }

@@ -74,6 +74,7 @@ impl Lane {
         let work = super::paused::standing_still(work);
         self.begin(Box::new(move || {
             work();
+            // Only now: who waits for a place must find a thread that is free, or about to be.
             drop(place);
         }));
         match told.await {
@@ -87,6 +88,7 @@ impl Lane {
         let threads = &self.owner.0;
         let mut state = threads.state();
         state.waiting.push_back(work);
+        // As many idle threads as there is work: one of them is waiting or will look before it waits again.
         if state.idle >= state.waiting.len() || state.threads >= threads.most {
             drop(state);
             threads.changed.notify_one();
@@ -134,6 +136,7 @@ impl Workers {
             };
             state = woken.0;
             state.idle -= 1;
+            // Time may be over at the moment in which work is put in: what is waiting counts, not how the wait ended.
             if woken.1 && state.waiting.is_empty() && state.threads > 1 {
                 break;
             }
