@@ -146,7 +146,7 @@ fn what_others_write_is_read_in_one_place_only() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -18,5 +18,6 @@ mod settings;
 mod simulator;
 mod soak_growth;
 mod soak_ledger;
+mod source;
 mod tls;
 mod webhooks;
