@@ -461,7 +461,7 @@ fn what_is_allowed_but_fights_is_warned_of() {
         ),
         (&format!("[admin]\napi_key_sha256 = \"{}\"", "a".repeat(64)), "", good, "clients[0].api_key_sha256", "admin"),
         ("", "", "", "clients[0]", "allowed nothing"),
-        ("", "", &format!("{good}\n[[clients]]\nname = \"c\"\n{good}"), "clients[1]", "nothing to show"),
+        ("", "", &format!("{good}\n[[clients]]\nname = \"c\"\n{good}"), "clients[1]", "no credential"),
         (
             "",
             "",
