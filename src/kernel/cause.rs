@@ -4,8 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// What happened, in words, and the error it was told by, if it was one. Two causes are equal that say the same. Cheap to
-/// clone, for one failure may be told to all who wait for the same; and small, for it lies in the errors of hot paths.
+/// What happened, in words, and the error it was told by, if it was one. Two causes are equal that say the same. Cheap
+/// to clone, for one failure may be told to all who wait for the same; and small, for it lies in the errors of hot
+/// paths.
 #[derive(Clone)]
 pub struct Cause(Arc<CauseDetail>);
 
