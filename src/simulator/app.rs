@@ -37,6 +37,7 @@ impl App {
         self
     }
 
+    /// How many requests each endpoint takes of this app before it answers 429.
     #[must_use]
     pub fn limits(self, limits: Limits) -> Self {
         Self { limits, ..self }

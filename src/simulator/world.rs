@@ -113,6 +113,7 @@ impl World {
         }
     }
 
+    /// Puts messages into the history of an app, as if they had been sent.
     pub fn add_messages(&self, app: &str, messages: impl IntoIterator<Item = Message>) {
         messages.into_iter().for_each(|message| self.add_message(app, message));
     }
