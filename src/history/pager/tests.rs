@@ -33,14 +33,19 @@ enum End {
 }
 
 impl End {
+    /// The times, in milliseconds, that a window holds.
+    fn times(self, filter: &Filter) -> std::ops::Range<u64> {
+        let end = match self {
+            End::Exclusive => filter.end * 1000,
+            End::Instant => filter.end * 1000 + 1,
+            End::Second => (filter.end + 1) * 1000,
+        };
+        filter.start * 1000..end
+    }
+
     /// Whether a window holds a message of that time.
     fn selects(self, filter: &Filter, ms: u64) -> bool {
-        let before_end = match self {
-            End::Exclusive => ms < filter.end * 1000,
-            End::Instant => ms <= filter.end * 1000,
-            End::Second => ms < (filter.end + 1) * 1000,
-        };
-        filter.start * 1000 <= ms && before_end
+        self.times(filter).contains(&ms)
     }
 }
 

@@ -247,26 +247,36 @@ impl Moving {
     fn evaluate(&self, query: &PageQuery) -> Vec<Bytes> {
         let mut list = self.list.lock().unwrap();
         let List { entries, rng, .. } = &mut *list;
-        let holds = |ms: u64| self.case.end.selects(&query.filter, ms);
-        let mut there: Vec<_> = entries.iter().filter(|entry| entry.went.is_none() && holds(entry.ms)).collect();
+        let times = self.case.end.times(&query.filter);
+        let from = entries.partition_point(|entry| entry.ms < times.start);
+        let to = entries.partition_point(|entry| entry.ms < times.end);
+        let there = entries[from..to.max(from)].iter().filter(|entry| entry.went.is_none());
         let (by, is_turned) = (rng.random_range(0..6), rng.random_bool(0.5));
-        for equal in there.chunk_by_mut(|a, b| a.ms == b.ms) {
-            match self.case.ties {
-                Ties::Stable | Ties::Unmirrored => {}
-                Ties::Shards(shards) => equal.sort_by_key(|entry| (entry.id * 7 / 3 + by) % shards),
-                Ties::Turned if is_turned => equal.reverse(),
-                Ties::Turned => {}
-                Ties::Shuffled => equal.shuffle(rng),
-            }
-        }
-        if query.direction == Direction::Desc {
-            there.reverse();
-            if self.case.ties == Ties::Unmirrored {
-                there.chunk_by_mut(|a, b| a.ms == b.ms).for_each(<[_]>::reverse);
-            }
-        }
         let skip = usize::try_from(query.offset).unwrap();
-        let mut page: Vec<_> = there.into_iter().skip(skip).take(query.limit).map(|entry| entry.text.clone()).collect();
+        let taken = match (self.case.ties, query.direction) {
+            // Most cases: without a list of all that there is, for the time that it takes.
+            (Ties::Stable | Ties::Unmirrored, Direction::Asc) => there.skip(skip).take(query.limit).collect(),
+            (Ties::Stable, Direction::Desc) => there.rev().skip(skip).take(query.limit).collect::<Vec<_>>(),
+            (ties, direction) => {
+                let mut there: Vec<_> = there.collect();
+                for equal in there.chunk_by_mut(|a, b| a.ms == b.ms) {
+                    match ties {
+                        Ties::Stable => {}
+                        // Reversed once more below.
+                        Ties::Unmirrored => equal.reverse(),
+                        Ties::Shards(shards) => equal.sort_by_key(|entry| (entry.id * 7 / 3 + by) % shards),
+                        Ties::Turned if is_turned => equal.reverse(),
+                        Ties::Turned => {}
+                        Ties::Shuffled => equal.shuffle(rng),
+                    }
+                }
+                if direction == Direction::Desc {
+                    there.reverse();
+                }
+                there.into_iter().skip(skip).take(query.limit).collect()
+            }
+        };
+        let mut page: Vec<_> = taken.into_iter().map(|entry| entry.text.clone()).collect();
         page.truncate(self.case.most);
         if page.len() > 20 && rng.random_bool(self.case.cut_short) {
             page.truncate(rng.random_range(20..page.len()));
