@@ -213,7 +213,6 @@ impl App {
 }
 
 /// What is needed to reload while running.
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Watch {
     pub path: std::path::PathBuf,
     /// What it and every file it names held when it was read.

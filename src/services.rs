@@ -22,7 +22,6 @@ use crate::upstream::egress::{self, Egress};
 use crate::webhooks::{self, Webhooks};
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Parts {
     pub clock: Clock,
     pub metrics: Metrics,
@@ -58,7 +57,6 @@ struct PreparedConfig {
 
 /// Why a gateway cannot be built or changed.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum BuildError {
     /// An address cannot be listened on.
     #[error("cannot listen on {listen}: {why}. Is another process there? Change server.listen or admin.listen")]

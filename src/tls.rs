@@ -84,7 +84,6 @@ pub struct Expiry {
 
 /// Why TLS cannot be had from these files. Names the key and the file, never what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("server.tls.{key}: cannot read {path}: {why}")]

@@ -28,7 +28,6 @@ const PANIC_LINE: Duration = Duration::from_millis(200);
 
 /// The log of the process. What is buffered when it is dropped is written within a bounded time.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Log {
     pub levels: Levels,
     /// The lines on their way.

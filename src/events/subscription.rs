@@ -52,7 +52,7 @@ use tokio::time::Instant;
 use self::lag::LagSample;
 use self::meters::SubscriptionMeters;
 use self::notes::SubscriptionRecords;
-use self::persistence::{Remainder, StoredPlace, SubscriptionWriter};
+use self::persistence::{RemovalOutcome, StoredPlace, SubscriptionWriter};
 use self::state::SubscriptionState;
 use super::{ReadError, lock};
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -338,8 +338,7 @@ impl Subscription {
     }
 
     /// Removes it from the store; the log's next entry is `next`. Nothing of it is stored after that, but where it
-    /// stood if that is worth a word. `None` when it was not done. Also says whether that is durable: where the store
-    /// failed and it is gone all the same, it is gone here, too. To be done to its end.
+    /// stood if that is worth a word. `None` when it was not done. To be done to its end.
     ///
     /// # Errors
     /// When the store fails, and it is as it was.
@@ -348,7 +347,7 @@ impl Subscription {
         store: &'s dyn Store,
         next: Sequence,
         why: Removal,
-    ) -> impl Future<Output = Result<Option<(Remainder, Result<(), Error>)>, Error>> {
+    ) -> impl Future<Output = Result<Option<RemovalOutcome>, Error>> {
         SubscriptionWriter { subscription: self, store }.remove(next, why)
     }
 

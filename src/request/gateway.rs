@@ -28,7 +28,6 @@ use crate::tls::ClientTrust;
 use crate::upstream::egress::Egress;
 
 /// What a request may touch.
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Gateway {
     /// What a reload changes.
     live: ArcSwap<Live>,
@@ -50,7 +49,6 @@ pub struct Gateway {
 }
 
 /// What a [`Gateway`] is given to serve requests with: see there.
-#[expect(missing_docs, reason = "as the fields of a gateway")]
 pub struct Services {
     pub egress: Egress,
     pub events: Events,
@@ -62,7 +60,6 @@ pub struct Services {
 
 /// What a configuration says about requests.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Live {
     pub identity: Identity,
     /// What they may do.
@@ -81,7 +78,6 @@ pub struct Live {
 
 /// What was in force when a request came.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct InForce {
     pub live: Arc<Live>,
     /// How often what is in force had changed; a proof of an older generation is judged again.

@@ -24,7 +24,6 @@ pub use limits::{Ceiling, Shed};
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Refusal {
     /// Malformed; the text names what. Never costs the vendor's quota.
     BadRequest(String),

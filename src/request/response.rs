@@ -7,7 +7,6 @@ use crate::http::body::Body;
 
 /// An answer on its way out.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct HandlerResponse {
     pub status: StatusCode,
     /// Its headers, but for those that every answer has.

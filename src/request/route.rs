@@ -35,7 +35,6 @@ pub enum OpenRoute {
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Route {
     pub app: AppId,
     pub kind: Kind,

@@ -37,7 +37,6 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 ///     RequestContext { payer, ..context }
 /// }
 /// ```
-#[expect(missing_docs, reason = "the names say it")]
 pub struct RequestContext<'a> {
     pub gateway: &'a Arc<Gateway>,
     /// The configuration in force when it came.

@@ -76,14 +76,13 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of one answer on HTTP/2 that may come unread.
 const STREAM_WINDOW: u32 = 256 << 10;
 
-/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [room] leave theirs
+/// Bytes of all answers on one HTTP/2 connection that may come unread. Answers that wait for [`memory`] leave theirs
 /// unread, at most [`Bounds::waiting`] of them; all of them together leave a fifth of it to others, so that none of
 /// these waits because they do.
 const CONNECTION_WINDOW: u32 = 320 * STREAM_WINDOW;
 
 /// Why connections cannot be made with these settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum SettingsError {
     /// `upstream.ca_file` cannot be read.
     #[error("upstream.ca_file: cannot read {path}: {why}")]

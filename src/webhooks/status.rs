@@ -22,7 +22,6 @@ pub(super) struct LoopStatus {
 
 /// What the admin API shows of a webhook.
 #[derive(Clone, Debug, Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
 pub struct WebhookStatus {
     pub app: String,
     pub name: String,
@@ -49,7 +48,6 @@ pub struct WebhookStatus {
 
 /// Since when, and why, nothing is sent.
 #[derive(Clone, Debug, Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
 pub struct DisabledStatus {
     pub since: String,
     pub why: String,

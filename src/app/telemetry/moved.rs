@@ -7,6 +7,7 @@ const MOVED: &[(&str, &str)] = &[
     ("rtm_gateway::credentials::kept", "rtm_gateway::upstream::credentials::secret_cache"),
     ("rtm_gateway::egress::linger", "rtm_gateway::upstream::egress::detached"),
     ("rtm_gateway::egress::places", "rtm_gateway::upstream::egress::hosts"),
+    ("rtm_gateway::events::dead_letters", "rtm_gateway::events::subscription::persistence"),
     ("rtm_gateway::events::dropped", "rtm_gateway::events::ingest::dropped_copies"),
     ("rtm_gateway::events::lag", "rtm_gateway::events::subscription::lag"),
     ("rtm_gateway::events::leftovers", "rtm_gateway::events::ingest::pending_writes"),

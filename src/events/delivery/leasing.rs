@@ -150,8 +150,8 @@ impl Reader {
     }
 }
 
-/// Entries that are to be opened, with their keys: those of one key keep their order. A marker, and an event that says of
-/// nobody, has a key of its own: it waits for no other, and none waits for it.
+/// Entries that are to be opened, with their keys: those of one key keep their order. A marker, and an event that says
+/// of nobody, has a key of its own: it waits for no other, and none waits for it.
 fn keys(runs: &[Run], stream: Stream, turns: DeliveryOrder, hasher: &RandomState) -> Vec<(Sequence, u64)> {
     let key = |run: &Run, index: usize, at: u64| match (turns, EntryContent::of(&run.batch, index)) {
         (DeliveryOrder::All, _) => KEY_OF_ALL,

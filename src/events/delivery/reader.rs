@@ -152,8 +152,9 @@ impl Reader {
         }
     }
 
-    /// What was found. `None` when retention has removed some meanwhile; then the log's beginning has moved. (No wrapper
-    /// of [`Log::fetch`](crate::events::log::Log::fetch): each stream that waits would hold room for another future.)
+    /// What was found. `None` when retention has removed some meanwhile; then the log's beginning has moved. (No
+    /// wrapper of [`Log::fetch`](crate::events::log::Log::fetch): each stream that waits would hold room for another
+    /// future.)
     pub(in crate::events) fn found(&self, fetched: Fetched) -> Option<Found> {
         match fetched {
             Fetched::Found(found) => Some(found),

@@ -13,7 +13,6 @@ pub const MAX_IN_ONE_READ: usize = crate::vendor::events::MAX_IN_ONE_READ;
 
 /// Where a new subscription starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum StartAt {
     Earliest,
     Latest,

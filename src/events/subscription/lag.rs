@@ -18,7 +18,6 @@ use crate::store::{Batch, Error, Sequence};
 
 /// What the admin API shows of a subscription.
 #[derive(Clone, Debug, serde::Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
 pub struct SubscriptionStatus {
     pub app: String,
     pub stream: &'static str,

@@ -41,6 +41,13 @@ pub(in crate::events) enum Removal {
     Idle { leaves_note: bool },
 }
 
+/// A subscription that is gone.
+pub(in crate::events) struct RemovalOutcome {
+    pub(in crate::events) remainder: Remainder,
+    /// Whether that is durable: where the store failed and it is gone all the same, it is gone here, too.
+    pub(in crate::events) stored: Result<(), Error>,
+}
+
 /// What a subscription that is no more left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::events) struct Remainder {
@@ -137,11 +144,7 @@ impl SubscriptionWriter<'_> {
     }
 
     /// See [`Subscription::remove`].
-    pub(super) async fn remove(
-        self,
-        next: Sequence,
-        why: Removal,
-    ) -> Result<Option<(Remainder, Result<(), Error>)>, Error> {
+    pub(super) async fn remove(self, next: Sequence, why: Removal) -> Result<Option<RemovalOutcome>, Error> {
         let subscription = self.subscription;
         // Who saves it waits until this is done, and finds it removed.
         let mut stored = subscription.stored.lock().await;
@@ -151,7 +154,7 @@ impl SubscriptionWriter<'_> {
             return Ok(None);
         }
         let end = next.previous().0;
-        let left = match why {
+        let remainder = match why {
             Removal::Asked => Remainder { end, ..Remainder::default() },
             Removal::Idle { leaves_note } => {
                 let unread = UnreadRanges::of(&lock(&subscription.state));
@@ -166,9 +169,9 @@ impl SubscriptionWriter<'_> {
             return Ok(None);
         }
         let mut changes = vec![PlaceChange::Removed(subscription.name.clone())];
-        let end = Some(left.end.to_string().into());
+        let end = Some(remainder.end.to_string().into());
         changes.push(PlaceChange::Note(NoteKind::Subscription, notes::REMOVED.to_owned(), end));
-        if let Some(unread) = &left.noted {
+        if let Some(unread) = &remainder.noted {
             let note = Some(unread.note());
             changes.push(PlaceChange::Note(NoteKind::Subscription, notes::left(subscription.name.as_str()), note));
         }
@@ -187,7 +190,7 @@ impl SubscriptionWriter<'_> {
         }
         subscription.given_back.notify_waiters();
         SubscriptionMeters::remove(&subscription.shared.metrics, &subscription.log, &subscription.name);
-        Ok(Some((left, removed)))
+        Ok(Some(RemovalOutcome { remainder, stored: removed }))
     }
 
     /// Whether the store had it and has it no longer, as far as it says: a write that fails may have been done.

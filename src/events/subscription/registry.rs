@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::notes::{Remainders, SubscriptionRecords};
+use super::persistence::RemovalOutcome;
 use super::{Removal, Shared, Subscription, defaults, records};
 use crate::events::app_stream::LOG_TARGET;
 use crate::events::delivery::StartAt;
@@ -195,14 +196,14 @@ impl Registry {
         let removing = async move {
             let Self { log, remainders, subscriptions, per_client, .. } = &*registry;
             let removed = subscription.remove(log.store(), log.range().end, why).await?;
-            let Some((left, is_durable)) = removed else { return Ok(None) };
-            lock(remainders).add(subscription.name(), &left);
+            let Some(RemovalOutcome { remainder, stored }) = removed else { return Ok(None) };
+            lock(remainders).add(subscription.name(), &remainder);
             lock(subscriptions).remove(subscription.name());
             let mut per_client = lock(per_client);
             if let Some(has) = subscription.by().and_then(|by| per_client.get_mut(by)) {
                 *has = has.saturating_sub(1);
             }
-            is_durable.map(|()| Some(left.unread))
+            stored.map(|()| Some(remainder.unread))
         };
         self.shared.to_its_end(removing).await
     }

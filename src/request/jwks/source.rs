@@ -16,7 +16,6 @@ pub(super) enum Source {
 
 /// Why keys cannot be had from where the configuration says they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum BuildError {
     /// A file cannot be read.
     #[error("identity.jwt.{key}: cannot read {path}: {why}")]

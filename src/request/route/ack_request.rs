@@ -13,7 +13,6 @@ use crate::request::refusal::Refusal;
 
 /// What is done with what was leased.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum AckAction {
     Ack,
     Nack,
@@ -45,7 +44,6 @@ impl AckAction {
 
 /// What a body asks.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct AckRequest {
     /// `None`: the one of the client's name.
     pub subscription: Option<SubscriptionName>,

@@ -13,7 +13,6 @@ use crate::vendor::order::Payer;
 
 /// What is asked, of which app, and who asks and pays.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct AppRequest {
     pub kind: Kind,
     pub app: Arc<config::App>,

@@ -28,7 +28,6 @@ const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=1000;
 
 /// The parameters of an events read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct EventsQuery {
     /// `subscription`; `None`: the one of the client's name.
     pub(super) subscription: Option<SubscriptionName>,
@@ -65,7 +64,6 @@ pub enum Start {
 
 /// Where a new subscription begins, or a read without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum StartPosition {
     Earliest,
     Latest,

@@ -5,7 +5,6 @@ use crate::kernel::names::{Action, Stream, Streams};
 
 /// The kinds of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Kind {
     /// A read of events.
     Events {
@@ -60,7 +59,6 @@ pub enum Form {
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Addressee {
     Peer,
     Channel,

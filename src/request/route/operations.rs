@@ -10,7 +10,6 @@ macro_rules! operations {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $method:literal $path:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "methods and paths say it")]
         pub enum $name { $($variant,)+ }
 
         impl $name {

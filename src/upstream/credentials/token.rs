@@ -94,7 +94,6 @@ impl fmt::Debug for Signature {
 
 /// Why a text is no token. Says where it broke, never what stood there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum NotAToken {
     #[error("it does not begin with 006, the version")]
     Version,

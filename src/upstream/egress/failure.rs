@@ -12,7 +12,6 @@ use crate::kernel::secret::SecretError;
 
 /// Why an order got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum Failure {
     /// No seat within the deadline (or the vendor answered 429 until then).
     #[error("no seat in bucket {bucket} within the deadline")]

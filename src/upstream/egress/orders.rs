@@ -12,7 +12,7 @@ use super::Failure;
 use crate::kernel::names::{AppId, ClientName, RegionName};
 use crate::vendor::order::Order;
 
-/// What takes orders to the vendor: [`Egress`], or a script in the tests of those who order.
+/// What takes orders to the vendor: [`Egress`](super::Egress), or a script in the tests of those who order.
 #[async_trait]
 pub(crate) trait Orders: Send + Sync + 'static {
     /// Sends an order and waits for the whole answer.

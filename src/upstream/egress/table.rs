@@ -42,7 +42,6 @@ pub(super) struct Timeouts {
 
 /// Why a configuration cannot be put into force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say it")]
 pub enum BuildError {
     /// No connections can be made with these settings.
     #[error(transparent)]

@@ -17,7 +17,6 @@ use crate::vendor::events::KEPT_BY_VENDOR;
 
 /// What the admin API shows of a poller: one for each app, stream and region.
 #[derive(Clone, Debug, serde::Serialize)]
-#[expect(missing_docs, reason = "the names are the JSON members")]
 pub struct PollerStatus {
     pub app: String,
     pub stream: &'static str,

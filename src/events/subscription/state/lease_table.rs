@@ -73,9 +73,7 @@ impl LeaseTable {
     /// Takes up to `limit` entries that can be had now, oldest first; or a unit, whole.
     pub(in crate::events) fn take(&mut self, limit: usize, hold: Hold, now: Instant) -> Option<LeaseGrant> {
         self.advance(now);
-        if self.listings.ready().is_none() {
-            return None;
-        }
+        self.listings.ready()?;
         let lease = LeaseName::random();
         let (mut entries, mut touched) = (Vec::new(), Vec::new());
         while entries.len() < limit

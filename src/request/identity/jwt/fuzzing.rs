@@ -17,7 +17,6 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 
 /// What a token says.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct TokenSummary {
     pub algorithm: String,
     pub key: Option<String>,
