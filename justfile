@@ -11,13 +11,17 @@ default:
 check:
   cargo clippy --locked --all-targets -- -D warnings
 
-# The library's tests, or those with this in their name.
-test-fast *filter:
+# The loop while writing: the library's tests, or those with this in their name.
+test *filter:
   cargo test --locked --lib {{ filter }}
 
 # All tests, as the README has it.
-test:
+test-all:
   cargo test --locked
+
+# The library's tests with eight times as many cases of each property and model.
+models:
+  PROPTEST_CASES=512 cargo test --locked --lib
 
 # Formats what is written.
 fmt:
@@ -74,4 +78,4 @@ outside:
   tests/outside/sse.sh target/debug/rtm-gateway
 
 # All that a change must pass, as in CI: about half an hour on two cores.
-gate: format deny advisories check doc test soak judged delivery-book fuzz outside
+gate: format deny advisories check doc test-all models soak judged delivery-book fuzz outside

@@ -29,3 +29,5 @@ pub mod standard_webhooks;
 pub mod sync;
 pub mod targets;
 pub mod task;
+#[cfg(test)]
+pub(crate) mod testing;

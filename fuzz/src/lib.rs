@@ -1,7 +1,7 @@
 //! What is fuzzed, and what must hold of it: a module a target, each with one function `check` that takes any bytes.
 //!
 //! Invariants: a check reads nothing but its input and the files under `fuzz/files`, and panics only when a promise of the
-//! gateway is broken. `fuzz/targets` hands the functions to libFuzzer; the gateway's `tests/corpus.rs` includes this file
+//! gateway is broken. `fuzz/targets` hands the functions to libFuzzer; the gateway's `tests/it/corpus.rs` includes this file
 //! by its path and calls them on the committed corpus, so this is plain stable Rust without anything of the fuzzer.
 //!
 //! A new target: a module here, its line in [`TARGETS`], `targets/NAME.rs`, its `[[bin]]` in `Cargo.toml`, seeds in

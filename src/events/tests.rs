@@ -30,6 +30,7 @@ use super::log::Log;
 use super::*;
 use crate::config;
 use crate::kernel::names::{ClientName, RegionName, SubscriptionName};
+use crate::kernel::testing::{look_again, pass};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::tests::memory::MemoryStore;
 use crate::store::{Content, EventText, NewBatch, Sequence};
@@ -80,7 +81,7 @@ impl Orders for Script {
         lock(&self.seen).push((region.to_string(), Instant::now()));
         let mut step = lock(&self.steps).get_mut(region.as_str()).and_then(VecDeque::pop_front);
         while let Some(Step::After(pause, then)) = step {
-            tokio::time::sleep(pause).await;
+            pass(pause).await;
             step = Some(*then);
         }
         let (costs, mut headers) = (Costs::default(), HeaderMap::new());
@@ -330,7 +331,7 @@ impl Rig {
     /// Waits until the vendor has seen so many reads.
     async fn until_seen(&self, reads: usize) {
         while self.vendor.seen() < reads {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            look_again().await;
         }
     }
 

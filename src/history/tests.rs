@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use self::scripted::{Act, Scripted};
 use super::*;
@@ -20,6 +20,7 @@ use crate::config::{Credential, Quota};
 use crate::kernel::names::{Action, ClientName};
 use crate::kernel::proof::{Basis, By, Ended, Evidence, Life, Proof, Proofs, Verdict};
 use crate::kernel::secret::SecretSource;
+use crate::kernel::testing::pass;
 use crate::vendor::order::Payer;
 
 /// The wall clock when a test begins, in seconds; all messages are long before it.
@@ -143,7 +144,7 @@ async fn one_request_gives_the_messages_as_the_vendor_wrote_them() {
 
     // Two-step software fetches it, as often as it likes, until the handle expires; nobody else does.
     for _ in 0..3 {
-        sleep(Duration::from_secs(99)).await;
+        pass(Duration::from_secs(99)).await;
         let answer = world.fetch(&location, "c").await.unwrap();
         assert_eq!(text(&answer), format!(r#""code":"ok","messages":{list}"#));
     }
@@ -151,10 +152,10 @@ async fn one_request_gives_the_messages_as_the_vendor_wrote_them() {
     let elsewhere = world.history.fetch(&AppId::parse("a2").unwrap(), &location[28..], terms("c", 30)).await;
     assert!(matches!(elsewhere, Err(Error::NoSuchHandle)));
     assert!(matches!(world.fetch(&format!("{location}A"), "c").await, Err(Error::NoSuchHandle)));
-    sleep(Duration::from_secs(4)).await;
+    pass(Duration::from_secs(4)).await;
     assert!(matches!(world.fetch(&location, "c").await, Err(Error::NoSuchHandle)));
     assert_eq!(world.vendor.orders().len(), 2);
-    sleep(Duration::from_secs(600)).await;
+    pass(Duration::from_secs(600)).await;
     assert!(world.history.0.results.is_empty());
 }
 

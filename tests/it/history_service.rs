@@ -5,12 +5,13 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::waiting::eventually;
 use futures_util::future::join_all;
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region, RetryBudget};
 use rtm_gateway::history::{Answer, Error, History, Terms};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
-use rtm_gateway::kernel::names::{Action, AppId, ClientName, RegionName};
+use rtm_gateway::kernel::names::{Action, AppId, BucketName, ClientName, RegionName};
 use rtm_gateway::kernel::proof::Proof;
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
@@ -31,6 +32,7 @@ fn base_ms() -> u64 {
 
 struct Rig {
     sim: Sim,
+    egress: Egress,
     history: History,
     tasks: Tasks,
     _folder: tempfile::TempDir,
@@ -62,9 +64,9 @@ impl Rig {
         configure(&mut config);
         let (clock, metrics, tasks) = (Clock::system(), Metrics::new(), Tasks::new());
         let egress = Egress::new(&config, LastShutdown::None, clock.clone(), metrics.clone(), &tasks).unwrap();
-        let history = History::new(egress, tasks.clone(), clock, metrics);
+        let history = History::new(egress.clone(), tasks.clone(), clock, metrics);
         history.apply(&config.apps, vendor);
-        Self { sim, history, tasks, _folder: folder }
+        Self { sim, egress, history, tasks, _folder: folder }
     }
 
     async fn query(&self, body: &Value) -> Result<Value, Error> {
@@ -161,7 +163,9 @@ async fn who_joins_anothers_work_waits_in_its_own_line_too() {
     };
     let began = Instant::now();
     let mut many: JoinSet<_> = (0..60).map(|n| count("many", n)).collect();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Some have been asked, and all others wait.
+    let app = AppId::parse(APP).unwrap();
+    eventually(|| rig.egress.bucket(&app, BucketName::HistoryCount).unwrap().waiting >= 50).await;
     // The last of sixty at five a second is twelve seconds away.
     let joined = count("tester", 59).await.unwrap() - began;
     assert!(joined < Duration::from_secs(6), "{joined:?}");

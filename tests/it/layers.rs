@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &str); 18] = [
     (
         "kernel",
-        "metrics cause clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof",
+        "metrics testing cause clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof",
     ),
     ("http", "body headers request_id http2"),
     ("vendor", ""),
@@ -219,4 +219,28 @@ fn members(group: &str) -> Vec<&str> {
         }
     }
     all
+}
+
+/// Where a paused clock passes, and where real time does.
+const WAITING: [&str; 2] = ["src/kernel/testing.rs", "tests/it/support/waiting.rs"];
+
+#[test]
+fn no_test_sleeps_but_by_what_asks_for_a_paused_clock_or_says_what_it_waits_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for file in ["src", "tests"].into_iter().flat_map(|folder| files_below(&root.join(folder))) {
+        let path = file.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let tests = match path.contains("test") {
+            true => text.as_str(),
+            false => text.split_once("\nmod tests {\n").map_or("", |(_, tests)| tests),
+        };
+        seen += usize::from(!tests.is_empty());
+        let sleeps = |line: &&str| line.contains(concat!("sleep", "(")) && !line.trim_start().starts_with("//");
+        if !WAITING.contains(&path.as_str()) {
+            faults.extend(tests.lines().filter(sleeps).map(|line| format!("{path}: {}", line.trim())));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(seen > 150, "{seen}");
 }

@@ -13,7 +13,8 @@ use rtm_gateway::simulator::{
 };
 use serde_json::{Value, json};
 
-use crate::client::{Client, DEADLINE, raw};
+use crate::support::client::{Client, DEADLINE, raw};
+use crate::support::waiting::pass;
 
 const APP: &str = "demo-app";
 const USER_EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
@@ -189,7 +190,7 @@ async fn history_is_in_progress_then_ready_once_then_gone() {
     let target = format!("{QUERY}/{encoded}");
 
     assert_eq!(client.get(&target).await.unwrap().json()["code"], "in progress");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     let fetched = client.get(&target).await.unwrap();
     assert_eq!(sim.violations(), []);
     let id = fetched.json()["request_id"].as_str().unwrap().to_owned();
@@ -220,7 +221,7 @@ async fn asking_again_too_soon_is_recorded_unless_in_progress_was_never_heard() 
     let mut client = connect().await;
     assert_eq!(client.get(&target).await.unwrap().json()["code"], "in progress");
     assert_eq!(sim.violations(), []);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    pass(Duration::from_millis(1500)).await;
     let reply = client.get(&target).await.unwrap();
     assert_eq!(reply.text(), r#"{"result":"success","code":"ok","count":0}"#);
     let early = Duration::from_millis(500);

@@ -6,7 +6,6 @@ mod delivery;
 mod lasting;
 mod operators;
 mod places;
-mod receiver;
 mod retention;
 mod rig;
 mod turned_away;

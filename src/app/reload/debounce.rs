@@ -83,6 +83,7 @@ impl Debouncer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::testing::pass;
 
     /// Files that are written at some time, looked at as the reloader does; when each content was applied.
     async fn watch(first: (&str, &str), writes: &[(u64, &str, &str)], until: u64) -> Vec<(u64, String)> {
@@ -106,7 +107,7 @@ mod tests {
                     LOOK
                 }
             };
-            tokio::time::sleep(pause).await;
+            pass(pause).await;
         }
         applied
     }

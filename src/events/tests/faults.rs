@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// What happens to one read. All but `Refused` remove events at the vendor.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ impl Vendor {
         if let Fault::Slow(seconds) = fault {
             // Longer than 15 s is given up, and comes late.
             self.doubts.fetch_add(u64::from(seconds > 15), Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            pass(Duration::from_secs(seconds)).await;
         }
         let lost = |partial: Option<&'static str>| Failure::Lost {
             why: "x".into(),
@@ -130,7 +131,7 @@ async fn run(faults: Vec<Fault>, troubles: Vec<Trouble>, grace: u64) -> (Vec<Str
         };
         store.broken.store(broken, Ordering::Relaxed);
         store.unready.store(unready, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+        pass(Duration::from_millis(millis)).await;
     }
     tasks.finish(Duration::from_millis(grace)).await;
     store.broken.store(false, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::names::ClientName;
+use crate::kernel::testing::pass;
 
 const LEASE: Duration = Duration::from_secs(30);
 const MOST: u32 = 3;
@@ -118,7 +119,7 @@ async fn what_is_given_back_waits_out_its_delay_and_an_extended_lease_is_kept() 
     let (two, _) = rig.lease(leased(1)).await.unwrap();
     assert_eq!(rig.nack(Holding::Lease(one), 45).await, Ok(1));
     assert_eq!(rig.nack(Holding::Lease(one), 45).await, Err(AckError::LeaseExpired));
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    pass(Duration::from_secs(20)).await;
     let extended = rig.events.extend(&app(), STREAM, &name(), &Holding::Lease(two), LEASE);
     assert_eq!(extended, Ok(1));
     let began = Instant::now();
@@ -161,9 +162,9 @@ async fn what_was_acknowledged_stays_so_after_a_kill_and_attempts_go_on() {
     let open = (1..=1000u64).chain(2001..=3000).filter(|&at| at != 7);
     assert!(again.into_iter().eq(open));
     // The first attempt was stored with the acknowledgement of entry 7, the others are before long.
-    tokio::time::sleep(LEASE).await;
+    pass(LEASE).await;
     assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 3)]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let rig = rig.kill().await;
     assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 4)]);
 }
@@ -261,7 +262,7 @@ async fn a_dead_letter_that_comes_again_by_a_seek_is_none_when_it_is_acknowledge
         let plainly = rig.read(by("a", 1)).await.unwrap();
         assert_eq!(entries(&plainly), [5]);
         plainly.receipt.handed_over();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         assert_eq!(rig.dead().await, [(1, 3), (4, 3)]);
         let rig = rig.kill().await;
         assert_eq!(rig.dead().await, [(1, 3), (4, 3)]);
@@ -277,7 +278,7 @@ async fn competing_readers_are_woken_one_after_the_other_and_none_sleeps_through
         async move {
             let mut got = Vec::new();
             while let Some((lease, entries)) = rig.lease(wait(5, leased(3))).await {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                pass(Duration::from_millis(10)).await;
                 rig.ack(Holding::Lease(lease)).await.unwrap();
                 got.extend(entries.into_iter().map(|(at, _)| at));
             }
@@ -287,7 +288,7 @@ async fn competing_readers_are_woken_one_after_the_other_and_none_sleeps_through
     let writer = async {
         for n in 0..100 {
             rig.append_of((0..10).map(|m| (n * 10 + m, m % 7))).await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            pass(Duration::from_millis(5)).await;
         }
     };
     let ((), got) = tokio::join!(writer, futures_util::future::join_all((0..20).map(reader)));
@@ -505,7 +506,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
                 }
                 drop(lost);
             }
-            Act::Pass(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            Act::Pass(seconds) => pass(Duration::from_secs(seconds)).await,
             Act::Seek(to) => {
                 let to = to.min(model.users.len() as u64);
                 rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.cursor(to))).await.unwrap();
@@ -522,7 +523,7 @@ async fn run(mut rig: Rig, acts: Vec<Act>) {
         }
     }
     // All that is not settled comes, in the end.
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     model.expire();
     while let Some((lease, got)) = rig.lease(leased(5)).await {
         model.take(lease, &got);
@@ -573,7 +574,7 @@ async fn an_idle_subscription_is_removed_with_all_that_is_its_own_and_a_read_one
     let rig = rig.restart().await;
     assert_eq!(rig.read(of_one("c")).await.unwrap_err(), ReadError::TooManyOfClient { most: 2 });
     for _ in 0..9 {
-        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        pass(Duration::from_secs(24 * 3600)).await;
         let _ = rig.lease(of_one("b")).await;
     }
     let left: Vec<_> = rig.events.subscriptions().into_iter().map(|status| status.subscription).collect();
@@ -594,16 +595,16 @@ async fn who_is_about_to_be_cut_off_is_told_of_before_it_is() {
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of([(1, 1), (2, 2)]).await;
     rig.lease(leased(1)).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(850)).await;
+    pass(Duration::from_secs(850)).await;
     let status = rig.events.subscriptions().remove(0);
     assert_eq!((status.undelivered, status.unacknowledged, status.near_retention), (1, 1, None));
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     let status = rig.events.subscriptions().remove(0);
     assert_eq!(status.near_retention, Some("retention"));
     assert!(status.oldest_event_age_seconds.is_some_and(|age| (900.0..=910.0).contains(&age)));
     assert!(rig.metric(r#"subscription_near_retention{app="app",stream="user_events",subscription="a"} 1"#));
     let (lease, _) = rig.lease(leased(10)).await.unwrap();
     rig.ack(Holding::Lease(lease)).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     assert_eq!(rig.events.subscriptions()[0].near_retention, None);
 }

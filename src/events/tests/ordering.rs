@@ -1,6 +1,7 @@
 //! `order_window`: several regions' events in order of the vendor's time.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 fn ordered(regions: &[&str]) -> config::App {
     let mut config = config(regions);
@@ -28,14 +29,14 @@ async fn regions_are_merged_by_time_and_a_silent_one_holds_nobody_up() {
     vendor.say("eu", [later]);
     vendor.say("us", [Step::Hang]);
     let rig = Rig::with(MemoryStore::default(), ordered(&["cn", "eu", "us"]), vendor).await;
-    tokio::time::sleep(Duration::from_millis(1900)).await;
+    pass(Duration::from_millis(1900)).await;
     assert_eq!(times(&rig).await, numbers(0..0), "nobody sees what has no place yet");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    pass(Duration::from_millis(200)).await;
     assert_eq!(times(&rig).await, ["10", "20", "30", "40", "50"], "the same event of two regions is one");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     assert_eq!(times(&rig).await, ["10", "20", "30", "40", "50", "60", "70"]);
     rig.vendor.say("eu", [at(&[65, 80])]);
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pass(Duration::from_millis(1100)).await;
     assert_eq!(times(&rig).await.last().unwrap(), "65", "one that is late is there at once");
     assert!(rig.metric(r#"events_late_total{app="app",stream="user_events",region="eu"} 1"#));
     assert!(rig.metric(r#"events_late_total{app="app",stream="user_events",region="cn"} 0"#));
@@ -51,14 +52,14 @@ async fn what_waits_outlives_a_kill_and_is_known_to_other_regions_after_it() {
     rig.until_seen(5).await;
     let rig = rig.kill().await;
     rig.vendor.say("eu", [at(&[20, 30, 40])]);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    pass(Duration::from_millis(1500)).await;
     assert_eq!(rig.all().await, numbers(0..0));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(3)).await;
     let mut all = times(&rig).await;
     all.retain(|text| text != "unclean_stop");
     assert_eq!(all, ["10", "20", "30", "40"]);
     let rig = rig.restart().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    pass(Duration::from_secs(3)).await;
     assert_eq!(times(&rig).await.len(), 6);
 }
 
@@ -75,7 +76,7 @@ async fn a_window_that_is_turned_off_lets_all_go_that_waited() {
     assert_eq!(times(&rig).await, ["10", "20", "30"]);
     assert_eq!(rig.store.notes(&key(), crate::store::NoteKind::Waiting, "", "", 9).await.unwrap(), []);
     rig.vendor.say("eu", [at(&[5])]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(times(&rig).await, ["10", "20", "30", "5"], "in the order in which they come");
 }
 
@@ -98,10 +99,10 @@ async fn a_store_that_fails_loses_nothing_that_waits() {
     rig.until_seen(4).await;
     rig.store.broken.store(true, Ordering::Relaxed);
     rig.vendor.say("eu", [at(&[20])]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(rig.all().await, numbers(0..0));
     rig.store.broken.store(false, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     assert_eq!(times(&rig).await.len(), 3);
 }
 
@@ -111,12 +112,12 @@ async fn an_append_that_a_forced_stop_cut_short_is_stored_once() {
     rig.until_seen(2).await;
     rig.store.ack_delay.store(60_000, Ordering::Relaxed);
     rig.vendor.say("cn", [at(&[10, 30])]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     rig.tasks.finish(Duration::ZERO).await;
     rig.store.ack_delay.store(0, Ordering::Relaxed);
     rig.events.flush().await.unwrap();
     let rig = rig.restart().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     assert_eq!(times(&rig).await, ["10", "30"]);
 }
 

@@ -1,6 +1,7 @@
 //! What the poller reads, when, and what it keeps of it.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
@@ -24,14 +25,14 @@ async fn reads_that_bring_nothing_new_write_nothing_but_once_what_was_dropped() 
         config.events.order_window = order_window;
         let rig = Rig::over(MemoryStore::default(), config).await;
         rig.vendor.say("cn", [answer(0..3)]);
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(10)).await;
         let before = (rig.store.commits.load(Ordering::Relaxed), rig.vendor.seen());
         rig.vendor.say("eu", [answer(0..1), answer(1..2), answer(2..3)]);
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(10)).await;
         assert!(rig.vendor.seen() > before.1 + 5);
         // What was dropped of all of them, in one commit of housekeeping's.
         assert_eq!((rig.store.commits.load(Ordering::Relaxed), rig.all().await.len()), (before.0 + 1, 3));
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        pass(Duration::from_secs(60)).await;
         assert_eq!(rig.store.commits.load(Ordering::Relaxed), before.0 + 1);
     }
 }
@@ -53,7 +54,7 @@ async fn nothing_is_read_while_the_store_cannot_keep_it_and_reading_goes_on_by_i
     let store = MemoryStore::default();
     store.unready.store(true, Ordering::Relaxed);
     let rig = Rig::over(store, config(&["cn"])).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(rig.vendor.seen(), 0);
     assert!(rig.events.not_ready().unwrap().contains("short of space"));
     assert!(rig.metric(r#"poller_paused{app="app",stream="user_events",region="cn"} 1"#));
@@ -70,7 +71,7 @@ async fn a_batch_that_cannot_be_stored_is_held_until_it_can_and_nothing_is_read_
     rig.until_seen(1).await;
     rig.store.broken.store(true, Ordering::Relaxed);
     rig.vendor.say("cn", [answer(0..3), answer(3..4)]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(rig.vendor.seen(), 2);
     assert!(rig.events.not_ready().is_some());
     assert_eq!(rig.all().await, numbers(0..0));
@@ -103,7 +104,7 @@ async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_sa
         ],
     );
     while rig.all().await.last().is_none_or(|last| last != "7") {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     assert_eq!(rig.all().await, ["timeout", "reset", "cut_body", "status_408", "status_5xx", "unparsable", "7"]);
     assert_eq!(rig.quarantined().await, [("<html>".to_owned(), 0), ("{\"events\":[1".to_owned(), 0)]);
@@ -122,15 +123,15 @@ async fn what_is_whole_of_a_cut_answer_comes_before_its_marker_in_one_step_also_
         let rig = Rig::over(MemoryStore::default(), config).await;
         rig.until_seen(2).await;
         rig.vendor.say("eu", [answer(0..2)]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
         let partial = Some(r#"{"result":"success","events":[1,2,3,4"#.into());
         // The step fails for a while: nothing of it is there.
         rig.store.broken.store(true, Ordering::Relaxed);
         rig.vendor.say("cn", [Step::Fail(Failure::Lost { why: "x".into(), partial, retry_after: None })]);
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
         assert_eq!((rig.all().await, rig.quarantined().await.len()), (numbers(0..2), 0));
         rig.store.broken.store(false, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(10)).await;
         assert_eq!(rig.all().await, ["0", "1", "2", "3", "cut_body"]);
         let quarantined = rig.quarantined().await;
         assert_eq!(quarantined, [(r#"{"result":"success","events":[1,2,3,4"#.to_owned(), 3)]);
@@ -143,7 +144,7 @@ async fn pause_after(reads: u64, step: Step) -> (Duration, Duration) {
     vendor.say("cn", (0..reads).map(|n| answer(n * 20..(n + 1) * 20)));
     vendor.say("cn", [step]);
     let rig = Rig::with(MemoryStore::default(), config(&["cn"]), vendor).await;
-    tokio::time::sleep(Duration::from_millis(200 * reads) + Duration::from_secs(90)).await;
+    pass(Duration::from_millis(200 * reads) + Duration::from_secs(90)).await;
     let step = usize::try_from(reads).unwrap();
     let (seen, obeys) = (lock(&rig.vendor.seen), lock(&rig.vendor.obeys));
     (seen[step + 1].1 - seen[step].1, obeys[step])
@@ -191,7 +192,7 @@ async fn a_late_answer_is_stored_after_all_and_its_doubt_is_marked_once() {
     let late = Step::After(Duration::from_secs(40), Box::new(answer(0..5)));
     let dead = Step::After(Duration::from_secs(60), Box::new(Step::Fail(Failure::TimedOut { sent: true })));
     rig.vendor.say("cn", [late, answer(5..6), dead, answer(6..7)]);
-    tokio::time::sleep(Duration::from_secs(90)).await;
+    pass(Duration::from_secs(90)).await;
     assert_eq!(rig.all().await, ["timeout", "5", "timeout", "6", "0", "1", "2", "3", "4"]);
     assert!(rig.vendor.seen() > 10, "reading went on meanwhile");
 }
@@ -200,7 +201,7 @@ async fn a_late_answer_is_stored_after_all_and_its_doubt_is_marked_once() {
 async fn reads_that_hang_are_bounded_in_number() {
     let rig = Rig::new(&["cn"]).await;
     rig.vendor.say("cn", (0..1000).map(|_| Step::Hang));
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    pass(Duration::from_secs(3600)).await;
     assert_eq!(rig.vendor.seen(), 8);
 }
 
@@ -240,7 +241,7 @@ async fn an_append_that_a_forced_stop_cut_short_is_not_stored_twice() {
     rig.vendor.say("cn", [answer(0..5)]);
     rig.store.ack_delay.store(10_000, Ordering::Relaxed);
     rig.until_seen(2).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(rig.all().await, numbers(0..0), "the store has not said that it is stored");
     rig.tasks.finish(Duration::ZERO).await;
     rig.store.ack_delay.store(0, Ordering::Relaxed);
@@ -267,19 +268,19 @@ async fn what_another_region_returned_is_dropped_also_after_a_restart() {
     rig.vendor.say("cn", [answer(0..4)]);
     rig.until_seen(5).await;
     rig.vendor.say("eu", [answer(2..6)]);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     assert_eq!(rig.all().await, numbers(0..6));
     assert!(rig.metric(r#"events_duplicates_total{app="app",stream="user_events",region="eu"} 2"#));
     let rig = rig.restart().await;
     rig.vendor.say("eu", [answer(0..2)]);
     rig.vendor.say("cn", [answer(4..5), answer(3..4)]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     let mut expected = numbers(0..6);
     expected.push("3".into()); // Twice from one region: two events.
     assert_eq!(rig.all().await, expected);
-    tokio::time::sleep(Duration::from_secs(601)).await;
+    pass(Duration::from_secs(601)).await;
     rig.vendor.say("eu", [answer(0..1)]);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     expected.push("0".into());
     assert_eq!(rig.all().await, expected, "outside of the window");
 }
@@ -290,9 +291,9 @@ async fn what_regions_returned_is_forgotten_after_the_window_also_when_no_more_c
     rig.vendor.say("cn", [answer(0..500)]);
     rig.vendor.say("eu", [answer(0..500)]);
     let remembered = async || rig.stream().appender.sightings().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     assert_eq!(remembered().await, 1000);
-    tokio::time::sleep(rig.config.events.dedup_window + retention::TRIMMED_EVERY).await;
+    pass(rig.config.events.dedup_window + retention::TRIMMED_EVERY).await;
     assert_eq!(remembered().await, 0);
 }
 
@@ -302,11 +303,11 @@ async fn an_append_that_is_tried_again_counts_as_one_sighting() {
     rig.until_seen(2).await;
     rig.store.broken.store(true, Ordering::Relaxed);
     rig.vendor.say("cn", [answer(1..2)]);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     rig.store.broken.store(false, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     rig.vendor.say("eu", [Step::Answer(200, r#"{"events":[1,1]}"#.into())]);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     assert_eq!(rig.all().await, ["1", "1"], "the second of eu is another event");
 }
 
@@ -322,11 +323,11 @@ async fn a_reload_leaves_pollers_running_and_a_poller_that_is_gone_finishes_its_
     rig.config.events.poll_interval_idle = Duration::from_secs(3600);
     rig.apply().await;
     assert_eq!(rig.vendor.seen(), 4, "no poller was started anew");
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    pass(Duration::from_secs(6)).await;
     let mut all = rig.all().await;
     all.sort();
     assert_eq!(all, numbers(0..4));
-    tokio::time::sleep(Duration::from_secs(7200)).await;
+    pass(Duration::from_secs(7200)).await;
     let before = rig.vendor.seen();
     rig.config.events.poll_interval_idle = Duration::from_secs(1);
     rig.apply().await;

@@ -1,6 +1,7 @@
 //! What readers get, and when.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn every_subscription_gets_every_event_and_readers_of_one_share_it() {
@@ -44,9 +45,9 @@ async fn a_long_poll_ends_with_the_first_event_and_not_with_a_marker() {
         async move { (rig.take(read).await, Instant::now() - began) }
     };
     let writer = async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        pass(Duration::from_secs(3)).await;
         rig.append_content(Content::PossibleLoss("reset".into())).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        pass(Duration::from_secs(3)).await;
         rig.append(0..1).await;
     };
     let native = ReadRequest { markers: true, ..wait(20, by("native", 10)) };
@@ -69,7 +70,7 @@ async fn a_waiting_reader_gets_what_another_gives_back() {
     rig.append(0..3).await;
     let lost = rig.read(by("a", 10)).await.unwrap();
     let give_back = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         drop(lost);
     };
     let (taken, ()) = tokio::join!(rig.take(wait(20, by("a", 10))), give_back);
@@ -81,7 +82,7 @@ async fn a_stop_ends_the_wait() {
     let rig = Rig::quiet().await;
     let began = Instant::now();
     let stop = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         rig.tasks.stopping().cancel();
     };
     let (taken, ()) = tokio::join!(rig.take(wait(20, by("a", 10))), stop);
@@ -151,9 +152,9 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     let cursor = first.next;
     first.receipt.handed_over();
     rig.take(by("vendor-like", 2)).await;
-    tokio::time::sleep(Duration::from_secs(3000)).await;
+    pass(Duration::from_secs(3000)).await;
     rig.append(10..12).await;
-    tokio::time::sleep(Duration::from_secs(1000)).await;
+    pass(Duration::from_secs(1000)).await;
     let read = ReadRequest { place: ReadFrom::After(cursor), ..by("x", 10) };
     let expired = ReadError::Expired { earliest: rig.cursor(10), lost: Some(8) };
     assert_eq!(rig.read(read).await.unwrap_err(), expired);
@@ -164,7 +165,7 @@ async fn retention_cuts_subscriptions_off_and_tells_native_readers_once() {
     assert_eq!(rig.take(native.clone()).await, ["retention", "10"]);
     assert_eq!(rig.take(native).await, ["11"]);
     assert_eq!(rig.take(by("vendor-like", 10)).await, numbers(10..12));
-    tokio::time::sleep(Duration::from_secs(4000)).await;
+    pass(Duration::from_secs(4000)).await;
     assert_eq!(rig.all().await, numbers(0..0));
     rig.append(12..13).await;
     assert_eq!(rig.take(by("a", 1)).await, numbers(12..13), "numbers go on after all was trimmed");
@@ -201,7 +202,7 @@ async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
     let rig = Rig::new(&["cn", "eu"]).await;
     rig.vendor.say("cn", [answer(0..5)]);
     while rig.range().1 < 6 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pass(Duration::from_millis(10)).await;
     }
     rig.clock.jump(3_600_000);
     rig.vendor.say("eu", [answer(0..3)]);
@@ -211,7 +212,7 @@ async fn a_wall_clock_that_jumps_brings_no_duplicate_from_another_region() {
     let rig = rig.restart().await;
     rig.vendor.say("eu", [answer(3..6)]);
     while rig.range().1 < 7 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pass(Duration::from_millis(10)).await;
     }
     assert_eq!(rig.all().await, numbers(0..6));
 }

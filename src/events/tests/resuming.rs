@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::*;
 use crate::events::StreamNumber;
+use crate::kernel::testing::pass;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -79,7 +80,7 @@ impl Rig {
     }
 
     async fn saved(&self) {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
 }
 
@@ -232,10 +233,10 @@ async fn who_comes_again_from_before_what_is_kept_gets_the_rest_and_is_told_of_w
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append(0..10).await;
     assert_eq!(rig.streamed(1, 10).await, numbered(1..=10));
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    pass(Duration::from_secs(600)).await;
     rig.append(10..20).await;
     assert_eq!(rig.streamed(1, 10).await, numbered(11..=20));
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    pass(Duration::from_secs(600)).await;
     assert_eq!(rig.range(), (11, 21));
     rig.resume(4).unwrap();
     let delivery = rig.read_in(2, 100).await;
@@ -262,7 +263,7 @@ async fn what_a_cut_stream_had_is_not_lost_to_its_reader_when_retention_took_it_
     let rig = Rig::over(MemoryStore::default(), short_lived()).await;
     rig.append(0..20).await;
     drop(rig.read_in(1, 10).await);
-    tokio::time::sleep(Duration::from_secs(1200)).await;
+    pass(Duration::from_secs(1200)).await;
     rig.append(20..22).await;
     rig.resume(4).unwrap();
     let broken = rig.read_in(2, 1).await;
@@ -285,7 +286,7 @@ async fn what_a_stream_was_told_is_told_again_to_who_names_a_place_from_before_i
         let mut rig = Rig::over(MemoryStore::default(), short_lived()).await;
         rig.append(0..20).await;
         assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
-        tokio::time::sleep(Duration::from_secs(1200)).await;
+        pass(Duration::from_secs(1200)).await;
         rig.append(20..22).await;
         let told = rig.read_in(2, 1).await;
         assert_eq!((told.lost, &entries(&told)[1..]), (15, &[21][..]));
@@ -303,7 +304,7 @@ async fn what_a_stream_was_told_is_told_again_to_who_names_a_place_from_before_i
         assert_eq!((again.lost, &entries(&again)[1..]), (15, &[21][..]), "{ends}");
         again.receipt.handed_over();
         // More is gone meanwhile.
-        tokio::time::sleep(Duration::from_secs(1200)).await;
+        pass(Duration::from_secs(1200)).await;
         rig.append(22..24).await;
         rig.resume(5).unwrap();
         let again = rig.read_in(4, 1).await;
@@ -321,7 +322,7 @@ async fn who_finds_nothing_is_told_from_where_on_it_is_to_be_told_of_what_is_los
     rig.append(0..20).await;
     assert_eq!(rig.streamed(1, 5).await, numbered(1..=5));
     assert_eq!(rig.read_in(1, 5).await.lost_from, None);
-    tokio::time::sleep(Duration::from_secs(1200)).await;
+    pass(Duration::from_secs(1200)).await;
     let nothing = rig.read_in(2, 5).await;
     assert_eq!((entries(&nothing), nothing.next.at.0), (vec![], 20));
     assert_eq!((nothing.lost, nothing.lost_from), (0, Some(crate::store::Sequence(6))));
@@ -341,9 +342,9 @@ async fn who_comes_again_to_a_subscription_that_nobody_read_is_told_how_much_it_
             assert_eq!(rig.acked(8..=9).await, Ok(2));
         }
         // Retention takes what it had not read before it is removed, or after that.
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        pass(Duration::from_secs(600)).await;
         assert_eq!(rig.events.subscriptions().len(), usize::from(takes == "before"));
-        tokio::time::sleep(Duration::from_secs(1400)).await;
+        pass(Duration::from_secs(1400)).await;
         assert!(rig.events.subscriptions().is_empty());
         rig.append(20..22).await;
         if stops {
@@ -378,7 +379,7 @@ async fn what_a_stream_had_before_a_kill_is_not_lost_to_its_reader_when_retentio
         rig.saved().await;
         assert_eq!(rig.streamed(1, 5).await, numbered(6..=10));
         let mut rig = rig.kill().await;
-        tokio::time::sleep(Duration::from_secs(1200)).await;
+        pass(Duration::from_secs(1200)).await;
         rig.append(20..21).await;
         if is_stored {
             rig = rig.restart().await;
@@ -408,7 +409,7 @@ async fn a_lone_reader_gets_each_event_once_across_kills() {
             broken.receipt.handed_over();
         }
         if round % 2 == 0 {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            pass(Duration::from_millis(30)).await;
         }
         rig = rig.kill().await;
     }

@@ -26,6 +26,7 @@ async fn what_was_passed_over_or_handed_over_is_not_lost_when_retention_takes_it
     }
 }
 use crate::kernel::clock::UnixMillis;
+use crate::kernel::testing::pass;
 
 const OTHER: Stream = Stream::ChannelEvents;
 
@@ -66,10 +67,10 @@ async fn a_round_is_one_commit_whatever_the_number_of_logs_and_subscriptions() {
         }
     };
     take_all().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let before = rig.saves();
     take_all().await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     // One at once, and one for what came meanwhile.
     assert!(rig.saves() <= before + 2, "{} commits", rig.saves() - before);
     for stream in [STREAM, OTHER] {
@@ -83,15 +84,15 @@ async fn what_a_filter_passed_over_is_stored_in_a_longer_round() {
     let rig = Rig::quiet().await;
     rig.append(0..1).await;
     assert!(rig.take(blind("a")).await.is_empty());
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let before = rig.saves();
     for n in 1..41 {
         rig.append(n..n + 1).await;
         assert!(rig.take(blind("a")).await.is_empty());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
     }
     assert_eq!((rig.saves(), rig.stored("a").await), (before, 1));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    pass(Duration::from_millis(1500)).await;
     assert_eq!((rig.saves(), rig.stored("a").await), (before + 1, 41));
 }
 
@@ -113,9 +114,9 @@ async fn what_was_handed_over_is_stored_soon_though_it_lies_behind_what_a_filter
     let passed_over = LogRange::claim(&subscription, Sequence(1)..Sequence(11), 2, None).unwrap();
     let handed_over = LogRange::claim(&subscription, Sequence(1)..Sequence(11), 2, None).unwrap();
     handed_over.handed_over();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(rig.stored("a").await, 2);
     passed_over.pass_over();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    pass(Duration::from_millis(300)).await;
     assert_eq!(rig.stored("a").await, 6);
 }

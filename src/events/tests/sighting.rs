@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernel::testing::pass;
 use crate::store::NoteKind;
 
 /// What housekeeping has stored by then.
@@ -75,7 +76,7 @@ async fn a_regions_second_equal_event_is_kept_after_a_kill_when_something_was_st
             returned(&rig, first, &[0, 1]).await;
             returned(&rig, second, &[0, 1]).await;
             match by_housekeeping {
-                true => tokio::time::sleep(KEPT).await,
+                true => pass(KEPT).await,
                 false => returned(&rig, first, &[2]).await,
             }
             let rig = rig.kill().await;
@@ -115,7 +116,7 @@ async fn a_region_that_is_far_behind_is_known_to_be_so_after_either_end() {
         for n in 0..10 {
             returned(&rig, "eu", &(n * 1000..(n + 1) * 1000).collect::<Vec<_>>()).await;
         }
-        tokio::time::sleep(KEPT).await;
+        pass(KEPT).await;
         let rig = if clean { rig.restart().await } else { rig.kill().await };
         // What it returned before the stop, and what it had not.
         returned(&rig, "eu", &[5, 9_999]).await;
@@ -148,9 +149,9 @@ async fn a_copy_of_what_retention_took_makes_no_event_of_the_other_region_one() 
     config.events.retention = Duration::from_secs(60);
     let rig = Rig::over(MemoryStore::default(), config).await;
     returned(&rig, "cn", &[0]).await;
-    tokio::time::sleep(Duration::from_secs(40)).await;
+    pass(Duration::from_secs(40)).await;
     returned(&rig, "eu", &[0, 1]).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(kept(&rig).await, ["1"]);
     let rig = rig.restart().await;
     returned(&rig, "cn", &[0]).await;
@@ -162,15 +163,15 @@ async fn a_copy_outlives_what_it_is_one_of_by_as_much_as_without_a_restart() {
     for restarts in [false, true] {
         let mut rig = two_regions().await;
         returned(&rig, "cn", &[0]).await;
-        tokio::time::sleep(Duration::from_secs(500)).await;
+        pass(Duration::from_secs(500)).await;
         returned(&rig, "eu", &[0]).await;
-        tokio::time::sleep(Duration::from_secs(200)).await;
+        pass(Duration::from_secs(200)).await;
         if restarts {
             rig = rig.restart().await;
         }
         returned(&rig, "us", &[0]).await;
         assert_eq!(kept(&rig).await, ["0"], "seen from eu within the window; a restart: {restarts}");
-        tokio::time::sleep(Duration::from_secs(601)).await;
+        pass(Duration::from_secs(601)).await;
         returned(&rig, "us", &[0]).await;
         assert_eq!(kept(&rig).await, ["0", "0"]);
     }
@@ -184,12 +185,12 @@ async fn notes_of_what_was_dropped_go_when_it_is_older_than_the_window() {
         returned(&rig, "eu", &[n]).await;
     }
     assert_eq!(notes(&rig).await, 2, "with the batch after each");
-    tokio::time::sleep(KEPT).await;
+    pass(KEPT).await;
     assert_eq!(notes(&rig).await, 3);
     let commits = rig.store.commits.load(Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(500)).await;
+    pass(Duration::from_secs(500)).await;
     assert_eq!(rig.store.commits.load(Ordering::Relaxed), commits, "nothing new, nothing old");
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    pass(Duration::from_secs(120)).await;
     assert_eq!(notes(&rig).await, 0);
 }
 
@@ -204,7 +205,7 @@ async fn what_waits_and_what_was_dropped_of_it_are_known_after_a_kill() {
     let rig = rig.kill().await;
     returned(&rig, "eu", &[1]).await;
     returned(&rig, "cn", &[1]).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     let mut all = kept(&rig).await;
     all.sort();
     assert_eq!(all, ["0", "1", "1", "2"]);
@@ -216,9 +217,9 @@ async fn a_commit_that_failed_and_left_its_note_counts_nothing_twice() {
     returned(&rig, "cn", &[0, 1]).await;
     rig.store.broken.store(true, Ordering::Relaxed);
     rig.vendor.say("eu", [Step::Answer(200, r#"{"events":[0,5]}"#.into())]);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     rig.store.broken.store(false, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     assert_eq!(kept(&rig).await, ["0", "1", "5"]);
     let rig = rig.kill().await;
     returned(&rig, "cn", &[0]).await;
@@ -256,7 +257,7 @@ async fn what_was_dropped_for_a_copy_of_what_is_forgotten_by_now_is_known_after_
         // Each a copy of the one before, which it outlives.
         for region in ["cn", "eu", "cn", "eu", "cn"] {
             returned(&rig, region, &[0]).await;
-            tokio::time::sleep(Duration::from_secs(330)).await;
+            pass(Duration::from_secs(330)).await;
         }
         if stops {
             rig = rig.restart().await;
@@ -311,7 +312,7 @@ async fn run(acts: &[Act], (cuts, stops, kills): (bool, bool, bool)) -> (Vec<Str
                 cut_short(&rig, (["cn", "eu", "us"][region], &events), if cuts { after } else { 10_000 }).await;
                 slow(&rig, (0, 0));
             }
-            Act::Wait(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            Act::Wait(seconds) => pass(Duration::from_secs(seconds)).await,
             Act::Stop if stops => rig = rig.restart().await,
             Act::Kill if kills => rig = rig.kill().await,
             Act::Stop | Act::Kill => {}

@@ -5,12 +5,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::events::subscription::registry::MAX_SUBSCRIPTIONS;
 use crate::kernel::names::ClientName;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn a_new_subscription_begins_where_it_says_and_keeps_that() {
     let rig = Rig::quiet().await;
     rig.append(0..2).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let since = rig.events.0.parts.shared.clock.wall_ms();
     rig.append(2..4).await;
     assert_eq!(rig.take(from(StartAt::Since(since), by("since", 10))).await, numbers(2..4));
@@ -33,7 +34,7 @@ async fn a_hand_over_does_not_wait_for_the_store_and_is_stored_soon_after() {
         assert_eq!(rig.take(by("a", 1)).await, numbers(n..n + 1));
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     assert!(rig.store.saves.load(Ordering::Relaxed) <= saves + 3, "the latest place wins");
     assert_eq!(rig.store.cursors(&key()).await.unwrap()[0].1.0, 100);
 }
@@ -47,9 +48,9 @@ async fn a_cursor_that_cannot_be_stored_is_stored_when_the_store_recovers() {
     rig.take(by("a", 4)).await;
     let refused = rig.read(by("new", 1)).await.unwrap_err();
     assert!(matches!(refused, ReadError::Store(_)), "a new place must be kept before it is used");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     rig.store.broken.store(false, Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     let rig = rig.kill().await;
     assert_eq!(rig.take(by("a", 10)).await, numbers(5..10));
 }

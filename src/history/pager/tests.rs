@@ -14,11 +14,12 @@ use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::*;
 use crate::history::cursor;
 use crate::history::query::Within;
+use crate::kernel::testing::pass;
 use crate::vendor::history::{Direction, Filter, PageQuery, message_ms};
 
 /// The wall clock when a test begins, in milliseconds.
@@ -174,7 +175,7 @@ impl Vendor {
 
     async fn pause(&self) {
         let ms = self.rng.lock().unwrap().random_range(self.latency.clone());
-        sleep(Duration::from_millis(ms)).await;
+        pass(Duration::from_millis(ms)).await;
     }
 }
 
@@ -217,7 +218,7 @@ async fn read_with_cuts(vendor: &Arc<Vendor>, query: &Query, cuts: &[usize]) -> 
             cursor = cursor::write(question, pager.place());
             parts -= 1;
         }
-        sleep(Duration::from_millis(50)).await;
+        pass(Duration::from_millis(50)).await;
     }
 }
 
@@ -477,7 +478,7 @@ async fn pages_come_only_as_they_are_taken() {
     let asked = vendor.pages.load(Ordering::Relaxed);
     assert!(asked <= 12, "{asked} pages while one was slow");
     tokio::time::timeout(Duration::from_secs(60), pager.settle()).await.expect("all that was asked for ends");
-    sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!((vendor.pages.load(Ordering::Relaxed), vendor.in_flight.load(Ordering::Relaxed)), (asked, 0));
     let mut rest = 0;
     while let Some(messages) = pager.next().await.unwrap() {

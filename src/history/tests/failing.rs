@@ -1,6 +1,7 @@
 //! A vendor that fails, is slow, or has no seats left, and what of that the caller is told.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn after_in_progress_the_vendor_is_left_alone_for_two_seconds() {
@@ -157,7 +158,7 @@ async fn a_vendor_that_never_gets_ready_is_given_up_at_last() {
     world.vendor.script("history_get", (0..10_000).map(|_| Act::InProgress));
     let error = world.query(present(20), terms("c", 30)).await.unwrap_err();
     let Error::StillRunning { location: Some(location) } = error else { panic!("{error:?}") };
-    sleep(Duration::from_secs(400)).await;
+    pass(Duration::from_secs(400)).await;
     assert!(matches!(world.fetch(&location, "c").await, Err(Error::Egress(Failure::TimedOut { sent: true }))));
 }
 
@@ -169,7 +170,7 @@ async fn a_spent_quota_is_told_at_once_unless_one_who_can_wait_has_joined() {
     assert!(matches!(error, Error::Egress(Failure::QuotaSpent { .. })), "{error:?}");
     world.vendor.script("history_create", [Act::NoSeat]);
     let (short, long) = tokio::join!(world.query(present(20), terms("c", 1)), async {
-        sleep(Duration::from_millis(50)).await;
+        pass(Duration::from_millis(50)).await;
         world.query(present(20), terms("d", 30)).await
     });
     assert!(short.is_ok() && long.is_ok());
@@ -183,7 +184,7 @@ async fn a_count_that_does_not_wait_learns_of_a_spent_quota_and_of_nothing_else(
     let error = world.count(&query, terms("c", 0)).await.unwrap_err();
     assert!(matches!(error, Error::Egress(Failure::QuotaSpent { .. })), "{error:?}");
     // That was its answer: it takes no seat afterwards.
-    sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(world.vendor.seen("history_count").len(), 1);
     world.vendor.script("history_count", [Act::InProgress]);
     let error = world.count(&query, terms("c", 0)).await.unwrap_err();
@@ -196,7 +197,7 @@ async fn a_count_whose_answer_is_late_is_asked_for_again_after_the_pause_that_th
     world.vendor.script("history_count", [Act::Hangs]);
     let query = "source=s&start_time=1&end_time=2";
     let patient = async {
-        sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         world.count(query, terms("d", 30)).await
     };
     let (hasty, patient) = tokio::join!(world.count(query, terms("c", 3)), patient);

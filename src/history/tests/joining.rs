@@ -1,6 +1,7 @@
 //! Who is given whose work: nobody what was so before it asked, but who comes back what it had asked for.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// Waits so many milliseconds for an answer, then leaves.
 async fn patient<T>(ms: u64, asking: impl Future<Output = T>) -> Option<T> {
@@ -25,7 +26,7 @@ async fn a_question_is_not_answered_by_what_was_read_before_it() {
     for (window, asked) in [(present(20), 2), (body(20, NOW - 100), 1)] {
         let world = World::new(5);
         let (one, other) = tokio::join!(world.query(&window, terms("c", 30)), async {
-            sleep(Duration::from_millis(50)).await;
+            pass(Duration::from_millis(50)).await;
             world.query(&window, terms("d", 30)).await
         });
         assert!(one.is_ok() && other.is_ok());
@@ -33,7 +34,7 @@ async fn a_question_is_not_answered_by_what_was_read_before_it() {
     }
     let world = World::new(5);
     let (one, other) = tokio::join!(world.count(GROWS, terms("c", 30)), async {
-        sleep(Duration::from_millis(50)).await;
+        pass(Duration::from_millis(50)).await;
         world.count(GROWS, terms("c", 30)).await
     });
     assert!(one.is_ok() && other.is_ok());
@@ -46,7 +47,7 @@ async fn work_that_began_before_its_window_was_past_is_not_given_to_who_asks_aft
     let window = body(20, NOW - 25);
     world.vendor.script("history_get", (0..10).map(|_| Act::InProgress));
     let (one, other) = tokio::join!(world.query(&window, terms("c", 30)), async {
-        sleep(Duration::from_secs(10)).await;
+        pass(Duration::from_secs(10)).await;
         world.query(&window, terms("d", 30)).await
     });
     assert!(one.is_ok() && other.is_ok());
@@ -58,7 +59,7 @@ async fn work_that_has_asked_nothing_yet_is_joined() {
     let world = World::new(5);
     world.vendor.script("history_create", [Act::NoSeatInTime]);
     let (one, other) = tokio::join!(world.query(present(20), terms("c", 5)), async {
-        sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         world.query(present(20), terms("d", 30)).await
     });
     assert!(one.is_err() && other.is_ok());
@@ -91,7 +92,7 @@ async fn an_answer_that_came_after_its_asker_had_left_is_kept_for_it_and_given_o
     let world = World::new(5);
     world.vendor.script("history_count", [Act::InProgress]);
     assert!(patient(500, world.count(GROWS, terms("c", 30))).await.is_none());
-    sleep(Duration::from_secs(200)).await;
+    pass(Duration::from_secs(200)).await;
     assert_eq!(value(&world.count(GROWS, terms("d", 30)).await.unwrap())["as_of"], Value::Null);
     let answer = value(&world.count(GROWS, terms("c", 30)).await.unwrap());
     assert_eq!((answer["count"].clone(), answer["as_of"].clone()), (json!(5), json!("2020-09-13T12:26:40.000Z")));
@@ -99,7 +100,7 @@ async fn an_answer_that_came_after_its_asker_had_left_is_kept_for_it_and_given_o
     assert_eq!(value(&world.count(GROWS, terms("c", 30)).await.unwrap())["as_of"], Value::Null);
     // Nobody came back: it is forgotten.
     assert!(patient(50, world.count(GROWS, terms("e", 30))).await.is_none());
-    sleep(Duration::from_secs(400)).await;
+    pass(Duration::from_secs(400)).await;
     assert_eq!(value(&world.count(GROWS, terms("e", 30)).await.unwrap())["as_of"], Value::Null);
     assert!(world.history.0.results.is_empty());
 }
@@ -111,7 +112,7 @@ async fn work_goes_on_for_those_who_left_as_long_as_configured() {
         keeps_going_for(&world, Duration::from_secs(keep_going));
         world.vendor.script("history_get", (0..100).map(|_| Act::InProgress));
         assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
-        sleep(Duration::from_secs(100)).await;
+        pass(Duration::from_secs(100)).await;
         let fetched = world.vendor.seen("history_get").len();
         assert!(fetched.abs_diff(asked) <= 1, "{keep_going}: {fetched}");
     }
@@ -127,7 +128,7 @@ async fn what_failed_is_asked_anew_and_so_is_what_is_to_be_fresh() {
     );
     world.vendor.script("history_get", (0..9).map(|_| Act::Spoilt("")));
     assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
-    sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     world.vendor.heal("history_get");
     let answer = value(&world.query(present(20), terms("c", 30)).await.unwrap());
     assert_eq!(answer["as_of"], Value::Null);
@@ -147,7 +148,7 @@ async fn work_that_goes_on_for_those_who_left_is_bounded_and_a_client_s_oldest_g
         assert!(patient(1, world.query(present(limit), terms("greedy", 30))).await.is_none());
     }
     assert!(patient(1, world.query(present(1), terms("other", 30))).await.is_none());
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let before = creations(&world);
     // Of 128 there are nine times as many as it leaves free.
     let running = |client: &'static str, limit| patient(1, world.query(present(limit), terms(client, 30)));
@@ -157,7 +158,7 @@ async fn work_that_goes_on_for_those_who_left_is_bounded_and_a_client_s_oldest_g
     assert!(running("other", 1).await.is_none());
     assert_eq!(creations(&world), before);
     assert!(running("greedy", 100).await.is_none());
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(creations(&world), before + 1);
 }
 
@@ -178,7 +179,7 @@ async fn after_in_progress_nobody_asks_for_the_same_count_within_two_seconds() {
     join_all((0..9).map(|n| {
         let world = &world;
         async move {
-            sleep(Duration::from_millis(150 * n)).await;
+            pass(Duration::from_millis(150 * n)).await;
             world.count(GROWS, terms(&format!("c{n}"), 30)).await.unwrap()
         }
     }))
@@ -198,7 +199,7 @@ async fn who_would_have_it_later_waits_as_long_as_it_says() {
         let answer = world.query(present(20), later).await.unwrap();
         assert_eq!(answer.state, state);
         assert_eq!(began.elapsed().as_secs(), patience.min(2));
-        sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
         assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, AnswerState::Done);
     }
 }
@@ -213,7 +214,7 @@ async fn a_kept_result_is_given_to_who_takes_one_so_old() {
         creations(&world)
     };
     assert_eq!(taking(Some(10)).await, 1);
-    sleep(Duration::from_secs(20)).await;
+    pass(Duration::from_secs(20)).await;
     assert_eq!(
         [taking(None).await, taking(Some(20)).await, taking(Some(19)).await, taking(Some(0)).await],
         [1, 1, 2, 3]
@@ -242,7 +243,7 @@ async fn what_a_client_is_owed_is_not_given_to_one_that_wants_a_younger_answer()
             let world = World::new(5);
             world.vendor.script("history_get", (0..in_progress).map(|_| Act::InProgress));
             assert!(patient(500, world.query(present(20), terms("c", 30))).await.is_none());
-            sleep(Duration::from_secs(awaited)).await;
+            pass(Duration::from_secs(awaited)).await;
             world.vendor.heal("history_get");
             let asked = Terms { max_age: max_age.map(Duration::from_secs), ..terms("c", 30) };
             let answer = world.query(present(20), asked).await.unwrap();
@@ -263,11 +264,11 @@ async fn who_gets_by_a_handle_what_it_was_owed_is_told_as_of_when_it_is() {
     let window = body(20, NOW - 100);
     world.vendor.script("history_get", (0..2).map(|_| Act::InProgress));
     assert!(patient(500, world.query(&window, terms("c", 30))).await.is_none());
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let later = |client| Terms { respond_async: true, ..terms(client, 0) };
     let owed = world.query(&window, later("c")).await.unwrap();
     let shared = world.query(&window, later("d")).await.unwrap();
-    sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     assert_eq!(creations(&world), 1);
     let as_of = json!("2020-09-13T12:26:40.000Z");
     for (answer, client, said) in [(owed, "c", as_of), (shared, "d", Value::Null)] {
@@ -285,7 +286,7 @@ async fn a_count_that_waits_for_a_seat_does_not_go_out_just_after_another_was_to
     let counts = [0, 50].map(|ms| {
         let (world, client) = (&world, format!("c{ms}"));
         async move {
-            sleep(Duration::from_millis(ms)).await;
+            pass(Duration::from_millis(ms)).await;
             world.count(GROWS, terms(&client, 30)).await.unwrap()
         }
     });
@@ -332,7 +333,7 @@ async fn a_page_that_went_out_in_time_is_not_asked_for_again_because_its_caller_
         world.vendor.script(slow, [Act::Takes(latency)]);
         let error = world.query(&body(20, NOW - 100), terms("c", 1)).await.unwrap_err();
         let Error::StillRunning { location: Some(location) } = error else { panic!("{slow}: {error:?}") };
-        sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
         let fetched = value(&world.fetch(&location, "c").await.unwrap());
         assert_eq!(fetched["messages"].as_array().map(Vec::len), Some(5));
         assert_eq!((creations(&world), world.vendor.seen("history_get").len()), (1, 1), "{slow}");

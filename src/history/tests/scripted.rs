@@ -10,10 +10,11 @@ use bytes::Bytes;
 use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Quota, QuotaRule};
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
+use crate::kernel::testing::pass;
 use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
 use crate::vendor::order::{Operation, Order};
 
@@ -170,7 +171,7 @@ impl Orders for Scripted {
             let act =
                 self.state.lock().unwrap().acts.get_mut(operation.endpoint().as_str()).and_then(VecDeque::pop_front);
             if let Some(Act::SeatAfter(ms)) = act {
-                sleep(Duration::from_millis(ms)).await;
+                pass(Duration::from_millis(ms)).await;
             }
             let mut state = self.state.lock().unwrap();
             if let Some(sent) = order.sent.as_ref().filter(|_| !matches!(act, Some(Act::NoSeat | Act::NoSeatInTime))) {
@@ -183,7 +184,7 @@ impl Orders for Scripted {
         let retry_after = Duration::from_secs(7);
         let spent = Failure::QuotaSpent { bucket: BucketName::HistoryCreate, limit, retry_after };
         let failed = |why| Err(Failed { why, costs: costs() });
-        sleep(self.latency).await;
+        pass(self.latency).await;
         let mut headers = HeaderMap::new();
         let (status, body) = match act {
             None | Some(Act::SeatAfter(_)) => self.answer(&operation),

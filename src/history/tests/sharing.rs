@@ -1,6 +1,7 @@
 //! Work that several ask for, that goes on without them, or whose result is given again.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn identical_requests_in_flight_share_one_vendor_request() {
@@ -54,7 +55,7 @@ async fn a_deadline_that_passes_leaves_a_handle_and_the_work_goes_on() {
         let answer = world.fetch(&location, "c").await.unwrap();
         assert_eq!((answer.state, &*text(&answer)), (AnswerState::InProgress, r#""code":"in progress""#));
         assert!(matches!(world.fetch(&location, "d").await, Err(Error::NoSuchHandle)));
-        sleep(Duration::from_secs(5)).await;
+        pass(Duration::from_secs(5)).await;
         let answer = world.fetch(&location, "c").await.unwrap();
         assert_eq!(text(&answer), format!(r#""code":"ok","messages":{}"#, world.vendor.list(0, 5)), "{act:?}");
     }
@@ -69,13 +70,13 @@ async fn a_caller_that_does_not_wait_gets_a_handle_at_once() {
     assert_eq!((answer.state, began.elapsed()), (AnswerState::Accepted, Duration::ZERO));
     let value = value(&answer);
     assert_eq!((&value["code"], &value["limit"]), (&json!("in progress"), &json!(20)));
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(world.fetch(&location(&answer), "c").await.unwrap().state, AnswerState::Done);
 
     // What ends in an error is told to the one who fetches it.
     world.vendor.script("history_create", [Act::Says(400, "{}")]);
     let answer = world.query(present(20), async_terms).await.unwrap();
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert!(matches!(world.fetch(&location(&answer), "c").await, Err(Error::Refused(_))));
 }
 
@@ -92,13 +93,13 @@ async fn work_that_nobody_waits_for_any_more_is_dropped_where_nothing_is_owed() 
         })
     });
     assert!(left.await.is_err());
-    sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!((world.vendor.seen("history_create").len(), world.vendor.seen("history_get").len()), (1, 1));
     // A count has no handle: it ends with its callers' deadlines.
     world.vendor.script("history_count", (0..100).map(|_| Act::InProgress));
     let count = world.count("source=s&start_time=1&end_time=2", terms("c", 3)).await;
     assert!(matches!(count, Err(Error::StillRunning { location: None })));
-    sleep(Duration::from_secs(60)).await;
+    pass(Duration::from_secs(60)).await;
     assert_eq!(world.vendor.seen("history_count").len(), 2);
     assert!(world.query(present(20), terms("c", 30)).await.is_ok());
 }
@@ -115,10 +116,10 @@ async fn a_result_is_given_again_only_if_its_window_is_past_and_for_a_minute() {
     assert_eq!(world.fetch(&location(&again), "d").await.unwrap().state, AnswerState::Done);
     world.query(&past, Terms { max_age: Some(Duration::ZERO), ..terms("c", 30) }).await.unwrap();
     assert_eq!(fetched(), 2);
-    sleep(Duration::from_secs(59)).await;
+    pass(Duration::from_secs(59)).await;
     world.query(&past, terms("c", 30)).await.unwrap();
     assert_eq!(fetched(), 2);
-    sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     world.query(&past, terms("c", 30)).await.unwrap();
     assert_eq!(fetched(), 3);
     for end in [NOW - 1, NOW + 100] {
@@ -142,7 +143,7 @@ async fn a_client_that_asks_for_too_much_is_refused_and_leaves_room_for_others()
     let fresh = || Terms { max_age: Some(Duration::ZERO), ..terms("d", 30) };
     let (flood, others) = tokio::join!(flood, async {
         // A few milliseconds of paused time: the flood has come by then, and the vendor has answered nothing.
-        sleep(Duration::from_millis(10)).await;
+        pass(Duration::from_millis(10)).await;
         join_all(bodies.iter().take(50).map(|body| world.query(body, fresh()))).await
     });
     let refused = |answers: &[Result<Answer, Error>]| {

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::history::{MessageStream, StreamPart};
+use crate::kernel::testing::pass;
 use crate::upstream::egress::Reply;
 
 impl World {
@@ -168,17 +169,17 @@ async fn a_reader_that_stops_stops_the_vendor_and_one_that_leaves_ends_the_strea
     for _ in 0..10 {
         given.push(stream.next().await.unwrap());
     }
-    sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let asked = world.vendor.orders().len();
     assert!(asked < 200, "{asked}");
-    sleep(Duration::from_secs(3600)).await;
+    pass(Duration::from_secs(3600)).await;
     assert_eq!(world.vendor.orders().len(), asked);
     given.push(stream.next().await.unwrap());
     given.push(stream.next().await.unwrap());
     let messages = read(&given).0;
     assert_eq!(messages, world.lines(0, messages.len()));
     drop(stream);
-    sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert_eq!(world.metric("rtm_gateway_history_streams_total{app=\"a1\",end=\"left\"}").as_deref(), Some("1"));
     assert_eq!(world.tasks.finish(Duration::ZERO).await, 0);
 }
@@ -214,10 +215,10 @@ async fn a_stream_whose_proof_ends_gives_nothing_that_lies_ready_asks_nothing_mo
             let by_c = Terms { proof: of_c.clone(), ..terms("c", 30) };
             let mut stream = world.stream("", by_c).await.unwrap();
             let mut given = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
-            sleep(pause).await;
+            pass(pause).await;
             of_c.judge(0, verdict);
             let asked = world.vendor.orders().len();
-            sleep(Duration::from_secs(60)).await;
+            pass(Duration::from_secs(60)).await;
             assert!(world.vendor.orders().len() <= asked + 1, "what was under way, and no more");
             let asked = world.vendor.orders().len();
             let Some(StreamPart::Broken { error, cursor }) = stream.next().await else { panic!("more was given") };

@@ -1,6 +1,7 @@
 //! What let a caller in is withdrawn or expires while work is under way.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 #[tokio::test(start_paused = true)]
 async fn a_promised_job_goes_on_when_its_askers_expire_and_ends_when_the_last_of_them_is_withdrawn() {
@@ -12,7 +13,7 @@ async fn a_promised_job_goes_on_when_its_askers_expire_and_ends_when_the_last_of
     world.query(present(20), by(&of_d, "d")).await.unwrap();
     let goes_on = async || {
         let before = world.vendor.orders().len();
-        sleep(Duration::from_secs(20)).await;
+        pass(Duration::from_secs(20)).await;
         world.vendor.orders().len() > before
     };
     assert!(goes_on().await);
@@ -36,7 +37,7 @@ async fn a_caller_that_is_withdrawn_leaves_its_job_to_the_others_and_one_that_ex
         let by_c = Terms { proof: of_c.clone(), ..terms("c", 30) };
         let (one, other, ()) =
             tokio::join!(world.query(present(20), by_c), world.query(present(20), terms("d", 30)), async {
-                sleep(Duration::from_secs(1)).await;
+                pass(Duration::from_secs(1)).await;
                 of_c.judge(0, verdict);
             });
         assert!(other.is_ok());

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::kernel::testing::pass;
 
 fn keys() -> Keys {
     let clock = Clock::anchored(SystemTime::UNIX_EPOCH);
@@ -46,7 +47,7 @@ async fn an_unknown_key_asks_once_and_not_again_until_the_gap_is_over() {
     let fetching = async {
         keys.refresh_wanted.notified().await;
         begin(&keys);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        pass(Duration::from_millis(500)).await;
         end(&keys, None);
     };
     let (verdicts, ()) = tokio::join!(asking, fetching);

@@ -14,6 +14,7 @@ use super::conformance::{Home, conformance};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 use crate::kernel::sync::lock;
+use crate::kernel::testing::pass;
 use crate::store::{
     Batch, Commit, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry,
     QuarantineRecord, Sequence, Store, UnreadableResponse,
@@ -141,7 +142,7 @@ fn bytes(batch: &Batch) -> u64 {
 async fn pause(millis: &AtomicU64) {
     match millis.load(Ordering::Relaxed) {
         0 => {}
-        millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+        millis => pass(Duration::from_millis(millis)).await,
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::kernel::files;
 use crate::kernel::files::tests::Hung;
 use crate::kernel::secret::{Secret, SecretSource};
+use crate::kernel::testing::pass;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -67,7 +68,7 @@ impl Rig {
     /// The vendor's 401, and the reading that follows it: the paused clock does not move before it has ended.
     async fn refuse(&self, pass: Pass) {
         pass.refused();
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        crate::kernel::testing::pass(Duration::from_millis(1)).await;
     }
 
     fn state(&self) -> &'static str {
@@ -201,7 +202,7 @@ async fn after_one_401_one_order_tries_and_the_others_wait_for_its_verdict() {
     let early: Vec<_> = vec![rig.enter().await.unwrap(), rig.enter().await.unwrap(), rig.enter().await.unwrap()];
     early.into_iter().for_each(Pass::refused);
     assert!(matches!(rig.credential.pass(), Ok(None)), "nobody goes out before the secret was read again");
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    pass(Duration::from_millis(1)).await;
     assert_eq!(rig.state(), "doubted");
 
     let trial = rig.enter().await.unwrap();

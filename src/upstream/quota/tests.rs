@@ -11,13 +11,14 @@ use futures_util::FutureExt as _;
 use futures_util::task::noop_waker;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, advance, sleep, sleep_until};
+use tokio::time::{Instant, advance, sleep_until};
 
 use super::ledger::ON_THE_WAY;
 use super::seat_queue::JUDGED_EVERY;
 use super::*;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::ClientName;
+use crate::kernel::testing::pass;
 use crate::vendor::order::{Payer, Sharer};
 
 const W: Duration = Duration::from_secs(1);
@@ -98,7 +99,7 @@ async fn contended(count: usize) -> (Arc<Bucket>, Served, JoinSet<()>) {
 }
 
 async fn settle() {
-    sleep(Duration::from_millis(1)).await;
+    pass(Duration::from_millis(1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +107,7 @@ async fn a_seat_comes_free_one_window_after_its_answer_and_at_once_if_nothing_wa
     let bucket = bucket(1, Begin::Full);
     let mut first = seat(&bucket, Duration::ZERO).await.unwrap();
     first.sending();
-    sleep(Duration::from_secs(7)).await;
+    pass(Duration::from_secs(7)).await;
     first.answered();
     let answered = Instant::now();
     let mut second = seat(&bucket, LONG).await.unwrap();
@@ -143,7 +144,7 @@ async fn a_thousand_of_one_client_delay_another_by_at_most_one_turn_and_stay_in_
     for seats in [1, 10] {
         let (bucket, served, mut tasks) = (bucket(seats, Begin::Full), Served::default(), JoinSet::new());
         queue_up(&mut tasks, &bucket, &served, ("a", 1, 1000));
-        sleep(Duration::from_millis(2500)).await;
+        pass(Duration::from_millis(2500)).await;
         let asked = Instant::now();
         queue_up(&mut tasks, &bucket, &served, ("b", 1, 1));
         tasks.join_all().await;
@@ -161,7 +162,7 @@ async fn weights_share_an_overloaded_bucket() {
     let (bucket, served, mut tasks) = (bucket(10, Begin::Empty), Served::default(), JoinSet::new());
     queue_up(&mut tasks, &bucket, &served, ("a", 1, 400));
     queue_up(&mut tasks, &bucket, &served, ("b", 3, 400));
-    sleep(ON_THE_WAY + TURN * 40 + W / 2).await;
+    pass(ON_THE_WAY + TURN * 40 + W / 2).await;
     let served = served.lock().unwrap();
     let of_a = served.iter().filter(|(name, ..)| *name == "a").count();
     assert_eq!(served.len(), 400);
@@ -180,12 +181,12 @@ async fn overload_uses_nearly_all_of_what_the_round_trip_leaves() {
                     let mut seat = bucket.seat(&payer("a", 1), within(LONG)).await.unwrap();
                     seat.sending();
                     served.lock().unwrap().push(("a", 0, Instant::now()));
-                    sleep(rtt).await;
+                    pass(rtt).await;
                     seat.answered();
                 }
             });
         }
-        sleep(TURN + W * 100).await;
+        pass(TURN + W * 100).await;
         let best = 10.0 * 100.0 * W.as_secs_f64() / (W + rtt).as_secs_f64();
         let used = served.lock().unwrap().len();
         assert!(used as f64 >= 0.95 * best, "{used} of {best} with {rtt:?}");
@@ -221,7 +222,7 @@ async fn who_is_overtaken_is_refused_by_its_deadline() {
     queue_up(&mut tasks, &bucket, &served, ("quick", 1000, 5));
     let began = Instant::now();
     while !overtaken.is_finished() {
-        sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
     assert!(began.elapsed() <= TURN * 2 + GRACE, "{:?}", began.elapsed());
 
@@ -370,7 +371,7 @@ async fn a_shorter_wish_takes_back_no_longer_one_and_prolongs_none_beyond_its_bo
         one.sending();
         other.sending();
         one.refused(Some(second * wish));
-        tokio::time::sleep(second * 30).await;
+        pass(second * 30).await;
         other.refused(Some(second));
         let next = bucket.snapshot().next;
         assert!(next >= second * left && next < second * (left + 1), "{wish}: {next:?}");
@@ -409,7 +410,7 @@ async fn a_raised_limit_serves_those_who_wait_and_a_lowered_one_waits_for_the_su
     let began = Instant::now();
     tasks.join_all().await;
     assert!(began.elapsed() > W - Duration::from_millis(5) && began.elapsed() <= TURN);
-    sleep(TURN).await;
+    pass(TURN).await;
     assert_eq!(sum(bucket.snapshot()), 1);
 }
 
@@ -432,7 +433,7 @@ async fn a_shorter_window_wakes_those_who_wait_for_the_longer_one() {
 async fn a_longer_window_waits_until_the_last_request_is_that_old() {
     let bucket = bucket(2, Begin::Full);
     exhaust(&bucket).await;
-    sleep(W * 4).await;
+    pass(W * 4).await;
     assert_eq!(bucket.snapshot().free, 2);
     bucket.reconfigure(limit(2, W * 10));
     let look = bucket.snapshot();
@@ -479,7 +480,7 @@ async fn what_several_wait_for_gets_its_seat_in_the_first_of_their_lines() {
         use_up(seat);
         Instant::now()
     });
-    sleep(TURN * 3).await;
+    pass(TURN * 3).await;
     assert!(waiting.try_join_next().is_none(), "it stands behind its client's others");
     sharers.send_modify(|sharers| sharers.push(sharer("b")));
     let came = waiting.join_next().await.unwrap().unwrap();

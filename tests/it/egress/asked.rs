@@ -8,6 +8,7 @@ use rtm_gateway::upstream::egress::Failure;
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, message, read, vendor};
+use crate::support::waiting::found;
 
 fn busy(retry_after: &str) -> Fault {
     match Fault::status(503) {
@@ -95,11 +96,7 @@ async fn a_wish_is_believed_for_as_long_as_is_configured() {
     sim.on(Endpoint::PeerMessages, busy("86400"));
     let reply = rig.egress.send(message()).await.unwrap();
     assert_eq!((reply.status.as_u16(), &reply.headers["retry-after"]), (503, &"1".parse().unwrap()));
-    let until = Instant::now() + Duration::from_secs(20);
-    while rig.egress.send(message()).await.is_err() {
-        assert!(Instant::now() < until);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    found(async || rig.egress.send(message()).await.ok()).await;
     sim.stop().await;
 }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::rig::{Rig, count, message, order, quota, read, vendor, vendor_app};
+use crate::support::waiting::pause;
 
 #[tokio::test]
 async fn a_429_is_waited_out_and_the_order_sent_again() {
@@ -73,7 +74,7 @@ async fn messages_beyond_the_limit_are_refused_and_none_is_sent_too_late_for_its
     for number in 0..150 {
         let egress = rig.egress.clone();
         orders.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(number * 20)).await;
+            pause(Duration::from_millis(number * 20)).await;
             let mut order = message();
             order.deadline = Instant::now() + Duration::from_millis(1000);
             egress.send(order).await.map_err(|failed| failed.why)
@@ -133,7 +134,7 @@ async fn no_window_is_breached_by_callers_who_leave_and_networks_that_are_late()
                 if let Ok(Err(failed)) = tokio::time::timeout(leave, sent).await
                     && let Failure::QuotaSpent { retry_after, .. } = failed.why
                 {
-                    tokio::time::sleep(retry_after.min(Duration::from_millis(20))).await;
+                    pause(retry_after.min(Duration::from_millis(20))).await;
                 }
             }
         });

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::rig::{APP, Rig, count, message, order, quota, read, vendor, vendor_app};
+use crate::support::waiting::pause;
 
 fn region(name: &str, sim: &Sim) -> Region {
     Region { name: RegionName::parse(name).unwrap(), base_url: sim.base_url().parse().unwrap() }
@@ -85,7 +86,7 @@ async fn no_window_is_breached_by_retries_in_two_regions() {
             while Instant::now() < end {
                 let operation = if caller % 2 == 0 { count().operation } else { message().operation };
                 if egress.send(order(operation, Duration::from_millis(500))).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    pause(Duration::from_millis(5)).await;
                 }
             }
         });

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::rig::{APP, Rig, count, message, quota, read, vendor_app};
 use super::tls::{rig_with, vendor_of};
+use crate::support::waiting::found_within;
 
 const KIB: usize = 1 << 10;
 const SMALL: Bounds = Bounds { all: 512 * KIB, answer: 64 * KIB, small: 4 * KIB, waiting: 256 };
@@ -62,12 +63,7 @@ fn send(rig: &Rig, client: &str, count: usize) -> JoinSet<Result<Reply, Failed>>
 
 /// Waits for this, which is only watched for.
 async fn until(mut is_so: impl FnMut() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LONG, waiting).await.expect("it becomes so");
+    found_within(LONG, async || is_so().then_some(())).await.expect("it becomes so");
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {

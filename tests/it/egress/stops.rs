@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::rig::{Rig, message, vendor};
+use crate::support::waiting::{eventually, pause};
 
 /// Later than a window is long.
 const LATE: Duration = Duration::from_millis(1500);
@@ -42,13 +43,13 @@ async fn late_network(tasks: &Tasks, sim: &Sim) -> (String, Arc<AtomicUsize>) {
                         if piece.starts_with(b"POST ") {
                             sees.fetch_add(1, Ordering::SeqCst);
                         }
-                        tokio::time::sleep(LATE).await;
+                        pause(LATE).await;
                         if to_server.write_all(&piece[..read]).await.is_err() {
                             break;
                         }
                     }
                     // Its end arrives, too, but nothing that was sent is lost by it.
-                    tokio::time::sleep(LATE).await;
+                    pause(LATE).await;
                 };
                 let back = async move { drop(tokio::io::copy(&mut from_server, &mut to_client).await) };
                 tokio::join!(there, back);
@@ -62,14 +63,9 @@ async fn late_network(tasks: &Tasks, sim: &Sim) -> (String, Arc<AtomicUsize>) {
 async fn send_and_leave(egress: &Egress, seen: &AtomicUsize, count: usize) {
     for number in 1..=count {
         let sent = egress.send(message());
-        let under_way = async {
-            while seen.load(Ordering::SeqCst) < number {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
         tokio::select! {
             early = sent => panic!("{early:?}"),
-            () = under_way => {}
+            () = eventually(|| seen.load(Ordering::SeqCst) >= number) => {}
         }
     }
 }
@@ -102,7 +98,7 @@ async fn stage(sim: &Sim, network: &Tasks) -> (Rig, Runs, Arc<AtomicUsize>) {
     let rig = Rig::new(&base_url);
     let runs = Runs { folder: tempfile::tempdir().unwrap(), clock: Clock::anchored(SystemTime::UNIX_EPOCH) };
     runs.run(&rig, Duration::ZERO, async |_| {}).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pause(Duration::from_millis(1100)).await;
     (rig, runs, seen)
 }
 
@@ -125,7 +121,7 @@ async fn what_a_stop_cuts_off_is_counted_by_the_next_run_whatever_the_network_ho
     assert_eq!(sim.stats().of(Endpoint::PeerMessages).counted, 0, "all of it is on its way");
     runs.clock.jump(3_600_000);
     // Longer than a window: an end in order alone would open the buckets.
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    pause(Duration::from_millis(1100)).await;
     let began = Instant::now();
     runs.run(&rig, Duration::from_secs(20), async |egress| {
         let look = |name| egress.bucket(&rig.config.apps[0].id, name).unwrap();

@@ -7,6 +7,7 @@ use rtm_gateway::simulator::Coding;
 use rtm_gateway::store::{Commit, LogKey, QuarantineRecord, UnreadableResponse};
 
 use super::*;
+use crate::support::waiting::found;
 
 /// Events of which each begins with `{`, as they will be read.
 fn emit(sim: &Sim, count: usize) -> Vec<String> {
@@ -121,17 +122,15 @@ async fn large_answers_are_delivered_whole_and_those_beyond_the_limit_up_to_it()
         let mut config = config(&[&sim], folder.path());
         config.apps[0].events.max_read_bytes = 3_000_000;
         let rig = Rig::start_with(config, folder.path()).await;
-        let (why, body, delivered) = loop {
+        let (why, body, delivered) = found(async || {
             let mut quarantine = rig.quarantine().await;
-            if quarantine.len() > n {
-                break quarantine.remove(n);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
+            (quarantine.len() > n).then(|| quarantine.remove(n))
+        })
+        .await;
         let delivered = usize::try_from(delivered).unwrap();
-        let found = rig.until("reader", delivered + 1).await;
-        assert!(found[..delivered] == sent[..delivered], "{way:?}");
-        assert_eq!(found[delivered..], ["too_large"], "{way:?}");
+        let read = rig.until("reader", delivered + 1).await;
+        assert!(read[..delivered] == sent[..delivered], "{way:?}");
+        assert_eq!(read[delivered..], ["too_large"], "{way:?}");
         assert!(why.contains("max_read_bytes"), "{why}");
         // One more would not have fitted.
         assert_eq!(body.len(), 3_000_000);

@@ -3,6 +3,7 @@
 use rtm_gateway::simulator::{Listen, Options, World};
 
 use super::*;
+use crate::support::waiting::eventually;
 
 struct Regions {
     cn: Sim,
@@ -26,12 +27,8 @@ impl Regions {
 
 /// Waits until the pollers have stored or dropped so many events; each region has been read by then.
 async fn until_kept(rig: &Rig, events: u64) {
-    let kept = async {
-        while rig.events.pollers().iter().map(|poller| poller.events + poller.duplicates).sum::<u64>() < events {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), kept).await.unwrap();
+    let kept = || rig.events.pollers().iter().map(|poller| poller.events + poller.duplicates).sum::<u64>();
+    eventually(|| kept() >= events).await;
     assert!(rig.events.pollers().iter().all(|poller| poller.reads > 0));
 }
 

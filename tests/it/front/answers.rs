@@ -16,9 +16,9 @@ use rtm_gateway::upstream::pool::Bounds;
 use tokio::task::JoinSet;
 
 use super::events::texts;
-use super::handover::wait_until;
 use super::stage::{APP, DEADLINE, RTM, Stage, request};
-use crate::settings;
+use crate::support::settings;
+use crate::support::waiting::eventually;
 
 const KIB: usize = 1 << 10;
 const ROOM: Bounds = Bounds { all: 512 * KIB, answer: 64 * KIB, small: 4 * KIB, waiting: 256 };
@@ -81,7 +81,7 @@ async fn slow_callers_of_large_answers_keep_within_the_room_and_others_go_on() {
         stage.sim.on(Endpoint::PeerMessages, Fault::Pad(LARGE));
     }
     let mut asked = ask(&sender, 40);
-    wait_until(|| sent(&stage) == 40).await;
+    eventually(|| sent(&stage) == 40).await;
     let mut slow = Vec::new();
     while held(&stage) < ROOM.all - 2 * LARGE {
         slow.push(next(&mut asked).await.unwrap());
@@ -122,7 +122,7 @@ async fn slow_callers_of_large_answers_keep_within_the_room_and_others_go_on() {
         assert!(held(&stage) <= ROOM.all);
     }
     assert_eq!(read, 40);
-    wait_until(|| held(&stage) == 0).await;
+    eventually(|| held(&stage) == 0).await;
     drop(sender);
     stage.stopped().await;
 }
@@ -138,13 +138,13 @@ async fn a_connection_that_is_lost_gives_back_what_its_answers_held() {
             stage.sim.on(Endpoint::PeerMessages, Fault::all([Fault::Pad(LARGE), Fault::Chunked]));
         }
         let mut asked = ask(&sender, 20);
-        wait_until(|| sent(&stage) == before + 20).await;
-        wait_until(|| held(&stage) >= ROOM.all - 2 * ROOM.answer).await;
+        eventually(|| sent(&stage) == before + 20).await;
+        eventually(|| held(&stage) >= ROOM.all - 2 * ROOM.answer).await;
         asked.abort_all();
         drop(sender);
         tasks.finish(Duration::ZERO).await;
         while asked.join_next().await.is_some() {}
-        wait_until(|| held(&stage) == 0).await;
+        eventually(|| held(&stage) == 0).await;
     }
     stage.stopped().await;
 }

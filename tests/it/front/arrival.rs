@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::events::texts;
-use super::handover::{large_events, read, small_caller, wait_until};
+use super::handover::{large_events, read, small_caller};
 use super::stage::{APP, DEADLINE, RTM, Stage, configuration, exchange, request};
+use crate::support::waiting::{eventually, pause};
 
 const SHORT: &str = "write_timeout = \"500ms\"";
 const USERS: &str = "/v1/apps/demo-app/events/user_events";
@@ -26,7 +27,7 @@ pub(crate) async fn emit(sim: &Sim, app: &Parts, count: usize) -> Vec<String> {
         let lines = text.lines().filter(|line| line.starts_with("rtm_gateway_events_ingested_total{"));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok()).sum::<usize>()
     };
-    wait_until(|| ingested() >= count).await;
+    eventually(|| ingested() >= count).await;
     sent
 }
 
@@ -84,7 +85,7 @@ pub(crate) async fn begin(caller: &mut (impl AsyncRead + AsyncWrite + Unpin), as
 async fn stall(stage: &Stage, sent: &[String]) {
     let mut caller = small_caller(stage).await;
     begin(&mut caller, &stream("all")).await;
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     let had = whole_events(&what_is_left(&mut caller).await);
     nothing_is_missing(sent, &had, &given_again(&mut stage.connect().await, "all").await);
 }
@@ -121,7 +122,7 @@ async fn a_caller_that_is_reset_in_the_middle_is_given_all_that_did_not_arrive()
     let more = caller.peek(&mut held).await.unwrap_or(0);
     some.extend_from_slice(&held[..more]);
     drop(caller);
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     let again = given_again(&mut stage.connect().await, "all").await;
     let had = whole_events(&some);
     // A little may have come between the look and the end.
@@ -143,7 +144,7 @@ async fn a_slow_reader_is_not_cut_and_gets_all() {
         let mut some = [0; 1024];
         caller.read_exact(&mut some).await.expect("it is not cut");
         got.extend_from_slice(&some);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pause(Duration::from_millis(100)).await;
     }
     let mut piece = vec![0; 1 << 16];
     while whole_events(&got).len() < sent.len() {
@@ -153,7 +154,7 @@ async fn a_slow_reader_is_not_cut_and_gets_all() {
     }
     assert_eq!(whole_events(&got), sent);
     drop(caller);
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     assert_eq!(given_again(&mut stage.connect().await, "all").await, [""; 0]);
     stage.stopped().await;
 }
@@ -184,7 +185,7 @@ async fn our_system_holds_little_for_a_caller_that_does_not_read() {
         caller.write_all(ask.as_bytes()).await.unwrap();
         let mut held = (0, 1);
         while held.0 == 0 || held.0 != held.1 {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            pause(Duration::from_millis(300)).await;
             held = (held_for(&caller, &stage), held.0);
         }
         assert!(held.0 <= 256 << 10, "{} bytes", held.0);
@@ -230,7 +231,7 @@ async fn polls_in_turn_on_connections_that_are_kept_or_closed_bring_each_event_o
     assert_eq!(got, sent);
     // Soon after it is known that all arrived, though nobody asks any more.
     let of_all = || stage.app.events.subscriptions().into_iter().find(|s| s.subscription == "$client.all");
-    wait_until(|| of_all().is_some_and(|s| s.lag == 0)).await;
+    eventually(|| of_all().is_some_and(|s| s.lag == 0)).await;
     drop((one, other));
     stage.stopped().await;
 }

@@ -7,7 +7,7 @@ use rtm_gateway::simulator::Endpoint;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::stage::{APP, Answer, RTM, Stage};
-use crate::client::Client;
+use crate::support::client::Client;
 
 const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
 

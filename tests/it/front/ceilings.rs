@@ -17,8 +17,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use super::handover::wait_until;
 use super::stage::{Answer, RTM, Stage, exchange, request};
+use crate::support::waiting::eventually;
 
 const EVENTS: &str = r#"allow = [{ app = "*", actions = ["events"] }]"#;
 const ALL: &str = r#"allow = [{ app = "*", actions = ["events", "history", "count", "messages"] }]"#;
@@ -60,7 +60,7 @@ async fn hold(stage: &Stage, client: &str) -> TcpStream {
     let before = in_hand(stage);
     let mut caller = stage.connect().await;
     caller.write_all(poll(client).as_bytes()).await.unwrap();
-    wait_until(|| in_hand(stage) == before + 1).await;
+    eventually(|| in_hand(stage) == before + 1).await;
     caller
 }
 
@@ -96,7 +96,7 @@ async fn a_client_that_floods_keeps_no_other_from_being_served() {
         assert_eq!(stage.raw(look("reader")).await.status, 200);
     }
     drop(held.pop());
-    wait_until(|| in_hand(&stage) == 17).await;
+    eventually(|| in_hand(&stage) == 17).await;
     assert_eq!(stage.raw(look("all")).await.status, 200);
 }
 
@@ -114,7 +114,7 @@ async fn a_full_gateway_says_so_at_once_and_well_formed_whoever_asks() {
     assert_eq!(shed(&stage, "max_requests"), 4);
     assert_eq!(stage.sim.stats().of(Endpoint::PeerMessages).counted, 0);
     drop(held);
-    wait_until(|| in_hand(&stage) == 0).await;
+    eventually(|| in_hand(&stage) == 0).await;
     assert_eq!(stage.raw(look("unknown")).await.status, 401);
     reload(&stage, |config| config.server.max_requests = 2).await;
     let (_one, _two) = (hold(&stage, "all").await, hold(&stage, "reader").await);
@@ -128,7 +128,7 @@ async fn max_concurrent_holds_over_all_listeners_and_through_reloads() {
     let first = hold(&stage, "few").await;
     let mut unix = UnixStream::connect(stage.socket_path()).await.unwrap();
     unix.write_all(poll("few").as_bytes()).await.unwrap();
-    wait_until(|| in_hand(&stage) == 2).await;
+    eventually(|| in_hand(&stage) == 2).await;
 
     let refused = stage.raw(look("few")).await;
     assert_eq!((refused.status, refused.code().as_str()), (429, "client_limit_exceeded"));
@@ -146,11 +146,11 @@ async fn max_concurrent_holds_over_all_listeners_and_through_reloads() {
     reload(&stage, |config| client_of(config, "few").max_concurrent = NonZeroU32::new(1)).await;
     for (left, caller) in [(2, first), (1, third)] {
         drop(caller);
-        wait_until(|| in_hand(&stage) == left).await;
+        eventually(|| in_hand(&stage) == left).await;
         assert_eq!(stage.raw(look("few")).await.status, 429, "{left} in hand");
     }
     drop(unix);
-    wait_until(|| in_hand(&stage) == 0).await;
+    eventually(|| in_hand(&stage) == 0).await;
     assert_eq!(stage.raw(look("few")).await.status, 200);
 }
 
@@ -217,7 +217,7 @@ async fn report_mode_does_what_it_would_refuse_and_counts_it() {
     assert_eq!(stage.raw(look("trial")).await.status, 200);
     assert_eq!((would("max_concurrent"), would("requests_per_second")), (1, 0));
     drop(held);
-    wait_until(|| in_hand(&stage) == 0).await;
+    eventually(|| in_hand(&stage) == 0).await;
     let began = Instant::now();
     let mut asked = 0;
     while would("requests_per_second") == 0 {
@@ -255,10 +255,10 @@ async fn a_stream_that_is_reset_makes_room() {
         for poll in &mut polls {
             assert!(futures_util::poll!(poll).is_pending());
         }
-        wait_until(|| in_hand(&stage) == 3).await;
+        eventually(|| in_hand(&stage) == 3).await;
         assert_eq!(ask("0s").await.unwrap().status(), 429);
         drop(polls);
-        wait_until(|| in_hand(&stage) == 0).await;
+        eventually(|| in_hand(&stage) == 0).await;
     }
     assert_eq!(ask("0s").await.unwrap().status(), 200);
 }
@@ -270,11 +270,11 @@ async fn bodies_on_their_way_are_accounted_for() {
     let whole = message("all", "", &"x".repeat(60_000));
     let mut caller = stage.connect().await;
     caller.write_all(&whole.as_bytes()[..whole.len() - 20_000]).await.unwrap();
-    wait_until(|| bytes() == 40_000).await;
+    eventually(|| bytes() == 40_000).await;
     drop(caller);
-    wait_until(|| bytes() == 0).await;
+    eventually(|| bytes() == 0).await;
     assert_eq!(stage.raw(whole).await.status, 400);
-    wait_until(|| bytes() == 0).await;
+    eventually(|| bytes() == 0).await;
 }
 
 #[tokio::test]
@@ -282,14 +282,14 @@ async fn an_answer_that_is_not_taken_is_in_hand_until_its_caller_goes() {
     let stage = stage("", &[]).await;
     let answer = stage.raw(count("all")).await;
     assert_eq!(answer.status, 200);
-    wait_until(|| in_hand(&stage) == 0).await;
+    eventually(|| in_hand(&stage) == 0).await;
     let mut caller = stage.connect().await;
     caller.write_all(look("all").repeat(50).as_bytes()).await.unwrap();
     for _ in 0..50 {
         assert_eq!(Answer::read(&mut caller).await.status, 200);
         assert!(in_hand(&stage) <= 1);
     }
-    wait_until(|| in_hand(&stage) == 0).await;
+    eventually(|| in_hand(&stage) == 0).await;
 }
 
 #[tokio::test]

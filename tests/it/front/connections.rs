@@ -5,8 +5,8 @@ use rtm_gateway::simulator::{Endpoint, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use super::handover::wait_until;
 use super::stage::{APP, Answer, DEADLINE, RTM, Stage, exchange, request};
+use crate::support::waiting::{eventually, pause};
 
 fn count() -> String {
     request("GET", &format!("{RTM}/message/history/count?source=a&start_time=0&end_time=9999999999"), "all", "", "")
@@ -31,7 +31,7 @@ async fn a_caller_that_never_ends_its_head_is_cut_off() {
             if writing.write_all(b"x").await.is_err() {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            pause(std::time::Duration::from_millis(20)).await;
         }
     };
     let mut rest = Vec::new();
@@ -47,7 +47,7 @@ async fn more_connections_than_places_wait_only_while_each_has_a_request_in_hand
     let mut first = stage.connect().await;
     let wait = request("GET", &format!("{RTM}/vendor/user_events?wait=20s"), "all", "", "");
     first.write_all(wait.as_bytes()).await.unwrap();
-    wait_until(|| stage.app.gateway.admission.in_hand() == 1).await;
+    eventually(|| stage.app.gateway.admission.in_hand() == 1).await;
     let mut second = stage.connect().await;
     second.write_all(count().as_bytes()).await.unwrap();
     stage.sim.emit_many(APP, Stream::UserEvents, 1);
@@ -87,6 +87,6 @@ async fn a_stop_finishes_what_is_in_hand_and_takes_no_more() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
-    wait_until(|| std::net::TcpStream::connect(stage.addr).is_err()).await;
+    eventually(|| std::net::TcpStream::connect(stage.addr).is_err()).await;
     stage.stopped().await;
 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::events::texts;
 use super::stage::{APP, Answer, DEADLINE, RTM, Stage, request};
+use crate::support::waiting::eventually;
 
 /// More than the sockets' buffers of both ends hold.
 const LARGE: usize = 3 << 20;
@@ -74,9 +75,9 @@ async fn a_caller_that_leaves_while_it_waits_takes_nothing_with_it() {
     let stage = Stage::start().await;
     let mut caller = stage.connect().await;
     caller.write_all(read().as_bytes()).await.unwrap();
-    wait_until(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
+    eventually(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
     drop(caller);
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     let sent = stage.sim.emit_many(APP, Stream::UserEvents, 3).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(rest(&stage, 3).await, sent);
 }
@@ -141,19 +142,9 @@ async fn a_stop_ends_long_polls_with_what_there_is() {
     let mut caller = stage.connect().await;
     let long = request("GET", &format!("{RTM}/vendor/user_events?wait=60s"), "all", "", "");
     caller.write_all(long.as_bytes()).await.unwrap();
-    wait_until(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
+    eventually(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
     stage.stop();
     let answer = Answer::read(&mut caller).await;
     assert_eq!((answer.status, texts(&answer).len(), answer.header("connection")), (200, 0, Some("close")));
     stage.stopped().await;
-}
-
-/// Looks until it is so, at every turn of the runtime.
-pub(crate) async fn wait_until(mut so: impl FnMut() -> bool) {
-    let waiting = async {
-        while !so() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, waiting).await.expect("it never came about");
 }

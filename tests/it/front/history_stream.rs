@@ -17,7 +17,8 @@ use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::stage::{APP, DEADLINE, Stage};
-use crate::client::Client;
+use crate::support::client::Client;
+use crate::support::waiting::pause;
 
 const NDJSON: (&str, &str) = ("accept", "application/x-ndjson");
 
@@ -199,7 +200,7 @@ async fn a_reader_that_stops_reading_stops_the_calls_to_the_vendor() {
     let asked = || stage.sim.stats().of(Endpoint::HistoryCreate).received;
     let mut quiet = (asked(), 0);
     while quiet.1 < 30 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pause(Duration::from_millis(50)).await;
         quiet = if asked() == quiet.0 { (quiet.0, quiet.1 + 1) } else { (asked(), 0) };
     }
     // 32 MB in 41 pages; the sockets' buffers take some.

@@ -8,8 +8,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::handover::wait_until;
 use super::stage::{APP, RTM, Stage, VENDOR_SECRET, request};
+use crate::support::waiting::eventually;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -76,7 +76,7 @@ async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
     assert_eq!(answer.status, 200);
     ask(&format!("{RTM}/message/history/query/planted-handle"), "all", "line-2").await;
     ask("/planted-path", "wrong-planted", "line-3").await;
-    wait_until(|| ["line-1", "line-2", "line-3"].iter().all(|id| lines.of(id).len() == 1)).await;
+    eventually(|| ["line-1", "line-2", "line-3"].iter().all(|id| lines.of(id).len() == 1)).await;
 
     let line = &lines.of("line-1")[0];
     for (field, expected) in [

@@ -60,7 +60,7 @@ async fn the_vendors_refusal_passes_and_its_failure_does_not() {
 
 /// What the operators' port says of the app: its endpoints that are switched off.
 async fn switched_off(stage: &Stage) -> Vec<String> {
-    let apps = crate::client::Client::http1(stage.admin).await.get("/admin/v1/apps").await.unwrap().json();
+    let apps = crate::support::client::Client::http1(stage.admin).await.get("/admin/v1/apps").await.unwrap().json();
     let off = apps["apps"][0]["switched_off"].as_array().unwrap().iter();
     off.map(|one| one["endpoint"].as_str().filter(|_| one["since"].is_string()).unwrap().to_owned()).collect()
 }

@@ -7,8 +7,9 @@ use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use serde_json::Value;
 
-use super::stage::{APP, DEADLINE, Stage};
-use crate::client::raw;
+use super::stage::{APP, Stage};
+use crate::support::client::raw;
+use crate::support::waiting::found;
 
 /// A whole answer on a connection of its own.
 async fn ask(port: SocketAddr, method: &str, target: &str, headers: &str) -> (u16, String) {
@@ -117,11 +118,8 @@ async fn the_quarantine_is_listed_by_pages_given_whole_and_read_again() {
             stage.sim.on(endpoint, Fault::garbage(&garbage(n)));
         }
     }
-    let deadline = tokio::time::Instant::now() + DEADLINE;
-    while list("").await["quarantine"].as_array().unwrap().len() < 6 {
-        assert!(tokio::time::Instant::now() < deadline, "six answers in the quarantine");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    // Six answers in the quarantine.
+    found(async || (list("").await["quarantine"].as_array().unwrap().len() >= 6).then_some(())).await;
     let (mut paged, mut query) = (Vec::new(), "?limit=4".to_owned());
     loop {
         let page = list(&query).await;

@@ -1,14 +1,13 @@
 //! Whose a subscription is: a client's own place is that client's, whatever the configuration says at the moment, and
 //! however it is named.
 
-use std::time::Duration;
-
 use rtm_gateway::config::Config;
 use rtm_gateway::kernel::names::Stream;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use super::stage::{APP, Answer, DEADLINE, Stage, request};
+use super::stage::{APP, Answer, Stage, request};
+use crate::support::waiting::found;
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
@@ -104,16 +103,11 @@ async fn a_client_s_own_place_cannot_be_taken_in_advance() {
     assert_eq!(read(&stage, "all", "?subscription=reader").await.status, 403);
     assert_eq!(users(&read(&stage, "reader", "").await), ["ann", "bob"], "its own, from the beginning");
     // What was read lags until the other end's system has acknowledged it.
-    let settled = async {
-        loop {
-            let shown = subscriptions(&stage).await;
-            if shown[0].2 == 0 && shown[2].2 == 0 {
-                return shown;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let shown = tokio::time::timeout(DEADLINE, settled).await.unwrap();
+    let shown = found(async || {
+        let shown = subscriptions(&stage).await;
+        (shown[0].2 == 0 && shown[2].2 == 0).then_some(shown)
+    })
+    .await;
     assert_eq!(shown[0], ("$client.reader".to_owned(), json!("reader"), 0));
     assert_eq!(shown[2], ("reader".to_owned(), json!("all"), 0));
     stage.stopped().await;

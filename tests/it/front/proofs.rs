@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufStream};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::handover::wait_until;
 use super::stage::{APP, Answer, DEADLINE, RTM, Stage, request};
+use crate::support::waiting::eventually;
 
 const USERS: &str = "/v1/apps/demo-app/events/user_events";
 const SSE: &str = "Accept: text/event-stream\r\n";
@@ -99,6 +99,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
     }
 }
 
+/// Tries each case at a gateway of its own, all at once: what takes time in them is a second here and there.
+async fn at_once<C>(cases: impl IntoIterator<Item = C>, one: impl AsyncFn(C)) {
+    futures_util::future::join_all(cases.into_iter().map(|case| one(case))).await;
+}
+
 /// How many events the stream's subscription has still to get, as a reader with another key sees it.
 async fn left(stage: &Stage, subscription: &str) -> usize {
     let target = format!("{USERS}?subscription={subscription}");
@@ -109,69 +114,75 @@ async fn left(stage: &Stage, subscription: &str) -> usize {
 
 #[tokio::test]
 async fn streams_of_every_kind_end_in_order_when_their_proof_is_withdrawn_and_what_comes_after_is_kept() {
-    for (how, _) in ALL {
-        for query in ["", "&limit=1", "&ack=explicit&lease=5s", "&ack=explicit&lease=5s&limit=1"] {
-            let stage = Stage::start().await;
-            let mut open = Open::begin(&stage, &format!("{USERS}?subscription=s{query}"), SSE).await;
-            open.until("retry: 2000\n").await;
-            stage.sim.emit_many(APP, Stream::UserEvents, 1);
-            open.until("data: ").await;
-            // An event that is there when the proof is gone belongs to whoever reads next.
-            withdraw(&stage, how).await;
-            stage.sim.emit_many(APP, Stream::UserEvents, 3);
-            let rest = open.rest().await;
-            assert!(!rest.contains("data: "), "{how:?} {query}: {rest}");
-            assert_eq!(ended(&stage, "stream", how), 1, "{how:?} {query}");
-            let mut got = 0;
-            let reading = async {
-                while got < 3 {
-                    got += left(&stage, "s").await;
-                }
-            };
-            tokio::time::timeout(DEADLINE, reading).await.expect("what was not handed over is given again");
-            stage.stopped().await;
-        }
-    }
+    let queries = ["", "&limit=1", "&ack=explicit&lease=5s", "&ack=explicit&lease=5s&limit=1"];
+    let cases = ALL.into_iter().flat_map(|(how, _)| queries.map(|query| (how, query)));
+    at_once(cases, async |(how, query)| {
+        let stage = Stage::start().await;
+        let mut open = Open::begin(&stage, &format!("{USERS}?subscription=s{query}"), SSE).await;
+        open.until("retry: 2000\n").await;
+        stage.sim.emit_many(APP, Stream::UserEvents, 1);
+        open.until("data: ").await;
+        // An event that is there when the proof is gone belongs to whoever reads next.
+        withdraw(&stage, how).await;
+        stage.sim.emit_many(APP, Stream::UserEvents, 3);
+        let rest = open.rest().await;
+        assert!(!rest.contains("data: "), "{how:?} {query}: {rest}");
+        assert_eq!(ended(&stage, "stream", how), 1, "{how:?} {query}");
+        let mut got = 0;
+        let reading = async {
+            while got < 3 {
+                got += left(&stage, "s&wait=20s").await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading).await.expect("what was not handed over is given again");
+        drop(open);
+        stage.stopped().await;
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_stream_of_both_ends_too_and_so_does_one_without_a_subscription() {
-    for target in ["/v1/apps/demo-app/events/all?subscription=s", "/v1/apps/demo-app/events/user_events?after=latest"] {
+    let targets = ["/v1/apps/demo-app/events/all?subscription=s", "/v1/apps/demo-app/events/user_events?after=latest"];
+    at_once(targets, async |target| {
         let stage = Stage::start().await;
         let mut open = Open::begin(&stage, target, SSE).await;
         open.until("retry: 2000\n").await;
         withdraw(&stage, Withdrawal::Client).await;
         stage.sim.emit_many(APP, Stream::UserEvents, 3);
         assert!(!open.rest().await.contains("data: "));
+        drop(open);
         stage.stopped().await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_long_poll_answers_401_or_403_within_a_second_and_takes_nothing() {
-    for (how, status) in ALL {
-        for target in [
-            format!("{USERS}?subscription=s&wait=60s"),
-            format!("{USERS}?subscription=s&wait=60s&ack=explicit"),
-            format!("{RTM}/vendor/user_events?subscription=s&wait=60s"),
-            "/v1/apps/demo-app/events/all?subscription=s&wait=60s".to_owned(),
-        ] {
-            let stage = Stage::start().await;
-            let mut open = Open::begin(&stage, &target, "").await;
-            wait_until(|| stage.app.gateway.proofs.all().len() == 1).await;
-            withdraw(&stage, how).await;
-            let answer = tokio::time::timeout(Duration::from_secs(5), Answer::read(&mut open.0)).await.unwrap();
-            assert_eq!(answer.status, status, "{how:?} {target}");
-            assert_eq!(ended(&stage, "poll", how), 1, "{how:?} {target}");
-            stage.sim.emit_many(APP, Stream::UserEvents, 2);
-            let mut got = 0;
-            while got < 2 {
-                got += left(&stage, "s").await;
-            }
-            drop(open);
-            stage.stopped().await;
+    let targets = [
+        format!("{USERS}?subscription=s&wait=60s"),
+        format!("{USERS}?subscription=s&wait=60s&ack=explicit"),
+        format!("{RTM}/vendor/user_events?subscription=s&wait=60s"),
+        "/v1/apps/demo-app/events/all?subscription=s&wait=60s".to_owned(),
+    ];
+    let cases = ALL.into_iter().flat_map(|case| targets.iter().map(move |target| (case, target)));
+    at_once(cases, async |((how, status), target)| {
+        let stage = Stage::start().await;
+        let mut open = Open::begin(&stage, target, "").await;
+        eventually(|| stage.app.gateway.proofs.all().len() == 1).await;
+        withdraw(&stage, how).await;
+        let answer = tokio::time::timeout(Duration::from_secs(5), Answer::read(&mut open.0)).await.unwrap();
+        assert_eq!(answer.status, status, "{how:?} {target}");
+        assert_eq!(ended(&stage, "poll", how), 1, "{how:?} {target}");
+        stage.sim.emit_many(APP, Stream::UserEvents, 2);
+        let mut got = 0;
+        while got < 2 {
+            got += left(&stage, "s&wait=20s").await;
         }
-    }
+        drop(open);
+        stage.stopped().await;
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -261,7 +272,7 @@ async fn the_uid_of_a_unix_socket_and_anonymous_callers_are_held_to_the_same() {
 
 #[tokio::test]
 async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent() {
-    for (how, status) in ALL {
+    at_once(ALL, async |(how, status)| {
         let stage = Stage::start().await;
         let one = Limit { requests: 1.try_into().unwrap(), per: Duration::from_secs(5) };
         reload(&stage, |config| config.apps[0].quota.messages = QuotaRule::Own(one)).await;
@@ -273,7 +284,7 @@ async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent()
         tcp.write_all(request("POST", &target, "all", kind, &body).as_bytes()).await.unwrap();
         let waiting =
             || stage.app.egress.bucket(&stage.app.config.load().apps[0].id, BucketName::Messages).unwrap().waiting;
-        wait_until(|| waiting() == 1).await;
+        eventually(|| waiting() == 1).await;
         withdraw(&stage, how).await;
         assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
         assert_eq!(ended(&stage, "message", how), 1, "{how:?}");
@@ -281,7 +292,8 @@ async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent()
         assert_eq!(stage.sim.stats().of(Endpoint::PeerMessages).counted, 0);
         drop(tcp);
         stage.stopped().await;
-    }
+    })
+    .await;
 }
 
 /// Lets the history of the stage wait: the first query has its turn seconds from now.
@@ -298,7 +310,7 @@ fn waiting(stage: &Stage) -> usize {
 #[tokio::test]
 async fn a_history_query_that_waits_is_answered_401_or_403_and_its_work_ends_promised_or_not() {
     let body = r#"{"filter":{"source":"alice","start_time":0,"end_time":4102444800},"limit":20}"#;
-    for (how, status) in ALL {
+    at_once(ALL, async |(how, status)| {
         let stage = Stage::start().await;
         slow_history(&stage).await;
         let target = format!("{RTM}/message/history/query");
@@ -306,22 +318,23 @@ async fn a_history_query_that_waits_is_answered_401_or_403_and_its_work_ends_pro
         let mut tcp = stage.connect().await;
         tcp.write_all(request("POST", &target, "all", kind, body).as_bytes()).await.unwrap();
         let promised = format!("{kind}Prefer: respond-async\r\nCache-Control: no-cache\r\n");
-        wait_until(|| waiting(&stage) == 1).await;
+        eventually(|| waiting(&stage) == 1).await;
         assert_eq!(stage.raw(request("POST", &target, "all", &promised, body)).await.status, 202);
-        wait_until(|| waiting(&stage) == 2).await;
+        eventually(|| waiting(&stage) == 2).await;
         withdraw(&stage, how).await;
         assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
-        wait_until(|| waiting(&stage) == 0).await;
+        eventually(|| waiting(&stage) == 0).await;
         assert_eq!(ended(&stage, "history", how), 2, "{how:?}");
         assert_eq!(stage.sim.stats().of(Endpoint::HistoryCreate).counted, 0);
         drop(tcp);
         stage.stopped().await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_export_ends_with_its_line_of_error_and_a_cursor() {
-    for (how, status) in ALL {
+    at_once(ALL, async |(how, status)| {
         let stage = Stage::start().await;
         let ms = rtm_gateway::kernel::clock::Clock::system().wall_ms().0 - 3_600_000;
         let message = |n: u64| Message::peer("alice", "bob", &format!("{n} {}", "x".repeat(2000))).at(ms + n);
@@ -338,5 +351,6 @@ async fn an_export_ends_with_its_line_of_error_and_a_cursor() {
         assert_eq!(ended(&stage, "export", how), 1, "{how:?}");
         drop(open);
         stage.stopped().await;
-    }
+    })
+    .await;
 }

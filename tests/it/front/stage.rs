@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings;
+use crate::support::settings;
 
 pub(crate) const APP: &str = "demo-app";
 pub(crate) const RTM: &str = "/dev/v2/project/demo-app/rtm";

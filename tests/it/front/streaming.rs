@@ -14,9 +14,10 @@ use rtm_gateway::store::Sequence;
 use tokio::io::AsyncWriteExt as _;
 
 use self::listener::{Block, Blocks, Listener};
-use super::handover::{large_events, wait_until};
+use super::handover::large_events;
 use super::stage::{APP, DEADLINE, Stage, request};
-use crate::client::Client;
+use crate::support::client::Client;
+use crate::support::waiting::{eventually, pause};
 
 const USERS: &str = "/v1/apps/demo-app/events/user_events";
 const ALL: &str = "/v1/apps/demo-app/events/all";
@@ -67,7 +68,7 @@ async fn a_stream_brings_each_event_when_it_comes_and_a_caller_that_leaves_frees
     let after = stage.get(&format!("{USERS}?after={}", event.id())).await.json();
     assert_eq!(after["events"].as_array().unwrap().len(), 3);
     drop(listener);
-    wait_until(|| open_streams(&stage, "user_events") == 0 && stage.app.metrics.connections.get() == 0).await;
+    eventually(|| open_streams(&stage, "user_events") == 0 && stage.app.metrics.connections.get() == 0).await;
     stage.stopped().await;
 }
 
@@ -105,7 +106,7 @@ async fn a_reader_that_is_cut_anywhere_and_comes_again_gets_each_event_once_and_
         assert_eq!(data(&listen_with_cuts(&stage, &stored, 1500).await), sent, "{limit}");
     }
     // Nothing is left, and nothing comes again when all that were cut are known to be.
-    wait_until(|| stage.app.events.subscriptions().iter().all(|s| s.subscription == "other" || s.lag == 0)).await;
+    eventually(|| stage.app.events.subscriptions().iter().all(|s| s.subscription == "other" || s.lag == 0)).await;
 }
 
 #[tokio::test]
@@ -123,7 +124,7 @@ async fn who_comes_again_from_the_same_place_ends_the_streams_that_were_opened_t
         for _ in 0..3 {
             // It is given events that nobody takes, and is not known to be dead.
             open.push(Listener::with(&stage, &url, "all", &last).await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pause(Duration::from_millis(20)).await;
         }
         sent.extend(emit(&stage, 40));
         let mut listener = Listener::with(&stage, &url, "all", &last).await;
@@ -185,9 +186,9 @@ async fn a_reader_of_both_streams_that_is_cut_and_comes_again_gets_each_event_on
     for _ in 0..40 {
         emit(&stage, 15);
         stage.sim.emit_many(APP, Stream::ChannelEvents, 10);
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        pause(Duration::from_millis(3)).await;
     }
-    wait_until(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 1000).await;
+    eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 1000).await;
     let mut all = Vec::new();
     let mut whole = Listener::open(&stage, ALL).await;
     while all.len() < 1000 {
@@ -234,9 +235,9 @@ async fn both_streams_come_in_the_order_received_in_answers_and_in_a_stream() {
     for _ in 0..30 {
         emit(&stage, 3);
         stage.sim.emit_many(APP, Stream::ChannelEvents, 5);
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        pause(Duration::from_millis(3)).await;
     }
-    wait_until(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 240).await;
+    eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 240).await;
     let streamed = |event: &serde_json::Value| (event["stream"].clone(), event["event"].clone());
     let mut pulled = Vec::new();
     while pulled.len() < 240 {
@@ -305,7 +306,7 @@ async fn while_nothing_comes_a_heartbeat_does() {
         }
     })
     .await;
-    wait_until(|| stage.app.events.pollers().iter().all(|poller| poller.state == "waiting")).await;
+    eventually(|| stage.app.events.pollers().iter().all(|poller| poller.state == "waiting")).await;
     let mut listener = Listener::open(&stage, USERS).await;
     let mut beats = 0;
     while beats < 3 {
@@ -325,7 +326,7 @@ async fn what_retention_took_is_said_in_the_stream_and_reading_goes_on_from_the_
         let event = format!(r#"{{"ms":{n},"type":"Login","user_id":"{}"}}"#, "x".repeat(32 << 10));
         sent.push(stage.sim.emit_raw(APP, Stream::UserEvents, &event).to_string());
         // One read of the vendor each, so that retention takes them one by one.
-        wait_until(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() > n).await;
+        eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() > n).await;
         if n == 2 {
             let beginning = stage.get(&format!("{USERS}?subscription=early&limit=3")).await.json();
             cursor = beginning["events"][0]["cursor"].as_str().unwrap().to_owned();
@@ -405,7 +406,7 @@ async fn streams_share_an_http2_connection_and_one_that_is_reset_gives_back_what
     assert!(cut.frame().await.unwrap().unwrap().data_ref().unwrap().starts_with(b"retry: "));
     assert!(cut.frame().await.unwrap().is_ok());
     drop(cut);
-    wait_until(|| open_streams(&stage, "user_events") == 1).await;
+    eventually(|| open_streams(&stage, "user_events") == 1).await;
     let (mut blocks, mut got, mut kept) = (Blocks::default(), Vec::new(), kept.into_body());
     while got.len() < sent.len() {
         let frame = tokio::time::timeout(DEADLINE, kept.frame()).await.unwrap().unwrap().unwrap();
@@ -426,7 +427,7 @@ async fn a_caller_that_takes_nothing_holds_back_itself_only_and_holds_one_read()
     let mut slow = super::handover::small_caller(&stage).await;
     let target = format!("{USERS}?subscription=slow&limit=10");
     slow.write_all(request("GET", &target, "all", "Accept: text/event-stream\r\n", "").as_bytes()).await.unwrap();
-    wait_until(|| open_streams(&stage, "user_events") == 1).await;
+    eventually(|| open_streams(&stage, "user_events") == 1).await;
     let mut quick = Listener::open(&stage, &format!("{USERS}?subscription=quick")).await;
     let sent = large_events(&stage).await;
     assert_eq!(quick.data(sent.len()).await, sent);
@@ -434,12 +435,12 @@ async fn a_caller_that_takes_nothing_holds_back_itself_only_and_holds_one_read()
         let all = stage.app.events.subscriptions();
         all.into_iter().find(|subscription| subscription.subscription == "slow").unwrap()
     };
-    wait_until(|| of_slow().in_flight > 0).await;
+    eventually(|| of_slow().in_flight > 0).await;
     // What the sockets' buffers took is handed over; of the rest one read is on its way, and no more is held.
     let standing = of_slow();
     assert!(standing.in_flight <= 10 && standing.lag > standing.in_flight, "{standing:?}");
     drop(slow);
-    wait_until(|| of_slow().in_flight == 0 && open_streams(&stage, "user_events") == 1).await;
+    eventually(|| of_slow().in_flight == 0 && open_streams(&stage, "user_events") == 1).await;
 }
 
 #[tokio::test]
@@ -454,7 +455,7 @@ async fn streams_take_no_places_of_requests_and_have_a_room_of_their_own() {
     let other = Listener::with(&stage, USERS, "reader", "").await;
     assert_eq!(stage.get(USERS).await.status, 200);
     drop((first, other));
-    wait_until(|| open_streams(&stage, "user_events") == 0).await;
+    eventually(|| open_streams(&stage, "user_events") == 0).await;
     Listener::open(&stage, USERS).await;
 }
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::stage::{Answer, DEADLINE, RTM, Stage, request};
-use crate::issuer::{Issuer, Says, Signer, published};
+use crate::support::issuer::{Issuer, Says, Signer, published};
 
 const SUBJECT: &str = "system:serviceaccount:prod:billing";
 

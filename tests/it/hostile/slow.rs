@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::frames::*;
 use crate::front::arrival::{emit, given_again, nothing_is_missing, what_is_left, whole_events};
 use crate::front::events::texts;
-use crate::front::handover::{large_events, read, rest, small_caller, wait_until};
+use crate::front::handover::{large_events, read, rest, small_caller};
 use crate::front::stage::{RTM, Stage};
+use crate::support::waiting::{eventually, pause};
 
 /// As short as a loaded machine allows: what is expected is the cut, and nobody here takes anything in time.
 const SHORT: &str = "write_timeout = \"400ms\"";
@@ -23,7 +24,7 @@ async fn a_caller_that_stops_reading_is_cut_and_its_events_are_given_again() {
     let mut some = vec![0; 10_000];
     caller.read_exact(&mut some).await.unwrap();
     // The connection is kept, and nothing more is read from it: it ends all the same.
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     assert_eq!(rest(&stage, sent.len()).await, sent);
     drop(caller);
     stage.stopped().await;
@@ -38,12 +39,12 @@ async fn a_caller_that_reads_a_byte_now_and_then_is_cut_too() {
     let trickling = async {
         let mut byte = [0];
         while caller.read(&mut byte).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            pause(Duration::from_millis(20)).await;
         }
     };
     tokio::select! {
         () = trickling => {}
-        () = wait_until(|| stage.app.metrics.connections.get() == 0) => {}
+        () = eventually(|| stage.app.metrics.connections.get() == 0) => {}
     }
     assert_eq!(rest(&stage, sent.len()).await, sent);
     stage.stopped().await;
@@ -91,7 +92,7 @@ async fn over_http2_windows_opened_a_byte_at_a_time_do_not_keep_a_stream() {
         caller.send(&frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await;
         let had = caller.heard.data;
         caller.hear(|heard| heard.data > had || !heard.resets.is_empty()).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pause(Duration::from_millis(20)).await;
     }
     assert!(caller.heard.data < 1000, "{:?}", caller.heard);
     assert_eq!(rest(&stage, sent.len()).await, sent);
@@ -124,8 +125,8 @@ async fn over_http2_streams_that_nobody_reads_are_given_again_but_for_what_their
     let mut streamed = head("/v1/apps/demo-app/events/user_events?limit=1", b"GET");
     streamed.extend(literal(b"accept", b"text/event-stream"));
     caller.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &streamed)).await;
-    wait_until(|| stage.app.metrics.connections.get() == 1).await;
-    wait_until(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.app.metrics.connections.get() == 1).await;
+    eventually(|| stage.app.metrics.connections.get() == 0).await;
     let came = what_is_left(&mut caller.reading).await;
     let had = whole_events(&payloads(&came));
     nothing_is_missing(&sent, &had, &given_again(&mut stage.connect().await, "all").await);

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::frames::*;
-use crate::front::handover::wait_until;
 use crate::front::stage::{Answer, RTM, Stage, exchange, request};
+use crate::support::waiting::eventually;
 
 /// What a stranger says before it falls silent.
 fn strangers() -> Vec<(&'static str, Vec<u8>)> {
@@ -103,7 +103,7 @@ async fn one_client_s_requests_in_hand_leave_places_for_others_and_are_not_cut_f
         let mut one = stage.connect().await;
         one.write_all(wait.as_bytes()).await.unwrap();
         if n <= 10 {
-            wait_until(|| stage.app.gateway.admission.in_hand() == n).await;
+            eventually(|| stage.app.gateway.admission.in_hand() == n).await;
             waiting.push(one);
         } else {
             let answer = Answer::read(&mut one).await;

@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 
 use super::stage::{Stage, VERSIONS};
 use crate::front::arrival::{begin, emit, given_again, nothing_is_missing, stream, what_is_left, whole_events};
-use crate::front::handover::wait_until;
+use crate::support::waiting::eventually;
 
 #[tokio::test]
 async fn a_stream_that_nobody_reads_is_cut_and_what_its_system_did_not_take_comes_again() {
@@ -20,7 +20,7 @@ async fn a_stream_that_nobody_reads_is_cut_and_what_its_system_did_not_take_come
         let name = ServerName::from(stage.addr.ip());
         let mut caller = TlsConnector::from(Arc::new(config.clone())).connect(name, tcp).await.unwrap();
         begin(&mut caller, &stream("crm")).await;
-        wait_until(|| stage.parts.metrics.connections.get() == 0).await;
+        eventually(|| stage.parts.metrics.connections.get() == 0).await;
         let had = whole_events(&what_is_left(&mut caller).await);
         let mut next = stage.connect(&config).await.unwrap();
         nothing_is_missing(&sent, &had, &given_again(&mut next, "crm").await);

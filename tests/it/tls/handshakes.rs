@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::stage::{EVENTS, Stage, VERSIONS};
-use crate::client::{Client, raw};
+use crate::support::client::{Client, raw};
 
 #[tokio::test]
 async fn tls_1_2_and_1_3_carry_http_1_and_2_as_alpn_agrees() {
@@ -56,7 +56,8 @@ async fn what_was_agreed_on_is_what_is_spoken() {
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(crate::client::DEADLINE, reading).await.expect("the connection was ended");
+        let _ =
+            tokio::time::timeout(crate::support::client::DEADLINE, reading).await.expect("the connection was ended");
         assert!(!String::from_utf8_lossy(&answer).contains("401"), "{agreed}");
     }
     stage.stopped().await;

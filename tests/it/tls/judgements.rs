@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::made::{Made, Says};
 use super::stage::{CRM, EVENTS, Stage, VERSIONS};
 use super::streams::Stream;
-use crate::client::DEADLINE;
+use crate::support::client::DEADLINE;
 
 /// Takes every certificate. What it says of one it says only when it is told to.
 #[derive(Debug)]

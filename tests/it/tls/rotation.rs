@@ -7,7 +7,7 @@ use rustls::HandshakeKind;
 
 use super::made::{Authority, DAY, Says};
 use super::stage::{BILLING, CRM, EVENTS, Stage, VERSIONS};
-use crate::client::Client;
+use crate::support::client::Client;
 
 #[tokio::test]
 async fn a_new_certificate_is_shown_to_new_connections_and_the_old_ones_go_on() {

@@ -24,8 +24,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::made::{Authority, DAY, Made, Says};
-use crate::client::Client;
-use crate::settings;
+use crate::support::client::Client;
+use crate::support::settings;
 
 pub(super) const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
 pub(super) const BILLING: &str = "spiffe://corp/ns/prod/sa/billing";
@@ -190,7 +190,7 @@ impl Stage {
     /// Waits until it has stopped; no connection may be left to cut.
     pub(super) async fn stopped(&self) {
         self.stop.cancel();
-        assert_eq!(self.tasks.finish(crate::client::DEADLINE).await, 0);
+        assert_eq!(self.tasks.finish(crate::support::client::DEADLINE).await, 0);
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::made::{Authority, DAY, Says};
 use super::stage::{BILLING, CRM, Stage, VERSIONS};
-use crate::client::{Client, DEADLINE};
+use crate::support::client::{Client, DEADLINE};
 
 /// An open stream, and its connection.
 pub(super) struct Stream {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rtm_gateway::kernel::clock::Clock;
 
-use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};
-use crate::issuer::{Issuer, Says};
+use crate::support::issuer::{Issuer, Says};
+use crate::support::receiver::{Answer, Receiver, Seen};
 
 #[tokio::test]
 async fn a_failed_event_is_tried_again_under_its_id_and_nothing_overtakes_it() {

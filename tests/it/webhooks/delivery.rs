@@ -7,8 +7,8 @@ use rtm_gateway::kernel::secret::Secret;
 use rtm_gateway::kernel::standard_webhooks::{Key, signatures};
 use rtm_gateway::simulator::{Endpoint, Fault};
 
-use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{APP, ASYMMETRIC, Rig, SYMMETRIC, webhook};
+use crate::support::receiver::{Answer, Receiver, Seen};
 
 fn signed_with(seen: &Seen, keys: &[&str]) -> String {
     let keys: Vec<Key> = keys.iter().map(|key| Key::parse(&Secret::new((*key).to_owned())).unwrap()).collect();

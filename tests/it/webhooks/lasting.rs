@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};
+use crate::support::receiver::{Answer, Receiver, Seen};
 
 fn users(receiver: &Receiver) -> Vec<String> {
     receiver.seen().iter().map(Seen::user).collect()

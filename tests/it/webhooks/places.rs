@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};
+use crate::support::receiver::{Answer, Receiver, Seen};
+use crate::support::waiting::pause;
 
 const PLACE: &str = "/admin/v1/apps/demo-app/events/user_events/subscriptions/$webhook.crm";
 
@@ -256,7 +257,7 @@ async fn after_the_quiet_that_an_endpoint_asked_for_it_has_one_request_at_a_time
         }
         let before = receiver.seen().len();
         receiver.requests(before + 1).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pause(Duration::from_millis(300)).await;
         assert_eq!((receiver.seen().len(), rig.status("crm").state), (before + 1, "slowed"), "{restarts}");
     }
     receiver.rule(|_| Answer::Status(204));

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::receiver::{Answer, Receiver, Seen};
 use super::rig::{Rig, webhook};
+use crate::support::receiver::{Answer, Receiver, Seen};
 
 const HOOK: &str = "/admin/v1/apps/demo-app/webhooks/crm";
 const PLACE: &str = "/admin/v1/apps/demo-app/events/user_events/subscriptions/$webhook.crm";

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rtm_gateway::app::App;
 use rtm_gateway::config::{self, Config, Listen};
@@ -18,8 +17,9 @@ use rtm_gateway::webhooks::WebhookStatus;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, DEADLINE};
-use crate::settings;
+use crate::support::client::{Client, DEADLINE};
+use crate::support::settings;
+use crate::support::waiting::{eventually, found_within};
 
 pub(super) const APP: &str = "demo-app";
 
@@ -85,13 +85,8 @@ impl Rig {
         let run = app.run(stop.clone(), None);
         tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
         let wanted = self.webhooks.matches("[[apps.webhooks]]").count();
-        let started = async {
-            let runs = |webhook: &&WebhookStatus| webhook.state != "starting";
-            while parts.webhooks.status().iter().filter(runs).count() < wanted {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, started).await.expect("the webhooks run");
+        let runs = |webhook: &&WebhookStatus| webhook.state != "starting";
+        eventually(|| parts.webhooks.status().iter().filter(runs).count() >= wanted).await;
         self.gateway = Some(Gateway { operators, parts, stop, tasks });
     }
 
@@ -137,12 +132,7 @@ impl Rig {
 
     /// Waits until so many user events were read from the vendor.
     pub(super) async fn reads(&self, events: u64) {
-        let reading = async {
-            while self.sim.ledger(APP, Stream::UserEvents).counts.handed < events {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, reading).await.expect("the events are read");
+        eventually(|| self.sim.ledger(APP, Stream::UserEvents).counts.handed >= events).await;
     }
 
     /// So many user events.
@@ -158,17 +148,8 @@ impl Rig {
 
     /// Waits until a webhook stands as wanted.
     pub(super) async fn stands(&self, name: &str, wanted: impl Fn(&WebhookStatus) -> bool) -> WebhookStatus {
-        let looking = async {
-            loop {
-                let status = self.status(name);
-                if wanted(&status) {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let looked = tokio::time::timeout(DEADLINE, looking).await;
-        looked.unwrap_or_else(|_| panic!("{:?}", self.status(name)))
+        let stands = found_within(DEADLINE, async || Some(self.status(name)).filter(&wanted)).await;
+        stands.unwrap_or_else(|| panic!("{:?}", self.status(name)))
     }
 
     /// Waits until nothing is left to do for a webhook of the events that were emitted.
@@ -209,17 +190,12 @@ impl Rig {
 
     /// Asks the operator's port until it says what is wanted.
     pub(super) async fn says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let asking = async {
-            loop {
-                let (status, said) = self.admin("GET", path, None).await;
-                assert_eq!(status, 200, "{said}");
-                if wanted(&said) {
-                    return said;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("{path} never said what was wanted"))
+        let said = found_within(DEADLINE, async || {
+            let (status, said) = self.admin("GET", path, None).await;
+            assert_eq!(status, 200, "{said}");
+            wanted(&said).then_some(said)
+        });
+        said.await.unwrap_or_else(|| panic!("{path} never said what was wanted"))
     }
 
     /// What a metric says; 0 when it is not there.

@@ -10,6 +10,7 @@ use super::*;
 use crate::events::tests::{Rig, STREAM, app, by, numbers, texts};
 use crate::events::{Cursor, CursorPair, Delivery, ReadRequest, StartAt, StreamNumber};
 use crate::kernel::names::{ClientName, Streams, SubscriptionName};
+use crate::kernel::testing::pass;
 use crate::store::Sequence;
 
 /// A subscription's streams.
@@ -105,7 +106,7 @@ async fn a_stream_that_a_later_one_has_ended_gives_nothing_again() {
         (third, all)
     };
     let let_go = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
         drop(turn);
     };
     let mut second = pin!(second);

@@ -13,6 +13,7 @@ use super::mutants::Mutant;
 use crate::events::lock;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
+use crate::kernel::testing::pass;
 use crate::store::{Batch, Commit, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store};
 use std::sync::{Arc, Mutex};
 
@@ -88,7 +89,7 @@ impl Seam {
     async fn pause(&self, most: u64) {
         let pause = if most == 0 { 0 } else { lock(&self.random).random_range(0..=most) };
         if pause > 0 {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pass(Duration::from_millis(pause)).await;
         }
     }
 

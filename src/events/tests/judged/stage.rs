@@ -13,6 +13,7 @@ use super::door::Door;
 use super::house::House;
 use super::mutants::Mutant;
 use super::seam::{Trouble, Weather};
+use crate::kernel::testing::pass;
 
 /// Events of so many users, and of nobody.
 const USERS: u64 = 5;
@@ -111,7 +112,7 @@ impl Stage {
     }
 
     pub(super) async fn pause(millis: u64) {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+        pass(Duration::from_millis(millis)).await;
     }
 
     /// Events of some users occur, or a marker.

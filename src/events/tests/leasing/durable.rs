@@ -4,6 +4,7 @@
 use super::*;
 use crate::events::log::cursor::Origin;
 use crate::events::subscription::{Hold, LeasedEntries, LogRange};
+use crate::kernel::testing::pass;
 use crate::store::Sequence;
 
 /// How long a write takes here.
@@ -20,7 +21,7 @@ impl Rig {
 
     /// Removes all entries up to now.
     async fn trim_all(&self) {
-        tokio::time::sleep(Duration::from_secs(3601)).await;
+        pass(Duration::from_secs(3601)).await;
         self.stream().trim().await.unwrap();
     }
 
@@ -53,7 +54,7 @@ async fn an_acknowledgement_is_durable_though_another_caller_left_during_its_wri
     let rig = Rig::quiet().await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
     let (lease, _) = rig.lease(leased(2)).await.unwrap();
-    tokio::time::sleep(SLOW).await;
+    pass(SLOW).await;
     rig.slow_down();
     leave(rig.ack(Holding::Lease(lease))).await;
     assert_eq!(rig.ack(Holding::Lease(lease)).await, Ok(0), "it is settled already");
@@ -69,27 +70,27 @@ async fn what_a_caller_began_who_left_is_stored_soon_after() {
     rig.give_up(1).await;
     let (lease, _) = rig.lease(leased(3)).await.unwrap();
     assert_eq!(rig.dead().await, [(1, 3)]);
-    tokio::time::sleep(SLOW).await;
+    pass(SLOW).await;
     rig.slow_down();
     let letter = Redeliver::These(vec![rig.cursor(1)]);
     leave(rig.events.redeliver(&app(), STREAM, &name(), letter)).await;
     leave(rig.ack(Holding::Lease(lease))).await;
-    tokio::time::sleep(SLOW * 5).await;
+    pass(SLOW * 5).await;
     rig.speed_up();
     let rig = rig.kill().await;
     assert_eq!(rig.lease(leased(2)).await.unwrap().1, [(1, 1), (5, 1)]);
     rig.slow_down();
     leave(rig.events.seek(&app(), STREAM, &name(), StartAt::After(rig.cursor(5)))).await;
-    tokio::time::sleep(SLOW * 5).await;
+    pass(SLOW * 5).await;
     rig.speed_up();
     let rig = rig.kill().await;
     assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 1)]);
     rig.slow_down();
     leave(rig.events.clear_dead_letters(&app(), STREAM, &name(), None)).await;
-    tokio::time::sleep(SLOW * 5).await;
+    pass(SLOW * 5).await;
     assert_eq!((rig.dead().await, rig.events.subscriptions()[0].dead_letters), (vec![], 0));
     leave(rig.events.remove(&app(), STREAM, &name())).await;
-    tokio::time::sleep(SLOW * 5).await;
+    pass(SLOW * 5).await;
     rig.speed_up();
     assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, 1)], "a new one begins");
 }
@@ -159,7 +160,7 @@ async fn a_letter_in_hand_that_retention_takes_is_given_again_until_it_is_acknow
             assert_eq!(rig.lease(held()).await.unwrap().1, [(2, 1)], "nothing is lost yet");
             let letters = rig.events.dead_letters(&app(), STREAM, &name(), None, 10).await.unwrap();
             assert_eq!(letters.iter().map(|letter| letter.is_redelivering).collect::<Vec<_>>(), [!is_sought]);
-            tokio::time::sleep(SLOW).await;
+            pass(SLOW).await;
             if is_killed {
                 let rig = rig.kill().await;
                 assert_eq!(rig.native(10).await, (1, vec![2]), "{is_sought}");
@@ -198,7 +199,7 @@ async fn attempts_are_counted_through_any_number_of_kills() {
         assert_eq!(rig.lease(leased(1)).await.unwrap().1, [(1, attempt)]);
         if attempt == 1 {
             // A first attempt alone may be forgotten, and no longer than this.
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            pass(Duration::from_millis(250)).await;
         }
         rig = rig.kill().await;
     }
@@ -229,12 +230,12 @@ async fn what_retention_took_is_told_after_a_restart_too_and_once() {
         let rig = Rig::over(MemoryStore::default(), short_lived()).await;
         rig.append_of((1..=10).map(|n| (n, n))).await;
         assert_eq!(rig.native(4).await, (0, vec![1, 2, 3, 4]));
-        tokio::time::sleep(SLOW).await;
+        pass(SLOW).await;
         rig.trim_all().await;
         rig.append_of((11..=12).map(|n| (n, n))).await;
         let rig = if in_order { rig.restart().await } else { rig.kill().await };
         assert_eq!(rig.native(1).await, (6, vec![11]), "{in_order}");
-        tokio::time::sleep(SLOW).await;
+        pass(SLOW).await;
         let rig = rig.kill().await;
         assert_eq!(rig.native(5).await, (0, vec![12]));
     }
@@ -279,7 +280,7 @@ async fn what_retention_took_from_under_leases_is_told_and_to_acknowledge_that_s
     assert_eq!(rig.ack(rig.entry(5)).await, Ok(0), "the marker");
     let (_, got) = rig.lease(leased(10)).await.unwrap();
     assert_eq!(got, [(7, 1), (8, 1)]);
-    tokio::time::sleep(LEASE).await;
+    pass(LEASE).await;
     let rig = rig.restart().await;
     assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(6, 2), (7, 2), (8, 2)]);
 }
@@ -291,12 +292,12 @@ async fn what_retention_took_beside_a_lease_is_not_counted_once_more_by_a_restar
     let held = ReadRequest { ack: Ack::Explicit { lease: LEASE * 1000, max_attempts: MOST }, ..leased(1) };
     assert_eq!(rig.lease(held).await.unwrap().1, [(1, 1)]);
     rig.trim_all().await;
-    tokio::time::sleep(SLOW).await;
+    pass(SLOW).await;
     // What is held is lost when its lease is.
     let rig = rig.kill().await;
     rig.append_of([(5, 5)]).await;
     assert_eq!(rig.native(10).await, (4, vec![5]));
-    tokio::time::sleep(SLOW).await;
+    pass(SLOW).await;
     let rig = rig.kill().await;
     rig.append_of([(6, 6)]).await;
     assert_eq!(rig.native(10).await, (0, vec![6]));
@@ -333,7 +334,7 @@ async fn who_comes_again_after_its_subscription_was_removed_is_told_what_it_miss
     let (lease, _) = rig.lease(dead(1)).await.unwrap();
     rig.events.give_back(&app(), STREAM, &buried, &Holding::Lease(lease), Duration::ZERO).await.unwrap();
     assert_eq!(rig.lease(dead(1)).await.unwrap().1, [(2, 1)]);
-    tokio::time::sleep(Duration::from_secs(700)).await;
+    pass(Duration::from_secs(700)).await;
     let names: Vec<_> = rig.events.subscriptions().into_iter().map(|one| one.subscription).collect();
     assert_eq!(names, ["dead"]);
     let rig = rig.restart().await;
@@ -479,7 +480,7 @@ async fn a_letter_is_given_again_though_what_came_with_it_is_under_way_still() {
         if kills {
             assert_eq!((rig.native(10).await.1, rig.native(10).await.1), (vec![1], vec![3]));
         }
-        tokio::time::sleep(SLOW).await;
+        pass(SLOW).await;
         assert_eq!(rig.dead().await, []);
     }
 }
@@ -493,7 +494,7 @@ async fn what_two_bury_at_the_same_time_is_on_the_list() {
         rig = rig.restart().await;
     }
     // Housekeeping looks every five seconds, and finds what these find.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     rig.slow_down();
     let reads = (0..4).map(|_| rig.lease(leased(1)));
     let got: Vec<_> = futures_util::future::join_all(reads).await.into_iter().flatten().collect();
@@ -509,7 +510,7 @@ async fn an_extension_by_cursor_shortens_nobodys_lease() {
     rig.lease(leased(2)).await.unwrap();
     let extended = rig.events.extend(&app(), STREAM, &name(), &rig.entry(1), Duration::from_secs(1));
     assert_eq!(extended, Ok(2));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     assert!(rig.lease(leased(2)).await.is_none());
 }
 
@@ -520,7 +521,7 @@ async fn what_is_given_up_is_a_dead_letter_or_comes_again_whenever_it_is_killed_
         let rig = Rig::quiet().await;
         rig.append_of([(1, 1), (2, 1)]).await;
         rig.give_up(1).await;
-        tokio::time::sleep(SLOW).await;
+        pass(SLOW).await;
         rig.slow_down();
         let read = rig.read(leased(1));
         assert!(tokio::time::timeout(after, read).await.is_ok() == (after > SLOW), "one write, and no more");
@@ -536,7 +537,7 @@ async fn what_is_given_up_is_in_one_write_on_the_list_and_settled() {
         let rig = Rig::quiet().await;
         rig.append_of([(1, 1), (2, 1)]).await;
         rig.give_up(1).await;
-        tokio::time::sleep(SLOW).await;
+        pass(SLOW).await;
         let fails = if is_there { &rig.store.unsure } else { &rig.store.broken };
         fails.store(true, Ordering::Relaxed);
         assert!(matches!(rig.read(leased(1)).await, Err(ReadError::Store(_))), "the next of the user waits");
@@ -591,7 +592,7 @@ async fn what_is_given_back_after_its_neighbours_were_taken_by_retention_is_told
     rig.append_of([(6, 6)]).await;
     rig.trim_all().await;
     rig.append_of([(7, 7)]).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    pass(Duration::from_secs(10)).await;
     let rig = rig.kill().await;
     assert_eq!(rig.native(1).await, (4, vec![7]), "the first three, and the sixth");
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::kernel::names::WebhookName;
+use crate::kernel::testing::pass;
 use crate::store::NoteKind;
 
 fn webhook() -> WebhookName {
@@ -278,7 +279,7 @@ async fn a_seek_to_the_end_drops_what_waits_and_wakes_who_waits_for_it() {
     rig.failed(first, 50).await;
     let waiting = rig.take_by(EACH, 1, 3000);
     let seeking = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
         rig.events.seek(&app(), STREAM, &place(), StartAt::Latest).await.unwrap();
         assert_eq!(rig.events.tries(&app(), STREAM, &place()), Tries::default());
         rig.append_of([(5, 1)]).await;
@@ -294,7 +295,7 @@ async fn what_retention_took_is_told_apart_from_what_is_in_hand() {
     let rig = Rig::over(MemoryStore::default(), config).await;
     rig.append_of((1..=4).map(|n| (n, n))).await;
     drop(rig.take_now(EACH, 1).await);
-    tokio::time::sleep(Duration::from_secs(3601)).await;
+    pass(Duration::from_secs(3601)).await;
     rig.stream().trim().await.unwrap();
     rig.append_of([(5, 5)]).await;
     let mut taken = rig.take_now(EACH, 1).await;
@@ -319,7 +320,7 @@ async fn what_became_of_a_marker_outlives_a_kill_and_says_nothing_of_the_entries
         let rig = Rig::over(MemoryStore::default(), config.clone()).await;
         rig.append_of((1..=4).map(|n| (n, n))).await;
         rig.give_up_in_hand(4).await;
-        tokio::time::sleep(Duration::from_secs(3601)).await;
+        pass(Duration::from_secs(3601)).await;
         rig.stream().trim().await.unwrap();
         rig.append_of([(5, 5)]).await;
         let mut taken = rig.take_now(EACH, 1).await;

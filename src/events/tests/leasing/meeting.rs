@@ -1,6 +1,7 @@
 //! Where two things meet: a redelivery and a seek, a cut and a lease, a plain answer and a word, a removal and a read.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 impl Rig {
     async fn redeliver_all(&self) -> Result<u64, ReadError> {
@@ -68,7 +69,7 @@ async fn a_word_on_an_entry_gives_nothing_back_that_is_on_its_way_to_a_plain_rea
     let rig = Rig::quiet().await;
     rig.append_of([(1, 1)]).await;
     rig.lease(leased(1)).await.unwrap();
-    tokio::time::sleep(LEASE).await;
+    pass(LEASE).await;
     let plain = rig.read(by("a", 1)).await.unwrap();
     assert_eq!(entries(&plain), [1]);
     assert_eq!(rig.nack(rig.entry(1), 5).await, Ok(0));
@@ -104,7 +105,7 @@ async fn who_reads_while_the_subscription_is_removed_is_given_nothing_of_what_co
     rig.append_of([(1, 1), (2, 1)]).await;
     rig.give_up(1).await;
     rig.append_of([(3, 1)]).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     rig.store.delay.store(1000, Ordering::Relaxed);
     // The read buries the first; meanwhile the place goes.
     let app = app();

@@ -8,6 +8,7 @@
 //! `PROPTEST_CASES` says how many there are.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// In which order messages of one millisecond come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -286,7 +287,7 @@ impl Moving {
 
     async fn pause(&self) {
         let ms = self.list.lock().unwrap().rng.random_range(self.case.latency.clone());
-        sleep(Duration::from_millis(ms)).await;
+        pass(Duration::from_millis(ms)).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! A list whose oldest go with each exchange, read oldest first: what is asked for in vain brings its end nearer.
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// Seven messages share a millisecond, 350 a second; with each exchange three come and the two oldest go. A fifth of
 /// the fetches fail, and some creations.
@@ -17,7 +18,7 @@ impl Ebbing {
 
     async fn pause(&self, ms: std::ops::Range<u64>) {
         let ms = self.rng.lock().unwrap().random_range(ms);
-        sleep(Duration::from_millis(ms)).await;
+        pass(Duration::from_millis(ms)).await;
     }
 
     fn evaluate(&self, query: &PageQuery, exchanges: u64) -> Vec<Bytes> {
@@ -41,7 +42,7 @@ impl Pages for Ebbing {
             self.pause(1..30).await;
             let created = self.exchange();
             if fails(0.05) {
-                sleep(Duration::from_millis(250)).await;
+                pass(Duration::from_millis(250)).await;
                 continue;
             }
             self.pause(1..30).await;

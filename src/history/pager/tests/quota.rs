@@ -6,6 +6,7 @@ use super::*;
 use crate::config::Limit;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::ClientName;
+use crate::kernel::testing::pass;
 use crate::upstream::quota::{Begin, Bucket};
 use crate::vendor::order::Payer;
 
@@ -39,7 +40,7 @@ impl Metered {
         let waited = began.elapsed();
         seat.sending();
         let jitter = self.rng.lock().unwrap().random_range(0.8..1.2);
-        sleep(self.latency.mul_f64(jitter)).await;
+        pass(self.latency.mul_f64(jitter)).await;
         seat.answered();
         waited
     }
@@ -56,7 +57,7 @@ impl Pages for Metered {
         let mut waited = self.exchange(&self.create, &self.payer).await;
         for _ in 0..self.in_progress {
             waited += self.exchange(&self.get, &self.payer).await;
-            sleep(Duration::from_secs(2)).await;
+            pass(Duration::from_secs(2)).await;
         }
         waited += self.exchange(&self.get, &self.payer).await;
         let end = self.messages.min(query.offset + query.limit as u64);
@@ -109,9 +110,9 @@ async fn others_hardly_wait_beside_an_export_and_the_clients_own_orders_little_l
             let payer = payer(name);
             let mut waits = Vec::new();
             let asking = async {
-                sleep(Duration::from_secs(8)).await;
+                pass(Duration::from_secs(8)).await;
                 for _ in 0..50 {
-                    sleep(Duration::from_millis(373)).await;
+                    pass(Duration::from_millis(373)).await;
                     waits.push(metered.exchange(&metered.create, &payer).await);
                 }
             };

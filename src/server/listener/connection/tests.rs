@@ -7,6 +7,7 @@ use crate::http::body::handover::{Delivered, Ending};
 use crate::kernel::conn::Peer;
 use crate::kernel::conn::places::Door;
 use crate::kernel::task::{Kind, Tasks};
+use crate::kernel::testing::pass;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
@@ -123,7 +124,7 @@ async fn a_response_is_handed_over_when_its_last_byte_was_written_and_not_before
     caller.write_all(GET).await.unwrap();
     // All but what the socket still holds, and the last of what it does not.
     read_some(&mut caller, RESPONSE - SOCKET).await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    pass(Duration::from_millis(1)).await;
     assert!(told.try_recv().is_err());
     read_some(&mut caller, SOCKET).await;
     assert_eq!(told.recv().await, Some(How::HandedOver));
@@ -150,7 +151,7 @@ async fn over_http2_a_response_beyond_the_callers_window_is_not_handed_over() {
     let mut ask = || sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap());
 
     let unread = ask().await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert!(told.try_recv().is_err(), "ten bytes have no room at the caller");
     drop(unread);
     assert_eq!(told.recv().await, Some(How::Cut));
@@ -255,7 +256,7 @@ async fn an_http2_connection_without_requests_is_ended_after_a_while() {
     for _ in 0..3 {
         let answer = sender.send_request(Request::get("http://a/").body(Empty::new()).unwrap()).await.unwrap();
         answer.into_body().collect().await.unwrap();
-        tokio::time::sleep(IDLE - Duration::from_secs(1)).await;
+        pass(IDLE - Duration::from_secs(1)).await;
     }
     assert!(sender.is_ready(), "each request begins the time anew");
     assert_eq!(ended.await, Ok(true), "by GOAWAY");
@@ -286,7 +287,7 @@ async fn a_caller_that_takes_nothing_of_its_answer_is_cut_when_patience_is_over(
     caller.write_all(GET).await.unwrap();
     let began = Instant::now();
     for _ in 0..RESPONSE / SOCKET {
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        pass(Duration::from_millis(900)).await;
         read_some(&mut caller, SOCKET).await;
     }
     read_some(&mut caller, 50).await;
@@ -346,12 +347,12 @@ async fn a_body_that_drips_keeps_the_end_waiting_no_longer_than_its_time() {
 async fn greet(conn: Arc<Conn>, request: Request<Inbound>) -> Response<Body> {
     let path = request.uri().path();
     if path == "/late" {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
     }
     if path != "/stranger" {
         let occupied = conn.occupy("a");
         if path == "/slow" {
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            pass(Duration::from_secs(10)).await;
         }
         drop(occupied);
     }
@@ -393,7 +394,7 @@ async fn an_http1_connection_is_kept_without_a_request_but_not_with_half_a_one()
     let mut caller = place(&door, &tasks).await;
     for _ in 0..3 {
         ask(&mut caller, "/").await;
-        tokio::time::sleep(IDLE - Duration::from_millis(10)).await;
+        pass(IDLE - Duration::from_millis(10)).await;
     }
     ask(&mut caller, "/").await;
     assert_eq!(closes_after(&mut caller).await, IDLE);
@@ -404,16 +405,16 @@ async fn an_http1_connection_is_kept_without_a_request_but_not_with_half_a_one()
 
     let mut slow = place(&door, &tasks).await;
     ask(&mut slow, "/").await;
-    tokio::time::sleep(IDLE / 2).await;
+    pass(IDLE / 2).await;
     slow.write_all(b"GET / HT").await.unwrap();
     // The wait for the rest begins with the first byte, and no byte after it begins it anew.
-    tokio::time::sleep(head_time / 2).await;
+    pass(head_time / 2).await;
     slow.write_all(b"TP/1.1").await.unwrap();
     assert_eq!(closes_after(&mut slow).await, head_time / 2);
     // Sent ahead, it waits for its turn, and has its time after the answer.
     let mut ahead = place(&door, &tasks).await;
     ahead.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT").await.unwrap();
-    tokio::time::sleep(head_time / 2).await;
+    pass(head_time / 2).await;
     let began = Instant::now();
     let mut answer = String::new();
     ahead.read_to_string(&mut answer).await.unwrap();
@@ -426,7 +427,7 @@ async fn whose_place_is_needed_goes_at_once_and_a_known_http2_caller_hears_it_in
     for says in ["", "GET / HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"] {
         let mut stranger = place(&door, &tasks).await;
         stranger.write_all(says.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
         let mut known = place(&door, &tasks).await;
         let began = Instant::now();
         let _ = stranger.read_to_end(&mut Vec::new()).await;
@@ -435,7 +436,7 @@ async fn whose_place_is_needed_goes_at_once_and_a_known_http2_caller_hears_it_in
         let next = place(&door, &tasks).await;
         assert_eq!(closes_after(&mut known).await, Duration::ZERO);
         drop(next);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
 
     let caller = place(&door, &tasks).await;
@@ -465,7 +466,7 @@ async fn a_stop_waits_for_admitted_requests_and_for_silent_callers_a_moment_only
         let (door, tasks) = (Door::alone(10), Tasks::new());
         let mut stranger = place(&door, &tasks).await;
         stranger.write_all(says.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pass(Duration::from_millis(300)).await;
         let began = Instant::now();
         assert_eq!(tasks.finish(Duration::from_secs(60)).await, 0, "{says:?}");
         assert!(began.elapsed() <= PARTING, "{says:?}: {:?}", began.elapsed());
@@ -473,7 +474,7 @@ async fn a_stop_waits_for_admitted_requests_and_for_silent_callers_a_moment_only
     let (door, tasks) = (Door::alone(10), Tasks::new());
     let mut admitted = place(&door, &tasks).await;
     admitted.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     let mut answer = String::new();
     let (cut, read) = tokio::join!(tasks.finish(Duration::from_secs(60)), admitted.read_to_string(&mut answer));
     assert!(cut == 0 && read.is_ok() && answer.ends_with("hello"), "{answer}");
@@ -486,7 +487,7 @@ async fn a_request_that_keeps_its_connections_place_in_the_last_moment_is_told_t
     let mut known = place(&door, &tasks).await;
     ask(&mut known, "/").await;
     known.write_all(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    pass(Duration::from_millis(1)).await;
     let next = place(&door, &tasks).await;
     drop(next);
     let mut answer = String::new();
@@ -526,7 +527,7 @@ async fn a_caller_that_sends_what_nobody_wants_is_read_away_until_it_is_silent_o
         assert!(answer.contains("connection: close") && answer.ends_with("hello"), "{answer}");
         let began = Instant::now();
         while caller.write_all(b"more").await.is_ok() {
-            tokio::time::sleep(pause).await;
+            pass(pause).await;
         }
         assert!(began.elapsed() <= Duration::from_secs(most), "{:?}", began.elapsed());
     }

@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::*;
 use crate::kernel::names::ClientName;
+use crate::kernel::testing::pass;
 use crate::upstream::egress::LastShutdown;
 use crate::upstream::quota::NoSeat;
 use crate::vendor::order::Payer;
@@ -175,7 +176,7 @@ const LONGEST: Duration = Duration::from_millis(6000);
 
 async fn play(arrival: Arrival, world: Arc<World>) {
     let ms = Duration::from_millis;
-    sleep(ms(arrival.at)).await;
+    pass(ms(arrival.at)).await;
     let deadline = Instant::now() + ms(arrival.wait);
     let payer = Payer {
         client: ClientName::parse(["a", "b", "c"][usize::from(arrival.client)]).unwrap(),
@@ -193,7 +194,7 @@ async fn play(arrival: Arrival, world: Arc<World>) {
     };
     let given = Instant::now();
     if let Fate::Unsent = arrival.fate {
-        sleep(ms(arrival.before)).await;
+        pass(ms(arrival.before)).await;
         return drop(seat);
     }
     seat.sending();
@@ -201,25 +202,25 @@ async fn play(arrival: Arrival, world: Arc<World>) {
         || world.counted.lock().unwrap().push(Counted { endpoint: arrival.endpoint, at: Instant::now(), given });
     if let Fate::Abandoned { after } = arrival.fate {
         let (before, after) = (ms(arrival.before), ms(after));
-        sleep(before.min(after)).await;
+        pass(before.min(after)).await;
         let mut seat = Some(seat);
         if after <= before {
             seat.take().unwrap().abandoned(given + LONGEST);
-            sleep(before - after).await;
+            pass(before - after).await;
         }
         count();
         if let Some(seat) = seat {
-            sleep(after - before).await;
+            pass(after - before).await;
             seat.abandoned(given + LONGEST);
         }
         return;
     }
-    sleep(ms(arrival.before)).await;
+    pass(ms(arrival.before)).await;
     if let Fate::Lost { counted: false } = arrival.fate {
         return drop(seat);
     }
     count();
-    sleep(ms(arrival.after)).await;
+    pass(ms(arrival.after)).await;
     match arrival.fate {
         Fate::Answered => seat.answered(),
         Fate::Refused => seat.refused(None),
@@ -264,7 +265,7 @@ async fn walk(first: Quota, mut reloads: Vec<Reload>, arrivals: Vec<Arrival>) ->
     prop_assert_eq!(breaches(&world.counted.lock().unwrap(), &in_force), Vec::<String>::new());
     // All that was taken comes back, and nothing is kept for an app that is gone.
     reload(&world, Some(&last));
-    sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     for bucket in world.app_buckets.lock().unwrap().iter().flatten() {
         let look = bucket.seats.snapshot();
         prop_assert_eq!((look.free, look.waiting), (look.limit.requests.get(), 0), "{}: {:?}", bucket.name, look);
@@ -316,7 +317,7 @@ async fn an_endpoint_that_comes_back_from_another_bucket_has_spent_what_it_spent
         assert_eq!(count(&there).snapshot().free, 0, "what was spent by each is spent by both");
         let back = buckets.of_app(&app, &alone, Duration::from_secs(60));
         assert_eq!(count(&back).snapshot().free, 0);
-        sleep(late).await;
+        pass(late).await;
         assert_eq!(count(&back).snapshot().free, 0, "the vendor may still count what was sent");
         drop(sent);
         let answered = Instant::now();
@@ -354,7 +355,7 @@ async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
         app_buckets = buckets.of_app(&app, &alone, Duration::from_secs(60));
     }
     sent.pop().unwrap().abandoned(given + LONGEST);
-    sleep(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     // Of history_get, too: it shared the bucket while they were under way.
     for bucket in &app_buckets[3..5] {
         let look = bucket.seats.snapshot();
@@ -362,7 +363,7 @@ async fn a_request_under_way_counts_once_however_often_its_buckets_change() {
     }
     drop(sent);
     for (passed, free) in [(0, 6), (2000, 8), (6000, 10)] {
-        sleep(Duration::from_millis(passed)).await;
+        pass(Duration::from_millis(passed)).await;
         for bucket in &app_buckets[3..5] {
             assert_eq!(bucket.seats.snapshot().free, free, "{}, {passed} ms later", bucket.name);
         }

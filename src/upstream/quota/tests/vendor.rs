@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tokio::time::timeout;
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// How an exchange goes. The delay before the vendor counts and the one after are the network's.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +121,7 @@ fn breaches(counted: &[Counted], limits: &[(Instant, Limit)]) -> Vec<String> {
 
 async fn play(arrival: Arrival, bucket: Arc<Bucket>, counted: Arc<Mutex<Vec<Counted>>>) {
     let ms = Duration::from_millis;
-    sleep(ms(arrival.at)).await;
+    pass(ms(arrival.at)).await;
     let deadline = within(ms(arrival.wait));
     let payer = payer(["a", "b", "c"][usize::from(arrival.client)], 1 + u32::from(arrival.client));
     let patience = ms(arrival.leaves_after.unwrap_or(1_000_000));
@@ -132,16 +133,16 @@ async fn play(arrival: Arrival, bucket: Arc<Bucket>, counted: Arc<Mutex<Vec<Coun
     assert_eq!(sum(look), most, "{look:?}");
     let Ok(mut seat) = answer else { return };
     if let Fate::Unsent = arrival.fate {
-        sleep(ms(arrival.before)).await;
+        pass(ms(arrival.before)).await;
         return drop(seat);
     }
     seat.sending();
-    sleep(ms(arrival.before)).await;
+    pass(ms(arrival.before)).await;
     if let Fate::Lost { counted: false } = arrival.fate {
         return drop(seat);
     }
     counted.lock().unwrap().push(Counted { at: Instant::now(), given });
-    sleep(ms(arrival.after)).await;
+    pass(ms(arrival.after)).await;
     match arrival.fate {
         Fate::Answered => seat.answered(),
         Fate::NoSeat(retry_after) => seat.refused(retry_after.map(ms)),
@@ -170,7 +171,7 @@ async fn run(script: Script) -> Result<(), TestCaseError> {
     }
     prop_assert_eq!(breaches(&counted.lock().unwrap(), &limits), Vec::<String>::new());
     // All that was taken comes back, and all that was retired.
-    sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let look = bucket.snapshot();
     prop_assert_eq!((look.free, look.waiting), (look.limit.requests.get(), 0), "{:?}", look);
     Ok(())
@@ -208,9 +209,9 @@ async fn no_window_is_breached_by_overload_with_random_delays() {
                 let mut seat = bucket.seat(&payer("a", 1), within(LONG)).await.unwrap();
                 let given = Instant::now();
                 seat.sending();
-                sleep(delay()).await;
+                pass(delay()).await;
                 counted.lock().unwrap().push(Counted { at: Instant::now(), given });
-                sleep(delay()).await;
+                pass(delay()).await;
                 seat.answered();
             }
         });

@@ -6,6 +6,7 @@ use std::task::Context;
 use tokio::io::ReadBuf;
 
 use super::*;
+use crate::kernel::testing::pass;
 
 /// What the other end says by resetting the connection.
 const RESET: u64 = u64::MAX - 1;
@@ -88,7 +89,7 @@ async fn the_buffer_that_requests_are_read_into_stays_as_small_as_it_begins() {
     for _ in 0..3 {
         caller.write_all(GET).await.unwrap();
         read_some(&mut caller, RESPONSE).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
     assert_eq!(room.load(Ordering::SeqCst), 8192, "of hyper's own, which each idle connection keeps");
 }
@@ -99,7 +100,7 @@ async fn an_answer_is_handed_over_when_all_of_it_is_acknowledged_and_not_before(
     caller.write_all(GET).await.unwrap();
     read_some(&mut caller, RESPONSE).await;
     acknowledged.store(RESPONSE as u64, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    pass(Duration::from_secs(5)).await;
     assert!(told.try_recv().is_err(), "the head has bytes, too");
     acknowledged.store(u64::MAX, Ordering::SeqCst);
     let began = Instant::now();
@@ -131,9 +132,9 @@ async fn who_acknowledges_nothing_is_cut_when_patience_is_over_and_who_is_slow_i
     let began = Instant::now();
     while told.try_recv() != Ok(How::HandedOver) {
         assert!(began.elapsed() < 2 * WRITE_TIMEOUT);
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        pass(Duration::from_secs(4)).await;
         acknowledged.fetch_add(4 << 10, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        pass(Duration::from_millis(300)).await;
     }
     assert!(began.elapsed() > WRITE_TIMEOUT);
 }
@@ -145,7 +146,7 @@ async fn of_a_caller_that_leaves_what_was_acknowledged_is_handed_over_and_the_re
         caller.write_all(GET).await.unwrap();
         // The rest, less than the head has, is there as well.
         read_some(&mut caller, RESPONSE).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        pass(Duration::from_millis(1)).await;
     }
     acknowledged.store(RESPONSE as u64 + 1000, Ordering::SeqCst);
     drop(caller);
@@ -161,7 +162,7 @@ async fn a_connection_that_closes_waits_a_moment_for_the_acknowledgement() {
         caller.write_all(LAST).await.unwrap();
         let began = Instant::now();
         tasks.spawn(Kind::Linger, async move {
-            tokio::time::sleep(Duration::from_millis(after)).await;
+            pass(Duration::from_millis(after)).await;
             acknowledged.store(says, Ordering::SeqCst);
         });
         // Our end is closed when it has come, or will not come, or not in time.

@@ -1,0 +1,327 @@
+//! The real binary with everything planted, and the heap of all that comes out of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use hyper::Method;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rtm_gateway::kernel::clock::Clock;
+use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Sim, World};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use super::plants::Plants;
+use crate::support::client::{Client, Reply};
+
+pub(crate) const BASIC: &str = "basic-app";
+pub(crate) const TOKEN: &str = "token-app";
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
+/// Longer than anything is waited for on purpose.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// All that came out, by where.
+#[derive(Default)]
+pub(crate) struct Heap {
+    texts: Mutex<Vec<(String, Vec<u8>)>>,
+    /// How often each status and code was answered to callers.
+    answers: Mutex<BTreeMap<(u16, String), usize>>,
+}
+
+impl Heap {
+    pub(crate) fn add(&self, from: impl Into<String>, text: impl Into<Vec<u8>>) {
+        self.texts.lock().unwrap().push((from.into(), text.into()));
+    }
+
+    pub(crate) fn reply(&self, from: &str, reply: &Reply) {
+        let mut text = format!("{}\n", reply.status).into_bytes();
+        for (name, value) in &reply.headers {
+            text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\n"].concat());
+        }
+        text.extend_from_slice(&reply.body);
+        let is_ours = reply.headers.get("x-rtm-origin").is_some_and(|v| v == "gateway");
+        self.count(reply.status.as_u16(), if is_ours { &reply.body } else { b"" });
+        self.add(from, text);
+    }
+
+    /// An answer of the gateway as it came from the socket.
+    pub(crate) fn raw(&self, from: &str, answer: Vec<u8>) {
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            self.count(head.split(' ').nth(1).unwrap().parse().unwrap(), body.as_bytes());
+        }
+        self.add(from, answer);
+    }
+
+    fn count(&self, status: u16, body: &[u8]) {
+        let code = serde_json::from_slice::<Value>(body).ok().and_then(|v| Some(v["code"].as_str()?.to_owned()));
+        *self.answers.lock().unwrap().entry((status, code.unwrap_or_default())).or_default() += 1;
+    }
+
+    pub(crate) fn texts(&self) -> Vec<(String, Vec<u8>)> {
+        self.texts.lock().unwrap().clone()
+    }
+
+    pub(crate) fn answers(&self) -> BTreeMap<(u16, String), usize> {
+        self.answers.lock().unwrap().clone()
+    }
+
+    pub(crate) fn said(&self, code: &str) -> usize {
+        self.answers().iter().filter(|((_, said), _)| said == code).map(|(_, times)| times).sum()
+    }
+}
+
+/// A vendor for each app: the one plain, the other on TLS with HTTP/2.
+pub(crate) struct Vendors {
+    pub(crate) basic: Sim,
+    pub(crate) token: Sim,
+    /// Of the apps that are not driven through faults.
+    pub(crate) calm: Sim,
+    pub(crate) authority: String,
+}
+
+impl Vendors {
+    pub(crate) async fn start(plants: &Plants) -> Self {
+        let limits = Limits::all(Limit::per_second(100_000));
+        let world = World::new(Clock::system(), Options::default());
+        world.add(App::new(BASIC).basic(&plants.api_key, &plants.api_secret).limits(limits));
+        let basic = Sim::listen(&world, "default", Listen::default()).await.unwrap();
+        let world = World::new(Clock::system(), Options::default());
+        world.add(App::new("tight-app").basic(&plants.api_key, &plants.api_secret).limits(limits));
+        world.add(App::new("lost-app").basic(&plants.api_key, &plants.lost_secret).limits(limits));
+        let calm = Sim::listen(&world, "default", Listen::default()).await.unwrap();
+        let (tls, authority) = tls();
+        let world = World::new(Clock::system(), Options::default());
+        world.add(App::new(TOKEN).certificate(&plants.certificate).limits(limits));
+        let token = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
+        Self { basic, token, calm, authority }
+    }
+}
+
+fn tls() -> (ServerConfig, String) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    (tls, authority.pem())
+}
+
+/// The folder with the configuration, the secrets and the data.
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    pub(crate) fn new(plants: &Plants, vendors: &Vendors) -> Self {
+        let home = Self { dir: tempfile::tempdir().unwrap() };
+        fs::write(home.path("secret"), format!("{}\n", plants.api_secret)).unwrap();
+        fs::write(home.path("certificate"), &plants.certificate).unwrap();
+        fs::write(home.path("lost"), &plants.lost_secret).unwrap();
+        fs::write(home.path("webhook"), format!("whsec_{}\n", plants.webhook_key)).unwrap();
+        fs::write(home.path("ca.pem"), &vendors.authority).unwrap();
+        fs::write(home.config(), home.text(plants, vendors)).unwrap();
+        home
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("gateway.toml")
+    }
+
+    /// A configuration that is right.
+    pub(crate) fn text(&self, plants: &Plants, vendors: &Vendors) -> String {
+        let dir = self.dir.path().display();
+        let app = |id: &str, url: &str, credential: &str, more: &str| {
+            format!(
+                "[[apps]]\nid = \"{id}\"\nregions = [{{ name = \"here\", base_url = \"{url}\" }}]\n\
+                 [apps.credential]\n{credential}\n[apps.quota]\nuser_events = {{ requests = 1000, per = \"1s\" }}\n\
+                 channel_events = {{ requests = 1000, per = \"1s\" }}\n{more}\n"
+            )
+        };
+        let basic = |secret: &str| {
+            format!(
+                "kind = \"basic\"\napi_key = {{ env = \"PLANTED_API_KEY\" }}\napi_secret = {{ file = \"{dir}/{secret}\" }}"
+            )
+        };
+        let token =
+            format!("kind = \"token\"\napp_certificate = {{ file = \"{dir}/certificate\" }}\nuid = \"gateway\"");
+        let events = "[apps.events]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"";
+        // To the vendor, which refuses what is sent there.
+        let webhook = format!(
+            "[[apps.webhooks]]\nname = \"crm\"\nurl = \"{}/hook\"\nsecrets = [{{ file = \"{dir}/webhook\" }}]\n\
+             retry = {{ initial = \"50ms\", max = \"1s\" }}\nmax_in_flight = 4\nallow_private_targets = true\n",
+            vendors.calm.base_url()
+        );
+        let quiet = "[apps.events]\nstreams = []";
+        let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"\nmax_subscriptions_per_client = 1";
+        let tight = "messages = { requests = 1, per = \"1h\" }\n";
+        let (plain, tls, calm) = (vendors.basic.base_url(), vendors.token.base_url(), vendors.calm.base_url());
+        let client = |name: &str, key: &str, allow: &str| {
+            let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{hash}\"\nallow = [{allow}]\n")
+        };
+        let admin: String = Sha256::digest(&plants.admin_key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let all = r#"{ app = "*", actions = ["events", "history", "count", "messages"] }"#;
+        [
+            format!(
+                "[server]\nlisten = [\"127.0.0.1:0\"]\nrequest_body_limit = \"64KiB\"\nshutdown_grace = \"10s\"\n\
+                 [admin]\nlisten = \"127.0.0.1:0\"\napi_key_sha256 = \"{admin}\"\n[log]\nlevel = \"trace\"\n\
+                 [store]\npath = \"{dir}/data\"\n[upstream]\nconnect_timeout = \"700ms\"\nrequest_timeout = \"700ms\"\n\
+                 ca_file = \"{dir}/ca.pem\"\n[upstream.breaker]\nfailures = 0\n"
+            ),
+            app(BASIC, &plain, &basic("secret"), &format!("{events}\n{webhook}")),
+            app("tight-app", &calm, &basic("secret"), &format!("{tight}{short}")),
+            app("lost-app", &calm, &basic("lost"), quiet),
+            app("away-app", "http://127.0.0.1:9", &basic("secret"), quiet),
+            app(TOKEN, &tls, &token, events),
+            client("all", &plants.caller_key, all),
+            client("reader", &plants.reader_key, r#"{ app = "basic-app", actions = ["events"] }"#),
+            client("few", &few_key(plants), all),
+            "requests_per_second = 1\n".to_owned(),
+        ]
+        .concat()
+    }
+}
+
+/// The key of a client with a ceiling: another's, and more.
+pub(crate) fn few_key(plants: &Plants) -> String {
+    format!("{}-few", plants.caller_key)
+}
+
+/// The running binary. Killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) callers: SocketAddr,
+    pub(crate) operators: SocketAddr,
+    log: Arc<(Mutex<Vec<u8>>, Condvar)>,
+}
+
+impl Gateway {
+    /// Starts it with the loudest log there is.
+    pub(crate) fn start(home: &Home, plants: &Plants) -> Self {
+        let mut command = Command::new(BINARY);
+        command
+            .env(
+                "RUST_LOG",
+                "trace,hyper=trace,hyper_util=trace,h2=trace,rustls=trace,tower=trace,tokio=trace,redb=trace",
+            )
+            .env("RUST_BACKTRACE", "full");
+        Self::of(command, home, plants)
+    }
+
+    pub(crate) fn of(mut command: Command, home: &Home, plants: &Plants) -> Self {
+        command.args(["serve", "--config"]).arg(home.config()).env("PLANTED_API_KEY", &plants.api_key);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        keep(child.stderr.take().unwrap(), log.clone());
+        keep(child.stdout.take().unwrap(), log.clone());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gateway = Self { child, callers: nowhere, operators: nowhere, log };
+        let address = |line: Value| line["address"].as_str().unwrap().parse().unwrap();
+        gateway.callers = address(gateway.logged("listening for callers"));
+        gateway.operators = address(gateway.logged("listening for operators"));
+        gateway.logged("ready");
+        gateway
+    }
+
+    /// All it has written so far, to stdout and stderr.
+    pub(crate) fn written(&self) -> Vec<u8> {
+        self.log.0.lock().unwrap().clone()
+    }
+
+    /// The first log line with that message, once it is there.
+    pub(crate) fn logged(&self, message: &str) -> Value {
+        let (log, more) = &*self.log;
+        let found = |log: &[u8]| {
+            let lines = log.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+            lines.into_iter().find(|line| line["message"] == message)
+        };
+        let waiting = more.wait_timeout_while(log.lock().unwrap(), PATIENCE, |log| found(log).is_none());
+        let (log, _) = waiting.unwrap();
+        found(&log).unwrap_or_else(|| panic!("never logged: {message}\n{}", String::from_utf8_lossy(&log)))
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Asks the operator's port with this key.
+    pub(crate) async fn admin(&self, key: &str, path: &str) -> Reply {
+        let bearer = format!("Bearer {key}");
+        Client::http1(self.operators).await.with("authorization", &bearer).get(path).await.unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let status = self.child.wait().unwrap();
+        assert!(status.signal() != Some(11), "a segmentation fault");
+    }
+}
+
+fn keep(mut from: impl Read + Send + 'static, log: Arc<(Mutex<Vec<u8>>, Condvar)>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 8192];
+        while let Ok(read @ 1..) = from.read(&mut piece) {
+            log.0.lock().unwrap().extend_from_slice(&piece[..read]);
+            log.1.notify_all();
+        }
+    });
+}
+
+/// A caller's request on a connection of its own, HTTP/1.1 or HTTP/2; the answer lands on the heap.
+pub(crate) async fn ask(
+    heap: &Heap,
+    at: SocketAddr,
+    http2: bool,
+    (method, target): (Method, &str),
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> Reply {
+    let mut client = if http2 { Client::http2(at).await } else { Client::http1(at).await };
+    let reply = client.request(method, target, headers, body).await.unwrap();
+    heap.reply(&format!("answer to {target}"), &reply);
+    reply
+}
+
+/// Every file below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { all.extend(files(&path)) } else { all.push(path) }
+    }
+    all
+}

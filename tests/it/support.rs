@@ -1,0 +1,8 @@
+//! What tests of several rooms stand on: a caller, the parts of a configuration, an endpoint for webhooks, an issuer of tokens,
+//! and the only ways to wait.
+
+pub(crate) mod client;
+pub(crate) mod issuer;
+pub(crate) mod receiver;
+pub(crate) mod settings;
+pub(crate) mod waiting;
