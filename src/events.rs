@@ -8,7 +8,7 @@
 //! ingest/poller.rs ──> in_flight.rs ──> answer.rs     when to read; the read; what its answer means
 //! ingest/poller/poll_target.rs                        what came, held until it is stored
 //!   │ AppendRequest
-//! app_stream.rs ──> ingest/appender.rs                less what another region returned; one commit
+//! app_stream.rs ──> append/appender.rs                less what another region returned; one commit
 //!   │ Batch, on stable storage
 //! log.rs                                              into the tail in memory; whoever waits is woken
 //!   │ entries
@@ -22,7 +22,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `ingest` | from the vendor into a log: pollers, what regions return twice, the vendor's order |
+//! | `ingest` | from the vendor into a log: pollers, and what they could not read |
+//! | `append` | what pollers bring: what regions return twice, the vendor's order, one commit |
 //! | `log` | a stream's entries, the newest in memory; cursors, filters, ages |
 //! | `delivery` | what a read asks for and gets, and who serves it |
 //! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
@@ -37,6 +38,7 @@
 //! responses are handed over and the store is closed in order.
 
 mod app_stream;
+mod append;
 mod apply;
 mod delivery;
 #[cfg(feature = "fuzzing")]
@@ -77,17 +79,18 @@ use crate::kernel::task::Tasks;
 use crate::store::{Error, LogKey, QuarantineEntry, Store};
 use crate::upstream::egress::{Egress, Orders};
 
-pub use self::delivery::{
-    Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt, StreamNumber,
-};
+pub use self::delivery::{Delivery, MAX_IN_ONE_READ, ReadFrom, ReadRequest, Receipt};
 pub(crate) use self::delivery::{
-    EntryContent, LeasedReader, MergedReader, MergedRun, SessionOver, SessionTurn, StreamReadError, shown,
+    EntryContent, LeasedReader, MergedReader, MergedRun, SessionOver, SessionTurn, StreamReadError,
 };
 pub use self::ingest::poller::status::PollerStatus;
 pub use self::ingest::quarantine::ReadAgain;
 pub use self::log::cursor::{Cursor, NotACursor};
 pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
+pub(crate) use self::log::shown;
+pub use self::log::{ReadError, Run, StartAt};
+pub use self::subscription::StreamNumber;
 pub use self::subscription::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::subscription::in_hand::{DeliveryOrder, InHand, Nack, Tries};
 pub use self::subscription::lag::SubscriptionStatus;

@@ -1,20 +1,19 @@
 //! [`AppStream`]: one stream of one app: its log, who appends to it, and who reads it.
 //!
 //! Invariants: the log is trimmed in one place, here: where readers stand is stored before, and what they were not
-//! given is told to them after ([`AppStream::trimmed`]).
+//! given is told to them after ([`Registry::trimmed`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use super::ingest::appender::{AppendOutcome, AppendRequest, Appender};
-use super::log::Log;
+use super::append::{AppendOutcome, AppendRequest, Appender};
 use super::log::age_guard::AgeGuard;
 use super::log::judge::Judge;
+use super::log::{LOG_TARGET, Log, Retention};
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
-use super::{Run, lock};
-use crate::store::{Batch, Error, LogKey, Sequence, Store};
+use crate::kernel::sync::lock;
+use crate::store::{Error, LogKey, Store};
 
 /// One stream of one app.
 pub(super) struct AppStream {
@@ -24,13 +23,6 @@ pub(super) struct AppStream {
     pub(super) shared: Arc<Shared>,
     ages: Arc<AgeGuard>,
     retention: Mutex<Retention>,
-}
-
-/// How much a log keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Retention {
-    pub(super) age: Duration,
-    pub(super) bytes: u64,
 }
 
 /// How much there may be in one stream.
@@ -119,37 +111,10 @@ impl AppStream {
         let _ = self.shared.saver.save(&unsaved).await;
         let retention = self.retention();
         let earliest = self.log.trim(self.ages.older_than(retention.age), retention.bytes).await?;
-        self.trimmed(earliest);
+        self.registry.trimmed(earliest);
         Ok(())
     }
-
-    /// [`Log::collect`]. Readers are told of what is gone.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub(super) async fn collect(
-        &self,
-        entries: &[Sequence],
-        near: Vec<Arc<Batch>>,
-    ) -> Result<(Vec<Run>, Vec<Sequence>), Error> {
-        let (runs, gone) = self.log.collect(entries, near).await?;
-        if !gone.is_empty() {
-            self.trimmed(self.log.stored_beginning().await?);
-        }
-        Ok((runs, gone))
-    }
-
-    /// All before `earliest` is gone from the store: readers are told of what they were not given.
-    pub(super) fn trimmed(&self, earliest: Sequence) {
-        // First the log: who claims entries from now on claims none of them.
-        if self.log.trimmed(earliest) {
-            self.registry.cut(earliest);
-        }
-    }
 }
-
-/// What was logged of a log before it was taken apart is filtered by this.
-pub(super) const LOG_TARGET: &str = "rtm_gateway::events::log";
 
 /// The part of `retention_bytes` by which a log may grow beyond it before it is trimmed at once: an eighth.
 const BURST: u64 = 8;

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::app_stream::{AppStream, Retention, StreamLimits};
+use super::app_stream::{AppStream, StreamLimits};
 use super::ingest::poller::{self, PollTarget, Settings};
 use super::log::loss::Loss;
 use super::subscription::registry::SubscriptionLimits;
-use super::{Events, lock, retention};
+use super::{Events, retention};
 use crate::config;
+use crate::events::log::Retention;
 use crate::kernel::names::RegionName;
+use crate::kernel::sync::lock;
 use crate::kernel::task::Kind;
 use crate::store::{Error, LogKey};
 

@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `request` | what is asked: from where, how much, how it is settled; why it cannot be served |
-//! | `run`, `entry` | entries of one batch, and how many more a read has room for; what a reader is shown of them |
+//! | `request` | what is asked: from where, how much, how it is settled |
+//! | `entry` | what an entry says, whatever form it is given in |
 //! | `receipt` | what stands for entries on their way |
 //! | `reader`, `leasing` | serves one read: from memory, from the store, or when something comes; from a lease table |
 //! | `merged_reader`, `stream_reader` | what one caller reads, one stream or both, read by read |
@@ -22,7 +22,6 @@ mod merged_reader;
 pub(super) mod reader;
 mod receipt;
 mod request;
-mod run;
 mod sent_entries;
 mod session_handle;
 mod stream_reader;
@@ -30,16 +29,15 @@ mod stream_session;
 mod stream_sessions;
 mod takeover;
 
-pub(crate) use self::entry::{EntryContent, shown};
+pub(crate) use self::entry::EntryContent;
 pub(crate) use self::leased_reader::LeasedReader;
 pub(crate) use self::merged_reader::{MergedReader, SessionOver};
 pub use self::receipt::Receipt;
-pub use self::request::{MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, StartAt, StreamNumber};
-pub(super) use self::run::Room;
-pub use self::run::Run;
+pub use self::request::{MAX_IN_ONE_READ, ReadFrom, ReadRequest};
 pub(crate) use self::session_handle::SessionTurn;
 pub(crate) use self::stream_reader::{MergedRun, StreamReadError};
 pub(super) use self::stream_sessions::StreamSessions;
+use super::log::Run;
 use super::{Cursor, Leased};
 use crate::store::Sequence;
 

@@ -17,20 +17,26 @@ pub(super) mod filter;
 mod found;
 pub(super) mod judge;
 pub(super) mod loss;
+mod read_error;
+mod run;
 mod tail;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::cursor::Origin;
+use self::cursor::{Cursor, Origin};
 pub(super) use self::found::{Found, ReadFilter};
 use self::judge::Judge;
+pub use self::read_error::ReadError;
+pub(super) use self::run::Room;
+pub use self::run::Run;
+pub(crate) use self::run::shown;
 use self::tail::Tail;
-use super::delivery::{Room, Run, StartAt};
-use super::{Cursor, ReadError, lock};
 use crate::kernel::clock::UnixMillis;
+use crate::kernel::sync::lock;
 use crate::store::{Batch, Error, LogKey, Sequence, Store};
 
 /// The stored entries of one stream of one app.
@@ -44,6 +50,22 @@ pub(super) struct Log {
     tail: Mutex<Tail>,
     /// The number of the next entry; wakes readers.
     next: watch::Sender<Sequence>,
+}
+
+/// How much a log keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Retention {
+    pub(super) age: Duration,
+    pub(super) bytes: u64,
+}
+
+/// A place in a log, as one says it who has not been there: where a new subscription starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    Earliest,
+    Latest,
+    Since(UnixMillis),
+    After(Cursor),
 }
 
 /// What came of looking for entries.
@@ -296,3 +318,6 @@ const PRELOADED: usize = 2000;
 
 /// How far apart entries may be that are read from the store at once.
 const READ_AT_ONCE: u64 = 1000;
+
+/// What is said of a log as a whole is filtered by this, whichever file says it.
+pub(super) const LOG_TARGET: &str = "rtm_gateway::events::log";

@@ -72,9 +72,9 @@ async fn trim_all(events: &Events) {
 /// Looks how far behind subscriptions are, and buries what was given up in those that nobody reads.
 async fn look_after_subscriptions(events: &Events) {
     for stream in events.streams().values().map(Arc::clone) {
-        let mut looked = look_at_subscriptions(&stream).await;
+        let mut looked = look_at_subscriptions(&stream.registry, stream.retention()).await;
         for subscription in stream.registry.all() {
-            looked = looked.and(bury_given_up(&stream, &subscription).await);
+            looked = looked.and(bury_given_up(&stream.registry, &subscription).await);
         }
         if let Err(error) = looked {
             let LogKey { app, stream } = stream.log.key();

@@ -42,6 +42,7 @@ mod unread;
 
 use std::collections::BTreeSet;
 use std::hash::RandomState;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,10 +55,11 @@ use self::meters::SubscriptionMeters;
 use self::notes::SubscriptionRecords;
 use self::persistence::{RemovalOutcome, StoredPlace, SubscriptionWriter};
 use self::state::SubscriptionState;
-use super::{ReadError, lock};
+use super::log::ReadError;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{ClientName, SubscriptionName};
+use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{Error, LogKey, Sequence, Store};
 
@@ -70,6 +72,9 @@ pub(super) use self::persistence::Removal;
 pub(super) use self::state::{Hold, Selection, UnknownLease, own_key};
 
 use self::state::place::PlaceId;
+
+/// Which open stream reads: no other of this run has or had its number.
+pub type StreamNumber = NonZeroU64;
 
 /// A subscription of a log.
 pub(super) struct Subscription {

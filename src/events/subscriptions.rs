@@ -21,7 +21,7 @@ impl Events {
     /// they were looked at last, a few seconds ago.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
-        self.streams().values().flat_map(|stream| lag::statuses(stream)).collect()
+        self.streams().values().flat_map(|stream| lag::statuses(&stream.registry)).collect()
     }
 
     /// Acknowledges: what is held is settled, and never handed out again. Durable on return. Says how many entries were
@@ -126,7 +126,7 @@ impl Events {
         which: Redeliver,
     ) -> Result<u64, ReadError> {
         let (stream, subscription) = self.subscription(app, stream, name)?;
-        let giving = async move { dead_letters::redeliver(&stream, &subscription, which).await };
+        let giving = async move { dead_letters::redeliver(&stream.registry, &subscription, which).await };
         self.0.parts.shared.to_its_end(giving).await
     }
 
@@ -225,7 +225,9 @@ impl Events {
         };
         let letter = |at| (at, attempts, reason.to_owned());
         let letters: Vec<_> = subscription.held_by(lease).into_iter().map(letter).collect();
-        dead_letters::bury(&stream, &subscription, letters, Some(lease)).await.unwrap_or_else(|error| (0, Err(error)))
+        dead_letters::bury(&stream.registry, &subscription, letters, Some(lease))
+            .await
+            .unwrap_or_else(|error| (0, Err(error)))
     }
 
     /// The marker of what retention took, which this stands for, was passed on. Durable on return.

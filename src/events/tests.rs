@@ -25,7 +25,7 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::ingest::appender::AppendRequest;
+use super::append::AppendRequest;
 use super::log::Log;
 use super::*;
 use crate::config;

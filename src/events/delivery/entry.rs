@@ -1,6 +1,4 @@
-//! What a reader is shown of the entries of a log, and what one says, whatever form it is given in.
-
-use std::ops::Range;
+//! What an entry of a log says, whatever form it is given in.
 
 use bytes::Bytes;
 
@@ -22,14 +20,5 @@ impl<'a> EntryContent<'a> {
             Content::PossibleLoss(reason) => Self::PossibleLoss(reason),
             Content::Damaged(_) => Self::PossibleLoss("damaged"),
         }
-    }
-}
-
-/// Which of these entries of a batch a reader is shown. Damaged entries have one marker, at the last of them: thousands
-/// that all say the same would tell nobody more, and a place after the last is where reading goes on.
-pub(crate) fn shown(content: &Content, entries: Range<usize>) -> Range<usize> {
-    match content {
-        Content::Damaged(_) => entries.end.saturating_sub(1)..entries.end,
-        Content::Events(_) | Content::PossibleLoss(_) => entries,
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, ReadError, ReadRequest};
+use super::{Delivery, ReadRequest};
+use crate::events::log::ReadError;
 use crate::events::{Events, Leased};
 use crate::kernel::names::{AppId, Stream};
 

@@ -9,7 +9,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::reader::Reader;
-use super::{Delivery, ReadError, Receipt, Room, Run};
+use super::{Delivery, Receipt};
+use crate::events::log::{ReadError, Room, Run};
 use crate::events::subscription::dead_letters::bury_given_up;
 use crate::events::subscription::{Claim, Hold, LeasedEntries, LogRange, Subscription, own_key};
 use crate::events::{DeliveryOrder, EntryContent, Leased};
@@ -27,7 +28,7 @@ impl Reader {
         let mut looked_at: Vec<Run> = Vec::new();
         let limit = self.most_held();
         loop {
-            bury_given_up(&self.stream, subscription).await?;
+            bury_given_up(&self.stream.registry, subscription).await?;
             let mut is_at_end = false;
             if subscription.ready(self.stream.shared.clock.now()) < limit {
                 match self.open_more(subscription).await? {
@@ -112,7 +113,7 @@ impl Reader {
     ) -> Result<Option<Delivery>, ReadError> {
         let near = near.into_iter().map(|run| run.batch).collect();
         let wanted: Vec<Sequence> = held.entries().iter().map(|&(at, _)| at).collect();
-        let (mut runs, gone) = self.stream.collect(&wanted, near).await?;
+        let (mut runs, gone) = self.stream.registry.collect(&wanted, near).await?;
         held.drop_trimmed(&gone, self.stream.shared.clock.now());
         let mut dropped = Vec::new();
         runs.retain(|run| {

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::session_handle::{SessionHandle, SessionTurn};
 use super::stream_reader::{MergedRun, StreamReadError, StreamReader};
 use super::stream_sessions::SessionRequest;
-use super::{Delivery, ReadError, ReadFrom, ReadRequest, Receipt, Run, StreamNumber};
+use super::{Delivery, ReadFrom, ReadRequest, Receipt};
+use crate::events::log::{ReadError, Run};
+use crate::events::subscription::StreamNumber;
 use crate::events::{Cursor, CursorPair, Events};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName};
 

@@ -12,12 +12,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivery, MAX_IN_ONE_READ, ReadError, ReadFrom, ReadRequest, Receipt, Room, Run, StreamNumber};
+use super::{Delivery, MAX_IN_ONE_READ, ReadFrom, ReadRequest, Receipt};
 use crate::events::app_stream::AppStream;
 use crate::events::log::loss::Loss;
-use crate::events::log::{Fetched, Found, ReadFilter};
-use crate::events::subscription::{Hold, LogRange, MAX_OPEN, Subscription};
-use crate::events::{Ack, Cursor, DeliveryOrder, InHand, Leased, MAX_LEASE, StartAt};
+use crate::events::log::{Fetched, Found, ReadError, ReadFilter, Room, Run, StartAt};
+use crate::events::subscription::{Hold, LogRange, MAX_OPEN, StreamNumber, Subscription};
+use crate::events::{Ack, Cursor, DeliveryOrder, InHand, Leased, MAX_LEASE};
 use crate::kernel::names::SubscriptionName;
 use crate::store::{Batch, Sequence};
 
@@ -159,7 +159,7 @@ impl Reader {
         match fetched {
             Fetched::Found(found) => Some(found),
             Fetched::Trimmed(earliest) => {
-                self.stream.trimmed(earliest);
+                self.stream.registry.trimmed(earliest);
                 None
             }
         }

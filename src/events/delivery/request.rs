@@ -1,24 +1,14 @@
 //! A [`ReadRequest`]: what a reader asks for.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::events::log::StartAt;
 use crate::events::{Ack, Cursor, Filter};
-use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{ClientName, SubscriptionName};
 
 /// The most entries one read hands over: the vendor's own limit.
 pub const MAX_IN_ONE_READ: usize = crate::vendor::events::MAX_IN_ONE_READ;
-
-/// Where a new subscription starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartAt {
-    Earliest,
-    Latest,
-    Since(UnixMillis),
-    After(Cursor),
-}
 
 /// From where to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +22,6 @@ pub enum ReadFrom {
     /// From a cursor, moving nothing.
     After(Cursor),
 }
-
-/// Which open stream reads: no other of this run has or had its number.
-pub type StreamNumber = NonZeroU64;
 
 /// One read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,44 +43,4 @@ pub struct ReadRequest {
     pub filter: Arc<Filter>,
     /// How what a subscription hands over is settled. Nothing to a read by a cursor.
     pub ack: Ack,
-}
-
-/// Why a read cannot be served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The cursor is older than what is kept, or of another store.
-    #[error("the cursor is older than retention")]
-    Expired {
-        /// The place before the oldest entry kept: read after this.
-        earliest: Cursor,
-        /// How many entries after the cursor are gone; `None` when it is of another store, which says nothing.
-        lost: Option<u64>,
-    },
-    /// The cursor is no place in this log (ahead of its end).
-    #[error("the cursor is ahead of the log")]
-    Ahead,
-    /// The cursor is of the app's other stream.
-    #[error("the cursor is of another stream")]
-    OfAnotherStream,
-    /// This app does not have this stream.
-    #[error("the stream is not read for this app")]
-    NoSuchStream,
-    /// The subscription is being removed; a moment later a new one of that name can begin.
-    #[error("the subscription is being removed")]
-    BeingRemoved,
-    /// The subscription has no such dead letter.
-    #[error("the subscription has no such dead letter")]
-    NoSuchDeadLetter,
-    /// The client has as many subscriptions of the stream as it may have.
-    #[error("the client has as many subscriptions of the stream as it may have")]
-    TooManyOfClient { most: usize },
-    /// The stream has no such subscription.
-    #[error("the stream has no such subscription")]
-    NoSuchSubscription,
-    /// The stream has as many subscriptions as it may have, or the client its share of them.
-    #[error("the stream has too many subscriptions")]
-    TooManySubscriptions,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] crate::store::Error),
 }

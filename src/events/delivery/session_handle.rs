@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use super::stream_session::StreamSession;
 use super::stream_sessions::{SessionRequest, StreamSessions};
 use super::takeover::take_over;
-use crate::events::{Events, ReadError};
+use crate::events::Events;
+use crate::events::log::ReadError;
 use crate::http::body::handover::{Delivered, Ending};
 use crate::kernel::names::Stream;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::session_handle::SessionHandle;
-use super::{Delivery, ReadError, ReadFrom, ReadRequest, Receipt, Run, StartAt};
+use super::{Delivery, ReadFrom, ReadRequest, Receipt};
+use crate::events::log::{ReadError, Run, StartAt};
 use crate::events::{Ack, Cursor, CursorPair};
 use crate::kernel::names::Stream;
 use crate::store::{Content, Sequence};

@@ -14,7 +14,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::sent_entries::{InFlightRead, ReadProgress, SentEntries};
-use crate::events::{CursorPair, Receipt, StreamNumber};
+use crate::events::subscription::StreamNumber;
+use crate::events::{CursorPair, Receipt};
 use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::kernel::sync::lock;
 

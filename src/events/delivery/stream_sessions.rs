@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::sent_entries::SentEntries;
 use super::stream_session::{SessionKey, StreamSession, is_its_own};
-use crate::events::{CursorPair, StreamNumber};
+use crate::events::CursorPair;
+use crate::events::subscription::StreamNumber;
 use crate::kernel::names::{AppId, ClientName, Stream, Streams, SubscriptionName};
 use crate::kernel::sync::lock;
 

@@ -23,7 +23,8 @@ use futures_util::future::join_all;
 
 use super::stream_session::{StreamSession, given};
 use super::stream_sessions::StreamSessions;
-use crate::events::{CursorPair, Events, ReadError};
+use crate::events::log::ReadError;
+use crate::events::{CursorPair, Events};
 use crate::kernel::names::{Stream, Streams};
 
 /// How long a new stream waits for others of its caller, which are over, to let go of what they were about to read.

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::appender::AppendRequest;
 use crate::events::app_stream::AppStream;
-use crate::events::lock;
+use crate::events::append::AppendRequest;
+use crate::kernel::sync::lock;
 use crate::store::Error;
 
 /// What dropped tasks left unstored.

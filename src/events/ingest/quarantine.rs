@@ -5,8 +5,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::appender::Appender;
 use super::poller::answer;
+use crate::events::append::Appender;
 use crate::store::{Commit, Content, Error, EventText, NewBatch};
 
 /// What reading an answer again brought.

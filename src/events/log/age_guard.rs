@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::events::lock;
 use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::sync::lock;
 use crate::store::{Error, Store};
 
 /// How often what was seen is to be kept in the store.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::filter::Filter;
 use super::judge::{CHUNK, Judging};
-use crate::events::delivery::{Room, Run};
+use crate::events::log::{Room, Run};
 use crate::kernel::names::ClientName;
 use crate::store::{Batch, Content, EventText, Sequence};
 

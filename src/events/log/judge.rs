@@ -23,8 +23,9 @@ use std::sync::{Arc, Mutex};
 
 use self::recent::Recent;
 use self::turns::{Turn, Turns};
-use crate::events::{Filter, lock};
+use crate::events::Filter;
 use crate::kernel::names::ClientName;
+use crate::kernel::sync::lock;
 use crate::store::{EventText, Sequence};
 use crate::vendor::events::{Facts, facts};
 

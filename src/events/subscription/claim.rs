@@ -19,8 +19,8 @@ pub(in crate::events) use self::leased_entries::LeasedEntries;
 use super::state::SubscriptionState;
 use super::state::loss_notices::{self, LossNotice};
 use super::{PlaceId, Subscription};
-use crate::events::delivery::StreamNumber;
-use crate::events::lock;
+use crate::events::subscription::StreamNumber;
+use crate::kernel::sync::lock;
 use crate::store::Sequence;
 
 pub(in crate::events) struct Claim<K: ClaimKind> {

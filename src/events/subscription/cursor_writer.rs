@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Subscription;
 use super::persistence::PendingSave;
-use crate::events::lock;
+use crate::kernel::sync::lock;
 use crate::store::{Commit, Error, LogKey, Store};
 
 /// The list of cursors to write. Cheap to clone.

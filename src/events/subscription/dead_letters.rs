@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use super::lease_name::LeaseName;
 use super::persistence::SubscriptionWriter;
+use super::registry::Registry;
 use super::{Subscription, notes};
-use crate::events::app_stream::AppStream;
-use crate::events::log::Log;
+use crate::events::log::cursor::Cursor;
 use crate::events::log::loss::Loss;
-use crate::events::{Cursor, ReadError};
+use crate::events::log::{Log, ReadError};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 use crate::store::{Content, Error, NoteKind, Sequence};
@@ -124,24 +124,27 @@ pub(in crate::events) async fn clear(
 /// # Errors
 /// See [`crate::events::Events::redeliver`].
 pub(in crate::events) async fn redeliver(
-    stream: &AppStream,
+    registry: &Registry,
     subscription: &Arc<Subscription>,
     which: Redeliver,
 ) -> Result<u64, ReadError> {
     let _turn = subscription.letters_turn.lock().await;
     // What was acknowledged is no dead letter any more, and must not be taken for one.
-    subscription.save(stream.log.store()).await?;
+    subscription.save(registry.log.store()).await?;
     let (listed, again) = subscription.listed_letters().await;
-    let earliest = stream.log.range().start;
+    let earliest = registry.log.range().start;
     let mut wanted: Vec<Sequence> = match which {
         Redeliver::All => listed.into_iter().map(Sequence).filter(|&at| at >= earliest).collect(),
         Redeliver::These(cursors) => {
             for cursor in &cursors {
-                if !stream.log.has_made(*cursor) || !listed.contains(&cursor.at.0) {
+                if !registry.log.has_made(*cursor) || !listed.contains(&cursor.at.0) {
                     return Err(ReadError::NoSuchDeadLetter);
                 }
                 if cursor.at < earliest {
-                    return Err(ReadError::Expired { earliest: stream.log.cursor(earliest.previous()), lost: Some(1) });
+                    return Err(ReadError::Expired {
+                        earliest: registry.log.cursor(earliest.previous()),
+                        lost: Some(1),
+                    });
                 }
             }
             cursors.iter().map(|cursor| cursor.at).collect()
@@ -150,29 +153,33 @@ pub(in crate::events) async fn redeliver(
     wanted.sort_unstable();
     wanted.dedup();
     wanted.retain(|at| !again.contains(&at.0));
-    subscription.put_back(&wanted, stream.shared.clock.now());
-    subscription.save(stream.log.store()).await?;
+    subscription.put_back(&wanted, registry.shared.clock.now());
+    subscription.save(registry.log.store()).await?;
     Ok(wanted.len() as u64)
 }
 
 /// Puts the entries whose attempts are spent to the dead letters.
 pub(in crate::events) async fn bury_given_up(
-    stream: &Arc<AppStream>,
+    registry: &Arc<Registry>,
     subscription: &Arc<Subscription>,
 ) -> Result<(), Error> {
     loop {
-        let given_up = subscription.given_up(BURIED_AT_ONCE, stream.shared.clock.now());
+        let given_up = subscription.given_up(BURIED_AT_ONCE, registry.shared.clock.now());
         if given_up.is_empty() {
             // Another may have buried some, and not be done with it.
-            return if subscription.is_owed() { Box::pin(subscription.save(stream.log.store())).await } else { Ok(()) };
+            return if subscription.is_owed() {
+                Box::pin(subscription.save(registry.log.store())).await
+            } else {
+                Ok(())
+            };
         }
         if subscription.is_owed() {
             // What the store would not take is not made more.
-            Box::pin(subscription.save(stream.log.store())).await?;
+            Box::pin(subscription.save(registry.log.store())).await?;
         }
         let letters = given_up.into_iter().map(|(at, attempts, why)| (at, attempts, why.to_string())).collect();
         // In a box: it is rare, and each read would hold room for it while it waits.
-        let (_, stored) = Box::pin(bury(stream, subscription, letters, None)).await?;
+        let (_, stored) = Box::pin(bury(registry, subscription, letters, None)).await?;
         stored?;
     }
 }
@@ -185,17 +192,17 @@ pub(in crate::events) async fn bury_given_up(
 /// # Errors
 /// When the store fails before that; then nothing has changed.
 pub(in crate::events) async fn bury(
-    stream: &Arc<AppStream>,
+    registry: &Arc<Registry>,
     subscription: &Arc<Subscription>,
     given_up: Vec<(Sequence, u32, String)>,
     by: Option<LeaseName>,
 ) -> Result<(u64, Result<(), Error>), Error> {
-    let (of, subscription) = (Arc::clone(stream), Arc::clone(subscription));
-    stream.shared.to_its_end(async move { bury_now(&of, &subscription, given_up, by).await }).await
+    let (of, subscription) = (Arc::clone(registry), Arc::clone(subscription));
+    registry.shared.to_its_end(async move { bury_now(&of, &subscription, given_up, by).await }).await
 }
 
 async fn bury_now(
-    stream: &AppStream,
+    registry: &Registry,
     subscription: &Arc<Subscription>,
     mut given_up: Vec<(Sequence, u32, String)>,
     by: Option<LeaseName>,
@@ -204,7 +211,7 @@ async fn bury_now(
     // Others may have been faster.
     given_up.retain(|&(at, ..)| subscription.is_open(at, by));
     let entries: Vec<Sequence> = given_up.iter().map(|(at, ..)| *at).collect();
-    let (runs, gone) = stream.collect(&entries, Vec::new()).await?;
+    let (runs, gone) = registry.collect(&entries, Vec::new()).await?;
     let mut texts = runs.iter().flat_map(|run| {
         run.entries.clone().map(|entry| match &run.batch.content {
             Content::Events(events) => events.slice(entry..entry + 1),
@@ -212,17 +219,17 @@ async fn bury_now(
             Content::Damaged(_) => Bytes::from_static(b"damaged"),
         })
     });
-    let now = stream.shared.clock.wall_ms();
+    let now = registry.shared.clock.wall_ms();
     let there = given_up.into_iter().filter(|(at, ..)| gone.binary_search(at).is_err());
     let letters = there
         .zip(&mut texts)
         .map(|((at, attempts, reason), text)| (at, written(&LetterHead { at: now.0, attempts, reason }, &text)))
         .collect();
-    let now = stream.shared.clock.now();
+    let now = registry.shared.clock.now();
     subscription.gone(&gone, now);
     let buried = subscription.bury(letters, by, now);
     // Before a later event of the same user goes out: it must not come again after that.
-    Ok((buried, subscription.save(stream.log.store()).await))
+    Ok((buried, subscription.save(registry.log.store()).await))
 }
 
 fn prefix(name: &SubscriptionName) -> String {

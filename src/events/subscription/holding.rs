@@ -14,7 +14,7 @@ use super::claim::MAX_OPEN;
 use super::in_hand::Tries;
 use super::lease_name::LeaseName;
 use super::state::{GiveUpReason, LostRanges, Selection, UnknownLease};
-use crate::events::lock;
+use crate::kernel::sync::lock;
 use crate::store::{Error, Sequence, Store};
 
 /// Why an acknowledgement was not taken.

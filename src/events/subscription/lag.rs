@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Subscription;
-use crate::events::app_stream::{AppStream, Retention};
-use crate::events::lock;
-use crate::events::log::Log;
+use super::registry::Registry;
+use crate::events::log::{Log, Retention};
 use crate::kernel::clock::UnixMillis;
-use crate::store::{Batch, Error, Sequence};
+use crate::kernel::sync::lock;
+use crate::store::{Batch, Error, LogKey, Sequence};
 
 /// What the admin API shows of a subscription.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -72,11 +72,11 @@ impl RetentionLimit {
 }
 
 /// Where each subscription of a stream stands, by name.
-pub(in crate::events) fn statuses(stream: &AppStream) -> Vec<SubscriptionStatus> {
-    let (now, next) = (stream.shared.clock.wall_ms(), stream.log.range().end);
-    let mut subscriptions = stream.registry.all();
+pub(in crate::events) fn statuses(registry: &Registry) -> Vec<SubscriptionStatus> {
+    let (now, next) = (registry.shared.clock.wall_ms(), registry.log.range().end);
+    let mut subscriptions = registry.all();
     subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
-    subscriptions.iter().map(|subscription| status(&stream.log, subscription, next, now)).collect()
+    subscriptions.iter().map(|subscription| status(&registry.log, subscription, next, now)).collect()
 }
 
 fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: UnixMillis) -> SubscriptionStatus {
@@ -105,12 +105,11 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: Unix
 ///
 /// # Errors
 /// When the store fails.
-pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Result<(), Error> {
-    let (log, clock) = (&stream.log, &stream.shared.clock);
-    let keeps = stream.retention();
+pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps: Retention) -> Result<(), Error> {
+    let (log, clock) = (&registry.log, &registry.shared.clock);
     let bytes = log.store().log_state(log.key()).await?.bytes;
     let mut batch: Option<Arc<Batch>> = None;
-    let mut subscriptions = stream.registry.all();
+    let mut subscriptions = registry.all();
     let Range { start: earliest, end: next } = log.range();
     // In order of their places, so that those that stand in one batch share it.
     subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
@@ -126,19 +125,19 @@ pub(in crate::events) async fn look_at_subscriptions(stream: &AppStream) -> Resu
         let share = next.since(first.max(earliest));
         let before = (u128::from(bytes) * u128::from(share) / u128::from(next.since(earliest).max(1))) as u64;
         let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
-        note(stream, subscription, oldest, age, near);
+        note(registry, subscription, oldest, age, near);
     }
     Ok(())
 }
 
 fn note(
-    stream: &AppStream,
+    registry: &Registry,
     of: &Arc<Subscription>,
     oldest: Option<(Sequence, UnixMillis)>,
     age: Duration,
     near: Option<RetentionLimit>,
 ) {
-    let (now, delivered) = (stream.shared.clock.now(), of.meters.delivered.get());
+    let (now, delivered) = (registry.shared.clock.now(), of.meters.delivered.get());
     let mut seen = lock(&of.seen);
     seen.oldest = oldest;
     if let Some((at, before)) = seen.delivered.replace((now, delivered)) {
@@ -150,7 +149,7 @@ fn note(
         }
     }
     if let (None, Some(near)) = (seen.near, near) {
-        let (app, stream, subscription) = (&stream.log.key().app, stream.log.key().stream, of.name());
+        let (LogKey { app, stream }, subscription) = (registry.log.key(), of.name());
         let age_seconds = age.as_secs();
         let limit = near.as_str();
         tracing::warn!(%app, %stream, %subscription, age_seconds, limit, "retention is about to remove unread events");

@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::events::lock;
 use crate::events::subscription::Subscription;
+use crate::kernel::sync::lock;
 
 /// What is armed. Cheap to clone.
 #[derive(Clone, Default)]

@@ -13,7 +13,7 @@ use super::notes::RetryState;
 use super::state::SubscriptionState;
 use super::state::loss_notices::{self, LossNotice};
 use super::{PlaceId, Subscription};
-use crate::events::lock;
+use crate::kernel::sync::lock;
 use crate::store::Sequence;
 
 /// How many entries retention has cut off, on its way to a reader.

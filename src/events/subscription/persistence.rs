@@ -16,8 +16,9 @@ use super::notes::{self, Owner};
 use super::state::Writes;
 use super::unread::UnreadRanges;
 use super::{Subscription, SubscriptionMeters};
-use crate::events::{MAX_DEAD_LETTERS, lock};
+use crate::events::MAX_DEAD_LETTERS;
 use crate::kernel::names::SubscriptionName;
+use crate::kernel::sync::lock;
 use crate::store::{Error, NoteKind, PlaceChange, Sequence, Store};
 
 /// What is in the store.

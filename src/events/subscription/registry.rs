@@ -11,22 +11,20 @@ use std::time::Duration;
 use super::notes::{Remainders, SubscriptionRecords};
 use super::persistence::RemovalOutcome;
 use super::{Removal, Shared, Subscription, defaults, records};
-use crate::events::app_stream::LOG_TARGET;
-use crate::events::delivery::StartAt;
-use crate::events::log::Log;
 use crate::events::log::age_guard::AgeGuard;
-use crate::events::{ReadError, lock};
+use crate::events::log::{LOG_TARGET, Log, ReadError, Run, StartAt};
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::kernel::share;
-use crate::store::{Error, Sequence};
+use crate::kernel::sync::lock;
+use crate::store::{Batch, Error, Sequence};
 
 /// The most subscriptions of one log: each costs a stored cursor, some memory and a few metrics.
 pub(in crate::events) const MAX_SUBSCRIPTIONS: usize = 10_000;
 
 /// The subscriptions of one log.
 pub(in crate::events) struct Registry {
-    log: Arc<Log>,
-    shared: Arc<Shared>,
+    pub(super) log: Arc<Log>,
+    pub(super) shared: Arc<Shared>,
     ages: Arc<AgeGuard>,
     limits: Mutex<SubscriptionLimits>,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
@@ -208,8 +206,27 @@ impl Registry {
         self.shared.to_its_end(removing).await
     }
 
-    /// Retention removed all before `earliest`.
-    pub(in crate::events) fn cut(&self, earliest: Sequence) {
-        self.all().iter().for_each(|subscription| subscription.cut(earliest));
+    /// [`Log::collect`]. Readers are told of what is gone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(in crate::events) async fn collect(
+        &self,
+        entries: &[Sequence],
+        near: Vec<Arc<Batch>>,
+    ) -> Result<(Vec<Run>, Vec<Sequence>), Error> {
+        let (runs, gone) = self.log.collect(entries, near).await?;
+        if !gone.is_empty() {
+            self.trimmed(self.log.stored_beginning().await?);
+        }
+        Ok((runs, gone))
+    }
+
+    /// All before `earliest` is gone from the store: readers are told of what they were not given.
+    pub(in crate::events) fn trimmed(&self, earliest: Sequence) {
+        // First the log: who claims entries from now on claims none of them.
+        if self.log.trimmed(earliest) {
+            self.all().iter().for_each(|subscription| subscription.cut(earliest));
+        }
     }
 }

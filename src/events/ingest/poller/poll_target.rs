@@ -14,7 +14,7 @@ use super::answer::Outcome;
 use super::status::Status;
 use crate::config;
 use crate::events::app_stream::AppStream;
-use crate::events::ingest::appender::AppendRequest;
+use crate::events::append::AppendRequest;
 use crate::events::ingest::pending_writes::PendingWrites;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};

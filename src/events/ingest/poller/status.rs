@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 use tokio::time::Instant;
 
-use crate::events::ingest::appender::AppendOutcome;
-use crate::events::lock;
+use crate::events::append::AppendOutcome;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
 use crate::kernel::names::RegionName;
+use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey};
 use crate::vendor::events::KEPT_BY_VENDOR;
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
-use crate::events::lock;
 use crate::kernel::names::ClientName;
+use crate::kernel::sync::lock;
 
 /// Who may go now, and who waits for that.
 #[derive(Debug, Default)]

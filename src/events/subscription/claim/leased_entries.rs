@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Claim, ClaimKind};
-use crate::events::lock;
 use crate::events::subscription::Subscription;
 use crate::events::subscription::holding::numbers;
 use crate::events::subscription::lease_name::LeaseName;
 use crate::events::subscription::loss_marker::LossMarker;
 use crate::events::subscription::state::{Hold, Selection, SubscriptionState};
+use crate::kernel::sync::lock;
 use crate::store::Sequence;
 
 /// Entries under a lease, or, for a plain reader, for as long as its response is under way.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 pub(in crate::events) use self::lost_ranges::{LostRanges, Speaker};
-use crate::events::delivery::StreamNumber;
+use crate::events::subscription::StreamNumber;
 
 /// The state of a subscription. Numbers are sequence numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::claim::MAX_AHEAD;
 use super::loss_notices::LossNotice;
 use super::{LostRanges, SubscriptionState};
-use crate::events::delivery::StreamNumber;
+use crate::events::subscription::StreamNumber;
 
 impl SubscriptionState {
     /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be

@@ -10,9 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::mutants::Mutant;
-use crate::events::lock;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
+use crate::kernel::sync::lock;
 use crate::kernel::testing::pass;
 use crate::store::{Batch, Commit, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store};
 use std::sync::{Arc, Mutex};

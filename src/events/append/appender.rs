@@ -88,7 +88,7 @@ impl AppendRequest {
         Arc::new(Self { batches, quarantined, outcome: OnceLock::new() })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::events) fn is_empty(&self) -> bool {
         self.batches.is_empty() && self.quarantined.is_none()
     }
 }
@@ -118,7 +118,7 @@ impl Appender {
     }
 
     /// Who has it appends. What was begun with it before is over.
-    pub(super) async fn pipeline(&self) -> MutexGuard<'_, Pipeline> {
+    pub(in crate::events) async fn pipeline(&self) -> MutexGuard<'_, Pipeline> {
         let mut pipeline = self.pipeline.lock().await;
         // If that has failed nothing has changed, and who brought it will try again.
         let _ = self.finish(&mut pipeline).await;
@@ -126,7 +126,7 @@ impl Appender {
     }
 
     /// [`Appender::append`] of whatever is to be stored with the batches, by whoever has the pipeline.
-    pub(super) async fn append_locked(
+    pub(in crate::events) async fn append_locked(
         &self,
         pipeline: &mut Pipeline,
         mut all: Commit,
@@ -296,11 +296,11 @@ impl Appender {
         Ok(())
     }
 
-    pub(super) fn log(&self) -> &Log {
+    pub(in crate::events) fn log(&self) -> &Log {
         &self.log
     }
 
-    pub(super) fn clock(&self) -> &Clock {
+    pub(in crate::events) fn clock(&self) -> &Clock {
         &self.clock
     }
 

@@ -1,9 +1,8 @@
-//! A [`Run`]: entries of one batch that go to a reader; and the [`Room`] that its read has for more.
+//! A [`Run`]: entries of one batch that go to a reader; and the [`Room`] that its read has for more; and which of them a reader is shown.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::entry::shown;
 use crate::store::{Batch, Content, Sequence};
 
 /// A run of a batch's entries.
@@ -92,5 +91,14 @@ impl Room {
             self.take(runs[n].entries.len(), runs[n].bytes());
         }
         None
+    }
+}
+
+/// Which of these entries of a batch a reader is shown. Damaged entries have one marker, at the last of them: thousands
+/// that all say the same would tell nobody more, and a place after the last is where reading goes on.
+pub(crate) fn shown(content: &Content, entries: Range<usize>) -> Range<usize> {
+    match content {
+        Content::Damaged(_) => entries.end.saturating_sub(1)..entries.end,
+        Content::Events(_) | Content::PossibleLoss(_) => entries,
     }
 }
