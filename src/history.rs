@@ -59,6 +59,7 @@ mod retrying_pages;
 mod source;
 mod stream;
 mod stream_permits;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -76,7 +77,7 @@ use crate::kernel::names::AppId;
 use crate::kernel::task::{Kind, Tasks};
 use crate::upstream::egress::{Egress, Failure, Orders};
 use crate::vendor::Vendor;
-pub use answer::{Answer, AnswerState, Terms};
+pub use answer::{Answer, AnswerState};
 use count_turns::CountTurns;
 pub use error::Error;
 use job::{JobKey, Question};
@@ -91,6 +92,7 @@ use source::Source;
 use stream::StreamStart;
 pub use stream::{MessageStream, StreamPart};
 use stream_permits::StreamPermits;
+pub use terms::Terms;
 
 /// How long ago a window must have ended for its result to be given again: messages may show up late, clocks differ.
 const PAST_MARGIN: Duration = Duration::from_secs(30);

@@ -27,7 +27,7 @@ mod revocation;
 mod tickets;
 mod trust;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -110,6 +110,12 @@ pub enum TlsError {
     /// The TLS library refuses its set-up.
     #[error("server.tls: {0}")]
     Library(#[source] Cause),
+}
+
+impl TlsError {
+    fn unusable(key: &'static str, path: &Path, why: impl Into<Cause>) -> Self {
+        Self::Unusable { key, path: path.to_owned(), why: why.into() }
+    }
 }
 
 /// Whether what has run out is refused.

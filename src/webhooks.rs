@@ -15,7 +15,7 @@
 //! | `pace`, `schedule` | how many are sent at a time, and when the next is; waits |
 //! | `outcome` | what an answer means |
 //! | `condition` | what holds for a webhook as a whole, as it is stored |
-//! | `delivery_loop`, `endpoint` | the task of a webhook |
+//! | `task`, `delivery_loop`, `endpoint` | the task of a webhook: its loop, and what it holds |
 //! | `status` | what operators see |
 //!
 //! How far it is, what it tried in vain, how often and until when that waits, and what waits behind it is a part of its
@@ -41,6 +41,7 @@ mod parcel;
 mod schedule;
 mod status;
 mod target;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -233,7 +234,7 @@ impl Webhooks {
             status: Arc::clone(&status),
             condition: Arc::clone(&condition),
         };
-        self.0.tasks.spawn(Kind::Webhook, endpoint.run(self.0.tasks.stopping()));
+        self.0.tasks.spawn(Kind::Webhook, task::run(endpoint, self.0.tasks.stopping()));
         Running { target, commands, status, condition }
     }
 

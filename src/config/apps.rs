@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use hyper::Uri;
 
-use super::load::Entry;
-use super::node::Node;
+use super::document::node::Node;
+use super::document::table::Table;
+use super::entry::Entry;
 use super::quota::Quota;
-use super::table::Table;
 use super::webhooks::{self, Webhook};
 use super::{Events, History, events, history, quota, secrets};
 use crate::kernel::names::{AppId, RegionName};

@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::document::Document;
-use super::load::{Draft, Entry};
+use super::draft::Draft;
+use super::entry::Entry;
 use super::{App, ClientAuth, Listen, QuotaRule};
 
 pub(super) fn all(doc: &Document<'_>, draft: &Draft) {

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::num::NonZeroU32;
 
-use super::load::Entry;
-use super::node::Node;
-use super::table::Table;
+use super::document::node::Node;
+use super::document::table::Table;
+use super::entry::Entry;
 use crate::kernel::names::{Action, AppId, ClientName, Pattern, SpiffeId};
 
 /// One of `[[clients]]`. Each way to show itself may have several values, so that one can take over from another; no

@@ -2,16 +2,19 @@
 //!
 //! Invariant: a reader that meets a fault notes it and goes on, so that one pass finds them all.
 
+pub(super) mod node;
+pub(super) mod table;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
+use self::table::Table;
 use super::finding::Finding;
 use super::key_path::is_bare;
 use super::survey::Survey;
-use super::table::Table;
 
 /// The file, and what was found in it so far.
 pub(super) struct Document<'d> {

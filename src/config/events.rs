@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::node::Node;
-use super::table::{Table, by_default};
+use super::document::node::Node;
+use super::document::table::{Table, by_default};
 use crate::kernel::names::Stream;
 
 /// An answer is held in memory, twice in a moment.

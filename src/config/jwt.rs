@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::node::Node;
+use super::document::node::Node;
+use super::document::table::Table;
 use super::survey::Form;
-use super::table::Table;
 use super::{pem, secrets, values};
 use crate::kernel::files;
 use crate::kernel::secret::PrivateUrl;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use super::document::{Document, Findings, position};
+use super::draft::Draft;
 use super::finding::{Faults, Finding};
 use super::survey::Survey;
 use super::{Config, apps, checks, clients, documented, jwt, sections, upstream};
@@ -138,24 +139,6 @@ fn read_all(doc: Document<'_>) -> (Option<Config>, Findings) {
     let config =
         apps.zip(clients).map(|(apps, clients)| Config { server, admin, log, store, upstream, jwt, apps, clients });
     (config, doc.into_found())
-}
-
-/// What was read, before the checks across parts. Entries keep their places in the file, so that paths are right.
-pub(super) struct Draft {
-    pub(super) server: super::Server,
-    pub(super) admin: super::Admin,
-    pub(super) log: super::Log,
-    pub(super) store: super::Store,
-    pub(super) upstream: super::Upstream,
-    pub(super) jwt: Option<super::Jwt>,
-    pub(super) apps: Vec<Entry<crate::kernel::names::AppId, super::App>>,
-    pub(super) clients: Vec<Entry<crate::kernel::names::ClientName, super::Client>>,
-}
-
-/// An app or a client as far as it could be read.
-pub(super) struct Entry<N, T> {
-    pub(super) name: Option<N>,
-    pub(super) whole: Option<T>,
 }
 
 fn whole_file(file: &Path, at: Option<(usize, usize)>, what: &str, mend: &str) -> Faults {

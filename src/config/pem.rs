@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::node::Node;
+use super::document::node::Node;
 use crate::kernel::files::{self, Mark, Unreadable};
 
 /// A PEM file of certificates, looked at.

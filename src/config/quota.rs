@@ -5,8 +5,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::node::Node;
-use super::table::{Table, by_default};
+use super::document::node::Node;
+use super::document::table::{Table, by_default};
 use crate::kernel::names::BucketName;
 
 /// More tokens than this in one bucket cost memory and can be no vendor's limit.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::node::Node;
+use super::document::node::Node;
 use super::survey::Form;
 use crate::kernel::secret::{Secret, SecretError, SecretSource};
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::node::Node;
-use super::table::{Table, by_default};
+use super::document::node::Node;
+use super::document::table::{Table, by_default};
 use super::tls::{self, ServerTls};
 use crate::kernel::files;
 use crate::kernel::names::{ClientName, HostName};

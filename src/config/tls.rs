@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
+use super::document::table::Table;
 use super::pem;
-use super::table::Table;
 
 /// `[server.tls]`: what the TCP listeners are encrypted with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::node::Node;
+use super::document::node::Node;
+use super::document::table::{Table, by_default};
 use super::survey::Form;
-use super::table::{Table, by_default};
 use super::{pem, secrets, values};
 use crate::kernel::secret::SecretSource;
 use crate::vendor::Vendor;

@@ -20,7 +20,7 @@ use hyper::Uri;
 use toml::de::DeValue;
 
 use super::Listen;
-use super::node::Node;
+use super::document::node::Node;
 use super::spelling::nearest;
 use super::survey::Form;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-use super::table::by_default;
+use super::document::table::by_default;
 use crate::kernel::names::{Stream, WebhookName};
 use crate::kernel::secret::{PrivateUrl, SecretSource};
 pub(super) use read::all;

@@ -1,35 +1,15 @@
 //! [`Answer`]: what a caller is given, and on which [`Terms`] it asked.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::job::Product;
 use super::query::Query;
 use super::render;
 use super::source::Source;
 use crate::kernel::clock::UnixMillis;
-use crate::kernel::proof::Proof;
 use crate::upstream::egress::Costs;
-use crate::vendor::order::Payer;
 
 const COMMA: Bytes = Bytes::from_static(b",");
-
-/// How a caller wants its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// Who asks, and whose share of the quota it costs.
-    pub payer: Payer,
-    /// What let it in.
-    pub proof: Proof,
-    /// When it gives up waiting.
-    pub deadline: Instant,
-    /// How old a kept result may be; none is taken when zero, and no work of others. `None`: as old as they are kept.
-    pub max_age: Option<Duration>,
-    /// `Prefer: respond-async`: after the deadline the answer is that it is accepted, and where it will be.
-    pub respond_async: bool,
-}
 
 /// An answer to a caller: a JSON body whose `request_id` is still to be written.
 #[derive(Clone, Debug)]

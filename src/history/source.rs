@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::answer::Terms;
 use super::error::Error;
 use super::job::{Job, Outcome, Product};
 use super::jobs::Caller;
+use super::terms::Terms;
 use crate::kernel::clock::UnixMillis;
 use crate::upstream::egress::{Costs, Failure};
 

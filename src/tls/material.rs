@@ -71,10 +71,6 @@ fn read(key: &'static str, path: &Path) -> Result<Content, TlsError> {
     files::read(path, files::DOCUMENT).map_err(|why| TlsError::Unreadable { key, path: path.to_owned(), why })
 }
 
-pub(super) fn unusable(key: &'static str, path: &Path, why: impl Into<Cause>) -> TlsError {
-    TlsError::Unusable { key, path: path.to_owned(), why: why.into() }
-}
-
 fn no_use(why: Error) -> Cause {
     Cause::of(format!("holds a certificate that cannot be used: {why}"), why)
 }
@@ -90,7 +86,7 @@ impl Live {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (shown, not_after) = own_certificate(material, config)?;
         if i64::try_from(clock.wall_ms().seconds()).is_ok_and(|now| now > not_after) {
-            let why = unusable("cert", &config.cert, "holds a certificate that has expired");
+            let why = TlsError::unusable("cert", &config.cert, "holds a certificate that has expired");
             match run_out {
                 RunOut::Refuse => return Err(why),
                 RunOut::Tell => tracing::error!(%why, "callers will refuse it"),
@@ -108,15 +104,16 @@ fn own_certificate(material: &Material, config: &ServerTls) -> Result<(Certified
     let chain = certificates("cert", &config.cert, &material.cert)?;
     let not_after = match X509Certificate::from_der(&chain[0]) {
         Ok((_, first)) => first.validity().not_after.timestamp(),
-        Err(_) => return Err(unusable("cert", &config.cert, "holds a certificate that cannot be read")),
+        Err(_) => return Err(TlsError::unusable("cert", &config.cert, "holds a certificate that cannot be read")),
     };
     let mut der = PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| {
-        unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
+        TlsError::unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
     })?;
     let key = sign::any_supported_type(&der);
     der.zeroize();
-    let key =
-        key.map_err(|_| unusable("key", &config.key, "holds a key that cannot be used (RSA, ECDSA or Ed25519)"))?;
+    let key = key.map_err(|_| {
+        TlsError::unusable("key", &config.key, "holds a key that cannot be used (RSA, ECDSA or Ed25519)")
+    })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // All keys of our library show their public half: "unknown" does not happen, and would be no proof.
@@ -124,7 +121,7 @@ fn own_certificate(material: &Material, config: &ServerTls) -> Result<(Certified
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
             Err(TlsError::Mismatch { cert: config.cert.clone(), key: config.key.clone() })
         }
-        Err(why) => Err(unusable("cert", &config.cert, no_use(why))),
+        Err(why) => Err(TlsError::unusable("cert", &config.cert, no_use(why))),
     }
 }
 
@@ -132,8 +129,8 @@ fn own_certificate(material: &Material, config: &ServerTls) -> Result<(Certified
 fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     match all {
-        Err(_) => Err(unusable(key, path, "is not PEM")),
-        Ok(all) if all.is_empty() => Err(unusable(key, path, "holds no certificate in PEM")),
+        Err(_) => Err(TlsError::unusable(key, path, "is not PEM")),
+        Ok(all) if all.is_empty() => Err(TlsError::unusable(key, path, "holds no certificate in PEM")),
         Ok(all) => Ok(all),
     }
 }
@@ -158,9 +155,9 @@ fn client_trust(
         // mistake could sign others.
         let parsed = X509Certificate::from_der(authority);
         if !parsed.is_ok_and(|(_, it)| it.is_ca() || it.version() == X509Version::V1) {
-            return Err(unusable("client_ca", path, "holds a certificate that is no authority's"));
+            return Err(TlsError::unusable("client_ca", path, "holds a certificate that is no authority's"));
         }
-        roots.add(authority.clone()).map_err(|why| unusable("client_ca", path, no_use(why)))?;
+        roots.add(authority.clone()).map_err(|why| TlsError::unusable("client_ca", path, no_use(why)))?;
     }
     let revocation = Revocation::read(&config.client_crl, &material.crls, &authorities)?;
     if let Err(why) = revocation.has_not_run_out(clock.wall_ms()) {

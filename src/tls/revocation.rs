@@ -19,7 +19,6 @@ use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
 use super::TlsError;
-use super::material::unusable;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::files::Content;
 
@@ -142,7 +141,7 @@ impl Revocation {
         let now = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
         match self.ends.iter().find(|(end, _)| *end <= now) {
             None => Ok(()),
-            Some((_, path)) => Err(unusable("client_crl", path, "holds a revocation list that has run out")),
+            Some((_, path)) => Err(TlsError::unusable("client_crl", path, "holds a revocation list that has run out")),
         }
     }
 }
@@ -154,8 +153,8 @@ fn lists(path: &Path, content: &[u8]) -> Result<Vec<CertificateRevocationListDer
     }
     let all = CertificateRevocationListDer::pem_slice_iter(content).collect::<Result<Vec<_>, _>>();
     match all {
-        Err(_) => Err(unusable("client_crl", path, "is neither PEM nor DER")),
-        Ok(all) if all.is_empty() => Err(unusable("client_crl", path, "holds no revocation list")),
+        Err(_) => Err(TlsError::unusable("client_crl", path, "is neither PEM nor DER")),
+        Ok(all) if all.is_empty() => Err(TlsError::unusable("client_crl", path, "holds no revocation list")),
         Ok(all) => Ok(all),
     }
 }
@@ -166,7 +165,7 @@ fn checked(
     path: &Path,
     authorities: &[X509Certificate<'_>],
 ) -> Result<(Vec<u8>, i64), TlsError> {
-    let bad = |why: &str| unusable("client_crl", path, why);
+    let bad = |why: &str| TlsError::unusable("client_crl", path, why);
     let list = match CertificateRevocationList::from_der(der) {
         Ok(([], list)) => list,
         _ => return Err(bad("holds a revocation list that cannot be read")),

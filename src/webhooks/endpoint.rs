@@ -1,4 +1,4 @@
-//! An [`Endpoint`]: the task of one webhook, from its first configuration to the gateway's stop.
+//! An [`Endpoint`]: what the task of one webhook holds from its first configuration to the gateway's stop.
 //!
 //! Invariants: it alone reads the webhook's subscriptions, and changes its condition. A change of the configuration
 //! lets tries under way end, then goes on by the new one, from where it was. Nobody else waits for it.
@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::condition::StoredCondition;
-use super::delivery_loop::DeliveryLoop;
 use super::status::LoopStatus;
 use super::target::Target;
 use crate::events::Events;
@@ -65,31 +64,8 @@ pub(super) enum LoopEnd {
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// Delivers until the gateway stops; rests while the webhook is not configured.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let Some(condition) = stop.run_until_cancelled(self.recall()).await else { return };
-        let condition = Arc::clone(self.condition.get_or_init(|| condition));
-        loop {
-            let Some(target) = self.targets.borrow_and_update().clone() else {
-                self.forget_metrics();
-                match stop.run_until_cancelled(self.targets.changed()).await {
-                    Some(Ok(())) => continue,
-                    _ => break,
-                }
-            };
-            let left = if self.is_disabled(&condition) {
-                self.rest(&condition, &stop).await
-            } else {
-                DeliveryLoop::new(&mut self, target, Arc::clone(&condition)).run(&stop).await
-            };
-            if left == LoopEnd::Stopping {
-                break;
-            }
-        }
-    }
-
     /// Takes away what would stand still.
-    fn forget_metrics(&self) {
+    pub(super) fn forget_metrics(&self) {
         let labels = self.labels();
         self.deps.metrics.webhook_disabled.remove(&labels);
         self.deps.metrics.webhook_in_flight.remove(&labels);
@@ -107,7 +83,7 @@ impl Endpoint {
     }
 
     /// Reads its condition, for as long as it takes.
-    async fn recall(&self) -> Arc<StoredCondition> {
+    pub(super) async fn recall(&self) -> Arc<StoredCondition> {
         loop {
             match StoredCondition::recall(Arc::clone(&self.deps.store), &self.app, &self.name).await {
                 Ok(condition) => return condition,
@@ -120,7 +96,7 @@ impl Endpoint {
     }
 
     /// Sends nothing until it is enabled, configured anew, or the gateway stops.
-    async fn rest(&mut self, condition: &StoredCondition, stop: &CancellationToken) -> LoopEnd {
+    pub(super) async fn rest(&mut self, condition: &StoredCondition, stop: &CancellationToken) -> LoopEnd {
         let mut is_kept = false;
         loop {
             let Command { kind, done } = tokio::select! {

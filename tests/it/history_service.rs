@@ -197,11 +197,13 @@ async fn a_list_that_moves_under_a_failing_vendor_comes_whole() {
             }
         });
         rig.sim.random(
+            // Which request meets which fault depends on how they interleave. At one fetch in twelve, five of one page in
+            // a row, which is an answer of its own, do not come in a thousand runs.
             Profile::seeded(7)
-                .with_at(Endpoint::HistoryGet, 0.05, Fault::ResetAfter)
-                .with_at(Endpoint::HistoryGet, 0.05, Fault::CutBody { keep: 500 })
-                .with_at(Endpoint::HistoryGet, 0.05, Fault::garbage("{\"code\":\"ok\",\"messages\":["))
-                .with_at(Endpoint::HistoryGet, 0.05, Fault::status_but_acted(500))
+                .with_at(Endpoint::HistoryGet, 0.02, Fault::ResetAfter)
+                .with_at(Endpoint::HistoryGet, 0.02, Fault::CutBody { keep: 500 })
+                .with_at(Endpoint::HistoryGet, 0.02, Fault::garbage("{\"code\":\"ok\",\"messages\":["))
+                .with_at(Endpoint::HistoryGet, 0.02, Fault::status_but_acted(500))
                 .with_at(Endpoint::HistoryCreate, 0.05, Fault::status(503))
                 .with(0.3, Fault::JitterAfter(Duration::from_millis(30))),
         );

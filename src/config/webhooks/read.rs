@@ -6,9 +6,9 @@ use hyper::Uri;
 use toml::de::DeValue;
 
 use super::{Patterns, Retry, Webhook, WebhookFormat, WebhookFrom, WebhookUrl, parse_webhook_url};
-use crate::config::node::Node;
+use crate::config::document::node::Node;
+use crate::config::document::table::Table;
 use crate::config::survey::Form;
-use crate::config::table::Table;
 use crate::config::{pem, secrets, values};
 use crate::kernel::names::{Stream, WebhookName};
 use crate::kernel::secret::{PrivateUrl, Secret, SecretSource};

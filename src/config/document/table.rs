@@ -9,23 +9,23 @@ use std::sync::LazyLock;
 
 use toml::de::DeTable;
 
-use super::document::Document;
-use super::documented;
-use super::key_path::{join, without_indices};
+use super::Document;
 use super::node::Node;
-use super::spelling::nearest;
+use crate::config::documented;
+use crate::config::key_path::{join, without_indices};
+use crate::config::spelling::nearest;
 
 /// A table that says nothing.
 static EMPTY: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
 
 /// What a table at this path comes to that says nothing.
-pub(super) fn by_default<T>(path: &str, reader: impl FnOnce(&Table<'_>) -> T) -> T {
+pub(in crate::config) fn by_default<T>(path: &str, reader: impl FnOnce(&Table<'_>) -> T) -> T {
     let doc = Document::new("", &EMPTY).offline();
     Table::new(&doc, path.to_owned(), 0..0, &EMPTY).read(reader)
 }
 
 /// A table of the file while it is read.
-pub(super) struct Table<'d> {
+pub(in crate::config) struct Table<'d> {
     doc: &'d Document<'d>,
     path: String,
     span: Range<usize>,
@@ -40,13 +40,18 @@ pub(super) struct Table<'d> {
 }
 
 impl<'d> Table<'d> {
-    pub(super) fn new(doc: &'d Document<'d>, path: String, span: Range<usize>, entries: &'d DeTable<'d>) -> Self {
+    pub(in crate::config) fn new(
+        doc: &'d Document<'d>,
+        path: String,
+        span: Range<usize>,
+        entries: &'d DeTable<'d>,
+    ) -> Self {
         let faults_before = doc.count_faults();
         let (asked, needed, spared) = <(RefCell<_>, RefCell<_>, RefCell<_>)>::default();
         Self { doc, path, span, faults_before, entries, asked, needed, spared }
     }
 
-    pub(super) fn read<T>(self, reader: impl FnOnce(&Self) -> T) -> T {
+    pub(in crate::config) fn read<T>(self, reader: impl FnOnce(&Self) -> T) -> T {
         let read = reader(&self);
         self.refuse_the_rest();
         let (asked, needed) = (self.asked.into_inner(), self.needed.into_inner());
@@ -55,7 +60,7 @@ impl<'d> Table<'d> {
     }
 
     /// The value of a key, if it is there.
-    pub(super) fn take(&self, key: &'static str) -> Option<Node<'d>> {
+    pub(in crate::config) fn take(&self, key: &'static str) -> Option<Node<'d>> {
         let mut asked = self.asked.borrow_mut();
         if !asked.contains(&key) {
             asked.push(key);
@@ -65,7 +70,7 @@ impl<'d> Table<'d> {
     }
 
     /// The value of a key that must be there. `mend` says what to write.
-    pub(super) fn need(&self, key: &'static str, mend: &str) -> Option<Node<'d>> {
+    pub(in crate::config) fn need(&self, key: &'static str, mend: &str) -> Option<Node<'d>> {
         self.needed.borrow_mut().push(key);
         let node = self.take(key);
         if node.is_none() {
@@ -75,12 +80,12 @@ impl<'d> Table<'d> {
     }
 
     /// Whether the key is there, good or not.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(in crate::config) fn has(&self, key: &str) -> bool {
         self.entries.get(key).is_some()
     }
 
     /// The value of a key, read by `parse`; the documented default when it is absent or faulty.
-    pub(super) fn or_default<T>(&self, key: &'static str, parse: impl Fn(Node<'d>) -> Option<T>) -> T {
+    pub(in crate::config) fn or_default<T>(&self, key: &'static str, parse: impl Fn(Node<'d>) -> Option<T>) -> T {
         self.doc.note(|survey| survey.has_default(&join(&self.path, key)));
         if let Some(read) = self.take(key).and_then(&parse) {
             return read;
@@ -92,19 +97,19 @@ impl<'d> Table<'d> {
     }
 
     /// A table inside this one; as an empty one when it is absent or none.
-    pub(super) fn section<T>(&self, key: &'static str, reader: impl Fn(&Table<'d>) -> T) -> T {
+    pub(in crate::config) fn section<T>(&self, key: &'static str, reader: impl Fn(&Table<'d>) -> T) -> T {
         self.take(key)
             .and_then(|node| node.table(&reader))
             .unwrap_or_else(|| Table::new(self.doc, join(&self.path, key), self.span.clone(), &EMPTY).read(reader))
     }
 
     /// Refuses keys of features that this version does not have.
-    pub(super) fn later(&self, keys: &[&'static str]) {
+    pub(in crate::config) fn later(&self, keys: &[&'static str]) {
         self.refuse(keys, "is not available in this version", "Leave it out");
     }
 
     /// Refuses keys that have no place here.
-    pub(super) fn refuse(&self, keys: &[&'static str], what: &str, mend: &str) {
+    pub(in crate::config) fn refuse(&self, keys: &[&'static str], what: &str, mend: &str) {
         for key in keys {
             if let Some((key, _)) = self.entries.get_key_value(*key) {
                 let path = join(&self.path, key.get_ref());
@@ -115,17 +120,17 @@ impl<'d> Table<'d> {
     }
 
     /// Lets every key pass: for a table whose kind is unknown, so that nothing can be said of the rest.
-    pub(super) fn spare_the_rest(&self, keys: &[&'static str]) {
+    pub(in crate::config) fn spare_the_rest(&self, keys: &[&'static str]) {
         self.spared.borrow_mut().extend(keys);
     }
 
     /// Says that a key is missing from this table.
-    pub(super) fn missing(&self, key: &str, mend: &str) {
+    pub(in crate::config) fn missing(&self, key: &str, mend: &str) {
         self.doc.fault(join(&self.path, key), &self.span, "is missing".into(), mend.into());
     }
 
     /// Whether no fault was found in this table so far.
-    pub(super) fn sound(&self) -> bool {
+    pub(in crate::config) fn sound(&self) -> bool {
         self.doc.sound_since(self.faults_before, &self.path)
     }
 
