@@ -1,6 +1,7 @@
-//! The order of the source: a module imports only from those that stand before it, so there is no circle.
+//! The order of the source: a room imports only from those that stand before it, and its modules use each other one way, so
+//! there is no circle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,49 @@ fn a_module_imports_only_from_those_before_it() {
 }
 
 /// Within the crate the compiler cannot hold this: the stages are not below each other.
+/// A name that a room's own file hands on counts as the module's that has it.
+#[test]
+fn the_modules_of_a_room_use_each_other_one_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut circles, mut seen) = (Vec::new(), 0);
+    for (room, _) in ROOMS.iter().filter(|(room, _)| src.join(room).is_dir()) {
+        let facade = fs::read_to_string(src.join(room).with_extension("rs")).unwrap();
+        let handed_on: BTreeMap<String, String> = paths_after("self::", &facade)
+            .into_iter()
+            .filter_map(|path| Some((path.rsplit("::").next()?.to_owned(), path.split("::").next()?.to_owned())))
+            .collect();
+        let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for file in files_below(&src.join(room)) {
+            let path = file.strip_prefix(&src).unwrap().with_extension("").to_string_lossy().replace('/', "::");
+            if path.contains("test") {
+                continue;
+            }
+            let own: Vec<&str> = path.split("::").collect();
+            let text = fs::read_to_string(&file).unwrap();
+            let mut used = uses(&text);
+            for up in 1..own.len() {
+                let root = "super::".repeat(up);
+                let above = own[..own.len() - up].join("::");
+                used.extend(paths_after(&root, &text).into_iter().map(|path| format!("{above}::{path}")));
+            }
+            let of_room =
+                used.iter().filter_map(|path| path.strip_prefix(room)?.strip_prefix("::")?.split("::").next());
+            let modules = of_room.map(|name| handed_on.get(name).map_or(name, String::as_str).to_owned());
+            arrows.entry(own[1].to_owned()).or_default().extend(modules.filter(|used| used != own[1]));
+        }
+        seen += arrows.values().map(BTreeSet::len).sum::<usize>();
+        let mut left: BTreeSet<String> = arrows.keys().cloned().collect();
+        while let Some(free) = left.iter().find(|module| arrows[*module].is_disjoint(&left)).cloned() {
+            left.remove(&free);
+        }
+        if !left.is_empty() {
+            circles.push(format!("{room}: {left:?}"));
+        }
+    }
+    assert!(circles.is_empty(), "what these use of each other goes into a module of its own: {circles:#?}");
+    assert!(seen > 200, "{seen}");
+}
+
 #[test]
 fn what_a_stage_hands_on_is_made_by_that_stage_alone() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -117,6 +161,9 @@ mod tests { use crate::l; }
 ";
     let found = ["a::self", "a::B", "b::c", "b::d::E", "b::d::F", "g", "h", "i::j::K", "l::m::N", "l::m::o", "l::p"];
     assert_eq!(uses(code), found);
+    let above = "use super::{a, b::C};\nuse super::super::d::E;\n";
+    assert_eq!(paths_after("super::", above), ["a", "b::C"]);
+    assert_eq!(paths_after("super::super::", above), ["d::E"]);
     assert_eq!(module_of("kernel::clock::Clock"), "kernel::clock");
     assert_eq!(module_of("events::log::tests"), "events");
 }
@@ -171,12 +218,20 @@ fn module_of(path: &str) -> String {
 
 /// The paths after each `crate::` of what is no comment and no test, with groups opened.
 fn uses(text: &str) -> Vec<String> {
+    paths_after("crate::", text)
+}
+
+/// The same of another root.
+fn paths_after(root: &str, text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let code: Vec<&str> = code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let code = code.join("\n");
     let mut found = Vec::new();
-    for (at, root) in code.match_indices("crate::") {
-        open(String::new(), &code[at + root.len()..], &mut found);
+    for (at, _) in code.match_indices(root) {
+        let is_whole = !code[..at].ends_with("super::") && !code[at + root.len()..].starts_with("super::");
+        if is_whole {
+            open(String::new(), &code[at + root.len()..], &mut found);
+        }
     }
     found
 }

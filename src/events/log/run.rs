@@ -1,4 +1,5 @@
-//! A [`Run`]: entries of one batch that go to a reader; and the [`Room`] that its read has for more; and which of them a reader is shown.
+//! A [`Run`]: entries of one batch that go to a reader; and the [`Room`] that its read has for more; and which of them
+//! a reader is shown.
 
 use std::ops::Range;
 use std::sync::Arc;
