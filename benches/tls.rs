@@ -6,8 +6,6 @@
 //! ECDSA P-256; TLS 1.3.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark")]
 
-#[path = "../src/tls/made.rs"]
-mod made;
 mod stage;
 
 use std::net::SocketAddr;
@@ -15,12 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
-use made::{Authority, Made, Says};
 use rtm_gateway::simulator::Limit;
 use rustls::client::Resumption;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use stage::{APP, Line};
+use test_support::certificates::{Authority, Made, Says};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

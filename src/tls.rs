@@ -20,8 +20,6 @@
 //! | `trust` | whose certificates callers may show, asked at the handshake and at each request after |
 
 mod anchors;
-#[cfg(test)]
-pub(crate) mod made;
 mod material;
 mod revocation;
 mod tickets;

@@ -1,4 +1,4 @@
-//! [`Answer`]: what a caller is given, and on which [`Terms`] it asked.
+//! [`Answer`]: what a caller is given.
 
 use bytes::Bytes;
 

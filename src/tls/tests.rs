@@ -1,10 +1,10 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::made::{Authority, DAY, Says};
 use super::*;
 use crate::config::ClientAuth;
 use crate::kernel::conn::{Lapse, PeerCertificate};
+use test_support::certificates::{Authority, DAY, Says};
 
 /// A folder with a server's certificate and an authority of clients.
 struct Files {

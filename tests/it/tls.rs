@@ -5,8 +5,6 @@ mod certificates;
 mod dev_certs;
 mod handshakes;
 mod judgements;
-#[path = "../../src/tls/made.rs"]
-mod made;
 mod rotation;
 mod stage;
 mod streams;

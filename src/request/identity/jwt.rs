@@ -22,8 +22,6 @@ mod compact;
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(test)]
-pub(super) mod testing;
-#[cfg(test)]
 mod tests;
 mod verified_tokens;
 

@@ -10,7 +10,7 @@ use crate::kernel::conn::{Peer, PeerCertificate, TlsFacts};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::SpiffeId;
 use crate::tls::Tls;
-use crate::tls::made::{Authority, DAY, Says};
+use test_support::certificates::{Authority, DAY, Says};
 
 impl Client {
     /// A caller that is known by name alone.

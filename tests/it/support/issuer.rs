@@ -15,11 +15,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-#[allow(dead_code, reason = "keys of other kinds are for the unit tests")]
-#[path = "../../../src/request/identity/jwt/testing.rs"]
-mod signer;
-
-pub(crate) use signer::{Signer, published};
+pub(crate) use test_support::tokens::{Signer, published};
 
 /// How it answers.
 #[derive(Clone)]

@@ -9,8 +9,8 @@ use rustls::AlertDescription::{
     UnsupportedCertificate,
 };
 
-use super::made::{Authority, DAY, Says};
 use super::stage::{BILLING, CRM, Stage, VERSIONS};
+use test_support::certificates::{Authority, DAY, Says};
 
 #[tokio::test]
 async fn a_certificate_that_names_a_client_is_enough() {

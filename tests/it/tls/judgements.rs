@@ -15,10 +15,10 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sha2::{Digest as _, Sha256};
 
-use super::made::{Made, Says};
 use super::stage::{CRM, EVENTS, Stage, VERSIONS};
 use super::streams::Stream;
 use crate::support::client::DEADLINE;
+use test_support::certificates::{Made, Says};
 
 /// Takes every certificate. What it says of one it says only when it is told to.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rustls::AlertDescription::{CertificateRevoked, UnknownCA};
 use rustls::HandshakeKind;
 
-use super::made::{Authority, DAY, Says};
 use super::stage::{BILLING, CRM, EVENTS, Stage, VERSIONS};
 use crate::support::client::Client;
+use test_support::certificates::{Authority, DAY, Says};
 
 #[tokio::test]
 async fn a_new_certificate_is_shown_to_new_connections_and_the_old_ones_go_on() {

@@ -23,9 +23,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::made::{Authority, DAY, Made, Says};
 use crate::support::client::Client;
 use crate::support::settings;
+use test_support::certificates::{Authority, DAY, Made, Says};
 
 pub(super) const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
 pub(super) const BILLING: &str = "spiffe://corp/ns/prod/sa/billing";

@@ -6,9 +6,9 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 use hyper::body::Incoming;
 
-use super::made::{Authority, DAY, Says};
 use super::stage::{BILLING, CRM, Stage, VERSIONS};
 use crate::support::client::{Client, DEADLINE};
+use test_support::certificates::{Authority, DAY, Says};
 
 /// An open stream, and its connection.
 pub(super) struct Stream {

@@ -4,7 +4,7 @@ use rcgen::KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipher
 
 use super::*;
 use crate::kernel::names::BadSpiffeId;
-use crate::tls::made::{Authority, Says};
+use test_support::certificates::{Authority, Says};
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000)
@@ -73,7 +73,7 @@ fn dns_names_are_taken_in_lower_case_and_a_wildcard_stays_a_text() {
 #[test]
 fn a_certificate_is_good_through_the_last_second_it_names() {
     let certificate = read(&Says::nothing(now())).unwrap();
-    let end = UnixMillis::from(now() + crate::tls::made::DAY);
+    let end = UnixMillis::from(now() + test_support::certificates::DAY);
     assert!(!certificate.has_expired(UnixMillis(end.0 + 999)));
     assert!(certificate.has_expired(UnixMillis(end.0 + 1000)));
 }

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 
-use super::testing::{Signer, published};
 use super::*;
 use crate::config::JwtKeys;
 use crate::kernel::clock::Clock;
+use test_support::tokens::{Signer, published};
 
 /// Some day in 2026, in seconds.
 const NOW: u64 = 1_795_000_000;

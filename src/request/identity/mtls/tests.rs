@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::tls::made::{Authority, Says};
+use test_support::certificates::{Authority, Says};
 
 fn client(name: &str, spiffe_id: &[&str], dns_san: &[&str]) -> config::Client {
     config::Client {

@@ -1,6 +1,4 @@
-//! Authorities, certificates and revocation lists made for tests: those of this crate, and those over real sockets.
-
-#![allow(dead_code, reason = "each of the two crates of tests that hold this file uses a part of it")]
+//! Authorities, certificates and revocation lists.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,37 +8,37 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 
-pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// An authority, and the certificates that lead from it to the anchor.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     above: Vec<CertificateDer<'static>>,
 }
 
 /// What a certificate says.
 #[derive(Clone)]
-pub(crate) struct Says {
-    pub(crate) uris: Vec<&'static str>,
-    pub(crate) dns: Vec<&'static str>,
-    pub(crate) usages: Vec<KeyUsagePurpose>,
-    pub(crate) purposes: Vec<ExtendedKeyUsagePurpose>,
-    pub(crate) authority: bool,
-    pub(crate) serial: u8,
-    pub(crate) from: SystemTime,
-    pub(crate) until: SystemTime,
+pub struct Says {
+    pub uris: Vec<&'static str>,
+    pub dns: Vec<&'static str>,
+    pub usages: Vec<KeyUsagePurpose>,
+    pub purposes: Vec<ExtendedKeyUsagePurpose>,
+    pub authority: bool,
+    pub serial: u8,
+    pub from: SystemTime,
+    pub until: SystemTime,
 }
 
 /// A certificate with its key.
-pub(crate) struct Made {
+pub struct Made {
     /// Its own, then those between it and the anchor.
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: KeyPair,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: KeyPair,
 }
 
 impl Says {
     /// Good for both ends, from yesterday until tomorrow, of no name.
-    pub(crate) fn nothing(now: SystemTime) -> Self {
+    pub fn nothing(now: SystemTime) -> Self {
         Self {
             uris: Vec::new(),
             dns: Vec::new(),
@@ -53,11 +51,11 @@ impl Says {
         }
     }
 
-    pub(crate) fn uri(now: SystemTime, uri: &'static str) -> Self {
+    pub fn uri(now: SystemTime, uri: &'static str) -> Self {
         Self { uris: vec![uri], ..Self::nothing(now) }
     }
 
-    pub(crate) fn dns(now: SystemTime, name: &'static str) -> Self {
+    pub fn dns(now: SystemTime, name: &'static str) -> Self {
         Self { dns: vec![name], ..Self::nothing(now) }
     }
 
@@ -82,13 +80,13 @@ impl Says {
 
 impl Authority {
     /// An anchor.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let issuer = CertifiedIssuer::self_signed(authority(name), KeyPair::generate().unwrap()).unwrap();
         Self { issuer, above: Vec::new() }
     }
 
     /// An authority between the anchor and certificates.
-    pub(crate) fn below(&self, name: &str, serial: u8) -> Self {
+    pub fn below(&self, name: &str, serial: u8) -> Self {
         let mut params = authority(name);
         params.serial_number = Some(SerialNumber::from(vec![serial]));
         let issuer = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.issuer).unwrap();
@@ -96,22 +94,22 @@ impl Authority {
         Self { issuer, above }
     }
 
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.issuer.pem()
     }
 
-    pub(crate) fn issue(&self, says: &Says) -> Made {
+    pub fn issue(&self, says: &Says) -> Made {
         let key = KeyPair::generate().unwrap();
         let own = says.params().signed_by(&key, &self.issuer).unwrap();
         Made { chain: [vec![own.der().clone()], self.above.clone()].concat(), key }
     }
 
     /// A revocation list in PEM.
-    pub(crate) fn revokes(&self, serials: &[u8], until: SystemTime) -> String {
+    pub fn revokes(&self, serials: &[u8], until: SystemTime) -> String {
         self.revocation_list(serials, until).pem().unwrap()
     }
 
-    pub(crate) fn revocation_list(&self, serials: &[u8], until: SystemTime) -> rcgen::CertificateRevocationList {
+    pub fn revocation_list(&self, serials: &[u8], until: SystemTime) -> rcgen::CertificateRevocationList {
         let revoked = |serial: &u8| RevokedCertParams {
             serial_number: SerialNumber::from(vec![*serial]),
             revocation_time: (until - 30 * DAY).into(),
@@ -140,7 +138,7 @@ fn authority(name: &str) -> CertificateParams {
 
 impl Made {
     /// The chain in PEM.
-    pub(crate) fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         let certificate = |der: &CertificateDer<'_>| {
             let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
             format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
@@ -148,7 +146,7 @@ impl Made {
         self.chain.iter().map(certificate).collect()
     }
 
-    pub(crate) fn key_pem(&self) -> String {
+    pub fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
 }

@@ -1,5 +1,4 @@
-//! An issuer for tests: makes keys, publishes them as a JWK set, signs whatever it is told to. Used by the unit tests
-//! and, by its path, by the tests over sockets.
+//! An issuer's keys: made, published as a JWK set, and used to sign whatever a test wants signed.
 
 use std::sync::LazyLock;
 
@@ -11,8 +10,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 /// A key and its name.
-pub(crate) struct Signer {
-    pub(crate) kid: &'static str,
+pub struct Signer {
+    pub kid: &'static str,
     pair: Pair,
 }
 
@@ -27,24 +26,24 @@ enum Pair {
 static RSA: LazyLock<RsaKeyPair> = LazyLock::new(|| RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
 
 impl Signer {
-    pub(crate) fn rsa(kid: &'static str) -> Self {
+    pub fn rsa(kid: &'static str) -> Self {
         Self { kid, pair: Pair::Rsa(&RSA) }
     }
 
-    pub(crate) fn p256(kid: &'static str) -> Self {
+    pub fn p256(kid: &'static str) -> Self {
         Self { kid, pair: Pair::P256(EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).unwrap()) }
     }
 
-    pub(crate) fn p384(kid: &'static str) -> Self {
+    pub fn p384(kid: &'static str) -> Self {
         Self { kid, pair: Pair::P384(EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap()) }
     }
 
-    pub(crate) fn ed25519(kid: &'static str) -> Self {
+    pub fn ed25519(kid: &'static str) -> Self {
         Self { kid, pair: Pair::Ed25519(Ed25519KeyPair::generate().unwrap()) }
     }
 
     /// Its public key, as the issuer publishes it.
-    pub(crate) fn jwk(&self) -> Value {
+    pub fn jwk(&self) -> Value {
         let b64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let ec = |pair: &EcdsaKeyPair, crv: &str| {
             let point = &pair.public_key().as_ref()[1..];
@@ -66,7 +65,7 @@ impl Signer {
     }
 
     /// The public key's DER (PKCS #1 or a raw point): what an attacker would use as an HMAC secret.
-    pub(crate) fn public_der(&self) -> Vec<u8> {
+    pub fn public_der(&self) -> Vec<u8> {
         match &self.pair {
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
             Pair::P256(pair) | Pair::P384(pair) => pair.public_key().as_ref().to_vec(),
@@ -83,7 +82,7 @@ impl Signer {
     }
 
     /// Signs these bytes by an algorithm, whatever the key is usually used for.
-    pub(crate) fn signature(&self, alg: &str, message: &[u8]) -> Vec<u8> {
+    pub fn signature(&self, alg: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &self.pair {
             Pair::Rsa(pair) => {
@@ -105,19 +104,19 @@ impl Signer {
     }
 
     /// A token with this header and these claims, as they are written.
-    pub(crate) fn token(&self, header: &str, claims: &str, alg: &str) -> String {
+    pub fn token(&self, header: &str, claims: &str, alg: &str) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.signature(alg, signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// A token as an honest issuer makes it.
-    pub(crate) fn honest(&self, alg: &str, claims: &Value) -> String {
+    pub fn honest(&self, alg: &str, claims: &Value) -> String {
         self.token(&json!({ "alg": alg, "kid": self.kid }).to_string(), &claims.to_string(), alg)
     }
 }
 
 /// The document that publishes these keys.
-pub(crate) fn published(signers: &[&Signer]) -> String {
+pub fn published(signers: &[&Signer]) -> String {
     json!({ "keys": signers.iter().map(|signer| signer.jwk()).collect::<Vec<_>>() }).to_string()
 }
