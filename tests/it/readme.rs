@@ -1,10 +1,9 @@
 //! Every command of the README runs, as a reader would run it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
-const GATEWAY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
+use crate::support::child::{BINARY, Running};
 
 #[test]
 fn the_readme_s_commands_are_those_of_the_gate_and_of_this_test() {
@@ -104,7 +103,7 @@ fn the_demo_serves_each_command_of_the_readme_that_asks_a_gateway() {
         // A tail goes on until it is ended.
         let ends = line.contains(" tail ").then_some(["--limit", "1"]);
         let output =
-            Command::new(GATEWAY).args(args).args(ends.iter().flatten()).current_dir(dir.path()).output().unwrap();
+            Command::new(BINARY).args(args).args(ends.iter().flatten()).current_dir(dir.path()).output().unwrap();
         assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
         if ends.is_some() {
             let text = String::from_utf8(output.stdout).unwrap();
@@ -128,7 +127,7 @@ fn the_readme_s_configuration_is_valid_and_its_commands_take_it() {
         }
         let args = line.split_whitespace().skip(1);
         let output =
-            Command::new(GATEWAY).args(args).env("RTM_API_KEY", "key").current_dir(dir.path()).output().unwrap();
+            Command::new(BINARY).args(args).env("RTM_API_KEY", "key").current_dir(dir.path()).output().unwrap();
         assert!(output.status.success(), "{line}\n{}", String::from_utf8_lossy(&output.stderr));
         assert!(!String::from_utf8_lossy(&output.stdout).contains("s3cret"));
     }
@@ -146,9 +145,8 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 struct Demo {
-    child: Child,
-    /// Kept: a demo whose reader has left ends, and it may still be writing the rest of its lines.
-    _out: BufReader<ChildStdout>,
+    /// Its stdout is read on: a demo whose reader has left ends, and it may still be writing the rest of its lines.
+    _running: Running,
     gateway: String,
     admin: String,
 }
@@ -156,29 +154,15 @@ struct Demo {
 impl Demo {
     /// Starts the demo on free ports and waits until it says where it is.
     fn start() -> Self {
-        let mut child = Command::new(GATEWAY)
-            .args(["demo", "--port", "0", "--admin-port", "0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let (mut gateway, mut admin) = (None, None);
-        for line in out.by_ref().lines() {
-            let line = line.unwrap();
-            gateway = gateway.or_else(|| line.strip_prefix("gateway  http://").map(str::to_owned));
-            admin = admin.or_else(|| line.strip_prefix("operator http://").map(str::to_owned));
-            if line.starts_with("Try it") {
-                break;
-            }
-        }
+        let mut command = Command::new(BINARY);
+        command.args(["demo", "--port", "0", "--admin-port", "0"]).stdout(Stdio::piped());
+        let running = Running::spawn(&mut command);
+        running.line(|line| line.starts_with(b"Try it").then_some(()));
+        let said = running.written();
+        let said = String::from_utf8_lossy(&said);
+        let named = |what: &str| said.lines().find_map(|line| line.strip_prefix(what)).map(str::to_owned);
+        let (gateway, admin) = (named("gateway  http://"), named("operator http://"));
         let (gateway, admin) = (gateway.expect("the demo names its port"), admin.expect("and the operator's"));
-        Self { child, _out: out, gateway, admin }
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { _running: running, gateway, admin }
     }
 }

@@ -1,6 +1,7 @@
-//! What tests of several rooms stand on: a caller, the parts of a configuration, an endpoint for webhooks, an issuer of tokens,
-//! and the only ways to wait.
+//! What tests of several rooms stand on: a caller, the binary as a child process, the parts of a configuration, an
+//! endpoint for webhooks, an issuer of tokens, and the only ways to wait.
 
+pub(crate) mod child;
 pub(crate) mod client;
 pub(crate) mod issuer;
 pub(crate) mod receiver;

@@ -4,7 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use super::plants::Plants;
-use super::rig::{BINARY, Heap, Home, TOKEN};
+use super::rig::{Heap, Home, TOKEN};
+use crate::support::child::BINARY;
 
 /// Configurations with a secret written in the wrong place: all are refused.
 pub(crate) fn wrong_configurations(plants: &Plants, right: &str) -> Vec<String> {

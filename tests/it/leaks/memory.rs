@@ -11,7 +11,8 @@ use hyper::Method;
 use rustix::process::Signal;
 
 use super::plants::Plants;
-use super::rig::{BASIC, BINARY, Gateway, Heap, Home, TOKEN, Vendors, ask, files};
+use super::rig::{BASIC, Gateway, Heap, Home, TOKEN, Vendors, ask, files};
+use crate::support::child::BINARY;
 use crate::support::client::Client;
 
 /// `nobody`, or whoever runs the test when that is not root.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::Method;
@@ -21,11 +21,11 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::plants::Plants;
+use crate::support::child::{BINARY, Running};
 use crate::support::client::{Client, Reply};
 
 pub(crate) const BASIC: &str = "basic-app";
 pub(crate) const TOKEN: &str = "token-app";
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
 /// Longer than anything is waited for on purpose.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -212,10 +212,9 @@ pub(crate) fn few_key(plants: &Plants) -> String {
 
 /// The running binary. Killed when dropped.
 pub(crate) struct Gateway {
-    child: Child,
+    running: Running,
     pub(crate) callers: SocketAddr,
     pub(crate) operators: SocketAddr,
-    log: Arc<(Mutex<Vec<u8>>, Condvar)>,
 }
 
 impl Gateway {
@@ -232,48 +231,15 @@ impl Gateway {
     }
 
     pub(crate) fn of(mut command: Command, home: &Home, plants: &Plants) -> Self {
-        command.args(["serve", "--config"]).arg(home.config()).env("PLANTED_API_KEY", &plants.api_key);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        keep(child.stderr.take().unwrap(), log.clone());
-        keep(child.stdout.take().unwrap(), log.clone());
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, callers: nowhere, operators: nowhere, log };
-        let address = |line: Value| line["address"].as_str().unwrap().parse().unwrap();
-        gateway.callers = address(gateway.logged("listening for callers"));
-        gateway.operators = address(gateway.logged("listening for operators"));
-        gateway.logged("ready");
-        gateway
-    }
-
-    /// All it has written so far, to stdout and stderr.
-    pub(crate) fn written(&self) -> Vec<u8> {
-        self.log.0.lock().unwrap().clone()
-    }
-
-    /// The first log line with that message, once it is there.
-    pub(crate) fn logged(&self, message: &str) -> Value {
-        let (log, more) = &*self.log;
-        let found = |log: &[u8]| {
-            let lines = log.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-            lines.into_iter().find(|line| line["message"] == message)
-        };
-        let waiting = more.wait_timeout_while(log.lock().unwrap(), PATIENCE, |log| found(log).is_none());
-        let (log, _) = waiting.unwrap();
-        found(&log).unwrap_or_else(|| panic!("never logged: {message}\n{}", String::from_utf8_lossy(&log)))
-    }
-
-    pub(crate) fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).unwrap();
+        command.env("PLANTED_API_KEY", &plants.api_key).stdout(Stdio::piped());
+        let running = Running::serve(command, &home.config());
+        let (callers, operators) = running.ready();
+        Self { running, callers, operators }
     }
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        self.running.wait()
     }
 
     /// Asks the operator's port with this key.
@@ -283,22 +249,19 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let status = self.child.wait().unwrap();
-        assert!(status.signal() != Some(11), "a segmentation fault");
+impl Deref for Gateway {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
     }
 }
 
-fn keep(mut from: impl Read + Send + 'static, log: Arc<(Mutex<Vec<u8>>, Condvar)>) {
-    std::thread::spawn(move || {
-        let mut piece = [0; 8192];
-        while let Ok(read @ 1..) = from.read(&mut piece) {
-            log.0.lock().unwrap().extend_from_slice(&piece[..read]);
-            log.1.notify_all();
-        }
-    });
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let status = self.running.put_down().unwrap();
+        assert!(status.signal() != Some(11), "a segmentation fault");
+    }
 }
 
 /// A caller's request on a connection of its own, HTTP/1.1 or HTTP/2; the answer lands on the heap.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Output};
 
-use super::gateway::BINARY;
+use crate::support::child::BINARY;
 
 fn run(args: &[&str], dir: &std::path::Path) -> (Output, String, String) {
     let output = Command::new(BINARY).args(args).current_dir(dir).output().unwrap();

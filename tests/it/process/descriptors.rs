@@ -8,7 +8,8 @@ use std::time::Duration;
 use rtm_gateway::kernel::names::Stream;
 use rustix::process::{Resource, Rlimit};
 
-use super::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
+use super::gateway::{APP, Gateway, Home, api, client, vendor};
+use crate::support::child::BINARY;
 use crate::support::client::Client;
 
 /// A gateway that may have so many descriptors, and lets idle callers stay.

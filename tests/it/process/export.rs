@@ -10,7 +10,8 @@ use std::time::Duration;
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Endpoint, Fault, Message, Sim};
 
-use super::gateway::{APP, BINARY, Gateway, Home, vendor};
+use super::gateway::{APP, Gateway, Home, vendor};
+use crate::support::child::BINARY;
 
 const MESSAGES: u64 = 1500;
 

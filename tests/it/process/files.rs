@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
+use super::gateway::{APP, Gateway, Home, api, client, vendor};
+use crate::support::child::BINARY;
 use crate::support::waiting::pause;
 
 /// Puts a FIFO that nobody writes to in a file's place.

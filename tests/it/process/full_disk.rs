@@ -5,7 +5,8 @@ use std::process::Command;
 use rtm_gateway::kernel::names::Stream;
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use super::gateway::{APP, BINARY, Gateway, Home, api, vendor};
+use super::gateway::{APP, Gateway, Home, api, vendor};
+use crate::support::child::BINARY;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_reading_before_anything_is_lost_and_it_goes_on_when_there_is_room() {

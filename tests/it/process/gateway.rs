@@ -1,12 +1,10 @@
-//! The gateway's process, its configuration and its log.
+//! The gateway's process, its configuration and who asks it.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::process::ExitStatusExt as _;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use rtm_gateway::simulator::{App, Sim};
@@ -14,10 +12,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+use crate::support::child::{BINARY, Running};
 use crate::support::client::Client;
 
 pub(crate) const APP: &str = "app-1";
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rtm-gateway");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A vendor that knows the gateway's credential.
@@ -100,12 +98,9 @@ pub(crate) fn client(name: &str) -> String {
 
 /// A running gateway. Killed when dropped.
 pub(crate) struct Gateway {
-    child: Child,
+    running: Running,
     pub(crate) callers: SocketAddr,
     pub(crate) operators: SocketAddr,
-    log: mpsc::Receiver<Value>,
-    /// Of a log that is not read: told or dropped, it is read on, or closed.
-    unread: Option<mpsc::Sender<()>>,
 }
 
 impl Gateway {
@@ -115,109 +110,40 @@ impl Gateway {
 
     /// Starts it, unless it ends by itself: then what it said.
     pub(crate) fn try_start(home: &Home) -> Result<Self, String> {
-        let output = home.path("refusal");
-        let file = fs::File::create(&output).unwrap();
-        let mut probe = Command::new(BINARY);
-        let mut child = probe.args(["serve", "--config"]).arg(home.config()).stderr(file).spawn().unwrap();
+        let mut probe = Running::serve(Command::new(BINARY), &home.config());
         // It ends, or it says that it is ready: whichever is first.
-        loop {
-            let said = fs::read_to_string(&output).unwrap_or_default();
-            if child.try_wait().unwrap().is_some() {
-                return Err(fs::read_to_string(&output).unwrap());
-            }
-            if said.contains("\"ready\"") {
-                break;
-            }
-            std::thread::yield_now();
+        if probe.heard("ready").is_none() {
+            probe.wait();
+            return Err(String::from_utf8(probe.written()).unwrap());
         }
-        let _ = child.kill();
-        let _ = child.wait();
+        drop(probe);
         Ok(Self::start(home))
     }
 
     /// Starts it by a command that takes the gateway's arguments, and waits until it is ready.
     pub(crate) fn of(command: Command, config: &Path) -> Self {
-        Self::heard(command, config, None)
+        Self::grown(Running::serve(command, config))
     }
 
     /// Starts it with a log that is not read any more once it is ready.
     pub(crate) fn unheard(home: &Home) -> Self {
-        let (tell, told) = mpsc::channel();
-        let mut gateway = Self::heard(Command::new(BINARY), &home.config(), Some(told));
-        gateway.unread = Some(tell);
-        gateway
+        Self::grown(Running::serve_unread(Command::new(BINARY), &home.config()))
     }
 
-    /// The log is read on.
-    pub(crate) fn hear(&mut self) {
-        self.unread.take().unwrap().send(()).unwrap();
-    }
-
-    /// The log's reader is gone.
-    pub(crate) fn hang_up(&mut self) {
-        drop(self.unread.take().unwrap());
-        while self.log.recv_timeout(PATIENCE).is_ok() {}
-    }
-
-    fn heard(mut command: Command, config: &Path, pause: Option<mpsc::Receiver<()>>) -> Self {
-        Self::grown(command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap(), pause)
-    }
-
-    /// A process that was started before, with its log on a pipe: waits until it is ready.
-    pub(crate) fn grown(mut child: Child, pause: Option<mpsc::Receiver<()>>) -> Self {
-        let (say, log) = mpsc::channel();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let entry = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                let is_ready = entry["message"] == "ready";
-                let _ = say.send(entry);
-                if let Some(pause) = &pause
-                    && is_ready
-                    && pause.recv().is_err()
-                {
-                    break;
-                }
-            }
-        });
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gateway = Self { child, callers: nowhere, operators: nowhere, log, unread: None };
-        let address = |entry: Value| entry["address"].as_str().unwrap().parse().unwrap();
-        gateway.callers = address(gateway.logged("listening for callers"));
-        gateway.operators = address(gateway.logged("listening for operators"));
-        gateway.logged("ready");
-        gateway
-    }
-
-    /// The next log entry with that message.
-    pub(crate) fn logged(&mut self, message: &str) -> Value {
-        let mut seen = Vec::new();
-        loop {
-            match self.log.recv_timeout(PATIENCE) {
-                Ok(entry) if entry["message"] == message => return entry,
-                Ok(entry) => seen.push(entry),
-                Err(_) => panic!("never logged: {message}\n{seen:#?}"),
-            }
-        }
-    }
-
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).unwrap();
-    }
-
-    pub(crate) fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    /// A process that was started before: waits until it is ready.
+    pub(crate) fn grown(running: Running) -> Self {
+        let (callers, operators) = running.ready();
+        Self { running, callers, operators }
     }
 
     /// SIGKILL, and the process is gone.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        assert_eq!(self.child.wait().unwrap().signal(), Some(9));
+    pub(crate) fn kill(self) {
+        self.running.kill();
     }
 
     /// Waits for its end.
-    pub(crate) async fn ended(mut self) -> ExitStatus {
-        tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap()
+    pub(crate) async fn ended(self) -> ExitStatus {
+        self.running.ended().await
     }
 
     /// A caller with this key.
@@ -246,10 +172,17 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Gateway {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut Running {
+        &mut self.running
     }
 }
 

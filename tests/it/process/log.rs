@@ -8,7 +8,8 @@ use rtm_gateway::kernel::names::Stream;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 
-use super::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
+use super::gateway::{APP, Gateway, Home, api, client, vendor};
+use crate::support::child::BINARY;
 use crate::support::client::Client;
 
 /// More lines than a pipe holds.

@@ -1,22 +1,22 @@
 //! SIGTERM: no new connections, what runs is finished, a read in flight is stored, exit 0. A second one hurries that. Other
 //! signals end nothing. All of it from the first instructions of `main` on.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
 use rustix::fs::inotify;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use super::gateway::{APP, BINARY, Gateway, Home, api, client, vendor};
+use super::gateway::{APP, Gateway, Home, api, client, vendor};
+use crate::support::child::{BINARY, Running};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_in_flight_is_stored_and_a_waiting_reader_is_answered() {
     let vendor = vendor().await;
     let home = Home::new(&vendor);
-    let mut gateway = Gateway::start(&home);
+    let gateway = Gateway::start(&home);
     let mut waiting = gateway.caller("one").await;
     let poll = tokio::spawn(async move { waiting.get(&api("vendor/channel_events?wait=30s")).await });
     gateway
@@ -63,7 +63,7 @@ async fn a_history_query_under_way_is_finished() {
 async fn a_second_signal_hurries_the_stop_and_a_read_in_flight_is_marked() {
     let vendor = vendor().await;
     let home = Home::new(&vendor);
-    let mut gateway = Gateway::start(&home);
+    let gateway = Gateway::start(&home);
     // Nothing of this is answered within the grace.
     let long = Duration::from_secs(600);
     vendor.on(Endpoint::UserEvents, Fault::DelayAfter(long));
@@ -134,9 +134,10 @@ async fn signals_that_come_while_the_configuration_is_read_end_nothing() {
     home.write(&text);
     let mut command = Command::new(BINARY);
     command.args(["serve", "--log-format", "json", "--config"]).arg(home.config());
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
     let shown = |file: &str, key: &str, radix| {
-        let text = std::fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(format!("/proc/{}/{file}", child.pid().as_raw_nonzero())).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         line.and_then(|number| u64::from_str_radix(number.trim(), radix).ok()).unwrap_or(0)
     };
@@ -151,32 +152,25 @@ async fn signals_that_come_while_the_configuration_is_read_end_nothing() {
         tokio::task::yield_now().await;
     }
     for signal in signals {
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.signal(signal);
     }
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().contains(r#""message":"ready""#)), "it went on");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(child.heard("ready").is_some(), "it went on");
+    child.kill();
 }
 
-fn spawned(home: &Home) -> Child {
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--config"]).arg(home.config()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn send(signal: Signal, to: &Child) {
-    kill_process(Pid::from_child(to), signal).unwrap();
+fn spawned(home: &Home) -> Running {
+    Running::serve(Command::new(BINARY), &home.config())
 }
 
 /// Whether a process has a way of its own to take this signal.
-fn takes(child: &Child, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+fn takes(child: &Running, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid().as_raw_nonzero())).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// The process, when it has just opened its configuration: long before there is anything to stop or to reload.
-fn opening_its_configuration(home: &Home) -> Child {
+fn opening_its_configuration(home: &Home) -> Running {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, home.config(), inotify::WatchFlags::OPEN).unwrap();
     let child = spawned(home);
@@ -194,17 +188,17 @@ async fn signals_have_their_meaning_before_the_configuration_is_read() {
         assert!(takes(&child, signal), "{signal:?}");
     }
     for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
-        send(signal, &child);
+        child.signal(signal);
     }
-    let gateway = Gateway::grown(child, None);
+    let gateway = Gateway::grown(child);
     assert_eq!(gateway.admin("/healthz").await.0, 200);
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended().await.code(), Some(0));
 
     // A stop that comes so early is one in order.
     let child = opening_its_configuration(&home);
-    send(Signal::TERM, &child);
-    let mut gateway = Gateway::grown(child, None);
+    child.signal(Signal::TERM);
+    let gateway = Gateway::grown(child);
     gateway.logged("stopped");
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
@@ -221,9 +215,9 @@ async fn hangups_from_the_first_moment_on_keep_no_gateway_from_serving() {
             std::thread::yield_now();
         }
         for _ in 0..20 {
-            send(Signal::HUP, &child);
+            child.signal(Signal::HUP);
         }
-        let gateway = Gateway::grown(child, None);
+        let gateway = Gateway::grown(child);
         assert_eq!(gateway.admin("/healthz").await.0, 200);
         gateway.signal(Signal::TERM);
         assert_eq!(gateway.ended().await.code(), Some(0));

@@ -9,7 +9,8 @@ use rtm_gateway::kernel::names::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::gateway::{APP, BINARY, Gateway, Home, vendor};
+use super::gateway::{APP, Gateway, Home, vendor};
+use crate::support::child::BINARY;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
