@@ -162,9 +162,9 @@ fn the_document_lists_exactly_the_operators_operations() {
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_past_the_operators_key() {
     let stage = Stage::start().await;
-    let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+    let mut config = rtm_gateway::config::Config::clone(&stage.parts.config.load());
     config.admin.api_key_sha256 = Some([7; 32]);
-    stage.app.config.store(std::sync::Arc::new(config));
+    stage.parts.config.store(std::sync::Arc::new(config));
     for target in ["/admin/v1/apps", "/%61dmin/v1/apps", "/admin/%76%31/backup", "/admin", "/admin/v1/nothing"] {
         let answer = ask(stage.admin, "GET", target, "X-API-Key: other\r\n", None).await;
         assert_eq!(answer.status, 401, "{target}: {}", answer.text);

@@ -1,9 +1,10 @@
-//! What tests of several rooms stand on: a caller, the binary as a child process, the parts of a configuration, an
-//! endpoint for webhooks, an issuer of tokens, and the only ways to wait.
+//! What tests of several rooms stand on: a caller, the binary as a child process, a whole gateway in this process, the parts
+//! of a configuration, an endpoint for webhooks, an issuer of tokens, and the only ways to wait.
 
 pub(crate) mod child;
 pub(crate) mod client;
 pub(crate) mod issuer;
 pub(crate) mod receiver;
 pub(crate) mod settings;
+pub(crate) mod stage;
 pub(crate) mod waiting;

@@ -28,12 +28,12 @@ const LARGE: usize = 48 * KIB;
 async fn stage() -> Stage {
     let other = settings::client("other", r#"allow = [{ app = "*", actions = ["events", "messages"] }]"#);
     let stage = Stage::with("[upstream]\nrequest_timeout = \"120s\"", &other).await;
-    stage.app.egress.bound_answers(ROOM);
+    stage.parts.egress.bound_answers(ROOM);
     stage
 }
 
 fn held(stage: &Stage) -> usize {
-    usize::try_from(stage.app.metrics.response_body_bytes.get()).unwrap()
+    usize::try_from(stage.parts.metrics.response_body_bytes.get()).unwrap()
 }
 
 /// A connection whose streams take a KiB each until they are read.
@@ -98,7 +98,8 @@ async fn slow_callers_of_large_answers_keep_within_the_room_and_others_go_on() {
     }
     assert!(held(&stage) <= ROOM.all);
     // One that would have to wait longer than it may is told so.
-    let shed = || stage.app.metrics.requests_shed.get_or_create(&ShedLabels { reason: "response_memory".into() }).get();
+    let shed =
+        || stage.parts.metrics.requests_shed.get_or_create(&ShedLabels { reason: "response_memory".into() }).get();
     stage.sim.on(Endpoint::PeerMessages, Fault::Pad(LARGE));
     let refused = sender.clone().send_request(message(5)).await.unwrap();
     assert_eq!((refused.status().as_u16(), shed()), (503, 1));

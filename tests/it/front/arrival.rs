@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::events::texts;
 use super::handover::{large_events, read, small_caller};
-use super::stage::{APP, DEADLINE, RTM, Stage, configuration, exchange, request};
+use super::stage::{APP, DEADLINE, RTM, Stage, exchange, request};
 use crate::support::waiting::{eventually, pause};
 
 const SHORT: &str = "write_timeout = \"500ms\"";
@@ -85,7 +85,7 @@ pub(crate) async fn begin(caller: &mut (impl AsyncRead + AsyncWrite + Unpin), as
 async fn stall(stage: &Stage, sent: &[String]) {
     let mut caller = small_caller(stage).await;
     begin(&mut caller, &stream("all")).await;
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     let had = whole_events(&what_is_left(&mut caller).await);
     nothing_is_missing(sent, &had, &given_again(&mut stage.connect().await, "all").await);
 }
@@ -93,7 +93,7 @@ async fn stall(stage: &Stage, sent: &[String]) {
 #[tokio::test]
 async fn a_stream_that_nobody_reads_is_cut_and_what_its_system_did_not_take_comes_again() {
     let stage = Stage::with(SHORT, "").await;
-    let sent = emit(&stage.sim, &stage.app, 500).await;
+    let sent = emit(&stage.sim, &stage.parts, 500).await;
     stall(&stage, &sent).await;
     stage.stopped().await;
 }
@@ -102,7 +102,7 @@ async fn a_stream_that_nobody_reads_is_cut_and_what_its_system_did_not_take_come
 async fn a_few_events_that_wait_in_our_own_system_alone_are_not_handed_over_either() {
     let stage = Stage::with(SHORT, "").await;
     // Less than our system takes: nothing ever waits to be written.
-    let sent = emit(&stage.sim, &stage.app, 30).await;
+    let sent = emit(&stage.sim, &stage.parts, 30).await;
     let began = tokio::time::Instant::now();
     stall(&stage, &sent).await;
     assert!(began.elapsed() < DEADLINE);
@@ -112,7 +112,7 @@ async fn a_few_events_that_wait_in_our_own_system_alone_are_not_handed_over_eith
 #[tokio::test]
 async fn a_caller_that_is_reset_in_the_middle_is_given_all_that_did_not_arrive() {
     let stage = Stage::start().await;
-    let sent = emit(&stage.sim, &stage.app, 500).await;
+    let sent = emit(&stage.sim, &stage.parts, 500).await;
     let mut caller = small_caller(&stage).await;
     caller.write_all(stream("all").as_bytes()).await.unwrap();
     let mut some = vec![0; 100_000];
@@ -122,7 +122,7 @@ async fn a_caller_that_is_reset_in_the_middle_is_given_all_that_did_not_arrive()
     let more = caller.peek(&mut held).await.unwrap_or(0);
     some.extend_from_slice(&held[..more]);
     drop(caller);
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     let again = given_again(&mut stage.connect().await, "all").await;
     let had = whole_events(&some);
     // A little may have come between the look and the end.
@@ -135,7 +135,7 @@ async fn a_caller_that_is_reset_in_the_middle_is_given_all_that_did_not_arrive()
 #[tokio::test]
 async fn a_slow_reader_is_not_cut_and_gets_all() {
     let stage = Stage::with("write_timeout = \"1s\"", "").await;
-    let sent = emit(&stage.sim, &stage.app, 200).await;
+    let sent = emit(&stage.sim, &stage.parts, 200).await;
     let mut caller = small_caller(&stage).await;
     caller.write_all(stream("all").as_bytes()).await.unwrap();
     let mut got = Vec::new();
@@ -154,7 +154,7 @@ async fn a_slow_reader_is_not_cut_and_gets_all() {
     }
     assert_eq!(whole_events(&got), sent);
     drop(caller);
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     assert_eq!(given_again(&mut stage.connect().await, "all").await, [""; 0]);
     stage.stopped().await;
 }
@@ -194,8 +194,8 @@ async fn our_system_holds_little_for_a_caller_that_does_not_read() {
 
 #[tokio::test]
 async fn what_was_acknowledged_by_an_orderly_stop_does_not_come_again() {
-    let stage = Stage::start().await;
-    let sent = emit(&stage.sim, &stage.app, 50).await;
+    let mut stage = Stage::start().await;
+    let sent = emit(&stage.sim, &stage.parts, 50).await;
     let mut caller = stage.connect().await;
     caller.write_all(stream("all").as_bytes()).await.unwrap();
     let (mut got, mut piece) = (Vec::new(), vec![0; 1 << 16]);
@@ -205,12 +205,9 @@ async fn what_was_acknowledged_by_an_orderly_stop_does_not_come_again() {
     }
     stage.stop();
     got.extend(what_is_left(&mut caller).await);
-    stage.stopped().await;
+    stage.end().await;
     let had = whole_events(&got).len();
-    let Stage { sim, folder, app, .. } = stage;
-    drop(app);
-    let text = configuration(folder.path(), &sim.base_url(), ("", "", ""));
-    let stage = Stage::before(sim, folder, &text).await;
+    stage.run().await;
     assert_eq!(given_again(&mut stage.connect().await, "all").await, sent[had..]);
     stage.stopped().await;
 }
@@ -218,7 +215,7 @@ async fn what_was_acknowledged_by_an_orderly_stop_does_not_come_again() {
 #[tokio::test]
 async fn polls_in_turn_on_connections_that_are_kept_or_closed_bring_each_event_once() {
     let stage = Stage::start().await;
-    let sent = emit(&stage.sim, &stage.app, 60).await;
+    let sent = emit(&stage.sim, &stage.parts, 60).await;
     let (mut one, mut other) = (stage.connect().await, stage.connect().await);
     let ask = request("GET", &format!("{RTM}/vendor/user_events?limit=1"), "all", "", "");
     let last = request("GET", &format!("{RTM}/vendor/user_events?limit=1"), "all", "Connection: close\r\n", "");
@@ -230,7 +227,7 @@ async fn polls_in_turn_on_connections_that_are_kept_or_closed_bring_each_event_o
     }
     assert_eq!(got, sent);
     // Soon after it is known that all arrived, though nobody asks any more.
-    let of_all = || stage.app.events.subscriptions().into_iter().find(|s| s.subscription == "$client.all");
+    let of_all = || stage.parts.events.subscriptions().into_iter().find(|s| s.subscription == "$client.all");
     eventually(|| of_all().is_some_and(|s| s.lag == 0)).await;
     drop((one, other));
     stage.stopped().await;

@@ -108,9 +108,9 @@ async fn server_hosts_names_further_hosts_from_the_next_reload_on() {
     let as_host =
         async |host: &str| ask(&stage, &format!("GET {EVENTS} HTTP/1.1"), &format!("Host: {host}\r\n")).await.status;
     assert_eq!((as_host("gateway.corp.example").await, as_host("[fd00::1]").await), (421, 421));
-    let mut config = Config::clone(&stage.app.config.load());
+    let mut config = Config::clone(&stage.parts.config.load());
     config.server.hosts = ["gateway.corp.example", "fd00::1"].map(|host| HostName::parse(host).unwrap()).to_vec();
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
     assert_eq!((as_host("Gateway.Corp.Example.:8080").await, as_host("[FD00:0::1]:1").await), (200, 200));
     assert_eq!((as_host("corp.example").await, as_host("localhost").await), (421, 200));
     stage.stopped().await;

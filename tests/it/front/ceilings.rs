@@ -52,7 +52,7 @@ fn message(client: &str, headers: &str, body: &str) -> String {
 const SOUND: &str = r#"{"destination":"x","payload":"y"}"#;
 
 fn in_hand(stage: &Stage) -> usize {
-    stage.app.gateway.admission.in_hand()
+    stage.parts.gateway.admission.in_hand()
 }
 
 /// A long poll that has been admitted.
@@ -65,13 +65,13 @@ async fn hold(stage: &Stage, client: &str) -> TcpStream {
 }
 
 fn shed(stage: &Stage, reason: &str) -> u64 {
-    stage.app.metrics.requests_shed.get_or_create(&ShedLabels { reason: reason.into() }).get()
+    stage.parts.metrics.requests_shed.get_or_create(&ShedLabels { reason: reason.into() }).get()
 }
 
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::clone(&stage.app.config.load());
+    let mut config = Config::clone(&stage.parts.config.load());
     change(&mut config);
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
 }
 
 fn client_of<'a>(config: &'a mut Config, name: &str) -> &'a mut rtm_gateway::config::Client {
@@ -136,7 +136,7 @@ async fn max_concurrent_holds_over_all_listeners_and_through_reloads() {
     assert_eq!(refused.header("ratelimit"), Some(r#""max_concurrent";r=0"#));
     assert_eq!(refused.header("ratelimit-policy"), Some(r#""max_concurrent";q=2;qu="concurrent-requests""#));
     let labels = CeilingLabels { client: "few".into(), limit: "max_concurrent".into() };
-    assert_eq!(stage.app.metrics.client_limit_rejections.get_or_create(&labels).get(), 1);
+    assert_eq!(stage.parts.metrics.client_limit_rejections.get_or_create(&labels).get(), 1);
     assert_eq!(stage.raw(look("all")).await.status, 200, "it is nobody else's");
 
     reload(&stage, |config| client_of(config, "few").max_concurrent = NonZeroU32::new(3)).await;
@@ -207,7 +207,7 @@ async fn report_mode_does_what_it_would_refuse_and_counts_it() {
     let stage = stage("", &[client("trial", trial)]).await;
     let would = |reason: &str| {
         let labels = WouldRefuseLabels { client: "trial".into(), reason: reason.into() };
-        stage.app.metrics.would_refuse.get_or_create(&labels).get()
+        stage.parts.metrics.would_refuse.get_or_create(&labels).get()
     };
     for n in 1..=3 {
         assert_eq!(stage.raw(message("trial", "", SOUND)).await.status, 200);
@@ -266,7 +266,7 @@ async fn a_stream_that_is_reset_makes_room() {
 #[tokio::test]
 async fn bodies_on_their_way_are_accounted_for() {
     let stage = stage("", &[]).await;
-    let bytes = || stage.app.metrics.request_body_bytes.get();
+    let bytes = || stage.parts.metrics.request_body_bytes.get();
     let whole = message("all", "", &"x".repeat(60_000));
     let mut caller = stage.connect().await;
     caller.write_all(&whole.as_bytes()[..whole.len() - 20_000]).await.unwrap();

@@ -47,7 +47,7 @@ async fn more_connections_than_places_wait_only_while_each_has_a_request_in_hand
     let mut first = stage.connect().await;
     let wait = request("GET", &format!("{RTM}/vendor/user_events?wait=20s"), "all", "", "");
     first.write_all(wait.as_bytes()).await.unwrap();
-    eventually(|| stage.app.gateway.admission.in_hand() == 1).await;
+    eventually(|| stage.parts.gateway.admission.in_hand() == 1).await;
     let mut second = stage.connect().await;
     second.write_all(count().as_bytes()).await.unwrap();
     stage.sim.emit_many(APP, Stream::UserEvents, 1);

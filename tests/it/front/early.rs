@@ -139,7 +139,7 @@ async fn over_http2_only_the_stream_ends_and_without_an_error() {
             client.request(Request::post(&uri).header("x-api-key", "unknown").body(body).unwrap()).await.unwrap();
         assert_eq!(answer.status(), 401);
         answer.into_body().collect().await.unwrap();
-        assert_eq!(stage.app.metrics.connections.get(), 1);
+        assert_eq!(stage.parts.metrics.connections.get(), 1);
     }
     drop(client);
     stage.stopped().await;

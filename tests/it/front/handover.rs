@@ -75,9 +75,9 @@ async fn a_caller_that_leaves_while_it_waits_takes_nothing_with_it() {
     let stage = Stage::start().await;
     let mut caller = stage.connect().await;
     caller.write_all(read().as_bytes()).await.unwrap();
-    eventually(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
+    eventually(|| stage.parts.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
     drop(caller);
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     let sent = stage.sim.emit_many(APP, Stream::UserEvents, 3).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(rest(&stage, 3).await, sent);
 }
@@ -142,7 +142,7 @@ async fn a_stop_ends_long_polls_with_what_there_is() {
     let mut caller = stage.connect().await;
     let long = request("GET", &format!("{RTM}/vendor/user_events?wait=60s"), "all", "", "");
     caller.write_all(long.as_bytes()).await.unwrap();
-    eventually(|| stage.app.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
+    eventually(|| stage.parts.events.subscriptions().iter().any(|s| s.subscription == "$client.all")).await;
     stage.stop();
     let answer = Answer::read(&mut caller).await;
     assert_eq!((answer.status, texts(&answer).len(), answer.header("connection")), (200, 0, Some("close")));

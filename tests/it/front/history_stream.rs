@@ -206,7 +206,7 @@ async fn a_reader_that_stops_reading_stops_the_calls_to_the_vendor() {
     // 32 MB in 41 pages; the sockets' buffers take some.
     assert!(quiet.0 < 30, "{} pages for a reader that reads nothing", quiet.0);
     // Nothing of it holds a seat, nor is under way: others have the quota.
-    let bucket = stage.app.egress.bucket(&AppId::parse(APP).unwrap(), BucketName::HistoryGet).unwrap();
+    let bucket = stage.parts.egress.bucket(&AppId::parse(APP).unwrap(), BucketName::HistoryGet).unwrap();
     assert_eq!((bucket.in_flight, bucket.waiting), (0, 0), "{bucket:?}");
     let mut count = 1;
     while let Some(line) = lines.next().await {

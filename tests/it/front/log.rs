@@ -99,7 +99,7 @@ async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
         let told: Vec<&str> = text.lines().filter(|l| l.contains(secret)).collect();
         assert!(told.is_empty(), "{secret}: {told:#?}");
     }
-    let metrics = stage.app.metrics.text();
+    let metrics = stage.parts.metrics.text();
     assert!(metrics.contains(r#"requests_total{route="user_events",client="all",status="200"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"requests_total{route="unmatched",client="",status="401"} 1"#), "{metrics}");
 }

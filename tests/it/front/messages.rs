@@ -141,7 +141,7 @@ async fn a_message_without_what_every_message_has_is_refused_and_costs_nothing()
     }
     assert_eq!(stage.sim.seen().len(), 0, "the vendor was not asked");
     let free = stage
-        .app
+        .parts
         .egress
         .bucket(
             &rtm_gateway::kernel::names::AppId::parse(super::stage::APP).unwrap(),

@@ -52,9 +52,9 @@ async fn without_a_key_the_operators_port_does_nothing_for_a_request_that_names_
 async fn with_a_key_any_host_may_be_named_and_configured_hosts_without_one() {
     let stage = Stage::start().await;
     let configure = |change: &dyn Fn(&mut rtm_gateway::config::Admin)| {
-        let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+        let mut config = rtm_gateway::config::Config::clone(&stage.parts.config.load());
         change(&mut config.admin);
-        stage.app.config.store(std::sync::Arc::new(config));
+        stage.parts.config.store(std::sync::Arc::new(config));
     };
     configure(&|admin| admin.hosts = vec![rtm_gateway::kernel::names::HostName::parse("admin.corp.example").unwrap()]);
     let as_host = async |host: &str| ask(stage.admin, "GET", "/admin/v1/apps", &format!("Host: {host}\r\n")).await.0;

@@ -27,9 +27,9 @@ fn users(answer: &Answer) -> Vec<String> {
 }
 
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::clone(&stage.app.config.load());
+    let mut config = Config::clone(&stage.parts.config.load());
     change(&mut config);
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
 }
 
 async fn without(stage: &Stage, client: &str) {
@@ -71,7 +71,7 @@ async fn with_events(of: &[&str]) -> Stage {
 async fn a_client_s_own_place_stays_closed_to_others_while_the_client_is_not_configured() {
     let stage = with_events(&["ann", "bob", "cid"]).await;
     assert_eq!(users(&read(&stage, "reader", "?limit=1").await), ["ann"]);
-    let before = stage.app.config.load_full();
+    let before = stage.parts.config.load_full();
     without(&stage, "reader").await;
     for other in ["?subscription=reader", "?subscription=reader&ack=explicit", "?subscription=reader&from=latest"] {
         assert_eq!(read(&stage, "all", other).await.status, 403, "{other}");
@@ -95,7 +95,7 @@ async fn a_client_s_own_place_stays_closed_to_others_while_the_client_is_not_con
 #[tokio::test]
 async fn a_client_s_own_place_cannot_be_taken_in_advance() {
     let stage = with_events(&["ann", "bob"]).await;
-    let before = stage.app.config.load_full();
+    let before = stage.parts.config.load_full();
     without(&stage, "reader").await;
     // A name like any other, as long as nobody has it.
     assert_eq!(users(&read(&stage, "all", "?subscription=reader").await), ["ann", "bob"]);

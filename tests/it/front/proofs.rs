@@ -19,9 +19,9 @@ const USERS: &str = "/v1/apps/demo-app/events/user_events";
 const SSE: &str = "Accept: text/event-stream\r\n";
 
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::clone(&stage.app.config.load());
+    let mut config = Config::clone(&stage.parts.config.load());
     change(&mut config);
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
 }
 
 fn digest(key: &str) -> [u8; 32] {
@@ -63,7 +63,7 @@ async fn withdraw(stage: &Stage, how: Withdrawal) {
 fn ended(stage: &Stage, work: &str, how: Withdrawal) -> u64 {
     let reason = if how == Withdrawal::Right { "forbidden" } else { "withdrawn" };
     let labels = EndedWorkLabels { work: work.to_owned(), reason: reason.to_owned() };
-    stage.app.metrics.ended_work.get_or_create(&labels).get()
+    stage.parts.metrics.ended_work.get_or_create(&labels).get()
 }
 
 /// A request whose answer is not read yet.
@@ -169,7 +169,7 @@ async fn a_long_poll_answers_401_or_403_within_a_second_and_takes_nothing() {
     at_once(cases, async |((how, status), target)| {
         let stage = Stage::start().await;
         let mut open = Open::begin(&stage, target, "").await;
-        eventually(|| stage.app.gateway.proofs.all().len() == 1).await;
+        eventually(|| stage.parts.gateway.proofs.all().len() == 1).await;
         withdraw(&stage, how).await;
         let answer = tokio::time::timeout(Duration::from_secs(5), Answer::read(&mut open.0)).await.unwrap();
         assert_eq!(answer.status, status, "{how:?} {target}");
@@ -283,7 +283,7 @@ async fn a_message_that_waits_for_a_seat_is_answered_401_or_403_and_never_sent()
         let mut tcp = stage.connect().await;
         tcp.write_all(request("POST", &target, "all", kind, &body).as_bytes()).await.unwrap();
         let waiting =
-            || stage.app.egress.bucket(&stage.app.config.load().apps[0].id, BucketName::Messages).unwrap().waiting;
+            || stage.parts.egress.bucket(&stage.parts.config.load().apps[0].id, BucketName::Messages).unwrap().waiting;
         eventually(|| waiting() == 1).await;
         withdraw(&stage, how).await;
         assert_eq!(Answer::read(&mut tcp).await.status, status, "{how:?}");
@@ -303,8 +303,8 @@ async fn slow_history(stage: &Stage) {
 }
 
 fn waiting(stage: &Stage) -> usize {
-    let app = &stage.app.config.load().apps[0].id;
-    stage.app.egress.bucket(app, BucketName::HistoryCreate).unwrap().waiting
+    let app = &stage.parts.config.load().apps[0].id;
+    stage.parts.egress.bucket(app, BucketName::HistoryCreate).unwrap().waiting
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use rtm_gateway::kernel::names::{BucketName, Stream};
 use rtm_gateway::simulator::{Endpoint, Fault, Limit, Limits, Listen, Options, Profile, SeenRequest, Sim, World};
 use tokio::task::JoinSet;
 
-use super::stage::{APP, Answer, RTM, Stage, configuration, request, vendor_app};
+use super::stage::{APP, Answer, RTM, Stage, request};
+use crate::support;
 
 /// Of one seed. More find more: what the vendor says meets other moments each time.
 const ROUNDS: usize = 20;
@@ -130,19 +131,17 @@ impl Drive {
             .with(BucketName::Messages, messages)
             .with(BucketName::UserEvents, events)
             .with(BucketName::ChannelEvents, events);
-        world.add(vendor_app().limits(limits));
+        world.add(support::stage::vendor_app().limits(limits));
         let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(tls) }).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ca.pem");
-        std::fs::write(&file, ca).unwrap();
+        let stage = support::stage::Stage::before(sim);
+        stage.write("ca.pem", ca);
         let upstream = format!(
             "[upstream]\nca_file = \"{}\"\n[upstream.retry]\npercent = 100\nmin_per_second = 1000",
-            file.display()
+            stage.path("ca.pem").display()
         );
         let quota = r#"messages = { requests = 40, per = "200ms" }"#;
-        let text = configuration(folder.path(), &sim.base_url(), (&upstream, quota, ""));
         Self {
-            stage: Stage::before(sim, folder, &text).await,
+            stage: Stage::on(stage, (&upstream, quota, "")).await,
             random: StdRng::seed_from_u64(seed),
             asked: 0,
             told: Vec::new(),

@@ -1,38 +1,33 @@
 //! A whole gateway in front of a simulated vendor, and a caller that writes bytes.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 
-use rtm_gateway::app::App;
-use rtm_gateway::config::{self, Listen};
-use rtm_gateway::kernel::clock::Clock;
-use rtm_gateway::kernel::task::{Kind, Tasks};
-use rtm_gateway::simulator::{self, Limits, Sim};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
-use crate::support::settings;
+pub(crate) use crate::support::client::DEADLINE;
+pub(crate) use crate::support::stage::{APP, VENDOR_SECRET};
+use crate::support::{self, settings};
 
-pub(crate) const APP: &str = "demo-app";
 pub(crate) const RTM: &str = "/dev/v2/project/demo-app/rtm";
-const VENDOR_KEY: &str = "vendor-key";
-pub(crate) const VENDOR_SECRET: &str = "the-s3cret-of-the-vendor";
-/// Longer than anything a test waits for on purpose.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running gateway. Clients: `all` may do everything, `reader` may read events, `bot` may send as `bot-*`; the key of
 /// each is its name and `-key`.
-pub(crate) struct Stage {
-    pub(crate) sim: Sim,
-    pub(crate) addr: SocketAddr,
-    /// Where operators connect.
-    pub(crate) admin: SocketAddr,
-    pub(crate) app: std::sync::Arc<rtm_gateway::services::Parts>,
-    pub(crate) folder: tempfile::TempDir,
-    stop: CancellationToken,
-    tasks: Tasks,
+pub(crate) struct Stage(support::stage::Stage);
+
+impl Deref for Stage {
+    type Target = support::stage::Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Stage {
@@ -42,27 +37,18 @@ impl Stage {
 
     /// With these lines more in `[server]`, and in `[[apps]]`.
     pub(crate) async fn with(server: &str, app: &str) -> Self {
-        let limits = Limits::all(simulator::Limit::per_second(1000));
-        let sim = Sim::start(vendor_app().limits(limits)).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let text = configuration(folder.path(), &sim.base_url(), (server, "", app));
-        Self::before(sim, folder, &text).await
+        Self::on(support::stage::Stage::new().await, (server, "", app)).await
     }
 
-    /// In front of this vendor, which knows [`vendor_app`], as this [`configuration`] says.
-    pub(crate) async fn before(sim: Sim, folder: tempfile::TempDir, text: &str) -> Self {
-        let loaded = config::load::from_text(text, Path::new("test.toml")).unwrap();
-        let app = App::build(loaded.config, Clock::system()).await.unwrap();
-        let Some(Listen::Tcp(addr)) = app.addresses().first().cloned() else { panic!("no TCP listener") };
-        let Listen::Tcp(admin) = app.admin_address() else { panic!("no TCP listener") };
-        let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
-        let run = app.run(stop.clone(), None);
-        tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
-        Self { sim, addr, admin, app: parts, folder, stop, tasks }
+    /// On a stage without a gateway, with these lines more in `[server]`, `[apps.quota]` and `[apps.events]`.
+    pub(crate) async fn on(mut stage: support::stage::Stage, more: (&str, &str, &str)) -> Self {
+        stage.configure(&configuration(&stage, more));
+        stage.run().await;
+        Self(stage)
     }
 
     pub(crate) fn socket_path(&self) -> PathBuf {
-        self.folder.path().join("gateway.sock")
+        self.path("gateway.sock")
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -81,17 +67,6 @@ impl Stage {
     pub(crate) async fn get(&self, target: &str) -> Answer {
         self.raw(request("GET", target, "all", "", "")).await
     }
-
-    /// Begins to stop; see [`Stage::stopped`].
-    pub(crate) fn stop(&self) {
-        self.stop.cancel();
-    }
-
-    /// Waits until it has stopped; no connection may be left to cut.
-    pub(crate) async fn stopped(&self) {
-        self.stop.cancel();
-        assert_eq!(self.tasks.finish(DEADLINE).await, 0);
-    }
 }
 
 /// A request with a client's key.
@@ -100,16 +75,8 @@ pub(crate) fn request(method: &str, target: &str, client: &str, headers: &str, b
     format!("{method} {target} HTTP/1.1\r\nHost: gateway\r\nX-API-Key: {client}-key\r\n{length}{headers}\r\n{body}")
 }
 
-/// The app, as the vendor knows it.
-pub(crate) fn vendor_app() -> simulator::App {
-    simulator::App::new(APP).basic(VENDOR_KEY, VENDOR_SECRET)
-}
-
-/// A configuration, with these lines more in `[server]`, `[apps.quota]` and `[apps.events]`. Its files are in the folder.
-pub(crate) fn configuration(folder: &Path, vendor: &str, (server, quota, app): (&str, &str, &str)) -> String {
-    std::fs::write(folder.join("key"), VENDOR_KEY).unwrap();
-    std::fs::write(folder.join("secret"), VENDOR_SECRET).unwrap();
-    let dir = folder.display();
+fn configuration(stage: &support::stage::Stage, (server, quota, app): (&str, &str, &str)) -> String {
+    let dir = stage.folder.path().display();
     let client = |name, allow| settings::client(name, &format!("allow = [{allow}]"));
     let clients = [
         client("all", r#"{ app = "*", actions = ["events", "history", "count", "messages"] }"#),
@@ -126,7 +93,7 @@ request_body_limit = "64KiB"
 {server}
 {}{app}
 {}"#,
-        settings::demo_app(folder, vendor, quota),
+        stage.demo_app(quota),
         clients.concat()
     )
 }

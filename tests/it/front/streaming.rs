@@ -28,13 +28,13 @@ fn emit(stage: &Stage, count: usize) -> Vec<String> {
 
 fn open_streams(stage: &Stage, stream: &str) -> i64 {
     let labels = StreamLabels { app: APP.into(), stream: stream.into() };
-    stage.app.metrics.event_streams.get_or_create(&labels).get()
+    stage.parts.metrics.event_streams.get_or_create(&labels).get()
 }
 
 async fn reload(stage: &Stage, change: impl FnOnce(&mut Config)) {
-    let mut config = Config::clone(&stage.app.config.load());
+    let mut config = Config::clone(&stage.parts.config.load());
     change(&mut config);
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
 }
 
 /// Lets so much time pass at once.
@@ -51,7 +51,7 @@ async fn a_stream_brings_each_event_when_it_comes_and_a_caller_that_leaves_frees
     for header in ["cache-control: no-store", "x-accel-buffering: no", "x-rtm-origin: gateway", "x-request-id: "] {
         assert!(listener.head.contains(&format!("\r\n{header}")), "{header} in {}", listener.head);
     }
-    assert_eq!((open_streams(&stage, "user_events"), stage.app.gateway.admission.in_hand()), (1, 0));
+    assert_eq!((open_streams(&stage, "user_events"), stage.parts.gateway.admission.in_hand()), (1, 0));
     let odd = "{\"type\":\"Log\\nin\",\r\n \"user_id\": \"用\"}";
     let sent = stage.sim.emit_raw(APP, Stream::UserEvents, odd);
     let event = listener.next().await.unwrap();
@@ -68,7 +68,7 @@ async fn a_stream_brings_each_event_when_it_comes_and_a_caller_that_leaves_frees
     let after = stage.get(&format!("{USERS}?after={}", event.id())).await.json();
     assert_eq!(after["events"].as_array().unwrap().len(), 3);
     drop(listener);
-    eventually(|| open_streams(&stage, "user_events") == 0 && stage.app.metrics.connections.get() == 0).await;
+    eventually(|| open_streams(&stage, "user_events") == 0 && stage.parts.metrics.connections.get() == 0).await;
     stage.stopped().await;
 }
 
@@ -106,7 +106,7 @@ async fn a_reader_that_is_cut_anywhere_and_comes_again_gets_each_event_once_and_
         assert_eq!(data(&listen_with_cuts(&stage, &stored, 1500).await), sent, "{limit}");
     }
     // Nothing is left, and nothing comes again when all that were cut are known to be.
-    eventually(|| stage.app.events.subscriptions().iter().all(|s| s.subscription == "other" || s.lag == 0)).await;
+    eventually(|| stage.parts.events.subscriptions().iter().all(|s| s.subscription == "other" || s.lag == 0)).await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn a_reader_of_both_streams_that_is_cut_and_comes_again_gets_each_event_on
         stage.sim.emit_many(APP, Stream::ChannelEvents, 10);
         pause(Duration::from_millis(3)).await;
     }
-    eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 1000).await;
+    eventually(|| stage.parts.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 1000).await;
     let mut all = Vec::new();
     let mut whole = Listener::open(&stage, ALL).await;
     while all.len() < 1000 {
@@ -237,7 +237,7 @@ async fn both_streams_come_in_the_order_received_in_answers_and_in_a_stream() {
         stage.sim.emit_many(APP, Stream::ChannelEvents, 5);
         pause(Duration::from_millis(3)).await;
     }
-    eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 240).await;
+    eventually(|| stage.parts.events.pollers().iter().map(|poller| poller.events).sum::<u64>() == 240).await;
     let streamed = |event: &serde_json::Value| (event["stream"].clone(), event["event"].clone());
     let mut pulled = Vec::new();
     while pulled.len() < 240 {
@@ -306,7 +306,7 @@ async fn while_nothing_comes_a_heartbeat_does() {
         }
     })
     .await;
-    eventually(|| stage.app.events.pollers().iter().all(|poller| poller.state == "waiting")).await;
+    eventually(|| stage.parts.events.pollers().iter().all(|poller| poller.state == "waiting")).await;
     let mut listener = Listener::open(&stage, USERS).await;
     let mut beats = 0;
     while beats < 3 {
@@ -326,7 +326,7 @@ async fn what_retention_took_is_said_in_the_stream_and_reading_goes_on_from_the_
         let event = format!(r#"{{"ms":{n},"type":"Login","user_id":"{}"}}"#, "x".repeat(32 << 10));
         sent.push(stage.sim.emit_raw(APP, Stream::UserEvents, &event).to_string());
         // One read of the vendor each, so that retention takes them one by one.
-        eventually(|| stage.app.events.pollers().iter().map(|poller| poller.events).sum::<u64>() > n).await;
+        eventually(|| stage.parts.events.pollers().iter().map(|poller| poller.events).sum::<u64>() > n).await;
         if n == 2 {
             let beginning = stage.get(&format!("{USERS}?subscription=early&limit=3")).await.json();
             cursor = beginning["events"][0]["cursor"].as_str().unwrap().to_owned();
@@ -432,7 +432,7 @@ async fn a_caller_that_takes_nothing_holds_back_itself_only_and_holds_one_read()
     let sent = large_events(&stage).await;
     assert_eq!(quick.data(sent.len()).await, sent);
     let of_slow = || {
-        let all = stage.app.events.subscriptions();
+        let all = stage.parts.events.subscriptions();
         all.into_iter().find(|subscription| subscription.subscription == "slow").unwrap()
     };
     eventually(|| of_slow().in_flight > 0).await;
@@ -451,7 +451,7 @@ async fn streams_take_no_places_of_requests_and_have_a_room_of_their_own() {
     let refused = stage.raw(request("GET", USERS, "all", "Accept: text/event-stream\r\n", "")).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"));
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(stage.app.metrics.requests_shed.get_or_create(&ShedLabels { reason: "streams".into() }).get(), 1);
+    assert_eq!(stage.parts.metrics.requests_shed.get_or_create(&ShedLabels { reason: "streams".into() }).get(), 1);
     let other = Listener::with(&stage, USERS, "reader", "").await;
     assert_eq!(stage.get(USERS).await.status, 200);
     drop((first, other));

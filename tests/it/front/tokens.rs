@@ -111,7 +111,7 @@ async fn a_key_that_the_issuer_takes_back_opens_nothing_any_more() {
     }
     // Whether it would take the other back cannot be known now.
     assert_eq!(show(&stage, &by_old).await.status, 503);
-    let status = stage.app.jwks.status().unwrap();
+    let status = stage.parts.jwks.status().unwrap();
     assert!(status.believed && status.fault.is_some_and(|why| why.contains("500")));
     stage.stopped().await;
 }
@@ -153,7 +153,7 @@ async fn without_keys_a_token_is_answered_not_now_and_everything_else_is_served(
         let answer = show(&stage, &token(&signer)).await;
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{why}");
         assert!(answer.header("retry-after").is_some());
-        let status = stage.app.jwks.status().unwrap();
+        let status = stage.parts.jwks.status().unwrap();
         assert!(!status.believed && status.fault.as_ref().is_some_and(|fault| fault.contains(why)), "{status:?}");
         assert_eq!(stage.get(&format!("{RTM}/vendor/user_events")).await.status, 200);
         stage.stopped().await;
@@ -179,7 +179,7 @@ async fn a_server_that_nobody_we_trust_vouches_for_is_not_shown_our_token() {
     impostor.ca.clone_from(&other.ca);
     let (stage, _folder) = stage(&impostor, &format!("{LOCAL}\njwks_token_file = \"{}\"", own.path().display())).await;
     assert_eq!(show(&stage, &token(&Signer::p256("k1"))).await.status, 503);
-    assert!(stage.app.jwks.status().unwrap().fault.unwrap().contains("certificate"));
+    assert!(stage.parts.jwks.status().unwrap().fault.unwrap().contains("certificate"));
     assert_eq!(impostor.asked(), []);
     stage.stopped().await;
 }
@@ -224,7 +224,7 @@ async fn a_stream_ends_with_the_key_that_signed_its_token_and_not_when_keys_are_
     while issuer.asked().len() < asked + 2 {
         tokio::task::yield_now().await;
     }
-    stage.app.apply(&stage.app.config.load_full()).await.unwrap();
+    stage.parts.apply(&stage.parts.config.load_full()).await.unwrap();
     stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
     read_until(&mut by_old, "data: ").await;
     read_until(&mut by_new, "data: ").await;
@@ -233,9 +233,9 @@ async fn a_stream_ends_with_the_key_that_signed_its_token_and_not_when_keys_are_
     stage.sim.emit_many("demo-app", rtm_gateway::kernel::names::Stream::UserEvents, 1);
     read_until(&mut by_new, "data: ").await;
     // The issuer that is believed is another one now.
-    let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+    let mut config = rtm_gateway::config::Config::clone(&stage.parts.config.load());
     config.jwt.as_mut().unwrap().audience = vec!["somebody-else".to_owned()];
-    stage.app.apply(&config).await.unwrap();
+    stage.parts.apply(&config).await.unwrap();
     read_until(&mut by_new, END).await;
     drop((by_old, by_new));
     stage.stopped().await;
@@ -252,9 +252,9 @@ async fn a_stream_goes_on_while_its_token_is_for_one_of_the_audiences_whichever_
     let of_one = signer.honest("ES256", &for_all(json!("rtm-gateway")));
     let (mut three, mut one) = (listen(&stage, &of_three).await, listen(&stage, &of_one).await);
     let audience = async |names: &[&str]| {
-        let mut config = rtm_gateway::config::Config::clone(&stage.app.config.load());
+        let mut config = rtm_gateway::config::Config::clone(&stage.parts.config.load());
         config.jwt.as_mut().unwrap().audience = names.iter().map(|&name| name.to_owned()).collect();
-        stage.app.apply(&config).await.unwrap();
+        stage.parts.apply(&config).await.unwrap();
     };
     // None of these was configured when it was verified.
     for names in [&["third", "second"][..], &["first"]] {

@@ -24,7 +24,7 @@ async fn a_caller_that_stops_reading_is_cut_and_its_events_are_given_again() {
     let mut some = vec![0; 10_000];
     caller.read_exact(&mut some).await.unwrap();
     // The connection is kept, and nothing more is read from it: it ends all the same.
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     assert_eq!(rest(&stage, sent.len()).await, sent);
     drop(caller);
     stage.stopped().await;
@@ -44,7 +44,7 @@ async fn a_caller_that_reads_a_byte_now_and_then_is_cut_too() {
     };
     tokio::select! {
         () = trickling => {}
-        () = eventually(|| stage.app.metrics.connections.get() == 0) => {}
+        () = eventually(|| stage.parts.metrics.connections.get() == 0) => {}
     }
     assert_eq!(rest(&stage, sent.len()).await, sent);
     stage.stopped().await;
@@ -117,7 +117,7 @@ async fn a_slow_caller_that_takes_all_of_it_in_time_is_not_cut() {
 #[tokio::test]
 async fn over_http2_streams_that_nobody_reads_are_given_again_but_for_what_their_system_took() {
     let stage = Stage::with(SHORT, "").await;
-    let sent = emit(&stage.sim, &stage.app, 300).await;
+    let sent = emit(&stage.sim, &stage.parts, 300).await;
     // Windows as wide as can be: it is the connection that nobody reads.
     let wide = (1 << 31) - 1;
     let mut caller = Caller::over(small_caller(&stage).await, &[(4, wide)]).await;
@@ -125,8 +125,8 @@ async fn over_http2_streams_that_nobody_reads_are_given_again_but_for_what_their
     let mut streamed = head("/v1/apps/demo-app/events/user_events?limit=1", b"GET");
     streamed.extend(literal(b"accept", b"text/event-stream"));
     caller.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &streamed)).await;
-    eventually(|| stage.app.metrics.connections.get() == 1).await;
-    eventually(|| stage.app.metrics.connections.get() == 0).await;
+    eventually(|| stage.parts.metrics.connections.get() == 1).await;
+    eventually(|| stage.parts.metrics.connections.get() == 0).await;
     let came = what_is_left(&mut caller.reading).await;
     let had = whole_events(&payloads(&came));
     nothing_is_missing(&sent, &had, &given_again(&mut stage.connect().await, "all").await);

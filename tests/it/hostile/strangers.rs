@@ -73,7 +73,7 @@ async fn strangers_of_any_protocol_shut_nobody_out() {
         assert_eq!(exchange(&mut kept, &count()).await.status, 200, "{name}: strangers go first");
         drop(strangers);
     }
-    let said = stage.app.metrics.text();
+    let said = stage.parts.metrics.text();
     assert!(said.contains("rtm_gateway_connections_evicted_total{who=\"stranger\"}"), "{said}");
     assert!(!said.contains("rtm_gateway_connections_evicted_total{who=\"client\"}"), "{said}");
     drop(kept);
@@ -103,7 +103,7 @@ async fn one_client_s_requests_in_hand_leave_places_for_others_and_are_not_cut_f
         let mut one = stage.connect().await;
         one.write_all(wait.as_bytes()).await.unwrap();
         if n <= 10 {
-            eventually(|| stage.app.gateway.admission.in_hand() == n).await;
+            eventually(|| stage.parts.gateway.admission.in_hand() == n).await;
             waiting.push(one);
         } else {
             let answer = Answer::read(&mut one).await;
@@ -114,7 +114,7 @@ async fn one_client_s_requests_in_hand_leave_places_for_others_and_are_not_cut_f
     let _strangers = crowd(stage.addr, b"", 40).await;
     let mut other = stage.connect().await;
     assert_eq!(exchange(&mut other, &count()).await.status, 200);
-    assert_eq!(stage.app.gateway.admission.in_hand(), 10);
+    assert_eq!(stage.parts.gateway.admission.in_hand(), 10);
     stage.stop();
     for mut one in waiting {
         assert_eq!(Answer::read(&mut one).await.status, 200);

@@ -1,17 +1,13 @@
 //! A gateway that speaks TLS, and callers with certificates.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rtm_gateway::app::App;
 use rtm_gateway::app::reload::Reloader;
-use rtm_gateway::config::{self, Listen};
 use rtm_gateway::kernel::clock::Clock;
-use rtm_gateway::kernel::task::{Kind, Tasks};
-use rtm_gateway::services::{Parts, ReloadState};
-use rtm_gateway::simulator::{self, Limits, Sim};
+use rtm_gateway::services::ReloadState;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::{default_provider, sign};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
@@ -21,10 +17,9 @@ use rustls::{AlertDescription, ClientConfig, Error, RootCertStore, SupportedProt
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 use crate::support::client::Client;
-use crate::support::settings;
+use crate::support::{self, settings};
 use test_support::certificates::{Authority, DAY, Made, Says};
 
 pub(super) const EVENTS: &str = "/dev/v2/project/demo-app/rtm/vendor/user_events";
@@ -34,17 +29,18 @@ pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A running gateway. Clients: `billing` by SPIFFE ID, `crm` by DNS name; the key of each is its name and `-key`.
 pub(super) struct Stage {
-    pub(super) sim: Sim,
-    pub(super) addr: SocketAddr,
-    pub(super) admin: SocketAddr,
-    pub(super) parts: Arc<Parts>,
+    stage: support::stage::Stage,
     pub(super) servers: Authority,
     pub(super) callers: Authority,
-    pub(super) folder: tempfile::TempDir,
-    clock: Clock,
     reloader: Reloader,
-    stop: CancellationToken,
-    tasks: Tasks,
+}
+
+impl Deref for Stage {
+    type Target = support::stage::Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &self.stage
+    }
 }
 
 impl Stage {
@@ -55,40 +51,23 @@ impl Stage {
 
     /// With these lines more in `[server]`.
     pub(super) async fn with(client_auth: &str, server: &str) -> Self {
-        let limits = Limits::all(simulator::Limit::per_second(1000));
-        let vendor = simulator::App::new("demo-app").basic("vendor-key", "secret").limits(limits);
-        let sim = Sim::start(vendor).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::anchored(Clock::system().wall());
+        let mut stage = support::stage::Stage::new().await;
+        stage.clock = Clock::anchored(Clock::system().wall());
+        let now = stage.clock.wall();
         let (servers, callers) = (Authority::new("servers"), Authority::new("callers"));
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-        let shown = servers.issue(&Says::dns(clock.wall(), "127.0.0.1"));
-        write("key", "vendor-key".to_owned());
-        write("secret", "secret".to_owned());
-        write("server.pem", shown.pem());
-        write("server.key", shown.key_pem());
-        write("ca.pem", callers.pem());
-        write("crl.pem", callers.revokes(&[], clock.wall() + DAY));
-        let path = folder.path().join("gateway.toml");
-        write("gateway.toml", configuration(&folder, sim.addr(), client_auth, server));
-
-        let loaded = config::load::from_file(&path).unwrap();
-        let app = App::build(loaded.config, clock.clone()).await.unwrap();
-        let Listen::Tcp(addr) = app.addresses()[0].clone() else { panic!("no TCP listener") };
-        let Listen::Tcp(admin) = app.admin_address() else { panic!("no TCP listener") };
-        let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
-        let run = app.run(stop.clone(), None);
-        tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
-        let reloader = Reloader::new(path, parts.clone(), None);
-        Self { sim, addr, admin, parts, servers, callers, folder, clock, reloader, stop, tasks }
+        let shown = servers.issue(&Says::dns(now, "127.0.0.1"));
+        stage.write("server.pem", shown.pem());
+        stage.write("server.key", shown.key_pem());
+        stage.write("ca.pem", callers.pem());
+        stage.write("crl.pem", callers.revokes(&[], now + DAY));
+        stage.configure(&configuration(&stage, client_auth, server));
+        stage.run().await;
+        let reloader = Reloader::new(stage.config_file(), stage.parts.clone(), None);
+        Self { stage, servers, callers, reloader }
     }
 
     pub(super) fn now(&self) -> SystemTime {
         self.clock.wall()
-    }
-
-    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
     /// Reads all files anew.
@@ -186,12 +165,6 @@ impl Stage {
             }
         }
     }
-
-    /// Waits until it has stopped; no connection may be left to cut.
-    pub(super) async fn stopped(&self) {
-        self.stop.cancel();
-        assert_eq!(self.tasks.finish(crate::support::client::DEADLINE).await, 0);
-    }
 }
 
 fn alert(error: &std::io::Error) -> AlertDescription {
@@ -201,8 +174,8 @@ fn alert(error: &std::io::Error) -> AlertDescription {
     }
 }
 
-fn configuration(folder: &tempfile::TempDir, vendor: SocketAddr, client_auth: &str, server: &str) -> String {
-    let dir = folder.path().display();
+fn configuration(stage: &support::stage::Stage, client_auth: &str, server: &str) -> String {
+    let dir = stage.folder.path().display();
     let client = |name, by: String| {
         settings::client(name, &format!("{by}\nallow = [{{ app = \"*\", actions = [\"events\"] }}]"))
     };
@@ -221,7 +194,7 @@ cert = "{dir}/server.pem"
 key = "{dir}/server.key"
 {certificates}
 {}{}{}"#,
-        settings::demo_app(folder.path(), &format!("http://{vendor}"), ""),
+        stage.demo_app(""),
         client("billing", format!("spiffe_id = \"{BILLING}\"")),
         client("crm", format!("dns_san = \"{CRM}\"")),
     )

@@ -163,7 +163,7 @@ async fn over_tls_the_endpoint_must_be_vouched_for_by_the_configured_authority()
     rig.emit(&["a"]);
     let status = rig.stands("crm", |status| status.last_error.is_some()).await;
     assert!(status.last_error.unwrap().contains("certificate"), "of no public authority");
-    std::fs::write(rig.folder.path().join("ca.pem"), &endpoint.ca).unwrap();
+    rig.write("ca.pem", &endpoint.ca);
     rig.reload(&webhook("crm", &url, "ca_file = \"$DIR/ca.pem\"")).await;
     rig.idle("crm").await;
     assert!(rig.status("crm").last_delivery_at.is_some());

@@ -152,7 +152,7 @@ async fn both_secrets_sign_while_one_takes_over_from_the_other() {
         assert_eq!(seen.header("webhook-signature"), signed_with(seen, keys));
     }
     // A file whose content changes is read again, with nothing else changed.
-    std::fs::write(rig.folder.path().join("asymmetric"), SYMMETRIC).unwrap();
+    rig.write("asymmetric", SYMMETRIC);
     rig.reload(&with(new)).await;
     let count = receiver.seen().len();
     rig.emit(&["a"]);

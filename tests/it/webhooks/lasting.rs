@@ -96,7 +96,7 @@ async fn a_webhook_that_is_taken_out_and_put_in_again_goes_on_from_its_place() {
     rig.emit(&["a"]);
     rig.idle("crm").await;
     rig.reload("").await;
-    assert!(rig.parts().webhooks.status().is_empty());
+    assert!(rig.parts.webhooks.status().is_empty());
     rig.emit(&["b"]);
     rig.reload(&hook).await;
     receiver.requests(2).await;
@@ -126,7 +126,7 @@ async fn a_new_webhook_begins_where_it_is_told_to() {
     rig.reload(&hooks).await;
     let early = new.requests(1).await;
     assert_eq!((early[0].path.as_str(), early[0].user().as_str()), ("/early", "a"));
-    rig.stands("late", |_| rig.parts().events.subscriptions().iter().any(|s| s.subscription == "$webhook.late")).await;
+    rig.stands("late", |_| rig.parts.events.subscriptions().iter().any(|s| s.subscription == "$webhook.late")).await;
     rig.emit(&["b"]);
     let seen = new.requests(3).await;
     let late: Vec<String> = seen.iter().filter(|s| s.path == "/").map(Seen::user).collect();

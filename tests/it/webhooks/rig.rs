@@ -1,46 +1,35 @@
 //! A gateway with webhooks, that can be stopped, started again and configured anew.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::Deref;
 
-use rtm_gateway::app::App;
-use rtm_gateway::config::{self, Config, Listen};
 use rtm_gateway::events::{Cursor, SubscriptionStatus};
-use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::names::{AppId, Stream, WebhookName};
-use rtm_gateway::kernel::task::{Kind, Tasks};
-use rtm_gateway::services::Parts;
-use rtm_gateway::simulator::{self, Limits, Sim};
 use rtm_gateway::webhooks::WebhookStatus;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
+use crate::support;
 use crate::support::client::{Client, DEADLINE};
-use crate::support::settings;
+pub(super) use crate::support::stage::APP;
 use crate::support::waiting::{eventually, found_within};
-
-pub(super) const APP: &str = "demo-app";
 
 /// Keys of the specification's own test vectors.
 pub(super) const SYMMETRIC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub(super) const ASYMMETRIC: &str = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
 
 pub(super) struct Rig {
-    pub(super) sim: Sim,
-    pub(super) folder: tempfile::TempDir,
+    stage: support::stage::Stage,
     webhooks: String,
-    gateway: Option<Gateway>,
     /// User events emitted.
     emitted: Cell<u64>,
 }
 
-struct Gateway {
-    operators: SocketAddr,
-    parts: Arc<Parts>,
-    stop: CancellationToken,
-    tasks: Tasks,
+impl Deref for Rig {
+    type Target = support::stage::Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &self.stage
+    }
 }
 
 /// A webhook that tries again soon. Its secret is in the file `secret-SYMMETRIC`.
@@ -54,62 +43,44 @@ pub(super) fn webhook(name: &str, url: &str, more: &str) -> String {
 
 impl Rig {
     pub(super) async fn start(webhooks: &str) -> Self {
-        let limits = Limits::all(simulator::Limit::per_second(1000));
-        let sim = Sim::start(simulator::App::new(APP).basic("key", "secret").limits(limits)).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [("key", "key"), ("secret", "secret"), ("symmetric", SYMMETRIC), ("asymmetric", ASYMMETRIC)]
-        {
-            std::fs::write(folder.path().join(name), text).unwrap();
-        }
-        let mut rig = Self { sim, folder, webhooks: webhooks.to_owned(), gateway: None, emitted: Cell::default() };
+        let stage = support::stage::Stage::new().await;
+        stage.write("symmetric", SYMMETRIC);
+        stage.write("asymmetric", ASYMMETRIC);
+        let mut rig = Self { stage, webhooks: webhooks.to_owned(), emitted: Cell::default() };
         rig.run().await;
         rig
     }
 
-    fn config(&self) -> Config {
-        let dir = self.folder.path();
+    fn write_config(&self) {
         let server = "[server]\nlisten = [\"127.0.0.1:0\"]\nshutdown_grace = \"10s\"\n";
-        let app = settings::demo_app(dir, &self.sim.base_url(), "");
-        let webhooks = self.webhooks.replace("$DIR", dir.to_str().unwrap());
-        let text = format!("{server}{app}{webhooks}");
-        config::load::from_text(&text, Path::new("test.toml"))
-            .unwrap_or_else(|faults| panic!("{faults}\n{text}"))
-            .config
+        let webhooks = self.webhooks.replace("$DIR", self.stage.folder.path().to_str().unwrap());
+        self.stage.configure(&format!("{server}{}{webhooks}", self.stage.demo_app("")));
     }
 
     /// Starts the gateway, and waits until its webhooks run.
     pub(super) async fn run(&mut self) {
-        let app = App::build(self.config(), Clock::system()).await.unwrap();
-        let Listen::Tcp(operators) = app.admin_address() else { panic!("no TCP listener") };
-        let (stop, tasks, parts) = (CancellationToken::new(), Tasks::new(), app.parts().clone());
-        let run = app.run(stop.clone(), None);
-        tasks.spawn(Kind::Simulator, async move { run.await.unwrap() });
+        self.write_config();
+        self.stage.run().await;
         let wanted = self.webhooks.matches("[[apps.webhooks]]").count();
         let runs = |webhook: &&WebhookStatus| webhook.state != "starting";
-        eventually(|| parts.webhooks.status().iter().filter(runs).count() >= wanted).await;
-        self.gateway = Some(Gateway { operators, parts, stop, tasks });
+        eventually(|| self.parts.webhooks.status().iter().filter(runs).count() >= wanted).await;
     }
 
     /// Stops it in order.
     pub(super) async fn stop(&mut self) {
-        let gateway = self.gateway.take().unwrap();
-        gateway.stop.cancel();
-        assert_eq!(gateway.tasks.finish(DEADLINE).await, 0);
+        self.stage.end().await;
     }
 
     /// Puts other webhooks in force, without a stop.
     pub(super) async fn reload(&mut self, webhooks: &str) {
         self.webhooks = webhooks.to_owned();
-        self.parts().apply(&self.config()).await.unwrap();
+        self.write_config();
+        self.parts.apply(&self.stage.config()).await.unwrap();
     }
 
     /// The configuration that the next start finds.
     pub(super) fn configure(&mut self, webhooks: &str) {
         self.webhooks = webhooks.to_owned();
-    }
-
-    pub(super) fn parts(&self) -> &Arc<Parts> {
-        &self.gateway.as_ref().unwrap().parts
     }
 
     /// Events of these users, one each, as they are sent to an endpoint in one vendor read or more.
@@ -142,7 +113,7 @@ impl Rig {
     }
 
     pub(super) fn status(&self, name: &str) -> WebhookStatus {
-        let all = self.parts().webhooks.status();
+        let all = self.parts.webhooks.status();
         all.into_iter().find(|webhook| webhook.name == name).unwrap_or_else(|| panic!("{name} is not running"))
     }
 
@@ -159,7 +130,7 @@ impl Rig {
 
     fn is_read(&self, name: &str) -> bool {
         let of = format!("$webhook.{name}");
-        let all = self.parts().events.subscriptions();
+        let all = self.parts.events.subscriptions();
         let is_read = |s: &SubscriptionStatus| {
             let cursor: Cursor = s.cursor.parse().unwrap();
             s.subscription == of && s.stream == "user_events" && s.lag == 0 && cursor.at.0 >= self.emitted.get()
@@ -169,17 +140,17 @@ impl Rig {
 
     pub(super) async fn enable(&self, name: &str) {
         let (app, name) = (AppId::parse(APP).unwrap(), WebhookName::parse(name).unwrap());
-        self.parts().webhooks.enable(&app, &name).await.unwrap();
+        self.parts.webhooks.enable(&app, &name).await.unwrap();
     }
 
     pub(super) async fn disable(&self, name: &str) {
         let (app, name) = (AppId::parse(APP).unwrap(), WebhookName::parse(name).unwrap());
-        self.parts().webhooks.disable(&app, &name).await.unwrap();
+        self.parts.webhooks.disable(&app, &name).await.unwrap();
     }
 
     /// Asks the operator's port.
     pub(super) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let mut client = Client::http1(self.gateway.as_ref().unwrap().operators).await;
+        let mut client = Client::http1(self.stage.admin).await;
         let (kind, body) = match body {
             Some(body) => (&[("content-type", "application/json")][..], body.to_string()),
             None => (&[][..], String::new()),
@@ -200,7 +171,7 @@ impl Rig {
 
     /// What a metric says; 0 when it is not there.
     pub(super) fn metric(&self, series: &str) -> f64 {
-        let text = self.parts().metrics.text();
+        let text = self.parts.metrics.text();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }

@@ -62,7 +62,7 @@ async fn deliver(refuses: usize) -> (Rig, Arc<AtomicUsize>, Tasks) {
     let tasks = Tasks::new();
     let (url, ca, came) = endpoint(&tasks, refuses).await;
     let mut rig = Rig::start(&webhook("crm", "http://127.0.0.1:9/", "")).await;
-    std::fs::write(rig.folder.path().join("ca.pem"), &ca).unwrap();
+    rig.write("ca.pem", &ca);
     rig.reload(&webhook("crm", &url, "ca_file = \"$DIR/ca.pem\"")).await;
     rig.emit(&["a"]);
     (rig, came, tasks)
