@@ -1,5 +1,7 @@
 //! The gateway's binary as a child process: how it is started, what it says, the signals it is sent, and how it ends.
 
+#![allow(clippy::disallowed_methods, reason = "what is watched is in another process")]
+
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
