@@ -10,6 +10,7 @@ use rtm_gateway::simulator::{Canned, Coding, Endpoint, Fault, Sim};
 
 use super::plants::Plants;
 use super::rig::{Gateway, Heap, PATIENCE, ask};
+use crate::support::waiting::{found_within, pause};
 
 /// One of the two apps: what the vendor was sent for it.
 pub(crate) struct Target<'a> {
@@ -175,12 +176,20 @@ impl Target<'_> {
 
     /// The vendor refuses the credential and repeats it. Comes last: the gateway then asks no more.
     pub(crate) async fn refuse(&self, heap: &Heap, gateway: &Gateway, plants: &Plants) {
-        for status in [429, 401] {
-            self.sim.always(Endpoint::PeerMessages, self.canned(status, self.echoes()[0].clone()));
-            for _ in 0..3 {
-                self.request(heap, gateway, plants, Endpoint::PeerMessages).await;
-            }
+        let answered = |status| self.sim.always(Endpoint::PeerMessages, self.canned(status, self.echoes()[0].clone()));
+        answered(429);
+        for _ in 0..3 {
+            self.request(heap, gateway, plants, Endpoint::PeerMessages).await;
         }
+        answered(401);
+        // What the 429s and the faults before them left behind may keep a request from the vendor for a while.
+        let before = heap.said("credential_refused");
+        let asking = found_within(PATIENCE, async || {
+            self.request(heap, gateway, plants, Endpoint::PeerMessages).await;
+            pause(Duration::from_millis(500)).await;
+            (heap.said("credential_refused") > before + 1).then_some(())
+        });
+        asking.await.expect("the refused credential is told");
     }
 }
 
