@@ -17,4 +17,4 @@ mod dropped_copies;
 mod reorder_buffer;
 mod reorder_task;
 
-pub(super) use self::appender::{AppendOutcome, AppendRequest, Appender};
+pub(super) use self::appender::{AppendOutcome, AppendRequest, Appender, STORE_RETRY};

@@ -24,9 +24,13 @@ use super::reorder_buffer::{ReorderBuffer, ReorderPlan};
 use super::reorder_task::ReorderTask;
 use crate::events::log::Log;
 use crate::events::log::age_guard::AgeGuard;
+use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
 use crate::kernel::task::Tasks;
 use crate::store::{Batch, Commit, Content, Error, NewBatch, NoteKind, QuarantineRecord};
+
+/// How long to wait before what the store did not take is brought again.
+pub(in crate::events) const STORE_RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Puts what regions return into one log.
 pub(in crate::events) struct Appender {

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::appender::Appender;
+use super::appender::{Appender, STORE_RETRY};
 use crate::kernel::task::{Kind, Tasks};
 
 /// The task of one appender.
@@ -36,19 +35,17 @@ impl ReorderTask {
 }
 
 async fn run(appender: Arc<Appender>, stop: CancellationToken) {
-    let mut pause = FIRST_RETRY;
+    let mut backoff = STORE_RETRY;
     loop {
         let due = match appender.move_due().await {
             Ok(due) => {
-                pause = FIRST_RETRY;
+                backoff.reset();
                 due
             }
             Err(error) => {
                 let key = appender.log().key();
                 tracing::warn!(app = %key.app, stream = %key.stream, %error, "events whose turn has come could not be stored yet");
-                let again = appender.clock().now() + pause;
-                pause = (pause * 2).min(LAST_RETRY);
-                Some(again)
+                Some(appender.clock().now() + backoff.next_wait())
             }
         };
         let is_due = async {
@@ -65,6 +62,3 @@ async fn run(appender: Arc<Appender>, stop: CancellationToken) {
         }
     }
 }
-
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);

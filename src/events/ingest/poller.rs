@@ -29,6 +29,7 @@ use self::answer::Outcome;
 use self::pace::Pace;
 pub(in crate::events) use self::poll_target::{PollTarget, Settings};
 use crate::events::log::loss::Loss;
+use crate::kernel::backoff::Backoff;
 
 /// Reads until `stop`.
 pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
@@ -70,11 +71,10 @@ async fn ready(target: &PollTarget, pace: &Pace) -> Ready {
     let began = target.clock.now();
     // Before the store is asked: this may take as long as six requests time out, and the store's word would be old.
     let permit = target.place_for_a_read().await;
-    let mut pause = Duration::from_millis(250);
+    let mut backoff = Backoff::new(Duration::from_millis(250), STORE_CHECKED_EVERY);
     while let Err(error) = target.store().ready().await {
         target.status.pause(&error);
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(STORE_CHECKED_EVERY);
+        tokio::time::sleep(backoff.next_wait()).await;
     }
     target.status.resume();
     Ready { permit, waited: target.clock.now() - began > Duration::from_millis(100) }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::fetch::{FetchError, FetchedSet, Fetcher};
 use super::{ASK_GAP, BELIEVED_FOR, BuildError, KeyState, Keys};
 use crate::config::JwksUrl;
+use crate::kernel::backoff::Backoff;
 use crate::kernel::metrics::{Metrics, OutcomeLabels};
 
 /// The wait after the first failure; each further one doubles it.
@@ -26,7 +27,7 @@ pub(super) struct Keeper {
     fetcher: Fetcher,
     refresh: Duration,
     metrics: Metrics,
-    failures: u32,
+    backoff: Backoff,
 }
 
 impl Keeper {
@@ -36,7 +37,13 @@ impl Keeper {
         anchors: Option<&[u8]>,
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
-        Ok(Self { keys, fetcher: Fetcher::new(settings, anchors)?, refresh: settings.refresh, metrics, failures: 0 })
+        Ok(Self {
+            keys,
+            fetcher: Fetcher::new(settings, anchors)?,
+            refresh: settings.refresh,
+            metrics,
+            backoff: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
+        })
     }
 
     /// Fetches until it is told to stop or other keys are put in force.
@@ -88,10 +95,10 @@ impl Keeper {
                 Arc::new(fetched.set)
             }
         };
-        if self.failures > 0 {
-            tracing::info!(failures = self.failures, "the issuer's keys can be fetched again");
+        if self.backoff.failures() > 0 {
+            tracing::info!(failures = self.backoff.failures(), "the issuer's keys can be fetched again");
         }
-        self.failures = 0;
+        self.backoff.reset();
         let is_same = was_known && before.set.as_ref().is_some_and(|same| Arc::ptr_eq(same, &set));
         self.keys.state.store(Arc::new(KeyState { set: Some(set), digest: fetched.digest, confirmed, fault: None }));
         if !is_same {
@@ -103,7 +110,6 @@ impl Keeper {
 
     fn fail(&mut self, why: &FetchError) -> Duration {
         self.count("failed");
-        self.failures = self.failures.saturating_add(1);
         let before = self.keys.state.load_full();
         let age = before.confirmed.map(|(at, _)| self.keys.clock.now().duration_since(at));
         let age_seconds = age.map(|age| age.as_secs());
@@ -116,8 +122,7 @@ impl Keeper {
             }
         }
         self.keys.state.store(Arc::new(KeyState { fault: Some(why.to_string()), ..KeyState::clone(&before) }));
-        let step = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
-        spread(step.min(MAX_PAUSE).min(self.refresh.max(FIRST_PAUSE)))
+        spread(self.backoff.next_wait().min(self.refresh.max(FIRST_PAUSE)))
     }
 
     /// Waits, until the time is over or a caller's token asks for a key that is not held and it is not too soon.

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::socket::{AcceptedStream, Socket};
 use super::{Limits, connection, tls};
 use crate::http::body::{Body, Inbound};
+use crate::kernel::backoff::Backoff;
 use crate::kernel::conn::Conn;
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
@@ -91,15 +92,15 @@ impl Drop for ConnectionCount {
 
 /// Accepts until it succeeds.
 async fn survive<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         match accept().await {
             Ok(accepted) => return accepted,
             Err(e) if concerns_one_peer(&e) => tracing::debug!(error = %e, "a connection died before it was accepted"),
             Err(e) => {
+                let pause = backoff.next_wait();
                 tracing::warn!(error = %e, pause_ms = pause.as_millis(), "cannot accept connections: pausing");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }

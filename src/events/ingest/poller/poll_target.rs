@@ -14,7 +14,7 @@ use super::answer::Outcome;
 use super::status::Status;
 use crate::config;
 use crate::events::app_stream::AppStream;
-use crate::events::append::AppendRequest;
+use crate::events::append::{AppendRequest, STORE_RETRY};
 use crate::events::ingest::pending_writes::PendingWrites;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};
@@ -206,7 +206,7 @@ impl PollTarget {
     /// Stores it, however long that takes.
     async fn insist(&self, request: Arc<AppendRequest>) {
         let mut unstored = UnstoredGuard { target: self, request: (!request.is_empty()).then_some(request) };
-        let mut pause = FIRST_RETRY;
+        let mut backoff = STORE_RETRY;
         while let Some(request) = &unstored.request {
             match self.stream.append(request).await {
                 Ok(outcome) => {
@@ -216,8 +216,7 @@ impl PollTarget {
                 }
                 Err(error) => {
                     self.status.pause(&error);
-                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
-                    pause = (pause * 2).min(LAST_RETRY);
+                    tokio::time::sleep(backoff.next_jittered()).await;
                 }
             }
         }
@@ -245,6 +244,3 @@ const A_DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The one at hand and those given up. With egress's limit of six request timeouts there are fewer.
 const READS_UNDER_WAY: usize = 8;
-
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
