@@ -1,17 +1,13 @@
 //! TLS to the vendor: whom we trust, and which HTTP is spoken on it.
 
-use std::sync::Arc;
-
 use hyper::Version;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::config::Config;
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{Listen, Options, Sim, World};
 use rtm_gateway::upstream::egress::Failure;
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::rig::{Rig, read, vendor_app};
+use crate::support::server_tls::certified;
 
 /// A vendor on TLS that speaks these protocols, and the PEM of the authority that signed its certificate.
 pub(super) async fn vendor(alpn: &[&str]) -> (Sim, String) {
@@ -25,27 +21,6 @@ pub(crate) async fn vendor_of(app: rtm_gateway::simulator::App, alpn: &[&str]) -
     world.add(app);
     let sim = Sim::listen(&world, "default", Listen { addr: None, tls: Some(tls) }).await.unwrap();
     (sim, ca)
-}
-
-/// What a server on 127.0.0.1 shows, and the PEM of the authority that vouches for it.
-pub(crate) fn certified(alpn: &[&str]) -> (Arc<ServerConfig>, String) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    tls.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-    (Arc::new(tls), authority.pem())
 }
 
 fn rig(sim: &Sim, ca: Option<&str>) -> Rig {

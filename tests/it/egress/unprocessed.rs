@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::rig::{Rig, count, message, read};
-use super::tls::{certified, rig_with, vendor};
+use super::tls::{rig_with, vendor};
+use crate::support::server_tls::certified;
 
 async fn on_http_2() -> (rtm_gateway::simulator::Sim, Rig) {
     let (sim, ca) = vendor(&["h2"]).await;

@@ -123,7 +123,7 @@ struct Drive {
 
 impl Drive {
     async fn start(seed: u64) -> Self {
-        let (tls, ca) = crate::egress::tls::certified(&["h2"]);
+        let (tls, ca) = crate::support::server_tls::certified(&["h2"]);
         let world = World::new(Clock::system(), Options { seen: 1 << 20, ..Options::default() });
         let messages = Limit::Own { requests: 40, per: Duration::from_millis(200) };
         let events = Limit::per_second(1000);

@@ -7,15 +7,12 @@ use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use hyper::Method;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::simulator::{App, Limit, Limits, Listen, Options, Sim, World};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -23,6 +20,7 @@ use tempfile::TempDir;
 use super::plants::Plants;
 use crate::support::child::{BINARY, Running};
 use crate::support::client::{Client, Reply};
+use crate::support::server_tls::certified;
 
 pub(crate) const BASIC: &str = "basic-app";
 pub(crate) const TOKEN: &str = "token-app";
@@ -99,30 +97,12 @@ impl Vendors {
         world.add(App::new("tight-app").basic(&plants.api_key, &plants.api_secret).limits(limits));
         world.add(App::new("lost-app").basic(&plants.api_key, &plants.lost_secret).limits(limits));
         let calm = Sim::listen(&world, "default", Listen::default()).await.unwrap();
-        let (tls, authority) = tls();
+        let (tls, authority) = certified(&[]);
         let world = World::new(Clock::system(), Options::default());
         world.add(App::new(TOKEN).certificate(&plants.certificate).limits(limits));
-        let token = Sim::listen(&world, "default", Listen { addr: None, tls: Some(Arc::new(tls)) }).await.unwrap();
+        let token = Sim::listen(&world, "default", Listen { addr: None, tls: Some(tls) }).await.unwrap();
         Self { basic, token, calm, authority }
     }
-}
-
-fn tls() -> (ServerConfig, String) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    (tls, authority.pem())
 }
 
 /// The folder with the configuration, the secrets and the data.

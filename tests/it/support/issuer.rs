@@ -8,12 +8,11 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::kernel::task::{Kind, Tasks};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use super::server_tls::certified;
 
 pub(crate) use test_support::tokens::{Signer, published};
 
@@ -47,27 +46,13 @@ struct State {
 
 impl Issuer {
     pub(crate) async fn start(says: Says) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &authority).unwrap();
-        let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )
-            .unwrap();
+        let (tls, ca) = certified(&[]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { says, demands: None, asked: Vec::new() }));
         let tasks = Tasks::new();
-        tasks.spawn(Kind::Simulator, serve(listener, TlsAcceptor::from(Arc::new(tls)), state.clone(), tasks.clone()));
-        Self { addr, ca: authority.pem(), state, _tasks: tasks }
+        tasks.spawn(Kind::Simulator, serve(listener, TlsAcceptor::from(tls), state.clone(), tasks.clone()));
+        Self { addr, ca, state, _tasks: tasks }
     }
 
     pub(crate) fn says(&self, says: Says) {

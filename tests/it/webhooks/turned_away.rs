@@ -8,33 +8,18 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rtm_gateway::kernel::task::{Kind, Tasks};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::rig::{Rig, webhook};
+use crate::support::server_tls::certified;
 
 /// An endpoint on HTTP/2 that refuses the streams of so many deliveries and then takes all. Its address, the PEM of the
 /// authority that vouches for it, and how many came.
 async fn endpoint(tasks: &Tasks, refuses: usize) -> (String, String, Arc<AtomicUsize>) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap().der().clone();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let tls = TlsAcceptor::from(Arc::new(tls));
+    let (tls, authority) = certified(&["h2"]);
+    let tls = TlsAcceptor::from(tls);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/hook", listener.local_addr().unwrap());
     let came = Arc::new(AtomicUsize::new(0));
@@ -55,7 +40,7 @@ async fn endpoint(tasks: &Tasks, refuses: usize) -> (String, String, Arc<AtomicU
             });
         }
     });
-    (url, authority.pem(), came)
+    (url, authority, came)
 }
 
 async fn deliver(refuses: usize) -> (Rig, Arc<AtomicUsize>, Tasks) {
