@@ -18,6 +18,7 @@ mod openapi;
 #[allow(clippy::disallowed_methods, reason = "what is watched is in another process")]
 mod process;
 mod readme;
+mod runbooks;
 mod simulator;
 mod soak_growth;
 mod soak_ledger;
