@@ -1,9 +1,11 @@
 //! Every metric: name, labels and help in one place.
 //!
-//! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent, so the number
-//! of series is bounded; no value of a secret is ever a label. Names start with `rtm_gateway_`. A [`Metrics`] is a
+//! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent; where there may
+//! be many of them the family is a [`BoundedFamily`], so the number of series is bounded. No value of a secret is ever a
+//! label. Names start with `rtm_gateway_`. A [`Metrics`] is a
 //! value: two gateways in one process do not share one.
 
+mod bounded;
 mod labels;
 
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub use bounded::{BoundedFamily, BoundedLabels, OTHER, SERIES_BY_CLIENT};
 pub use labels::*;
 
 /// Whole numbers would round away what is less than a second.
@@ -45,7 +48,7 @@ macro_rules! families {
 }
 
 families! {
-    requests: Family<RequestLabels, Counter> = "requests", "Finished requests of callers";
+    requests: BoundedFamily<RequestLabels, Counter> = "requests", "Finished requests of callers";
     request_duration: Family<RouteLabels, Histogram> = "request_duration_seconds",
         "From a request's head to its answer's end";
     upstream_requests: Family<UpstreamLabels, Counter> = "upstream_requests", "Exchanges with the vendor";
@@ -125,16 +128,16 @@ families! {
     connections: Gauge = "connections", "Connections of callers";
     connections_evicted: Family<EvictedLabels, Counter> = "connections_evicted",
         "Connections without an admitted request in hand that were closed for newcomers";
-    requests_in_hand: Family<ClientLabels, Gauge> = "requests_in_hand",
+    requests_in_hand: BoundedFamily<ClientLabels, Gauge> = "requests_in_hand",
         "Requests from their admission to the end of their answers, or until these stream";
     event_streams: Family<StreamLabels, Gauge> = "event_streams",
         "Streams of events (SSE) open now; not among the requests in hand";
     request_body_bytes: Gauge = "request_body_bytes", "Memory that callers' bodies take";
     response_body_bytes: Gauge = "response_body_bytes", "Memory that the vendor's large answers take";
     requests_shed: Family<ShedLabels, Counter> = "requests_shed", "Requests refused because the gateway had no room";
-    client_limit_rejections: Family<CeilingLabels, Counter> = "client_limit_rejections",
+    client_limit_rejections: BoundedFamily<CeilingLabels, Counter> = "client_limit_rejections",
         "Requests refused because their client had reached a ceiling of its own";
-    would_refuse: Family<WouldRefuseLabels, Counter> = "would_refuse",
+    would_refuse: BoundedFamily<WouldRefuseLabels, Counter> = "would_refuse",
         "Requests that would be refused if their client were not in report mode";
     heap_live: Gauge = "heap_live_bytes", "Bytes of the heap that are in use";
     log_lines_dropped: Counter = "log_lines_dropped",
@@ -185,6 +188,13 @@ impl Empty for Histogram {
     /// Of times: 0.5 ms to 65 s, in powers of two.
     fn empty() -> Self {
         Self::new(exponential_buckets(0.0005, 2.0, 18))
+    }
+}
+
+/// By client: so far there may be many of nothing else.
+impl<L: BoundedLabels, M: Empty + Clone> Empty for BoundedFamily<L, M> {
+    fn empty() -> Self {
+        Self::new(SERIES_BY_CLIENT, M::empty)
     }
 }
 

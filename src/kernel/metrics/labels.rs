@@ -2,6 +2,8 @@
 
 use prometheus_client::encoding::EncodeLabelSet;
 
+use super::{BoundedLabels, OTHER};
+
 macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($field:ident),+ })+) => {$(
         $(#[$doc])*
@@ -57,3 +59,16 @@ labels! {
     /// What we hold that runs out: `certificate` or `revocation_list`.
     HeldLabels { what }
 }
+
+/// The labels that name a client.
+macro_rules! by_client {
+    ($($name:ident),+ $(,)?) => {$(
+        impl BoundedLabels for $name {
+            fn other(&self) -> Self {
+                Self { client: OTHER.to_owned(), ..self.clone() }
+            }
+        }
+    )+};
+}
+
+by_client!(RequestLabels, ClientLabels, CeilingLabels, WouldRefuseLabels);

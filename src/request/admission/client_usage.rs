@@ -221,7 +221,7 @@ fn entry<'a>(
         body_bytes: 0,
         rate: Rate::default(),
         reports: ReportLimiter::default(),
-        gauge: metrics.requests_in_hand.get_or_create_owned(&ClientLabels { client: client.to_string() }),
+        gauge: metrics.requests_in_hand.get_or_create(&ClientLabels { client: client.to_string() }),
     })
 }
 
