@@ -53,8 +53,9 @@ use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::{NoPlace, SeatGuard};
 use crate::kernel::heap;
+use crate::kernel::trouble::Part;
 use crate::request::route::{path, query};
-use crate::services::Parts;
+use crate::services::{Parts, Probe};
 
 /// Serves the operator's port. What holds for every answer is in the layers: nothing is cached, nothing is sniffed, and
 /// a key that was shown is marked so that no log prints it.
@@ -118,7 +119,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
     match operation {
         Operation::Document => Ok(Content::Document),
         Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
-        Operation::Ready => Ok(readiness(parts)),
+        Operation::Ready => readiness(&call),
         Operation::Metrics => Ok(Content::Metrics(metrics(parts))),
         Operation::Apps => Ok(Content::Json(overview::apps(parts))),
         Operation::Quotas => Ok(Content::Json(overview::quotas(parts))),
@@ -185,14 +186,28 @@ fn cursor(last: Option<&&str>) -> Result<Cursor, Rejection> {
     dead_letters::cursor(last.copied().unwrap_or_default())
 }
 
-/// Ready when it accepts, the store keeps, and nothing drains. A refused reload does not make it unready: the
-/// configuration in force is good, and taking every replica out for one bad edit would turn a typo into an outage.
-fn readiness(parts: &Parts) -> Content {
-    let why = parts.not_ready();
-    // Open to everybody: that there are faults, not what they are.
-    let refused = parts.reload.load().last_refusal.is_some();
-    let status = if why.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Content::Status(status, json!({ "ready": why.is_empty(), "why": why, "refused_configuration": refused }))
+/// Whether the gateway, or what is asked after of it, is of use. Open to everybody: of what fails it tells the kind and
+/// whose app it is, as the metrics do, and nothing else.
+fn readiness(call: &Call<'_>) -> Answer {
+    let mut probe = Probe::default();
+    for (name, value) in call.query()? {
+        match name.as_str() {
+            "for" => {
+                let part = Part::parse(&value);
+                probe.parts.push(part.ok_or_else(|| Rejection::bad("for: is one of events, messages, callers"))?);
+            }
+            "app" => {
+                let config = call.parts.config.load();
+                let app = config.apps.iter().find(|app| app.id.as_str() == value);
+                probe.apps.push(app.ok_or_else(|| Rejection::bad("app: there is no such app"))?.id.clone());
+            }
+            // Probes add their own.
+            _ => {}
+        }
+    }
+    let readiness = call.parts.readiness(&probe);
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok(Content::Status(status, readiness.as_json()))
 }
 
 fn metrics(parts: &Parts) -> String {

@@ -76,6 +76,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
+use crate::kernel::trouble::Trouble;
 use crate::store::{Error, LogKey, QuarantineEntry, Store};
 use crate::upstream::egress::{Egress, Orders};
 
@@ -319,10 +320,18 @@ impl Events {
         if has(&name) { name } else { name.default_of_namesake().filter(has).unwrap_or(name) }
     }
 
-    /// Why reading is stopped, for `/readyz`; `None` when it is not.
+    /// Why no poller reads, for `/readyz`: the store can keep nothing. `None` while one does, or where there is none.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {
-        lock(&self.0.pollers).values().find_map(|running| running.target.status.paused())
+        let pollers = lock(&self.0.pollers);
+        let paused: Option<Vec<_>> = pollers.values().map(|running| running.target.status.paused()).collect();
+        paused?.into_iter().next()
+    }
+
+    /// What of it fails, poller by poller.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        lock(&self.0.pollers).values().filter_map(|running| running.target.status.trouble()).collect()
     }
 
     /// Renews the metrics that move by themselves: lags, and times left until overflow. Done every few seconds anyway.

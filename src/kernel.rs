@@ -12,6 +12,7 @@
 //! | `targets`, `standard_webhooks` | where a fetch may go; signatures of webhooks |
 //! | `conn`, `proof` | what is known of a connection; what let in something that goes on for long |
 //! | `metrics`, `heap` | every metric, in one file; memory given back to the system |
+//! | `trouble` | what fails of a gateway that is of use all the same |
 
 pub(crate) mod backoff;
 pub mod cause;
@@ -31,3 +32,4 @@ pub mod targets;
 pub mod task;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trouble;

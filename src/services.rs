@@ -3,6 +3,8 @@
 //! Invariant: a configuration is in force whole or not at all: what can fail of it is built first, and what was in
 //! force is put back where a log cannot be opened.
 
+mod readiness;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -20,6 +22,8 @@ use crate::store::{self, Store};
 use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::upstream::egress::{self, Egress};
 use crate::webhooks::{self, Webhooks};
+
+pub use self::readiness::{Probe, Readiness};
 
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
@@ -175,13 +179,6 @@ impl Parts {
     pub async fn backup(&self) -> Result<std::fs::File, store::Error> {
         self.events.save_cursors().await?;
         self.store.backup().await
-    }
-
-    /// Why the gateway is not ready for callers; empty when it is.
-    #[must_use]
-    pub fn not_ready(&self) -> Vec<String> {
-        let draining = self.draining.is_cancelled().then(|| "draining".to_owned());
-        draining.into_iter().chain(self.events.not_ready()).collect()
     }
 
     /// The effective configuration and how reloading went, for the admin API.

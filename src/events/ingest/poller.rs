@@ -73,7 +73,7 @@ async fn ready(target: &PollTarget, pace: &Pace) -> Ready {
     let permit = target.place_for_a_read().await;
     let mut backoff = Backoff::new(Duration::from_millis(250), STORE_CHECKED_EVERY);
     while let Err(error) = target.store().ready().await {
-        target.status.pause(&error);
+        target.status.pause(&error, target.clock.wall_ms());
         tokio::time::sleep(backoff.next_wait()).await;
     }
     target.status.resume();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kernel::testing::pass;
+use crate::kernel::trouble::{Part, Symptom};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_stored_and_a_full_read_is_followed_at_once() {
@@ -79,6 +80,27 @@ async fn a_batch_that_cannot_be_stored_is_held_until_it_can_and_nothing_is_read_
     rig.until_seen(4).await;
     assert_eq!(rig.all().await, numbers(0..4));
     assert_eq!(rig.events.not_ready(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_poller_that_is_stopped_is_told_and_takes_nothing_else_out_of_readiness() {
+    let rig = Rig::new(&["cn", "eu"]).await;
+    rig.until_seen(2).await;
+    rig.store.broken.store(true, Ordering::Relaxed);
+    rig.vendor.say("cn", [answer(0..3)]);
+    pass(Duration::from_secs(60)).await;
+    let states: Vec<_> = rig.events.pollers().into_iter().map(|poller| (poller.region, poller.state)).collect();
+    assert!(
+        states.contains(&("cn".to_owned(), "paused")) && !states.contains(&("eu".to_owned(), "paused")),
+        "{states:?}"
+    );
+    assert_eq!(rig.events.not_ready(), None);
+    let troubles = rig.events.troubles();
+    let told: Vec<_> = troubles.iter().map(|one| (one.part, one.symptom, one.app.as_ref().unwrap().as_str())).collect();
+    assert_eq!(told, [(Part::Events, Symptom::ReadingStopped, "app")]);
+    rig.store.broken.store(false, Ordering::Relaxed);
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(rig.events.troubles(), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use rtm_gateway::admin::Operation;
 use rtm_gateway::kernel::names::Stream;
 use rtm_gateway::simulator::{Endpoint, Fault};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::stage::{APP, Stage};
 use crate::support::client::raw;
@@ -61,6 +61,25 @@ async fn with_a_key_any_host_may_be_named_and_configured_hosts_without_one() {
     assert_eq!((as_host("admin.corp.example:9090").await, as_host("corp.example").await), (200, 421));
     configure(&|admin| admin.api_key_sha256 = Some([7; 32]));
     assert_eq!(as_host("corp.example").await, 401);
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn a_probe_asks_after_a_part_or_an_app_and_nothing_that_is_not_there() {
+    let stage = Stage::start().await;
+    let ready = async |query: &str| {
+        let (status, answer) = ask(stage.admin, "GET", &format!("/readyz{query}"), "Host: localhost\r\n").await;
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    };
+    for query in ["", "?for=events", "?for=messages&for=callers", "?app=demo-app&for=events", "?probe=kubelet"] {
+        let (status, body) = ready(query).await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &body["ready"], &body["degraded"]), (200, &true.into(), &json!([])), "{query}: {body}");
+    }
+    for query in ["?for=", "?for=everything", "?for=Events", "?app=", "?app=another", "?app=demo-app&app=another"] {
+        let (status, body) = ready(query).await;
+        assert!(status == 400 && !body.contains("another"), "{query}: {status} {body}");
+    }
     stage.stopped().await;
 }
 

@@ -33,6 +33,13 @@ async fn a_full_disk_stops_reading_before_anything_is_lost_and_it_goes_on_when_t
     tokio::time::timeout(std::time::Duration::from_secs(60), stuck).await.expect("the store fills up");
     let (status, body) = gateway.admin("/readyz").await;
     assert_eq!((status, &body["ready"]), (503, &serde_json::json!(false)), "{body}");
+    let told = &body["degraded"][0];
+    assert_eq!(
+        (&told["part"], &told["app"], &told["code"]),
+        (&"events".into(), &APP.into(), &"reading_stopped".into()),
+        "{body}"
+    );
+    assert_eq!(gateway.admin("/readyz?for=events").await.0, 503);
 
     let unlimited = Rlimit { current: None, maximum: None };
     prlimit(Some(gateway.pid()), Resource::Fsize, unlimited).unwrap();

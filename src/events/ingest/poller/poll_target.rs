@@ -215,7 +215,7 @@ impl PollTarget {
                     self.status.resume();
                 }
                 Err(error) => {
-                    self.status.pause(&error);
+                    self.status.pause(&error, self.clock.wall_ms());
                     tokio::time::sleep(backoff.next_jittered()).await;
                 }
             }

@@ -10,8 +10,9 @@ use crate::events::append::AppendOutcome;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
-use crate::kernel::names::RegionName;
+use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::sync::lock;
+use crate::kernel::trouble::{Part, Symptom, Trouble};
 use crate::store::{Error, LogKey};
 use crate::vendor::events::KEPT_BY_VENDOR;
 
@@ -35,7 +36,7 @@ pub struct PollerStatus {
 
 /// What a poller is doing.
 pub(in crate::events) struct Status {
-    app: String,
+    app: AppId,
     stream: &'static str,
     region: String,
     metrics: Metrics,
@@ -46,8 +47,8 @@ pub(in crate::events) struct Status {
 #[derive(Default)]
 struct PollerState {
     phase: &'static str,
-    /// Why reading is stopped.
-    paused: Option<String>,
+    /// Reading is stopped.
+    paused: Option<Paused>,
     reads: u64,
     events: u64,
     duplicates: u64,
@@ -58,10 +59,16 @@ struct PollerState {
     rate: Rate,
 }
 
+/// Why reading is stopped, and since when.
+struct Paused {
+    why: String,
+    since: UnixMillis,
+}
+
 impl Status {
     pub(super) fn new(key: &LogKey, region: &RegionName, metrics: Metrics) -> Self {
-        let (app, stream, region) = (key.app.to_string(), key.stream.as_str(), region.to_string());
-        let labels = SourceLabels { app: app.clone(), stream: stream.to_owned(), region: region.clone() };
+        let (app, stream, region) = (key.app.clone(), key.stream.as_str(), region.to_string());
+        let labels = SourceLabels { app: app.to_string(), stream: stream.to_owned(), region: region.clone() };
         // The series are there from the start, so that their first step is seen.
         metrics.poller_paused.get_or_create(&labels).set(0);
         let _ = metrics.events_ingested.get_or_create_owned(&labels);
@@ -80,11 +87,14 @@ impl Status {
     }
 
     /// Reading is stopped: the store cannot keep events.
-    pub(super) fn pause(&self, error: &Error) {
-        let was = lock(&self.state).paused.replace(error.to_string());
-        if was.is_none() {
+    pub(super) fn pause(&self, error: &Error, now: UnixMillis) {
+        let mut state = lock(&self.state);
+        let before = state.paused.as_ref().map(|paused| paused.since);
+        state.paused = Some(Paused { why: error.to_string(), since: before.unwrap_or(now) });
+        drop(state);
+        if before.is_none() {
             self.metrics.poller_paused.get_or_create(&self.labels).set(1);
-            tracing::error!(app = self.app, stream = self.stream, region = self.region, %error, "reading is stopped");
+            tracing::error!(app = %self.app, stream = self.stream, region = self.region, %error, "reading is stopped");
         }
     }
 
@@ -92,14 +102,21 @@ impl Status {
     pub(super) fn resume(&self) {
         if lock(&self.state).paused.take().is_some() {
             self.metrics.poller_paused.get_or_create(&self.labels).set(0);
-            tracing::info!(app = self.app, stream = self.stream, region = self.region, "reading goes on");
+            tracing::info!(app = %self.app, stream = self.stream, region = self.region, "reading goes on");
         }
     }
 
     /// Why reading is stopped, if it is.
     pub(in crate::events) fn paused(&self) -> Option<String> {
-        let why = lock(&self.state).paused.clone()?;
+        let state = lock(&self.state);
+        let Paused { why, .. } = state.paused.as_ref()?;
         Some(format!("{} of {} in {} are not read: {why}", self.stream, self.app, self.region))
+    }
+
+    /// What of it fails, for probes.
+    pub(in crate::events) fn trouble(&self) -> Option<Trouble> {
+        let since = lock(&self.state).paused.as_ref()?.since;
+        Some(Trouble { part: Part::Events, app: Some(self.app.clone()), symptom: Symptom::ReadingStopped, since })
     }
 
     pub(super) fn read(&self, events: usize, error: Option<String>, wall: UnixMillis, now: Instant) {
@@ -140,7 +157,7 @@ impl Status {
         state.possible_losses += 1;
         let error = state.last_error.as_deref().unwrap_or_default();
         tracing::warn!(
-            app = self.app,
+            app = %self.app,
             stream = self.stream,
             region = self.region,
             reason = loss.as_str(),
@@ -160,7 +177,7 @@ impl Status {
         let left = state.rate.seconds_to_overflow(now);
         self.metrics.events_seconds_to_overflow.get_or_create(&self.labels).set(left.unwrap_or(NO_OVERFLOW));
         PollerStatus {
-            app: self.app.clone(),
+            app: self.app.to_string(),
             stream: self.stream,
             region: self.region.clone(),
             state: if state.paused.is_some() { "paused" } else { state.phase },
@@ -170,7 +187,7 @@ impl Status {
             late: state.late,
             possible_losses: state.possible_losses,
             last_read_at: state.last_read_at.map(|at| at.to_string()),
-            last_error: state.paused.clone().or_else(|| state.last_error.clone()),
+            last_error: state.paused.as_ref().map(|paused| paused.why.clone()).or_else(|| state.last_error.clone()),
             events_per_second: state.rate.per_second,
             seconds_to_overflow: left,
         }

@@ -1,0 +1,92 @@
+//! [`Trouble`]: what fails of a gateway that is of use all the same, as probes are told.
+//!
+//! Invariant: it is told to everybody who reaches the operator's port, so it is made of words of this file, an App ID
+//! and a time, which the metrics of the same port tell, too. What failed in particular (hosts, files, what the system
+//! said) is told behind the admin key.
+
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
+use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::AppId;
+
+/// What of a gateway's work can be asked after by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Reading the vendor's events and keeping them.
+    Events,
+    /// What is sent to the vendor for callers: messages, history and counts.
+    Messages,
+    /// Taking callers' connections and requests.
+    Callers,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Events, Self::Messages, Self::Callers];
+
+    /// As `?for=` and answers name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Messages => "messages",
+            Self::Callers => "callers",
+        }
+    }
+
+    /// The part of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.as_str() == name)
+    }
+}
+
+/// What can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Symptom {
+    /// The store cannot keep an app's events.
+    ReadingStopped,
+}
+
+impl Symptom {
+    /// The word that software tells faults by.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ReadingStopped => "reading_stopped",
+        }
+    }
+
+    /// The same as a sentence, and where to read on.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::ReadingStopped => {
+                "the store cannot keep events: they are not read, and wait with the vendor; see /admin/v1/pollers"
+            }
+        }
+    }
+}
+
+/// A part that fails, of one app or of all.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Trouble {
+    pub part: Part,
+    /// Whose; `None`: everybody's.
+    pub app: Option<AppId>,
+    pub symptom: Symptom,
+    /// Since when.
+    pub since: UnixMillis,
+}
+
+impl Serialize for Trouble {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_struct("Trouble", 5)?;
+        members.serialize_field("part", self.part.as_str())?;
+        members.serialize_field("app", &self.app.as_ref().map(AppId::as_str))?;
+        members.serialize_field("code", self.symptom.code())?;
+        members.serialize_field("detail", self.symptom.detail())?;
+        members.serialize_field("since", &self.since.to_string())?;
+        members.end()
+    }
+}
