@@ -126,7 +126,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Regions => Ok(Content::Json(json!({ "regions": parts.egress.regions() }))),
         Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
         Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
-        Operation::Webhooks => Ok(Content::Json(json!({ "webhooks": parts.webhooks.status() }))),
+        Operation::Webhooks => Ok(Content::Json(webhooks::all(parts))),
         Operation::Quarantine => quarantine::list(&call).await,
         Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&values)?).await,
         Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&values)?).await,
@@ -146,6 +146,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Redeliver => dead_letters::redeliver(call, &SubscriptionPath::named_by(parts, &values)?).await,
         Operation::EnableWebhook => webhooks::enable(&call, &WebhookPath::named_by(&call, &values)?).await,
         Operation::DisableWebhook => webhooks::disable(&call, &WebhookPath::named_by(&call, &values)?).await,
+        Operation::TryWebhook => webhooks::try_now(&call, &WebhookPath::named_by(&call, &values)?).await,
         Operation::WebhookDeadLetters => webhooks::list(&call, &WebhookPath::named_by(&call, &values)?).await,
         Operation::ClearWebhookDeadLetters => {
             webhooks::clear(&call, &WebhookPath::named_by(&call, &values)?, None).await

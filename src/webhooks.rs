@@ -49,9 +49,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::condition::StoredCondition;
-use self::endpoint::{Command, CommandKind, Deps, Endpoint};
+pub use self::endpoint::TryNow;
+use self::endpoint::{Command, Deps, Endpoint, Switch};
 use self::status::LoopStatus;
-pub use self::status::{DisabledStatus, WebhookStatus};
+pub use self::status::{DisabledStatus, FilterStatus, WebhookStatus};
 pub use self::target::BuildError;
 use self::target::Target;
 use crate::config;
@@ -92,6 +93,9 @@ pub enum CommandError {
     /// No such app, or it has no webhook of that name.
     #[error("there is no such webhook")]
     NoSuchWebhook,
+    /// It is disabled, so nothing of it can be tried.
+    #[error("the webhook is disabled, so nothing is sent: enable it")]
+    Disabled,
     /// The gateway is stopping.
     #[error("the gateway is stopping")]
     Stopping,
@@ -174,7 +178,7 @@ impl Webhooks {
     /// # Errors
     /// When there is no such webhook, or the store fails.
     pub async fn enable(&self, app: &AppId, name: &WebhookName) -> Result<(), CommandError> {
-        self.command(app, name, CommandKind::Enable).await
+        self.switch(app, name, Switch::Enable).await
     }
 
     /// Sends nothing to a webhook any more until it is enabled. What is under way is finished.
@@ -182,7 +186,19 @@ impl Webhooks {
     /// # Errors
     /// When there is no such webhook, or the store fails.
     pub async fn disable(&self, app: &AppId, name: &WebhookName) -> Result<(), CommandError> {
-        self.command(app, name, CommandKind::Disable).await
+        self.switch(app, name, Switch::Disable).await
+    }
+
+    /// Tries at once what waits for its time: what was tried in vain, and what the endpoint has put off. It counts as
+    /// any try.
+    ///
+    /// # Errors
+    /// When there is no such webhook, or it is disabled.
+    pub async fn try_now(&self, app: &AppId, name: &WebhookName) -> Result<TryNow, CommandError> {
+        match self.command(app, name, Command::Try).await? {
+            TryNow::Disabled => Err(CommandError::Disabled),
+            tried => Ok(tried),
+        }
     }
 
     /// The streams that a webhook is sent; `None` when there is no such webhook.
@@ -211,14 +227,24 @@ impl Webhooks {
         }
     }
 
-    async fn command(&self, app: &AppId, name: &WebhookName, kind: CommandKind) -> Result<(), CommandError> {
+    async fn switch(&self, app: &AppId, name: &WebhookName, switch: Switch) -> Result<(), CommandError> {
+        Ok(self.command(app, name, |done| Command::Switch(switch, done)).await??)
+    }
+
+    /// Has a webhook's task do something, and waits for its word.
+    async fn command<T>(
+        &self,
+        app: &AppId,
+        name: &WebhookName,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, CommandError> {
         let key = (app.clone(), name.clone());
         let is_there = |webhook: &&Running| webhook.target.borrow().is_some();
         let commands = self.running().get(&key).filter(is_there).map(|webhook| webhook.commands.clone());
         let commands = commands.ok_or(CommandError::NoSuchWebhook)?;
         let (done, told) = oneshot::channel();
-        commands.send(Command { kind, done }).await.map_err(|_| CommandError::Stopping)?;
-        Ok(told.await.map_err(|_| CommandError::Stopping)??)
+        commands.send(command(done)).await.map_err(|_| CommandError::Stopping)?;
+        told.await.map_err(|_| CommandError::Stopping)
     }
 
     fn start(&self, (app, name): &Key, target: Arc<Target>) -> Running {
@@ -233,6 +259,7 @@ impl Webhooks {
             commands: orders,
             status: Arc::clone(&status),
             condition: Arc::clone(&condition),
+            is_hurried: false,
         };
         self.0.tasks.spawn(Kind::Webhook, task::run(endpoint, self.0.tasks.stopping()));
         Running { target, commands, status, condition }

@@ -35,6 +35,7 @@ operations! {
         ClearDeadLetter = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/{cursor}",
         EnableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/enable",
         DisableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/disable",
+        TryWebhook = "POST" "/admin/v1/webhooks/{app}/{name}/try",
         WebhookDeadLetters = "GET" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
         ClearWebhookDeadLetters = "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
         RedeliverToWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/redeliver",

@@ -89,6 +89,7 @@ impl From<CommandError> for Rejection {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::NoSuchWebhook => Self::nowhere(error),
+            CommandError::Disabled => Self::coded(StatusCode::CONFLICT, "webhook_disabled", error),
             CommandError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, error),
             CommandError::Store(why) => why.into(),
             CommandError::Events(why) => why.into(),

@@ -2,6 +2,8 @@
 //!
 //! A webhook of one stream needs no `stream` anywhere here; of several, a cursor alone does not say which.
 
+use std::collections::BTreeMap;
+
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,9 +12,10 @@ use super::answer::{Answer, Content};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit, shown, wanted};
 use super::rejection::Rejection;
-use crate::events::{Cursor, CursorPair, ReadError, Redeliver};
+use crate::events::{Cursor, CursorPair, ReadError, Redeliver, SubscriptionStatus};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
-use crate::webhooks::CommandError;
+use crate::services::Parts;
+use crate::webhooks::{CommandError, TryNow};
 
 /// Which webhook a path names.
 pub(super) struct WebhookPath {
@@ -50,6 +53,37 @@ pub(super) async fn enable(call: &Call<'_>, which: &WebhookPath) -> Answer {
 pub(super) async fn disable(call: &Call<'_>, which: &WebhookPath) -> Answer {
     call.parts.webhooks.disable(&which.app, &which.name).await?;
     Ok(Content::Json(json!({ "enabled": false })))
+}
+
+/// `POST /admin/v1/webhooks/{app}/{name}/try`.
+pub(super) async fn try_now(call: &Call<'_>, which: &WebhookPath) -> Answer {
+    let (result, in_flight) = match call.parts.webhooks.try_now(&which.app, &which.name).await? {
+        TryNow::Trying { in_flight } => ("trying", in_flight),
+        TryNow::UnderWay { in_flight } => ("under_way", in_flight),
+        TryNow::NothingWaits => ("nothing_waits", 0),
+        TryNow::Disabled => return Err(CommandError::Disabled.into()),
+    };
+    Ok(Content::Json(json!({ "result": result, "in_flight": in_flight })))
+}
+
+/// `GET /admin/v1/webhooks`: those that are configured, then those that are not any more and have left a place.
+pub(super) fn all(parts: &Parts) -> Value {
+    let mut all: Vec<Value> = parts.webhooks.status().into_iter().map(|webhook| json!(webhook)).collect();
+    // By app, then stream: of one webhook both streams together.
+    let mut removed = BTreeMap::<(String, String), Vec<SubscriptionStatus>>::new();
+    for left in parts.events.subscriptions().into_iter().filter(|subscription| subscription.orphan) {
+        let name = SubscriptionName::parse_stored(&left.subscription).ok().and_then(|name| name.webhook());
+        if let Some(name) = name {
+            removed.entry((left.app.clone(), name.to_string())).or_default().push(left);
+        }
+    }
+    all.extend(removed.into_iter().map(|((app, name), left)| {
+        let streams: Vec<_> = left.iter().map(|subscription| subscription.stream).collect();
+        let lag: u64 = left.iter().map(|subscription| subscription.lag).sum();
+        let letters: u64 = left.iter().map(|subscription| subscription.dead_letters).sum();
+        json!({ "app": app, "name": name, "state": "removed", "streams": streams, "lag": lag, "dead_letters": letters })
+    }));
+    json!({ "webhooks": all })
 }
 
 impl WebhookPath {

@@ -16,7 +16,7 @@ use super::subscription::registry::SubscriptionLimits;
 use super::{Events, retention};
 use crate::config;
 use crate::events::log::Retention;
-use crate::kernel::names::RegionName;
+use crate::kernel::names::{RegionName, SubscriptionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::Kind;
 use crate::store::{Error, LogKey};
@@ -63,6 +63,9 @@ pub(super) async fn apply(
         stream.appender.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
         stream.set_limits(limits);
         streams.insert(key, stream);
+    }
+    for (key, stream) in &streams {
+        stream.registry.set_webhooks(&readers_for_webhooks(apps, key));
     }
     inner.streams.store(Arc::new(streams));
     apply_pollers(events, apps, upstream, !*is_started);
@@ -113,6 +116,13 @@ fn start(
     let first = unclean.then_some(Loss::UncleanStop);
     inner.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&target), first, stop.clone()));
     RunningPoller { target, stop }
+}
+
+/// The subscriptions of the webhooks that are configured to read a stream.
+fn readers_for_webhooks(apps: &[config::App], key: &LogKey) -> HashSet<SubscriptionName> {
+    let webhooks = apps.iter().filter(|app| app.id == key.app).flat_map(|app| &app.webhooks);
+    let reading = webhooks.filter(|webhook| webhook.streams.contains(&key.stream));
+    reading.map(|webhook| SubscriptionName::from(&webhook.name)).collect()
 }
 
 /// Every configured stream, with its app.

@@ -97,6 +97,8 @@ pub(super) struct Subscription {
     is_stored: AtomicBool,
     /// Whether it is being removed, or is.
     is_removed: AtomicBool,
+    /// Whether it is the place of a webhook that is not configured: nobody is to read it.
+    is_orphan: AtomicBool,
     /// Whether the saver has it on its list.
     pub(super) listed: AtomicBool,
     /// Whether the saver has it on the list of those that may wait.
@@ -191,6 +193,7 @@ impl Subscription {
             stored: tokio::sync::Mutex::new(stored),
             saves: AtomicU64::new(0),
             is_removed: AtomicBool::new(false),
+            is_orphan: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             listed_for_later: AtomicBool::new(false),
             readers: AtomicU32::new(0),
@@ -311,7 +314,9 @@ impl Subscription {
                 unacknowledged: state.leases.tried() as u64,
             }
         };
-        let shown = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        // What nobody is to read is behind for ever: no alarm should ring for that.
+        let is_orphan = self.is_orphan();
+        let shown = |n: u64| if is_orphan { 0 } else { i64::try_from(n).unwrap_or(i64::MAX) };
         if !self.is_removed() {
             self.meters.lag.set(shown(standing.lag));
             self.meters.unacknowledged.set(shown(standing.unacknowledged));
@@ -366,6 +371,16 @@ impl Subscription {
     /// Whether it is being removed, or is.
     pub(super) fn is_removed(&self) -> bool {
         self.is_removed.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is the place of a webhook that is not configured.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.is_orphan.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is the place of a webhook that is not configured.
+    pub(super) fn set_orphan(&self, is_orphan: bool) {
+        self.is_orphan.store(is_orphan, Ordering::Relaxed);
     }
 
     fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut SubscriptionState) -> T) -> T {

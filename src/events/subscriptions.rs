@@ -275,7 +275,9 @@ impl Events {
     /// What of a subscription was tried in vain, and what can be; nothing when there is none.
     #[must_use]
     pub fn tries(&self, app: &AppId, stream: Stream, name: &SubscriptionName) -> Tries {
-        let subscription = self.subscription(app, stream, name);
-        subscription.map(|(_, subscription)| subscription.tries(self.0.parts.shared.clock.now())).unwrap_or_default()
+        let tries = |(stream, subscription): (Arc<AppStream>, Arc<Subscription>)| {
+            subscription.tries(self.0.parts.shared.clock.now(), stream.log.range().end)
+        };
+        self.subscription(app, stream, name).map(tries).unwrap_or_default()
     }
 }

@@ -8,10 +8,12 @@
 //! being stored leaves it to the next.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::outcome::Outcome;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, Stream, WebhookName};
 use crate::kernel::sync::lock;
@@ -26,6 +28,11 @@ pub(super) struct Condition {
     /// request at a time. 0: it has not, or has taken one since.
     pub(super) quiet_until: u64,
     pub(super) fault: Option<Fault>,
+    /// Tries in vain since the last delivery.
+    pub(super) consecutive_failures: u32,
+    /// When the endpoint took a request last, milliseconds since 1970 UTC; 0: never. What the store says of it may be
+    /// [`SUCCESS_KEPT_EVERY`] old, and after a stop in order is exact.
+    pub(super) last_success: u64,
 }
 
 /// Since when, and why, nothing is sent.
@@ -37,12 +44,27 @@ pub(super) struct Disabled {
     pub(super) why: String,
 }
 
-/// What became of a try.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What became of a try in vain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Fault {
     /// Milliseconds since 1970 UTC.
     pub(super) at: u64,
+    /// For operators; at most [`MAX_WHY`] bytes, nothing of an answer's body and no address.
     pub(super) why: String,
+    /// Which try of what was sent it was. 0: an older gateway did not say.
+    pub(super) attempt: u32,
+    /// The answer's status, if there was an answer.
+    pub(super) status: Option<u16>,
+}
+
+impl Fault {
+    /// That came of the try of this number.
+    pub(super) fn new(at: UnixMillis, outcome: &Outcome, attempt: u32) -> Self {
+        let mut why = outcome.to_string();
+        why.truncate(why.floor_char_boundary(MAX_WHY));
+        Self { at: at.0, why, attempt, status: outcome.status() }
+    }
 }
 
 impl Disabled {
@@ -65,7 +87,16 @@ pub(super) struct StoredCondition {
 struct Now {
     condition: Condition,
     version: u64,
+    /// The last success that this version, or one before it, says.
+    kept_success: u64,
 }
+
+/// How often it is stored that an endpoint takes what it is sent: a commit more for each request would cost more than it
+/// tells.
+const SUCCESS_KEPT_EVERY: Duration = Duration::from_secs(60);
+
+/// Bytes of what is kept of an error.
+const MAX_WHY: usize = 512;
 
 impl StoredCondition {
     /// As it is in the store.
@@ -77,7 +108,8 @@ impl StoredCondition {
             Some(note) => parse(&note, app, name),
             None => Condition { disabled: of_old(&*store, app, name).await?, ..Condition::default() },
         };
-        let now = Mutex::new(Now { condition, version: 0 });
+        let kept_success = condition.last_success;
+        let now = Mutex::new(Now { condition, version: 0, kept_success });
         Ok(Arc::new(Self { store, app: app.clone(), name: name.clone(), now, stored: tokio::sync::Mutex::default() }))
     }
 
@@ -90,6 +122,38 @@ impl StoredCondition {
         let mut now = self.now();
         change(&mut now.condition);
         now.version += 1;
+        now.kept_success = now.condition.last_success;
+    }
+
+    /// A request was taken, and `ends_quiet` if the endpoint may be sent many again. Mostly nothing is to be stored for
+    /// that: when the last one was taken goes along with what else changes, or once in a while.
+    pub(super) fn succeeded(&self, at: UnixMillis, ends_quiet: bool) {
+        let mut now = self.now();
+        now.condition.last_success = at.0;
+        let is_news = ends_quiet || now.condition.consecutive_failures > 0;
+        if is_news || at.since(UnixMillis(now.kept_success)) >= SUCCESS_KEPT_EVERY {
+            now.condition.consecutive_failures = 0;
+            if ends_quiet {
+                now.condition.quiet_until = 0;
+            }
+            now.version += 1;
+            now.kept_success = at.0;
+        }
+    }
+
+    /// Stores all of it, also when the last request was taken. Durable on return.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn keep_all(&self) -> Result<(), Error> {
+        {
+            let mut now = self.now();
+            if now.kept_success != now.condition.last_success {
+                now.kept_success = now.condition.last_success;
+                now.version += 1;
+            }
+        }
+        self.keep().await
     }
 
     /// Stores it as it is now, if that is not done. Durable on return.
@@ -149,4 +213,54 @@ fn log(app: &AppId) -> LogKey {
 
 fn note(name: &WebhookName) -> String {
     format!("{name}/condition")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::memory::MemoryStore;
+
+    const MINUTE: u64 = 60_000;
+
+    async fn recall(store: &Arc<MemoryStore>) -> Arc<StoredCondition> {
+        let (app, name) = (AppId::parse("a").unwrap(), WebhookName::parse("crm").unwrap());
+        StoredCondition::recall(Arc::clone(store) as Arc<dyn Store>, &app, &name).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_success_is_stored_once_in_a_while_and_at_once_where_it_ends_something() {
+        let store = Arc::new(MemoryStore::default());
+        let condition = recall(&store).await;
+        let stored = async || recall(&store).await.get().last_success;
+        for (at, kept) in [(MINUTE, MINUTE), (MINUTE + 1, MINUTE), (2 * MINUTE - 1, MINUTE), (2 * MINUTE, 2 * MINUTE)] {
+            condition.succeeded(UnixMillis(at), false);
+            condition.keep().await.unwrap();
+            assert_eq!((stored().await, condition.get().last_success), (kept, at));
+        }
+        let fault = Fault::new(UnixMillis(2 * MINUTE + 1), &Outcome::Refused(500), 3);
+        condition.change(|condition| (condition.fault, condition.consecutive_failures) = (Some(fault), 1));
+        condition.succeeded(UnixMillis(2 * MINUTE + 2), false);
+        condition.keep().await.unwrap();
+        let kept = recall(&store).await.get();
+        assert_eq!((kept.last_success, kept.consecutive_failures), (2 * MINUTE + 2, 0));
+        assert_eq!(kept.fault.map(|fault| (fault.attempt, fault.status)), Some((3, Some(500))));
+        // A stop in order leaves nothing out.
+        condition.succeeded(UnixMillis(2 * MINUTE + 3), false);
+        condition.keep_all().await.unwrap();
+        assert_eq!(stored().await, 2 * MINUTE + 3);
+    }
+
+    #[test]
+    fn of_an_error_no_more_is_kept_than_is_worth_it() {
+        let fault = Fault::new(UnixMillis(1), &Outcome::Unreachable("ä".repeat(1000)), 1);
+        assert!((MAX_WHY - 1..=MAX_WHY).contains(&fault.why.len()));
+    }
+
+    #[test]
+    fn what_an_older_gateway_stored_is_read() {
+        let condition: Condition =
+            serde_json::from_str(r#"{"disabled":null,"quiet_until":5,"fault":{"at":7,"why":"no"}}"#).unwrap();
+        let fault = Fault { at: 7, why: "no".to_owned(), ..Fault::default() };
+        assert_eq!(condition, Condition { quiet_until: 5, fault: Some(fault), ..Condition::default() });
+    }
 }

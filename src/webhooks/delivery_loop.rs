@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::condition::{Disabled, Fault, StoredCondition};
-use super::endpoint::{AFTER_FAILURE, Command, CommandKind, Endpoint, LoopEnd};
+use super::endpoint::{AFTER_FAILURE, Command, Endpoint, LoopEnd, Switch, TryNow};
 use super::message::{Message, most_entries};
 use super::outcome::Outcome;
 use super::pace::{Disposition, Pace, Rules, Verdict};
@@ -73,17 +73,19 @@ impl<'e> DeliveryLoop<'e> {
         let Webhook { name, streams, max_in_flight, max_attempts, retry, .. } = &target.config;
         let mut pace = Pace::new(Rules { max_in_flight: *max_in_flight, max_attempts: *max_attempts, retry: *retry });
         let clock = &endpoint.deps.clock;
+        // An operator's word ends every wait, once.
+        let longest = if std::mem::take(&mut endpoint.is_hurried) { Duration::ZERO } else { retry.max };
         let asked = condition.get().quiet_until;
         if asked > 0 {
             // However the clock was set meanwhile, it does not last longer than the longest wait. When it is over,
             // nothing was taken since.
-            pace.keep_quiet(clock.now() + UnixMillis(asked).since(clock.wall_ms()).min(retry.max));
+            pace.keep_quiet(clock.now() + UnixMillis(asked).since(clock.wall_ms()).min(longest));
         }
         let patterns = &target.config.filter;
         let filter = Arc::new(Filter::new(&patterns.kinds, &patterns.user_ids, &patterns.group_ids));
         let place = SubscriptionName::from(name);
         for &stream in streams {
-            let (keeps_units, longest) = (most_entries(target.config.format) > 1, retry.max.mul_f64(1.0 + SPREAD));
+            let (keeps_units, longest) = (most_entries(target.config.format) > 1, longest.mul_f64(1.0 + SPREAD));
             endpoint.deps.events.reopen(&endpoint.app, stream, &place, keeps_units, longest);
         }
         let recorder = Recorder {
@@ -127,6 +129,10 @@ impl<'e> DeliveryLoop<'e> {
                 self.reads.clear();
                 self.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
                 if self.tries.is_empty() && self.answers.is_empty() {
+                    if let Err(error) = self.condition.keep_all().await {
+                        let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
+                        tracing::warn!(%app, %webhook, %error, "when a webhook's last request was taken could not be stored");
+                    }
                     return left;
                 }
             }
@@ -311,7 +317,7 @@ impl<'e> DeliveryLoop<'e> {
         // Before the pace hears of it: what is stored of the condition is what this try has changed.
         let (before, attempts) = ((self.pace.is_careful(), self.pace.quiet_until()), parcel.failures.saturating_add(1));
         let next = self.pace.finished(verdict, attempts, now, rand::rng().random_range(-1.0..=1.0));
-        self.note_condition(&outcome, before, now);
+        self.note_condition(&outcome, attempts, before, now);
         let (app, webhook) = (&self.endpoint.app, &self.endpoint.name);
         match (&outcome, next) {
             (Outcome::Delivered, _) => {
@@ -332,31 +338,29 @@ impl<'e> DeliveryLoop<'e> {
     }
 
     fn count(&self, outcome: &Outcome, took: Duration) {
-        let (metrics, clock) = (&self.endpoint.deps.metrics, &self.endpoint.deps.clock);
+        let metrics = &self.endpoint.deps.metrics;
         let WebhookLabels { app, webhook } = self.labels();
         let labels = WebhookOutcomeLabels { app, webhook, outcome: outcome.label().to_owned() };
         metrics.webhook_attempts.get_or_create(&labels).inc();
         metrics.webhook_attempt.get_or_create(&self.labels()).observe(took.as_secs_f64());
-        let mut status = lock(&self.endpoint.status);
-        let at = clock.wall_ms();
-        status.last_try = Some(at);
-        if *outcome == Outcome::Delivered {
-            status.last_delivery = Some(at);
-        }
     }
 
     /// What a restart must know of a try's outcome. Before, it was careful or not, and quiet until then.
-    fn note_condition(&self, outcome: &Outcome, (was_careful, quiet_before): (bool, Option<Instant>), now: Instant) {
-        if *outcome == Outcome::Delivered {
-            if was_careful && !self.pace.is_careful() {
-                self.condition.change(|condition| condition.quiet_until = 0);
-            }
-            return;
-        }
+    fn note_condition(
+        &self,
+        outcome: &Outcome,
+        attempt: u32,
+        (was_careful, quiet_before): (bool, Option<Instant>),
+        now: Instant,
+    ) {
         let wall = self.endpoint.deps.clock.wall_ms();
+        if *outcome == Outcome::Delivered {
+            return self.condition.succeeded(wall, was_careful && !self.pace.is_careful());
+        }
         let quiet = self.pace.quiet_until().filter(|&until| Some(until) != quiet_before);
         self.condition.change(|condition| {
-            condition.fault = Some(Fault { at: wall.0, why: outcome.to_string() });
+            condition.fault = Some(Fault::new(wall, outcome, attempt));
+            condition.consecutive_failures = condition.consecutive_failures.saturating_add(1);
             if let Some(until) = quiet {
                 condition.quiet_until = wall.after(until.saturating_duration_since(now)).0;
             }
@@ -373,10 +377,18 @@ impl<'e> DeliveryLoop<'e> {
         self.leaving = Some(LoopEnd::Changed);
     }
 
-    fn obey(&mut self, Command { kind, done }: Command) {
-        match kind {
-            CommandKind::Enable => {}
-            CommandKind::Disable => {
+    fn obey(&mut self, command: Command) {
+        let (switch, done) = match command {
+            Command::Switch(switch, done) => (switch, done),
+            Command::Try(told) => {
+                // Who asked may have gone.
+                let _ = told.send(self.try_now());
+                return;
+            }
+        };
+        match switch {
+            Switch::Enable => {}
+            Switch::Disable => {
                 tracing::info!(app = %self.endpoint.app, webhook = %self.endpoint.name, "a webhook was disabled");
                 self.disable("operator");
             }
@@ -387,6 +399,25 @@ impl<'e> DeliveryLoop<'e> {
             let _ = done.send(condition.keep().await);
         };
         self.answers.push(answering.boxed());
+    }
+
+    /// Ends the waits of all that waits for its time, by beginning anew as at a change of the configuration: what is
+    /// under way ends first, and nothing counts for a try that was none.
+    fn try_now(&mut self) -> TryNow {
+        let in_flight = self.under_way;
+        let now = self.endpoint.deps.clock.now();
+        let is_later = |due: Option<Instant>| due.is_some_and(|due| due > now);
+        let waits = is_later(self.pace.quiet_until())
+            || self.lanes.iter().any(|lane| {
+                let next = self.endpoint.deps.events.tries(&self.endpoint.app, lane.stream, &self.recorder.place).next;
+                is_later(next) || lane.waiting.iter().any(|parcel| parcel.due > now)
+            });
+        if waits {
+            self.endpoint.is_hurried = true;
+            self.leaving = Some(LoopEnd::Changed);
+            return TryNow::Trying { in_flight };
+        }
+        if in_flight > 0 { TryNow::UnderWay { in_flight } } else { TryNow::NothingWaits }
     }
 
     fn show(&self) {

@@ -37,19 +37,42 @@ pub(super) struct Endpoint {
     pub(super) status: Arc<Mutex<LoopStatus>>,
     /// Its condition, from when it is known.
     pub(super) condition: Arc<OnceLock<Arc<StoredCondition>>>,
-}
-
-/// What an operator wants, and whom to tell when it is so and on stable storage.
-pub(super) struct Command {
-    pub(super) kind: CommandKind,
-    pub(super) done: oneshot::Sender<Result<(), Error>>,
+    /// What waits for its time is to wait no longer, when it delivers again.
+    pub(super) is_hurried: bool,
 }
 
 /// What an operator wants.
-#[derive(Clone, Debug)]
-pub(super) enum CommandKind {
+pub(super) enum Command {
+    /// And whom to tell when it is so and on stable storage.
+    Switch(Switch, oneshot::Sender<Result<(), Error>>),
+    /// To try at once what waits, and whom to tell what comes of that.
+    Try(oneshot::Sender<TryNow>),
+}
+
+/// Whether a webhook is sent anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Switch {
     Enable,
     Disable,
+}
+
+/// What follows from an operator's word to try at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryNow {
+    /// What waited for its time is tried, as soon as these requests that are under way have ended.
+    Trying {
+        /// Requests under way.
+        in_flight: usize,
+    },
+    /// Nothing waits for its time, and these requests are under way.
+    UnderWay {
+        /// Requests under way.
+        in_flight: usize,
+    },
+    /// All that there is was delivered, or is among the dead letters.
+    NothingWaits,
+    /// It is disabled, so nothing is sent.
+    Disabled,
 }
 
 /// Why delivering ended.
@@ -99,7 +122,7 @@ impl Endpoint {
     pub(super) async fn rest(&mut self, condition: &StoredCondition, stop: &CancellationToken) -> LoopEnd {
         let mut is_kept = false;
         loop {
-            let Command { kind, done } = tokio::select! {
+            let command = tokio::select! {
                 biased;
                 () = stop.cancelled() => return LoopEnd::Stopping,
                 changed = self.targets.changed() => {
@@ -115,8 +138,16 @@ impl Endpoint {
                     continue;
                 }
             };
+            let (switch, done) = match command {
+                Command::Switch(switch, done) => (switch, done),
+                Command::Try(told) => {
+                    // Who asked may have gone.
+                    let _ = told.send(TryNow::Disabled);
+                    continue;
+                }
+            };
             let disabled = condition.get().disabled;
-            if let CommandKind::Enable = kind {
+            if switch == Switch::Enable {
                 condition.change(|condition| condition.disabled = None);
             }
             let stored = condition.keep().await;
@@ -127,7 +158,7 @@ impl Endpoint {
             }
             // Who asked may have gone.
             let _ = done.send(stored);
-            if is_stored && matches!(kind, CommandKind::Enable) {
+            if is_stored && switch == Switch::Enable {
                 tracing::info!(app = %self.app, webhook = %self.name, "a webhook was enabled");
                 return LoopEnd::Changed;
             }

@@ -47,6 +47,15 @@ impl Outcome {
         }
     }
 
+    /// The answer's status; `None` where there was no answer. A delivery's is not kept.
+    pub(super) fn status(&self) -> Option<u16> {
+        match *self {
+            Self::Gone => Some(410),
+            Self::SlowDown { status, .. } | Self::Redirected(status) | Self::Refused(status) => Some(status),
+            Self::Delivered | Self::Slow(_) | Self::Unreachable(_) | Self::Forbidden(_) => None,
+        }
+    }
+
     /// The metric's label.
     pub(super) fn label(&self) -> &'static str {
         match self {

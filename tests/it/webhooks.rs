@@ -7,5 +7,6 @@ mod lasting;
 mod operators;
 mod places;
 mod retention;
-mod rig;
+pub(crate) mod rig;
+mod trying;
 mod turned_away;

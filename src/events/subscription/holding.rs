@@ -125,12 +125,13 @@ impl Subscription {
     }
 
     /// What of it was tried in vain, and what can be.
-    pub(in crate::events) fn tries(&self, now: Instant) -> Tries {
+    pub(in crate::events) fn tries(self: &Arc<Self>, now: Instant, next: Sequence) -> Tries {
+        let lag = self.observe(next).lag;
         let mut state = lock(&self.state);
         state.leases.advance(now);
         let (told, due) = (state.missed.tried(), state.leases.next_due());
         let next = if state.leases.has_ready() { Some(now) } else { due.into_iter().chain(told.delay_until).min() };
-        Tries { open: state.leases.len(), failures: state.most_attempts().max(told.attempts), next }
+        Tries { open: state.leases.len(), failures: state.most_attempts().max(told.attempts), next, lag }
     }
 
     /// What a lease still holds of its entries, in order.

@@ -49,4 +49,6 @@ pub struct Tries {
     pub failures: u32,
     /// When the next can be tried, as far as its own time goes.
     pub next: Option<Instant>,
+    /// Entries that are not settled.
+    pub lag: u64,
 }

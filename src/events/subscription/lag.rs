@@ -33,6 +33,9 @@ pub struct SubscriptionStatus {
     pub delivered_per_second: f64,
     pub near_retention: Option<&'static str>,
     pub last_read_at: String,
+    /// Whether it is the place of a webhook that is not configured any more: nobody reads it, and no alarm rings for
+    /// it. It goes on should the webhook come back, or can be removed.
+    pub orphan: bool,
 }
 
 /// What was last seen of a subscription.
@@ -98,6 +101,7 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: Unix
         delivered_per_second: seen.per_second,
         near_retention: seen.near.map(RetentionLimit::as_str),
         last_read_at: subscription.read_at().to_string(),
+        orphan: subscription.is_orphan(),
     }
 }
 
@@ -124,7 +128,7 @@ pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps:
         let age = oldest.map(|(_, received)| clock.wall_ms().since(received)).unwrap_or_default();
         let share = next.since(first.max(earliest));
         let before = (u128::from(bytes) * u128::from(share) / u128::from(next.since(earliest).max(1))) as u64;
-        let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps));
+        let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps)).filter(|_| !subscription.is_orphan());
         note(registry, subscription, oldest, age, near);
     }
     Ok(())
@@ -157,6 +161,7 @@ fn note(
     seen.near = near;
     drop(seen);
     if !of.is_removed() {
+        let age = if of.is_orphan() { Duration::ZERO } else { age };
         of.meters.oldest.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
         of.meters.near_retention.set(i64::from(near.is_some()));
     }

@@ -79,6 +79,14 @@ impl Registry {
         *lock(&self.limits) = limits;
     }
 
+    /// Only these webhooks are configured to read the stream: of others, what is left is nobody's.
+    pub(in crate::events) fn set_webhooks(&self, webhooks: &HashSet<SubscriptionName>) {
+        for subscription in self.all() {
+            let name = subscription.name();
+            subscription.set_orphan(name.is_of_webhook() && !webhooks.contains(name));
+        }
+    }
+
     fn limits(&self) -> SubscriptionLimits {
         *lock(&self.limits)
     }

@@ -337,6 +337,7 @@ impl SubscriptionState {
         }
         self.ranges.take_back(resting.into_iter());
         self.unopened.wait_no_longer_than(latest);
+        self.missed.wait_no_longer_than(latest);
         for &at in self.letters.given_again() {
             let too_late = |known: &(u32, Option<Instant>)| known.1.is_some_and(|until| until > latest);
             if let Some((attempts, _)) = self.leases.known(at).filter(too_late) {

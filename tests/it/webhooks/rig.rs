@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use crate::support;
 use crate::support::client::{Client, DEADLINE};
-pub(super) use crate::support::stage::APP;
+pub(crate) use crate::support::stage::APP;
 use crate::support::waiting::{eventually, found_within};
 
 /// Keys of the specification's own test vectors.
-pub(super) const SYMMETRIC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-pub(super) const ASYMMETRIC: &str = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
+pub(crate) const SYMMETRIC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub(crate) const ASYMMETRIC: &str = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
 
-pub(super) struct Rig {
+pub(crate) struct Rig {
     stage: support::stage::Stage,
     webhooks: String,
     /// User events emitted.
@@ -33,7 +33,7 @@ impl Deref for Rig {
 }
 
 /// A webhook that tries again soon. Its secret is in the file `secret-SYMMETRIC`.
-pub(super) fn webhook(name: &str, url: &str, more: &str) -> String {
+pub(crate) fn webhook(name: &str, url: &str, more: &str) -> String {
     let secrets = if more.contains("secrets") { "" } else { "secrets = [{ file = \"$DIR/symmetric\" }]" };
     let retry = if more.contains("retry") { "" } else { "retry = { initial = \"20ms\", max = \"50ms\" }" };
     let streams = if more.contains("streams") { "" } else { "streams = [\"user_events\"]" };
@@ -42,7 +42,7 @@ pub(super) fn webhook(name: &str, url: &str, more: &str) -> String {
 }
 
 impl Rig {
-    pub(super) async fn start(webhooks: &str) -> Self {
+    pub(crate) async fn start(webhooks: &str) -> Self {
         let stage = support::stage::Stage::new().await;
         stage.write("symmetric", SYMMETRIC);
         stage.write("asymmetric", ASYMMETRIC);
@@ -58,7 +58,7 @@ impl Rig {
     }
 
     /// Starts the gateway, and waits until its webhooks run.
-    pub(super) async fn run(&mut self) {
+    pub(crate) async fn run(&mut self) {
         self.write_config();
         self.stage.run().await;
         let wanted = self.webhooks.matches("[[apps.webhooks]]").count();
@@ -67,24 +67,24 @@ impl Rig {
     }
 
     /// Stops it in order.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.stage.end().await;
     }
 
     /// Puts other webhooks in force, without a stop.
-    pub(super) async fn reload(&mut self, webhooks: &str) {
+    pub(crate) async fn reload(&mut self, webhooks: &str) {
         self.webhooks = webhooks.to_owned();
         self.write_config();
         self.parts.apply(&self.stage.config()).await.unwrap();
     }
 
     /// The configuration that the next start finds.
-    pub(super) fn configure(&mut self, webhooks: &str) {
+    pub(crate) fn configure(&mut self, webhooks: &str) {
         self.webhooks = webhooks.to_owned();
     }
 
     /// Events of these users, one each, as they are sent to an endpoint in one vendor read or more.
-    pub(super) fn emit(&self, users: &[&str]) -> Vec<String> {
+    pub(crate) fn emit(&self, users: &[&str]) -> Vec<String> {
         self.emitted.set(self.emitted.get() + users.len() as u64);
         let event = |user: &&str| {
             let text = format!(r#"{{"ms":1476095418189,"type":"Login","user_id":"{user}"}}"#);
@@ -94,7 +94,7 @@ impl Rig {
     }
 
     /// Channel events of these users, one each.
-    pub(super) fn emit_of_channel(&self, users: &[&str]) {
+    pub(crate) fn emit_of_channel(&self, users: &[&str]) {
         for user in users {
             let text = format!(r#"{{"group_id":"g","ms":1476095418189,"type":"Join","user_id":"{user}"}}"#);
             self.sim.emit_raw(APP, Stream::ChannelEvents, &text);
@@ -102,29 +102,29 @@ impl Rig {
     }
 
     /// Waits until so many user events were read from the vendor.
-    pub(super) async fn reads(&self, events: u64) {
+    pub(crate) async fn reads(&self, events: u64) {
         eventually(|| self.sim.ledger(APP, Stream::UserEvents).counts.handed >= events).await;
     }
 
     /// So many user events.
-    pub(super) fn emit_many(&self, count: usize) -> Vec<String> {
+    pub(crate) fn emit_many(&self, count: usize) -> Vec<String> {
         self.emitted.set(self.emitted.get() + count as u64);
         self.sim.emit_many(APP, Stream::UserEvents, count).iter().map(ToString::to_string).collect()
     }
 
-    pub(super) fn status(&self, name: &str) -> WebhookStatus {
+    pub(crate) fn status(&self, name: &str) -> WebhookStatus {
         let all = self.parts.webhooks.status();
         all.into_iter().find(|webhook| webhook.name == name).unwrap_or_else(|| panic!("{name} is not running"))
     }
 
     /// Waits until a webhook stands as wanted.
-    pub(super) async fn stands(&self, name: &str, wanted: impl Fn(&WebhookStatus) -> bool) -> WebhookStatus {
+    pub(crate) async fn stands(&self, name: &str, wanted: impl Fn(&WebhookStatus) -> bool) -> WebhookStatus {
         let stands = found_within(DEADLINE, async || Some(self.status(name)).filter(&wanted)).await;
         stands.unwrap_or_else(|| panic!("{:?}", self.status(name)))
     }
 
     /// Waits until nothing is left to do for a webhook of the events that were emitted.
-    pub(super) async fn idle(&self, name: &str) {
+    pub(crate) async fn idle(&self, name: &str) {
         self.stands(name, |status| status.held == 0 && self.is_read(name)).await;
     }
 
@@ -138,18 +138,18 @@ impl Rig {
         all.iter().any(is_read)
     }
 
-    pub(super) async fn enable(&self, name: &str) {
+    pub(crate) async fn enable(&self, name: &str) {
         let (app, name) = (AppId::parse(APP).unwrap(), WebhookName::parse(name).unwrap());
         self.parts.webhooks.enable(&app, &name).await.unwrap();
     }
 
-    pub(super) async fn disable(&self, name: &str) {
+    pub(crate) async fn disable(&self, name: &str) {
         let (app, name) = (AppId::parse(APP).unwrap(), WebhookName::parse(name).unwrap());
         self.parts.webhooks.disable(&app, &name).await.unwrap();
     }
 
     /// Asks the operator's port.
-    pub(super) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut client = Client::http1(self.stage.admin).await;
         let (kind, body) = match body {
             Some(body) => (&[("content-type", "application/json")][..], body.to_string()),
@@ -160,7 +160,7 @@ impl Rig {
     }
 
     /// Asks the operator's port until it says what is wanted.
-    pub(super) async fn says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn says(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let said = found_within(DEADLINE, async || {
             let (status, said) = self.admin("GET", path, None).await;
             assert_eq!(status, 200, "{said}");
@@ -170,7 +170,7 @@ impl Rig {
     }
 
     /// What a metric says; 0 when it is not there.
-    pub(super) fn metric(&self, series: &str) -> f64 {
+    pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.parts.metrics.text();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())

@@ -86,6 +86,13 @@ impl LossNotices {
         self.lists.as_ref().map_or_else(RetryState::default, |lists| lists.tried)
     }
 
+    /// It is to be told by then, however often that was done in vain.
+    pub(in crate::events::subscription) fn wait_no_longer_than(&mut self, latest: Instant) {
+        for until in self.lists.iter_mut().filter_map(|lists| lists.tried.delay_until.as_mut()) {
+            *until = latest.min(*until);
+        }
+    }
+
     /// Cancelled when nobody is to be told any more of what was taken.
     pub(in crate::events::subscription) fn over(&self) -> CancellationToken {
         self.lists.as_ref().map(|lists| lists.over.clone()).unwrap_or_default()
