@@ -66,6 +66,8 @@ families! {
     upstream_connections: Family<LaneLabels, Gauge> = "upstream_connections", "Connections to the vendor that are open";
     upstream_clock_skew: Family<PlaceLabels, Seconds> = "upstream_clock_skew_seconds",
         "The vendor's clock less ours, by the Date of its answers";
+    credential_state: Family<AppLabels, Gauge> = "credential_state",
+        "1 while the app's credential can be read and the vendor has not refused it, else 0";
     quota_tokens_available: Family<BucketLabels, Gauge> = "quota_tokens_available", "Seats free now";
     quota_limit: Family<BucketLabels, Gauge> = "quota_limit",
         "Seats in use or free; below the configured limit after a refusal by the vendor";

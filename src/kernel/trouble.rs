@@ -46,6 +46,12 @@ impl Part {
 pub enum Symptom {
     /// The store cannot keep an app's events.
     ReadingStopped,
+    /// The vendor refuses an app's credential (401).
+    CredentialRefused,
+    /// An app's credential cannot be read.
+    CredentialUnavailable,
+    /// The vendor has switched an app, or a feature of it, off (403).
+    AppRefused,
 }
 
 impl Symptom {
@@ -54,6 +60,9 @@ impl Symptom {
     pub fn code(self) -> &'static str {
         match self {
             Self::ReadingStopped => "reading_stopped",
+            Self::CredentialRefused => "credential_refused",
+            Self::CredentialUnavailable => "credential_unavailable",
+            Self::AppRefused => "app_refused",
         }
     }
 
@@ -63,6 +72,14 @@ impl Symptom {
         match self {
             Self::ReadingStopped => {
                 "the store cannot keep events: they are not read, and wait with the vendor; see /admin/v1/pollers"
+            }
+            Self::CredentialRefused => {
+                "the vendor refuses the app's credential (401), and is asked once a minute whether it still does; see \
+                 /admin/v1/apps"
+            }
+            Self::CredentialUnavailable => "the app's credential cannot be read; see /admin/v1/apps",
+            Self::AppRefused => {
+                "the vendor answers 403: it has switched the app, or a feature of it, off; see /admin/v1/apps"
             }
         }
     }

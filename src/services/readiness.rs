@@ -97,7 +97,9 @@ impl Parts {
 
     /// All that fails: each part of the gateway says it of itself.
     fn troubles(&self) -> Vec<Trouble> {
-        self.events.troubles()
+        let mut all = self.events.troubles();
+        all.extend(self.egress.troubles());
+        all
     }
 }
 

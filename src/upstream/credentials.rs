@@ -12,6 +12,7 @@
 
 mod basic;
 mod breaker;
+mod in_force;
 mod minted;
 mod secret_cache;
 mod signed;
@@ -23,14 +24,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::kernel::clock::Clock;
+use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::AppId;
 use crate::kernel::secret::SecretError;
 use crate::kernel::secret::redact::Redactor;
 use crate::kernel::task;
+use crate::kernel::trouble::Symptom;
 use crate::vendor::Vendor;
 pub(crate) use basic::basic_header;
 use breaker::{CredentialBreaker, CredentialStatus, Entry};
+pub use in_force::SecretState;
 use secret_cache::{CredentialHeaders, SecretCache};
 pub(crate) use signed::Base;
 pub use signed::Signed;
@@ -64,14 +67,26 @@ pub struct CredentialState {
     pub state: &'static str,
     /// What is wrong, naming the place of the secret, never its value.
     pub problem: Option<String>,
+    /// Which secret is shown, and whether the vendor takes it; `None` before one could be read.
+    pub secret: Option<SecretState>,
+}
+
+impl CredentialState {
+    /// Whether it can be read and the vendor has not refused it.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(self.state, "good" | "doubted")
+    }
 }
 
 /// One app's credential.
 pub(crate) struct Credential {
+    app: AppId,
     source: config::Credential,
     vendor: Vendor,
     secrets: SecretCache,
     breaker: CredentialBreaker,
+    clock: Clock,
 }
 
 /// Looks at the files of these credentials, the `round`th time. Says whether one of them is being written. Not for the
@@ -126,10 +141,12 @@ impl Credential {
         };
         let secrets = SecretCache::new(app.clone(), sources, recipe, clock.clone());
         Ok(Arc::new(Self {
+            app: app.clone(),
             source: source.clone(),
             vendor,
             secrets,
             breaker: CredentialBreaker::new(app.clone(), clock.clone()),
+            clock: clock.clone(),
         }))
     }
 
@@ -185,13 +202,25 @@ impl Credential {
         let (state, problem) = match (self.secrets.current(), self.secrets.problem()) {
             (Err(problem), _) => ("unavailable", Some(problem.to_string())),
             (Ok(shown), problem) => match (self.breaker.status(shown.content), problem) {
-                (CredentialStatus::Closed, _) => ("refused", Some("the vendor answered 401".to_owned())),
+                (CredentialStatus::Closed { .. }, _) => ("refused", Some("the vendor answered 401".to_owned())),
                 (CredentialStatus::Doubted, _) => ("doubted", Some("the vendor answered 401 once".to_owned())),
                 (CredentialStatus::Open, Some(problem)) => ("grace", Some(problem.to_string())),
                 (CredentialStatus::Open, None) => ("good", None),
             },
         };
-        CredentialState { app: app.to_string(), kind, state, problem }
+        let secret = self.secrets.in_force().map(|secret| secret.state());
+        CredentialState { app: app.to_string(), kind, state, problem, secret }
+    }
+
+    /// Why nothing can be sent with it, for probes, and since when.
+    pub(crate) fn trouble(&self) -> Option<(Symptom, UnixMillis)> {
+        match self.secrets.current() {
+            Err(_) => Some((Symptom::CredentialUnavailable, self.secrets.failing_since()?)),
+            Ok(shown) => match self.breaker.status(shown.content) {
+                CredentialStatus::Closed { since } => Some((Symptom::CredentialRefused, since)),
+                CredentialStatus::Open | CredentialStatus::Doubted => None,
+            },
+        }
     }
 }
 
@@ -203,6 +232,7 @@ impl Pass {
 
     /// The vendor took the credential.
     pub(crate) fn accepted(mut self) {
+        self.shown.in_force.accepted(self.credential.clock.wall_ms());
         if self.trial.take().is_some() {
             self.credential.breaker.accepted();
         }
@@ -212,6 +242,7 @@ impl Pass {
     /// breaker know whether it is still the same: until then no other request goes out with it.
     pub(crate) fn refused(mut self) {
         let (tried, was_trial) = (self.shown.content, self.trial.is_some());
+        self.shown.in_force.refused(self.credential.clock.wall_ms());
         if !self.credential.breaker.doubt(tried, self.credential.secrets.content(), was_trial) {
             return;
         }
@@ -220,7 +251,14 @@ impl Pass {
         task::detached(move || {
             let current = self.credential.secrets.look_again(&self.shown);
             self.trial = None;
-            self.credential.breaker.refused(tried, current, was_trial);
+            if self.credential.breaker.refused(tried, current, was_trial) {
+                tracing::error!(
+                    app = %self.credential.app,
+                    secret = self.shown.in_force.name(),
+                    why = "the vendor answered 401",
+                    "the vendor refuses the credential: no more requests until it changes"
+                );
+            }
         });
     }
 }

@@ -61,10 +61,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::metrics::Metrics;
+use crate::kernel::metrics::{AppLabels, Metrics};
 use crate::kernel::names::{AppId, BucketName, ClientName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks, off_the_workers};
+use crate::kernel::trouble::{Part, Symptom, Trouble};
 use crate::store::{self, Store};
 use crate::upstream::credentials::{self, CredentialState};
 use crate::upstream::pool::Bounds;
@@ -163,6 +164,9 @@ impl Egress {
         self.0.table.store(Arc::new(table));
         let new = self.0.table.load();
         for (app, runtime) in &old.apps {
+            if !new.apps.contains_key(app) {
+                self.0.metrics.credential_state.remove(&AppLabels { app: app.to_string() });
+            }
             let now = new.apps.get(app);
             let is_shown = |old: &AppBucket| now.is_some_and(|now| now.buckets().any(|new| new.name == old.name));
             runtime.buckets().filter(|bucket| !is_shown(bucket)).for_each(|bucket| bucket.meters.gone());
@@ -243,6 +247,22 @@ impl Egress {
         all
     }
 
+    /// Why what is sent for an app fails, app by app.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let of_app = |(app, runtime): (&AppId, &AppRuntime)| -> Vec<_> {
+            let credential = runtime.credential.trouble().into_iter();
+            let both = credential
+                .flat_map(|(symptom, since)| [(Part::Events, symptom, since), (Part::Messages, symptom, since)]);
+            let off = runtime.switched_off.list().into_iter();
+            let off = off.map(|(endpoint, since)| (switched_off::part(endpoint), Symptom::AppRefused, since));
+            both.chain(off)
+                .map(|(part, symptom, since)| Trouble { part, app: Some(app.clone()), symptom, since })
+                .collect()
+        };
+        self.0.table.load().apps.iter().flat_map(of_app).collect()
+    }
+
     /// The endpoints of an app that the vendor answers with 403, and since when: the App ID or the feature is switched
     /// off.
     #[must_use]
@@ -283,6 +303,10 @@ impl Egress {
         }
         for bucket in table.apps.values().flat_map(AppRuntime::buckets) {
             bucket.meters.show(&bucket.seats.snapshot());
+        }
+        for (app, runtime) in &table.apps {
+            let gauge = self.0.metrics.credential_state.get_or_create_owned(&AppLabels { app: app.to_string() });
+            gauge.set(runtime.credential.state(app).is_good().into());
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use crate::kernel::clock::Clock;
+use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::AppId;
 use crate::kernel::sync::lock;
 
@@ -39,7 +39,7 @@ pub(super) struct CredentialBreaker {
 enum CredentialPhase {
     Open,
     Doubted { content: u64, trying: bool },
-    Closed { content: u64, next_probe: Instant, trying: bool },
+    Closed { content: u64, since: UnixMillis, next_probe: Instant, trying: bool },
 }
 
 /// An answer to who wants to send.
@@ -59,7 +59,7 @@ pub(super) enum Entry {
 pub(super) enum CredentialStatus {
     Open,
     Doubted,
-    Closed,
+    Closed { since: UnixMillis },
 }
 
 impl CredentialBreaker {
@@ -147,8 +147,8 @@ impl CredentialBreaker {
     }
 
     /// A request that showed content `tried` was answered 401, and it fell to it to read the secret again, which gave
-    /// `current`. `trial`: the doubt was there before.
-    pub(super) fn refused(&self, tried: u64, current: u64, trial: bool) {
+    /// `current`. `trial`: the doubt was there before. Says whether the breaker has closed with that.
+    pub(super) fn refused(&self, tried: u64, current: u64, trial: bool) -> bool {
         let mut phase = self.lock();
         if tried != current {
             // The secret is new. Another order may have closed the breaker to it already: its verdict stands.
@@ -157,16 +157,17 @@ impl CredentialBreaker {
             {
                 self.open(phase, "its secret has changed");
             }
-            return;
+            return false;
         }
+        let mut has_closed = false;
         let next_probe = self.clock.now() + PROBE_EVERY;
         *phase = match *phase {
             CredentialPhase::Doubted { content, .. } if content == tried && trial => {
-                tracing::error!(app = %self.app, "the vendor refuses the credential: no more requests until it changes");
-                CredentialPhase::Closed { content, next_probe, trying: false }
+                has_closed = true;
+                CredentialPhase::Closed { content, since: self.clock.wall_ms(), next_probe, trying: false }
             }
-            CredentialPhase::Closed { content, .. } if content == tried && trial => {
-                CredentialPhase::Closed { content, next_probe, trying: false }
+            CredentialPhase::Closed { content, since, .. } if content == tried && trial => {
+                CredentialPhase::Closed { content, since, next_probe, trying: false }
             }
             CredentialPhase::Open | CredentialPhase::Doubted { .. } | CredentialPhase::Closed { .. } => {
                 CredentialPhase::Doubted { content: tried, trying: false }
@@ -174,6 +175,7 @@ impl CredentialBreaker {
         };
         drop(phase);
         self.changed.notify_waiters();
+        has_closed
     }
 
     /// A trial of content `tried` ended without the vendor's word on it.
@@ -192,15 +194,18 @@ impl CredentialBreaker {
     pub(super) fn status(&self, shown: u64) -> CredentialStatus {
         match *self.lock() {
             CredentialPhase::Doubted { content, .. } if content == shown => CredentialStatus::Doubted,
-            CredentialPhase::Closed { content, .. } if content == shown => CredentialStatus::Closed,
+            CredentialPhase::Closed { content, since, .. } if content == shown => CredentialStatus::Closed { since },
             _ => CredentialStatus::Open,
         }
     }
 
     fn open(&self, mut phase: MutexGuard<'_, CredentialPhase>, why: &'static str) {
-        *phase = CredentialPhase::Open;
+        let was = std::mem::replace(&mut *phase, CredentialPhase::Open);
         drop(phase);
-        tracing::info!(app = %self.app, why, "the credential is used again");
+        // Of a doubt that did not last there was no line.
+        if matches!(was, CredentialPhase::Closed { .. }) {
+            tracing::info!(app = %self.app, why, "the credential is used again");
+        }
         self.changed.notify_waiters();
     }
 

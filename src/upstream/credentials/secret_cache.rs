@@ -17,6 +17,7 @@ use hyper::header::{HeaderName, HeaderValue, InvalidHeaderValue};
 use tokio::time::Instant;
 
 use super::GRACE;
+use super::in_force::InForce;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::files::{self, Mark, Unreadable};
 use crate::kernel::names::AppId;
@@ -48,17 +49,24 @@ pub(super) struct CredentialHeaders {
     /// Rises when the secret's content changes.
     pub(super) content: u64,
     pub(super) headers: Headers,
+    /// How the content does; shared by all headers made of it.
+    pub(super) in_force: Arc<InForce>,
     /// Knows the secrets, and the headers made of them.
     pub(super) redactor: Arc<Redactor>,
 }
 
 impl CredentialHeaders {
-    fn new(content: u64, secrets: &[Secret], headers: Headers) -> Arc<Self> {
+    fn new(content: u64, secrets: &[Secret], headers: Headers, in_force: Arc<InForce>) -> Arc<Self> {
         let shown = headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(_, value)| value.as_bytes());
         // `Basic` itself is no secret.
         let shown = shown.map(|value| value.strip_prefix(b"Basic ").unwrap_or(value));
         let redactor = Redactor::new(secrets.iter().map(|secret| secret.expose().as_bytes()).chain(shown));
-        Arc::new(Self { content, headers, redactor: Arc::new(redactor) })
+        Arc::new(Self { content, headers, in_force, redactor: Arc::new(redactor) })
+    }
+
+    /// Other headers of the same content.
+    fn anew(&self, secrets: &[Secret], headers: Headers) -> Arc<Self> {
+        Self::new(self.content, secrets, headers, self.in_force.clone())
     }
 }
 
@@ -90,8 +98,15 @@ struct CacheState {
     pending: Option<Vec<Secret>>,
     /// The files before they were last read, if all could be.
     marks: Vec<Mark>,
-    /// Since when it cannot be read, and why.
-    failing: Option<(Instant, SecretError)>,
+    failing: Option<Failing>,
+}
+
+/// It cannot be read.
+struct Failing {
+    since: Instant,
+    /// The same by the wall clock, for people.
+    since_wall: UnixMillis,
+    why: SecretError,
 }
 
 struct Good {
@@ -113,10 +128,12 @@ impl SecretCache {
         self.renew(&mut state);
         match (&state.good, &state.failing) {
             (Some(good), None) => Ok(good.shown.clone()),
-            (Some(good), Some((since, _))) if now.saturating_duration_since(*since) < GRACE => Ok(good.shown.clone()),
-            (_, Some((_, why))) => Err(why.clone()),
+            (Some(good), Some(failing)) if now.saturating_duration_since(failing.since) < GRACE => {
+                Ok(good.shown.clone())
+            }
+            (_, Some(failing)) => Err(failing.why.clone()),
             // A look leaves one of the two behind.
-            (None, None) => Err(SecretError::Unusable(format!("the credential of app {}", self.app))),
+            (None, None) => Err(self.unusable()),
         }
     }
 
@@ -215,7 +232,7 @@ impl SecretCache {
             && Arc::ptr_eq(&good.shown, tried)
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, now)
         {
-            good.shown = CredentialHeaders::new(good.shown.content, &good.secrets, headers);
+            good.shown = good.shown.anew(&good.secrets, headers);
             good.made = now;
             good.since = self.clock.now();
         }
@@ -224,7 +241,17 @@ impl SecretCache {
 
     /// Why it cannot be read at present, if so.
     pub(super) fn problem(&self) -> Option<SecretError> {
-        self.lock().failing.as_ref().map(|(_, why)| why.clone())
+        self.lock().failing.as_ref().map(|failing| failing.why.clone())
+    }
+
+    /// Since when it cannot be read, if so.
+    pub(super) fn failing_since(&self) -> Option<UnixMillis> {
+        self.lock().failing.as_ref().map(|failing| failing.since_wall)
+    }
+
+    /// Which secret was put in force last, if any, and how it does.
+    pub(super) fn in_force(&self) -> Option<Arc<InForce>> {
+        self.lock().good.as_ref().map(|good| good.shown.in_force.clone())
     }
 
     /// Makes headers anew that are too old.
@@ -234,7 +261,7 @@ impl SecretCache {
             && self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since))
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, wall)
         {
-            good.shown = CredentialHeaders::new(good.shown.content, &good.secrets, headers);
+            good.shown = good.shown.anew(&good.secrets, headers);
             good.made = wall;
             good.since = now;
         }
@@ -255,7 +282,10 @@ impl SecretCache {
             good => {
                 let content = good.as_ref().map_or(1, |old| old.shown.content + 1);
                 let headers = self.recipe.headers(&self.sources, &secrets, wall)?;
-                let shown = CredentialHeaders::new(content, &secrets, headers);
+                // The last of them is what the vendor keeps secret; before it stands the name that goes with it.
+                let in_force = secrets.last().map(|secret| Arc::new(InForce::new(&self.app, secret, wall)));
+                let in_force = in_force.ok_or_else(|| self.unusable())?;
+                let shown = CredentialHeaders::new(content, &secrets, headers, in_force);
                 Ok(Some(Good { secrets, shown, made: wall, since: now }))
             }
         });
@@ -266,20 +296,26 @@ impl SecretCache {
                 }
                 if let Some(good) = fresh {
                     if state.good.is_some() {
-                        tracing::info!(app = %self.app, "the credential has changed");
+                        let secret = good.shown.in_force.name();
+                        tracing::info!(app = %self.app, secret, "the credential has changed");
                     }
                     state.good = Some(good);
                 }
             }
             Err(why) => {
-                if state.failing.as_ref().is_none_or(|(_, before)| *before != why) {
+                if state.failing.as_ref().is_none_or(|before| before.why != why) {
                     tracing::warn!(app = %self.app, %why, "the credential cannot be read");
                 }
-                let since = state.failing.as_ref().map_or(now, |(since, _)| *since);
-                state.failing = Some((since, why));
+                let (since, since_wall) =
+                    state.failing.as_ref().map_or((now, wall), |before| (before.since, before.since_wall));
+                state.failing = Some(Failing { since, since_wall, why });
             }
         }
         true
+    }
+
+    fn unusable(&self) -> SecretError {
+        SecretError::Unusable(format!("the credential of app {}", self.app))
     }
 
     fn lock(&self) -> MutexGuard<'_, CacheState> {

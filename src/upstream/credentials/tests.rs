@@ -241,6 +241,50 @@ async fn a_refused_secret_is_probed_once_a_minute_until_it_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_vendor_says_is_counted_for_the_secret_that_was_shown() {
+    let rig = Rig::basic();
+    let secret = || rig.credential.state(&app()).secret.unwrap();
+    let (first, straggler) = (rig.enter().await.unwrap(), rig.enter().await.unwrap());
+    first.accepted();
+    let old = secret();
+    assert_eq!((old.accepted, old.refused, old.digest), (1, 0, None));
+    assert_eq!((old.last_accepted_at.as_ref(), old.last_refused_at), (Some(&old.since), None));
+    advance(HOUR).await;
+    rig.write("a-secret-of-many-letters");
+    rig.look().await;
+    // Of the old one.
+    straggler.accepted();
+    let new = secret();
+    assert_eq!((new.accepted, new.refused, new.digest.as_deref().map(str::len)), (0, 0, Some(8)));
+    assert!(new.since > old.since);
+    rig.refuse(rig.enter().await.unwrap()).await;
+    rig.refuse(rig.enter().await.unwrap()).await;
+    assert_eq!((secret().accepted, secret().refused, rig.state()), (0, 2, "refused"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_are_told_of_a_credential_from_its_refusal_or_its_grace_s_end_until_it_is_taken() {
+    let rig = Rig::basic();
+    let trouble = || rig.credential.trouble().map(|(symptom, _)| symptom);
+    rig.refuse(rig.enter().await.unwrap()).await;
+    assert_eq!(trouble(), None, "a doubt is none yet");
+    rig.refuse(rig.enter().await.unwrap()).await;
+    let since = rig.clock.wall_ms();
+    advance(breaker::PROBE_EVERY).await;
+    rig.refuse(rig.enter().await.unwrap()).await;
+    let (symptom, began) = rig.credential.trouble().unwrap();
+    assert!(symptom == Symptom::CredentialRefused && began <= since, "a probe in vain begins nothing anew");
+    advance(breaker::PROBE_EVERY).await;
+    rig.enter().await.unwrap().accepted();
+    assert_eq!(trouble(), None);
+    std::fs::remove_file(rig.folder.path().join("secret")).unwrap();
+    rig.look().await;
+    assert_eq!((trouble(), rig.state()), (None, "grace"));
+    advance(GRACE).await;
+    assert_eq!(trouble(), Some(Symptom::CredentialUnavailable));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_secret_opens_the_guard_and_is_judged_by_itself() {
     let rig = Rig::basic();
     let straggler = rig.enter().await.unwrap();

@@ -15,12 +15,20 @@ use hyper::StatusCode;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::AppId;
 use crate::kernel::sync::lock;
+use crate::kernel::trouble::Part;
+use crate::vendor::order::Endpoint;
 
 /// One app's endpoints that answer 403, and since when.
 #[derive(Debug, Default)]
 pub(super) struct SwitchedOff {
     any: AtomicBool,
     since: Mutex<BTreeMap<&'static str, UnixMillis>>,
+}
+
+/// Which part of the gateway's work fails while an endpoint is switched off.
+pub(super) fn part(endpoint: &str) -> Part {
+    let is_of_events = [Endpoint::UserEvents, Endpoint::ChannelEvents].iter().any(|one| one.as_str() == endpoint);
+    if is_of_events { Part::Events } else { Part::Messages }
 }
 
 impl SwitchedOff {
