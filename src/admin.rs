@@ -7,6 +7,7 @@
 //! | `host_check` | whether the request is for this port, and of whose page |
 //! | `call`, `answer`, `rejection` | a request past the key; what it is answered; why it is not done |
 //! | `overview` | all that is only read |
+//! | `clients` | who calls |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
 //! | `quarantine` | answers that could not be read |
@@ -18,6 +19,7 @@
 
 mod answer;
 mod call;
+mod clients;
 mod dead_letters;
 mod host_check;
 mod operations;
@@ -131,6 +133,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&values)?).await,
         Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&values)?).await,
         Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
+        Operation::Clients => Ok(Content::Json(clients::list(parts))),
         Operation::Config => Ok(Content::Json(parts.describe_config())),
         Operation::Backup => overview::backup(parts).await,
         Operation::RemoveSubscription => {

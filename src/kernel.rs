@@ -13,6 +13,7 @@
 //! | `conn`, `proof` | what is known of a connection; what let in something that goes on for long |
 //! | `metrics`, `heap` | every metric, in one file; memory given back to the system |
 //! | `trouble` | what fails of a gateway that is of use all the same |
+//! | `log_list` | several texts as one field of a log line |
 
 pub(crate) mod backoff;
 pub mod cause;
@@ -21,6 +22,7 @@ pub mod conn;
 pub mod dns;
 pub mod files;
 pub mod heap;
+pub mod log_list;
 pub mod metrics;
 pub mod names;
 pub mod proof;

@@ -25,6 +25,7 @@ operations! {
         Quarantined = "GET" "/admin/v1/quarantine/{app}/{stream}/{id}",
         ReadAgain = "POST" "/admin/v1/quarantine/{app}/{stream}/{id}/redeliver",
         Identity = "GET" "/admin/v1/identity",
+        Clients = "GET" "/admin/v1/clients",
         Config = "GET" "/admin/v1/config",
         Backup = "GET" "/admin/v1/backup",
         RemoveSubscription = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}",

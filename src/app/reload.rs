@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::telemetry::Levels;
 use crate::config::Config;
 use crate::config::load::Loaded;
+use crate::kernel::log_list::List;
 use crate::kernel::metrics::OutcomeLabels;
 use crate::kernel::task::off_the_workers;
 use crate::services::{Parts, ReloadState};
@@ -102,12 +103,14 @@ impl Reloader {
                 state.applied += 1;
                 state.last_refusal = None;
                 state.needs_restart = needs_restart;
-                tracing::info!(needs_restart = ?state.needs_restart, "configuration applied");
+                let waiting: List = state.needs_restart.iter().copied().collect();
+                tracing::info!(needs_restart = waiting.field(), "configuration applied");
                 ReloadOutcome::Applied(snapshot)
             }
             Err(faults) => {
                 state.refused += 1;
-                tracing::error!(?faults, "configuration refused; the one in force stays");
+                let said: List = faults.iter().cloned().collect();
+                tracing::error!(faults = said.field(), "configuration refused; the one in force stays");
                 state.last_refusal = Some(faults);
                 ReloadOutcome::Refused(snapshot)
             }

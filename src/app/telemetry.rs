@@ -5,6 +5,7 @@
 //! alone: its message may quote anything. What libraries say below `info` is never logged, whatever the level: hyper,
 //! h2 and rustls trace whole heads, credentials included.
 
+mod json_line;
 mod lines;
 mod moved;
 
@@ -19,6 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
+pub use self::json_line::JsonLine;
 pub use self::lines::Lines;
 
 /// How long a process that ends waits for what it has logged to be written.
@@ -66,7 +68,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<Log, Error> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
     let lines = Lines::to_stderr(format)?;
     let layer = match format {
-        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(lines.clone()).boxed(),
+        LogFormat::Json => fmt::layer().event_format(JsonLine).with_writer(lines.clone()).boxed(),
         LogFormat::Text => fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(lines.clone()).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(ceiling()).with(layer).try_init().map_err(|_| Error::Twice)?;

@@ -3,6 +3,7 @@
 mod certificate;
 pub mod places;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -156,6 +157,18 @@ pub enum Peer {
         /// The user its process ran as when it connected, as the kernel says.
         uid: Option<u32>,
     },
+}
+
+/// As the log names it: `192.0.2.7:49152`, `[2001:db8::7]:49152`, `unix:uid=1000`.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // A socket for both families shows IPv4 as a part of IPv6.
+            Self::Tcp(address) => write!(f, "{}", SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Self::Unix { uid: Some(uid) } => write!(f, "unix:uid={uid}"),
+            Self::Unix { uid: None } => f.write_str("unix"),
+        }
+    }
 }
 
 /// What is wrong with how a request's head was written, where the HTTP library mends it without a word. In the

@@ -51,6 +51,8 @@ families! {
     requests: BoundedFamily<RequestLabels, Counter> = "requests", "Finished requests of callers";
     request_duration: Family<RouteLabels, Histogram> = "request_duration_seconds",
         "From a request's head to its answer's end";
+    response_send: Histogram = "response_send_seconds",
+        "From an answer's head to its end, which is how long its caller took to take it; not of streams";
     upstream_requests: Family<UpstreamLabels, Counter> = "upstream_requests", "Exchanges with the vendor";
     upstream_duration: Family<EndpointLabels, Histogram> = "upstream_duration_seconds",
         "From sending to the whole answer";
@@ -136,6 +138,8 @@ families! {
         "Streams of events (SSE) open now; not among the requests in hand";
     request_body_bytes: Gauge = "request_body_bytes", "Memory that callers' bodies take";
     response_body_bytes: Gauge = "response_body_bytes", "Memory that the vendor's large answers take";
+    unauthenticated: Family<ProofLabels, Counter> = "unauthenticated",
+        "Requests whose caller is not known, by what it showed";
     requests_shed: Family<ShedLabels, Counter> = "requests_shed", "Requests refused because the gateway had no room";
     client_limit_rejections: BoundedFamily<CeilingLabels, Counter> = "client_limit_rejections",
         "Requests refused because their client had reached a ceiling of its own";

@@ -30,6 +30,7 @@ mod permit;
 mod rate;
 mod report;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,6 +44,7 @@ use crate::request::refusal::{Refusal, Shed};
 use crate::request::route::{AppRequest, Call};
 
 use client_usage::ClientUsage;
+pub use client_usage::InHand;
 pub use permit::AdmissionPermit;
 pub use report::Reason;
 
@@ -136,6 +138,12 @@ impl Admission {
     #[must_use]
     pub fn in_hand(&self) -> usize {
         self.in_hand.load(Ordering::Relaxed)
+    }
+
+    /// Requests in hand now, and streams that are open, of each client that had one.
+    #[must_use]
+    pub fn by_client(&self) -> HashMap<ClientName, InHand> {
+        self.with_usage(|usage| usage.by_client().map(|(name, now)| (name.clone(), now)).collect())
     }
 
     /// Looks at what is in hand, or changes it, and shows how much there is then.

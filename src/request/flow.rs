@@ -45,7 +45,7 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inb
     let in_force = gateway.in_force();
     // In this order, so that a caller who leaves is logged before its place is free.
     let mut guard = RequestGuard::default();
-    let mut log = RequestLog::begin(&gateway, &in_force.live, &head);
+    let mut log = RequestLog::begin(&gateway, &in_force.live, conn.peer, &head);
     let work = serve(&gateway, &in_force, &conn, &head, body, &mut log, &mut guard);
     let refusal = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(served)) => return finish(served, &head.method, log, guard),
@@ -79,12 +79,17 @@ async fn serve(
             OpenRoute::Document => routes::document::answer(),
         });
     }
-    let client = live.identity.identify(conn, &head.headers, gateway.clock.wall_ms()).await?;
+    let now = gateway.clock.wall_ms();
+    let client = live.identity.identify(conn, &head.headers, now).await.map_err(|unknown| {
+        gateway.strangers.refused(&conn.peer, unknown.fault, now);
+        log.unidentified(unknown.fault);
+        unknown.refusal
+    })?;
+    log.client(client.name(), client.method());
     // No page reaches a Unix socket.
     if client.evidence().by == By::Nothing && matches!(conn.peer, Peer::Tcp(_)) {
         live.hosts.check_unproven(head)?;
     }
-    log.client(client.name());
     let grant = live.policy.grant(client);
     let route = Route::parse(&head.method, &head.uri)?.accepted(&head.headers)?;
     log.route(&route, live.policy.has(&route.app));
@@ -114,7 +119,7 @@ fn finish(served: HandlerResponse, method: &Method, mut log: RequestLog, guard: 
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     log.mark(response.headers_mut(), origin);
-    log.answered(status, origin);
+    log.answered(status, origin, body.total().is_none());
     if method == Method::HEAD {
         if let Some(total) = body.total() {
             response.headers_mut().insert(hyper::header::CONTENT_LENGTH, total.into());

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::events::Events;
 use crate::history::History;
-use crate::kernel::clock::Clock;
+use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::request::admission::{Admission, Room};
-use crate::request::identity::Identity;
+use crate::request::identity::{Identity, Strangers};
 use crate::request::jwks::Keys;
 use crate::request::policy::Policy;
 use crate::request::route::target::Hosts;
@@ -41,9 +41,13 @@ pub struct Gateway {
     pub(crate) sse_cache: SseCache,
     /// What proved those who have something under way.
     pub proofs: Proofs,
+    /// Who called and was not known.
+    pub strangers: Strangers,
     /// Where requests are counted.
     pub metrics: Metrics,
     pub clock: Clock,
+    /// When it began to count.
+    pub began: UnixMillis,
     /// Cancelled when the gateway stops: long polls answer what they have.
     pub stopping: CancellationToken,
 }
@@ -115,14 +119,17 @@ impl Gateway {
             history,
             sse_cache: SseCache::default(),
             proofs,
+            strangers: Strangers::new(&metrics),
             metrics,
+            began: clock.wall_ms(),
             clock,
             stopping,
         })
     }
 
     /// Takes a new configuration for the requests that come from now on.
-    pub fn apply(&self, live: Live) {
+    pub fn apply(&self, mut live: Live) {
+        live.identity.go_on_from(&self.live().identity);
         self.admission.apply(live.room, |name| live.identity.knows(name));
         self.live.store(Arc::new(live));
         // Last: whoever reads the new number finds the new configuration.

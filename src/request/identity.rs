@@ -12,17 +12,20 @@
 //! | the user at the other end of a Unix socket | `unix_peer` | when there is no certificate |
 
 pub mod api_key;
+mod auth_method;
 mod credential;
 mod jwt;
+mod last_use;
 mod mtls;
+mod strangers;
 mod unix_peer;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::HeaderMap;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::conn::{Conn, Lapse};
 use crate::kernel::metrics::Metrics;
@@ -34,12 +37,16 @@ use crate::request::refusal::Refusal;
 use crate::tls::ClientTrust;
 
 use api_key::ApiKeys;
+pub use auth_method::{AuthFault, AuthMethod, KeyHeader};
 use credential::Credential;
 use jwt::Tokens;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use jwt::fuzzing;
+use last_use::ClientUses;
+pub use last_use::{LastUse, ProofUse};
 use mtls::Certificates;
+pub use strangers::{StrangerPlace, Strangers};
 use unix_peer::UnixPeers;
 
 /// A caller we know. Nobody is known by name alone:
@@ -47,10 +54,10 @@ use unix_peer::UnixPeers;
 /// ```compile_fail,E0451
 /// use rtm_gateway::kernel::names::ClientName;
 /// use rtm_gateway::kernel::proof::{Evidence, Life};
-/// use rtm_gateway::request::identity::Client;
+/// use rtm_gateway::request::identity::{AuthMethod, Client};
 ///
-/// fn forge(name: ClientName, evidence: Evidence, life: Life) -> Client {
-///     Client { name, evidence, life }
+/// fn forge(name: ClientName, evidence: Evidence, life: Life, method: AuthMethod) -> Client {
+///     Client { name, evidence, life, method }
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +65,7 @@ pub struct Client {
     name: ClientName,
     evidence: Evidence,
     life: Life,
+    method: AuthMethod,
 }
 
 impl Client {
@@ -78,13 +86,34 @@ impl Client {
     pub fn life(&self) -> Life {
         self.life
     }
+
+    /// How it was known.
+    #[must_use]
+    pub fn method(&self) -> AuthMethod {
+        self.method
+    }
+}
+
+/// A caller that is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unidentified {
+    /// For the log.
+    pub fault: AuthFault,
+    /// For the caller, who is not told which it was.
+    pub refusal: Refusal,
+}
+
+impl From<AuthFault> for Unidentified {
+    fn from(fault: AuthFault) -> Self {
+        Self { fault, refusal: Refusal::Unauthenticated }
+    }
 }
 
 /// What one method of proof found.
 #[derive(Debug, PartialEq, Eq)]
 enum AuthOutcome<'a> {
     Nothing,
-    Wrong,
+    Wrong(AuthFault),
     Known(&'a ClientName, By),
 }
 
@@ -97,7 +126,8 @@ pub struct Identity {
     certificates: Certificates,
     trust: Arc<ClientTrust>,
     anonymous: Option<ClientName>,
-    names: HashSet<ClientName>,
+    /// Of each client.
+    uses: HashMap<ClientName, ClientUses>,
 }
 
 impl Identity {
@@ -113,22 +143,36 @@ impl Identity {
             certificates: Certificates::new(&config.clients),
             trust,
             anonymous: config.server.anonymous_client.clone(),
-            names: config.clients.iter().map(|client| client.name.clone()).collect(),
+            uses: config.clients.iter().map(|client| (client.name.clone(), ClientUses::new(client))).collect(),
         }
     }
 
     /// Whether there is a client of that name.
     #[must_use]
     pub fn knows(&self, name: &ClientName) -> bool {
-        self.names.contains(name)
+        self.uses.contains_key(name)
     }
 
-    /// Says who calls, by what is known of the connection, what the head shows, and the time.
+    /// Goes on from what was counted of clients before.
+    pub(crate) fn go_on_from(&mut self, before: &Self) {
+        for (name, uses) in &mut self.uses {
+            before.uses.get(name).into_iter().for_each(|counted| uses.go_on_from(counted));
+        }
+    }
+
+    /// Each way that a client has to show itself, and when it last did.
+    #[must_use]
+    pub fn proofs(&self, client: &config::Client) -> Vec<ProofUse> {
+        let is_anonymous = self.anonymous.as_ref() == Some(&client.name);
+        self.uses.get(&client.name).map_or_else(Vec::new, |uses| uses.list(client, is_anonymous))
+    }
+
+    /// Says who calls, by what is known of the connection, what the head shows, and the time. Counts that it did.
     ///
     /// # Errors
-    /// [`Refusal::Unauthenticated`] when nothing known was shown, or something wrong; [`Refusal::Unavailable`] when a
-    /// token was shown and the issuer's keys are not known.
-    pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Refusal> {
+    /// What was wrong with what was shown, or that nothing was: [`Refusal::Unauthenticated`]; [`Refusal::Unavailable`]
+    /// when a token was shown and the issuer's keys are not known.
+    pub async fn identify(&self, conn: &Conn, headers: &HeaderMap, now: UnixMillis) -> Result<Client, Unidentified> {
         // For each request, not once a connection: a certificate may expire or be revoked while it is used. And before
         // the head is looked at: a certificate that is good no more is not made up for by a key.
         let by_connection = match conn.certificate() {
@@ -139,22 +183,29 @@ impl Identity {
             Some(_) => {
                 // Expired, revoked or of an authority that is trusted no more. Another handshake says which.
                 conn.end_soon();
-                return Err(Refusal::Unauthenticated);
+                return Err(AuthFault::BadCertificate.into());
             }
         };
-        let shown = match self.by_head(headers, now).await? {
-            AuthOutcome::Known(name, by) => Some((name, by)),
-            AuthOutcome::Wrong => None,
-            AuthOutcome::Nothing => match by_connection {
-                AuthOutcome::Known(name, by) => Some((name, by)),
-                AuthOutcome::Wrong => None,
-                AuthOutcome::Nothing => self.anonymous.as_ref().map(|name| (name, By::Nothing)),
-            },
+        let credential = Credential::of(headers);
+        let by_head = self.by_head(&credential, now).await?;
+        let decided = if by_head == AuthOutcome::Nothing { by_connection } else { by_head };
+        let (name, by) = match (decided, &self.anonymous) {
+            (AuthOutcome::Known(name, by), _) => (name, by),
+            (AuthOutcome::Wrong(fault), _) => return Err(fault.into()),
+            (AuthOutcome::Nothing, Some(anonymous)) => (anonymous, By::Nothing),
+            (AuthOutcome::Nothing, None) => return Err(AuthFault::Nothing.into()),
         };
-        let (name, by) = shown.ok_or(Refusal::Unauthenticated)?;
+        let number = self.uses.get(name).and_then(|uses| uses.count(&by, now));
+        let method = match &by {
+            By::Key(_) => AuthMethod::Key { shown: credential.header(), number: number.unwrap_or_default() },
+            By::Token(_) => AuthMethod::Jwt,
+            By::Certificate => AuthMethod::Certificate,
+            By::User(_) => AuthMethod::UnixPeer,
+            By::Nothing => AuthMethod::Anonymous,
+        };
         let evidence = Evidence { by, certificate: conn.certificate().cloned() };
         let life = self.life(&evidence, now);
-        Ok(Client { name: name.clone(), evidence, life })
+        Ok(Client { name: name.clone(), evidence, life, method })
     }
 
     /// Whether what showed that this client calls still shows it. Looks up, but for a certificate that is held against
@@ -213,10 +264,13 @@ impl Identity {
         own.and(certificate.map_or(Life::ENDLESS, |certificate| self.trust.life(certificate, now)))
     }
 
-    async fn by_head(&self, headers: &HeaderMap, now: UnixMillis) -> Result<AuthOutcome<'_>, Refusal> {
-        match (Credential::of(headers), &self.tokens) {
-            (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => tokens.identify(bearer, now).await,
-            (shown, _) => Ok(self.api_keys.identify(&shown)),
+    async fn by_head(&self, shown: &Credential<'_>, now: UnixMillis) -> Result<AuthOutcome<'_>, Unidentified> {
+        match (shown, &self.tokens) {
+            (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => {
+                let unchecked = |refusal| Unidentified { fault: AuthFault::UncheckedToken, refusal };
+                tokens.identify(bearer, now).await.map_err(unchecked)
+            }
+            _ => Ok(self.api_keys.identify(shown)),
         }
     }
 }

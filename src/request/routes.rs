@@ -84,12 +84,20 @@ impl<'a> RequestContext<'a> {
 ///
 /// # Errors
 /// 413, 408 or 400; 503 when bodies take too much memory.
-async fn read_body(live: &Live, body: Inbound, guard: &mut RequestGuard) -> Result<Bytes, Refusal> {
+async fn read_body(
+    live: &Live,
+    body: Inbound,
+    guard: &mut RequestGuard,
+    log: &mut RequestLog,
+) -> Result<Bytes, Refusal> {
     let limit = live.body_limit;
     let mut full = None;
     // As the bytes come, not by `Content-Length`: nobody reserves what it does not send.
     let room = |bytes| guard.reserve(bytes).map_err(|refusal| full = Some(refusal)).is_ok();
-    read_up_to(body, limit, BODY_TIME, room).await.map_err(|unread| match unread {
+    let receiving = log.receive();
+    let read = read_up_to(body, limit, BODY_TIME, room).await;
+    log.received(receiving);
+    read.map_err(|unread| match unread {
         Unread::TooLarge => Refusal::BodyTooLarge { limit },
         Unread::TooSlow => Refusal::RequestTimeout,
         Unread::Broken => Refusal::bad("the request's body ended early, is malformed, or has a trailer"),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &str); 18] = [
     (
         "kernel",
-        "metrics testing cause clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof trouble",
+        "metrics testing cause log_list clock backoff names share sync task files heap secret dns targets standard_webhooks conn proof trouble",
     ),
     ("http", "body headers request_id http2"),
     ("vendor", ""),

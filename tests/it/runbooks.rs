@@ -1,5 +1,7 @@
 //! The questions of `docs/runbooks.md`: for each a test makes the trouble and what looks like it, and what the page says to look
 //! at names the right client and number. A file a question.
 
+mod callers;
 mod secrets;
+mod slowness;
 mod webhooks;

@@ -49,6 +49,8 @@ labels! {
     ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
+    /// What a caller showed that is not known.
+    ProofLabels { proof }
     WebhookLabels { app, webhook }
     /// What came of a webhook's try.
     WebhookOutcomeLabels { app, webhook, outcome }

@@ -40,6 +40,15 @@ struct ClientCounts {
     gauge: Gauge,
 }
 
+/// What a client has in hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InHand {
+    /// Requests, but for those that stream.
+    pub requests: usize,
+    /// Requests that stream.
+    pub streams: usize,
+}
+
 /// What was given to a request, to be returned when it ends.
 #[derive(Debug, Default)]
 pub(super) struct Reservation {
@@ -150,6 +159,11 @@ impl ClientUsage {
         }
         self.body_bytes -= reservation.body_bytes;
         self.metrics.request_body_bytes.dec_by(signed(reservation.body_bytes));
+    }
+
+    /// What each client has in hand.
+    pub(super) fn by_client(&self) -> impl Iterator<Item = (&ClientName, InHand)> {
+        self.clients.iter().map(|(name, counts)| (name, InHand { requests: counts.in_hand, streams: counts.streams }))
     }
 
     /// What to say of a request that would be refused. `None`: nothing now.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::AuthOutcome;
 use super::credential::Credential;
+use super::{AuthFault, AuthOutcome};
 use crate::config;
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::By;
@@ -35,13 +35,15 @@ impl ApiKeys {
     pub(super) fn identify(&self, shown: &Credential<'_>) -> AuthOutcome<'_> {
         match shown {
             Credential::Nothing => AuthOutcome::Nothing,
-            Credential::Wrong => AuthOutcome::Wrong,
+            Credential::Wrong => AuthOutcome::Wrong(AuthFault::Unreadable),
             Credential::Key(key) | Credential::Bearer(key) => self.known(key),
             Credential::Pair(pair) => {
-                let Some((name, key)) = pair.split_once(':') else { return AuthOutcome::Wrong };
+                let Some((name, key)) = pair.split_once(':') else {
+                    return AuthOutcome::Wrong(AuthFault::Unreadable);
+                };
                 match self.known(key) {
-                    AuthOutcome::Known(known, by) if known.as_str() == name => AuthOutcome::Known(known, by),
-                    _ => AuthOutcome::Wrong,
+                    AuthOutcome::Known(known, _) if known.as_str() != name => AuthOutcome::Wrong(AuthFault::WrongName),
+                    outcome => outcome,
                 }
             }
         }
@@ -49,7 +51,8 @@ impl ApiKeys {
 
     fn known(&self, key: &str) -> AuthOutcome<'_> {
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        self.owner(&digest).map_or(AuthOutcome::Wrong, |name| AuthOutcome::Known(name, By::Key(digest)))
+        self.owner(&digest)
+            .map_or(AuthOutcome::Wrong(AuthFault::WrongKey), |name| AuthOutcome::Known(name, By::Key(digest)))
     }
 
     /// Whose key has this digest.
@@ -90,7 +93,8 @@ mod tests {
         }
         match keys().identify(&Credential::of(&headers)) {
             AuthOutcome::Known(name, _) => name.to_string(),
-            other => format!("{other:?}"),
+            AuthOutcome::Wrong(fault) => fault.to_string(),
+            AuthOutcome::Nothing => "Nothing".to_owned(),
         }
     }
 
@@ -100,16 +104,16 @@ mod tests {
         for (authorization, expected) in [
             ("Bearer kb", "billing"),
             ("bearer   k:c", "crm"),
-            ("Bearer nope", "Wrong"),
-            ("Bearer", "Wrong"),
-            ("Digest kb", "Wrong"),
-            ("", "Wrong"),
+            ("Bearer nope", "wrong_key"),
+            ("Bearer", "wrong_key"),
+            ("Digest kb", "unreadable"),
+            ("", "unreadable"),
             (&basic("billing:kb"), "billing"),
             (&basic("crm:k:c"), "crm"),
-            (&basic("crm:kb"), "Wrong"),
-            (&basic("billing"), "Wrong"),
-            (&basic(":"), "Wrong"),
-            ("Basic %%%", "Wrong"),
+            (&basic("crm:kb"), "wrong_name"),
+            (&basic("billing"), "unreadable"),
+            (&basic(":"), "wrong_key"),
+            ("Basic %%%", "unreadable"),
         ] {
             assert_eq!(shown(&[(AUTHORIZATION, authorization)]), expected, "{authorization}");
         }
@@ -120,8 +124,8 @@ mod tests {
     #[test]
     fn x_api_key_alone_decides_when_it_is_there() {
         assert_eq!(shown(&[(X_API_KEY, "kb"), (AUTHORIZATION, "Basic dmVuZG9yOnNlY3JldA==")]), "billing");
-        assert_eq!(shown(&[(X_API_KEY, "nope"), (AUTHORIZATION, "Bearer kb")]), "Wrong");
-        assert_eq!(shown(&[(X_API_KEY, "kb"), (X_API_KEY, "kb")]), "Wrong");
-        assert_eq!(shown(&[(AUTHORIZATION, "Bearer kb"), (AUTHORIZATION, "Bearer kb")]), "Wrong");
+        assert_eq!(shown(&[(X_API_KEY, "nope"), (AUTHORIZATION, "Bearer kb")]), "wrong_key");
+        assert_eq!(shown(&[(X_API_KEY, "kb"), (X_API_KEY, "kb")]), "unreadable");
+        assert_eq!(shown(&[(AUTHORIZATION, "Bearer kb"), (AUTHORIZATION, "Bearer kb")]), "unreadable");
     }
 }

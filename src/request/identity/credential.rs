@@ -11,6 +11,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, HeaderName};
 use zeroize::Zeroizing;
 
+use super::auth_method::KeyHeader;
 use crate::http::headers::X_API_KEY;
 
 /// What a head shows.
@@ -33,6 +34,15 @@ impl<'a> Credential<'a> {
             (Single::Bad, _) | (Single::Absent, Single::Bad) => Self::Wrong,
             (Single::Absent, Single::One(authorization)) => Self::authorized(authorization),
             (Single::Absent, Single::Absent) => Self::Nothing,
+        }
+    }
+
+    /// Where a key was shown, if one was.
+    pub(super) fn header(&self) -> KeyHeader {
+        match self {
+            Self::Pair(_) => KeyHeader::Basic,
+            Self::Key(_) => KeyHeader::XApiKey,
+            Self::Bearer(_) | Self::Nothing | Self::Wrong => KeyHeader::Bearer,
         }
     }
 

@@ -40,7 +40,7 @@ use claims::{Expected, Life};
 use compact::{Compact, Header};
 use verified_tokens::{Digest, VerifiedTokens};
 
-use super::AuthOutcome;
+use super::{AuthFault, AuthOutcome};
 
 /// Bytes of a token. Those of Kubernetes have about 1 KiB, the fattest of directories 8.
 pub(super) const MAX_TOKEN: usize = 16 << 10;
@@ -143,7 +143,7 @@ impl Tokens {
             }
             Err(fault) => {
                 tracing::debug!(reason = fault.as_str(), "a caller's token is not believed");
-                (fault.as_str(), Ok(AuthOutcome::Wrong))
+                (fault.as_str(), Ok(AuthOutcome::Wrong(AuthFault::BadToken)))
             }
         };
         self.metrics.jwt_tokens.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();

@@ -11,9 +11,10 @@
 
 use std::collections::HashMap;
 
-use super::AuthOutcome;
+use super::{AuthFault, AuthOutcome};
 use crate::config;
 use crate::kernel::conn::PeerCertificate;
+use crate::kernel::log_list::List;
 use crate::kernel::names::{ClientName, SpiffeId};
 use crate::kernel::proof::By;
 
@@ -41,7 +42,7 @@ impl Certificates {
             Ok(names) => names,
             Err(why) => {
                 tracing::debug!(%why, "a caller's certificate names nobody");
-                return AuthOutcome::Wrong;
+                return AuthOutcome::Wrong(AuthFault::UnknownCertificate);
             }
         };
         let by_spiffe_id = names.spiffe_id.iter().filter_map(|id| self.by_spiffe_id.get(id));
@@ -52,8 +53,10 @@ impl Certificates {
             Some(name) if found.all(|other| other == name) => AuthOutcome::Known(name, By::Certificate),
             _ => {
                 let why = if first.is_some() { "it names two clients" } else { "no client has such a name" };
-                tracing::debug!(?names, why, "a caller's certificate names nobody");
-                AuthOutcome::Wrong
+                let shown = names.spiffe_id.iter().map(|id| id.as_str().to_owned()).chain(names.dns.iter().cloned());
+                let shown: List = shown.collect();
+                tracing::debug!(names = shown.field(), why, "a caller's certificate names nobody");
+                AuthOutcome::Wrong(AuthFault::UnknownCertificate)
             }
         }
     }

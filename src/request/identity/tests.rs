@@ -16,7 +16,8 @@ impl Client {
     /// A caller that is known by name alone.
     pub(crate) fn for_tests(name: &str) -> Self {
         let evidence = Evidence { by: By::Nothing, certificate: None };
-        Self { name: ClientName::parse(name).unwrap(), evidence, life: Life::ENDLESS }
+        let method = AuthMethod::Anonymous;
+        Self { name: ClientName::parse(name).unwrap(), evidence, life: Life::ENDLESS, method }
     }
 }
 

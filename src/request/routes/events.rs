@@ -50,6 +50,7 @@ pub async fn read(
         Start::Stored(_) => {
             let RequestContext { gateway, live, app, payer, .. } = &context;
             permit(gateway, live, &app.id, &payer.client, &subscription)?;
+            context.log.subscription(&subscription);
             None
         }
         Start::After(begin) => Some(cursor_of(&context, streams, begin).await?),

@@ -26,7 +26,7 @@ pub async fn query(context: RequestContext<'_>) -> Result<HandlerResponse, Refus
     }
     let prefer = Prefer::of(&context.head.headers);
     let terms = terms(&context, Work::History, &prefer);
-    let body = read_body(context.live, context.body, context.guard).await?;
+    let body = read_body(context.live, context.body, context.guard, context.log).await?;
     let answer = context.gateway.history.query(&context.app.id, &body, terms).await;
     let mut served = answer::shape(answer, &context.app.id, context.log)?;
     answer::say_applied(&mut served, &prefer, context.app.history.deadline);

@@ -37,7 +37,7 @@ pub async fn forward(
     let cap = context.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&context.head.headers) };
     let proof = context.proof(Work::Message);
-    let body = read_body(context.live, context.body, context.guard).await?;
+    let body = read_body(context.live, context.body, context.guard, context.log).await?;
     check(to, &context.head.headers, &body)?;
     let message = Message { user, query, body };
     let (now, wait) = (context.gateway.clock.now(), prefer.within(cap));

@@ -72,7 +72,7 @@ where
     let mut streams = FuturesUnordered::new();
 
     let agreed = conn.tls.as_ref().and_then(|tls| tls.speaks);
-    let io = Io::new(stream, wire.clone(), watch.clone(), limits.write_timeout);
+    let io = Io::new(stream, conn.peer, wire.clone(), watch.clone(), limits.write_timeout);
     let io = TokioIo::new(if agreed.is_none() { io.telling_protocols_apart() } else { io });
     let kept_for = keep_alive(limits.idle_timeout);
     let service = service_fn(|request: Request<Incoming>| {
@@ -232,7 +232,7 @@ where
         Poll::Pending
     });
     if let Err(why) = ended.await {
-        tracing::debug!(peer = ?conn.peer, why, "connection ended");
+        tracing::debug!(peer = %conn.peer, why, "connection ended");
     }
 }
 

@@ -30,6 +30,7 @@ use super::read_away::ReadAway;
 use super::tcp::Arrives;
 use crate::http::body::handover::Wire;
 use crate::http::request_id::RequestId;
+use crate::kernel::conn::Peer;
 use crate::request::refusal::Refusal;
 
 /// How long a caller that was refused before it began is listened to.
@@ -43,6 +44,7 @@ const AT_ONCE: usize = 8 << 10;
 #[derive(Debug)]
 pub(super) struct Io<S: Arrives> {
     stream: S,
+    peer: Peer,
     wire: Wire,
     watch: Watch,
     framing: Framing,
@@ -66,7 +68,7 @@ pub(super) struct Io<S: Arrives> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
-    pub(super) fn new(stream: S, wire: Wire, watch: Watch, write_timeout: Duration) -> Self {
+    pub(super) fn new(stream: S, peer: Peer, wire: Wire, watch: Watch, write_timeout: Duration) -> Self {
         let framing = Framing::new(watch.clone());
         let patience = MinDataRate::new(write_timeout);
         let (own, held) = (Bytes::new(), Bytes::new());
@@ -74,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         let is_telling = false;
         Self {
             stream,
+            peer,
             wire,
             watch,
             framing,
@@ -123,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
             }
             _ => return false,
         };
-        self.own = answer(&refusal);
+        self.own = answer(&refusal, self.peer);
         true
     }
 
@@ -211,10 +214,10 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
 }
 
 /// An answer as bytes of HTTP/1.1, for what never became a request.
-pub(super) fn answer(refusal: &Refusal) -> Bytes {
+pub(super) fn answer(refusal: &Refusal, peer: Peer) -> Bytes {
     let id = RequestId::random();
     let status = refusal.status();
-    tracing::info!(request_id = %id, status = status.as_u16(), "refused what is not a request");
+    tracing::info!(request_id = %id, %peer, status = status.as_u16(), "refused what is not a request");
     let body = refusal.body(&id);
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nx-request-id: {id}\r\n\

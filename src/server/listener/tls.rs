@@ -97,13 +97,13 @@ pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) ->
     };
     count(fault.outcome());
     if fault.concerns_the_operator() {
-        tracing::info!(peer = ?conn.peer, why = %fault, "no TLS connection");
+        tracing::info!(peer = %conn.peer, why = %fault, "no TLS connection");
     } else {
-        tracing::debug!(peer = ?conn.peer, why = %fault, "no TLS connection");
+        tracing::debug!(peer = %conn.peer, why = %fault, "no TLS connection");
     }
     if let Some(tcp) = left {
         let words = match fault {
-            Fault::PlainText => answer(&Refusal::bad("this port speaks TLS: use https://")),
+            Fault::PlainText => answer(&Refusal::bad("this port speaks TLS: use https://"), conn.peer),
             _ => Bytes::new(),
         };
         tokio::select! {

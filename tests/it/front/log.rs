@@ -1,73 +1,21 @@
 //! The one line a request leaves, and what must not be in it.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::collections::BTreeSet;
 
 use rtm_gateway::kernel::names::Stream;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
+use serde_json::json;
 
-use super::stage::{APP, RTM, Stage, VENDOR_SECRET, request};
+use super::stage::{APP, Answer, RTM, Stage, VENDOR_SECRET, request};
+use crate::support::log_lines::LogLines;
 use crate::support::waiting::eventually;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The lines of the request of this id.
-    fn of(&self, id: &str) -> Vec<serde_json::Value> {
-        let lines = self.text();
-        let all = lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
-        let all = all.filter(|line| line["target"] == "rtm_gateway::access");
-        all.map(|line| line["fields"].clone()).filter(|fields| fields["request_id"] == id).collect()
-    }
-
-    /// All that the gateways of this process log. One for all tests: whether a line is wanted is remembered by the
-    /// process, not by the thread.
-    fn of_this_process() -> Self {
-        static LINES: OnceLock<Lines> = OnceLock::new();
-        let install = || {
-            let lines = Lines::default();
-            // hyper and h2 trace whole heads: what the gateway itself says is what counts.
-            let ours = Targets::new().with_target("rtm_gateway", tracing::Level::TRACE);
-            let layer = tracing_subscriber::fmt::layer().json().with_writer(lines.clone());
-            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(ours).with(layer)).unwrap();
-            lines
-        };
-        LINES.get_or_init(install).clone()
-    }
-}
+use tokio::io::AsyncWriteExt as _;
 
 #[tokio::test]
 async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
-    let lines = Lines::of_this_process();
+    let lines = LogLines::of_this_process();
     let stage = Stage::start().await;
     stage.sim.emit_many(APP, Stream::UserEvents, 2);
-    let target = format!("{RTM}/vendor/user_events?wait=20s&subscription=planted-in-query");
+    let target = format!("{RTM}/vendor/user_events?wait=20s&subscription=night-shift");
     let ask = |target: &str, client: &str, id: &str| {
         let headers = format!("X-Request-Id: {id}\r\nCookie: planted-cookie\r\n");
         stage.raw(request("GET", target, client, &headers, ""))
@@ -84,12 +32,14 @@ async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
         ("app", APP),
         ("route", "user_events"),
         ("method", "GET"),
-        ("query", "wait,subscription"),
+        ("subscription", "night-shift"),
+        ("proof", "x_api_key:1"),
         ("origin", "gateway"),
         ("end", "handed_over"),
     ] {
         assert_eq!(line[field], expected, "{line}");
     }
+    assert_eq!(line["query"], json!(["wait", "subscription"]), "{line}");
     assert_eq!((&line["status"], &line["bytes"]), (&200.into(), &answer.body.len().into()), "{line}");
     assert_eq!(lines.of("line-2")[0]["code"], "resource not exist");
     assert_eq!(lines.of("line-3")[0]["route"], "unmatched");
@@ -102,4 +52,59 @@ async fn a_request_leaves_one_line_without_secrets_when_its_answer_ended() {
     let metrics = stage.parts.metrics.text();
     assert!(metrics.contains(r#"requests_total{route="user_events",client="all",status="200"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"requests_total{route="unmatched",client="",status="401"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_line_says_from_where_a_caller_came_what_it_called_itself_and_how_it_was_known_or_not() {
+    let lines = LogLines::of_this_process();
+    let stage = Stage::start().await;
+    let basic = |pair: &str| {
+        use base64::Engine as _;
+        format!("Authorization: Basic {}\r\n", base64::engine::general_purpose::STANDARD.encode(pair))
+    };
+    for (at, (shown, proof, client)) in [
+        ("X-API-Key: all-key\r\n".to_owned(), "x_api_key:1", "all"),
+        ("Authorization: Bearer all-key\r\n".to_owned(), "key:1", "all"),
+        (basic("all:all-key"), "basic:1", "all"),
+        (String::new(), "none", ""),
+        ("Authorization: Bearer lost-key\r\n".to_owned(), "wrong_key", ""),
+        (basic("reader:all-key"), "wrong_name", ""),
+        ("Authorization: Negotiate abc\r\n".to_owned(), "unreadable", ""),
+        // Not of a caller: nobody was asked who it is.
+        ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n".to_owned(), "", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("who-{at}");
+        let mut tcp = stage.connect().await;
+        let from = tcp.local_addr().unwrap().to_string();
+        let head = format!("GET {RTM}/vendor/user_events HTTP/1.1\r\nHost: a\r\nX-Request-Id: {id}\r\n");
+        tcp.write_all(
+            format!("{head}User-Agent: night-job/2 (\"x\"; rtmk_{})\r\n{shown}\r\n", "k".repeat(43)).as_bytes(),
+        )
+        .await
+        .unwrap();
+        Answer::read(&mut tcp).await;
+        let line = lines.one(&id).await;
+        assert_eq!((&line["proof"], &line["client"]), (&proof.into(), &client.into()), "{line}");
+        assert_eq!(line["peer"], from, "{line}");
+        assert_eq!(line["user_agent"], "night-job/2 (\"x\"; …)", "{line}");
+    }
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn the_page_of_the_log_has_a_row_for_each_member_of_the_access_line_and_for_nothing_else() {
+    let lines = LogLines::of_this_process();
+    let stage = Stage::start().await;
+    stage.raw(request("GET", "/nothing", "all", "X-Request-Id: members\r\n", "")).await;
+    let line = lines.one("members").await;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/log.md")).unwrap();
+    let (_, table) = page.split_once("## The access line").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `")?.split_once("` |").map(|(names, _)| names));
+    let documented: BTreeSet<_> = rows.flat_map(|names| names.split("`, `")).collect();
+    let members: BTreeSet<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members, documented);
+    stage.stopped().await;
 }

@@ -168,6 +168,9 @@ async fn refusals(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         ] {
             assert_eq!(get(&events, &[(shown.0, &shown.1)]).await, 401);
         }
+        for misplaced in [key, unknown, &plants.api_secret, &plants.jwt] {
+            assert_eq!(get(&events, &[("user-agent", &format!("billing/2 {misplaced} (key={misplaced})"))]).await, 401);
+        }
         assert_eq!(get(&format!("{events}?key={unknown}"), &[]).await, 401);
         let known = [("x-api-key", key)];
         assert_eq!(get(&format!("{events}?api_key={unknown}"), &known).await, 400);

@@ -42,7 +42,7 @@ fn a_certificate_is_the_clients_whose_whole_name_is_in_it_and_of_nobody_in_doubt
         let certificate = PeerCertificate::read(authority.issue(&says).chain).unwrap();
         let found = match certificates.identify(&certificate) {
             AuthOutcome::Known(name, _) => Some(name.as_str()),
-            AuthOutcome::Wrong => None,
+            AuthOutcome::Wrong(_) => None,
             AuthOutcome::Nothing => panic!("a certificate is something"),
         };
         assert_eq!(found, expected, "{uris:?} {dns:?}");

@@ -26,9 +26,10 @@ pub async fn settle(context: RequestContext<'_>, stream: Stream, what: AckAction
     if !headers::is_plain_json(&context.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
-    let body = read_body(context.live, context.body, context.guard).await?;
+    let body = read_body(context.live, context.body, context.guard, context.log).await?;
     let AckRequest { subscription, holding, time } = AckRequest::parse(&body, what)?;
     let name = SubscriptionName::meant_by(&context.payer.client, subscription);
+    context.log.subscription(&name);
     permit(context.gateway, context.live, &context.app.id, &context.payer.client, &name)?;
     let (events, app) = (&context.gateway.events, &context.app.id);
     let changed = match what {
