@@ -114,6 +114,7 @@ fn start(
     // Also in a log that holds nothing: its very first read may have been under way.
     let unclean = at_start && !store.is_new() && store.last_clean_stop().is_none();
     let first = unclean.then_some(Loss::UncleanStop);
+    target.recall(store.last_clean_stop().filter(|_| at_start));
     inner.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&target), first, stop.clone()));
     RunningPoller { target, stop }
 }

@@ -160,6 +160,11 @@ impl Log {
         if cursor.at >= end { Err(ReadError::Ahead) } else { Ok(cursor.at) }
     }
 
+    /// The newest batches, as far as they are in memory, oldest first.
+    pub(super) fn newest(&self) -> Vec<Arc<Batch>> {
+        lock(&self.tail).batches().cloned().collect()
+    }
+
     /// Shows a batch that was stored to readers.
     pub(super) fn publish(&self, batch: Arc<Batch>) {
         let next = {

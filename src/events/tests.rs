@@ -250,6 +250,7 @@ impl Rig {
             }
             None => None,
         };
+        let clean_stop = clean_stop.then(|| clock.wall_ms());
         Self::start(store.reopened(clean_stop), folder, config, vendor, clock).await
     }
 

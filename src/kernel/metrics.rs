@@ -86,7 +86,7 @@ families! {
     events_overflow_suspected: Family<SourceLabels, Counter> = "events_overflow_suspected",
         "Times that two full reads followed a pause";
     events_seconds_to_overflow: Family<SourceLabels, Seconds> = "events_seconds_to_overflow",
-        "Time until the vendor overwrites unread events, at the present rate";
+        "Time until the vendor overwrites unread events, at the highest rate of late; runs down while nothing is read";
     events_possible_loss: Family<LossLabels, Counter> = "events_possible_loss",
         "Reads that may have consumed events without handing them over";
     events_quarantined: Family<SourceLabels, Counter> = "events_quarantined",

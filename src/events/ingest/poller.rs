@@ -14,6 +14,7 @@
 
 pub(in crate::events) mod answer;
 mod in_flight;
+mod overflow_forecast;
 mod pace;
 mod pieces;
 pub(in crate::events) mod poll_target;
@@ -25,7 +26,6 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use self::answer::Outcome;
 use self::pace::Pace;
 pub(in crate::events) use self::poll_target::{PollTarget, Settings};
 use crate::events::log::loss::Loss;
@@ -34,7 +34,7 @@ use crate::kernel::backoff::Backoff;
 /// Reads until `stop`.
 pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
     if let Some(loss) = first {
-        target.keep(Outcome { loss: Some(loss), ..Outcome::default() }).await;
+        target.mark(loss).await;
     }
     let mut pace = Pace::new(target.clock.now());
     let mut full_reads = 0;
@@ -50,7 +50,7 @@ pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>,
         if full_reads == 2 {
             // 2000 events were there, as many as the vendor keeps. (A longer row is no new sign: the queue was
             // emptied.)
-            target.overflow_suspected().await;
+            target.mark(Loss::Overflow).await;
         }
         pace.note(&read, began, target.clock.now(), target.settings());
     }

@@ -66,6 +66,11 @@ impl Tail {
         Some(self.batches.range(from..).take_while(|batch| batch.first < range.end).cloned().collect())
     }
 
+    /// The batches in memory, oldest first.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &Arc<Batch>> {
+        self.batches.iter()
+    }
+
     /// How many bytes an event has, as the newest say.
     pub(super) fn usual_bytes(&self) -> usize {
         let of = |batch: &Arc<Batch>| match &batch.content {

@@ -81,7 +81,7 @@ async fn a_start_that_is_cut_short_while_it_renames_goes_on_at_the_next() {
     }
     assert_eq!(rig.tasks.finish(Duration::from_secs(30)).await, 0);
     rig.events.flush().await.unwrap();
-    let store = Arc::new(rig.store.reopened(true));
+    let store = Arc::new(rig.store.reopened(Some(rig.clock.wall_ms())));
     // One is renamed, then the store fails.
     let (from, own) = ("b", "$client.b");
     let parsed = |name: &str| SubscriptionName::parse_stored(name).unwrap();

@@ -359,3 +359,47 @@ async fn a_reload_leaves_pollers_running_and_a_poller_that_is_gone_finishes_its_
     assert_eq!(rig.events.pollers().len(), 0);
     assert_eq!(rig.all().await.len(), 4, "the log stays readable");
 }
+
+/// An answer with 20 events, each with a time: one every 50 ms, up to this many milliseconds after the start.
+fn timed(until: u64, count: u64) -> Step {
+    let event = |n: u64| format!(r#"{{"ms":{}}}"#, 1_800_000_000_000 + until - 50 * (count - 1 - n));
+    let events: Vec<_> = (0..count).map(event).collect();
+    Step::Answer(200, format!(r#"{{"result":"success","events":[{}]}}"#, events.join(",")))
+}
+
+fn left(rig: &Rig, region: &str) -> f64 {
+    let pollers = rig.events.pollers();
+    pollers.into_iter().find(|poller| poller.region == region).unwrap().seconds_to_overflow.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_overflow_is_told_after_the_first_read_of_a_run_and_runs_down_while_nothing_is_read() {
+    // Twenty events a second: 100 s fill the vendor's room.
+    let vendor = Arc::new(Script::default());
+    vendor.say("cn", [timed(0, 600)]);
+    let rig = Rig::with(MemoryStore::default(), config(&["cn", "eu"]), vendor).await;
+    pass(Duration::from_secs(2)).await;
+    assert!((90.0..=110.0).contains(&left(&rig, "cn")), "{}", left(&rig, "cn"));
+    assert_eq!(rig.events.pollers()[1].seconds_to_overflow, None, "each region for itself");
+    // The store is full: reading is stopped, and the vendor's queue fills.
+    rig.store.unready.store(true, Ordering::Relaxed);
+    pass(Duration::from_secs(60)).await;
+    let before = left(&rig, "cn");
+    pass(Duration::from_secs(20)).await;
+    assert!((before - left(&rig, "cn") - 20.0).abs() < 0.1, "{before} {}", left(&rig, "cn"));
+    rig.events.observe();
+    assert!(
+        rig.metrics.text().contains("events_seconds_to_overflow{app=\"app\",stream=\"user_events\",region=\"cn\"} ")
+    );
+    let rig = rig.restart().await;
+    // A full queue: what an earlier run stored, and when, was known before the first read; now the events' times say it.
+    rig.vendor.say("cn", [timed(150_000, 1000), timed(150_000, 1000)]);
+    rig.until_seen(1).await;
+    pass(Duration::from_millis(20)).await;
+    assert!((45.0..=101.0).contains(&left(&rig, "cn")), "{}", left(&rig, "cn"));
+    rig.vendor.say("cn", (0..100).map(|_| Step::Answer(403, String::new())));
+    pass(Duration::from_secs(10)).await;
+    let before = left(&rig, "cn");
+    pass(Duration::from_secs(20)).await;
+    assert!((before - left(&rig, "cn") - 20.0).abs() < 0.1, "a refusal stops it no less");
+}

@@ -148,11 +148,7 @@ async fn pause(millis: &AtomicU64) {
 
 impl MemoryStore {
     /// The same contents, opened by another run.
-    pub(crate) fn reopened(&self, clean_stop: bool) -> Self {
-        self.opened_by_another(clean_stop.then_some(UnixMillis(1)))
-    }
-
-    fn opened_by_another(&self, clean_stop: Option<UnixMillis>) -> Self {
+    pub(crate) fn reopened(&self, clean_stop: Option<UnixMillis>) -> Self {
         let logs = std::mem::take(&mut *lock(&self.logs));
         let facts = std::mem::take(&mut *lock(&self.facts));
         let (logs, facts) = (Mutex::new(logs), Mutex::new(facts));
@@ -337,7 +333,7 @@ impl Home for MemoryHome {
         let mut last = lock(&self.0);
         let opened = match last.as_deref() {
             None => MemoryStore::default(),
-            Some(left) => left.opened_by_another(lock(&left.closed).take()),
+            Some(left) => left.reopened(lock(&left.closed).take()),
         };
         last.insert(Arc::new(opened)).clone()
     }

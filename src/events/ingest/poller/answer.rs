@@ -44,6 +44,8 @@ pub(in crate::events) struct Outcome {
     pub(in crate::events) error: Option<String>,
     /// When the vendor, or our own quota, wants to be asked again.
     pub(in crate::events) retry_after: Option<Duration>,
+    /// Whether the read had been given up before.
+    pub(in crate::events) is_late: bool,
 }
 
 impl Outcome {
@@ -99,6 +101,7 @@ fn judge_reply(reply: &Reply, now: UnixMillis) -> Outcome {
         unreadable: said.fault.filter(|_| said.has_list).map(|why| (reply.body.clone(), shown(&why.to_string()))),
         error: Some(format!("the vendor answered {status}")),
         retry_after: hint,
+        is_late: false,
     }
 }
 
@@ -118,6 +121,7 @@ fn judge_success(reply: &Reply) -> Outcome {
         unreadable: is_kept.then(|| (reply.body.clone(), why.clone())),
         error: Some(why),
         retry_after: None,
+        is_late: false,
     }
 }
 
@@ -156,6 +160,7 @@ fn doubt(loss: Loss, why: String, body: Option<&Bytes>) -> Outcome {
         loss: Some(loss),
         error: Some(why),
         retry_after: None,
+        is_late: false,
     }
 }
 

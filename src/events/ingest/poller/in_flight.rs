@@ -18,7 +18,7 @@ use crate::kernel::task::Kind;
 /// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is
 /// being forced to stop.
 pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit) -> Option<Summary> {
-    let race = Arc::new(AnswerRace::default());
+    let (race, began) = (Arc::new(AnswerRace::default()), target.clock.now());
     let (tell, mut told) = oneshot::channel();
     target.tasks.spawn(Kind::Poller, finish(Arc::clone(target), Arc::clone(&race), permit, tell));
     if let Ok(summary) = tokio::time::timeout(target.settings().give_up_after, &mut told).await {
@@ -29,7 +29,7 @@ pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit)
     }
     let error = "the vendor has not answered; the read is left to itself".to_owned();
     let doubt = Outcome { loss: Some(Loss::Timeout), error: Some(error), ..Outcome::default() };
-    Some(target.keep(doubt).await)
+    Some(target.keep(began, doubt).await)
 }
 
 async fn finish(
@@ -39,6 +39,7 @@ async fn finish(
     tell: oneshot::Sender<Summary>,
 ) {
     let unanswered = Unanswered { target: &target, race: &race };
+    let began = target.clock.now();
     let result = target.order_a_read().await;
     // Before the answer is judged and kept, which may take long: who gives up from here on waits for that instead, and
     // no second marker is written for one doubt.
@@ -47,9 +48,10 @@ async fn finish(
     let mut outcome = judge(result, target.clock.wall_ms());
     if !in_time {
         outcome.loss = None; // The marker stands already.
+        outcome.is_late = true;
         tracing::info!(feed = %target, events = outcome.count(), "a late answer came");
     }
-    let summary = target.keep(outcome).await;
+    let summary = target.keep(began, outcome).await;
     // Not before: what a read brought is in memory until it is stored, and the permits bound that.
     drop(permit);
     // A poller that gave up does not listen.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::answer::Outcome;
 use super::status::Status;
@@ -141,6 +142,12 @@ impl PollTarget {
         left.map_or(MAX_HINT, |left| Duration::from_secs_f64(left / 2.0).min(MAX_HINT))
     }
 
+    /// Takes up what is stored of earlier reads; `stopped` is when the run before ended in order.
+    pub(in crate::events) fn recall(&self, stopped: Option<UnixMillis>) {
+        let now = (self.clock.now(), self.clock.wall_ms());
+        self.status.recall(&self.stream.log.newest(), stopped, now);
+    }
+
     /// Sends a read and waits for its end, however long that takes.
     pub(super) async fn order_a_read(&self) -> Result<Reply, Failed> {
         let LogKey { app, stream } = self.stream.log.key();
@@ -161,13 +168,14 @@ impl PollTarget {
         self.source.send(order).await
     }
 
-    /// Keeps what a read brought, in one step: what cannot be read, the events, and the marker behind them.
-    pub(super) async fn keep(&self, outcome: Outcome) -> Summary {
+    /// Keeps what a read that was sent at `began` brought, in one step: what cannot be read, the events, and the marker
+    /// behind them.
+    pub(super) async fn keep(&self, began: Instant, outcome: Outcome) -> Summary {
         let now = self.clock.wall_ms();
+        self.status.read(began, &outcome, now);
         let events = outcome.count();
         let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
         let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
-        self.status.read(events, outcome.error, now, self.clock.now());
         let quarantined = outcome.unreadable.map(|(body, why)| {
             self.status.quarantined();
             let response = UnreadableResponse { received_at: now, region: self.region.clone(), why, body };
@@ -183,10 +191,10 @@ impl PollTarget {
         summary
     }
 
-    /// Marks that the vendor may have overwritten events.
-    pub(super) async fn overflow_suspected(&self) {
-        self.status.lost(Loss::Overflow);
-        self.insist(self.marker(Loss::Overflow)).await;
+    /// Marks that events may have been lost, though no read ended in doubt.
+    pub(super) async fn mark(&self, loss: Loss) {
+        self.status.lost(loss);
+        self.insist(self.marker(loss)).await;
     }
 
     /// Leaves a marker for the last flush.

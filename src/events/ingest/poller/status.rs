@@ -2,10 +2,12 @@
 //!
 //! Invariants: one short lock; nothing here decides what the poller does.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
+use super::answer::Outcome;
+use super::overflow_forecast::{GoodRead, NO_OVERFLOW, OverflowForecast, StoredRead};
 use crate::events::append::AppendOutcome;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::UnixMillis;
@@ -13,8 +15,8 @@ use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
 use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::sync::lock;
 use crate::kernel::trouble::{Part, Symptom, Trouble};
-use crate::store::{Error, LogKey};
-use crate::vendor::events::KEPT_BY_VENDOR;
+use crate::store::{Batch, Content, Error, EventText, LogKey};
+use crate::vendor::events::facts;
 
 /// What the admin API shows of a poller: one for each app, stream and region.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -56,7 +58,7 @@ struct PollerState {
     possible_losses: u64,
     last_read_at: Option<UnixMillis>,
     last_error: Option<String>,
-    rate: Rate,
+    forecast: OverflowForecast,
 }
 
 /// Why reading is stopped, and since when.
@@ -119,14 +121,49 @@ impl Status {
         Some(Trouble { part: Part::Events, app: Some(self.app.clone()), symptom: Symptom::ReadingStopped, since })
     }
 
-    pub(super) fn read(&self, events: usize, error: Option<String>, wall: UnixMillis, now: Instant) {
+    /// What the store has of earlier reads: the newest batches of all regions, oldest first. `stopped` is when the run
+    /// before ended in order.
+    ///
+    /// Events count whatever region they came from: another may have returned this one's, too.
+    pub(super) fn recall(&self, batches: &[Arc<Batch>], stopped: Option<UnixMillis>, now: (Instant, UnixMillis)) {
+        let (mut reads, mut last, mut follows_doubt) = (Vec::new(), None, false);
+        for batch in batches {
+            match &batch.content {
+                Content::Events(events) => {
+                    let times = times(std::slice::from_ref(events));
+                    let follows_doubt = std::mem::take(&mut follows_doubt);
+                    reads.push(StoredRead { at: batch.received_at, events: events.len(), times, follows_doubt });
+                    last = if batch.region.as_str() == self.region { Some(batch.received_at) } else { last };
+                }
+                Content::PossibleLoss(_) | Content::Damaged(_) => follows_doubt = true,
+            }
+        }
+        // Nothing is known of when a region was read of which nothing is stored.
+        let Some(last) = last else { return };
+        let last_good = stopped.filter(|_| !follows_doubt).map_or(last, |stopped| stopped.max(last));
+        let mut state = lock(&self.state);
+        state.forecast.recall(reads, last_good, now);
+        if follows_doubt || stopped.is_none() {
+            state.forecast.read_in_doubt();
+        }
+    }
+
+    /// A read that was sent at `began`, or after, has ended.
+    pub(super) fn read(&self, began: Instant, outcome: &Outcome, wall: UnixMillis) {
+        let events = outcome.count();
         let mut state = lock(&self.state);
         state.reads += 1;
-        if error.is_none() || events > 0 {
+        if outcome.error.is_none() || events > 0 {
             state.last_read_at = Some(wall);
-            state.rate.note(events, now);
         }
-        state.last_error = error;
+        match (&outcome.loss, &outcome.error) {
+            // What had gathered before the reads since then says nothing of them.
+            _ if outcome.is_late => {}
+            (Some(_), _) => state.forecast.read_in_doubt(),
+            (None, Some(_)) => {}
+            (None, None) => state.forecast.good_read(GoodRead { began, events }, || times(&outcome.events)),
+        }
+        state.last_error.clone_from(&outcome.error);
     }
 
     /// A batch was stored.
@@ -168,13 +205,13 @@ impl Status {
 
     /// How long from now until events would be overwritten if none were read; `None`: no such time is in sight.
     pub(super) fn seconds_to_overflow(&self, now: Instant) -> Option<f64> {
-        lock(&self.state).rate.seconds_to_overflow(now)
+        lock(&self.state).forecast.seconds_left(now)
     }
 
     /// All of it. Sets the metric of the time left, too.
     pub(in crate::events) fn observe(&self, now: Instant) -> PollerStatus {
         let state = lock(&self.state);
-        let left = state.rate.seconds_to_overflow(now);
+        let left = state.forecast.seconds_left(now);
         self.metrics.events_seconds_to_overflow.get_or_create(&self.labels).set(left.unwrap_or(NO_OVERFLOW));
         PollerStatus {
             app: self.app.to_string(),
@@ -188,66 +225,13 @@ impl Status {
             possible_losses: state.possible_losses,
             last_read_at: state.last_read_at.map(|at| at.to_string()),
             last_error: state.paused.as_ref().map(|paused| paused.why.clone()).or_else(|| state.last_error.clone()),
-            events_per_second: state.rate.per_second,
+            events_per_second: state.forecast.per_second(),
             seconds_to_overflow: left,
         }
     }
 }
 
-/// Events a second: a moving average over about [`Rate::MEMORY`] seconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rate {
-    per_second: f64,
-    since: Option<Instant>,
-}
-
-impl Rate {
-    const MEMORY: f64 = 30.0;
-
-    fn note(&mut self, events: usize, now: Instant) {
-        // The first read says what had gathered, not since when.
-        if let Some(since) = self.since.replace(now) {
-            let seconds = (now - since).as_secs_f64().max(0.001);
-            let weight = 1.0 - (-seconds / Self::MEMORY).exp();
-            self.per_second += weight * (events as f64 / seconds - self.per_second);
-        }
-    }
-
-    /// How long from now until events would be overwritten if none were read: the vendor's room, less what has come
-    /// since the last read. `None` while next to nothing comes (a year and more).
-    fn seconds_to_overflow(&self, now: Instant) -> Option<f64> {
-        let since = (now - self.since?).as_secs_f64();
-        let left = f64::from(KEPT_BY_VENDOR) / self.per_second - since;
-        (left < NO_OVERFLOW).then_some(left.max(0.0))
-    }
-}
-
-/// A year: the metric's value while no overflow is in sight, in seconds.
-const NO_OVERFLOW: f64 = 365.0 * 24.0 * 3600.0;
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_left_follows_the_rate_and_runs_down_while_nothing_is_read() {
-        let mut rate = Rate::default();
-        let mut now = Instant::now();
-        assert_eq!(rate.seconds_to_overflow(now), None);
-        for _ in 0..2000 {
-            rate.note(20, now);
-            now += Duration::from_millis(200);
-        }
-        let left = rate.seconds_to_overflow(now).unwrap();
-        assert!((left - 19.8).abs() < 0.1, "{left}");
-        assert!((rate.seconds_to_overflow(now + Duration::from_secs(10)).unwrap() - 9.8).abs() < 0.1);
-        assert_eq!(rate.seconds_to_overflow(now + Duration::from_secs(60)), Some(0.0));
-        for _ in 0..2000 {
-            now += Duration::from_secs(1);
-            rate.note(0, now);
-        }
-        assert_eq!(rate.seconds_to_overflow(now), None);
-    }
+/// The events' own times, of those that have one.
+fn times(events: &[EventText]) -> Vec<u64> {
+    events.iter().flat_map(EventText::iter).filter_map(|event| facts(&event).ms).collect()
 }

@@ -81,7 +81,7 @@ impl House {
         let Self { events, seam, beneath, tasks, clock, config, mutant } = self;
         drop((events, seam, tasks));
         let beneath = match beneath {
-            Beneath::Memory(store) => Beneath::Memory(Arc::new(store.reopened(clean))),
+            Beneath::Memory(store) => Beneath::Memory(Arc::new(store.reopened(clean.then(|| clock.wall_ms())))),
             Beneath::Folder(Folder { folder, store, writer }) => {
                 drop(store);
                 // However long it takes: time goes on by itself when nobody has anything to do.
