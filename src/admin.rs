@@ -11,6 +11,7 @@
 //! | `subscriptions`, `dead_letters` | what is changed of events |
 //! | `webhooks` | what is changed of webhooks |
 //! | `quarantine` | answers that could not be read |
+//! | `losses` | what may have been lost |
 //!
 //! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer;
 //! `/healthz`, `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from
@@ -22,6 +23,7 @@ mod call;
 mod clients;
 mod dead_letters;
 mod host_check;
+mod losses;
 mod operations;
 mod overview;
 mod quarantine;
@@ -129,6 +131,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
         Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
         Operation::Webhooks => Ok(Content::Json(webhooks::all(parts))),
+        Operation::Losses => losses::list(&call).await,
         Operation::Quarantine => quarantine::list(&call).await,
         Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&values)?).await,
         Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&values)?).await,

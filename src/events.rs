@@ -28,6 +28,7 @@
 //! | `delivery` | what a read asks for and gets, and who serves it |
 //! | `subscription` | who has read what: plainly, under leases, in hand; what was given up, and who is behind |
 //! | `subscriptions` | what is asked and told of one of them: the second half of [`Events`] |
+//! | `losses` | what may have been lost, of all streams |
 //! | `app_stream` | one log, one appender and one registry of subscriptions for each stream of an app |
 //! | `apply` | makes streams and pollers what the configuration says |
 //! | `retention` | housekeeping: removes what is old, and renews what moves by itself |
@@ -46,6 +47,7 @@ mod delivery;
 pub mod fuzzing;
 mod ingest;
 mod log;
+mod losses;
 mod retention;
 mod subscription;
 mod subscriptions;
@@ -91,6 +93,7 @@ pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
 pub(crate) use self::log::shown;
 pub use self::log::{ReadError, Run, StartAt};
+pub use self::losses::{LossPage, LossPlace, LossQuery, LossRecord, NotALossPlace};
 pub use self::subscription::StreamNumber;
 pub use self::subscription::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::subscription::in_hand::{DeliveryOrder, InHand, Nack, Tries};

@@ -21,6 +21,7 @@ operations! {
         Pollers = "GET" "/admin/v1/pollers",
         Subscriptions = "GET" "/admin/v1/subscriptions",
         Webhooks = "GET" "/admin/v1/webhooks",
+        Losses = "GET" "/admin/v1/losses",
         Quarantine = "GET" "/admin/v1/quarantine",
         Quarantined = "GET" "/admin/v1/quarantine/{app}/{stream}/{id}",
         ReadAgain = "POST" "/admin/v1/quarantine/{app}/{stream}/{id}/redeliver",
@@ -95,6 +96,7 @@ impl Operation {
             Self::Alive
                 | Self::Ready
                 | Self::Metrics
+                | Self::Losses
                 | Self::Quarantine
                 | Self::DeadLetters
                 | Self::WebhookDeadLetters

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::append::{AppendOutcome, AppendRequest, Appender};
 use super::log::age_guard::AgeGuard;
 use super::log::judge::Judge;
+use super::log::loss_index::LossIndex;
 use super::log::{LOG_TARGET, Log, Retention};
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
@@ -21,6 +22,8 @@ pub(super) struct AppStream {
     pub(super) appender: Arc<Appender>,
     pub(super) registry: Arc<Registry>,
     pub(super) shared: Arc<Shared>,
+    /// Where in the log events may have been lost.
+    pub(super) losses: LossIndex,
     ages: Arc<AgeGuard>,
     retention: Mutex<Retention>,
 }
@@ -59,7 +62,8 @@ impl AppStream {
         let registry =
             Registry::open(Arc::clone(&log), Arc::clone(&shared), Arc::clone(&ages), limits, clients).await?;
         let appender = Appender::new(Arc::clone(&log), shared.clock.clone(), Arc::clone(&ages));
-        Ok(Arc::new(Self { log, appender, registry, shared, ages, retention: Mutex::new(retention) }))
+        let losses = LossIndex::default();
+        Ok(Arc::new(Self { log, appender, registry, shared, losses, ages, retention: Mutex::new(retention) }))
     }
 
     /// [`Appender::append`].

@@ -17,6 +17,7 @@ pub(super) mod filter;
 mod found;
 pub(super) mod judge;
 pub(super) mod loss;
+pub(super) mod loss_index;
 mod read_error;
 mod run;
 mod tail;

@@ -71,6 +71,7 @@ pub(super) use self::loss_marker::LossMarker;
 pub(super) use self::persistence::Removal;
 pub(super) use self::state::{Hold, Selection, UnknownLease, own_key};
 
+pub(super) use self::state::loss_history::LossSpan;
 use self::state::place::PlaceId;
 
 /// Which open stream reads: no other of this run has or had its number.
@@ -110,7 +111,7 @@ pub(super) struct Subscription {
     /// How many dead letters the store has of it.
     letters: AtomicUsize,
     /// What was last seen of how far behind it is.
-    pub(super) seen: Mutex<LagSample>,
+    pub(super) seen: Mutex<Box<LagSample>>,
     shared: Arc<Shared>,
     pub(super) meters: SubscriptionMeters,
 }
@@ -240,6 +241,21 @@ impl Subscription {
         self.letters.load(Ordering::Relaxed)
     }
 
+    /// How many entries retention took before they were read, so far.
+    pub(super) fn lost(&self) -> u64 {
+        lock(&self.state).lost.events()
+    }
+
+    /// The last times that it did, oldest first.
+    pub(super) fn loss_spans(&self) -> Vec<LossSpan> {
+        lock(&self.state).lost.spans().collect()
+    }
+
+    /// How many reads go on.
+    pub(super) fn readers(&self) -> u32 {
+        self.readers.load(Ordering::Relaxed)
+    }
+
     /// The last entry ever claimed.
     pub(super) fn claimed(&self) -> Sequence {
         Sequence(lock(&self.state).ranges.claimed())
@@ -255,14 +271,16 @@ impl Subscription {
         if lock(&self.state).is_within(earliest) {
             return;
         }
-        let now = self.shared.clock.now();
-        let (lost, has_marks) = {
+        let now = self.shared.now();
+        let ((lost, is_news), has_marks) = {
             let mut state = lock(&self.state);
             (state.cut(earliest, now), state.has_marks())
         };
-        // Otherwise it is not to be stored: it follows from what is.
+        // Otherwise it is not to be stored: it follows from what is, but for when it was.
         if has_marks {
             self.shared.saver.list(self);
+        } else if is_news {
+            self.shared.saver.list_for_later(self, now.0);
         }
         self.meters.cut_off.inc_by(lost);
     }
@@ -277,11 +295,12 @@ impl Subscription {
         unheard: &[Range<u64>],
         Sequence(earliest): Sequence,
     ) {
+        let wall = self.shared.clock.wall_ms();
         let lost = self.change(|state| {
             if given {
                 state.hear(last);
             }
-            state.give_again(last, unheard, earliest)
+            state.give_again(last, unheard, earliest, wall)
         });
         self.meters.cut_off.inc_by(lost);
         self.given_back.notify_waiters();

@@ -7,6 +7,7 @@ mod filtering;
 #[cfg(feature = "judged")]
 mod judged;
 mod leasing;
+mod losing;
 mod ordering;
 mod owning;
 mod polling;

@@ -21,7 +21,7 @@ pub static DOCUMENT: LazyLock<String> =
 /// Version, title, servers, security and tags.
 const ABOUT: &str = include_str!("openapi/about.json");
 
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     include_str!("openapi/events.json"),
     include_str!("openapi/history.json"),
     include_str!("openapi/messages.json"),
@@ -30,6 +30,7 @@ const PARTS: [&str; 9] = [
     include_str!("openapi/admin_subscriptions.json"),
     include_str!("openapi/admin_webhooks.json"),
     include_str!("openapi/admin_quarantine.json"),
+    include_str!("openapi/admin_losses.json"),
     include_str!("openapi/shared.json"),
 ];
 

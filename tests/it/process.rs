@@ -6,7 +6,7 @@ mod descriptors;
 mod export;
 mod files;
 mod full_disk;
-mod gateway;
+pub(crate) mod gateway;
 mod kill;
 mod log;
 mod memory;

@@ -2,6 +2,8 @@
 //! at names the right client and number. A file a question.
 
 mod callers;
+mod lag;
+mod losses;
 mod secrets;
 mod slowness;
 mod webhooks;

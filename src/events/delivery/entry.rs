@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::events::log::loss::Loss;
 use crate::store::{Batch, Content};
 
 /// What an entry says.
@@ -18,7 +19,7 @@ impl<'a> EntryContent<'a> {
         match &batch.content {
             Content::Events(events) => Self::Event(events.slice(index..index + 1)),
             Content::PossibleLoss(reason) => Self::PossibleLoss(reason),
-            Content::Damaged(_) => Self::PossibleLoss("damaged"),
+            Content::Damaged(_) => Self::PossibleLoss(Loss::Damaged.as_str()),
         }
     }
 }

@@ -3,12 +3,18 @@
 //! Invariants: a warning is logged once when a subscription comes near what retention removes, and once more only after
 //! it got away from it. How many bytes lie before a subscription is estimated from how many entries do.
 
+mod cut_off;
+mod rate;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::rate::Rate;
+
+use self::cut_off::{CutOff, Unread};
 use super::Subscription;
 use super::registry::Registry;
 use crate::events::log::{Log, Retention};
@@ -31,7 +37,22 @@ pub struct SubscriptionStatus {
     pub dead_letters: u64,
     pub oldest_event_age_seconds: Option<f64>,
     pub delivered_per_second: f64,
+    /// Events that are settled in a second, in the last half to whole minute: delivered, acknowledged or passed over by
+    /// a filter. `None`: it was not looked at for long enough.
+    pub read_per_second: Option<f64>,
+    /// Entries that come to the stream in a second, likewise. One that reads slower falls behind.
+    pub arriving_per_second: Option<f64>,
     pub near_retention: Option<&'static str>,
+    /// When retention takes the oldest event that is not read, if it reads no further: a forecast. `None`: all is read, or
+    /// it is not known when that event came.
+    pub cut_off_at: Option<String>,
+    pub seconds_to_cut_off: Option<f64>,
+    /// By which limit: `retention` or `retention_bytes`.
+    pub cut_off_by: Option<&'static str>,
+    /// Events that retention took before they were read, ever.
+    pub lost: u64,
+    /// Reads that go on now.
+    pub readers: u32,
     pub last_read_at: String,
     /// Whether it is the place of a webhook that is not configured any more: nobody reads it, and no alarm rings for
     /// it. It goes on should the webhook come back, or can be removed.
@@ -46,6 +67,10 @@ pub(in crate::events) struct LagSample {
     delivered: Option<(Instant, u64)>,
     per_second: f64,
     near: Option<RetentionLimit>,
+    /// Of what is settled.
+    read: Rate,
+    /// When the oldest is taken, and by which limit.
+    cut_off: Option<(UnixMillis, RetentionLimit)>,
 }
 
 /// By which limit retention is about to remove what a subscription has not read.
@@ -79,13 +104,20 @@ pub(in crate::events) fn statuses(registry: &Registry) -> Vec<SubscriptionStatus
     let (now, next) = (registry.shared.clock.wall_ms(), registry.log.range().end);
     let mut subscriptions = registry.all();
     subscriptions.sort_by(|a, b| a.name().cmp(b.name()));
-    subscriptions.iter().map(|subscription| status(&registry.log, subscription, next, now)).collect()
+    let arriving = lock(&registry.arriving).per_second();
+    subscriptions.iter().map(|subscription| status(&registry.log, subscription, (next, arriving), now)).collect()
 }
 
-fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: UnixMillis) -> SubscriptionStatus {
+fn status(
+    log: &Log,
+    subscription: &Arc<Subscription>,
+    (next, arriving): (Sequence, Option<f64>),
+    now: UnixMillis,
+) -> SubscriptionStatus {
     let standing = subscription.observe(next);
     let seen = lock(&subscription.seen);
     let oldest = seen.oldest.filter(|&(first, _)| first == standing.low.next());
+    let cut_off = seen.cut_off.filter(|_| oldest.is_some());
     SubscriptionStatus {
         app: log.key().app.to_string(),
         stream: log.key().stream.as_str(),
@@ -99,7 +131,14 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: Unix
         dead_letters: subscription.letters() as u64,
         oldest_event_age_seconds: oldest.map(|(_, at)| now.since(at).as_secs_f64()),
         delivered_per_second: seen.per_second,
+        read_per_second: seen.read.per_second(),
+        arriving_per_second: arriving,
         near_retention: seen.near.map(RetentionLimit::as_str),
+        cut_off_at: cut_off.map(|(at, _)| at.to_string()),
+        seconds_to_cut_off: cut_off.map(|(at, _)| at.since(now).as_secs_f64()),
+        cut_off_by: cut_off.map(|(_, by)| by.as_str()),
+        lost: subscription.lost(),
+        readers: subscription.readers(),
         last_read_at: subscription.read_at().to_string(),
         orphan: subscription.is_orphan(),
     }
@@ -112,9 +151,17 @@ fn status(log: &Log, subscription: &Arc<Subscription>, next: Sequence, now: Unix
 pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps: Retention) -> Result<(), Error> {
     let (log, clock) = (&registry.log, &registry.shared.clock);
     let bytes = log.store().log_state(log.key()).await?.bytes;
+    let now = clock.now();
     let mut batch: Option<Arc<Batch>> = None;
     let mut subscriptions = registry.all();
     let Range { start: earliest, end: next } = log.range();
+    let arriving = {
+        let mut arriving = lock(&registry.arriving);
+        arriving.sample(now, next.0);
+        arriving.per_second()
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a forecast")]
+    let growth = arriving.map(|entries| entries * bytes as f64 / next.since(earliest).max(1) as f64);
     // In order of their places, so that those that stand in one batch share it.
     subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
     for subscription in &subscriptions {
@@ -129,6 +176,17 @@ pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps:
         let share = next.since(first.max(earliest));
         let before = (u128::from(bytes) * u128::from(share) / u128::from(next.since(earliest).max(1))) as u64;
         let near = oldest.and_then(|_| RetentionLimit::of(age, before, keeps)).filter(|_| !subscription.is_orphan());
+        let cut_off = oldest.map(|(_, received)| {
+            // As retention judges it, which does not believe every clock.
+            let believed = registry.ages.age(received, keeps.age);
+            let CutOff { after, by } = CutOff::of(Unread { age: believed, bytes: before, growth }, keeps);
+            (clock.wall_ms().after(after), by)
+        });
+        let mut seen = lock(&subscription.seen);
+        seen.cut_off = cut_off;
+        let settled = next.0.saturating_sub(subscription.observe(next).lag).saturating_sub(subscription.lost());
+        seen.read.sample(now, settled);
+        drop(seen);
         note(registry, subscription, oldest, age, near);
     }
     Ok(())

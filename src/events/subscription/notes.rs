@@ -8,6 +8,7 @@
 //! | `NAME/united/SEGMENT` | which went out as one, by the number of the first: `state::segment_numbers` |
 //! | `NAME/again/ENTRY` | an entry was put back by an operator, and is open: [`RetryState`] |
 //! | `NAME/missed` | how many entries retention took of which no reader was told, and which: [`LostRanges`] |
+//! | `NAME/lost` | how many entries retention took of it so far, and when: [`LossHistory`] |
 //! | `NAME/telling` | how often who passes it on tried in vain to tell of that: [`RetryState`] |
 //! | `NAME/plain` | what plain readers were handed over, and whether their word is believed: [`PlainHandovers`] |
 //! | `NAME/place` | which place it is at, as a number: [`PlaceId`] |
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use super::PlaceId;
 use super::leases::MAX_LEASE;
 use super::persistence::Remainder;
+use super::state::loss_history::LossHistory;
 use super::state::plain_handovers::PlainHandovers;
 use super::state::{LostRanges, NewEntry, StoredSegment, own_key, segment_numbers};
 use super::unread::UnreadRanges;
@@ -55,6 +57,8 @@ pub(in crate::events) struct SubscriptionRecords {
     pub(in crate::events) missed: LostRanges,
     /// How often that was told in vain.
     pub(in crate::events) telling: RetryState,
+    /// What retention took of it, whoever was told.
+    pub(in crate::events) lost: LossHistory,
     pub(in crate::events) plain: PlainHandovers,
     /// The last entry that an earlier run may have given a reader.
     pub(in crate::events) end: u64,
@@ -138,6 +142,7 @@ impl SubscriptionRecords {
             letters: BTreeSet::new(),
             missed: LostRanges::default(),
             telling: RetryState::default(),
+            lost: LossHistory::default(),
             plain: PlainHandovers::of_old(),
             end: 0,
             now,
@@ -259,6 +264,10 @@ pub(in crate::events) async fn all(
                     Some(missed) => recalled.missed = missed,
                     None => tracing::error!(app = %log.app, note = name, "not understood: its readers are not told"),
                 },
+                Some(("lost", _)) => match LossHistory::parse(note) {
+                    Some(lost) => recalled.lost = lost,
+                    None => tracing::error!(app = %log.app, note = name, "not understood: losses are counted anew"),
+                },
                 Some(("telling", _)) => {
                     recalled.telling = RetryState::parse(note, |until| due(subscription, until, now))
                 }
@@ -310,6 +319,11 @@ pub(in crate::events) fn again(name: &str, at: u64) -> String {
 /// The name of the note on what was missed.
 pub(super) fn missed(name: &str) -> String {
     format!("{name}/missed")
+}
+
+/// The name of the note on what retention took so far.
+pub(super) fn lost(name: &str) -> String {
+    format!("{name}/lost")
 }
 
 /// The name of the note on what was told of that in vain.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::lag::Rate;
 use super::notes::{Remainders, SubscriptionRecords};
 use super::persistence::RemovalOutcome;
 use super::{Removal, Shared, Subscription, defaults, records};
@@ -25,7 +26,9 @@ pub(in crate::events) const MAX_SUBSCRIPTIONS: usize = 10_000;
 pub(in crate::events) struct Registry {
     pub(super) log: Arc<Log>,
     pub(super) shared: Arc<Shared>,
-    ages: Arc<AgeGuard>,
+    pub(super) ages: Arc<AgeGuard>,
+    /// How fast entries come to the log.
+    pub(super) arriving: Mutex<Rate>,
     limits: Mutex<SubscriptionLimits>,
     subscriptions: Mutex<HashMap<SubscriptionName, Arc<Subscription>>>,
     /// What is left of those that are no more.
@@ -71,7 +74,8 @@ impl Registry {
         };
         let subscriptions = Mutex::new(recorded.into_iter().map(subscription).collect());
         let (remainders, per_client) = (Mutex::new(remainders), Mutex::new(per_client));
-        Ok(Arc::new(Self { log, shared, ages, limits: Mutex::new(limits), subscriptions, remainders, per_client }))
+        let (limits, arriving) = (Mutex::new(limits), Mutex::default());
+        Ok(Arc::new(Self { log, shared, ages, arriving, limits, subscriptions, remainders, per_client }))
     }
 
     /// Changes how many there may be, from the next on that begins.

@@ -30,6 +30,7 @@ mod ack_bitmap;
 mod delivery_ranges;
 mod lease_table;
 mod letter_index;
+pub(super) mod loss_history;
 pub(super) mod loss_notices;
 pub(super) mod place;
 pub(super) mod plain_handovers;
@@ -53,6 +54,7 @@ use self::lease_table::LeaseSlot;
 pub(super) use self::lease_table::{GiveUpReason, NewEntry};
 pub(in crate::events) use self::lease_table::{Hold, Selection, UnknownLease};
 use self::letter_index::LetterIndex;
+use self::loss_history::LossHistory;
 use self::loss_notices::LossNotices;
 use self::place::PlaceId;
 use self::plain_handovers::PlainHandovers;
@@ -60,6 +62,7 @@ use self::unopened_entries::UnopenedEntries;
 pub(super) use self::webhook_record::take_over_record;
 pub(super) use self::writes::Writes;
 use super::notes::{RetryState, SubscriptionRecords};
+use crate::kernel::clock::UnixMillis;
 use crate::store::Sequence;
 
 /// What changes of a subscription.
@@ -82,6 +85,8 @@ pub(in crate::events) struct SubscriptionState {
     is_new_place: bool,
     /// What retention has cut off.
     pub(super) missed: LossNotices,
+    /// The same, whoever was told of it.
+    pub(super) lost: LossHistory,
     /// What was handed over plainly.
     pub(super) plain: PlainHandovers,
     /// The last entry that an earlier run may have given a reader; none once this run has.
@@ -106,6 +111,7 @@ impl SubscriptionState {
             mut letters,
             missed,
             telling,
+            lost,
             mut plain,
             end,
             now,
@@ -146,6 +152,7 @@ impl SubscriptionState {
             place,
             is_new_place: !stored,
             missed: LossNotices::new(missed, telling, stored),
+            lost,
             plain,
             recalled_to: stored.then_some(end),
             earliest: 0,
@@ -290,8 +297,9 @@ impl SubscriptionState {
         self.earliest == earliest && !self.ranges.is_before(earliest)
     }
 
-    /// Retention removed all before `earliest`. Says how many entries were not settled.
-    pub(super) fn cut(&mut self, earliest: u64, now: Instant) -> u64 {
+    /// Retention removed all before `earliest`. Says how many entries were not settled, and whether that is worth
+    /// storing though it follows from what is stored.
+    pub(super) fn cut(&mut self, earliest: u64, (now, wall): (Instant, UnixMillis)) -> (u64, bool) {
         let before = std::mem::replace(&mut self.earliest, earliest);
         let mut lost = self.ranges.cut(earliest);
         self.leases.cut(earliest, now).into_iter().for_each(|at| lost.add(at..at + 1));
@@ -301,8 +309,9 @@ impl SubscriptionState {
         self.unopened.cut(earliest);
         self.leases.await_no_longer(..earliest, now);
         self.keep_cut(&lost, before, earliest);
+        let is_news = self.lost.cut(&lost, earliest, wall);
         self.missed.add(lost);
-        count
+        (count, is_news)
     }
 
     /// Where something below `earliest` is still held, the cursor cannot say that its neighbours are gone: they are

@@ -9,6 +9,7 @@ use super::super::claim::MAX_AHEAD;
 use super::loss_notices::LossNotice;
 use super::{LostRanges, SubscriptionState};
 use crate::events::subscription::StreamNumber;
+use crate::kernel::clock::UnixMillis;
 
 impl SubscriptionState {
     /// Takes up to `limit` entries before `next`, for a stream if that is said. Also says whether something must be
@@ -48,6 +49,7 @@ impl SubscriptionState {
     /// A reader had these before retention took them, though their hand-over was not known: it is not told of them. Who
     /// comes again with an earlier place is.
     fn had(&mut self, ranges: Vec<Range<u64>>) {
+        self.lost.had(&ranges);
         ranges.into_iter().for_each(|range| self.plain.add(range));
     }
 
@@ -69,7 +71,13 @@ impl SubscriptionState {
 
     /// Gives again what was handed over plainly after `last`, and of `unheard`, in order. What of that lay before
     /// `earliest` is gone: readers are told. Says how much.
-    pub(in super::super) fn give_again(&mut self, last: u64, unheard: &[Range<u64>], earliest: u64) -> u64 {
+    pub(in super::super) fn give_again(
+        &mut self,
+        last: u64,
+        unheard: &[Range<u64>],
+        earliest: u64,
+        wall: UnixMillis,
+    ) -> u64 {
         let low = self.settle_low();
         let after = last.saturating_add(1);
         let all = unheard
@@ -89,6 +97,7 @@ impl SubscriptionState {
             }
         }
         let count = lost.count();
+        self.lost.gone(&lost, wall);
         self.missed.add(lost);
         again.sort_unstable_by_key(|run: &Range<u64>| run.start);
         // The low-water mark lies before them now: what is settled for good between them must be marked.

@@ -23,6 +23,8 @@ pub(in crate::events::subscription) struct Writes {
     letters: LetterChanges,
     /// After how many changes this is missed.
     missed: Option<u64>,
+    /// After how many changes this was lost.
+    lost: Option<u64>,
     word: Option<Word>,
     is_new_place: bool,
 }
@@ -54,13 +56,14 @@ impl Writes {
         let low = state.settle_low();
         let moves = (stored != Some(low)).then(|| state.ranges.claimed() == low);
         let plain = state.plain.writes(low, moves, !state.acks.is_empty());
-        let missed = state.missed.unsaved(now);
+        let (missed, lost) = (state.missed.unsaved(now), state.lost.unsaved());
         let writes = Self {
             low,
             segments: state.acks.take_dirty(),
             needless: state.acks.take_needless(low),
             letters: state.letters.take_changes(),
             missed: missed.as_ref().map(|&(changes, ..)| changes),
+            lost: lost.as_ref().map(|&(changes, _)| changes),
             word: plain.as_ref().map(|&(word, _)| word),
             is_new_place: std::mem::take(&mut state.is_new_place),
         };
@@ -93,8 +96,9 @@ impl Writes {
             .flat_map(|(_, missed, telling)| [(notes::missed(of), missed), (notes::telling(of), telling)]);
         let place = writes.is_new_place.then(|| (notes::place(of), Some(state.place.note().into())));
         let plain = plain.map(|(_, note)| (notes::plain(of), Some(note)));
-        let notes =
-            acks.chain(needless).chain(waits).chain(put_again).chain(done).chain(missed).chain(place).chain(plain);
+        let lost = lost.map(|(_, note)| (notes::lost(of), Some(note)));
+        let told = missed.chain(lost).chain(place).chain(plain);
+        let notes = acks.chain(needless).chain(waits).chain(put_again).chain(done).chain(told);
         let forgotten = writes.acknowledged().map(|at| (notes::letter(name, at), None));
         // After those: one that was acknowledged may have died again since.
         let new = writes.letters.new.iter().map(|(&at, letter)| (notes::letter(name, at), Some(letter.clone())));
@@ -115,6 +119,9 @@ impl Writes {
         if let Some(missed) = self.missed {
             state.missed.saved(missed);
         }
+        if let Some(lost) = self.lost {
+            state.lost.saved(lost);
+        }
         if let Some(word) = self.word {
             state.plain.written(word);
         }
@@ -127,6 +134,7 @@ impl Writes {
     /// These may not be in the store.
     pub(in crate::events::subscription) fn failed(self, state: &mut SubscriptionState) {
         state.missed.doubt();
+        state.lost.doubt();
         state.plain.failed();
         state.acks.failed(&self.segments);
         state.acks.failed(&self.needless);
