@@ -57,6 +57,7 @@ use crate::http::body::{Body, Inbound};
 use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::{NoPlace, SeatGuard};
 use crate::kernel::heap;
+use crate::kernel::metrics::TextForm;
 use crate::kernel::trouble::Part;
 use crate::request::route::{path, query};
 use crate::services::{Parts, Probe};
@@ -124,7 +125,7 @@ async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<Con
         Operation::Document => Ok(Content::Document),
         Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
         Operation::Ready => readiness(&call),
-        Operation::Metrics => Ok(Content::Metrics(metrics(parts))),
+        Operation::Metrics => Ok(metrics(parts, call.accepted_form())),
         Operation::Apps => Ok(Content::Json(overview::apps(parts))),
         Operation::Quotas => Ok(Content::Json(overview::quotas(parts))),
         Operation::Regions => Ok(Content::Json(json!({ "regions": parts.egress.regions() }))),
@@ -217,13 +218,13 @@ fn readiness(call: &Call<'_>) -> Answer {
     Ok(Content::Status(status, readiness.as_json()))
 }
 
-fn metrics(parts: &Parts) -> String {
+fn metrics(parts: &Parts, form: TextForm) -> Content {
     // What would cost something to keep up to date is looked at when somebody asks.
     parts.egress.refresh_metrics();
     parts.events.observe();
     parts.jwks.observe();
     parts.metrics.heap_live.set(i64::try_from(heap::live()).unwrap_or(i64::MAX));
-    parts.metrics.text()
+    Content::Metrics(form, parts.metrics.page(form))
 }
 
 /// The admin key as a Bearer token or `X-API-Key`; its SHA-256 is compared without timing leaks.

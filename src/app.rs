@@ -27,15 +27,16 @@ use crate::kernel::conn::places::Door;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::kernel::task::{Kind, Threads};
+use crate::kernel::version::{COMMIT, VERSION};
 use crate::request::flow;
 use crate::request::gateway::{Gateway, Live, Services, revalidation};
 use crate::request::jwks::Jwks;
 use crate::server::descriptors;
 use crate::server::listener::{Limits, Listener, UnixFile};
-use crate::services::{BuildError, Parts, ReloadState, trust_of};
+use crate::services::{BuildError, InForce, Parts, ReloadState, trust_of};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsDoor};
 use crate::upstream::egress::{Egress, PreviousRun};
 use crate::webhooks::Webhooks;
 
@@ -65,7 +66,8 @@ impl App {
         let operators = Threads::start("operators", OPERATORS_THREADS).map_err(BuildError::Threads)?;
         let tasks = Groups { admin: operators.group(), ..Groups::default() };
         let metrics = Metrics::new();
-        let tls = config.server.tls.as_ref().map(|tls| Tls::open(tls, &clock, &metrics)).transpose()?;
+        let tls =
+            config.server.tls.as_ref().map(|tls| Tls::open(tls, TlsDoor::Callers, &clock, &metrics)).transpose()?;
         let proofs = Proofs::counted(clock.clone(), metrics.ended_work.clone());
         let jwks = Jwks::new(tasks.work.clone(), proofs.clone(), clock.clone(), metrics.clone());
         let keys = jwks.prepare(config.jwt.as_ref())?;
@@ -106,10 +108,13 @@ impl App {
         let live = Live::new(&config, trust_of(tls.as_ref()), keys.keys(), &metrics);
         let gateway = Gateway::new(live, proofs, services);
         jwks.commit(keys);
+        let in_force = InForce::now(&config, &clock);
+        in_force.show(&metrics);
         let parts = Parts {
             clock,
             metrics,
             config: ArcSwap::from_pointee(config),
+            in_force: ArcSwap::from_pointee(in_force),
             reload: ArcSwap::from_pointee(ReloadState::default()),
             egress,
             events,
@@ -198,7 +203,8 @@ impl App {
             let reloader = reload::Reloader::new(watch.path, parts.clone(), watch.levels);
             tasks.work.spawn(Kind::Reload, reloader.run(watch.seen, tasks.work.stopping()));
         }
-        tracing::info!("ready");
+        let config = &parts.in_force.load().hash;
+        tracing::info!(version = VERSION, commit = COMMIT, %config, "ready");
         let failed = tokio::select! {
             () = stop.asked.cancelled() => false,
             () = tasks.failed() => true,

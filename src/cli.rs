@@ -19,15 +19,23 @@ mod usage;
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
 use crate::kernel::clock::Clock;
+use crate::kernel::version::{COMMIT, VERSION};
 use signals::Signals;
+
+/// The version, and the commit where the build said it.
+static SHOWN_VERSION: LazyLock<String> = LazyLock::new(|| match COMMIT {
+    "unknown" => VERSION.to_owned(),
+    commit => format!("{VERSION} ({commit})"),
+});
 
 /// An authenticating reverse proxy for a vendor's real-time-messaging REST API.
 #[derive(Debug, Parser)]
-#[command(name = "rtm-gateway", version, about, after_help = EXAMPLE)]
+#[command(name = "rtm-gateway", version = SHOWN_VERSION.as_str(), about, after_help = EXAMPLE)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -72,7 +72,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::kernel::clock::Clock;
-use crate::kernel::metrics::{AppLabels, CacheLabels, Metrics};
+use crate::kernel::metrics::{AppLabels, CacheLabels, Metrics, StreamEndLabels, from_the_start};
 use crate::kernel::names::AppId;
 use crate::kernel::task::{Kind, Tasks};
 use crate::upstream::egress::{Egress, Failure, Orders};
@@ -132,6 +132,8 @@ impl History {
     }
 
     fn through(client: Arc<dyn Orders>, tasks: Tasks, clock: Clock, metrics: Metrics) -> Self {
+        let lookup = |outcome: &str| CacheLabels { cache: "history".into(), outcome: outcome.into() };
+        from_the_start(&metrics.cache_requests, ["hit", "joined", "miss", "bypass"].map(lookup));
         let jobs = Jobs::new(clock.clone());
         Self(Arc::new(Service {
             client,
@@ -149,6 +151,7 @@ impl History {
 
     /// Takes the configuration, at start and after a change. Jobs under way go on as they began.
     pub fn apply(&self, apps: &[config::App], vendor: Vendor) {
+        apps.iter().for_each(|app| self.count_from_the_start(&app.id));
         let apps = apps.iter().map(|app| (app.id.clone(), app.history.clone())).collect();
         self.0.settings.store(Arc::new(Settings { vendor, apps }));
     }
@@ -325,6 +328,17 @@ impl History {
                 }
             });
         }
+    }
+
+    fn count_from_the_start(&self, app: &AppId) {
+        let (metrics, app) = (&self.0.metrics, app.to_string());
+        let labels = || [AppLabels { app: app.clone() }];
+        from_the_start(&metrics.history_resolve, labels());
+        let counters = [&metrics.history_recreated, &metrics.history_stream_messages];
+        let counters = counters.into_iter().chain([&metrics.history_stream_pages, &metrics.history_stream_repairs]);
+        counters.for_each(|counter| from_the_start(counter, labels()));
+        let ends = ["complete", "broken", "left"].map(|end| StreamEndLabels { app: app.clone(), end: end.to_owned() });
+        from_the_start(&metrics.history_streams, ends);
     }
 
     fn count_lookup(&self, outcome: &str) {

@@ -14,6 +14,7 @@
 //! | `metrics`, `heap` | every metric, in one file; memory given back to the system |
 //! | `trouble` | what fails of a gateway that is of use all the same |
 //! | `log_list` | several texts as one field of a log line |
+//! | `version` | which program this is |
 
 pub(crate) mod backoff;
 pub mod cause;
@@ -35,3 +36,4 @@ pub mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trouble;
+pub mod version;

@@ -3,6 +3,7 @@
 //! Invariant: a configuration is in force whole or not at all: what can fail of it is built first, and what was in
 //! force is put back where a log cannot be opened.
 
+mod in_force;
 mod readiness;
 
 use std::sync::Arc;
@@ -10,12 +11,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
+pub use self::in_force::InForce;
+pub use self::readiness::{Probe, Readiness};
 use crate::config::{Config, Listen, show};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::task::{Tasks, detached};
+use crate::kernel::version::{COMMIT, VERSION};
 use crate::request::gateway::{Gateway, Live};
 use crate::request::jwks::{self, Jwks};
 use crate::store::{self, Store};
@@ -23,14 +27,14 @@ use crate::tls::{self, ClientTrust, Tls, TlsError};
 use crate::upstream::egress::{self, Egress};
 use crate::webhooks::{self, Webhooks};
 
-pub use self::readiness::{Probe, Readiness};
-
 /// What one gateway is made of: shared by its requests, the operator's port and reload.
 pub struct Parts {
     pub clock: Clock,
     pub metrics: Metrics,
     /// The configuration in force.
     pub config: ArcSwap<Config>,
+    /// What tells that configuration from others.
+    pub in_force: ArcSwap<InForce>,
     pub reload: ArcSwap<ReloadState>,
     /// The only door out.
     pub egress: Egress,
@@ -129,6 +133,9 @@ impl Parts {
         self.gateway.apply(ready.live);
         self.jwks.commit(ready.keys);
         self.jwks.start();
+        let in_force = InForce::now(&config, &self.clock);
+        in_force.show(&self.metrics);
+        self.in_force.store(Arc::new(in_force));
         let old = self.config.swap(config);
         // Thousands of clients take a while to forget.
         detached(move || drop(old));
@@ -181,10 +188,15 @@ impl Parts {
         self.store.backup().await
     }
 
-    /// The effective configuration and how reloading went, for the admin API.
+    /// Which program runs, the effective configuration, and how reloading went, for the admin API.
     #[must_use]
     pub fn describe_config(&self) -> serde_json::Value {
-        serde_json::json!({ "reload": &**self.reload.load(), "effective": show::json(&self.config.load()) })
+        let in_force = self.in_force.load();
+        serde_json::json!({
+            "version": VERSION, "commit": COMMIT,
+            "hash": in_force.hash, "in_force_since": in_force.since.to_string(),
+            "reload": &**self.reload.load(), "effective": show::json(&self.config.load()),
+        })
     }
 }
 

@@ -17,11 +17,13 @@
 //! | `revocation` | revocation lists: whole, signed by whom they say, not run out |
 //! | `tickets` | what callers resume sessions by |
 //! | `anchors` | whom we trust when we are the client |
+//! | `role` | what each is for: by that its expiry is told |
 //! | `trust` | whose certificates callers may show, asked at the handshake and at each request after |
 
 mod anchors;
 mod material;
 mod revocation;
+mod role;
 mod tickets;
 mod trust;
 
@@ -32,7 +34,6 @@ use std::time::UNIX_EPOCH;
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
@@ -42,12 +43,13 @@ use crate::kernel::cause::Cause;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::conn::CertificateTable;
 use crate::kernel::files::Unreadable;
-use crate::kernel::metrics::{HeldLabels, Metrics, OutcomeLabels};
+use crate::kernel::metrics::{Metrics, OutcomeLabels};
 pub use anchors::{Anchors, AnchorsError};
 use material::Material;
+pub use role::{Role, TlsDoor};
 pub use trust::ClientTrust;
 
-/// TLS of the callers' listeners. Cheap to clone.
+/// TLS of the callers' listeners, or of the operators'. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tls {
     live: Arc<ArcSwap<Live>>,
@@ -56,7 +58,8 @@ pub struct Tls {
     pub shown: Arc<CertificateTable>,
     /// Counts handshakes by how they ended.
     pub handshakes: Family<OutcomeLabels, Counter>,
-    not_after: Family<HeldLabels, Gauge>,
+    door: TlsDoor,
+    metrics: Metrics,
 }
 
 /// What connections are made with.
@@ -76,6 +79,8 @@ pub struct Live {
 pub struct Expiry {
     /// Our own certificate.
     pub certificate: i64,
+    /// The authority of callers' certificates that runs out first.
+    pub client_ca: Option<i64>,
     /// The revocation list that runs out first.
     pub revocation: Option<i64>,
 }
@@ -132,12 +137,12 @@ impl Tls {
     ///
     /// # Errors
     /// When a file cannot be read or used, or the key is another certificate's.
-    pub fn open(config: &ServerTls, clock: &Clock, metrics: &Metrics) -> Result<Self, TlsError> {
+    pub fn open(config: &ServerTls, door: TlsDoor, clock: &Clock, metrics: &Metrics) -> Result<Self, TlsError> {
         let material = Material::read(config)?;
         let live = Live::make(&material, config, clock, 1, RunOut::Tell)?;
-        let (handshakes, not_after) = (metrics.tls_handshakes.clone(), metrics.tls_not_after.clone());
         let (live, shown) = (Arc::new(ArcSwap::from_pointee(live)), Arc::default());
-        let tls = Self { live, clock: clock.clone(), shown, handshakes, not_after };
+        let (handshakes, metrics) = (metrics.tls_handshakes.clone(), metrics.clone());
+        let tls = Self { live, clock: clock.clone(), shown, handshakes, door, metrics };
         tls.show_expiry();
         Ok(tls)
     }
@@ -163,12 +168,9 @@ impl Tls {
     }
 
     fn show_expiry(&self) {
-        let Expiry { certificate, revocation } = self.live.load().expiry;
-        let held = |what: &str| HeldLabels { what: what.to_owned() };
-        self.not_after.get_or_create(&held("certificate")).set(certificate);
-        match revocation {
-            Some(ends) => drop(self.not_after.get_or_create(&held("revocation_list")).set(ends)),
-            None => drop(self.not_after.remove(&held("revocation_list"))),
+        let Expiry { certificate, client_ca, revocation } = self.live.load().expiry;
+        for (role, at) in self.door.roles().into_iter().zip([Some(certificate), client_ca, revocation]) {
+            role.ends(at, &self.metrics, &self.clock);
         }
     }
 

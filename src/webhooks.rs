@@ -63,6 +63,7 @@ use crate::kernel::names::{AppId, Stream, SubscriptionName, WebhookName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
 use crate::store::{self, Store};
+use crate::tls::Role;
 
 /// All webhooks of the gateway. Cheap to clone.
 #[derive(Clone)]
@@ -133,6 +134,8 @@ impl Webhooks {
     /// Puts prepared webhooks in force: starts those that are new, tells the others what has changed, lets those rest
     /// that are gone. Their places are kept. To be called when the logs of the apps are open.
     pub fn commit(&self, Prepared(targets): Prepared) {
+        let Deps { metrics, clock, .. } = &self.0.deps;
+        Role::WebhookCa.ends(targets.values().filter_map(|target| target.ca_ends()).min(), metrics, clock);
         let mut running = self.running();
         for (_, gone) in running.iter().filter(|(key, _)| !targets.contains_key(key)) {
             // Its task stays: one that comes back must not meet another that still ends.
@@ -261,6 +264,7 @@ impl Webhooks {
             condition: Arc::clone(&condition),
             is_hurried: false,
         };
+        endpoint.count_from_the_start();
         self.0.tasks.spawn(Kind::Webhook, task::run(endpoint, self.0.tasks.stopping()));
         Running { target, commands, status, condition }
     }

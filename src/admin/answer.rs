@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::rejection::Rejection;
 use crate::http::body::{Body, Frames};
+use crate::kernel::metrics::TextForm;
 use crate::request::openapi;
 
 /// What a handler says.
@@ -18,7 +19,8 @@ pub(super) enum Content {
     /// JSON with a status of its own.
     Status(StatusCode, Value),
     Document,
-    Metrics(String),
+    /// The page of metrics.
+    Metrics(TextForm, String),
     /// A file and its length.
     File(std::fs::File, u64),
     /// What somebody else wrote, as it is.
@@ -43,7 +45,7 @@ pub(super) fn respond(answer: Answer) -> Response<Body> {
     let (kind, body) = match content {
         Content::Json(value) | Content::Status(_, value) => ("application/json", whole(value.to_string())),
         Content::Document => ("application/json", Body::from(Bytes::from_static(openapi::DOCUMENT.as_bytes()))),
-        Content::Metrics(text) => ("application/openmetrics-text; version=1.0.0; charset=utf-8", whole(text)),
+        Content::Metrics(form, page) => (form.content_type(), whole(page)),
         Content::Bytes(pieces) => {
             let mut frames = Frames::default();
             pieces.into_iter().for_each(|piece| frames.share(piece));

@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use super::operations::Operation;
 use super::rejection::Rejection;
 use crate::http::body::{Inbound, Unread, read_up_to};
+use crate::http::headers::accept;
+use crate::kernel::metrics::TextForm;
 use crate::request::route::browsers::is_for_another_site;
 use crate::services::Parts;
 
@@ -44,6 +46,12 @@ impl<'a> Call<'a> {
     /// Its method.
     pub(super) fn method(&self) -> &Method {
         &self.head.method
+    }
+
+    /// The form in which it would have the metrics: the classic one, unless the other is asked for.
+    pub(super) fn accepted_form(&self) -> TextForm {
+        let offered = TextForm::ALL.map(TextForm::media_type);
+        TextForm::ALL[accept::preferred(&self.head.headers, &offered)]
     }
 
     /// Its parameters.

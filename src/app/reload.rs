@@ -18,12 +18,15 @@ use crate::app::telemetry::Levels;
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::kernel::log_list::List;
-use crate::kernel::metrics::OutcomeLabels;
+use crate::kernel::metrics::{OutcomeLabels, outcomes_from_the_start};
 use crate::kernel::task::off_the_workers;
 use crate::services::{Parts, ReloadState};
 
 use self::debounce::{Debouncer, LOOK, LOOK_AGAIN, Next};
 pub use self::snapshot::{Snapshot, read};
+
+/// How a reload ends, as the metric has it: applied, refused.
+const OUTCOMES: [&str; 2] = ["applied", "refused"];
 
 /// Reloads the configuration of one gateway.
 pub struct Reloader {
@@ -38,6 +41,7 @@ impl Reloader {
     /// A reloader of the file at `path`, which `parts` were built from.
     #[must_use]
     pub fn new(path: PathBuf, parts: Arc<Parts>, levels: Option<Levels>) -> Self {
+        outcomes_from_the_start(&parts.metrics.reloads, OUTCOMES);
         let started_with = parts.config.load_full();
         Self { path, parts, levels, started_with }
     }
@@ -94,7 +98,7 @@ impl Reloader {
             Err(faults) => Err(faults.to_string().lines().map(str::to_owned).collect()),
         };
         let at = Some(self.parts.clock.wall_ms().to_string());
-        let label = if outcome.is_ok() { "applied" } else { "refused" };
+        let label = OUTCOMES[usize::from(outcome.is_err())];
         self.parts.metrics.reloads.get_or_create(&OutcomeLabels { outcome: label.to_owned() }).inc();
         let mut state = ReloadState::clone(&self.parts.reload.load());
         state.last_at = at;
@@ -104,13 +108,15 @@ impl Reloader {
                 state.last_refusal = None;
                 state.needs_restart = needs_restart;
                 let waiting: List = state.needs_restart.iter().copied().collect();
-                tracing::info!(needs_restart = waiting.field(), "configuration applied");
+                let config = &self.parts.in_force.load().hash;
+                tracing::info!(%config, needs_restart = waiting.field(), "configuration applied");
                 ReloadOutcome::Applied(snapshot)
             }
             Err(faults) => {
                 state.refused += 1;
                 let said: List = faults.iter().cloned().collect();
                 tracing::error!(faults = said.field(), "configuration refused; the one in force stays");
+                self.parts.metrics.config_last_reload_successful.set(0);
                 state.last_refusal = Some(faults);
                 ReloadOutcome::Refused(snapshot)
             }

@@ -10,7 +10,7 @@ use super::CliError;
 use crate::config::{load, show};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsDoor};
 
 /// Checks a configuration and prints what it comes to, every default filled in and every secret hidden.
 ///
@@ -49,7 +49,7 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
             }
             if !args.offline
                 && let Some(tls) = &loaded.config.server.tls
-                && let Err(why) = Tls::open(tls, &Clock::system(), &Metrics::new())
+                && let Err(why) = Tls::open(tls, TlsDoor::Callers, &Clock::system(), &Metrics::new())
             {
                 writeln!(err, "{}: {why}", file.display())?;
                 return Err(CliError::Reported);

@@ -1,16 +1,23 @@
 //! Every metric: name, labels and help in one place.
 //!
-//! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent; where there may
-//! be many of them the family is a [`BoundedFamily`], so the number of series is bounded. No value of a secret is ever a
-//! label. Names start with `rtm_gateway_`. A [`Metrics`] is a
-//! value: two gateways in one process do not share one.
+//! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent; where there
+//! may be many of them the family is a [`BoundedFamily`], so the number of series is bounded. No value of a secret is
+//! ever a label. Names start with `rtm_gateway_`, but for what every program tells of itself
+//! (`process_…`). Every family is on the page from the start, with its help and its type; so are the series whose labels
+//! are known and few. A [`Metrics`] is a value: two gateways in one process do not share one.
 
 mod bounded;
+mod countdown;
+mod current;
 mod labels;
+mod process;
+mod text;
 
 use std::sync::Arc;
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,8 +25,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::kernel::version::{COMMIT, VERSION};
 pub use bounded::{BoundedFamily, BoundedLabels, OTHER, SERIES_BY_CLIENT};
+pub use countdown::Countdown;
+pub use current::Current;
 pub use labels::*;
+pub use text::TextForm;
 
 /// Whole numbers would round away what is less than a second.
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
@@ -34,15 +45,26 @@ macro_rules! families {
         pub struct Families { registry: Registry, $(pub $family: $type),+ }
 
         impl Families {
-            fn new(mut registry: Registry) -> Self {
+            fn new() -> Self {
+                let mut registry = Registry::default();
+                registry.register_collector(Box::new(process::Process::new()));
+                let own = registry.sub_registry_with_prefix("rtm_gateway");
+                let build = Info::new(vec![("version", VERSION), ("commit", COMMIT)]);
+                own.register("build", "What runs here", build);
                 $(
                     let $family = <$type>::empty();
                     // Registered as it stands, since the order of a scrape is the order here: tools that compare two
                     // see no change.
-                    registry.register($name, $help, $family.clone());
+                    own.register($name, $help, Listed($family.clone()));
                 )+
                 Self { registry, $($family),+ }
             }
+        }
+
+        /// Every family of [`Families`] as the page has it: its name there and its type.
+        #[cfg(test)]
+        pub(crate) fn names() -> Vec<&'static str> {
+            vec![$($name),+]
         }
     };
 }
@@ -149,13 +171,19 @@ families! {
     log_lines_dropped: Counter = "log_lines_dropped",
         "Log lines that were dropped because nobody took them, or because they could not be written";
     reloads: Family<OutcomeLabels, Counter> = "reloads", "Configuration reloads";
+    config_last_reload_successful: Gauge = "config_last_reload_successful",
+        "1 while the last reload of the configuration was applied, or none was tried; 0 when it was refused";
+    config_last_reload_success: Gauge = "config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was put in force";
+    config: Current<ConfigLabels> = "config",
+        "Which configuration is in force, by a digest of the effective one without its secrets";
     jwks_fetches: Family<OutcomeLabels, Counter> = "jwks_fetches", "Fetches of the token issuer's keys";
     jwks_keys: Gauge = "jwks_keys", "Keys of the token issuer that tokens are checked by now";
     jwks_age: Gauge = "jwks_age_seconds", "Time since the token issuer's keys were last fetched";
     jwt_tokens: Family<OutcomeLabels, Counter> = "jwt_tokens", "Callers' tokens, by what came of them";
     tls_handshakes: Family<OutcomeLabels, Counter> = "tls_handshakes", "TLS handshakes with callers, by how they ended";
-    tls_not_after: Family<HeldLabels, Gauge> = "tls_not_after_timestamp_seconds",
-        "When the certificate that callers are shown, or the first revocation list, runs out";
+    certificate_expiry: Countdown<RoleLabels> = "certificate_expiry_seconds",
+        "Time until what is shown, trusted or held runs out, the earliest of each role; less than 0 when it has";
     webhook_attempts: Family<WebhookOutcomeLabels, Counter> = "webhook_attempts",
         "Requests to webhooks, by what came of them";
     webhook_attempt: Family<WebhookLabels, Histogram> = "webhook_attempt_seconds", "How long requests to webhooks took";
@@ -164,6 +192,34 @@ families! {
         "Events that went to a webhook's dead letters because it did not take them";
     webhook_in_flight: Family<WebhookLabels, Gauge> = "webhook_in_flight", "Requests to webhooks under way";
     webhook_disabled: Family<WebhookLabels, Gauge> = "webhook_disabled", "1 while a webhook is disabled";
+}
+
+/// A family that is on the page before it has a series: the library would leave it out, and whoever writes an alert
+/// could not tell a name that is wrong from one that has nothing to say yet.
+#[derive(Debug)]
+struct Listed<M>(M);
+
+impl<M: EncodeMetric> EncodeMetric for Listed<M> {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        self.0.encode(encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        self.0.metric_type()
+    }
+}
+
+/// Makes the series of these labels, which are there at 0 from now on: a rate sees their first step.
+pub fn from_the_start<L, M>(family: &Family<L, M>, labels: impl IntoIterator<Item = L>)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    labels.into_iter().for_each(|labels| drop(family.get_or_create(&labels)));
+}
+
+/// [`from_the_start`] for all outcomes that there are.
+pub fn outcomes_from_the_start<'a, M>(family: &Family<OutcomeLabels, M>, outcomes: impl IntoIterator<Item = &'a str>) {
+    from_the_start(family, outcomes.into_iter().map(|outcome| OutcomeLabels { outcome: outcome.to_owned() }));
 }
 
 /// A metric that has counted nothing yet. `Default` will not do: a histogram has none, since somebody must choose its
@@ -197,6 +253,18 @@ impl Empty for Histogram {
     }
 }
 
+impl<L> Empty for Countdown<L> {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+impl<L> Empty for Current<L> {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
 /// By client: so far there may be many of nothing else.
 impl<L: BoundedLabels, M: Empty + Clone> Empty for BoundedFamily<L, M> {
     fn empty() -> Self {
@@ -218,6 +286,12 @@ impl std::ops::Deref for Metrics {
     }
 }
 
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -228,21 +302,27 @@ impl Metrics {
     /// A registry with everything in it.
     #[must_use]
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("rtm_gateway");
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What runs here", build);
-        Self(Arc::new(Families::new(registry)))
+        Self(Arc::new(Families::new()))
     }
 
-    /// The Prometheus text form.
+    /// The page in the classic text form.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::new();
+        self.page(TextForm::Classic)
+    }
+
+    /// The page in that form.
+    #[must_use]
+    pub fn page(&self, form: TextForm) -> String {
+        let mut page = String::new();
         // Writing to a String cannot fail; an encoder that did would give an empty page, not a panic.
-        if encode(&mut text, &self.registry).is_err() {
-            text.clear();
+        if encode(&mut page, &self.registry).is_err() {
+            page.clear();
         }
-        text
+        match form {
+            TextForm::OpenMetrics => page,
+            TextForm::Classic => text::classic(&page),
+        }
     }
 }
 
@@ -258,5 +338,51 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains(r#"rtm_gateway_requests_total{route="r",client="c",status="200"} 1"#), "{text}");
         assert!(text.contains(r#"rtm_gateway_build_info{version=""#), "{text}");
+    }
+
+    #[test]
+    fn every_family_is_on_a_fresh_page_once_with_help_and_type_under_its_name() {
+        let metrics = Metrics::new();
+        for form in TextForm::ALL {
+            let page = metrics.page(form);
+            let types: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+            let helps = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+            assert!(helps.map(|(name, _)| name).eq(types.iter().map(|(name, _)| *name)), "{page}");
+            let own = names().into_iter().map(|name| format!("rtm_gateway_{name}"));
+            let processes = ["cpu_seconds", "open_fds", "max_fds", "threads", "start_time_seconds"];
+            let processes = processes.into_iter().chain(["virtual_memory_bytes", "resident_memory_bytes"]);
+            let processes = processes.map(|name| format!("process_{name}"));
+            for name in own.chain(processes).chain(["rtm_gateway_build".to_owned()]) {
+                let found: Vec<_> = types
+                    .iter()
+                    .filter(|(found, kind)| {
+                        let found = match (form, *kind) {
+                            (TextForm::OpenMetrics, _) => found,
+                            (TextForm::Classic, "counter") => found.strip_suffix("_total").unwrap(),
+                            (TextForm::Classic, _) => found.strip_suffix("_info").unwrap_or(found),
+                        };
+                        found == name
+                    })
+                    .collect();
+                assert_eq!(found.len(), 1, "{name} in {form:?}: {found:?}");
+            }
+            assert_eq!(page.ends_with("# EOF\n"), form == TextForm::OpenMetrics);
+        }
+    }
+
+    #[test]
+    fn a_certificates_time_is_told_at_each_look() {
+        let metrics = Metrics::new();
+        let clock = crate::kernel::clock::Clock::anchored(std::time::SystemTime::UNIX_EPOCH);
+        let role = RoleLabels { role: "server".into() };
+        metrics.certificate_expiry.set(&role, Some(90), &clock);
+        let shown = |seconds: &str| {
+            metrics.text().contains(&format!("\nrtm_gateway_certificate_expiry_seconds{{role=\"server\"}} {seconds}\n"))
+        };
+        assert!(shown("90"));
+        clock.jump(100_000);
+        assert!(shown("-10"));
+        metrics.certificate_expiry.set(&role, None, &clock);
+        assert!(!metrics.text().contains("role="));
     }
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::kernel::clock::Clock;
-use crate::kernel::metrics::Metrics;
+use crate::kernel::metrics::{Metrics, ShedLabels, from_the_start};
 use crate::kernel::names::ClientName;
 use crate::kernel::sync::lock;
 use crate::request::refusal::{Refusal, Shed};
@@ -87,6 +87,8 @@ impl Admission {
     /// With nothing in hand.
     #[must_use]
     pub fn new(room: Room, clock: Clock, metrics: Metrics) -> Arc<Self> {
+        let shed = |what: Shed| ShedLabels { reason: what.as_str().to_owned() };
+        from_the_start(&metrics.requests_shed, Shed::ALL.map(shed));
         let max_requests = AtomicUsize::new(room.requests);
         let usage = Mutex::new(ClientUsage::new(metrics, room));
         Arc::new(Self { usage, in_hand: AtomicUsize::new(0), max_requests, clock })

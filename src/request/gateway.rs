@@ -16,7 +16,8 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::metrics::Metrics;
+use crate::kernel::metrics::{Metrics, StreamLabels, from_the_start};
+use crate::kernel::names::{Stream, Streams};
 use crate::kernel::proof::Proofs;
 use crate::request::admission::{Admission, Room};
 use crate::request::identity::{Identity, Strangers};
@@ -92,6 +93,11 @@ impl Live {
     /// What this configuration says; certificates are held against `trust`, tokens are checked by `keys` and counted.
     #[must_use]
     pub fn new(config: &Config, trust: Arc<ClientTrust>, keys: Option<Arc<Keys>>, metrics: &Metrics) -> Self {
+        for app in &config.apps {
+            let streams = [Streams::One(Stream::UserEvents), Streams::One(Stream::ChannelEvents), Streams::All];
+            let labels = |streams: Streams| StreamLabels { app: app.id.to_string(), stream: streams.to_string() };
+            from_the_start(&metrics.event_streams, streams.map(labels));
+        }
         Self {
             identity: Identity::new(config, trust, keys, metrics),
             policy: Policy::new(config),

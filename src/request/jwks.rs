@@ -39,6 +39,7 @@ use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
 use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
+use crate::tls::Role;
 use keeper::Keeper;
 use set::KeySet;
 pub use source::BuildError;
@@ -262,6 +263,8 @@ impl Jwks {
 
     /// Puts prepared keys in force. The keys before are fetched no more.
     pub fn commit(&self, prepared: Prepared) {
+        let ends = prepared.0.as_ref().and_then(|slot| slot.source.ca_ends());
+        Role::JwksCa.ends(ends, &self.metrics, &self.clock);
         let mut slot = lock(&self.slot);
         match (&*slot, prepared.0) {
             // The same keys go on as they are.

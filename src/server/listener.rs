@@ -99,6 +99,7 @@ impl Listener {
     /// Speaks TLS on TCP, if there is any to speak. A Unix socket stays as it is.
     #[must_use]
     pub fn speaking(self, tls: Option<Tls>) -> Self {
+        tls.iter().for_each(tls::count_from_the_start);
         Self { tls, ..self }
     }
 

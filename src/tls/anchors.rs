@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Wall;
+use super::material::not_after;
 use crate::kernel::cause::Cause;
 use crate::kernel::clock::Clock;
 
@@ -59,6 +60,17 @@ impl<'a> Anchors<'a> {
             .map_err(|why| AnchorsError::Tls(Cause::new(why)))?
             .with_root_certificates(self.roots()?)
             .with_no_client_auth())
+    }
+
+    /// When the first of a file's runs out, in seconds since 1970. The public ones go with the program.
+    #[must_use]
+    pub fn first_end(self) -> Option<i64> {
+        match self {
+            Self::Public => None,
+            Self::Beside(pem) | Self::InPlace(pem) => {
+                CertificateDer::pem_slice_iter(pem).flatten().filter_map(|found| not_after(&found)).min()
+            }
+        }
     }
 
     fn roots(self) -> Result<RootCertStore, AnchorsError> {

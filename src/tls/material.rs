@@ -92,9 +92,9 @@ impl Live {
                 RunOut::Tell => tracing::error!(%why, "callers will refuse it"),
             }
         }
-        let (trust, revocation) = client_trust(material, config, clock, epoch, run_out, provider.clone())?;
+        let (trust, client_ca, revocation) = client_trust(material, config, clock, epoch, run_out, provider.clone())?;
         let server = server(shown, &trust, clock, provider)?;
-        let expiry = Expiry { certificate: not_after, revocation };
+        let expiry = Expiry { certificate: not_after, client_ca, revocation };
         Ok(Self { server: Arc::new(server), trust: Arc::new(trust), expiry, made_of: material.digest() })
     }
 }
@@ -102,9 +102,8 @@ impl Live {
 /// The certificate that we show with its key, and when it runs out.
 fn own_certificate(material: &Material, config: &ServerTls) -> Result<(CertifiedKey, i64), TlsError> {
     let chain = certificates("cert", &config.cert, &material.cert)?;
-    let not_after = match X509Certificate::from_der(&chain[0]) {
-        Ok((_, first)) => first.validity().not_after.timestamp(),
-        Err(_) => return Err(TlsError::unusable("cert", &config.cert, "holds a certificate that cannot be read")),
+    let Some(not_after) = not_after(&chain[0]) else {
+        return Err(TlsError::unusable("cert", &config.cert, "holds a certificate that cannot be read"));
     };
     let mut der = PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| {
         TlsError::unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
@@ -125,6 +124,11 @@ fn own_certificate(material: &Material, config: &ServerTls) -> Result<(Certified
     }
 }
 
+/// When it runs out, in seconds since 1970; `None` when it cannot be read.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, found)| found.validity().not_after.timestamp())
+}
+
 /// The certificates in a PEM file; at least one.
 fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
@@ -135,7 +139,7 @@ fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<Certif
     }
 }
 
-/// Whose certificates callers may show, and when the first revocation list runs out.
+/// Whose certificates callers may show, and when the first of these authorities and the first revocation list run out.
 fn client_trust(
     material: &Material,
     config: &ServerTls,
@@ -143,12 +147,13 @@ fn client_trust(
     epoch: u64,
     run_out: RunOut,
     provider: Arc<CryptoProvider>,
-) -> Result<(ClientTrust, Option<i64>), TlsError> {
+) -> Result<(ClientTrust, Option<i64>, Option<i64>), TlsError> {
     if material.client_auth == ClientAuth::Off {
-        return Ok((ClientTrust::new(epoch, None, [0; 32], Lists::default()), None));
+        return Ok((ClientTrust::new(epoch, None, [0; 32], Lists::default()), None, None));
     }
     let (Some(path), Some(pem)) = (&config.client_ca, &material.client_ca) else { return Err(TlsError::NoAuthority) };
     let authorities = certificates("client_ca", path, pem)?;
+    let first_end = authorities.iter().filter_map(not_after).min();
     let mut roots = RootCertStore::empty();
     for authority in &authorities {
         // The anchor of a path need not be an authority's for the TLS library: a client's certificate put here by
@@ -175,7 +180,7 @@ fn client_trust(
     }
     let verifier = builder.build().map_err(|why| TlsError::Library(Cause::new(why)))?;
     let authorities = Sha256::digest(pem).into();
-    Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, lists), ends))
+    Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, lists), first_end, ends))
 }
 
 fn server(

@@ -44,7 +44,7 @@ impl Files {
     }
 
     fn open(&self) -> Result<Tls, TlsError> {
-        Tls::open(&self.config, &self.clock, &Metrics::new())
+        Tls::open(&self.config, TlsDoor::Callers, &self.clock, &Metrics::new())
     }
 
     fn caller(&self, change: impl FnOnce(&mut Says)) -> PeerCertificate {
@@ -237,4 +237,41 @@ async fn another_revocation_list_is_looked_up_by_number_and_only_other_authoriti
     );
     let later = UnixMillis::from(now + DAY);
     assert_eq!(trust.judge(&callers[0], later), Err(Lapse::Expired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_each_has_left_is_told_by_its_role_and_door_and_follows_what_is_in_force() {
+    let files = Files::new();
+    let metrics = Metrics::new();
+    let open = |door| Tls::open(&files.config, door, &files.clock, &metrics).unwrap();
+    let shown = |role: &str| {
+        let page = metrics.text();
+        let name = format!("rtm_gateway_certificate_expiry_seconds{{role=\"{role}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&name)).map(|seconds| seconds.parse::<i64>().unwrap())
+    };
+    let day = i64::try_from(DAY.as_secs()).unwrap();
+    let tls = open(TlsDoor::Callers);
+    let authorities = shown("client_ca").unwrap();
+    assert!(authorities > 0 && shown("server").unwrap() > 0, "{}", metrics.text());
+    // Whole seconds are counted from whole seconds.
+    assert!((day - 1..=day).contains(&shown("revocation_list").unwrap()));
+    assert_eq!(shown("admin_server"), None);
+    let _operators = open(TlsDoor::Operators);
+    assert_eq!((shown("admin_server"), shown("admin_client_ca")), (shown("server"), Some(authorities)));
+
+    files.clock.jump(2 * day * 1000);
+    files.serve(&Says::dns(files.clock.wall(), "localhost"));
+    assert!((-day - 1..=-day).contains(&shown("revocation_list").unwrap()), "it has run out");
+    // A list that has run out is not taken: what is in force is told of, not what lies there.
+    files.write("crl.pem", files.authority.revokes(&[], files.clock.wall() - DAY / 2));
+    assert!(tls.prepare(&files.config).is_err());
+    assert!(shown("revocation_list").unwrap() < 1 - day);
+    files.write("crl.pem", files.authority.revokes(&[], files.clock.wall() + DAY));
+    tls.put_in_force(tls.prepare(&files.config).unwrap());
+    assert!((day - 1..=day).contains(&shown("revocation_list").unwrap()));
+    assert!((-day - 1..=-day).contains(&shown("admin_revocation_list").unwrap()), "the other door has its own");
+
+    let without = ServerTls { client_ca: None, client_auth: ClientAuth::Off, ..files.config.clone() };
+    tls.put_in_force(tls.prepare(&without).unwrap());
+    assert_eq!((shown("client_ca"), shown("revocation_list")), (None, None));
 }

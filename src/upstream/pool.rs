@@ -134,6 +134,11 @@ impl Settings {
         })
     }
 
+    /// When the first authority of `upstream.ca_file` runs out, in seconds since 1970.
+    pub(crate) fn ca_ends(&self) -> Option<i64> {
+        self.ca_file.as_ref().and_then(|(_, pem)| Anchors::Beside(pem).first_end())
+    }
+
     fn tls(&self) -> Result<ClientConfig, SettingsError> {
         match &self.ca_file {
             None => Anchors::Public.client().map_err(SettingsError::Tls),
@@ -168,6 +173,11 @@ impl Upstream {
             .http2_keep_alive_interval(ALIVE_EVERY)
             .http2_keep_alive_timeout(ALIVE_TIMEOUT)
             .build(ObservedConnector::new(self.connector.clone(), observer))
+    }
+
+    /// See [`Settings::ca_ends`].
+    pub(crate) fn ca_ends(&self) -> Option<i64> {
+        self.settings.ca_ends()
     }
 
     /// Whether it was built from these settings.

@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::condition::StoredCondition;
+use super::outcome::Outcome;
 use super::status::LoopStatus;
 use super::target::Target;
 use crate::events::Events;
 use crate::kernel::clock::Clock;
-use crate::kernel::metrics::{Metrics, WebhookLabels};
+use crate::kernel::metrics::{Metrics, WebhookLabels, WebhookOutcomeLabels, from_the_start};
 use crate::kernel::names::{AppId, WebhookName};
 use crate::store::{Error, Store};
 
@@ -87,6 +88,20 @@ pub(super) enum LoopEnd {
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 impl Endpoint {
+    /// Has all that may come of it counted from 0 on.
+    pub(super) fn count_from_the_start(&self) {
+        let (metrics, WebhookLabels { app, webhook }) = (&self.deps.metrics, self.labels());
+        from_the_start(&metrics.webhook_attempt, [self.labels()]);
+        from_the_start(&metrics.webhook_delivered, [self.labels()]);
+        from_the_start(&metrics.webhook_dead_letters, [self.labels()]);
+        let attempt = |outcome: &str| WebhookOutcomeLabels {
+            app: app.clone(),
+            webhook: webhook.clone(),
+            outcome: outcome.to_owned(),
+        };
+        from_the_start(&metrics.webhook_attempts, Outcome::LABELS.map(attempt));
+    }
+
     /// Takes away what would stand still.
     pub(super) fn forget_metrics(&self) {
         let labels = self.labels();

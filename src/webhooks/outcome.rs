@@ -56,6 +56,10 @@ impl Outcome {
         }
     }
 
+    /// All labels that there are.
+    pub(super) const LABELS: [&str; 8] =
+        ["delivered", "gone", "slow_down", "redirected", "refused", "timeout", "unreachable", "forbidden"];
+
     /// The metric's label.
     pub(super) fn label(&self) -> &'static str {
         match self {

@@ -104,6 +104,11 @@ impl Target {
         self.config == other.config && self.files == other.files
     }
 
+    /// When the first authority of its `ca_file` runs out, in seconds since 1970.
+    pub(super) fn ca_ends(&self) -> Option<i64> {
+        Anchors::or_public(self.files.anchors.as_ref().map(|pem| pem.as_slice())).first_end()
+    }
+
     /// Where it leads, for people.
     pub(super) fn url(&self) -> &PrivateUrl {
         &self.files.url

@@ -6,4 +6,5 @@ mod lag;
 mod losses;
 mod secrets;
 mod slowness;
+mod versions;
 mod webhooks;

@@ -55,6 +55,21 @@ impl Loss {
         Self::Damaged,
     ];
 
+    /// Those that a poller may come to.
+    pub(in crate::events) const OF_A_READ: [Self; 11] = [
+        Self::Timeout,
+        Self::Reset,
+        Self::CutBody,
+        Self::TooLarge,
+        Self::Status408,
+        Self::Status5xx,
+        Self::Unparsable,
+        Self::NotSuccess,
+        Self::Overflow,
+        Self::Stopped,
+        Self::UncleanStop,
+    ];
+
     /// The label and the marker's reason.
     pub(in crate::events) fn as_str(self) -> &'static str {
         match self {

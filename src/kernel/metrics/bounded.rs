@@ -43,8 +43,8 @@ impl<L: BoundedLabels, M: Clone> BoundedFamily<L, M> {
         Self { series: Arc::default(), most, make }
     }
 
-    /// The metric with these labels, which is made with its first use; or, where there are too many, the one of `other`.
-    /// Whoever uses it often keeps it.
+    /// The metric with these labels, which is made with its first use; or, where there are too many, the one of
+    /// `other`. Whoever uses it often keeps it.
     pub fn get_or_create(&self, labels: &L) -> M {
         if let Some(metric) = self.read().get(labels) {
             return metric.clone();

@@ -58,8 +58,10 @@ labels! {
     EvictedLabels { who }
     /// What ended because its proof did, and how that did: `withdrawn`, `expired`, or the right alone: `forbidden`.
     EndedWorkLabels { work, reason }
-    /// What we hold that runs out: `certificate` or `revocation_list`.
-    HeldLabels { what }
+    /// What a certificate or a list is for: see [`crate::tls::Role`].
+    RoleLabels { role }
+    /// A configuration, by its digest.
+    ConfigLabels { hash }
 }
 
 /// The labels that name a client.
@@ -67,7 +69,9 @@ macro_rules! by_client {
     ($($name:ident),+ $(,)?) => {$(
         impl BoundedLabels for $name {
             fn other(&self) -> Self {
-                Self { client: OTHER.to_owned(), ..self.clone() }
+                let mut other = self.clone();
+                OTHER.clone_into(&mut other.client);
+                other
             }
         }
     )+};

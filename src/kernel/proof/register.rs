@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::Notify;
 
+use super::work::endings;
 use super::{Basis, EndedWork, Life, Proof, ProofEntry};
 use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::metrics::from_the_start;
 use crate::kernel::sync::lock;
 
 /// The proofs that something rests on. Cheap to clone.
@@ -39,6 +41,7 @@ impl Proofs {
     /// None yet. What ends with them is counted there.
     #[must_use]
     pub fn counted(clock: Clock, ended_work: EndedWork) -> Self {
+        from_the_start(&ended_work, endings());
         let (generation, table, work) = (AtomicU64::new(0), Mutex::default(), Notify::new());
         Self(Arc::new(Register { generation, clock, table, work, ended_work }))
     }

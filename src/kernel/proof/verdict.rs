@@ -17,6 +17,9 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Expired, Self::Withdrawn, Self::Forbidden];
+
     /// Its name, as a metric has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -32,6 +32,10 @@ pub enum Work {
 }
 
 impl Work {
+    /// All of them.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Stream, Self::Poll, Self::Export, Self::History, Self::Count, Self::Message];
+
     /// Its name, as a metric has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -51,6 +55,12 @@ pub(super) struct Piece {
     work: Work,
     is_counted: AtomicBool,
     counts: EndedWork,
+}
+
+/// All that may end, and how it may.
+pub(super) fn endings() -> impl Iterator<Item = EndedWorkLabels> {
+    let named = |work: Work, how: Ended| EndedWorkLabels { work: work.as_str().into(), reason: how.as_str().into() };
+    Work::ALL.into_iter().flat_map(move |work| Ended::ALL.map(|how| named(work, how)))
 }
 
 impl Piece {

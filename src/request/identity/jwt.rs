@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::config::{self, JwtAlgorithm};
 use crate::kernel::clock::UnixMillis;
-use crate::kernel::metrics::{Metrics, OutcomeLabels};
+use crate::kernel::metrics::{Metrics, OutcomeLabels, outcomes_from_the_start};
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::{self, By, Token};
 use crate::request::jwks::set::{KeyMatch, KeySet};
@@ -84,7 +84,26 @@ pub(super) enum Fault {
     NoKeys,
 }
 
+/// How a token that is believed was found good, as the metric has it.
+const SEEN: &str = "seen";
+const VERIFIED: &str = "verified";
+
 impl Fault {
+    const ALL: [Self; 12] = [
+        Self::TooLong,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::Algorithm,
+        Self::Issuer,
+        Self::Audience,
+        Self::Expired,
+        Self::NotYet,
+        Self::UnknownKey,
+        Self::Signature,
+        Self::UnknownSubject,
+        Self::NoKeys,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "too_long",
@@ -115,6 +134,8 @@ pub(super) fn is_token(bearer: &str) -> bool {
 
 impl Tokens {
     pub(super) fn new(config: &config::Jwt, clients: &[config::Client], keys: Arc<Keys>, metrics: Metrics) -> Self {
+        let outcomes = Fault::ALL.map(Fault::as_str).into_iter().chain([SEEN, VERIFIED]);
+        outcomes_from_the_start(&metrics.jwt_tokens, outcomes);
         let subjects = clients.iter().flat_map(|client| client.jwt_subject.iter().map(|sub| (sub, &client.name)));
         Self {
             expected: Expected {
@@ -159,7 +180,7 @@ impl Tokens {
             && let Some((token, life)) = self.verified.find(&digest, &set)
         {
             self.expected.check_life(&life, now)?;
-            return self.client(&token.subject).map(|name| (name, token, "seen"));
+            return self.client(&token.subject).map(|name| (name, token, SEEN));
         }
         let parts = Compact::parse(token)?;
         let header = parts.header()?;
@@ -180,7 +201,7 @@ impl Tokens {
             expires: life.end(),
         });
         self.verified.remember(digest, &set, token.clone(), life);
-        Ok((name, token, "verified"))
+        Ok((name, token, VERIFIED))
     }
 
     /// Whether a token that was believed would still be, its time aside. `None`: that cannot be known now.

@@ -53,7 +53,9 @@ fn identity(anonymous: Option<&str>) -> (Identity, Authority) {
         client_auth: ClientAuth::Optional,
         client_crl: Vec::new(),
     };
-    let tls = Tls::open(&files, &crate::kernel::clock::Clock::anchored(now()), &Metrics::new()).unwrap();
+    let tls =
+        Tls::open(&files, crate::tls::TlsDoor::Callers, &crate::kernel::clock::Clock::anchored(now()), &Metrics::new())
+            .unwrap();
     (Identity::new(&config, tls.live().trust.clone(), None, &Metrics::new()), authority)
 }
 

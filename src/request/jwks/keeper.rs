@@ -15,11 +15,15 @@ use super::fetch::{FetchError, FetchedSet, Fetcher};
 use super::{ASK_GAP, BELIEVED_FOR, BuildError, KeyState, Keys};
 use crate::config::JwksUrl;
 use crate::kernel::backoff::Backoff;
-use crate::kernel::metrics::{Metrics, OutcomeLabels};
+use crate::kernel::metrics::{Metrics, OutcomeLabels, outcomes_from_the_start};
 
 /// The wait after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// How a fetch ends, as the metric has it.
+const FETCHED: &str = "ok";
+const FAILED: &str = "failed";
 
 /// Keeps one source's keys fresh.
 pub(super) struct Keeper {
@@ -37,6 +41,7 @@ impl Keeper {
         anchors: Option<&[u8]>,
         metrics: Metrics,
     ) -> Result<Self, BuildError> {
+        outcomes_from_the_start(&metrics.jwks_fetches, [FETCHED, FAILED]);
         Ok(Self {
             keys,
             fetcher: Fetcher::new(settings, anchors)?,
@@ -78,7 +83,7 @@ impl Keeper {
     }
 
     fn take(&mut self, fetched: FetchedSet) -> Duration {
-        self.count("ok");
+        self.count(FETCHED);
         let confirmed = Some((self.keys.clock.now(), self.keys.clock.wall_ms()));
         let before = self.keys.state.load_full();
         let was_known = self.keys.current().is_some();
@@ -109,7 +114,7 @@ impl Keeper {
     }
 
     fn fail(&mut self, why: &FetchError) -> Duration {
-        self.count("failed");
+        self.count(FAILED);
         let before = self.keys.state.load_full();
         let age = before.confirmed.map(|(at, _)| self.keys.clock.now().duration_since(at));
         let age_seconds = age.map(|age| age.as_secs());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::set::BadSet;
 use crate::config::{JwksUrl, JwtKeys};
 use crate::kernel::files::{self, Content, Unreadable};
-use crate::tls::AnchorsError;
+use crate::tls::{Anchors, AnchorsError};
 
 /// Where keys come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,14 @@ pub enum BuildError {
 }
 
 impl Source {
+    /// When the first authority of its `ca_file` runs out, in seconds since 1970.
+    pub(super) fn ca_ends(&self) -> Option<i64> {
+        match self {
+            Self::Url { anchors, .. } => Anchors::or_public(anchors.as_ref().map(|pem| pem.as_slice())).first_end(),
+            Self::File { .. } => None,
+        }
+    }
+
     pub(super) fn read(keys: &JwtKeys) -> Result<Self, BuildError> {
         match keys {
             JwtKeys::File(path) => Ok(Self::File { path: path.clone(), document: read("jwks_file", path)? }),

@@ -52,6 +52,18 @@ pub enum Shed {
 }
 
 impl Shed {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::MaxRequests,
+        Self::FairShare,
+        Self::Streams,
+        Self::Connections,
+        Self::BodyMemory,
+        Self::ResponseMemory,
+        Self::HistoryJobs,
+        Self::QuotaLine,
+    ];
+
     /// Its label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -21,7 +21,7 @@ use super::io::{LINGER, answer};
 use super::socket::AcceptedStream;
 use super::tcp::Tcp;
 use crate::kernel::conn::{Alpn, Conn, PeerCertificate, TlsFacts};
-use crate::kernel::metrics::OutcomeLabels;
+use crate::kernel::metrics::{OutcomeLabels, outcomes_from_the_start};
 use crate::request::refusal::Refusal;
 use crate::tls::Tls;
 
@@ -79,6 +79,19 @@ impl Fault {
     }
 }
 
+/// How a handshake ends that ends well, as the metric has it.
+const FULL: &str = "full";
+const RESUMED: &str = "resumed";
+
+/// How a handshake ends that does not: what [`Fault::outcome`] may say.
+const FAULTS: [&str; 8] =
+    ["plain_text", "timed_out", "no_place", "no_certificate", "bad_certificate", "refused_by_caller", "failed", "gone"];
+
+/// Has handshakes counted from 0 on, however they end.
+pub(super) fn count_from_the_start(tls: &Tls) {
+    outcomes_from_the_start(&tls.handshakes, [FULL, RESUMED].into_iter().chain(FAULTS));
+}
+
 /// Shakes hands within a time. `None`: the connection is over.
 pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) -> Option<(AcceptedStream, Conn)> {
     let shaking = async {
@@ -90,7 +103,7 @@ pub(super) async fn secure(tcp: Tcp, conn: Conn, tls: &Tls, within: Duration) ->
     let count = |outcome: &str| tls.handshakes.get_or_create(&OutcomeLabels { outcome: outcome.to_owned() }).inc();
     let FailedHandshake { fault, left } = match shaking.await {
         Ok(Handshake { stream, facts, is_resumed }) => {
-            count(if is_resumed { "resumed" } else { "full" });
+            count(if is_resumed { RESUMED } else { FULL });
             return Some((AcceptedStream::Tls(Box::new(stream)), conn.with_tls(facts)));
         }
         Err(failed) => failed,

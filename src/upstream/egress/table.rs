@@ -18,6 +18,7 @@ use crate::config::{self, App, Config, Quota};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, RegionName};
+use crate::tls::Role;
 use crate::upstream::credentials::{self, Base, Credential};
 use crate::upstream::pool::{Lanes, Settings, SettingsError, Upstream};
 
@@ -165,6 +166,7 @@ impl PreparedTable {
     /// Puts it into force: buckets get their limits, secrets are read again.
     pub(super) fn commit(self, buckets: &mut Buckets, hosts: &mut Hosts, clock: &Clock, metrics: &Metrics) -> Table {
         let (rules, upstream) = (&self.upstream_rules, &self.upstream);
+        Role::UpstreamCa.ends(upstream.ca_ends(), metrics, clock);
         let common = Common { upstream, rules, clock, metrics };
         credentials::read(self.apps.iter().filter(|app| app.kept).map(|app| &app.credential));
         let built = self.apps.into_iter().map(|app| {

@@ -8,8 +8,8 @@ use rtm_gateway::simulator::{Endpoint, Fault};
 use serde_json::{Value, json};
 
 use super::stage::{APP, Stage};
-use crate::support::client::raw;
-use crate::support::waiting::found;
+use crate::support::client::{DEADLINE, raw};
+use crate::support::waiting::{found, found_within};
 
 /// A whole answer on a connection of its own.
 async fn ask(port: SocketAddr, method: &str, target: &str, headers: &str) -> (u16, String) {
@@ -170,5 +170,66 @@ async fn the_quarantine_is_listed_by_pages_given_whole_and_read_again() {
         let target = format!("/admin/v1/quarantine{wrong}");
         assert_eq!(ask(stage.admin, "GET", &target, "Host: localhost\r\n").await.0, status, "{wrong}");
     }
+    stage.stopped().await;
+}
+
+/// What Prometheus asks for.
+const SCRAPER: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+    application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+
+#[tokio::test]
+async fn the_page_of_metrics_is_in_the_classic_form_unless_the_other_is_preferred() {
+    let stage = Stage::start().await;
+    let classic = "text/plain; version=0.0.4; charset=utf-8";
+    let open = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let cases = [
+        ("", classic),
+        ("Accept: */*\r\n", classic),
+        ("Accept: text/html\r\n", classic),
+        ("Accept: text/plain;version=0.0.4\r\n", classic),
+        ("Accept: application/openmetrics-text;q=0.2, text/plain;q=0.5\r\n", classic),
+        ("Accept: application/openmetrics-text\r\n", open),
+        (&format!("Accept: {SCRAPER}\r\n"), open),
+    ];
+    for (accept, form) in cases {
+        let (status, answer) = ask(stage.admin, "GET", "/metrics", &format!("Host: localhost\r\n{accept}")).await;
+        assert_eq!(status, 200, "{answer}");
+        let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.to_ascii_lowercase().contains(&format!("content-type: {form}")), "{accept}: {head}");
+        assert_eq!(page.contains("# EOF"), form == open, "{accept}");
+        let requests = if form == open { "rtm_gateway_requests" } else { "rtm_gateway_requests_total" };
+        assert!(page.contains(&format!("\n# TYPE {requests} counter\n")), "{accept}: {page}");
+        assert!(page.contains("\nprocess_open_fds "), "{page}");
+    }
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn what_is_known_and_few_is_counted_from_the_start() {
+    let stage = Stage::start().await;
+    let source = r#"app="demo-app",stream="user_events",region="here""#;
+    let series = [
+        r#"requests_shed_total{reason="streams"} 0"#.to_owned(),
+        r#"cache_requests_total{cache="history",outcome="miss"} 0"#.to_owned(),
+        r#"proof_ended_total{work="stream",reason="expired"} 0"#.to_owned(),
+        r#"connections_evicted_total{who="client"} 0"#.to_owned(),
+        r#"history_streams_total{app="demo-app",end="broken"} 0"#.to_owned(),
+        r#"history_resolve_seconds_count{app="demo-app"} 0"#.to_owned(),
+        r#"event_streams{app="demo-app",stream="all"} 0"#.to_owned(),
+        r#"upstream_retries_total{app="demo-app",reason="lost"} 0"#.to_owned(),
+        r#"quota_rejections_total{app="demo-app",bucket="user_events"} 0"#.to_owned(),
+        format!("events_quarantined_total{{{source}}} 0"),
+        format!("events_overflow_suspected_total{{{source}}} 0"),
+        format!("events_possible_loss_total{{{source},reason=\"timeout\"}} 0"),
+    ];
+    // The operators' port is the first to answer.
+    let mut missing = Vec::new();
+    let look = async || {
+        let (_, page) = ask(stage.admin, "GET", "/metrics", "Host: localhost\r\n").await;
+        missing = series.iter().filter(|series| !page.contains(&format!("\nrtm_gateway_{series}\n"))).collect();
+        missing.is_empty().then_some(())
+    };
+    let found = found_within(DEADLINE, look).await;
+    assert!(found.is_some(), "{missing:?}");
     stage.stopped().await;
 }

@@ -11,7 +11,7 @@ use super::overflow_forecast::{GoodRead, NO_OVERFLOW, OverflowForecast, StoredRe
 use crate::events::append::AppendOutcome;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::UnixMillis;
-use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels};
+use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels, from_the_start};
 use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::sync::lock;
 use crate::kernel::trouble::{Part, Symptom, Trouble};
@@ -73,9 +73,16 @@ impl Status {
         let labels = SourceLabels { app: app.to_string(), stream: stream.to_owned(), region: region.clone() };
         // The series are there from the start, so that their first step is seen.
         metrics.poller_paused.get_or_create(&labels).set(0);
-        let _ = metrics.events_ingested.get_or_create_owned(&labels);
-        let _ = metrics.events_duplicates.get_or_create_owned(&labels);
-        let _ = metrics.events_late.get_or_create_owned(&labels);
+        let counters = [&metrics.events_ingested, &metrics.events_duplicates, &metrics.events_late];
+        let rare = [&metrics.events_quarantined, &metrics.events_overflow_suspected];
+        counters.into_iter().chain(rare).for_each(|counter| from_the_start(counter, [labels.clone()]));
+        let lost = |loss: Loss| LossLabels {
+            app: app.to_string(),
+            stream: stream.to_owned(),
+            region: region.clone(),
+            reason: loss.as_str().to_owned(),
+        };
+        from_the_start(&metrics.events_possible_loss, Loss::OF_A_READ.map(lost));
         let state = PollerState { phase: "starting", ..PollerState::default() };
         Self { app, stream, region, metrics, labels, state: Mutex::new(state) }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{A_MOMENT, Evicted, KEPT, NoPlace, STRANGERS, Signal, most_leaving};
-use crate::kernel::metrics::EvictedLabels;
+use crate::kernel::metrics::{EvictedLabels, from_the_start};
 use crate::kernel::share;
 
 /// A connection's name, never used again.
@@ -64,8 +64,13 @@ struct Client {
     idle: Order,
 }
 
+/// Who was asked to go, as the metric has it.
+const STRANGER: &str = "stranger";
+const CLIENT: &str = "client";
+
 impl PlaceTable {
     pub(super) fn new(places: usize, doors: usize, evicted: Evicted) -> Self {
+        from_the_start(&evicted, [STRANGER, CLIENT].map(|who| EvictedLabels { who: who.to_owned() }));
         // At least one place is everybody's.
         let kept = if doors > 1 && places > doors { (places / KEPT / doors).max(1) } else { 0 };
         Self {
@@ -254,7 +259,7 @@ impl PlaceTable {
     fn evict(&mut self, id: Id) {
         self.detach(id);
         let Some(held) = self.held.get_mut(&id) else { return };
-        let who = if matches!(held.state, Occupancy::Stranger) { "stranger" } else { "client" };
+        let who = if matches!(held.state, Occupancy::Stranger) { STRANGER } else { CLIENT };
         held.state = Occupancy::Leaving;
         held.signal.go.store(true, Ordering::Release);
         held.signal.waker.wake();
