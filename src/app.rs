@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::admin;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, ServerTls};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
@@ -66,8 +66,10 @@ impl App {
         let operators = Threads::start("operators", OPERATORS_THREADS).map_err(BuildError::Threads)?;
         let tasks = Groups { admin: operators.group(), ..Groups::default() };
         let metrics = Metrics::new();
-        let tls =
-            config.server.tls.as_ref().map(|tls| Tls::open(tls, TlsDoor::Callers, &clock, &metrics)).transpose()?;
+        let open =
+            |files: Option<&ServerTls>, door| files.map(|files| Tls::open(files, door, &clock, &metrics)).transpose();
+        let tls = open(config.server.tls.as_ref(), TlsDoor::Callers)?;
+        let admin_tls = open(config.admin.tls.as_ref(), TlsDoor::Operators)?;
         let proofs = Proofs::counted(clock.clone(), metrics.ended_work.clone());
         let jwks = Jwks::new(tasks.work.clone(), proofs.clone(), clock.clone(), metrics.clone());
         let keys = jwks.prepare(config.jwt.as_ref())?;
@@ -79,6 +81,7 @@ impl App {
         // On its own threads: whoever binds a socket is woken for it.
         let bound = operators.run(async move { bind(&listen, UnixFile::default()).await }).await;
         let admin = bound.unwrap_or_else(|_| Err(BuildError::Threads(std::io::Error::other("binding panicked"))))?;
+        let admin = admin.speaking(admin_tls.clone());
 
         let (time, meters) = (|| clock.clone(), || metrics.clone());
         let store: Arc<dyn Store> =
@@ -123,6 +126,7 @@ impl App {
             gateway,
             jwks,
             tls,
+            admin_tls,
             store,
             draining: CancellationToken::new(),
             work: tasks.work.clone(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::in_force::InForce;
 pub use self::readiness::{Probe, Readiness};
-use crate::config::{Config, Listen, show};
+use crate::config::{Config, Listen, ServerTls, show};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
@@ -49,6 +49,8 @@ pub struct Parts {
     pub jwks: Jwks,
     /// TLS of the callers' ports, if they speak it.
     pub(crate) tls: Option<Tls>,
+    /// TLS of the operators' port, if it speaks it.
+    pub(crate) admin_tls: Option<Tls>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) draining: CancellationToken,
     /// What is done off the workers for all of it: a stop waits for what of that has begun.
@@ -58,6 +60,7 @@ pub struct Parts {
 /// What a reload puts in force once all of it is built.
 struct PreparedConfig {
     tls: Option<Arc<tls::Live>>,
+    admin_tls: Option<Arc<tls::Live>>,
     keys: jwks::Prepared,
     webhooks: webhooks::Prepared,
     live: Live,
@@ -88,7 +91,7 @@ pub enum BuildError {
     /// A webhook cannot be what the configuration says.
     #[error(transparent)]
     Webhooks(#[from] webhooks::BuildError),
-    /// TLS cannot be had from the files that `[server.tls]` names.
+    /// TLS cannot be had from the files that `[server.tls]` or `[admin.tls]` names.
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
@@ -127,8 +130,10 @@ impl Parts {
         }
         self.webhooks.commit(ready.webhooks);
         self.history.apply(&config.apps, config.upstream.vendor);
-        if let Some((tls, live)) = self.tls.as_ref().zip(ready.tls) {
-            tls.put_in_force(live);
+        for (tls, live) in [(&self.tls, ready.tls), (&self.admin_tls, ready.admin_tls)] {
+            if let Some((tls, live)) = tls.as_ref().zip(live) {
+                tls.put_in_force(live);
+            }
         }
         self.gateway.apply(ready.live);
         self.jwks.commit(ready.keys);
@@ -153,22 +158,28 @@ impl Parts {
     /// Builds all that can fail of a configuration, and puts the way out in force.
     fn prepare(&self, config: Config) -> Result<(PreparedConfig, Arc<Config>), BuildError> {
         // A configuration without TLS leaves it as it is until a restart.
-        let tls = self.tls.as_ref().zip(config.server.tls.as_ref());
-        let tls = tls.map(|(tls, config)| tls.prepare(config)).transpose()?;
+        let prepare = |tls: Option<&Tls>, files: Option<&ServerTls>| {
+            tls.zip(files).map(|(tls, files)| tls.prepare(files)).transpose()
+        };
+        let tls = prepare(self.tls.as_ref(), config.server.tls.as_ref())?;
+        let admin_tls = prepare(self.admin_tls.as_ref(), config.admin.tls.as_ref())?;
         let config = self.with_doors_as_bound(config);
         let keys = self.jwks.prepare(config.jwt.as_ref())?;
         let webhooks = self.webhooks.prepare(&config.apps)?;
         let trust = tls.as_ref().map_or_else(|| trust_of(self.tls.as_ref()), |live| live.trust.clone());
         let live = Live::new(&config, trust, keys.keys(), &self.metrics);
         self.egress.apply(&config)?;
-        Ok((PreparedConfig { tls, keys, webhooks, live }, Arc::new(config)))
+        Ok((PreparedConfig { tls, admin_tls, keys, webhooks, live }, Arc::new(config)))
     }
 
     /// The configuration, with what guards a port as it was when the port was bound. Ports move only by a restart; a
     /// rule that is right for the new address (no key, anonymous callers) must not open the old one.
     fn with_doors_as_bound(&self, mut config: Config) -> Config {
         let bound = self.config.load();
+        let admin_tls = config.admin.tls.take().filter(|_| bound.admin.tls.is_some());
         config.admin = bound.admin.clone();
+        // Which files it is made of may change.
+        config.admin.tls = admin_tls.or(config.admin.tls);
         config.server.listen.clone_from(&bound.server.listen);
         if config.server.tls.is_some() != bound.server.tls.is_some() {
             config.server.tls.clone_from(&bound.server.tls);

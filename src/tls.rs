@@ -1,4 +1,4 @@
-//! TLS of the callers' listeners: the certificate we show, the certificates we take, and how both change while
+//! TLS of our listeners, the callers' and the operators': the certificate we show, the certificates we take, and how both change while
 //! connections live. And whom we trust when we are the client ([`Anchors`]).
 //!
 //! Invariants:
@@ -87,9 +87,18 @@ pub struct Expiry {
 
 /// Why TLS cannot be had from these files. Names the key and the file, never what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TlsError {
+#[error("{section}.{fault}")]
+pub struct TlsError {
+    section: &'static str,
+    #[source]
+    fault: TlsFault,
+}
+
+/// The same, whichever section names the files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum TlsFault {
     /// A file cannot be read.
-    #[error("server.tls.{key}: cannot read {path}: {why}")]
+    #[error("{key}: cannot read {path}: {why}")]
     Unreadable {
         key: &'static str,
         path: PathBuf,
@@ -97,7 +106,7 @@ pub enum TlsError {
         why: Unreadable,
     },
     /// What is in a file cannot be used.
-    #[error("server.tls.{key}: {path} {why}")]
+    #[error("{key}: {path} {why}")]
     Unusable {
         key: &'static str,
         path: PathBuf,
@@ -105,19 +114,23 @@ pub enum TlsError {
         why: Cause,
     },
     /// The certificate is another key's.
-    #[error("server.tls.key: {key} is not the key of the certificate in {cert}")]
+    #[error("key: {key} is not the key of the certificate in {cert}")]
     Mismatch { cert: PathBuf, key: PathBuf },
     /// Client certificates are asked for, and no authority is named.
-    #[error("server.tls.client_ca: is needed for client_auth")]
+    #[error("client_ca: is needed for client_auth")]
     NoAuthority,
     /// The TLS library refuses its set-up.
-    #[error("server.tls: {0}")]
+    #[error("cert: the TLS library cannot be set up with it: {0}")]
     Library(#[source] Cause),
 }
 
-impl TlsError {
+impl TlsFault {
     fn unusable(key: &'static str, path: &Path, why: impl Into<Cause>) -> Self {
         Self::Unusable { key, path: path.to_owned(), why: why.into() }
+    }
+
+    fn of(self, door: TlsDoor) -> TlsError {
+        TlsError { section: door.section(), fault: self }
     }
 }
 
@@ -138,10 +151,10 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read or used, or the key is another certificate's.
     pub fn open(config: &ServerTls, door: TlsDoor, clock: &Clock, metrics: &Metrics) -> Result<Self, TlsError> {
-        let material = Material::read(config)?;
+        let material = Material::read(door, config)?;
         let live = Live::make(&material, config, clock, 1, RunOut::Tell)?;
         let (live, shown) = (Arc::new(ArcSwap::from_pointee(live)), Arc::default());
-        let (handshakes, metrics) = (metrics.tls_handshakes.clone(), metrics.clone());
+        let (handshakes, metrics) = (door.handshakes(metrics).clone(), metrics.clone());
         let tls = Self { live, clock: clock.clone(), shown, handshakes, door, metrics };
         tls.show_expiry();
         Ok(tls)
@@ -152,7 +165,7 @@ impl Tls {
     /// # Errors
     /// Like [`Tls::open`], and when what would take the place of what is in force has run out.
     pub fn prepare(&self, config: &ServerTls) -> Result<Arc<Live>, TlsError> {
-        let material = Material::read(config)?;
+        let material = Material::read(self.door, config)?;
         let live = self.live.load_full();
         if live.made_of == material.digest() {
             return Ok(live);

@@ -47,12 +47,14 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
             if !tried.faults.is_empty() {
                 return Err(CliError::Reported);
             }
-            if !args.offline
-                && let Some(tls) = &loaded.config.server.tls
-                && let Err(why) = Tls::open(tls, TlsDoor::Callers, &Clock::system(), &Metrics::new())
-            {
-                writeln!(err, "{}: {why}", file.display())?;
-                return Err(CliError::Reported);
+            let doors = [(TlsDoor::Callers, &loaded.config.server.tls), (TlsDoor::Operators, &loaded.config.admin.tls)];
+            for (door, files) in doors.into_iter().filter(|_| !args.offline) {
+                if let Some(files) = files
+                    && let Err(why) = Tls::open(files, door, &Clock::system(), &Metrics::new())
+                {
+                    writeln!(err, "{}: {why}", file.display())?;
+                    return Err(CliError::Reported);
+                }
             }
             write!(out, "{}", show::toml(&loaded.config))?;
             out.flush()?;

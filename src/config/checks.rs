@@ -14,7 +14,8 @@ use super::{App, ClientAuth, Listen, QuotaRule};
 pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     addresses(doc, draft);
     anonymous(doc, draft);
-    admin_key(doc, draft);
+    admin_keys(doc, draft);
+    admin_tls(doc, draft);
     allowed_apps(doc, draft);
     idle_parts(doc, draft);
     ways_in(doc, draft);
@@ -103,16 +104,47 @@ fn anonymous(doc: &Document<'_>, draft: &Draft) {
     }
 }
 
-fn admin_key(doc: &Document<'_>, draft: &Draft) {
+fn admin_keys(doc: &Document<'_>, draft: &Draft) {
     let admin = &draft.admin;
-    if !admin.listen.is_local() && admin.api_key_sha256.is_none() && doc.sound("admin.api_key_sha256") {
+    let sound = |key: &str| doc.sound(&format!("admin.{key}"));
+    if !admin.listen.is_local() && admin.api_key_sha256.is_none() && sound("api_key_sha256") {
         let what = "is needed unless admin.listen is loopback or a Unix socket";
         doc.fault_at("admin.api_key_sha256", what, "`rtm-gateway client-key NAME` makes a key and its SHA-256");
     }
-    let Some(key) = admin.api_key_sha256 else { return };
-    for (n, _) in whole(&draft.clients).filter(|(_, client)| client.api_key_sha256.contains(&key)) {
-        let path = format!("clients[{n}].api_key_sha256");
-        doc.warn_at(&path, "is that of the admin API too: this client can open it", "Make a key for each");
+    match (admin.api_key_sha256, admin.read_key_sha256) {
+        // Who shows no key may do everything then: a key that may only read would say nothing.
+        (None, Some(_)) if sound("api_key_sha256") => doc.fault_at(
+            "admin.read_key_sha256",
+            "needs admin.api_key_sha256: without that no key is needed for anything",
+            "Write both, or neither",
+        ),
+        (Some(key), Some(read)) if key == read => {
+            let what = "is that of admin.api_key_sha256: who may only read could do everything";
+            doc.fault_at("admin.read_key_sha256", what, "Make a key for each: `rtm-gateway client-key NAME`");
+        }
+        _ => {}
+    }
+    let keys = [admin.api_key_sha256, admin.read_key_sha256];
+    for key in keys.into_iter().flatten() {
+        for (n, _) in whole(&draft.clients).filter(|(_, client)| client.api_key_sha256.contains(&key)) {
+            let path = format!("clients[{n}].api_key_sha256");
+            doc.warn_at(&path, "is that of the admin API too: this client can open it", "Make a key for each");
+        }
+    }
+}
+
+/// An operator's key that crosses the network in the clear, and TLS where none is spoken.
+fn admin_tls(doc: &Document<'_>, draft: &Draft) {
+    let admin = &draft.admin;
+    if !doc.sound("admin.listen") || !doc.sound("admin.tls") {
+        return;
+    }
+    if admin.tls.is_none() && !admin.listen.is_local() {
+        let what = "is reached from other machines without TLS: the operator's key crosses the network in the clear";
+        doc.warn_at("admin.listen", what, "Write [admin.tls], or let a mesh encrypt");
+    }
+    if admin.tls.is_some() && matches!(admin.listen, Listen::Unix(_)) {
+        doc.warn_at("admin.tls", "is of no use: admin.listen is a Unix socket", "Leave it out");
     }
 }
 

@@ -87,8 +87,20 @@ pub struct Admin {
     pub listen: Listen,
     /// SHA-256 of the key that opens all but health and metrics. Needed unless `listen` is loopback or a Unix socket.
     pub api_key_sha256: Option<[u8; 32]>,
+    /// SHA-256 of a second key, which opens what is only looked at. There is none without the first.
+    pub read_key_sha256: Option<[u8; 32]>,
     /// Whom a request may name as its host, beside this machine, where no key is needed.
     pub hosts: Vec<HostName>,
+    /// Encrypts the port, if it is a TCP port.
+    pub tls: Option<ServerTls>,
+}
+
+impl Admin {
+    /// The section without the one inside it: what is read at the start only.
+    #[must_use]
+    pub fn without_tls(&self) -> Self {
+        Self { tls: None, ..self.clone() }
+    }
 }
 
 /// `[log]`: what is logged, and in which form.
@@ -163,7 +175,9 @@ pub(super) fn admin(t: &Table<'_>) -> Admin {
     Admin {
         listen: t.or_default("listen", Node::listen),
         api_key_sha256: t.take("api_key_sha256").and_then(Node::sha256),
+        read_key_sha256: t.take("read_key_sha256").and_then(Node::sha256),
         hosts: t.or_default("hosts", |n| n.set("[\"admin.corp.example\"]", host)),
+        tls: t.take("tls").and_then(|node| node.table(tls::server).flatten()),
     }
 }
 

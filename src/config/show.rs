@@ -11,8 +11,8 @@ use std::fmt::{self, Write};
 
 use self::literal::{array, duration, one_or_more, quoted, size};
 use super::{
-    Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, LogFormat, Patterns, QuotaRule, Retry, Server,
-    ServerTls, Upstream, Webhook, WebhookUrl,
+    Admin, Allow, App, Client, ClientMode, Config, Credential, Jwt, JwtKeys, LogFormat, Patterns, QuotaRule, Retry,
+    Server, ServerTls, Upstream, Webhook, WebhookUrl,
 };
 use crate::kernel::names::BucketName;
 
@@ -38,11 +38,7 @@ pub fn json(config: &Config) -> serde_json::Value {
 fn write_all(page: &mut String, config: &Config) -> fmt::Result {
     let Config { server, admin, log, store, upstream, jwt, apps, clients } = config;
     write_server(page, server)?;
-    writeln!(page, "\n[admin]\nlisten = {}", quoted(&admin.listen))?;
-    if admin.api_key_sha256.is_some() {
-        writeln!(page, "api_key_sha256 = {REDACTED}")?;
-    }
-    writeln!(page, "hosts = {}", array(admin.hosts.iter().map(quoted)))?;
+    write_admin(page, admin)?;
     let format = match log.format {
         LogFormat::Json => "json",
         LogFormat::Text => "text",
@@ -83,9 +79,25 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
         writeln!(page, "anonymous_client = {}", quoted(client))?;
     }
     writeln!(page, "hosts = {}", array(server.hosts.iter().map(quoted)))?;
-    let Some(ServerTls { cert, key: _, client_ca, client_auth, client_crl }) = &server.tls else { return Ok(()) };
+    write_tls(page, "server.tls", server.tls.as_ref())
+}
+
+fn write_admin(page: &mut String, admin: &Admin) -> fmt::Result {
+    let Admin { listen, api_key_sha256, read_key_sha256, hosts, tls } = admin;
+    writeln!(page, "\n[admin]\nlisten = {}", quoted(listen))?;
+    for (key, digest) in [("api_key_sha256", api_key_sha256), ("read_key_sha256", read_key_sha256)] {
+        if digest.is_some() {
+            writeln!(page, "{key} = {REDACTED}")?;
+        }
+    }
+    writeln!(page, "hosts = {}", array(hosts.iter().map(quoted)))?;
+    write_tls(page, "admin.tls", tls.as_ref())
+}
+
+fn write_tls(page: &mut String, section: &str, tls: Option<&ServerTls>) -> fmt::Result {
+    let Some(ServerTls { cert, key: _, client_ca, client_auth, client_crl }) = tls else { return Ok(()) };
     // The private key itself may stand in its path's place, where nobody looked yet.
-    writeln!(page, "[server.tls]\ncert = {}\nkey = {REDACTED}", quoted(cert.display()))?;
+    writeln!(page, "[{section}]\ncert = {}\nkey = {REDACTED}", quoted(cert.display()))?;
     if let Some(file) = client_ca {
         writeln!(page, "client_ca = {}", quoted(file.display()))?;
     }

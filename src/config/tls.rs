@@ -1,4 +1,4 @@
-//! `[server.tls]`: what callers' connections are encrypted with, and which of them show a certificate.
+//! `[server.tls]` and `[admin.tls]`: what connections to a port are encrypted with, and which of them show a certificate.
 //!
 //! Invariants: the certificate and the key were read, and belong together; a client's certificate can only be asked for
 //! where there is an authority to judge it by. All four kinds of file are watched: see `reload`.
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::document::table::Table;
 use super::pem;
 
-/// `[server.tls]`: what the TCP listeners are encrypted with.
+/// `[server.tls]`, `[admin.tls]`: what TCP listeners are encrypted with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
     /// PEM file: the server's certificate, then those that lead to its authority.
@@ -23,7 +23,7 @@ pub struct ServerTls {
     pub client_crl: Vec<PathBuf>,
 }
 
-/// `server.tls.client_auth`: whether callers show certificates.
+/// `client_auth` of either: whether callers show certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// No certificate is asked for: there is no `client_ca`.
@@ -54,7 +54,7 @@ pub(super) fn server(t: &Table<'_>) -> Option<ServerTls> {
     if let (Some(cert), Some(key), Some(node)) = (&cert, &key, certificate)
         && !pem::belong_together(cert, key)
     {
-        node.fault::<()>("is not the certificate of server.tls.key", "Name the two files of one certificate");
+        node.fault::<()>("is not the certificate of the key beside it", "Name the two files of one certificate");
     }
     let client_ca = t.take("client_ca").and_then(pem::authorities);
     let asked = t.take("client_auth");

@@ -177,11 +177,15 @@ families! {
         "When the configuration in force was put in force";
     config: Current<ConfigLabels> = "config",
         "Which configuration is in force, by a digest of the effective one without its secrets";
+    operator_refused: Family<OperatorRefusedLabels, Counter> = "operator_requests_refused",
+        "Requests to the operators' port that were refused for the key they showed, or did not show";
     jwks_fetches: Family<OutcomeLabels, Counter> = "jwks_fetches", "Fetches of the token issuer's keys";
     jwks_keys: Gauge = "jwks_keys", "Keys of the token issuer that tokens are checked by now";
     jwks_age: Gauge = "jwks_age_seconds", "Time since the token issuer's keys were last fetched";
     jwt_tokens: Family<OutcomeLabels, Counter> = "jwt_tokens", "Callers' tokens, by what came of them";
     tls_handshakes: Family<OutcomeLabels, Counter> = "tls_handshakes", "TLS handshakes with callers, by how they ended";
+    operator_handshakes: Family<OutcomeLabels, Counter> = "operator_tls_handshakes",
+        "TLS handshakes on the operators' port, by how they ended";
     certificate_expiry: Countdown<RoleLabels> = "certificate_expiry_seconds",
         "Time until what is shown, trusted or held runs out, the earliest of each role; less than 0 when it has";
     webhook_attempts: Family<WebhookOutcomeLabels, Counter> = "webhook_attempts",

@@ -1,4 +1,4 @@
-//! The files of `[server.tls]`, read together, and what is made of them.
+//! The files of `[server.tls]` or `[admin.tls]`, read together, and what is made of them.
 //!
 //! Invariants: a key is kept in memory that is wiped when dropped, as far as it is ours: what the TLS library makes of
 //! it is the library's. Nothing of a file's content is in an error.
@@ -20,7 +20,7 @@ use zeroize::Zeroize as _;
 use super::revocation::{Lists, Revocation};
 use super::tickets::Tickets;
 use super::trust::Verifier;
-use super::{ClientTrust, Expiry, Live, RunOut, TlsError, Wall};
+use super::{ClientTrust, Expiry, Live, RunOut, TlsDoor, TlsError, TlsFault, Wall};
 use crate::config::{ClientAuth, ServerTls};
 use crate::kernel::cause::Cause;
 use crate::kernel::clock::Clock;
@@ -29,6 +29,7 @@ use crate::kernel::files::{self, Content};
 
 /// What is in the files.
 pub(super) struct Material {
+    door: TlsDoor,
     cert: Content,
     key: Content,
     client_ca: Option<Content>,
@@ -38,11 +39,16 @@ pub(super) struct Material {
 
 impl Material {
     /// Reads all files.
-    pub(super) fn read(config: &ServerTls) -> Result<Self, TlsError> {
+    pub(super) fn read(door: TlsDoor, config: &ServerTls) -> Result<Self, TlsError> {
+        Self::read_all(door, config).map_err(|fault| fault.of(door))
+    }
+
+    fn read_all(door: TlsDoor, config: &ServerTls) -> Result<Self, TlsFault> {
         let asks = config.client_auth != ClientAuth::Off;
         let client_ca = config.client_ca.as_deref().filter(|_| asks);
         let crls = config.client_crl.iter().filter(|_| asks);
         Ok(Self {
+            door,
             cert: read("cert", &config.cert)?,
             key: read("key", &config.key)?,
             client_ca: client_ca.map(|path| read("client_ca", path)).transpose()?,
@@ -67,8 +73,8 @@ impl Material {
     }
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Content, TlsError> {
-    files::read(path, files::DOCUMENT).map_err(|why| TlsError::Unreadable { key, path: path.to_owned(), why })
+fn read(key: &'static str, path: &Path) -> Result<Content, TlsFault> {
+    files::read(path, files::DOCUMENT).map_err(|why| TlsFault::Unreadable { key, path: path.to_owned(), why })
 }
 
 fn no_use(why: Error) -> Cause {
@@ -83,13 +89,23 @@ impl Live {
         epoch: u64,
         run_out: RunOut,
     ) -> Result<Self, TlsError> {
+        Self::make_of(material, config, clock, epoch, run_out).map_err(|fault| fault.of(material.door))
+    }
+
+    fn make_of(
+        material: &Material,
+        config: &ServerTls,
+        clock: &Clock,
+        epoch: u64,
+        run_out: RunOut,
+    ) -> Result<Self, TlsFault> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (shown, not_after) = own_certificate(material, config)?;
         if i64::try_from(clock.wall_ms().seconds()).is_ok_and(|now| now > not_after) {
-            let why = TlsError::unusable("cert", &config.cert, "holds a certificate that has expired");
+            let why = TlsFault::unusable("cert", &config.cert, "holds a certificate that has expired");
             match run_out {
                 RunOut::Refuse => return Err(why),
-                RunOut::Tell => tracing::error!(%why, "callers will refuse it"),
+                RunOut::Tell => tracing::error!(why = %why.of(material.door), "callers will refuse it"),
             }
         }
         let (trust, client_ca, revocation) = client_trust(material, config, clock, epoch, run_out, provider.clone())?;
@@ -100,27 +116,27 @@ impl Live {
 }
 
 /// The certificate that we show with its key, and when it runs out.
-fn own_certificate(material: &Material, config: &ServerTls) -> Result<(CertifiedKey, i64), TlsError> {
+fn own_certificate(material: &Material, config: &ServerTls) -> Result<(CertifiedKey, i64), TlsFault> {
     let chain = certificates("cert", &config.cert, &material.cert)?;
     let Some(not_after) = not_after(&chain[0]) else {
-        return Err(TlsError::unusable("cert", &config.cert, "holds a certificate that cannot be read"));
+        return Err(TlsFault::unusable("cert", &config.cert, "holds a certificate that cannot be read"));
     };
     let mut der = PrivateKeyDer::from_pem_slice(&material.key).map_err(|_| {
-        TlsError::unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
+        TlsFault::unusable("key", &config.key, "holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)")
     })?;
     let key = sign::any_supported_type(&der);
     der.zeroize();
     let key = key.map_err(|_| {
-        TlsError::unusable("key", &config.key, "holds a key that cannot be used (RSA, ECDSA or Ed25519)")
+        TlsFault::unusable("key", &config.key, "holds a key that cannot be used (RSA, ECDSA or Ed25519)")
     })?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // All keys of our library show their public half: "unknown" does not happen, and would be no proof.
         Ok(()) => Ok((certified, not_after)),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(TlsError::Mismatch { cert: config.cert.clone(), key: config.key.clone() })
+            Err(TlsFault::Mismatch { cert: config.cert.clone(), key: config.key.clone() })
         }
-        Err(why) => Err(TlsError::unusable("cert", &config.cert, no_use(why))),
+        Err(why) => Err(TlsFault::unusable("cert", &config.cert, no_use(why))),
     }
 }
 
@@ -130,11 +146,11 @@ pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
 }
 
 /// The certificates in a PEM file; at least one.
-fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(key: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     match all {
-        Err(_) => Err(TlsError::unusable(key, path, "is not PEM")),
-        Ok(all) if all.is_empty() => Err(TlsError::unusable(key, path, "holds no certificate in PEM")),
+        Err(_) => Err(TlsFault::unusable(key, path, "is not PEM")),
+        Ok(all) if all.is_empty() => Err(TlsFault::unusable(key, path, "holds no certificate in PEM")),
         Ok(all) => Ok(all),
     }
 }
@@ -147,11 +163,11 @@ fn client_trust(
     epoch: u64,
     run_out: RunOut,
     provider: Arc<CryptoProvider>,
-) -> Result<(ClientTrust, Option<i64>, Option<i64>), TlsError> {
+) -> Result<(ClientTrust, Option<i64>, Option<i64>), TlsFault> {
     if material.client_auth == ClientAuth::Off {
         return Ok((ClientTrust::new(epoch, None, [0; 32], Lists::default()), None, None));
     }
-    let (Some(path), Some(pem)) = (&config.client_ca, &material.client_ca) else { return Err(TlsError::NoAuthority) };
+    let (Some(path), Some(pem)) = (&config.client_ca, &material.client_ca) else { return Err(TlsFault::NoAuthority) };
     let authorities = certificates("client_ca", path, pem)?;
     let first_end = authorities.iter().filter_map(not_after).min();
     let mut roots = RootCertStore::empty();
@@ -160,15 +176,18 @@ fn client_trust(
         // mistake could sign others.
         let parsed = X509Certificate::from_der(authority);
         if !parsed.is_ok_and(|(_, it)| it.is_ca() || it.version() == X509Version::V1) {
-            return Err(TlsError::unusable("client_ca", path, "holds a certificate that is no authority's"));
+            return Err(TlsFault::unusable("client_ca", path, "holds a certificate that is no authority's"));
         }
-        roots.add(authority.clone()).map_err(|why| TlsError::unusable("client_ca", path, no_use(why)))?;
+        roots.add(authority.clone()).map_err(|why| TlsFault::unusable("client_ca", path, no_use(why)))?;
     }
-    let revocation = Revocation::read(&config.client_crl, &material.crls, &authorities)?;
+    let revocation = Revocation::read(material.door, &config.client_crl, &material.crls, &authorities)?;
     if let Err(why) = revocation.has_not_run_out(clock.wall_ms()) {
         match run_out {
             RunOut::Refuse => return Err(why),
-            RunOut::Tell => tracing::error!(%why, "certificates of its authority are refused until there is a new one"),
+            RunOut::Tell => {
+                let why = why.of(material.door);
+                tracing::error!(%why, "certificates of its authority are refused until there is a new one");
+            }
         }
     }
     let (ends, lists) = (revocation.ends(), revocation.look_up());
@@ -178,7 +197,7 @@ fn client_trust(
     if material.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map_err(|why| TlsError::Library(Cause::new(why)))?;
+    let verifier = builder.build().map_err(|why| TlsFault::Library(Cause::new(why)))?;
     let authorities = Sha256::digest(pem).into();
     Ok((ClientTrust::new(epoch, Some(Arc::new(Verifier::new(verifier))), authorities, lists), first_end, ends))
 }
@@ -188,8 +207,8 @@ fn server(
     trust: &ClientTrust,
     clock: &Clock,
     provider: Arc<CryptoProvider>,
-) -> Result<ServerConfig, TlsError> {
-    let library = |why: Error| TlsError::Library(Cause::new(why));
+) -> Result<ServerConfig, TlsFault> {
+    let library = |why: Error| TlsFault::Library(Cause::new(why));
     let builder = ServerConfig::builder_with_details(provider, Arc::new(Wall(clock.clone())))
         .with_safe_default_protocol_versions()
         .map_err(library)?;

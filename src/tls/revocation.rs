@@ -18,7 +18,7 @@ use x509_parser::error::X509Error;
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
-use super::TlsError;
+use super::{TlsDoor, TlsFault};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::files::Content;
 
@@ -89,10 +89,11 @@ impl Revocation {
     /// Reads the lists in these files (PEM, or one in DER). The authorities are those of `client_ca`: a list of one of
     /// them must be signed by it. Lists of authorities below them are checked at the handshake, where these are shown.
     pub(super) fn read(
+        door: TlsDoor,
         paths: &[PathBuf],
         contents: &[Content],
         authorities: &[CertificateDer<'static>],
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, TlsFault> {
         let authorities: Vec<X509Certificate<'_>> =
             authorities.iter().filter_map(|der| X509Certificate::from_der(der).ok()).map(|(_, it)| it).collect();
         let mut all = Self::default();
@@ -109,7 +110,8 @@ impl Revocation {
         for authority in
             authorities.iter().filter(|it| !issuers.is_empty() && !issuers.contains(&it.subject().as_raw().to_vec()))
         {
-            tracing::warn!(authority = %authority.subject(), "server.tls.client_crl: holds no list of this authority: certificates that it signed are refused");
+            let (key, authority) = (format_args!("{}.client_crl", door.section()), authority.subject());
+            tracing::warn!(%key, %authority, "holds no list of this authority: certificates that it signed are refused");
         }
         Ok(all)
     }
@@ -137,24 +139,24 @@ impl Revocation {
     }
 
     /// Finds a list that has run out.
-    pub(super) fn has_not_run_out(&self, now: UnixMillis) -> Result<(), TlsError> {
+    pub(super) fn has_not_run_out(&self, now: UnixMillis) -> Result<(), TlsFault> {
         let now = i64::try_from(now.seconds()).unwrap_or(i64::MAX);
         match self.ends.iter().find(|(end, _)| *end <= now) {
             None => Ok(()),
-            Some((_, path)) => Err(TlsError::unusable("client_crl", path, "holds a revocation list that has run out")),
+            Some((_, path)) => Err(TlsFault::unusable("client_crl", path, "holds a revocation list that has run out")),
         }
     }
 }
 
-fn lists(path: &Path, content: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+fn lists(path: &Path, content: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFault> {
     // Authorities publish lists in DER (RFC 5280, 4.2.1.13), which begins with the tag of a sequence.
     if content.first() == Some(&0x30) {
         return Ok(vec![CertificateRevocationListDer::from(content.to_vec())]);
     }
     let all = CertificateRevocationListDer::pem_slice_iter(content).collect::<Result<Vec<_>, _>>();
     match all {
-        Err(_) => Err(TlsError::unusable("client_crl", path, "is neither PEM nor DER")),
-        Ok(all) if all.is_empty() => Err(TlsError::unusable("client_crl", path, "holds no revocation list")),
+        Err(_) => Err(TlsFault::unusable("client_crl", path, "is neither PEM nor DER")),
+        Ok(all) if all.is_empty() => Err(TlsFault::unusable("client_crl", path, "holds no revocation list")),
         Ok(all) => Ok(all),
     }
 }
@@ -164,8 +166,8 @@ fn checked(
     der: &CertificateRevocationListDer<'_>,
     path: &Path,
     authorities: &[X509Certificate<'_>],
-) -> Result<(Vec<u8>, i64), TlsError> {
-    let bad = |why: &str| TlsError::unusable("client_crl", path, why);
+) -> Result<(Vec<u8>, i64), TlsFault> {
+    let bad = |why: &str| TlsFault::unusable("client_crl", path, why);
     let list = match CertificateRevocationList::from_der(der) {
         Ok(([], list)) => list,
         _ => return Err(bad("holds a revocation list that cannot be read")),

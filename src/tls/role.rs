@@ -1,7 +1,10 @@
 //! What a certificate or a list is for: by that its expiry is told.
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
 use crate::kernel::clock::Clock;
-use crate::kernel::metrics::{Metrics, RoleLabels};
+use crate::kernel::metrics::{Metrics, OutcomeLabels, RoleLabels};
 
 /// What a certificate or a revocation list is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,23 @@ impl Role {
 }
 
 impl TlsDoor {
+    /// Its section of the configuration.
+    #[must_use]
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Callers => "server.tls",
+            Self::Operators => "admin.tls",
+        }
+    }
+
+    /// Where its handshakes are counted.
+    pub(super) fn handshakes(self, metrics: &Metrics) -> &Family<OutcomeLabels, Counter> {
+        match self {
+            Self::Callers => &metrics.tls_handshakes,
+            Self::Operators => &metrics.operator_handshakes,
+        }
+    }
+
     /// What is shown there; the authorities that are trusted there; their revocation lists.
     pub(super) fn roles(self) -> [Role; 3] {
         match self {

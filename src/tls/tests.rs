@@ -275,3 +275,13 @@ async fn how_long_each_has_left_is_told_by_its_role_and_door_and_follows_what_is
     tls.put_in_force(tls.prepare(&without).unwrap());
     assert_eq!((shown("client_ca"), shown("revocation_list")), (None, None));
 }
+
+#[test]
+fn a_fault_says_whose_port_it_is_of() {
+    let files = Files::new();
+    files.write("server.pem", "hello");
+    let open = |door| Tls::open(&files.config, door, &files.clock, &Metrics::new());
+    let fault = |door| told(open(door), files.folder.path());
+    assert_eq!(fault(TlsDoor::Callers), "server.tls.cert: server.pem holds no certificate in PEM");
+    assert_eq!(fault(TlsDoor::Operators), "admin.tls.cert: server.pem holds no certificate in PEM");
+}

@@ -167,6 +167,15 @@ fn each_fault_at_the_top_names_its_key_its_line_and_its_mend() {
         ),
         ("[admin]\nlisten = \"0.0.0.0:9090\"", "admin.api_key_sha256", 1, "is needed"),
         ("[admin]\nlisten = \"127.0.0.1:8080\"", "admin.listen", 2, "clashes"),
+        ("[admin.tls]\ncert = \"$DIR/a.pem\"", "admin.tls.key", 1, "missing"),
+        ("[admin.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/b.key\"", "admin.tls.cert", 2, "one certificate"),
+        (&format!("[admin]\nread_key_sha256 = \"{}\"", "b".repeat(64)), "admin.read_key_sha256", 2, "needs admin.api"),
+        (
+            &format!("[admin]\nread_key_sha256 = \"{0}\"\napi_key_sha256 = \"{0}\"", "b".repeat(64)),
+            "admin.read_key_sha256",
+            2,
+            "is that of admin.api_key_sha256",
+        ),
         (&format!("[admin]\nlisten = \"0.0.0.0:9090\"\n{public}"), "admin.api_key_sha256", 3, "64 hex digits"),
         ("[log]\nlevel = \"inof\"", "log.level", 2, "one of off, error"),
         ("[log]\nlevel = \"info,hyper=loud\"", "log.level", 2, "module=level"),
@@ -237,6 +246,15 @@ fn a_way_in_that_the_listeners_do_not_offer_is_warned_of() {
                    client_ca = \"$DIR/a.pem\"\n[identity.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_file = \"$DIR/jwks\"";
     assert_eq!(warned(offered, all), Vec::<String>::new());
     assert_eq!(warned("[server]\nlisten = [\"0.0.0.0:1\"]", ""), ["server.listen"]);
+    let operators = |listen: &str, tls: &str| {
+        warned(&format!("[admin]\nlisten = \"{listen}\"\napi_key_sha256 = \"{}\"\n{tls}", "b".repeat(64)), "")
+    };
+    let tls = "[admin.tls]\ncert = \"$DIR/a.pem\"\nkey = \"$DIR/a.key\"";
+    assert_eq!(operators("0.0.0.0:9090", ""), ["admin.listen"]);
+    assert_eq!(operators("unix:/tmp/o", tls), ["admin.tls"]);
+    for (listen, tls) in [("0.0.0.0:9090", tls), ("127.0.0.1:9090", tls), ("127.0.0.1:9090", "")] {
+        assert_eq!(operators(listen, tls), Vec::<String>::new(), "{listen} {tls}");
+    }
 }
 
 #[test]
@@ -460,6 +478,13 @@ fn what_is_allowed_but_fights_is_warned_of() {
             "plain http",
         ),
         (&format!("[admin]\napi_key_sha256 = \"{}\"", "a".repeat(64)), "", good, "clients[0].api_key_sha256", "admin"),
+        (
+            &format!("[admin]\napi_key_sha256 = \"{}\"\nread_key_sha256 = \"{}\"", "b".repeat(64), "a".repeat(64)),
+            "",
+            good,
+            "clients[0].api_key_sha256",
+            "admin",
+        ),
         ("", "", "", "clients[0]", "allowed nothing"),
         ("", "", &format!("{good}\n[[clients]]\nname = \"c\"\n{good}"), "clients[1]", "no credential"),
         (

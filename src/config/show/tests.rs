@@ -27,6 +27,7 @@ unix_owner = ":7"
 [admin]
 listen = "0.0.0.0:9091"
 api_key_sha256 = "{a}"
+read_key_sha256 = "{c}"
 hosts = ["Admin.corp.example", "[fd00::1]"]
 [log]
 level = "info,rtm_gateway::quota=debug"
@@ -95,6 +96,7 @@ mode = "report"
 "#,
         a = hash("a"),
         b = hash("b"),
+        c = hash("c"),
     )
 }
 
@@ -110,11 +112,13 @@ fn what_is_shown_loads_to_the_same_once_the_hidden_values_are_filled_in() {
     let shown = toml(&config);
     assert!(!shown.contains("whsec") && !shown.contains(signing), "{shown}");
     assert!(!shown.contains("hunter2") && !shown.contains(path) && !shown.contains("aaaa"), "{shown}");
-    assert_eq!(shown.matches(REDACTED).count(), 8);
+    assert_eq!(shown.matches(REDACTED).count(), 9);
     assert!(!shown.contains("hook?a=b") && !shown.contains("x=y"), "{shown}");
     let shown = shown.replace("8000/<redacted>", "8000/hook?a=b").replace("keys?<redacted>", "keys?x=y");
-    let mut again = shown.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "a".repeat(64)), 1);
-    again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", "b".repeat(64)), 1);
+    let mut again = shown;
+    for digit in ["a", "c", "b"] {
+        again = again.replacen(&format!("sha256 = {REDACTED}"), &format!("sha256 = \"{}\"", digit.repeat(64)), 1);
+    }
     again = again.replace(&format!("secrets = [{REDACTED}]"), &format!("secrets = [{{ file = \"{signing}\" }}]"));
     again = again.replace(&format!("token_file = {REDACTED}"), &format!("token_file = {path:?}"));
     again = again.replace(REDACTED, &format!("{{ file = \"{path}\" }}"));
@@ -124,15 +128,19 @@ fn what_is_shown_loads_to_the_same_once_the_hidden_values_are_filled_in() {
 #[test]
 fn where_the_private_key_is_kept_is_not_shown_nor_a_key_in_its_paths_place() {
     let mut config = Config::default();
-    config.server.tls = Some(ServerTls {
+    let tls = ServerTls {
         cert: "/run/tls.crt".into(),
         key: "/run/hunter2.key".into(),
         client_ca: None,
         client_auth: ClientAuth::Off,
         client_crl: Vec::new(),
-    });
+    };
+    (config.server.tls, config.admin.tls) = (Some(tls.clone()), Some(tls));
     let shown = toml(&config);
-    assert!(shown.contains(&format!("cert = \"/run/tls.crt\"\nkey = {REDACTED}\n")), "{shown}");
+    for section in ["server", "admin"] {
+        let said = format!("[{section}.tls]\ncert = \"/run/tls.crt\"\nkey = {REDACTED}\n");
+        assert!(shown.contains(&said), "{shown}");
+    }
     assert!(!json(&config).to_string().contains("hunter2"));
 }
 

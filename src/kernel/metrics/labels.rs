@@ -58,6 +58,8 @@ labels! {
     EvictedLabels { who }
     /// What ended because its proof did, and how that did: `withdrawn`, `expired`, or the right alone: `forbidden`.
     EndedWorkLabels { work, reason }
+    /// Why an operator's request was refused for who asked.
+    OperatorRefusedLabels { reason }
     /// What a certificate or a list is for: see [`crate::tls::Role`].
     RoleLabels { role }
     /// A configuration, by its digest.

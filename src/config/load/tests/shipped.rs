@@ -68,11 +68,13 @@ fn every_key_with_a_default_is_on_in_it() {
     // Nothing is on in the file but keys; so each key that has a default is written down as on.
     let mut on = BTreeSet::new();
     keys(DeTable::parse(SHIPPED).unwrap().get_ref(), "", &mut on);
-    let inside_what_is_off = ["apps", "clients.", "identity.", "server.tls.", "upstream.proxy_password."];
+    let inside_what_is_off = ["admin.tls.", "apps", "clients.", "identity.", "server.tls.", "upstream.proxy_password."];
     let entries = |key: &str| inside_what_is_off.iter().any(|off| key.starts_with(off));
     let off: Vec<&str> = asked.difference(&on).map(String::as_str).filter(|key| !entries(key)).collect();
     let optional = [
         "admin.api_key_sha256",
+        "admin.read_key_sha256",
+        "admin.tls",
         "clients",
         "identity",
         "server.anonymous_client",
