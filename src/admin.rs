@@ -5,7 +5,9 @@
 //! | --- | --- |
 //! | `operations` | all that can be asked |
 //! | `host_check` | whether the request is for this port, and of whose page |
+//! | `operator`, `refused_keys` | who asks; what is told of those who may not |
 //! | `call`, `answer`, `rejection` | a request past the key; what it is answered; why it is not done |
+//! | `trace` | the line in the log that each act leaves |
 //! | `overview` | all that is only read |
 //! | `clients` | who calls |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
@@ -13,10 +15,10 @@
 //! | `quarantine` | answers that could not be read |
 //! | `losses` | what may have been lost |
 //!
-//! Invariants: nothing but what `operations` lists with POST or DELETE changes anything; no secret is in any answer;
-//! `/healthz`, `/readyz` and `/metrics` are open, the rest needs the admin key unless the port is reachable only from
-//! this machine; then the request must name this machine. However many operations are under way, there are connections
-//! left for a probe.
+//! Invariants: nothing but what `operations` lists as an act changes anything, or shows events, and each act leaves a
+//! line in the log; no secret is in any answer; `/`, `/healthz`, `/readyz` and `/metrics` are open, the rest needs a key
+//! unless the port is reachable only from this machine and has none; then the request must name this machine. The
+//! read-only key opens no act. However many operations are under way, there are connections left for a probe.
 
 mod answer;
 mod call;
@@ -25,31 +27,36 @@ mod dead_letters;
 mod host_check;
 mod losses;
 mod operations;
+mod operator;
 mod overview;
 mod quarantine;
+mod refused_keys;
 mod rejection;
 mod subscriptions;
+mod trace;
 mod webhooks;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::http::request::Parts as Head;
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 use tower::{Service, ServiceBuilder};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::answer::{Answer, Content, respond};
 use self::call::Call;
-use self::operations::Match;
-pub use self::operations::Operation;
+pub use self::operations::{Act, Operation, View};
+use self::operations::{Match, is_below_admin};
+use self::operator::{KeyFault, Operator};
 use self::quarantine::QuarantinePath;
+use self::refused_keys::RefusedKeys;
 use self::rejection::Rejection;
 use self::subscriptions::SubscriptionPath;
+use self::trace::{Done, Trace};
 use self::webhooks::WebhookPath;
 use crate::events::Cursor;
 use crate::http::body::handover::{Delivered, Ending};
@@ -71,17 +78,18 @@ pub fn service(
 + Send
 + Sync
 + 'static {
+    let refused_keys = Arc::new(RefusedKeys::new(parts.metrics.clone(), parts.clock.now()));
     let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")];
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new(keys))
         .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .service_fn(move |request: Request<Inbound>| {
-            let parts = parts.clone();
+            let (parts, refused_keys) = (parts.clone(), refused_keys.clone());
             async move {
                 let is_head = request.method() == Method::HEAD;
                 let mut place = None;
-                let mut response = respond(answer(&parts, request, &mut place).await);
+                let mut response = respond(answer(&parts, &refused_keys, request, &mut place).await);
                 if is_head {
                     without_body(&mut response);
                 }
@@ -102,71 +110,147 @@ fn without_body(response: &mut Response<Body>) {
 }
 
 /// Answers one request on the operator's port.
-async fn answer(parts: &Parts, request: Request<Inbound>, place: &mut Option<ConnectionGuard>) -> Answer {
+async fn answer(
+    parts: &Parts,
+    refused_keys: &RefusedKeys,
+    request: Request<Inbound>,
+    place: &mut Option<ConnectionGuard>,
+) -> Answer {
     let (head, body) = request.into_parts();
     let uri = head.uri.clone();
-    let segments = path::segments(uri.path())?;
+    let conn = head.extensions.get::<Arc<Conn>>().cloned();
+    // A page's address, which people type, ends with a slash or without.
+    let path = uri.path();
+    let segments =
+        path::segments(path.strip_suffix('/').filter(|rest| !rest.is_empty() && !rest.ends_with('/')).unwrap_or(path))?;
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     host_check::check(&parts.config.load().admin, &head, &segments)?;
-    // Before it is looked for what is there: without the key nobody learns which paths there are.
-    if segments.first() == Some(&"admin") && !allowed(parts, &head.headers) {
-        return Err(Rejection::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY"));
+    let refused = |fault| refused_keys.tell(fault, conn.as_deref(), parts.clock.now());
+    if let Err(fault) = still_trusted(parts, conn.as_deref()).await {
+        refused(fault);
+        return Err(Rejection::new(StatusCode::UNAUTHORIZED, "this connection's certificate is good no more"));
     }
+    // Before it is looked for what is there: without a key nobody learns which paths there are.
+    let operator = is_below_admin(&segments).then(|| Operator::of(&parts.config.load().admin, &head.headers));
+    let operator = operator.transpose().map_err(|fault| {
+        refused(fault);
+        Rejection::new(StatusCode::UNAUTHORIZED, "the admin key is needed: Authorization: Bearer KEY")
+    })?;
     let Match { operation, values } = Operation::find(&head.method, &segments)?;
     // Behind the key: a stranger takes no place, and a probe needs none.
-    if segments.first() == Some(&"admin") {
-        *place = ConnectionGuard::on(head.extensions.get())?;
+    if operator.is_some() {
+        *place = ConnectionGuard::on(conn.as_ref())?;
     }
-    if !operation.has_parameters() {
-        query::none(uri.query())?;
-    }
-    let call = Call::new(parts, operation, head, body)?;
     match operation {
-        Operation::Document => Ok(Content::Document),
-        Operation::Alive => Ok(Content::Json(json!({ "alive": true }))),
-        Operation::Ready => readiness(&call),
-        Operation::Metrics => Ok(metrics(parts, call.accepted_form())),
-        Operation::Apps => Ok(Content::Json(overview::apps(parts))),
-        Operation::Quotas => Ok(Content::Json(overview::quotas(parts))),
-        Operation::Regions => Ok(Content::Json(json!({ "regions": parts.egress.regions() }))),
-        Operation::Pollers => Ok(Content::Json(json!({ "pollers": parts.events.pollers() }))),
-        Operation::Subscriptions => Ok(Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))),
-        Operation::Webhooks => Ok(Content::Json(webhooks::all(parts))),
-        Operation::Losses => losses::list(&call).await,
-        Operation::Quarantine => quarantine::list(&call).await,
-        Operation::Quarantined => quarantine::show(parts, &QuarantinePath::named_by(&values)?).await,
-        Operation::ReadAgain => quarantine::redeliver(parts, &QuarantinePath::named_by(&values)?).await,
-        Operation::Identity => Ok(Content::Json(json!({ "token_keys": parts.jwks.status() }))),
-        Operation::Clients => Ok(Content::Json(clients::list(parts))),
-        Operation::Config => Ok(Content::Json(parts.describe_config())),
-        Operation::Backup => overview::backup(parts).await,
-        Operation::RemoveSubscription => {
-            subscriptions::remove(&call, &SubscriptionPath::named_by(parts, &values)?).await
-        }
-        Operation::Seek => subscriptions::seek(call, &SubscriptionPath::named_by(parts, &values)?).await,
-        Operation::DeadLetters => dead_letters::list(&call, &SubscriptionPath::named_by(parts, &values)?).await,
-        Operation::ClearDeadLetters => dead_letters::clear(&call, &SubscriptionPath::named_by(parts, &values)?).await,
-        Operation::ClearDeadLetter => {
-            let which = SubscriptionPath::named_by(parts, &values)?;
-            dead_letters::clear_one(&call, &which, cursor(values.last())?).await
-        }
-        Operation::Redeliver => dead_letters::redeliver(call, &SubscriptionPath::named_by(parts, &values)?).await,
-        Operation::EnableWebhook => webhooks::enable(&call, &WebhookPath::named_by(&call, &values)?).await,
-        Operation::DisableWebhook => webhooks::disable(&call, &WebhookPath::named_by(&call, &values)?).await,
-        Operation::TryWebhook => webhooks::try_now(&call, &WebhookPath::named_by(&call, &values)?).await,
-        Operation::WebhookDeadLetters => webhooks::list(&call, &WebhookPath::named_by(&call, &values)?).await,
-        Operation::ClearWebhookDeadLetters => {
-            webhooks::clear(&call, &WebhookPath::named_by(&call, &values)?, None).await
-        }
-        Operation::ClearWebhookDeadLetter => {
-            let which = WebhookPath::named_by(&call, &values)?;
-            webhooks::clear(&call, &which, Some(cursor(values.last())?)).await
-        }
-        Operation::RedeliverToWebhook => {
-            let which = WebhookPath::named_by(&call, &values)?;
-            webhooks::redeliver(call, &which).await
+        Operation::View(asked) => view(asked, &call_for(parts, operation, head, body)?).await,
+        Operation::Act(act) => {
+            let operator = operator.unwrap_or(Operator::Local);
+            let mut trace = Trace::begin(act, operator, conn.as_deref(), &values);
+            let done = if operator.may_act() {
+                match call_for(parts, operation, head, body) {
+                    Ok(call) => self::act(act, call, &mut trace, &values).await,
+                    Err(refused) => Err(refused),
+                }
+            } else {
+                refused_keys.count(KeyFault::ReadOnly);
+                let detail = "the read-only key does not open this: the key of admin.api_key_sha256 is needed";
+                Err(Rejection::new(StatusCode::FORBIDDEN, detail))
+            };
+            trace.end(done)
         }
     }
+}
+
+/// A request past the key, if its head asks for nothing that the operation does not have.
+fn call_for(parts: &Parts, operation: Operation, head: Head, body: Inbound) -> Result<Call<'_>, Rejection> {
+    if !operation.has_parameters() {
+        query::none(head.uri.query())?;
+    }
+    Call::new(parts, operation, head, body)
+}
+
+/// Shows something. What is confidential is no view.
+async fn view(view: View, call: &Call<'_>) -> Answer {
+    let parts = call.parts;
+    Ok(match view {
+        View::Root => Content::Json(overview::open_operations()),
+        View::Index => Content::Json(overview::operations()),
+        View::Document => Content::Document,
+        View::Alive => Content::Json(json!({ "alive": true })),
+        View::Ready => readiness(call)?,
+        View::Metrics => metrics(parts, call.accepted_form()),
+        View::Apps => Content::Json(overview::apps(parts)),
+        View::Quotas => Content::Json(overview::quotas(parts)),
+        View::Regions => Content::Json(json!({ "regions": parts.egress.regions() })),
+        View::Pollers => Content::Json(json!({ "pollers": parts.events.pollers() })),
+        View::Subscriptions => Content::Json(json!({ "subscriptions": parts.events.subscriptions() })),
+        View::Webhooks => Content::Json(webhooks::all(parts)),
+        View::Losses => losses::list(call).await?,
+        View::Quarantine => quarantine::list(call).await?,
+        View::Identity => Content::Json(json!({ "token_keys": parts.jwks.status() })),
+        View::Clients => Content::Json(clients::list(parts)),
+        View::Config => Content::Json(parts.describe_config()),
+    })
+}
+
+/// Does something, and says in the trace what.
+async fn act(act: Act, call: Call<'_>, trace: &mut Trace, values: &[&str]) -> Result<Done, Rejection> {
+    let parts = call.parts;
+    match act {
+        Act::Backup => overview::backup(parts, trace).await,
+        Act::Quarantined => quarantine::show(parts, trace, &QuarantinePath::named_by(values)?).await,
+        Act::ReadAgain => quarantine::redeliver(parts, trace, &QuarantinePath::named_by(values)?).await,
+        Act::RemoveSubscription => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            subscriptions::remove(&call, trace, &which).await
+        }
+        Act::Seek => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            subscriptions::seek(call, trace, &which).await
+        }
+        Act::DeadLetters => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            dead_letters::list(&call, trace, &which).await
+        }
+        Act::ClearDeadLetters => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            dead_letters::clear(&call, trace, &which, None).await
+        }
+        Act::ClearDeadLetter => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            dead_letters::clear(&call, trace, &which, Some(cursor(values.last())?)).await
+        }
+        Act::Redeliver => {
+            let which = SubscriptionPath::named_by(parts, trace, values)?;
+            dead_letters::redeliver(call, trace, &which).await
+        }
+        Act::EnableWebhook => webhooks::enable(&call, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::DisableWebhook => webhooks::disable(&call, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::TryWebhook => webhooks::try_now(&call, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::WebhookDeadLetters => webhooks::list(&call, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::ClearWebhookDeadLetters => {
+            webhooks::clear(&call, trace, &WebhookPath::named_by(&call, values)?, None).await
+        }
+        Act::ClearWebhookDeadLetter => {
+            let which = WebhookPath::named_by(&call, values)?;
+            webhooks::clear(&call, trace, &which, Some(cursor(values.last())?)).await
+        }
+        Act::RedeliverToWebhook => {
+            let which = WebhookPath::named_by(&call, values)?;
+            webhooks::redeliver(call, trace, &which).await
+        }
+    }
+}
+
+/// Whether the certificate that a connection was made with, if it was, is good yet. Another handshake says why not.
+async fn still_trusted(parts: &Parts, conn: Option<&Conn>) -> Result<(), KeyFault> {
+    let shown = conn.and_then(|conn| Some((conn, conn.certificate()?, parts.admin_tls.as_ref()?)));
+    let Some((conn, certificate, tls)) = shown else { return Ok(()) };
+    if tls.live().trust.vouches_for(certificate, tls.now()).await {
+        return Ok(());
+    }
+    conn.end_soon();
+    Err(KeyFault::Certificate)
 }
 
 /// An operation past the key is in hand: its connection is not closed for a newcomer. What is open to everybody is not
@@ -225,14 +309,4 @@ fn metrics(parts: &Parts, form: TextForm) -> Content {
     parts.jwks.observe();
     parts.metrics.heap_live.set(i64::try_from(heap::live()).unwrap_or(i64::MAX));
     Content::Metrics(form, parts.metrics.page(form))
-}
-
-/// The admin key as a Bearer token or `X-API-Key`; its SHA-256 is compared without timing leaks.
-fn allowed(parts: &Parts, headers: &HeaderMap) -> bool {
-    let Some(wanted) = parts.config.load().admin.api_key_sha256 else { return true };
-    let bearer = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-    let shown = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or(bearer).unwrap_or_default();
-    // Digests are of one length: how long the comparison takes says nothing of the key.
-    let digest: [u8; 32] = Sha256::digest(shown.as_bytes()).into();
-    digest.ct_eq(&wanted).into()
 }

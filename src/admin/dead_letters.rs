@@ -4,10 +4,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content};
+use super::answer::Content;
 use super::call::Call;
 use super::rejection::Rejection;
 use super::subscriptions::SubscriptionPath;
+use super::trace::{Done, Facts, Trace};
 use crate::events::{Cursor, DeadLetter, Redeliver};
 
 /// How many are shown at once when nothing is said.
@@ -24,26 +25,41 @@ struct RedeliverBody {
     all: bool,
 }
 
-/// `DELETE …/dead-letters`.
-pub(super) async fn clear(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
-    let cleared = call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, None).await?;
-    Ok(Content::Json(json!({ "cleared": cleared })))
-}
-
-/// `DELETE …/dead-letters/{cursor}`.
-pub(super) async fn clear_one(call: &Call<'_>, which: &SubscriptionPath, one: Cursor) -> Answer {
-    match call.parts.events.clear_dead_letters(&which.app, which.stream, &which.name, Some(one)).await? {
-        0 => Err(Rejection::nowhere("there is no such dead letter")),
-        cleared => Ok(Content::Json(json!({ "cleared": cleared }))),
+/// `DELETE …/dead-letters` and, with one, `DELETE …/dead-letters/{cursor}`.
+pub(super) async fn clear(
+    call: &Call<'_>,
+    trace: &mut Trace,
+    which: &SubscriptionPath,
+    one: Option<Cursor>,
+) -> Result<Done, Rejection> {
+    let (events, SubscriptionPath { app, stream, name }) = (&call.parts.events, which);
+    let letters = || events.subscription_status(app, *stream, name).map(|now| now.dead_letters);
+    let change = trace.changes(Facts::of("dead_letters", letters()?));
+    let cleared = events.clear_dead_letters(app, *stream, name, one).await?;
+    if one.is_some() && cleared == 0 {
+        return Err(Rejection::nowhere("there is no such dead letter"));
     }
+    let after = Facts::of("dead_letters", letters().unwrap_or_default()).and("cleared", cleared);
+    Ok(change.done(after, Content::Json(json!({ "cleared": cleared }))))
 }
 
 /// `POST …/dead-letters/redeliver`.
-pub(super) async fn redeliver(call: Call<'_>, which: &SubscriptionPath) -> Answer {
-    let events = &call.parts.events;
+pub(super) async fn redeliver(call: Call<'_>, trace: &mut Trace, which: &SubscriptionPath) -> Result<Done, Rejection> {
+    let (events, SubscriptionPath { app, stream, name }) = (&call.parts.events, which);
+    let before = events.subscription_status(app, *stream, name)?.dead_letters;
     let RedeliverBody { cursors, all } = call.json().await?;
-    let again = events.redeliver(&which.app, which.stream, &which.name, wanted(&cursors, all)?).await?;
-    Ok(Content::Json(json!({ "redelivered": again })))
+    let wanted = wanted(&cursors, all)?;
+    let change = trace.changes(Facts::of("dead_letters", before).and("asked", asked(&wanted)));
+    let again = events.redeliver(app, *stream, name, wanted).await?;
+    Ok(change.done(Facts::of("redelivered", again), Content::Json(json!({ "redelivered": again }))))
+}
+
+/// How many letters are meant, in a word.
+pub(super) fn asked(which: &Redeliver) -> String {
+    match which {
+        Redeliver::All => "all".to_owned(),
+        Redeliver::These(cursors) => cursors.len().to_string(),
+    }
 }
 
 /// Which letters a body means: some, or all.
@@ -66,7 +82,7 @@ pub(super) fn limit(text: &str) -> Result<usize, Rejection> {
 }
 
 /// `GET …/dead-letters`.
-pub(super) async fn list(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
+pub(super) async fn list(call: &Call<'_>, trace: &mut Trace, which: &SubscriptionPath) -> Result<Done, Rejection> {
     let (mut after, mut most) = (None, SHOWN);
     for (name, value) in call.query()? {
         match name.as_str() {
@@ -79,7 +95,8 @@ pub(super) async fn list(call: &Call<'_>, which: &SubscriptionPath) -> Answer {
     let letters = call.parts.events.dead_letters(app, *stream, name, after, most).await?;
     let next = if letters.len() == most { letters.last().map(|letter| letter.cursor.to_string()) } else { None };
     let letters: Vec<Value> = letters.iter().map(shown).collect();
-    Ok(Content::Json(json!({ "dead_letters": letters, "next": next })))
+    let facts = Facts::of("dead_letters", letters.len());
+    Ok(trace.shows(facts, Content::Json(json!({ "dead_letters": letters, "next": next }))))
 }
 
 /// A dead letter as operators see it.

@@ -1,7 +1,7 @@
 //! The operations of the operators' port, as the OpenAPI document names them.
 //!
-//! Invariant: what is not listed here is not reached, whatever a handler would answer; so the document, which lists the
-//! same, tells of all there is.
+//! Invariants: what is not listed here is not reached, whatever a handler would answer; so the document, which lists the
+//! same, tells of all there is. What changes something, or shows what is confidential, is an [`Act`].
 
 use hyper::Method;
 
@@ -9,39 +9,86 @@ use super::rejection::Rejection;
 use crate::request::route::operations::operations;
 
 operations! {
-    /// What operators may ask.
-    Operation {
-        Document = "GET" "/openapi.json",
-        Alive = "GET" "/healthz",
-        Ready = "GET" "/readyz",
-        Metrics = "GET" "/metrics",
-        Apps = "GET" "/admin/v1/apps",
-        Quotas = "GET" "/admin/v1/quotas",
-        Regions = "GET" "/admin/v1/regions",
-        Pollers = "GET" "/admin/v1/pollers",
-        Subscriptions = "GET" "/admin/v1/subscriptions",
-        Webhooks = "GET" "/admin/v1/webhooks",
-        Losses = "GET" "/admin/v1/losses",
-        Quarantine = "GET" "/admin/v1/quarantine",
-        Quarantined = "GET" "/admin/v1/quarantine/{app}/{stream}/{id}",
-        ReadAgain = "POST" "/admin/v1/quarantine/{app}/{stream}/{id}/redeliver",
-        Identity = "GET" "/admin/v1/identity",
-        Clients = "GET" "/admin/v1/clients",
-        Config = "GET" "/admin/v1/config",
-        Backup = "GET" "/admin/v1/backup",
-        RemoveSubscription = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}",
-        Seek = "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/seek",
-        DeadLetters = "GET" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters",
-        ClearDeadLetters = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters",
-        Redeliver = "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/redeliver",
-        ClearDeadLetter = "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/{cursor}",
-        EnableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/enable",
-        DisableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/disable",
-        TryWebhook = "POST" "/admin/v1/webhooks/{app}/{name}/try",
-        WebhookDeadLetters = "GET" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
-        ClearWebhookDeadLetters = "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters",
-        RedeliverToWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/redeliver",
-        ClearWebhookDeadLetter = "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/{cursor}",
+    /// What is only looked at: it changes nothing, costs little, and holds nothing that somebody wrote to somebody.
+    View {
+        Root = "GET" "/" "listOpenOperations",
+        Document = "GET" "/openapi.json" "readDocument",
+        Alive = "GET" "/healthz" "isAlive",
+        Ready = "GET" "/readyz" "isReady",
+        Metrics = "GET" "/metrics" "readMetrics",
+        Index = "GET" "/admin/v1/" "listOperations",
+        Apps = "GET" "/admin/v1/apps" "listApps",
+        Quotas = "GET" "/admin/v1/quotas" "listQuotas",
+        Regions = "GET" "/admin/v1/regions" "listRegions",
+        Pollers = "GET" "/admin/v1/pollers" "listPollers",
+        Subscriptions = "GET" "/admin/v1/subscriptions" "listSubscriptions",
+        Webhooks = "GET" "/admin/v1/webhooks" "listWebhooks",
+        Losses = "GET" "/admin/v1/losses" "listLosses",
+        Quarantine = "GET" "/admin/v1/quarantine" "listQuarantine",
+        Identity = "GET" "/admin/v1/identity" "listTokenKeys",
+        Clients = "GET" "/admin/v1/clients" "listClients",
+        Config = "GET" "/admin/v1/config" "readConfiguration",
+    }
+}
+
+operations! {
+    /// What changes something, or shows events and messages themselves: it takes the operator's own key, not the
+    /// read-only one, and leaves a trace.
+    Act {
+        Backup = "GET" "/admin/v1/backup" "backUp",
+        Quarantined = "GET" "/admin/v1/quarantine/{app}/{stream}/{id}" "getQuarantined",
+        ReadAgain = "POST" "/admin/v1/quarantine/{app}/{stream}/{id}/redeliver" "redeliverQuarantined",
+        RemoveSubscription =
+            "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}" "removeSubscription",
+        Seek = "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/seek" "seekSubscription",
+        DeadLetters =
+            "GET" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters" "listDeadLetters",
+        ClearDeadLetters =
+            "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters" "clearDeadLetters",
+        Redeliver =
+            "POST" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/redeliver"
+            "redeliverDeadLetters",
+        ClearDeadLetter =
+            "DELETE" "/admin/v1/apps/{app}/events/{stream}/subscriptions/{name}/dead-letters/{cursor}"
+            "clearDeadLetter",
+        EnableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/enable" "enableWebhook",
+        DisableWebhook = "POST" "/admin/v1/apps/{app}/webhooks/{name}/disable" "disableWebhook",
+        TryWebhook = "POST" "/admin/v1/webhooks/{app}/{name}/try" "tryWebhook",
+        WebhookDeadLetters = "GET" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters" "listWebhookDeadLetters",
+        ClearWebhookDeadLetters =
+            "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters" "clearWebhookDeadLetters",
+        RedeliverToWebhook =
+            "POST" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/redeliver" "redeliverToWebhook",
+        ClearWebhookDeadLetter =
+            "DELETE" "/admin/v1/apps/{app}/webhooks/{name}/dead-letters/{cursor}" "clearWebhookDeadLetter",
+    }
+}
+
+/// What operators may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    View(View),
+    Act(Act),
+}
+
+/// Which key an operation takes, where the port has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    /// Either key.
+    ReadKey,
+    /// The operator's own.
+    OperatorKey,
+}
+
+impl Needs {
+    /// As the index has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::ReadKey => "read key",
+            Self::OperatorKey => "operator key",
+        }
     }
 }
 
@@ -53,13 +100,45 @@ pub(super) struct Match<'a> {
 }
 
 impl Operation {
+    /// All there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        View::ALL.iter().copied().map(Self::View).chain(Act::ALL.iter().copied().map(Self::Act))
+    }
+
+    /// Its method.
+    #[must_use]
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::View(view) => view.method(),
+            Self::Act(act) => act.method(),
+        }
+    }
+
+    /// The template of its path, as the document has it.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::View(view) => view.path(),
+            Self::Act(act) => act.path(),
+        }
+    }
+
+    /// Its name in the document, its `operationId`.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::View(view) => view.id(),
+            Self::Act(act) => act.id(),
+        }
+    }
+
     /// The operation that a request asks for.
     ///
     /// # Errors
     /// 404, or 405 when its path takes other methods.
     pub(super) fn find<'a>(method: &Method, segments: &[&'a str]) -> Result<Match<'a>, Rejection> {
-        let matched = |&operation: &Self| Some(Match { operation, values: values(operation.path(), segments)? });
-        let mut here: Vec<_> = Self::ALL.iter().filter_map(matched).collect();
+        let matched = |operation: Self| Some(Match { operation, values: values(operation.path(), segments)? });
+        let mut here: Vec<_> = Self::all().filter_map(matched).collect();
         // A literal segment wins over a parameter: `…/dead-letters/redeliver` is not the letter of that cursor.
         let least = here.iter().map(|found| found.values.len()).min();
         here.retain(|found| Some(found.values.len()) == least);
@@ -74,41 +153,62 @@ impl Operation {
             let methods: Vec<_> = here.iter().map(|found| found.operation.method()).chain(head).collect();
             return Err(Rejection::method(methods.join(", ")));
         }
-        let words = Self::ALL.iter().map(|operation| operation.path()).filter(|path| !path.contains('{'));
-        Err(Rejection::nowhere(format_args!("see {}", words.collect::<Vec<_>>().join(", "))))
+        Err(Rejection::nowhere("there is no such path; / and /admin/v1/ list what there is"))
+    }
+
+    pub(super) fn needs(self) -> Needs {
+        match self {
+            Self::View(view) if is_below_admin(&template(view.path())) => Needs::ReadKey,
+            Self::View(_) => Needs::Nothing,
+            Self::Act(_) => Needs::OperatorKey,
+        }
     }
 
     /// Whether it changes nothing and costs little: any page may make a browser ask for it, and cannot read the answer.
     pub(super) fn is_harmless(self) -> bool {
-        self.method() == "GET" && self != Self::Backup
+        self.method() == "GET" && self != Self::Act(Act::Backup)
     }
 
     /// Whether HEAD is taken for GET: what probes and tools ask for. Elsewhere GET may cost.
     fn takes_head(self) -> bool {
-        matches!(self, Self::Document | Self::Alive | Self::Ready | Self::Metrics)
+        matches!(self, Self::View(View::Document | View::Alive | View::Ready | View::Metrics))
     }
 
     /// Whether it takes parameters in the query.
     pub(super) fn has_parameters(self) -> bool {
-        matches!(
-            self,
+        match self {
             // Probes and scrapers add their own.
-            Self::Alive
-                | Self::Ready
-                | Self::Metrics
-                | Self::Losses
-                | Self::Quarantine
-                | Self::DeadLetters
-                | Self::WebhookDeadLetters
-                | Self::ClearWebhookDeadLetters
-                | Self::ClearWebhookDeadLetter
-        )
+            Self::View(view) => {
+                matches!(view, View::Alive | View::Ready | View::Metrics | View::Losses | View::Quarantine)
+            }
+            Self::Act(act) => matches!(
+                act,
+                Act::DeadLetters | Act::WebhookDeadLetters | Act::ClearWebhookDeadLetters | Act::ClearWebhookDeadLetter
+            ),
+        }
     }
 }
 
+impl Act {
+    /// The names of the parameters in its path, in order.
+    pub(super) fn parameters(self) -> impl Iterator<Item = &'static str> {
+        self.path().split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
+    }
+}
+
+/// Whether a path, in segments, is of what needs a key where the port has one.
+pub(super) fn is_below_admin(segments: &[&str]) -> bool {
+    segments.first() == Some(&"admin")
+}
+
+/// The segments of a template. A slash at the end is none, as in a request.
+fn template(path: &'static str) -> Vec<&'static str> {
+    path.split('/').filter(|segment| !segment.is_empty()).collect()
+}
+
 /// What stands for a template's parameters in a path, if the path is one of the template's.
-fn values<'a>(template: &str, segments: &[&'a str]) -> Option<Vec<&'a str>> {
-    let wanted: Vec<&str> = template.split('/').skip(1).collect();
+fn values<'a>(path: &'static str, segments: &[&'a str]) -> Option<Vec<&'a str>> {
+    let wanted = template(path);
     let fits = |(wanted, segment): (&&str, &&str)| wanted.starts_with('{') || wanted == segment;
     if wanted.len() != segments.len() || !wanted.iter().zip(segments).all(fits) {
         return None;
@@ -122,31 +222,43 @@ mod tests {
     use super::*;
 
     fn find(method: &str, path: &str) -> Result<Operation, Rejection> {
-        let segments: Vec<_> = path.split('/').skip(1).collect();
+        let segments: Vec<_> = path.split('/').skip(1).filter(|segment| !segment.is_empty()).collect();
         Operation::find(&Method::from_bytes(method.as_bytes()).unwrap(), &segments).map(|found| found.operation)
     }
 
     #[test]
-    fn all_but_health_metrics_and_the_document_are_below_what_needs_the_key() {
-        let open = [Operation::Document, Operation::Alive, Operation::Ready, Operation::Metrics];
-        for operation in Operation::ALL {
-            assert_eq!(open.contains(operation), !operation.path().starts_with("/admin/v1/"), "{operation:?}");
+    fn all_but_health_metrics_and_the_documents_are_below_what_needs_a_key() {
+        let open = [View::Root, View::Document, View::Alive, View::Ready, View::Metrics].map(Operation::View);
+        for operation in Operation::all() {
+            assert_eq!(open.contains(&operation), !operation.path().starts_with("/admin/v1/"), "{operation:?}");
+            assert_eq!(open.contains(&operation), operation.needs() == Needs::Nothing, "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_looked_at_is_asked_by_get_and_a_trace_knows_each_parameter_of_an_act() {
+        assert!(View::ALL.iter().all(|view| view.method() == "GET"));
+        let known = ["app", "stream", "name", "id", "cursor"];
+        for act in Act::ALL {
+            assert!(act.parameters().all(|name| known.contains(&name)), "{act:?}");
         }
     }
 
     #[test]
     fn what_is_listed_is_found_by_method_and_path_and_nothing_else() {
         let below = "/admin/v1/apps/a/events/user_events/subscriptions/s";
-        assert_eq!(find("GET", "/healthz"), Ok(Operation::Alive));
-        assert_eq!(find("DELETE", below), Ok(Operation::RemoveSubscription));
-        assert_eq!(find("POST", &format!("{below}/dead-letters/redeliver")), Ok(Operation::Redeliver));
+        let (view, act) = (|view| Ok(Operation::View(view)), |act| Ok(Operation::Act(act)));
+        assert_eq!(find("GET", "/healthz"), view(View::Alive));
+        assert_eq!((find("GET", "/"), find("GET", "/admin/v1")), (view(View::Root), view(View::Index)));
+        assert_eq!(find("DELETE", below), act(Act::RemoveSubscription));
+        assert_eq!(find("POST", &format!("{below}/dead-letters/redeliver")), act(Act::Redeliver));
         assert_eq!(find("DELETE", &format!("{below}/dead-letters/redeliver")), Err(Rejection::method("POST")));
-        assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), Ok(Operation::ClearDeadLetter));
+        assert_eq!(find("DELETE", &format!("{below}/dead-letters/c")), act(Act::ClearDeadLetter));
         assert_eq!(find("PUT", &format!("{below}/dead-letters")), Err(Rejection::method("GET, DELETE")));
-        assert_eq!(find("HEAD", "/metrics"), Ok(Operation::Metrics));
+        assert_eq!(find("HEAD", "/metrics"), view(View::Metrics));
         assert_eq!(find("POST", "/metrics"), Err(Rejection::method("GET, HEAD")));
         assert_eq!(find("HEAD", "/admin/v1/backup"), Err(Rejection::method("GET")));
-        for nowhere in ["/", "/admin/v1", "/admin/v1/apps/", "/admin/v1/secrets", &format!("{below}/more")] {
+        for nowhere in ["/admin", "/admin/v1/secrets", "/admin/v2/apps", &format!("{below}/more")] {
             assert!(find("GET", nowhere).is_err_and(|refused| refused != Rejection::method("GET")), "{nowhere}");
         }
     }

@@ -4,17 +4,38 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content};
+use super::answer::Content;
+use super::operations::{Needs, Operation};
+use super::rejection::Rejection;
+use super::trace::{Done, Facts, Trace};
 use crate::services::Parts;
 
+/// What there is, for who opens the port in a browser.
+pub(super) fn open_operations() -> Value {
+    let open = Operation::all().filter(|operation| operation.needs() == Needs::Nothing).map(listed);
+    json!({ "service": "rtm-gateway", "operations": open.collect::<Value>(), "more": "/admin/v1/" })
+}
+
+/// All that there is.
+pub(super) fn operations() -> Value {
+    json!({ "operations": Operation::all().map(listed).collect::<Value>() })
+}
+
+fn listed(operation: Operation) -> Value {
+    json!({
+        "operation": operation.id(), "method": operation.method(), "path": operation.path(),
+        "needs": operation.needs().as_str(),
+    })
+}
+
 /// The store as it is now, as a data file. It holds all events: whoever may read it may read them.
-pub(super) async fn backup(parts: &Parts) -> Answer {
+pub(super) async fn backup(parts: &Parts, trace: &mut Trace) -> Result<Done, Rejection> {
     let (file, length) = parts.backup().await.and_then(|file| {
         // With its length whoever fetches it knows whether all of it came.
         let length = file.metadata().map_err(|why| crate::store::Error::Io(why.to_string()))?.len();
         Ok((file, length))
     })?;
-    Ok(Content::File(file, length))
+    Ok(trace.shows(Facts::of("bytes", length), Content::File(file, length)))
 }
 
 pub(super) fn apps(parts: &Parts) -> Value {

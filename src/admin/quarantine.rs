@@ -6,6 +6,7 @@ use super::answer::{Answer, Content};
 use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
 use super::rejection::Rejection;
+use super::trace::{Done, Facts, Trace};
 use crate::kernel::names::{AppId, Stream};
 use crate::services::Parts;
 use crate::store::QuarantineEntry;
@@ -88,14 +89,20 @@ fn answer(app: &AppId, stream: Stream, entry: &QuarantineEntry) -> Value {
 }
 
 /// `GET /admin/v1/quarantine/{app}/{stream}/{id}`.
-pub(super) async fn show(parts: &Parts, which: &QuarantinePath) -> Answer {
+pub(super) async fn show(parts: &Parts, trace: &mut Trace, which: &QuarantinePath) -> Result<Done, Rejection> {
     let found = parts.events.quarantined_body(&which.app, which.stream, which.id).await?;
-    let (_, pieces) = found.ok_or_else(none)?;
-    Ok(Content::Bytes(pieces))
+    let (entry, pieces) = found.ok_or_else(none)?;
+    Ok(trace.shows(Facts::of("bytes", entry.bytes), Content::Bytes(pieces)))
 }
 
 /// `POST /admin/v1/quarantine/{app}/{stream}/{id}/redeliver`.
-pub(super) async fn redeliver(parts: &Parts, which: &QuarantinePath) -> Answer {
-    let read = parts.events.read_again(&which.app, which.stream, which.id).await?.ok_or_else(none)?;
-    Ok(Content::Json(json!({ "redelivered": read.redelivered, "delivered": read.delivered })))
+pub(super) async fn redeliver(parts: &Parts, trace: &mut Trace, which: &QuarantinePath) -> Result<Done, Rejection> {
+    let QuarantinePath { app, stream, id } = which;
+    let newest = parts.events.quarantined(app, *stream, id.saturating_add(1), 1).await?;
+    let before = newest.first().filter(|entry| entry.id == *id).ok_or_else(none)?;
+    let change = trace.changes(Facts::of("delivered", before.delivered));
+    let read = parts.events.read_again(app, *stream, *id).await?.ok_or_else(none)?;
+    let after = Facts::of("delivered", read.delivered).and("redelivered", read.redelivered);
+    let content = json!({ "redelivered": read.redelivered, "delivered": read.delivered });
+    Ok(change.done(after, Content::Json(content)))
 }

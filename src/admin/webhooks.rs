@@ -8,10 +8,11 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Content};
+use super::answer::Content;
 use super::call::Call;
-use super::dead_letters::{SHOWN, limit, shown, wanted};
+use super::dead_letters::{SHOWN, asked, limit, shown, wanted};
 use super::rejection::Rejection;
+use super::trace::{Done, Facts, Trace};
 use crate::events::{Cursor, CursorPair, ReadError, Redeliver, SubscriptionStatus};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::services::Parts;
@@ -44,26 +45,30 @@ struct ListQuery {
 }
 
 /// `POST …/webhooks/{name}/enable`.
-pub(super) async fn enable(call: &Call<'_>, which: &WebhookPath) -> Answer {
+pub(super) async fn enable(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+    let change = trace.changes(which.state(call));
     call.parts.webhooks.enable(&which.app, &which.name).await?;
-    Ok(Content::Json(json!({ "enabled": true })))
+    Ok(change.done(which.state(call), Content::Json(json!({ "enabled": true }))))
 }
 
 /// `POST …/webhooks/{name}/disable`.
-pub(super) async fn disable(call: &Call<'_>, which: &WebhookPath) -> Answer {
+pub(super) async fn disable(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+    let change = trace.changes(which.state(call));
     call.parts.webhooks.disable(&which.app, &which.name).await?;
-    Ok(Content::Json(json!({ "enabled": false })))
+    Ok(change.done(which.state(call), Content::Json(json!({ "enabled": false }))))
 }
 
 /// `POST /admin/v1/webhooks/{app}/{name}/try`.
-pub(super) async fn try_now(call: &Call<'_>, which: &WebhookPath) -> Answer {
+pub(super) async fn try_now(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+    let change = trace.changes(which.state(call));
     let (result, in_flight) = match call.parts.webhooks.try_now(&which.app, &which.name).await? {
         TryNow::Trying { in_flight } => ("trying", in_flight),
         TryNow::UnderWay { in_flight } => ("under_way", in_flight),
         TryNow::NothingWaits => ("nothing_waits", 0),
         TryNow::Disabled => return Err(CommandError::Disabled.into()),
     };
-    Ok(Content::Json(json!({ "result": result, "in_flight": in_flight })))
+    let after = Facts::of("result", result).and("in_flight", in_flight);
+    Ok(change.done(after, Content::Json(json!({ "result": result, "in_flight": in_flight }))))
 }
 
 /// `GET /admin/v1/webhooks`: those that are configured, then those that are not any more and have left a place.
@@ -102,6 +107,19 @@ impl WebhookPath {
             Some(Self { app, name, streams })
         });
         found.ok_or_else(|| Rejection::nowhere(CommandError::NoSuchWebhook))
+    }
+
+    /// How it stands, in a word.
+    fn state(&self, call: &Call<'_>) -> Facts {
+        let all = call.parts.webhooks.status();
+        let this = all.iter().find(|it| it.app == self.app.as_str() && it.name == self.name.as_str());
+        Facts::of("state", this.map_or("gone", |webhook| webhook.state))
+    }
+
+    /// How many dead letters it has, in these of its streams.
+    fn letters(&self, call: &Call<'_>, streams: &[Stream]) -> u64 {
+        let status = |&stream: &Stream| call.parts.events.subscription_status(&self.app, stream, &self.place()).ok();
+        streams.iter().filter_map(status).map(|status| status.dead_letters).sum()
     }
 
     fn place(&self) -> SubscriptionName {
@@ -169,7 +187,7 @@ fn only_known(call: &Call<'_>) -> Result<(), Rejection> {
 }
 
 /// Of all streams, unless one is named; `next` goes on in all of them.
-pub(super) async fn list(call: &Call<'_>, which: &WebhookPath) -> Answer {
+pub(super) async fn list(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
     let ListQuery { streams, mut after, limit } = which.list_query(call)?;
     let mut all = Vec::<Value>::new();
     for &stream in &streams {
@@ -192,10 +210,17 @@ pub(super) async fn list(call: &Call<'_>, which: &WebhookPath) -> Answer {
     }
     let of = together(&streams);
     let next = (all.len() == limit).then(|| json!({ "stream": of.as_str(), "after": after.text(of) }));
-    Ok(Content::Json(json!({ "dead_letters": all, "next": next })))
+    let facts = Facts::of("dead_letters", all.len());
+    Ok(trace.shows(facts, Content::Json(json!({ "dead_letters": all, "next": next }))))
 }
 
-pub(super) async fn clear(call: &Call<'_>, which: &WebhookPath, one: Option<Cursor>) -> Answer {
+/// Of all streams, unless one is named.
+pub(super) async fn clear(
+    call: &Call<'_>,
+    trace: &mut Trace,
+    which: &WebhookPath,
+    one: Option<Cursor>,
+) -> Result<Done, Rejection> {
     let stream = call.query()?.into_iter().find(|(name, _)| name == "stream").map(|(_, stream)| stream);
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let streams = match (stream, one) {
@@ -203,18 +228,23 @@ pub(super) async fn clear(call: &Call<'_>, which: &WebhookPath, one: Option<Curs
         _ => vec![which.one(stream)?],
     };
     let mut cleared = 0;
-    for stream in streams {
+    let mut change = trace.changes(Facts::of("dead_letters", which.letters(call, &streams)));
+    let after = |cleared| Facts::of("dead_letters", which.letters(call, &streams)).and("cleared", cleared);
+    for &stream in &streams {
         let done = call.parts.events.clear_dead_letters(&which.app, stream, &which.place(), one).await;
         cleared += or_none(done)?;
+        change.so_far(after(cleared));
     }
     if one.is_some() && cleared == 0 {
         return Err(Rejection::nowhere("there is no such dead letter"));
     }
-    Ok(Content::Json(json!({ "cleared": cleared })))
+    Ok(change.done(after(cleared), Content::Json(json!({ "cleared": cleared }))))
 }
 
-pub(super) async fn redeliver(call: Call<'_>, which: &WebhookPath) -> Answer {
+/// Of all streams, unless letters or one stream are named.
+pub(super) async fn redeliver(call: Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
     let webhooks = call.parts.webhooks.clone();
+    let before = which.letters(&call, &which.streams);
     let RedeliverRequest { cursors, all, stream } = call.json().await?;
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let letters = wanted(&cursors, all)?;
@@ -223,10 +253,12 @@ pub(super) async fn redeliver(call: Call<'_>, which: &WebhookPath) -> Answer {
         _ => vec![which.one(stream)?],
     };
     let mut again = 0;
+    let mut change = trace.changes(Facts::of("dead_letters", before).and("asked", asked(&letters)));
     for stream in streams {
         again += webhooks.redeliver(&which.app, &which.name, stream, letters.clone()).await?;
+        change.so_far(Facts::of("redelivered", again));
     }
-    Ok(Content::Json(json!({ "redelivered": again })))
+    Ok(change.done(Facts::of("redelivered", again), Content::Json(json!({ "redelivered": again }))))
 }
 
 /// A webhook that has read nothing yet has no place, and nothing there.

@@ -24,6 +24,20 @@ impl Events {
         self.streams().values().flat_map(|stream| lag::statuses(&stream.registry)).collect()
     }
 
+    /// Where one subscription stands, as [`Events::subscriptions`] says it.
+    ///
+    /// # Errors
+    /// When there is no such subscription.
+    pub fn subscription_status(
+        &self,
+        app: &AppId,
+        stream: Stream,
+        name: &SubscriptionName,
+    ) -> Result<SubscriptionStatus, ReadError> {
+        let (stream, subscription) = self.subscription(app, stream, name)?;
+        Ok(lag::status_of(&stream.registry, &subscription))
+    }
+
     /// Acknowledges: what is held is settled, and never handed out again. Durable on return. Says how many entries were
     /// not settled before.
     ///

@@ -17,6 +17,7 @@ mod identity;
 mod log;
 mod malformed;
 mod messages;
+mod operator_acts;
 mod operators;
 mod peers;
 mod places;

@@ -155,8 +155,24 @@ fn the_document_lists_exactly_the_operators_operations() {
     let documented = operations(&document);
     let documented = documented.iter().filter(|operation| operation.is_operators);
     let documented: BTreeSet<_> = documented.map(|o| (o.method.clone(), o.path.to_owned())).collect();
-    let all = admin::Operation::ALL.iter().map(|o| (o.method().to_owned(), o.path().to_owned()));
+    let all = admin::Operation::all().map(|o| (o.method().to_owned(), o.path().to_owned()));
     assert_eq!(documented, all.collect());
+}
+
+/// The log and the operators' index call an operation as the document does.
+#[test]
+fn each_operation_has_its_name_in_the_document() {
+    let document = document();
+    let callers = Operation::ALL.iter().map(|o| (o.method(), o.path(), o.id()));
+    let operators = admin::Operation::all().map(|o| (o.method(), o.path(), o.id()));
+    for (method, path, id) in callers.chain(operators) {
+        assert_eq!(document["paths"][path][method.to_lowercase()]["operationId"], id, "{method} {path}");
+    }
+    for operation in admin::Operation::all() {
+        let needs = &document["paths"][operation.path()][operation.method().to_lowercase()]["x-rtm-needs"];
+        let is_act = matches!(operation, admin::Operation::Act(_));
+        assert_eq!(needs == "operator key", is_act, "{operation:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod callers;
 mod lag;
 mod losses;
+mod operators;
 mod secrets;
 mod slowness;
 mod versions;

@@ -5,6 +5,7 @@ mod certificates;
 mod dev_certs;
 mod handshakes;
 mod judgements;
+mod operators;
 mod rotation;
 mod stage;
 mod streams;

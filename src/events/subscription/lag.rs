@@ -108,6 +108,13 @@ pub(in crate::events) fn statuses(registry: &Registry) -> Vec<SubscriptionStatus
     subscriptions.iter().map(|subscription| status(&registry.log, subscription, (next, arriving), now)).collect()
 }
 
+/// Where one of them stands.
+pub(in crate::events) fn status_of(registry: &Registry, subscription: &Arc<Subscription>) -> SubscriptionStatus {
+    let arriving = lock(&registry.arriving).per_second();
+    let next = registry.log.range().end;
+    status(&registry.log, subscription, (next, arriving), registry.shared.clock.wall_ms())
+}
+
 fn status(
     log: &Log,
     subscription: &Arc<Subscription>,

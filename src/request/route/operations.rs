@@ -5,9 +5,9 @@
 use super::{AckAction, Addressee, Form, Kind, Route};
 use crate::kernel::names::{Stream, Streams};
 
-/// A table of operations: an enum with a variant for each, its method and its path's template.
+/// A table of operations: an enum with a variant for each, its method, its path's template and its name.
 macro_rules! operations {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $method:literal $path:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $method:literal $path:literal $id:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($variant,)+ }
@@ -27,6 +27,12 @@ macro_rules! operations {
             pub fn path(self) -> &'static str {
                 match self { $(Self::$variant => $path,)+ }
             }
+
+            /// Its name in the document, its `operationId`.
+            #[must_use]
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$variant => $id,)+ }
+            }
         }
     };
 }
@@ -35,18 +41,18 @@ pub(crate) use operations;
 operations! {
     /// What callers may ask.
     Operation {
-        UserEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/user_events",
-        ChannelEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/channel_events",
-        Events = "GET" "/v1/apps/{app}/events/{stream}",
-        Ack = "POST" "/v1/apps/{app}/events/{stream}/ack",
-        Nack = "POST" "/v1/apps/{app}/events/{stream}/nack",
-        Extend = "POST" "/v1/apps/{app}/events/{stream}/extend",
-        HistoryQuery = "POST" "/dev/v2/project/{app}/rtm/message/history/query",
-        HistoryFetch = "GET" "/dev/v2/project/{app}/rtm/message/history/query/{handle}",
-        HistoryCount = "GET" "/dev/v2/project/{app}/rtm/message/history/count",
-        HistoryStream = "GET" "/v1/apps/{app}/history",
-        PeerMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/peer_messages",
-        ChannelMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/channel_messages",
+        UserEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/user_events" "readUserEventsAsVendor",
+        ChannelEventsAsVendor = "GET" "/dev/v2/project/{app}/rtm/vendor/channel_events" "readChannelEventsAsVendor",
+        Events = "GET" "/v1/apps/{app}/events/{stream}" "readEvents",
+        Ack = "POST" "/v1/apps/{app}/events/{stream}/ack" "acknowledgeEvents",
+        Nack = "POST" "/v1/apps/{app}/events/{stream}/nack" "giveEventsBack",
+        Extend = "POST" "/v1/apps/{app}/events/{stream}/extend" "extendLease",
+        HistoryQuery = "POST" "/dev/v2/project/{app}/rtm/message/history/query" "queryHistory",
+        HistoryFetch = "GET" "/dev/v2/project/{app}/rtm/message/history/query/{handle}" "fetchHistory",
+        HistoryCount = "GET" "/dev/v2/project/{app}/rtm/message/history/count" "countHistory",
+        HistoryStream = "GET" "/v1/apps/{app}/history" "streamHistory",
+        PeerMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/peer_messages" "sendPeerMessage",
+        ChannelMessages = "POST" "/dev/v2/project/{app}/rtm/users/{user}/channel_messages" "sendChannelMessage",
     }
 }
 

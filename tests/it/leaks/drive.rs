@@ -381,7 +381,7 @@ async fn operators(heap: &Heap, gateway: &Gateway, plants: &Plants) {
     let paths: Vec<_> = paths.iter().map(|path| format!("/admin/v1/{path}")).collect();
     let open = ["/healthz", "/readyz", "/metrics", "/"].map(str::to_owned);
     for path in paths.iter().chain(&open) {
-        for key in [&plants.admin_key, &plants.wrong_admin_key, &plants.caller_key] {
+        for key in [&plants.admin_key, &plants.read_key, &plants.wrong_admin_key, &plants.caller_key] {
             let reply = gateway.admin(key, path).await;
             heap.reply(path, &reply);
             if path == "/admin/v1/quarantine" && key == &plants.admin_key {
@@ -399,6 +399,22 @@ async fn operators(heap: &Heap, gateway: &Gateway, plants: &Plants) {
         let headers = [("x-api-key", plants.wrong_admin_key.as_str())];
         ask(heap, gateway.operators, true, (Method::GET, path), &headers, "").await;
         ask(heap, gateway.operators, false, (Method::POST, path), &headers, &plants.unknown_key).await;
+    }
+    // Acts, which each leave a line in the log: done, refused to the read-only key, and to nobody.
+    let subscription = format!("/admin/v1/apps/{BASIC}/events/user_events/subscriptions/all");
+    for key in [&plants.admin_key, &plants.read_key, &plants.wrong_admin_key] {
+        let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+        for (method, below, body) in [
+            (Method::POST, "/seek", r#"{ "to": "latest" }"#.to_owned()),
+            (Method::POST, "/seek", format!(r#"{{ "to": "{}" }}"#, plants.unknown_key)),
+            (Method::GET, "/dead-letters", String::new()),
+            (Method::POST, "/dead-letters/redeliver", r#"{ "all": true }"#.to_owned()),
+            (Method::DELETE, "/dead-letters", String::new()),
+            (Method::DELETE, "", String::new()),
+        ] {
+            let target = format!("{subscription}{below}");
+            ask(heap, gateway.operators, false, (method, &target), &headers, &body).await;
+        }
     }
 }
 

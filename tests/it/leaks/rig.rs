@@ -158,16 +158,17 @@ impl Home {
         let short = "[apps.events]\nstreams = [\"user_events\"]\npoll_interval = \"20ms\"\npoll_interval_idle = \"20ms\"\nretention = \"1s\"\nmax_subscriptions_per_client = 1";
         let tight = "messages = { requests = 1, per = \"1h\" }\n";
         let (plain, tls, calm) = (vendors.basic.base_url(), vendors.token.base_url(), vendors.calm.base_url());
+        let digest = |key: &str| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let client = |name: &str, key: &str, allow: &str| {
-            let hash: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = digest(key);
             format!("[[clients]]\nname = \"{name}\"\napi_key_sha256 = \"{hash}\"\nallow = [{allow}]\n")
         };
-        let admin: String = Sha256::digest(&plants.admin_key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let (admin, read) = (digest(&plants.admin_key), digest(&plants.read_key));
         let all = r#"{ app = "*", actions = ["events", "history", "count", "messages"] }"#;
         [
             format!(
                 "[server]\nlisten = [\"127.0.0.1:0\"]\nrequest_body_limit = \"64KiB\"\nshutdown_grace = \"10s\"\n\
-                 [admin]\nlisten = \"127.0.0.1:0\"\napi_key_sha256 = \"{admin}\"\n[log]\nlevel = \"trace\"\n\
+                 [admin]\nlisten = \"127.0.0.1:0\"\napi_key_sha256 = \"{admin}\"\nread_key_sha256 = \"{read}\"\n[log]\nlevel = \"trace\"\n\
                  [store]\npath = \"{dir}/data\"\n[upstream]\nconnect_timeout = \"700ms\"\nrequest_timeout = \"700ms\"\n\
                  ca_file = \"{dir}/ca.pem\"\n[upstream.breaker]\nfailures = 0\n"
             ),

@@ -1,6 +1,7 @@
 //! A gateway that speaks TLS, and callers with certificates.
 
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -51,6 +52,20 @@ impl Stage {
 
     /// With these lines more in `[server]`.
     pub(super) async fn with(client_auth: &str, server: &str) -> Self {
+        Self::configured(client_auth, server, "").await
+    }
+
+    /// With TLS on the operators' port, too, which shows `admin.pem`, and these lines more in `[admin.tls]`; `$DIR` is the folder.
+    pub(super) async fn for_operators(admin_tls: &str) -> Self {
+        Self::configured(
+            "off",
+            "",
+            &format!("[admin.tls]\ncert = \"$DIR/admin.pem\"\nkey = \"$DIR/admin.key\"\n{admin_tls}\n"),
+        )
+        .await
+    }
+
+    async fn configured(client_auth: &str, server: &str, admin_tls: &str) -> Self {
         let mut stage = support::stage::Stage::new().await;
         stage.clock = Clock::anchored(Clock::system().wall());
         let now = stage.clock.wall();
@@ -58,9 +73,14 @@ impl Stage {
         let shown = servers.issue(&Says::dns(now, "127.0.0.1"));
         stage.write("server.pem", shown.pem());
         stage.write("server.key", shown.key_pem());
+        let shown = servers.issue(&Says::dns(now, "127.0.0.1"));
+        stage.write("admin.pem", shown.pem());
+        stage.write("admin.key", shown.key_pem());
         stage.write("ca.pem", callers.pem());
         stage.write("crl.pem", callers.revokes(&[], now + DAY));
-        stage.configure(&configuration(&stage, client_auth, server));
+        let admin_tls = admin_tls.replace("$DIR", stage.folder.path().to_str().unwrap());
+        let text = configuration(&stage, client_auth, server);
+        stage.configure(&text.replacen("[store]", &format!("{admin_tls}[store]"), 1));
         stage.run().await;
         let reloader = Reloader::new(stage.config_file(), stage.parts.clone(), None);
         Self { stage, servers, callers, reloader }
@@ -124,8 +144,13 @@ impl Stage {
 
     /// Shakes hands.
     pub(super) async fn connect(&self, caller: &ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(self.addr).await?;
-        let name = ServerName::from(self.addr.ip());
+        Self::connect_to(self.addr, caller).await
+    }
+
+    /// Shakes hands with another of its ports.
+    pub(super) async fn connect_to(at: SocketAddr, caller: &ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(at).await?;
+        let name = ServerName::from(at.ip());
         TlsConnector::from(Arc::new(caller.clone())).connect(name, tcp).await
     }
 
@@ -167,7 +192,7 @@ impl Stage {
     }
 }
 
-fn alert(error: &std::io::Error) -> AlertDescription {
+pub(super) fn alert(error: &std::io::Error) -> AlertDescription {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::AlertReceived(alert)) => *alert,
         _ => panic!("no alert but {error:?}"),
