@@ -91,8 +91,8 @@ struct Now {
     kept_success: u64,
 }
 
-/// How often it is stored that an endpoint takes what it is sent: a commit more for each request would cost more than it
-/// tells.
+/// How often it is stored that an endpoint takes what it is sent: a commit more for each request would cost more than
+/// it tells.
 const SUCCESS_KEPT_EVERY: Duration = Duration::from_secs(60);
 
 /// Bytes of what is kept of an error.

@@ -407,7 +407,10 @@ impl<'e> DeliveryLoop<'e> {
         let in_flight = self.under_way;
         let now = self.endpoint.deps.clock.now();
         let is_later = |due: Option<Instant>| due.is_some_and(|due| due > now);
-        let waits = is_later(self.pace.quiet_until())
+        // What has failed just now is still on its way to where it waits.
+        let is_recorded = self.tries.len() > in_flight && self.condition.get().consecutive_failures > 0;
+        let waits = is_recorded
+            || is_later(self.pace.quiet_until())
             || self.lanes.iter().any(|lane| {
                 let next = self.endpoint.deps.events.tries(&self.endpoint.app, lane.stream, &self.recorder.place).next;
                 is_later(next) || lane.waiting.iter().any(|parcel| parcel.due > now)

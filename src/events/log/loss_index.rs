@@ -1,11 +1,11 @@
 //! [`LossIndex`]: where in a log events may have been lost: its markers, and what of it is damaged. For operators.
 //!
-//! It is what the log itself says: whoever asks first has the log read from the time that is asked for, and what was found
-//! stays in memory, so that later only what is new is read. So it needs nothing in the store, a kill leaves nothing out, and
-//! a store of an older gateway tells as much. What retention removes is gone from here, too.
+//! It is what the log itself says: whoever asks first has the log read from the time that is asked for, and what was
+//! found stays in memory, so that later only what is new is read. So it needs nothing in the store, a kill leaves
+//! nothing out, and a store of an older gateway tells as much. What retention removes is gone from here, too.
 //!
-//! Invariants: one reads at a time, a piece at a time, beside all others. What is known is one run of the log, up to where
-//! it ended when it was last asked for. At most [`MAX_FOUND`] are kept, the newest.
+//! Invariants: one reads at a time, a piece at a time, beside all others. What is known is one run of the log, up to
+//! where it ended when it was last asked for. At most [`MAX_FOUND`] are kept, the newest.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

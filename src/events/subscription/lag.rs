@@ -43,8 +43,8 @@ pub struct SubscriptionStatus {
     /// Entries that come to the stream in a second, likewise. One that reads slower falls behind.
     pub arriving_per_second: Option<f64>,
     pub near_retention: Option<&'static str>,
-    /// When retention takes the oldest event that is not read, if it reads no further: a forecast. `None`: all is read, or
-    /// it is not known when that event came.
+    /// When retention takes the oldest event that is not read, if it reads no further: a forecast. `None`: all is
+    /// read, or it is not known when that event came.
     pub cut_off_at: Option<String>,
     pub seconds_to_cut_off: Option<f64>,
     /// By which limit: `retention` or `retention_bytes`.

@@ -1,7 +1,8 @@
 //! [`CutOff`]: when retention will take the oldest event that a subscription has not read, if it reads no further.
 //!
-//! It is a forecast: by age it holds to half a minute (how often logs are trimmed); by bytes it supposes that events come as
-//! fast, and are as large, as in the last minute. What the clock has jumped is kept longer, so it may be later.
+//! It is a forecast: by age it holds to half a minute (how often logs are trimmed); by bytes it supposes that events
+//! come as fast, and are as large, as in the last minute. What the clock has jumped is kept longer, so it may be
+//! later.
 
 use std::time::Duration;
 
