@@ -32,7 +32,7 @@ use crate::request::flow;
 use crate::request::gateway::{Gateway, Live, Services, revalidation};
 use crate::request::jwks::Jwks;
 use crate::server::descriptors;
-use crate::server::listener::{Limits, Listener, UnixFile};
+use crate::server::listener::{HeaderReader, Limits, Listener, UnixFile};
 use crate::services::{BuildError, InForce, Parts, ReloadState, trust_of};
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
@@ -73,9 +73,11 @@ impl App {
         let proofs = Proofs::counted(clock.clone(), metrics.ended_work.clone());
         let jwks = Jwks::new(tasks.work.clone(), proofs.clone(), clock.clone(), metrics.clone());
         let keys = jwks.prepare(config.jwt.as_ref())?;
+        let header_reader = HeaderReader::new(config.server.proxy_protocol, &metrics).map(Arc::new);
         let mut listeners = Vec::with_capacity(config.server.listen.len());
         for listen in &config.server.listen {
-            listeners.push(bind(listen, UnixFile::of(&config.server)).await?.speaking(tls.clone()));
+            let listener = bind(listen, UnixFile::of(&config.server)).await?;
+            listeners.push(listener.behind(header_reader.clone()).speaking(tls.clone()));
         }
         let listen = config.admin.listen.clone();
         // On its own threads: whoever binds a socket is woken for it.

@@ -35,7 +35,7 @@ pub use events::Events;
 pub use history::History;
 pub use jwt::{JwksUrl, Jwt, JwtAlgorithm, JwtKeys};
 pub use quota::{Limit, Quota, QuotaRule};
-pub use sections::{Admin, Listen, Log, LogFormat, Server, Store, UnixOwner};
+pub use sections::{Admin, Listen, Log, LogFormat, ProxyProtocol, Server, Store, UnixOwner};
 pub use tls::{ClientAuth, ServerTls};
 pub use upstream::{Breaker, Proxy, ProxyAuthorization, RetryBudget, Upstream};
 pub(crate) use webhooks::parse_webhook_url;

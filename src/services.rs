@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::in_force::InForce;
 pub use self::readiness::{Probe, Readiness};
-use crate::config::{Config, Listen, ServerTls, show};
+use crate::config::{Config, Listen, ProxyProtocol, ServerTls, show};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
@@ -181,10 +181,12 @@ impl Parts {
         // Which files it is made of may change.
         config.admin.tls = admin_tls.or(config.admin.tls);
         config.server.listen.clone_from(&bound.server.listen);
+        config.server.proxy_protocol = bound.server.proxy_protocol;
         if config.server.tls.is_some() != bound.server.tls.is_some() {
             config.server.tls.clone_from(&bound.server.tls);
         }
-        if !config.server.listen.iter().all(Listen::is_local) {
+        let brings_strangers = config.server.proxy_protocol != ProxyProtocol::Off;
+        if brings_strangers || !config.server.listen.iter().all(Listen::is_local) {
             config.server.anonymous_client = None;
         }
         config

@@ -165,6 +165,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     differs("server.listen", old.server.listen != new.server.listen);
+    differs("server.proxy_protocol", old.server.proxy_protocol != new.server.proxy_protocol);
     differs("server.max_connections", old.server.max_connections != new.server.max_connections);
     differs("server.header_read_timeout", old.server.header_read_timeout != new.server.header_read_timeout);
     differs("server.idle_timeout", old.server.idle_timeout != new.server.idle_timeout);

@@ -9,11 +9,12 @@ use std::path::Path;
 use super::document::Document;
 use super::draft::Draft;
 use super::entry::Entry;
-use super::{App, ClientAuth, Listen, QuotaRule};
+use super::{App, ClientAuth, Listen, ProxyProtocol, QuotaRule};
 
 pub(super) fn all(doc: &Document<'_>, draft: &Draft) {
     addresses(doc, draft);
     anonymous(doc, draft);
+    behind_balancer(doc, draft);
     admin_keys(doc, draft);
     admin_tls(doc, draft);
     allowed_apps(doc, draft);
@@ -101,6 +102,21 @@ fn anonymous(doc: &Document<'_>, draft: &Draft) {
     if doc.sound("server.listen") && !draft.server.listen.iter().all(Listen::is_local) {
         let what = "needs every address of server.listen to be loopback or a Unix socket";
         doc.fault_at("server.anonymous_client", what, "Leave it out, or listen on this machine only");
+    }
+}
+
+/// A balancer carries the connections of others, wherever it listens itself.
+fn behind_balancer(doc: &Document<'_>, draft: &Draft) {
+    let server = &draft.server;
+    if server.proxy_protocol == ProxyProtocol::Off {
+        return;
+    }
+    if doc.sound("server.listen") && server.listen.iter().all(|listen| matches!(listen, Listen::Unix(_))) {
+        let what = "is of no use: every address of server.listen is a Unix socket";
+        doc.warn_at("server.proxy_protocol", what, "Leave it out, or listen on TCP");
+    } else if server.anonymous_client.is_some() {
+        let what = "cannot be where a balancer brings callers from elsewhere (server.proxy_protocol)";
+        doc.fault_at("server.anonymous_client", what, "Leave one of them out");
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Bytes of a caller's request body.
     pub request_body_limit: usize,
+    /// Whether callers come through a balancer that says whose connection it carries. Not on Unix sockets.
+    pub proxy_protocol: ProxyProtocol,
     /// How long a caller may take to send a request's head.
     pub header_read_timeout: Duration,
     /// How long a caller's connection is kept without a request.
@@ -72,6 +74,29 @@ pub struct Server {
     pub unix_owner: UnixOwner,
     /// Encrypts all TCP listeners.
     pub tls: Option<ServerTls>,
+}
+
+/// `server.proxy_protocol`: the header that each TCP connection of a caller begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None: callers connect themselves.
+    Off,
+    /// A line of text.
+    V1,
+    /// The binary form.
+    V2,
+}
+
+impl ProxyProtocol {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
 }
 
 /// User and group of a socket's file; `None` leaves it to the process.
@@ -153,10 +178,12 @@ impl Default for Store {
 }
 
 pub(super) fn server(t: &Table<'_>) -> Server {
+    let proxy_protocols = [ProxyProtocol::Off, ProxyProtocol::V1, ProxyProtocol::V2].map(|it| (it.as_str(), it));
     Server {
         listen: t.or_default("listen", listens),
         max_connections: t.or_default("max_connections", |n| n.count(1_000_000).map(|n| n as usize)),
         request_body_limit: t.or_default("request_body_limit", body_limit),
+        proxy_protocol: t.or_default("proxy_protocol", |n| n.one_of(&proxy_protocols)),
         header_read_timeout: t.or_default("header_read_timeout", Node::duration),
         idle_timeout: t.or_default("idle_timeout", Node::duration),
         shutdown_grace: t.or_default("shutdown_grace", Node::duration),

@@ -65,6 +65,7 @@ fn write_server(page: &mut String, server: &Server) -> fmt::Result {
     writeln!(page, "max_requests = {}", server.max_requests)?;
     writeln!(page, "max_streams = {}", server.max_streams)?;
     writeln!(page, "request_body_limit = {}", size(server.request_body_limit as u64))?;
+    writeln!(page, "proxy_protocol = {}", quoted(server.proxy_protocol.as_str()))?;
     writeln!(page, "header_read_timeout = {}", duration(server.header_read_timeout))?;
     writeln!(page, "idle_timeout = {}", duration(server.idle_timeout))?;
     writeln!(page, "write_timeout = {}", duration(server.write_timeout))?;

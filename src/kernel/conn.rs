@@ -33,7 +33,7 @@ use places::{NoPlace, Seat, SeatGuard};
 pub struct Conn {
     /// Who is at the other end.
     pub peer: Peer,
-    /// The address it came in on; `None` on a Unix socket.
+    /// The address it came in on, at the balancer if one announced it; `None` on a Unix socket.
     pub local: Option<SocketAddr>,
     /// What the handshake found; `None` where no TLS is spoken.
     pub tls: Option<TlsFacts>,
@@ -46,6 +46,12 @@ impl Conn {
     #[must_use]
     pub(crate) fn new(peer: Peer, local: Option<SocketAddr>) -> Self {
         Self { peer, local, tls: None, ending: AtomicBool::new(false), seat: None }
+    }
+
+    /// Of this caller, by the word of the balancer in front, who connected there. The address of the balancer goes.
+    #[must_use]
+    pub(crate) fn announced(self, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self { peer: Peer::Tcp(source), local: Some(destination), ..self }
     }
 
     /// With what its handshake found.

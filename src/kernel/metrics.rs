@@ -154,6 +154,8 @@ families! {
     connections: Gauge = "connections", "Connections of callers";
     connections_evicted: Family<EvictedLabels, Counter> = "connections_evicted",
         "Connections without an admitted request in hand that were closed for newcomers";
+    proxy_protocol_refused: Family<ProxyHeaderLabels, Counter> = "proxy_protocol_refused",
+        "Connections closed because they did not begin with the PROXY header that server.proxy_protocol wants";
     requests_in_hand: BoundedFamily<ClientLabels, Gauge> = "requests_in_hand",
         "Requests from their admission to the end of their answers, or until these stream";
     event_streams: Family<StreamLabels, Gauge> = "event_streams",

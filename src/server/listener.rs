@@ -16,6 +16,7 @@
 //! | `socket`, `availability` | TCP, TLS and Unix sockets as one; whether one could be had |
 //! | `tcp` | a TCP connection that knows what the other end has acknowledged |
 //! | `accept` | the accept loop |
+//! | `proxy_protocol` | whose connection a balancer carries, where one is in front |
 //! | `tls` | the handshake, where TLS is spoken |
 //! | `connection` | one connection: HTTP/1.1 or HTTP/2, drain; what it may take is in `http_limits` |
 //! | `io` | the connection's bytes: knows when responses were flushed, answers what is not HTTP |
@@ -40,6 +41,7 @@ mod http2_flood;
 mod http_limits;
 mod io;
 mod min_data_rate;
+mod proxy_protocol;
 mod read_away;
 mod socket;
 mod stream;
@@ -62,6 +64,7 @@ use crate::kernel::conn::places::Door;
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use availability::{Availability, availability, canonical_path};
+pub use proxy_protocol::HeaderReader;
 pub use socket::UnixFile;
 
 /// A bound socket, not yet served.
@@ -69,6 +72,7 @@ pub use socket::UnixFile;
 pub struct Listener {
     socket: socket::Socket,
     tls: Option<Tls>,
+    header_reader: Option<Arc<HeaderReader>>,
 }
 
 /// What connections may take.
@@ -93,7 +97,7 @@ impl Listener {
     /// # Errors
     /// When the address is in use or may not be used, or the socket may not be given to that owner.
     pub async fn bind(listen: &Listen, file: UnixFile) -> std::io::Result<Self> {
-        Ok(Self { socket: socket::Socket::bind(listen, file).await?, tls: None })
+        Ok(Self { socket: socket::Socket::bind(listen, file).await?, tls: None, header_reader: None })
     }
 
     /// Speaks TLS on TCP, if there is any to speak. A Unix socket stays as it is.
@@ -101,6 +105,12 @@ impl Listener {
     pub fn speaking(self, tls: Option<Tls>) -> Self {
         tls.iter().for_each(tls::count_from_the_start);
         Self { tls, ..self }
+    }
+
+    /// Takes PROXY headers off TCP connections, if that is configured. A Unix socket stays as it is.
+    #[must_use]
+    pub fn behind(self, header_reader: Option<Arc<HeaderReader>>) -> Self {
+        Self { header_reader, ..self }
     }
 
     /// Where it is bound, the port resolved.
@@ -115,6 +125,7 @@ impl Listener {
         H: Fn(Arc<Conn>, Request<Inbound>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
     {
-        tasks.spawn(Kind::Accept, accept::run(self.socket, self.tls, tasks.clone(), limits, handler));
+        let greeting = accept::Greeting { header_reader: self.header_reader, tls: self.tls };
+        tasks.spawn(Kind::Accept, accept::run(self.socket, greeting, tasks.clone(), limits, handler));
     }
 }

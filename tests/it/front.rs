@@ -5,6 +5,7 @@ pub(crate) mod acknowledging;
 mod answers;
 mod apart;
 pub(crate) mod arrival;
+mod balancer;
 mod browsers;
 mod ceilings;
 mod connections;

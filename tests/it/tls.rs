@@ -1,6 +1,7 @@
 //! TLS with callers: handshakes, certificates of both sides, and their change while connections live.
 
 mod arrival;
+mod balancer;
 mod certificates;
 mod dev_certs;
 mod handshakes;

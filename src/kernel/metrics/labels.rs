@@ -49,6 +49,8 @@ labels! {
     ShedLabels { reason }
     /// Something that was tried and how it ended: a reload, a handshake, a fetch, a token.
     OutcomeLabels { outcome }
+    /// What was wrong with a PROXY header.
+    ProxyHeaderLabels { reason }
     /// What a caller showed that is not known.
     ProofLabels { proof }
     WebhookLabels { app, webhook }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::proxy_protocol::HeaderReader;
 use super::socket::{AcceptedStream, Socket};
+use super::tcp::Tcp;
 use super::{Limits, connection, tls};
 use crate::http::body::{Body, Inbound};
 use crate::kernel::backoff::Backoff;
@@ -24,7 +26,33 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How often strangers are looked at while places are scarce.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub(super) async fn run<H, F>(socket: Socket, secured: Option<Tls>, tasks: Tasks, limits: Limits, handler: H)
+/// What comes on a TCP connection before HTTP. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    /// A balancer's word whose connection it is.
+    pub(super) header_reader: Option<Arc<HeaderReader>>,
+    pub(super) tls: Option<Tls>,
+}
+
+impl Greeting {
+    fn is_none(&self) -> bool {
+        self.header_reader.is_none() && self.tls.is_none()
+    }
+
+    /// Hears it out; each part has so long. `None`: the connection is over.
+    async fn hear(self, tcp: Tcp, conn: Conn, within: Duration) -> Option<(AcceptedStream, Conn)> {
+        let (tcp, conn) = match self.header_reader {
+            Some(reader) => reader.read(tcp, conn, within).await?,
+            None => (tcp, conn),
+        };
+        match self.tls {
+            Some(tls) => tls::secure(tcp, conn, &tls, within).await,
+            None => Some((AcceptedStream::Tcp(tcp), conn)),
+        }
+    }
+}
+
+pub(super) async fn run<H, F>(socket: Socket, greeting: Greeting, tasks: Tasks, limits: Limits, handler: H)
 where
     H: Fn(Arc<Conn>, Request<Inbound>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -36,16 +64,17 @@ where
             let place = limits.door.enter().await;
             let is_anothers = place.is_anothers();
             let conn = conn.seated(place.seat());
-            let (handler, limits, stop, secured) = (handler.clone(), limits.clone(), tasks.stopping(), secured.clone());
+            let (handler, limits, stop, greeting) =
+                (handler.clone(), limits.clone(), tasks.stopping(), greeting.clone());
             tasks.spawn(Kind::Connection, async move {
                 let _counted = ConnectionCount::new(&limits);
                 // In boxes, as in `Tasks::spawn`; that of the handshake goes when it is over.
-                let greeted = match (stream, secured) {
-                    (AcceptedStream::Tcp(tcp), Some(secured)) => {
-                        let greeting = Box::pin(tls::secure(tcp, conn, &secured, limits.header_read_timeout));
-                        stop.run_until_cancelled(greeting).await.flatten()
+                let greeted = match stream {
+                    AcceptedStream::Tcp(tcp) if !greeting.is_none() => {
+                        let heard = Box::pin(greeting.hear(tcp, conn, limits.header_read_timeout));
+                        stop.run_until_cancelled(heard).await.flatten()
                     }
-                    (stream, _) => Some((stream, conn)),
+                    stream => Some((stream, conn)),
                 };
                 if let Some((stream, conn)) = greeted {
                     Box::pin(connection::serve(stream, Arc::new(conn), handler, limits, stop)).await;
