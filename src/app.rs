@@ -23,6 +23,7 @@ use crate::config::{Config, Listen, ServerTls};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
+use crate::kernel::conn::AcceptPauses;
 use crate::kernel::conn::places::Door;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::proof::Proofs;
@@ -115,6 +116,7 @@ impl App {
         jwks.commit(keys);
         let in_force = InForce::now(&config, &clock);
         in_force.show(&metrics);
+        let accept_pauses = AcceptPauses::counted(&metrics, clock.clone());
         let parts = Parts {
             clock,
             metrics,
@@ -129,6 +131,7 @@ impl App {
             jwks,
             tls,
             admin_tls,
+            accept_pauses,
             store,
             draining: CancellationToken::new(),
             work: tasks.work.clone(),
@@ -176,6 +179,7 @@ impl App {
         }
         parts.webhooks.commit(pushed);
         let shares = descriptors::share_out(config.server.max_connections, listeners.len(), config.apps.len());
+        parts.metrics.connections_limit.set(i64::try_from(shares.callers).unwrap_or(i64::MAX));
         let operator = admin::service(parts.clone());
         let own = Limits {
             door: Door::alone(shares.operators),
@@ -183,6 +187,7 @@ impl App {
             idle_timeout: config.server.idle_timeout,
             write_timeout: ADMIN_WRITE_TIME,
             connections: Gauge::default(),
+            pauses: AcceptPauses::uncounted(parts.clock.clone()),
         };
         admin.serve(&tasks.admin, own, move |conn, mut request| {
             request.extensions_mut().insert(conn);
@@ -202,6 +207,7 @@ impl App {
                 idle_timeout: config.server.idle_timeout,
                 write_timeout: config.server.write_timeout,
                 connections: parts.metrics.connections.clone(),
+                pauses: parts.accept_pauses.clone(),
             };
             listener.serve(&tasks.front, limits, move |conn, request| flow::handle(gateway.clone(), conn, request));
         }

@@ -17,6 +17,7 @@ use crate::config::{Config, Listen, ProxyProtocol, ServerTls, show};
 use crate::events::Events;
 use crate::history::History;
 use crate::kernel::clock::Clock;
+use crate::kernel::conn::AcceptPauses;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::task::{Tasks, detached};
 use crate::kernel::version::{COMMIT, VERSION};
@@ -51,6 +52,8 @@ pub struct Parts {
     pub(crate) tls: Option<Tls>,
     /// TLS of the operators' port, if it speaks it.
     pub(crate) admin_tls: Option<Tls>,
+    /// When callers' listeners could take no more connections.
+    pub(crate) accept_pauses: AcceptPauses,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) draining: CancellationToken,
     /// What is done off the workers for all of it: a stop waits for what of that has begun.

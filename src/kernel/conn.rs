@@ -1,5 +1,6 @@
 //! What is known of the connection a request came on.
 
+mod accept_pauses;
 mod certificate;
 pub mod places;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+pub use accept_pauses::{AcceptPause, AcceptPauses};
 pub use certificate::{BadCertificate, BadNames, CertificateTable, ChainCheck, Lapse, Names, PeerCertificate};
 
 use places::{NoPlace, Seat, SeatGuard};

@@ -35,6 +35,9 @@ pub use text::TextForm;
 /// Whole numbers would round away what is less than a second.
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 
+/// Time that has passed with something, in seconds.
+pub type SecondsTotal = Counter<f64, std::sync::atomic::AtomicU64>;
+
 /// The metrics of one gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
@@ -152,6 +155,11 @@ families! {
     ended_work: Family<EndedWorkLabels, Counter> = "proof_ended",
         "Streams, reads, exports, queries and messages that ended because what proved who asks did";
     connections: Gauge = "connections", "Connections of callers";
+    connections_limit: Gauge = "connections_limit",
+        "Connections of callers that may be open at a time: server.max_connections, or what the limit of open files leaves";
+    accept_pauses: Counter = "accept_pauses",
+        "Times that a listener of callers could take no more connections (no descriptors, no memory)";
+    accept_paused: SecondsTotal = "accept_paused_seconds", "How long listeners of callers took none, together";
     connections_evicted: Family<EvictedLabels, Counter> = "connections_evicted",
         "Connections without an admitted request in hand that were closed for newcomers";
     proxy_protocol_refused: Family<ProxyHeaderLabels, Counter> = "proxy_protocol_refused",
@@ -235,6 +243,12 @@ trait Empty {
 }
 
 impl Empty for Counter {
+    fn empty() -> Self {
+        Self::default()
+    }
+}
+
+impl Empty for SecondsTotal {
     fn empty() -> Self {
         Self::default()
     }

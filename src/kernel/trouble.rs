@@ -52,6 +52,8 @@ pub enum Symptom {
     CredentialUnavailable,
     /// The vendor has switched an app, or a feature of it, off (403).
     AppRefused,
+    /// A listener of callers can take no more connections: the system gives none.
+    AcceptPaused,
 }
 
 impl Symptom {
@@ -63,6 +65,7 @@ impl Symptom {
             Self::CredentialRefused => "credential_refused",
             Self::CredentialUnavailable => "credential_unavailable",
             Self::AppRefused => "app_refused",
+            Self::AcceptPaused => "accept_paused",
         }
     }
 
@@ -81,6 +84,7 @@ impl Symptom {
             Self::AppRefused => {
                 "the vendor answers 403: it has switched the app, or a feature of it, off; see /admin/v1/apps"
             }
+            Self::AcceptPaused => "new connections are not taken: the system has no descriptors or no memory for them",
         }
     }
 }

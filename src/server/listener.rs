@@ -59,8 +59,8 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::Listen;
 use crate::http::body::{Body, Inbound};
-use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::Door;
+use crate::kernel::conn::{AcceptPauses, Conn};
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 pub use availability::{Availability, availability, canonical_path};
@@ -89,6 +89,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Counts connections.
     pub connections: Gauge,
+    /// Counts times in which none can be taken.
+    pub pauses: AcceptPauses,
 }
 
 impl Listener {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Parts;
 use crate::kernel::names::AppId;
-use crate::kernel::trouble::{Part, Trouble};
+use crate::kernel::trouble::{Part, Symptom, Trouble};
 
 /// What a probe asks after: without anything, after the gateway as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,6 +99,9 @@ impl Parts {
     fn troubles(&self) -> Vec<Trouble> {
         let mut all = self.events.troubles();
         all.extend(self.egress.troubles());
+        let paused = self.accept_pauses.since();
+        let of_callers = |since| Trouble { part: Part::Callers, app: None, symptom: Symptom::AcceptPaused, since };
+        all.extend(paused.map(of_callers));
         all
     }
 }
@@ -107,7 +110,6 @@ impl Parts {
 mod tests {
     use super::*;
     use crate::kernel::clock::UnixMillis;
-    use crate::kernel::trouble::Symptom;
 
     fn app(name: &str) -> AppId {
         AppId::parse(name).unwrap()

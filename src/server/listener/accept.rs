@@ -1,6 +1,6 @@
 //! The accept loop: it survives everything but being told to stop.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::tcp::Tcp;
 use super::{Limits, connection, tls};
 use crate::http::body::{Body, Inbound};
 use crate::kernel::backoff::Backoff;
-use crate::kernel::conn::Conn;
+use crate::kernel::conn::{AcceptPause, Conn};
 use crate::kernel::task::{Kind, Tasks};
 use crate::tls::Tls;
 
@@ -93,7 +93,8 @@ where
 
 /// The next connection. While it is waited for and places are scarce, strangers have a short life.
 async fn next(socket: &Socket, limits: &Limits) -> (AcceptedStream, Conn) {
-    let mut accepted = pin!(survive(|| socket.accept()));
+    let pausing = |error: &io::Error| limits.pauses.begin(&socket.address(), error);
+    let mut accepted = pin!(survive(|| socket.accept(), pausing));
     while limits.door.is_crowded() {
         limits.door.send_away(limits.header_read_timeout);
         if let Ok(accepted) = tokio::time::timeout(LOOK, accepted.as_mut()).await {
@@ -119,17 +120,30 @@ impl Drop for ConnectionCount {
     }
 }
 
-/// Accepts until it succeeds.
-async fn survive<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
+/// Accepts until it succeeds. A pause goes on until the system takes an accept again, if only to wait for a peer.
+async fn survive<T, F: Future<Output = io::Result<T>>>(
+    accept: impl Fn() -> F,
+    pausing: impl Fn(&io::Error) -> AcceptPause,
+) -> T {
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+    let mut paused = None;
     loop {
-        match accept().await {
+        let mut accepting = pin!(accept());
+        let accepted = poll_fn(|cx| {
+            let accepted = accepting.as_mut().poll(cx);
+            if accepted.is_pending() {
+                paused = None;
+            }
+            accepted
+        });
+        match accepted.await {
             Ok(accepted) => return accepted,
             Err(e) if concerns_one_peer(&e) => tracing::debug!(error = %e, "a connection died before it was accepted"),
             Err(e) => {
                 let pause = backoff.next_wait();
-                tracing::warn!(error = %e, pause_ms = pause.as_millis(), "cannot accept connections: pausing");
+                let paused = paused.get_or_insert_with(|| pausing(&e));
                 tokio::time::sleep(pause).await;
+                paused.lasted(pause);
             }
         }
     }
@@ -160,7 +174,11 @@ fn concerns_one_peer(e: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::clock::Clock;
+    use crate::kernel::conn::AcceptPauses;
+    use crate::kernel::metrics::Metrics;
     use std::cell::RefCell;
+    use std::future::pending;
     use tokio::time::Instant;
 
     /// `EMFILE`: no descriptors left.
@@ -175,8 +193,32 @@ mod tests {
             let next = errors.borrow_mut().pop();
             async move { next.map_or(Ok(7), |code| Err(io::Error::from_raw_os_error(code))) }
         };
-        assert_eq!(survive(accept).await, 7);
+        let metrics = Metrics::new();
+        let pauses = AcceptPauses::counted(&metrics, Clock::system());
+        assert_eq!(survive(accept, |error| pauses.begin(&"here", error)).await, 7);
         // 10, 20, … 640 ms, then a second each.
         assert_eq!(began.elapsed(), Duration::from_millis(1270 + 3000));
+        assert_eq!((metrics.accept_pauses.get(), pauses.since()), (1, None));
+        assert!((metrics.accept_paused.get() - 4.27).abs() < 1e-6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_over_when_the_system_lets_a_listener_wait_again() {
+        let tries = RefCell::new(0);
+        let accept = || {
+            *tries.borrow_mut() += 1;
+            let fails = *tries.borrow() <= 3;
+            async move { if fails { Err(io::Error::from_raw_os_error(NO_DESCRIPTORS)) } else { pending().await } }
+        };
+        let metrics = Metrics::new();
+        let pauses = AcceptPauses::counted(&metrics, Clock::system());
+        let accepted = survive::<(), _>(accept, |error| pauses.begin(&"here", error));
+        tokio::pin!(accepted);
+        assert!(futures_util::poll!(accepted.as_mut()).is_pending());
+        assert!(pauses.since().is_some());
+        // Nobody comes: 10, 20 and 40 ms of it were a pause.
+        assert!(tokio::time::timeout(Duration::from_secs(60), accepted).await.is_err());
+        assert_eq!((metrics.accept_pauses.get(), pauses.since()), (1, None));
+        assert!((metrics.accept_paused.get() - 0.07).abs() < 1e-6);
     }
 }

@@ -21,6 +21,14 @@ async fn limited(home: &Home, sim: &rtm_gateway::simulator::Sim, descriptors: u3
     Gateway::of(shell, &home.config())
 }
 
+/// What a metric without labels stands at.
+async fn metric(operators: &mut Client, name: &str) -> f64 {
+    let series = format!("rtm_gateway_{name} ");
+    let metrics = operators.get("/metrics").await.unwrap();
+    let value = metrics.text().lines().find_map(|line| line.strip_prefix(&series));
+    value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
 /// Idle connections, more than can be served.
 fn crowd(addr: SocketAddr) -> Vec<TcpStream> {
     (0..200).map_while(|_| TcpStream::connect_timeout(&addr, Duration::from_secs(5)).ok()).collect()
@@ -77,6 +85,15 @@ async fn with_no_descriptor_left_it_lives_and_comes_back() {
         assert_eq!(kept.get("/healthz").await.unwrap().status, 200);
         assert_eq!(kept.get("/metrics").await.unwrap().status, 200);
     }
+    let limit_in_force = metric(&mut kept, "connections_limit").await;
+    assert!(limit_in_force > 0.0 && limit_in_force < 256.0, "{limit_in_force}");
+    let said = String::from_utf8(gateway.written()).unwrap();
+    assert!(said.contains(&format!(r#""in_force":{limit_in_force}"#)), "as the warning at the start says");
+    gateway.logged("new connections cannot be taken: pausing until they can");
+    let told = kept.get("/readyz?for=callers").await.unwrap();
+    assert_eq!((told.status.as_u16(), &told.json()["degraded"][0]["code"]), (503, &"accept_paused".into()));
+    assert_eq!(kept.get("/readyz").await.unwrap().status, 200);
+    assert_eq!(metric(&mut kept, "accept_pauses_total").await, 1.0, "one, however often it is tried");
     let read = caller.get(&api("vendor/user_events")).await.unwrap();
     assert_eq!((read.status.as_u16(), read.json()["events"].as_array().unwrap().len()), (200, 10));
     sim.emit_many(APP, Stream::UserEvents, 5);
@@ -88,6 +105,9 @@ async fn with_no_descriptor_left_it_lives_and_comes_back() {
     let mut newcomer = gateway.caller("two").await;
     assert_eq!(newcomer.get(&api("vendor/user_events")).await.unwrap().status, 200);
     assert_eq!(gateway.admin("/healthz").await.0, 200);
+    assert!(gateway.logged("new connections are taken again")["paused_seconds"].as_f64() > Some(0.0));
+    assert_eq!(gateway.admin("/readyz?for=callers").await.0, 200);
+    assert!(metric(&mut kept, "accept_paused_seconds_total").await > 0.0);
     assert!(sim.violations().is_empty(), "{:?}", sim.violations());
 }
 

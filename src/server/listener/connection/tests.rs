@@ -4,8 +4,9 @@ mod early;
 use super::*;
 use crate::http::body::Frames;
 use crate::http::body::handover::{Delivered, Ending};
-use crate::kernel::conn::Peer;
+use crate::kernel::clock::Clock;
 use crate::kernel::conn::places::Door;
+use crate::kernel::conn::{AcceptPauses, Peer};
 use crate::kernel::task::{Kind, Tasks};
 use crate::kernel::testing::pass;
 use bytes::Bytes;
@@ -34,6 +35,7 @@ fn limits() -> Limits {
         idle_timeout: IDLE,
         write_timeout: WRITE_TIMEOUT,
         connections: Gauge::default(),
+        pauses: AcceptPauses::uncounted(Clock::system()),
     }
 }
 
