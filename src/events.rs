@@ -323,6 +323,12 @@ impl Events {
         if has(&name) { name } else { name.default_of_namesake().filter(has).unwrap_or(name) }
     }
 
+    /// How many reads of events are under way: not answered by the vendor, or not stored.
+    #[must_use]
+    pub fn reads_under_way(&self) -> usize {
+        lock(&self.0.pollers).values().map(|running| running.target.reads_under_way()).sum()
+    }
+
     /// Why no poller reads, for `/readyz`: the store can keep nothing. `None` while one does, or where there is none.
     #[must_use]
     pub fn not_ready(&self) -> Option<String> {

@@ -160,6 +160,12 @@ impl Webhooks {
         }
     }
 
+    /// How many requests to them are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.running().values().map(|webhook| lock(&webhook.status).in_flight).sum()
+    }
+
     /// How each stands, by app and name.
     #[must_use]
     pub fn status(&self) -> Vec<WebhookStatus> {

@@ -3,15 +3,23 @@
 //! Invariants: accept no more and answer what waits; finish reads in flight and store them; wait for requests to the
 //! vendor that nobody else waits for; save cursors; close the store; and the operator's port last. All of it within the
 //! grace, but for what must be stored. A stop that left something unstored is not recorded as a clean one.
+//! Every few seconds it says what it waits for, and at the end of the grace what it cuts off.
 
+mod in_hand;
+
+use std::future::Future;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
 use crate::services::Parts;
 use crate::store;
+
+use in_hand::InHand;
 
 /// How long the operator's port and the store get to end after everything else has.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -19,6 +27,9 @@ const LAST_GRACE: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(30);
 /// What reads of events under way get when the stop is hurried. What is not answered by then is marked in its stream.
 const HURRIED_READS: Duration = Duration::from_secs(1);
+
+/// How often a stop says what it waits for.
+const TOLD_EVERY: Duration = Duration::from_secs(3);
 
 /// Tasks by when they stop.
 #[derive(Clone, Default)]
@@ -63,23 +74,30 @@ impl Groups {
         let until = Instant::now() + grace;
         tracing::info!(grace_seconds = grace.as_secs(), "draining");
         parts.draining.cancel();
+        // What was in hand when the first of them was cut short.
+        let cut: Mutex<Option<InHand>> = Mutex::default();
+        let (cut, in_hand) = (&cut, || InHand::of(parts));
         let over = |last: Duration| async move {
             let cut_short = async { (hurried.cancelled().await, tokio::time::sleep(last).await) };
             let _ = tokio::time::timeout(grace, cut_short).await;
+            lock(cut).get_or_insert_with(in_hand);
         };
         // Both at once: a reader that waits for events is answered while the pollers store their last reads.
-        let (connections, pollers, webhooks) = tokio::join!(
-            self.front.finish_until(over(Duration::ZERO)),
-            self.events.finish_until(over(HURRIED_READS)),
-            self.webhooks.finish_until(over(Duration::ZERO)),
-        );
+        let ended = async {
+            tokio::join!(
+                self.front.finish_until(over(Duration::ZERO)),
+                self.events.finish_until(over(HURRIED_READS)),
+                self.webhooks.finish_until(over(Duration::ZERO)),
+            )
+        };
+        let (connections, pollers, webhooks) = told(parts, until, ended).await;
         if connections + pollers + webhooks > 0 {
-            tracing::warn!(connections, pollers, webhooks, "grace is over; cut");
+            lock(cut).get_or_insert_with(in_hand).tell_cut(connections, pollers, webhooks);
         }
         self.work.finish(Duration::ZERO).await;
         // What was sent goes on to its end while there is time. What is cut off is noted for the next run.
         let enough = async { drop(tokio::time::timeout_at(until, hurried.cancelled()).await) };
-        self.exchanges.finish_until(enough).await;
+        told(parts, until, self.exchanges.finish_until(enough)).await;
         // A stop that left something unstored is not recorded as a clean one: the next start marks the doubt.
         let closing = async {
             match parts.events.flush().await {
@@ -103,6 +121,17 @@ impl Groups {
         self.admin.finish(Duration::ZERO).await;
         tracing::info!("stopped");
         is_clean
+    }
+}
+
+/// Waits, and says every few seconds for what.
+async fn told<T>(parts: &Parts, until: Instant, ended: impl Future<Output = T>) -> T {
+    let mut ended = std::pin::pin!(ended);
+    loop {
+        match tokio::time::timeout(TOLD_EVERY, ended.as_mut()).await {
+            Ok(ended) => return ended,
+            Err(_) => InHand::of(parts).tell(until.saturating_duration_since(Instant::now())),
+        }
     }
 }
 

@@ -220,6 +220,12 @@ impl Egress {
         previous_run::note_stop(store, &self.0.clock, &sent).await
     }
 
+    /// How many exchanges are under way whose callers have left.
+    #[must_use]
+    pub fn detached_exchanges(&self) -> usize {
+        self.0.detached.waiting()
+    }
+
     /// All buckets as they are now, those that share another's left out.
     #[must_use]
     pub fn buckets(&self) -> Vec<(AppId, BucketName, Snapshot)> {

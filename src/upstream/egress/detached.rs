@@ -63,6 +63,11 @@ impl DetachedExchanges {
         Self { sender, permits: Arc::new(Semaphore::new(MAX_DETACHED)) }
     }
 
+    /// How many nobody waits for.
+    pub(super) fn waiting(&self) -> usize {
+        MAX_DETACHED - self.permits.available_permits()
+    }
+
     /// Watches over an exchange, which is given up when it says so at the latest.
     pub(super) fn watch(&self, exchange: Exchange) -> Flight<'_> {
         Flight { exchange: Some(exchange), detached: self }

@@ -77,11 +77,17 @@ async fn a_second_signal_hurries_the_stop_and_a_read_in_flight_is_marked() {
     });
     vendor.wait_until(|stats| stats.of(Endpoint::PeerMessages).received == 1).await.unwrap();
     gateway.signal(Signal::TERM);
-    gateway.logged("draining");
+    let waited_for = gateway.logged("draining: what is waited for");
+    let of =
+        |line: &serde_json::Value| (line["requests"].clone(), line["clients"].clone(), line["event_reads"].clone());
+    let in_hand = (1.into(), serde_json::json!(["one 1"]), 1.into());
+    assert_eq!(of(&waited_for), in_hand, "{waited_for}");
+    assert!(waited_for["grace_left_seconds"].as_u64() < Some(10), "{waited_for}");
     let hurried = std::time::Instant::now();
     gateway.signal(Signal::INT);
     let cut = gateway.logged("grace is over; cut");
     assert!(cut["pollers"].as_u64().unwrap() > 0, "{cut}");
+    assert_eq!(of(&cut), in_hand, "{cut}");
     gateway.logged("stopped");
     assert_eq!(gateway.ended().await.code(), Some(0));
     assert!(hurried.elapsed() < Duration::from_secs(9), "the grace of 10 s is cut short: {:?}", hurried.elapsed());

@@ -136,6 +136,11 @@ impl PollTarget {
         Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed")
     }
 
+    /// How many reads are under way, or about to be.
+    pub(in crate::events) fn reads_under_way(&self) -> usize {
+        READS_UNDER_WAY - self.places.available_permits()
+    }
+
     /// How much of a `Retry-After` is obeyed: the vendor overwrites what is not read.
     pub(super) fn obeys(&self) -> Duration {
         let left = self.status.seconds_to_overflow(self.clock.now());
