@@ -16,8 +16,8 @@
 //! | `losses` | what may have been lost |
 //!
 //! Invariants: nothing but what `operations` lists as an act changes anything, or shows events, and each act leaves a
-//! line in the log; no secret is in any answer; `/`, `/healthz`, `/readyz` and `/metrics` are open, the rest needs a key
-//! unless the port is reachable only from this machine and has none; then the request must name this machine. The
+//! line in the log; no secret is in any answer; `/`, `/healthz`, `/readyz` and `/metrics` are open, the rest needs a
+//! key unless the port is reachable only from this machine and has none; then the request must name this machine. The
 //! read-only key opens no act. However many operations are under way, there are connections left for a probe.
 
 mod answer;

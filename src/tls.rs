@@ -1,5 +1,5 @@
-//! TLS of our listeners, the callers' and the operators': the certificate we show, the certificates we take, and how both change while
-//! connections live. And whom we trust when we are the client ([`Anchors`]).
+//! TLS of our listeners, the callers' and the operators': the certificate we show, the certificates we take, and how
+//! both change while connections live. And whom we trust when we are the client ([`Anchors`]).
 //!
 //! Invariants:
 //! - What is in force is one [`Live`], made whole from files that were read together and fit each other, or not made.

@@ -1,7 +1,7 @@
 //! The operations of the operators' port, as the OpenAPI document names them.
 //!
-//! Invariants: what is not listed here is not reached, whatever a handler would answer; so the document, which lists the
-//! same, tells of all there is. What changes something, or shows what is confidential, is an [`Act`].
+//! Invariants: what is not listed here is not reached, whatever a handler would answer; so the document, which lists
+//! the same, tells of all there is. What changes something, or shows what is confidential, is an [`Act`].
 
 use hyper::Method;
 

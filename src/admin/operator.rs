@@ -1,8 +1,8 @@
 //! Who asks at the operators' port: by which key, or by none where none is needed.
 //!
 //! Invariants: both digests are compared whatever the first comparison says, and neither comparison takes longer for a
-//! key that is nearly right. Without `api_key_sha256` there is no `read_key_sha256` (the configuration's checks), so who
-//! needs no key may do everything.
+//! key that is nearly right. Without `api_key_sha256` there is no `read_key_sha256` (the configuration's checks), so
+//! who needs no key may do everything.
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;

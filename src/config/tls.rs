@@ -1,4 +1,5 @@
-//! `[server.tls]` and `[admin.tls]`: what connections to a port are encrypted with, and which of them show a certificate.
+//! `[server.tls]` and `[admin.tls]`: what connections to a port are encrypted with, and which of them show a
+//! certificate.
 //!
 //! Invariants: the certificate and the key were read, and belong together; a client's certificate can only be asked for
 //! where there is an authority to judge it by. All four kinds of file are watched: see `reload`.

@@ -2,6 +2,7 @@
 
 use rtm_gateway::admin::{Act, Operation, View};
 use rtm_gateway::kernel::names::Stream;
+use rtm_gateway::simulator::{Endpoint, Fault};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
@@ -155,6 +156,51 @@ async fn who_shows_no_key_or_a_wrong_one_is_told_of_and_counted_and_what_was_sho
         assert!(text.contains(&series), "{text}");
     }
     assert!(!lines.text().contains("planted-wrong") && !lines.text().contains("planted-secret"));
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn an_answer_of_the_vendors_that_was_read_or_read_again_is_told_with_how_much_of_it() {
+    let lines = LogLines::of_this_process();
+    let stage = keyed().await;
+    let garbage = r#"{"events":[{"n":1},{"n":2},<oops>]}"#;
+    stage.sim.on(Endpoint::UserEvents, Fault::garbage(garbage));
+    let id = found(async || {
+        let (answer, _) = ask(&stage, "looks", ("GET", "/admin/v1/quarantine"), "").await;
+        answer.json()["quarantine"][0]["id"].as_u64()
+    })
+    .await;
+    let item = format!("/admin/v1/quarantine/{APP}/user_events/{id}");
+    for (method, target, told_as) in [
+        ("GET", item.clone(), [Value::Null, Value::Null, json!(format!("bytes={}", garbage.len()))]),
+        ("POST", format!("{item}/redeliver"), [json!("delivered=2"), json!("delivered=2 redelivered=0"), Value::Null]),
+    ] {
+        let (answer, peer) = ask(&stage, "whole", (method, &target), "").await;
+        assert_eq!(answer.status, 200, "{target}");
+        let [line] = &told(&lines, &peer)[..] else { panic!("{target}: {:?}", told(&lines, &peer)) };
+        assert_eq!(["before", "after", "shown"].map(|member| line[member].clone()), told_as, "{line}");
+        assert_eq!((&line["id"], &line["stream"]), (&json!(id.to_string()), &json!("user_events")), "{line}");
+    }
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn an_operator_who_leaves_in_the_middle_leaves_a_line_all_the_same() {
+    let lines = LogLines::of_this_process();
+    let stage = keyed().await;
+    let mut tcp = TcpStream::connect(stage.admin).await.unwrap();
+    let peer = tcp.local_addr().unwrap().to_string();
+    let again = format!("/admin/v1/apps/{APP}/events/user_events/subscriptions/none/dead-letters/redeliver");
+    let head =
+        format!("POST {again} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: whole\r\nContent-Type: application/json\r\n");
+    // Of a place that is there: its body is waited for.
+    let read = request("GET", &format!("/v1/apps/{APP}/events/user_events?subscription=none"), "all", "", "");
+    assert_eq!(stage.raw(read).await.status, 200);
+    tcp.write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes()).await.unwrap();
+    drop(tcp);
+    let line = found(async || told(&lines, &peer).pop()).await;
+    assert!(line["outcome"] == "cut_off" || line["outcome"] == "refused", "{line}");
+    assert_eq!((&line["operation"], &line["after"]), (&json!("redeliverDeadLetters"), &Value::Null), "{line}");
     stage.stopped().await;
 }
 

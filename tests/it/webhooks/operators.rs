@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::rig::{Rig, webhook};
+use crate::support::log_lines::LogLines;
 use crate::support::receiver::{Answer, Receiver, Seen};
 
 const HOOK: &str = "/admin/v1/apps/demo-app/webhooks/crm";
@@ -180,5 +181,40 @@ async fn an_operator_sets_a_webhook_back_and_it_delivers_again_from_there() {
     receiver.requests(8).await;
     rig.idle("crm").await;
     assert_eq!(users(&receiver), ["a", "b", "a", "b", "a", "b", "a", "b"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_done_to_a_webhook_is_told_with_how_it_stood_and_stands() {
+    let lines = LogLines::of_this_process();
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(500));
+    let mut rig = Rig::start(&webhook("told", &receiver.url("/"), "max_attempts = 1")).await;
+    rig.emit(&["a", "b"]);
+    let hook = "/admin/v1/apps/demo-app/webhooks/told";
+    let letters = format!("{hook}/dead-letters");
+    rig.says(&letters, |list| list["dead_letters"].as_array().unwrap().len() == 2).await;
+    for (method, path, body) in [
+        ("POST", format!("{hook}/disable"), None),
+        ("POST", format!("{letters}/redeliver"), Some(json!({ "all": true }))),
+        ("DELETE", letters.clone(), None),
+        ("DELETE", format!("{letters}/nothing"), None),
+    ] {
+        rig.admin(method, &path, body).await;
+    }
+    let told = lines.those(|line| line["target"] == "rtm_gateway::operator" && line["webhook"] == "told");
+    // The look at the letters is told each time.
+    let acts = told.iter().filter(|line| line["shown"].is_null());
+    let acts: Vec<_> =
+        acts.map(|line| ["operation", "before", "after", "outcome"].map(|member| line[member].clone())).collect();
+    let expected = [
+        json!(["disableWebhook", "state=delivering", "state=disabled", "done"]),
+        json!(["redeliverToWebhook", "dead_letters=2 asked=all", "redelivered=2", "done"]),
+        // Those that are being given again stay.
+        json!(["clearWebhookDeadLetters", "dead_letters=2", "dead_letters=2 cleared=0", "done"]),
+        json!(["clearWebhookDeadLetter", null, null, "refused"]),
+    ];
+    assert_eq!(json!(acts), json!(expected));
+    assert!(told.iter().any(|line| line["shown"] == "dead_letters=2"), "{told:?}");
     rig.stop().await;
 }
