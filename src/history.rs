@@ -75,7 +75,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::metrics::{AppLabels, CacheLabels, Metrics, StreamEndLabels, from_the_start};
 use crate::kernel::names::AppId;
 use crate::kernel::task::{Kind, Tasks};
-use crate::upstream::egress::{Egress, Failure, Orders};
+use crate::upstream::egress::{Egress, Failure, Orders, WorkCosts};
 use crate::vendor::Vendor;
 pub use answer::{Answer, AnswerState};
 use count_turns::CountTurns;
@@ -83,7 +83,7 @@ pub use error::Error;
 use job::{JobKey, Question};
 use job_runner::JobRunner;
 use jobs::{JobLookup, JobRequest, Jobs};
-use orders::{CostSum, OrderSender, Patience};
+use orders::{OrderSender, Patience};
 use render::MemoryBudget;
 use resolver::Resolver;
 use results::ResultCache;
@@ -193,6 +193,9 @@ impl History {
     pub async fn fetch(&self, app: &AppId, handle: &str, terms: Terms) -> Result<Answer, Error> {
         let job = self.0.results.open(app, &terms.payer.client, handle, self.0.clock.now()).await;
         let job = job.ok_or(Error::NoSuchHandle)?;
+        // The request that began it was told of what it cost by then.
+        job.costs.share();
+        terms.account.charge(&job.costs);
         let Some((_, outcome)) = job.outcome() else { return Ok(Answer::in_progress()) };
         let as_of = job.is_owed_to(&terms.payer.client).then_some(job.began);
         Ok(Answer::fetched(&*outcome?, as_of))
@@ -247,6 +250,8 @@ impl History {
         let hash = cursor::query_hash(app, &query);
         let after = cursor.map(|text| cursor::read(text, hash, query.direction)).transpose()?.flatten();
         let permit = service.streams.enter(&terms.payer.client)?;
+        let costs = WorkCosts::default();
+        terms.account.charge(&costs);
         let orders = OrderSender {
             client: Arc::clone(&service.client),
             clock: service.clock.clone(),
@@ -256,7 +261,7 @@ impl History {
             proof: Some(terms.proof.clone()),
             patience: Patience::Stream { stall: settings.deadline },
             sent: None,
-            costs: CostSum::default(),
+            costs,
         };
         let resolver = Resolver { orders, vendor, metrics: service.metrics.clone(), counts: service.counts.clone() };
         let pages = service.metrics.history_stream_pages.get_or_create_owned(&AppLabels { app: app.to_string() });
@@ -285,14 +290,14 @@ impl History {
         vendor: Vendor,
         settings: &config::History,
     ) -> Result<Source, Error> {
-        let service = &self.0;
+        let (service, account) = (&self.0, &terms.account);
         let now = service.clock.now();
         let is_past = question.filter().end < service.clock.wall_ms().before(PAST_MARGIN).seconds();
         let key = JobKey { app: app.clone(), question };
         let is_fresh = terms.max_age == Some(Duration::ZERO);
         if !is_fresh && let Some(job) = service.results.answer(&key, terms.max_age, now).await {
             self.count_lookup("hit");
-            return Ok(Source::kept(job, false));
+            return Ok(Source::kept(job, false, account));
         }
         let end = now + settings.handle_ttl.max(settings.deadline + settings.keep_going);
         let request = JobRequest {
@@ -308,23 +313,23 @@ impl History {
             return Ok(match service.jobs.enter(key.clone(), &request)? {
                 JobLookup::Joined(caller) => {
                     self.count_lookup("joined");
-                    Source::joined(caller, false)
+                    Source::joined(caller, false, account)
                 }
                 JobLookup::Returned(caller) => {
                     self.count_lookup("joined");
-                    Source::joined(caller, true)
+                    Source::joined(caller, true, account)
                 }
                 JobLookup::Ended(number) => {
                     // It may have had to make room for others.
                     let Some(job) = service.results.of(number) else { continue };
                     self.count_lookup("hit");
-                    Source::kept(job, true)
+                    Source::kept(job, true, account)
                 }
                 JobLookup::Began(caller, guard) => {
                     self.count_lookup(if is_fresh { "bypass" } else { "miss" });
                     let runner = JobRunner::new(Arc::clone(service), guard, vendor, terms.payer.clone());
                     service.tasks.spawn(Kind::Resolver, runner.run());
-                    Source::own(caller)
+                    Source::own(caller, account)
                 }
             });
         }

@@ -65,18 +65,5 @@ pub(super) fn apps(parts: &Parts) -> Value {
 }
 
 pub(super) fn quotas(parts: &Parts) -> Value {
-    let quotas: Vec<Value> = parts
-        .egress
-        .buckets()
-        .into_iter()
-        .map(|(app, bucket, now)| {
-            json!({
-                "app": app.as_str(), "bucket": bucket.as_str(),
-                "requests": now.limit.requests.get(), "per_seconds": now.limit.per.as_secs_f64(),
-                "in_force": now.in_force, "free": now.free, "in_flight": now.in_flight, "waiting": now.waiting,
-                "next_seconds": now.next.as_secs_f64(),
-            })
-        })
-        .collect();
-    json!({ "quotas": quotas })
+    json!({ "quotas": parts.egress.quotas() })
 }

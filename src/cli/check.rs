@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use self::trials::TrialReport;
 use super::CliError;
-use crate::config::{load, show};
+use crate::config::{App, load, show};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::tls::{Tls, TlsDoor};
@@ -56,6 +56,9 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
                     return Err(CliError::Reported);
                 }
             }
+            if let Some(note) = one_store(&loaded.config.apps) {
+                writeln!(err, "note: {note}")?;
+            }
             write!(out, "{}", show::toml(&loaded.config))?;
             out.flush()?;
             Ok(())
@@ -68,6 +71,18 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) ->
             Err(CliError::Reported)
         }
     }
+}
+
+/// What no configuration can show, and costs events when it is not known. `None`: no app's events are read.
+fn one_store(apps: &[App]) -> Option<String> {
+    let reading: Vec<_> = apps.iter().filter(|app| !app.events.streams.is_empty()).map(|app| app.id.as_str()).collect();
+    (!reading.is_empty()).then(|| {
+        format!(
+            "exactly one gateway store may read the events of an App ID (here: {}): a second one takes a part of them, \
+             unnoticed. Another gateway for it needs streams = [] in [apps.events]",
+            reading.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -96,6 +111,12 @@ mod tests {
         assert!(!out.contains("hunter2") && !out.contains(dir.path().to_str().unwrap()), "{out}");
         let file = dir.path().join("gateway.toml");
         assert!(err.starts_with(&format!("warning: {}:1: clients: is empty", file.display())), "{err}");
+        assert_eq!(
+            err.matches("note: exactly one gateway store may read the events of an App ID (here: a)").count(),
+            1
+        );
+        let (result, _, err, _dir) = check(&format!("{GOOD}[apps.events]\nstreams = []\n"));
+        assert!(result.is_ok() && !err.contains("note:"), "{err}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::kernel::testing::{look_again, pass};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::tests::memory::MemoryStore;
 use crate::store::{Content, EventText, NewBatch, Sequence};
-use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
+use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply, WorkCosts};
 use crate::vendor::order::{Operation, Order};
 
 /// What a scripted vendor does with a read.
@@ -75,6 +75,10 @@ impl Script {
 
 #[async_trait]
 impl Orders for Script {
+    async fn send_for(&self, _: Order, _: &WorkCosts) -> Result<Reply, Failed> {
+        unreachable!("a poller's reads are for no request")
+    }
+
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         assert!(matches!(order.operation, Operation::ReadEvents(_)));
         let region = order.region.unwrap();

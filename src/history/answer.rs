@@ -7,7 +7,6 @@ use super::query::Query;
 use super::render;
 use super::source::Source;
 use crate::kernel::clock::UnixMillis;
-use crate::upstream::egress::Costs;
 
 const COMMA: Bytes = Bytes::from_static(b",");
 
@@ -21,8 +20,6 @@ pub struct Answer {
     /// The members of the body after `request_id`, rendered: `"code":"ok",…` without braces, in chunks to be written
     /// one after another. The large one is shared between callers.
     pub members: Vec<Bytes>,
-    /// What it cost this caller (nothing when it was shared or kept).
-    pub costs: Costs,
 }
 
 /// How far a query is.
@@ -50,25 +47,25 @@ impl Answer {
 
     fn done(head: Bytes, product: &Product, source: &Source) -> Self {
         let members = members(head, source.as_of()).chain([COMMA, product.member.clone()]).collect();
-        Self { state: AnswerState::Done, location: None, members, costs: source.costs(product) }
+        Self { state: AnswerState::Done, location: None, members }
     }
 
     /// The query will be answered at its location.
     pub(super) fn accepted(query: &Query, location: String, as_of: Option<UnixMillis>) -> Self {
         let members = members(render::located("in progress", query, &location), as_of).collect();
-        Self { state: AnswerState::Accepted, location: Some(location), members, costs: Costs::default() }
+        Self { state: AnswerState::Accepted, location: Some(location), members }
     }
 
     /// What a handle leads to is not there yet.
     pub(super) fn in_progress() -> Self {
         let members = vec![render::code("in progress")];
-        Self { state: AnswerState::InProgress, location: None, members, costs: Costs::default() }
+        Self { state: AnswerState::InProgress, location: None, members }
     }
 
     /// What a handle leads to.
     pub(super) fn fetched(product: &Product, as_of: Option<UnixMillis>) -> Self {
         let members = members(render::code("ok"), as_of).chain([COMMA, product.member.clone()]).collect();
-        Self { state: AnswerState::Done, location: None, members, costs: Costs::default() }
+        Self { state: AnswerState::Done, location: None, members }
     }
 
     /// Says of which seconds a count is. The vendor counts whole ones, so who asked for others has to be told.

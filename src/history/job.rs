@@ -13,7 +13,7 @@ use super::query::Query;
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::{AppId, ClientName};
 use crate::kernel::sync::lock;
-use crate::upstream::egress::{Costs, Failure};
+use crate::upstream::egress::{Failure, WorkCosts};
 use crate::vendor::history::Filter;
 use crate::vendor::order::{Payer, Sent, Sharer};
 
@@ -46,7 +46,6 @@ pub(super) struct JobKey {
 pub(super) struct Product {
     /// The rendered member that holds it: `"messages":[…]` or `"count":N`.
     pub(super) member: Bytes,
-    pub(super) costs: Costs,
 }
 
 pub(super) type Outcome = Result<Arc<Product>, Error>;
@@ -60,6 +59,8 @@ pub(super) struct Job {
     pub(super) began: UnixMillis,
     /// Whether nothing can be sent into its window any more.
     pub(super) is_past: bool,
+    /// What it has cost at the vendor up to now.
+    pub(super) costs: WorkCosts,
     /// Whether it has asked the vendor.
     pub(super) sent: Sent,
     /// When it is given up, promise or no.
@@ -99,6 +100,7 @@ impl Job {
             key,
             began,
             is_past,
+            costs: WorkCosts::default(),
             sent: Sent::default(),
             end,
             deadline: watch::Sender::new(deadline.min(end)),

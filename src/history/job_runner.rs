@@ -12,7 +12,7 @@ use tokio::time::timeout_at;
 use super::error::Error;
 use super::job::{Product, Question};
 use super::jobs::JobGuard;
-use super::orders::{CostSum, OrderSender, Patience};
+use super::orders::{OrderSender, Patience};
 use super::pager::Pager;
 use super::resolver::Resolver;
 use super::{Service, render};
@@ -42,7 +42,7 @@ impl JobRunner {
             proof: None,
             patience: Patience::Callers { deadline: job.deadline(), stuck: job.stuck.clone() },
             sent: Some(job.sent.clone()),
-            costs: CostSum::default(),
+            costs: job.costs.clone(),
         };
         let (metrics, counts) = (service.metrics.clone(), service.counts.clone());
         Self { service, resolver: Arc::new(Resolver { orders, vendor, metrics, counts }), job: guard }
@@ -74,7 +74,7 @@ impl JobRunner {
         let labels = AppLabels { app: job.key.app.to_string() };
         service.metrics.history_resolve.get_or_create(&labels).observe((now - began).as_secs_f64());
         let again = job.is_past && made.is_ok();
-        guard.publish(now, made.map(|member| Arc::new(Product { member, costs: resolver.orders.costs.sum() })));
+        guard.publish(now, made.map(|member| Arc::new(Product { member })));
         // A count has no handle: it is kept to be given again, or to who left before it was there.
         if again || matches!(job.key.question, Question::Messages(_)) || service.jobs.owed().contains(&job.number) {
             service.results.keep(&job, &resolver.orders.payer.client, again, now).await;

@@ -6,7 +6,7 @@
 //! - What failed is not asked again sooner than the vendor's `Retry-After`, nor when nobody waits for so long.
 //! - Only what is idempotent is sent again after nobody knows what became of it. (A fetch takes the messages with it.)
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -19,8 +19,7 @@ use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::proof::Proof;
-use crate::kernel::sync::lock;
-use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
+use crate::upstream::egress::{Failure, Orders, Reply, WorkCosts};
 use crate::vendor::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 
 /// How often one thing is asked when the answer is 408, 5xx or unreadable. Each time but the first is one of the
@@ -36,26 +35,6 @@ const BUDGET_LOOK: Duration = Duration::from_millis(250);
 /// The wait after the first such answer, and the longest.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(250);
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(4);
-
-/// What exchanges cost, added up by many pages. Waits of pages that ran side by side are summed, not overlaid.
-#[derive(Debug, Default)]
-pub(super) struct CostSum(Mutex<Costs>);
-
-impl CostSum {
-    fn add(&self, more: &Costs) {
-        let mut sum = lock(&self.0);
-        sum.queue_wait += more.queue_wait;
-        sum.upstream_time += more.upstream_time;
-        sum.exchanges += more.exchanges;
-        if more.upstream_request_id.is_some() {
-            sum.upstream_request_id.clone_from(&more.upstream_request_id);
-        }
-    }
-
-    pub(super) fn sum(&self) -> Costs {
-        lock(&self.0).clone()
-    }
-}
 
 /// How long an answer is waited for.
 pub(super) enum Patience {
@@ -107,7 +86,8 @@ pub(super) struct OrderSender {
     pub(super) patience: Patience,
     /// Set when the vendor is asked for the first time.
     pub(super) sent: Option<Sent>,
-    pub(super) costs: CostSum,
+    /// What its orders have cost.
+    pub(super) costs: WorkCosts,
 }
 
 impl OrderSender {
@@ -192,16 +172,7 @@ impl OrderSender {
             region: region.cloned(),
             headers: headers(operation),
         };
-        match self.client.send(order).await {
-            Ok(reply) => {
-                self.costs.add(&reply.costs);
-                Ok(reply)
-            }
-            Err(Failed { why, costs }) => {
-                self.costs.add(&costs);
-                Err(why)
-            }
-        }
+        self.client.send_for(order, &self.costs).await.map_err(|failed| failed.why)
     }
 
     /// Waits before the next attempt, as long as the vendor wants it.

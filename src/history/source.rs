@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::error::Error;
-use super::job::{Job, Outcome, Product};
+use super::job::{Job, Outcome};
 use super::jobs::Caller;
 use super::terms::Terms;
 use crate::kernel::clock::UnixMillis;
-use crate::upstream::egress::{Costs, Failure};
+use crate::upstream::egress::{Account, Failure};
 
 /// A job under way that the caller waits for, or what is kept of one that has ended.
 pub(super) struct Source {
@@ -16,24 +16,29 @@ pub(super) struct Source {
     caller: Option<Caller>,
     /// This client had asked for it before, and left before it was there.
     is_owed: bool,
-    /// The client began it by this request, and pays for it.
-    is_own: bool,
 }
 
 impl Source {
-    /// A result that was kept.
-    pub(super) fn kept(job: Arc<Job>, is_owed: bool) -> Self {
-        Self { job, caller: None, is_owed, is_own: false }
+    /// A result that was kept. It was made for others, and costs this caller nothing; or for this client, which had
+    /// left, and then this request is told of what it has cost, too.
+    pub(super) fn kept(job: Arc<Job>, is_owed: bool, account: &Account) -> Self {
+        if is_owed {
+            job.costs.share();
+            account.charge(&job.costs);
+        }
+        Self { job, caller: None, is_owed }
     }
 
-    /// A job that runs already.
-    pub(super) fn joined(caller: Caller, is_owed: bool) -> Self {
-        Self { job: Arc::clone(&caller.job), caller: Some(caller), is_owed, is_own: false }
+    /// A job that runs already, for this caller too from now on.
+    pub(super) fn joined(caller: Caller, is_owed: bool, account: &Account) -> Self {
+        caller.job.costs.share();
+        Self { is_owed, ..Self::own(caller, account) }
     }
 
     /// A job that the caller began.
-    pub(super) fn own(caller: Caller) -> Self {
-        Self { is_own: true, ..Self::joined(caller, false) }
+    pub(super) fn own(caller: Caller, account: &Account) -> Self {
+        account.charge(&caller.job.costs);
+        Self { job: Arc::clone(&caller.job), caller: Some(caller), is_owed: false }
     }
 
     pub(super) fn job(&self) -> &Job {
@@ -73,10 +78,5 @@ impl Source {
         if let Some(caller) = &self.caller {
             caller.is_content();
         }
-    }
-
-    /// What it cost this caller: who joins pays nothing, so nobody is told of one exchange twice.
-    pub(super) fn costs(&self, product: &Product) -> Costs {
-        if self.is_own { product.costs.clone() } else { Costs::default() }
     }
 }

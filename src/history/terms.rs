@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::kernel::proof::Proof;
+use crate::upstream::egress::Account;
 use crate::vendor::order::Payer;
 
 /// How a caller wants its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Terms {
     /// Who asks, and whose share of the quota it costs.
     pub payer: Payer,
@@ -20,4 +21,6 @@ pub struct Terms {
     pub max_age: Option<Duration>,
     /// `Prefer: respond-async`: after the deadline the answer is that it is accepted, and where it will be.
     pub respond_async: bool,
+    /// Where its request finds what is done for it.
+    pub account: Account,
 }

@@ -21,6 +21,7 @@ use crate::kernel::names::{Action, ClientName};
 use crate::kernel::proof::{Basis, By, Ended, Evidence, Life, Proof, Proofs, Verdict};
 use crate::kernel::secret::SecretSource;
 use crate::kernel::testing::pass;
+use crate::upstream::egress::Account;
 use crate::vendor::order::Payer;
 
 /// The wall clock when a test begins, in seconds; all messages are long before it.
@@ -85,7 +86,12 @@ fn terms(client: &str, seconds: u64) -> Terms {
     let payer = Payer { client: ClientName::parse(client).unwrap(), weight: 1 };
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let proof = Proof::unending(Clock::anchored(SystemTime::UNIX_EPOCH), payer.client.clone(), a1(), Action::History);
-    Terms { payer, proof, deadline, max_age: None, respond_async: false }
+    Terms { payer, proof, deadline, max_age: None, respond_async: false, account: Account::default() }
+}
+
+/// Of how many exchanges a request is told, and whether others are, too.
+fn told(terms: &Terms) -> Option<(u32, bool)> {
+    terms.account.work().map(|work| (work.sum().exchanges, work.is_shared()))
 }
 
 fn body(limit: usize, end: u64) -> String {
@@ -127,14 +133,15 @@ const EXPIRED: Verdict = Verdict::Ended(Ended::Expired);
 #[tokio::test(start_paused = true)]
 async fn one_request_gives_the_messages_as_the_vendor_wrote_them() {
     let world = World::new(30);
-    let answer = world.query(present(20), terms("c", 30)).await.unwrap();
+    let asked = terms("c", 30);
+    let answer = world.query(present(20), asked.clone()).await.unwrap();
     let list = world.vendor.list(0, 20);
     let location = location(&answer);
     assert_eq!(
         text(&answer),
         format!(r#""code":"ok","offset":0,"limit":20,"order":"asc","location":"{location}","messages":{list}"#)
     );
-    assert_eq!((answer.state, answer.costs.exchanges), (AnswerState::Done, 2));
+    assert_eq!((answer.state, told(&asked)), (AnswerState::Done, Some((2, false))));
     for order in world.vendor.orders() {
         assert_eq!(
             (order.app, order.payer.client.as_str(), order.headers["accept"].as_bytes()),

@@ -103,6 +103,12 @@ families! {
     quota_rejections: Family<BucketLabels, Counter> = "quota_rejections",
         "Orders refused because no seat could come in time";
     quota_refused_by_vendor: Family<BucketLabels, Counter> = "quota_refused_by_vendor", "429 answers of the vendor";
+    client_seats: BoundedFamily<ClientBucketLabels, Counter> = "client_seats",
+        "Seats that clients' orders have used, each in the name of the client in whose line it was given";
+    client_seat_wait: BoundedFamily<ClientBucketLabels, SecondsTotal> = "client_seat_wait_seconds",
+        "How long clients' orders have waited in line for seats, those that wait still included";
+    client_seats_waiting: BoundedFamily<ClientBucketLabels, Gauge> = "client_seats_waiting",
+        "Clients' orders that wait in line for a seat";
     events_ingested: Family<SourceLabels, Counter> = "events_ingested", "Events stored";
     events_duplicates: Family<SourceLabels, Counter> = "events_duplicates",
         "Events dropped because another region had returned them";

@@ -81,6 +81,14 @@ name!(
     WebhookName, 64, "_ - ."
 );
 
+impl ClientName {
+    /// As whom the gateway itself reads events. No configured client's name holds a `$`, so none can be taken for it.
+    #[must_use]
+    pub fn of_pollers() -> Self {
+        Self(OF_POLLERS.into())
+    }
+}
+
 impl From<&ClientName> for SubscriptionName {
     /// A client's default subscription. No caller's name holds a `$`: nobody else can name it, or take it in advance.
     fn from(client: &ClientName) -> Self {
@@ -95,6 +103,7 @@ impl From<&WebhookName> for SubscriptionName {
     }
 }
 
+const OF_POLLERS: &str = "$pollers";
 const OF_CLIENT: &str = "$client.";
 const OF_WEBHOOK: &str = "$webhook.";
 
@@ -253,6 +262,7 @@ mod tests {
         assert!(SubscriptionName::parse_stored("$client.").is_err() && SubscriptionName::parse_stored("$x.y").is_err());
         let webhook = SubscriptionName::parse_stored("$webhook.crm").unwrap();
         assert!(webhook.is_of_webhook() && !webhook.is_of_client() && !own.is_of_webhook());
+        assert!(ClientName::parse(ClientName::of_pollers().as_str()).is_err());
         // Who names itself, or nothing, means its own.
         let named = |text: &str| SubscriptionName::parse(text).ok();
         assert_eq!(SubscriptionName::meant_by(&client, None), own);

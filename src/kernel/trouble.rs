@@ -54,6 +54,8 @@ pub enum Symptom {
     AppRefused,
     /// A listener of callers can take no more connections: the system gives none.
     AcceptPaused,
+    /// The vendor refuses an app's requests (429) although the quota is kept.
+    QuotaSpentByOthers,
 }
 
 impl Symptom {
@@ -66,6 +68,7 @@ impl Symptom {
             Self::CredentialUnavailable => "credential_unavailable",
             Self::AppRefused => "app_refused",
             Self::AcceptPaused => "accept_paused",
+            Self::QuotaSpentByOthers => "quota_spent_by_others",
         }
     }
 
@@ -85,6 +88,24 @@ impl Symptom {
                 "the vendor answers 403: it has switched the app, or a feature of it, off; see /admin/v1/apps"
             }
             Self::AcceptPaused => "new connections are not taken: the system has no descriptors or no memory for them",
+            Self::QuotaSpentByOthers => {
+                "the vendor refuses (429) although the quota is kept: somebody else spends this App ID's quota, or \
+                 apps.quota allows more than the vendor; see /admin/v1/quotas"
+            }
+        }
+    }
+
+    /// Whether who asks after the part is told that it is of no use. What only makes it slower is not: a probe that
+    /// took a gateway out for it would make what is slow stand still.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::ReadingStopped
+            | Self::CredentialRefused
+            | Self::CredentialUnavailable
+            | Self::AppRefused
+            | Self::AcceptPaused => true,
+            Self::QuotaSpentByOthers => false,
         }
     }
 }

@@ -79,6 +79,10 @@ pub enum Refusal {
         limit: Limit,
         /// When to ask again.
         retry_after: Duration,
+        /// How many of `limit` are sent for now, where the vendor's own 429 is why; `None`: the gateway's count is.
+        in_force: Option<u32>,
+        /// For the log.
+        cause: String,
     },
     /// The client has reached one of its ceilings.
     ClientLimit {
@@ -234,6 +238,7 @@ impl Refusal {
             | Self::Unavailable(cause)
             | Self::RegionDown { cause, .. }
             | Self::CredentialUnavailable(cause)
+            | Self::QuotaExceeded { cause, .. }
             | Self::UpstreamTimeout { cause, .. } => Some(cause),
             Self::Shed { what, .. } => Some(what.cause()),
             Self::Unauthenticated
@@ -251,7 +256,6 @@ impl Refusal {
             | Self::BodyTooLarge { .. }
             | Self::UnsupportedMediaType
             | Self::HeadersTooLarge
-            | Self::QuotaExceeded { .. }
             | Self::ClientLimit { .. }
             | Self::AppRefused
             | Self::CredentialRefused

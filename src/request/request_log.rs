@@ -30,7 +30,7 @@ use crate::request::refusal::Refusal;
 use crate::request::response::Origin;
 use crate::request::route::query::printable;
 use crate::request::route::{OpenRoute, Route};
-use crate::upstream::egress::Costs;
+use crate::upstream::egress::{Account, Costs, WorkCosts};
 use user_agent::user_agent;
 
 /// The most of a query's parameter names that a log line shows, in bytes.
@@ -58,6 +58,8 @@ pub struct RequestLog {
     code: Option<&'static str>,
     cause: Option<Arc<str>>,
     costs: Costs,
+    /// What is done for it that may go on without it, and that others may share.
+    account: Option<Account>,
     /// How long its body took to come.
     receive_time: Duration,
     /// When its answer was made.
@@ -115,6 +117,7 @@ impl RequestLog {
             code: None,
             cause: None,
             costs: Costs::default(),
+            account: None,
             receive_time: Duration::ZERO,
             answered: None,
             is_stream: false,
@@ -177,9 +180,14 @@ impl RequestLog {
         self.would_refuse = would_refuse;
     }
 
-    /// What it cost at the vendor.
-    pub fn costs(&mut self, costs: Costs) {
-        self.costs = costs;
+    /// What it costs at the vendor: whoever asks there for it adds it up.
+    pub(crate) fn costs(&mut self) -> &mut Costs {
+        &mut self.costs
+    }
+
+    /// Where that is told as it comes about, for work that may go on without the request.
+    pub(crate) fn account(&mut self) -> Account {
+        self.account.get_or_insert_default().clone()
     }
 
     /// Why it was refused.
@@ -255,6 +263,8 @@ impl RequestLog {
             }
             return;
         }
+        let work = self.account.as_ref().and_then(Account::work);
+        let costs = work.map_or_else(|| self.costs.clone(), WorkCosts::sum);
         tracing::info!(
             target: "rtm_gateway::access",
             request_id = %self.id,
@@ -273,10 +283,11 @@ impl RequestLog {
             cause,
             would_refuse = self.would_refuse.map_or("", Reason::as_str),
             receive_ms = millis(self.receive_time),
-            queue_wait_ms = millis(self.costs.queue_wait),
-            upstream_ms = millis(self.costs.upstream_time),
-            upstream_exchanges = self.costs.exchanges,
-            upstream_request_id = self.costs.upstream_request_id.as_deref().unwrap_or_default(),
+            queue_wait_ms = millis(costs.queue_wait),
+            upstream_ms = millis(costs.upstream_time),
+            upstream_exchanges = costs.exchanges,
+            shared = work.is_some_and(WorkCosts::is_shared),
+            upstream_request_id = costs.upstream_request_id.as_deref().unwrap_or_default(),
             send_ms = millis(send_time),
             bytes = self.bytes,
             duration_ms = millis(time),

@@ -70,10 +70,12 @@ impl Readiness {
         }
         let degraded: Vec<_> = earliest.into_values().collect();
         if !probe.is_for_the_whole() {
-            why.extend(degraded.iter().map(|Trouble { part, app, symptom, .. }| match app {
-                Some(app) => format!("{} of {app}: {}", part.as_str(), symptom.detail()),
-                None => format!("{}: {}", part.as_str(), symptom.detail()),
-            }));
+            why.extend(degraded.iter().filter(|trouble| trouble.symptom.is_failure()).map(
+                |Trouble { part, app, symptom, .. }| match app {
+                    Some(app) => format!("{} of {app}: {}", part.as_str(), symptom.detail()),
+                    None => format!("{}: {}", part.as_str(), symptom.detail()),
+                },
+            ));
         }
         Self { why, degraded, has_refused_configuration }
     }
@@ -138,6 +140,14 @@ mod tests {
         {
             assert!(other.is_ready() && other.degraded.is_empty(), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_only_makes_a_part_slower_is_told_and_makes_nobody_unready() {
+        let slow = Trouble { symptom: Symptom::QuotaSpentByOthers, ..trouble(Part::Messages, Some("a"), 1) };
+        let asked = asked(&[Part::Messages], &["a"], std::slice::from_ref(&slow));
+        assert!(asked.is_ready());
+        assert_eq!(asked.degraded, [slow]);
     }
 
     #[test]

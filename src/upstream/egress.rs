@@ -36,6 +36,7 @@ mod breaker;
 mod buckets;
 mod budget;
 mod coding;
+mod costs;
 mod detached;
 mod endpoint;
 mod events_body;
@@ -46,6 +47,7 @@ mod meters;
 mod orders;
 mod outcome;
 mod previous_run;
+mod quota_state;
 mod redact;
 mod request_id;
 mod retry;
@@ -74,14 +76,18 @@ use crate::upstream::quota::Snapshot;
 use crate::vendor::order::Order;
 use app_runtime::AppRuntime;
 use buckets::{AppBucket, Buckets};
+use costs::OrderCosts;
+pub use costs::{Account, Costs, WorkCosts};
 use detached::DetachedExchanges;
 pub use endpoint::EndpointState;
-pub use failure::Failure;
+pub use failure::{Failure, VendorLimit};
 use hosts::Hosts;
 pub use hosts::RegionState;
 pub(crate) use orders::Orders;
-pub use orders::{Costs, Failed, Reply};
+pub use orders::{Failed, Reply};
 pub use previous_run::{LastShutdown, PreviousRun};
+use quota_state::tell_refusals;
+pub use quota_state::{OthersSpend, QuotaState};
 use redact::Cleaning;
 use retry::Reason;
 pub use table::BuildError;
@@ -189,16 +195,23 @@ impl Egress {
     /// # Errors
     /// See [`Failure`].
     pub async fn send(&self, order: Order) -> Result<Reply, Failed> {
-        let mut costs = Costs::default();
-        match self.0.attempts(&order, &mut costs).await {
+        self.send_into(order, &mut Costs::default()).await
+    }
+
+    /// The same. `costs`, which have nothing in them yet, are right also when this is dropped on the way.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub(crate) async fn send_into(&self, order: Order, costs: &mut Costs) -> Result<Reply, Failed> {
+        match self.0.attempts(&order, costs).await {
             Ok(answer) => Ok(Reply {
                 status: answer.status,
                 headers: answer.headers,
                 body: answer.body,
                 region: answer.region,
-                costs,
+                costs: costs.clone(),
             }),
-            Err(why) => Err(Failed { why, costs }),
+            Err(why) => Err(Failed { why, costs: costs.clone() }),
         }
     }
 
@@ -238,6 +251,18 @@ impl Egress {
         all
     }
 
+    /// All buckets with who uses them, in the order of names, those that share another's left out.
+    #[must_use]
+    pub fn quotas(&self) -> Vec<QuotaState> {
+        let table = self.0.table.load();
+        let of_app = |(app, runtime): (&AppId, &AppRuntime)| -> Vec<_> {
+            runtime.buckets().map(|bucket| QuotaState::of(app, bucket, &self.0.clock)).collect()
+        };
+        let mut all: Vec<_> = table.apps.iter().flat_map(of_app).collect();
+        all.sort_by(|a, b| (&a.app, a.bucket).cmp(&(&b.app, b.bucket)));
+        all
+    }
+
     /// The bucket that orders of this name are counted in, as it is now. `None`: no such app.
     #[must_use]
     pub fn bucket(&self, app: &AppId, name: BucketName) -> Option<Snapshot> {
@@ -253,7 +278,7 @@ impl Egress {
         all
     }
 
-    /// Why what is sent for an app fails, app by app.
+    /// Why what is sent for an app fails, or is slower than it should be, app by app.
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {
         let of_app = |(app, runtime): (&AppId, &AppRuntime)| -> Vec<_> {
@@ -262,7 +287,9 @@ impl Egress {
                 .flat_map(|(symptom, since)| [(Part::Events, symptom, since), (Part::Messages, symptom, since)]);
             let off = runtime.switched_off.list().into_iter();
             let off = off.map(|(endpoint, since)| (switched_off::part(endpoint), Symptom::AppRefused, since));
+            let refused = runtime.buckets().filter_map(|bucket| quota_state::trouble(bucket, &self.0.clock));
             both.chain(off)
+                .chain(refused)
                 .map(|(part, symptom, since)| Trouble { part, app: Some(app.clone()), symptom, since })
                 .collect()
         };
@@ -309,6 +336,7 @@ impl Egress {
         }
         for bucket in table.apps.values().flat_map(AppRuntime::buckets) {
             bucket.meters.show(&bucket.seats.snapshot());
+            bucket.seats.refresh_clients();
         }
         for (app, runtime) in &table.apps {
             let gauge = self.0.metrics.credential_state.get_or_create_owned(&AppLabels { app: app.to_string() });
@@ -323,13 +351,19 @@ impl Orders for Egress {
         Self::send(self, order).await
     }
 
+    async fn send_for(&self, order: Order, work: &WorkCosts) -> Result<Reply, Failed> {
+        let mut costs = OrderCosts::of(work);
+        self.send_into(order, &mut costs.costs).await
+    }
+
     fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {
         let table = self.0.table.load();
         table.apps.get(app).is_some_and(|runtime| runtime.may_send_again(Reason::Repeated, client, self.0.clock.now()))
     }
 }
 
-/// Looks at the files of all credentials, again and again, for as long as somebody has the door.
+/// Looks at the files of all credentials, and tells what is new of the vendor's refusals, again and again, for as long
+/// as somebody has the door.
 async fn keep_secrets(inner: Weak<Inner>) {
     let mut pause = credentials::LOOK_EVERY;
     for round in 1.. {
@@ -337,6 +371,9 @@ async fn keep_secrets(inner: Weak<Inner>) {
         let Some(table) = inner.upgrade().map(|inner| inner.table.load_full()) else { return };
         let mut all: Vec<_> = table.apps.iter().collect();
         all.sort_by_key(|(app, _)| *app);
+        for (app, runtime) in &all {
+            runtime.buckets().for_each(|bucket| tell_refusals(app, bucket));
+        }
         let all: Vec<_> = all.into_iter().map(|(_, runtime)| runtime.credential.clone()).collect();
         let again = off_the_workers(move || credentials::look_at(&all, round)).await;
         pause = if again { credentials::LOOK_AGAIN } else { credentials::LOOK_EVERY };

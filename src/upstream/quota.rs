@@ -12,6 +12,7 @@
 //! - A bucket that takes over from others (a reload changed what an endpoint is counted in) begins as if every seat had
 //!   just been used, and the seats that are under way in them take up its own until they are settled. Those others give
 //!   no seat any more: who waits there, or comes there late, is sent to ask again.
+//! - Who used seats and who waited for them is kept for each client in the same place (`client_books`).
 //! - Seats go to those who wait by start-time fair queueing over clients (`fair_queue`). What several clients wait for
 //!   stands in the line of each (`shared_wait`).
 //!
@@ -19,6 +20,7 @@
 //! the bucket's own. Who waits holds its timer (`bucket`).
 
 mod bucket;
+mod client_books;
 mod fair_queue;
 mod ledger;
 mod penalty;
@@ -34,6 +36,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use bucket::Bucket;
+pub(crate) use client_books::BucketLabel;
+pub use client_books::ClientUse;
+pub(crate) use penalty::RefusalNews;
+pub use penalty::VendorRefusals;
 pub use seat::Seat;
 pub(crate) use shared_wait::seat_of_any;
 pub use window::cycle;

@@ -16,7 +16,7 @@ use rtm_gateway::kernel::proof::Proof;
 use rtm_gateway::kernel::secret::SecretSource;
 use rtm_gateway::kernel::task::Tasks;
 use rtm_gateway::simulator::{self, DeadHandle, Dialect, Endpoint, Fault, Message, Profile, Sim, Snapshot};
-use rtm_gateway::upstream::egress::{Egress, LastShutdown};
+use rtm_gateway::upstream::egress::{Account, Egress, LastShutdown};
 use rtm_gateway::vendor::Vendor;
 use rtm_gateway::vendor::order::Payer;
 use serde_json::{Value, json};
@@ -85,7 +85,14 @@ fn terms() -> Terms {
     let payer = Payer { client: ClientName::parse("tester").unwrap(), weight: 1 };
     let app = AppId::parse(APP).unwrap();
     let proof = Proof::unending(Clock::system(), payer.client.clone(), app, Action::History);
-    Terms { payer, proof, deadline: Instant::now() + Duration::from_secs(30), max_age: None, respond_async: false }
+    Terms {
+        payer,
+        proof,
+        deadline: Instant::now() + Duration::from_secs(30),
+        max_age: None,
+        respond_async: false,
+        account: Account::default(),
+    }
 }
 
 fn value(answer: &Answer) -> Value {

@@ -5,6 +5,8 @@ mod callers;
 mod lag;
 mod losses;
 mod operators;
+mod quota;
+mod refusals;
 mod secrets;
 mod slowness;
 mod versions;

@@ -76,6 +76,10 @@ impl Vendor {
 
 #[async_trait]
 impl Orders for Vendor {
+    async fn send_for(&self, _: Order, _: &WorkCosts) -> Result<Reply, Failed> {
+        unreachable!("a poller's reads are for no request")
+    }
+
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         let costs = Costs::default();
         match self.answer().await {

@@ -11,7 +11,7 @@ use super::*;
 use crate::history::job::{ClientHandle, JobKey, Product, Question};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::AppId;
-use crate::upstream::egress::Costs;
+use crate::upstream::egress::WorkCosts;
 use crate::vendor::history::Filter;
 use crate::vendor::order::Sent;
 
@@ -24,13 +24,14 @@ fn client(name: &str) -> ClientName {
 /// A job that has ended with so many bytes, all told.
 fn job(number: u64, bytes: usize) -> Arc<Job> {
     let filter = Filter { source: None, destination: None, start: 1, end: 2 };
-    let product = Product { member: Bytes::from(vec![b'x'; bytes - OVERHEAD]), costs: Costs::default() };
+    let product = Product { member: Bytes::from(vec![b'x'; bytes - OVERHEAD]) };
     let now = Instant::now();
     Arc::new(Job {
         number,
         key: JobKey { app: AppId::parse("a1").unwrap(), question: Question::Count(filter) },
         began: UnixMillis(0),
         is_past: true,
+        costs: WorkCosts::default(),
         sent: Sent::default(),
         end: now + Duration::from_secs(60),
         deadline: watch::Sender::new(now),

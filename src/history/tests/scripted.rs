@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::{Quota, QuotaRule};
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName};
 use crate::kernel::testing::pass;
-use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply};
+use crate::upstream::egress::{Costs, Failed, Failure, Orders, Reply, WorkCosts};
 use crate::vendor::order::{Operation, Order};
 
 /// How long egress waits for an answer.
@@ -164,6 +164,15 @@ impl Orders for Scripted {
         !is_refused
     }
 
+    async fn send_for(&self, order: Order, work: &WorkCosts) -> Result<Reply, Failed> {
+        let ended = self.send(order).await;
+        work.add(match &ended {
+            Ok(reply) => &reply.costs,
+            Err(failed) => &failed.costs,
+        });
+        ended
+    }
+
     async fn send(&self, order: Order) -> Result<Reply, Failed> {
         let operation = order.operation.clone();
         let (deadline, seat_by) = (order.deadline, order.seat_by.unwrap_or(order.deadline).min(order.deadline));
@@ -182,7 +191,7 @@ impl Orders for Scripted {
         };
         let QuotaRule::Own(limit) = Quota::default().messages else { panic!("the default is its own") };
         let retry_after = Duration::from_secs(7);
-        let spent = Failure::QuotaSpent { bucket: BucketName::HistoryCreate, limit, retry_after };
+        let spent = Failure::QuotaSpent { bucket: BucketName::HistoryCreate, limit, retry_after, vendor: None };
         let failed = |why| Err(Failed { why, costs: costs() });
         pass(self.latency).await;
         let mut headers = HeaderMap::new();

@@ -57,6 +57,12 @@ impl<L: BoundedLabels, M: Clone> BoundedFamily<L, M> {
         series.entry(labels).or_insert_with(self.make).clone()
     }
 
+    /// Whether these labels have a series of their own.
+    #[must_use]
+    pub fn has(&self, labels: &L) -> bool {
+        self.read().contains_key(labels)
+    }
+
     /// Removes the series of these labels, if they have one of their own. Its place is free for another.
     pub fn remove(&self, labels: &L) {
         self.write().remove(labels);
@@ -116,6 +122,7 @@ mod tests {
         }
         let count = |client| family.read().get(&labels(client, "r")).map(Counter::get);
         assert_eq!([count("first"), count("second"), count("third")], [Some(2), Some(1), None]);
+        assert_eq!(["first", "third"].map(|client| family.has(&labels(client, "r"))), [true, false]);
         assert_eq!(count(OTHER), Some(2));
         // A place that is given up is another's.
         family.remove(&labels("first", "r"));

@@ -21,6 +21,8 @@ labels! {
     EndpointLabels { app, endpoint }
     /// A bucket of an app.
     BucketLabels { app, bucket }
+    /// A client's seats of a bucket: a configured client, `$pollers` (the gateway's own reads), or `other`.
+    ClientBucketLabels { app, bucket, client }
     /// A stream of a region.
     SourceLabels { app, stream, region }
     StreamLabels { app, stream }
@@ -81,4 +83,4 @@ macro_rules! by_client {
     )+};
 }
 
-by_client!(RequestLabels, ClientLabels, CeilingLabels, WouldRefuseLabels);
+by_client!(ClientBucketLabels, RequestLabels, ClientLabels, CeilingLabels, WouldRefuseLabels);

@@ -15,7 +15,10 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let cause = failure.to_string();
         match failure {
-            Failure::QuotaSpent { bucket, limit, retry_after } => Self::QuotaExceeded { bucket, limit, retry_after },
+            Failure::QuotaSpent { bucket, limit, retry_after, vendor } => {
+                let in_force = vendor.map(|vendor| vendor.in_force);
+                Self::QuotaExceeded { bucket, limit, retry_after, in_force, cause }
+            }
             Failure::CredentialUnavailable(_) => Self::CredentialUnavailable(cause),
             Failure::Lost { .. } | Failure::TooLarge | Failure::Overlong { .. } | Failure::Undecodable { .. } => {
                 Self::BadUpstream(cause)

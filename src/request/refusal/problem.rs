@@ -34,6 +34,8 @@ struct Problem<'a> {
     lost: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     location: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limited_by: Option<&'a str>,
 }
 
 /// What a refusal tells software beside its status and code.
@@ -48,6 +50,8 @@ struct Extras<'a> {
     allow: Option<&'static str>,
     retry_after: Option<Duration>,
     rate_limit: Option<RateLimit>,
+    /// Whose limit it was: the `gateway`'s count, or the `vendor`'s own 429.
+    limited_by: Option<&'static str>,
 }
 
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers).
@@ -86,7 +90,12 @@ impl Refusal {
             Self::BodyTooLarge { limit } => format!("a request's body may have {limit} bytes"),
             Self::UnsupportedMediaType => "the body must be application/json in UTF-8, without content encoding".into(),
             Self::HeadersTooLarge => "the request's head is too large".into(),
-            Self::QuotaExceeded { bucket, limit, .. } => format!(
+            Self::QuotaExceeded { bucket, limit, in_force: Some(in_force), .. } => format!(
+                "no request of {bucket} could be sent within the deadline: the vendor itself refuses them (429) although \
+                 the gateway's count had room, so that {in_force} in {} are sent for now",
+                humantime::format_duration(limit.per)
+            ),
+            Self::QuotaExceeded { bucket, limit, in_force: None, .. } => format!(
                 "no request of {bucket} could be sent within the deadline: {} in {} are allowed",
                 limit.requests,
                 humantime::format_duration(limit.per)
@@ -132,7 +141,7 @@ impl Refusal {
     #[must_use]
     pub fn body(&self, id: &RequestId) -> Bytes {
         let (code, status) = (self.code(), self.status());
-        let Extras { earliest, lost, location, .. } = self.extras();
+        let Extras { earliest, lost, location, limited_by, .. } = self.extras();
         let problem = Problem {
             kind: format!("urn:rtm-gateway:problem:{}", code.replace(' ', "_")),
             title: status.canonical_reason().unwrap_or("Refused"),
@@ -144,6 +153,7 @@ impl Refusal {
             earliest,
             lost,
             location,
+            limited_by,
         };
         // Strings and numbers always serialize; the fallback is a body without details, not a panic.
         serde_json::to_vec(&problem).unwrap_or_else(|_| br#"{"result":"failed"}"#.to_vec()).into()
@@ -184,11 +194,13 @@ impl Refusal {
             Self::MethodNotAllowed { allow } => Extras { allow: Some(allow), ..none },
             Self::CursorExpired { earliest, lost } => Extras { earliest: Some(earliest), lost: *lost, ..none },
             Self::TooManySubscriptions { .. } => Extras { retry_after: Some(SUBSCRIPTIONS_GO), ..none },
-            Self::QuotaExceeded { bucket, limit, retry_after } => {
+            Self::QuotaExceeded { bucket, limit, retry_after, in_force, .. } => {
+                let most = in_force.unwrap_or(limit.requests.get());
+                let limited_by = Some(if in_force.is_some() { "vendor" } else { "gateway" });
                 let left = format!(r#""{bucket}";r=0;t={}"#, ceil_seconds(*retry_after));
-                let policy = format!(r#""{bucket}";q={};w={}"#, limit.requests, ceil_seconds(limit.per));
+                let policy = format!(r#""{bucket}";q={most};w={}"#, ceil_seconds(limit.per));
                 let rate_limit = Some(RateLimit { left, policy });
-                Extras { retry_after: Some(*retry_after), rate_limit, ..none }
+                Extras { retry_after: Some(*retry_after), rate_limit, limited_by, ..none }
             }
             Self::ClientLimit { ceiling, retry_after } => {
                 let rate_limit = Some(ceiling_reached(*ceiling, *retry_after));

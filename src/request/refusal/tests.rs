@@ -8,6 +8,7 @@ use hyper::header::RETRY_AFTER;
 use super::*;
 use crate::http::headers::{RATELIMIT, RATELIMIT_POLICY};
 use crate::http::request_id::RequestId;
+use crate::upstream::egress::{Failure, VendorLimit};
 
 /// One refusal of each kind; a new kind does not compile until it is listed.
 macro_rules! every_kind {
@@ -46,7 +47,8 @@ every_kind! {
     Refusal::UnsupportedMediaType => Refusal::UnsupportedMediaType,
     Refusal::HeadersTooLarge => Refusal::HeadersTooLarge,
     Refusal::QuotaExceeded { .. } => {
-        Refusal::QuotaExceeded { bucket: BucketName::HistoryCreate, limit: limit(), retry_after: SECOND }
+        let (bucket, cause) = (BucketName::HistoryCreate, "x".into());
+        Refusal::QuotaExceeded { bucket, limit: limit(), retry_after: SECOND, in_force: None, cause }
     },
     Refusal::ClientLimit { .. } => {
         Refusal::ClientLimit { ceiling: Ceiling::MaxConcurrent(NonZeroU32::MIN), retry_after: SECOND }
@@ -84,20 +86,51 @@ fn the_readme_lists_each_status_with_its_code_and_no_other() {
 }
 
 #[test]
-fn a_spent_quota_says_when_to_come_back_and_what_the_limit_is() {
-    let refusal = Refusal::QuotaExceeded {
-        bucket: BucketName::HistoryCreate,
-        limit: limit(),
-        retry_after: Duration::from_millis(2001),
+fn a_spent_quota_says_when_to_come_back_what_the_limit_is_and_whose() {
+    let vendor = VendorLimit {
+        in_force: 50,
+        refused: 3,
+        lasting: Duration::from_secs(12),
+        retry_after: Some(Duration::from_secs(5)),
     };
-    let headers = refusal.headers();
-    assert_eq!(headers[RETRY_AFTER], "3");
-    assert_eq!(headers[RATELIMIT], r#""history_create";r=0;t=3"#);
-    assert_eq!(headers[RATELIMIT_POLICY], r#""history_create";q=100;w=2"#);
-    let body: serde_json::Value = serde_json::from_slice(&refusal.body(&RequestId::random())).unwrap();
-    assert_eq!(body["status"], 429);
-    assert_eq!(body["code"], "quota_exceeded");
-    assert_eq!(body["result"], "failed");
+    for (vendor, policy, limited_by, detail, cause) in [
+        (
+            None,
+            r#""history_create";q=100;w=2"#,
+            "gateway",
+            "100 in 1s 500ms are allowed",
+            "the gateway's own count of 100 in 1s 500ms",
+        ),
+        (
+            Some(vendor),
+            r#""history_create";q=50;w=2"#,
+            "vendor",
+            "the vendor itself refuses them (429)",
+            "the vendor answered 429",
+        ),
+    ] {
+        let refusal = Refusal::from(Failure::QuotaSpent {
+            bucket: BucketName::HistoryCreate,
+            limit: limit(),
+            retry_after: Duration::from_millis(2001),
+            vendor: vendor.clone().map(Box::new),
+        });
+        let headers = refusal.headers();
+        assert_eq!(headers[RETRY_AFTER], "3");
+        assert_eq!(headers[RATELIMIT], r#""history_create";r=0;t=3"#);
+        assert_eq!(headers[RATELIMIT_POLICY], policy);
+        let body: serde_json::Value = serde_json::from_slice(&refusal.body(&RequestId::random())).unwrap();
+        assert_eq!((&body["status"], &body["code"]), (&429.into(), &"quota_exceeded".into()));
+        assert_eq!((&body["result"], &body["limited_by"]), (&"failed".into(), &limited_by.into()));
+        assert!(refusal.detail().contains(detail), "{}", refusal.detail());
+        let said = refusal.cause().unwrap();
+        assert!(said.contains(cause), "{said}");
+        if vendor.is_some() {
+            assert!(!refusal.detail().contains("are allowed"), "{}", refusal.detail());
+            assert!(said.contains("3 of them, since 12.0 s, the last with Retry-After 5 s"), "{said}");
+            assert!(said.contains("50 of 100 in 1s 500ms are in force"), "{said}");
+        }
+    }
 }
 
 #[test]

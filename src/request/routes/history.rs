@@ -20,12 +20,12 @@ use crate::request::response::HandlerResponse;
 ///
 /// # Errors
 /// What the body or the service says.
-pub async fn query(context: RequestContext<'_>) -> Result<HandlerResponse, Refusal> {
+pub async fn query(mut context: RequestContext<'_>) -> Result<HandlerResponse, Refusal> {
     if !headers::is_plain_json(&context.head.headers) {
         return Err(Refusal::UnsupportedMediaType);
     }
     let prefer = Prefer::of(&context.head.headers);
-    let terms = terms(&context, Work::History, &prefer);
+    let terms = terms(&mut context, Work::History, &prefer);
     let body = read_body(context.live, context.body, context.guard, context.log).await?;
     let answer = context.gateway.history.query(&context.app.id, &body, terms).await;
     let mut served = answer::shape(answer, &context.app.id, context.log)?;
@@ -37,14 +37,14 @@ pub async fn query(context: RequestContext<'_>) -> Result<HandlerResponse, Refus
 ///
 /// # Errors
 /// What the service says.
-pub async fn fetch(context: RequestContext<'_>, handle: &str) -> Result<HandlerResponse, Refusal> {
-    let terms = terms(&context, Work::History, &Prefer::default());
+pub async fn fetch(mut context: RequestContext<'_>, handle: &str) -> Result<HandlerResponse, Refusal> {
+    let terms = terms(&mut context, Work::History, &Prefer::default());
     let answer = context.gateway.history.fetch(&context.app.id, handle, terms).await;
     answer::shape(answer, &context.app.id, context.log)
 }
 
 /// On which terms: the deadline runs from the request's head.
-pub(super) fn terms(context: &RequestContext<'_>, work: Work, prefer: &Prefer) -> Terms {
+pub(super) fn terms(context: &mut RequestContext<'_>, work: Work, prefer: &Prefer) -> Terms {
     // Who would have it later waits only as long as it says (RFC 7240, section 4.3).
     let later = Prefer { wait: Some(prefer.wait.unwrap_or_default()), ..*prefer };
     let waits = if prefer.respond_async { &later } else { prefer };
@@ -54,5 +54,6 @@ pub(super) fn terms(context: &RequestContext<'_>, work: Work, prefer: &Prefer) -
         deadline: context.gateway.clock.now() + waits.within(context.app.history.deadline),
         max_age: headers::max_age(&context.head.headers),
         respond_async: prefer.respond_async,
+        account: context.log.account(),
     }
 }

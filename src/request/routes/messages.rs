@@ -59,14 +59,7 @@ pub async fn forward(
         region: None,
         headers: headers::leaving(&context.head.headers),
     };
-    let reply = match context.gateway.egress.send(order).await {
-        Ok(reply) => reply,
-        Err(failed) => {
-            context.log.costs(failed.costs);
-            return Err(failed.why.into());
-        }
-    };
-    context.log.costs(reply.costs);
+    let reply = context.gateway.egress.send_into(order, context.log.costs()).await.map_err(|failed| failed.why)?;
     // It is about our App ID. Passed on, it would look like a refusal of the caller's own credential.
     if reply.status == StatusCode::FORBIDDEN {
         return Err(Refusal::AppRefused);

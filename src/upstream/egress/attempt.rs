@@ -21,14 +21,17 @@ use super::answer::AnswerReader;
 use super::app_runtime::{AppRuntime, Region};
 use super::breaker::Verdict;
 use super::buckets::AppBucket;
+use super::costs::SeatWait;
 use super::detached::Head;
 use super::endpoint::EndpointHealth;
 use super::hosts::ExchangeVerdict;
 use super::meters::Ending;
 use super::outcome::{Answer, AttemptOutcome};
+use super::quota_state::tell_refusals;
 use super::retry::{Next, NextRegion, Reason, RetryTerms, Tries};
 use super::table::{Table, Timeouts};
-use super::{Costs, DETACHED_TIMEOUTS, Failure, Inner};
+use super::{Costs, DETACHED_TIMEOUTS, Failure, Inner, VendorLimit};
+use crate::kernel::clock::Clock;
 use crate::upstream::credentials::{PassError, Signed};
 use crate::upstream::pool::Fault;
 use crate::upstream::quota::{NoSeat, Seat, seat_of_any};
@@ -85,6 +88,7 @@ impl Inner {
             }
             if matches!(outcome, AttemptOutcome::OverLimit) {
                 bucket.meters.refused.inc();
+                tell_refusals(&order.app, bucket);
             }
             if failed {
                 tries.note_failed(&region.name);
@@ -131,6 +135,7 @@ impl Inner {
             order.deadline
         };
         let by = order.seat_by.map_or(latest, |by| by.min(latest));
+        let waiting = SeatWait { clock: &self.clock, began, costs };
         let seat = match &order.sharers {
             None => bucket.seats.seat(&order.payer, by).await,
             Some(sharers) => {
@@ -138,14 +143,15 @@ impl Inner {
                 Box::pin(seat_of_any(&bucket.seats, &order.payer, sharers.clone(), by)).await
             }
         };
-        let waited = self.clock.now().saturating_duration_since(began);
-        costs.queue_wait += waited;
-        bucket.meters.wait.observe(waited.as_secs_f64());
+        bucket.meters.wait.observe(waiting.time().as_secs_f64());
+        drop(waiting);
         let why = match seat {
             Ok(seat) => return Ok(Some(seat)),
             Err(NoSeat::Moved) => return Ok(None),
             Err(NoSeat::Spent { retry_after }) => {
-                Failure::QuotaSpent { bucket: bucket.name, limit: bucket.limit, retry_after }
+                let vendor = bucket.seats.refusals().filter(|refusals| refusals.binds);
+                let vendor = vendor.map(|refusals| Box::new(VendorLimit::of(&refusals, self.clock.now())));
+                Failure::QuotaSpent { bucket: bucket.name, limit: bucket.limit, retry_after, vendor }
             }
             Err(NoSeat::Crowded) => Failure::Crowded(bucket.name),
         };
@@ -180,7 +186,8 @@ impl Attempt<'_> {
         let Self { egress: Inner { clock, .. }, order, table, runtime, region } = self;
         let began = clock.now();
         let deadlines = self.deadlines(began);
-        let mut count = ExchangeCount { region, order, ending: Ending::Error };
+        let mut count =
+            ExchangeCount { region, order, ending: Ending::Error, clock, began, costs, may_have_left: true };
         let redactor = signed.redactor();
         let lane = region.lanes.of(&order.operation);
         let flight = self.egress.detached.watch(lane.send(signed, deadlines.detached));
@@ -191,7 +198,6 @@ impl Attempt<'_> {
         let (outcome, verdict) = match head {
             Head::Came(Ok(head)) => {
                 count.ending = Ending::Status(head.status());
-                costs.exchanges += 1;
                 region.host.note_date(head.headers(), waited);
                 let reader = AnswerReader {
                     order,
@@ -205,34 +211,31 @@ impl Attempt<'_> {
                     max_read: runtime.max_read,
                     max_retry_after: table.max_retry_after,
                 };
-                let outcome = reader.receive(head, costs).await;
+                let outcome = reader.receive(head, count.costs).await;
                 let verdict = says(Verdict::Well, said_by(&outcome));
                 (outcome, verdict)
             }
             Head::Came(Err(Fault::NotSent { timed_out, why })) => {
+                count.may_have_left = false;
                 let why = if timed_out { Failure::TimedOut { sent: false } } else { Failure::Unreachable(why) };
                 (AttemptOutcome::Failed(why), says(Verdict::Failed, Verdict::Unknown))
             }
             // From here on there was a connection.
             Head::Came(Err(Fault::Unprocessed { why })) => {
-                costs.exchanges += 1;
                 (AttemptOutcome::Failed(Failure::Unprocessed(why)), says(Verdict::Unknown, Verdict::Unknown))
             }
             Head::Came(Err(Fault::MaybeSent { why, .. })) => {
-                costs.exchanges += 1;
                 let why = Failure::Lost { why, partial: None, retry_after: None };
                 (AttemptOutcome::Failed(why), says(Verdict::Unknown, Verdict::Failed))
             }
             Head::Late { sent } => {
-                costs.exchanges += u32::from(sent);
+                count.may_have_left = sent;
                 // One who hardly waited has found out nothing.
                 let endpoint = if sent && patient { Verdict::Failed } else { Verdict::Unknown };
                 (AttemptOutcome::Failed(Failure::TimedOut { sent }), says(Verdict::Unknown, endpoint))
             }
         };
-        let took = clock.now().saturating_duration_since(began);
-        costs.upstream_time += took;
-        runtime.meters.took(&order.operation, took);
+        runtime.meters.took(&order.operation, count.took());
         if let AttemptOutcome::Failed(why) = &outcome {
             let endpoint = order.operation.endpoint().as_str();
             tracing::debug!(app = %order.app, region = %region.name, endpoint, %why, "an exchange failed");
@@ -287,15 +290,29 @@ fn denied(denied: PassError) -> Failure {
     }
 }
 
-/// Counts an exchange once, however it ends: by its answer, by a fault, or by its caller's leaving.
+/// Counts an exchange once, and what it costs, however it ends: by its answer, by a fault, or by its caller's leaving.
 struct ExchangeCount<'a> {
     region: &'a Region,
     order: &'a Order,
     ending: Ending,
+    clock: &'a Clock,
+    began: Instant,
+    costs: &'a mut Costs,
+    /// True until it is known that nothing was sent.
+    may_have_left: bool,
+}
+
+impl ExchangeCount<'_> {
+    /// How long it has taken up to now.
+    fn took(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.began)
+    }
 }
 
 impl Drop for ExchangeCount<'_> {
     fn drop(&mut self) {
         self.region.meters.ended(&self.order.operation, self.ending);
+        self.costs.upstream_time += self.took();
+        self.costs.exchanges += u32::from(self.may_have_left);
     }
 }

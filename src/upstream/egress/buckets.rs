@@ -19,7 +19,7 @@ use crate::config::{Limit, Quota, QuotaRule};
 use crate::kernel::clock::Clock;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, BucketName, Stream};
-use crate::upstream::quota::Bucket;
+use crate::upstream::quota::{Bucket, BucketLabel};
 
 /// A bucket that reads of events draw on obeys the vendor no longer than this, or than its last read said.
 const READS_OBEY: Duration = Duration::from_secs(60);
@@ -96,6 +96,7 @@ impl Buckets {
             let (owner, limit) = counted_in(quota, name);
             let held = all.iter().find(|held| held.members.contains(&name));
             let bucket = &held.expect("every endpoint is in the group of its owner").bucket;
+            bucket.show_as(BucketLabel { metrics: self.metrics.clone(), app: app.clone(), bucket: owner });
             AppBucket {
                 name: owner,
                 seats: bucket.clone(),

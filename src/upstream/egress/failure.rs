@@ -3,23 +3,27 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::config::Limit;
 use crate::kernel::cause::Cause;
 use crate::kernel::names::{BucketName, RegionName};
 use crate::kernel::proof::Ended;
 use crate::kernel::secret::SecretError;
+use crate::upstream::quota::VendorRefusals;
 
 /// Why an order got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No seat within the deadline (or the vendor answered 429 until then).
-    #[error("no seat in bucket {bucket} within the deadline")]
+    #[error("no seat in bucket {bucket} within the deadline: {}", whose_limit(*.limit, .vendor.as_deref()))]
     QuotaSpent {
         bucket: BucketName,
         limit: Limit,
         /// When to ask again.
         retry_after: Duration,
+        /// That it is the vendor's own refusals that hold orders back; `None`: the gateway's count of `limit`.
+        vendor: Option<Box<VendorLimit>>,
     },
     /// Too many orders wait.
     #[error("too many orders wait for bucket {0}")]
@@ -97,6 +101,46 @@ pub enum Failure {
     /// The gateway is stopping.
     #[error("stopping")]
     Stopping,
+}
+
+/// What the vendor's refusals (429) have left of a bucket, although the gateway's count had room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VendorLimit {
+    /// Requests that are sent in a window for now.
+    pub in_force: u32,
+    /// How many it has refused,
+    pub refused: u64,
+    /// in how long.
+    pub lasting: Duration,
+    /// What the last asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl VendorLimit {
+    pub(super) fn of(refusals: &VendorRefusals, now: Instant) -> Self {
+        Self {
+            in_force: refusals.in_force,
+            refused: refusals.refused,
+            lasting: now.saturating_duration_since(refusals.since),
+            retry_after: refusals.retry_after,
+        }
+    }
+}
+
+/// For the operator.
+fn whose_limit(limit: Limit, vendor: Option<&VendorLimit>) -> String {
+    let per = humantime::format_duration(limit.per);
+    let Some(VendorLimit { in_force, refused, lasting, retry_after }) = vendor else {
+        return format!("the gateway's own count of {} in {per} has none free in time", limit.requests);
+    };
+    let asked = retry_after.map(|asked| format!(", the last with Retry-After {} s", asked.as_secs()));
+    format!(
+        "the vendor answered 429 although the gateway's count had room ({refused} of them, since {:.1} s{}); \
+         {in_force} of {} in {per} are in force",
+        lasting.as_secs_f64(),
+        asked.unwrap_or_default(),
+        limit.requests,
+    )
 }
 
 impl Failure {

@@ -1,6 +1,5 @@
 //! What may be asked of egress, and what comes back: a [`Reply`], or why there is none.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 
-use super::Failure;
+use super::{Costs, Failure, WorkCosts};
 use crate::kernel::names::{AppId, ClientName, RegionName};
 use crate::vendor::order::Order;
 
@@ -18,21 +17,11 @@ pub(crate) trait Orders: Send + Sync + 'static {
     /// Sends an order and waits for the whole answer.
     async fn send(&self, order: Order) -> Result<Reply, Failed>;
 
+    /// The same; what it costs is added to the work that it is for, also when it is dropped on the way.
+    async fn send_for(&self, order: Order, work: &WorkCosts) -> Result<Reply, Failed>;
+
     /// Whether what failed may be asked once more, by the client's retry budget. If so that is spent.
     fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool;
-}
-
-/// What sending an order took, for the access log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Costs {
-    /// All the time that was spent waiting for seats of a bucket.
-    pub queue_wait: Duration,
-    /// Waiting for the vendor.
-    pub upstream_time: Duration,
-    /// Requests that may have left: what the vendor can have counted.
-    pub exchanges: u32,
-    /// The vendor's `request_id` of the last answer, if it gave one.
-    pub upstream_request_id: Option<Arc<str>>,
 }
 
 /// The vendor's answer, whole. Any status but 401 and 429.

@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::client_books::{BucketLabel, ClientUse};
 use super::fair_queue::QueueEntry;
 use super::ledger::{Estate, Ledger, Origin, SeatOutcome, Whose};
+use super::penalty::{RefusalNews, VendorRefusals};
 use super::seat::Seat;
-use super::seat_queue::{SeatOffer, SeatQueue, SeatWaiter, WaitOutcome};
+use super::seat_queue::{GivenSeat, SeatOffer, SeatQueue, SeatWaiter, WaitOutcome};
 use super::{Begin, NoSeat, Snapshot};
 use crate::config::Limit;
 use crate::kernel::clock::Clock;
@@ -50,7 +52,7 @@ impl BucketState {
         let estate = self.seats.ledger.estate();
         heirs.iter().for_each(|heir| heir.inherit(&estate));
         self.heirs = Some(heirs.into());
-        self.seats.send_all_away();
+        self.seats.send_all_away(now);
     }
 }
 
@@ -58,7 +60,8 @@ impl Bucket {
     /// A bucket.
     #[must_use]
     pub fn new(limit: Limit, begin: Begin, clock: Clock) -> Arc<Self> {
-        let state = BucketState { seats: SeatQueue::new(Ledger::new(limit, begin, clock.now())), heirs: None };
+        let now = clock.now();
+        let state = BucketState { seats: SeatQueue::new(Ledger::new(limit, begin, now), now), heirs: None };
         Arc::new(Self { clock, state: Mutex::new(state) })
     }
 
@@ -76,14 +79,14 @@ impl Bucket {
             None => state.seats.ask(payer, deadline, now),
         });
         let mut turn = match offer? {
-            SeatOffer::Now(era) => return Ok(Seat::new(self.clone(), era)),
+            SeatOffer::Now(given) => return Ok(Seat::new(self.clone(), given)),
             SeatOffer::Later { waiter, entry, wake_at } => Turn { bucket: self, waiter, entry, wake_at, over: false },
         };
         loop {
             // Woken by word or by time: either way, look.
             let _ = timeout_at(turn.wake_at, turn.waiter.word.notified()).await;
             match turn.look() {
-                Some(WaitOutcome::Given(era)) => return Ok(Seat::new(self.clone(), era)),
+                Some(WaitOutcome::Given(given)) => return Ok(Seat::new(self.clone(), given)),
                 Some(WaitOutcome::Refused(why)) => return Err(why),
                 None => {}
             }
@@ -119,6 +122,39 @@ impl Bucket {
         })
     }
 
+    /// Counts its clients' seats in these series from now on.
+    pub(crate) fn show_as(&self, label: BucketLabel) {
+        self.with(|state, now| state.seats.books.show_as(label, now));
+    }
+
+    /// What each client has used of it since its series began: who used most in the last minute first.
+    #[must_use]
+    pub fn clients(&self) -> Vec<ClientUse> {
+        self.with(|state, now| state.seats.books.look(now))
+    }
+
+    /// Brings the clients' series up to now.
+    pub(crate) fn refresh_clients(&self) {
+        self.with(|state, now| state.seats.books.advance(now));
+    }
+
+    /// That the vendor refuses although the quota is kept, as long as it does.
+    #[must_use]
+    pub fn refusals(&self) -> Option<VendorRefusals> {
+        self.with(|state, now| {
+            state.seats.ledger.advance(now);
+            state.seats.ledger.refusals(now)
+        })
+    }
+
+    /// That the vendor began to refuse, or refuses no more: each told once.
+    pub(crate) fn refusal_news(&self) -> Option<RefusalNews> {
+        self.with(|state, now| {
+            state.seats.ledger.advance(now);
+            state.seats.ledger.refusal_news(now)
+        })
+    }
+
     /// Gives no seat from now on: `heirs`, which nobody has used yet, take over what is under way.
     pub fn retire(&self, heirs: &[Arc<Self>]) {
         let _lineage = lock(&LINEAGE);
@@ -149,9 +185,9 @@ impl Bucket {
     }
 
     /// A seat that it gave is settled now.
-    pub(super) fn settle(&self, era: u64, settled: SeatOutcome) {
+    pub(super) fn settle(&self, given: GivenSeat, settled: SeatOutcome) {
         let (origin, heirs) = self.with(|state, now| {
-            state.seats.settle(Whose::Own(era), settled, now);
+            state.seats.settle_own(given, settled, now);
             (state.seats.ledger.origin(), state.heirs.clone())
         });
         let Some(heirs) = heirs else { return };
@@ -225,8 +261,7 @@ impl Turn<'_> {
         let Some(rank) = state.seats.queue.rank(&self.entry) else { return self.waiter.outcome.get().copied() };
         let bound = state.seats.ledger.when(rank, now);
         if now >= self.waiter.deadline || bound > self.waiter.deadline {
-            state.seats.queue.remove(&self.entry);
-            state.seats.deal(now);
+            state.seats.leave(&self.entry, now);
             return Some(WaitOutcome::Refused(NoSeat::Spent { retry_after: bound - now }));
         }
         self.wake_at = state.seats.wake_at(self.entry.number(), bound, self.waiter.deadline);
@@ -240,16 +275,15 @@ impl Drop for Turn<'_> {
             return;
         }
         let given = self.bucket.with(|state, now| match self.waiter.outcome.get() {
-            Some(WaitOutcome::Given(era)) => Some(*era),
+            Some(WaitOutcome::Given(given)) => Some(*given),
             Some(WaitOutcome::Refused(_)) => None,
             None => {
-                state.seats.queue.remove(&self.entry);
-                state.seats.deal(now);
+                state.seats.leave(&self.entry, now);
                 None
             }
         });
-        if let Some(era) = given {
-            self.bucket.settle(era, SeatOutcome::Unused);
+        if let Some(given) = given {
+            self.bucket.settle(given, SeatOutcome::Unused);
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::penalty::Penalty;
+use super::penalty::{Penalty, RefusalNews, VendorRefusals};
 use super::window::{cycle, later, slack, window};
 use super::{Begin, Snapshot};
 use crate::config::Limit;
@@ -136,6 +136,16 @@ impl Ledger {
         self.last_used = self.last_used.max(estate.last_used);
         self.unknown_until = self.unknown_until.max(estate.last_used);
         self.penalty.close_until(estate.opens_at);
+    }
+
+    /// That the vendor refuses although the quota is kept, as long as it does. Call [`Ledger::advance`] first.
+    pub(super) fn refusals(&self, now: Instant) -> Option<VendorRefusals> {
+        self.penalty.refusals(now, self.seats())
+    }
+
+    /// That it began to, or refuses no more: each told once. Call [`Ledger::advance`] first.
+    pub(super) fn refusal_news(&mut self, now: Instant) -> Option<RefusalNews> {
+        self.penalty.news(now, self.seats())
     }
 
     /// As whose its own seats are known to those that take over from it.

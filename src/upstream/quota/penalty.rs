@@ -4,6 +4,9 @@
 //! last halving says nothing new. Growth is one seat for each whole window after the pause without a refusal, and is
 //! applied when somebody looks, so it needs no timer. The vendor's word is kept as it was said and believed for as long
 //! as it may be now, so a bound that is lowered counts at once.
+//!
+//! Refusals are one episode until all seats are in force again and a window passed without another. Its beginning and
+//! its end are told once each.
 
 use std::time::Duration;
 
@@ -26,12 +29,59 @@ pub(super) struct Penalty {
     longest: Duration,
     grows_at: Instant,
     era: u64,
+    episode: Option<Episode>,
+    /// One that is over, and whose end nobody was told of yet.
+    ended: Option<Episode>,
+}
+
+/// Refusals that belong together.
+#[derive(Clone, Copy, Debug)]
+struct Episode {
+    since: Instant,
+    last: Instant,
+    refused: u64,
+    retry_after: Option<Duration>,
+    is_told: bool,
+}
+
+/// The vendor refuses requests of a bucket (429) although the quota is kept: somebody else spends the same App ID, or
+/// the configuration allows more than the vendor does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VendorRefusals {
+    /// When it began to.
+    pub since: Instant,
+    /// When it did so last.
+    pub last: Instant,
+    /// How many it has refused since.
+    pub refused: u64,
+    /// The `Retry-After` of the last, if it had one.
+    pub retry_after: Option<Duration>,
+    /// Seats that may be used for now.
+    pub in_force: u32,
+    /// Orders are held back by it now: seats are out of use, or none is given for a while.
+    pub binds: bool,
+}
+
+/// What is to be told of the vendor's refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalNews {
+    Began(VendorRefusals),
+    Ended(VendorRefusals),
 }
 
 impl Penalty {
     /// None, but closed until `opens_at`.
     pub(super) fn none(seats: u32, opens_at: Instant) -> Self {
-        Self { in_force: seats, opens_at, asked: None, longest: MAX_PAUSE, grows_at: opens_at, era: 0 }
+        Self {
+            in_force: seats,
+            opens_at,
+            asked: None,
+            longest: MAX_PAUSE,
+            grows_at: opens_at,
+            era: 0,
+            episode: None,
+            ended: None,
+        }
     }
 
     /// Seats that may be used.
@@ -77,6 +127,10 @@ impl Penalty {
             self.asked = Some((now, asked.saturating_add(slack).max(before.unwrap_or_default())));
         }
         self.grows_at = later(self.opens_at(), window);
+        let first = Episode { since: now, last: now, refused: 0, retry_after, is_told: false };
+        let episode = self.episode.get_or_insert(first);
+        episode.refused += 1;
+        (episode.last, episode.retry_after) = (now, retry_after);
         if era == self.era {
             self.in_force = (self.in_force / 2).max(1);
             self.era += 1;
@@ -90,6 +144,42 @@ impl Penalty {
             self.in_force += due;
             self.grows_at = later(self.grows_at, window.saturating_mul(due));
         }
+        if self.in_force >= seats && now >= self.grows_at && self.episode.is_some() {
+            self.ended = self.episode.take();
+        }
+    }
+
+    /// That the vendor refuses, as long as it does.
+    pub(super) fn refusals(&self, now: Instant, seats: u32) -> Option<VendorRefusals> {
+        self.episode.map(|episode| self.told_of(episode, now, seats))
+    }
+
+    /// That it began to refuse, or refuses no more.
+    pub(super) fn news(&mut self, now: Instant, seats: u32) -> Option<RefusalNews> {
+        let told = |episode: &mut Episode| std::mem::replace(&mut episode.is_told, true);
+        if let Some(mut ended) = self.ended.take() {
+            let was_told = told(&mut ended);
+            let news = self.told_of(ended, now, seats);
+            if was_told {
+                return Some(RefusalNews::Ended(news));
+            }
+            // Over before anybody looked: first that it began.
+            self.ended = Some(ended);
+            return Some(RefusalNews::Began(news));
+        }
+        let episode = self.episode.as_mut().filter(|episode| !episode.is_told)?;
+        told(episode);
+        self.refusals(now, seats).map(RefusalNews::Began)
+    }
+
+    fn told_of(
+        &self,
+        Episode { since, last, refused, retry_after, .. }: Episode,
+        now: Instant,
+        seats: u32,
+    ) -> VendorRefusals {
+        let binds = self.in_force < seats || now < self.opens_at();
+        VendorRefusals { since, last, refused, retry_after, in_force: self.in_force, binds }
     }
 
     /// How many seats more there will be at `at` if the vendor refuses none until then.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 use super::ledger::SeatOutcome;
+use super::seat_queue::GivenSeat;
 
 /// A seat. Dropped without a word it settles by what is known: see the methods. Only its bucket gives one:
 ///
@@ -14,7 +15,7 @@ use super::ledger::SeatOutcome;
 /// use std::sync::Arc;
 /// use rtm_gateway::upstream::quota::{Bucket, Seat};
 /// fn forged(bucket: Arc<Bucket>) -> Seat {
-///     Seat::new(bucket, 0)
+///     Seat::new(bucket, todo!())
 /// }
 /// ```
 ///
@@ -32,8 +33,7 @@ use super::ledger::SeatOutcome;
 #[must_use = "a seat that is dropped is given back"]
 pub struct Seat {
     bucket: Arc<Bucket>,
-    /// Which of the bucket's halvings it was given after.
-    era: u64,
+    given: GivenSeat,
     state: SeatState,
 }
 
@@ -47,8 +47,8 @@ enum SeatState {
 }
 
 impl Seat {
-    pub(super) fn new(bucket: Arc<Bucket>, era: u64) -> Self {
-        Self { bucket, era, state: SeatState::Unsent }
+    pub(super) fn new(bucket: Arc<Bucket>, given: GivenSeat) -> Self {
+        Self { bucket, given, state: SeatState::Unsent }
     }
 
     /// The request's first bytes may leave now. From here on a drop means "connection known dead now": the seat comes
@@ -77,15 +77,15 @@ impl Seat {
 
     fn settle(mut self, settled: SeatOutcome) {
         self.state = SeatState::Settled;
-        self.bucket.settle(self.era, settled);
+        self.bucket.settle(self.given, settled);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         match self.state {
-            SeatState::Unsent => self.bucket.settle(self.era, SeatOutcome::Unused),
-            SeatState::Sending => self.bucket.settle(self.era, SeatOutcome::Used),
+            SeatState::Unsent => self.bucket.settle(self.given, SeatOutcome::Unused),
+            SeatState::Sending => self.bucket.settle(self.given, SeatOutcome::Used),
             SeatState::Settled => {}
         }
     }

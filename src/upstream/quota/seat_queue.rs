@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::NoSeat;
+use super::client_books::{BookId, ClientBooks};
 use super::fair_queue::{FairQueue, QueueEntry};
 use super::ledger::{Ledger, SeatOutcome, Whose};
 use super::window::{GRAIN, later};
@@ -35,21 +36,31 @@ const FEW: usize = 128;
 #[derive(Debug)]
 pub(super) struct SeatWaiter {
     pub(super) deadline: Instant,
+    book: BookId,
     pub(super) word: Notify,
     /// Set under the bucket's lock when it leaves the queue other than by its own will.
     pub(super) outcome: OnceLock<WaitOutcome>,
 }
 
+/// A seat that somebody was given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GivenSeat {
+    /// Which of the bucket's halvings it was given after.
+    pub(super) era: u64,
+    /// The book of the client in whose name it was given.
+    pub(super) book: BookId,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WaitOutcome {
-    /// A seat of that era is its own.
-    Given(u64),
+    /// That seat is its own.
+    Given(GivenSeat),
     Refused(NoSeat),
 }
 
 pub(super) enum SeatOffer {
-    /// A seat of that era.
-    Now(u64),
+    /// That seat.
+    Now(GivenSeat),
     /// It waits in the queue, and is to look at `wake_at`.
     Later { waiter: Arc<SeatWaiter>, entry: QueueEntry, wake_at: Instant },
 }
@@ -57,6 +68,7 @@ pub(super) enum SeatOffer {
 /// All of a bucket that changes.
 pub(super) struct SeatQueue {
     pub(super) ledger: Ledger,
+    pub(super) books: ClientBooks,
     pub(super) queue: FairQueue<Arc<SeatWaiter>>,
     /// The number of the first in line that knows it is first: its timer is set for the next seat.
     first: Option<u64>,
@@ -69,9 +81,9 @@ pub(super) struct SeatQueue {
 }
 
 impl SeatQueue {
-    pub(super) fn new(ledger: Ledger) -> Self {
-        let queue = FairQueue::new();
-        Self { ledger, queue, first: None, overtaken: false, judged: None, told: Vec::new() }
+    pub(super) fn new(ledger: Ledger, now: Instant) -> Self {
+        let (books, queue) = (ClientBooks::new(now), FairQueue::new());
+        Self { ledger, books, queue, first: None, overtaken: false, judged: None, told: Vec::new() }
     }
 
     /// The ledger has changed in a way that lets seats come at other times than those who wait were told.
@@ -84,11 +96,13 @@ impl SeatQueue {
 
     pub(super) fn ask(&mut self, payer: &Payer, deadline: Instant, now: Instant) -> Result<SeatOffer, NoSeat> {
         self.deal(now);
+        let book = self.books.of(&payer.client, now);
         // After the deal somebody waits only where nothing is free: who comes passes nobody.
         if self.queue.is_empty()
             && let Some(era) = self.ledger.take(now)
         {
-            return Ok(SeatOffer::Now(era));
+            self.books.given(book);
+            return Ok(SeatOffer::Now(GivenSeat { era, book }));
         }
         if self.queue.len_of(&payer.client) >= MAX_QUEUE {
             return Err(NoSeat::Crowded);
@@ -99,13 +113,14 @@ impl SeatQueue {
         if bound > deadline {
             return Err(NoSeat::Spent { retry_after: bound - now });
         }
-        let waiter = Arc::new(SeatWaiter { deadline, word: Notify::new(), outcome: OnceLock::new() });
+        let waiter = Arc::new(SeatWaiter { deadline, book, word: Notify::new(), outcome: OnceLock::new() });
         if rank < self.queue.len() && !self.overtaken {
             self.overtaken = true;
             // Its timer is to see to it, if nothing else does.
             self.first = None;
         }
         let entry = self.queue.push(&payer.client, payer.weight, waiter.clone());
+        self.books.came(book, now);
         // It takes turns only from those who stand behind it, so its own bound stays.
         self.judge_overtaken(now);
         let wake_at = self.wake_at(entry.number(), bound, deadline);
@@ -120,12 +135,14 @@ impl SeatQueue {
             // Its own timer should have seen to it: nobody polls it. It must not be given what it will not take.
             if now.saturating_duration_since(waiter.deadline) > GRAIN {
                 let retry_after = self.ledger.when(0, now) - now;
-                self.drop_first(WaitOutcome::Refused(NoSeat::Spent { retry_after }));
+                self.drop_first(WaitOutcome::Refused(NoSeat::Spent { retry_after }), now);
                 continue;
             }
             let Some(era) = self.ledger.take(now) else { break };
             if let Some(waiter) = self.queue.pop() {
-                self.tell(waiter, WaitOutcome::Given(era));
+                let given = GivenSeat { era, book: waiter.book };
+                self.books.given(given.book);
+                self.tell(waiter, WaitOutcome::Given(given), now);
             }
         }
         self.judge_overtaken(now);
@@ -155,6 +172,13 @@ impl SeatQueue {
         self.overtaken.then(|| self.judged.map(|judged| judged + JUDGED_EVERY)).flatten()
     }
 
+    /// A seat that this bucket gave is settled.
+    pub(super) fn settle_own(&mut self, given: GivenSeat, settled: SeatOutcome, now: Instant) {
+        self.books.settled(given.book, settled != SeatOutcome::Unused, now);
+        self.settle(Whose::Own(given.era), settled, now);
+    }
+
+    /// A seat is settled, whoever gave it.
     pub(super) fn settle(&mut self, whose: Whose, settled: SeatOutcome, now: Instant) {
         self.ledger.settle(now, whose, settled);
         match settled {
@@ -168,35 +192,45 @@ impl SeatQueue {
     }
 
     /// Sends all who wait to ask again: the bucket gives no seat any more.
-    pub(super) fn send_all_away(&mut self) {
+    pub(super) fn send_all_away(&mut self, now: Instant) {
         while let Some(waiter) = self.queue.pop() {
-            self.tell(waiter, WaitOutcome::Refused(NoSeat::Moved));
+            self.tell(waiter, WaitOutcome::Refused(NoSeat::Moved), now);
         }
+    }
+
+    /// One that waits leaves.
+    pub(super) fn leave(&mut self, entry: &QueueEntry, now: Instant) {
+        if let Some(waiter) = self.queue.remove(entry) {
+            self.books.left(waiter.book, now);
+        }
+        self.deal(now);
     }
 
     /// Refuses those whom no seat can reach in time any more.
     fn judge(&mut self, now: Instant) {
         (self.overtaken, self.judged) = (false, Some(now));
-        let Self { ledger, queue, told, .. } = self;
+        let Self { ledger, books, queue, told, .. } = self;
         queue.retain(|waiter, rank| {
             let bound = ledger.when(rank, now);
             let stays = bound <= waiter.deadline;
             if !stays {
                 let _ = waiter.outcome.set(WaitOutcome::Refused(NoSeat::Spent { retry_after: bound - now }));
+                books.left(waiter.book, now);
                 told.push(waiter.clone());
             }
             stays
         });
     }
 
-    fn drop_first(&mut self, outcome: WaitOutcome) {
+    fn drop_first(&mut self, outcome: WaitOutcome, now: Instant) {
         let Some(entry) = self.queue.first_entry() else { return };
         if let Some(waiter) = self.queue.remove(&entry) {
-            self.tell(waiter, outcome);
+            self.tell(waiter, outcome, now);
         }
     }
 
-    fn tell(&mut self, waiter: Arc<SeatWaiter>, outcome: WaitOutcome) {
+    fn tell(&mut self, waiter: Arc<SeatWaiter>, outcome: WaitOutcome, now: Instant) {
+        self.books.left(waiter.book, now);
         // Set once: it has just left the queue.
         let _ = waiter.outcome.set(outcome);
         self.told.push(waiter);

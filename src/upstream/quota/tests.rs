@@ -1,5 +1,7 @@
 //! What a bucket promises, in paused time. The invariant itself is in [`vendor`].
 
+mod clients;
+mod refusals;
 mod vendor;
 
 use std::future::Future;

@@ -36,9 +36,11 @@ async fn a_429_that_asks_for_more_time_than_there_is_ends_the_order_at_once() {
     sim.on(Endpoint::UserEvents, Fault::too_many(Some("30")));
     let began = Instant::now();
     let failed = rig.egress.send(read()).await.unwrap_err();
-    let Failure::QuotaSpent { bucket, limit, retry_after } = failed.why else { panic!("{failed:?}") };
+    let Failure::QuotaSpent { bucket, limit, retry_after, vendor } = failed.why else { panic!("{failed:?}") };
     assert_eq!((bucket, limit.requests.get()), (BucketName::UserEvents, 20));
     assert!(retry_after > Duration::from_secs(28), "{retry_after:?}");
+    let vendor = vendor.expect("it was the vendor's own refusal");
+    assert_eq!((vendor.in_force, vendor.refused, vendor.retry_after), (10, 1, Some(Duration::from_secs(30))));
     assert!(began.elapsed() < Duration::from_secs(2));
     sim.stop().await;
 }

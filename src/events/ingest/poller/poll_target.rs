@@ -99,7 +99,6 @@ impl PollTarget {
         settings: Settings,
         pending_writes: Arc<PendingWrites>,
     ) -> Arc<Self> {
-        let client = ClientName::parse("rtm-gateway").expect("the literal keeps the rule of names");
         Arc::new(Self {
             status: Status::new(stream.log.key(), &region, stream.shared.metrics.clone()),
             clock: stream.shared.clock.clone(),
@@ -107,7 +106,7 @@ impl PollTarget {
             region,
             stream,
             source,
-            payer: Payer { client, weight: 1 },
+            payer: Payer { client: ClientName::of_pollers(), weight: 1 },
             settings: watch::Sender::new(settings),
             places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
             pending_writes,

@@ -19,14 +19,13 @@ use crate::upstream::egress::Reply;
 pub(in crate::request::routes) fn shape(
     said: Result<Answer, Error>,
     app: &AppId,
-    log: &mut RequestLog,
+    log: &RequestLog,
 ) -> Result<HandlerResponse, Refusal> {
     let answer = match said {
         Ok(answer) => answer,
-        Err(Error::Refused(reply)) => return Ok(passed_on(&reply, log)),
+        Err(Error::Refused(reply)) => return Ok(passed_on(&reply)),
         Err(error) => return Err(error.into()),
     };
-    log.costs(answer.costs.clone());
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let status = match answer.state {
@@ -56,8 +55,7 @@ pub(in crate::request::routes) fn say_applied(served: &mut HandlerResponse, pref
 }
 
 /// The vendor's refusal of a caller's own request, with its body.
-pub(super) fn passed_on(reply: &Reply, log: &mut RequestLog) -> HandlerResponse {
-    log.costs(reply.costs.clone());
+pub(super) fn passed_on(reply: &Reply) -> HandlerResponse {
     HandlerResponse::of_vendor(reply.status, headers::coming_back(&reply.headers), Body::from(reply.body.clone()))
 }
 

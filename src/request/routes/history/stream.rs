@@ -32,17 +32,17 @@ const KINDS: [&str; 5] = [
 ///
 /// # Errors
 /// What the service says before the first line.
-pub async fn open(context: RequestContext<'_>, query: &[(String, String)]) -> Result<HandlerResponse, Refusal> {
+pub async fn open(mut context: RequestContext<'_>, query: &[(String, String)]) -> Result<HandlerResponse, Refusal> {
     if !accept::takes(&context.head.headers, &KINDS) {
         return Err(Refusal::NotAcceptable { kind: KINDS[0] });
     }
     context.guard.start_streaming()?;
-    let terms =
-        super::terms(&context, Work::Export, &Prefer { respond_async: false, ..Prefer::of(&context.head.headers) });
+    let prefer = Prefer { respond_async: false, ..Prefer::of(&context.head.headers) };
+    let terms = super::terms(&mut context, Work::Export, &prefer);
     let draining = context.gateway.stopping.clone();
     let messages = match context.gateway.history.stream(&context.app.id, query, terms, draining).await {
         Ok(messages) => messages,
-        Err(Error::Refused(reply)) => return Ok(answer::passed_on(&reply, context.log)),
+        Err(Error::Refused(reply)) => return Ok(answer::passed_on(&reply)),
         Err(error) => return Err(error.into()),
     };
     let parts = stream::unfold(messages, async |mut messages| messages.next().await.map(|part| (part, messages)));
