@@ -3,8 +3,8 @@
 //! Invariants: label values come from configuration or from fixed sets, never from what a stranger sent; where there
 //! may be many of them the family is a [`BoundedFamily`], so the number of series is bounded. No value of a secret is
 //! ever a label. Names start with `rtm_gateway_`, but for what every program tells of itself
-//! (`process_…`). Every family is on the page from the start, with its help and its type; so are the series whose labels
-//! are known and few. A [`Metrics`] is a value: two gateways in one process do not share one.
+//! (`process_…`). Every family is on the page from the start, with its help and its type; so are the series whose
+//! labels are known and few. A [`Metrics`] is a value: two gateways in one process do not share one.
 
 mod bounded;
 mod countdown;

@@ -1,9 +1,9 @@
 //! [`OverflowForecast`]: when the vendor will overwrite events that nobody has read.
 //!
 //! The vendor keeps [`KEPT_BY_VENDOR`] events. What is known of the rate at which they come is what reads brought, and
-//! over which time that had gathered: since the read before, as a rule. Where that is not known (the first read ever), or
-//! says too little (a full read leaves events behind, and what came in a long pause may have been overwritten), the
-//! events' own times tell: the part of the read in which they stand closest.
+//! over which time that had gathered: since the read before, as a rule. Where that is not known (the first read
+//! ever), or says too little (a full read leaves events behind, and what came in a long pause may have been
+//! overwritten), the events' own times tell: the part of the read in which they stand closest.
 //!
 //! Invariants: a time told is rather too short than too long. Time runs from the moment a read was sent, since all that
 //! it did not bring may have come after that; it runs on whatever keeps the poller from reading, and only a read that

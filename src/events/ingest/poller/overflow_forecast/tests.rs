@@ -258,7 +258,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..8)
 }
 
-proptest! {
+properties! {
     #[test]
     fn what_is_shown_is_never_above_twice_the_truth(
         // From 1000 events a second to one in ten seconds.
