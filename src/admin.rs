@@ -186,6 +186,7 @@ async fn view(view: View, call: &Call<'_>) -> Answer {
         View::Subscriptions => Content::Json(json!({ "subscriptions": parts.events.subscriptions() })),
         View::Webhooks => Content::Json(webhooks::all(parts)),
         View::Losses => losses::list(call).await?,
+        View::Store => Content::Json(overview::store(parts)),
         View::Quarantine => quarantine::list(call).await?,
         View::Identity => Content::Json(json!({ "token_keys": parts.jwks.status() })),
         View::Clients => Content::Json(clients::list(parts)),

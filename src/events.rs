@@ -49,6 +49,7 @@ mod ingest;
 mod log;
 mod losses;
 mod retention;
+mod space_watch;
 mod subscription;
 mod subscriptions;
 
@@ -71,6 +72,7 @@ use self::delivery::reader::Reader;
 use self::ingest::pending_writes::PendingWrites;
 use self::ingest::quarantine;
 use self::log::age_guard::AgeGuard;
+use self::space_watch::SpaceWatch;
 use self::subscription::{CursorWriter, LeaseTimer, Removal, Shared};
 use crate::config;
 use crate::kernel::clock::Clock;
@@ -94,6 +96,7 @@ pub use self::log::filter::Filter;
 pub(crate) use self::log::shown;
 pub use self::log::{ReadError, Run, StartAt};
 pub use self::losses::{LossPage, LossPlace, LossQuery, LossRecord, NotALossPlace};
+pub use self::space_watch::{LogShare, SpaceReport};
 pub use self::subscription::StreamNumber;
 pub use self::subscription::dead_letters::{DeadLetter, MAX_DEAD_LETTERS, Redeliver};
 pub use self::subscription::in_hand::{DeliveryOrder, InHand, Nack, Tries};
@@ -112,6 +115,8 @@ struct EventsInner {
     pending_writes: Arc<PendingWrites>,
     streams: ArcSwap<Streams>,
     pollers: Mutex<BTreeMap<PollerKey, RunningPoller>>,
+    /// How much room there is.
+    space: SpaceWatch,
     /// The open streams of subscriptions.
     sessions: Arc<StreamSessions>,
     /// Whether [`Events::apply`] has been called; held while it runs.
@@ -142,9 +147,20 @@ impl Events {
             metrics,
             keys: RandomState::new(),
         });
+        let space = SpaceWatch::new(Arc::clone(&store), clock.clone(), shared.metrics.clone());
         let parts = StreamParts { store, shared, ages: Arc::new(AgeGuard::new(clock)), judge: Arc::default() };
         let (pending_writes, streams, pollers, sessions, is_started) = Default::default();
-        Self(Arc::new(EventsInner { parts, source, tasks, pending_writes, streams, pollers, sessions, is_started }))
+        Self(Arc::new(EventsInner {
+            parts,
+            source,
+            tasks,
+            pending_writes,
+            streams,
+            pollers,
+            space,
+            sessions,
+            is_started,
+        }))
     }
 
     /// Starts, stops and adjusts pollers and logs. `clients` are those whose places may be there.
@@ -352,6 +368,19 @@ impl Events {
                 subscription.observe(next);
             }
         }
+    }
+
+    /// How much room the store has, as it was found last; `None` before the first look.
+    #[must_use]
+    pub fn space(&self) -> Option<SpaceReport> {
+        self.0.space.report()
+    }
+
+    /// Looks how much room there is.
+    async fn look_at_space(&self) {
+        let streams = self.streams();
+        let limits = streams.values().map(|stream| (stream.log.key().clone(), stream.retention().bytes));
+        self.0.space.look(limits.collect::<Vec<_>>()).await;
     }
 
     /// Stores what is still only in memory: what a forced stop left in hand, and cursors. To be called when all tasks

@@ -11,6 +11,7 @@
 pub mod batch;
 mod commit;
 pub mod embedded;
+mod space;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -24,6 +25,7 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 pub use batch::{Batch, Content, EventText, LogKey, NewBatch, Sequence};
 pub use commit::{Commit, NoteKind, Notes, PlaceChange};
+pub use space::{Space, SpaceHistory};
 
 /// Why the store could not do it. For operators; callers read 503.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -210,6 +212,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether a batch of the largest size could be kept now: writable, and more free space than the reserve.
     /// The poller asks before each read. Cheap when all is well.
     async fn ready(&self) -> Result<(), Error>;
+
+    /// How much room there is. It asks the disk, which may hang.
+    async fn space(&self) -> Result<Space, Error>;
 
     /// A consistent copy of everything, as a data file that can be put in the place of this store's own: to be read
     /// from its beginning. All that was acknowledged before the call is in it. It has an epoch of its own.

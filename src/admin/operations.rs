@@ -24,6 +24,7 @@ operations! {
         Subscriptions = "GET" "/admin/v1/subscriptions" "listSubscriptions",
         Webhooks = "GET" "/admin/v1/webhooks" "listWebhooks",
         Losses = "GET" "/admin/v1/losses" "listLosses",
+        Store = "GET" "/admin/v1/store" "readStore",
         Quarantine = "GET" "/admin/v1/quarantine" "listQuarantine",
         Identity = "GET" "/admin/v1/identity" "listTokenKeys",
         Clients = "GET" "/admin/v1/clients" "listClients",

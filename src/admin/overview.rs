@@ -8,7 +8,9 @@ use super::answer::Content;
 use super::operations::{Needs, Operation};
 use super::rejection::Rejection;
 use super::trace::{Done, Facts, Trace};
+use crate::events::LogShare;
 use crate::services::Parts;
+use crate::store::Space;
 
 /// What there is, for who opens the port in a browser.
 pub(super) fn open_operations() -> Value {
@@ -66,4 +68,31 @@ pub(super) fn apps(parts: &Parts) -> Value {
 
 pub(super) fn quotas(parts: &Parts) -> Value {
     json!({ "quotas": parts.egress.quotas() })
+}
+
+/// The store's room as it was found last, at most a few seconds ago unless the disk hangs.
+pub(super) fn store(parts: &Parts) -> Value {
+    let Some(report) = parts.events.space() else {
+        return json!({ "looked_at": null, "error": "nobody has looked yet", "logs": [] });
+    };
+    let logs: Vec<Value> = report
+        .logs
+        .iter()
+        .map(|LogShare { log, bytes, limit }| {
+            json!({
+                "app": log.app.as_str(), "stream": log.stream.as_str(), "bytes": bytes, "limit_bytes": limit,
+            })
+        })
+        .collect();
+    let (space, error) = match &report.space {
+        Ok(space) => (Some(space), None),
+        Err(why) => (None, Some(why.to_string())),
+    };
+    json!({
+        "looked_at": report.looked_at.to_string(), "error": error,
+        "data_bytes": space.map(|space| space.taken), "used_bytes": space.map(|space| space.used),
+        "free_bytes": space.map(|space| space.free), "reserve_bytes": space.map(|space| space.reserve),
+        "left_bytes": space.map(Space::left), "limit_bytes": report.limit(),
+        "full_in_seconds": report.full_in.map(|time| time.as_secs()), "logs": logs,
+    })
 }

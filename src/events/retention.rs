@@ -36,10 +36,17 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                 if stop.run_until_cancelled(trim_all(&events)).await.is_none() {
                     return;
                 }
+                // Also at the start, so that there are figures from then on.
+                if stop.run_until_cancelled(events.look_at_space()).await.is_none() {
+                    return;
+                }
             }
             _ = observe.tick() => {
                 events.observe();
                 if stop.run_until_cancelled(look_after_subscriptions(&events)).await.is_none() {
+                    return;
+                }
+                if stop.run_until_cancelled(events.look_at_space()).await.is_none() {
                     return;
                 }
                 if let Some(Err(error)) = stop.run_until_cancelled(events.save_dropped_copies()).await {

@@ -51,13 +51,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use self::lag::LagSample;
-use self::meters::SubscriptionMeters;
 use self::notes::SubscriptionRecords;
 use self::persistence::{RemovalOutcome, StoredPlace, SubscriptionWriter};
 use self::state::SubscriptionState;
 use super::log::ReadError;
 use crate::kernel::clock::{Clock, UnixMillis};
-use crate::kernel::metrics::Metrics;
+use crate::kernel::metrics::{Metrics, SubscriptionSeries};
 use crate::kernel::names::{ClientName, SubscriptionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::{Kind, Tasks};
@@ -113,7 +112,7 @@ pub(super) struct Subscription {
     /// What was last seen of how far behind it is.
     pub(super) seen: Mutex<Box<LagSample>>,
     shared: Arc<Shared>,
-    pub(super) meters: SubscriptionMeters,
+    pub(super) meters: Arc<SubscriptionSeries>,
 }
 
 /// What a subscription looks like now.
@@ -172,7 +171,7 @@ impl Subscription {
         recalled: SubscriptionRecords,
         shared: &Arc<Shared>,
     ) -> Arc<Self> {
-        let meters = SubscriptionMeters::new(&shared.metrics, log, &name);
+        let meters = meters::enter(&shared.metrics, log, &name);
         let read_at = recalled.owner.read_at;
         let stored = StoredPlace {
             low: recalled.stored.then_some(recalled.at),

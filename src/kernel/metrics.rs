@@ -11,6 +11,7 @@ mod countdown;
 mod current;
 mod labels;
 mod process;
+mod subscriptions;
 mod text;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use bounded::{BoundedFamily, BoundedLabels, OTHER, SERIES_BY_CLIENT};
 pub use countdown::Countdown;
 pub use current::Current;
 pub use labels::*;
+pub use subscriptions::{SubscriptionBook, SubscriptionSeries};
 pub use text::TextForm;
 
 /// Whole numbers would round away what is less than a second.
@@ -45,7 +47,12 @@ pub struct Metrics(Arc<Families>);
 macro_rules! families {
     ($($family:ident: $type:ty = $name:literal, $help:literal;)+) => {
         /// The families. Reached through [`Metrics`], which derefs to it.
-        pub struct Families { registry: Registry, $(pub $family: $type),+ }
+        pub struct Families {
+            registry: Registry,
+            /// What is counted of subscriptions.
+            pub subscriptions: SubscriptionBook,
+            $(pub $family: $type),+
+        }
 
         impl Families {
             fn new() -> Self {
@@ -60,7 +67,9 @@ macro_rules! families {
                     // see no change.
                     own.register($name, $help, Listed($family.clone()));
                 )+
-                Self { registry, $($family),+ }
+                let subscriptions = SubscriptionBook::default();
+                own.register_collector(Box::new(subscriptions.clone()));
+                Self { registry, subscriptions, $($family),+ }
             }
         }
 
@@ -122,25 +131,18 @@ families! {
         "Reads that may have consumed events without handing them over";
     events_quarantined: Family<SourceLabels, Counter> = "events_quarantined",
         "Responses that could not be read, kept whole";
-    events_delivered: Family<SubscriptionLabels, Counter> = "events_delivered", "Events delivered";
-    events_given_again: Family<SubscriptionLabels, Counter> = "events_given_again",
-        "Events whose first hand-over failed";
-    events_cut_off: Family<SubscriptionLabels, Counter> = "events_cut_off",
-        "Events that retention removed before the subscription read them";
-    events_acknowledged: Family<SubscriptionLabels, Counter> = "events_acknowledged",
-        "Events that a reader has acknowledged";
-    events_dead_lettered: Family<SubscriptionLabels, Counter> = "events_dead_lettered",
-        "Events given up after their last attempt; see the subscription's dead letters";
-    subscription_unacknowledged: Family<SubscriptionLabels, Gauge> = "subscription_unacknowledged_events",
-        "Events handed out to be acknowledged that are not yet";
-    subscription_oldest: Family<SubscriptionLabels, Gauge> = "subscription_oldest_event_age_seconds",
-        "How long ago the oldest event was stored that is not done with; 0 when there is none";
-    subscription_near_retention: Family<SubscriptionLabels, Gauge> = "subscription_near_retention",
-        "1 when retention is about to remove events before the subscription has read them";
-    subscription_lag: Family<SubscriptionLabels, Gauge> = "subscription_lag_events",
-        "Events stored and not yet delivered";
     poller_paused: Family<SourceLabels, Gauge> = "poller_paused",
         "1 while reading is stopped because the store cannot keep events";
+    store_bytes: Gauge = "store_bytes", "What the store's data files have of the disk";
+    store_used: Gauge = "store_used_bytes",
+        "About what of the data files holds something; the rest is used again before more is taken";
+    store_free: Gauge = "store_free_bytes", "What is free on the file system of the store's data files";
+    store_reserve: Gauge = "store_reserve_bytes",
+        "What must be free, there or in the data files: with less nothing more is read from the vendor";
+    store_limit: Gauge = "store_limit_bytes", "What all logs of events may take together, by retention_bytes";
+    store_log: Family<StreamLabels, Gauge> = "store_log_bytes", "What a log of events takes";
+    store_log_limit: Family<StreamLabels, Gauge> = "store_log_limit_bytes",
+        "What a log of events may take, by retention_bytes";
     store_append: Histogram = "store_append_seconds", "From an append's call to its data on stable storage";
     store_errors: Counter = "store_errors", "Store operations that failed";
     store_written: Counter = "store_written_bytes",

@@ -56,6 +56,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -66,10 +67,10 @@ pub use self::disk::Faults;
 use self::disk::{Counted, Folder};
 use self::engine::{Engine, LastRun};
 use self::record::Row;
-use self::shared::Shared;
+use self::shared::{MEASURED_EVERY, Shared};
 pub use self::trial::{Trial, is_in_the_way, trial};
 use self::writer::{Ack, Change, Command, Outcome, Write};
-use super::{Batch, Commit, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Store};
+use super::{Batch, Commit, Content, Error, LogKey, LogState, NoteKind, QuarantineEntry, Sequence, Space, Store};
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::SubscriptionName;
@@ -80,6 +81,9 @@ const QUEUE: usize = 1024;
 
 /// Reads of the file at a time, at most; more wait for one to end.
 const READERS: usize = 32;
+
+/// How often small things are measured for those who only want to know.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 
 /// Looks at free space at a time, at most.
 const LOOKS: usize = 4;
@@ -233,6 +237,15 @@ impl EmbeddedStore {
         self.open_or_closed().err().unwrap_or_else(panicked)
     }
 
+    /// The room there is. What small things take of it was measured so long ago at most.
+    fn measured(shared: &Shared, reserve: u64, now: Instant, fresh: Duration) -> Result<Space, Error> {
+        let folder = shared.engine.folder();
+        let (free, taken, kept) = (folder.free()?, folder.taken(), shared.kept(now, fresh)?);
+        // What the tables' inner pages take is not counted as kept.
+        let used = (kept + kept / 8 + (4 << 20)).min(taken);
+        Ok(Space { taken, used, free, reserve })
+    }
+
     /// Whether there is room: free on the disk, or in the file.
     fn room(shared: &Shared, reserve: u64, now: Instant) -> Result<(), Error> {
         let folder = shared.engine.folder();
@@ -240,10 +253,8 @@ impl EmbeddedStore {
         if free >= reserve {
             return Ok(());
         }
-        // What the tables' inner pages take is not counted as kept.
-        let kept = shared.kept(now)?;
-        let inside = folder.taken().saturating_sub(kept + kept / 8 + (4 << 20));
-        if free.saturating_add(inside) >= reserve {
+        let Space { taken, used, .. } = Self::measured(shared, reserve, now, MEASURED_EVERY)?;
+        if free.saturating_add(taken - used) >= reserve {
             return Ok(());
         }
         Err(Error::Full(format!("{free} bytes are free, {reserve} are kept in reserve")))
@@ -379,6 +390,13 @@ impl Store for EmbeddedStore {
             .await
             .unwrap_or_else(|_| Err(panicked()))?;
         if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }
+    }
+
+    async fn space(&self) -> Result<Space, Error> {
+        self.open_or_closed()?;
+        let (shared, reserve, now) = (self.shared.clone(), self.reserve, self.clock.now());
+        let look = move || Self::measured(&shared, reserve, now, LOOKED_AT_EVERY);
+        self.tasks.blocking(&self.looks, look).await.unwrap_or_else(|_| Err(panicked()))
     }
 
     async fn backup(&self) -> Result<std::fs::File, Error> {

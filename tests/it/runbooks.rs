@@ -2,6 +2,7 @@
 //! at names the right client and number. A file a question.
 
 mod callers;
+mod disk;
 mod lag;
 mod losses;
 mod operators;

@@ -15,7 +15,7 @@ use tokio::sync::MutexGuard;
 use super::notes::{self, Owner};
 use super::state::Writes;
 use super::unread::UnreadRanges;
-use super::{Subscription, SubscriptionMeters};
+use super::{Subscription, meters};
 use crate::events::MAX_DEAD_LETTERS;
 use crate::kernel::names::SubscriptionName;
 use crate::kernel::sync::lock;
@@ -190,7 +190,7 @@ impl SubscriptionWriter<'_> {
             state.missed.clear();
         }
         subscription.given_back.notify_waiters();
-        SubscriptionMeters::remove(&subscription.shared.metrics, &subscription.log, &subscription.name);
+        meters::remove(&subscription.shared.metrics, &subscription.log, &subscription.name);
         Ok(Some(RemovalOutcome { remainder, stored: removed }))
     }
 

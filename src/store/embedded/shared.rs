@@ -20,7 +20,7 @@ use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, Sequence};
 
 /// How often small things are measured, at most: that takes a read of all of them.
-const MEASURED_EVERY: Duration = Duration::from_secs(5);
+pub(super) const MEASURED_EVERY: Duration = Duration::from_secs(5);
 /// Damaged batches that are told of, at most.
 const MAX_TOLD: usize = 10_000;
 
@@ -69,11 +69,11 @@ impl Shared {
         self.logs().values().map(|row| row.id + 1).max().unwrap_or(0)
     }
 
-    /// The room that everything kept takes, about.
-    pub(super) fn kept(&self, now: Instant) -> Result<u64, Error> {
+    /// The room that everything kept takes, about. What small things take of it was measured so long ago at most.
+    pub(super) fn kept(&self, now: Instant, fresh: Duration) -> Result<u64, Error> {
         let in_rows: u64 = self.logs().values().map(|row| row.bytes.saturating_add(row.quarantine_bytes)).sum();
         let mut measured = lock(&self.measured);
-        let fresh = measured.filter(|(at, _)| now.saturating_duration_since(*at) < MEASURED_EVERY);
+        let fresh = measured.filter(|(at, _)| now.saturating_duration_since(*at) < fresh);
         // Measured under the lock: of many who ask for room at a time one reads, and the others use what it found.
         let beside = match fresh {
             Some((_, bytes)) => bytes,

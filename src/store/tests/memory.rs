@@ -17,7 +17,7 @@ use crate::kernel::sync::lock;
 use crate::kernel::testing::pass;
 use crate::store::{
     Batch, Commit, Content, Error, LogKey, LogState, NewBatch, NoteKind, PlaceChange, QuarantineEntry,
-    QuarantineRecord, Sequence, Store, UnreadableResponse,
+    QuarantineRecord, Sequence, Space, Store, UnreadableResponse,
 };
 
 #[derive(Default)]
@@ -311,6 +311,11 @@ impl Store for MemoryStore {
     async fn ready(&self) -> Result<(), Error> {
         self.open_or_closed()?;
         if self.unready.load(Ordering::Relaxed) { Err(Error::Full("test".into())) } else { Ok(()) }
+    }
+
+    async fn space(&self) -> Result<Space, Error> {
+        self.open_or_closed()?;
+        Ok(Space { free: u64::MAX, ..Space::default() })
     }
 
     async fn backup(&self) -> Result<std::fs::File, Error> {

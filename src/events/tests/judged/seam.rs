@@ -14,7 +14,9 @@ use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::SubscriptionName;
 use crate::kernel::sync::lock;
 use crate::kernel::testing::pass;
-use crate::store::{Batch, Commit, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Store};
+use crate::store::{
+    Batch, Commit, Error, LogKey, LogState, NoteKind, PlaceChange, QuarantineEntry, Sequence, Space, Store,
+};
 use std::sync::{Arc, Mutex};
 
 /// What writes meet.
@@ -236,6 +238,10 @@ impl Store for Seam {
 
     async fn ready(&self) -> Result<(), Error> {
         self.at_once(self.inner.ready()).await
+    }
+
+    async fn space(&self) -> Result<Space, Error> {
+        self.at_once(self.inner.space()).await
     }
 
     async fn backup(&self) -> Result<std::fs::File, Error> {
