@@ -13,6 +13,7 @@ use super::log::loss_index::LossIndex;
 use super::log::{LOG_TARGET, Log, Retention};
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
+use crate::kernel::clock::UnixMillis;
 use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, Store};
 
@@ -74,6 +75,11 @@ impl AppStream {
         let outcome = self.appender.append(request).await?;
         self.trim_a_burst().await;
         Ok(outcome)
+    }
+
+    /// An answer of the vendor's that comes now was dated then.
+    pub(super) fn vendor_says(&self, date: UnixMillis) {
+        self.ages.vendor_says(date);
     }
 
     /// How much is kept.

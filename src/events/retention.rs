@@ -49,19 +49,28 @@ pub(super) async fn run(events: Events, stop: CancellationToken) {
                 if stop.run_until_cancelled(events.look_at_space()).await.is_none() {
                     return;
                 }
+                if events.0.parts.ages.has_news() {
+                    keep_ages(&events, &stop).await;
+                }
                 if let Some(Err(error)) = stop.run_until_cancelled(events.save_dropped_copies()).await {
                     tracing::warn!(%error, "what was dropped as another region's copy could not be kept");
                 }
             }
             _ = keep.tick() => {
-                if let Some(Err(error)) = stop.run_until_cancelled(events.0.parts.ages.keep(&*events.0.parts.store)).await {
-                    tracing::warn!(%error, "what was seen of the clock could not be kept");
-                }
+                keep_ages(&events, &stop).await;
                 if let Some(Err(error)) = stop.run_until_cancelled(events.keep_owners()).await {
                     tracing::warn!(%error, "when subscriptions were read could not be kept");
                 }
             }
         }
+    }
+}
+
+/// Keeps what was seen of the clock.
+async fn keep_ages(events: &Events, stop: &CancellationToken) {
+    let parts = &events.0.parts;
+    if let Some(Err(error)) = stop.run_until_cancelled(parts.ages.keep(&*parts.store)).await {
+        tracing::warn!(%error, "what was seen of the clock could not be kept");
     }
 }
 

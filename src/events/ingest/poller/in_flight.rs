@@ -41,6 +41,9 @@ async fn finish(
     let unanswered = Unanswered { target: &target, race: &race };
     let began = target.clock.now();
     let result = target.order_a_read().await;
+    if let Ok(reply) = &result {
+        target.heard(&reply.headers);
+    }
     // Before the answer is judged and kept, which may take long: who gives up from here on waits for that instead, and
     // no second marker is written for one doubt.
     let in_time = race.ended();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use hyper::header::DATE;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -92,6 +93,14 @@ impl fmt::Display for PollTarget {
 }
 
 impl PollTarget {
+    /// An answer with this head comes now: its date bears out our clock, or does not.
+    pub(super) fn heard(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        if let Some(date) = date {
+            self.stream.vendor_says(UnixMillis::from(date));
+        }
+    }
+
     pub(in crate::events) fn new(
         stream: Arc<AppStream>,
         region: RegionName,
