@@ -88,11 +88,13 @@ pub use self::delivery::{Delivery, MAX_IN_ONE_READ, ReadFrom, ReadRequest, Recei
 pub(crate) use self::delivery::{
     EntryContent, LeasedReader, MergedReader, MergedRun, SessionOver, SessionTurn, StreamReadError,
 };
+pub use self::ingest::outage::OutageStatus;
 pub use self::ingest::poller::status::PollerStatus;
 pub use self::ingest::quarantine::ReadAgain;
 pub use self::log::cursor::{Cursor, NotACursor};
 pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
+pub use self::log::loss::{MarkedOutage, Marker};
 pub(crate) use self::log::shown;
 pub use self::log::{ReadError, Run, StartAt};
 pub use self::losses::{LossPage, LossPlace, LossQuery, LossRecord, NotALossPlace};
@@ -312,8 +314,7 @@ impl Events {
     /// What each poller is doing.
     #[must_use]
     pub fn pollers(&self) -> Vec<PollerStatus> {
-        let now = self.0.parts.shared.clock.now();
-        lock(&self.0.pollers).values().map(|running| running.target.status.observe(now)).collect()
+        lock(&self.0.pollers).values().map(|running| running.target.observe()).collect()
     }
 
     /// Removes a subscription: its place, its leases and its dead letters. A read of that name begins a new one.
@@ -356,7 +357,8 @@ impl Events {
     /// What of it fails, poller by poller.
     #[must_use]
     pub fn troubles(&self) -> Vec<Trouble> {
-        lock(&self.0.pollers).values().filter_map(|running| running.target.status.trouble()).collect()
+        let now = self.0.parts.shared.clock.now();
+        lock(&self.0.pollers).values().filter_map(|running| running.target.status.trouble(now)).collect()
     }
 
     /// Renews the metrics that move by themselves: lags, and times left until overflow. Done every few seconds anyway.

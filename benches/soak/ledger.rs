@@ -6,7 +6,7 @@
 //!   `kill -9`, which nobody can prove was stored. An answer is the last one if no later read of the same run was asked
 //!   for after it had gone out (the poller asks again only when it has stored).
 //! - An answer that broke off is in the log as far as it came.
-//! - What is missing (that exception, and answers that a fault spoilt) has a marker of its own, of its region, in its
+//! - What is missing (that exception, and answers that a fault spoilt) is counted by a marker, of its region, in its
 //!   place: after all earlier answers of that region and before all later ones.
 //! - A region's answers stand in the log in the order in which they were taken, but for late ones: those that the poller
 //!   had given up waiting for.
@@ -39,6 +39,10 @@ pub struct Entry {
     pub event: Option<Serial>,
     /// A marker's reason.
     pub reason: String,
+    /// For how many reads a marker stands.
+    pub count: u64,
+    /// Why those of an outage ended in doubt; empty of other markers.
+    pub reasons: Vec<String>,
 }
 
 /// One read at the vendor.
@@ -358,11 +362,12 @@ impl Bounds<'_> {
     }
 }
 
-/// A region's markers by their places, and which read each stands for: one at most.
+/// A region's markers by their places, each as often as it counts reads, and which read each stands for: one at most.
 struct Markers<'a> {
-    reasons: BTreeMap<usize, &'a str>,
+    /// By the marker's place, and which of its reads.
+    entries: BTreeMap<(usize, u64), &'a Entry>,
     /// The read that has taken it, and from where it may take another instead.
-    taken: HashMap<usize, (Range<usize>, bool)>,
+    taken: HashMap<(usize, u64), (Range<usize>, bool)>,
 }
 
 impl<'a> Markers<'a> {
@@ -370,7 +375,8 @@ impl<'a> Markers<'a> {
         // These speak of no read.
         let is_of_a_read = |entry: &Entry| entry.event.is_none() && !matches!(&*entry.reason, "overflow" | "retention");
         let markers = log.entries.iter().enumerate().filter(|(_, e)| is_of_a_read(e) && e.region == region);
-        Self { reasons: markers.map(|(at, entry)| (at, &*entry.reason)).collect(), taken: HashMap::new() }
+        let each = markers.flat_map(|(at, entry)| (0..entry.count).map(move |nth| ((at, nth), entry)));
+        Self { entries: each.collect(), taken: HashMap::new() }
     }
 
     /// Takes the marker of a read that came in time.
@@ -384,13 +390,15 @@ impl<'a> Markers<'a> {
     }
 
     /// Takes one, if need be of another read that can take one that is left instead.
-    fn take_within(&mut self, who: &(Range<usize>, bool), asked: &mut HashSet<usize>) -> bool {
+    fn take_within(&mut self, who: &(Range<usize>, bool), asked: &mut HashSet<(usize, u64)>) -> bool {
         let (within, given_up) = who.clone();
         if within.is_empty() {
             return false;
         }
-        let fit = |(_, why): &(&usize, &&str)| !given_up || **why == "timeout";
-        let fitting: Vec<usize> = self.reasons.range(within).filter(fit).map(|(at, _)| *at).collect();
+        let is_timeout = |entry: &Entry| entry.reason == "timeout" || entry.reasons.iter().any(|why| why == "timeout");
+        let fit = |(_, entry): &(&(usize, u64), &&Entry)| !given_up || is_timeout(entry);
+        let within = (within.start, 0)..(within.end, 0);
+        let fitting: Vec<_> = self.entries.range(within).filter(fit).map(|(at, _)| *at).collect();
         for at in fitting {
             if !asked.insert(at) {
                 continue;

@@ -1,5 +1,6 @@
 //! Subscribers: steady ones, slow ones, ones that leave, come and go, share, are shut out, or keep their own cursor.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -287,6 +288,10 @@ struct NativeEntry<'a> {
     event: Option<&'a RawValue>,
     #[serde(default)]
     reason: String,
+    /// Of a marker of an outage: how many reads it stands for, and why these ended in doubt.
+    count: Option<u64>,
+    #[serde(default)]
+    reasons: BTreeMap<String, u64>,
 }
 
 /// The events of an answer; each must be one that occurred, byte for byte.
@@ -316,6 +321,8 @@ fn entries(stage: &Stage, log: usize, answer: &Answer) -> (Vec<Entry>, String) {
         region: entry.region,
         event: entry.event.and_then(|text| known(stage, log, text)),
         reason: entry.reason,
+        count: entry.count.unwrap_or(1),
+        reasons: entry.reasons.into_keys().collect(),
     };
     (form.events.into_iter().map(entry).collect(), form.next)
 }

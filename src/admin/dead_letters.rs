@@ -9,7 +9,7 @@ use super::call::Call;
 use super::rejection::Rejection;
 use super::subscriptions::SubscriptionPath;
 use super::trace::{Done, Facts, Trace};
-use crate::events::{Cursor, DeadLetter, Redeliver};
+use crate::events::{Cursor, DeadLetter, Marker, Redeliver};
 
 /// How many are shown at once when nothing is said.
 pub(super) const SHOWN: usize = 100;
@@ -101,10 +101,14 @@ pub(super) async fn list(call: &Call<'_>, trace: &mut Trace, which: &Subscriptio
 
 /// A dead letter as operators see it.
 pub(super) fn shown(letter: &DeadLetter) -> Value {
-    // The event's own words, which are JSON; a marker has its reason alone.
+    // The event's own words, which are JSON; a marker is stored as a text of ours.
     let event =
         serde_json::from_slice::<Box<RawValue>>(&letter.event).ok().and_then(|raw| serde_json::to_value(raw).ok());
-    let of_marker = || json!({ "type": "possible_loss", "reason": String::from_utf8_lossy(&letter.event) });
+    let of_marker = || {
+        let mut marker = json!(Marker::read(&String::from_utf8_lossy(&letter.event)));
+        marker["type"] = "possible_loss".into();
+        marker
+    };
     let event = event.unwrap_or_else(of_marker);
     json!({
         "cursor": letter.cursor.to_string(), "at": letter.at.to_string(), "attempts": letter.attempts,

@@ -6,6 +6,7 @@
 //! [`LossIndex`]: super::log::loss_index::LossIndex
 //! [`LossHistory`]: super::subscription::LossSpan
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::app_stream::AppStream;
-use super::log::loss::{Loss, Marker};
+use super::log::loss::{Loss, MarkedOutage, Marker};
 use super::log::loss_index::{FoundLoss, LossKind};
 use super::subscription::{LossSpan, Subscription};
 use super::{Events, ReadError};
@@ -46,7 +47,7 @@ pub struct LossRecord {
     /// See the table in `docs/events.md`.
     pub reason: String,
     /// How often each reason came up, where a marker says so.
-    pub reasons: std::collections::BTreeMap<String, u64>,
+    pub reasons: BTreeMap<String, u64>,
     /// How many reads ended in doubt; `None` where no read did.
     pub count: Option<u64>,
     /// When it began.
@@ -156,21 +157,23 @@ type Placed = (LossPlace, UnixMillis, LossRecord);
 fn of_stream(stream: &AppStream, found: FoundLoss) -> Placed {
     let FoundLoss { at, received_at, region, what } = found;
     let (kind, marker, region, events) = match what {
-        LossKind::Marker(text) => ("possible_loss", Marker::read(&text, received_at), Some(region.to_string()), None),
-        LossKind::Damaged(entries) => {
-            ("damaged", Marker::read(Loss::Damaged.as_str(), received_at), None, Some(entries))
-        }
+        LossKind::Marker(text) => ("possible_loss", Marker::read(&text), Some(region.to_string()), None),
+        LossKind::Damaged(entries) => ("damaged", Marker::of(Loss::Damaged), None, Some(entries)),
+    };
+    // Of what is no outage nothing is known but when it was written.
+    let (reasons, count, from, to) = match marker.outage {
+        Some(MarkedOutage { count, reasons, from, to }) => (reasons, Some(count), from, to),
+        None => (BTreeMap::new(), None, received_at, received_at),
     };
     let LogKey { app, stream: name } = stream.log.key();
-    let place =
-        LossPlace { from: marker.from, app: app.to_string(), stream: *name, at: at.0, subscription: String::new() };
+    let place = LossPlace { from, app: app.to_string(), stream: *name, at: at.0, subscription: String::new() };
     let record = LossRecord {
         kind,
         reason: marker.reason,
-        reasons: marker.reasons,
-        count: marker.count,
-        from: marker.from.to_string(),
-        to: marker.to.to_string(),
+        reasons,
+        count,
+        from: from.to_string(),
+        to: to.to_string(),
         app: app.to_string(),
         stream: name.as_str(),
         region,
@@ -178,7 +181,7 @@ fn of_stream(stream: &AppStream, found: FoundLoss) -> Placed {
         subscription: None,
         events,
     };
-    (place, marker.to, record)
+    (place, to, record)
 }
 
 fn of_subscription(stream: &AppStream, subscription: &Subscription, span: LossSpan) -> Placed {

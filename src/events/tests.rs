@@ -9,6 +9,7 @@ mod judged;
 mod leasing;
 mod losing;
 mod ordering;
+mod outages;
 mod owning;
 mod polling;
 mod reading;
@@ -334,6 +335,16 @@ impl Rig {
         }
     }
 
+    /// The markers of the log, as they are stored.
+    async fn markers(&self) -> Vec<Marker> {
+        let batches = self.log().store().read(&key(), Sequence(0), usize::MAX).await.unwrap();
+        let of = |batch: &Arc<crate::store::Batch>| match &batch.content {
+            Content::PossibleLoss(text) => Some(Marker::read(text)),
+            Content::Events(_) | Content::Damaged(_) => None,
+        };
+        batches.iter().filter_map(of).collect()
+    }
+
     /// Waits until the vendor has seen so many reads.
     async fn until_seen(&self, reads: usize) {
         while self.vendor.seen() < reads {
@@ -354,7 +365,7 @@ pub(crate) fn texts(delivery: &Delivery) -> Vec<String> {
             let text = events.slice(run.entries.clone());
             std::str::from_utf8(&text).unwrap().split(',').map(str::to_owned).collect()
         }
-        Content::PossibleLoss(reason) => vec![reason.clone()],
+        Content::PossibleLoss(text) => vec![Marker::read(text).reason],
         Content::Damaged(_) => vec!["damaged".to_owned()],
     };
     delivery.runs.iter().flat_map(run).collect()

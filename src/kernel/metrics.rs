@@ -143,6 +143,8 @@ families! {
     store_log: Family<StreamLabels, Gauge> = "store_log_bytes", "What a log of events takes";
     store_log_limit: Family<StreamLabels, Gauge> = "store_log_limit_bytes",
         "What a log of events may take, by retention_bytes";
+    poller_last_good_read: Family<SourceLabels, Seconds> = "poller_last_good_read_seconds",
+        "Time since the last read that was answered without a doubt, or since the start while none was";
     store_append: Histogram = "store_append_seconds", "From an append's call to its data on stable storage";
     store_errors: Counter = "store_errors", "Store operations that failed";
     store_written: Counter = "store_written_bytes",

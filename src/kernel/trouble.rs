@@ -46,6 +46,8 @@ impl Part {
 pub enum Symptom {
     /// The store cannot keep an app's events.
     ReadingStopped,
+    /// The vendor has not given events for a while: it refuses, fails, or cannot be reached.
+    EventsNotGiven,
     /// The vendor refuses an app's credential (401).
     CredentialRefused,
     /// An app's credential cannot be read.
@@ -64,6 +66,7 @@ impl Symptom {
     pub fn code(self) -> &'static str {
         match self {
             Self::ReadingStopped => "reading_stopped",
+            Self::EventsNotGiven => "events_not_given",
             Self::CredentialRefused => "credential_refused",
             Self::CredentialUnavailable => "credential_unavailable",
             Self::AppRefused => "app_refused",
@@ -78,6 +81,9 @@ impl Symptom {
         match self {
             Self::ReadingStopped => {
                 "the store cannot keep events: they are not read, and wait with the vendor; see /admin/v1/pollers"
+            }
+            Self::EventsNotGiven => {
+                "the vendor gives no events: it refuses, fails, or cannot be reached; see /admin/v1/pollers"
             }
             Self::CredentialRefused => {
                 "the vendor refuses the app's credential (401), and is asked once a minute whether it still does; see \
@@ -101,6 +107,7 @@ impl Symptom {
     pub fn is_failure(self) -> bool {
         match self {
             Self::ReadingStopped
+            | Self::EventsNotGiven
             | Self::CredentialRefused
             | Self::CredentialUnavailable
             | Self::AppRefused

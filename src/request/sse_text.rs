@@ -99,10 +99,10 @@ pub(crate) type Extra<'a> = (&'static str, &'a dyn Display);
 pub(crate) fn push(out: &mut Vec<u8>, batch: &Batch, index: usize, id: &dyn Display, extra: &[Extra<'_>]) {
     match EntryContent::of(batch, index) {
         EntryContent::Event(text) => push_event(out, &text, id, extra),
-        EntryContent::PossibleLoss(reason) => {
+        EntryContent::PossibleLoss(record) => {
             // A batch has one text for all who read it, so what is shown of it is not a matter of how it was read.
             if shown(&batch.content, 0..batch.content.len()).contains(&index) {
-                push_ours(out, id, "possible_loss", &serde_json::json!({"reason": reason}), extra);
+                push_ours(out, id, "possible_loss", &serde_json::json!(record), extra);
             }
         }
     }

@@ -56,7 +56,8 @@ pub enum NoteKind {
     DeadLetter = 2,
     /// What holds for a webhook as a whole; and how far it was, as older gateways kept that.
     Webhook = 3,
-    /// Events that wait for their turn, and how many of them the log has; what was dropped as another region's copy.
+    /// Events that wait for their turn, and how many of them the log has; what was dropped as another region's copy;
+    /// outages that have not ended.
     Waiting = 4,
 }
 

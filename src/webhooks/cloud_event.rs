@@ -57,8 +57,8 @@ impl CloudEvent {
                 let time = facts.ms.map(UnixMillis).filter(|ms| *ms <= LAST_TIME).unwrap_or(received_at);
                 (kind, subject.and_then(attribute), time, text.clone())
             }
-            EntryContent::PossibleLoss(reason) => {
-                (POSSIBLE_LOSS.to_owned(), None, received_at, json!({ "reason": reason }).to_string().into())
+            EntryContent::PossibleLoss(record) => {
+                (POSSIBLE_LOSS.to_owned(), None, received_at, json!(record).to_string().into())
             }
         };
         let id = entry.id(app, stream);

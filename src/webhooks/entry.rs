@@ -55,7 +55,7 @@ impl Entry {
         format!("{app}:{stream}:{}{of_marker}", Cursor { epoch: self.store, ..self.cursor })
     }
 
-    pub(super) fn content(&self) -> EntryContent<'_> {
+    pub(super) fn content(&self) -> EntryContent {
         EntryContent::of(&self.batch, self.index)
     }
 
@@ -63,7 +63,7 @@ impl Entry {
     pub(super) fn size(&self) -> usize {
         match self.content() {
             EntryContent::Event(text) => text.len(),
-            EntryContent::PossibleLoss(reason) => reason.len(),
+            EntryContent::PossibleLoss(record) => record.to_string().len(),
         }
     }
 }

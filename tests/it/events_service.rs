@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
-use rtm_gateway::events::{Ack, Events, ReadFrom, ReadRequest, StartAt};
+use rtm_gateway::events::{Ack, Events, Marker, ReadFrom, ReadRequest, StartAt};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
 use rtm_gateway::kernel::names::{AppId, ClientName, RegionName, Stream, SubscriptionName};
@@ -80,7 +80,7 @@ impl Rig {
             match &run.batch.content {
                 Content::Events(text) => entries
                     .extend(run.entries.clone().map(|n| String::from_utf8(text.slice(n..n + 1).to_vec()).unwrap())),
-                Content::PossibleLoss(reason) => entries.push(reason.clone()),
+                Content::PossibleLoss(text) => entries.push(Marker::read(text).reason),
                 Content::Damaged(_) => entries.push("damaged".to_owned()),
             }
         }

@@ -6,6 +6,7 @@ mod disk;
 mod lag;
 mod losses;
 mod operators;
+mod pollers;
 mod quota;
 mod refusals;
 mod secrets;

@@ -19,7 +19,7 @@ struct Story {
 
 fn entry(sequence: u64, event: Option<u32>) -> Entry {
     let reason = if event.is_none() { "unclean_stop" } else { "" };
-    Entry { sequence, region: "here".into(), event, reason: reason.into() }
+    Entry { sequence, region: "here".into(), event, reason: reason.into(), count: 1, reasons: Vec::new() }
 }
 
 fn story() -> Story {
@@ -126,7 +126,7 @@ fn one_run(reads: &[(u32, Option<u64>)], log: &[&str]) -> Vec<String> {
     let entries = log.iter().zip(1..).map(|(word, sequence)| {
         let event = word.parse().ok();
         let reason = if event.is_none() { word } else { "" };
-        Entry { sequence, region: "here".into(), event, reason: reason.into() }
+        Entry { sequence, region: "here".into(), event, reason: reason.into(), count: 1, reasons: Vec::new() }
     });
     let log = LogBook { name: "log".into(), entries: entries.collect(), feeds: vec![("here".into(), reads.collect())] };
     let run = Run { began: t0, killed: false, cursors: None };

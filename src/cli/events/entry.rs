@@ -66,7 +66,12 @@ impl<'a> Entry<'a> {
         match self {
             Self::Event(_) => None,
             Self::PossibleLoss(members) => {
-                Some(format!("events may be missing here: {}", members.get("reason").map(word).unwrap_or_default()))
+                let said = |name| members.get(name).map(word).unwrap_or_default();
+                let outage = match members.get("count") {
+                    Some(_) => format!(" ({} reads, {} to {})", said("count"), said("from"), said("to")),
+                    None => String::new(),
+                };
+                Some(format!("events may be missing here: {}{outage}", said("reason")))
             }
             Self::Reset(members) => match members.get("lost").and_then(Value::as_u64) {
                 Some(lost) => Some(format!("{lost} events are gone: they were older than what the gateway keeps")),

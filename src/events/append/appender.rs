@@ -27,7 +27,7 @@ use crate::events::log::age_guard::AgeGuard;
 use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
 use crate::kernel::task::Tasks;
-use crate::store::{Batch, Commit, Content, Error, NewBatch, NoteKind, QuarantineRecord};
+use crate::store::{Batch, Commit, Content, Error, NewBatch, NoteKind, Notes, QuarantineRecord};
 
 /// How long to wait before what the store did not take is brought again.
 pub(in crate::events) const STORE_RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -73,6 +73,8 @@ pub(in crate::events) struct AppendRequest {
     batches: Vec<NewBatch>,
     /// An answer that could not be read to its end.
     quarantined: Option<QuarantineRecord>,
+    /// Of the kind [`NoteKind::Waiting`].
+    notes: Notes,
     /// Set when it is stored.
     outcome: OnceLock<AppendOutcome>,
 }
@@ -89,11 +91,20 @@ pub(in crate::events) struct AppendOutcome {
 
 impl AppendRequest {
     pub(in crate::events) fn new(batches: Vec<NewBatch>, quarantined: Option<QuarantineRecord>) -> Arc<Self> {
-        Arc::new(Self { batches, quarantined, outcome: OnceLock::new() })
+        Self::with_notes(batches, quarantined, Notes::new())
+    }
+
+    /// With notes of the kind [`NoteKind::Waiting`], to be kept or removed in the same step.
+    pub(in crate::events) fn with_notes(
+        batches: Vec<NewBatch>,
+        quarantined: Option<QuarantineRecord>,
+        notes: Notes,
+    ) -> Arc<Self> {
+        Arc::new(Self { batches, quarantined, notes, outcome: OnceLock::new() })
     }
 
     pub(in crate::events) fn is_empty(&self) -> bool {
-        self.batches.is_empty() && self.quarantined.is_none()
+        self.batches.is_empty() && self.quarantined.is_none() && self.notes.is_empty()
     }
 }
 
@@ -116,8 +127,9 @@ impl Appender {
         if let Some(outcome) = request.outcome.get() {
             return Ok(*outcome);
         }
-        let AppendRequest { batches, quarantined, .. } = &**request;
-        let all = Commit { batches: batches.clone(), quarantined: quarantined.clone(), ..Commit::default() };
+        let AppendRequest { batches, quarantined, notes, .. } = &**request;
+        let notes = (!notes.is_empty()).then(|| (NoteKind::Waiting, notes.clone()));
+        let all = Commit { batches: batches.clone(), notes, quarantined: quarantined.clone(), ..Commit::default() };
         self.append_locked(&mut pipeline, all, Some(Arc::clone(request))).await
     }
 
@@ -152,12 +164,13 @@ impl Appender {
         if let Some(copies) = &pipeline.copies {
             effects.copies = copies.plan(effects.sightings.as_ref());
         }
-        let mut notes = std::mem::take(&mut effects.copies.notes);
+        let mut notes = all.notes.take().map(|(_, notes)| notes).unwrap_or_default();
+        notes.append(&mut effects.copies.notes);
         if let Some(reorder) = &mut pipeline.reorder {
             let mut plan = reorder.take_in(&all.batches, self.log.range().end, self.clock.now());
             effects.outcome.late = plan.late;
             all.batches = std::mem::take(&mut plan.batches);
-            // Those are of the same kind: see `dropped_copies`.
+            // All of these are of the same kind: see `dropped_copies`.
             notes.append(&mut plan.notes);
             effects.reorder = Some(plan);
         }

@@ -9,7 +9,8 @@
 //! - One read at a time, but for those given up: such a read lives on in its task, and events that still come are kept.
 //! - It reads only when the store says that it can keep a batch, and only after the last batch was kept. What was read
 //!   and cannot be kept now is held in memory and tried again until it is; meanwhile nothing is read.
-//! - A read that was sent is never cancelled, and never sent again. When it ends in doubt a marker is written.
+//! - A read that was sent is never cancelled, and never sent again. When it ends in doubt that is noted, and marked
+//!   before what the next good one brings ([`outage`](super::outage)).
 //! - When it is stopped it reads no more; the read in hand is finished and kept.
 
 pub(in crate::events) mod answer;
@@ -33,6 +34,10 @@ use crate::kernel::backoff::Backoff;
 
 /// Reads until `stop`.
 pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
+    // Dropped in a stop: the note stays where it is.
+    if stop.run_until_cancelled(target.recall_outage()).await.is_none() {
+        return target.status.enter("stopped");
+    }
     if let Some(loss) = first {
         target.mark(loss).await;
     }
@@ -66,7 +71,7 @@ struct Ready {
 
 /// Rests, then waits until the store can keep a batch and not too many reads are under way.
 async fn ready(target: &PollTarget, pace: &Pace) -> Ready {
-    target.status.enter(if pace.is_failing() { "failing" } else { "waiting" });
+    target.status.enter("waiting");
     rest(target, pace).await;
     let began = target.clock.now();
     // Before the store is asked: this may take as long as six requests time out, and the store's word would be old.

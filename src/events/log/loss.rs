@@ -1,9 +1,105 @@
-//! [`Loss`]: why events may have been lost. A fixed set: the reasons are a metric's label and a marker's text.
+//! [`Loss`]: why events may have been lost. A fixed set: the reasons are a metric's label, and stand in markers. And
+//! [`Marker`]: what a marker says, and how it is stored.
+//!
+//! A marker is stored as a text: its reason alone, or of an outage, ` ` and one JSON object behind it. (So older
+//! gateways can read it, and nobody takes it for an event, which is JSON from its first byte on.)
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::ser::{Serialize, Serializer};
 
 use crate::kernel::clock::UnixMillis;
 use crate::store::Content;
+
+/// What a marker says. As JSON: what readers are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The only reason, or the first.
+    pub reason: String,
+    /// What more is known of an outage.
+    pub outage: Option<MarkedOutage>,
+}
+
+/// What a marker says of an outage: a time in which reads ended in doubt, up to the first that did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedOutage {
+    /// How many reads ended in doubt.
+    pub count: u64,
+    /// How often each reason came up.
+    pub reasons: BTreeMap<String, u64>,
+    /// When the first of them ended.
+    pub from: UnixMillis,
+    /// When events were read again.
+    pub to: UnixMillis,
+}
+
+/// An outage as it is stored. It is on disk: members may be added, none changed.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredOutage {
+    count: u64,
+    reasons: BTreeMap<String, u64>,
+    from: u64,
+    to: u64,
+}
+
+impl Marker {
+    /// Of a reason alone.
+    pub(in crate::events) fn of(reason: Loss) -> Self {
+        Self { reason: reason.as_str().to_owned(), outage: None }
+    }
+
+    /// Reads a marker's text, whatever version wrote it.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        let of_outage = |(reason, outage): (&str, &str)| {
+            let StoredOutage { count, reasons, from, to } = serde_json::from_str(outage).ok()?;
+            let outage = MarkedOutage { count, reasons, from: UnixMillis(from), to: UnixMillis(to) };
+            Some(Self { reason: reason.to_owned(), outage: Some(outage) })
+        };
+        text.split_once(' ').and_then(of_outage).unwrap_or_else(|| Self { reason: text.to_owned(), outage: None })
+    }
+
+    /// As it stands in a log.
+    pub(in crate::events) fn content(&self) -> Content {
+        Content::PossibleLoss(self.to_string())
+    }
+}
+
+/// As it is stored.
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        let Some(MarkedOutage { count, reasons, from, to }) = &self.outage else { return Ok(()) };
+        let outage = StoredOutage { count: *count, reasons: reasons.clone(), from: from.0, to: to.0 };
+        write!(f, " {}", serde_json::to_string(&outage).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl Serialize for Marker {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Members<'a> {
+            reason: &'a str,
+            #[serde(flatten)]
+            outage: Option<OutageMembers<'a>>,
+        }
+        #[derive(serde::Serialize)]
+        struct OutageMembers<'a> {
+            count: u64,
+            reasons: &'a BTreeMap<String, u64>,
+            from: String,
+            to: String,
+        }
+        let outage = self.outage.as_ref().map(|MarkedOutage { count, reasons, from, to }| OutageMembers {
+            count: *count,
+            reasons,
+            from: from.to_string(),
+            to: to.to_string(),
+        });
+        Members { reason: &self.reason, outage }.serialize(serializer)
+    }
+}
 
 /// Why events may have been lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,29 +191,37 @@ impl Loss {
     }
 }
 
-/// What a marker says, as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::events) struct Marker {
-    pub(in crate::events) reason: String,
-    /// How often each reason came up.
-    pub(in crate::events) reasons: BTreeMap<String, u64>,
-    /// How many reads ended in doubt; `None` where no read did.
-    pub(in crate::events) count: Option<u64>,
-    /// When the first doubt was, and the last.
-    pub(in crate::events) from: UnixMillis,
-    pub(in crate::events) to: UnixMillis,
-}
-
-impl Marker {
-    /// Reads a marker that was written then.
-    pub(in crate::events) fn read(text: &str, written_at: UnixMillis) -> Self {
-        Self { reason: text.to_owned(), reasons: BTreeMap::new(), count: None, from: written_at, to: written_at }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn what_is_stored_of_a_marker_is_read_as_it_was_and_older_ones_too() {
+        let outage = MarkedOutage {
+            count: 12,
+            reasons: BTreeMap::from([("timeout".to_owned(), 2), ("status_5xx".to_owned(), 10)]),
+            from: UnixMillis(1_800_000_000_000),
+            to: UnixMillis(1_800_000_060_000),
+        };
+        let record = Marker { reason: "timeout".to_owned(), outage: Some(outage) };
+        let text = record.to_string();
+        let stored =
+            r#"timeout {"count":12,"reasons":{"status_5xx":10,"timeout":2},"from":1800000000000,"to":1800000060000}"#;
+        assert_eq!(text, stored);
+        assert_eq!(Marker::read(&text), record);
+        let told = json!({
+            "reason": "timeout", "count": 12, "reasons": { "timeout": 2, "status_5xx": 10 },
+            "from": "2027-01-15T08:00:00.000Z", "to": "2027-01-15T08:01:00.000Z",
+        });
+        assert_eq!(serde_json::to_value(&record).unwrap(), told);
+        for old in ["timeout", "the vendor did not answer", "reset {", ""] {
+            assert_eq!(Marker::read(old), Marker { reason: old.to_owned(), outage: None });
+            assert_eq!(Marker::read(old).to_string(), old);
+            assert_eq!(serde_json::to_value(Marker::read(old)).unwrap(), json!({ "reason": old }));
+        }
+    }
 
     /// Each reason has its row in the page that operators read, and each row is a reason.
     #[test]

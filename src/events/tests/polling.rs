@@ -104,7 +104,7 @@ async fn one_poller_that_is_stopped_is_told_and_takes_nothing_else_out_of_readin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_same_region() {
+async fn reads_in_doubt_are_marked_once_with_their_reasons_and_reading_goes_on_in_the_same_region() {
     let rig = Rig::new(&["cn", "eu"]).await;
     let lost = |partial: Option<&'static str>| Failure::Lost {
         why: "x".into(),
@@ -128,7 +128,15 @@ async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_sa
     while rig.all().await.last().is_none_or(|last| last != "7") {
         pass(Duration::from_secs(1)).await;
     }
-    assert_eq!(rig.all().await, ["timeout", "reset", "cut_body", "status_408", "status_5xx", "unparsable", "7"]);
+    assert_eq!(rig.all().await, ["timeout", "7"]);
+    let [marker] = &rig.markers().await[..] else { panic!() };
+    let outage = marker.outage.as_ref().unwrap();
+    let reasons = ["cut_body", "reset", "status_408", "status_5xx", "timeout", "unparsable"];
+    assert_eq!(
+        outage.reasons.iter().map(|(reason, times)| (&**reason, *times)).collect::<Vec<_>>(),
+        reasons.map(|r| (r, 1))
+    );
+    assert!(outage.count == 6 && outage.to.0 > outage.from.0 + 1000, "{outage:?}");
     assert_eq!(rig.quarantined().await, [("<html>".to_owned(), 0), ("{\"events\":[1".to_owned(), 0)]);
     assert!(
         rig.metric(r#"events_possible_loss_total{app="app",stream="user_events",region="cn",reason="status_408"} 1"#)
@@ -138,7 +146,7 @@ async fn a_read_in_doubt_is_marked_with_its_reason_and_reading_goes_on_in_the_sa
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_whole_of_a_cut_answer_comes_before_its_marker_in_one_step_also_with_dedup_and_order() {
+async fn what_is_whole_of_a_cut_answer_comes_at_once_and_before_its_marker_also_with_dedup_and_order() {
     for order_window in [Duration::ZERO, Duration::from_secs(2)] {
         let mut config = config(&["cn", "eu"]);
         config.events.order_window = order_window;

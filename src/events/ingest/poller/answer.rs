@@ -42,10 +42,25 @@ pub(in crate::events) struct Outcome {
     pub(in crate::events) unreadable: Option<(Bytes, String)>,
     /// What went wrong, for operators.
     pub(in crate::events) error: Option<String>,
+    /// What kind of thing that is; of an error alone.
+    pub(in crate::events) failure: Option<ReadFailure>,
     /// When the vendor, or our own quota, wants to be asked again.
     pub(in crate::events) retry_after: Option<Duration>,
     /// Whether the read had been given up before.
     pub(in crate::events) is_late: bool,
+}
+
+/// What keeps a poller from reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::events) enum ReadFailure {
+    /// The vendor will not answer this read, or we may not send it: that ends only when somebody does something.
+    Refused,
+    /// There is no credential that the vendor takes. Probes are told so by who keeps it.
+    NoCredential,
+    /// The vendor fails, or cannot be reached.
+    Failing,
+    /// Nothing was sent because others are served, or the vendor asked for patience: that ends by itself.
+    Busy,
 }
 
 impl Outcome {
@@ -95,9 +110,15 @@ fn judge_reply(reply: &Reply, now: UnixMillis) -> Outcome {
     };
     let (events, said) = if loss.is_some() { parse(&reply.body) } else { Default::default() };
     let hint = reply.headers.get(RETRY_AFTER).and_then(|value| retry_after::parse(value, now));
+    let failure = match status {
+        StatusCode::TOO_MANY_REQUESTS => ReadFailure::Busy,
+        _ if loss.is_some() => ReadFailure::Failing,
+        _ => ReadFailure::Refused,
+    };
     Outcome {
         events,
         loss,
+        failure: Some(failure),
         unreadable: said.fault.filter(|_| said.has_list).map(|why| (reply.body.clone(), shown(&why.to_string()))),
         error: Some(format!("the vendor answered {status}")),
         retry_after: hint,
@@ -120,6 +141,7 @@ fn judge_success(reply: &Reply) -> Outcome {
         loss: Some(loss),
         unreadable: is_kept.then(|| (reply.body.clone(), why.clone())),
         error: Some(why),
+        failure: Some(ReadFailure::Failing),
         retry_after: None,
         is_late: false,
     }
@@ -139,18 +161,17 @@ fn judge_failure(why: &Failure) -> Outcome {
         Failure::QuotaSpent { retry_after, .. }
         | Failure::RegionDown { retry_after, .. }
         | Failure::AskedToWait { retry_after, .. } => {
-            Outcome { error: Some(why.to_string()), retry_after: Some(*retry_after), ..Outcome::default() }
+            Outcome { retry_after: Some(*retry_after), ..unread(ReadFailure::Busy, why) }
         }
-        Failure::TimedOut { sent: false }
-        | Failure::Crowded(_)
-        | Failure::CredentialUnavailable(_)
-        | Failure::CredentialRefused
-        | Failure::Unreachable(_)
-        | Failure::Unproven(_)
-        | Failure::Unprocessed(_)
-        | Failure::NoSuchApp
-        | Failure::Stopping => Outcome { error: Some(why.to_string()), ..Outcome::default() },
+        Failure::TimedOut { sent: false } | Failure::Crowded(_) | Failure::Stopping => unread(ReadFailure::Busy, why),
+        Failure::CredentialUnavailable(_) | Failure::CredentialRefused => unread(ReadFailure::NoCredential, why),
+        Failure::NoSuchApp => unread(ReadFailure::Refused, why),
+        Failure::Unreachable(_) | Failure::Unproven(_) | Failure::Unprocessed(_) => unread(ReadFailure::Failing, why),
     }
+}
+
+fn unread(failure: ReadFailure, why: &Failure) -> Outcome {
+    Outcome { error: Some(why.to_string()), failure: Some(failure), ..Outcome::default() }
 }
 
 fn doubt(loss: Loss, why: String, body: Option<&Bytes>) -> Outcome {
@@ -159,6 +180,7 @@ fn doubt(loss: Loss, why: String, body: Option<&Bytes>) -> Outcome {
         unreadable: body.map(|body| (body.clone(), why.clone())),
         loss: Some(loss),
         error: Some(why),
+        failure: Some(ReadFailure::Failing),
         retry_after: None,
         is_late: false,
     }

@@ -1,21 +1,21 @@
 //! A read in flight: a task of its own, so that neither a poller that gives up nor anything else cuts it short.
 //!
 //! Invariants: the task alone keeps what the read brings, early or late. Exactly one of two things happens first: the
-//! answer comes ([`AnswerRace::ended`]), or the poller gives up ([`AnswerRace::give_up`]) and writes the marker; so a
-//! doubt is marked once. A task that is dropped before an answer (the gateway is forced to stop, or it panicked) leaves
-//! a marker behind for the last flush.
+//! answer comes ([`AnswerRace::ended`]), or the poller gives up ([`AnswerRace::give_up`]) and notes the doubt; so a
+//! doubt is counted once. A task that is dropped before an answer (the gateway is forced to stop, or it panicked)
+//! leaves a marker behind for the last flush.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::answer::{Outcome, judge};
+use super::answer::{Outcome, ReadFailure, judge};
 use super::poll_target::{PollTarget, Summary};
 use crate::events::log::loss::Loss;
 use crate::kernel::task::Kind;
 
-/// Reads once. Returns when what it brought is kept, or when it is given up and that is marked. `None`: the gateway is
+/// Reads once. Returns when what it brought is kept, or when it is given up and that is noted. `None`: the gateway is
 /// being forced to stop.
 pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit) -> Option<Summary> {
     let (race, began) = (Arc::new(AnswerRace::default()), target.clock.now());
@@ -28,7 +28,8 @@ pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit)
         return told.await.ok(); // It was answered and is being kept.
     }
     let error = "the vendor has not answered; the read is left to itself".to_owned();
-    let doubt = Outcome { loss: Some(Loss::Timeout), error: Some(error), ..Outcome::default() };
+    let failure = Some(ReadFailure::Failing);
+    let doubt = Outcome { loss: Some(Loss::Timeout), error: Some(error), failure, ..Outcome::default() };
     Some(target.keep(began, doubt).await)
 }
 
@@ -45,12 +46,12 @@ async fn finish(
         target.heard(&reply.headers);
     }
     // Before the answer is judged and kept, which may take long: who gives up from here on waits for that instead, and
-    // no second marker is written for one doubt.
+    // no doubt is counted twice.
     let in_time = race.ended();
     drop(unanswered);
     let mut outcome = judge(result, target.clock.wall_ms());
     if !in_time {
-        outcome.loss = None; // The marker stands already.
+        outcome.loss = None; // It is counted already.
         outcome.is_late = true;
         tracing::info!(feed = %target, events = outcome.count(), "a late answer came");
     }

@@ -71,11 +71,6 @@ impl Pace {
                 Step::Failed { wait, .. } => wait,
             }
     }
-
-    /// Whether the last read failed.
-    pub(super) fn is_failing(&self) -> bool {
-        matches!(self.step, Step::Failed { .. })
-    }
 }
 
 fn doubled(start: Duration, times: u32) -> Duration {

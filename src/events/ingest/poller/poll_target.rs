@@ -4,7 +4,7 @@
 //! again, also during a stop. If it is dropped on the way, what is left goes to [`PendingWrites`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -13,14 +13,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::answer::Outcome;
-use super::status::Status;
+use super::status::{PollerStatus, Status};
 use crate::config;
 use crate::events::app_stream::AppStream;
 use crate::events::append::{AppendRequest, STORE_RETRY};
+use crate::events::ingest::outage::{Outage, OutageStatus, note_name};
 use crate::events::ingest::pending_writes::PendingWrites;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::{ClientName, RegionName};
+use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
 use crate::store::{Content, LogKey, NewBatch, QuarantineRecord, Store, UnreadableResponse};
 use crate::upstream::egress::{Failed, Orders, Reply};
@@ -82,6 +84,10 @@ pub(in crate::events) struct PollTarget {
     settings: watch::Sender<Settings>,
     /// Bounds the reads under way.
     places: Arc<Semaphore>,
+    /// The outage that has not ended.
+    outage: Mutex<Option<Outage>>,
+    /// Who has it stores.
+    turn: tokio::sync::Mutex<()>,
     pending_writes: Arc<PendingWrites>,
 }
 
@@ -109,7 +115,7 @@ impl PollTarget {
         pending_writes: Arc<PendingWrites>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            status: Status::new(stream.log.key(), &region, stream.shared.metrics.clone()),
+            status: Status::new(stream.log.key(), &region, stream.shared.metrics.clone(), &stream.shared.clock),
             clock: stream.shared.clock.clone(),
             tasks: stream.shared.tasks.clone(),
             region,
@@ -118,6 +124,8 @@ impl PollTarget {
             payer: Payer { client: ClientName::of_pollers(), weight: 1 },
             settings: watch::Sender::new(settings),
             places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
+            outage: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
             pending_writes,
         })
     }
@@ -181,11 +189,11 @@ impl PollTarget {
         self.source.send(order).await
     }
 
-    /// Keeps what a read that was sent at `began` brought, in one step: what cannot be read, the events, and the marker
-    /// behind them.
+    /// Keeps what a read that was sent at `began` brought, in one step: what cannot be read, the events, and what is
+    /// known of an outage.
     pub(super) async fn keep(&self, began: Instant, outcome: Outcome) -> Summary {
         let now = self.clock.wall_ms();
-        self.status.read(began, &outcome, now);
+        self.status.read(began, &outcome, now, self.outage_status().is_some());
         let events = outcome.count();
         let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
         let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
@@ -194,30 +202,62 @@ impl PollTarget {
             let response = UnreadableResponse { received_at: now, region: self.region.clone(), why, body };
             QuarantineRecord { response, delivered: events as u64 }
         });
-        let marker = outcome.loss.map(|loss| {
-            self.status.lost(loss);
-            loss.marker()
-        });
-        let contents = outcome.events.into_iter().map(Content::Events).chain(marker);
-        let batches = contents.map(|content| self.batch(content, now)).collect();
-        self.insist(AppendRequest::new(batches, quarantined)).await;
+        if let Some(loss) = outcome.loss {
+            self.status.doubted(loss);
+        }
+        let is_good = outcome.error.is_none() && !outcome.is_late;
+        let batches = outcome.events.into_iter().map(|events| self.batch(Content::Events(events), now)).collect();
+        let read = KeptRead {
+            ends_outage: is_good || events > 0,
+            batches,
+            quarantined,
+            loss: outcome.loss,
+            is_late: outcome.is_late,
+        };
+        self.insist(read).await;
         summary
     }
 
     /// Marks that events may have been lost, though no read ended in doubt.
     pub(super) async fn mark(&self, loss: Loss) {
         self.status.lost(loss);
-        self.insist(self.marker(loss)).await;
+        self.insist(KeptRead { batches: vec![self.marker(loss)], ..KeptRead::default() }).await;
     }
 
     /// Leaves a marker for the last flush.
     pub(super) fn leave_marker(&self, loss: Loss) {
         self.status.lost(loss);
-        self.pending_writes.add(&self.stream, self.marker(loss));
+        self.pending_writes.add(&self.stream, AppendRequest::new(vec![self.marker(loss)], None));
     }
 
-    fn marker(&self, loss: Loss) -> Arc<AppendRequest> {
-        AppendRequest::new(vec![self.batch(loss.marker(), self.clock.wall_ms())], None)
+    /// Takes up the outage that an earlier run left, however long the store takes.
+    pub(super) async fn recall_outage(&self) {
+        let mut backoff = STORE_RETRY;
+        loop {
+            match Outage::recall(self.store(), self.stream.log.key(), &self.region).await {
+                Ok(outage) => {
+                    *lock(&self.outage) = outage;
+                    return self.status.resume();
+                }
+                Err(error) => {
+                    self.status.pause(&error, self.clock.wall_ms());
+                    tokio::time::sleep(backoff.next_jittered()).await;
+                }
+            }
+        }
+    }
+
+    /// What it is doing.
+    pub(in crate::events) fn observe(&self) -> PollerStatus {
+        PollerStatus { outage: self.outage_status(), ..self.status.observe(self.clock.now()) }
+    }
+
+    fn outage_status(&self) -> Option<OutageStatus> {
+        lock(&self.outage).as_ref().map(Outage::status)
+    }
+
+    fn marker(&self, loss: Loss) -> NewBatch {
+        self.batch(loss.marker(), self.clock.wall_ms())
     }
 
     fn batch(&self, content: Content, received_at: UnixMillis) -> NewBatch {
@@ -225,13 +265,16 @@ impl PollTarget {
     }
 
     /// Stores it, however long that takes.
-    async fn insist(&self, request: Arc<AppendRequest>) {
-        let mut unstored = UnstoredGuard { target: self, request: (!request.is_empty()).then_some(request) };
+    async fn insist(&self, read: KeptRead) {
+        let mut unstored = Unstored { target: self, stage: Stage::Read(read) };
+        // One after another: what is stored of the outage is what was decided last.
+        let _turn = self.turn.lock().await;
+        unstored.plan();
         let mut backoff = STORE_RETRY;
-        while let Some(request) = &unstored.request {
+        while let Stage::Request(request) = &unstored.stage {
             match self.stream.append(request).await {
                 Ok(outcome) => {
-                    unstored.request = None;
+                    unstored.stage = Stage::Stored;
                     self.status.stored(outcome);
                     self.status.resume();
                 }
@@ -242,18 +285,84 @@ impl PollTarget {
             }
         }
     }
+
+    /// How a read is stored, and what is known of the outage with it. The marker of the doubts so far stands before its
+    /// events, since what was lost was lost before them; a doubt of its own is about what comes behind them.
+    fn plan(&self, read: KeptRead) -> Arc<AppendRequest> {
+        let KeptRead { ends_outage, batches: mut events, quarantined, loss, is_late } = read;
+        let now = self.clock.wall_ms();
+        let mut outage = lock(&self.outage);
+        let was_open = outage.is_some();
+        let (mut batches, mut ended) = (Vec::with_capacity(events.len() + 1), None);
+        if let Some(over) = outage.take_if(|_| ends_outage) {
+            let marker = over.marker(now);
+            batches.push(self.batch(marker.content(), now));
+            ended = Some(marker);
+            if is_late {
+                // Others may have ended in doubt after this one was sent: about what comes behind its events.
+                *outage = over.without_one();
+            }
+        }
+        match (&mut *outage, loss) {
+            (Some(open), Some(loss)) => open.add(loss),
+            (none, Some(loss)) => *none = Some(Outage::new(loss, now)),
+            (_, None) => {}
+        }
+        match (ended.as_ref(), &*outage) {
+            (Some(marker), None) => self.status.outage_ended(marker),
+            (None, Some(open)) if !was_open => self.status.outage_began(open.status()),
+            _ => {}
+        }
+        batches.append(&mut events);
+        let note = outage.as_ref().map(Outage::note);
+        let notes = if loss.is_some() || ended.is_some() { vec![(note_name(&self.region), note)] } else { Vec::new() };
+        AppendRequest::with_notes(batches, quarantined, notes)
+    }
 }
 
-/// Leaves what is not stored yet for the last flush, should the task be dropped.
-struct UnstoredGuard<'a> {
+/// What is to be stored of a read.
+#[derive(Default)]
+struct KeptRead {
+    batches: Vec<NewBatch>,
+    quarantined: Option<QuarantineRecord>,
+    /// It ended in doubt.
+    loss: Option<Loss>,
+    /// It had been given up before, and the doubt was counted then.
+    is_late: bool,
+    /// The marker of an open outage is to stand before it.
+    ends_outage: bool,
+}
+
+/// What is not stored yet: left for the last flush, should the task be dropped.
+struct Unstored<'a> {
     target: &'a PollTarget,
-    request: Option<Arc<AppendRequest>>,
+    stage: Stage,
 }
 
-impl Drop for UnstoredGuard<'_> {
+enum Stage {
+    Read(KeptRead),
+    Request(Arc<AppendRequest>),
+    Stored,
+}
+
+impl Unstored<'_> {
+    /// Decides how a read is stored.
+    fn plan(&mut self) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Stored) {
+            Stage::Read(read) => {
+                let request = self.target.plan(read);
+                if request.is_empty() { Stage::Stored } else { Stage::Request(request) }
+            }
+            planned => planned,
+        };
+    }
+}
+
+impl Drop for Unstored<'_> {
     fn drop(&mut self) {
-        if let Some(request) = self.request.take() {
-            self.target.pending_writes.add(&self.target.stream, request);
+        self.plan();
+        if let Stage::Request(request) = &self.stage {
+            self.target.pending_writes.add(&self.target.stream, Arc::clone(request));
         }
     }
 }

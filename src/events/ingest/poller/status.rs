@@ -3,14 +3,16 @@
 //! Invariants: one short lock; nothing here decides what the poller does.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::Outcome;
+use super::answer::{Outcome, ReadFailure};
 use super::overflow_forecast::{GoodRead, NO_OVERFLOW, OverflowForecast, StoredRead};
 use crate::events::append::AppendOutcome;
-use crate::events::log::loss::Loss;
-use crate::kernel::clock::UnixMillis;
+use crate::events::ingest::outage::OutageStatus;
+use crate::events::log::loss::{Loss, MarkedOutage, Marker};
+use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::metrics::{LossLabels, Metrics, SourceLabels, from_the_start};
 use crate::kernel::names::{AppId, RegionName};
 use crate::kernel::sync::lock;
@@ -25,13 +27,21 @@ pub struct PollerStatus {
     pub stream: &'static str,
     pub region: String,
     pub state: &'static str,
+    /// Since when it is in that state, or has been reading.
+    pub since: String,
     pub reads: u64,
+    /// Reads that brought nothing since the last good one.
+    pub failed_reads: u64,
     pub events: u64,
     pub duplicates: u64,
     pub late: u64,
     pub possible_losses: u64,
     pub last_read_at: Option<String>,
     pub last_error: Option<String>,
+    /// Seconds; since the start while there was none.
+    pub last_good_read_seconds: f64,
+    /// The outage that has not ended.
+    pub outage: Option<OutageStatus>,
     pub events_per_second: f64,
     pub seconds_to_overflow: Option<f64>,
 }
@@ -46,9 +56,13 @@ pub(in crate::events) struct Status {
     state: Mutex<PollerState>,
 }
 
-#[derive(Default)]
 struct PollerState {
     phase: &'static str,
+    /// When it began, or began to read again.
+    since: UnixMillis,
+    last_good: Instant,
+    /// Reads fail.
+    trouble: Option<FailingReads>,
     /// Reading is stopped.
     paused: Option<Paused>,
     reads: u64,
@@ -67,8 +81,32 @@ struct Paused {
     since: UnixMillis,
 }
 
+/// What keeps the poller from reading.
+struct FailingReads {
+    failure: ReadFailure,
+    /// The last error that says more than that the vendor is being left alone.
+    cause: String,
+    /// Whether that is so: what only says so takes no other's place.
+    is_cause: bool,
+    /// Since it is of this kind.
+    since: UnixMillis,
+    began: Instant,
+    failed_reads: u64,
+    /// Whether a line of the log has said so.
+    is_told: bool,
+}
+
+impl FailingReads {
+    fn state(&self) -> &'static str {
+        match self.failure {
+            ReadFailure::Refused | ReadFailure::NoCredential => "refused",
+            ReadFailure::Failing | ReadFailure::Busy => "failing",
+        }
+    }
+}
+
 impl Status {
-    pub(super) fn new(key: &LogKey, region: &RegionName, metrics: Metrics) -> Self {
+    pub(super) fn new(key: &LogKey, region: &RegionName, metrics: Metrics, clock: &Clock) -> Self {
         let (app, stream, region) = (key.app.clone(), key.stream.as_str(), region.to_string());
         let labels = SourceLabels { app: app.to_string(), stream: stream.to_owned(), region: region.clone() };
         // The series are there from the start, so that their first step is seen.
@@ -83,7 +121,21 @@ impl Status {
             reason: loss.as_str().to_owned(),
         };
         from_the_start(&metrics.events_possible_loss, Loss::OF_A_READ.map(lost));
-        let state = PollerState { phase: "starting", ..PollerState::default() };
+        let state = PollerState {
+            phase: "starting",
+            since: clock.wall_ms(),
+            last_good: clock.now(),
+            trouble: None,
+            paused: None,
+            reads: 0,
+            events: 0,
+            duplicates: 0,
+            late: 0,
+            possible_losses: 0,
+            last_read_at: None,
+            last_error: None,
+            forecast: OverflowForecast::default(),
+        };
         Self { app, stream, region, metrics, labels, state: Mutex::new(state) }
     }
 
@@ -123,9 +175,18 @@ impl Status {
     }
 
     /// What of it fails, for probes.
-    pub(in crate::events) fn trouble(&self) -> Option<Trouble> {
-        let since = lock(&self.state).paused.as_ref()?.since;
-        Some(Trouble { part: Part::Events, app: Some(self.app.clone()), symptom: Symptom::ReadingStopped, since })
+    pub(in crate::events) fn trouble(&self, now: Instant) -> Option<Trouble> {
+        let state = lock(&self.state);
+        let is_told = |unread: &&FailingReads| {
+            unread.failure != ReadFailure::NoCredential && now.saturating_duration_since(unread.began) >= TOLD_AFTER
+        };
+        let unread = state.trouble.as_ref().filter(is_told);
+        let (symptom, since) = match (&state.paused, unread) {
+            (Some(paused), _) => (Symptom::ReadingStopped, paused.since),
+            (None, Some(unread)) => (Symptom::EventsNotGiven, unread.since),
+            (None, None) => return None,
+        };
+        Some(Trouble { part: Part::Events, app: Some(self.app.clone()), symptom, since })
     }
 
     /// What the store has of earlier reads: the newest batches of all regions, oldest first. `stopped` is when the run
@@ -155,22 +216,76 @@ impl Status {
         }
     }
 
-    /// A read that was sent at `began`, or after, has ended.
-    pub(super) fn read(&self, began: Instant, outcome: &Outcome, wall: UnixMillis) {
+    /// A read that was sent at `began`, or after, has ended; `in_outage` says whether earlier ones ended in doubt.
+    pub(super) fn read(&self, began: Instant, outcome: &Outcome, wall: UnixMillis, in_outage: bool) {
         let events = outcome.count();
         let mut state = lock(&self.state);
         state.reads += 1;
         if outcome.error.is_none() || events > 0 {
             state.last_read_at = Some(wall);
         }
+        if outcome.is_late {
+            return; // What had gathered before the reads since then says nothing of them.
+        }
+        match (&outcome.error, outcome.failure) {
+            (Some(error), Some(failure)) => self.unread(&mut state, (failure, error), outcome.loss, began, wall),
+            _ => self.read_again(&mut state, began, wall, in_outage),
+        }
         match (&outcome.loss, &outcome.error) {
-            // What had gathered before the reads since then says nothing of them.
-            _ if outcome.is_late => {}
             (Some(_), _) => state.forecast.read_in_doubt(),
             (None, Some(_)) => {}
             (None, None) => state.forecast.good_read(GoodRead { began, events }, || times(&outcome.events)),
         }
-        state.last_error.clone_from(&outcome.error);
+    }
+
+    /// A read failed. Told once, and again when it fails in another way; of a doubt the outage's own line tells.
+    fn unread(
+        &self,
+        state: &mut PollerState,
+        (failure, error): (ReadFailure, &str),
+        loss: Option<Loss>,
+        began: Instant,
+        wall: UnixMillis,
+    ) {
+        let is_cause = failure != ReadFailure::Busy;
+        let new = || FailingReads {
+            failure,
+            cause: error.to_owned(),
+            is_cause,
+            since: wall,
+            began,
+            failed_reads: 0,
+            is_told: false,
+        };
+        let unread = state.trouble.get_or_insert_with(new);
+        unread.failed_reads += 1;
+        if is_cause && unread.failure != failure {
+            *unread = FailingReads { failed_reads: unread.failed_reads, ..new() };
+        }
+        if is_cause || !unread.is_cause {
+            (unread.cause, unread.is_cause) = (error.to_owned(), is_cause);
+        }
+        state.last_error =
+            Some(if unread.cause == error { error.to_owned() } else { format!("{error}; before: {}", unread.cause) });
+        let is_due = is_cause || began.saturating_duration_since(unread.began) >= TOLD_AFTER;
+        if is_due && !std::mem::replace(&mut unread.is_told, true) && loss.is_none() {
+            let (state, cause) = (unread.state(), &unread.cause);
+            tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, "events cannot be read");
+        }
+    }
+
+    /// A read was good. Told if it had been told that they were not; of an outage its own line tells.
+    fn read_again(&self, state: &mut PollerState, began: Instant, wall: UnixMillis, in_outage: bool) {
+        state.last_error = None;
+        state.last_good = began;
+        let Some(unread) = state.trouble.take() else { return };
+        state.since = wall;
+        if unread.is_told && !in_outage {
+            let (lasted, failed_reads) =
+                (Duration::from_millis(wall.0.saturating_sub(unread.since.0)), unread.failed_reads);
+            let (state, cause, seconds) = (unread.state(), unread.cause, lasted.as_secs_f64());
+            tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, seconds, failed_reads, "events are read again");
+        }
     }
 
     /// A batch was stored.
@@ -189,24 +304,45 @@ impl Status {
         self.metrics.events_quarantined.get_or_create(&self.labels).inc();
     }
 
-    /// Events may have been lost.
-    pub(super) fn lost(&self, loss: Loss) {
+    /// A read ended in doubt.
+    pub(super) fn doubted(&self, loss: Loss) {
         let SourceLabels { app, stream, region } = self.labels.clone();
         let labels = LossLabels { app, stream, region, reason: loss.as_str().to_owned() };
         self.metrics.events_possible_loss.get_or_create(&labels).inc();
+        lock(&self.state).possible_losses += 1;
+    }
+
+    /// Events may have been lost, though no read ended in doubt.
+    pub(super) fn lost(&self, loss: Loss) {
+        self.doubted(loss);
         if loss == Loss::Overflow {
             self.metrics.events_overflow_suspected.get_or_create(&self.labels).inc();
         }
-        let mut state = lock(&self.state);
-        state.possible_losses += 1;
-        let error = state.last_error.as_deref().unwrap_or_default();
+        self.warn_of_loss(loss.as_str());
+    }
+
+    /// The first read ended in doubt.
+    pub(super) fn outage_began(&self, outage: OutageStatus) {
+        self.warn_of_loss(outage.reasons.keys().next().map_or("", String::as_str));
+    }
+
+    fn warn_of_loss(&self, reason: &str) {
+        let error = lock(&self.state).last_error.clone().unwrap_or_default();
+        tracing::warn!(app = %self.app, stream = self.stream, region = self.region, reason, error, "events may have been lost");
+    }
+
+    /// Events are read again, and what ended in doubt is marked.
+    pub(super) fn outage_ended(&self, marker: &Marker) {
+        let Some(MarkedOutage { count, reasons, from, to }) = &marker.outage else { return };
         tracing::warn!(
             app = %self.app,
             stream = self.stream,
             region = self.region,
-            reason = loss.as_str(),
-            error,
-            "events may have been lost"
+            count,
+            ?reasons,
+            %from,
+            %to,
+            "an outage in which events may have been lost is over"
         );
     }
 
@@ -215,23 +351,35 @@ impl Status {
         lock(&self.state).forecast.seconds_left(now)
     }
 
-    /// All of it. Sets the metric of the time left, too.
+    /// All of it but the outage. Sets the metrics of times, too.
     pub(in crate::events) fn observe(&self, now: Instant) -> PollerStatus {
         let state = lock(&self.state);
         let left = state.forecast.seconds_left(now);
         self.metrics.events_seconds_to_overflow.get_or_create(&self.labels).set(left.unwrap_or(NO_OVERFLOW));
+        let last_good = now.saturating_duration_since(state.last_good).as_secs_f64();
+        self.metrics.poller_last_good_read.get_or_create(&self.labels).set(last_good);
+        let unread = state.trouble.as_ref().filter(|_| state.phase != "stopped");
+        let (shown, since) = match (&state.paused, unread) {
+            (Some(paused), _) => ("paused", paused.since),
+            (None, Some(unread)) => (unread.state(), unread.since),
+            (None, None) => (state.phase, state.since),
+        };
         PollerStatus {
             app: self.app.to_string(),
             stream: self.stream,
             region: self.region.clone(),
-            state: if state.paused.is_some() { "paused" } else { state.phase },
+            state: shown,
+            since: since.to_string(),
             reads: state.reads,
+            failed_reads: state.trouble.as_ref().map_or(0, |unread| unread.failed_reads),
             events: state.events,
             duplicates: state.duplicates,
             late: state.late,
             possible_losses: state.possible_losses,
             last_read_at: state.last_read_at.map(|at| at.to_string()),
             last_error: state.paused.as_ref().map(|paused| paused.why.clone()).or_else(|| state.last_error.clone()),
+            last_good_read_seconds: last_good,
+            outage: None,
             events_per_second: state.forecast.per_second(),
             seconds_to_overflow: left,
         }
@@ -242,3 +390,6 @@ impl Status {
 fn times(events: &[EventText]) -> Vec<u64> {
     events.iter().flat_map(EventText::iter).filter_map(|event| facts(&event).ms).collect()
 }
+
+/// So long reads may fail before probes are told, and before a line tells what ends by itself.
+const TOLD_AFTER: Duration = Duration::from_secs(10);

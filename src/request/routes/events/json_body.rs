@@ -98,9 +98,11 @@ impl JsonBody {
                 out.extend_from_slice(br#","event":"#);
                 out.extend_from_slice(&text);
             }
-            EntryContent::PossibleLoss(reason) => {
-                out.extend_from_slice(br#""possible_loss","reason":"#);
-                push_json(out, &reason);
+            EntryContent::PossibleLoss(record) => {
+                out.extend_from_slice(br#""possible_loss","#);
+                // Its members, without the braces around them.
+                let members = serde_json::to_string(&record).unwrap_or_default();
+                out.extend_from_slice(members.trim_matches(['{', '}']).as_bytes());
             }
         }
         out.push(b'}');
