@@ -53,8 +53,8 @@ impl SpaceHistory {
     }
 
     /// How long from the newest look until nothing more is read, at the rate of the last hour. The logs together grow
-    /// by `limit_left` bytes more at most. `None`: too little is known, it becomes no less, or the logs reach their limits
-    /// first.
+    /// by `limit_left` bytes more at most. `None`: too little is known, it becomes no less, or the logs reach their
+    /// limits first.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a forecast")]
     pub fn full_in(&self, limit_left: u64) -> Option<Duration> {
