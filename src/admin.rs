@@ -183,7 +183,7 @@ async fn view(view: View, call: &Call<'_>) -> Answer {
         View::Quotas => Content::Json(overview::quotas(parts)),
         View::Regions => Content::Json(json!({ "regions": parts.egress.regions() })),
         View::Pollers => Content::Json(json!({ "pollers": parts.events.pollers() })),
-        View::Subscriptions => Content::Json(json!({ "subscriptions": parts.events.subscriptions() })),
+        View::Subscriptions => overview::subscriptions(parts).await,
         View::Webhooks => Content::Json(webhooks::all(parts)),
         View::Losses => losses::list(call).await?,
         View::Store => Content::Json(overview::store(parts)),

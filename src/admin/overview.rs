@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here changes anything, and no secret is in any answer.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::answer::Content;
@@ -39,6 +41,15 @@ pub(super) async fn backup(parts: &Parts, trace: &mut Trace) -> Result<Done, Rej
     })?;
     Ok(trace.shows(Facts::of("bytes", length), Content::File(file, length)))
 }
+
+/// Where each subscription stands now. If the store fails, or hangs, with what was seen of it a few seconds ago.
+pub(super) async fn subscriptions(parts: &Parts) -> Content {
+    let _ = tokio::time::timeout(LONGEST_LOOK, parts.events.look_at_oldest()).await;
+    Content::Json(json!({ "subscriptions": parts.events.subscriptions() }))
+}
+
+/// So long may a look at the store take, and nobody waits for a disk that hangs.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 pub(super) fn apps(parts: &Parts) -> Value {
     let config = parts.config.load();

@@ -17,11 +17,24 @@ use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::store::{Error, Sequence};
 
 impl Events {
-    /// Where each subscription stands, by app, stream and name. The oldest event's age, the rate and the warning are as
-    /// they were looked at last, a few seconds ago.
+    /// Where each subscription stands, by app, stream and name. The rates and the warning are as they were looked at
+    /// last, a few seconds ago. So are the oldest event's age and when it is taken, unless
+    /// [`Events::look_at_oldest`] has just looked: of what was read further since, nothing is known of them.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
         self.streams().values().flat_map(|stream| lag::statuses(&stream.registry)).collect()
+    }
+
+    /// Looks how old each subscription's oldest event is, and when retention takes it, for [`Events::subscriptions`].
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn look_at_oldest(&self) -> Result<(), Error> {
+        let streams: Vec<_> = self.streams().values().map(Arc::clone).collect();
+        for stream in streams {
+            lag::look_at_oldest(&stream.registry, stream.retention()).await?;
+        }
+        Ok(())
     }
 
     /// Where one subscription stands, as [`Events::subscriptions`] says it.

@@ -156,22 +156,42 @@ fn status(
 /// # Errors
 /// When the store fails.
 pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps: Retention) -> Result<(), Error> {
+    let (next, now) = (registry.log.range().end, registry.shared.clock.now());
+    lock(&registry.arriving).sample(now, next.0);
+    for Oldest { subscription, age, near } in look_at_oldest(registry, keeps).await? {
+        let settled = next.0.saturating_sub(subscription.observe(next).lag).saturating_sub(subscription.lost());
+        lock(&subscription.seen).read.sample(now, settled);
+        note(registry, &subscription, age, near);
+    }
+    Ok(())
+}
+
+/// The oldest event that a subscription has not read.
+pub(in crate::events) struct Oldest {
+    subscription: Arc<Subscription>,
+    age: Duration,
+    /// The limit that is about to take it.
+    near: Option<RetentionLimit>,
+}
+
+/// Looks how old each subscription's oldest event is and when retention takes it: for whoever is to be told how it is
+/// now. One that is read has another by every read.
+///
+/// # Errors
+/// When the store fails.
+pub(in crate::events) async fn look_at_oldest(registry: &Registry, keeps: Retention) -> Result<Vec<Oldest>, Error> {
     let (log, clock) = (&registry.log, &registry.shared.clock);
     let bytes = log.store().log_state(log.key()).await?.bytes;
-    let now = clock.now();
     let mut batch: Option<Arc<Batch>> = None;
     let mut subscriptions = registry.all();
     let Range { start: earliest, end: next } = log.range();
-    let arriving = {
-        let mut arriving = lock(&registry.arriving);
-        arriving.sample(now, next.0);
-        arriving.per_second()
-    };
+    let arriving = lock(&registry.arriving).per_second();
     #[expect(clippy::cast_precision_loss, reason = "a forecast")]
     let growth = arriving.map(|entries| entries * bytes as f64 / next.since(earliest).max(1) as f64);
     // In order of their places, so that those that stand in one batch share it.
     subscriptions.sort_by_cached_key(|subscription| subscription.observe(next).low);
-    for subscription in &subscriptions {
+    let mut looked = Vec::with_capacity(subscriptions.len());
+    for subscription in subscriptions {
         let first = subscription.observe(next).low.next();
         let known = lock(&subscription.seen).oldest;
         let oldest = match known {
@@ -190,25 +210,16 @@ pub(in crate::events) async fn look_at_subscriptions(registry: &Registry, keeps:
             (clock.wall_ms().after(after), by)
         });
         let mut seen = lock(&subscription.seen);
-        seen.cut_off = cut_off;
-        let settled = next.0.saturating_sub(subscription.observe(next).lag).saturating_sub(subscription.lost());
-        seen.read.sample(now, settled);
+        (seen.oldest, seen.cut_off) = (oldest, cut_off);
         drop(seen);
-        note(registry, subscription, oldest, age, near);
+        looked.push(Oldest { subscription, age, near });
     }
-    Ok(())
+    Ok(looked)
 }
 
-fn note(
-    registry: &Registry,
-    of: &Arc<Subscription>,
-    oldest: Option<(Sequence, UnixMillis)>,
-    age: Duration,
-    near: Option<RetentionLimit>,
-) {
+fn note(registry: &Registry, of: &Arc<Subscription>, age: Duration, near: Option<RetentionLimit>) {
     let (now, delivered) = (registry.shared.clock.now(), of.meters.delivered.get());
     let mut seen = lock(&of.seen);
-    seen.oldest = oldest;
     if let Some((at, before)) = seen.delivered.replace((now, delivered)) {
         let seconds = (now - at).as_secs_f64();
         if seconds > 0.0 {

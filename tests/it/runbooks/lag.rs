@@ -48,6 +48,13 @@ async fn who_is_slow_who_is_gone_and_who_only_has_much_to_read() {
         (is_ready && of(&all, "busy", "channel_events")["lag"] == 0).then_some(all)
     })
     .await;
+    // It is said at any time, also right after each read of one that is behind all the same.
+    for _ in 0..5 {
+        assert_eq!(read(&stage, "user_events", "slow", 2, "1s").await, 2);
+        let all = subscriptions(stage.admin).await;
+        let slow = of(&all, "slow", "user_events");
+        assert!(slow["seconds_to_cut_off"].is_number() && slow["oldest_event_age_seconds"].is_number(), "{slow}");
+    }
     let (slow, gone) = (of(&all, "slow", "user_events"), of(&all, "gone", "user_events"));
     let busy = of(&all, "busy", "channel_events");
     let number = |s: &Value, name: &str| s[name].as_f64().unwrap_or_else(|| panic!("{name}: {s}"));
