@@ -2,8 +2,8 @@
 //!
 //! Invariants: each entry counts once, whatever becomes of this process. It is stored with the cursor that has passed
 //! what it counts; until then a start finds the same entries lost anew, and what lies before `through` was counted
-//! before. Readers being told changes nothing of it. It is bounded: of the cuts only the last are kept, the count is of
-//! all.
+//! before. Readers being told changes nothing of it. It is bounded, and leaves none out: of many cuts those are put
+//! together that were closest in time.
 //!
 //! Its note: JSON. Unknown members are ignored, missing ones are empty: do not rename any.
 
@@ -39,7 +39,7 @@ struct History {
     kept_at: UnixMillis,
 }
 
-/// Entries that were lost one after another, as retention came to them.
+/// Entries that were lost one after another, as retention came to them, or shortly after one another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(in crate::events) struct LossSpan {
@@ -56,7 +56,10 @@ pub(in crate::events) struct LossSpan {
 }
 
 /// Cuts that are kept of a subscription.
-const MAX_CUTS: usize = 16;
+const MAX_CUTS: usize = 32;
+
+/// The newest stay apart: readers may come again that have more of them than is known.
+const NEWEST: usize = 8;
 
 /// Of a subscription that nobody reads the cuts go on; so often, at most, that is worth storing. What is not stored of
 /// it follows from the cursor, but for the times.
@@ -162,12 +165,28 @@ impl History {
             }
             _ => {
                 if self.cuts.len() >= MAX_CUTS {
-                    self.cuts.pop_front();
+                    self.unite();
                 }
                 let (first, last) = (range.start, range.end - 1);
                 self.cuts.push_back(LossSpan { first, last, events, from: wall.0, to: wall.0 });
             }
         }
+    }
+}
+
+impl History {
+    /// Makes one cut of two neighbours: of those that are one shortest, so that what was lost in a night can be told
+    /// from what was lost the day before.
+    fn unite(&mut self) {
+        let last = self.cuts.len().saturating_sub(NEWEST);
+        let lasts = |at: &usize| self.cuts[*at].to.saturating_sub(self.cuts[*at - 1].from);
+        let Some(at) = (1..last).min_by_key(lasts) else { return };
+        let Some(second) = self.cuts.remove(at) else { return };
+        let first = &mut self.cuts[at - 1];
+        first.first = second.first.min(first.first);
+        first.last = second.last.max(first.last);
+        first.events = first.events.saturating_add(second.events);
+        first.to = second.to.max(first.to);
     }
 }
 
@@ -203,6 +222,26 @@ mod tests {
         assert_eq!((spans(&history).len(), history.events()), (2, 7));
         let hour = 3_600_000;
         assert!(history.cut(&lost(&[(31, 32)]), 32, UnixMillis(30 + hour)), "but once an hour");
+    }
+
+    #[test]
+    fn of_a_long_night_of_many_cuts_none_is_left_out_and_the_times_are_told_apart() {
+        let mut history = LossHistory::default();
+        // Half a minute apart, for eight hours, from a reader that is too slow; and two days later once more.
+        for n in 0..960 {
+            history.cut(&lost(&[(10 * n, 10 * n + 5)]), 10 * n + 5, UnixMillis(30_000 * n));
+        }
+        let later = 30_000 * 960 + 2 * 24 * 3_600_000;
+        history.cut(&lost(&[(9_600, 9_607)]), 9_607, UnixMillis(later));
+        let spans = spans(&history);
+        assert!(spans.len() <= MAX_CUTS);
+        assert_eq!(history.events(), 960 * 5 + 7);
+        assert_eq!(spans.iter().map(|span| span.events).sum::<u64>(), 960 * 5 + 7);
+        assert_eq!((spans[0].first, spans[0].from), (0, 0));
+        assert_eq!(spans.last(), Some(&span(9_600, 9_606, 7, later, later)));
+        let hour = 3_600_000;
+        assert!(spans.iter().all(|span| span.to - span.from <= hour), "{spans:?}");
+        assert!(spans.windows(2).all(|two| two[0].to < two[1].from && two[0].last < two[1].first), "{spans:?}");
     }
 
     #[test]
@@ -253,6 +292,7 @@ mod tests {
                 }
                 prop_assert_eq!(history.events(), earliest - 1);
                 prop_assert!(history.spans().count() <= MAX_CUTS);
+                prop_assert_eq!(history.spans().map(|span| span.events).sum::<u64>(), earliest - 1);
             }
         }
     }
