@@ -253,7 +253,8 @@ impl Webhooks {
         let commands = commands.ok_or(CommandError::NoSuchWebhook)?;
         let (done, told) = oneshot::channel();
         commands.send(command(done)).await.map_err(|_| CommandError::Stopping)?;
-        told.await.map_err(|_| CommandError::Stopping)
+        let is_configured = || self.running().get(&key).is_some_and(|webhook| webhook.target.borrow().is_some());
+        told.await.map_err(|_| if is_configured() { CommandError::Stopping } else { CommandError::NoSuchWebhook })
     }
 
     fn start(&self, (app, name): &Key, target: Arc<Target>) -> Running {

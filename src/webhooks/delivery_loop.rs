@@ -420,7 +420,20 @@ impl<'e> DeliveryLoop<'e> {
             self.leaving = Some(LoopEnd::Changed);
             return TryNow::Trying { in_flight };
         }
-        if in_flight > 0 { TryNow::UnderWay { in_flight } } else { TryNow::NothingWaits }
+        match in_flight {
+            // It has just begun, or begun anew: what is there goes out as soon as it is read.
+            0 if self.has_something() => TryNow::Trying { in_flight },
+            0 => TryNow::NothingWaits,
+            _ => TryNow::UnderWay { in_flight },
+        }
+    }
+
+    /// Whether there is anything that was not delivered, nor given up.
+    fn has_something(&self) -> bool {
+        self.lanes.iter().any(|lane| {
+            let tries = self.endpoint.deps.events.tries(&self.endpoint.app, lane.stream, &self.recorder.place);
+            tries.open > 0 || tries.lag > 0 || !lane.waiting.is_empty()
+        })
     }
 
     fn show(&self) {

@@ -60,7 +60,7 @@ pub(super) enum Switch {
 /// What follows from an operator's word to try at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryNow {
-    /// What waited for its time is tried, as soon as these requests that are under way have ended.
+    /// What waits is tried, as soon as these requests that are under way have ended.
     Trying {
         /// Requests under way.
         in_flight: usize,
@@ -129,6 +129,24 @@ impl Endpoint {
                     tracing::warn!(app = %self.app, webhook = %self.name, %error, "a webhook's condition cannot be read");
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
+            }
+        }
+    }
+
+    /// Does nothing until it is configured again. An operator's word that came just before is not kept until then: who
+    /// gave it hears that there is no such webhook.
+    pub(super) async fn stay_away(&mut self, stop: &CancellationToken) -> LoopEnd {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return LoopEnd::Stopping,
+                changed = self.targets.changed() => {
+                    return if changed.is_ok() { LoopEnd::Changed } else { LoopEnd::Stopping };
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => drop(command),
+                    None => return LoopEnd::Stopping,
+                },
             }
         }
     }

@@ -14,9 +14,9 @@ pub(super) async fn run(mut endpoint: Endpoint, stop: CancellationToken) {
     loop {
         let Some(target) = endpoint.targets.borrow_and_update().clone() else {
             endpoint.forget_metrics();
-            match stop.run_until_cancelled(endpoint.targets.changed()).await {
-                Some(Ok(())) => continue,
-                _ => break,
+            match endpoint.stay_away(&stop).await {
+                LoopEnd::Changed => continue,
+                LoopEnd::Stopping => break,
             }
         };
         let left = if endpoint.is_disabled(&condition) {

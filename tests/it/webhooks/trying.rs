@@ -1,10 +1,15 @@
 //! An operator has a webhook try at once what waits; what was said of the last tries outlives a stop; and what a webhook
 //! leaves that is not configured any more.
 
+use std::time::Duration;
+
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::rig::{Rig, webhook};
+use crate::support::client::Client;
 use crate::support::receiver::{Answer, Receiver, Seen};
+use crate::support::waiting::pause;
 
 const TRY: &str = "/admin/v1/webhooks/demo-app/crm/try";
 const HOUR: &str = "retry = { initial = \"1h\", max = \"1h\" }";
@@ -64,6 +69,52 @@ async fn what_many_wait_for_in_several_requests_is_tried_each_once() {
     let mut taken: Vec<_> = users(&receiver).split_off(3);
     taken.sort();
     assert_eq!(taken, ["a", "b", "c"]);
+    rig.stop().await;
+}
+
+/// What an operator wants of a webhook that goes at that moment is refused: it neither waits for it to come back, nor is
+/// done then.
+#[tokio::test]
+async fn what_is_wanted_of_a_webhook_that_is_just_removed_is_refused_and_not_done_later() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|seen| if seen.user() == "a" { Answer::Never } else { Answer::Status(500) });
+    let hook = webhook("crm", &receiver.url("/"), &format!("{HOUR}\nmax_in_flight = 2\ntimeout = \"2s\""));
+    let mut rig = Rig::start(&hook).await;
+    rig.emit(&["a", "b"]);
+    rig.stands("crm", |status| status.in_flight == 1 && status.consecutive_failures == 1).await;
+    // It begins anew when the answer has come, and hears nothing until then.
+    assert_eq!(rig.admin("POST", TRY, None).await, (200, json!({ "result": "trying", "in_flight": 1 })));
+    let mut operator = Client::http1(rig.admin).await;
+    let disable = "/admin/v1/apps/demo-app/webhooks/crm/disable";
+    let (refused, ()) = tokio::join!(operator.request(Method::POST, disable, &[], ""), async {
+        pause(Duration::from_millis(200)).await;
+        rig.reload("").await;
+    });
+    assert_eq!(refused.unwrap().status.as_u16(), 404);
+    rig.reload(&hook).await;
+    rig.stands("crm", |status| status.state == "retrying").await;
+    rig.stop().await;
+}
+
+/// Two operators at once, or one who was just before: what waits is tried, and neither is told that there is nothing.
+#[tokio::test]
+async fn while_something_is_about_to_be_tried_nobody_is_told_that_nothing_waits() {
+    let receiver = Receiver::start().await;
+    receiver.rule(|_| Answer::Status(500));
+    let mut rig = Rig::start(&webhook("crm", &receiver.url("/"), &format!("{HOUR}\nmax_attempts = 1000"))).await;
+    rig.emit(&["a", "b"]);
+    rig.stands("crm", |status| status.state == "retrying" && status.in_flight == 0).await;
+    for _ in 0..20 {
+        let said =
+            tokio::join!(rig.admin("POST", TRY, None), rig.admin("POST", TRY, None), rig.admin("POST", TRY, None));
+        for (status, said) in [said.0, said.1, said.2] {
+            assert!(status == 200 && said["result"] != "nothing_waits", "{said}");
+        }
+    }
+    receiver.rule(|_| Answer::Status(204));
+    rig.admin("POST", TRY, None).await;
+    rig.idle("crm").await;
+    assert_eq!(rig.admin("POST", TRY, None).await.1["result"], "nothing_waits");
     rig.stop().await;
 }
 
