@@ -3,10 +3,11 @@
 //! Invariants: the log is trimmed in one place, here: where readers stand is stored before, and what they were not
 //! given is told to them after ([`Registry::trimmed`]).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::append::{AppendOutcome, AppendRequest, Appender};
+use super::ingest::outage::OutageBook;
 use super::log::age_guard::AgeGuard;
 use super::log::judge::Judge;
 use super::log::loss_index::LossIndex;
@@ -14,6 +15,7 @@ use super::log::{LOG_TARGET, Log, Retention};
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
 use crate::kernel::clock::UnixMillis;
+use crate::kernel::names::RegionName;
 use crate::kernel::sync::lock;
 use crate::store::{Error, LogKey, Store};
 
@@ -27,6 +29,8 @@ pub(super) struct AppStream {
     pub(super) losses: LossIndex,
     ages: Arc<AgeGuard>,
     retention: Mutex<Retention>,
+    /// Of the regions that are or were read.
+    outages: Mutex<BTreeMap<RegionName, Arc<OutageBook>>>,
 }
 
 /// How much there may be in one stream.
@@ -63,8 +67,8 @@ impl AppStream {
         let registry =
             Registry::open(Arc::clone(&log), Arc::clone(&shared), Arc::clone(&ages), limits, clients).await?;
         let appender = Appender::new(Arc::clone(&log), shared.clock.clone(), Arc::clone(&ages));
-        let losses = LossIndex::default();
-        Ok(Arc::new(Self { log, appender, registry, shared, losses, ages, retention: Mutex::new(retention) }))
+        let (losses, outages, retention) = (LossIndex::default(), Mutex::default(), Mutex::new(retention));
+        Ok(Arc::new(Self { log, appender, registry, shared, losses, ages, retention, outages }))
     }
 
     /// [`Appender::append`].
@@ -80,6 +84,11 @@ impl AppStream {
     /// An answer of the vendor's that comes now was dated then.
     pub(super) fn vendor_says(&self, date: UnixMillis) {
         self.ages.vendor_says(date);
+    }
+
+    /// What is known of a region's outages.
+    pub(super) fn outages_of(&self, region: &RegionName) -> Arc<OutageBook> {
+        Arc::clone(lock(&self.outages).entry(region.clone()).or_default())
     }
 
     /// How much is kept.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::app_stream::{AppStream, StreamLimits};
-use super::ingest::poller::{self, PollTarget, Settings};
+use super::ingest::outage;
+use super::ingest::poller::{self, EarlierRun, PollTarget, Settings};
 use super::log::loss::Loss;
 use super::subscription::registry::SubscriptionLimits;
 use super::{Events, retention};
@@ -52,8 +53,10 @@ pub(super) async fn apply(
                 max_per_client: app.events.max_subscriptions_per_client,
             },
         };
-        let stream = match streams.get(&key) {
-            Some(stream) => Arc::clone(stream),
+        let known = streams.get(&key).cloned();
+        let is_new = known.is_none();
+        let stream = match known {
+            Some(stream) => stream,
             None => AppStream::open(key.clone(), inner.parts.clone(), limits, &clients).await?,
         };
         let dedups = app.regions.len() > 1 && !app.events.dedup_window.is_zero();
@@ -61,6 +64,9 @@ pub(super) async fn apply(
         // Waiting first: what waits from an earlier run was seen, and dedup is to know of it.
         stream.appender.set_order_window(orders.then_some(app.events.order_window), &inner.tasks).await?;
         stream.appender.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
+        if is_new {
+            end_left_outages(&stream, app).await?;
+        }
         stream.set_limits(limits);
         streams.insert(key, stream);
     }
@@ -74,6 +80,16 @@ pub(super) async fn apply(
         inner.tasks.spawn(Kind::StoreWriter, shared.saver.clone().run(stop.clone()));
         inner.tasks.spawn(Kind::Leases, shared.timer.clone().run(stop.clone()));
         inner.tasks.spawn(Kind::Retention, retention::run(events.clone(), stop));
+    }
+    Ok(())
+}
+
+/// Marks the outages that an earlier run left, of regions that are not read any more: no read will end them.
+async fn end_left_outages(stream: &AppStream, app: &config::App) -> Result<(), Error> {
+    for region in outage::noted(stream.log.store(), stream.log.key()).await? {
+        if app.regions.iter().all(|read| read.name != region) {
+            outage::end(stream, region, stream.shared.clock.wall_ms()).await?;
+        }
     }
     Ok(())
 }
@@ -113,9 +129,9 @@ fn start(
     let (stop, store) = (inner.tasks.stopping().child_token(), &inner.parts.store);
     // Also in a log that holds nothing: its very first read may have been under way.
     let unclean = at_start && !store.is_new() && store.last_clean_stop().is_none();
-    let first = unclean.then_some(Loss::UncleanStop);
-    target.recall(store.last_clean_stop().filter(|_| at_start));
-    inner.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&target), first, stop.clone()));
+    let stopped = store.last_clean_stop().filter(|_| at_start);
+    let earlier = EarlierRun { stopped, doubt: unclean.then_some(Loss::UncleanStop) };
+    inner.tasks.spawn(Kind::Poller, poller::run(Arc::clone(&target), earlier, stop.clone()));
     RunningPoller { target, stop }
 }
 

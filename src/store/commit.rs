@@ -57,7 +57,7 @@ pub enum NoteKind {
     /// What holds for a webhook as a whole; and how far it was, as older gateways kept that.
     Webhook = 3,
     /// Events that wait for their turn, and how many of them the log has; what was dropped as another region's copy;
-    /// outages that have not ended.
+    /// outages that have not ended; when regions were read last whose reads failed at a stop.
     Waiting = 4,
 }
 

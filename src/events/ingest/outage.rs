@@ -2,17 +2,39 @@
 //!
 //! Invariants: an outage is on stable storage, as a note, before the next read is sent, and each doubt adds to the
 //! note. It ends as one marker, in the commit that removes the note: before the first events that are stored after it.
-//! A stop leaves the note, and the next run goes on with it.
+//! A stop leaves the note, and the next run goes on with it. Where nobody will read the region any more (it is gone
+//! from the configuration), it ends at once. There is one [`OutageBook`] for each stream and region, whoever reads it.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::events::app_stream::AppStream;
+use crate::events::append::AppendRequest;
 use crate::events::log::loss::{Loss, MarkedOutage, Marker};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
-use crate::store::{Error, LogKey, NoteKind, Store};
+use crate::store::{Error, LogKey, NewBatch, NoteKind, Store};
+
+/// What is known of the outages of one stream of one region. Pollers that follow one another (a region that is taken
+/// out and put back while its last read is under way) have the same.
+#[derive(Debug, Default)]
+pub(in crate::events) struct OutageBook {
+    /// The outage that has not ended.
+    pub(super) open: Mutex<OpenOutage>,
+    /// Who has it stores. Whether the note of an earlier run was taken up.
+    pub(super) turn: tokio::sync::Mutex<bool>,
+}
+
+/// The outage that has not ended, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct OpenOutage {
+    pub(super) outage: Option<Outage>,
+    /// How many have ended: a doubt is of the outage that was open when it was noted.
+    pub(super) ended: u64,
+}
 
 /// An outage that has not ended. It is on disk: members may be added, none changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,11 +86,11 @@ impl Outage {
 
     /// Without one of its reads that was given up (a time-out), and whose answer has come after all; `None` when that
     /// was the only one.
-    pub(super) fn without_one(mut self) -> Option<Self> {
+    pub(super) fn without_a_timeout(mut self) -> Option<Self> {
+        let times = self.reasons.get_mut(Loss::Timeout.as_str()).filter(|times| **times > 0);
+        let Some(times) = times else { return Some(self) };
+        *times -= 1;
         self.count -= 1;
-        if let Some(times) = self.reasons.get_mut(Loss::Timeout.as_str()) {
-            *times -= 1;
-        }
         self.reasons.retain(|_, times| *times > 0);
         if !self.reasons.contains_key(&self.reason) {
             self.reason = self.reasons.keys().next()?.clone();
@@ -92,7 +114,34 @@ impl Outage {
     }
 }
 
+/// The regions of whose outages there are notes.
+///
+/// # Errors
+/// When the store fails.
+pub(in crate::events) async fn noted(store: &dyn Store, log: &LogKey) -> Result<Vec<RegionName>, Error> {
+    let notes = store.notes(log, NoteKind::Waiting, OUTAGE, "", usize::MAX).await?;
+    Ok(notes.iter().filter_map(|(name, _)| RegionName::parse(name.strip_prefix(OUTAGE)?).ok()).collect())
+}
+
+/// Ends the outage that an earlier run noted of a region that nobody reads any more.
+///
+/// # Errors
+/// When the store fails: nothing has changed.
+pub(in crate::events) async fn end(stream: &AppStream, region: RegionName, now: UnixMillis) -> Result<(), Error> {
+    let outage = Outage::recall(stream.log.store(), stream.log.key(), &region).await?;
+    let Some(outage) = outage else { return Ok(()) };
+    let OutageStatus { from, doubts, reasons } = outage.status();
+    let LogKey { app, stream: of } = stream.log.key();
+    tracing::warn!(%app, stream = %of, %region, count = doubts, ?reasons, from, "an outage in which events may have been lost is over: the region is not read any more");
+    let (note, content) = ((note_name(&region), None), outage.marker(now).content());
+    let batch = NewBatch { received_at: now, region, content };
+    stream.append(&AppendRequest::with_notes(vec![batch], None, vec![note])).await.map(drop)
+}
+
+/// What the names of outages' notes begin with.
+const OUTAGE: &str = "outage/";
+
 /// The name of a region's note, among those of [`NoteKind::Waiting`].
 pub(super) fn note_name(region: &RegionName) -> String {
-    format!("outage/{region}")
+    format!("{OUTAGE}{region}")
 }

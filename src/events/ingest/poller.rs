@@ -31,14 +31,26 @@ use self::pace::Pace;
 pub(in crate::events) use self::poll_target::{PollTarget, Settings};
 use crate::events::log::loss::Loss;
 use crate::kernel::backoff::Backoff;
+use crate::kernel::clock::UnixMillis;
+
+/// What a poller is to know of the run before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::events) struct EarlierRun {
+    /// When it ended in order; `None` when it did not, or this is no start.
+    pub(in crate::events) stopped: Option<UnixMillis>,
+    /// What may have become of a read that was under way at its end.
+    pub(in crate::events) doubt: Option<Loss>,
+}
 
 /// Reads until `stop`.
-pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>, stop: CancellationToken) {
+pub(in crate::events) async fn run(target: Arc<PollTarget>, earlier: EarlierRun, stop: CancellationToken) {
     // Dropped in a stop: the note stays where it is.
+    target.recall(earlier.stopped).await;
     if stop.run_until_cancelled(target.recall_outage()).await.is_none() {
+        target.leave().await;
         return target.status.enter("stopped");
     }
-    if let Some(loss) = first {
+    if let Some(loss) = earlier.doubt {
         target.mark(loss).await;
     }
     let mut pace = Pace::new(target.clock.now());
@@ -59,6 +71,7 @@ pub(in crate::events) async fn run(target: Arc<PollTarget>, first: Option<Loss>,
         }
         pace.note(&read, began, target.clock.now(), target.settings());
     }
+    target.leave().await;
     target.status.enter("stopped");
 }
 

@@ -207,3 +207,122 @@ async fn a_refusal_is_a_state_with_its_cause_and_no_outage() {
     assert!(poller.last_good_read_seconds < 5.0);
     assert_eq!((rig.events.troubles(), rig.markers().await), (Vec::new(), Vec::new()));
 }
+
+/// That each count is the sum of its reasons' is all a reader can hold a marker to.
+async fn counts_add_up(rig: &Rig) {
+    for marker in rig.markers().await {
+        let outage = marker.outage.expect("of an outage");
+        assert!(outage.count > 0 && outage.count == outage.reasons.values().sum::<u64>(), "{outage:?}");
+    }
+    let open = rig.events.pollers()[0].outage.clone();
+    assert!(open.is_none_or(|open| open.doubts == open.reasons.values().sum::<u64>()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_takes_nothing_from_an_outage_that_its_own_doubt_is_not_of() {
+    let rig = Rig::new(&["cn"]).await;
+    let late = |numbers| Step::After(Duration::from_secs(40), Box::new(answer(numbers)));
+    // Both are given up, and told with the marker before 2. They come while another outage is open, of one doubt.
+    rig.vendor.say("cn", [late(0..1), late(1..2), answer(2..3)]);
+    let reset = Step::Fail(Failure::Lost { why: "reset".into(), partial: None, retry_after: None });
+    rig.vendor.say("cn", [reset]);
+    rig.vendor.say("cn", (0..60).map(|_| Step::Answer(403, String::new())));
+    pass(Duration::from_secs(90)).await;
+    lock(&rig.vendor.steps).clear();
+    rig.vendor.say("cn", [answer(3..4)]);
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(rig.all().await, ["timeout", "2", "reset", "0", "reset", "1", "reset", "3"]);
+    counts_add_up(&rig).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_that_is_cut_leaves_a_doubt_behind_its_events() {
+    let rig = Rig::new(&["cn"]).await;
+    let late = Step::After(Duration::from_secs(20), Box::new(cut(1..3)));
+    rig.vendor.say("cn", [answer(0..1), late]);
+    rig.vendor.say("cn", (0..4).map(|_| Step::Answer(403, String::new())));
+    pass(Duration::from_secs(25)).await;
+    lock(&rig.vendor.steps).clear();
+    rig.vendor.say("cn", [answer(3..4)]);
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(rig.all().await, ["0", "timeout", "1", "2", "cut_body", "3"]);
+    counts_add_up(&rig).await;
+}
+
+/// Who reads the stream goes on without the region, and is to know what may be missing of it.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_a_region_that_is_taken_out_is_marked() {
+    for by_restart in [false, true] {
+        let mut rig = Rig::new(&["cn", "eu"]).await;
+        rig.vendor.say("cn", [answer(0..1)]);
+        rig.vendor.say("cn", doubts(200));
+        pass(Duration::from_secs(10)).await;
+        assert!(note(&rig, "cn").await.is_some());
+        rig.config.regions.retain(|region| region.name.as_str() == "eu");
+        if by_restart {
+            rig = rig.restart().await;
+        } else {
+            rig.apply().await;
+        }
+        pass(Duration::from_secs(2)).await;
+        rig.vendor.say("eu", [answer(1..2)]);
+        pass(Duration::from_secs(2)).await;
+        assert_eq!((rig.all().await, note(&rig, "cn").await), (vec!["0".into(), "timeout".into(), "1".into()], None));
+        counts_add_up(&rig).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_is_taken_out_and_put_back_has_one_outage() {
+    let mut rig = Rig::new(&["cn", "eu"]).await;
+    let slow_doubt = Step::After(Duration::from_secs(10), Box::new(doubt()));
+    rig.vendor.say("cn", [answer(0..1), slow_doubt]);
+    until_said(&rig, "cn").await;
+    let both = rig.config.regions.clone();
+    rig.config.regions.retain(|region| region.name.as_str() == "eu");
+    rig.apply().await;
+    rig.config.regions = both;
+    rig.apply().await;
+    // The old poller's read ends in doubt while the new one reads already.
+    pass(Duration::from_secs(20)).await;
+    rig.vendor.say("cn", [answer(1..2)]);
+    pass(Duration::from_secs(5)).await;
+    assert_eq!((rig.all().await, note(&rig, "cn").await), (vec!["0".into(), "timeout".into(), "1".into()], None));
+    counts_add_up(&rig).await;
+}
+
+/// A balancer that answers 404 and 503 in turn is no less a failure than one that stays with one of them.
+#[tokio::test(start_paused = true)]
+async fn reads_that_fail_in_turns_are_told_to_probes_as_others_are() {
+    let rig = Rig::new(&["cn"]).await;
+    rig.until_seen(2).await;
+    let turns = [Step::Answer(404, String::new()), Step::Fail(Failure::Unreachable("no route".into()))];
+    rig.vendor.say("cn", turns.iter().cycle().take(100).cloned());
+    pass(Duration::from_secs(120)).await;
+    let since: Vec<_> = rig.events.troubles().iter().map(|trouble| trouble.symptom).collect();
+    assert_eq!(since, [crate::kernel::trouble::Symptom::EventsNotGiven]);
+}
+
+/// A stop in order says when the run ended, not when it last read.
+#[tokio::test(start_paused = true)]
+async fn a_restart_does_not_take_a_stop_for_a_read_while_reads_fail() {
+    for failing in [Step::Answer(403, String::new()), Step::Answer(503, String::new())] {
+        let rig = Rig::new(&["cn"]).await;
+        // Ten a second: 200 s to overflow.
+        for second in 0..30 {
+            rig.vendor.say("cn", [answer(second * 10..second * 10 + 10)]);
+            pass(Duration::from_secs(1)).await;
+        }
+        rig.vendor.say("cn", (0..500).map(|_| failing.clone()));
+        pass(Duration::from_secs(150)).await;
+        let before = rig.events.pollers()[0].seconds_to_overflow.unwrap();
+        let rig = rig.restart().await;
+        pass(Duration::from_millis(10)).await;
+        let after = rig.events.pollers()[0].seconds_to_overflow.unwrap();
+        assert!(before < 70.0 && after < before + 5.0, "{before} {after}");
+        pass(Duration::from_secs(100)).await;
+        let rig = rig.restart().await;
+        pass(Duration::from_millis(10)).await;
+        assert!(rig.events.pollers()[0].seconds_to_overflow < Some(1.0));
+    }
+}

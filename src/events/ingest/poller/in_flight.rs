@@ -5,8 +5,8 @@
 //! doubt is counted once. A task that is dropped before an answer (the gateway is forced to stop, or it panicked)
 //! leaves a marker behind for the last flush.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -30,7 +30,7 @@ pub(super) async fn read(target: &Arc<PollTarget>, permit: OwnedSemaphorePermit)
     let error = "the vendor has not answered; the read is left to itself".to_owned();
     let failure = Some(ReadFailure::Failing);
     let doubt = Outcome { loss: Some(Loss::Timeout), error: Some(error), failure, ..Outcome::default() };
-    Some(target.keep(began, doubt).await)
+    Some(target.keep(began, doubt, &race.noted).await)
 }
 
 async fn finish(
@@ -51,11 +51,13 @@ async fn finish(
     drop(unanswered);
     let mut outcome = judge(result, target.clock.wall_ms());
     if !in_time {
-        outcome.loss = None; // It is counted already.
+        if outcome.count() == 0 {
+            outcome.loss = None; // It is counted already.
+        }
         outcome.is_late = true;
         tracing::info!(feed = %target, events = outcome.count(), "a late answer came");
     }
-    let summary = target.keep(began, outcome).await;
+    let summary = target.keep(began, outcome, &race.noted).await;
     // Not before: what a read brought is in memory until it is stored, and the permits bound that.
     drop(permit);
     // A poller that gave up does not listen.
@@ -64,7 +66,11 @@ async fn finish(
 
 /// Who came first: the answer, or the poller's giving up.
 #[derive(Default)]
-struct AnswerRace(AtomicU8);
+struct AnswerRace {
+    state: AtomicU8,
+    /// In which outage the doubt of giving up was noted.
+    noted: Arc<OnceLock<u64>>,
+}
 
 impl AnswerRace {
     /// The read has ended. `false` if it was given up before.
@@ -78,7 +84,7 @@ impl AnswerRace {
     }
 
     fn settle(&self, to: u8) -> bool {
-        self.0.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 

@@ -143,6 +143,11 @@ impl OverflowForecast {
         (left < NO_OVERFLOW).then_some(left.max(0.0))
     }
 
+    /// For how long nothing has been read without a doubt, in earlier runs too; `None` when that is not known.
+    pub(super) fn unread_for(&self, now: Instant) -> Option<Duration> {
+        Some(self.filling?.lasts(now))
+    }
+
     fn add(&mut self, events: usize, window: Duration, passed: Duration) {
         for average in [&mut self.present, &mut self.recent, &mut self.lasting] {
             average.add(events, window, passed);

@@ -4,7 +4,7 @@
 //! again, also during a stop. If it is dropped on the way, what is left goes to [`PendingWrites`].
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -17,14 +17,14 @@ use super::status::{PollerStatus, Status};
 use crate::config;
 use crate::events::app_stream::AppStream;
 use crate::events::append::{AppendRequest, STORE_RETRY};
-use crate::events::ingest::outage::{Outage, OutageStatus, note_name};
+use crate::events::ingest::outage::{OpenOutage, Outage, OutageBook, OutageStatus, note_name};
 use crate::events::ingest::pending_writes::PendingWrites;
 use crate::events::log::loss::Loss;
 use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::{ClientName, RegionName};
 use crate::kernel::sync::lock;
 use crate::kernel::task::Tasks;
-use crate::store::{Content, LogKey, NewBatch, QuarantineRecord, Store, UnreadableResponse};
+use crate::store::{Content, LogKey, NewBatch, NoteKind, QuarantineRecord, Store, UnreadableResponse};
 use crate::upstream::egress::{Failed, Orders, Reply};
 use crate::vendor::events::MAX_IN_ONE_READ;
 use crate::vendor::order::{Operation, Order, Payer};
@@ -84,10 +84,7 @@ pub(in crate::events) struct PollTarget {
     settings: watch::Sender<Settings>,
     /// Bounds the reads under way.
     places: Arc<Semaphore>,
-    /// The outage that has not ended.
-    outage: Mutex<Option<Outage>>,
-    /// Who has it stores.
-    turn: tokio::sync::Mutex<()>,
+    outages: Arc<OutageBook>,
     pending_writes: Arc<PendingWrites>,
 }
 
@@ -118,14 +115,13 @@ impl PollTarget {
             status: Status::new(stream.log.key(), &region, stream.shared.metrics.clone(), &stream.shared.clock),
             clock: stream.shared.clock.clone(),
             tasks: stream.shared.tasks.clone(),
+            outages: stream.outages_of(&region),
             region,
             stream,
             source,
             payer: Payer { client: ClientName::of_pollers(), weight: 1 },
             settings: watch::Sender::new(settings),
             places: Arc::new(Semaphore::new(READS_UNDER_WAY)),
-            outage: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
             pending_writes,
         })
     }
@@ -164,9 +160,28 @@ impl PollTarget {
     }
 
     /// Takes up what is stored of earlier reads; `stopped` is when the run before ended in order.
-    pub(in crate::events) fn recall(&self, stopped: Option<UnixMillis>) {
+    pub(super) async fn recall(&self, stopped: Option<UnixMillis>) {
+        // Reads may have failed for long before the stop.
+        let (log, name) = (self.stream.log.key(), unread_note(&self.region));
+        let note = self.store().note(log, NoteKind::Waiting, &name).await.ok().flatten();
+        let last_read = note.as_ref().and_then(|note| str::from_utf8(note).ok()?.parse().ok()).map(UnixMillis);
+        if note.is_some() {
+            // If it stays, a later start takes the time to overflow for shorter than it is.
+            let _ = self.store().keep_notes(log, NoteKind::Waiting, vec![(name, None)]).await;
+        }
         let now = (self.clock.now(), self.clock.wall_ms());
+        let stopped = stopped.map(|stopped| last_read.map_or(stopped, |read| read.min(stopped)));
         self.status.recall(&self.stream.log.newest(), stopped, now);
+    }
+
+    /// Stores when events were read last, if reads fail: or the next run would take the stop for that.
+    async fn note_failing(&self) {
+        let Some(unread) = self.status.failing_for(self.clock.now()) else { return };
+        let ago = u64::try_from(unread.as_millis()).unwrap_or(u64::MAX);
+        let last_read = self.clock.wall_ms().0.saturating_sub(ago).to_string();
+        let note = (unread_note(&self.region), Some(last_read.into()));
+        // A forecast alone hangs on it.
+        let _ = self.store().keep_notes(self.stream.log.key(), NoteKind::Waiting, vec![note]).await;
     }
 
     /// Sends a read and waits for its end, however long that takes.
@@ -190,8 +205,8 @@ impl PollTarget {
     }
 
     /// Keeps what a read that was sent at `began` brought, in one step: what cannot be read, the events, and what is
-    /// known of an outage.
-    pub(super) async fn keep(&self, began: Instant, outcome: Outcome) -> Summary {
+    /// known of an outage. `noted` is the read's own: in which outage its doubt was noted.
+    pub(super) async fn keep(&self, began: Instant, outcome: Outcome, noted: &Arc<OnceLock<u64>>) -> Summary {
         let now = self.clock.wall_ms();
         self.status.read(began, &outcome, now, self.outage_status().is_some());
         let events = outcome.count();
@@ -213,6 +228,7 @@ impl PollTarget {
             quarantined,
             loss: outcome.loss,
             is_late: outcome.is_late,
+            noted: Arc::clone(noted),
         };
         self.insist(read).await;
         summary
@@ -233,11 +249,15 @@ impl PollTarget {
     /// Takes up the outage that an earlier run left, however long the store takes.
     pub(super) async fn recall_outage(&self) {
         let mut backoff = STORE_RETRY;
-        loop {
+        let mut is_recalled = self.outages.turn.lock().await;
+        while !*is_recalled {
             match Outage::recall(self.store(), self.stream.log.key(), &self.region).await {
                 Ok(outage) => {
-                    *lock(&self.outage) = outage;
-                    return self.status.resume();
+                    if let Some(open) = &outage {
+                        self.status.outage_recalled(&open.status());
+                    }
+                    lock(&self.outages.open).outage = outage;
+                    *is_recalled = true;
                 }
                 Err(error) => {
                     self.status.pause(&error, self.clock.wall_ms());
@@ -245,6 +265,17 @@ impl PollTarget {
                 }
             }
         }
+        self.status.resume();
+    }
+
+    /// The poller ends: at a stop, and the next run is to go on; or the region is read no more, and what is open is
+    /// told now.
+    pub(super) async fn leave(&self) {
+        if self.tasks.stopping().is_cancelled() {
+            return self.note_failing().await;
+        }
+        self.recall_outage().await;
+        self.insist(KeptRead { ends_outage: true, ..KeptRead::default() }).await;
     }
 
     /// What it is doing.
@@ -253,7 +284,7 @@ impl PollTarget {
     }
 
     fn outage_status(&self) -> Option<OutageStatus> {
-        lock(&self.outage).as_ref().map(Outage::status)
+        lock(&self.outages.open).outage.as_ref().map(Outage::status)
     }
 
     fn marker(&self, loss: Loss) -> NewBatch {
@@ -268,7 +299,7 @@ impl PollTarget {
     async fn insist(&self, read: KeptRead) {
         let mut unstored = Unstored { target: self, stage: Stage::Read(read) };
         // One after another: what is stored of the outage is what was decided last.
-        let _turn = self.turn.lock().await;
+        let _turn = self.outages.turn.lock().await;
         unstored.plan();
         let mut backoff = STORE_RETRY;
         while let Stage::Request(request) = &unstored.stage {
@@ -289,9 +320,10 @@ impl PollTarget {
     /// How a read is stored, and what is known of the outage with it. The marker of the doubts so far stands before its
     /// events, since what was lost was lost before them; a doubt of its own is about what comes behind them.
     fn plan(&self, read: KeptRead) -> Arc<AppendRequest> {
-        let KeptRead { ends_outage, batches: mut events, quarantined, loss, is_late } = read;
+        let KeptRead { ends_outage, batches: mut events, quarantined, loss, is_late, noted } = read;
         let now = self.clock.wall_ms();
-        let mut outage = lock(&self.outage);
+        let mut open = lock(&self.outages.open);
+        let OpenOutage { outage, ended: outages_ended } = &mut *open;
         let was_open = outage.is_some();
         let (mut batches, mut ended) = (Vec::with_capacity(events.len() + 1), None);
         if let Some(over) = outage.take_if(|_| ends_outage) {
@@ -299,9 +331,15 @@ impl PollTarget {
             batches.push(self.batch(marker.content(), now));
             ended = Some(marker);
             if is_late {
-                // Others may have ended in doubt after this one was sent: about what comes behind its events.
-                *outage = over.without_one();
+                // Others may have ended in doubt after this one was sent: about what comes behind its events. Its own
+                // doubt may be of an outage that was told before.
+                let is_of_this = noted.get() == Some(outages_ended);
+                *outage = if is_of_this { over.without_a_timeout() } else { Some(over) };
             }
+            *outages_ended += u64::from(outage.is_none());
+        }
+        if loss.is_some() && !is_late {
+            noted.get_or_init(|| *outages_ended);
         }
         match (&mut *outage, loss) {
             (Some(open), Some(loss)) => open.add(loss),
@@ -327,8 +365,10 @@ struct KeptRead {
     quarantined: Option<QuarantineRecord>,
     /// It ended in doubt.
     loss: Option<Loss>,
-    /// It had been given up before, and the doubt was counted then.
+    /// It had been given up before, and that doubt was noted then.
     is_late: bool,
+    /// In which outage: how many had ended before that.
+    noted: Arc<OnceLock<u64>>,
     /// The marker of an open outage is to stand before it.
     ends_outage: bool,
 }
@@ -365,6 +405,11 @@ impl Drop for Unstored<'_> {
             self.target.pending_writes.add(&self.target.stream, Arc::clone(request));
         }
     }
+}
+
+/// The name of a region's note of when it was read last, among those of [`NoteKind::Waiting`].
+fn unread_note(region: &RegionName) -> String {
+    format!("unread/{region}")
 }
 
 /// How long a read may wait for its turn within the quota; then nothing was sent, and it is tried again.

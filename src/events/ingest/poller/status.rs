@@ -90,10 +90,11 @@ struct FailingReads {
     is_cause: bool,
     /// Since it is of this kind.
     since: UnixMillis,
+    /// When the first of these reads was sent, of whatever kind.
     began: Instant,
     failed_reads: u64,
-    /// Whether a line of the log has said so.
-    is_told: bool,
+    /// Of which kinds a line of the log has told.
+    told: Vec<ReadFailure>,
 }
 
 impl FailingReads {
@@ -189,8 +190,14 @@ impl Status {
         Some(Trouble { part: Part::Events, app: Some(self.app.clone()), symptom, since })
     }
 
+    /// For how long nothing has been read because reads fail; `None` while they do not, or that is not known.
+    pub(super) fn failing_for(&self, now: Instant) -> Option<Duration> {
+        let state = lock(&self.state);
+        state.trouble.as_ref().and_then(|_| state.forecast.unread_for(now))
+    }
+
     /// What the store has of earlier reads: the newest batches of all regions, oldest first. `stopped` is when the run
-    /// before ended in order.
+    /// before ended in order, or read last before that.
     ///
     /// Events count whatever region they came from: another may have returned this one's, too.
     pub(super) fn recall(&self, batches: &[Arc<Batch>], stopped: Option<UnixMillis>, now: (Instant, UnixMillis)) {
@@ -238,7 +245,7 @@ impl Status {
         }
     }
 
-    /// A read failed. Told once, and again when it fails in another way; of a doubt the outage's own line tells.
+    /// A read failed. Told once for each way in which it fails; of a doubt the outage's own line tells.
     fn unread(
         &self,
         state: &mut PollerState,
@@ -255,12 +262,14 @@ impl Status {
             since: wall,
             began,
             failed_reads: 0,
-            is_told: false,
+            told: Vec::new(),
         };
         let unread = state.trouble.get_or_insert_with(new);
         unread.failed_reads += 1;
         if is_cause && unread.failure != failure {
-            *unread = FailingReads { failed_reads: unread.failed_reads, ..new() };
+            // Kinds may take turns, and it is one time without reads all the same.
+            let (failed_reads, began, told) = (unread.failed_reads, unread.began, std::mem::take(&mut unread.told));
+            *unread = FailingReads { failed_reads, began, told, ..new() };
         }
         if is_cause || !unread.is_cause {
             (unread.cause, unread.is_cause) = (error.to_owned(), is_cause);
@@ -268,7 +277,11 @@ impl Status {
         state.last_error =
             Some(if unread.cause == error { error.to_owned() } else { format!("{error}; before: {}", unread.cause) });
         let is_due = is_cause || began.saturating_duration_since(unread.began) >= TOLD_AFTER;
-        if is_due && !std::mem::replace(&mut unread.is_told, true) && loss.is_none() {
+        let is_news = is_due && !unread.told.contains(&unread.failure);
+        if is_news {
+            unread.told.push(unread.failure);
+        }
+        if is_news && loss.is_none() {
             let (state, cause) = (unread.state(), &unread.cause);
             tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, "events cannot be read");
         }
@@ -280,9 +293,8 @@ impl Status {
         state.last_good = began;
         let Some(unread) = state.trouble.take() else { return };
         state.since = wall;
-        if unread.is_told && !in_outage {
-            let (lasted, failed_reads) =
-                (Duration::from_millis(wall.0.saturating_sub(unread.since.0)), unread.failed_reads);
+        if !unread.told.is_empty() && !in_outage {
+            let (lasted, failed_reads) = (began.saturating_duration_since(unread.began), unread.failed_reads);
             let (state, cause, seconds) = (unread.state(), unread.cause, lasted.as_secs_f64());
             tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, seconds, failed_reads, "events are read again");
         }
@@ -324,6 +336,20 @@ impl Status {
     /// The first read ended in doubt.
     pub(super) fn outage_began(&self, outage: OutageStatus) {
         self.warn_of_loss(outage.reasons.keys().next().map_or("", String::as_str));
+    }
+
+    /// An outage that an earlier run left goes on.
+    pub(super) fn outage_recalled(&self, outage: &OutageStatus) {
+        let OutageStatus { from, doubts, reasons } = outage;
+        tracing::warn!(
+            app = %self.app,
+            stream = self.stream,
+            region = self.region,
+            count = doubts,
+            ?reasons,
+            from,
+            "an outage in which events may have been lost goes on since an earlier run"
+        );
     }
 
     fn warn_of_loss(&self, reason: &str) {
