@@ -193,8 +193,8 @@ properties! {
         // A read cut short by the end of the grace is one more doubt; one that was slow may have been either.
         let stopped = markers.iter().filter(|reason| *reason == "stopped").count() as u64;
         prop_assert!(stopped <= 1);
-        prop_assert!(markers.len() as u64 <= doubts + stopped);
         // A read that comes late may have what others counted told before its events, and again behind them.
+        prop_assert!(markers.len() <= doubts as usize + stopped as usize + late);
         prop_assert!(counted + stopped >= doubts, "{} of {} doubts", counted, doubts);
         prop_assert!(counted <= doubts || late > 0, "{} of {} doubts", counted, doubts);
     }

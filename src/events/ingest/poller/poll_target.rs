@@ -402,7 +402,12 @@ impl Drop for Unstored<'_> {
     fn drop(&mut self) {
         self.plan();
         if let Stage::Request(request) = &self.stage {
-            self.target.pending_writes.add(&self.target.stream, Arc::clone(request));
+            let target = self.target;
+            target.pending_writes.add(&target.stream, Arc::clone(request));
+            // Tasks are dropped in any order: what was decided last of the outage is what stays.
+            let note = lock(&target.outages.open).outage.as_ref().map(Outage::note);
+            let last = AppendRequest::with_notes(Vec::new(), None, vec![(note_name(&target.region), note)]);
+            target.pending_writes.add(&target.stream, last);
         }
     }
 }
