@@ -91,7 +91,7 @@ fn terms(client: &str, seconds: u64) -> Terms {
 
 /// Of how many exchanges a request is told, and whether others are, too.
 fn told(terms: &Terms) -> Option<(u32, bool)> {
-    terms.account.work().map(|work| (work.sum().exchanges, work.is_shared()))
+    terms.account.work().map(|work| (work.sum(Instant::now()).exchanges, work.is_shared()))
 }
 
 fn body(limit: usize, end: u64) -> String {

@@ -264,7 +264,7 @@ impl RequestLog {
             return;
         }
         let work = self.account.as_ref().and_then(Account::work);
-        let costs = work.map_or_else(|| self.costs.clone(), WorkCosts::sum);
+        let costs = work.map_or_else(|| self.costs.clone(), |work| work.sum(now));
         tracing::info!(
             target: "rtm_gateway::access",
             request_id = %self.id,

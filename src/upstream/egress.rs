@@ -86,8 +86,8 @@ pub use hosts::RegionState;
 pub(crate) use orders::Orders;
 pub use orders::{Failed, Reply};
 pub use previous_run::{LastShutdown, PreviousRun};
-use quota_state::tell_refusals;
 pub use quota_state::{OthersSpend, QuotaState};
+use quota_state::{tell_last_refusals, tell_refusals};
 use redact::Cleaning;
 use retry::Reason;
 pub use table::BuildError;
@@ -176,6 +176,11 @@ impl Egress {
             let now = new.apps.get(app);
             let is_shown = |old: &AppBucket| now.is_some_and(|now| now.buckets().any(|new| new.name == old.name));
             runtime.buckets().filter(|bucket| !is_shown(bucket)).for_each(|bucket| bucket.meters.gone());
+            // By the same name: what was told to begin ends by it.
+            let is_same =
+                |old: &AppBucket, new: &AppBucket| Arc::ptr_eq(&new.seats, &old.seats) && new.name == old.name;
+            let is_used = |old: &AppBucket| now.is_some_and(|now| now.buckets().any(|new| is_same(old, new)));
+            runtime.buckets().filter(|bucket| !is_used(bucket)).for_each(|bucket| tell_last_refusals(app, bucket));
         }
         buckets.prune(|app| new.apps.contains_key(app));
         drop(old);
@@ -203,15 +208,21 @@ impl Egress {
     /// # Errors
     /// See [`Failure`].
     pub(crate) async fn send_into(&self, order: Order, costs: &mut Costs) -> Result<Reply, Failed> {
-        match self.0.attempts(&order, costs).await {
+        self.send_with(order, OrderCosts::of(costs, None)).await
+    }
+
+    async fn send_with(&self, order: Order, mut costs: OrderCosts<'_>) -> Result<Reply, Failed> {
+        let ended = self.0.attempts(&order, &mut costs).await;
+        let costs = costs.sum.clone();
+        match ended {
             Ok(answer) => Ok(Reply {
                 status: answer.status,
                 headers: answer.headers,
                 body: answer.body,
                 region: answer.region,
-                costs: costs.clone(),
+                costs,
             }),
-            Err(why) => Err(Failed { why, costs: costs.clone() }),
+            Err(why) => Err(Failed { why, costs }),
         }
     }
 
@@ -352,8 +363,7 @@ impl Orders for Egress {
     }
 
     async fn send_for(&self, order: Order, work: &WorkCosts) -> Result<Reply, Failed> {
-        let mut costs = OrderCosts::of(work);
-        self.send_into(order, &mut costs.costs).await
+        self.send_with(order, OrderCosts::of(&mut Costs::default(), Some(work))).await
     }
 
     fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {

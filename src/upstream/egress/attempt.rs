@@ -21,7 +21,7 @@ use super::answer::AnswerReader;
 use super::app_runtime::{AppRuntime, Region};
 use super::breaker::Verdict;
 use super::buckets::AppBucket;
-use super::costs::SeatWait;
+use super::costs::{OrderCosts, SeatWait, Wait};
 use super::detached::Head;
 use super::endpoint::EndpointHealth;
 use super::hosts::ExchangeVerdict;
@@ -38,7 +38,7 @@ use crate::upstream::quota::{NoSeat, Seat, seat_of_any};
 use crate::vendor::order::{Order, Safety};
 
 impl Inner {
-    pub(super) async fn attempts(&self, order: &Order, costs: &mut Costs) -> Result<Answer, Failure> {
+    pub(super) async fn attempts(&self, order: &Order, costs: &mut OrderCosts<'_>) -> Result<Answer, Failure> {
         let safety = order.operation.safety();
         let mut tries = if order.is_repeat { Tries::of_repeat() } else { Tries::default() };
         loop {
@@ -88,7 +88,10 @@ impl Inner {
             }
             if matches!(outcome, AttemptOutcome::OverLimit) {
                 bucket.meters.refused.inc();
-                tell_refusals(&order.app, bucket);
+                // Of the bucket that is in force now: another may have taken over while this was under way.
+                if let Some(runtime) = self.table.load().apps.get(&order.app) {
+                    tell_refusals(&order.app, runtime.bucket(order.operation.bucket()));
+                }
             }
             if failed {
                 tries.note_failed(&region.name);
@@ -124,7 +127,7 @@ impl Inner {
         order: &Order,
         endpoint: &EndpointHealth,
         bucket: &AppBucket,
-        costs: &mut Costs,
+        costs: &mut OrderCosts<'_>,
     ) -> Result<Option<Seat>, Failure> {
         let began = self.clock.now();
         let latest = if order.operation.is_message() {
@@ -135,7 +138,7 @@ impl Inner {
             order.deadline
         };
         let by = order.seat_by.map_or(latest, |by| by.min(latest));
-        let waiting = SeatWait { clock: &self.clock, began, costs };
+        let waiting = SeatWait::begin(&self.clock, began, costs);
         let seat = match &order.sharers {
             None => bucket.seats.seat(&order.payer, by).await,
             Some(sharers) => {
@@ -182,10 +185,11 @@ struct ExchangeDeadlines {
 }
 
 impl Attempt<'_> {
-    async fn exchange(&self, signed: Signed, costs: &mut Costs) -> (AttemptOutcome, ExchangeVerdict) {
+    async fn exchange(&self, signed: Signed, costs: &mut OrderCosts<'_>) -> (AttemptOutcome, ExchangeVerdict) {
         let Self { egress: Inner { clock, .. }, order, table, runtime, region } = self;
         let began = clock.now();
         let deadlines = self.deadlines(began);
+        costs.begin(Wait::Exchange(began));
         let mut count =
             ExchangeCount { region, order, ending: Ending::Error, clock, began, costs, may_have_left: true };
         let redactor = signed.redactor();
@@ -211,7 +215,7 @@ impl Attempt<'_> {
                     max_read: runtime.max_read,
                     max_retry_after: table.max_retry_after,
                 };
-                let outcome = reader.receive(head, count.costs).await;
+                let outcome = reader.receive(head, count.costs.sum).await;
                 let verdict = says(Verdict::Well, said_by(&outcome));
                 (outcome, verdict)
             }
@@ -291,28 +295,34 @@ fn denied(denied: PassError) -> Failure {
 }
 
 /// Counts an exchange once, and what it costs, however it ends: by its answer, by a fault, or by its caller's leaving.
-struct ExchangeCount<'a> {
+struct ExchangeCount<'a, 'w> {
     region: &'a Region,
     order: &'a Order,
     ending: Ending,
     clock: &'a Clock,
     began: Instant,
-    costs: &'a mut Costs,
+    costs: &'a mut OrderCosts<'w>,
     /// True until it is known that nothing was sent.
     may_have_left: bool,
 }
 
-impl ExchangeCount<'_> {
+impl ExchangeCount<'_, '_> {
     /// How long it has taken up to now.
     fn took(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.began)
     }
 }
 
-impl Drop for ExchangeCount<'_> {
+impl Drop for ExchangeCount<'_, '_> {
     fn drop(&mut self) {
         self.region.meters.ended(&self.order.operation, self.ending);
-        self.costs.upstream_time += self.took();
-        self.costs.exchanges += u32::from(self.may_have_left);
+        let is_answered = matches!(self.ending, Ending::Status(_));
+        let cost = Costs {
+            upstream_time: self.took(),
+            exchanges: u32::from(self.may_have_left),
+            upstream_request_id: self.costs.sum.upstream_request_id.clone().filter(|_| is_answered),
+            ..Costs::default()
+        };
+        self.costs.end(Wait::Exchange(self.began), &cost);
     }
 }

@@ -22,71 +22,129 @@ pub struct Costs {
     pub upstream_request_id: Option<Arc<str>>,
 }
 
-/// What one order of a piece of work costs: added to it when the order has ended or was dropped.
-pub(super) struct OrderCosts<'a> {
-    pub(super) costs: Costs,
-    work: &'a WorkCosts,
-}
-
-impl<'a> OrderCosts<'a> {
-    pub(super) fn of(work: &'a WorkCosts) -> Self {
-        Self { costs: Costs::default(), work }
+impl Costs {
+    fn add(&mut self, more: &Self) {
+        self.queue_wait += more.queue_wait;
+        self.upstream_time += more.upstream_time;
+        self.exchanges = self.exchanges.saturating_add(more.exchanges);
+        if more.upstream_request_id.is_some() {
+            self.upstream_request_id.clone_from(&more.upstream_request_id);
+        }
     }
 }
 
-impl Drop for OrderCosts<'_> {
-    fn drop(&mut self) {
-        self.work.add(&self.costs);
+/// What one order costs: kept for its reply, and told to the work that it is part of as it comes about.
+pub(super) struct OrderCosts<'a> {
+    pub(super) sum: &'a mut Costs,
+    work: Option<&'a WorkCosts>,
+}
+
+impl<'a> OrderCosts<'a> {
+    /// Of an order that is a caller's own, or part of some work.
+    pub(super) fn of(sum: &'a mut Costs, work: Option<&'a WorkCosts>) -> Self {
+        Self { sum, work }
+    }
+
+    /// It waits for this from now on.
+    pub(super) fn begin(&self, wait: Wait) {
+        if let Some(work) = self.work {
+            lock(&work.0.tally).under_way.push(wait);
+        }
+    }
+
+    /// It waits for this no longer.
+    pub(super) fn end(&mut self, wait: Wait, cost: &Costs) {
+        self.sum.add(cost);
+        if let Some(work) = self.work {
+            let mut tally = lock(&work.0.tally);
+            // Those that began in the same instant are alike.
+            if let Some(at) = tally.under_way.iter().position(|other| *other == wait) {
+                tally.under_way.swap_remove(at);
+            }
+            tally.ended.add(cost);
+        }
+    }
+}
+
+/// Something that an order waits for, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// A seat of a bucket.
+    Seat(Instant),
+    /// An exchange with the vendor.
+    Exchange(Instant),
+}
+
+impl Wait {
+    /// What it costs if it ends now. An exchange may have left.
+    fn cost(self, now: Instant) -> Costs {
+        match self {
+            Self::Seat(began) => Costs { queue_wait: now.saturating_duration_since(began), ..Costs::default() },
+            Self::Exchange(began) => {
+                let upstream_time = now.saturating_duration_since(began);
+                Costs { upstream_time, exchanges: 1, ..Costs::default() }
+            }
+        }
     }
 }
 
 /// A wait for a seat, which costs the time until it ends or is dropped.
-pub(super) struct SeatWait<'a> {
-    pub(super) clock: &'a Clock,
-    pub(super) began: Instant,
-    pub(super) costs: &'a mut Costs,
+pub(super) struct SeatWait<'a, 'w> {
+    clock: &'a Clock,
+    began: Instant,
+    costs: &'a mut OrderCosts<'w>,
 }
 
-impl SeatWait<'_> {
+impl<'a, 'w> SeatWait<'a, 'w> {
+    pub(super) fn begin(clock: &'a Clock, began: Instant, costs: &'a mut OrderCosts<'w>) -> Self {
+        costs.begin(Wait::Seat(began));
+        Self { clock, began, costs }
+    }
+
     /// How long it has taken up to now.
     pub(super) fn time(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.began)
     }
 }
 
-impl Drop for SeatWait<'_> {
+impl Drop for SeatWait<'_, '_> {
     fn drop(&mut self) {
-        self.costs.queue_wait += self.time();
+        let wait = Wait::Seat(self.began);
+        self.costs.end(wait, &wait.cost(self.clock.now()));
     }
 }
 
-/// What a piece of work has cost up to now, added up over its orders. Times of orders that ran side by side are summed,
-/// not overlaid. Cheap to clone; clones are one.
+/// What a piece of work has cost up to now, added up over its orders, those under way included. Times of orders that
+/// ran side by side are summed, not overlaid. Cheap to clone; clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct WorkCosts(Arc<WorkSum>);
 
 #[derive(Debug, Default)]
 struct WorkSum {
-    sum: Mutex<Costs>,
+    tally: Mutex<Tally>,
     is_shared: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Tally {
+    ended: Costs,
+    under_way: Vec<Wait>,
+}
+
 impl WorkCosts {
-    /// Something more was done for it.
+    /// Something more was done for it, all at once.
+    #[cfg(test)]
     pub(crate) fn add(&self, more: &Costs) {
-        let mut sum = lock(&self.0.sum);
-        sum.queue_wait += more.queue_wait;
-        sum.upstream_time += more.upstream_time;
-        sum.exchanges = sum.exchanges.saturating_add(more.exchanges);
-        if more.upstream_request_id.is_some() {
-            sum.upstream_request_id.clone_from(&more.upstream_request_id);
-        }
+        lock(&self.0.tally).ended.add(more);
     }
 
-    /// All of it up to now.
+    /// All of it up to now: whoever leaves is told also of what it leaves under way.
     #[must_use]
-    pub fn sum(&self) -> Costs {
-        lock(&self.0.sum).clone()
+    pub fn sum(&self, now: Instant) -> Costs {
+        let tally = lock(&self.0.tally);
+        let mut sum = tally.ended.clone();
+        tally.under_way.iter().for_each(|wait| sum.add(&wait.cost(now)));
+        sum
     }
 
     /// More than one request is told of it from now on.
@@ -116,5 +174,45 @@ impl Account {
     #[must_use]
     pub fn work(&self) -> Option<&WorkCosts> {
         self.0.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::testing::pass;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn told(work: &WorkCosts) -> (u64, u64, u32) {
+        let sum = work.sum(Instant::now());
+        (sum.queue_wait.as_secs(), sum.upstream_time.as_secs(), sum.exchanges)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_told_before_it_ends_and_once() {
+        let clock = Clock::system();
+        let (work, mut sum) = (WorkCosts::default(), Costs::default());
+        let (mut costs, mut other) = (OrderCosts::of(&mut sum, Some(&work)), Costs::default());
+        let mut others = OrderCosts::of(&mut other, Some(&work));
+        let wait = SeatWait::begin(&clock, clock.now(), &mut costs);
+        pass(SECOND).await;
+        assert_eq!(told(&work), (1, 0, 0));
+        drop(wait);
+        let began = clock.now();
+        let exchange = Wait::Exchange(began);
+        costs.begin(exchange);
+        others.begin(exchange);
+        pass(SECOND).await;
+        assert_eq!(told(&work), (1, 2, 2));
+        // Nothing was sent after all; the other goes on.
+        costs.end(exchange, &Costs { upstream_time: SECOND, ..Costs::default() });
+        pass(SECOND).await;
+        assert_eq!(told(&work), (1, 3, 1));
+        others.end(exchange, &exchange.cost(clock.now()));
+        pass(SECOND).await;
+        assert_eq!(told(&work), (1, 3, 1));
+        assert_eq!((sum.queue_wait, sum.upstream_time, sum.exchanges), (SECOND, SECOND, 0));
+        assert_eq!((other.upstream_time, other.exchanges), (2 * SECOND, 1));
     }
 }

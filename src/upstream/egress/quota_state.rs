@@ -92,28 +92,49 @@ impl OthersSpend {
 }
 
 /// Logs that the vendor began to refuse requests of a bucket, or refuses them no more: once each.
-pub(super) fn tell_refusals(app: &AppId, AppBucket { name, seats, limit, .. }: &AppBucket) {
-    let name: &BucketName = name;
-    while let Some(news) = seats.refusal_news() {
-        match news {
-            RefusalNews::Began(now) => tracing::warn!(
-                %app,
-                bucket = %name,
-                requests = limit.requests.get(),
-                per_seconds = limit.per.as_secs_f64(),
-                in_force = now.in_force,
-                retry_after_seconds = now.retry_after.map_or(0.0, |asked| asked.as_secs_f64()),
-                "the vendor refuses (429) although the quota was kept: somebody else spends the quota of this App ID \
-                 (another gateway, software with the vendor's credential), or apps.quota allows more than the vendor"
-            ),
-            RefusalNews::Ended(then) => tracing::warn!(
-                %app,
-                bucket = %name,
-                refused = then.refused,
-                lasted_seconds = then.last.saturating_duration_since(then.since).as_secs_f64(),
-                in_force = then.in_force,
-                "the vendor refuses no more: all of the quota is in use again"
-            ),
-        }
+pub(super) fn tell_refusals(app: &AppId, bucket: &AppBucket) {
+    while let Some(news) = bucket.seats.refusal_news() {
+        tell(app, bucket, news);
     }
+}
+
+/// Logs the end of what was told to have begun, of a bucket that a reload has put out of use.
+pub(super) fn tell_last_refusals(app: &AppId, bucket: &AppBucket) {
+    if let Some(news) = bucket.seats.last_refusal_news() {
+        tell(app, bucket, news);
+    }
+}
+
+fn tell(app: &AppId, AppBucket { name: bucket, limit, .. }: &AppBucket, news: RefusalNews) {
+    match news {
+        RefusalNews::Began(now) => tracing::warn!(
+            %app,
+            %bucket,
+            requests = limit.requests.get(),
+            per_seconds = limit.per.as_secs_f64(),
+            in_force = now.in_force,
+            retry_after_seconds = now.retry_after.map_or(0.0, |asked| asked.as_secs_f64()),
+            "the vendor refuses (429) although the quota was kept: somebody else spends the quota of this App ID \
+             (another gateway, software with the vendor's credential), or apps.quota allows more than the vendor"
+        ),
+        RefusalNews::Ended(then) => tracing::warn!(
+            %app,
+            %bucket,
+            refused = then.refused,
+            lasted_seconds = lasted(&then),
+            in_force = then.in_force,
+            "the vendor refuses no more: all of the quota is in use again"
+        ),
+        RefusalNews::Unwatched(then) => tracing::warn!(
+            %app,
+            %bucket,
+            refused = then.refused,
+            lasted_seconds = lasted(&then),
+            "the vendor's refusals are counted anew: a reload has put another bucket, or none, in this one's place"
+        ),
+    }
+}
+
+fn lasted(refusals: &VendorRefusals) -> f64 {
+    refusals.last.saturating_duration_since(refusals.since).as_secs_f64()
 }

@@ -147,11 +147,21 @@ impl Bucket {
         })
     }
 
-    /// That the vendor began to refuse, or refuses no more: each told once.
+    /// That the vendor began to refuse, or refuses no more: each told once. Of a bucket that was retired nothing is:
+    /// its heirs count what is refused.
     pub(crate) fn refusal_news(&self) -> Option<RefusalNews> {
         self.with(|state, now| {
             state.seats.ledger.advance(now);
-            state.seats.ledger.refusal_news(now)
+            if state.heirs.is_some() { None } else { state.seats.ledger.refusal_news(now) }
+        })
+    }
+
+    /// The last that is told of it, if it was told that the vendor began to refuse: it is used no more, or by another
+    /// name.
+    pub(crate) fn last_refusal_news(&self) -> Option<RefusalNews> {
+        self.with(|state, now| {
+            state.seats.ledger.advance(now);
+            state.seats.ledger.last_refusal_news(now)
         })
     }
 

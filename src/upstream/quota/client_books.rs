@@ -206,7 +206,9 @@ impl BucketLabel {
             waited: metrics.client_seat_wait.get_or_create(&labels),
             waiting: metrics.client_seats_waiting.get_or_create(&labels),
         };
-        (series, metrics.client_seats.has(&labels))
+        // A client of that name has no series of its own: with books of its own the view would show the same twice.
+        let is_own = labels.client != OTHER && metrics.client_seats.has(&labels);
+        (series, is_own)
     }
 }
 

@@ -148,6 +148,11 @@ impl Ledger {
         self.penalty.news(now, self.seats())
     }
 
+    /// The last that is told of it: the bucket is used no more, or by another name. Call [`Ledger::advance`] first.
+    pub(super) fn last_refusal_news(&mut self, now: Instant) -> Option<RefusalNews> {
+        self.penalty.last_news(now, self.seats())
+    }
+
     /// As whose its own seats are known to those that take over from it.
     pub(super) fn origin(&self) -> Origin {
         self.origin

@@ -67,6 +67,8 @@ pub struct VendorRefusals {
 pub(crate) enum RefusalNews {
     Began(VendorRefusals),
     Ended(VendorRefusals),
+    /// They are watched no longer: the bucket is used no more, or by another name.
+    Unwatched(VendorRefusals),
 }
 
 impl Penalty {
@@ -170,6 +172,15 @@ impl Penalty {
         let episode = self.episode.as_mut().filter(|episode| !episode.is_told)?;
         told(episode);
         self.refusals(now, seats).map(RefusalNews::Began)
+    }
+
+    /// The bucket is used no more, or by another name: what was told to have begun is told to be over.
+    pub(super) fn last_news(&mut self, now: Instant, seats: u32) -> Option<RefusalNews> {
+        let (ended, left) = (self.ended.take(), self.episode.take());
+        let ended = ended.map(|episode| (episode, RefusalNews::Ended as fn(VendorRefusals) -> RefusalNews));
+        let left = left.map(|episode| (episode, RefusalNews::Unwatched as fn(VendorRefusals) -> RefusalNews));
+        let (episode, news) = ended.into_iter().chain(left).find(|(episode, _)| episode.is_told)?;
+        Some(news(self.told_of(episode, now, seats)))
     }
 
     fn told_of(

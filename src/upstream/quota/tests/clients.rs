@@ -133,6 +133,9 @@ async fn beyond_the_bound_clients_are_counted_together() {
     use_up(bucket.seat(&payer("c10001", 1), within(LONG)).await.unwrap());
     let clients = bucket.clients();
     assert_eq!((clients.len(), &*clients[0].client, clients[0].seats), (10_001, "other", 4));
+    // Whoever has that very name is shown with them, not beside them with the same numbers.
+    use_up(bucket.seat(&payer("other", 1), within(LONG)).await.unwrap());
+    assert_eq!((bucket.clients().len(), of(&bucket, "other")), (10_001, Some((5, 5, 0, 0))));
     assert_eq!(of(&bucket, "c7"), Some((2, 2, 0, 0)));
     let series = |family: &str| metrics.text().lines().filter(|line| line.starts_with(family)).count();
     assert_eq!(series("rtm_gateway_client_seats_total{"), 10_001);

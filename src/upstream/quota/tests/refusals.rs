@@ -63,3 +63,32 @@ async fn it_binds_while_seats_are_out_of_use_and_not_in_the_window_in_which_it_i
     pass(W).await;
     assert_eq!(bucket.refusals(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_a_bucket_that_is_retired_the_end_is_told_if_the_beginning_was_and_nothing_after_that() {
+    for (was_told, was_over) in [(true, false), (true, true), (false, false), (false, true)] {
+        let elder = bucket(4, Begin::Full);
+        let mut late = seat(&elder, LONG).await.unwrap();
+        late.sending();
+        refused(&elder, None).await;
+        if was_told {
+            assert!(matches!(elder.refusal_news(), Some(RefusalNews::Began(_))));
+        }
+        if was_over {
+            pass(W * 10).await;
+        }
+        let heir = bucket(4, Begin::Empty);
+        elder.retire(std::slice::from_ref(&heir));
+        assert_eq!(elder.refusal_news(), None);
+        match (elder.last_refusal_news(), was_over) {
+            (Some(RefusalNews::Unwatched(then)), false) | (Some(RefusalNews::Ended(then)), true) => {
+                assert!(was_told && then.refused == 1);
+            }
+            (told, _) => assert_eq!((told, was_told), (None, false)),
+        }
+        // What is refused later its heir tells.
+        late.refused(None);
+        assert_eq!((elder.refusal_news(), elder.last_refusal_news()), (None, None));
+        assert!(matches!(heir.refusal_news(), Some(RefusalNews::Began(then)) if then.refused == 1));
+    }
+}
