@@ -134,7 +134,6 @@ pub(in crate::events) enum Loss {
 
 impl Loss {
     /// All of them, as `docs/events.md` lists them.
-    #[cfg(test)]
     pub(in crate::events) const ALL: [Self; 13] = [
         Self::Timeout,
         Self::Reset,
@@ -151,20 +150,10 @@ impl Loss {
         Self::Damaged,
     ];
 
-    /// Those that a poller may come to.
-    pub(in crate::events) const OF_A_READ: [Self; 11] = [
-        Self::Timeout,
-        Self::Reset,
-        Self::CutBody,
-        Self::TooLarge,
-        Self::Status408,
-        Self::Status5xx,
-        Self::Unparsable,
-        Self::NotSuccess,
-        Self::Overflow,
-        Self::Stopped,
-        Self::UncleanStop,
-    ];
+    /// Those that a poller may come to; the others are found in what is stored.
+    pub(in crate::events) fn of_a_poller() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|loss| !matches!(loss, Self::Retention | Self::Damaged))
+    }
 
     /// The label and the marker's reason.
     pub(in crate::events) fn as_str(self) -> &'static str {

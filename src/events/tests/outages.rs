@@ -326,3 +326,26 @@ async fn a_restart_does_not_take_a_stop_for_a_read_while_reads_fail() {
         assert!(rig.events.pollers()[0].seconds_to_overflow < Some(1.0));
     }
 }
+
+/// Two reads end while the store fails: one that was given up brings its answer, and one ends in doubt. Whichever comes
+/// first, a forced stop leaves both, and what was decided last holds.
+#[tokio::test(start_paused = true)]
+async fn what_a_forced_stop_leaves_of_an_outage_is_what_was_decided_last() {
+    for (doubt_after, told) in [(2, 2), (8, 1)] {
+        let rig = Rig::new(&["cn"]).await;
+        let in_time = |seconds, step| Step::After(Duration::from_secs(seconds), Box::new(step));
+        rig.vendor.say("cn", [in_time(20, answer(1..2)), in_time(doubt_after, doubt()), Step::Hang]);
+        rig.until_seen(2).await;
+        while note(&rig, "cn").await.is_none() {
+            pass(Duration::from_millis(1)).await;
+        }
+        rig.store.broken.store(true, Ordering::Relaxed);
+        pass(Duration::from_secs(14)).await;
+        rig.tasks.finish(Duration::ZERO).await;
+        rig.store.broken.store(false, Ordering::Relaxed);
+        rig.events.flush().await.unwrap();
+        assert_eq!(rig.all().await, ["timeout", "1"], "{doubt_after} s");
+        assert_eq!(counts(&rig).await, [("timeout".to_owned(), told)], "{doubt_after} s");
+        assert_eq!(note(&rig, "cn").await, Some(1), "{doubt_after} s");
+    }
+}

@@ -87,3 +87,31 @@ async fn a_caller_that_takes_its_answer_slowly_is_seen_in_the_time_that_sending_
     assert!(sum.parse::<f64>().unwrap() >= SLOW.as_secs_f64() * 0.9, "{sum}");
     stage.stopped().await;
 }
+
+#[tokio::test]
+async fn a_query_that_was_given_up_or_left_says_what_it_waited_for_to_the_last() {
+    let lines = LogLines::of_this_process();
+    let stage = Stage::start().await;
+    let query = |id: &str, user: &str, wait: &str| {
+        let headers = format!("Content-Type: application/json\r\nPrefer: wait={wait}\r\nX-Request-Id: {id}\r\n");
+        let body = format!(r#"{{"filter":{{"source":"{user}","start_time":0,"end_time":4102444800}},"limit":20}}"#);
+        request("POST", &format!("{RTM}/message/history/query"), "all", &headers, &body)
+    };
+    // A bucket begins spent.
+    assert_eq!(stage.raw(query("d-before-query", "a", "9")).await.status, 200);
+    stage.sim.on(Endpoint::HistoryCreate, Fault::DelayAfter(4 * SLOW));
+    stage.sim.on(Endpoint::HistoryCreate, Fault::DelayAfter(4 * SLOW));
+    assert_eq!(stage.raw(query("d-given-up", "b", "1")).await.status, 504);
+    let said = lines.one("d-given-up").await;
+    is_in(&said, "upstream_ms");
+    assert_eq!(said["upstream_exchanges"], 1, "{said}");
+
+    let mut tcp = stage.connect().await;
+    tcp.write_all(query("d-left", "c", "9").as_bytes()).await.unwrap();
+    pause(SLOW).await;
+    drop(tcp);
+    let said = lines.one("d-left").await;
+    is_in(&said, "upstream_ms");
+    assert_eq!((&said["upstream_exchanges"], &said["end"]), (&1.into(), &"caller_left".into()), "{said}");
+    stage.stopped().await;
+}

@@ -121,7 +121,7 @@ impl Status {
             region: region.clone(),
             reason: loss.as_str().to_owned(),
         };
-        from_the_start(&metrics.events_possible_loss, Loss::OF_A_READ.map(lost));
+        from_the_start(&metrics.events_possible_loss, Loss::of_a_poller().map(lost));
         let state = PollerState {
             phase: "starting",
             since: clock.wall_ms(),
@@ -282,8 +282,14 @@ impl Status {
             unread.told.push(unread.failure);
         }
         if is_news && loss.is_none() {
-            let (state, cause) = (unread.state(), &unread.cause);
-            tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, "events cannot be read");
+            tracing::warn!(
+                app = %self.app,
+                stream = self.stream,
+                region = self.region,
+                state = unread.state(),
+                error = unread.cause,
+                "events cannot be read"
+            );
         }
     }
 
@@ -294,9 +300,16 @@ impl Status {
         let Some(unread) = state.trouble.take() else { return };
         state.since = wall;
         if !unread.told.is_empty() && !in_outage {
-            let (lasted, failed_reads) = (began.saturating_duration_since(unread.began), unread.failed_reads);
-            let (state, cause, seconds) = (unread.state(), unread.cause, lasted.as_secs_f64());
-            tracing::warn!(app = %self.app, stream = self.stream, region = self.region, state, error = cause, seconds, failed_reads, "events are read again");
+            tracing::warn!(
+                app = %self.app,
+                stream = self.stream,
+                region = self.region,
+                state = unread.state(),
+                error = unread.cause,
+                seconds = began.saturating_duration_since(unread.began).as_secs_f64(),
+                failed_reads = unread.failed_reads,
+                "events are read again"
+            );
         }
     }
 
@@ -354,7 +367,14 @@ impl Status {
 
     fn warn_of_loss(&self, reason: &str) {
         let error = lock(&self.state).last_error.clone().unwrap_or_default();
-        tracing::warn!(app = %self.app, stream = self.stream, region = self.region, reason, error, "events may have been lost");
+        tracing::warn!(
+            app = %self.app,
+            stream = self.stream,
+            region = self.region,
+            reason,
+            error,
+            "events may have been lost"
+        );
     }
 
     /// Events are read again, and what ended in doubt is marked.
