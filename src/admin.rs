@@ -8,6 +8,7 @@
 //! | `operator`, `refused_keys` | who asks; what is told of those who may not |
 //! | `call`, `answer`, `rejection` | a request past the key; what it is answered; why it is not done |
 //! | `trace` | the line in the log that each act leaves |
+//! | `turns` | acts on one thing, one after the other |
 //! | `overview` | all that is only read |
 //! | `clients` | who calls |
 //! | `subscriptions`, `dead_letters` | what is changed of events |
@@ -34,6 +35,7 @@ mod refused_keys;
 mod rejection;
 mod subscriptions;
 mod trace;
+mod turns;
 mod webhooks;
 
 use std::convert::Infallible;
@@ -57,6 +59,7 @@ use self::refused_keys::RefusedKeys;
 use self::rejection::Rejection;
 use self::subscriptions::SubscriptionPath;
 use self::trace::{Done, Trace};
+use self::turns::Turns;
 use self::webhooks::WebhookPath;
 use crate::events::Cursor;
 use crate::http::body::handover::{Delivered, Ending};
@@ -79,17 +82,18 @@ pub fn service(
 + Sync
 + 'static {
     let refused_keys = Arc::new(RefusedKeys::new(parts.metrics.clone(), parts.clock.now()));
+    let turns = Arc::new(Turns::default());
     let keys = [AUTHORIZATION, HeaderName::from_static("x-api-key")];
     ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new(keys))
         .layer(SetResponseHeaderLayer::overriding(CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .layer(SetResponseHeaderLayer::overriding(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .service_fn(move |request: Request<Inbound>| {
-            let (parts, refused_keys) = (parts.clone(), refused_keys.clone());
+            let (parts, refused_keys, turns) = (parts.clone(), refused_keys.clone(), turns.clone());
             async move {
                 let is_head = request.method() == Method::HEAD;
                 let mut place = None;
-                let mut response = respond(answer(&parts, &refused_keys, request, &mut place).await);
+                let mut response = respond(answer((&parts, &refused_keys, &turns), request, &mut place).await);
                 if is_head {
                     without_body(&mut response);
                 }
@@ -111,8 +115,7 @@ fn without_body(response: &mut Response<Body>) {
 
 /// Answers one request on the operator's port.
 async fn answer(
-    parts: &Parts,
-    refused_keys: &RefusedKeys,
+    (parts, refused_keys, turns): (&Parts, &RefusedKeys, &Turns),
     request: Request<Inbound>,
     place: &mut Option<ConnectionGuard>,
 ) -> Answer {
@@ -148,7 +151,7 @@ async fn answer(
             let mut trace = Trace::begin(act, operator, conn.as_deref(), &values);
             let done = if operator.may_act() {
                 match call_for(parts, operation, head, body) {
-                    Ok(call) => self::act(act, call, &mut trace, &values).await,
+                    Ok(call) => self::act(act, call, turns, &mut trace, &values).await,
                     Err(refused) => Err(refused),
                 }
             } else {
@@ -195,19 +198,19 @@ async fn view(view: View, call: &Call<'_>) -> Answer {
 }
 
 /// Does something, and says in the trace what.
-async fn act(act: Act, call: Call<'_>, trace: &mut Trace, values: &[&str]) -> Result<Done, Rejection> {
+async fn act(act: Act, call: Call<'_>, turns: &Turns, trace: &mut Trace, values: &[&str]) -> Result<Done, Rejection> {
     let parts = call.parts;
     match act {
         Act::Backup => overview::backup(parts, trace).await,
         Act::Quarantined => quarantine::show(parts, trace, &QuarantinePath::named_by(values)?).await,
-        Act::ReadAgain => quarantine::redeliver(parts, trace, &QuarantinePath::named_by(values)?).await,
+        Act::ReadAgain => quarantine::redeliver(parts, turns, trace, &QuarantinePath::named_by(values)?).await,
         Act::RemoveSubscription => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
-            subscriptions::remove(&call, trace, &which).await
+            subscriptions::remove(&call, turns, trace, &which).await
         }
         Act::Seek => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
-            subscriptions::seek(call, trace, &which).await
+            subscriptions::seek(call, turns, trace, &which).await
         }
         Act::DeadLetters => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
@@ -215,30 +218,30 @@ async fn act(act: Act, call: Call<'_>, trace: &mut Trace, values: &[&str]) -> Re
         }
         Act::ClearDeadLetters => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
-            dead_letters::clear(&call, trace, &which, None).await
+            dead_letters::clear(&call, turns, trace, &which, None).await
         }
         Act::ClearDeadLetter => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
-            dead_letters::clear(&call, trace, &which, Some(cursor(values.last())?)).await
+            dead_letters::clear(&call, turns, trace, &which, Some(cursor(values.last())?)).await
         }
         Act::Redeliver => {
             let which = SubscriptionPath::named_by(parts, trace, values)?;
-            dead_letters::redeliver(call, trace, &which).await
+            dead_letters::redeliver(call, turns, trace, &which).await
         }
-        Act::EnableWebhook => webhooks::enable(&call, trace, &WebhookPath::named_by(&call, values)?).await,
-        Act::DisableWebhook => webhooks::disable(&call, trace, &WebhookPath::named_by(&call, values)?).await,
-        Act::TryWebhook => webhooks::try_now(&call, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::EnableWebhook => webhooks::enable(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::DisableWebhook => webhooks::disable(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::TryWebhook => webhooks::try_now(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
         Act::WebhookDeadLetters => webhooks::list(&call, trace, &WebhookPath::named_by(&call, values)?).await,
         Act::ClearWebhookDeadLetters => {
-            webhooks::clear(&call, trace, &WebhookPath::named_by(&call, values)?, None).await
+            webhooks::clear(&call, turns, trace, &WebhookPath::named_by(&call, values)?, None).await
         }
         Act::ClearWebhookDeadLetter => {
             let which = WebhookPath::named_by(&call, values)?;
-            webhooks::clear(&call, trace, &which, Some(cursor(values.last())?)).await
+            webhooks::clear(&call, turns, trace, &which, Some(cursor(values.last())?)).await
         }
         Act::RedeliverToWebhook => {
             let which = WebhookPath::named_by(&call, values)?;
-            webhooks::redeliver(call, trace, &which).await
+            webhooks::redeliver(call, turns, trace, &which).await
         }
     }
 }

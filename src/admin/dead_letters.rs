@@ -9,6 +9,7 @@ use super::call::Call;
 use super::rejection::Rejection;
 use super::subscriptions::SubscriptionPath;
 use super::trace::{Done, Facts, Trace};
+use super::turns::Turns;
 use crate::events::{Cursor, DeadLetter, Marker, Redeliver};
 
 /// How many are shown at once when nothing is said.
@@ -28,11 +29,13 @@ struct RedeliverBody {
 /// `DELETE …/dead-letters` and, with one, `DELETE …/dead-letters/{cursor}`.
 pub(super) async fn clear(
     call: &Call<'_>,
+    turns: &Turns,
     trace: &mut Trace,
     which: &SubscriptionPath,
     one: Option<Cursor>,
 ) -> Result<Done, Rejection> {
     let (events, SubscriptionPath { app, stream, name }) = (&call.parts.events, which);
+    let _turn = turns.of_subscription(app, name).await;
     let letters = || events.subscription_status(app, *stream, name).map(|now| now.dead_letters);
     let change = trace.changes(Facts::of("dead_letters", letters()?));
     let cleared = events.clear_dead_letters(app, *stream, name, one).await?;
@@ -44,12 +47,19 @@ pub(super) async fn clear(
 }
 
 /// `POST …/dead-letters/redeliver`.
-pub(super) async fn redeliver(call: Call<'_>, trace: &mut Trace, which: &SubscriptionPath) -> Result<Done, Rejection> {
+pub(super) async fn redeliver(
+    call: Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &SubscriptionPath,
+) -> Result<Done, Rejection> {
     let (events, SubscriptionPath { app, stream, name }) = (&call.parts.events, which);
-    let before = events.subscription_status(app, *stream, name)?.dead_letters;
+    let letters = || events.subscription_status(app, *stream, name).map(|now| now.dead_letters);
+    letters()?;
     let RedeliverBody { cursors, all } = call.json().await?;
     let wanted = wanted(&cursors, all)?;
-    let change = trace.changes(Facts::of("dead_letters", before).and("asked", asked(&wanted)));
+    let _turn = turns.of_subscription(app, name).await;
+    let change = trace.changes(Facts::of("dead_letters", letters()?).and("asked", asked(&wanted)));
     let again = events.redeliver(app, *stream, name, wanted).await?;
     Ok(change.done(Facts::of("redelivered", again), Content::Json(json!({ "redelivered": again }))))
 }

@@ -7,6 +7,7 @@ use super::call::Call;
 use super::dead_letters::{SHOWN, limit};
 use super::rejection::Rejection;
 use super::trace::{Done, Facts, Trace};
+use super::turns::Turns;
 use crate::kernel::names::{AppId, Stream};
 use crate::services::Parts;
 use crate::store::QuarantineEntry;
@@ -96,8 +97,14 @@ pub(super) async fn show(parts: &Parts, trace: &mut Trace, which: &QuarantinePat
 }
 
 /// `POST /admin/v1/quarantine/{app}/{stream}/{id}/redeliver`.
-pub(super) async fn redeliver(parts: &Parts, trace: &mut Trace, which: &QuarantinePath) -> Result<Done, Rejection> {
+pub(super) async fn redeliver(
+    parts: &Parts,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &QuarantinePath,
+) -> Result<Done, Rejection> {
     let QuarantinePath { app, stream, id } = which;
+    let _turn = turns.of(format!("{app}/{}/{id}", stream.as_str())).await;
     let newest = parts.events.quarantined(app, *stream, id.saturating_add(1), 1).await?;
     let before = newest.first().filter(|entry| entry.id == *id).ok_or_else(none)?;
     let change = trace.changes(Facts::of("delivered", before.delivered));

@@ -8,6 +8,7 @@ use super::answer::Content;
 use super::call::Call;
 use super::rejection::Rejection;
 use super::trace::{Change, Done, Facts, Trace};
+use super::turns::Turns;
 use crate::events::ReadError;
 use crate::kernel::names::{AppId, Stream, SubscriptionName};
 use crate::request::route::query;
@@ -52,27 +53,42 @@ impl SubscriptionPath {
     ///
     /// # Errors
     /// When there is no such subscription.
-    fn change<'t>(&self, call: &Call<'_>, trace: &'t mut Trace) -> Result<Change<'t>, ReadError> {
-        let now = call.parts.events.subscription_status(&self.app, self.stream, &self.name)?;
+    fn change<'t>(&self, parts: &Parts, trace: &'t mut Trace) -> Result<Change<'t>, ReadError> {
+        let now = parts.events.subscription_status(&self.app, self.stream, &self.name)?;
         let facts = Facts::of("cursor", now.cursor).and("lag", now.lag).and("unacknowledged", now.unacknowledged);
         Ok(trace.changes(facts.and("dead_letters", now.dead_letters)))
     }
 }
 
 /// `DELETE …/{name}`.
-pub(super) async fn remove(call: &Call<'_>, trace: &mut Trace, which: &SubscriptionPath) -> Result<Done, Rejection> {
-    let change = which.change(call, trace)?;
+pub(super) async fn remove(
+    call: &Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &SubscriptionPath,
+) -> Result<Done, Rejection> {
+    let _turn = turns.of_subscription(&which.app, &which.name).await;
+    let change = which.change(call.parts, trace)?;
     call.parts.events.remove(&which.app, which.stream, &which.name).await?;
     Ok(change.done(Facts::of("removed", true), Content::Json(json!({ "removed": true }))))
 }
 
 /// `POST …/{name}/seek`.
-pub(super) async fn seek(call: Call<'_>, trace: &mut Trace, which: &SubscriptionPath) -> Result<Done, Rejection> {
+pub(super) async fn seek(
+    call: Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &SubscriptionPath,
+) -> Result<Done, Rejection> {
     let (parts, SubscriptionPath { app, stream, name }) = (call.parts, which);
-    let change = which.change(&call, trace)?;
+    // Told also of what is refused for its body.
+    which.change(parts, trace)?;
     let Seek { to } = call.json().await?;
     let to = query::start(&to)
         .ok_or_else(|| Rejection::new(StatusCode::BAD_REQUEST, "to: earliest, latest, an RFC 3339 time or a cursor"))?;
+    let _turn = turns.of_subscription(app, name).await;
+    // Much may have happened while the body came.
+    let change = which.change(parts, trace)?;
     let cursor = parts.events.seek(app, *stream, name, to).await?;
     // Its readers may have gone on from there already.
     let lag = parts.events.subscription_status(app, *stream, name).map_or(0, |now| now.lag);

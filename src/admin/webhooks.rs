@@ -13,6 +13,7 @@ use super::call::Call;
 use super::dead_letters::{SHOWN, asked, limit, shown, wanted};
 use super::rejection::Rejection;
 use super::trace::{Done, Facts, Trace};
+use super::turns::Turns;
 use crate::events::{Cursor, CursorPair, ReadError, Redeliver, SubscriptionStatus};
 use crate::kernel::names::{AppId, Stream, Streams, SubscriptionName, WebhookName};
 use crate::services::Parts;
@@ -45,21 +46,39 @@ struct ListQuery {
 }
 
 /// `POST …/webhooks/{name}/enable`.
-pub(super) async fn enable(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+pub(super) async fn enable(
+    call: &Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &WebhookPath,
+) -> Result<Done, Rejection> {
+    let _turn = turns.of_subscription(&which.app, &which.place()).await;
     let change = trace.changes(which.state(call));
     call.parts.webhooks.enable(&which.app, &which.name).await?;
     Ok(change.done(which.state(call), Content::Json(json!({ "enabled": true }))))
 }
 
 /// `POST …/webhooks/{name}/disable`.
-pub(super) async fn disable(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+pub(super) async fn disable(
+    call: &Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &WebhookPath,
+) -> Result<Done, Rejection> {
+    let _turn = turns.of_subscription(&which.app, &which.place()).await;
     let change = trace.changes(which.state(call));
     call.parts.webhooks.disable(&which.app, &which.name).await?;
     Ok(change.done(which.state(call), Content::Json(json!({ "enabled": false }))))
 }
 
 /// `POST /admin/v1/webhooks/{app}/{name}/try`.
-pub(super) async fn try_now(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
+pub(super) async fn try_now(
+    call: &Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &WebhookPath,
+) -> Result<Done, Rejection> {
+    let _turn = turns.of_subscription(&which.app, &which.place()).await;
     let change = trace.changes(which.state(call));
     let (result, in_flight) = match call.parts.webhooks.try_now(&which.app, &which.name).await? {
         TryNow::Trying { in_flight } => ("trying", in_flight),
@@ -117,8 +136,8 @@ impl WebhookPath {
     }
 
     /// How many dead letters it has, in these of its streams.
-    fn letters(&self, call: &Call<'_>, streams: &[Stream]) -> u64 {
-        let status = |&stream: &Stream| call.parts.events.subscription_status(&self.app, stream, &self.place()).ok();
+    fn letters(&self, parts: &Parts, streams: &[Stream]) -> u64 {
+        let status = |&stream: &Stream| parts.events.subscription_status(&self.app, stream, &self.place()).ok();
         streams.iter().filter_map(status).map(|status| status.dead_letters).sum()
     }
 
@@ -217,6 +236,7 @@ pub(super) async fn list(call: &Call<'_>, trace: &mut Trace, which: &WebhookPath
 /// Of all streams, unless one is named.
 pub(super) async fn clear(
     call: &Call<'_>,
+    turns: &Turns,
     trace: &mut Trace,
     which: &WebhookPath,
     one: Option<Cursor>,
@@ -227,9 +247,10 @@ pub(super) async fn clear(
         (None, None) => which.streams.clone(),
         _ => vec![which.one(stream)?],
     };
+    let _turn = turns.of_subscription(&which.app, &which.place()).await;
     let mut cleared = 0;
-    let mut change = trace.changes(Facts::of("dead_letters", which.letters(call, &streams)));
-    let after = |cleared| Facts::of("dead_letters", which.letters(call, &streams)).and("cleared", cleared);
+    let mut change = trace.changes(Facts::of("dead_letters", which.letters(call.parts, &streams)));
+    let after = |cleared| Facts::of("dead_letters", which.letters(call.parts, &streams)).and("cleared", cleared);
     for &stream in &streams {
         let done = call.parts.events.clear_dead_letters(&which.app, stream, &which.place(), one).await;
         cleared += or_none(done)?;
@@ -242,9 +263,13 @@ pub(super) async fn clear(
 }
 
 /// Of all streams, unless letters or one stream are named.
-pub(super) async fn redeliver(call: Call<'_>, trace: &mut Trace, which: &WebhookPath) -> Result<Done, Rejection> {
-    let webhooks = call.parts.webhooks.clone();
-    let before = which.letters(&call, &which.streams);
+pub(super) async fn redeliver(
+    call: Call<'_>,
+    turns: &Turns,
+    trace: &mut Trace,
+    which: &WebhookPath,
+) -> Result<Done, Rejection> {
+    let parts = call.parts;
     let RedeliverRequest { cursors, all, stream } = call.json().await?;
     let stream = stream.map(|text| which.stream(&text)).transpose()?;
     let letters = wanted(&cursors, all)?;
@@ -253,9 +278,11 @@ pub(super) async fn redeliver(call: Call<'_>, trace: &mut Trace, which: &Webhook
         _ => vec![which.one(stream)?],
     };
     let mut again = 0;
+    let _turn = turns.of_subscription(&which.app, &which.place()).await;
+    let before = which.letters(parts, &which.streams);
     let mut change = trace.changes(Facts::of("dead_letters", before).and("asked", asked(&letters)));
     for stream in streams {
-        again += webhooks.redeliver(&which.app, &which.name, stream, letters.clone()).await?;
+        again += parts.webhooks.redeliver(&which.app, &which.name, stream, letters.clone()).await?;
         change.so_far(Facts::of("redelivered", again));
     }
     Ok(change.done(Facts::of("redelivered", again), Content::Json(json!({ "redelivered": again }))))

@@ -205,6 +205,58 @@ async fn an_operator_who_leaves_in_the_middle_leaves_a_line_all_the_same() {
 }
 
 #[tokio::test]
+async fn of_acts_at_the_same_time_each_line_begins_where_another_ended() {
+    let lines = LogLines::of_this_process();
+    let stage = keyed().await;
+    stage.sim.emit_many(APP, Stream::UserEvents, 9);
+    let read = request("GET", &format!("/v1/apps/{APP}/events/user_events?wait=20s&limit=9"), "reader", "", "");
+    let events = stage.raw(read).await.json()["events"].clone();
+    let mut cursors: Vec<_> = events.as_array().unwrap().iter().map(|event| event["cursor"].clone()).collect();
+    let place = async || {
+        let (answer, _) = ask(&stage, "looks", ("GET", "/admin/v1/subscriptions"), "").await;
+        let all = answer.json()["subscriptions"].clone();
+        all.as_array().unwrap().iter().find(|s| s["client"] == "reader").cloned().unwrap()
+    };
+    let first = found(async || Some(place().await).filter(|place| place["lag"] == 0)).await["cursor"].clone();
+    let seek = format!("/admin/v1/apps/{APP}/events/user_events/subscriptions/reader/seek");
+    // One whose body comes late, and all others meanwhile.
+    let last = json!({ "to": cursors.pop().unwrap() }).to_string();
+    let mut slow = TcpStream::connect(stage.admin).await.unwrap();
+    let mut peers = vec![slow.local_addr().unwrap().to_string()];
+    let head = format!(
+        "POST {seek} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: whole\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        last.len()
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let others = cursors.iter().map(|to| {
+        let (stage, seek, body) = (&stage, &seek, json!({ "to": to }).to_string());
+        async move { ask(stage, "whole", ("POST", seek), &body).await }
+    });
+    for (answer, peer) in futures_util::future::join_all(others).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        peers.push(peer);
+    }
+    slow.write_all(last.as_bytes()).await.unwrap();
+    assert_eq!(Answer::read(&mut slow).await.status, 200);
+
+    let cursor = |line: &Value, member: &str| {
+        let facts = line[member].as_str().unwrap().to_owned();
+        json!(facts.split(' ').next().unwrap().strip_prefix("cursor=").unwrap())
+    };
+    let told: Vec<_> = peers.iter().flat_map(|peer| told(&lines, peer)).collect();
+    assert_eq!(told.len(), peers.len(), "{told:?}");
+    let mut begun: Vec<_> = told.iter().map(|line| cursor(line, "before").to_string()).collect();
+    let mut ended: Vec<_> = told.iter().map(|line| cursor(line, "after").to_string()).collect();
+    begun.push(place().await["cursor"].to_string());
+    ended.push(first.to_string());
+    begun.sort();
+    ended.sort();
+    assert_eq!(begun, ended, "{told:?}");
+    stage.stopped().await;
+}
+
+#[tokio::test]
 async fn a_browser_finds_what_there_is_with_and_without_a_slash() {
     let stage = keyed().await;
     let (answer, _) = ask(&stage, "", ("GET", "/"), "").await;
