@@ -93,14 +93,18 @@ pub(crate) struct Credential {
 /// threads of the runtime.
 pub(crate) fn look_at(credentials: &[Arc<Credential>], round: u64) -> bool {
     let all: Vec<_> = (round..).zip(credentials).map(|(n, one)| (&one.secrets, n % READ_ANYHOW == 0)).collect();
-    SecretCache::glance(&all)
+    let again = SecretCache::glance(&all);
+    credentials.iter().for_each(|credential| credential.notice_change());
+    again
 }
 
 /// Reads these credentials' secrets now (a start, a reload). Not for the threads of the runtime once requests are
 /// served.
 pub(crate) fn read<'a>(credentials: impl IntoIterator<Item = &'a Arc<Credential>>) {
-    let all: Vec<_> = credentials.into_iter().map(|credential| &credential.secrets).collect();
+    let credentials: Vec<_> = credentials.into_iter().collect();
+    let all: Vec<_> = credentials.iter().map(|credential| &credential.secrets).collect();
     SecretCache::look(&all);
+    credentials.iter().for_each(|credential| credential.notice_change());
 }
 
 /// Why an order may not go out.
@@ -158,6 +162,21 @@ impl Credential {
     /// The app's requests go elsewhere from now on: what was refused there may be tried here at once.
     pub(crate) fn try_anew(&self) {
         self.breaker.try_anew();
+    }
+
+    /// Nothing new is sent with it, for this reason. What the log says to be wrong with it ends with that.
+    pub(crate) fn retire(&self, why: &'static str) {
+        let (was_refused, was_unreadable) = (self.breaker.retire(), self.secrets.retire());
+        if was_refused || was_unreadable {
+            tracing::info!(app = %self.app, why, "the credential is used no more");
+        }
+    }
+
+    /// Its secret may have been read anew.
+    fn notice_change(&self) {
+        if let Some(content) = self.secrets.content() {
+            self.breaker.replaced_by(content);
+        }
     }
 
     /// Waits until there may be a pass: not at all, but while another order tries whether the vendor still takes the
@@ -233,8 +252,8 @@ impl Pass {
     /// The vendor took the credential.
     pub(crate) fn accepted(mut self) {
         self.shown.in_force.accepted(self.credential.clock.wall_ms());
-        if self.trial.take().is_some() {
-            self.credential.breaker.accepted();
+        if let Some(content) = self.trial.take() {
+            self.credential.breaker.accepted(content);
         }
     }
 

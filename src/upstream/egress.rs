@@ -174,6 +174,11 @@ impl Egress {
                 self.0.metrics.credential_state.remove(&AppLabels { app: app.to_string() });
             }
             let now = new.apps.get(app);
+            match now {
+                Some(now) if Arc::ptr_eq(&now.credential, &runtime.credential) => {}
+                Some(_) => runtime.credential.retire("another is configured"),
+                None => runtime.credential.retire("its app is not configured any more"),
+            }
             let is_shown = |old: &AppBucket| now.is_some_and(|now| now.buckets().any(|new| new.name == old.name));
             runtime.buckets().filter(|bucket| !is_shown(bucket)).for_each(|bucket| bucket.meters.gone());
             // By the same name: what was told to begin ends by it.

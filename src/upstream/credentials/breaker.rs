@@ -13,7 +13,11 @@
 //! |         |                           |                       | `base_url` (doubted)                      |
 //!
 //! The trial goes out once the secret was read again, for it may just have been rotated; the others wait for both.
+//!
+//! In the log a refusal has one line that begins it and one that ends it, whatever phases lie between: that it was told
+//! stays with the phase until the other line is written.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,13 +37,33 @@ pub(super) struct CredentialBreaker {
     clock: Clock,
     phase: Mutex<CredentialPhase>,
     changed: Notify,
+    /// Nothing new is sent with the credential: what is still under way is no news.
+    is_retired: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum CredentialPhase {
     Open,
-    Doubted { content: u64, trying: bool },
-    Closed { content: u64, since: UnixMillis, next_probe: Instant, trying: bool },
+    Doubted { content: u64, trying: bool, told: bool },
+    Closed { content: u64, since: UnixMillis, next_probe: Instant, trying: bool, told: bool },
+}
+
+impl CredentialPhase {
+    /// The content that was refused, if one was.
+    fn content(self) -> Option<u64> {
+        match self {
+            Self::Open => None,
+            Self::Doubted { content, .. } | Self::Closed { content, .. } => Some(content),
+        }
+    }
+
+    /// Whether the log says that the credential is refused, and not yet that it is used again.
+    fn is_told(self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Doubted { told, .. } | Self::Closed { told, .. } => told,
+        }
+    }
 }
 
 /// An answer to who wants to send.
@@ -64,7 +88,13 @@ pub(super) enum CredentialStatus {
 
 impl CredentialBreaker {
     pub(super) fn new(app: AppId, clock: Clock) -> Self {
-        Self { app, clock, phase: Mutex::new(CredentialPhase::Open), changed: Notify::new() }
+        Self {
+            app,
+            clock,
+            phase: Mutex::new(CredentialPhase::Open),
+            changed: Notify::new(),
+            is_retired: AtomicBool::new(false),
+        }
     }
 
     /// Resolves when the state changes after it was enabled.
@@ -90,9 +120,25 @@ impl CredentialBreaker {
     /// Lets a refused content be tried at once. One try: its refusal closes the breaker again.
     pub(super) fn try_anew(&self) {
         let mut phase = self.lock();
-        if let CredentialPhase::Closed { content, trying, .. } = *phase {
-            *phase = CredentialPhase::Doubted { content, trying };
+        if let CredentialPhase::Closed { content, trying, told, .. } = *phase {
+            *phase = CredentialPhase::Doubted { content, trying, told };
         }
+    }
+
+    /// This content is shown from now on: what was refused before it is refused no more, whether or not somebody asks.
+    pub(super) fn replaced_by(&self, shown: u64) {
+        let phase = self.lock();
+        if phase.content().is_some_and(|content| content < shown) {
+            self.open(phase, "its secret has changed");
+        }
+    }
+
+    /// Nothing new is sent with the credential. Says whether the log still says that it is refused.
+    pub(super) fn retire(&self) -> bool {
+        self.is_retired.store(true, Ordering::Relaxed);
+        let was = std::mem::replace(&mut *self.lock(), CredentialPhase::Open);
+        self.changed.notify_waiters();
+        was.is_told()
     }
 
     /// May a request go out that shows this content?
@@ -121,10 +167,13 @@ impl CredentialBreaker {
         }
     }
 
-    /// A trial was taken.
-    pub(super) fn accepted(&self) {
+    /// A trial of this content was taken.
+    pub(super) fn accepted(&self, tried: u64) {
         let phase = self.lock();
-        self.open(phase, "the vendor takes it");
+        // Another content may have been refused since: this tells nothing of it.
+        if phase.content() == Some(tried) {
+            self.open(phase, "the vendor takes it");
+        }
     }
 
     /// A request that showed content `tried` was answered 401, and `shown` is what is shown now. Whether it falls to
@@ -140,14 +189,15 @@ impl CredentialBreaker {
             }
             _ if shown != Some(tried) => false,
             CredentialPhase::Open | CredentialPhase::Doubted { .. } | CredentialPhase::Closed { .. } => {
-                *phase = CredentialPhase::Doubted { content: tried, trying: true };
+                *phase = CredentialPhase::Doubted { content: tried, trying: true, told: false };
                 true
             }
         }
     }
 
     /// A request that showed content `tried` was answered 401, and it fell to it to read the secret again, which gave
-    /// `current`. `trial`: the doubt was there before. Says whether the breaker has closed with that.
+    /// `current`. `trial`: the doubt was there before. Says whether the breaker has closed with that, and the log is to
+    /// be told so.
     pub(super) fn refused(&self, tried: u64, current: u64, trial: bool) -> bool {
         let mut phase = self.lock();
         if tried != current {
@@ -159,29 +209,30 @@ impl CredentialBreaker {
             }
             return false;
         }
-        let mut has_closed = false;
+        let mut is_news = false;
         let next_probe = self.clock.now() + PROBE_EVERY;
         *phase = match *phase {
-            CredentialPhase::Doubted { content, .. } if content == tried && trial => {
-                has_closed = true;
-                CredentialPhase::Closed { content, since: self.clock.wall_ms(), next_probe, trying: false }
+            CredentialPhase::Doubted { content, told, .. } if content == tried && trial => {
+                is_news = !told && !self.is_retired.load(Ordering::Relaxed);
+                let since = self.clock.wall_ms();
+                CredentialPhase::Closed { content, since, next_probe, trying: false, told: told || is_news }
             }
-            CredentialPhase::Closed { content, since, .. } if content == tried && trial => {
-                CredentialPhase::Closed { content, since, next_probe, trying: false }
+            CredentialPhase::Closed { content, since, told, .. } if content == tried && trial => {
+                CredentialPhase::Closed { content, since, next_probe, trying: false, told }
             }
-            CredentialPhase::Open | CredentialPhase::Doubted { .. } | CredentialPhase::Closed { .. } => {
-                CredentialPhase::Doubted { content: tried, trying: false }
+            before @ (CredentialPhase::Open | CredentialPhase::Doubted { .. } | CredentialPhase::Closed { .. }) => {
+                CredentialPhase::Doubted { content: tried, trying: false, told: before.is_told() }
             }
         };
         drop(phase);
         self.changed.notify_waiters();
-        has_closed
+        is_news
     }
 
     /// A trial of content `tried` ended without the vendor's word on it.
     pub(super) fn no_verdict(&self, tried: u64) {
         match &mut *self.lock() {
-            CredentialPhase::Doubted { content, trying } | CredentialPhase::Closed { content, trying, .. }
+            CredentialPhase::Doubted { content, trying, .. } | CredentialPhase::Closed { content, trying, .. }
                 if *content == tried =>
             {
                 *trying = false;
@@ -203,7 +254,7 @@ impl CredentialBreaker {
         let was = std::mem::replace(&mut *phase, CredentialPhase::Open);
         drop(phase);
         // Of a doubt that did not last there was no line.
-        if matches!(was, CredentialPhase::Closed { .. }) {
+        if was.is_told() {
             tracing::info!(app = %self.app, why, "the credential is used again");
         }
         self.changed.notify_waiters();

@@ -99,6 +99,8 @@ struct CacheState {
     /// The files before they were last read, if all could be.
     marks: Vec<Mark>,
     failing: Option<Failing>,
+    /// Nothing new is sent with it: what is found now is no news.
+    is_retired: bool,
 }
 
 /// It cannot be read.
@@ -239,6 +241,13 @@ impl SecretCache {
         state.good.as_ref().map_or(tried.content, |good| good.shown.content)
     }
 
+    /// It is read no more. Says whether the log still says that it cannot be read.
+    pub(super) fn retire(&self) -> bool {
+        let mut state = self.lock();
+        state.is_retired = true;
+        state.failing.take().is_some()
+    }
+
     /// Why it cannot be read at present, if so.
     pub(super) fn problem(&self) -> Option<SecretError> {
         self.lock().failing.as_ref().map(|failing| failing.why.clone())
@@ -270,6 +279,9 @@ impl SecretCache {
     /// Takes what was read, unless another reading was taken since this one began. Says whether it did.
     pub(super) fn take(&self, reading: SecretReading, read: Result<Vec<Secret>, SecretError>) -> bool {
         let state = &mut *self.lock();
+        if state.is_retired {
+            return true;
+        }
         if reading.number <= state.missed {
             return false;
         }

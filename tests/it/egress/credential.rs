@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_gateway::config::Credential as Configured;
+use rtm_gateway::kernel::names::AppId;
 use rtm_gateway::kernel::secret::{Secret, SecretSource};
-use rtm_gateway::simulator::{Credential, Endpoint, Fault, Sim};
+use rtm_gateway::simulator::{App, Credential, Endpoint, Fault, Sim};
 use rtm_gateway::upstream::egress::Failure;
 
-use super::rig::{APP, KEY, Rig, count, message, read, vendor, vendor_app};
+use super::rig::{APP, KEY, Rig, SECRET, count, message, read, vendor, vendor_app};
+use crate::support::log_lines::LogLines;
+use crate::support::waiting::found;
 
 fn opens_with(sim: &Sim, secret: &str) {
     let secret = Secret::new(secret.to_owned());
@@ -49,6 +52,79 @@ async fn a_refused_secret_is_shown_once_more_and_then_not_until_it_changes() {
     rig.egress.send(read()).await.unwrap();
     assert_eq!(sim.stats().received(), 3);
     sim.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_begun_and_ended_in_the_log_once_however_it_ends() {
+    const TOLD: &str = "told-app";
+    let app = AppId::parse(TOLD).unwrap();
+    let lines = LogLines::of_this_process();
+    let told = || -> Vec<String> {
+        let about = |line: &serde_json::Value| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["app"] == TOLD
+                && (message.contains("refuses the credential") || message.contains("credential is used"))
+        };
+        lines.those(about).iter().map(|line| line["why"].as_str().unwrap().to_owned()).collect()
+    };
+    let (mut refusing, taking) = (Vec::new(), Sim::start(App::new(TOLD).basic(KEY, SECRET)).await.unwrap());
+    for _ in 0..2 {
+        refusing.push(Sim::start(App::new(TOLD).basic(KEY, "another-secret")).await.unwrap());
+    }
+    let rig = Rig::with(&refusing[0].base_url(), |config| config.apps[0].id = app.clone());
+    let at = |sim: &Sim| {
+        let mut config = rig.config.clone();
+        config.apps[0].regions[0].base_url = sim.base_url().parse().unwrap();
+        config
+    };
+    let ask = async || {
+        let mut order = count();
+        order.app = app.clone();
+        rig.egress.send(order).await.map_err(|failed| failed.why).map(drop)
+    };
+    // What is read again after a 401 is read elsewhere, and told there.
+    let begun = async |expected: &mut Vec<&str>| {
+        assert_eq!(ask().await, Err(Failure::CredentialRefused));
+        expected.push("the vendor answered 401");
+        found(async || (told().len() == expected.len()).then_some(())).await;
+        assert_eq!(told(), *expected);
+    };
+    let mut expected = Vec::new();
+    begun(&mut expected).await;
+
+    // Its requests go elsewhere, and there it is refused too: nothing new. Then where it is taken.
+    rig.egress.apply(&at(&refusing[1])).unwrap();
+    assert_eq!(ask().await, Err(Failure::CredentialRefused));
+    found(async || (rig.egress.credential_states()[0].state == "refused").then_some(())).await;
+    rig.egress.apply(&at(&taking)).unwrap();
+    expected.push("the vendor takes it");
+    assert_eq!(ask().await, Ok(()));
+    assert_eq!(told(), expected);
+
+    // Another secret is in the file, and nobody asks.
+    rig.egress.apply(&at(&refusing[0])).unwrap();
+    begun(&mut expected).await;
+    std::fs::write(rig.folder.path().join("secret"), "a-third-secret").unwrap();
+    rig.egress.apply(&at(&refusing[0])).unwrap();
+    expected.push("its secret has changed");
+    assert_eq!(told(), expected);
+
+    // Another file is configured; then there is no such app.
+    for (n, why) in ["another is configured", "its app is not configured any more"].into_iter().enumerate() {
+        begun(&mut expected).await;
+        let mut config = at(&refusing[0]);
+        let path = rig.folder.path().join(format!("file-{n}"));
+        std::fs::write(&path, "a-fourth-secret").unwrap();
+        let api_key = SecretSource::File(rig.folder.path().join("key"));
+        config.apps[0].credential = Configured::Basic { api_key, api_secret: SecretSource::File(path) };
+        config.apps.truncate(1 - n);
+        rig.egress.apply(&config).unwrap();
+        expected.push(why);
+        assert_eq!(told(), expected);
+    }
+    for sim in refusing.into_iter().chain([taking]) {
+        sim.stop().await;
+    }
 }
 
 #[tokio::test]
