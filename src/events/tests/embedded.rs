@@ -12,11 +12,11 @@ fn quick(regions: &[&str]) -> config::App {
     config
 }
 
-/// Waits, at most ten seconds, until the log holds so many entries.
+/// Waits until the log holds so many entries: at most a minute, since a busy disk may take seconds to sync.
 async fn until(rig: &Rig, entries: u64) {
     let mut next = rig.log().changes();
     let enough = next.wait_for(|next| next.0 > entries);
-    tokio::time::timeout(Duration::from_secs(10), enough).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), enough).await.unwrap().unwrap();
 }
 
 #[tokio::test]
