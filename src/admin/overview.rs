@@ -66,8 +66,11 @@ pub(super) fn apps(parts: &Parts) -> Value {
             let streams: Vec<&str> = app.events.streams.iter().map(|s| s.as_str()).collect();
             let credential = credentials.iter().find(|state| state.app == app.id.as_str());
             let off = parts.egress.switched_off(&app.id).into_iter();
-            let off: Vec<Value> =
-                off.map(|(endpoint, since)| json!({ "endpoint": endpoint, "since": since.to_string() })).collect();
+            let off: Vec<Value> = off
+                .map(|one| {
+                    json!({ "endpoint": one.endpoint, "region": one.region.as_str(), "since": one.since.to_string() })
+                })
+                .collect();
             json!({
                 "id": app.id.as_str(), "regions": regions, "streams": streams, "credential": credential,
                 "switched_off": off,

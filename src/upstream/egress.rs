@@ -62,7 +62,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::kernel::clock::{Clock, UnixMillis};
+use crate::kernel::clock::Clock;
 use crate::kernel::metrics::{AppLabels, Metrics};
 use crate::kernel::names::{AppId, BucketName, ClientName};
 use crate::kernel::sync::lock;
@@ -90,6 +90,7 @@ pub use quota_state::{OthersSpend, QuotaState};
 use quota_state::{tell_last_refusals, tell_refusals};
 use redact::Cleaning;
 use retry::Reason;
+pub use switched_off::SwitchedOffEndpoint;
 pub use table::BuildError;
 use table::Table;
 
@@ -301,8 +302,8 @@ impl Egress {
             let credential = runtime.credential.trouble().into_iter();
             let both = credential
                 .flat_map(|(symptom, since)| [(Part::Events, symptom, since), (Part::Messages, symptom, since)]);
-            let off = runtime.switched_off.list().into_iter();
-            let off = off.map(|(endpoint, since)| (switched_off::part(endpoint), Symptom::AppRefused, since));
+            let off = runtime.switched_off().into_iter();
+            let off = off.map(|one| (switched_off::part(one.endpoint), Symptom::AppRefused, one.since));
             let refused = runtime.buckets().filter_map(|bucket| quota_state::trouble(bucket, &self.0.clock));
             both.chain(off)
                 .chain(refused)
@@ -312,11 +313,11 @@ impl Egress {
         self.0.table.load().apps.iter().flat_map(of_app).collect()
     }
 
-    /// The endpoints of an app that the vendor answers with 403, and since when: the App ID or the feature is switched
-    /// off.
+    /// The endpoints of an app that the vendor answers with 403, where and since when: the App ID or the feature is
+    /// switched off.
     #[must_use]
-    pub fn switched_off(&self, app: &AppId) -> Vec<(&'static str, UnixMillis)> {
-        self.0.table.load().apps.get(app).map(|runtime| runtime.switched_off.list()).unwrap_or_default()
+    pub fn switched_off(&self, app: &AppId) -> Vec<SwitchedOffEndpoint> {
+        self.0.table.load().apps.get(app).map(AppRuntime::switched_off).unwrap_or_default()
     }
 
     /// How each region's host is, and what of its endpoints is not as it should be, in the order of names.

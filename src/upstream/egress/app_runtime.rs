@@ -10,7 +10,7 @@ use super::endpoint::EndpointHealth;
 use super::hosts::HostHealth;
 use super::meters::{AppMeters, PerEndpoint, RegionMeters};
 use super::retry::{Reason, Tries};
-use super::switched_off::SwitchedOff;
+use super::switched_off::{SwitchedOff, SwitchedOffEndpoint};
 use tokio::time::Instant;
 
 use crate::kernel::names::{BucketName, ClientName, RegionName};
@@ -43,6 +43,11 @@ pub(super) struct Region {
 pub(super) type Endpoints = PerEndpoint<Arc<EndpointHealth>>;
 
 impl AppRuntime {
+    /// The endpoints that the vendor answers with 403.
+    pub(super) fn switched_off(&self) -> Vec<SwitchedOffEndpoint> {
+        self.switched_off.list(self.regions.iter().map(|region| &region.name))
+    }
+
     /// The region that an order would be sent to at `at`: the one it names; else, if it keeps no state, the first that
     /// can be connected to, those last where its endpoint fails or that `tries` has failed with; else the first.
     pub(super) fn region(&self, order: &Order, tries: &Tries, at: Instant) -> Result<&Region, Failure> {

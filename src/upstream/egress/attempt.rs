@@ -84,7 +84,8 @@ impl Inner {
             ticket.tell(verdict, failed.then(|| outcome.why()).as_deref());
             if let AttemptOutcome::Answered(answer) = &outcome {
                 endpoint.took(self.clock.now().saturating_duration_since(began));
-                runtime.switched_off.tell(&order.app, endpoint.name(), answer.status, self.clock.wall_ms());
+                let here = (&order.app, &region.name);
+                runtime.switched_off.tell(here, endpoint.name(), answer.status, self.clock.wall_ms());
             }
             if matches!(outcome, AttemptOutcome::OverLimit) {
                 bucket.meters.refused.inc();
