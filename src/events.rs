@@ -88,13 +88,13 @@ pub use self::delivery::{Delivery, MAX_IN_ONE_READ, ReadFrom, ReadRequest, Recei
 pub(crate) use self::delivery::{
     EntryContent, LeasedReader, MergedReader, MergedRun, SessionOver, SessionTurn, StreamReadError,
 };
-pub use self::ingest::outage::OutageStatus;
 pub use self::ingest::poller::status::PollerStatus;
 pub use self::ingest::quarantine::ReadAgain;
 pub use self::log::cursor::{Cursor, NotACursor};
 pub use self::log::cursor_pair::CursorPair;
 pub use self::log::filter::Filter;
 pub use self::log::loss::{MarkedOutage, Marker};
+pub use self::log::outage::OutageStatus;
 pub(crate) use self::log::shown;
 pub use self::log::{ReadError, Run, StartAt};
 pub use self::losses::{LossPage, LossPlace, LossQuery, LossRecord, NotALossPlace};

@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use super::append::{AppendOutcome, AppendRequest, Appender};
-use super::ingest::outage::OutageBook;
 use super::log::age_guard::AgeGuard;
 use super::log::judge::Judge;
 use super::log::loss_index::LossIndex;
+use super::log::outage::{self, Outage, OutageBook};
 use super::log::{LOG_TARGET, Log, Retention};
 use super::subscription::Shared;
 use super::subscription::registry::{Registry, SubscriptionLimits};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
 use crate::kernel::sync::lock;
-use crate::store::{Error, LogKey, Store};
+use crate::store::{Error, LogKey, NewBatch, Store};
 
 /// One stream of one app.
 pub(super) struct AppStream {
@@ -89,6 +89,33 @@ impl AppStream {
     /// What is known of a region's outages.
     pub(super) fn outages_of(&self, region: &RegionName) -> Arc<OutageBook> {
         Arc::clone(lock(&self.outages).entry(region.clone()).or_default())
+    }
+
+    /// Ends the outages that an earlier run noted of regions that are not among these: nobody will read there.
+    ///
+    /// # Errors
+    /// When the store fails; those that are not marked yet stay noted.
+    pub(super) async fn end_left_outages(&self, read: &[&RegionName]) -> Result<(), Error> {
+        let (store, log) = (self.log.store(), self.log.key());
+        for region in outage::noted(store, log).await? {
+            let Some(left) = Outage::recall(store, log, &region).await?.filter(|_| !read.contains(&&region)) else {
+                continue;
+            };
+            let (status, now) = (left.status(), self.shared.clock.wall_ms());
+            tracing::warn!(
+                app = %log.app,
+                stream = %log.stream,
+                %region,
+                count = status.doubts,
+                reasons = ?status.reasons,
+                from = status.from,
+                "an outage in which events may have been lost is over: the region is not read any more"
+            );
+            let (note, content) = ((outage::note_name(&region), None), left.marker(now).content());
+            let batch = NewBatch { received_at: now, region, content };
+            self.append(&AppendRequest::with_notes(vec![batch], None, vec![note])).await?;
+        }
+        Ok(())
     }
 
     /// How much is kept.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::app_stream::{AppStream, StreamLimits};
-use super::ingest::outage;
 use super::ingest::poller::{self, EarlierRun, PollTarget, Settings};
 use super::log::loss::Loss;
 use super::subscription::registry::SubscriptionLimits;
@@ -65,7 +64,8 @@ pub(super) async fn apply(
         stream.appender.set_order_window(orders.then_some(app.events.order_window), &inner.tasks).await?;
         stream.appender.set_dedup(dedups.then_some(app.events.dedup_window)).await?;
         if is_new {
-            end_left_outages(&stream, app).await?;
+            let read: Vec<_> = app.regions.iter().map(|region| &region.name).collect();
+            stream.end_left_outages(&read).await?;
         }
         stream.set_limits(limits);
         streams.insert(key, stream);
@@ -80,16 +80,6 @@ pub(super) async fn apply(
         inner.tasks.spawn(Kind::StoreWriter, shared.saver.clone().run(stop.clone()));
         inner.tasks.spawn(Kind::Leases, shared.timer.clone().run(stop.clone()));
         inner.tasks.spawn(Kind::Retention, retention::run(events.clone(), stop));
-    }
-    Ok(())
-}
-
-/// Marks the outages that an earlier run left, of regions that are not read any more: no read will end them.
-async fn end_left_outages(stream: &AppStream, app: &config::App) -> Result<(), Error> {
-    for region in outage::noted(stream.log.store(), stream.log.key()).await? {
-        if app.regions.iter().all(|read| read.name != region) {
-            outage::end(stream, region, stream.shared.clock.wall_ms()).await?;
-        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod found;
 pub(super) mod judge;
 pub(super) mod loss;
 pub(super) mod loss_index;
+pub(super) mod outage;
 mod read_error;
 mod run;
 mod tail;

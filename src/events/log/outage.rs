@@ -11,34 +11,32 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::events::app_stream::AppStream;
-use crate::events::append::AppendRequest;
-use crate::events::log::loss::{Loss, MarkedOutage, Marker};
+use super::loss::{Loss, MarkedOutage, Marker};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::names::RegionName;
-use crate::store::{Error, LogKey, NewBatch, NoteKind, Store};
+use crate::store::{Error, LogKey, NoteKind, Store};
 
 /// What is known of the outages of one stream of one region. Pollers that follow one another (a region that is taken
 /// out and put back while its last read is under way) have the same.
 #[derive(Debug, Default)]
 pub(in crate::events) struct OutageBook {
     /// The outage that has not ended.
-    pub(super) open: Mutex<OpenOutage>,
+    pub(in crate::events) open: Mutex<OpenOutage>,
     /// Who has it stores. Whether the note of an earlier run was taken up.
-    pub(super) turn: tokio::sync::Mutex<bool>,
+    pub(in crate::events) turn: tokio::sync::Mutex<bool>,
 }
 
 /// The outage that has not ended, if there is one.
 #[derive(Debug, Default)]
-pub(super) struct OpenOutage {
-    pub(super) outage: Option<Outage>,
+pub(in crate::events) struct OpenOutage {
+    pub(in crate::events) outage: Option<Outage>,
     /// How many have ended: a doubt is of the outage that was open when it was noted.
-    pub(super) ended: u64,
+    pub(in crate::events) ended: u64,
 }
 
 /// An outage that has not ended. It is on disk: members may be added, none changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Outage {
+pub(in crate::events) struct Outage {
     /// The first.
     reason: String,
     count: u64,
@@ -59,7 +57,7 @@ pub struct OutageStatus {
 
 impl Outage {
     /// Began with a read that ended so, now.
-    pub(super) fn new(loss: Loss, now: UnixMillis) -> Self {
+    pub(in crate::events) fn new(loss: Loss, now: UnixMillis) -> Self {
         let reason = loss.as_str().to_owned();
         Self { count: 1, reasons: BTreeMap::from([(reason.clone(), 1)]), reason, from: now.0 }
     }
@@ -68,7 +66,11 @@ impl Outage {
     ///
     /// # Errors
     /// When the store fails.
-    pub(super) async fn recall(store: &dyn Store, log: &LogKey, region: &RegionName) -> Result<Option<Self>, Error> {
+    pub(in crate::events) async fn recall(
+        store: &dyn Store,
+        log: &LogKey,
+        region: &RegionName,
+    ) -> Result<Option<Self>, Error> {
         let note = store.note(log, NoteKind::Waiting, &note_name(region)).await?;
         Ok(note.map(|note| {
             serde_json::from_slice(&note).unwrap_or_else(|error| {
@@ -79,14 +81,14 @@ impl Outage {
     }
 
     /// Another read ended in doubt.
-    pub(super) fn add(&mut self, loss: Loss) {
+    pub(in crate::events) fn add(&mut self, loss: Loss) {
         self.count += 1;
         *self.reasons.entry(loss.as_str().to_owned()).or_default() += 1;
     }
 
     /// Without one of its reads that was given up (a time-out), and whose answer has come after all; `None` when that
     /// was the only one.
-    pub(super) fn without_a_timeout(mut self) -> Option<Self> {
+    pub(in crate::events) fn without_a_timeout(mut self) -> Option<Self> {
         let times = self.reasons.get_mut(Loss::Timeout.as_str()).filter(|times| **times > 0);
         let Some(times) = times else { return Some(self) };
         *times -= 1;
@@ -99,16 +101,16 @@ impl Outage {
     }
 
     /// The marker, if it ends now.
-    pub(super) fn marker(&self, now: UnixMillis) -> Marker {
+    pub(in crate::events) fn marker(&self, now: UnixMillis) -> Marker {
         let Self { reason, count, reasons, from } = self.clone();
         Marker { reason, outage: Some(MarkedOutage { count, reasons, from: UnixMillis(from), to: now }) }
     }
 
-    pub(super) fn note(&self) -> Bytes {
+    pub(in crate::events) fn note(&self) -> Bytes {
         serde_json::to_vec(self).expect("numbers and texts can be written").into()
     }
 
-    pub(super) fn status(&self) -> OutageStatus {
+    pub(in crate::events) fn status(&self) -> OutageStatus {
         let from = UnixMillis(self.from).to_string();
         OutageStatus { from, doubts: self.count, reasons: self.reasons.clone() }
     }
@@ -123,25 +125,10 @@ pub(in crate::events) async fn noted(store: &dyn Store, log: &LogKey) -> Result<
     Ok(notes.iter().filter_map(|(name, _)| RegionName::parse(name.strip_prefix(OUTAGE)?).ok()).collect())
 }
 
-/// Ends the outage that an earlier run noted of a region that nobody reads any more.
-///
-/// # Errors
-/// When the store fails: nothing has changed.
-pub(in crate::events) async fn end(stream: &AppStream, region: RegionName, now: UnixMillis) -> Result<(), Error> {
-    let outage = Outage::recall(stream.log.store(), stream.log.key(), &region).await?;
-    let Some(outage) = outage else { return Ok(()) };
-    let OutageStatus { from, doubts, reasons } = outage.status();
-    let LogKey { app, stream: of } = stream.log.key();
-    tracing::warn!(%app, stream = %of, %region, count = doubts, ?reasons, from, "an outage in which events may have been lost is over: the region is not read any more");
-    let (note, content) = ((note_name(&region), None), outage.marker(now).content());
-    let batch = NewBatch { received_at: now, region, content };
-    stream.append(&AppendRequest::with_notes(vec![batch], None, vec![note])).await.map(drop)
-}
-
 /// What the names of outages' notes begin with.
 const OUTAGE: &str = "outage/";
 
 /// The name of a region's note, among those of [`NoteKind::Waiting`].
-pub(super) fn note_name(region: &RegionName) -> String {
+pub(in crate::events) fn note_name(region: &RegionName) -> String {
     format!("{OUTAGE}{region}")
 }

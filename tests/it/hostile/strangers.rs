@@ -74,8 +74,8 @@ async fn strangers_of_any_protocol_shut_nobody_out() {
         drop(strangers);
     }
     let said = stage.parts.metrics.text();
-    assert!(said.contains("rtm_gateway_connections_evicted_total{who=\"stranger\"}"), "{said}");
-    assert!(!said.contains("rtm_gateway_connections_evicted_total{who=\"client\"}"), "{said}");
+    assert!(!said.contains("rtm_gateway_connections_evicted_total{who=\"stranger\"} 0\n"), "{said}");
+    assert!(said.contains("rtm_gateway_connections_evicted_total{who=\"client\"} 0\n"), "{said}");
     drop(kept);
     stage.stopped().await;
 }
