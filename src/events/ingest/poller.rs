@@ -10,7 +10,7 @@
 //! - It reads only when the store says that it can keep a batch, and only after the last batch was kept. What was read
 //!   and cannot be kept now is held in memory and tried again until it is; meanwhile nothing is read.
 //! - A read that was sent is never cancelled, and never sent again. When it ends in doubt that is noted, and marked
-//!   before what the next good one brings ([`outage`](super::outage)).
+//!   before what the next good one brings ([`outage`](crate::events::log::outage)).
 //! - When it is stopped it reads no more; the read in hand is finished and kept.
 
 pub(in crate::events) mod answer;
