@@ -228,8 +228,10 @@ async fn act(act: Act, call: Call<'_>, turns: &Turns, trace: &mut Trace, values:
             let which = SubscriptionPath::named_by(parts, trace, values)?;
             dead_letters::redeliver(call, turns, trace, &which).await
         }
-        Act::EnableWebhook => webhooks::enable(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
-        Act::DisableWebhook => webhooks::disable(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
+        Act::EnableWebhook => webhooks::switch(&call, turns, trace, &WebhookPath::named_by(&call, values)?, true).await,
+        Act::DisableWebhook => {
+            webhooks::switch(&call, turns, trace, &WebhookPath::named_by(&call, values)?, false).await
+        }
         Act::TryWebhook => webhooks::try_now(&call, turns, trace, &WebhookPath::named_by(&call, values)?).await,
         Act::WebhookDeadLetters => webhooks::list(&call, trace, &WebhookPath::named_by(&call, values)?).await,
         Act::ClearWebhookDeadLetters => {

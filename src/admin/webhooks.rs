@@ -45,30 +45,22 @@ struct ListQuery {
     limit: usize,
 }
 
-/// `POST …/webhooks/{name}/enable`.
-pub(super) async fn enable(
+/// `POST …/webhooks/{name}/enable`, and `…/disable`.
+pub(super) async fn switch(
     call: &Call<'_>,
     turns: &Turns,
     trace: &mut Trace,
     which: &WebhookPath,
+    enabled: bool,
 ) -> Result<Done, Rejection> {
     let _turn = turns.of_subscription(&which.app, &which.place()).await;
     let change = trace.changes(which.state(call));
-    call.parts.webhooks.enable(&which.app, &which.name).await?;
-    Ok(change.done(which.state(call), Content::Json(json!({ "enabled": true }))))
-}
-
-/// `POST …/webhooks/{name}/disable`.
-pub(super) async fn disable(
-    call: &Call<'_>,
-    turns: &Turns,
-    trace: &mut Trace,
-    which: &WebhookPath,
-) -> Result<Done, Rejection> {
-    let _turn = turns.of_subscription(&which.app, &which.place()).await;
-    let change = trace.changes(which.state(call));
-    call.parts.webhooks.disable(&which.app, &which.name).await?;
-    Ok(change.done(which.state(call), Content::Json(json!({ "enabled": false }))))
+    let webhooks = &call.parts.webhooks;
+    match enabled {
+        true => webhooks.enable(&which.app, &which.name).await?,
+        false => webhooks.disable(&which.app, &which.name).await?,
+    }
+    Ok(change.done(which.state(call), Content::Json(json!({ "enabled": enabled }))))
 }
 
 /// `POST /admin/v1/webhooks/{app}/{name}/try`.

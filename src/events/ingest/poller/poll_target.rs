@@ -208,7 +208,8 @@ impl PollTarget {
     /// known of an outage. `noted` is the read's own: in which outage its doubt was noted.
     pub(super) async fn keep(&self, began: Instant, outcome: Outcome, noted: &Arc<OnceLock<u64>>) -> Summary {
         let now = self.clock.wall_ms();
-        self.status.read(began, &outcome, now, self.outage_status().is_some());
+        let in_outage = lock(&self.outages.open).outage.is_some();
+        self.status.read(began, &outcome, now, in_outage);
         let events = outcome.count();
         let summary = Summary { events, failed: outcome.error.is_some(), retry_after: outcome.retry_after };
         let summary = Summary { retry_after: summary.retry_after.map(|hint| hint.min(self.obeys())), ..summary };
