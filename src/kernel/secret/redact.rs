@@ -9,18 +9,20 @@
 //! | hex | `73332f…`, `73332F…` |
 //! | base64, within any longer text that was encoded | both alphabets, all three offsets |
 //!
-//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped,
-//! which is why they are searched one after another: an automaton for all would hold unwiped copies. What else can be
-//! made of a secret (encryption, compression, a half of it, twice encoded) is not found.
+//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped, and
+//! so is the index by which all are found in one pass ([`FormIndex`]). What else can be made of a secret (encryption,
+//! compression, a half of it, twice encoded) is not found.
 
-use std::fmt::Write as _;
+mod form_index;
+mod forms;
+
 use std::ops::Range;
 
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use memchr::memmem;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
+
+use form_index::FormIndex;
+use forms::forms_of;
 
 /// What stands in a secret's place. Has no character that JSON would escape.
 pub const MASK: &str = "<redacted>";
@@ -33,9 +35,6 @@ const LEAST_IN_WORDS: usize = 6;
 
 /// At the end of a text that was cut, so much of a secret's beginning is masked too.
 const LEAST_AT_THE_CUT: usize = 4;
-
-/// All but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How a text is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +51,10 @@ pub enum Text {
 
 /// Knows the forms of some secrets.
 pub struct Redactor {
-    /// Longest first.
-    forms: Vec<Zeroizing<Vec<u8>>>,
+    /// Those that are looked for in every text.
+    long: FormIndex,
+    /// Those that are looked for in words only.
+    short: FormIndex,
 }
 
 /// Says nothing.
@@ -68,10 +69,10 @@ impl Redactor {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut forms: Vec<_> = secrets.into_iter().flat_map(forms_of).map(Zeroizing::new).collect();
         forms.retain(|form| form.len() >= LEAST_IN_WORDS);
-        // Longest first: where one form lies within another, the whole of the longer one is masked.
-        forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        forms.sort_unstable_by(|a, b| a.as_slice().cmp(b));
         forms.dedup();
-        Self { forms }
+        let (long, short) = forms.into_iter().partition(|form| form.len() >= LEAST_IN_DATA);
+        Self { long: FormIndex::new(long), short: FormIndex::new(short) }
     }
 
     /// The text with each secret masked.
@@ -103,107 +104,34 @@ impl Redactor {
     }
 
     fn find(&self, text: &[u8], kind: Text) -> Vec<Range<usize>> {
-        let least = match kind {
-            Text::Data | Text::CutData => LEAST_IN_DATA,
-            Text::Words | Text::Cut => LEAST_IN_WORDS,
+        let indexes = match kind {
+            Text::Data | Text::CutData => &[&self.long][..],
+            Text::Words | Text::Cut => &[&self.long, &self.short],
         };
         let mut found = Vec::new();
-        for form in self.forms.iter().filter(|form| form.len() >= least) {
-            if form.len() <= text.len() {
-                found.extend(memmem::find_iter(text, form.as_slice()).map(|at| at..at + form.len()));
-            }
+        for index in indexes {
+            index.find(text, &mut found);
             if matches!(kind, Text::Cut | Text::CutData) {
-                let longest = (form.len() - 1).min(text.len());
-                let cut = (LEAST_AT_THE_CUT..=longest).rev().find(|n| text.ends_with(&form[..*n]));
-                found.extend(cut.map(|n| text.len() - n..text.len()));
+                found.extend(index.forms().filter_map(|form| cut_at_the_end(text, form)));
             }
         }
         found
     }
 }
 
-fn forms_of(secret: &[u8]) -> Vec<Vec<u8>> {
-    let percent = percent_encode(secret, NON_ALPHANUMERIC).to_string();
-    let unreserved = percent_encode(secret, RESERVED).to_string();
-    let every = each(secret, |_| false, |out, b| write!(out, "%{b:02X}"));
-    let hex = each(secret, |_| false, |out, b| write!(out, "{b:02x}"));
-    let is_word = |b: u8| b.is_ascii_alphanumeric();
-    let unicode = each(secret, is_word, |out, b| write!(out, "\\u{b:04x}"));
-    let unicode_all = each(secret, |_| false, |out, b| write!(out, "\\u{b:04x}"));
-    let capital_all = each(secret, |_| false, |out, b| write!(out, "\\u{b:04X}"));
-    let decimal_all = each(secret, |_| false, |out, b| write!(out, "&#{b};"));
-    let capital = each(secret, is_word, |out, b| write!(out, "\\u{b:04X}"));
-    let decimal = each(secret, |b| is_word(b) || b"/=-_.:".contains(&b), |out, b| write!(out, "&#{b};"));
-    let mut forms = vec![
-        lower_escapes(&percent),
-        lower_escapes(&unreserved),
-        lower_escapes(&every),
-        percent.into_bytes(),
-        unreserved.into_bytes(),
-        every.into_bytes(),
-        hex.to_ascii_uppercase().into_bytes(),
-        hex.into_bytes(),
-        unicode.into_bytes(),
-        capital.into_bytes(),
-        decimal.into_bytes(),
-        unicode_all.into_bytes(),
-        capital_all.into_bytes(),
-        decimal_all.into_bytes(),
-        secret.to_vec(),
-    ];
-    if let Ok(text) = std::str::from_utf8(secret) {
-        let json = serde_json::Value::from(text).to_string();
-        let json = json.get(1..json.len() - 1).unwrap_or_default();
-        forms.push(json.replace('/', "\\/").into_bytes());
-        forms.push(json.as_bytes().to_vec());
-        let html = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        forms.push(html.replace('"', "&quot;").replace('\'', "&#39;").into_bytes());
-    }
-    for offset in 0..3 {
-        forms.push(base64_within(&STANDARD_NO_PAD, secret, offset));
-        forms.push(base64_within(&URL_SAFE_NO_PAD, secret, offset));
-    }
-    forms
-}
-
-/// The characters of base64 that a secret alone decides when it stands `offset` bytes (of three) into a longer text.
-fn base64_within(engine: &impl base64::Engine, secret: &[u8], offset: usize) -> Vec<u8> {
-    let padded = Zeroizing::new([&[0; 2][..offset], secret].concat());
-    let text = Zeroizing::new(engine.encode(padded.as_slice()));
-    let (from, to) = ((offset * 8).div_ceil(6), padded.len() * 8 / 6);
-    text.as_bytes().get(from..to).unwrap_or_default().to_vec()
-}
-
-fn each(
-    secret: &[u8],
-    stays: impl Fn(u8) -> bool,
-    mut escape: impl FnMut(&mut String, u8) -> std::fmt::Result,
-) -> String {
-    let mut out = String::with_capacity(secret.len() * 6);
-    for byte in secret {
-        if stays(*byte) {
-            out.push(char::from(*byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = escape(&mut out, *byte);
-        }
-    }
-    out
-}
-
-/// `%2F` as `%2f`.
-fn lower_escapes(percent: &str) -> Vec<u8> {
-    let mut left = 0;
-    let lower = |c: char| {
-        left = if c == '%' { 3 } else { usize::saturating_sub(left, 1) };
-        if left > 0 { c.to_ascii_lowercase() } else { c }
-    };
-    percent.chars().map(lower).collect::<String>().into_bytes()
+/// Where a text ends with the beginning of a form.
+fn cut_at_the_end(text: &[u8], form: &[u8]) -> Option<Range<usize>> {
+    let longest = (form.len() - 1).min(text.len());
+    let cut = (LEAST_AT_THE_CUT..=longest).rev().find(|n| text.ends_with(&form[..*n]));
+    cut.map(|n| text.len() - n..text.len())
 }
 
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+    use memchr::memmem;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -272,5 +200,89 @@ mod tests {
         let redactor = Redactor::new([&b"the-key-of-the-app"[..], b"the-key-of-the-app:the-secret-of-it"]);
         let text = Bytes::from_static(b"<the-key-of-the-app:the-secret-of-it> the-key-of-the-app");
         assert_eq!(redactor.clean(text, Text::Data), "<<redacted>> <redacted>");
+    }
+
+    /// What [`Redactor::clean`] says, by one search for each form.
+    fn cleaned_one_by_one(secrets: &[String], text: &[u8], kind: Text) -> Vec<u8> {
+        let is_data = matches!(kind, Text::Data | Text::CutData);
+        let least = if is_data { LEAST_IN_DATA } else { LEAST_IN_WORDS };
+        // Of each byte of the text, where what begins there and is hidden ends.
+        let mut hidden = vec![0; text.len()];
+        let mut hide = |range: Range<usize>| hidden[range.start] = hidden[range.start].max(range.end);
+        for form in secrets.iter().flat_map(|secret| forms_of(secret.as_bytes())).filter(|form| form.len() >= least) {
+            let mut from = 0;
+            while let Some(at) = memmem::find(&text[from..], &form) {
+                hide(from + at..from + at + form.len());
+                from += at + 1;
+            }
+            if matches!(kind, Text::Cut | Text::CutData) {
+                let cut = (LEAST_AT_THE_CUT..form.len()).rev().find(|n| text.ends_with(&form[..*n]));
+                cut.into_iter().for_each(|n| hide(text.len() - n..text.len()));
+            }
+        }
+        let (mut clean, mut until) = (Vec::new(), 0);
+        for (at, byte) in text.iter().enumerate() {
+            if hidden[at] > 0 && at >= until {
+                clean.extend_from_slice(MASK.as_bytes());
+            }
+            until = until.max(hidden[at]);
+            if at >= until {
+                clean.push(*byte);
+            }
+        }
+        clean
+    }
+
+    /// Keys as vendors make them, pass phrases, and such as lie within each other or overlap themselves.
+    fn secrets() -> impl Strategy<Value = Vec<String>> {
+        let secret =
+            prop_oneof!["[0-9a-f]{32}", "[ -~]{4,40}", "[ab]{5,40}", "a{5,40}", "[\\PC]{1,20}", "[a-z]{8}:[A-Z]{8}"];
+        prop::collection::vec(secret, 1..4)
+    }
+
+    /// A piece of a text: of so many of the secrets' forms this one, from here to there; or anything.
+    #[derive(Clone, Debug)]
+    enum Part {
+        Form(prop::sample::Index, Option<(prop::sample::Index, prop::sample::Index)>),
+        Filler(Vec<u8>),
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        prop_oneof![
+            any::<prop::sample::Index>().prop_map(|form| Part::Form(form, None)),
+            any::<(prop::sample::Index, (prop::sample::Index, prop::sample::Index))>()
+                .prop_map(|(form, piece)| Part::Form(form, Some(piece))),
+            "[ab]{0,20}".prop_map(|text| Part::Filler(text.into_bytes())),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(Part::Filler),
+        ]
+    }
+
+    properties! {
+        #[test]
+        fn one_pass_finds_all_that_a_search_for_each_form_finds(
+            secrets in secrets(),
+            parts in prop::collection::vec(part(), 0..8),
+        ) {
+            let forms: Vec<_> = secrets.iter().flat_map(|secret| forms_of(secret.as_bytes())).collect();
+            let text = parts.iter().flat_map(|part| match part {
+                Part::Form(form, None) => form.get(&forms).clone(),
+                Part::Form(form, Some((from, to))) => {
+                    let form = form.get(&forms);
+                    let (from, to) = (from.index(form.len() + 1), to.index(form.len() + 1));
+                    form[from.min(to)..from.max(to)].to_vec()
+                }
+                Part::Filler(bytes) => bytes.clone(),
+            });
+            let text = Bytes::from_iter(text);
+            let redactor = Redactor::new(secrets.iter().map(String::as_bytes));
+            for kind in [Text::Data, Text::Words, Text::Cut, Text::CutData] {
+                let clean = redactor.clean(text.clone(), kind);
+                let expected = cleaned_one_by_one(&secrets, &text, kind);
+                prop_assert_eq!(&clean, &expected, "{:?} of {:?}", kind, text);
+                if kind == Text::Words {
+                    prop_assert_eq!(redactor.is_in(&text), expected != text);
+                }
+            }
+        }
     }
 }
