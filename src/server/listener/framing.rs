@@ -39,6 +39,9 @@ pub(super) struct Framing {
     /// Heads that ended so far.
     heads: u64,
     head: Head,
+    /// What is looked at of the line that the bytes so far end in. Empty where a line came whole: it is looked at where
+    /// it lies.
+    seen: Vec<u8>,
     /// Bytes of the preface seen so far.
     preface: usize,
     /// The last byte fed.
@@ -59,12 +62,12 @@ enum State {
     /// Before a request line, after so many bytes of empty lines.
     Start(usize),
     RequestLine,
-    /// In a header line: its first bytes.
-    Header(Vec<u8>),
+    /// In a header line.
+    Header,
     /// So many bytes of a body.
     Body(u64),
-    /// In a chunk's size line: its digits.
-    ChunkSize(Vec<u8>),
+    /// In a chunk's size line.
+    ChunkSize,
     /// So many bytes of a chunk.
     Chunk(u64),
     /// The line break after a chunk.
@@ -77,7 +80,8 @@ enum State {
 
 impl Framing {
     pub(super) fn new(watch: Watch) -> Self {
-        Self { watch, state: State::Start(0), heads: 0, head: Head::default(), preface: 0, last: 0 }
+        let (state, head, seen) = (State::Start(0), Head::default(), Vec::new());
+        Self { watch, state, heads: 0, head, seen, preface: 0, last: 0 }
     }
 
     /// The next bytes of the connection.
@@ -100,7 +104,7 @@ impl Framing {
                 }
             };
             if is_request_line {
-                fed.quotes.extend((0..used).filter(|&at| rest[at] == b'"').map(|at| start + at));
+                fed.quotes.extend(memchr::memchr_iter(b'"', &rest[..used]).map(|at| start + at));
             }
             if let Some(&last) = rest[..used].last() {
                 self.last = last;
@@ -109,7 +113,7 @@ impl Framing {
         }
         let mut found = self.watch.found();
         found.between = matches!(self.state, State::Start(_));
-        found.in_head = matches!(self.state, State::RequestLine | State::Header(_));
+        found.in_head = matches!(self.state, State::RequestLine | State::Header);
         found.heads = self.heads;
         drop(found);
         fed
@@ -141,12 +145,6 @@ impl Framing {
 
     /// Takes some of the bytes; says how many (none at most once in a row), or what is wrong with them.
     fn step(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
-        let (line, used, ends) = match bytes.iter().position(|&b| b == b'\n') {
-            Some(at) => (&bytes[..at], at + 1, true),
-            None => (bytes, bytes.len(), false),
-        };
-        // RFC 9112, 2.2 lets a bare LF end a line; a proxy before us need not, and would see another request.
-        let is_bare = ends && line.last().copied().unwrap_or(self.last) != b'\r';
         match &mut self.state {
             State::Start(blank) => {
                 let some = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -163,30 +161,7 @@ impl Framing {
                 }) {
                     return Err("an empty line ends without CR");
                 }
-                return Ok(some);
-            }
-            State::RequestLine => {
-                if line.contains(&b'#') {
-                    self.head.is_at(Fault::Fragment);
-                }
-                if ends {
-                    self.state = State::Header(Vec::new());
-                }
-            }
-            State::Header(seen) => {
-                seen.extend_from_slice(&line[..line.len().min(LOOKED_AT - seen.len())]);
-                if ends {
-                    let seen = std::mem::take(seen);
-                    if is_bare {
-                        self.head.is_at(Fault::BareLineFeed);
-                    }
-                    if seen.is_empty() || seen == b"\r" {
-                        self.head_ended();
-                    } else {
-                        self.head.look_at(&seen);
-                    }
-                    return Ok(used);
-                }
+                Ok(some)
             }
             State::Body(left) | State::Chunk(left) => {
                 let used = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -194,27 +169,67 @@ impl Framing {
                 if *left == 0 {
                     self.state = if matches!(self.state, State::Body(_)) { State::Start(0) } else { State::ChunkEnd };
                 }
-                return Ok(used);
+                Ok(used)
+            }
+            State::Http2(http2_flood) => {
+                http2_flood.feed(bytes).map_err(|_| "a flood of frames that do no work")?;
+                Ok(bytes.len())
+            }
+            State::Off => Ok(bytes.len()),
+            State::RequestLine | State::Header | State::ChunkSize | State::ChunkEnd | State::Trailer(_) => {
+                self.step_in_line(bytes)
+            }
+        }
+    }
+
+    /// Takes the bytes up to the end of the line, if it is among them.
+    fn step_in_line(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        let (line, used, ends) = match memchr::memchr(b'\n', bytes) {
+            Some(at) => (&bytes[..at], at + 1, true),
+            None => (bytes, bytes.len(), false),
+        };
+        // RFC 9112, 2.2 lets a bare LF end a line; a proxy before us need not, and would see another request.
+        let is_bare = ends && line.last().copied().unwrap_or(self.last) != b'\r';
+        match &mut self.state {
+            State::RequestLine => {
+                if line.contains(&b'#') {
+                    self.head.is_at(Fault::Fragment);
+                }
+                if is_bare {
+                    self.head.is_at(Fault::BareLineFeed);
+                }
+                if ends {
+                    self.state = State::Header;
+                }
+            }
+            State::Header => {
+                let seen = looked_at(&mut self.seen, line, ends);
+                if ends {
+                    if is_bare {
+                        self.head.is_at(Fault::BareLineFeed);
+                    }
+                    let is_last = matches!(seen, b"" | b"\r");
+                    self.head.look_at(seen);
+                    self.seen.clear();
+                    if is_last {
+                        self.head_ended();
+                    }
+                }
             }
             // RFC 9112, 7.1: digits, an extension that nobody needs, CR LF. What else stands there one reader skips and
             // another takes for the size.
-            State::ChunkSize(seen) => {
+            State::ChunkSize => {
                 if line.iter().any(|b| b.is_ascii_control() && !matches!(b, b'\t' | b'\r')) || is_bare {
                     return Err("a chunk's size is malformed");
                 }
-                seen.extend_from_slice(&line[..line.len().min(LOOKED_AT - seen.len())]);
+                let seen = looked_at(&mut self.seen, line, ends);
                 if ends {
                     self.state = chunk(seen).ok_or("a chunk's size is malformed")?;
+                    self.seen.clear();
                 }
-                return Ok(used);
             }
             // hyper refuses all but CR LF here, so only where the line ends must be known.
-            State::ChunkEnd => {
-                if ends {
-                    self.state = State::ChunkSize(Vec::new());
-                }
-                return Ok(used);
-            }
+            State::ChunkEnd if ends => self.state = State::ChunkSize,
             State::Trailer(has_bytes) => {
                 if is_bare {
                     return Err("a trailer ends without CR");
@@ -223,16 +238,8 @@ impl Framing {
                 if ends {
                     self.state = if *has_bytes { State::Trailer(false) } else { State::Start(0) };
                 }
-                return Ok(used);
             }
-            State::Http2(http2_flood) => {
-                http2_flood.feed(bytes).map_err(|_| "a flood of frames that do no work")?;
-                return Ok(bytes.len());
-            }
-            State::Off => return Ok(bytes.len()),
-        }
-        if is_bare {
-            self.head.is_at(Fault::BareLineFeed);
+            _ => {}
         }
         Ok(used)
     }
@@ -252,7 +259,7 @@ impl Framing {
         self.state = match &self.head {
             // The answer is the connection's last, or hyper's own: where the next head would begin is in doubt.
             _ if fault.is_some() => State::Off,
-            Head { codings: 1.., .. } => State::ChunkSize(Vec::new()),
+            Head { codings: 1.., .. } => State::ChunkSize,
             Head { length: 0, .. } => State::Start(0),
             Head { length, .. } => State::Body(*length),
         };
@@ -264,6 +271,16 @@ impl Framing {
     fn lose(&mut self, from: u64) {
         self.watch.found().lost_from = Some(from);
     }
+}
+
+/// What is looked at of a line: the beginning of what came of it before and of these bytes. Not all of it unless it ends.
+fn looked_at<'a>(before: &'a mut Vec<u8>, line: &'a [u8], ends: bool) -> &'a [u8] {
+    let line = &line[..line.len().min(LOOKED_AT - before.len())];
+    if ends && before.is_empty() {
+        return line;
+    }
+    before.extend_from_slice(line);
+    before
 }
 
 /// The state after a chunk's size line: hexadecimal digits, then CR or an extension with a name (RFC 9112, 7.1.1) and

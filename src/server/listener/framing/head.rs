@@ -3,6 +3,9 @@
 use super::LOOKED_AT;
 use crate::kernel::conn::Fault;
 
+/// The names that are looked for, each of another length.
+const KNOWN: [&[u8]; 4] = [b"transfer-encoding", b"content-length", b"content-encoding", b"expect"];
+
 #[derive(Debug, Default)]
 pub(super) struct Head {
     pub(super) lengths: u32,
@@ -18,14 +21,13 @@ impl Head {
     }
 
     pub(super) fn look_at(&mut self, line: &[u8]) {
-        let Some(colon) = line.iter().position(|&b| b == b':') else { return };
+        let Some(colon) = memchr::memchr(b':', line) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         // A value that goes on beyond what is kept of the line cannot be judged, so it is never taken for a good one.
         let whole = line.len() < LOOKED_AT;
-        let name: Vec<u8> = name.iter().map(|b| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() }).collect();
-        match name.as_slice() {
-            // Gateway interfaces and some proxies read `_` as `-`.
-            b"transfer-encoding" | b"content-length" if line[..colon].contains(&b'_') => self.is_at(Fault::LookAlike),
+        let Some(known) = KNOWN.into_iter().find(|known| is_named(name, known)) else { return };
+        match known {
+            b"transfer-encoding" | b"content-length" if name.contains(&b'_') => self.is_at(Fault::LookAlike),
             b"transfer-encoding" => {
                 self.codings += 1;
                 if !whole || !value.eq_ignore_ascii_case(b"chunked") {
@@ -45,6 +47,12 @@ impl Head {
             _ => {}
         }
     }
+}
+
+/// Whether a name is this one. Gateway interfaces and some proxies read `_` as `-`.
+fn is_named(name: &[u8], known: &[u8]) -> bool {
+    let is_same = |(a, b): (&u8, &u8)| a.to_ascii_lowercase() == *b || (*a, *b) == (b'_', b'-');
+    name.len() == known.len() && name.iter().zip(known).all(is_same)
 }
 
 /// Digits and nothing else, without a leading zero: some read it as the sign of an octal number.
