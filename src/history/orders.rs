@@ -9,8 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +17,7 @@ use super::error::Error;
 use crate::kernel::backoff::Backoff;
 use crate::kernel::clock::Clock;
 use crate::kernel::names::{AppId, RegionName};
-use crate::kernel::proof::Proof;
+use crate::kernel::proof::{Ground, Proof};
 use crate::upstream::egress::{Failure, Orders, Reply, WorkCosts};
 use crate::vendor::order::{Operation, Order, Payer, Safety, Sent, Sharer};
 
@@ -162,7 +161,7 @@ impl OrderSender {
             app: self.app.clone(),
             operation: operation.clone(),
             payer: self.payer.clone(),
-            proof: self.proof.clone(),
+            proof: self.proof.clone().map(Ground::from),
             sharers: self.sharers.clone(),
             is_repeat,
             seat_by,
@@ -217,12 +216,11 @@ impl OrderSender {
     }
 }
 
-fn headers(operation: &Operation) -> HeaderMap {
+fn headers(operation: &Operation) -> Vec<(HeaderName, HeaderValue)> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT, JSON);
+    let mut headers = vec![(ACCEPT, JSON)];
     if matches!(operation, Operation::CreateHistory(_)) {
-        headers.insert(CONTENT_TYPE, JSON);
+        headers.push((CONTENT_TYPE, JSON));
     }
     headers
 }

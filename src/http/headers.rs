@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{
-    ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
+    HeaderValue, ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
     HeaderName, PRAGMA, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
 
@@ -42,26 +42,21 @@ pub fn mark_credentials(headers: &mut HeaderMap) {
     }
 }
 
-/// The caller's headers that may leave.
+/// The caller's headers that may leave, in the order in which they came.
 #[must_use]
-pub fn leaving(from: &HeaderMap) -> HeaderMap {
-    only(from, &MAY_LEAVE)
+pub fn leaving(from: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let may_leave = |(name, _): &(&HeaderName, &HeaderValue)| MAY_LEAVE.contains(name);
+    from.iter().filter(may_leave).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// The vendor's headers that come back.
 #[must_use]
-pub fn coming_back(from: &HeaderMap) -> HeaderMap {
-    only(from, &MAY_COME_BACK)
-}
-
-fn only(from: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(names.len());
-    for name in names {
-        for value in from.get_all(name) {
-            kept.append(name, value.clone());
-        }
+pub fn coming_back(mut from: HeaderMap) -> HeaderMap {
+    // What egress hands on has few that do not.
+    while let Some(name) = from.keys().find(|name| !MAY_COME_BACK.contains(name)).cloned() {
+        from.remove(name);
     }
-    kept
+    from
 }
 
 /// Whether a list header (RFC 9110, 5.6.1) of any number of lines holds this token, case-insensitively.
@@ -146,9 +141,21 @@ mod tests {
             ("connection", "close"),
             ("host", "h"),
         ]);
-        let mut left: Vec<String> = leaving(&sent).keys().map(ToString::to_string).collect();
+        let mut left: Vec<String> = leaving(&sent).iter().map(|(name, _)| name.to_string()).collect();
         left.sort();
         assert_eq!(left, ["accept", "content-type", "user-agent"]);
+    }
+
+    #[test]
+    fn only_listed_headers_come_back() {
+        let mut said = map(&[("content-type", "text/plain"), ("date", "d"), ("set-cookie", "a=b"), ("retry-after", "1")]);
+        said.append(CONTENT_LANGUAGE, "de".parse().unwrap());
+        said.append(CONTENT_LANGUAGE, "en".parse().unwrap());
+        let back = coming_back(said);
+        let mut names: Vec<_> = back.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-language", "content-type", "retry-after"]);
+        assert_eq!(back.get_all(CONTENT_LANGUAGE).iter().count(), 2);
     }
 
     #[test]

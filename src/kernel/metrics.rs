@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn names_are_as_promised() {
         let metrics = Metrics::new();
-        let labels = RequestLabels { route: "r".into(), client: "c".into(), status: "200".into() };
+        let labels = RequestLabels { route: "r", client: "c".into(), status: 200 };
         metrics.requests.get_or_create(&labels).inc();
         let text = metrics.text();
         assert!(text.contains(r#"rtm_gateway_requests_total{route="r",client="c",status="200"} 1"#), "{text}");

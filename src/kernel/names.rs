@@ -82,6 +82,12 @@ name!(
 );
 
 impl ClientName {
+    /// The name as a label that many series share.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// As whom the gateway itself reads events. No configured client's name holds a `$`, so none can be taken for it.
     #[must_use]
     pub fn of_pollers() -> Self {

@@ -14,11 +14,13 @@
 //! | part | does |
 //! | --- | --- |
 //! | `basis` | what a proof is made of |
+//! | `ground` | what becomes a proof if an order has to wait |
 //! | `register` | the proofs that something rests on now |
 //! | `verdict` | how it was judged, how it ended |
 //! | `work` | what rests on them, and how much of it ended because they did |
 
 mod basis;
+mod ground;
 mod register;
 mod verdict;
 mod work;
@@ -34,6 +36,7 @@ use crate::kernel::clock::{Clock, UnixMillis};
 use crate::kernel::names::{Action, AppId, ClientName};
 
 pub use basis::{Basis, By, Evidence, Life, Token};
+pub use ground::Ground;
 pub use register::Proofs;
 use register::Register;
 use verdict::Standing;

@@ -240,9 +240,10 @@ impl RequestLog {
         let client = self.client.as_ref().map_or("", ClientName::as_str);
         // 499 as nginx counts it: the caller left before there was an answer.
         let label = if status == 0 { 499 } else { status };
-        let labels = RequestLabels { route: self.route.into(), client: client.into(), status: label.to_string() };
+        let who = self.client.as_ref().map_or_else(Arc::default, ClientName::shared);
+        let labels = RequestLabels { route: self.route, client: who, status: label };
         self.metrics.requests.get_or_create(&labels).inc();
-        let labels = RouteLabels { route: self.route.into() };
+        let labels = RouteLabels { route: self.route };
         self.metrics.request_duration.get_or_create(&labels).observe(time.as_secs_f64());
         if self.answered.is_some() && !self.is_stream {
             self.metrics.response_send.observe(send_time.as_secs_f64());

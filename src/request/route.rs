@@ -40,6 +40,9 @@ pub struct Route {
     pub kind: Kind,
 }
 
+/// Segments of the longest route.
+const MOST_SEGMENTS: usize = 8;
+
 /// The forms of a native read, the one for whoever does not say first.
 const NATIVE_FORMS: [&str; 2] = ["application/json", "text/event-stream"];
 
@@ -77,10 +80,13 @@ impl Route {
             return Err(Refusal::MethodNotAllowed { allow: "GET, POST" });
         }
         let segments = path::segments(uri.path())?;
-        let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+        // Of one that is longer than any route, its first segments are none.
+        let mut names = [""; MOST_SEGMENTS + 1];
+        names.iter_mut().zip(&segments).for_each(|(name, segment)| *name = segment.as_ref());
+        let names = &names[..segments.len().min(names.len())];
         let get = || allow(method, &Method::GET, "GET");
         let post = || allow(method, &Method::POST, "POST");
-        let (app, kind) = match segments.as_slice() {
+        let (app, kind) = match names {
             ["dev", "v2", "project", app, "rtm", rest @ ..] => match rest {
                 ["vendor", stream @ ("user_events" | "channel_events")] => {
                     (app, events(stream, Form::Vendor, uri, get)?)

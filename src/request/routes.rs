@@ -15,7 +15,7 @@ use hyper::http::request::Parts;
 
 use crate::config;
 use crate::http::body::{Inbound, Unread, read_up_to};
-use crate::kernel::proof::{Basis, Life, Proof, Work};
+use crate::kernel::proof::{Basis, Ground, Life, Proof, Work};
 use crate::request::admission::Admitted;
 use crate::request::gateway::{Gateway, InForce, Live};
 use crate::request::guard::RequestGuard;
@@ -71,6 +71,12 @@ impl<'a> RequestContext<'a> {
         let InForce { live, generation } = in_force;
         let generation = *generation;
         (kind, Self { gateway, live, head, body, app, payer, log, guard, basis, life, generation })
+    }
+
+    /// What let it in, for an order that may have to wait to rest on.
+    #[must_use]
+    pub fn ground(&self, work: Work) -> Ground {
+        Ground::open(&self.gateway.proofs, self.basis.clone(), self.generation, self.life, work)
     }
 
     /// What let it in, for what goes on for long to rest on.

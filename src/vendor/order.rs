@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::{HeaderMap, Method};
+use hyper::Method;
+use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::history::IN_PROGRESS_PAUSE;
 use crate::kernel::names::{AppId, BucketName, ClientName, RegionName, Stream};
-use crate::kernel::proof::Proof;
+use crate::kernel::proof::Ground;
 
 /// One of the vendor's operations, with its parameters as values (not yet percent-encoded).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,7 +241,7 @@ pub struct Order {
     pub sharers: Option<watch::Receiver<Vec<Sharer>>>,
     /// What let the caller in who waits for it: withdrawn, the order waits no longer. `None`: nobody waits for it
     /// alone.
-    pub proof: Option<Proof>,
+    pub proof: Option<Ground>,
     /// Whether it asks once more what failed: whoever sends it has asked the retry budget, and it is not sent once more
     /// for a failure of its own.
     pub is_repeat: bool,
@@ -256,5 +257,5 @@ pub struct Order {
     /// state there; else the first.
     pub region: Option<RegionName>,
     /// The caller's allow-listed headers (`Accept`, `Content-Type`, …). Anything else in it is not sent.
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }

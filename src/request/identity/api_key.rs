@@ -3,8 +3,6 @@
 //! Invariants: only SHA-256 digests of keys are kept. A key is found by the first bytes of its digest and compared
 //! whole without timing leaks; who times us learns of a digest, not of a key.
 
-use std::collections::HashMap;
-
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -17,18 +15,18 @@ use crate::kernel::proof::By;
 /// All clients' keys.
 #[derive(Debug)]
 pub(super) struct ApiKeys {
-    by_prefix: HashMap<[u8; 8], Vec<([u8; 32], ClientName)>>,
+    /// In the order of the digests.
+    all: Vec<([u8; 32], ClientName)>,
 }
 
 impl ApiKeys {
     pub(super) fn new(clients: &[config::Client]) -> Self {
-        let mut by_prefix: HashMap<_, Vec<_>> = HashMap::new();
-        for client in clients {
-            for digest in &client.api_key_sha256 {
-                by_prefix.entry(prefix(digest)).or_default().push((*digest, client.name.clone()));
-            }
-        }
-        Self { by_prefix }
+        let of = |client: &config::Client| -> Vec<_> {
+            client.api_key_sha256.iter().map(|digest| (*digest, client.name.clone())).collect()
+        };
+        let mut all: Vec<_> = clients.iter().flat_map(of).collect();
+        all.sort_by_key(|(digest, _)| *digest);
+        Self { all }
     }
 
     /// Whose key it is.
@@ -58,15 +56,14 @@ impl ApiKeys {
     /// Whose key has this digest.
     pub(super) fn owner(&self, digest: &[u8; 32]) -> Option<&ClientName> {
         // How long the look-up takes tells of eight bytes of a digest, of which no key can be made.
-        let candidates = self.by_prefix.get(&prefix(digest)).map_or(&[][..], Vec::as_slice);
-        candidates.iter().find(|(known, _)| bool::from(known.ct_eq(digest))).map(|(_, name)| name)
+        let first = self.all.partition_point(|(known, _)| prefix(known) < prefix(digest));
+        let candidates = self.all[first..].iter().take_while(|(known, _)| prefix(known) == prefix(digest));
+        candidates.into_iter().find(|(known, _)| bool::from(known.ct_eq(digest))).map(|(_, name)| name)
     }
 }
 
-fn prefix(digest: &[u8; 32]) -> [u8; 8] {
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    first
+fn prefix([a, b, c, d, e, f, g, h, ..]: &[u8; 32]) -> u64 {
+    u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])
 }
 
 #[cfg(test)]

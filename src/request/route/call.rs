@@ -47,12 +47,11 @@ impl Call {
     /// [`Refusal::Forbidden`] when it does not, or there is no such app.
     pub fn within(route: Route, grant: &Grant<'_>) -> Result<Self, Refusal> {
         let mut terms = grant.terms();
-        let app = match (allowed(&route, grant), grant.unenforced(&route.app)) {
-            (Ok(app), _) => app,
-            (Err(refusal), None) => return Err(refusal),
-            (Err(_), Some(app)) => {
+        let app = match allowed(&route, grant) {
+            Ok(app) => app,
+            Err(refusal) => {
                 terms.would_forbid = true;
-                app
+                grant.unenforced(&route.app).ok_or(refusal)?
             }
         };
         let basis = grant.basis(&route.app, route.action(), route.kind.sender());

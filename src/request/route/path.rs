@@ -22,6 +22,10 @@ pub(crate) fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Refusal> {
 }
 
 fn segment(raw: &str) -> Result<Cow<'_, str>, Refusal> {
+    // Most are words: those say themselves, and are looked at once.
+    if is_word(raw) {
+        return Ok(Cow::Borrowed(raw));
+    }
     if raw.is_empty() {
         return Err(Refusal::bad("path: holds an empty segment"));
     }
@@ -40,6 +44,11 @@ fn segment(raw: &str) -> Result<Cow<'_, str>, Refusal> {
         return Err(Refusal::bad("path: holds a control character"));
     }
     Ok(value)
+}
+
+/// Whether a segment is what it looks like: something, without a character that means more than itself, and no dot.
+fn is_word(raw: &str) -> bool {
+    !raw.is_empty() && raw.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// Percent-decodes; `None` when a `%` is not followed by two hexadecimal digits or the result is not UTF-8.

@@ -36,7 +36,7 @@ pub async fn forward(
 ) -> Result<HandlerResponse, Refusal> {
     let cap = context.live.request_timeout;
     let prefer = Prefer { respond_async: false, ..Prefer::of(&context.head.headers) };
-    let proof = context.proof(Work::Message);
+    let ground = context.ground(Work::Message);
     let body = read_body(context.live, context.body, context.guard, context.log).await?;
     check(to, &context.head.headers, &body)?;
     let message = Message { user, query, body };
@@ -47,7 +47,7 @@ pub async fn forward(
             Addressee::Peer => Operation::PeerMessage(message),
             Addressee::Channel => Operation::ChannelMessage(message),
         },
-        proof: Some(proof),
+        proof: Some(ground),
         payer: context.payer,
         sharers: None,
         is_repeat: false,
@@ -67,7 +67,7 @@ pub async fn forward(
     if !passes(reply.status) {
         return Err(Refusal::BadUpstream(format!("the vendor answered {}", reply.status)));
     }
-    let mut headers = headers::coming_back(&reply.headers);
+    let mut headers = headers::coming_back(reply.headers);
     if let Some(applied) = prefer.applied(cap) {
         headers.insert(PREFERENCE_APPLIED, applied);
     }
@@ -128,9 +128,7 @@ impl<'de> Deserialize<'de> for MessageMembers {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut there = Vec::new();
                 while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    // No text can hold an escaped lone surrogate, so such a name is none of these.
-                    let name: Option<String> = serde_json::from_str(name.get()).ok();
-                    let known = KNOWN.into_iter().find(|known| name.as_deref() == Some(*known));
+                    let known = KNOWN.into_iter().find(|known| is_named(known, name.get()));
                     there.extend(known.filter(|known| !there.contains(known) && is_there(known, value.get())));
                 }
                 Ok(MessageMembers(there))
@@ -139,6 +137,15 @@ impl<'de> Deserialize<'de> for MessageMembers {
 
         deserializer.deserialize_map(Object)
     }
+}
+
+/// Whether a member's name, as the body has it, is this.
+fn is_named(known: &str, name: &str) -> bool {
+    if !name.contains('\\') {
+        return name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) == Some(known);
+    }
+    // No text can hold an escaped lone surrogate, so such a name is none of these.
+    serde_json::from_str::<String>(name).is_ok_and(|name| name == known)
 }
 
 fn is_there(name: &str, value: &str) -> bool {

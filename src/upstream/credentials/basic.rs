@@ -33,7 +33,7 @@ impl Recipe for BasicRecipe {
         Ok(vec![(AUTHORIZATION, value)])
     }
 
-    fn stale(&self, _made: UnixMillis, _now: UnixMillis, _held: Duration) -> bool {
-        false
+    fn lasts(&self) -> Option<Duration> {
+        None
     }
 }

@@ -30,8 +30,8 @@ pub(super) trait Recipe: Send + Sync {
     /// The headers that show these secrets.
     fn headers(&self, sources: &[SecretSource], secrets: &[Secret], now: UnixMillis) -> Result<Headers, SecretError>;
 
-    /// Whether headers made at `made`, and held for so long since, must be made anew although the secret is the same.
-    fn stale(&self, made: UnixMillis, now: UnixMillis, held: Duration) -> bool;
+    /// For how long headers are used before they are made anew although the secret is the same; `None`: for ever.
+    fn lasts(&self) -> Option<Duration>;
 }
 
 /// What is added to a request.
@@ -118,6 +118,16 @@ struct Good {
     since: Instant,
 }
 
+impl Good {
+    /// By the wall clock, which a token's time is of, and which goes on while the machine sleeps; and by the monotonic
+    /// one, since a wall clock that is set back again and again would keep a token for ever. What was made in what is
+    /// now the future was made by a wrong clock.
+    fn is_stale(&self, lasts: Duration, now: Instant, wall: UnixMillis) -> bool {
+        let held = now.saturating_duration_since(self.since);
+        wall < self.made || wall.since(self.made) >= lasts || held >= lasts
+    }
+}
+
 impl SecretCache {
     pub(super) fn new(app: AppId, sources: Vec<SecretSource>, recipe: Box<dyn Recipe>, clock: Clock) -> Self {
         Self { app, sources, recipe, clock, state: Mutex::default() }
@@ -125,12 +135,11 @@ impl SecretCache {
 
     /// The credential to send now.
     pub(super) fn current(&self) -> Result<Arc<CredentialHeaders>, SecretError> {
-        let now = self.clock.now();
         let mut state = self.lock();
         self.renew(&mut state);
         match (&state.good, &state.failing) {
             (Some(good), None) => Ok(good.shown.clone()),
-            (Some(good), Some(failing)) if now.saturating_duration_since(failing.since) < GRACE => {
+            (Some(good), Some(failing)) if self.clock.now().saturating_duration_since(failing.since) < GRACE => {
                 Ok(good.shown.clone())
             }
             (_, Some(failing)) => Err(failing.why.clone()),
@@ -265,9 +274,10 @@ impl SecretCache {
 
     /// Makes headers anew that are too old.
     fn renew(&self, state: &mut CacheState) {
+        let Some(lasts) = self.recipe.lasts() else { return };
         let (now, wall) = (self.clock.now(), self.clock.wall_ms());
         if let Some(good) = &mut state.good
-            && self.recipe.stale(good.made, wall, now.saturating_duration_since(good.since))
+            && good.is_stale(lasts, now, wall)
             && let Ok(headers) = self.recipe.headers(&self.sources, &good.secrets, wall)
         {
             good.shown = good.shown.anew(&good.secrets, headers);

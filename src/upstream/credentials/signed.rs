@@ -108,10 +108,8 @@ impl Signed {
 fn headers(order: &Order, pass: &Pass) -> HeaderMap {
     // Room for these, the credential and `Host` without growing.
     let mut out = HeaderMap::with_capacity(12);
-    for name in &ALLOWED {
-        for value in order.headers.get_all(name) {
-            out.append(name, value.clone());
-        }
+    for (name, value) in order.headers.iter().filter(|(name, _)| ALLOWED.contains(name)) {
+        out.append(name, value.clone());
     }
     out.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
     if order.operation.method() == Method::POST {

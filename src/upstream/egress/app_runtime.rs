@@ -57,12 +57,13 @@ impl AppRuntime {
             None => self.regions.get(..1),
         };
         let all = all.filter(|all| !all.is_empty()).ok_or(Failure::NoSuchApp)?;
-        let (failed, fresh): (Vec<_>, Vec<_>) = all.iter().partition(|region| tries.has_failed(&region.name));
+        let has_failed = |region: &&Region| tries.has_failed(&region.name);
+        let (fresh, failed) = (all.iter().filter(|region| !has_failed(region)), all.iter().filter(has_failed));
         let is_read = order.operation.safety() == Safety::Destructive;
         let mut failing = None;
         let mut shut: Option<(Duration, &Region)> = None;
         let mut held: Option<(Duration, &Region)> = None;
-        for region in fresh.into_iter().chain(failed) {
+        for region in fresh.chain(failed) {
             let hold = region.endpoint(&order.operation).held_for(at).filter(|_| !is_read);
             match (region.host.look(at), hold) {
                 (Ok(()), Some(left)) => {

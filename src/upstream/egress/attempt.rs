@@ -12,6 +12,7 @@
 //! The happy path allocates the target's text and the header table, and what hyper-util does (a boxed future, a
 //! one-shot channel); it spawns nothing and formats no label.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -64,8 +65,8 @@ impl Inner {
                 continue;
             };
             // What was withdrawn in the moment in which the seat came gives it back.
-            if let Some(proof) = &order.proof {
-                proof.goes_on().await?;
+            if let Some(ground) = &order.proof {
+                ground.goes_on().await?;
             }
             // Both may have shut while the seat was waited for: then the seat goes back, and the next round says so.
             let Some(ticket) = region.host.enter(endpoint, safety == Safety::Destructive) else { continue };
@@ -279,10 +280,15 @@ fn said_by(outcome: &AttemptOutcome) -> Verdict {
 
 /// Waits, as long as the order's caller may ask for what it ordered.
 async fn unless_withdrawn<T>(order: &Order, wait: impl Future<Output = T>) -> Result<T, Failure> {
-    let Some(proof) = &order.proof else { return Ok(wait.await) };
+    let mut wait = std::pin::pin!(wait);
+    // Most need not be waited for.
+    if let Poll::Ready(done) = futures_util::poll!(wait.as_mut()) {
+        return Ok(done);
+    }
+    let Some(ground) = &order.proof else { return Ok(wait.await) };
     tokio::select! {
         biased;
-        how = proof.withdrawn() => Err(how.into()),
+        how = ground.withdrawn() => Err(how.into()),
         done = wait => Ok(done),
     }
 }

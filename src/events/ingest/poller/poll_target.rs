@@ -199,7 +199,7 @@ impl PollTarget {
             sent: None,
             retry_after_limit: Some(self.obeys()),
             region: Some(self.region.clone()),
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
         };
         self.source.send(order).await
     }
