@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `clock` | time: paused in tests, so nothing else reads it |
 //! | `task` | tasks with an owner, a cancel rule and a place in the stop; threads for work that blocks |
+//! | `fast_map` | maps whose keys nobody outside chooses |
 //! | `sync`, `backoff` | taking a lock; how long to wait before the next try |
 //! | `cause` | why something failed, with the error that said so |
 //! | `names`, `share` | the names of things; how much of a bounded thing one client may hold |
@@ -21,6 +22,7 @@ pub mod cause;
 pub mod clock;
 pub mod conn;
 pub mod dns;
+pub mod fast_map;
 pub mod files;
 pub mod heap;
 pub mod log_list;

@@ -6,10 +6,9 @@
 //! 9n + 1 stays free for who comes next. Whoever holds nothing may take the very last. Nothing is set aside while
 //! nobody wants it but that tenth, and nobody has to be configured.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::names::ClientName;
 
 /// What a client may hold of what others leave free.
@@ -27,7 +26,7 @@ pub fn may_take(more: usize, held: usize, taken: usize, all: usize) -> bool {
 pub struct Holdings {
     taken: usize,
     /// Those who hold something.
-    clients: HashMap<ClientName, usize>,
+    clients: FastMap<ClientName, usize>,
 }
 
 impl Holdings {

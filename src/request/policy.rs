@@ -4,11 +4,11 @@
 //! are refused by the same words, so nobody learns which apps there are. What a client in report mode may not do is
 //! allowed only where the app exists, and goes on marked as such.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::config::{self, ClientMode, Config};
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::names::{Action, AppId, ClientName, SubscriptionName};
 use crate::kernel::proof::{Basis, Life};
 use crate::request::identity::Client;
@@ -18,8 +18,8 @@ use crate::vendor::order::Payer;
 /// Everybody's rights.
 #[derive(Debug)]
 pub struct Policy {
-    apps: HashMap<AppId, Arc<config::App>>,
-    rights: HashMap<ClientName, Arc<Rights>>,
+    apps: FastMap<AppId, Arc<config::App>>,
+    rights: FastMap<ClientName, Arc<Rights>>,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Default for Terms {
 pub struct Grant<'a> {
     client: Client,
     rights: Option<&'a Rights>,
-    apps: &'a HashMap<AppId, Arc<config::App>>,
+    apps: &'a FastMap<AppId, Arc<config::App>>,
 }
 
 impl Policy {

@@ -4,13 +4,14 @@
 //! new share the series in which the name is [`OTHER`], so that sums stay right. The series are never more than the
 //! bound, and one `other` for each combination of the other labels.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::{MetricType, TypedMetric};
+
+use crate::kernel::fast_map::FastMap;
 
 /// The name that stands for all that have no series of their own.
 pub const OTHER: &str = "other";
@@ -30,7 +31,7 @@ pub trait BoundedLabels: Clone + Eq + Hash {
 ///
 /// What is shared as [`OTHER`] is added to by many: of a gauge there, only `inc` and `dec` mean something.
 pub struct BoundedFamily<L, M> {
-    series: Arc<RwLock<HashMap<L, M>>>,
+    series: Arc<RwLock<FastMap<L, M>>>,
     most: usize,
     make: fn() -> M,
 }
@@ -68,14 +69,14 @@ impl<L: BoundedLabels, M: Clone> BoundedFamily<L, M> {
         self.write().remove(labels);
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<L, M>> {
+    fn write(&self) -> RwLockWriteGuard<'_, FastMap<L, M>> {
         // A map is changed whole or not at all.
         self.series.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<L, M> BoundedFamily<L, M> {
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<L, M>> {
+    fn read(&self) -> RwLockReadGuard<'_, FastMap<L, M>> {
         self.series.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

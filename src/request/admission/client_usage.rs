@@ -3,7 +3,6 @@
 //! Invariants: the sums are those of the entries; a refusal changes nothing; entries are of clients that were known, so
 //! their number is bounded by the configuration.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,6 +12,7 @@ use super::rate::{Rate, RateToken};
 use super::report::{Reason, Report, ReportLimiter};
 use super::{A_WHILE, Room};
 use crate::config::ClientMode;
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::metrics::{ClientLabels, Metrics};
 use crate::kernel::names::ClientName;
 use crate::kernel::share;
@@ -25,7 +25,7 @@ pub(super) struct ClientUsage {
     in_hand: usize,
     streams: usize,
     body_bytes: usize,
-    clients: HashMap<ClientName, ClientCounts>,
+    clients: FastMap<ClientName, ClientCounts>,
 }
 
 struct ClientCounts {
@@ -65,7 +65,7 @@ pub(super) struct Reservation {
 
 impl ClientUsage {
     pub(super) fn new(metrics: Metrics, room: Room) -> Self {
-        Self { room, metrics, in_hand: 0, streams: 0, body_bytes: 0, clients: HashMap::new() }
+        Self { room, metrics, in_hand: 0, streams: 0, body_bytes: 0, clients: FastMap::default() }
     }
 
     pub(super) fn in_hand(&self) -> usize {
@@ -224,7 +224,7 @@ impl ClientCounts {
 }
 
 fn entry<'a>(
-    clients: &'a mut HashMap<ClientName, ClientCounts>,
+    clients: &'a mut FastMap<ClientName, ClientCounts>,
     metrics: &Metrics,
     client: &ClientName,
 ) -> &'a mut ClientCounts {

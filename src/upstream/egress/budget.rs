@@ -7,12 +7,12 @@
 //! several times as often. (As Finagle's `RetryBudget`; in whole numbers, and without its store of ten seconds' minimum
 //! that could be spent at once.)
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use tokio::time::Instant;
 
 use crate::config::RetryBudget;
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::names::ClientName;
 use crate::kernel::sync::lock;
 
@@ -27,14 +27,14 @@ pub(super) struct Budgets(Mutex<Clients>);
 
 struct Clients {
     rule: RetryBudget,
-    all: HashMap<ClientName, Budget>,
+    all: FastMap<ClientName, Budget>,
     /// At so many the idle ones are dropped.
     sweep_at: usize,
 }
 
 impl Budgets {
     pub(super) fn new(rule: RetryBudget) -> Self {
-        Self(Mutex::new(Clients { rule, all: HashMap::new(), sweep_at: SWEPT_FROM }))
+        Self(Mutex::new(Clients { rule, all: FastMap::default(), sweep_at: SWEPT_FROM }))
     }
 
     /// Another rule, from now on.

@@ -3,7 +3,6 @@
 //! Invariant: a table is prepared (all that can fail) and then committed (which cannot), so that a reload that does not
 //! hold changes nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::meters::{AppMeters, PerEndpoint, RegionMeters};
 use super::switched_off::SwitchedOff;
 use crate::config::{self, App, Config, Quota};
 use crate::kernel::clock::Clock;
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::{AppId, RegionName};
 use crate::tls::Role;
@@ -24,7 +24,7 @@ use crate::upstream::pool::{Lanes, Settings, SettingsError, Upstream};
 
 /// All that a reload replaces.
 pub(super) struct Table {
-    pub(super) apps: HashMap<AppId, AppRuntime>,
+    pub(super) apps: FastMap<AppId, AppRuntime>,
     upstream: Arc<Upstream>,
     pub(super) timeouts: Timeouts,
     /// The longest that the vendor's `Retry-After` is believed.

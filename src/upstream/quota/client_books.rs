@@ -9,13 +9,14 @@
 //!   first time.
 //! - There is a book for each client that ever came, as far as there is room for its series, and one for all others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::metrics::{ClientBucketLabels, Metrics, OTHER, SecondsTotal};
 use crate::kernel::names::{AppId, BucketName, ClientName};
 
@@ -55,7 +56,7 @@ pub(super) struct ClientBooks {
     began: Instant,
     label: Option<BucketLabel>,
     books: Vec<ClientBook>,
-    places: HashMap<ClientName, BookId>,
+    places: FastMap<ClientName, BookId>,
     /// That of all for whom there was no room.
     others: Option<BookId>,
 }
@@ -86,7 +87,7 @@ struct ClientSeries {
 
 impl ClientBooks {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, label: None, books: Vec::new(), places: HashMap::new(), others: None }
+        Self { began: now, label: None, books: Vec::new(), places: FastMap::default(), others: None }
     }
 
     /// Counts in these series from now on.

@@ -10,8 +10,9 @@
 //! With c clients and n waiting: push, pop and first are O(log c), remove O(log n) and a short move, rank O(c).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::names::ClientName;
 
 type Tag = u128;
@@ -19,7 +20,7 @@ type Tag = u128;
 /// Who waits, in order.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    clients: HashMap<ClientName, ClientQueue<T>>,
+    clients: FastMap<ClientName, ClientQueue<T>>,
     /// The clients that wait, by the tag and number of their first in line.
     order: BTreeMap<(Tag, u64), ClientName>,
     /// The tag last served.
@@ -57,7 +58,7 @@ impl QueueEntry {
 impl<T> FairQueue<T> {
     pub(super) fn new() -> Self {
         Self {
-            clients: HashMap::new(),
+            clients: FastMap::default(),
             order: BTreeMap::new(),
             virtual_time: 0,
             arrivals: 0,
@@ -181,7 +182,7 @@ impl<T> FairQueue<T> {
     /// told how many stay before.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T, usize) -> bool) {
         let mut heads: BinaryHeap<_> = std::mem::take(&mut self.order).into_iter().map(Reverse).collect();
-        let mut kept: HashMap<ClientName, VecDeque<(u64, T)>> = HashMap::new();
+        let mut kept: FastMap<ClientName, VecDeque<(u64, T)>> = FastMap::default();
         let mut rank = 0;
         while let Some(Reverse(((tag, _), client))) = heads.pop() {
             let Some(line) = self.clients.get_mut(&client) else { continue };
@@ -234,6 +235,8 @@ const SWEEP_AT: usize = 64;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::collections::HashMap;
 
     use super::*;
 

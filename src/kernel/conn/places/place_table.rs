@@ -4,7 +4,7 @@
 //! those with a request in hand. Each step costs the logarithm of their number. Turns only grow, so that the first of
 //! an order is the longest idle.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{A_MOMENT, Evicted, KEPT, NoPlace, STRANGERS, Signal, most_leaving};
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::metrics::{EvictedLabels, from_the_start};
 use crate::kernel::share;
 
@@ -32,7 +33,7 @@ pub(super) struct PlaceTable {
     /// Connections with an admitted request in hand.
     in_hand: usize,
     turns: u64,
-    held: HashMap<Id, Slot>,
+    held: FastMap<Id, Slot>,
     strangers: Order,
     clients: BTreeMap<Arc<str>, Client>,
     /// Clients with idle connections, by how many they have in all.
@@ -80,7 +81,7 @@ impl PlaceTable {
             leaving: 0,
             in_hand: 0,
             turns: 0,
-            held: HashMap::new(),
+            held: FastMap::default(),
             strangers: Order::new(),
             clients: BTreeMap::new(),
             by_size: BTreeSet::new(),
