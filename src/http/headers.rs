@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::{
-    HeaderValue, ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
-    HeaderName, PRAGMA, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, COOKIE,
+    HeaderName, HeaderValue, PRAGMA, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
 
 /// Who decided a response's status: `gateway` or `vendor`.
@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn only_listed_headers_come_back() {
-        let mut said = map(&[("content-type", "text/plain"), ("date", "d"), ("set-cookie", "a=b"), ("retry-after", "1")]);
+        let mut said =
+            map(&[("content-type", "text/plain"), ("date", "d"), ("set-cookie", "a=b"), ("retry-after", "1")]);
         said.append(CONTENT_LANGUAGE, "de".parse().unwrap());
         said.append(CONTENT_LANGUAGE, "en".parse().unwrap());
         let back = coming_back(said);

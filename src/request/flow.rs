@@ -58,6 +58,13 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inb
     finish(refused(&refusal, &log), &head.method, log, guard)
 }
 
+/// What a request's stages have come to before its route.
+enum Passed<'a> {
+    /// It asks what anybody may.
+    Open(OpenRoute),
+    Admitted(Kind, RequestContext<'a>),
+}
+
 async fn serve(
     gateway: &Arc<Gateway>,
     in_force: &InForce,
@@ -67,6 +74,32 @@ async fn serve(
     log: &mut RequestLog,
     guard: &mut RequestGuard,
 ) -> Result<HandlerResponse, Refusal> {
+    let (kind, context) = match pass(gateway, in_force, conn, head, body, log, guard).await? {
+        Passed::Open(OpenRoute::Document) => return Ok(routes::document::answer()),
+        Passed::Admitted(kind, context) => (kind, context),
+    };
+    // Each in a box of its own: a request should not hold room for what other routes wait for.
+    match kind {
+        Kind::Events { streams, form, query } => Box::pin(routes::events::read(context, streams, form, query)).await,
+        Kind::Acknowledge { stream, what } => Box::pin(routes::events::ack::settle(context, stream, what)).await,
+        Kind::HistoryQuery => Box::pin(routes::history::query(context)).await,
+        Kind::HistoryFetch { handle } => Box::pin(routes::history::fetch(context, &handle)).await,
+        Kind::HistoryStream { query } => Box::pin(routes::history::stream::open(context, &query)).await,
+        Kind::Count { query } => Box::pin(routes::count::count(context, &query)).await,
+        Kind::Message { to, user, query } => Box::pin(routes::messages::forward(context, to, user, query)).await,
+    }
+}
+
+/// All stages before a request's route.
+async fn pass<'a>(
+    gateway: &'a Arc<Gateway>,
+    in_force: &'a InForce,
+    conn: &Conn,
+    head: &'a Parts,
+    body: Inbound,
+    log: &'a mut RequestLog,
+    guard: &'a mut RequestGuard,
+) -> Result<Passed<'a>, Refusal> {
     let live = &in_force.live;
     let headroom = gateway.admission.enter()?;
     if let Some(fault) = head.extensions.get::<Fault>() {
@@ -75,9 +108,7 @@ async fn serve(
     live.hosts.check(head, conn.local)?;
     if let Some(route) = OpenRoute::parse(&head.method, &head.uri)? {
         log.open_route(route);
-        return Ok(match route {
-            OpenRoute::Document => routes::document::answer(),
-        });
+        return Ok(Passed::Open(route));
     }
     let now = gateway.clock.wall_ms();
     let client = live.identity.identify(conn, &head.headers, now).await.map_err(|unknown| {
@@ -98,15 +129,7 @@ async fn serve(
     guard.admit(permit);
     guard.occupy(conn.occupy(admitted.client().as_str()).map_err(|_| Refusal::shed(Shed::Connections))?);
     let (kind, context) = RequestContext::new(gateway, in_force, head, body, admitted, log, guard);
-    match kind {
-        Kind::Events { streams, form, query } => routes::events::read(context, streams, form, query).await,
-        Kind::Acknowledge { stream, what } => routes::events::ack::settle(context, stream, what).await,
-        Kind::HistoryQuery => routes::history::query(context).await,
-        Kind::HistoryFetch { handle } => routes::history::fetch(context, &handle).await,
-        Kind::HistoryStream { query } => routes::history::stream::open(context, &query).await,
-        Kind::Count { query } => routes::count::count(context, &query).await,
-        Kind::Message { to, user, query } => routes::messages::forward(context, to, user, query).await,
-    }
+    Ok(Passed::Admitted(kind, context))
 }
 
 fn refused(refusal: &Refusal, log: &RequestLog) -> HandlerResponse {

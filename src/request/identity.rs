@@ -20,7 +20,6 @@ mod mtls;
 mod strangers;
 mod unix_peer;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::HeaderMap;
@@ -28,6 +27,7 @@ use hyper::HeaderMap;
 use crate::config::{self, Config};
 use crate::kernel::clock::UnixMillis;
 use crate::kernel::conn::{Conn, Lapse};
+use crate::kernel::fast_map::FastMap;
 use crate::kernel::metrics::Metrics;
 use crate::kernel::names::ClientName;
 use crate::kernel::proof::{By, Ended, Evidence, Life, Verdict};
@@ -127,7 +127,7 @@ pub struct Identity {
     trust: Arc<ClientTrust>,
     anonymous: Option<ClientName>,
     /// Of each client.
-    uses: HashMap<ClientName, ClientUses>,
+    uses: FastMap<ClientName, ClientUses>,
 }
 
 impl Identity {
@@ -268,7 +268,8 @@ impl Identity {
         match (shown, &self.tokens) {
             (Credential::Bearer(bearer), Some(tokens)) if jwt::is_token(bearer) => {
                 let unchecked = |refusal| Unidentified { fault: AuthFault::UncheckedToken, refusal };
-                tokens.identify(bearer, now).await.map_err(unchecked)
+                // In a box: keys, which most show, need no room to wait in.
+                Box::pin(tokens.identify(bearer, now)).await.map_err(unchecked)
             }
             _ => Ok(self.api_keys.identify(shown)),
         }

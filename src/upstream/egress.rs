@@ -206,19 +206,21 @@ impl Egress {
     /// # Errors
     /// See [`Failure`].
     pub async fn send(&self, order: Order) -> Result<Reply, Failed> {
-        self.send_into(order, &mut Costs::default()).await
+        self.send_into(&order, &mut Costs::default()).await
     }
 
     /// The same. `costs`, which have nothing in them yet, are right also when this is dropped on the way.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub(crate) async fn send_into(&self, order: Order, costs: &mut Costs) -> Result<Reply, Failed> {
+    pub(crate) async fn send_into(&self, order: &Order, costs: &mut Costs) -> Result<Reply, Failed> {
         self.send_with(order, OrderCosts::of(costs, None)).await
     }
 
-    async fn send_with(&self, order: Order, mut costs: OrderCosts<'_>) -> Result<Reply, Failed> {
-        let ended = self.0.attempts(&order, &mut costs).await;
+    async fn send_with(&self, order: &Order, mut costs: OrderCosts<'_>) -> Result<Reply, Failed> {
+        // In a box of its own: whoever orders has other things to wait for, and should not hold room for this
+        // meanwhile.
+        let ended = Box::pin(self.0.attempts(order, &mut costs)).await;
         let costs = costs.sum.clone();
         match ended {
             Ok(answer) => Ok(Reply {
@@ -369,7 +371,7 @@ impl Orders for Egress {
     }
 
     async fn send_for(&self, order: Order, work: &WorkCosts) -> Result<Reply, Failed> {
-        self.send_with(order, OrderCosts::of(&mut Costs::default(), Some(work))).await
+        self.send_with(&order, OrderCosts::of(&mut Costs::default(), Some(work))).await
     }
 
     fn may_repeat(&self, app: &AppId, client: &ClientName) -> bool {

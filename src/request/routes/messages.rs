@@ -59,7 +59,7 @@ pub async fn forward(
         region: None,
         headers: headers::leaving(&context.head.headers),
     };
-    let reply = context.gateway.egress.send_into(order, context.log.costs()).await.map_err(|failed| failed.why)?;
+    let reply = context.gateway.egress.send_into(&order, context.log.costs()).await.map_err(|failed| failed.why)?;
     // It is about our App ID. Passed on, it would look like a refusal of the caller's own credential.
     if reply.status == StatusCode::FORBIDDEN {
         return Err(Refusal::AppRefused);

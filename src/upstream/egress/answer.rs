@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use hyper::{Response, StatusCode};
+use hyper::http::response::Parts;
 use tokio::time::Instant;
 
 use super::events_body::{EncodedBody, PartialBody};
@@ -50,8 +51,7 @@ pub(super) struct AnswerReader<'a> {
 
 impl AnswerReader<'_> {
     /// Reads the rest of an answer and says what it means.
-    pub(super) async fn receive(&self, head: Response<Incoming>, costs: &mut Costs) -> AttemptOutcome {
-        let (parts, body) = head.into_parts();
+    pub(super) async fn receive(&self, parts: &Parts, body: Incoming, costs: &mut Costs) -> AttemptOutcome {
         let safety = self.order.operation.safety();
         let mut headers = allowed(&parts.headers);
         let asked = retry_after::of(&parts.headers, self.clock.wall_ms());

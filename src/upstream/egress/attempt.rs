@@ -12,6 +12,7 @@
 //! The happy path allocates the target's text and the header table, and what hyper-util does (a boxed future, a
 //! one-shot channel); it spawns nothing and formats no label.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::app_runtime::{AppRuntime, Region};
 use super::breaker::Verdict;
 use super::buckets::AppBucket;
 use super::costs::{OrderCosts, SeatWait, Wait};
-use super::detached::Head;
+use super::detached::{Flight, Head};
 use super::endpoint::EndpointHealth;
 use super::hosts::ExchangeVerdict;
 use super::meters::Ending;
@@ -33,6 +34,7 @@ use super::retry::{Next, NextRegion, Reason, RetryTerms, Tries};
 use super::table::{Table, Timeouts};
 use super::{Costs, DETACHED_TIMEOUTS, Failure, Inner, VendorLimit};
 use crate::kernel::clock::Clock;
+use crate::kernel::secret::redact::Redactor;
 use crate::upstream::credentials::{PassError, Signed};
 use crate::upstream::pool::Fault;
 use crate::upstream::quota::{NoSeat, Seat, seat_of_any};
@@ -42,6 +44,8 @@ impl Inner {
     pub(super) async fn attempts(&self, order: &Order, costs: &mut OrderCosts<'_>) -> Result<Answer, Failure> {
         let safety = order.operation.safety();
         let mut tries = if order.is_repeat { Tries::of_repeat() } else { Tries::default() };
+        // The time is read where something has been waited for, and holds until the next wait.
+        let mut now = self.clock.now();
         loop {
             if self.stopping.is_cancelled() {
                 return Err(Failure::Stopping);
@@ -49,7 +53,7 @@ impl Inner {
             // Anew for each attempt: one that waits for its second try obeys a reload that came meanwhile.
             let table = self.table.load_full();
             let runtime = table.apps.get(&order.app).ok_or(Failure::NoSuchApp)?;
-            let region = runtime.region(order, &tries, self.clock.now())?;
+            let region = runtime.region(order, &tries, now)?;
             let bucket = runtime.bucket(order.operation.bucket());
 
             if let Some(longest) = order.retry_after_limit {
@@ -59,17 +63,19 @@ impl Inner {
             // seat goes back unused.
             unless_withdrawn(order, runtime.credential.clear(order.deadline)).await?.map_err(denied)?;
             let endpoint = region.endpoint(&order.operation);
-            let Some(seat) = unless_withdrawn(order, self.seat(order, endpoint, bucket, costs)).await?? else {
+            let Some((seat, given)) = unless_withdrawn(order, self.seat(order, endpoint, bucket, costs)).await?? else {
                 // A reload is about to put another bucket in this one's place.
                 tokio::task::yield_now().await;
+                now = self.clock.now();
                 continue;
             };
+            now = given;
             // What was withdrawn in the moment in which the seat came gives it back.
             if let Some(ground) = &order.proof {
                 ground.goes_on().await?;
             }
             // Both may have shut while the seat was waited for: then the seat goes back, and the next round says so.
-            let Some(ticket) = region.host.enter(endpoint, safety == Safety::Destructive) else { continue };
+            let Some(ticket) = region.host.enter(endpoint, safety == Safety::Destructive, now) else { continue };
             let Some(pass) = runtime.credential.pass().map_err(denied)? else { continue };
             let signed = Signed::new(order, &region.base, seat, pass)
                 .map_err(|_| Failure::Unreachable("the request's target is too long".into()))?;
@@ -77,16 +83,19 @@ impl Inner {
             if let Some(sent) = &order.sent {
                 sent.set();
             }
-            tries.begin(|| runtime.budgets.first(&order.payer.client, self.clock.now()));
-            let began = self.clock.now();
-            let attempt = Attempt { egress: self, order, table: &table, runtime, region };
-            let (outcome, verdict) = attempt.exchange(signed, costs).await;
+            tries.begin(|| runtime.budgets.first(&order.payer.client, now));
+            let began = now;
+            let attempt = Attempt { egress: self, order, table: &table, runtime, region, began };
+            let mut sent = attempt.begin(signed);
+            let (outcome, verdict) = attempt.exchange(&mut sent, costs).await;
+            drop(sent);
+            now = self.clock.now();
             let failed = verdict.host == Verdict::Failed || verdict.endpoint == Verdict::Failed;
-            ticket.tell(verdict, failed.then(|| outcome.why()).as_deref());
+            ticket.tell(verdict, failed.then(|| outcome.why()).as_deref(), now);
             if let AttemptOutcome::Answered(answer) = &outcome {
-                endpoint.took(self.clock.now().saturating_duration_since(began));
+                endpoint.took(now.saturating_duration_since(began));
                 let here = (&order.app, &region.name);
-                runtime.switched_off.tell(here, endpoint.name(), answer.status, self.clock.wall_ms());
+                runtime.switched_off.tell(here, endpoint.name(), answer.status, || self.clock.wall_ms());
             }
             if matches!(outcome, AttemptOutcome::OverLimit) {
                 bucket.meters.refused.inc();
@@ -98,7 +107,6 @@ impl Inner {
             if failed {
                 tries.note_failed(&region.name);
             }
-            let now = self.clock.now();
             if let Some(pause) = outcome.hold() {
                 endpoint.hold(pause, now);
             }
@@ -112,25 +120,28 @@ impl Inner {
                 NextRegion::Another => NextRegion::Another,
                 NextRegion::TheSame | NextRegion::Nowhere => at(now + outcome.retry_after()),
             };
-            let may = |reason: Reason| runtime.may_send_again(reason, &order.payer.client, self.clock.now());
+            let may = |reason: Reason| runtime.may_send_again(reason, &order.payer.client, now);
             let rest = order.operation.rest_after_timeout();
-            let terms = RetryTerms { safety, rest, now: self.clock.now(), deadline: order.deadline, next };
+            let terms = RetryTerms { safety, rest, now, deadline: order.deadline, next };
             match tries.after(outcome, terms, may) {
                 Next::Again(pause) if pause.is_zero() => {}
-                Next::Again(pause) => unless_withdrawn(order, tokio::time::sleep(pause)).await?,
+                Next::Again(pause) => {
+                    unless_withdrawn(order, tokio::time::sleep(pause)).await?;
+                    now = self.clock.now();
+                }
                 Next::Done(result) => return result,
             }
         }
     }
 
-    /// `None`: the endpoint is counted in another bucket from now on.
+    /// A seat, and when it came. `None`: the endpoint is counted in another bucket from now on.
     async fn seat(
         &self,
         order: &Order,
         endpoint: &EndpointHealth,
         bucket: &AppBucket,
         costs: &mut OrderCosts<'_>,
-    ) -> Result<Option<Seat>, Failure> {
+    ) -> Result<Option<(Seat, Instant)>, Failure> {
         let began = self.clock.now();
         let latest = if order.operation.is_message() {
             // One that is sent so late that its answer finds nobody leaves its caller in doubt; it is refused instead.
@@ -148,14 +159,14 @@ impl Inner {
                 Box::pin(seat_of_any(&bucket.seats, &order.payer, sharers.clone(), by)).await
             }
         };
-        bucket.meters.wait.observe(waiting.time().as_secs_f64());
-        drop(waiting);
+        let now = self.clock.now();
+        bucket.meters.wait.observe(waiting.over(now).as_secs_f64());
         let why = match seat {
-            Ok(seat) => return Ok(Some(seat)),
+            Ok(seat) => return Ok(Some((seat, now))),
             Err(NoSeat::Moved) => return Ok(None),
             Err(NoSeat::Spent { retry_after }) => {
                 let vendor = bucket.seats.refusals().filter(|refusals| refusals.binds);
-                let vendor = vendor.map(|refusals| Box::new(VendorLimit::of(&refusals, self.clock.now())));
+                let vendor = vendor.map(|refusals| Box::new(VendorLimit::of(&refusals, now)));
                 Failure::QuotaSpent { bucket: bucket.name, limit: bucket.limit, retry_after, vendor }
             }
             Err(NoSeat::Crowded) => Failure::Crowded(bucket.name),
@@ -172,6 +183,14 @@ struct Attempt<'a> {
     table: &'a Table,
     runtime: &'a AppRuntime,
     region: &'a Region,
+    began: Instant,
+}
+
+/// A request that is on its way, and what its answer is read by.
+struct Sent<'a> {
+    flight: Flight<'a>,
+    redactor: Arc<Redactor>,
+    deadlines: ExchangeDeadlines,
 }
 
 /// When an exchange ends.
@@ -187,37 +206,44 @@ struct ExchangeDeadlines {
 }
 
 impl Attempt<'_> {
-    async fn exchange(&self, signed: Signed, costs: &mut OrderCosts<'_>) -> (AttemptOutcome, ExchangeVerdict) {
-        let Self { egress: Inner { clock, .. }, order, table, runtime, region } = self;
-        let began = clock.now();
-        let deadlines = self.deadlines(began);
+    fn begin(&self, signed: Signed) -> Sent<'_> {
+        let deadlines = self.deadlines(self.began);
+        let redactor = signed.redactor();
+        let lane = self.region.lanes.of(&self.order.operation);
+        let flight = self.egress.detached.watch(lane.send(signed, deadlines.detached));
+        Sent { flight, redactor, deadlines }
+    }
+
+    async fn exchange(&self, sent: &mut Sent<'_>, costs: &mut OrderCosts<'_>) -> (AttemptOutcome, ExchangeVerdict) {
+        let Self { egress: Inner { clock, .. }, order, table, runtime, region, began } = self;
+        let began = *began;
         costs.begin(Wait::Exchange(began));
         let mut count =
             ExchangeCount { region, order, ending: Ending::Error, clock, began, costs, may_have_left: true };
-        let redactor = signed.redactor();
-        let lane = region.lanes.of(&order.operation);
-        let flight = self.egress.detached.watch(lane.send(signed, deadlines.detached));
+        let Sent { flight, redactor, deadlines } = sent;
         let head = flight.head(deadlines.caller, deadlines.first_byte).await;
-        let waited = clock.now().saturating_duration_since(began);
+        let now = clock.now();
+        let waited = now.saturating_duration_since(began);
         let patient = waited >= table.timeouts.first_byte.min(table.timeouts.request) / 2;
         let says = |host, endpoint| ExchangeVerdict { host, endpoint };
         let (outcome, verdict) = match head {
             Head::Came(Ok(head)) => {
                 count.ending = Ending::Status(head.status());
-                region.host.note_date(head.headers(), waited);
+                region.host.note_date(head.headers(), waited, now);
                 let reader = AnswerReader {
                     order,
                     region: &region.name,
                     memory: &self.egress.memory,
                     cleaning: &self.egress.cleaning,
-                    redactor: &redactor,
+                    redactor,
                     clock,
                     until: deadlines.caller,
                     idle: deadlines.idle,
                     max_read: runtime.max_read,
                     max_retry_after: table.max_retry_after,
                 };
-                let outcome = reader.receive(head, count.costs.sum).await;
+                let (parts, body) = head.into_parts();
+                let outcome = reader.receive(&parts, body, count.costs.sum).await;
                 let verdict = says(Verdict::Well, said_by(&outcome));
                 (outcome, verdict)
             }

@@ -93,24 +93,33 @@ pub(super) struct SeatWait<'a, 'w> {
     clock: &'a Clock,
     began: Instant,
     costs: &'a mut OrderCosts<'w>,
+    is_over: bool,
 }
 
 impl<'a, 'w> SeatWait<'a, 'w> {
     pub(super) fn begin(clock: &'a Clock, began: Instant, costs: &'a mut OrderCosts<'w>) -> Self {
         costs.begin(Wait::Seat(began));
-        Self { clock, began, costs }
+        Self { clock, began, costs, is_over: false }
     }
 
-    /// How long it has taken up to now.
-    pub(super) fn time(&self) -> Duration {
-        self.clock.now().saturating_duration_since(self.began)
+    /// It is over now. Says how long it took.
+    pub(super) fn over(mut self, now: Instant) -> Duration {
+        self.end(now);
+        self.is_over = true;
+        now.saturating_duration_since(self.began)
+    }
+
+    fn end(&mut self, now: Instant) {
+        let wait = Wait::Seat(self.began);
+        self.costs.end(wait, &wait.cost(now));
     }
 }
 
 impl Drop for SeatWait<'_, '_> {
     fn drop(&mut self) {
-        let wait = Wait::Seat(self.began);
-        self.costs.end(wait, &wait.cost(self.clock.now()));
+        if !self.is_over {
+            self.end(self.clock.now());
+        }
     }
 }
 

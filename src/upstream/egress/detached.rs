@@ -77,7 +77,7 @@ impl DetachedExchanges {
 impl Flight<'_> {
     /// Waits for the head of the answer: until `limit`, and no longer than `first_byte` after there was a connection.
     /// What has been sent by then lingers; what has not ends.
-    pub(super) async fn head(mut self, limit: Instant, first_byte: Duration) -> Head {
+    pub(super) async fn head(&mut self, limit: Instant, first_byte: Duration) -> Head {
         let limit = self.exchange.as_ref().map_or(limit, |exchange| limit.min(exchange.until()));
         let timer = tokio::time::sleep_until(limit);
         tokio::pin!(timer);

@@ -133,7 +133,7 @@ impl EndpointHealth {
         verdict: Verdict,
         why: Option<&str>,
         now: Instant,
-        wall: UnixMillis,
+        wall: impl FnOnce() -> UnixMillis,
     ) -> Option<EndpointChange> {
         let mut record = self.record();
         record.hold.ended(entered.hold, verdict == Verdict::Well);
@@ -149,7 +149,7 @@ impl EndpointHealth {
                 Some(EndpointChange::Well)
             }
             BreakerStatus::Open { retry_after } if !retry_after.is_zero() => {
-                record.since.get_or_insert(wall);
+                record.since.get_or_insert_with(wall);
                 Some(EndpointChange::Failing)
             }
             BreakerStatus::Open { .. } | BreakerStatus::Probing => None,

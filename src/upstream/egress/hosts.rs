@@ -140,9 +140,13 @@ impl HostHealth {
         self.state().breaker.look(at)
     }
 
-    /// The right to send one request, if there is.
-    pub(super) fn enter(self: &Arc<Self>, endpoint: &Arc<EndpointHealth>, is_read: bool) -> Option<Ticket> {
-        let now = self.clock.now();
+    /// The right to send one request now, if there is.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        endpoint: &Arc<EndpointHealth>,
+        is_read: bool,
+        now: Instant,
+    ) -> Option<Ticket> {
         self.look(now).ok()?;
         // Looked at before, entered after the endpoint: a probe of the host that the endpoint then refuses would never
         // end.
@@ -151,10 +155,10 @@ impl HostHealth {
         Some(Ticket { host: self.clone(), role, endpoint: endpoint.clone(), entered, told: false })
     }
 
-    /// An answer's head has come, `after` its request had left.
-    pub(super) fn note_date(&self, headers: &HeaderMap, after: Duration) {
+    /// An answer's head has come at `now`, `after` its request had left.
+    pub(super) fn note_date(&self, headers: &HeaderMap, after: Duration, now: Instant) {
         let mut state = self.state();
-        let told = state.skew.note(headers, after, self.clock.now(), self.clock.wall_ms());
+        let told = state.skew.note(headers, after, now, || self.clock.wall_ms());
         if let Some(seconds) = state.skew.seconds {
             self.skew.set(seconds);
         }
@@ -188,8 +192,7 @@ impl HostHealth {
         }
     }
 
-    fn ended(&self, role: Role, verdict: Verdict, why: Option<&str>) {
-        let now = self.clock.now();
+    fn ended(&self, role: Role, verdict: Verdict, why: Option<&str>, now: Instant) {
         let mut state = self.state();
         if let (Verdict::Failed, Some(why)) = (verdict, why) {
             state.why = Some(why.to_owned());
@@ -229,16 +232,16 @@ impl HostHealth {
 }
 
 impl Ticket {
-    /// Tells what the exchange said, and why it failed, if it did.
-    pub(super) fn tell(mut self, said: ExchangeVerdict, why: Option<&str>) {
+    /// Tells what the exchange said that ended now, and why it failed, if it did.
+    pub(super) fn tell(mut self, said: ExchangeVerdict, why: Option<&str>, now: Instant) {
         self.told = true;
-        self.ended(said, why);
+        self.ended(said, why, now);
     }
 
-    fn ended(&self, said: ExchangeVerdict, why: Option<&str>) {
-        self.host.ended(self.role, said.host, why);
-        let clock = &self.host.clock;
-        let turned = self.endpoint.ended(self.entered, said.endpoint, why, clock.now(), clock.wall_ms());
+    fn ended(&self, said: ExchangeVerdict, why: Option<&str>, now: Instant) {
+        self.host.ended(self.role, said.host, why, now);
+        let wall = || self.host.clock.wall_ms();
+        let turned = self.endpoint.ended(self.entered, said.endpoint, why, now, wall);
         let (region, host, endpoint) = (&self.host.region, &self.host.address, self.endpoint.name());
         match turned {
             None => {}
@@ -258,7 +261,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.told {
-            self.ended(ExchangeVerdict { host: Verdict::Unknown, endpoint: Verdict::Unknown }, None);
+            let unknown = ExchangeVerdict { host: Verdict::Unknown, endpoint: Verdict::Unknown };
+            self.ended(unknown, None, self.host.clock.now());
         }
     }
 }

@@ -112,8 +112,7 @@ impl Cleaning {
         if !aside {
             return work();
         }
-        self.tasks
-            .blocking(&self.events, work)
+        Box::pin(self.tasks.blocking(&self.events, work))
             .await
             .unwrap_or_else(|panicked| PartialBody::nothing(Cause::new(panicked)))
     }
@@ -125,7 +124,8 @@ impl Cleaning {
         if size <= ASIDE {
             return Ok(clean());
         }
-        let done = self.tasks.blocking(&self.answers, clean).await;
+        // In a box, as few are so large.
+        let done = Box::pin(self.tasks.blocking(&self.answers, clean)).await;
         done.map_err(|panicked| BodyFault::Cut { why: Cause::new(panicked), partial: Bytes::new() })
     }
 }

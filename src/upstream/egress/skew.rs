@@ -36,14 +36,20 @@ pub(super) struct Skew {
 impl Skew {
     /// Takes an answer's head that came at `now` (`wall` by our clock), `after` its request had left. Returns what is
     /// to be told: the skew in seconds.
-    pub(super) fn note(&mut self, headers: &HeaderMap, after: Duration, now: Instant, wall: UnixMillis) -> Option<f64> {
+    pub(super) fn note(
+        &mut self,
+        headers: &HeaderMap,
+        after: Duration,
+        now: Instant,
+        wall: impl FnOnce() -> UnixMillis,
+    ) -> Option<f64> {
         if self.sampled.is_some_and(|at| now.saturating_duration_since(at) < SAMPLED_EVERY) {
             return None;
         }
         let date = DateTimeParser::new().parse_timestamp(headers.get(DATE)?.to_str().ok()?.trim()).ok()?;
         self.sampled = Some(now);
         // It was that second, somewhere in it, at some moment of the exchange.
-        let latest = date.as_second() as f64 - wall.0 as f64 / 1000.0;
+        let latest = date.as_second() as f64 - wall().0 as f64 / 1000.0;
         let earliest = latest + 1.0 + after.as_secs_f64();
         self.seconds = Some(f64::midpoint(latest, earliest));
         let is_beyond = latest > TOLERATED || earliest < -TOLERATED;
@@ -83,7 +89,7 @@ mod tests {
         ] {
             let wall = UnixMillis(((AT as f64 + ours) * 1000.0) as u64);
             let mut skew = Skew::default();
-            let said = skew.note(&head(date), Duration::from_secs_f64(took), Instant::now(), wall);
+            let said = skew.note(&head(date), Duration::from_secs_f64(took), Instant::now(), || wall);
             assert_eq!(said.is_some(), told, "{ours} {took}");
             assert!((skew.seconds.unwrap() + ours - (1.0 + took) / 2.0).abs() < 0.01, "{ours}: {skew:?}");
         }
@@ -97,13 +103,13 @@ mod tests {
         let mut told = 0;
         for second in 0..1801 {
             let at = now + Duration::from_secs(second);
-            let said = skew.note(&head("Sun, 06 Nov 1994 08:49:37 GMT"), Duration::ZERO, at, wall(second));
+            let said = skew.note(&head("Sun, 06 Nov 1994 08:49:37 GMT"), Duration::ZERO, at, || wall(second));
             told += u32::from(said.is_some());
         }
         assert_eq!(told, 4);
         let mut skew = Skew::default();
         for date in ["", "yesterday", "Sun, 99 Nov 1994 08:49:37 GMT"] {
-            assert_eq!(skew.note(&head(date), Duration::ZERO, now, wall(0)), None);
+            assert_eq!(skew.note(&head(date), Duration::ZERO, now, || wall(0)), None);
         }
         assert_eq!(skew.seconds, None);
     }

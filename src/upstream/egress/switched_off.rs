@@ -50,7 +50,7 @@ impl SwitchedOff {
         (app, region): (&AppId, &RegionName),
         endpoint: &'static str,
         status: StatusCode,
-        now: UnixMillis,
+        now: impl FnOnce() -> UnixMillis,
     ) {
         let forbidden = status == StatusCode::FORBIDDEN;
         // A success says something only where there is something to end.
@@ -65,7 +65,7 @@ impl SwitchedOff {
                 tracing::warn!(%app, endpoint, %region, "the vendor serves this app again here");
             }
         } else if let Entry::Vacant(begun) = since.entry(here) {
-            begun.insert(now);
+            begun.insert(now());
             tracing::error!(
                 %app, endpoint, %region,
                 "the vendor answers 403: the App ID or this feature of it is switched off there"
@@ -96,7 +96,7 @@ mod tests {
         let (off, app) = (SwitchedOff::default(), AppId::parse("a").unwrap());
         let [cn, eu] = ["cn", "eu"].map(|name| RegionName::parse(name).unwrap());
         let tell = |endpoint, region: &RegionName, status, at| {
-            off.tell((&app, region), endpoint, StatusCode::from_u16(status).unwrap(), UnixMillis(at));
+            off.tell((&app, region), endpoint, StatusCode::from_u16(status).unwrap(), || UnixMillis(at));
             let all = off.list([&cn, &eu].into_iter()).into_iter();
             all.map(|one| (one.endpoint, one.region.to_string(), one.since.0)).collect::<Vec<_>>()
         };

@@ -113,7 +113,8 @@ pub(crate) async fn read_body_leased(
         }
     }
     let size = reader.announced.unwrap_or(bounds.answer);
-    let leased = timeout_at(until, memory.lease(client, size)).await;
+    // In a box: few are as large.
+    let leased = timeout_at(until, Box::pin(memory.lease(client, size))).await;
     let mut lease = leased.map_err(|_| BodyError::NoMemory)?.map_err(|_| BodyError::NoMemory)?;
     reader.limit = size;
     if reader.announced.is_some() {

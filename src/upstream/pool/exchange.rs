@@ -20,8 +20,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::fault::Fault;
 use super::lane::{PermitResult, REST, StreamPermit, StreamQueue};
-use super::max_age;
-use super::observer::ConnectionNumber;
+use super::observer::ConnectionInfo;
 use super::retry_after;
 use crate::kernel::clock::Clock;
 use crate::upstream::credentials::{Pass, Signed};
@@ -83,6 +82,21 @@ impl Exchange {
         }
         self.held = None;
         None
+    }
+
+    /// Takes the connection that an answer came by out of the pool if it is too old.
+    fn leave_if_old(&self, head: &Response<Incoming>) {
+        let said = head.extensions();
+        let Some(ConnectionInfo { number, until: Some(until) }) = said.get() else { return };
+        if !until.is_over(self.clock.now()) {
+            return;
+        }
+        if let Some(connected) = &*self.connection.connection_metadata() {
+            connected.poison();
+        }
+        if let Some(permit) = said.get::<Arc<StreamPermit>>() {
+            permit.leave(*number);
+        }
     }
 
     fn settle(&mut self, answer: &Result<Response<Incoming>, Fault>) {
@@ -187,12 +201,8 @@ impl Future for Exchange {
             return Poll::Pending;
         };
         this.settle(&answer);
-        if let Ok(head) = &answer
-            && let Some(about) = max_age::leave_if_old(&this.connection, this.clock.now())
-            && let (Some(ConnectionNumber(number)), Some(permit)) =
-                (about.get(), head.extensions().get::<Arc<StreamPermit>>())
-        {
-            permit.leave(*number);
+        if let Ok(head) = &answer {
+            this.leave_if_old(head);
         }
         Poll::Ready(answer)
     }

@@ -9,9 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::http::Extensions;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::time::Instant;
 
 /// A connection is used no longer than this, a tenth more or less.
@@ -19,7 +18,14 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// When a connection is too old.
 #[derive(Clone, Copy, Debug)]
-struct Until(Instant);
+pub(super) struct Until(Instant);
+
+impl Until {
+    /// Whether it is by now.
+    pub(super) fn is_over(self, now: Instant) -> bool {
+        now >= self.0
+    }
+}
 
 /// A connection with an end.
 pub(super) struct AgingStream<S> {
@@ -32,19 +38,6 @@ impl<S> AgingStream<S> {
     pub(super) fn new(stream: S, now: Instant, max_age: Duration) -> Self {
         Self { stream, until: Until(now + max_age.mul_f64(rand::random_range(0.9..=1.1))) }
     }
-}
-
-/// Takes an exchange's connection out of the pool if it is too old. Gives what its maker has said about it, if so.
-pub(super) fn leave_if_old(connection: &CaptureConnection, now: Instant) -> Option<Extensions> {
-    let connection = connection.connection_metadata();
-    let connected = connection.as_ref()?;
-    let mut about = Extensions::new();
-    connected.get_extras(&mut about);
-    if about.get::<Until>().is_none_or(|until| now < until.0) {
-        return None;
-    }
-    connected.poison();
-    Some(about)
 }
 
 impl<S: Connection> Connection for AgingStream<S> {

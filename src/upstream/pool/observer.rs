@@ -12,20 +12,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::Uri;
+use hyper::http::Extensions;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tower::Service;
 
 use super::BoxError;
 use super::goaway::Requests;
+use super::max_age::Until;
 use crate::http::http2::{Head, LARGEST, SETTINGS};
 
 /// Bytes that are read from an HTTP/2 connection at a time: a TLS record.
 const AT_A_TIME: usize = 16 << 10;
 
-/// What a connection is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConnectionNumber(pub(super) u64);
+/// What each answer says of the connection it came by: one thing, since it is copied for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionInfo {
+    /// What the connection is called.
+    pub(super) number: u64,
+    /// When it is too old, if it ever is.
+    pub(super) until: Option<Until>,
+}
 
 /// Who wants to know.
 pub(super) trait ConnectionObserver: Send + Sync + 'static {
@@ -103,7 +110,12 @@ impl<S> Drop for ObservedStream<S> {
 
 impl<S: Connection> Connection for ObservedStream<S> {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(ConnectionNumber(self.number))
+        let below = self.stream.connected();
+        let mut said = Extensions::new();
+        below.get_extras(&mut said);
+        let info = ConnectionInfo { number: self.number, until: said.get().copied() };
+        let connected = Connected::new().proxy(below.is_proxied()).extra(info);
+        if below.is_negotiated_h2() { connected.negotiated_h2() } else { connected }
     }
 }
 

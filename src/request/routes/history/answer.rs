@@ -56,7 +56,11 @@ pub(in crate::request::routes) fn say_applied(served: &mut HandlerResponse, pref
 
 /// The vendor's refusal of a caller's own request, with its body.
 pub(super) fn passed_on(reply: &Reply) -> HandlerResponse {
-    HandlerResponse::of_vendor(reply.status, headers::coming_back(reply.headers.clone()), Body::from(reply.body.clone()))
+    HandlerResponse::of_vendor(
+        reply.status,
+        headers::coming_back(reply.headers.clone()),
+        Body::from(reply.body.clone()),
+    )
 }
 
 /// `Location` of an accepted query. The body's `location` is the vendor's form of it, where `~` stands for the project.
