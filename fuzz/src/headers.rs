@@ -39,7 +39,8 @@ pub fn check(data: &[u8]) {
         assert!(essence == "application/json" || essence.ends_with("+json"), "{text}");
     }
     for secret in ["authorization", "cookie", "x-api-key", "x-ar-token", "x-agora-token", "host", "connection"] {
-        assert!(!leaving(&headers).contains_key(secret) && !coming_back(&headers).contains_key(secret));
+        assert!(leaving(&headers).iter().all(|(name, _)| name != secret));
+        assert!(!coming_back(headers.clone()).contains_key(secret));
     }
 }
 

@@ -244,7 +244,7 @@ mod tests {
                 assert_eq!((left, endpoint.enter(false, now)), (began + second * 120 - now, None));
             } else {
                 let entered = endpoint.enter(false, now).unwrap();
-                endpoint.ended(entered, Verdict::Failed, Some("it answered 503"), now, UnixMillis(0));
+                endpoint.ended(entered, Verdict::Failed, Some("it answered 503"), now, || UnixMillis(0));
                 let shown = endpoint.describe(now).unwrap();
                 assert_eq!(shown.next_try_seconds, Some(5.0));
                 sent += 1;
@@ -268,15 +268,15 @@ mod tests {
         }
         // Its end is not another's.
         let read = endpoint.enter(true, began + second * 61).unwrap();
-        endpoint.ended(read, Verdict::Unknown, None, began + second * 61, UnixMillis(0));
+        endpoint.ended(read, Verdict::Unknown, None, began + second * 61, || UnixMillis(0));
         assert_eq!(endpoint.enter(false, began + second * 61), None);
-        endpoint.ended(slow, Verdict::Unknown, None, began + second * 62, UnixMillis(0));
+        endpoint.ended(slow, Verdict::Unknown, None, began + second * 62, || UnixMillis(0));
         assert_eq!(endpoint.held_for(began + second * 62), None);
         let next = endpoint.enter(false, began + second * 62).unwrap();
         // One that never ends holds nobody longer than the word.
         assert!(endpoint.held_for(began + second * 119).is_some());
         assert!(endpoint.enter(false, began + second * 120).is_some());
-        endpoint.ended(next, Verdict::Well, None, began + second * 121, UnixMillis(0));
+        endpoint.ended(next, Verdict::Well, None, began + second * 121, || UnixMillis(0));
         assert_eq!(endpoint.held_for(began + second * 121), None);
     }
 
@@ -296,11 +296,11 @@ mod tests {
         let (endpoint, now) = endpoint();
         let before = endpoint.enter(false, now).unwrap();
         endpoint.hold(PROBE_EVERY * 100, now);
-        endpoint.ended(before, Verdict::Well, None, now, UnixMillis(0));
+        endpoint.ended(before, Verdict::Well, None, now, || UnixMillis(0));
         assert!(endpoint.held_for(now).is_some());
         let probe = endpoint.enter(false, now + PROBE_EVERY).unwrap();
         assert!(endpoint.held_for(now + PROBE_EVERY).is_some());
-        endpoint.ended(probe, Verdict::Well, None, now + PROBE_EVERY, UnixMillis(0));
+        endpoint.ended(probe, Verdict::Well, None, now + PROBE_EVERY, || UnixMillis(0));
         assert_eq!(endpoint.held_for(now + PROBE_EVERY), None);
     }
 }

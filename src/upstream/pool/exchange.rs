@@ -88,13 +88,9 @@ impl Exchange {
     fn leave_if_old(&self, head: &Response<Incoming>) {
         let said = head.extensions();
         let Some(ConnectionInfo { number, until: Some(until) }) = said.get() else { return };
-        if !until.is_over(self.clock.now()) {
-            return;
-        }
-        if let Some(connected) = &*self.connection.connection_metadata() {
-            connected.poison();
-        }
-        if let Some(permit) = said.get::<Arc<StreamPermit>>() {
+        if until.leave_if_over(&self.connection, self.clock.now())
+            && let Some(permit) = said.get::<Arc<StreamPermit>>()
+        {
             permit.leave(*number);
         }
     }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
 use tokio::time::Instant;
 
 /// A connection is used no longer than this, a tenth more or less.
@@ -21,9 +21,13 @@ pub(super) const MAX_AGE: Duration = Duration::from_secs(300);
 pub(super) struct Until(Instant);
 
 impl Until {
-    /// Whether it is by now.
-    pub(super) fn is_over(self, now: Instant) -> bool {
-        now >= self.0
+    /// Takes an exchange's connection out of the pool if it is too old by now. Says whether it did.
+    pub(super) fn leave_if_over(self, connection: &CaptureConnection, now: Instant) -> bool {
+        let is_over = now >= self.0;
+        if is_over && let Some(connected) = &*connection.connection_metadata() {
+            connected.poison();
+        }
+        is_over
     }
 }
 

@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::HeaderMap;
 use rtm_gateway::config::{App, Config, Credential, Limit, Quota, QuotaRule, Region};
 use rtm_gateway::kernel::clock::Clock;
 use rtm_gateway::kernel::metrics::Metrics;
@@ -103,7 +102,7 @@ pub(super) fn order(operation: Operation, patience: Duration) -> Order {
         sent: None,
         retry_after_limit: None,
         region: None,
-        headers: HeaderMap::new(),
+        headers: Vec::new(),
     }
 }
 

@@ -76,7 +76,7 @@ async fn only_what_the_vendor_needs_leaves_and_only_what_a_caller_needs_comes_ba
             "range",
             "if-none-match",
         ] {
-            query.headers.append(HeaderName::from_static(name), HeaderValue::from_static("callers-own"));
+            query.headers.push((HeaderName::from_static(name), HeaderValue::from_static("callers-own")));
         }
         let wanted = [
             ("accept", "application/json"),
@@ -87,7 +87,7 @@ async fn only_what_the_vendor_needs_leaves_and_only_what_a_caller_needs_comes_ba
             ("user-agent", "billing/2"),
         ];
         for (name, value) in wanted {
-            query.headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            query.headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
         }
         let reply = rig.egress.send(query).await.unwrap();
         let names: Vec<_> = reply.headers.keys().map(HeaderName::as_str).collect();

@@ -137,7 +137,8 @@ async fn a_connection_in_constant_use_grows_old_and_the_name_is_looked_up_again(
                 *request.uri_mut() = Uri::from_static("http://vendor.test/");
                 let connection = capture_connection(&mut request);
                 let answer = client.request(request).await.unwrap();
-                max_age::leave_if_old(&connection, Clock::system().now());
+                let until = answer.extensions().get::<max_age::Until>().unwrap();
+                until.leave_if_over(&connection, Clock::system().now());
                 answer.into_body().collect().await.unwrap();
                 // The pool takes a connection back in a task of its own.
                 for _ in 0..100 {
