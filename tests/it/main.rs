@@ -15,6 +15,7 @@ mod layers;
 #[allow(clippy::disallowed_methods, reason = "what is watched is in another process")]
 mod leaks;
 mod openapi;
+mod peers;
 #[allow(clippy::disallowed_methods, reason = "what is watched is in another process")]
 mod process;
 mod readme;
