@@ -9,8 +9,9 @@ use super::stream::StreamExecutor;
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
 const MAX_OF_HEAD: usize = 64_000;
-/// Headers of a request.
-pub(super) const MAX_HEADERS: usize = 128;
+/// Headers of a request: hyper's own limit for HTTP/1.1, for which its tables lie on the stack. For more it makes them on
+/// the heap for each request, and they are wiped after it.
+pub(super) const MAX_HEADERS: usize = 100;
 /// Requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 /// Bytes that may come in unread on one HTTP/2 stream, and on all of a connection together. Bodies are small and read
@@ -37,7 +38,6 @@ pub(super) fn builder(spawned: StreamExecutor) -> auto::Builder<StreamExecutor> 
         .timer(TokioTimer::new())
         // It would begin with the end of the answer before: see `wait_timer`.
         .header_read_timeout(None)
-        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_OF_HEAD);
     builder
         .http2()

@@ -132,6 +132,18 @@ async fn a_response_is_handed_over_when_its_last_byte_was_written_and_not_before
     assert_eq!(told.recv().await, Some(How::HandedOver));
 }
 
+#[tokio::test]
+async fn one_header_more_than_are_taken_is_refused() {
+    for (headers, status) in [(MAX_HEADERS, "200"), (MAX_HEADERS + 1, "431")] {
+        let (mut caller, _told, _tasks) = connect(1 << 20);
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(headers - 1));
+        caller.write_all(head.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        caller.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line[9..], status.as_bytes());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_before_the_last_byte_was_written_cuts_it() {
     let (mut caller, mut told, _tasks) = connect(SOCKET);
