@@ -181,15 +181,26 @@ impl Wire {
         if !self.0.clean.load(Ordering::Acquire) {
             return;
         }
-        let flushed = std::mem::take(&mut self.lists().flushed);
+        let mut lists = self.lists();
+        if lists.flushed.is_empty() {
+            return;
+        }
+        // Told without the lock. The list goes back, empty, for the next request.
+        let mut flushed = std::mem::take(&mut lists.flushed);
+        drop(lists);
         let mut is_awaiting = false;
         let written = self.0.written.load(Ordering::Relaxed);
-        for waiting in flushed {
+        for waiting in flushed.drain(..) {
             if let Some(delivered) = waiting.ending.and_then(|ending| ending.flushed()) {
                 self.lists().given.push_back((written, delivered));
                 is_awaiting = true;
             }
         }
+        let mut lists = self.lists();
+        if lists.flushed.is_empty() {
+            lists.flushed = flushed;
+        }
+        drop(lists);
         if is_awaiting {
             // It may be there already.
             self.acknowledged(0);

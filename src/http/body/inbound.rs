@@ -91,6 +91,12 @@ impl Drop for Inbound {
 }
 
 impl Rest {
+    /// Whether the body was read to its end.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(*self.left(), UnreadBody::Nothing)
+    }
+
     /// Reads away what is left, if it is at most so many bytes and comes within a time. Says whether nothing is left
     /// then.
     ///

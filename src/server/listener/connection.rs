@@ -102,6 +102,7 @@ where
             if !http2 {
                 let is_whole = match rest {
                     None => true,
+                    Some(rest) if rest.is_nothing() => true,
                     // In a box: the connection has room for what answers a request, also while none is in hand.
                     Some(rest) => {
                         let read_away = || Box::pin(rest.read_away(READ_AWAY.0, READ_AWAY.1, waits_for_word));

@@ -15,7 +15,7 @@ use hyper::Uri;
 use hyper::http::Extensions;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use tower::Service;
+use tower::{Service, ServiceExt as _};
 
 use super::BoxError;
 use super::goaway::Requests;
@@ -47,9 +47,9 @@ pub(super) trait ConnectionObserver: Send + Sync + 'static {
 }
 
 /// Makes connections as `C` does.
-#[derive(Clone)]
 pub(super) struct ObservedConnector<C> {
-    connector: C,
+    /// Shared: the HTTP library copies its connector for every request, and needs it for few.
+    connector: Arc<C>,
     observer: Arc<dyn ConnectionObserver>,
 }
 
@@ -72,25 +72,32 @@ struct Http2 {
 
 impl<C> ObservedConnector<C> {
     pub(super) fn new(connector: C, observer: Arc<dyn ConnectionObserver>) -> Self {
-        Self { connector, observer }
+        Self { connector: Arc::new(connector), observer }
+    }
+}
+
+impl<C> Clone for ObservedConnector<C> {
+    fn clone(&self) -> Self {
+        Self { connector: self.connector.clone(), observer: self.observer.clone() }
     }
 }
 
 impl<C, S> Service<Uri> for ObservedConnector<C>
 where
-    C: Service<Uri, Response = S, Error = BoxError, Future: Send + 'static>,
+    C: Service<Uri, Response = S, Error = BoxError, Future: Send + 'static> + Clone + Send + 'static,
     S: Connection,
 {
     type Response = ObservedStream<S>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<ObservedStream<S>, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(cx)
+    /// Each call makes its own ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (connecting, observer) = (self.connector.call(to), self.observer.clone());
+        let (connecting, observer) = (C::clone(&self.connector).oneshot(to), self.observer.clone());
         Box::pin(async move {
             let stream = connecting.await?;
             let is_http_2 = stream.connected().is_negotiated_h2();
