@@ -119,6 +119,11 @@ impl Framing {
         fed
     }
 
+    /// Whether the next byte is a request's first, after so many requests at least.
+    pub(super) fn begins_head_after(&self, requests: u64) -> bool {
+        matches!(self.state, State::Start(_)) && self.heads >= requests
+    }
+
     /// So many bytes were taken of what we wrote.
     pub(super) fn wrote(&mut self, bytes: usize) {
         if let State::Http2(http2_flood) = &mut self.state {

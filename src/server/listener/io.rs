@@ -20,8 +20,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::ack_timer::LastAckTimer;
 use super::framing::{Framing, Protocol, Watch};
@@ -37,8 +38,15 @@ use crate::request::refusal::Refusal;
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Bytes that are read at once of HTTP/1.1, and to tell the protocols apart: as many as hyper's buffer has room for at
-/// first.
+/// first. No more also when it has: hyper looks between two reads whether a head is too large, and reads twice as much
+/// each time, so a head could be nearly twice as large as allowed before it looks.
 const AT_ONCE: usize = 8 << 10;
+
+/// After so many requests a connection is busy, and its reader's buffer may be larger. hyper has 8 KiB free at each
+/// read, and reads while a request is served, to see its caller leave. What the request holds of the buffer is not free
+/// before its end, so one of 8 KiB is made anew, and wiped, for each request; one of 16 KiB for every twentieth or so. A
+/// buffer that has not as much free is doubled if it holds something, so then the first byte of a head comes alone.
+const BUSY: u64 = 4;
 
 /// A connection's stream.
 #[derive(Debug)]
@@ -175,23 +183,18 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> Io<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads no more than [`AT_ONCE`]: hyper looks between two reads whether a head is too large, and reads twice as
-    /// much each time, so a head could be nearly twice as large as allowed before it looks.
-    fn poll_read_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut some = ReadBuf::new(buf.initialize_unfilled_to(AT_ONCE));
-        ready!(self.poll_read_new(cx, &mut some))?;
-        let read = some.filled().len();
-        buf.advance(read);
-        Poll::Ready(Ok(()))
-    }
-
     /// Reads what comes. What has to be escaped is held instead.
     fn poll_read_new(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if let Some(why) = self.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
         }
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let most = match self.watch.protocol() {
+            Protocol::Http1 if buf.remaining() <= AT_ONCE && self.framing.begins_head_after(BUSY) => 1,
+            Protocol::Http1 => AT_ONCE,
+            Protocol::Unknown | Protocol::Http2 => usize::MAX,
+        };
+        ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut (&mut *buf).limit(most)))?;
         // Who asks again, or leaves, has acknowledged what it has.
         if self.wire.is_awaiting() {
             self.look();
@@ -235,14 +238,14 @@ impl<S: AsyncRead + AsyncWrite + Arrives + Unpin> AsyncRead for Io<S> {
                 if !ready!(this.poll_read_first(cx))? {
                     return Poll::Ready(Ok(()));
                 }
-            } else if this.watch.protocol() == Protocol::Http1 && buf.remaining() > AT_ONCE {
-                ready!(this.poll_read_some(cx, buf))?;
             } else {
                 ready!(this.poll_read_new(cx, buf))?;
             }
         }
-        let room = this.held.len().min(buf.remaining());
-        buf.put_slice(&this.held.split_to(room));
+        if !this.held.is_empty() {
+            let room = this.held.len().min(buf.remaining());
+            buf.put_slice(&this.held.split_to(room));
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -25,6 +25,9 @@ use crate::http::http2::{Head, LARGEST, SETTINGS};
 /// Bytes that are read from an HTTP/2 connection at a time: a TLS record.
 const AT_A_TIME: usize = 16 << 10;
 
+/// Bytes of the library's buffer for HTTP/1.1 as it is at first.
+const SMALL_BUFFER: usize = 8 << 10;
+
 /// What each answer says of the connection it came by: one thing, since it is copied for each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionInfo {
@@ -60,6 +63,8 @@ pub(super) struct ObservedStream<S> {
     observer: Arc<dyn ConnectionObserver>,
     /// What is known of it, if it speaks that.
     http_2: Option<Box<Http2>>,
+    /// Of HTTP/1.1: a request was written, and nothing of the answer came yet.
+    awaits_head: bool,
 }
 
 /// What an HTTP/2 connection has said.
@@ -104,7 +109,7 @@ where
             // Before the library has it, so that no frame is read of a connection that the lane does not know.
             let number = observer.opened(is_http_2);
             let http_2 = is_http_2.then(|| Box::new(Http2::new()));
-            Ok(ObservedStream { stream, number, observer, http_2 })
+            Ok(ObservedStream { stream, number, observer, http_2, awaits_head: false })
         })
     }
 }
@@ -164,7 +169,10 @@ impl Http2 {
 impl<S> ObservedStream<S> {
     /// These were written, as far as `written` says.
     fn wrote(&mut self, bufs: &[IoSlice<'_>], mut written: usize, cx: &Context<'_>) {
-        let Some(http_2) = &mut self.http_2 else { return };
+        let Some(http_2) = &mut self.http_2 else {
+            self.awaits_head = true;
+            return;
+        };
         for buf in bufs {
             let part = buf.get(..written.min(buf.len())).unwrap_or_default();
             written -= part.len();
@@ -176,10 +184,31 @@ impl<S> ObservedStream<S> {
     }
 }
 
+impl<S: Read + Unpin> ObservedStream<S> {
+    /// The first byte of an answer, where the library's buffer is a small one; else all that came.
+    ///
+    /// The library has [`SMALL_BUFFER`] free at each read. What an answer holds of the buffer is not free before its end,
+    /// and the next is waited for earlier: so a small one is made anew, and wiped, for each answer, one of twice the size
+    /// for every twentieth or so. A buffer that has not as much free is doubled if it holds something: this byte.
+    fn poll_head(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() > SMALL_BUFFER {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        } else {
+            let mut byte = [0];
+            let mut first = ReadBuf::new(&mut byte);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, first.unfilled()))?;
+            buf.put_slice(first.filled());
+        }
+        self.awaits_head = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: Read + Unpin> Read for ObservedStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         match &mut this.http_2 {
+            None if this.awaits_head => this.poll_head(cx, buf),
             None => Pin::new(&mut this.stream).poll_read(cx, buf),
             Some(http_2) => http_2.poll_read(&mut this.stream, this.number, &*this.observer, cx, buf),
         }
@@ -247,9 +276,9 @@ mod tests {
     use std::task::Waker;
 
     use bytes::Bytes;
-    use http_body_util::Empty;
+    use http_body_util::{BodyExt as _, Empty};
     use hyper::Request;
-    use hyper::client::conn::http2;
+    use hyper::client::conn::{http1, http2};
     use hyper::rt::Executor;
     use hyper_util::rt::TokioIo;
     use tokio::io::AsyncWriteExt as _;
@@ -334,8 +363,9 @@ mod tests {
                 let (near, mut far) = tokio::io::duplex(1 << 16);
                 let (observer, by_hand) = (Arc::new(Gone::default()), ByHand::default());
                 let http_2 = Some(Box::new(Http2::new()));
+                let stream = TokioIo::new(near);
                 let stream =
-                    ObservedStream { stream: TokioIo::new(near), number: 1, observer: observer.clone(), http_2 };
+                    ObservedStream { stream, number: 1, observer: observer.clone(), http_2, awaits_head: false };
                 let builder = http2::Builder::new(by_hand.clone());
                 let (mut sender, dispatch) = builder.handshake::<_, Empty<Bytes>>(stream).await.unwrap();
                 let mut dispatch = std::pin::pin!(dispatch);
@@ -370,5 +400,30 @@ mod tests {
                 assert!(fault.is_none_or(|fault| matches!(fault, Fault::Unprocessed { .. })), "{is_written}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_buffer_of_a_kept_connection_is_not_made_anew_for_each_answer() {
+        const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Length: 2\r\n\r\nok";
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        let (stream, observer) = (TokioIo::new(near), Arc::new(Gone::default()));
+        let stream = ObservedStream { stream, number: 1, observer, http_2: None, awaits_head: false };
+        let (mut sender, dispatch) = http1::handshake::<_, Empty<Bytes>>(stream).await.unwrap();
+        let mut dispatch = std::pin::pin!(dispatch);
+        let (mut kept, mut last) = (0, None);
+        for _ in 0..20 {
+            let mut answer = std::pin::pin!(sender.send_request(Request::new(Empty::new())));
+            assert!(poll(answer.as_mut()).is_none() && poll(dispatch.as_mut()).is_none());
+            far.write_all(ANSWER).await.unwrap();
+            assert!(poll(dispatch.as_mut()).is_none());
+            let answer = poll(answer.as_mut()).unwrap().unwrap();
+            // Its head is in use while the next is waited for.
+            assert!(poll(dispatch.as_mut()).is_none());
+            let place = answer.headers()["x-a"].as_bytes().as_ptr().addr();
+            kept += usize::from(last == Some(place - ANSWER.len()));
+            last = Some(place);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok");
+        }
+        assert_eq!(kept, 19);
     }
 }

@@ -133,6 +133,35 @@ async fn a_response_is_handed_over_when_its_last_byte_was_written_and_not_before
 }
 
 #[tokio::test]
+async fn the_buffer_of_a_busy_connection_is_not_made_anew_for_each_request() {
+    let ((mut caller, far), (tell, mut places)) = (duplex(SOCKET), mpsc::unbounded_channel());
+    let conn = Arc::new(Conn::new(Peer::Unix { uid: None }, None));
+    let handler = move |_, request: Request<Inbound>| {
+        tell.send(request.headers()["host"].as_bytes().as_ptr().addr()).unwrap();
+        async move {
+            // Its head is in use until here.
+            drop(request);
+            Response::new(Body::from(Bytes::from_static(b"ok")))
+        }
+    };
+    let tasks = Tasks::new();
+    tasks.spawn(Kind::Connection, serve(far, conn, handler, limits(), tasks.stopping()));
+    let (mut kept, mut last) = (0, None);
+    for _ in 0..40 {
+        caller.write_all(GET).await.unwrap();
+        let place = places.recv().await.unwrap();
+        kept += usize::from(last == Some(place - GET.len()));
+        last = Some(place);
+        let mut answer = [0; SOCKET];
+        let mut read = 0;
+        while !answer[..read].ends_with(b"\r\n\r\nok") {
+            read += caller.read(&mut answer[read..]).await.unwrap();
+        }
+    }
+    assert!(kept >= 30, "{kept}");
+}
+
+#[tokio::test]
 async fn one_header_more_than_are_taken_is_refused() {
     for (headers, status) in [(MAX_HEADERS, "200"), (MAX_HEADERS + 1, "431")] {
         let (mut caller, _told, _tasks) = connect(1 << 20);
