@@ -9,9 +9,9 @@
 //! | hex | `73332f…`, `73332F…` |
 //! | base64, within any longer text that was encoded | both alphabets, all three offsets |
 //!
-//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped, and
-//! so is the index by which all are found in one pass ([`FormIndex`]). What else can be made of a secret (encryption,
-//! compression, a half of it, twice encoded) is not found.
+//! Invariants: a text without a secret is given back as the same buffer, uncopied. Every form is wiped when dropped,
+//! and so is the index by which all are found in one pass ([`FormIndex`]). What else can be made of a secret
+//! (encryption, compression, a half of it, twice encoded) is not found.
 
 mod form_index;
 mod forms;

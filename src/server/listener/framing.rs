@@ -278,7 +278,8 @@ impl Framing {
     }
 }
 
-/// What is looked at of a line: the beginning of what came of it before and of these bytes. Not all of it unless it ends.
+/// What is looked at of a line: the beginning of what came of it before and of these bytes. Not all of it unless it
+/// ends.
 fn looked_at<'a>(before: &'a mut Vec<u8>, line: &'a [u8], ends: bool) -> &'a [u8] {
     let line = &line[..line.len().min(LOOKED_AT - before.len())];
     if ends && before.is_empty() {

@@ -9,8 +9,8 @@ use super::stream::StreamExecutor;
 
 /// Bytes of a request's head: line and headers. HTTP/1.1 holds no more than this of what came in or is to go out.
 const MAX_OF_HEAD: usize = 64_000;
-/// Headers of a request: hyper's own limit for HTTP/1.1, for which its tables lie on the stack. For more it makes them on
-/// the heap for each request, and they are wiped after it.
+/// Headers of a request: hyper's own limit for HTTP/1.1, for which its tables lie on the stack. For more it makes them
+/// on the heap for each request, and they are wiped after it.
 pub(super) const MAX_HEADERS: usize = 100;
 /// Requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;

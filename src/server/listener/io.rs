@@ -44,8 +44,8 @@ const AT_ONCE: usize = 8 << 10;
 
 /// After so many requests a connection is busy, and its reader's buffer may be larger. hyper has 8 KiB free at each
 /// read, and reads while a request is served, to see its caller leave. What the request holds of the buffer is not free
-/// before its end, so one of 8 KiB is made anew, and wiped, for each request; one of 16 KiB for every twentieth or so. A
-/// buffer that has not as much free is doubled if it holds something, so then the first byte of a head comes alone.
+/// before its end, so one of 8 KiB is made anew, and wiped, for each request; one of 16 KiB for every twentieth or so.
+/// A buffer that has not as much free is doubled if it holds something, so then the first byte of a head comes alone.
 const BUSY: u64 = 4;
 
 /// A connection's stream.

@@ -6,9 +6,9 @@
 //! read, which must not lose what it has removed, is [decoded](super::coding) first; in a coding that is not known it
 //! goes to the quarantine as it came.
 //!
-//! Searching takes some 0.3 ms a MiB, 5 at worst. So that it keeps no worker from its other connections, what is encoded
-//! and what is more than [`ASIDE`] is searched elsewhere, so many at a time; events' answers have places of their own
-//! there.
+//! Searching takes some 0.3 ms a MiB, 5 at worst. So that it keeps no worker from its other connections, what is
+//! encoded and what is more than [`ASIDE`] is searched elsewhere, so many at a time; events' answers have places of
+//! their own there.
 
 use std::sync::Arc;
 

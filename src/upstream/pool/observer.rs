@@ -187,9 +187,10 @@ impl<S> ObservedStream<S> {
 impl<S: Read + Unpin> ObservedStream<S> {
     /// The first byte of an answer, where the library's buffer is a small one; else all that came.
     ///
-    /// The library has [`SMALL_BUFFER`] free at each read. What an answer holds of the buffer is not free before its end,
-    /// and the next is waited for earlier: so a small one is made anew, and wiped, for each answer, one of twice the size
-    /// for every twentieth or so. A buffer that has not as much free is doubled if it holds something: this byte.
+    /// The library has [`SMALL_BUFFER`] free at each read. What an answer holds of the buffer is not free before its
+    /// end, and the next is waited for earlier: so a small one is made anew, and wiped, for each answer, one of twice
+    /// the size for every twentieth or so. A buffer that has not as much free is doubled if it holds something: this
+    /// byte.
     fn poll_head(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() > SMALL_BUFFER {
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;

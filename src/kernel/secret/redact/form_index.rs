@@ -1,8 +1,8 @@
 //! A [`FormIndex`]: finds all of many forms in one pass that looks at few of a text's bytes.
 //!
-//! A form that stands in a text has its beginning there, and in it every *gram* (four bytes in a row) of that beginning.
-//! So of the text only every so many-th gram is looked at, as many as the beginnings hold: exactly one of each
-//! beginning is among them, and the table says of which forms it may be. Each of these is then compared whole.
+//! A form that stands in a text has its beginning there, and in it every *gram* (four bytes in a row) of that
+//! beginning. So of the text only every so many-th gram is looked at, as many as the beginnings hold: exactly one of
+//! each beginning is among them, and the table says of which forms it may be. Each of these is then compared whole.
 //!
 //! Invariants: every place of every form is found. The table holds what the secrets are made of, so it is made once,
 //! in memory that is wiped when dropped.
@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 /// Bytes of a gram.
 const GRAM: usize = 4;
 
-/// A form's beginning has no more bytes: with more, fewer grams of a text were looked at, and each form cost more memory.
+/// A form's beginning has no more bytes: with more, fewer grams of a text were looked at, and each form cost more
+/// memory.
 const LONGEST_BEGINNING: usize = 16;
 
 /// Of a gram's hash so many bits are looked up first.
@@ -32,13 +33,13 @@ pub(super) struct FormIndex {
 }
 
 /// A gram, the number of the form it is of, and its place there.
-struct Known {
+struct GramPlace {
     gram: u32,
     form: usize,
     at: usize,
 }
 
-impl Known {
+impl GramPlace {
     /// In one number, sorted by the gram.
     fn packed(&self) -> u64 {
         (u64::from(self.gram) << 32) | ((self.form as u64) << 8) | self.at as u64
@@ -64,7 +65,7 @@ impl FormIndex {
                 let Some(gram) = gram_at(form, at) else { continue };
                 let (word, bit) = place(gram);
                 filter[word] |= bit;
-                grams.push(Known { gram, form: number, at }.packed());
+                grams.push(GramPlace { gram, form: number, at }.packed());
             }
         }
         grams.sort_unstable();
@@ -99,8 +100,9 @@ impl FormIndex {
 
     /// Where forms are whose beginning holds this gram of the text, in order.
     fn around(&self, text: &[u8], at: usize, gram: u32) -> Vec<Range<usize>> {
-        let from = self.grams.partition_point(|packed| Known::of(*packed).gram < gram);
-        let known = self.grams[from..].iter().map(|packed| Known::of(*packed)).take_while(|known| known.gram == gram);
+        let from = self.grams.partition_point(|packed| GramPlace::of(*packed).gram < gram);
+        let known =
+            self.grams[from..].iter().map(|packed| GramPlace::of(*packed)).take_while(|known| known.gram == gram);
         let mut found: Vec<_> = known
             .filter_map(|known| {
                 let (start, form) = (at.checked_sub(known.at)?, &self.forms[known.form]);
