@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 from .figures import TITLES, least, lower_quartile, median, paired, ratio, title
 from .variants import LATENCY_OF, PACES, PROXIES, VARIANTS
 
@@ -205,4 +207,6 @@ def spread(results: dict) -> str:
 def left_out(results: dict) -> str:
     if not results["left_out"]:
         return "## What was left out\n\nNothing.\n"
-    return "## What was left out\n\n" + "".join(f"- {text}\n" for text in results["left_out"])
+    times = collections.Counter(results["left_out"])
+    lines = [f"- {text}" + (f" ({count} times)" if count > 1 else "") for text, count in times.items()]
+    return "## What was left out\n\n" + "\n".join(lines) + "\n"
