@@ -338,7 +338,6 @@ impl History {
     fn count_from_the_start(&self, app: &AppId) {
         let (metrics, app) = (&self.0.metrics, app.to_string());
         let labels = || [AppLabels { app: app.clone() }];
-        from_the_start(&metrics.history_resolve, labels());
         let counters = [&metrics.history_recreated, &metrics.history_stream_messages];
         let counters = counters.into_iter().chain([&metrics.history_stream_pages, &metrics.history_stream_repairs]);
         counters.for_each(|counter| from_the_start(counter, labels()));

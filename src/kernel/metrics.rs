@@ -4,12 +4,14 @@
 //! may be many of them the family is a [`BoundedFamily`], so the number of series is bounded. No value of a secret is
 //! ever a label. Names start with `rtm_gateway_`, but for what every program tells of itself
 //! (`process_…`). Every family is on the page from the start, with its help and its type; so are the series whose
-//! labels are known and few. A [`Metrics`] is a value: two gateways in one process do not share one.
+//! labels are known and few, but for histograms of an app, which begin with their first use ([`HistogramOnUse`]).
+//! A [`Metrics`] is a value: two gateways in one process do not share one.
 
 mod bounded;
 mod countdown;
 mod current;
 mod labels;
+mod on_use;
 mod process;
 mod subscriptions;
 mod text;
@@ -31,6 +33,7 @@ pub use bounded::{BoundedFamily, BoundedLabels, OTHER, SERIES_BY_CLIENT};
 pub use countdown::Countdown;
 pub use current::Current;
 pub use labels::*;
+pub use on_use::HistogramOnUse;
 pub use subscriptions::{SubscriptionBook, SubscriptionSeries};
 pub use text::TextForm;
 

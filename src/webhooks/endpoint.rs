@@ -91,7 +91,6 @@ impl Endpoint {
     /// Has all that may come of it counted from 0 on.
     pub(super) fn count_from_the_start(&self) {
         let (metrics, WebhookLabels { app, webhook }) = (&self.deps.metrics, self.labels());
-        from_the_start(&metrics.webhook_attempt, [self.labels()]);
         from_the_start(&metrics.webhook_delivered, [self.labels()]);
         from_the_start(&metrics.webhook_dead_letters, [self.labels()]);
         let attempt = |outcome: &str| WebhookOutcomeLabels {

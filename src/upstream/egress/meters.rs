@@ -7,10 +7,11 @@ use std::sync::Mutex;
 use hyper::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 
 use super::retry::Reason;
-use crate::kernel::metrics::{AppLabels, BucketLabels, EndpointLabels, Metrics, RetryLabels, UpstreamLabels};
+use crate::kernel::metrics::{
+    AppLabels, BucketLabels, EndpointLabels, HistogramOnUse, Metrics, RetryLabels, UpstreamLabels,
+};
 use crate::kernel::names::{AppId, BucketName, RegionName};
 use crate::kernel::sync::lock;
 use crate::upstream::quota::Snapshot;
@@ -52,7 +53,7 @@ pub(super) enum Ending {
 pub(super) struct AppMeters {
     retries: [Counter; Reason::ALL.len()],
     pub(super) budget_exhausted: Counter,
-    durations: PerEndpoint<Histogram>,
+    durations: PerEndpoint<HistogramOnUse<EndpointLabels>>,
 }
 
 /// The meters of a region: exchanges by endpoint and ending.
@@ -67,7 +68,7 @@ pub(super) struct RegionMeters {
 /// The meters of a bucket.
 #[derive(Clone)]
 pub(super) struct BucketMeters {
-    pub(super) wait: Histogram,
+    pub(super) wait: HistogramOnUse<BucketLabels>,
     pub(super) rejections: Counter,
     pub(super) refused: Counter,
     free: Gauge,
@@ -79,7 +80,7 @@ impl AppMeters {
     pub(super) fn new(metrics: &Metrics, app: &AppId) -> Self {
         let durations = PerEndpoint::new(|endpoint| {
             let labels = EndpointLabels { app: app.to_string(), endpoint: endpoint.as_str().to_owned() };
-            metrics.upstream_duration.get_or_create(&labels).clone()
+            HistogramOnUse::new(&metrics.upstream_duration, labels)
         });
         let retries = Reason::ALL.map(|reason| {
             let labels = RetryLabels { app: app.to_string(), reason: reason.as_str().to_owned() };
@@ -135,7 +136,7 @@ impl BucketMeters {
     pub(super) fn new(metrics: &Metrics, app: &AppId, bucket: BucketName) -> Self {
         let labels = BucketLabels { app: app.to_string(), bucket: bucket.to_string() };
         Self {
-            wait: metrics.quota_wait.get_or_create(&labels).clone(),
+            wait: HistogramOnUse::new(&metrics.quota_wait, labels.clone()),
             rejections: metrics.quota_rejections.get_or_create(&labels).clone(),
             refused: metrics.quota_refused_by_vendor.get_or_create(&labels).clone(),
             free: metrics.quota_tokens_available.get_or_create(&labels).clone(),
@@ -166,6 +167,33 @@ mod tests {
     use super::*;
     use crate::kernel::names::Stream;
     use crate::vendor::order::Message;
+
+    /// With 1000 apps the page of metrics is this times 1000.
+    #[test]
+    fn an_app_that_nothing_was_asked_of_has_few_lines_and_no_histogram() {
+        let metrics = Metrics::new();
+        let before = metrics.text();
+        let app = AppId::parse("a").unwrap();
+        let meters = AppMeters::new(&metrics, &app);
+        let buckets = BucketName::ALL.map(|bucket| BucketMeters::new(&metrics, &app, bucket));
+        let page = metrics.text();
+        let more = page.lines().count() - before.lines().count();
+        assert_eq!(more, Reason::ALL.len() + 1 + 5 * BucketName::ALL.len(), "{page}");
+        assert!(!page.contains("_bucket{app="), "{page}");
+        // What counts is there at 0: a rate sees its first step.
+        for counter in [
+            "upstream_retry_budget_exhausted_total{app=\"a\"}",
+            "quota_rejections_total{app=\"a\",bucket=\"messages\"}",
+        ] {
+            assert!(page.contains(&format!("\nrtm_gateway_{counter} 0\n")), "{counter}: {page}");
+        }
+        meters.took(&Operation::CreateHistory(Bytes::new()), std::time::Duration::from_secs(1));
+        buckets[0].wait.observe(1.0);
+        let page = metrics.text();
+        for histogram in ["upstream_duration_seconds", "quota_wait_seconds"] {
+            assert_eq!(page.matches(&format!("\nrtm_gateway_{histogram}_count{{app=\"a\",")).count(), 1, "{page}");
+        }
+    }
 
     #[test]
     fn every_operation_has_its_meters() {

@@ -212,7 +212,7 @@ async fn what_is_known_and_few_is_counted_from_the_start() {
         r#"proof_ended_total{work="stream",reason="expired"} 0"#.to_owned(),
         r#"connections_evicted_total{who="client"} 0"#.to_owned(),
         r#"history_streams_total{app="demo-app",end="broken"} 0"#.to_owned(),
-        r#"history_resolve_seconds_count{app="demo-app"} 0"#.to_owned(),
+        r#"history_stream_pages_total{app="demo-app"} 0"#.to_owned(),
         r#"event_streams{app="demo-app",stream="all"} 0"#.to_owned(),
         r#"upstream_retries_total{app="demo-app",reason="lost"} 0"#.to_owned(),
         r#"quota_rejections_total{app="demo-app",bucket="user_events"} 0"#.to_owned(),
