@@ -14,6 +14,7 @@
 //! | `look.rs` | looking at a data file without changing it |
 //! | `trial.rs` | whether a store could be opened, for `check` |
 //! | `record.rs` | how values are written: version, checksum, fields |
+//! | `readiness.rs` | whether a batch could be kept, found out once for all who ask |
 //! | `shared.rs` | the acknowledged state of the logs; setting the file back to it after a failure |
 //! | `writer.rs` | group commit |
 //! | `trim.rs`, `read.rs` | retention, reading |
@@ -45,6 +46,7 @@ mod notes;
 mod places;
 mod quarantine;
 mod read;
+mod readiness;
 mod record;
 mod shared;
 mod tables;
@@ -66,6 +68,7 @@ use tokio::time::Instant;
 pub use self::disk::Faults;
 use self::disk::{Counted, Folder};
 use self::engine::{Engine, LastRun};
+use self::readiness::Readiness;
 use self::record::Row;
 use self::shared::{MEASURED_EVERY, Shared};
 pub use self::trial::{Trial, is_in_the_way, trial};
@@ -95,13 +98,20 @@ pub struct Options {
     pub reserve: u64,
     /// Bytes of quarantined responses that a log keeps.
     pub keep_quarantined: u64,
+    /// For how long free space that was found counts, if nothing else is heard of it.
+    pub look_at_space_every: Duration,
     /// A disk that fails when told to.
     pub faults: Faults,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve: 64 << 20, keep_quarantined: 256 << 20, faults: Faults::default() }
+        Self {
+            reserve: 64 << 20,
+            keep_quarantined: 256 << 20,
+            look_at_space_every: Duration::from_secs(1),
+            faults: Faults::default(),
+        }
     }
 }
 
@@ -112,6 +122,7 @@ pub struct EmbeddedStore {
     found: LastRun,
     reserve: u64,
     keep_quarantined: u64,
+    readiness: Readiness,
     /// One backup at a time.
     backing_up: Arc<tokio::sync::Mutex<()>>,
     /// Each has its own, and so has the writer: none waits for another's work.
@@ -152,7 +163,7 @@ impl EmbeddedStore {
         clock: Clock,
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
-        let (path, Options { reserve, keep_quarantined, faults }) = (path.into(), options);
+        let (path, Options { reserve, keep_quarantined, look_at_space_every, faults }) = (path.into(), options);
         let counted = Counted { written: metrics.store_written.clone(), syncs: metrics.store_syncs.clone() };
         let opening = move || {
             let (engine, found) = Engine::open(Folder::lock(&path, faults, counted)?)?;
@@ -171,6 +182,7 @@ impl EmbeddedStore {
             found,
             reserve,
             keep_quarantined,
+            readiness: Readiness::new(look_at_space_every),
             backing_up,
             readers,
             looks: Lane::new("store-looks", LOOKS),
@@ -246,16 +258,16 @@ impl EmbeddedStore {
         Ok(Space { taken, used, free, reserve })
     }
 
-    /// Whether there is room: free on the disk, or in the file.
-    fn room(shared: &Shared, reserve: u64, now: Instant) -> Result<(), Error> {
+    /// Whether there is room: free on the disk, or in the file. Says how much more is free on the disk than must be.
+    fn room(shared: &Shared, reserve: u64, now: Instant) -> Result<u64, Error> {
         let folder = shared.engine.folder();
         let free = folder.free()?;
         if free >= reserve {
-            return Ok(());
+            return Ok(free - reserve);
         }
         let Space { taken, used, .. } = Self::measured(shared, reserve, now, MEASURED_EVERY)?;
         if free.saturating_add(taken - used) >= reserve {
-            return Ok(());
+            return Ok(0);
         }
         Err(Error::Full(format!("{free} bytes are free, {reserve} are kept in reserve")))
     }
@@ -384,12 +396,20 @@ impl Store for EmbeddedStore {
 
     async fn ready(&self) -> Result<(), Error> {
         self.open_or_closed()?;
-        let (shared, reserve, now) = (self.shared.clone(), self.reserve, self.clock.now());
-        self.tasks
-            .blocking(&self.looks, move || Self::room(&shared, reserve, now))
-            .await
-            .unwrap_or_else(|_| Err(panicked()))?;
-        if self.shared.is_unwell() { self.ask(Command::Probe).await } else { Ok(()) }
+        let (now, written) = (self.clock.now(), self.metrics.store_written.get());
+        if !self.shared.is_unwell() && self.readiness.is_known(now, written) {
+            return Ok(());
+        }
+        let (shared, reserve) = (self.shared.clone(), self.reserve);
+        let look = async {
+            let room = self.tasks.blocking(&self.looks, move || Self::room(&shared, reserve, now)).await;
+            let spare = room.unwrap_or_else(|_| Err(panicked()))?;
+            if self.shared.is_unwell() {
+                self.ask(Command::Probe).await?;
+            }
+            Ok(spare)
+        };
+        self.readiness.find_out(now, written, look).await
     }
 
     async fn space(&self) -> Result<Space, Error> {

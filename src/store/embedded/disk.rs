@@ -110,6 +110,7 @@ impl Folder {
 
     /// Bytes that ordinary users may still write to this file system.
     pub(super) fn free(&self) -> Result<u64, Error> {
+        self.faults.0.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(free) = self.faults.free() {
             return Ok(free);
         }
@@ -209,6 +210,8 @@ struct Fault {
     top: AtomicU64,
     /// Free space to be shown instead of the real one.
     free: AtomicU64,
+    /// Looks at free space.
+    looks: AtomicU64,
     syncs: AtomicU64,
     /// Whether they are left undone.
     lies: AtomicBool,
@@ -224,6 +227,7 @@ impl Default for Fault {
             errno: AtomicI32::new(0),
             top: AtomicU64::new(0),
             free: AtomicU64::new(REAL_SPACE),
+            looks: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             lies: AtomicBool::new(false),
         }
@@ -254,6 +258,12 @@ impl Faults {
     /// The disk says it has synced and has not: makes tests that do not cut the power fast.
     pub fn lie_about_syncs(&self) {
         self.0.lies.store(true, Ordering::Relaxed);
+    }
+
+    /// Times that the file system was asked for its free space so far.
+    #[must_use]
+    pub fn looks(&self) -> u64 {
+        self.0.looks.load(Ordering::Relaxed)
     }
 
     /// Syncs asked for so far.

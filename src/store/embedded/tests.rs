@@ -29,9 +29,14 @@ impl TestHome {
     }
 
     async fn try_open(&self) -> Result<Arc<EmbeddedStore>, Error> {
+        self.open_that_looks_every(std::time::Duration::ZERO).await
+    }
+
+    /// A store that believes for so long that there is room.
+    async fn open_that_looks_every(&self, time: std::time::Duration) -> Result<Arc<EmbeddedStore>, Error> {
         let tasks = Tasks::new();
         *self.tasks.lock().unwrap() = tasks.clone();
-        let options = Options { faults: self.faults.clone(), ..Options::default() };
+        let options = Options { faults: self.faults.clone(), look_at_space_every: time, ..Options::default() };
         EmbeddedStore::open_with(self.folder.path(), options, tasks, Clock::system(), self.metrics.clone()).await
     }
 
@@ -151,6 +156,45 @@ async fn the_reserve_counts_the_room_inside_the_file() {
     assert!(matches!(store.ready().await, Err(Error::Full(_))));
     store.trim(&log(0), UnixMillis(u64::MAX), 0).await.unwrap();
     store.ready().await.unwrap();
+}
+
+/// Thousands of pollers ask before each read: the file system is asked for all of them at once.
+#[tokio::test]
+async fn the_file_system_is_asked_once_for_all_who_ask_while_there_is_room() {
+    let home = TestHome::new();
+    let hour = std::time::Duration::from_secs(3600);
+    let store = home.open_that_looks_every(hour).await.unwrap();
+    let all_ask = async || {
+        let before = home.faults.looks();
+        let answers = futures_util::future::join_all((0..1000).map(|_| store.ready())).await;
+        (answers.iter().filter(|answer| answer.is_ok()).count(), home.faults.looks() - before)
+    };
+    // One began before the others asked: they wait for the next.
+    let (ready, looks) = all_ask().await;
+    assert!(ready == 1000 && (1..=2).contains(&looks), "{ready}, {looks}");
+    assert_eq!(all_ask().await, (1000, 0));
+    // A failure counts at once, however young the last look is.
+    home.faults.break_after(0);
+    assert!(store.append(&log(0), batch(0, 10)).await.is_err());
+    let (ready, looks) = all_ask().await;
+    assert!(ready == 0 && (1..=2).contains(&looks), "{ready}, {looks}");
+    home.faults.heal();
+    let (ready, looks) = all_ask().await;
+    assert!(ready == 1000 && (1..=2).contains(&looks), "{ready}, {looks}");
+    home.leave(store).await;
+    // Room is not believed in that the store may have taken since.
+    home.faults.show_free(Some((64 << 20) + (1 << 20)));
+    let store = home.open_that_looks_every(hour).await.unwrap();
+    store.ready().await.unwrap();
+    home.faults.show_free(Some(1 << 20));
+    store.ready().await.unwrap();
+    for k in 0..2 {
+        let text = vec![b'1'; 1 << 20];
+        let content = Content::Events(crate::store::EventText::join([&text[..]]).unwrap());
+        store.append(&log(0), NewBatch { content, ..batch(k, 1) }).await.unwrap();
+    }
+    assert!(matches!(store.ready().await, Err(Error::Full(_))));
+    home.leave(store).await;
 }
 
 #[tokio::test]
