@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use self::pace::Pace;
+use self::pace::{Pace, Phase};
 pub(in crate::events) use self::poll_target::{PollTarget, Settings};
 use crate::events::log::loss::Loss;
 use crate::kernel::backoff::Backoff;
@@ -53,7 +53,7 @@ pub(in crate::events) async fn run(target: Arc<PollTarget>, earlier: EarlierRun,
     if let Some(loss) = earlier.doubt {
         target.mark(loss).await;
     }
-    let mut pace = Pace::new(target.clock.now());
+    let mut pace = Pace::new(target.clock.now(), Phase::of(&target.to_string()));
     let mut full_reads = 0;
     loop {
         let Some(place) = stop.run_until_cancelled(ready(&target, &pace)).await else { break };
