@@ -72,6 +72,8 @@ type Addresses = Arc<[SocketAddr]>;
 #[derive(Default)]
 struct LookupTable {
     names: HashMap<Arc<str>, Known>,
+    /// At so many those that are idle are dropped, but not below [`SWEPT_FROM`].
+    sweep_at: usize,
     /// Names that wait for a thread.
     waiting: VecDeque<Lookup>,
     threads: usize,
@@ -167,8 +169,10 @@ impl Lookups {
         let now = self.clock.now();
         let mut state = self.state();
         // Only a new name makes it grow, so only then is there a reason to look who can go.
-        if state.names.len() >= SWEPT_FROM && !state.names.contains_key(name) {
+        if state.names.len() >= state.sweep_at.max(SWEPT_FROM) && !state.names.contains_key(name) {
             state.names.retain(|_, known| known.under_way.is_some() || known.good_at(now).is_some());
+            // Thousands may be in use, and not every new one is to look at them all.
+            state.sweep_at = state.names.len() * 2;
         }
         let known = state.names.entry(name.clone()).or_default();
         if let Some(under_way) = &known.under_way {
