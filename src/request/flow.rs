@@ -59,6 +59,10 @@ pub async fn handle(gateway: Arc<Gateway>, conn: Arc<Conn>, request: Request<Inb
 }
 
 /// What a request's stages have come to before its route.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost every request is the large one, and a box would cost each of them"
+)]
 enum Passed<'a> {
     /// It asks what anybody may.
     Open(OpenRoute),
