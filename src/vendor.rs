@@ -75,7 +75,11 @@ impl Vendor {
 /// not.
 #[must_use]
 pub fn target(app: &AppId, operation: &Operation) -> String {
-    let mut path = format!("/dev/v2/project/{app}/rtm/");
+    // Room for most of them, so that it does not grow piece by piece.
+    let mut path = String::with_capacity(128);
+    for piece in ["/dev/v2/project/", app.as_str(), "/rtm/"] {
+        path.push_str(piece);
+    }
     match operation {
         Operation::ReadEvents(Stream::UserEvents) => path.push_str("vendor/user_events"),
         Operation::ReadEvents(Stream::ChannelEvents) => path.push_str("vendor/channel_events"),

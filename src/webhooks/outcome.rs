@@ -41,7 +41,7 @@ impl Outcome {
         match status.as_u16() {
             200..300 => Self::Delivered,
             410 => Self::Gone,
-            status @ (429 | 502..=504) => Self::SlowDown { status, after: retry_after::of(headers, now) },
+            status @ (429 | 502..=504) => Self::SlowDown { status, after: retry_after::of(headers, || now) },
             status @ 300..400 => Self::Redirected(status),
             status => Self::Refused(status),
         }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr_iter;
 use percent_encoding::percent_decode_str;
 
 use crate::request::refusal::Refusal;
@@ -18,7 +19,15 @@ pub(crate) fn segments(path: &str) -> Result<Vec<Cow<'_, str>>, Refusal> {
     if rest.is_empty() {
         return Ok(Vec::new());
     }
-    rest.split('/').map(segment).collect()
+    // Room for those of the longest route: a collection would begin with less, and grow.
+    let mut all = Vec::with_capacity(8);
+    let mut begin = 0;
+    for end in memchr_iter(b'/', rest.as_bytes()).chain([rest.len()]) {
+        // A slash is a character of its own, so what lies between two is text.
+        all.push(segment(rest.get(begin..end).unwrap_or_default())?);
+        begin = end + 1;
+    }
+    Ok(all)
 }
 
 fn segment(raw: &str) -> Result<Cow<'_, str>, Refusal> {

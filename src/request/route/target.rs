@@ -105,6 +105,10 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
     if host.is_empty() && head.version < Version::HTTP_2 {
         return Ok(());
     }
+    let asks_to_compare = head.version == Version::HTTP_2 && head.uri.authority().is_some();
+    if !asks_to_compare && is_plainly_a_host(host.as_bytes()) {
+        return Ok(());
+    }
     let parsed = Authority::try_from(host.as_bytes()).ok().filter(|a| !a.as_str().contains('@') && has_plain_port(a));
     let Some(parsed) = parsed else { return Err(Refusal::bad("Host: not a host")) };
     match head.uri.authority() {
@@ -114,6 +118,15 @@ fn check_host(head: &Parts) -> Result<(), Refusal> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether it is a name or an IPv4 address, and a port of four digits at most: what most say, and what needs no parser.
+fn is_plainly_a_host(host: &[u8]) -> bool {
+    let end = host.iter().position(|b| *b == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(end);
+    let is_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.');
+    let is_port = || (2..=5).contains(&port.len()) && port[1..].iter().all(u8::is_ascii_digit);
+    !name.is_empty() && name.iter().all(is_name) && (port.is_empty() || is_port())
 }
 
 fn check_framing(head: &Parts) -> Result<(), Refusal> {

@@ -54,7 +54,7 @@ impl AnswerReader<'_> {
     pub(super) async fn receive(&self, parts: &Parts, body: Incoming, costs: &mut Costs) -> AttemptOutcome {
         let safety = self.order.operation.safety();
         let mut headers = allowed(&parts.headers);
-        let asked = retry_after::of(&parts.headers, self.clock.wall_ms());
+        let asked = retry_after::of(&parts.headers, || self.clock.wall_ms());
         let asked = asked.map(|asked| asked.min(self.max_retry_after));
         // In seconds from now, by our clock: a date would be read by the caller's.
         headers.remove(RETRY_AFTER);

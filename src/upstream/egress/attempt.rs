@@ -28,7 +28,7 @@ use super::detached::{Flight, Head};
 use super::endpoint::EndpointHealth;
 use super::hosts::ExchangeVerdict;
 use super::meters::Ending;
-use super::outcome::{Answer, AttemptOutcome};
+use super::outcome::{Answer, AttemptOutcome, is_vendors_failure};
 use super::quota_state::tell_refusals;
 use super::retry::{Next, NextRegion, Reason, RetryTerms, Tries};
 use super::table::{Table, Timeouts};
@@ -104,6 +104,11 @@ impl Inner {
                     tell_refusals(&order.app, runtime.bucket(order.operation.bucket()));
                 }
             }
+            let outcome = match outcome {
+                // Nothing is left to be decided.
+                AttemptOutcome::Answered(answer) if !is_vendors_failure(answer.status) => return Ok(answer),
+                outcome => outcome,
+            };
             if failed {
                 tries.note_failed(&region.name);
             }

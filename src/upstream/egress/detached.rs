@@ -34,13 +34,13 @@ pub(super) struct DetachedExchanges {
 }
 
 struct DetachedExchange {
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// An exchange its caller waits for. Dropped before the answer came, it lingers, if it was sent.
 pub(super) struct Flight<'a> {
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     detached: &'a DetachedExchanges,
 }
 
@@ -70,7 +70,7 @@ impl DetachedExchanges {
 
     /// Watches over an exchange, which is given up when it says so at the latest.
     pub(super) fn watch(&self, exchange: Exchange) -> Flight<'_> {
-        Flight { exchange: Some(exchange), detached: self }
+        Flight { exchange: Some(Box::new(exchange)), detached: self }
     }
 }
 
@@ -106,7 +106,7 @@ impl Flight<'_> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         // What has not left ends here and costs no seat; what has may be counted by the vendor until its answer comes.
-        if let Some(exchange) = self.exchange.take().and_then(Exchange::unless_sent)
+        if let Some(exchange) = self.exchange.take().and_then(|exchange| exchange.unless_sent())
             && let Ok(permits) = self.detached.permits.clone().try_acquire_owned()
         {
             // The task is gone only when the gateway has stopped: then the exchange is dropped here, as it would be

@@ -3,7 +3,9 @@
 //! Invariants: looks at a bounded part of the body; what it returns is short, printable ASCII, so no answer can write
 //! into the log's structure or fill it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use memchr::memmem::Finder;
 
 /// The vendor puts it at the start (events) or near the end (history), within this many bytes.
 const REACH: usize = 512;
@@ -12,6 +14,9 @@ const REACH: usize = 512;
 const MAX_LENGTH: usize = 96;
 
 const KEY: &[u8] = br#""request_id""#;
+
+/// Made once: making it costs more than a search.
+static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY));
 
 /// The `request_id` of a JSON answer.
 pub(super) fn find(body: &[u8]) -> Option<Arc<str>> {
@@ -22,7 +27,7 @@ pub(super) fn find(body: &[u8]) -> Option<Arc<str>> {
 
 fn value(part: &[u8]) -> Option<&str> {
     // Inside a JSON string the key's quotes would be escaped, so this is a member's name, of whatever object.
-    let at = part.windows(KEY.len()).position(|window| window == KEY)?;
+    let at = FINDER.find(part)?;
     let rest = part.get(at + KEY.len()..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let rest = rest.strip_prefix(b"\"")?;
     let end = rest.iter().take(MAX_LENGTH + 1).position(|b| *b == b'"')?;

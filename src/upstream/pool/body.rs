@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::memory::{AnswerMemory, Lease};
 use crate::kernel::cause::Cause;
@@ -159,7 +159,8 @@ impl BodyReader {
 
     /// Reads a piece, if there is one more.
     async fn piece(&mut self, until: Instant, idle: Duration) -> Result<Option<Bytes>, BodyFault> {
-        let frame = match timeout_at(until, timeout(idle, self.body.frame())).await.flatten() {
+        let paused = Instant::now().checked_add(idle).map_or(until, |paused| paused.min(until));
+        let frame = match timeout_at(paused, self.body.frame()).await {
             Err(_) => return Err(BodyFault::Slow { partial: self.got.take() }),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => {

@@ -76,7 +76,7 @@ impl Exchange {
     }
 
     /// Ends it if nothing was sent yet: the seat is free at once. Else gives it back.
-    pub(crate) fn unless_sent(mut self) -> Option<Self> {
+    pub(crate) fn unless_sent(mut self: Box<Self>) -> Option<Box<Self>> {
         if self.connected.is_some() {
             return Some(self);
         }
@@ -100,7 +100,7 @@ impl Exchange {
         match answer {
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 seat.sending();
-                seat.refused(retry_after::of(response.headers(), self.clock.wall_ms()));
+                seat.refused(retry_after::of(response.headers(), || self.clock.wall_ms()));
             }
             Ok(response) => {
                 seat.sending();

@@ -12,8 +12,8 @@ use crate::kernel::clock::UnixMillis;
 const MAX_WAIT: Duration = values::LONGEST;
 
 /// How long an answer asks to wait: of several wishes the longest that is understood.
-pub(crate) fn of(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
-    headers.get_all(RETRY_AFTER).iter().filter_map(|value| parse(value, now)).max()
+pub(crate) fn of(headers: &HeaderMap, now: impl Fn() -> UnixMillis) -> Option<Duration> {
+    headers.get_all(RETRY_AFTER).iter().filter_map(|value| parse(value, now())).max()
 }
 
 /// How long one asks to wait. `None` when it cannot be understood.
@@ -56,7 +56,7 @@ mod tests {
         }
         let several = ["soon", "5", "Sun, 06 Nov 1994 08:49:47 GMT", "-1"];
         let several = several.map(|text| (RETRY_AFTER, HeaderValue::from_static(text))).into_iter().collect();
-        assert_eq!(of(&several, now), Some(Duration::from_secs(10)));
-        assert_eq!(of(&HeaderMap::new(), now), None);
+        assert_eq!(of(&several, || now), Some(Duration::from_secs(10)));
+        assert_eq!(of(&HeaderMap::new(), || now), None);
     }
 }

@@ -151,6 +151,19 @@ impl PlaceTable {
             }
             self.doors[door] += 1;
         }
+        if let Some(Slot { door, turn, state: Occupancy::Known(of, requests @ 0), .. }) = self.held.get_mut(&id)
+            && **of == *client
+        {
+            // As most do: idle until now, and the same client's again.
+            let (place, name) = ((*door, *turn), of.clone());
+            *requests = 1;
+            self.change(&name, |client| {
+                client.idle.remove(&place);
+                client.in_hand += 1;
+            });
+            self.in_hand += 1;
+            return Ok(());
+        }
         self.detach(id);
         let name: Arc<str> = match self.clients.get_key_value(client) {
             Some((name, _)) => name.clone(),
@@ -293,14 +306,16 @@ impl PlaceTable {
     /// Changes what is known of a client, and its rank with it.
     fn change(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Client)) {
         let client = self.clients.entry(name.clone()).or_default();
-        if !client.idle.is_empty() {
-            self.by_size.remove(&(client.held, name.clone()));
-        }
+        let size = |client: &Client| (!client.idle.is_empty()).then_some(client.held);
+        let before = size(client);
         change(client);
-        if !client.idle.is_empty() {
-            self.by_size.insert((client.held, name.clone()));
+        let (after, held) = (size(client), client.held);
+        // Between two requests of many it does not change.
+        if before != after {
+            before.map(|held| self.by_size.remove(&(held, name.clone())));
+            after.map(|held| self.by_size.insert((held, name.clone())));
         }
-        if client.held == 0 {
+        if held == 0 {
             self.clients.remove(name);
         }
     }
