@@ -72,6 +72,11 @@ impl Script {
     fn seen(&self) -> usize {
         lock(&self.seen).len()
     }
+
+    /// Reads of one region.
+    fn seen_of(&self, region: &str) -> usize {
+        lock(&self.seen).iter().filter(|(of, _)| of == region).count()
+    }
 }
 
 #[async_trait]
@@ -346,6 +351,15 @@ impl Rig {
     }
 
     /// Waits until the vendor has seen so many reads.
+    /// Waits for so many reads more of each of these regions: they are not read in turn.
+    async fn until_each_seen(&self, regions: &[&str], more: usize) {
+        for (region, before) in regions.iter().map(|region| (region, self.vendor.seen_of(region))).collect::<Vec<_>>() {
+            while self.vendor.seen_of(region) < before + more {
+                look_again().await;
+            }
+        }
+    }
+
     async fn until_seen(&self, reads: usize) {
         while self.vendor.seen() < reads {
             look_again().await;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: [(&str, &str); 18] = [
     (
         "kernel",
-        "version clock sync metrics testing cause log_list backoff names share task files heap secret dns targets standard_webhooks conn proof trouble",
+        "version fast_map clock sync metrics testing cause log_list backoff names share task files heap secret dns targets standard_webhooks conn proof trouble",
     ),
     ("http", "body headers request_id http2"),
     ("vendor", ""),

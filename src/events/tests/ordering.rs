@@ -132,7 +132,7 @@ async fn what_waits_outlives_a_kill_in_the_real_store() {
     for round in 0..3 {
         rig.vendor.say("cn", [at(&[round * 100 + 10, round * 100 + 30])]);
         rig.vendor.say("eu", [at(&[round * 100 + 20])]);
-        rig.until_seen(rig.vendor.seen() + 6).await;
+        rig.until_each_seen(&["cn", "eu"], 3).await;
         rig = rig.kill().await;
     }
     let mut next = rig.log().changes();

@@ -1,7 +1,7 @@
 //! [`Readiness`]: whether a batch could be kept, found out once for all who ask.
 //!
-//! Every poller asks before each of its reads, and there may be thousands. So the file system is not asked for each: what
-//! was found counts for a while.
+//! Every poller asks before each of its reads, and there may be thousands. So the file system is not asked for each:
+//! what was found counts for a while.
 //!
 //! Invariants:
 //! - Without a look only "ready" is said: by the last look there was room, it is younger than `every`, and what the
