@@ -24,6 +24,7 @@ mod client_books;
 mod fair_queue;
 mod ledger;
 mod penalty;
+mod ranked;
 mod seat;
 mod seat_queue;
 mod shared_wait;

@@ -1,33 +1,43 @@
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996) over clients, first come first served within a client.
 //!
-//! Invariants: each client that waits has one start tag, that of its first in line; whoever has the smallest is next
-//! (of equals, who came first). Being served moves a client's tag on by one turn over its weight; leaving moves
-//! nothing, so who leaves costs nothing. A client that comes anew starts at the tag last served: it neither saves up
+//! Invariants: each client that waits has one start tag, that of its first in line, and those behind have tags one turn
+//! apart; whoever has the smallest is next (of equals, whose client has waited longer without a break). Being served
+//! moves a client's tag on by one turn over its weight; leaving moves nothing, so who leaves costs nothing: those behind
+//! move up, and the last of the turns goes. A client that comes anew starts at the tag last served: it neither saves up
 //! turns while it is away nor waits for what others sent before. Tags are integers of 64 fractional bits in 128: they
 //! do not drift, and 2^64 turns do not overflow them. A client that does not wait is forgotten once its tag is past,
 //! and all are when nobody waits.
 //!
-//! With c clients and n waiting: push, pop and first are O(log c), remove O(log n) and a short move, rank O(c).
+//! With n waiting: push, pop, first, remove and ranks are O(log n), whoever they are of. Going through those who were
+//! overtaken is O(k) for k behind the foremost that came, and no more than [`AT_ONCE`] at a time. Only when a client's weight changes while w of it wait, the
+//! next push is O(w log n).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::hash_map::Entry;
 
+use super::ranked::Ranked;
 use crate::kernel::fast_map::FastMap;
 use crate::kernel::names::ClientName;
 
 type Tag = u128;
 
+/// Where a turn is in the order of service: its tag, and since when its client waits.
+type Turn = (Tag, u64);
+
 /// Who waits, in order.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     clients: FastMap<ClientName, ClientQueue<T>>,
-    /// The clients that wait, by the tag and number of their first in line.
-    order: BTreeMap<(Tag, u64), ClientName>,
+    /// For each client as many turns as wait in its line.
+    turns: Ranked<Turn, ClientName>,
+    /// From here on somebody came before others, who were not gone through since.
+    overtaken: Option<Turn>,
+    /// Where going through them goes on. What is overtaken meanwhile waits until it has come to the end, so that who
+    /// comes to the front again and again keeps nobody behind from being looked at.
+    go_on_at: Option<Turn>,
     /// The tag last served.
     virtual_time: Tag,
     /// Numbers all who ever came.
     arrivals: u64,
-    len: usize,
     /// With more clients than this, those that can be forgotten are.
     sweep_at: usize,
 }
@@ -37,8 +47,17 @@ struct ClientQueue<T> {
     /// The tag of the first in line; while nobody is, the smallest the next may get.
     start: Tag,
     turn: Tag,
+    /// The number of who came when nobody was in line.
+    since: u64,
     /// By number of arrival.
-    waiting: VecDeque<(u64, T)>,
+    waiting: Ranked<u64, T>,
+}
+
+impl<T> ClientQueue<T> {
+    /// The turn of who is in this place of its line.
+    fn turn_at(&self, place: usize) -> Turn {
+        (self.start + self.turn * wide(place), self.since)
+    }
 }
 
 /// Where somebody stands.
@@ -57,22 +76,16 @@ impl QueueEntry {
 
 impl<T> FairQueue<T> {
     pub(super) fn new() -> Self {
-        Self {
-            clients: FastMap::default(),
-            order: BTreeMap::new(),
-            virtual_time: 0,
-            arrivals: 0,
-            len: 0,
-            sweep_at: SWEEP_AT,
-        }
+        let (clients, turns) = (FastMap::default(), Ranked::new());
+        Self { clients, turns, overtaken: None, go_on_at: None, virtual_time: 0, arrivals: 0, sweep_at: SWEEP_AT }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.turns.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.turns.is_empty()
     }
 
     /// How many of a client wait.
@@ -84,45 +97,52 @@ impl<T> FairQueue<T> {
     pub(super) fn push(&mut self, client: &ClientName, weight: u32, item: T) -> QueueEntry {
         let number = self.arrivals;
         self.arrivals += 1;
-        self.len += 1;
         if !self.clients.contains_key(client) {
-            let line = ClientQueue { start: self.virtual_time, turn: 0, waiting: VecDeque::new() };
+            let line = ClientQueue { start: self.virtual_time, turn: 0, since: number, waiting: Ranked::new() };
             self.clients.insert(client.clone(), line);
         }
         if let Some(line) = self.clients.get_mut(client) {
-            line.turn = turn(weight);
-            if line.waiting.is_empty() {
-                line.start = line.start.max(self.virtual_time);
-                self.order.insert((line.start, number), client.clone());
+            let (places, turn) = (line.waiting.len(), turn(weight));
+            if places == 0 {
+                (line.start, line.since, line.turn) = (line.start.max(self.virtual_time), number, turn);
             }
-            line.waiting.push_back((number, item));
+            let mut foremost = places;
+            if line.turn != turn {
+                (1..places).for_each(|place| drop(self.turns.remove(&line.turn_at(place))));
+                line.turn = turn;
+                (1..places).for_each(|place| self.turns.insert(line.turn_at(place), client.clone()));
+                foremost = 0;
+            }
+            self.turns.insert(line.turn_at(places), client.clone());
+            line.waiting.insert(number, item);
+            let foremost = line.turn_at(foremost);
+            if self.turns.rank(&foremost) + 1 < self.turns.len() {
+                self.overtaken = Some(self.overtaken.map_or(foremost, |turn| turn.min(foremost)));
+            }
         }
         QueueEntry { client: client.clone(), number }
     }
 
     /// Who is next, and its number.
     pub(super) fn first(&self) -> Option<(u64, &T)> {
-        let client = self.order.first_key_value()?.1;
-        self.clients.get(client)?.waiting.front().map(|(number, item)| (*number, item))
+        let client = self.turns.first()?.1;
+        self.clients.get(client)?.waiting.first().map(|(number, item)| (*number, item))
     }
 
     /// Where who is next stands.
     pub(super) fn first_entry(&self) -> Option<QueueEntry> {
-        let ((_, number), client) = self.order.first_key_value()?;
-        Some(QueueEntry { client: client.clone(), number: *number })
+        let client = self.turns.first()?.1;
+        let number = *self.clients.get(client)?.waiting.first()?.0;
+        Some(QueueEntry { client: client.clone(), number })
     }
 
     /// Serves who is next.
     pub(super) fn pop(&mut self) -> Option<T> {
-        let ((start, _), client) = self.order.pop_first()?;
+        let ((start, _), client) = self.turns.pop_first()?;
         self.virtual_time = start;
         let line = self.clients.get_mut(&client)?;
-        let (_, item) = line.waiting.pop_front()?;
+        let (_, item) = line.waiting.pop_first()?;
         line.start = start + line.turn;
-        if let Some((number, _)) = line.waiting.front() {
-            self.order.insert((line.start, *number), client);
-        }
-        self.len -= 1;
         self.forget();
         Some(item)
     }
@@ -130,88 +150,86 @@ impl<T> FairQueue<T> {
     /// Takes somebody out who leaves unserved.
     pub(super) fn remove(&mut self, entry: &QueueEntry) -> Option<T> {
         let line = self.clients.get_mut(&entry.client)?;
-        let at = line.waiting.binary_search_by_key(&entry.number, |(number, _)| *number).ok()?;
-        let (_, item) = line.waiting.remove(at)?;
-        if at == 0 {
-            self.order.remove(&(line.start, entry.number));
-            if let Some((number, _)) = line.waiting.front() {
-                self.order.insert((line.start, *number), entry.client.clone());
-            }
-        }
-        self.len -= 1;
+        let item = line.waiting.remove(&entry.number)?;
+        let last = line.turn_at(line.waiting.len());
+        self.turns.remove(&last);
         self.forget();
         Some(item)
     }
 
     /// How many would be served before one more of this client.
     pub(super) fn rank_of_next(&self, client: &ClientName, weight: u32) -> usize {
-        let (start, own) = match self.clients.get(client) {
-            None => (self.virtual_time, 0),
-            Some(line) if line.waiting.is_empty() => (line.start.max(self.virtual_time), 0),
-            Some(line) => (line.start, line.waiting.len()),
-        };
-        own + self.others_before(client, start + turn(weight) * wide(own), u64::MAX)
+        match self.clients.get(client) {
+            None => self.turns.rank(&(self.virtual_time, self.arrivals)),
+            Some(line) if line.waiting.is_empty() => {
+                self.turns.rank(&(line.start.max(self.virtual_time), self.arrivals))
+            }
+            Some(line) => {
+                let own = line.waiting.len();
+                let behind = turn(weight) * wide(own);
+                // Of its own line all are before it, wherever their turns are while the weight is the old one.
+                let counted = usize::try_from(behind.div_ceil(line.turn)).unwrap_or(usize::MAX).min(own);
+                self.turns.rank(&(line.start + behind, line.since)) - counted + own
+            }
+        }
     }
 
     /// How many will be served before somebody who waits, if nobody comes or leaves. `None`: it does not wait.
     pub(super) fn rank(&self, entry: &QueueEntry) -> Option<usize> {
         let line = self.clients.get(&entry.client)?;
-        let own = line.waiting.binary_search_by_key(&entry.number, |(number, _)| *number).ok()?;
-        Some(own + self.others_before(&entry.client, line.start + line.turn * wide(own), entry.number))
+        let is_there = line.waiting.contains(&entry.number);
+        is_there.then(|| self.turns.rank(&line.turn_at(line.waiting.rank(&entry.number))))
     }
 
-    /// How many of other clients come before `(tag, number)`.
-    fn others_before(&self, client: &ClientName, tag: Tag, number: u64) -> usize {
-        let ahead = self.order.range(..(tag, number)).filter(|(_, other)| *other != client);
-        ahead.filter_map(|((start, _), other)| Some((tag - start, self.clients.get(other)?))).fold(
-            0,
-            |sum, (distance, line)| {
-                let whole = usize::try_from(distance / line.turn).unwrap_or(usize::MAX);
-                let tied = distance.is_multiple_of(line.turn);
-                // The one at the same tag is before if it came before.
-                let before = match line.waiting.get(whole) {
-                    Some((other, _)) => whole + usize::from(!tied || *other < number),
-                    None => line.waiting.len(),
-                };
-                sum + before
-            },
-        )
+    /// Whether somebody came before others, who were not gone through since.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.overtaken.or(self.go_on_at).is_some()
     }
 
-    /// Goes through all in the order in which they would be served and takes out those for whom `keep` says no; it is
-    /// told how many stay before.
+    /// All are to be gone through.
+    pub(super) fn doubt_all(&mut self) {
+        self.overtaken = self.turns.first().map(|(turn, _)| *turn);
+        self.go_on_at = None;
+    }
+
+    /// Goes through those who were overtaken in the order in which they would be served, so many at a time, and takes out
+    /// those for whom `keep` says no; it is told how many stay before.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T, usize) -> bool) {
-        let mut heads: BinaryHeap<_> = std::mem::take(&mut self.order).into_iter().map(Reverse).collect();
-        let mut kept: FastMap<ClientName, VecDeque<(u64, T)>> = FastMap::default();
-        let mut rank = 0;
-        while let Some(Reverse(((tag, _), client))) = heads.pop() {
-            let Some(line) = self.clients.get_mut(&client) else { continue };
-            let Some((number, item)) = line.waiting.pop_front() else { continue };
-            let stays = keep(&item, rank);
-            if let Some((next, _)) = line.waiting.front() {
-                let tag = if stays { tag + line.turn } else { tag };
-                heads.push(Reverse(((tag, *next), client.clone())));
+        let Some(from) = self.go_on_at.take().or_else(|| self.overtaken.take()) else { return };
+        // What is left of each line. By since when they wait, which no two do.
+        let mut lines = FastMap::default();
+        let (mut rank, mut leave) = (self.turns.rank(&from), Vec::new());
+        for (gone_through, (turn, client)) in self.turns.iter_from(&from).enumerate() {
+            if gone_through == AT_ONCE {
+                self.go_on_at = Some(*turn);
+                break;
             }
-            if stays {
-                rank += 1;
-                kept.entry(client).or_default().push_back((number, item));
+            let (tag, since) = turn;
+            let rest = match lines.entry(*since) {
+                Entry::Occupied(rest) => rest.into_mut(),
+                Entry::Vacant(none) => {
+                    let Some(line) = self.clients.get(client) else { continue };
+                    let before = usize::try_from((tag - line.start) / line.turn).unwrap_or(usize::MAX);
+                    none.insert(line.waiting.iter_after(before))
+                }
+            };
+            // In the place of who leaves comes the next of its line.
+            for (number, item) in rest.by_ref() {
+                if keep(item, rank) {
+                    rank += 1;
+                    break;
+                }
+                leave.push(QueueEntry { client: client.clone(), number: *number });
             }
         }
-        self.len = rank;
-        for (client, waiting) in kept {
-            let Some(line) = self.clients.get_mut(&client) else { continue };
-            if let Some((number, _)) = waiting.front() {
-                self.order.insert((line.start, *number), client);
-            }
-            line.waiting = waiting;
-        }
-        self.forget();
+        leave.iter().for_each(|entry| drop(self.remove(entry)));
     }
 
     /// Forgets clients whose past no longer matters.
     fn forget(&mut self) {
-        if self.len == 0 {
+        if self.turns.is_empty() {
             self.clients.clear();
+            (self.overtaken, self.go_on_at) = (None, None);
             self.virtual_time = 0;
             self.sweep_at = SWEEP_AT;
         } else if self.clients.len() > self.sweep_at {
@@ -231,6 +249,9 @@ fn wide(count: usize) -> Tag {
 }
 
 const SWEEP_AT: usize = 64;
+
+/// So many turns are gone through at a time: a millisecond's work.
+const AT_ONCE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -307,6 +328,28 @@ mod tests {
         assert!(queue.clients.len() <= 2 * SWEEP_AT, "{}", queue.clients.len());
         while queue.pop().is_some() {}
         assert_eq!((queue.clients.len(), queue.virtual_time), (0, 0));
+    }
+
+    #[test]
+    fn all_are_gone_through_in_turn_whoever_comes_to_the_front_meanwhile() {
+        let mut queue = FairQueue::new();
+        for item in 0..3 * AT_ONCE {
+            queue.push(&client(item % 7), 1, item);
+        }
+        queue.doubt_all();
+        let (mut seen, mut rounds) = (std::collections::HashSet::new(), 0);
+        while seen.len() < 3 * AT_ONCE {
+            let mut ranks = Vec::new();
+            queue.retain(|item, rank| {
+                ranks.push(rank);
+                // One in five leaves, and those behind move up.
+                seen.insert(*item) && item % 5 != 0
+            });
+            assert!(ranks.is_sorted() && ranks.len() <= 2 * AT_ONCE, "{}", ranks.len());
+            queue.push(&client(format!("new{rounds}")), 1, usize::MAX - rounds);
+            rounds += 1;
+            assert!(queue.is_overtaken() && rounds < 5);
+        }
     }
 
     #[test]

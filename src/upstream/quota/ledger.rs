@@ -97,7 +97,7 @@ impl Ledger {
             in_flight: 0,
             inherited: BTreeMap::new(),
             abandoned: VecDeque::new(),
-            cooling: VecDeque::with_capacity(usize::try_from(seats.min(1024)).unwrap_or(0)),
+            cooling: VecDeque::new(),
             last_used: used_until,
             unknown_until: used_until,
             penalty: Penalty::none(seats, now),

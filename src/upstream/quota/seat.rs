@@ -70,7 +70,7 @@ impl Seat {
 
     /// The vendor answered 429: the seat comes free one window later, and the bucket shrinks and pauses for a window
     /// or `retry_after`, whichever is longer, the latter as far as it is believed ([`Bucket::believe`]). Orders that
-    /// cannot be served in time any more are refused at once.
+    /// cannot be served in time any more are refused at once, or within 100 ms where many wait.
     pub fn refused(self, retry_after: Option<Duration>) {
         self.settle(SeatOutcome::Refused(retry_after));
     }

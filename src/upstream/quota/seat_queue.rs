@@ -26,7 +26,8 @@ use crate::vendor::order::Payer;
 /// More orders of one client do not wait. Bounds memory; one client cannot crowd out another.
 const MAX_QUEUE: usize = 10_000;
 
-/// How often those who wait are judged because others came before them, where more than [`FEW`] wait.
+/// How often those who wait are judged because others came before them or the vendor refused, where more than [`FEW`]
+/// wait: some thousands of them, the next the next time.
 pub(super) const JUDGED_EVERY: Duration = Duration::from_millis(100);
 
 /// So few are judged whenever somebody comes before one of them.
@@ -72,9 +73,7 @@ pub(super) struct SeatQueue {
     pub(super) queue: FairQueue<Arc<SeatWaiter>>,
     /// The number of the first in line that knows it is first: its timer is set for the next seat.
     first: Option<u64>,
-    /// Somebody came before others, who were not judged since.
-    overtaken: bool,
-    /// When all were judged last.
+    /// When those who were overtaken were judged last.
     judged: Option<Instant>,
     /// Those to wake when the lock is left.
     pub(super) told: Vec<Arc<SeatWaiter>>,
@@ -83,11 +82,12 @@ pub(super) struct SeatQueue {
 impl SeatQueue {
     pub(super) fn new(ledger: Ledger, now: Instant) -> Self {
         let (books, queue) = (ClientBooks::new(now), FairQueue::new());
-        Self { ledger, books, queue, first: None, overtaken: false, judged: None, told: Vec::new() }
+        Self { ledger, books, queue, first: None, judged: None, told: Vec::new() }
     }
 
     /// The ledger has changed in a way that lets seats come at other times than those who wait were told.
     pub(super) fn judge_anew(&mut self, now: Instant) {
+        self.queue.doubt_all();
         self.judge(now);
         // Seats may come sooner than the first in line knows.
         self.first = None;
@@ -114,12 +114,12 @@ impl SeatQueue {
             return Err(NoSeat::Spent { retry_after: bound - now });
         }
         let waiter = Arc::new(SeatWaiter { deadline, book, word: Notify::new(), outcome: OnceLock::new() });
-        if rank < self.queue.len() && !self.overtaken {
-            self.overtaken = true;
-            // Its timer is to see to it, if nothing else does.
+        let was_overtaken = self.queue.is_overtaken();
+        let entry = self.queue.push(&payer.client, payer.weight, waiter.clone());
+        if self.queue.is_overtaken() && !was_overtaken {
+            // The timer of the first in line is to see to it, if nothing else does.
             self.first = None;
         }
-        let entry = self.queue.push(&payer.client, payer.weight, waiter.clone());
         self.books.came(book, now);
         // It takes turns only from those who stand behind it, so its own bound stays.
         self.judge_overtaken(now);
@@ -162,14 +162,14 @@ impl SeatQueue {
     /// Refuses those who were overtaken for good: at once where few wait, else soon.
     fn judge_overtaken(&mut self, now: Instant) {
         let is_time = self.judged_next().is_none_or(|at| at <= now);
-        if self.overtaken && (is_time || self.queue.len() <= FEW) {
+        if self.queue.is_overtaken() && (is_time || self.queue.len() <= FEW) {
             self.judge(now);
         }
     }
 
     /// When those who were overtaken are judged at the latest.
     fn judged_next(&self) -> Option<Instant> {
-        self.overtaken.then(|| self.judged.map(|judged| judged + JUDGED_EVERY)).flatten()
+        self.queue.is_overtaken().then(|| self.judged.map(|judged| judged + JUDGED_EVERY)).flatten()
     }
 
     /// A seat that this bucket gave is settled.
@@ -185,7 +185,9 @@ impl SeatQueue {
             SeatOutcome::Used | SeatOutcome::Abandoned(_) => {}
             SeatOutcome::Unused => self.deal(now),
             SeatOutcome::Refused(_) => {
-                self.judge(now);
+                // Of a burst of refusals each puts off all who wait: they are judged once.
+                self.queue.doubt_all();
+                self.first = None;
                 self.deal(now);
             }
         }
@@ -206,9 +208,9 @@ impl SeatQueue {
         self.deal(now);
     }
 
-    /// Refuses those whom no seat can reach in time any more.
+    /// Refuses those who were overtaken and whom no seat can reach in time any more.
     fn judge(&mut self, now: Instant) {
-        (self.overtaken, self.judged) = (false, Some(now));
+        self.judged = Some(now);
         let Self { ledger, books, queue, told, .. } = self;
         queue.retain(|waiter, rank| {
             let bound = ledger.when(rank, now);
