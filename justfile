@@ -64,6 +64,11 @@ judged:
 delivery-book time="1m":
   cargo bench --locked --profile dev --bench delivery_book -- --for {{ time }}
 
+# What a message, a shared count, a streamed event and a seat cost in instructions, against the kept figures.
+guard *args:
+  CARGO_INCREMENTAL=0 cargo build --locked --profile guard -p rtm-gateway --bin rtm-gateway -p instruction-guard --bin instruction-guard
+  "${CARGO_TARGET_DIR:-target}/guard/instruction-guard" {{ args }}
+
 # Every fuzz target for so many executions, from what earlier runs found.
 fuzz executions="50000":
   fuzz/run executions {{ executions }}
@@ -78,4 +83,4 @@ outside:
   tests/outside/sse.sh target/debug/rtm-gateway
 
 # All that a change must pass, as in CI: about half an hour on two cores.
-gate: format deny advisories check doc test-all models soak judged delivery-book fuzz outside
+gate: format deny advisories check doc guard test-all models soak judged delivery-book fuzz outside

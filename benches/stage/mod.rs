@@ -92,15 +92,17 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts the release binary and waits until it says that it is ready.
+    /// Starts the binary that was built with the benchmark and waits until it says that it is ready.
     pub fn start(config: &Path) -> Self {
+        // Named where a benchmark is of the gateway's own package.
+        let binary = option_env!("CARGO_BIN_EXE_rtm-gateway").expect("cargo names the binary it built");
+        Self::run(Command::new(binary), config)
+    }
+
+    /// The same with what begins its command line.
+    pub fn run(mut command: Command, config: &Path) -> Self {
         let began = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rtm-gateway"))
-            .args(["serve", "--config"])
-            .arg(config)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.args(["serve", "--config"]).arg(config).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut address = None;
         for line in lines.by_ref() {
