@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
+use tracing_subscriber::{Layer as _, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
@@ -44,7 +44,7 @@ impl Drop for Log {
 
 /// Changes the level of a running process.
 #[derive(Clone, Debug)]
-pub struct Levels(reload::Handle<EnvFilter, Registry>);
+pub struct Levels(reload::Handle<Targets, Registry>);
 
 /// Logging cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -115,15 +115,12 @@ impl Levels {
 }
 
 #[expect(clippy::disallowed_methods, reason = "RUST_LOG is read from the environment, as everywhere")]
-fn filter(level: &str) -> Result<EnvFilter, Error> {
+fn filter(level: &str) -> Result<Targets, Error> {
     let asked = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let level = asked.as_deref().unwrap_or(level);
-    // Such text makes the parser panic, not fail; the configuration refuses it already.
-    if !level.is_ascii() {
-        return Err(Error::Level("holds a character that no filter has".into()));
-    }
+    let level = moved::renamed(asked.as_deref().unwrap_or(level));
+    let parts: Vec<&str> = level.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     // The parser's own words would repeat the text, which comes from a file or the environment.
-    EnvFilter::try_new(moved::renamed(level)).map_err(|_| Error::Level("it does not parse".into()))
+    parts.join(",").parse().map_err(|_| Error::Level("it does not parse".into()))
 }
 
 /// The most that is logged: of the gateway everything, of libraries what is for operators.

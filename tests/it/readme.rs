@@ -11,7 +11,7 @@ fn the_readme_s_commands_are_those_of_the_gate_and_of_this_test() {
     let known = [
         "cargo run --release -- demo",
         "cargo test --locked",
-        "cargo bench --bench soak -- --for 2m",
+        "cargo bench --profile release --bench soak -- --for 2m",
         "curl ",
         "rtm-gateway ",
     ];
