@@ -13,7 +13,15 @@
 //! this process, which is not counted. What goes on in the gateway by time is counted while it is asked nothing, and
 //! taken off. Instructions are counted where valgrind sees them: in user space, without AVX-512 and SHA extensions. They
 //! say nothing about waiting, system calls and caches: the other benchmarks do.
-#![allow(clippy::disallowed_methods, reason = "a benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a benchmark"
+)]
 
 mod callgrind;
 mod figures;

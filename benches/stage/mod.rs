@@ -95,7 +95,7 @@ impl Gateway {
     /// Starts the binary that was built with the benchmark and waits until it says that it is ready.
     pub fn start(config: &Path) -> Self {
         // Named where a benchmark is of the gateway's own package.
-        let binary = option_env!("CARGO_BIN_EXE_rtm-gateway").expect("cargo names the binary it built");
+        let Some(binary) = option_env!("CARGO_BIN_EXE_rtm-gateway") else { panic!("cargo names the binary it built") };
         Self::run(Command::new(binary), config)
     }
 

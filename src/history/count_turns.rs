@@ -131,14 +131,13 @@ mod tests {
         assert!(before <= 2 * COUNTS, "{before}");
         // The vendor may count them still: none is forgotten before its pause has passed.
         drop(held);
-        let again = tokio::spawn({
-            let (turns, app, filter) = (turns.clone(), app.clone(), filter(0));
-            async move { turns.turn(&app, &filter, None).await.end() }
-        });
+        let first = filter(0);
+        let mut again = std::pin::pin!(turns.turn(&app, &first, None));
+        assert!(futures_util::poll!(again.as_mut()).is_pending());
         pass(IN_PROGRESS_PAUSE / 2).await;
-        assert!(!again.is_finished());
+        assert!(futures_util::poll!(again.as_mut()).is_pending());
         pass(IN_PROGRESS_PAUSE).await;
-        again.await.unwrap();
+        again.await.end();
         for n in 0..COUNTS {
             turns.turn(&app, &filter(n), None).await.end();
         }

@@ -182,7 +182,7 @@ fn each_look_finds_what_a_file_holds_whatever_was_done_to_it() {
             there = mount.act(other, there);
             // An hour later what was written now is judged by its mark alone.
             let ahead = if is_later { std::time::Duration::from_secs(3600) } else { std::time::Duration::ZERO };
-            let clock = Clock::anchored(std::time::SystemTime::now() + ahead);
+            let clock = Clock::anchored(Clock::system().wall() + ahead);
             seen = seen.again(1, &clock);
             let held = there.map(|text| ContentHash::of(&Content::new(Mount::text(text).into_bytes())));
             prop_assert_eq!(seen.0[0].held.ok(), held);
