@@ -24,6 +24,8 @@ pub enum How {
     Stream,
     /// Long polls in the gateway's own form, each acknowledged before the next.
     Acknowledge,
+    /// The same, each acknowledged with the next.
+    AcknowledgeAndRead,
 }
 
 /// A client has at most so many of the subscriptions.
@@ -158,7 +160,7 @@ fn ask(how: How, client: usize, subscription: &str) -> Vec<u8> {
         How::PullVendor => (format!("/dev/v2/project/{APP}/rtm/vendor"), "", ""),
         How::Pull => (format!("/v1/apps/{APP}/events"), "", ""),
         How::Stream => (format!("/v1/apps/{APP}/events"), "", "\r\naccept: text/event-stream"),
-        How::Acknowledge => (format!("/v1/apps/{APP}/events"), "&ack=explicit&lease=60s", ""),
+        How::Acknowledge | How::AcknowledgeAndRead => (format!("/v1/apps/{APP}/events"), "&ack=explicit&lease=60s", ""),
     };
     get(&format!("{before}/user_events?limit=1000&subscription={subscription}{after}"), client, headers)
 }
@@ -214,11 +216,19 @@ impl Reader {
 
 impl Polled {
     async fn next(&mut self, stamps: Option<&mut Vec<Duration>>) -> usize {
-        self.acknowledge().await;
+        if self.how == How::AcknowledgeAndRead {
+            let settle = self.lease.take().map_or("null".to_owned(), |lease| format!(r#"{{"lease":"{lease}"}}"#));
+            let read = r#""limit":1000,"wait":"5s","lease":"60s""#;
+            let body = format!(r#"{{"subscription":"{}","settle":{settle},{read}}}"#, self.name);
+            self.request = self.said("next", &body);
+        } else {
+            self.acknowledge().await;
+        }
         let (status, body) = self.line.ask(&self.request).await;
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+        assert!(memmem::find(body, br#""result":"failed""#).is_none(), "{}", String::from_utf8_lossy(body));
         let came = events::count(body, stamps);
-        if self.how == How::Acknowledge && came > 0 {
+        if matches!(self.how, How::Acknowledge | How::AcknowledgeAndRead) && came > 0 {
             self.lease = field(body, b"\"lease\":\"");
             assert!(self.lease.is_some(), "{}", String::from_utf8_lossy(body));
         }
@@ -227,11 +237,14 @@ impl Polled {
 
     async fn acknowledge(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let path = format!("/v1/apps/{APP}/events/user_events/ack");
-        let body = format!(r#"{{"subscription":"{}","lease":"{lease}"}}"#, self.name);
-        let key = format!("x-api-key: {}", stage::client_key(self.client));
-        let (status, body) = self.line.ask(&stage::request("POST", &path, &key, &body)).await;
+        let request = self.said("ack", &format!(r#"{{"subscription":"{}","lease":"{lease}"}}"#, self.name));
+        let (status, body) = self.line.ask(&request).await;
         assert!((200..300).contains(&status), "{status} {}", String::from_utf8_lossy(body));
+    }
+
+    fn said(&self, what: &str, body: &str) -> Vec<u8> {
+        let path = format!("/v1/apps/{APP}/events/user_events/{what}");
+        stage::request("POST", &path, &format!("x-api-key: {}", stage::client_key(self.client)), body)
     }
 }
 

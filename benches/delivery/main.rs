@@ -47,11 +47,12 @@ use crate::gateway::How;
 use crate::stage::Process;
 
 /// Who is measured.
-const CONTENDERS: [Contender; 6] = [
+const CONTENDERS: [Contender; 7] = [
     Contender { name: "pull, the vendor's form", kind: Kind::Gateway(How::PullVendor) },
     Contender { name: "pull, own form", kind: Kind::Gateway(How::Pull) },
     Contender { name: "SSE", kind: Kind::Gateway(How::Stream) },
     Contender { name: "explicit ack", kind: Kind::Gateway(How::Acknowledge) },
+    Contender { name: "explicit ack, with the next read", kind: Kind::Gateway(How::AcknowledgeAndRead) },
     Contender { name: "Redis stream", kind: Kind::Redis },
     Contender { name: "NATS JetStream", kind: Kind::Nats },
 ];

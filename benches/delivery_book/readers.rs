@@ -18,6 +18,21 @@ use delivery_model::{Counts, Deed, Entry, Gift, Hand, How, Leasing, Millis, Name
 struct Native {
     events: Vec<Came>,
     lease: Option<String>,
+    settled: Option<Settled>,
+}
+
+/// What became of an acknowledgement that came with a read.
+#[derive(Deserialize)]
+struct Settled {
+    /// `None`: the lease was over.
+    events: Option<u64>,
+}
+
+/// A lease that is to be acknowledged with the next read.
+struct Held {
+    live: Live,
+    by: Hand,
+    lease: String,
 }
 
 #[derive(Deserialize)]
@@ -195,6 +210,7 @@ impl Reader {
     /// Reads and acknowledges, in every way.
     pub async fn read_and_acknowledge(mut self, most: u32) {
         let mut done = 0;
+        let mut held: Option<Held> = None;
         loop {
             let phase = self.stage.phase();
             if phase == Phase::Over {
@@ -206,13 +222,46 @@ impl Reader {
             let lease = *pick(&mut self.random, &[1000, 1000, 1500, 3000]);
             let leasing = Leasing { by: self.stage.hand(), lease, most, counts: Counts::Taking };
             let query = format!("ack=explicit&limit={limit}&wait={wait}ms&lease={lease}ms&max_attempts={most}");
-            let (path, manner) = (self.path(&query), self.manner());
+            let (path, manner, name) = (self.path(&query), self.manner(), self.name().to_owned());
+            let next = self.word("next");
             let stage = self.stage.clone();
             let book = self.books[0].clone();
             let (live, caller) = self.caller().await;
+            // Of an earlier life there are no leases.
+            let settles = held.take().filter(|held| held.live == live);
             let going = stage.begin(live.life);
-            let ended = caller.get(&path, manner).await;
+            let ended = match &settles {
+                None => caller.get(&path, manner).await,
+                Some(Held { lease: held, .. }) => {
+                    stage.count("acknowledgements with a read");
+                    let body = serde_json::json!({
+                        "subscription": name, "settle": { "lease": held }, "limit": limit, "wait": format!("{wait}ms"),
+                        "lease": format!("{lease}ms"), "max_attempts": most,
+                    });
+                    caller.send("POST", &next, Some(&body.to_string()), manner).await
+                }
+            };
             let (from, to) = (going.from, stage.now());
+            if let Some(Held { by, .. }) = settles {
+                let acked = |changed| What::Acked(Named { by: Some(by), entries: Vec::new(), changed });
+                match &ended {
+                    Ended::Answered(answer) if answer.status == 200 => {
+                        let native = serde_json::from_slice::<Native>(&answer.body).ok();
+                        let what = match native.and_then(|native| native.settled) {
+                            Some(Settled { events: Some(changed) }) => acked(Some(changed)),
+                            Some(Settled { events: None }) => What::NoSuchLease { by },
+                            None => {
+                                stage.breach(format!("a read of {name} does not say what it settled"));
+                                acked(None)
+                            }
+                        };
+                        book.did(live.life, deed((from, to), what));
+                    }
+                    Ended::Unasked => {}
+                    // It may have been heard.
+                    _ => book.lingered(live.life, Deed { sure: false, ..deed((from, to), acked(None)) }),
+                }
+            }
             match ended {
                 Ended::Answered(answer) if answer.status == 200 => {
                     stage.count("leases");
@@ -229,7 +278,11 @@ impl Reader {
                     let what = What::Given { how: How::Leased(leasing), gifts, told };
                     book.did(live.life, deed((from, to), what));
                     drop(going);
-                    self.settle(live, Some((leasing.by, &lease)), &entries).await;
+                    if self.random.random_bool(0.3) {
+                        held = Some(Held { live, by: leasing.by, lease });
+                    } else {
+                        self.settle(live, Some((leasing.by, &lease)), &entries).await;
+                    }
                 }
                 Ended::Answered(answer) => {
                     self.refused("a leased read", &answer);

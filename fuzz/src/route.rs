@@ -110,14 +110,14 @@ fn accepted_segments_are_plain(path: &str, route: &Route) {
     let raw_events = segments.iter().any(|s| s == "user_events" || s == "channel_events")
         && segments.iter().any(|s| s == "vendor" || s == "events");
     let is_value = matches!(&route.kind, Kind::Message { .. } | Kind::HistoryFetch { .. });
-    let is_events = matches!(route.kind, Kind::Events { .. } | Kind::Acknowledge { .. });
+    let is_events = matches!(route.kind, Kind::Events { .. } | Kind::Acknowledge { .. } | Kind::NextEvents { .. });
     assert!(!raw_events || is_value || is_events, "{path}");
     assert_eq!(segments.iter().filter(|s| **s == route.app.as_str()).count().min(1), 1, "{path}");
 }
 
 fn method(route: &Route) -> Method {
     match route.kind {
-        Kind::HistoryQuery | Kind::Message { .. } | Kind::Acknowledge { .. } => Method::POST,
+        Kind::HistoryQuery | Kind::Message { .. } | Kind::Acknowledge { .. } | Kind::NextEvents { .. } => Method::POST,
         Kind::Events { .. } | Kind::HistoryFetch { .. } | Kind::HistoryStream { .. } | Kind::Count { .. } => {
             Method::GET
         }
@@ -138,6 +138,7 @@ fn written(route: &Route) -> Uri {
             format!("/v1/apps/{app}/events/{streams}?{}", super::query::written(query, *streams))
         }
         Kind::Acknowledge { stream, what } => format!("/v1/apps/{app}/events/{stream}/{}", what.as_str()),
+        Kind::NextEvents { stream } => format!("/v1/apps/{app}/events/{stream}/next"),
         Kind::HistoryQuery => format!("/dev/v2/project/{app}/rtm/message/history/query"),
         Kind::HistoryFetch { handle } => {
             format!("/dev/v2/project/{app}/rtm/message/history/query/{}", encoded(handle))

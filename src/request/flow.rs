@@ -86,6 +86,7 @@ async fn serve(
     match kind {
         Kind::Events { streams, form, query } => Box::pin(routes::events::read(context, streams, form, query)).await,
         Kind::Acknowledge { stream, what } => Box::pin(routes::events::ack::settle(context, stream, what)).await,
+        Kind::NextEvents { stream } => Box::pin(routes::events::next::settle_and_read(context, stream)).await,
         Kind::HistoryQuery => Box::pin(routes::history::query(context)).await,
         Kind::HistoryFetch { handle } => Box::pin(routes::history::fetch(context, &handle)).await,
         Kind::HistoryStream { query } => Box::pin(routes::history::stream::open(context, &query)).await,

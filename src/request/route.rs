@@ -9,6 +9,7 @@ pub mod browsers;
 mod call;
 mod events_query;
 mod kind;
+mod next_request;
 pub(crate) mod operations;
 pub(crate) mod path;
 pub(crate) mod query;
@@ -24,6 +25,7 @@ pub use ack_request::{AckAction, AckRequest};
 pub use call::{AppRequest, Call};
 pub use events_query::{EventsQuery, ExplicitAck, Start, StartPosition};
 pub use kind::{Addressee, Form, Kind};
+pub use next_request::NextRequest;
 pub use operations::Operation;
 
 /// What anybody may ask, known or not: looked for before it is asked who calls.
@@ -112,10 +114,13 @@ impl Route {
             ["v1", "apps", app, "events", stream] => (app, events(stream, Form::Native, uri, get)?),
             ["v1", "apps", app, "events", stream, what] => {
                 let stream = Stream::parse(stream).ok_or(Refusal::NoSuchRoute)?;
-                let what = AckAction::parse(what).ok_or(Refusal::NoSuchRoute)?;
+                let kind = match *what {
+                    "next" => Kind::NextEvents { stream },
+                    what => Kind::Acknowledge { stream, what: AckAction::parse(what).ok_or(Refusal::NoSuchRoute)? },
+                };
                 post()?;
                 query::none(uri.query())?;
-                (app, Kind::Acknowledge { stream, what })
+                (app, kind)
             }
             ["v1", "apps", app, "history"] => {
                 get()?;

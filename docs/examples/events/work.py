@@ -15,10 +15,9 @@ KEY = os.environ.get("KEY", "demo-crm")
 EVENTS = f"{GATEWAY}/v1/apps/{APP}/events/user_events"
 
 
-def ask(url, body=None):
+def ask(url, body):
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=40) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=40) as answer:
         return json.load(answer)
 
 
@@ -29,20 +28,28 @@ def work(entry):
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else None
     number = 0
+    read = {"subscription": "jobs-py", "lease": "30s", "limit": 20, "max_attempts": 5, "wait": "20s"}
+    # What is done with: acknowledged with the next read, in one round trip.
+    settle = None
     while number != count:
-        batch = ask(f"{EVENTS}?subscription=jobs-py&ack=explicit&lease=30s&limit=20&max_attempts=5&wait=20s")
+        batch = ask(f"{EVENTS}/next", {**read, "settle": settle})
+        if batch.get("settled", {}).get("result") == "failed":
+            print("too late, it comes again:", batch["settled"]["detail"], file=sys.stderr)
+        settle = None
         if not batch["events"]:
             continue
-        lease = {"subscription": "jobs-py", "lease": batch["lease"]}
+        lease = {"lease": batch["lease"]}
         try:
             for entry in batch["events"]:
                 work(entry)
         except Exception as why:  # Whatever it is, somebody should try again, in a while.
             print("not done:", why, file=sys.stderr)
-            ask(f"{EVENTS}/nack", {**lease, "delay": "5s"})
+            ask(f"{EVENTS}/nack", {"subscription": "jobs-py", **lease, "delay": "5s"})
         else:
-            ask(f"{EVENTS}/ack", lease)
+            settle = lease
             number += 1
+    if settle:
+        ask(f"{EVENTS}/ack", {"subscription": "jobs-py", **settle})
 
 
 main()

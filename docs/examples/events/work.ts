@@ -14,14 +14,20 @@ interface Entry {
   event?: unknown;
 }
 
-interface Batch {
-  events: Entry[];
-  lease: string | null;
+interface Settled {
+  result: "success" | "failed";
+  detail?: string;
 }
 
-async function ask<T>(url: string, body?: unknown): Promise<T> {
+interface Batch {
+  events: Entry[];
+  lease?: string;
+  settled?: Settled;
+}
+
+async function ask<T>(url: string, body: unknown): Promise<T> {
   const headers = { "X-API-Key": key, "Content-Type": "application/json" };
-  const answer = await fetch(url, body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) });
+  const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body) });
   if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
   return (await answer.json()) as T;
 }
@@ -31,17 +37,22 @@ async function work(entry: Entry): Promise<void> {
 }
 
 const count = Number(process.argv[2] ?? Infinity);
+const read = { subscription: "jobs-ts", lease: "30s", limit: 20, max_attempts: 5, wait: "20s" };
+// What is done with: acknowledged with the next read, in one round trip.
+let settle: { lease?: string } | undefined;
 for (let number = 0; number < count; ) {
-  const batch = await ask<Batch>(`${base}?subscription=jobs-ts&ack=explicit&lease=30s&limit=20&max_attempts=5&wait=20s`);
+  const batch = await ask<Batch>(`${base}/next`, { ...read, settle });
+  if (batch.settled?.result === "failed") console.error("too late, it comes again:", batch.settled.detail);
+  settle = undefined;
   if (batch.events.length === 0) continue;
-  const lease = { subscription: "jobs-ts", lease: batch.lease };
   try {
     for (const entry of batch.events) await work(entry);
   } catch (why) {
     console.error("not done:", why);
-    await ask(`${base}/nack`, { ...lease, delay: "5s" });
+    await ask(`${base}/nack`, { subscription: "jobs-ts", lease: batch.lease, delay: "5s" });
     continue;
   }
-  await ask(`${base}/ack`, lease);
+  settle = { lease: batch.lease };
   number += 1;
 }
+if (settle) await ask(`${base}/ack`, { subscription: "jobs-ts", ...settle });

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::query::duration;
 use crate::events::{Cursor, Holding};
@@ -68,29 +69,13 @@ impl AckRequest {
     /// # Errors
     /// 400, naming the member.
     pub fn parse(body: &[u8], what: AckAction) -> Result<Self, Refusal> {
-        let body: Body = serde_json::from_slice(body).map_err(|why| match why.classify() {
-            // The text of these names a member, or what kind of thing was expected.
-            serde_json::error::Category::Data if body.len() <= MAX_QUOTED => {
-                Refusal::bad(format!("body: {}", printable(&why.to_string())))
-            }
-            _ => Refusal::bad("body: not a JSON object of subscription, lease or cursors, delay, lease_for"),
-        })?;
-        let Body { subscription, lease, cursors, delay, lease_for } = body;
+        let Body { subscription, lease, cursors, delay, lease_for } =
+            read(body, "subscription, lease or cursors, delay, lease_for")?;
         let subscription = subscription
             .map(|name| SubscriptionName::parse(&name))
             .transpose()
             .map_err(|_| Refusal::bad("subscription: 1 to 128 of A-Z a-z 0-9 _ - ."))?;
-        let holding = match (lease, cursors) {
-            (Some(lease), None) => {
-                Holding::Lease(lease.parse().map_err(|_| Refusal::bad("lease: not the name of a lease"))?)
-            }
-            (None, Some(cursors)) if (1..=MAX_CURSORS).contains(&cursors.len()) => {
-                let parsed: Result<Vec<Cursor>, _> = cursors.iter().map(|cursor| cursor.parse()).collect();
-                Holding::Entries(parsed.map_err(|_| Refusal::bad("cursors: holds what is not a cursor"))?)
-            }
-            (None, Some(_)) => return Err(Refusal::bad(format!("cursors: 1 to {MAX_CURSORS} of them"))),
-            _ => return Err(Refusal::bad("lease: write it or `cursors`, and not both")),
-        };
+        let holding = holding(lease, cursors).map_err(Refusal::bad)?;
         let time = match (what, delay, lease_for) {
             (AckAction::Nack, delay, None) => delay.map(|text| time("delay", &text, Duration::ZERO)).transpose()?,
             (AckAction::Extend, None, lease_for) => {
@@ -101,6 +86,38 @@ impl AckRequest {
             (_, _, Some(_)) => return Err(Refusal::bad("lease_for: only of an extend")),
         };
         Ok(Self { subscription, holding, time })
+    }
+}
+
+/// Reads a body that is a JSON object of these members.
+///
+/// # Errors
+/// 400, which repeats nothing of it.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8], members: &str) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|why| match why.classify() {
+        // The text of these names a member, or what kind of thing was expected.
+        serde_json::error::Category::Data if body.len() <= MAX_QUOTED => {
+            Refusal::bad(format!("body: {}", printable(&why.to_string())))
+        }
+        _ => Refusal::bad(format!("body: not a JSON object of {members}")),
+    })
+}
+
+/// What is meant: one of the two is to be there.
+///
+/// # Errors
+/// What is wrong, by the member's name.
+pub(super) fn holding(lease: Option<String>, cursors: Option<Vec<String>>) -> Result<Holding, String> {
+    match (lease, cursors) {
+        (Some(lease), None) => {
+            lease.parse().map(Holding::Lease).map_err(|_| "lease: not the name of a lease".to_owned())
+        }
+        (None, Some(cursors)) if (1..=MAX_CURSORS).contains(&cursors.len()) => {
+            let parsed: Result<Vec<Cursor>, _> = cursors.iter().map(|cursor| cursor.parse()).collect();
+            parsed.map(Holding::Entries).map_err(|_| "cursors: holds what is not a cursor".to_owned())
+        }
+        (None, Some(_)) => Err(format!("cursors: 1 to {MAX_CURSORS} of them")),
+        _ => Err("lease: write it or `cursors`, and not both".to_owned()),
     }
 }
 

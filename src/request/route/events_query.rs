@@ -90,12 +90,21 @@ impl EventsQuery {
     /// # Errors
     /// 400, naming the parameter.
     pub fn parse(query: Option<&str>, streams: Streams, form: Form) -> Result<Self, Refusal> {
+        Self::of_pairs(pairs(query)?, streams, form)
+    }
+
+    /// The same of parameters that were read already, wherever they stood.
+    pub(super) fn of_pairs(
+        pairs: impl IntoIterator<Item = (String, String)>,
+        streams: Streams,
+        form: Form,
+    ) -> Result<Self, Refusal> {
         let (mut subscription, mut limit, mut wait, mut from, mut after) = (None, None, None, None, None);
         let (mut ack, mut lease, mut max_attempts) = (None, None, None);
         let (mut last_event_id, mut remembered) = (None, None);
         let mut patterns = Patterns::default();
         let marks = |value: &str| CursorPair::read(value, streams).ok();
-        for (name, value) in pairs(query)? {
+        for (name, value) in pairs {
             match (name.as_str(), form) {
                 ("subscription", _) => once(&name, &mut subscription, SubscriptionName::parse(&value).ok())?,
                 ("limit", _) => once(&name, &mut limit, value.parse().ok().filter(|n| (1..=MAX_EVENTS).contains(n)))?,

@@ -21,6 +21,8 @@ pub enum Kind {
         /// Which of the three.
         what: AckAction,
     },
+    /// `POST …/events/{stream}/next`: what was leased is acknowledged, and the next is leased.
+    NextEvents { stream: Stream },
     /// `POST …/history/query`.
     HistoryQuery,
     /// `GET …/history/query/{handle}`.
@@ -69,7 +71,7 @@ impl Kind {
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
-            Self::Events { .. } | Self::Acknowledge { .. } => Action::Events,
+            Self::Events { .. } | Self::Acknowledge { .. } | Self::NextEvents { .. } => Action::Events,
             Self::HistoryQuery | Self::HistoryFetch { .. } | Self::HistoryStream { .. } => Action::History,
             Self::Count { .. } => Action::Count,
             Self::Message { .. } => Action::Messages,
@@ -83,6 +85,7 @@ impl Kind {
             Self::Message { user, .. } => Some(user),
             Self::Events { .. }
             | Self::Acknowledge { .. }
+            | Self::NextEvents { .. }
             | Self::HistoryQuery
             | Self::HistoryFetch { .. }
             | Self::HistoryStream { .. }
@@ -110,6 +113,7 @@ impl Kind {
                 AckAction::Nack => "events_nack",
                 AckAction::Extend => "events_extend",
             },
+            Self::NextEvents { .. } => "events_next",
             Self::HistoryQuery => "history_query",
             Self::HistoryFetch { .. } => "history_fetch",
             Self::HistoryStream { .. } => "history_stream",

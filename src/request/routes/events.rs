@@ -9,9 +9,11 @@
 //! | `json_body` | our own form, in one answer |
 //! | `sse`, `sse_piece` | our own form, as it comes; settled by handing it over, or by the reader's word |
 //! | `ack` | acknowledging, giving back, extending |
+//! | `next` | acknowledging and reading on, in one request |
 
 pub mod ack;
 mod json_body;
+pub mod next;
 mod sse;
 mod sse_piece;
 
@@ -56,29 +58,18 @@ pub async fn read(
         Start::After(begin) => Some(cursor_of(&context, streams, begin).await?),
     };
     let proof = context.proof(if form == Form::Stream { Work::Stream } else { Work::Poll });
-    let ack = query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
-        lease: explicit.lease.unwrap_or(LEASE),
-        max_attempts: explicit.max_attempts.unwrap_or(ATTEMPTS),
-    });
     let wait = query.wait.unwrap_or_default();
-    let request = |stream: Stream| ReadRequest {
-        place: match query.start {
+    let request = |stream: Stream| {
+        let place = match query.start {
             Start::Stored(begin) => ReadFrom::Subscription { name: subscription.clone(), from: begin.of(stream) },
             Start::After(_) => ReadFrom::After(begun.unwrap_or_default().of(stream)),
-        },
-        client: context.payer.client.clone(),
-        limit: query.limit,
-        // One answer is written whole; a stream holds what its caller has not taken for as long as that is slow.
-        max_bytes: if form == Form::Stream { sse_piece::MAX_HELD } else { usize::MAX },
-        wait,
-        markers: form != Form::Vendor,
-        filter: Arc::clone(&query.filter),
-        ack,
+        };
+        request_of(&query, place, &context.payer.client, form)
     };
     let (events, app, stopping) = (&context.gateway.events, &context.app.id, &context.gateway.stopping);
     let merged = || MergedReader::new(events.clone(), app.clone(), streams, request, stopping.clone());
     match (form, streams) {
-        (Form::Stream, Streams::One(stream)) if ack != Ack::OnHandover => {
+        (Form::Stream, Streams::One(stream)) if query.ack.is_some() => {
             let reader = LeasedReader::new(events.clone(), app.clone(), stream, request(stream), stopping.clone());
             sse::open(context, proof, EventReader::Explicit(Box::new(reader)), None).await
         }
@@ -94,10 +85,10 @@ pub async fn read(
             Ok(served)
         }
         (Form::Vendor | Form::Native, Streams::One(stream)) => {
-            let delivery = wait_for(&context, &proof, stream, request(stream)).await?;
+            let delivery = wait_for(context.gateway, app, &proof, stream, request(stream)).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, context.log.id()),
-                Form::Native | Form::Stream => json_body::body(&delivery),
+                Form::Native | Form::Stream => json_body::body(&delivery, None),
             };
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
         }
@@ -112,6 +103,24 @@ pub async fn read(
             let (body, receipts) = json_body::body_of_all(&mut reader, query.limit);
             Ok(served(body, &reader.cursor().text(streams), receipts))
         }
+    }
+}
+
+/// What is read of one stream, from that place.
+fn request_of(query: &EventsQuery, place: ReadFrom, client: &ClientName, form: Form) -> ReadRequest {
+    ReadRequest {
+        place,
+        client: client.clone(),
+        limit: query.limit,
+        // One answer is written whole; a stream holds what its caller has not taken for as long as that is slow.
+        max_bytes: if form == Form::Stream { sse_piece::MAX_HELD } else { usize::MAX },
+        wait: query.wait.unwrap_or_default(),
+        markers: form != Form::Vendor,
+        filter: Arc::clone(&query.filter),
+        ack: query.ack.map_or(Ack::OnHandover, |explicit| Ack::Explicit {
+            lease: explicit.lease.unwrap_or(LEASE),
+            max_attempts: explicit.max_attempts.unwrap_or(ATTEMPTS),
+        }),
     }
 }
 
@@ -171,19 +180,20 @@ async fn cursor_of(
 }
 
 async fn wait_for(
-    context: &RequestContext<'_>,
+    gateway: &Gateway,
+    app: &AppId,
     proof: &Proof,
     stream: Stream,
     read: ReadRequest,
 ) -> Result<Delivery, Refusal> {
-    let events = &context.gateway.events;
+    let events = &gateway.events;
     let at_once = ReadRequest { wait: Duration::ZERO, ..read.clone() };
-    let stopping = context.gateway.stopping.cancelled();
+    let stopping = gateway.stopping.cancelled();
     let delivery = tokio::select! {
         // Looked at in this order: what is there is given, also while stopping.
         biased;
-        delivery = events.read(&context.app.id, stream, read) => delivery?,
-        () = stopping => events.read(&context.app.id, stream, at_once).await?,
+        delivery = events.read(app, stream, read) => delivery?,
+        () = stopping => events.read(app, stream, at_once).await?,
         how = proof.ended() => return Err(how.into()),
     };
     // What is not handed over is given back.

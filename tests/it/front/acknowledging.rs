@@ -27,6 +27,31 @@ async fn say(stage: &Stage, what: &str, body: Value) -> Answer {
     stage.raw(request("POST", &events(&format!("/{what}")), "all", JSON, &body.to_string())).await
 }
 
+/// Acknowledges this and reads on, with these members more. Nobody gives up.
+async fn next(stage: &Stage, settle: Value, more: Value) -> Value {
+    let mut body = json!({"subscription": "work", "settle": settle, "max_attempts": 1000});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let answer = say(stage, "next", body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn success(events: u64) -> Value {
+    json!({"result": "success", "events": events})
+}
+
+/// Emits these and waits until they are stored.
+async fn occurred(stage: &Stage, users: &[&str]) {
+    for (n, user) in users.iter().enumerate() {
+        stage.sim.emit_raw(APP, Stream::UserEvents, &event(user, n as u64));
+    }
+    let mut there = 0;
+    while there < users.len() {
+        let answer = stage.get(&events("?subscription=probe&wait=20s")).await;
+        there += answer.json()["events"].as_array().unwrap().len();
+    }
+}
+
 /// Who and which attempt, of each event.
 fn read(leased: &Value) -> Vec<(String, u64)> {
     let each = leased["events"].as_array().unwrap().iter();
@@ -50,15 +75,8 @@ async fn operate(stage: &Stage, method: &str, path: &str, headers: &str, body: &
 #[tokio::test]
 async fn two_readers_compete_and_each_users_events_stay_in_order() {
     let stage = Stage::start().await;
-    for (n, user) in [(1, "ann"), (2, "bob"), (3, "ann"), (4, "cid")] {
-        stage.sim.emit_raw(APP, Stream::UserEvents, &event(user, n));
-    }
     // All are there before anybody leases.
-    let mut there = 0;
-    while there < 4 {
-        let answer = stage.get(&events("?subscription=probe&wait=20s")).await;
-        there += answer.json()["events"].as_array().unwrap().len();
-    }
+    occurred(&stage, &["ann", "bob", "ann", "cid"]).await;
     let one = lease(&stage, "&limit=1").await;
     assert_eq!(read(&one), of(&["ann"], 1));
     let two = lease(&stage, "&limit=10").await;
@@ -159,5 +177,108 @@ async fn a_stream_leases_what_it_sends_and_sends_no_more_than_its_reader_settles
         assert_eq!((acked.status, &acked.json()["events"]), (200, &1.into()));
     }
     drop(tcp);
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn a_reader_acknowledges_with_its_next_read_and_once_is_enough() {
+    let stage = Stage::start().await;
+    occurred(&stage, &["ann", "bob", "cid", "ann"]).await;
+    let first = next(&stage, Value::Null, json!({"limit": 2})).await;
+    assert_eq!(read(&first), of(&["ann", "bob"], 1));
+    assert!(first.get("settled").is_none(), "{first}");
+    let done = json!({"lease": first["lease"]});
+    let second = next(&stage, done.clone(), json!({"limit": 1})).await;
+    assert_eq!((&second["settled"], read(&second)), (&success(2), of(&["cid"], 1)));
+    // Its answer was lost, say: it asks the same again.
+    let again = next(&stage, done, json!({"limit": 1})).await;
+    assert_eq!((&again["settled"], read(&again)), (&success(0), of(&["ann"], 1)));
+    let cursor = json!({"cursors": [second["events"][0]["cursor"], again["events"][0]["cursor"]]});
+    // Nothing is left, and without a wait that is said at once.
+    let last = next(&stage, cursor.clone(), json!({})).await;
+    assert_eq!((&last["settled"], read(&last)), (&success(2), Vec::new()));
+    assert!(last.get("lease").is_none(), "{last}");
+    assert_eq!(next(&stage, cursor, json!({"wait": "0s"})).await["settled"], success(0));
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_is_over_is_told_beside_what_is_read_and_its_events_come_again() {
+    let stage = Stage::start().await;
+    occurred(&stage, &["ann", "bob"]).await;
+    let expired = |told: &Value| {
+        assert_eq!(
+            (&told["result"], &told["code"], &told["status"]),
+            (&"failed".into(), &"lease_expired".into(), &410.into())
+        );
+        assert!(told["detail"].is_string(), "{told}");
+    };
+    // Nobody was ever leased that.
+    let taken = next(&stage, json!({"lease": "AAAAAAAAAAAAAAAAAAAAAA"}), json!({"limit": 1})).await;
+    expired(&taken["settled"]);
+    assert_eq!(read(&taken), of(&["ann"], 1));
+    // Nobody acknowledges this in time: it runs out while the next reader waits.
+    let short = next(&stage, Value::Null, json!({"lease": "1s"})).await;
+    assert_eq!(read(&short), of(&["bob"], 1));
+    let again = next(&stage, Value::Null, json!({"wait": "20s"})).await;
+    assert_eq!(read(&again), of(&["bob"], 2));
+    let late = next(&stage, json!({"lease": short["lease"]}), json!({})).await;
+    expired(&late["settled"]);
+    assert_eq!(read(&late), Vec::new());
+    // Given back by who has it.
+    say(&stage, "nack", json!({"subscription": "work", "lease": taken["lease"]})).await;
+    let back = next(&stage, json!({"lease": taken["lease"]}), json!({})).await;
+    expired(&back["settled"]);
+    assert_eq!(read(&back), of(&["ann"], 2));
+    let cursors = json!({"cursors": [short["events"][0]["cursor"], back["events"][0]["cursor"]]});
+    assert_eq!(next(&stage, cursors, json!({})).await["settled"], success(2), "by its cursor also late");
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn what_is_settled_frees_others_before_the_read_that_settles_it_has_waited() {
+    let stage = Stage::start().await;
+    occurred(&stage, &["ann", "ann"]).await;
+    let one = next(&stage, Value::Null, json!({"limit": 1})).await;
+    assert_eq!(read(&one), of(&["ann"], 1));
+    // Ann's later event is nobody's until her first is settled. One reader settles that, and both wait: one gets it, the
+    // other what occurs then.
+    let wait = json!({"wait": "20s", "limit": 1});
+    let waits = next(&stage, Value::Null, wait.clone());
+    let settles = next(&stage, json!({"lease": one["lease"]}), wait);
+    tokio::pin!(waits, settles);
+    let mut answers = Vec::new();
+    let is_settling = tokio::select! {
+        answer = &mut waits => { answers.push(answer); true }
+        answer = &mut settles => { answers.push(answer); false }
+    };
+    assert_eq!(read(&answers[0]), of(&["ann"], 1));
+    stage.sim.emit_raw(APP, Stream::UserEvents, &event("bob", 9));
+    answers.push(if is_settling { settles.await } else { waits.await });
+    assert_eq!(read(&answers[1]), of(&["bob"], 1));
+    assert_eq!(answers[usize::from(is_settling)]["settled"], success(1));
+    stage.stopped().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_settles_nothing() {
+    let stage = Stage::start().await;
+    occurred(&stage, &["ann"]).await;
+    let one = next(&stage, Value::Null, json!({"limit": 1})).await;
+    let settle = json!({"lease": one["lease"]});
+    for (body, status, code) in [
+        (json!({"subscription": "work", "settle": settle, "limit": 0}), 400, "bad_request"),
+        (json!({"subscription": "work", "settle": settle, "after": "earliest"}), 400, "bad_request"),
+        (json!({"subscription": "reader", "settle": settle}), 403, "forbidden"),
+    ] {
+        let answer = say(&stage, "next", body).await;
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
+    }
+    let plain = stage.raw(request("POST", &events("/next"), "all", "Content-Type: text/plain\r\n", "{}")).await;
+    assert_eq!(plain.status, 415);
+    assert_eq!(stage.get(&events("/next")).await.status, 405);
+    let all = stage.raw(request("POST", &format!("/v1/apps/{APP}/events/all/next"), "all", JSON, "{}")).await;
+    assert_eq!(all.status, 404);
+    assert_eq!(next(&stage, settle, json!({})).await["settled"], success(1));
     stage.stopped().await;
 }

@@ -70,12 +70,15 @@ def before_call(context, case, kwargs):
         case.path_parameters["stream"] = "user_events"
     if "from" in query and "after" in query:
         del query["after"]
-    # 64 patterns in all.
-    for member in ("type", "user_id", "group_id"):
-        if isinstance(query.get(member), list):
-            query[member] = query[member][:21]
-    mend_filter(query if "{app}/history" in case.path or case.path.endswith("/count") else None)
     body = case.body if isinstance(case.body, dict) else {}
+    if isinstance(body.get("wait"), (int, str)):
+        body["wait"] = "1s"
+    # 64 patterns in all.
+    for said in (query, body):
+        for member in ("type", "user_id", "group_id"):
+            if isinstance(said.get(member), list):
+                said[member] = said[member][:21]
+    mend_filter(query if "{app}/history" in case.path or case.path.endswith("/count") else None)
     mend_filter(body.get("filter"))
 
 

@@ -18,8 +18,9 @@ use crate::vendor::events::facts;
 /// Of an entry, beside the vendor's text: about.
 const BYTES_OF_FRAME: usize = 256;
 
-/// `{"events":[…],"next":"…","lag":…}`; with `"lease":"…"`, and an `attempt` of each event, when they are leased.
-pub(super) fn body(delivery: &Delivery) -> Body {
+/// `{"events":[…],"next":"…","lag":…}`; with `"lease":"…"`, and an `attempt` of each event, when they are leased; with
+/// `"settled":…` when it is said what became of an acknowledgement that came with the read.
+pub(super) fn body(delivery: &Delivery, settled: Option<&Settled>) -> Body {
     let mut out = JsonBody::new(delivery.runs.iter().map(|run| run.entries.len()).sum());
     let mut attempts = delivery.leased.iter().flat_map(|leased| leased.attempts.iter().copied());
     for run in &delivery.runs {
@@ -29,7 +30,7 @@ pub(super) fn body(delivery: &Delivery) -> Body {
             out.push(&cursor, Labels { stream: None, attempt: attempts.next() }, &run.batch, index);
         }
     }
-    out.end(&delivery.next, delivery.lag, delivery.leased.as_ref().map(|leased| leased.name))
+    out.end(&delivery.next, delivery.lag, delivery.leased.as_ref().map(|leased| leased.name), settled)
 }
 
 /// The same of what both streams hold, at most so many entries in the order received; each says its `stream`. What is
@@ -48,7 +49,17 @@ pub(super) fn body_of_all(reader: &mut MergedReader, limit: usize) -> (Body, Vec
         receipts.extend(given.receipt);
     }
     receipts.extend(reader.give_back());
-    (out.end(&reader.cursor().text(Streams::All), reader.lag(), None), receipts)
+    (out.end(&reader.cursor().text(Streams::All), reader.lag(), None, None), receipts)
+}
+
+/// What became of an acknowledgement that came with a read.
+#[derive(Debug, Serialize)]
+#[serde(tag = "result", rename_all = "lowercase")]
+pub(super) enum Settled {
+    /// It is durable: so many events were not settled before.
+    Success { events: u64 },
+    /// Nothing was settled, and why: as the refusal would have said alone.
+    Failed { status: u16, code: &'static str, detail: String },
 }
 
 /// A body that is being written.
@@ -108,10 +119,14 @@ impl JsonBody {
         out.push(b'}');
     }
 
-    fn end(mut self, next: &impl Display, lag: u64, lease: Option<LeaseName>) -> Body {
+    fn end(mut self, next: &impl Display, lag: u64, lease: Option<LeaseName>, settled: Option<&Settled>) -> Body {
         let _ = write!(self.bytes, r#"],"next":"{next}","lag":{lag}"#);
         if let Some(lease) = lease {
             let _ = write!(self.bytes, r#","lease":"{lease}""#);
+        }
+        if let Some(settled) = settled {
+            self.bytes.extend_from_slice(br#","settled":"#);
+            push_json(&mut self.bytes, settled);
         }
         self.bytes.push(b'}');
         Body::from(Bytes::from(self.bytes))
