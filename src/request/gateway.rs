@@ -20,11 +20,12 @@ use crate::kernel::metrics::{Metrics, StreamLabels, from_the_start};
 use crate::kernel::names::{Stream, Streams};
 use crate::kernel::proof::Proofs;
 use crate::request::admission::{Admission, Room};
+use crate::request::batch_text::TextCache;
 use crate::request::identity::{Identity, Strangers};
 use crate::request::jwks::Keys;
 use crate::request::policy::Policy;
 use crate::request::route::target::Hosts;
-use crate::request::sse_text::SseCache;
+use crate::request::{json_text, sse_text};
 use crate::tls::ClientTrust;
 use crate::upstream::egress::Egress;
 
@@ -39,7 +40,9 @@ pub struct Gateway {
     pub events: Events,
     pub history: History,
     /// What the open streams of events share.
-    pub(crate) sse_cache: SseCache,
+    pub(crate) sse_texts: TextCache,
+    /// The same of the native form in one answer.
+    pub(crate) json_texts: TextCache,
     /// What proved those who have something under way.
     pub proofs: Proofs,
     /// Who called and was not known.
@@ -123,7 +126,8 @@ impl Gateway {
             egress,
             events,
             history,
-            sse_cache: SseCache::default(),
+            sse_texts: TextCache::new(sse_text::of_batch),
+            json_texts: TextCache::new(json_text::of_batch),
             proofs,
             strangers: Strangers::new(&metrics),
             metrics,

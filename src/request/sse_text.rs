@@ -1,95 +1,22 @@
-//! Entries as Server-Sent Events (WHATWG HTML, 9.2): their text, made once for all who read them.
+//! Entries as Server-Sent Events (WHATWG HTML, 9.2).
 //!
 //! Invariants: of an event, `id` is its place, `event` its type on one line, and `data` the vendor's text, line by
 //! line: put together again it is the vendor's own JSON (a line break between tokens becomes a line feed). What a
 //! parser must not see as a field of its own is not written: no value holds a line break.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::Write as _;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
-
-use bytes::Bytes;
 
 use crate::events::{Cursor, EntryContent, shown};
-use crate::kernel::sync::lock;
-use crate::store::{Batch, Content};
+use crate::request::batch_text::BatchText;
+use crate::store::Batch;
 use crate::vendor::events::facts;
 
-/// Batches whose text is cached at a time, and bytes of one that is.
-const MAX_CACHED: usize = 32;
-const MAX_BYTES: usize = 512 << 10;
-
-/// The texts of the newest batches: a thousand streams that keep up share one.
-#[derive(Debug, Default)]
-pub(crate) struct SseCache(Mutex<VecDeque<CachedBatch>>);
-
-#[derive(Debug)]
-struct CachedBatch {
-    /// Held, though weakly: so its address is not another's meanwhile.
-    batch: Weak<Batch>,
-    text: Arc<OnceLock<BatchText>>,
-}
-
-/// The text of a batch.
-#[derive(Debug)]
-struct BatchText {
-    bytes: Bytes,
-    /// Where each entry's ends.
-    ends: Box<[usize]>,
-}
-
-impl SseCache {
-    /// The text of some of a batch's entries, shared.
-    pub(crate) fn of(&self, batch: &Arc<Batch>, entries: Range<usize>, epoch: u64) -> Bytes {
-        let text = self.place(batch);
-        text.get_or_init(|| BatchText::of(batch, epoch)).slice(entries)
-    }
-
-    fn place(&self, batch: &Arc<Batch>) -> Arc<OnceLock<BatchText>> {
-        let mut cached = lock(&self.0);
-        let is_it = |cached: &&CachedBatch| std::ptr::eq(cached.batch.as_ptr(), Arc::as_ptr(batch));
-        // The newest first: that is what who keeps up asks for.
-        if let Some(cached) = cached.iter().rev().find(is_it) {
-            return Arc::clone(&cached.text);
-        }
-        if cached.len() == MAX_CACHED {
-            cached.pop_front();
-        }
-        let text = Arc::default();
-        cached.push_back(CachedBatch { batch: Arc::downgrade(batch), text: Arc::clone(&text) });
-        text
-    }
-}
-
-impl BatchText {
-    fn of(batch: &Batch, epoch: u64) -> Self {
-        let mut out = Vec::with_capacity(2 * size(batch));
-        let mut ends = Vec::with_capacity(batch.content.len());
-        for index in 0..batch.content.len() {
-            push(&mut out, batch, index, &Cursor { epoch, at: batch.first.plus(index as u64) }, &[]);
-            ends.push(out.len());
-        }
-        Self { bytes: out.into(), ends: ends.into() }
-    }
-
-    fn slice(&self, entries: Range<usize>) -> Bytes {
-        let end_of = |count: usize| count.checked_sub(1).map_or(0, |last| self.ends[last]);
-        self.bytes.slice(end_of(entries.start)..end_of(entries.end))
-    }
-}
-
-/// Whether a batch is one whose text is cached.
-pub(crate) fn is_cached(batch: &Batch) -> bool {
-    size(batch) <= MAX_BYTES
-}
-
-fn size(batch: &Batch) -> usize {
-    match &batch.content {
-        Content::Events(events) => events.text().len() + 64 * events.len(),
-        Content::PossibleLoss(_) | Content::Damaged(_) => 0,
-    }
+/// The text of a batch, as all streams of it share it.
+pub(crate) fn of_batch(batch: &Batch, epoch: u64) -> BatchText {
+    BatchText::of(batch, |out, index| {
+        push(out, batch, index, &Cursor { epoch, at: batch.first.plus(index as u64) }, &[]);
+    })
 }
 
 /// Fields that an event of ours has more than others' have: parsers pass over those they do not know.
@@ -161,14 +88,14 @@ mod tests {
     use super::*;
     use crate::kernel::clock::UnixMillis;
     use crate::kernel::names::RegionName;
-    use crate::store::{EventText, Sequence};
+    use crate::store::{Content, EventText, Sequence};
 
-    fn batch(content: Content) -> Arc<Batch> {
+    fn batch(content: Content) -> Batch {
         let region = RegionName::parse("cn").unwrap();
-        Arc::new(Batch { first: Sequence(7), received_at: UnixMillis(0), region, content })
+        Batch { first: Sequence(7), received_at: UnixMillis(0), region, content }
     }
 
-    fn events(texts: &[&str]) -> Arc<Batch> {
+    fn events(texts: &[&str]) -> Batch {
         batch(Content::Events(EventText::join(texts.iter().map(|text| text.as_bytes())).unwrap()))
     }
 
@@ -179,7 +106,7 @@ mod tests {
     #[test]
     fn an_event_is_its_place_its_type_and_its_text_line_by_line() {
         let batch = events(&[r#"{"type":"Login"}"#, "{\r\n\"type\":\"a\\nid: 9\",\r\"x\":\n1}", r#"{"a":1}"#]);
-        let cache = SseCache::default();
+        let text = of_batch(&batch, 3);
         let all = format!(
             "id: {}\nevent: Login\ndata: {{\"type\":\"Login\"}}\n\n\
              id: {}\nevent: a id: 9\ndata: {{\ndata: \"type\":\"a\\nid: 9\",\ndata: \"x\":\ndata: 1}}\n\n\
@@ -188,33 +115,19 @@ mod tests {
             id(8),
             id(9)
         );
-        assert_eq!(cache.of(&batch, 0..3, 3), all);
-        assert!(all.ends_with(std::str::from_utf8(&cache.of(&batch, 2..3, 3)).unwrap()));
-        assert_eq!(cache.of(&batch, 1..1, 3), "");
-    }
-
-    #[test]
-    fn a_batch_has_one_text_however_many_read_it_and_few_are_kept() {
-        let cache = SseCache::default();
-        let first = events(&["1"]);
-        let text = cache.of(&first, 0..1, 3);
-        assert_eq!(cache.of(&first, 0..1, 3).as_ptr(), text.as_ptr());
-        for _ in 0..MAX_CACHED {
-            cache.of(&events(&["2"]), 0..1, 3);
-        }
-        assert_eq!(cache.0.lock().unwrap().len(), MAX_CACHED);
-        assert_eq!(cache.of(&first, 0..1, 3), text);
+        assert_eq!(text.slice(0..3), all);
+        assert!(all.ends_with(std::str::from_utf8(&text.slice(2..3)).unwrap()));
+        assert_eq!(text.slice(1..1), "");
     }
 
     #[test]
     fn markers_say_why_and_damaged_entries_have_one() {
-        let cache = SseCache::default();
         let lost = batch(Content::PossibleLoss("timeout".into()));
         let data = "event: possible_loss\ndata: {\"reason\":\"timeout\"}\n\n";
-        assert_eq!(cache.of(&lost, 0..1, 3), format!("id: {}\n{data}", id(7)));
+        assert_eq!(of_batch(&lost, 3).slice(0..1), format!("id: {}\n{data}", id(7)));
         let damaged = batch(Content::Damaged(3));
         let data = data.replace("timeout", "damaged");
-        assert_eq!(cache.of(&damaged, 0..3, 3), format!("id: {}\n{data}", id(9)));
-        assert_eq!(cache.of(&damaged, 0..2, 3), "");
+        assert_eq!(of_batch(&damaged, 3).slice(0..3), format!("id: {}\n{data}", id(9)));
+        assert_eq!(of_batch(&damaged, 3).slice(0..2), "");
     }
 }

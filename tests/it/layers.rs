@@ -23,7 +23,7 @@ const ROOMS: [(&str, &str); 18] = [
     ("webhooks", ""),
     (
         "request",
-        "refusal jwks identity policy openapi route admission sse_text gateway response request_log guard routes flow",
+        "refusal jwks identity policy openapi route admission batch_text sse_text json_text gateway response request_log guard routes flow",
     ),
     ("services", ""),
     ("admin", ""),

@@ -74,6 +74,11 @@ pub(in crate::events) fn fold_of(stream: Stream) -> u64 {
 #[error("not a cursor")]
 pub struct NotACursor;
 
+impl Cursor {
+    /// Bytes of its text.
+    pub(crate) const LENGTH: usize = 27;
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = [0; 20];
@@ -81,7 +86,9 @@ impl fmt::Display for Cursor {
         bytes[8..16].copy_from_slice(&self.at.0.to_be_bytes());
         let check = check(VERSION, &bytes[..16]);
         bytes[16..].copy_from_slice(&check);
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        let mut text = [0; Self::LENGTH];
+        let length = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -91,7 +98,7 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let mut bytes = [0; 20];
         // The decoder refuses bits that no byte needs, so no second text names the same place.
-        if text.len() != TEXT_LENGTH || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) != Ok(bytes.len()) {
+        if text.len() != Self::LENGTH || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) != Ok(bytes.len()) {
             return Err(NotACursor);
         }
         let (place, stated) = bytes.split_at(16);
@@ -112,8 +119,6 @@ pub(in crate::events) fn check(version: &[u8; 7], place: &[u8]) -> [u8; 4] {
     crc.update(place);
     crc.finalize().to_be_bytes()
 }
-
-const TEXT_LENGTH: usize = 27;
 
 #[cfg(test)]
 mod tests {

@@ -22,8 +22,13 @@ impl Run {
         shown(&self.batch.content, self.entries.clone()).map(move |index| (index, first.plus(index as u64)))
     }
 
+    /// Whether its entries are events, and none is a marker.
+    pub(crate) fn is_of_events(&self) -> bool {
+        matches!(self.batch.content, Content::Events(_))
+    }
+
     /// The bytes of its events.
-    pub(in crate::events) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.batch.content {
             Content::Events(events) => events.bytes(self.entries.clone()),
             Content::PossibleLoss(_) | Content::Damaged(_) => 0,

@@ -88,7 +88,7 @@ pub async fn read(
             let delivery = wait_for(context.gateway, app, &proof, stream, request(stream)).await?;
             let body = match form {
                 Form::Vendor => vendor_body(&delivery, context.log.id()),
-                Form::Native | Form::Stream => json_body::body(&delivery, None),
+                Form::Native | Form::Stream => json_body::body(&delivery, &context.gateway.json_texts, None),
             };
             Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
         }

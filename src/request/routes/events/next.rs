@@ -41,7 +41,7 @@ pub async fn settle_and_read(context: RequestContext<'_>, stream: Stream) -> Res
     let place = ReadFrom::Subscription { name, from: begin.of(stream) };
     let request = request_of(&read, place, &payer.client, Form::Native);
     let delivery = wait_for(gateway, &app.id, &proof, stream, request).await?;
-    let body = json_body::body(&delivery, settled.as_ref());
+    let body = json_body::body(&delivery, &gateway.json_texts, settled.as_ref());
     Ok(served(body, &delivery.next.to_string(), vec![delivery.receipt]))
 }
 

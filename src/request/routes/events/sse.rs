@@ -149,7 +149,7 @@ impl EventStream {
 
     fn piece(&mut self) -> Option<Piece> {
         match &mut self.reader {
-            EventReader::OnHandover(reader) => sse_piece::of_runs(reader, &self.gateway.sse_cache),
+            EventReader::OnHandover(reader) => sse_piece::of_runs(reader, &self.gateway.sse_texts),
             EventReader::Explicit(reader) => {
                 reader.give().map(|(delivery, leased)| sse_piece::of_lease(delivery, leased))
             }

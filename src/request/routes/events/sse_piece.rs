@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::events::{Cursor, Delivery, Leased, MergedReader, MergedRun};
 use crate::http::body::Piece;
 use crate::kernel::names::{Stream, Streams};
-use crate::request::sse_text::{self, Extra, SseCache};
+use crate::request::batch_text::{TextCache, is_shared};
+use crate::request::sse_text::{self, Extra};
 use crate::store::Content;
 
 /// What a stream begins with: how many milliseconds a reader waits before it comes again.
@@ -23,17 +24,14 @@ pub(super) const MAX_HELD: usize = 176 << 10;
 const MAX_PIECE: usize = 32 << 10;
 /// A shared text is a piece of its own from this size; smaller ones are copied together.
 const MIN_SHARED: usize = 1024;
-/// A reader that is not further behind than this reads what others read too: its texts are cached.
-const MAX_SHARED_LAG: u64 = 4000;
 
 /// A piece of what was read and is settled when it was handed over.
-pub(super) fn of_runs(reader: &mut MergedReader, cache: &SseCache) -> Option<Piece> {
+pub(super) fn of_runs(reader: &mut MergedReader, cache: &TextCache) -> Option<Piece> {
     let mut made = Vec::new();
     while made.len() < MAX_PIECE {
         let Some(run) = reader.peek() else { break };
         // In a stream of both, an event's id tells of both places: nobody else's text has the same.
-        let is_shared =
-            reader.streams() != Streams::All && reader.lag() <= MAX_SHARED_LAG && sse_text::is_cached(&run.batch);
+        let is_shared = reader.streams() != Streams::All && is_shared(&run.batch, reader.lag());
         let max = match &run.batch.content {
             Content::Events(events) if !is_shared => events.fit(run.entries.start, MAX_PIECE),
             _ => usize::MAX,
@@ -42,7 +40,7 @@ pub(super) fn of_runs(reader: &mut MergedReader, cache: &SseCache) -> Option<Pie
         // A marker of what retention took is nobody else's.
         if is_shared && given.lost == 0 {
             let epoch = given.before.of(given.stream).epoch;
-            let shared = cache.of(&given.run.batch, given.run.entries.clone(), epoch);
+            let shared = cache.of(&given.run.batch, epoch).slice(given.run.entries.clone());
             if made.is_empty() && shared.len() >= MIN_SHARED {
                 return Some(ended_by(reader, &given, shared));
             }
