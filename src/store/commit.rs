@@ -26,8 +26,14 @@ impl Commit {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { batches, notes, places, quarantined, redelivered } = self;
-        batches.is_empty() && notes.is_none() && places.is_empty() && quarantined.is_none() && redelivered.is_none()
+        self.is_of_places() && self.places.is_empty()
+    }
+
+    /// Whether only subscriptions change.
+    #[must_use]
+    pub fn is_of_places(&self) -> bool {
+        let Self { batches, notes, places: _, quarantined, redelivered } = self;
+        batches.is_empty() && notes.is_none() && quarantined.is_none() && redelivered.is_none()
     }
 
     /// The bytes of text that it brings.

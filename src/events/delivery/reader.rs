@@ -98,7 +98,12 @@ impl Reader {
             // Both before anything is looked for: what comes, or is given back, between the look and the wait ends the
             // wait. The other way round a reader could sleep until its deadline with an entry waiting for it.
             let mut given_back = std::pin::pin!(subscription.given_back.notified());
-            given_back.as_mut().enable();
+            if given_back.as_mut().enable() {
+                // That was said before this look, which sees what it was about: most acknowledgements leave such a word
+                // behind, and it would make each read look twice.
+                given_back.set(subscription.given_back.notified());
+                given_back.as_mut().enable();
+            }
             changes.mark_unchanged();
             let found = match self.ack {
                 Ack::OnHandover => self.hand_over(&subscription).await?,

@@ -31,32 +31,50 @@ pub(super) fn all(tx: &ReadTransaction, log: u32) -> Result<Vec<(SubscriptionNam
     Ok(found)
 }
 
-/// Changes what is kept of subscriptions, in this order.
-pub(super) fn change(tx: &WriteTransaction, log: u32, changes: &[PlaceChange]) -> Result<(), Error> {
-    let is_of_client = |change: &PlaceChange| matches!(change, PlaceChange::Cursor(name, _) if name.is_of_client());
-    if changes.iter().any(is_of_client) {
-        with_names_of_clients(tx)?;
+/// The tables of subscriptions, open in a commit for as long as only those are changed: a thousand acknowledgements
+/// that share a commit open them once.
+pub(super) struct PlacesTables<'tx> {
+    tx: &'tx WriteTransaction,
+    cursors: Table<'tx, (u32, &'static str), &'static [u8]>,
+    notes: NotesTable<'tx>,
+    /// Whether the format says that clients' names are there.
+    says_clients: bool,
+}
+
+impl<'tx> PlacesTables<'tx> {
+    pub(super) fn open(tx: &'tx WriteTransaction) -> Result<Self, Error> {
+        let cursors = tx.open_table(CURSORS).map_err(failed)?;
+        let notes = tx.open_table(NOTES).map_err(failed)?;
+        Ok(Self { tx, cursors, notes, says_clients: false })
     }
-    let mut cursors = tx.open_table(CURSORS).map_err(failed)?;
-    let mut notes = tx.open_table(NOTES).map_err(failed)?;
-    for change in changes {
-        match change {
-            PlaceChange::Cursor(name, at) => {
-                let value = encode_number(Key::Cursor(log, name.as_str()), at.0);
-                cursors.insert((log, name.as_str()), value.as_slice()).map_err(failed)?;
-            }
-            PlaceChange::Note(kind, name, note) => notes::put(&mut notes, (log, *kind as u8), name, note.as_ref())?,
-            PlaceChange::Removed(name) => {
-                for kind in NoteKind::of_subscriptions() {
-                    for note in names_on(&notes, (log, kind as u8), name.as_str())? {
-                        notes::put(&mut notes, (log, kind as u8), &note, None)?;
-                    }
+
+    /// Changes what is kept of subscriptions, in this order.
+    pub(super) fn change(&mut self, log: u32, changes: &[PlaceChange]) -> Result<(), Error> {
+        let is_of_client = |change: &PlaceChange| matches!(change, PlaceChange::Cursor(name, _) if name.is_of_client());
+        if !self.says_clients && changes.iter().any(is_of_client) {
+            with_names_of_clients(self.tx)?;
+            self.says_clients = true;
+        }
+        let Self { cursors, notes, .. } = self;
+        for change in changes {
+            match change {
+                PlaceChange::Cursor(name, at) => {
+                    let value = encode_number(Key::Cursor(log, name.as_str()), at.0);
+                    cursors.insert((log, name.as_str()), value.as_slice()).map_err(failed)?;
                 }
-                cursors.remove((log, name.as_str())).map_err(failed)?;
+                PlaceChange::Note(kind, name, note) => notes::put(notes, (log, *kind as u8), name, note.as_ref())?,
+                PlaceChange::Removed(name) => {
+                    for kind in NoteKind::of_subscriptions() {
+                        for note in names_on(notes, (log, kind as u8), name.as_str())? {
+                            notes::put(notes, (log, kind as u8), &note, None)?;
+                        }
+                    }
+                    cursors.remove((log, name.as_str())).map_err(failed)?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Moves a cursor, and the notes of its subscription, to another name. Nothing is done when there is no cursor.
@@ -75,7 +93,7 @@ pub(super) fn rename(
         rename_notes(tx, (log, kind as u8), from.as_str(), to.as_str())?;
     }
     tx.open_table(CURSORS).map_err(failed)?.remove((log, from.as_str())).map_err(failed)?;
-    change(tx, log, &[PlaceChange::Cursor(to.clone(), at)])
+    PlacesTables::open(tx)?.change(log, &[PlaceChange::Cursor(to.clone(), at)])
 }
 
 type NotesTable<'tx> = Table<'tx, (u32, u8, &'static str), &'static [u8]>;

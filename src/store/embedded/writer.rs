@@ -15,6 +15,7 @@ use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::engine::failed;
+use super::places::PlacesTables;
 use super::record::{Key, Row, encode_batch, encode_row, room};
 use super::shared::Shared;
 use super::tables::{BATCHES, LOGS};
@@ -23,8 +24,8 @@ use crate::kernel::names::SubscriptionName;
 use crate::kernel::task::{Lane, Tasks};
 use crate::store::{Batch, Commit, Error, LogKey, NewBatch, Sequence};
 
-/// Changes in one commit, at most.
-const GROUP: usize = 256;
+/// Changes in one commit, at most: of as many subscribers as acknowledge at a time.
+const GROUP: usize = 1024;
 /// Bytes of content in one commit, about: a group takes no more changes once it holds these.
 const GROUP_BYTES: usize = 16 << 20;
 /// The size a probe writes: larger than any batch that is usual.
@@ -108,16 +109,19 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>,
         let ends = matches!(control, Some(Command::Close(..)));
         let at = shared.clone();
         let work = move || {
-            if !group.is_empty() {
-                commit(&at, group);
-            }
-            if let Some(control) = control {
-                obey(&at, control);
-            }
+            let done = if group.is_empty() { Vec::new() } else { commit(&at, group) };
+            // They are told before who asked for what comes after.
+            let Some(control) = control else { return done };
+            tell(done);
+            obey(&at, control);
+            Vec::new()
         };
-        if tasks.blocking(&lane, work).await.is_err() {
+        match tasks.blocking(&lane, work).await {
+            // Here: to wake a thousand tasks from a thread that is none of the runtime's costs the more, and this task
+            // is woken anyway.
+            Ok(done) => tell(done),
             // The engine met what it holds to be impossible. Those who wait learn it from their dropped acks.
-            shared.note(Error::Damaged("the engine panicked".into()));
+            Err(_) => shared.note(Error::Damaged("the engine panicked".into())),
         }
         if ends {
             return;
@@ -129,7 +133,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut queue: mpsc::Receiver<Command>,
 fn obey(shared: &Shared, command: Command) {
     // Whoever asked may have left.
     let _ = match command {
-        Command::Write(write) => return commit(shared, vec![write]),
+        Command::Write(write) => return tell(commit(shared, vec![write])),
         Command::Mend(ack) => ack.send(shared.mend()),
         // More than a look at free space: a disk may take small writes and refuse large ones, as a quota does.
         Command::Probe(ack) => {
@@ -149,20 +153,25 @@ fn obey(shared: &Shared, command: Command) {
     };
 }
 
-fn commit(shared: &Shared, group: Vec<Write>) {
+/// What is to be told of a commit, to whom.
+type Told = (Ack<Outcome>, Result<Outcome, Error>);
+
+fn tell(told: Vec<Told>) {
+    for (ack, done) in told {
+        // Whoever asked may have left.
+        let _ = ack.send(done);
+    }
+}
+
+fn commit(shared: &Shared, group: Vec<Write>) -> Vec<Told> {
+    let acks = |group: Vec<Write>| group.into_iter().map(|write| write.ack);
     match shared.twice(|| attempt(shared, &group)) {
         Ok((rows, done)) => {
             // Before the acks: who is told of its entries must find them.
             shared.publish(rows);
-            for (write, done) in group.into_iter().zip(done) {
-                let _ = write.ack.send(Ok(done));
-            }
+            acks(group).zip(done.into_iter().map(Ok)).collect()
         }
-        Err(error) => {
-            for write in group {
-                let _ = write.ack.send(Err(error.clone()));
-            }
-        }
+        Err(error) => acks(group).map(|ack| (ack, Err(error.clone()))).collect(),
     }
 }
 
@@ -172,12 +181,37 @@ fn attempt(shared: &Shared, group: &[Write]) -> Result<(Rows, Vec<Outcome>), Err
     shared.engine.commit(|tx| {
         let mut changed = PendingRows { shared, rows: Rows::new(), free_id: shared.free_id() };
         // The changes of a group see each other: two appends to one log must get numbers that follow each other.
-        let done = group.iter().map(|write| apply(tx, &mut changed, &write.change)).collect::<Result<Vec<_>, _>>()?;
-        let rows = changed.rows;
-        let mut logs = tx.open_table(LOGS).map_err(failed)?;
-        for (log, row) in &rows {
-            let name = name(log);
-            logs.insert(name.as_str(), encode_row(Key::Log(&name), row).as_slice()).map_err(failed)?;
+        let mut done = Vec::with_capacity(group.len());
+        let mut open = None;
+        for write in group {
+            done.push(match &write.change {
+                Change::All(parts) if parts.iter().all(|(_, all)| all.is_of_places()) => {
+                    let tables = match &mut open {
+                        Some(tables) => tables,
+                        None => open.insert(PlacesTables::open(tx)?),
+                    };
+                    for (log, all) in parts {
+                        tables.change(changed.row(log).id, &all.places)?;
+                    }
+                    Outcome::Stored(vec![Vec::new(); parts.len()])
+                }
+                change => {
+                    // It opens what it needs by itself.
+                    open = None;
+                    apply(tx, &mut changed, change)?
+                }
+            });
+        }
+        drop(open);
+        let mut rows = changed.rows;
+        // To acknowledge changes nothing of a log.
+        rows.retain(|log, row| shared.row(log) != Some(*row));
+        if !rows.is_empty() {
+            let mut logs = tx.open_table(LOGS).map_err(failed)?;
+            for (log, row) in &rows {
+                let name = name(log);
+                logs.insert(name.as_str(), encode_row(Key::Log(&name), row).as_slice()).map_err(failed)?;
+            }
         }
         Ok((rows, done))
     })
@@ -223,7 +257,7 @@ fn store(tx: &WriteTransaction, row: &mut Row, all: &Commit) -> Result<Vec<Arc<B
         notes::keep(tx, row.id, *kind, notes)?;
     }
     if !places.is_empty() {
-        places::change(tx, row.id, places)?;
+        PlacesTables::open(tx)?.change(row.id, places)?;
     }
     if let Some(kept) = quarantined {
         quarantine::keep(tx, row, kept)?;

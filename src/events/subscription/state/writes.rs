@@ -59,7 +59,7 @@ impl Writes {
         let (missed, lost) = (state.missed.unsaved(now), state.lost.unsaved());
         let writes = Self {
             low,
-            segments: state.acks.take_dirty(),
+            segments: state.take_dirty(),
             needless: state.acks.take_needless(low),
             letters: state.letters.take_changes(),
             missed: missed.as_ref().map(|&(changes, ..)| changes),
@@ -140,6 +140,20 @@ impl Writes {
         state.acks.failed(&self.needless);
         state.letters.failed(self.letters);
         state.is_new_place |= self.is_new_place;
+    }
+}
+
+impl SubscriptionState {
+    /// The segments whose notes are to be written: those of which there is something to say, or was.
+    fn take_dirty(&mut self) -> Vec<u64> {
+        let Self { acks, leases, unopened, .. } = self;
+        acks.take_dirty(|acks, segment| {
+            let range = ack_bitmap::entries(segment);
+            let was_tried = leases.attempted(range.clone()).chain(unopened.attempted(range.clone())).next().is_some();
+            let waits = || leases.delayed(range.clone()).chain(unopened.delayed(range.clone())).next().is_some();
+            let goes_as_one = || leases.united(range.clone()).next().is_some();
+            acks.has(segment) || was_tried || waits() || goes_as_one()
+        })
     }
 }
 
