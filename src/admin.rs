@@ -68,6 +68,7 @@ use crate::kernel::conn::Conn;
 use crate::kernel::conn::places::{NoPlace, SeatGuard};
 use crate::kernel::heap;
 use crate::kernel::metrics::TextForm;
+use crate::kernel::names::AppId;
 use crate::kernel::trouble::Part;
 use crate::request::route::{path, query};
 use crate::services::{Parts, Probe};
@@ -295,9 +296,11 @@ fn readiness(call: &Call<'_>) -> Answer {
                 probe.parts.push(part.ok_or_else(|| Rejection::bad("for: is one of events, messages, callers"))?);
             }
             "app" => {
-                let config = call.parts.config.load();
-                let app = config.apps.iter().find(|app| app.id.as_str() == value);
-                probe.apps.push(app.ok_or_else(|| Rejection::bad("app: there is no such app"))?.id.clone());
+                let id = AppId::parse(&value).map_err(|why| Rejection::bad(format_args!("app: {why}")))?;
+                if !call.parts.config.load().apps.iter().any(|app| app.id == id) {
+                    return Err(Rejection::nowhere("there is no such app").into());
+                }
+                probe.apps.push(id);
             }
             // Probes add their own.
             _ => {}

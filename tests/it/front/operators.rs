@@ -74,9 +74,17 @@ async fn a_probe_asks_after_a_part_or_an_app_and_nothing_that_is_not_there() {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((status, &body["ready"], &body["degraded"]), (200, &true.into(), &json!([])), "{query}: {body}");
     }
-    for query in ["?for=", "?for=everything", "?for=Events", "?app=", "?app=another", "?app=demo-app&app=another"] {
+    for (query, refused) in [
+        ("?for=", 400),
+        ("?for=everything", 400),
+        ("?for=Events", 400),
+        ("?app=", 400),
+        ("?app=a/b", 400),
+        ("?app=another", 404),
+        ("?app=demo-app&app=another", 404),
+    ] {
         let (status, body) = ready(query).await;
-        assert!(status == 400 && !body.contains("another"), "{query}: {status} {body}");
+        assert!(status == refused && !body.contains("another"), "{query}: {status} {body}");
     }
     stage.stopped().await;
 }
