@@ -1,16 +1,16 @@
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996) over clients, first come first served within a client.
 //!
-//! Invariants: each client that waits has one start tag, that of its first in line, and those behind have tags one turn
-//! apart; whoever has the smallest is next (of equals, whose client has waited longer without a break). Being served
-//! moves a client's tag on by one turn over its weight; leaving moves nothing, so who leaves costs nothing: those behind
-//! move up, and the last of the turns goes. A client that comes anew starts at the tag last served: it neither saves up
-//! turns while it is away nor waits for what others sent before. Tags are integers of 64 fractional bits in 128: they
-//! do not drift, and 2^64 turns do not overflow them. A client that does not wait is forgotten once its tag is past,
-//! and all are when nobody waits.
+//! Invariants: each client that waits has one start tag, that of its first in line, and those behind have tags one
+//! turn apart; whoever has the smallest is next (of equals, whose client has waited longer without a break). Being
+//! served moves a client's tag on by one turn over its weight; leaving moves nothing, so who leaves costs nothing:
+//! those behind move up, and the last of the turns goes. A client that comes anew starts at the tag last served: it
+//! neither saves up turns while it is away nor waits for what others sent before. Tags are integers of 64 fractional
+//! bits in 128: they do not drift, and 2^64 turns do not overflow them. A client that does not wait is forgotten once
+//! its tag is past, and all are when nobody waits.
 //!
 //! With n waiting: push, pop, first, remove and ranks are O(log n), whoever they are of. Going through those who were
-//! overtaken is O(k) for k behind the foremost that came, and no more than [`AT_ONCE`] at a time. Only when a client's weight changes while w of it wait, the
-//! next push is O(w log n).
+//! overtaken is O(k) for k behind the foremost that came, and no more than [`AT_ONCE`] at a time. Only when a client's
+//! weight changes while w of it wait, the next push is O(w log n).
 
 use std::collections::hash_map::Entry;
 
@@ -21,19 +21,19 @@ use crate::kernel::names::ClientName;
 type Tag = u128;
 
 /// Where a turn is in the order of service: its tag, and since when its client waits.
-type Turn = (Tag, u64);
+type TurnOrder = (Tag, u64);
 
 /// Who waits, in order.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     clients: FastMap<ClientName, ClientQueue<T>>,
     /// For each client as many turns as wait in its line.
-    turns: Ranked<Turn, ClientName>,
+    turns: Ranked<TurnOrder, ClientName>,
     /// From here on somebody came before others, who were not gone through since.
-    overtaken: Option<Turn>,
+    overtaken: Option<TurnOrder>,
     /// Where going through them goes on. What is overtaken meanwhile waits until it has come to the end, so that who
     /// comes to the front again and again keeps nobody behind from being looked at.
-    go_on_at: Option<Turn>,
+    go_on_at: Option<TurnOrder>,
     /// The tag last served.
     virtual_time: Tag,
     /// Numbers all who ever came.
@@ -55,7 +55,7 @@ struct ClientQueue<T> {
 
 impl<T> ClientQueue<T> {
     /// The turn of who is in this place of its line.
-    fn turn_at(&self, place: usize) -> Turn {
+    fn turn_at(&self, place: usize) -> TurnOrder {
         (self.start + self.turn * wide(place), self.since)
     }
 }
@@ -192,8 +192,8 @@ impl<T> FairQueue<T> {
         self.go_on_at = None;
     }
 
-    /// Goes through those who were overtaken in the order in which they would be served, so many at a time, and takes out
-    /// those for whom `keep` says no; it is told how many stay before.
+    /// Goes through those who were overtaken in the order in which they would be served, so many at a time, and takes
+    /// out those for whom `keep` says no; it is told how many stay before.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T, usize) -> bool) {
         let Some(from) = self.go_on_at.take().or_else(|| self.overtaken.take()) else { return };
         // What is left of each line. By since when they wait, which no two do.

@@ -79,6 +79,8 @@ async fn a_caller_that_takes_its_answer_slowly_is_seen_in_the_time_that_sending_
     };
     let mut caller = small_caller(&stage).await;
     caller.write_all(read("d-reader").as_bytes()).await.unwrap();
+    // Its answer is made, which takes its time on a busy machine.
+    caller.readable().await.unwrap();
     pause(SLOW).await;
     assert_eq!(Answer::read(&mut caller).await.status, 200);
     is_in(&lines.one("d-reader").await, "send_ms");
