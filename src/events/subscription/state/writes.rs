@@ -137,6 +137,8 @@ impl Writes {
         state.lost.doubt();
         state.plain.failed();
         state.acks.failed(&self.segments);
+        // Their notes count as there again: they are removed with the next write, wherever the cursor stands then.
+        self.needless.iter().for_each(|&segment| state.acks.noted(segment));
         state.acks.failed(&self.needless);
         state.letters.failed(self.letters);
         state.is_new_place |= self.is_new_place;

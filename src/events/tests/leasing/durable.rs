@@ -63,6 +63,59 @@ async fn an_acknowledgement_is_durable_though_another_caller_left_during_its_wri
     assert_eq!(rig.lease(leased(10)).await.unwrap().1, [(3, 1), (4, 1)]);
 }
 
+/// What happens between the write that fails and the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    Nothing,
+    MoreIsAcknowledged,
+    IsSought,
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_note_whose_removal_failed_settles_nothing_after_a_seek_back_and_a_kill() {
+    for meanwhile in [Meanwhile::Nothing, Meanwhile::MoreIsAcknowledged, Meanwhile::IsSought] {
+        let rig = Rig::quiet().await;
+        rig.append_of((1..=1600).map(|n| (n, n))).await;
+        let (first, _) = rig.lease(leased(1000)).await.unwrap();
+        let (second, _) = rig.lease(leased(500)).await.unwrap();
+        let (third, _) = rig.lease(leased(100)).await.unwrap();
+        // Some of the first segment, out of order: a note says so.
+        assert_eq!(rig.ack(Holding::Lease(second)).await, Ok(500));
+        let seek = async || rig.events.seek(&app(), STREAM, &name(), StartAt::Earliest).await.unwrap();
+        rig.store.broken.store(true, Ordering::Relaxed);
+        // The cursor would move behind that segment, and its note go.
+        if meanwhile == Meanwhile::IsSought {
+            rig.slow_down();
+            let seek = async {
+                pass(SLOW / 2).await;
+                seek().await
+            };
+            let mend = async {
+                pass(SLOW + SLOW / 2).await;
+                rig.store.broken.store(false, Ordering::Relaxed);
+            };
+            let (acked, ..) = tokio::join!(rig.ack(Holding::Lease(first)), seek, mend);
+            assert!(acked.is_err());
+        } else {
+            assert!(rig.ack(Holding::Lease(first)).await.is_err());
+            if meanwhile == Meanwhile::MoreIsAcknowledged {
+                assert!(rig.ack(Holding::Lease(third)).await.is_err());
+            }
+            rig.store.broken.store(false, Ordering::Relaxed);
+            pass(SLOW * 5).await;
+            assert!(rig.store.cursors(&key()).await.unwrap()[0].1 >= Sequence(1500), "stored soon after");
+            seek().await;
+        }
+        rig.speed_up();
+        let rig = rig.kill().await;
+        let mut got = Vec::new();
+        while let Some((_, entries)) = rig.lease(leased(1000)).await {
+            got.extend(entries.into_iter().map(|(at, _)| at));
+        }
+        assert!(got.iter().copied().eq(1..=1600), "{meanwhile:?}: {} of 1600", got.len());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_caller_began_who_left_is_stored_soon_after() {
     let rig = Rig::quiet().await;
