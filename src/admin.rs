@@ -298,7 +298,7 @@ fn readiness(call: &Call<'_>) -> Answer {
             "app" => {
                 let id = AppId::parse(&value).map_err(|why| Rejection::bad(format_args!("app: {why}")))?;
                 if !call.parts.config.load().apps.iter().any(|app| app.id == id) {
-                    return Err(Rejection::nowhere("there is no such app").into());
+                    return Err(Rejection::nowhere("there is no such app"));
                 }
                 probe.apps.push(id);
             }
