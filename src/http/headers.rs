@@ -42,11 +42,16 @@ pub fn mark_credentials(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a caller's header of this name may leave.
+#[must_use]
+pub fn may_leave(name: &HeaderName) -> bool {
+    MAY_LEAVE.contains(name)
+}
+
 /// The caller's headers that may leave, in the order in which they came.
 #[must_use]
 pub fn leaving(from: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let may_leave = |(name, _): &(&HeaderName, &HeaderValue)| MAY_LEAVE.contains(name);
-    from.iter().filter(may_leave).map(|(name, value)| (name.clone(), value.clone())).collect()
+    from.iter().filter(|(name, _)| may_leave(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// The vendor's headers that come back.

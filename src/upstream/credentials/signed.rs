@@ -1,30 +1,26 @@
 //! A request as it leaves.
 //!
 //! Invariants: the target's scheme and authority come from the configuration, its path from the operation; the only
-//! headers are those listed here, the credential's, and what hyper adds (`Host`, `Content-Length`). The secret's value
-//! is marked sensitive: HTTP/2 does not index it and `Debug` does not show it.
+//! headers are the caller's that [may leave](headers::may_leave), those named here, the credential's, and what
+//! hyper adds (`Host`, `Content-Length`). The secret's value is marked sensitive: HTTP/2 does not index it and
+//! `Debug` does not show it.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
-use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    USER_AGENT,
-};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::http::uri::{Authority, PathAndQuery, Scheme};
 use hyper::{Method, Uri};
 
 use super::Pass;
+use crate::http::headers;
 use crate::kernel::names::AppId;
 use crate::kernel::secret::redact::Redactor;
 use crate::upstream::quota::Seat;
 use crate::vendor;
 use crate::vendor::order::{Operation, Order, Safety};
-
-/// What of a caller's headers the vendor needs.
-static ALLOWED: [HeaderName; 5] = [ACCEPT, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_LANGUAGE, USER_AGENT];
 
 /// How the gateway calls itself when no caller has a name.
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("rtm-gateway/", env!("CARGO_PKG_VERSION")));
@@ -108,7 +104,8 @@ impl Signed {
 fn headers(order: &Order, pass: &Pass) -> HeaderMap {
     // Room for these, the credential and `Host` without growing.
     let mut out = HeaderMap::with_capacity(12);
-    for (name, value) in order.headers.iter().filter(|(name, _)| ALLOWED.contains(name)) {
+    // Looked at again, whoever ordered: this is the last place before they leave.
+    for (name, value) in order.headers.iter().filter(|(name, _)| headers::may_leave(name)) {
         out.append(name, value.clone());
     }
     out.entry(USER_AGENT).or_insert_with(|| AGENT.clone());
